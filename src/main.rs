@@ -1,0 +1,2 @@
+//! loaded
+fn main() {}

@@ -1,0 +1,4 @@
+//! The supervisor.
+#![forbid(unsafe_code)]
+
+pub mod plan;
