@@ -1,0 +1,226 @@
+//! A link: one end of a Unix `SOCK_SEQPACKET` pair that can send one enum and receive another.
+//! The two ends have different types, so no process can send what its peer should.
+
+use crate::message::{MAX_FRAME, MAX_TEXT};
+use bincode::{Decode, Encode};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::{read, write};
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// One end of a link that receives `In` and sends `Out`.
+#[derive(Debug)]
+pub struct Link<In, Out> {
+    socket: OwnedFd,
+    types: PhantomData<fn(Out) -> In>,
+}
+
+/// Why a link cannot go on. After any of these but `Full` and `Empty` the peer is out of step and is
+/// treated as hostile: drop the link.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The peer does not read. For the supervisor that is the peer's fault, and ends it.
+    #[error("the peer does not read its messages")]
+    Full,
+    /// Nothing to read now.
+    #[error("no message is waiting")]
+    Empty,
+    /// The peer is gone.
+    #[error("the peer closed the link")]
+    Closed,
+    /// Longer than [`MAX_FRAME`].
+    #[error("a message is longer than {MAX_FRAME} bytes")]
+    TooLong,
+    /// Not a message of this direction, or bytes behind it.
+    #[error("a message does not decode: {0}")]
+    Malformed(String),
+    /// The kernel refused.
+    #[error("link: {0}")]
+    Os(#[from] Errno),
+}
+
+impl<In: Decode<()>, Out: Encode> Link<In, Out> {
+    /// A connected pair, both ends close-on-exec and blocking.
+    ///
+    /// # Errors
+    /// What `socketpair(2)` says.
+    pub fn pair() -> Result<(Self, Link<Out, In>), LinkError> {
+        let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((Self::from_fd(a), Link { socket: b, types: PhantomData }))
+    }
+
+    /// Takes over an inherited end.
+    #[must_use]
+    pub fn from_fd(socket: OwnedFd) -> Self {
+        Self { socket, types: PhantomData }
+    }
+
+    /// Makes this end (not the peer's) never block.
+    ///
+    /// # Errors
+    /// What `fcntl(2)` says.
+    pub fn set_nonblocking(&self) -> Result<(), LinkError> {
+        let flags = OFlag::from_bits_retain(fcntl(&self.socket, FcntlArg::F_GETFL)?);
+        fcntl(&self.socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        Ok(())
+    }
+
+    /// Sends one message. Does not allocate.
+    ///
+    /// # Errors
+    /// [`LinkError::Full`] or [`LinkError::Closed`]; [`LinkError::Malformed`] if it does not fit a frame.
+    pub fn send(&self, message: &Out) -> Result<(), LinkError> {
+        let mut frame = [0u8; MAX_FRAME];
+        let length = bincode::encode_into_slice(message, &mut frame, codec())
+            .map_err(|e| LinkError::Malformed(e.to_string()))?;
+        loop {
+            return match write(&self.socket, &frame[..length]) {
+                Ok(_) => Ok(()),
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => Err(LinkError::Full),
+                Err(Errno::EPIPE | Errno::ECONNRESET) => Err(LinkError::Closed),
+                Err(e) => Err(LinkError::Os(e)),
+            };
+        }
+    }
+
+    /// Receives one message.
+    ///
+    /// # Errors
+    /// [`LinkError::Empty`] on a non-blocking end with nothing to read; everything else ends the link.
+    pub fn receive(&self) -> Result<In, LinkError> {
+        // One byte more than a frame may have: a longer message is cut by the kernel and would look whole.
+        let mut frame = [0u8; MAX_FRAME + 1];
+        let length = loop {
+            match read(&self.socket, &mut frame) {
+                Ok(0) => return Err(LinkError::Closed),
+                Ok(n) => break n,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Err(LinkError::Empty),
+                Err(Errno::ECONNRESET) => return Err(LinkError::Closed),
+                Err(e) => return Err(LinkError::Os(e)),
+            }
+        };
+        decode(&frame[..length])
+    }
+}
+
+impl<In, Out> AsFd for Link<In, Out> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl<In, Out> From<Link<In, Out>> for OwnedFd {
+    fn from(link: Link<In, Out>) -> Self {
+        link.socket
+    }
+}
+
+/// Decodes one frame: exactly one message, no byte more.
+///
+/// # Errors
+/// [`LinkError::TooLong`] or [`LinkError::Malformed`].
+pub fn decode<In: Decode<()>>(frame: &[u8]) -> Result<In, LinkError> {
+    if frame.len() > MAX_FRAME {
+        return Err(LinkError::TooLong);
+    }
+    let (message, used) =
+        bincode::decode_from_slice(frame, codec()).map_err(|e| LinkError::Malformed(e.to_string()))?;
+    if used == frame.len() { Ok(message) } else { Err(LinkError::Malformed("bytes behind the message".into())) }
+}
+
+/// Shortens a text to what a message can carry, at a character boundary.
+#[must_use]
+pub fn clip(mut text: String) -> String {
+    let end = text.floor_char_boundary(MAX_TEXT);
+    text.truncate(end);
+    text
+}
+
+fn codec() -> impl bincode::config::Config {
+    bincode::config::standard().with_fixed_int_encoding().with_limit::<MAX_FRAME>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Affinity, BackendIndex, FromWorker, PortRange, Protocol, ServiceIndex, Strategy, ToWorker};
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_message_survives_the_trip() {
+        let (supervisor, worker) = Link::<FromWorker, ToWorker>::pair().expect("pair");
+        for message in [
+            ToWorker::Hello { version: 1, worker: 2, queue: 3 },
+            ToWorker::Begin { generation: u64::MAX },
+            ToWorker::Vip { index: 0, address: "192.0.2.1".parse().expect("v4") },
+            ToWorker::Backend { index: BackendIndex(4095), address: "2001:db8::1".parse().expect("v6") },
+            ToWorker::Service {
+                index: ServiceIndex(7),
+                protocol: Protocol::Any,
+                strategy: Strategy::Maglev { seed: 9 },
+                affinity: Some(Affinity { prefix4: 32, prefix6: 64, timeout: 3600 }),
+            },
+            ToWorker::Listen { vip: 1 },
+            ToWorker::Port(PortRange { low: 80, high: 81 }),
+            ToWorker::Member { backend: BackendIndex(1), weight: 256 },
+            ToWorker::Commit,
+        ] {
+            supervisor.send(&message).expect("send");
+            assert_eq!(worker.receive().expect("receive"), message);
+        }
+        worker.send(&FromWorker::Failed("x".repeat(MAX_TEXT))).expect("longest text");
+        assert!(matches!(supervisor.receive(), Ok(FromWorker::Failed(t)) if t.len() == MAX_TEXT));
+    }
+
+    #[test]
+    fn a_closed_or_silent_peer_is_told_apart() {
+        let (supervisor, worker) = Link::<FromWorker, ToWorker>::pair().expect("pair");
+        supervisor.set_nonblocking().expect("nonblocking");
+        assert!(matches!(supervisor.receive(), Err(LinkError::Empty)));
+        for _ in 0..100_000 {
+            match supervisor.send(&ToWorker::Commit) {
+                Ok(()) => {}
+                Err(LinkError::Full) => {
+                    drop(worker);
+                    assert!(matches!(supervisor.receive(), Err(LinkError::Closed)));
+                    return;
+                }
+                Err(e) => panic!("{e}"),
+            }
+        }
+        panic!("a peer that never reads was never noticed");
+    }
+
+    #[test]
+    fn an_oversized_frame_is_refused() {
+        let (supervisor, worker) = Link::<FromWorker, ToWorker>::pair().expect("pair");
+        write(&worker, &[0u8; MAX_FRAME + 100]).expect("write");
+        assert!(matches!(supervisor.receive(), Err(LinkError::TooLong)));
+        assert!(matches!(
+            worker.send(&FromWorker::Failed("x".repeat(MAX_FRAME))),
+            Err(LinkError::Malformed(_))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_to_a_message_or_an_error(frame in prop::collection::vec(any::<u8>(), 0..600)) {
+            if let Ok(message) = decode::<ToWorker>(&frame) {
+                let mut again = [0u8; MAX_FRAME];
+                let n = bincode::encode_into_slice(&message, &mut again, codec()).expect("encode");
+                prop_assert_eq!(&again[..n], &frame[..]);
+            }
+            let _ = decode::<FromWorker>(&frame);
+        }
+
+        #[test]
+        fn a_clipped_text_fits(text in ".{0,700}") {
+            let mut frame = [0u8; MAX_FRAME];
+            prop_assert!(bincode::encode_into_slice(FromWorker::Failed(clip(text)), &mut frame, codec()).is_ok());
+        }
+    }
+}
