@@ -1,1 +1,13 @@
-//! stub
+//! NFQUEUE, in two halves that no process holds both of: the supervisor's [`Owner`] binds, configures and keeps
+//! a queue; the worker's [`Port`] receives its packets and can send nothing but verdicts.
+
+mod arena;
+mod layout;
+mod netlink;
+mod owner;
+mod port;
+mod template;
+
+pub use layout::BATCH;
+pub use owner::{Owner, OwnerError, RECEIVE_TIMEOUT_MS};
+pub use port::{Faults, Meta, Packet, Port, Verdict};

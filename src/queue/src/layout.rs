@@ -1,0 +1,193 @@
+//! Where things lie in a worker's two regions, and which template answers a run of packets. Pure arithmetic.
+//!
+//! A *slot* holds one received packet and, in the same place, its verdict message's body:
+//!
+//! ```text
+//! slot: | HEADROOM: headers and attributes as received | body: verdict attr | payload attr | payload | filler |
+//! ```
+//!
+//! The kernel reads exactly the bytes a template's iovecs name. Their lengths are sealed, so a body has one of a
+//! few fixed lengths, and a filler attribute takes what the payload leaves over.
+
+use crate::netlink::{ATTR, MAX_PAYLOAD, align};
+
+/// Packets read at once, and verdicts sent at once.
+pub const BATCH: usize = 32;
+
+/// `NFQA_VERDICT_HDR`: attribute header, verdict, packet id.
+pub(crate) const VERDICT_ATTR: usize = ATTR + 8;
+/// Where the payload begins in a body.
+pub(crate) const PAYLOAD_AT: usize = VERDICT_ATTR + ATTR;
+/// Room before a body for what precedes a payload in a received message. The kernel's attributes before the
+/// payload come to about 100 bytes on Ethernet; a message with more is moved into place.
+pub(crate) const HEADROOM: usize = 512;
+
+/// Body that holds a verdict without payload, an ACK or a small request.
+const SMALL: usize = 256;
+/// Body that holds a packet of an Ethernet's MTU.
+const MEDIUM: usize = 1536;
+/// Larger bodies are answered one by one, in steps of this.
+const STEP: usize = 512;
+/// Number of one-by-one lengths: (step + 1) * STEP up to the largest payload.
+pub(crate) const STEPS: usize = (PAYLOAD_AT + MAX_PAYLOAD + ATTR).div_ceil(STEP);
+/// Largest body.
+const LARGEST: usize = STEPS * STEP;
+
+/// From slot to slot. The odd cache line keeps slots from falling into the same cache sets, which a multiple of
+/// 4096 would do.
+pub(crate) const STRIDE: usize = (HEADROOM + LARGEST + 64).next_multiple_of(4096) + 64;
+const _: () = assert!(PAYLOAD_AT + MAX_PAYLOAD + ATTR <= LARGEST && STRIDE % 4096 == 64);
+/// All slots, bytes.
+pub(crate) const ARENA: usize = BATCH * STRIDE;
+
+/// The two body lengths that are sent in batches.
+pub(crate) const BATCHED: [usize; 2] = [SMALL, MEDIUM];
+
+/// Offset of a slot's body in the arena.
+pub(crate) const fn body_at(slot: usize) -> usize {
+    slot * STRIDE + HEADROOM
+}
+
+/// Length of the one-by-one body of a step.
+pub(crate) const fn step_length(step: usize) -> usize {
+    (step + 1) * STEP
+}
+
+/// Number of message templates: every window of slots in both batched lengths, and every step in every slot.
+pub(crate) const TEMPLATES: usize = BATCHED.len() * BATCH * BATCH + BATCH * STEPS;
+
+/// Index of the template that sends `count` (1..=BATCH) bodies from slot `first` on.
+pub(crate) const fn batched_template(class: usize, first: usize, count: usize) -> usize {
+    (class * BATCH + first) * BATCH + count - 1
+}
+
+/// Index of the template that sends one slot's body in the length of a step.
+pub(crate) const fn single_template(slot: usize, step: usize) -> usize {
+    BATCHED.len() * BATCH * BATCH + slot * STEPS + step
+}
+
+/// What one slot has to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// No verdict is due (the kernel's answer to something, not a packet).
+    Nothing,
+    /// A verdict; the packet stays as it is.
+    Bare,
+    /// A verdict and the packet's new content, of this length.
+    Payload(usize),
+}
+
+impl Body {
+    /// Bytes of attributes before the filler.
+    pub(crate) fn used(self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Bare => VERDICT_ATTR,
+            Self::Payload(length) => PAYLOAD_AT + align(length),
+        }
+    }
+
+    fn class(self) -> Option<usize> {
+        BATCHED.iter().position(|&length| self.used() <= length)
+    }
+}
+
+/// One send: a template and the slots and body length it covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) template: usize,
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+    pub(crate) length: usize,
+}
+
+/// The send that answers the bodies from `first` on, in order; `None` when none is left.
+///
+/// Order is kept so that the packets of one flow leave as they came. A run of small bodies ends at a medium one
+/// only when it is long enough to be worth a send of its own: below that, copying the longer bodies is cheaper.
+pub(crate) fn next_run(bodies: &[Body], mut first: usize) -> Option<Run> {
+    const WORTH_A_SEND: usize = 6;
+    while bodies.get(first)? == &Body::Nothing {
+        first += 1;
+    }
+    let Some(mut class) = bodies[first].class() else {
+        let step = bodies[first].used().div_ceil(STEP).saturating_sub(1).min(STEPS - 1);
+        return Some(Run { template: single_template(first, step), first, count: 1, length: step_length(step) });
+    };
+    let mut count = 1;
+    let mut small_tail = usize::from(class == 0);
+    for body in &bodies[first + 1..] {
+        match (body, body.class()) {
+            (Body::Nothing, _) | (_, None) => break,
+            (_, Some(0)) => {
+                small_tail += 1;
+                if class == 1 && small_tail >= WORTH_A_SEND {
+                    count -= WORTH_A_SEND - 1;
+                    break;
+                }
+            }
+            (_, Some(_)) => {
+                if class == 0 && count >= WORTH_A_SEND {
+                    break;
+                }
+                class = 1;
+                small_tail = 0;
+            }
+        }
+        count += 1;
+    }
+    Some(Run { template: batched_template(class, first, count), first, count, length: BATCHED[class] })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn body() -> impl Strategy<Value = Body> {
+        prop_oneof![
+            1 => Just(Body::Nothing),
+            2 => Just(Body::Bare),
+            4 => (20usize..240).prop_map(Body::Payload),
+            4 => (241usize..1520).prop_map(Body::Payload),
+            1 => (1521..=MAX_PAYLOAD).prop_map(Body::Payload),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_body_is_sent_once_in_order_and_fits(bodies in prop::collection::vec(body(), 0..=BATCH)) {
+            let mut sent = Vec::new();
+            let mut at = 0;
+            while let Some(run) = next_run(&bodies, at) {
+                prop_assert!(run.count >= 1 && run.template < TEMPLATES);
+                for (slot, body) in bodies.iter().enumerate().skip(run.first).take(run.count) {
+                    prop_assert!(*body != Body::Nothing);
+                    prop_assert!(body.used() == run.length || body.used() + ATTR <= run.length);
+                    sent.push(slot);
+                }
+                at = run.first + run.count;
+            }
+            let due: Vec<_> = (0..bodies.len()).filter(|&i| bodies[i] != Body::Nothing).collect();
+            prop_assert_eq!(sent, due);
+        }
+    }
+
+    #[test]
+    fn equal_bodies_leave_in_one_send() {
+        for body in [Body::Bare, Body::Payload(52), Body::Payload(1500)] {
+            let run = next_run(&[body; BATCH], 0).expect("a run");
+            assert_eq!((run.first, run.count), (0, BATCH));
+        }
+    }
+
+    #[test]
+    fn a_long_run_of_small_bodies_does_not_pay_for_a_medium_one() {
+        let mut bodies = [Body::Payload(52); BATCH];
+        bodies[20] = Body::Payload(1500);
+        let run = next_run(&bodies, 0).expect("a run");
+        assert_eq!((run.count, run.length), (20, SMALL));
+        let run = next_run(&bodies, 20).expect("a run");
+        assert_eq!((run.count, run.length), (1, MEDIUM));
+    }
+}

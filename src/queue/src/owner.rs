@@ -1,0 +1,118 @@
+//! The owner of a queue: binds it, configures it, and keeps it alive while workers come and go.
+//!
+//! A queue belongs to the netlink *socket* that bound it (net/netfilter/nfnetlink_queue.c, `peer_portid`) and
+//! ends with the last file descriptor of that socket. The supervisor keeps one; the worker gets another.
+//!
+//! The `nfq` crate (0.2.5) is not used: it does not give its file descriptor away, and each of its configuration
+//! calls after the bind throws away packets that arrive while it waits for the answer.
+
+use crate::netlink::{self, Incoming};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
+    sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// How long a worker's blocking receive waits before it looks after its other duties, milliseconds.
+/// It bounds how late a worker sees a message from the supervisor when no packets come.
+pub const RECEIVE_TIMEOUT_MS: i64 = 50;
+
+/// Socket buffer a waiting packet is given. The kernel charges the whole skb (`truesize`), not the payload;
+/// a small packet costs about 1 KiB.
+const BUFFER_PER_PACKET: usize = 2048;
+/// Room for 256 GSO packets of 64 KiB, whatever the queue length.
+const MIN_BUFFER: usize = 32 << 20;
+/// Bounds what one queue can pin in kernel memory.
+const MAX_BUFFER: usize = 256 << 20;
+/// How long the kernel may take to acknowledge the configuration, milliseconds.
+const CONFIGURE_TIMEOUT_MS: i64 = 2000;
+
+/// A bound and configured queue.
+#[derive(Debug)]
+pub struct Owner {
+    socket: OwnedFd,
+    queue: u16,
+}
+
+/// Why a queue could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnerError {
+    /// The kernel says EPERM: another socket owns the queue, or CAP_NET_ADMIN is missing.
+    #[error("queue {0}: the kernel refuses the bind: another process owns it, or CAP_NET_ADMIN is missing")]
+    Refused(u16),
+    /// Another step failed.
+    #[error("queue {queue}: {act}: {errno}")]
+    Os {
+        /// Which queue.
+        queue: u16,
+        /// What was tried.
+        act: &'static str,
+        /// What the kernel said.
+        errno: Errno,
+    },
+}
+
+impl Owner {
+    /// Opens a netlink socket, binds `queue` and configures it, in one message, before any rule feeds it.
+    /// `max_len`: packets that may wait, 1..=10_485_760.
+    ///
+    /// # Errors
+    /// [`OwnerError::Refused`] if the queue has an owner already.
+    pub fn open(queue: u16, max_len: u32) -> Result<Self, OwnerError> {
+        let fail = |act| move |errno| OwnerError::Os { queue, act, errno };
+        let socket =
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)
+                .map_err(fail("open a netlink socket (kernel without nfnetlink?)"))?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(fail("bind the netlink socket"))?;
+        no_enobufs(&socket).map_err(fail("set NETLINK_NO_ENOBUFS"))?;
+        let buffer = (max_len as usize).saturating_mul(BUFFER_PER_PACKET).clamp(MIN_BUFFER, MAX_BUFFER);
+        setsockopt(&socket, sockopt::RcvBufForce, &buffer).map_err(fail("size the receive buffer"))?;
+        let wait = |ms| setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(ms));
+
+        wait(CONFIGURE_TIMEOUT_MS).map_err(fail("set a receive timeout"))?;
+        send(socket.as_raw_fd(), &netlink::bind_message(queue, max_len), MsgFlags::empty())
+            .map_err(fail("send the configuration (kernel without nfnetlink_queue?)"))?;
+        let mut answer = [0; 512];
+        let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())
+            .map_err(fail("wait for the configuration's answer"))?;
+        match netlink::parse(&answer[..length]) {
+            Incoming::Answer(0) => {}
+            Incoming::Answer(libc::EPERM) => return Err(OwnerError::Refused(queue)),
+            Incoming::Answer(e) => return Err(fail("configure")(Errno::from_raw(e))),
+            _ => return Err(fail("configure: unexpected answer")(Errno::EPROTO)),
+        }
+        wait(RECEIVE_TIMEOUT_MS).map_err(fail("set a receive timeout"))?;
+        Ok(Self { socket, queue })
+    }
+
+    /// The queue's number.
+    #[must_use]
+    pub fn queue(&self) -> u16 {
+        self.queue
+    }
+}
+
+impl AsFd for Owner {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A full socket buffer must not make every later receive fail: the kernel counts such packets in column 7 of
+/// /proc/net/netfilter/nfnetlink_queue, and there they are read.
+fn no_enobufs(socket: &OwnedFd) -> Result<(), Errno> {
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer and the length describe `on`, which outlives the call; the kernel only reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_NETLINK,
+            libc::NETLINK_NO_ENOBUFS,
+            (&raw const on).cast(),
+            libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0),
+        )
+    };
+    Errno::result(result).map(drop)
+}

@@ -1,0 +1,169 @@
+//! The queue against the real kernel: each test runs in a network namespace of its own (`unshare` is per thread),
+//! with real iptables rules on its loopback.
+
+use loaded_queue::{Faults, Owner, OwnerError, Port, Verdict};
+use nix::sched::{CloneFlags, unshare};
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::time::Duration;
+
+const QUEUE: u16 = 5;
+
+/// Enters a fresh namespace, or tells that the test cannot run here.
+fn namespace() -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        assert!(std::env::var_os("LOADED_CI").is_none(), "under CI these tests must run as root");
+        eprintln!("skipped: needs root");
+        return false;
+    }
+    unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
+    run("ip", "link set lo up");
+    true
+}
+
+fn run(program: &str, arguments: &str) {
+    let done = Command::new(program).args(arguments.split(' ')).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(done.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// A queue with a rule that feeds it, a port on it, a sender and a receiver.
+fn lab() -> (Owner, Port, UdpSocket, UdpSocket) {
+    let owner = Owner::open(QUEUE, 1000).expect("owner");
+    run("iptables", "-t raw -A PREROUTING -p udp -d 127.0.0.9 -j NFQUEUE --queue-num 5");
+    let port = Port::open(owner.as_fd().try_clone_to_owned().expect("dup"), QUEUE).expect("port");
+    let receiver = UdpSocket::bind("0.0.0.0:9999").expect("bind");
+    receiver.set_read_timeout(Some(Duration::from_millis(300))).expect("timeout");
+    let sender = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    (owner, port, sender, receiver)
+}
+
+fn drain(port: &mut Port, wanted: usize, mut decide: impl FnMut(&mut [u8]) -> Verdict) -> usize {
+    let mut seen = 0;
+    for _ in 0..200 {
+        port.receive().expect("receive");
+        while let Some(mut packet) = port.next() {
+            seen += 1;
+            let verdict = decide(packet.bytes());
+            packet.settle(verdict);
+        }
+        if seen >= wanted {
+            break;
+        }
+    }
+    port.flush();
+    seen
+}
+
+/// Column 3 of the queue's line.
+fn waiting() -> String {
+    let text = std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue").expect("proc");
+    text.split_whitespace().nth(2).expect("a bound queue").to_owned()
+}
+
+#[test]
+fn packets_of_every_size_come_back_rewritten_and_in_order() {
+    if !namespace() {
+        return;
+    }
+    let (_owner, mut port, sender, receiver) = lab();
+    let sizes: Vec<usize> =
+        (0..100).map(|i| [1, 100, 210, 230, 1200, 1480, 1492, 1500, 9000, 40_000, 65_000][i * 7 % 11] + i).collect();
+    let mut buffer = vec![0; 70_000];
+    // Few at a time: the receiver's socket buffer holds no more of the large ones.
+    for chunk in sizes.chunks(3) {
+        for size in chunk {
+            sender.send_to(&vec![b'x'; *size], "127.0.0.9:9999").expect("send");
+        }
+        // The datagram's last byte is changed; a UDP checksum of zero says "none" (RFC 768).
+        let seen = drain(&mut port, chunk.len(), |ip| {
+            *ip.last_mut().expect("bytes") = b'!';
+            ip[26..28].fill(0);
+            Verdict::Rewrite
+        });
+        assert_eq!(seen, chunk.len());
+        for size in chunk {
+            let n = receiver.recv(&mut buffer).expect("delivered");
+            assert_eq!((n, buffer[n - 1]), (*size, b'!'));
+        }
+    }
+    assert_eq!(port.faults(), Faults::default());
+    assert_eq!(waiting(), "0");
+}
+
+#[test]
+fn a_forgotten_packet_is_dropped_and_never_left_waiting() {
+    if !namespace() {
+        return;
+    }
+    let (_owner, mut port, sender, receiver) = lab();
+    for _ in 0..40 {
+        sender.send_to(b"x", "127.0.0.9:9999").expect("send");
+    }
+    let mut seen = 0;
+    while seen < 40 {
+        seen += port.receive().expect("receive");
+        drop(port.next()); // The rest of the batch is not even looked at.
+    }
+    port.receive().expect("receive");
+    assert_eq!(port.faults().defaulted, 40);
+    assert_eq!(waiting(), "0");
+    assert!(receiver.recv(&mut [0; 8]).is_err(), "nothing was delivered");
+}
+
+#[test]
+fn accept_delivers_what_came_and_drop_nothing() {
+    if !namespace() {
+        return;
+    }
+    let (_owner, mut port, sender, receiver) = lab();
+    for byte in *b"adbd" {
+        sender.send_to(&[byte], "127.0.0.9:9999").expect("send");
+    }
+    drain(&mut port, 4, |ip| {
+        let verdict = if ip[28] == b'd' { Verdict::Drop } else { Verdict::Accept };
+        ip[28] = b'?';
+        verdict
+    });
+    let mut byte = [0; 8];
+    for want in *b"ab" {
+        assert_eq!(receiver.recv(&mut byte).map(|n| (n, byte[0])).ok(), Some((1, want)));
+    }
+    assert!(receiver.recv(&mut byte).is_err());
+    assert_eq!(waiting(), "0");
+}
+
+#[test]
+fn a_repeated_packet_goes_through_the_hook_again() {
+    if !namespace() {
+        return;
+    }
+    let (_owner, mut port, sender, receiver) = lab();
+    run("iptables", "-t raw -I PREROUTING 1 -p udp -d 127.0.0.8");
+    sender.send_to(b"x", "127.0.0.9:9999").expect("send");
+    // To another destination, or it would come by for ever: 127.0.0.9 to 127.0.0.8, the header checksum up by one.
+    let seen = drain(&mut port, 1, |ip| {
+        ip[19] = 8;
+        ip[26..28].fill(0);
+        let (sum, carry) = u16::from_be_bytes([ip[10], ip[11]]).overflowing_add(1);
+        ip[10..12].copy_from_slice(&(sum + u16::from(carry)).to_be_bytes());
+        Verdict::Repeat
+    });
+    assert_eq!((seen, receiver.recv(&mut [0; 8]).ok()), (1, Some(1)));
+    let rules = Command::new("iptables").args(["-t", "raw", "-nvxL", "PREROUTING"]).output().expect("iptables");
+    let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
+    let counted = rules.lines().find(|l| l.contains("127.0.0.8")).and_then(|l| l.split_whitespace().next());
+    assert_eq!(counted, Some("1"), "the first rule saw the packet's second round:\n{rules}");
+    assert_eq!(waiting(), "0");
+}
+
+#[test]
+fn a_queue_has_one_owner() {
+    if !namespace() {
+        return;
+    }
+    let first = Owner::open(QUEUE, 10).expect("first");
+    assert!(matches!(Owner::open(QUEUE, 10), Err(OwnerError::Refused(QUEUE))));
+    drop(first);
+    Owner::open(QUEUE, 10).expect("free again");
+}
