@@ -1,1 +1,17 @@
-//! stub
+//! The worker: the process that reads packets. It may receive packets of its queue, answer each with one verdict,
+//! and read its configuration from the supervisor. It may open nothing, start nothing and send nothing else.
+//!
+//! [`wire`], [`balance`], [`setup`] and [`decide`] are pure: no I/O, no clock, no random source. [`run`] is the loop
+//! around them, [`fence`] what closes before it begins.
+#![forbid(unsafe_code)]
+
+pub mod balance;
+pub mod decide;
+pub mod fence;
+pub mod outcome;
+pub mod run;
+pub mod selftest;
+pub mod setup;
+pub mod wire;
+
+pub use run::run;

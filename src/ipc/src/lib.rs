@@ -4,10 +4,12 @@
 //! out of step is treated as hostile.
 #![forbid(unsafe_code)]
 
+mod counter;
 mod link;
 mod message;
 mod types;
 
+pub use counter::{COUNTERS, Fault, Outcome, RECEIVED};
 pub use link::{Link, LinkError, clip, decode};
 pub use message::{FromWorker, MAX_FRAME, MAX_TEXT, ToWorker, VERSION};
 pub use types::{Affinity, BackendIndex, PortRange, Protocol, ServiceIndex, Strategy};

@@ -200,10 +200,7 @@ mod tests {
         let (supervisor, worker) = Link::<FromWorker, ToWorker>::pair().expect("pair");
         write(&worker, &[0u8; MAX_FRAME + 100]).expect("write");
         assert!(matches!(supervisor.receive(), Err(LinkError::TooLong)));
-        assert!(matches!(
-            worker.send(&FromWorker::Failed("x".repeat(MAX_FRAME))),
-            Err(LinkError::Malformed(_))
-        ));
+        assert!(matches!(worker.send(&FromWorker::Failed("x".repeat(MAX_FRAME))), Err(LinkError::Malformed(_))));
     }
 
     proptest! {

@@ -1,1 +1,43 @@
-//! stub
+//! The jail: how a process of `loaded` gives up its rights, in which order, and how that is proved.
+//!
+//! *What may be done here:* everything that takes rights away. *What may not:* anything that gives one back.
+//!
+//! ```text
+//!  supervisor (root)                         child (fork + exec of ourselves, still root)
+//!  ─────────────────                         ────────────────────────────────────────────
+//!  Level::probe      what has this kernel?   keep_only_fds    0,1,2 = /dev/null, 3 = queue, 4 = link
+//!  trim_supervisor   caps, deny list         drop_rights      bounding set, securebits, namespaces, chroot,
+//!                                                             ids, capset, pdeathsig, dumpable, MDWE
+//!                                            (caller)         allocate, build the pinned templates
+//!                                            seal             Landlock, rlimits, seccomp: nothing after it
+//!  prove             /proc/PID from outside  READY
+//! ```
+//!
+//! The policy of a role is data with reasons ([`policy`]); the same table is enforced, printed by
+//! `--print-sandbox` and compared with a golden file. The suite that runs into the fence on purpose is [`act`]
+//! (what is tried) and [`selftest`] (how it is tried).
+//!
+//! Kernel facts name where they can be checked: a man page, a function in the kernel, or a test in `tests/`.
+
+pub mod act;
+mod drop;
+mod error;
+mod fds;
+mod identity;
+mod kernel;
+mod level;
+pub mod policy;
+pub mod proof;
+mod seal;
+pub mod selftest;
+mod trim;
+
+pub use drop::drop_rights;
+pub use error::JailError;
+pub use fds::{inherited, keep_only_fds, open_fds};
+pub use identity::{CHROOT, Identity, check_chroot_dir};
+pub use kernel::leave;
+pub use level::{Layer, Level};
+pub use policy::{Bindings, Policy, Role};
+pub use seal::{Floor, limit_resources, restrict_with_landlock, seal};
+pub use trim::trim_supervisor;

@@ -9,5 +9,5 @@ mod port;
 mod template;
 
 pub use layout::BATCH;
-pub use owner::{Owner, OwnerError, RECEIVE_TIMEOUT_MS};
+pub use owner::{Orphans, Owner, OwnerError, RECEIVE_TIMEOUT_MS};
 pub use port::{Faults, Meta, Packet, Port, Verdict};

@@ -16,6 +16,7 @@ const NLM_F_ACK: u16 = 4;
 const NFQNL_MSG_PACKET: u16 = 0;
 const NFQNL_MSG_VERDICT: u16 = 1;
 const NFQNL_MSG_CONFIG: u16 = 2;
+const NFQNL_MSG_VERDICT_BATCH: u16 = 3;
 
 pub(crate) const NFQA_VERDICT_HDR: u16 = 2;
 pub(crate) const NFQA_PAYLOAD: u16 = 10;
@@ -39,6 +40,11 @@ const NFQA_CFG_F_GSO: u32 = 4;
 const NFQA_SKB_CSUMNOTREADY: u32 = 1;
 const NFQA_SKB_GSO: u32 = 2;
 
+/// Verdicts, from `include/uapi/linux/netfilter.h`.
+pub(crate) const NF_DROP: u32 = 0;
+pub(crate) const NF_ACCEPT: u32 = 1;
+pub(crate) const NF_REPEAT: u32 = 4;
+
 /// Largest payload the kernel hands over: a 16-bit attribute length less its header.
 pub(crate) const MAX_PAYLOAD: usize = 0xffff - ATTR;
 
@@ -51,6 +57,7 @@ pub(crate) const fn align(length: usize) -> usize {
 pub(crate) fn headers(kind: MessageKind, queue: u16, length: u32, ack: bool) -> [u8; HEADERS] {
     let (message, flags) = match kind {
         MessageKind::Verdict => (NFQNL_MSG_VERDICT, NLM_F_REQUEST),
+        MessageKind::VerdictBatch => (NFQNL_MSG_VERDICT_BATCH, NLM_F_REQUEST),
         MessageKind::Config => (NFQNL_MSG_CONFIG, NLM_F_REQUEST),
     };
     let mut h = [0; HEADERS];
@@ -66,6 +73,7 @@ pub(crate) fn headers(kind: MessageKind, queue: u16, length: u32, ack: bool) -> 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum MessageKind {
     Verdict,
+    VerdictBatch,
     Config,
 }
 
@@ -86,6 +94,18 @@ pub(crate) fn bind_message(queue: u16, max_len: u32) -> Vec<u8> {
     attr(&mut m, NFQA_CFG_FLAGS, &NFQA_CFG_F_GSO.to_be_bytes());
     let length = u32::try_from(m.len()).unwrap_or(u32::MAX);
     m[..HEADERS].copy_from_slice(&headers(MessageKind::Config, queue, length, true));
+    m
+}
+
+/// One verdict for every packet that waits with an id up to `last`.
+pub(crate) fn batch_message(queue: u16, verdict: u32, last: u32) -> Vec<u8> {
+    let mut m = vec![0; HEADERS];
+    let mut value = [0; 8];
+    value[..4].copy_from_slice(&verdict.to_be_bytes());
+    value[4..].copy_from_slice(&last.to_be_bytes());
+    attr(&mut m, NFQA_VERDICT_HDR, &value);
+    let length = u32::try_from(m.len()).unwrap_or(u32::MAX);
+    m[..HEADERS].copy_from_slice(&headers(MessageKind::VerdictBatch, queue, length, false));
     m
 }
 
@@ -159,6 +179,13 @@ pub(crate) fn parse(message: &[u8]) -> Incoming {
         }),
         None => Incoming::Other,
     }
+}
+
+/// The packet id in the beginning of a packet message: its first attribute (nfqnl_build_packet_message).
+pub(crate) fn first_id(message: &[u8]) -> Option<u32> {
+    let packet = host16(message, 4)? == NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_PACKET;
+    let first = host16(message, HEADERS + 2)? & NLA_TYPE_MASK == NFQA_PACKET_HDR;
+    if packet && first { net32(message, HEADERS + ATTR) } else { None }
 }
 
 fn host16(m: &[u8], at: usize) -> Option<u16> {

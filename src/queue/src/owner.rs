@@ -6,7 +6,7 @@
 //! The `nfq` crate (0.2.5) is not used: it does not give its file descriptor away, and each of its configuration
 //! calls after the bind throws away packets that arrive while it waits for the answer.
 
-use crate::netlink::{self, Incoming};
+use crate::netlink::{self, Incoming, NF_DROP, NF_REPEAT};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
@@ -34,6 +34,15 @@ const CONFIGURE_TIMEOUT_MS: i64 = 2000;
 pub struct Owner {
     socket: OwnedFd,
     queue: u16,
+}
+
+/// What becomes of packets whose worker died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Orphans {
+    /// They go through the hook once more and meet the next worker.
+    Repeat,
+    /// They are dropped: one of them may be what kills workers.
+    Drop,
 }
 
 /// Why a queue could not be had.
@@ -85,6 +94,36 @@ impl Owner {
         }
         wait(RECEIVE_TIMEOUT_MS).map_err(fail("set a receive timeout"))?;
         Ok(Self { socket, queue })
+    }
+
+    /// Frees the packets a dead worker had read and not answered: they wait in the kernel for ever and eat the
+    /// queue's length. Call it while nobody reads the queue.
+    ///
+    /// `last_id` is the queue's id sequence (column 8 of /proc/net/netfilter/nfnetlink_queue), read just before: ids
+    /// rise, so everything older than the first packet still in the socket is an orphan, and when there is none
+    /// everything up to `last_id`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn release(&self, orphans: Orphans, last_id: u32) -> Result<(), OwnerError> {
+        let fail = |act| move |errno| OwnerError::Os { queue: self.queue, act, errno };
+        let mut message = [0; 256];
+        let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+        let last = match recv(self.socket.as_raw_fd(), &mut message, peek) {
+            Err(Errno::EAGAIN) => last_id,
+            Err(errno) => return Err(fail("look at the first waiting packet")(errno)),
+            Ok(_) => match netlink::first_id(&message) {
+                Some(first) => first.wrapping_sub(1),
+                // The kernel's answer to some verdict of the dead worker: nothing is known, nothing is done.
+                None => return Ok(()),
+            },
+        };
+        let verdict = match orphans {
+            Orphans::Repeat => NF_REPEAT,
+            Orphans::Drop => NF_DROP,
+        };
+        let message = netlink::batch_message(self.queue, verdict, last);
+        send(self.socket.as_raw_fd(), &message, MsgFlags::empty()).map_err(fail("release orphans")).map(drop)
     }
 
     /// The queue's number.

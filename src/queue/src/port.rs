@@ -2,17 +2,14 @@
 
 use crate::arena::Arena;
 use crate::layout::{self, BATCH, Body, HEADROOM, PAYLOAD_AT, VERDICT_ATTR};
-use crate::netlink::{self, ATTR, Arrived, HEADERS, Incoming, NFQA_FILLER, NFQA_PAYLOAD, NFQA_VERDICT_HDR};
+use crate::netlink::{
+    self, ATTR, Arrived, HEADERS, Incoming, NF_ACCEPT, NF_DROP, NF_REPEAT, NFQA_FILLER, NFQA_PAYLOAD, NFQA_VERDICT_HDR,
+};
 use crate::template::Templates;
 use nix::errno::Errno;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
-
-/// Verdicts, from `include/uapi/linux/netfilter.h`.
-const NF_DROP: u32 = 0;
-const NF_ACCEPT: u32 = 1;
-const NF_REPEAT: u32 = 4;
 
 /// [`VERDICT_ATTR`] as an attribute's length field has it.
 const VERDICT_ATTR_LENGTH: u16 = 12;
@@ -160,10 +157,13 @@ impl Port {
         Ok(packets)
     }
 
-    /// The bytes of the packets that still wait in this batch, first to last, for looking ahead.
-    pub fn waiting(&self) -> impl Iterator<Item = &[u8]> {
+    /// The packets that still wait in this batch, first to last, for looking ahead.
+    pub fn waiting(&self) -> impl Iterator<Item = (&[u8], Meta)> {
         let slots = self.batch.next..self.batch.received;
-        slots.filter_map(|slot| Some(self.arena.payload(slot, self.batch.arrived[slot]?.length)))
+        slots.filter_map(|slot| {
+            let arrived = self.batch.arrived[slot]?;
+            Some((self.arena.payload(slot, arrived.length), arrived.into()))
+        })
     }
 
     /// The next packet of this batch.
@@ -212,11 +212,17 @@ impl Port {
     }
 }
 
+impl From<Arrived> for Meta {
+    fn from(arrived: Arrived) -> Self {
+        Self { cut: arrived.cut, partial: arrived.partial, gso: arrived.gso }
+    }
+}
+
 impl Packet<'_> {
     /// What the kernel says about it.
     #[must_use]
     pub fn meta(&self) -> Meta {
-        Meta { cut: self.arrived.cut, partial: self.arrived.partial, gso: self.arrived.gso }
+        self.arrived.into()
     }
 
     /// Its bytes, from the network header on.

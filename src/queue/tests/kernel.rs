@@ -1,7 +1,7 @@
 //! The queue against the real kernel: each test runs in a network namespace of its own (`unshare` is per thread),
 //! with real iptables rules on its loopback.
 
-use loaded_queue::{Faults, Owner, OwnerError, Port, Verdict};
+use loaded_queue::{Faults, Orphans, Owner, OwnerError, Port, Verdict};
 use nix::sched::{CloneFlags, unshare};
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
@@ -155,6 +155,41 @@ fn a_repeated_packet_goes_through_the_hook_again() {
     let counted = rules.lines().find(|l| l.contains("127.0.0.8")).and_then(|l| l.split_whitespace().next());
     assert_eq!(counted, Some("1"), "the first rule saw the packet's second round:\n{rules}");
     assert_eq!(waiting(), "0");
+}
+
+/// A worker that dies with packets in its hands, more waiting in the socket: the next one gets them all.
+#[test]
+fn nothing_a_dead_worker_held_is_lost() {
+    for unread in [3, 0] {
+        if !namespace() {
+            return;
+        }
+        let (owner, mut port, sender, receiver) = lab();
+        for byte in 0..5 {
+            sender.send_to(&[byte], "127.0.0.9:9999").expect("send");
+        }
+        assert_eq!(port.receive().expect("receive"), 5);
+        for byte in 5..5 + unread {
+            sender.send_to(&[byte], "127.0.0.9:9999").expect("send");
+        }
+        // Killed: no destructor runs, no verdict is sent.
+        std::mem::forget(port);
+        let text = std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue").expect("proc");
+        let last_id = text.split_whitespace().nth(7).and_then(|n| n.parse().ok()).expect("id sequence");
+        owner.release(Orphans::Repeat, last_id).expect("release");
+        let mut next = Port::open(owner.as_fd().try_clone_to_owned().expect("dup"), QUEUE).expect("port");
+        drain(&mut next, 5 + usize::from(unread), |_| Verdict::Accept);
+        let mut got: Vec<u8> = (0..5 + unread)
+            .map(|_| {
+                let mut byte = [0];
+                receiver.recv(&mut byte).expect("delivered");
+                byte[0]
+            })
+            .collect();
+        got.sort_unstable();
+        assert_eq!(got, (0..5 + unread).collect::<Vec<_>>());
+        assert_eq!(waiting(), "0");
+    }
 }
 
 #[test]

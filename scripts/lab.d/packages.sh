@@ -1,0 +1,53 @@
+# Sourced by lab, demo, test and bench: installs Debian packages, only those that are missing.
+# shellcheck shell=bash
+
+die() {
+	printf '%s: %s\n' "${0##*/}" "$*" >&2
+	exit 1
+}
+
+# As root, for network namespaces and packages both need it.
+need_root() {
+	[[ $(id -u) == 0 ]] || die "must run as root (network namespaces, netfilter and packages need it)"
+}
+
+# need_packages PACKAGE...
+need_packages() {
+	local p missing=()
+	for p; do
+		[[ $(dpkg-query -W -f '${db:Status-Abbrev}' "$p" 2>/dev/null) == ii* ]] || missing+=("$p")
+	done
+	((${#missing[@]})) || return 0
+	command -v apt-get >/dev/null || die "missing packages, and no apt-get to install them with: ${missing[*]}"
+	echo "installing: ${missing[*]}" >&2
+	# The nginx and haproxy packages start a service on the host when they are configured. The lab runs its own
+	# inside namespaces, so the host's stay off: policy-rc.d answers 101, "forbidden", while we install.
+	local policy=/usr/sbin/policy-rc.d ours=0 rc=0
+	if [[ ! -e $policy ]]; then
+		printf '#!/bin/sh\nexit 101\n' >$policy
+		chmod 755 $policy
+		ours=1
+	fi
+	{ DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 install -y --no-install-recommends "${missing[@]}" ||
+		{ apt-get -qq update &&
+			DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 install -y --no-install-recommends "${missing[@]}"; }; } >&2 || rc=$?
+	((ours)) && rm -f $policy
+	((rc == 0)) || die "apt-get could not install: ${missing[*]}"
+}
+
+# What loaded itself and the lab need. libnginx-mod-stream, wrk and haproxy are for the bench alone.
+LAB_PACKAGES=(iproute2 iptables nftables conntrack nginx curl openssl procps ethtool tcpdump python3 iputils-ping)
+# shellcheck disable=SC2034  # used by the script that sources this
+BENCH_PACKAGES=("${LAB_PACKAGES[@]}" libnginx-mod-stream haproxy wrk)
+
+# cargo, with the pieces of the toolchain that a minimal rustup leaves out, and a linker.
+# need_cargo COMPONENT...
+need_cargo() {
+	local c
+	command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+	command -v cargo >/dev/null || die "no cargo: install Rust first (https://rustup.rs), and let root find it in PATH"
+	command -v cc >/dev/null || need_packages gcc libc6-dev
+	for c; do
+		cargo "${c/rustfmt/fmt}" --version >/dev/null 2>&1 || rustup component add "$c" || die "cargo has no $c"
+	done
+}

@@ -1,0 +1,73 @@
+//! Each rule of the worker's policy, used once. A rule that kills here would be a worker that dies at work.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Act, Expect, Scene, at, door, fd};
+use crate::kernel;
+
+const NULL: u64 = 0;
+const WAIT_FOR_ONE: u64 = 0x1_0000;
+
+pub(super) const ACTS: &[Act] = &[
+    Act::lives("sendmsg the first template", |s| {
+        door(libc::SYS_sendmsg, &[fd(s.bindings.queue_fd), s.bindings.templates.start, 0])
+    }),
+    Act::lives("sendmsg the last template", |s| {
+        door(libc::SYS_sendmsg, &[fd(s.bindings.queue_fd), s.bindings.templates.end - 64, 0])
+    }),
+    // Room for no message: whether one is waiting makes no difference.
+    Act::lives("recvmmsg on the queue", |s| {
+        door(libc::SYS_recvmmsg, &[fd(s.bindings.queue_fd), s.page, 0, WAIT_FOR_ONE, NULL])
+    }),
+    Act::lives("read on the link", |s| door(libc::SYS_read, &[fd(s.bindings.link_fd), s.page, 0])),
+    Act::lives("write on the link", |s| door(libc::SYS_write, &[fd(s.bindings.link_fd), s.page, 0])),
+    Act::lives("clock_gettime", |s| door(libc::SYS_clock_gettime, &[1, s.page])),
+    Act::lives("restart_syscall", |_| door(libc::SYS_restart_syscall, &[])),
+    Act { name: "rt_sigreturn from a handler", expect: Expect::Survives, prepare: Some(set_alarm), run: be_woken },
+    Act::lives("exit_group", |_| kernel::leave(crate::selftest::ALIVE)),
+];
+
+pub(super) const RECEIVE_INTO_TEMPLATES: Act = Act {
+    name: "recvmmsg into the templates",
+    expect: Expect::Errno(libc::EFAULT),
+    prepare: None,
+    run: receive_into_templates,
+};
+
+fn receive_into_templates(s: &Scene) -> i64 {
+    let mut io = libc::iovec { iov_base: s.bindings.templates.start as *mut _, iov_len: 64 };
+    // SAFETY: all-zero is a valid mmsghdr.
+    let mut one: libc::mmsghdr = unsafe { std::mem::zeroed() };
+    one.msg_hdr.msg_iov = &raw mut io;
+    one.msg_hdr.msg_iovlen = 1;
+    door(libc::SYS_recvmmsg, &[fd(s.bindings.queue_fd), at(&one), 1, WAIT_FOR_ONE, NULL])
+}
+
+static WOKEN: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn wake(_: i32) {
+    WOKEN.store(true, Ordering::Relaxed);
+}
+
+/// Before the fence: an alarm every 20 ms, until one falls behind the fence.
+fn set_alarm() {
+    let period = libc::timeval { tv_sec: 0, tv_usec: 20_000 };
+    let timer = libc::itimerval { it_interval: period, it_value: period };
+    // SAFETY: the handler stores one atomic and nothing else; SA_RESTART, so nothing on the way into the fence sees
+    // EINTR. All-zero is a valid sigaction and an empty mask. Pointers are good for the calls.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = wake as extern "C" fn(i32) as usize;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut());
+        libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut());
+    }
+}
+
+fn be_woken(_: &Scene) -> i64 {
+    WOKEN.store(false, Ordering::Relaxed);
+    while !WOKEN.load(Ordering::Relaxed) {
+        std::hint::spin_loop();
+    }
+    0
+}

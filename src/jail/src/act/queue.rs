@@ -1,0 +1,140 @@
+//! Acts against the firewall, conntrack, the queues and the links: all of them through the one netlink descriptor that
+//! a worker needs. With CAP_NET_ADMIN and no filter every one of them works (`facts/e1.c`).
+
+use super::message::Message;
+use super::{Act, Scene, at, door, fd};
+
+const NULL: u64 = 0;
+
+fn queue(s: &Scene) -> u64 {
+    fd(s.bindings.queue_fd)
+}
+
+fn link(s: &Scene) -> u64 {
+    fd(s.bindings.link_fd)
+}
+
+fn first(s: &Scene) -> u64 {
+    s.bindings.templates.start
+}
+
+fn sendto(s: &Scene, message: &Message) -> i64 {
+    let [address, length] = message.span();
+    door(libc::SYS_sendto, &[queue(s), address, length, 0, NULL, 0])
+}
+
+fn write(s: &Scene, message: &Message) -> i64 {
+    let [address, length] = message.span();
+    door(libc::SYS_write, &[queue(s), address, length])
+}
+
+fn sendmsg(s: &Scene, message: &Message) -> i64 {
+    let mut io = message.iovec();
+    door(libc::SYS_sendmsg, &[queue(s), at(&header(&mut io)), 0])
+}
+
+fn header(io: &mut libc::iovec) -> libc::msghdr {
+    // SAFETY: all-zero is a valid msghdr: no name, no control data, no iovec.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = io;
+    header.msg_iovlen = 1;
+    header
+}
+
+/// sockaddr_nl of the kernel; 16 is AF_NETLINK.
+const KERNEL: [u16; 6] = [16, 0, 0, 0, 0, 0];
+
+pub(super) const NFT_BY_SENDTO: Act =
+    Act::deadly("nft add table by sendto on the queue", |s| sendto(s, &Message::new_table()));
+pub(super) const OWN_MSGHDR: Act =
+    Act::deadly("nft add table by sendmsg with a msghdr of our own", |s| sendmsg(s, &Message::new_table()));
+
+pub(super) const ACTS: &[Act] = &[
+    NFT_BY_SENDTO,
+    OWN_MSGHDR,
+    Act::deadly("nft add table by write on the queue", |s| write(s, &Message::new_table())),
+    Act::deadly("nft add table by writev on the queue", |s| {
+        let io = Message::new_table();
+        door(libc::SYS_writev, &[queue(s), at(&io.iovec()), 1])
+    }),
+    Act::deadly("nft add table by pwritev2 on the queue", |s| {
+        let io = Message::new_table();
+        door(libc::SYS_pwritev2, &[queue(s), at(&io.iovec()), 1, !0, !0, 0])
+    }),
+    Act::deadly("nft add table by sendmmsg on the queue", |s| {
+        let message = Message::new_table();
+        let mut io = message.iovec();
+        let many = libc::mmsghdr { msg_hdr: header(&mut io), msg_len: 0 };
+        door(libc::SYS_sendmmsg, &[queue(s), at(&many), 1, 0])
+    }),
+    Act::deadly("conntrack flush by sendto", |s| sendto(s, &Message::flush_conntrack())),
+    Act::deadly("conntrack flush by sendmsg", |s| sendmsg(s, &Message::flush_conntrack())),
+    Act::deadly("conntrack flush by write", |s| write(s, &Message::flush_conntrack())),
+    Act::deadly("unbind the own queue by sendto", |s| sendto(s, &Message::unbind_queue())),
+    Act::deadly("unbind the own queue by sendmsg", |s| sendmsg(s, &Message::unbind_queue())),
+    Act::deadly("unbind the own queue by write", |s| write(s, &Message::unbind_queue())),
+    Act::deadly("bind a foreign queue by sendto", |s| sendto(s, &Message::bind_foreign_queue())),
+    Act::deadly("bind a foreign queue by sendmsg", |s| sendmsg(s, &Message::bind_foreign_queue())),
+    Act::deadly("sendfile to the queue", |s| door(libc::SYS_sendfile, &[queue(s), link(s), NULL, 0])),
+    Act::deadly("splice to the queue", |s| door(libc::SYS_splice, &[link(s), NULL, queue(s), NULL, 0, 0])),
+    Act::deadly("vmsplice", |s| door(libc::SYS_vmsplice, &[queue(s), NULL, 0, 0])),
+    // Each demand of the sendmsg rule missed by one.
+    Act::deadly("sendmsg 8 bytes into a template", |s| door(libc::SYS_sendmsg, &[queue(s), first(s) + 8, 0])),
+    Act::deadly("sendmsg below the templates", |s| door(libc::SYS_sendmsg, &[queue(s), first(s) - 64, 0])),
+    Act::deadly("sendmsg past the templates", |s| door(libc::SYS_sendmsg, &[queue(s), s.bindings.templates.end, 0])),
+    Act::deadly("sendmsg 4 GiB above a template", |s| door(libc::SYS_sendmsg, &[queue(s), first(s) + (1 << 32), 0])),
+    Act::deadly("sendmsg 4 GiB below a template", |s| {
+        door(libc::SYS_sendmsg, &[queue(s), first(s).wrapping_sub(1 << 32), 0])
+    }),
+    Act::deadly("sendmsg a null pointer", |s| door(libc::SYS_sendmsg, &[queue(s), NULL, 0])),
+    Act::deadly("sendmsg a template on the link", |s| door(libc::SYS_sendmsg, &[link(s), first(s), 0])),
+    Act::deadly("sendmsg a template on descriptor 0", |s| door(libc::SYS_sendmsg, &[0, first(s), 0])),
+    Act::deadly("sendmsg a template with MSG_OOB", |s| door(libc::SYS_sendmsg, &[queue(s), first(s), 1])),
+    Act::deadly("sendmsg a template with MSG_DONTWAIT", |s| door(libc::SYS_sendmsg, &[queue(s), first(s), 0x40])),
+    // And of the others.
+    Act::deadly("recvmmsg on the link", |s| door(libc::SYS_recvmmsg, &[link(s), s.page, 0, WAIT_FOR_ONE, NULL])),
+    Act::deadly("recvmmsg without MSG_WAITFORONE", |s| door(libc::SYS_recvmmsg, &[queue(s), s.page, 0, 0, NULL])),
+    Act::deadly("recvmmsg with MSG_PEEK", |s| door(libc::SYS_recvmmsg, &[queue(s), s.page, 0, WAIT_FOR_ONE | 2, NULL])),
+    Act::deadly("recvmmsg with a timeout", |s| door(libc::SYS_recvmmsg, &[queue(s), s.page, 0, WAIT_FOR_ONE, s.page])),
+    Act::deadly("recvmsg on the queue", |s| door(libc::SYS_recvmsg, &[queue(s), NULL, DONT_WAIT])),
+    Act::deadly("recvmsg on the link, for descriptors", |s| door(libc::SYS_recvmsg, &[link(s), NULL, DONT_WAIT])),
+    Act::deadly("recvfrom on the queue", |s| door(libc::SYS_recvfrom, &[queue(s), s.page, 0, DONT_WAIT, NULL, NULL])),
+    Act::deadly("read on the queue", |s| door(libc::SYS_read, &[queue(s), s.page, 0])),
+    Act::deadly("read on descriptor 0", |s| door(libc::SYS_read, &[0, s.page, 0])),
+    Act::deadly("write on descriptor 2", |s| door(libc::SYS_write, &[2, s.page, 0])),
+    Act::deadly("sendmsg on the link, with descriptors", |s| door(libc::SYS_sendmsg, &[link(s), NULL, 0])),
+    Act::deadly("writev on the link", |s| door(libc::SYS_writev, &[link(s), NULL, 0])),
+    Act::deadly("poll", |_| door(libc::SYS_ppoll, &[NULL, 0, at(&[0u64; 2]), NULL, 8])),
+    // The descriptors must keep their meaning, for the policy knows them by number.
+    Act::deadly("dup the queue", |s| door(libc::SYS_dup, &[queue(s)])),
+    #[cfg(target_arch = "x86_64")]
+    Act::deadly("dup2 the link over the queue", |s| door(libc::SYS_dup2, &[link(s), queue(s)])),
+    Act::deadly("dup3 the queue over the link", |s| door(libc::SYS_dup3, &[queue(s), link(s), 0])),
+    Act::deadly("fcntl F_DUPFD the queue", |s| door(libc::SYS_fcntl, &[queue(s), 0, 0])),
+    Act::deadly("fcntl F_SETFL the queue", |s| door(libc::SYS_fcntl, &[queue(s), 4, 0])),
+    Act::deadly("close the queue", |s| door(libc::SYS_close, &[queue(s)])),
+    Act::deadly("close_range", |s| door(libc::SYS_close_range, &[queue(s), queue(s), 0])),
+    Act::deadly("shutdown the link", |s| door(libc::SYS_shutdown, &[link(s), 2])),
+    Act::deadly("connect the queue", |s| door(libc::SYS_connect, &[queue(s), at(&KERNEL), 12])),
+    Act::deadly("bind the queue socket", |s| door(libc::SYS_bind, &[queue(s), at(&KERNEL), 12])),
+    Act::deadly("getsockopt on the queue", |s| {
+        door(libc::SYS_getsockopt, &[queue(s), SOL_SOCKET, 7, s.page, s.page + 8])
+    }),
+    Act::deadly("setsockopt SO_RCVBUFFORCE on the queue", |s| {
+        door(libc::SYS_setsockopt, &[queue(s), SOL_SOCKET, 33, at(&(1u32 << 20)), 4])
+    }),
+    Act::deadly("setsockopt SO_ATTACH_FILTER on the queue", |s| {
+        door(libc::SYS_setsockopt, &[queue(s), SOL_SOCKET, 26, s.page, 16])
+    }),
+    Act::deadly("ioctl SIOCSIFFLAGS on the queue: lo down", |s| {
+        // struct ifreq: 16 bytes of name, then flags; 0 is "not IFF_UP".
+        let mut request = [0u8; 40];
+        request[..2].copy_from_slice(b"lo");
+        door(libc::SYS_ioctl, &[queue(s), libc::SIOCSIFFLAGS, at(&request)])
+    }),
+    Act::deadly("ioctl FIONREAD on the queue", |s| door(libc::SYS_ioctl, &[queue(s), libc::FIONREAD, s.page])),
+];
+
+const WAIT_FOR_ONE: u64 = 0x1_0000;
+const DONT_WAIT: u64 = 0x40;
+const SOL_SOCKET: u64 = libc::SOL_SOCKET.unsigned_abs() as u64;

@@ -1,0 +1,213 @@
+//! What each role may do, as data with reasons.
+//!
+//! One file a role. The same tables are enforced (`compile`, `drop_rights`, `seal`), printed ([`print()`]) and
+//! compared with the golden files, so what is printed is what is enforced.
+
+pub(crate) mod compile;
+mod print;
+mod prober;
+mod supervisor;
+#[cfg(feature = "weakened")]
+mod weaken;
+mod worker;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::os::fd::RawFd;
+
+use caps::{Capability, CapsHashSet};
+use nix::sched::CloneFlags;
+use nix::sys::resource::Resource;
+
+use crate::error::JailError;
+
+pub use print::print;
+#[cfg(feature = "weakened")]
+pub use weaken::Part;
+
+/// The three kinds of process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Root, trimmed.
+    Supervisor,
+    /// One a core, reads packets.
+    Worker,
+    /// Looks after the backends.
+    Prober,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Role::Supervisor => "supervisor",
+            Role::Worker => "worker",
+            Role::Prober => "prober",
+        })
+    }
+}
+
+/// A descriptor by what it is for; [`Bindings`] gives it a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fd {
+    /// The netlink socket that owns the worker's queue.
+    Queue,
+    /// The socket to the supervisor.
+    Link,
+}
+
+/// What a rule demands of one argument. Indices count from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arg {
+    /// Argument 0 is this descriptor. Compared as 32 bits, which is what the kernel uses of it.
+    FdIs(Fd),
+    /// A pointer inside the table of pinned templates, all 64 bits compared.
+    InTemplates(u8),
+    /// The low bits of a pointer are zero; the alignment is a power of two.
+    AlignedTo(u8, u64),
+    /// An int with this value. 32 bits, which is what the kernel uses of an int.
+    Is(u8, u32),
+    /// A pointer that is null, all 64 bits compared.
+    Null(u8),
+}
+
+/// One system call of a policy: allowed, or for the supervisor's deny list deadly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name.
+    pub call: &'static str,
+    /// Its number on this architecture.
+    pub number: i64,
+    /// All must hold; none means any arguments.
+    pub args: Cow<'static, [Arg]>,
+    /// Why the role needs it, or must not have it.
+    pub why: &'static str,
+}
+
+impl Rule {
+    const fn new(call: &'static str, number: libc::c_long, args: &'static [Arg], why: &'static str) -> Rule {
+        Rule { call, number, args: Cow::Borrowed(args), why }
+    }
+}
+
+/// What happens to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stance {
+    /// The listed are allowed, every other kills the process.
+    AllowListed,
+    /// The listed kill the process, every other is allowed.
+    KillListed,
+    /// Weakened for a test: every call is allowed.
+    #[cfg(feature = "weakened")]
+    AllowAll,
+}
+
+/// A role's system calls. Made by [`Policy::worker`] and [`Policy::supervisor`] and by nothing else in a release.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    role: Role,
+    stance: Stance,
+    rules: Vec<Rule>,
+}
+
+impl Policy {
+    /// What a worker may still call once it is sealed.
+    pub fn worker() -> Policy {
+        Policy { role: Role::Worker, stance: Stance::AllowListed, rules: worker::RULES.to_vec() }
+    }
+
+    /// What kills the supervisor and every child it starts.
+    pub fn supervisor() -> Policy {
+        Policy { role: Role::Supervisor, stance: Stance::KillListed, rules: supervisor::rules() }
+    }
+
+    /// Whose policy this is.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The table.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+}
+
+/// Numbers for the symbols of a policy, known only at run time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bindings {
+    /// The number of [`Fd::Queue`].
+    pub queue_fd: RawFd,
+    /// The number of [`Fd::Link`].
+    pub link_fd: RawFd,
+    /// The addresses of the `msghdr` table, 64 bytes a row. It must be mapped read-only from sealed memory by now.
+    pub templates: Range<u64>,
+}
+
+impl Bindings {
+    /// The distance between two rows of the table: sizeof(struct msghdr) is 56, rounded up to a power of two so that
+    /// "points at the start of a row" is a mask, which is all that seccomp can compute.
+    pub const STRIDE: u64 = 64;
+
+    pub(crate) fn check(&self, role: Role) -> Result<(), JailError> {
+        let wrong = |problem: String| Err(JailError::Bindings { role, problem });
+        let Range { start, end } = self.templates;
+        if self.queue_fd < 0 || self.link_fd < 0 || self.queue_fd == self.link_fd {
+            return wrong(format!("queue is descriptor {}, link is {}", self.queue_fd, self.link_fd));
+        }
+        if start == 0 || start >= end || start % Bindings::STRIDE != 0 || end % Bindings::STRIDE != 0 {
+            return wrong(format!("templates {start:#x}..{end:#x} are not a table of 64-byte rows"));
+        }
+        Ok(())
+    }
+}
+
+/// A capability that stays.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) cap: Capability,
+    pub(crate) why: &'static str,
+}
+
+/// A namespace that is left for an empty one.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    pub(crate) name: &'static str,
+    pub(crate) flag: CloneFlags,
+    pub(crate) why: &'static str,
+}
+
+/// A resource limit, soft and hard.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    pub(crate) name: &'static str,
+    pub(crate) resource: Resource,
+    pub(crate) value: u64,
+    pub(crate) why: &'static str,
+}
+
+/// Everything about a role that is not a system call.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) caps: &'static [Kept],
+    pub(crate) namespaces: &'static [Namespace],
+    pub(crate) limits: &'static [Limit],
+    pub(crate) fds: &'static [&'static str],
+}
+
+impl Terms {
+    pub(crate) fn of(role: Role) -> &'static Terms {
+        match role {
+            Role::Supervisor => &supervisor::TERMS,
+            Role::Worker => &worker::TERMS,
+            Role::Prober => &prober::TERMS,
+        }
+    }
+
+    pub(crate) fn cap_mask(&self) -> u64 {
+        self.caps.iter().fold(0, |mask, kept| mask | kept.cap.bitmask())
+    }
+
+    pub(crate) fn cap_set(&self) -> CapsHashSet {
+        self.caps.iter().map(|kept| kept.cap).collect()
+    }
+}

@@ -1,0 +1,106 @@
+//! The supervisor: root by need, so what it does not need goes, for itself and for every child it starts.
+//!
+//! The deny list is inherited through fork and exec: by iptables-restore, nft and modprobe, and by workers, which
+//! stack their own allow list on top (seccomp(2): the strictest answer of all filters counts).
+
+use caps::Capability;
+
+use super::{Kept, Rule, Terms};
+
+pub(super) const TERMS: Terms = Terms {
+    // Not here: CAP_SYS_PTRACE, dropped once queue descriptors of a dead supervisor are adopted. CAP_SYS_MODULE: the
+    // kernel loads netfilter modules by itself on demand. CAP_SYS_NICE: a child pins itself while it is still root.
+    // CAP_DAC_OVERRIDE: configuration is root's own.
+    caps: &[
+        Kept { cap: Capability::CAP_NET_ADMIN, why: "bind queues, install rules, and pass it on to workers" },
+        Kept { cap: Capability::CAP_NET_RAW, why: "iptables-legacy talks to the kernel through a raw socket" },
+        Kept { cap: Capability::CAP_SYS_ADMIN, why: "a respawned worker leaves its namespaces" },
+        Kept { cap: Capability::CAP_SYS_CHROOT, why: "a respawned child chroots" },
+        Kept { cap: Capability::CAP_SETPCAP, why: "a respawned child drops its bounding set and locks securebits" },
+        Kept { cap: Capability::CAP_SETUID, why: "a respawned child changes its user" },
+        Kept { cap: Capability::CAP_SETGID, why: "a respawned child changes its groups" },
+        Kept { cap: Capability::CAP_KILL, why: "stop children, which run as another user" },
+    ],
+    namespaces: &[],
+    limits: &[],
+    fds: &[],
+};
+
+macro_rules! deadly {
+    ($why:literal: $($call:ident = $number:path),+ $(,)?) => {
+        [$(Rule::new(stringify!($call), $number, &[], $why)),+]
+    };
+}
+
+pub(super) fn rules() -> Vec<Rule> {
+    let mut rules = Vec::new();
+    rules.extend(deadly!("code in the kernel":
+        bpf = libc::SYS_bpf,
+        init_module = libc::SYS_init_module,
+        finit_module = libc::SYS_finit_module,
+        delete_module = libc::SYS_delete_module,
+        kexec_load = libc::SYS_kexec_load,
+        kexec_file_load = KEXEC_FILE_LOAD,
+        perf_event_open = libc::SYS_perf_event_open,
+    ));
+    // pidfd_getfd stays: adopting the queues of a dead supervisor comes before this, and after it CAP_SYS_PTRACE is gone.
+    rules.extend(deadly!("into another process":
+        ptrace = libc::SYS_ptrace,
+        process_vm_readv = libc::SYS_process_vm_readv,
+        process_vm_writev = libc::SYS_process_vm_writev,
+        process_madvise = libc::SYS_process_madvise,
+        kcmp = libc::SYS_kcmp,
+    ));
+    rules.extend(deadly!("large surface, not used; io_uring also goes around seccomp":
+        io_uring_setup = libc::SYS_io_uring_setup,
+        io_uring_enter = libc::SYS_io_uring_enter,
+        io_uring_register = libc::SYS_io_uring_register,
+        userfaultfd = libc::SYS_userfaultfd,
+        add_key = libc::SYS_add_key,
+        request_key = libc::SYS_request_key,
+        keyctl = libc::SYS_keyctl,
+        fanotify_init = libc::SYS_fanotify_init,
+    ));
+    // A child's unshare of its mount namespace and its chroot need none of these.
+    rules.extend(deadly!("mounts are as they were at start":
+        mount = libc::SYS_mount,
+        umount2 = libc::SYS_umount2,
+        pivot_root = libc::SYS_pivot_root,
+        fsopen = libc::SYS_fsopen,
+        fsconfig = libc::SYS_fsconfig,
+        fsmount = libc::SYS_fsmount,
+        fspick = libc::SYS_fspick,
+        open_tree = libc::SYS_open_tree,
+        move_mount = libc::SYS_move_mount,
+        mount_setattr = libc::SYS_mount_setattr,
+        open_by_handle_at = libc::SYS_open_by_handle_at,
+        setns = libc::SYS_setns,
+    ));
+    rules.extend(deadly!("the machine is not ours to run":
+        reboot = libc::SYS_reboot,
+        swapon = libc::SYS_swapon,
+        swapoff = libc::SYS_swapoff,
+        acct = libc::SYS_acct,
+        quotactl = libc::SYS_quotactl,
+        syslog = libc::SYS_syslog,
+        sethostname = libc::SYS_sethostname,
+        setdomainname = libc::SYS_setdomainname,
+        settimeofday = libc::SYS_settimeofday,
+        clock_settime = libc::SYS_clock_settime,
+        adjtimex = libc::SYS_adjtimex,
+        clock_adjtime = libc::SYS_clock_adjtime,
+    ));
+    #[cfg(target_arch = "x86_64")]
+    rules.extend(deadly!("x86: ports and segments":
+        iopl = libc::SYS_iopl,
+        ioperm = libc::SYS_ioperm,
+        modify_ldt = libc::SYS_modify_ldt,
+    ));
+    rules
+}
+
+/// glibc's headers gave aarch64 this call later than the kernel did (5.0); 294 is the number of the generic table.
+#[cfg(target_arch = "aarch64")]
+const KEXEC_FILE_LOAD: libc::c_long = 294;
+#[cfg(not(target_arch = "aarch64"))]
+const KEXEC_FILE_LOAD: libc::c_long = libc::SYS_kexec_file_load;

@@ -1,0 +1,37 @@
+//! A policy with one part taken out, for tests that must see the suite go red. Only with the feature `weakened`,
+//! which no binary of ours turns on.
+
+use super::{Arg, Policy, Stance};
+
+/// What to take out.
+#[derive(Debug, Clone, Copy)]
+pub enum Part {
+    /// A demand on an argument of a call; both must be in the policy as given.
+    Argument(&'static str, Arg),
+    /// A whole allowed call.
+    Call(&'static str),
+    /// The death of whatever is not listed.
+    Default,
+}
+
+impl Policy {
+    /// The same policy without `part`. Panics if the policy has no such part, for then a test would prove nothing.
+    #[must_use]
+    pub fn without(mut self, part: Part) -> Policy {
+        match part {
+            Part::Argument(call, arg) => {
+                let rule = self.rules.iter_mut().find(|r| r.call == call).expect("no such call in the policy");
+                let left: Vec<Arg> = rule.args.iter().copied().filter(|a| *a != arg).collect();
+                assert_ne!(left.len(), rule.args.len(), "{call} has no demand {arg:?}");
+                rule.args = left.into();
+            }
+            Part::Call(call) => {
+                let before = self.rules.len();
+                self.rules.retain(|r| r.call != call);
+                assert_ne!(self.rules.len(), before, "no call {call} in the policy");
+            }
+            Part::Default => self.stance = Stance::AllowAll,
+        }
+        self
+    }
+}

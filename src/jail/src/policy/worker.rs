@@ -1,0 +1,87 @@
+//! The worker: it has read a hostile packet, so take it that every instruction it executes is the attacker's choice.
+//!
+//! What is left to such a worker: read the packets of its own queue, answer them with a prepared verdict, talk to the
+//! supervisor on the link, know the time, and end.
+
+use caps::Capability;
+use nix::sched::CloneFlags;
+use nix::sys::resource::Resource;
+
+use super::{Arg, Fd, Kept, Limit, Namespace, Rule, Terms};
+
+pub(super) const TERMS: Terms = Terms {
+    caps: &[Kept {
+        cap: Capability::CAP_NET_ADMIN,
+        why: "the kernel asks it of the sender of a verdict (netlink_net_capable in nfnetlink_rcv)",
+    }],
+    namespaces: &[
+        Namespace { name: "net", flag: CloneFlags::CLONE_NEWNET, why: "a new socket would reach no network" },
+        Namespace { name: "ipc", flag: CloneFlags::CLONE_NEWIPC, why: "no shared memory or queues of others" },
+        Namespace { name: "uts", flag: CloneFlags::CLONE_NEWUTS, why: "the host's name is not ours" },
+        Namespace { name: "mount", flag: CloneFlags::CLONE_NEWNS, why: "no later mount of the host shows up here" },
+    ],
+    limits: &[
+        Limit { name: "CORE", resource: Resource::RLIMIT_CORE, value: 0, why: "a dump would hold packets and keys" },
+        Limit {
+            name: "FSIZE",
+            resource: Resource::RLIMIT_FSIZE,
+            value: 0,
+            why: "no file can grow, should one be open",
+        },
+        Limit { name: "NPROC", resource: Resource::RLIMIT_NPROC, value: 0, why: "fork is EAGAIN for a user not root" },
+        // Not 0: poll(2) and ppoll(2) answer EINVAL when asked for more descriptors than this. Open ones stay open;
+        // every new one would be number 1 or more and is EMFILE (tests/facts.rs).
+        Limit { name: "NOFILE", resource: Resource::RLIMIT_NOFILE, value: 1, why: "no new descriptor, poll works" },
+    ],
+    fds: &[
+        "/dev/null",
+        "/dev/null",
+        "/dev/null",
+        "queue: the netlink socket that owns the worker's queue",
+        "link: the socket to the supervisor",
+    ],
+};
+
+pub(super) const RULES: [Rule; 8] = [
+    // The one way to write to the queue socket, which also carries nftables, conntrack and queue configuration. The
+    // pointer must be the start of a row of the msghdr table; that table, its iovecs and all netlink headers are in
+    // sealed memory that nobody can change or map over. So whatever the caller wants, the kernel reads our message:
+    // a verdict for our queue, with an id and a payload that the caller chooses (facts/e4b.c, tests/fence.rs).
+    // Alignment matters: a pointer 8 bytes into a row would read msg_iov from another field.
+    // flags 0: no MSG_OOB, no MSG_DONTROUTE, nothing that a protocol may one day give a meaning.
+    Rule::new(
+        "sendmsg",
+        libc::SYS_sendmsg,
+        &[Arg::FdIs(Fd::Queue), Arg::InTemplates(1), Arg::AlignedTo(1, 64), Arg::Is(2, 0)],
+        "send prepared verdicts, and nothing else, to the kernel",
+    ),
+    // Its pointers are free: seccomp cannot see behind them, and the arena may be anywhere. What can they do?
+    //  - The kernel stores through them as the worker itself would (copy_to_user), so page protection holds: into the
+    //    read-only templates it is EFAULT (facts/e4b.c, tests/fence.rs), into code pages too. Elsewhere the worker can
+    //    write anyway.
+    //  - msg_control receives no descriptors: netlink carries credentials only (netlink_recvmsg in af_netlink.c).
+    //  - timeout is written back by the kernel and would make a wait of any length; it must be null.
+    //  - vlen is cut to UIO_MAXIOV by the kernel (net/socket.c).
+    // flags exactly MSG_WAITFORONE: wait for the first packet up to the SO_RCVTIMEO which the supervisor set before,
+    // take the others as they are there. So no poll is needed. MSG_ERRQUEUE, MSG_PEEK and the rest are out.
+    Rule::new(
+        "recvmmsg",
+        libc::SYS_recvmmsg,
+        &[Arg::FdIs(Fd::Queue), Arg::Is(3, libc::MSG_WAITFORONE.cast_unsigned()), Arg::Null(4)],
+        "receive packets in batches",
+    ),
+    // read and not recvmsg: a read throws away descriptors that a peer attaches (unix(7), SCM_RIGHTS).
+    Rule::new("read", libc::SYS_read, &[Arg::FdIs(Fd::Link)], "hear the supervisor: membership, stop"),
+    // write and not sendmsg: no descriptor can be attached to it.
+    Rule::new("write", libc::SYS_write, &[Arg::FdIs(Fd::Link)], "tell the supervisor: ready, counters, last words"),
+    // The vDSO answers without a system call except where the clock source has none. Any clock id: a negative one
+    // means a clock behind a descriptor, and none of ours is one (EINVAL, get_clock_desc in posix-clock.c).
+    Rule::new("clock_gettime", libc::SYS_clock_gettime, &[], "age flows and affinities"),
+    // Called by the return of a handler, never by us. It can set any registers, which we grant the attacker anyway.
+    Rule::new("rt_sigreturn", libc::SYS_rt_sigreturn, &[], "return from a signal handler"),
+    // Called by the kernel after SIGSTOP and SIGCONT inside a wait; without it a debugger's stop would be a death.
+    Rule::new("restart_syscall", libc::SYS_restart_syscall, &[], "resume a wait after stop and continue"),
+    Rule::new("exit_group", libc::SYS_exit_group, &[], "end, with a code that says why"),
+    // Not here on purpose: mmap, munmap, brk, madvise, futex, getrandom. Everything is allocated before the seal, so
+    // an allocation that needs the kernel is a bug or an attack, and both end the same way.
+];

@@ -1,0 +1,176 @@
+//! Is it true? Looked at from outside, in /proc/PID, where the process itself has no say.
+//!
+//! The pid must be a child that was not waited for yet, so that it cannot have been given to another process.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use crate::identity::{CHROOT, Identity};
+use crate::policy::{Role, Terms};
+
+/// What a sealed process of a role must look like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expectation {
+    /// All four uids.
+    pub uid: u32,
+    /// All four gids.
+    pub gid: u32,
+    /// CapEff, CapPrm and CapBnd. CapInh and CapAmb are empty for everyone.
+    pub caps: u64,
+    /// How many descriptors: exactly 0..fds.
+    pub fds: usize,
+    /// Where its root directory is.
+    pub root: PathBuf,
+}
+
+impl Expectation {
+    /// Of a child of this role that runs as `identity`.
+    pub fn of(role: Role, identity: &Identity) -> Expectation {
+        let terms = Terms::of(role);
+        Expectation {
+            uid: identity.uid,
+            gid: identity.gid,
+            caps: terms.cap_mask(),
+            fds: terms.fds.len(),
+            // /var/run is a symlink to /run on most systems, and /proc shows the real path.
+            root: fs::canonicalize(CHROOT).unwrap_or_else(|_| CHROOT.into()),
+        }
+    }
+}
+
+/// What was read; printed in the log when a child is READY.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// Which process.
+    pub pid: u32,
+    /// The fields of /proc/PID/status that were compared, as read.
+    pub status: BTreeMap<String, String>,
+    /// The root directory, if looked at.
+    pub root: Option<PathBuf>,
+    /// The descriptors and what they are, if looked at.
+    pub fds: Option<BTreeMap<i32, PathBuf>>,
+}
+
+/// Compares /proc/PID/status; anyone may read it. Every difference is a sentence.
+pub fn prove(pid: u32, expected: &Expectation) -> Result<Proof, Vec<String>> {
+    let path = format!("/proc/{pid}/status");
+    let cannot_read = |e| vec![format!("read {path}: {e}")];
+    let status = fs::read_to_string(&path).map_err(cannot_read)?;
+    let owner = fs::metadata(&path).map_err(cannot_read)?.uid();
+    let (status, mut differences) = compare(&status, expected);
+    // Files in /proc/PID belong to root exactly when the process is not dumpable (proc(5), /proc/pid). The directory
+    // itself would not do: it keeps the process's own user.
+    if owner != 0 {
+        differences.push(format!("{path} belongs to uid {owner}, so the process is dumpable"));
+    }
+    if differences.is_empty() { Ok(Proof { pid, status, root: None, fds: None }) } else { Err(differences) }
+}
+
+/// Also its root directory and descriptors. Needs the right to trace the process (CAP_SYS_PTRACE), which a trimmed
+/// supervisor has no more; for tests and for `--selftest`.
+pub fn prove_deep(pid: u32, expected: &Expectation) -> Result<Proof, Vec<String>> {
+    let proof = prove(pid, expected)?;
+    let mut differences = Vec::new();
+    let root = fs::read_link(format!("/proc/{pid}/root")).map_err(|e| vec![format!("read /proc/{pid}/root: {e}")])?;
+    if root != expected.root {
+        differences.push(format!("root is {}, not {}", root.display(), expected.root.display()));
+    }
+    let fds = descriptors(pid).map_err(|e| vec![format!("read /proc/{pid}/fd: {e}")])?;
+    if !fds.keys().copied().eq((0..).take(expected.fds)) {
+        differences.push(format!("descriptors are {fds:?}, not exactly 0..{}", expected.fds));
+    }
+    let proof = Proof { root: Some(root), fds: Some(fds), ..proof };
+    if differences.is_empty() { Ok(proof) } else { Err(differences) }
+}
+
+fn descriptors(pid: u32) -> std::io::Result<BTreeMap<i32, PathBuf>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        if let Some(number) = entry.file_name().to_str().and_then(|n| n.parse().ok()) {
+            all.insert(number, fs::read_link(entry.path())?);
+        }
+    }
+    Ok(all)
+}
+
+fn compare(status: &str, expected: &Expectation) -> (BTreeMap<String, String>, Vec<String>) {
+    let four = |id: u32| [id.to_string(), id.to_string(), id.to_string(), id.to_string()].join(" ");
+    let mask = |caps: u64| format!("{caps:016x}");
+    let wanted = [
+        ("Seccomp", "2".to_owned()), // 2 is SECCOMP_MODE_FILTER
+        ("NoNewPrivs", "1".to_owned()),
+        ("Threads", "1".to_owned()),
+        ("Uid", four(expected.uid)), // real, effective, saved, file system
+        ("Gid", four(expected.gid)),
+        ("Groups", String::new()),
+        ("CapInh", mask(0)),
+        ("CapPrm", mask(expected.caps)),
+        ("CapEff", mask(expected.caps)),
+        ("CapBnd", mask(expected.caps)),
+        ("CapAmb", mask(0)),
+    ];
+    let fields: BTreeMap<&str, String> = status
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(key, value)| (key, value.split_whitespace().collect::<Vec<_>>().join(" ")))
+        .collect();
+    let mut read = BTreeMap::new();
+    let mut differences = Vec::new();
+    for (key, wanted) in wanted {
+        match fields.get(key) {
+            Some(found) => {
+                if *found != wanted {
+                    differences.push(format!("{key} is \"{found}\", not \"{wanted}\""));
+                }
+                read.insert(key.to_owned(), found.clone());
+            }
+            None => differences.push(format!("{key} is not in the status file")),
+        }
+    }
+    (read, differences)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const SEALED: &str = "Name:\tloaded-worker\nUid:\t9\t9\t9\t9\nGid:\t8\t8\t8\t8\nGroups:\t \nThreads:\t1\n\
+        CapInh:\t0000000000000000\nCapPrm:\t0000000000001000\nCapEff:\t0000000000001000\nCapBnd:\t0000000000001000\n\
+        CapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t2\n";
+
+    fn expected() -> Expectation {
+        Expectation::of(Role::Worker, &Identity { uid: 9, gid: 8, name: "nine".to_owned() })
+    }
+
+    #[test]
+    fn a_sealed_worker_passes() {
+        let (read, differences) = compare(SEALED, &expected());
+        assert_eq!(differences, Vec::<String>::new());
+        assert_eq!(read["CapEff"], "0000000000001000");
+    }
+
+    #[test]
+    fn each_difference_is_found() {
+        for (from, to) in [
+            ("Seccomp:\t2", "Seccomp:\t0"),
+            ("NoNewPrivs:\t1", "NoNewPrivs:\t0"),
+            ("Threads:\t1", "Threads:\t2"),
+            ("9\t9\t9\t9", "9\t9\t0\t9"),
+            ("8\t8\t8\t8", "8\t8\t8\t0"),
+            ("Groups:\t ", "Groups:\t4 "),
+            ("CapInh:\t0000000000000000", "CapInh:\t0000000000001000"),
+            ("CapPrm:\t0000000000001000", "CapPrm:\t0000000000003000"),
+            ("CapEff:\t0000000000001000", "CapEff:\t0000000000000000"),
+            ("CapBnd:\t0000000000001000", "CapBnd:\t000001ffffffffff"),
+            ("CapAmb:\t0000000000000000", "CapAmb:\t0000000000001000"),
+            ("CapAmb:", "CapXyz:"),
+        ] {
+            let (_, differences) = compare(&SEALED.replacen(from, to, 1), &expected());
+            assert_eq!(differences.len(), 1, "{from} -> {to}: {differences:?}");
+        }
+    }
+}

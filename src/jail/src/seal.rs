@@ -1,0 +1,139 @@
+//! Stage two: from an unprivileged process to one that can do nothing but its work. Nothing can be opened, mapped or
+//! allocated from the kernel afterwards, so everything must be there by now.
+
+use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, Scope};
+use nix::sys::prctl;
+use nix::sys::resource::setrlimit;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+use crate::error::JailError;
+use crate::kernel;
+use crate::level::{self, Layer, Level};
+use crate::policy::compile::compile;
+use crate::policy::{Bindings, Policy, Role, Terms};
+
+/// The newest Landlock that this program knows. Never the kernel's own: what is asked for must not depend on where we
+/// run; the crate's best effort takes off what the kernel cannot do.
+const NEWEST: ABI = ABI::V10;
+
+/// What to do on a kernel that lacks Landlock or seccomp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Floor {
+    /// Refuse, naming the layer.
+    Required,
+    /// Go on without it: `--allow-weak-sandbox`.
+    AllowWeak,
+}
+
+impl Floor {
+    /// For the supervisor, before it starts anything: would `seal` refuse on this kernel?
+    pub fn check(self, level: &Level) -> Result<(), JailError> {
+        for layer in [Layer::Seccomp, Layer::Landlock] {
+            if self == Floor::Required && !level.has(layer) {
+                return Err(JailError::BelowFloor { missing: layer.name(), consequence: layer.consequence() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Seals the process. Runs after [`drop_rights`](crate::drop_rights), when the templates are built and `env` is known.
+///
+/// The order: Landlock needs one new descriptor, so it precedes RLIMIT_NOFILE; it and seccomp need no_new_privs for a
+/// process without CAP_SYS_ADMIN; setrlimit and everything else must precede seccomp.
+pub fn seal(policy: &Policy, env: &Bindings, floor: Floor) -> Result<Level, JailError> {
+    if policy.role() != Role::Worker {
+        return Err(JailError::WrongRole { act: "seal", role: policy.role() });
+    }
+    if kernel::has_threads() {
+        return Err(JailError::Threads { act: "seal" });
+    }
+    // Compiled before anything is lost, so that a mistake in the policy is reported and not lived with.
+    let program = compile(policy, Some(env))?;
+    let mut level = Level::default();
+    level.note(Layer::Seccomp, level::has_seccomp(), "kill-process action");
+
+    prctl::set_no_new_privs().map_err(|source| JailError::Refused {
+        act: "set",
+        object: "no_new_privs".to_owned(),
+        source,
+    })?;
+    level.note_landlock(restrict_with_landlock()?);
+    floor.check(&level)?;
+    limit_resources(policy.role())?;
+    let_faults_kill()?;
+    freeze_heap();
+
+    if level.has(Layer::Seccomp) {
+        // TSYNC although there is one thread: if that were wrong, the others would be inside as well.
+        seccompiler::apply_filter_all_threads(&program).map_err(|e| JailError::Seccomp {
+            act: "load",
+            role: policy.role(),
+            detail: e.to_string(),
+        })?;
+    }
+    Ok(level)
+}
+
+/// Takes every right that Landlock knows and gives none back. Answers the ABI of the kernel, 0 for none.
+///
+/// Netlink, UDP (before ABI 10) and descriptors that are open already are outside of what it sees (`facts/ll.c`).
+pub fn restrict_with_landlock() -> Result<i64, JailError> {
+    let failed = |e: landlock::RulesetError| JailError::Landlock { detail: e.to_string() };
+    let abi = level::landlock_abi();
+    if abi == 0 {
+        return Ok(0);
+    }
+    Ruleset::default()
+        .handle_access(AccessFs::from_all(NEWEST))
+        .and_then(|r| r.handle_access(AccessNet::from_all(NEWEST)))
+        .and_then(|r| r.scope(Scope::from_all(NEWEST)))
+        .and_then(Ruleset::create)
+        .and_then(landlock::RulesetCreated::restrict_self)
+        .map_err(failed)?;
+    Ok(abi)
+}
+
+/// Sets the limits of a role, soft and hard, so that they cannot be raised without CAP_SYS_RESOURCE.
+pub fn limit_resources(role: Role) -> Result<(), JailError> {
+    for limit in Terms::of(role).limits {
+        setrlimit(limit.resource, limit.value, limit.value).map_err(|source| JailError::Refused {
+            act: "set limit",
+            object: format!("{} {}", limit.name, limit.value),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// Takes away the handlers that Rust's runtime has for stack overflow. Theirs puts the default back by rt_sigaction when
+/// the fault is another one (library/std/src/sys/pal/unix/stack_overflow.rs), which behind the fence is SIGSYS: every
+/// wild pointer would be logged as a suspected compromise, and a store into the templates not as what it is.
+fn let_faults_kill() -> Result<(), JailError> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
+        // SAFETY: the default action is no code of ours.
+        unsafe { sigaction(signal, &default) }.map_err(|source| JailError::Refused {
+            act: "take the handler of",
+            object: signal.to_string(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// What small allocations after the seal can use in all: messages of the link, some 64 KiB each, many times over.
+const SPARE_HEAP: usize = 1 << 20;
+
+/// Makes the allocator live with what it has. glibc's `free` gives memory back once 128 KiB at the top are unused, by
+/// brk, and the process would die of it (mallopt(3), M_TRIM_THRESHOLD); and a `malloc` finding nothing calls brk or mmap.
+/// What does not fit in the spare still dies, as it should: nothing in the fence may grow.
+fn freeze_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets two numbers of the allocator: never map a block by itself, never give memory back.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+    }
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(SPARE_HEAP)));
+}

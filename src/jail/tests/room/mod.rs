@@ -1,0 +1,108 @@
+//! What the root tests share: each case runs in a forked child, in a room of its own.
+//!
+//! These test binaries have `harness = false`: libtest runs cases on threads, a forked child of a threaded process may
+//! find the allocator locked for ever, and every stage of the jail refuses a process with threads anyway. So each is
+//! a plain `main` with a list of cases, the simplest thing that is sound.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use loaded_jail::{Identity, JailError, Policy, leave};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork, geteuid};
+
+pub(crate) type Case = (&'static str, fn());
+
+/// Runs the cases whose name contains the first plain argument, as libtest would.
+pub(crate) fn run(cases: &[Case]) -> ExitCode {
+    if !geteuid().is_root() {
+        if std::env::var_os("LOADED_CI").is_some() {
+            println!("FAILED: these tests need root, and LOADED_CI is set");
+            return ExitCode::FAILURE;
+        }
+        println!("skipped: these tests need root");
+        return ExitCode::SUCCESS;
+    }
+    let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
+    let mut failed = 0;
+    for (name, case) in cases.iter().filter(|(name, _)| name.contains(&wanted)) {
+        let status = in_child(case);
+        let good = matches!(status, WaitStatus::Exited(_, 0));
+        println!("{name} ... {}", if good { "ok".to_owned() } else { format!("FAILED ({status:?})") });
+        failed += usize::from(!good);
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs `act` in a forked child and says how that ended; 0 means no panic.
+pub(crate) fn in_child(act: impl FnOnce()) -> WaitStatus {
+    // SAFETY: this program has one thread.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let code = i32::from(catch_unwind(AssertUnwindSafe(act)).is_err());
+            leave(code);
+        }
+        ForkResult::Parent { child } => waitpid(child, None).unwrap(),
+    }
+}
+
+/// As `in_child`, and the child must come out well. A panic has already printed why.
+#[track_caller]
+pub(crate) fn child_passes(act: impl FnOnce()) {
+    let status = in_child(act);
+    assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
+}
+
+pub(crate) fn nobody() -> Identity {
+    Identity::lookup("nobody").unwrap()
+}
+
+/// -errno or the answer, of a raw call.
+pub(crate) fn raw(number: libc::c_long, args: [u64; 6]) -> i64 {
+    let [a, b, c, d, e, f] = args;
+    // SAFETY: tests pass numbers, null pointers, and pointers to memory that outlives the call.
+    let answer = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    if answer == -1 { -i64::from(nix::errno::Errno::last_raw()) } else { answer }
+}
+
+pub(crate) fn errno(number: i32) -> i64 {
+    -i64::from(number)
+}
+
+/// A kernel that lacks a call, played by a filter: `number` answers `errno`, for ever and also for children.
+/// With `first`, only where argument 0 is that (a prctl option).
+pub(crate) fn kernel_without(number: libc::c_long, first: Option<u64>, errno: i32) {
+    use seccompiler::{
+        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    };
+    let rules = first
+        .map(|value| {
+            let demand = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).unwrap();
+            SeccompRule::new(vec![demand]).unwrap()
+        })
+        .into_iter()
+        .collect();
+    let filter = SeccompFilter::new(
+        [(number, rules)].into_iter().collect(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno.unsigned_abs()),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: BpfProgram = filter.unwrap().try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+}
+
+/// The release fence of a worker, for `run_act`: the two stages and nothing else.
+pub(crate) fn release_fence(
+    policy: Policy,
+    bindings: loaded_jail::Bindings,
+) -> impl Fn() -> Result<loaded_jail::Bindings, JailError> {
+    let supervisor = std::process::id();
+    move || {
+        loaded_jail::drop_rights(loaded_jail::Role::Worker, &nobody(), supervisor)?;
+        loaded_jail::seal(&policy, &bindings, loaded_jail::Floor::Required)?;
+        Ok(bindings.clone())
+    }
+}

@@ -1,0 +1,193 @@
+//! Affinity: client (an address or a prefix of it) and service → backend.
+//!
+//! The number of clients of each (service, backend) is kept outside, by the `weighted` strategy, without ever walking
+//! the table: every change that an operation makes to that number is in its answer. One client more for each
+//! [`AffinityTable::assign`] that succeeds, one less for each [`Client`] reported as gone.
+
+use crate::bucket::Way;
+use crate::error::Error;
+use crate::layout;
+use crate::map::{self, Hashed, Map, Record, Slot, Stored};
+use crate::shm::Region;
+
+const KIND: u32 = 2;
+
+/// One client of one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AffinityKey {
+    /// The client's address with the bits outside its prefix zeroed; IPv4 as `::ffff:a.b.c.d`.
+    pub prefix: [u8; 16],
+    /// Number of the service.
+    pub service: u16,
+}
+
+/// One unit in the count of clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Client {
+    /// Number of the service.
+    pub service: u16,
+    /// Stable number of the backend.
+    pub backend: u16,
+}
+
+/// What [`AffinityTable::assign`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Assigned {
+    /// The client's place.
+    pub slot: Slot,
+    /// The entry that is gone now: the same client's old one, or another's that expired or was the longest unseen.
+    pub removed: Option<Client>,
+}
+
+/// The affinity table of one worker.
+#[derive(Debug)]
+pub struct AffinityTable {
+    map: Map,
+}
+
+impl AffinityTable {
+    /// Bytes of a region for `capacity` clients: about 80 a client.
+    pub const fn bytes_for(capacity: usize) -> usize {
+        layout::bytes_for(capacity)
+    }
+
+    /// Writes an empty table for `capacity` clients (1..=[`crate::MAX_CAPACITY`]) into `region`. `hash_key` must be
+    /// random and secret.
+    pub fn format(region: &Region, capacity: usize, hash_key: [u8; 16]) -> Result<(), Error> {
+        map::format(region, KIND, capacity, hash_key)
+    }
+
+    /// Opens a formatted region, drops every entry that is torn, and reports each client found, so that the counts
+    /// begin right.
+    pub fn open(region: Region, mut on_client: impl FnMut(Client)) -> Result<Self, Error> {
+        let map = Map::open(region, KIND, u64::MAX, |stored| stored.state == 0 && is_ours(&stored.record))?;
+        map.for_each(|_, stored| on_client(client(&stored.record)));
+        Ok(Self { map })
+    }
+
+    /// Clients in the table, expired ones that no sweep has met yet included.
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether the table holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.map.len() == 0
+    }
+
+    /// Clients promised at `format`.
+    pub fn capacity(&self) -> usize {
+        self.map.capacity()
+    }
+
+    /// Buckets, the unit of [`AffinityTable::sweep`]'s budget.
+    pub fn buckets(&self) -> usize {
+        self.map.buckets()
+    }
+
+    /// First stage: hashes the key and asks for its two header lines.
+    #[inline]
+    pub fn prepare(&self, key: &AffinityKey) -> Hashed {
+        self.map.prepare(&key.words())
+    }
+
+    /// Second stage: asks for the line of the entry, or of the place it would get.
+    #[inline]
+    pub fn prefetch_entry(&self, hashed: &Hashed) {
+        self.map.prefetch_entry(hashed);
+    }
+
+    /// The client's backend, unless it was last seen more than `timeout` seconds ago.
+    #[inline]
+    pub fn find(&self, hashed: &Hashed, key: &AffinityKey, now: u32, timeout: u32) -> Option<(Slot, u16)> {
+        let slot = self.map.find(hashed, &key.words(), |way, _| map::age(now, way.seen()) <= timeout)?;
+        Some((slot, client(&self.map.read(slot)?.record).backend))
+    }
+
+    /// The client at `slot`, if there is one.
+    pub fn get(&self, slot: Slot) -> Option<Client> {
+        Some(client(&self.map.read(slot)?.record))
+    }
+
+    /// A packet of the client was seen: its idle time begins again.
+    #[inline]
+    pub fn refresh(&self, slot: Slot, now: u32) {
+        self.map.touch(slot, now);
+    }
+
+    /// Gives the client a backend, whether it had one or not. Always succeeds: where both buckets are full, an expired
+    /// client makes room (`timeout_of` gives each service's seconds), else the one unseen for the longest.
+    ///
+    /// Count one client more for (`key.service`, `backend`), and one less for `removed`. `None` as an answer means
+    /// that nothing was done; it happens only if `hashed` comes from another table.
+    pub fn assign(
+        &mut self,
+        hashed: &Hashed,
+        key: &AffinityKey,
+        backend: u16,
+        now: u32,
+        timeout_of: impl Fn(u16) -> u32,
+    ) -> Option<Assigned> {
+        let record = Record { key: key.words(), value: u32::from(backend) };
+        let score = |map: &Map, way: &Way| {
+            let age = map::age(now, way.seen());
+            let rank: u64 = match map.record(way) {
+                None => 2,
+                Some(record) => u64::from(age > timeout_of(client(&record).service)),
+            };
+            Some(rank << 32 | u64::from(age))
+        };
+        let placed = self.map.place(hashed, (record, 0, now), |_| true, score).ok()?;
+        Some(Assigned { slot: placed.slot, removed: placed.displaced.map(|stored| client(&stored.record)) })
+    }
+
+    /// Takes a client out, and says what to count down.
+    pub fn remove(&mut self, slot: Slot) -> Option<Client> {
+        Some(client(&self.map.remove(slot)?.record))
+    }
+
+    /// Looks at the next `budget_buckets` buckets (goes round) and takes out the clients whose service's `timeout_of`
+    /// seconds have passed, reporting each.
+    pub fn sweep(
+        &mut self,
+        now: u32,
+        budget_buckets: usize,
+        timeout_of: impl Fn(u16) -> u32,
+        mut on_gone: impl FnMut(Client),
+    ) {
+        let expired = |stored: &Stored, age| age > timeout_of(client(&stored.record).service);
+        self.map.sweep(now, budget_buckets, expired, |stored| on_gone(client(&stored.record)));
+    }
+
+    /// Calls `visit` for every client, expired ones that no sweep has met yet included. Walks the table.
+    pub fn for_each(&self, mut visit: impl FnMut(Slot, &AffinityKey, Client)) {
+        self.map
+            .for_each(|slot, stored| visit(slot, &AffinityKey::from_record(&stored.record), client(&stored.record)));
+    }
+}
+
+impl AffinityKey {
+    #[inline]
+    fn words(&self) -> [u64; 3] {
+        let [a, b] = map::split_key(self.prefix);
+        [a, b, u64::from(self.service)]
+    }
+
+    fn from_record(record: &Record) -> Self {
+        let [a, b, _] = record.key;
+        let prefix = (u128::from(b) << 64 | u128::from(a)).to_le_bytes();
+        Self { prefix, service: client(record).service }
+    }
+}
+
+/// Bits we never write must be zero: an entry with others is not ours.
+fn is_ours(record: &Record) -> bool {
+    record.key[2] >> 16 == 0 && record.value >> 16 == 0
+}
+
+#[inline]
+fn client(record: &Record) -> Client {
+    let [s0, s1, ..] = record.key[2].to_le_bytes();
+    let [b0, b1, ..] = record.value.to_le_bytes();
+    Client { service: u16::from_le_bytes([s0, s1]), backend: u16::from_le_bytes([b0, b1]) }
+}

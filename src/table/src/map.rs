@@ -1,0 +1,451 @@
+//! The hash map under both tables: two candidate buckets, eight ways each, nothing moves, nothing grows.
+//!
+//! **Crash.** A way is filled in this order: tag cleared, entry words, last seen, state, tag. A process killed between
+//! any two stores leaves a free way, never a half entry. Against memory that is worse than torn, every entry carries a
+//! 32-bit keyed check over key and value; an entry whose check fails is not there.
+//!
+//! **Hostile contents.** Indices come from the hash and are bounded by our own count; way numbers are 0..8 by
+//! construction; no length, index or pointer is ever read from the region once it is open.
+
+use crate::Error;
+use crate::bucket::Way;
+use crate::error::Full;
+use crate::layout::{self, Bucket, LAYOUT_VERSION, MAGIC, MAX_CAPACITY, RegionHeader, WAY_BITS};
+use crate::shm::{Array, Region, prefetch};
+use siphasher::sip::SipHasher13;
+use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, fence};
+
+/// A key's two candidate buckets and its tag. Good for any table with the same hash key and capacity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hashed {
+    first: u32,
+    second: u32,
+    tag: u16,
+}
+
+/// The place of an entry. It stays good until the next insert, remove or sweep; after that it may name another entry
+/// or none, which is a wrong answer but never a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot(u32);
+
+/// What an entry holds: 192 bits of key and companions, 32 bits of value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) key: [u64; 3],
+    pub(crate) value: u32,
+}
+
+/// An entry that was complete.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stored {
+    pub(crate) record: Record,
+    pub(crate) state: u8,
+}
+
+/// Where an entry was put, and what had to go for it.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) slot: Slot,
+    pub(crate) displaced: Option<Stored>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Map {
+    buckets: Array<Bucket>,
+    count: u32,
+    capacity: usize,
+    hash_key: [u64; 2],
+    /// Which bits of the third key word are key; the rest are companions, stored but not compared.
+    mask: u64,
+    len: usize,
+    cursor: u32,
+}
+
+/// Seconds since `seen`. A time in the future (the clock went back, or the memory is torn) counts as now.
+#[inline]
+pub(crate) fn age(now: u32, seen: u32) -> u32 {
+    let age = now.wrapping_sub(seen);
+    if age > u32::MAX / 2 { 0 } else { age }
+}
+
+/// Writes an empty map into `region`, whatever was there before.
+pub(crate) fn format(region: &Region, kind: u32, capacity: usize, hash_key: [u8; 16]) -> Result<(), Error> {
+    if capacity == 0 || capacity > MAX_CAPACITY {
+        return Err(Error::Capacity(capacity));
+    }
+    let need = layout::bytes_for(capacity);
+    let count = layout::buckets_for(capacity);
+    let size_error = || Error::Size { need, have: region.bytes() };
+    let header = region.view::<RegionHeader>(0, 1).and_then(<[_]>::first).ok_or_else(size_error)?;
+    let buckets = region.view::<Bucket>(size_of::<RegionHeader>(), count).ok_or_else(size_error)?;
+    // The magic goes first and comes last: half a format is no table.
+    header.magic.store(0, Relaxed);
+    fence(Release);
+    for bucket in buckets {
+        bucket.tags[0].store(0, Relaxed);
+        bucket.tags[1].store(0, Relaxed);
+    }
+    let [k0, k1] = split_key(hash_key);
+    header.version.store(LAYOUT_VERSION, Relaxed);
+    header.kind.store(kind, Relaxed);
+    header.capacity.store(capacity as u64, Relaxed);
+    header.buckets.store(count as u64, Relaxed);
+    header.key[0].store(k0, Relaxed);
+    header.key[1].store(k1, Relaxed);
+    header.check.store(header_check(kind, capacity as u64, count as u64, [k0, k1]), Relaxed);
+    header.magic.store(MAGIC, Release);
+    Ok(())
+}
+
+impl Map {
+    /// Opens what `format` made and others filled. Every slot that is not in order is cleared: its check, its tag,
+    /// its bucket, and whatever `accept` says of it. Cost: one walk, about 30 ns an entry.
+    pub(crate) fn open(region: Region, kind: u32, mask: u64, accept: impl Fn(&Stored) -> bool) -> Result<Self, Error> {
+        let have = region.bytes();
+        let header = region.view::<RegionHeader>(0, 1).and_then(<[_]>::first).ok_or(Error::Size { need: 128, have })?;
+        let magic = header.magic.load(Relaxed);
+        if magic != MAGIC {
+            return Err(Error::NotFormatted { found: magic });
+        }
+        let version = header.version.load(Relaxed);
+        if version != LAYOUT_VERSION {
+            return Err(Error::Version { found: version, expected: LAYOUT_VERSION });
+        }
+        let found = header.kind.load(Relaxed);
+        if found != kind {
+            return Err(Error::Kind { found, expected: kind });
+        }
+        let hash_key = [header.key[0].load(Relaxed), header.key[1].load(Relaxed)];
+        let (capacity64, count64) = (header.capacity.load(Relaxed), header.buckets.load(Relaxed));
+        if header.check.load(Relaxed) != header_check(kind, capacity64, count64, hash_key) {
+            return Err(Error::Damaged);
+        }
+        let capacity = usize::try_from(capacity64).map_err(|_| Error::Damaged)?;
+        if capacity == 0 || capacity > MAX_CAPACITY {
+            return Err(Error::Capacity(capacity));
+        }
+        let buckets = layout::buckets_for(capacity);
+        if buckets as u64 != count64 {
+            return Err(Error::Damaged);
+        }
+        let count = u32::try_from(buckets).map_err(|_| Error::Damaged)?;
+        let need = layout::bytes_for(capacity);
+        let buckets = Array::new(region, size_of::<RegionHeader>(), buckets).ok_or(Error::Size { need, have })?;
+        let mut map = Self { buckets, count, capacity, hash_key, mask, len: 0, cursor: 0 };
+        map.drop_torn(accept);
+        Ok(map)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(crate) fn buckets(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Hashes a key and asks for its two header lines.
+    #[inline]
+    pub(crate) fn prepare(&self, key: &[u64; 3]) -> Hashed {
+        let hashed = self.hash(key);
+        for index in [hashed.first, hashed.second] {
+            if let Some(bucket) = self.bucket(index) {
+                prefetch(bucket);
+            }
+        }
+        hashed
+    }
+
+    /// Asks for the line of the first entry whose tag matches or, where none does, of the way that an insert would
+    /// fill. For when the header lines have arrived.
+    #[inline]
+    pub(crate) fn prefetch_entry(&self, hashed: &Hashed) {
+        let slot = self.each_match(hashed, |_| true).or_else(|| self.free_slot(hashed));
+        if let Some(way) = slot.and_then(|slot| self.way(slot)) {
+            prefetch(way.entry());
+        }
+    }
+
+    /// The first entry with this key that `accept` likes.
+    #[inline]
+    pub(crate) fn find(&self, hashed: &Hashed, key: &[u64; 3], accept: impl Fn(&Way, &Record) -> bool) -> Option<Slot> {
+        self.each_match(hashed, |way| match self.record(&way) {
+            Some(record) => self.same_key(&record.key, key) && accept(&way, &record),
+            None => false,
+        })
+    }
+
+    /// The entry at `slot`, if there is a whole one.
+    #[inline]
+    pub(crate) fn read(&self, slot: Slot) -> Option<Stored> {
+        let way = self.way(slot)?;
+        if way.tag() == 0 {
+            return None;
+        }
+        Some(Stored { record: self.record(&way)?, state: way.state() })
+    }
+
+    /// Sets the entry's last-seen time and returns the one it had.
+    #[inline]
+    pub(crate) fn touch(&self, slot: Slot, now: u32) -> u32 {
+        let Some(way) = self.way(slot) else { return now };
+        let before = way.seen();
+        way.touch(now);
+        before
+    }
+
+    #[inline]
+    pub(crate) fn set_state(&self, slot: Slot, state: u8) {
+        if let Some(way) = self.way(slot) {
+            way.set_state(state);
+        }
+    }
+
+    /// Puts a record in: over the entry with the same key that `same` recognizes, else into a free way of the emptier
+    /// candidate, else over the way with the highest `score` (`None`: must stay).
+    pub(crate) fn place(
+        &mut self,
+        hashed: &Hashed,
+        (record, state, now): (Record, u8, u32),
+        same: impl Fn(&Record) -> bool,
+        score: impl Fn(&Self, &Way) -> Option<u64>,
+    ) -> Result<Placed, Full> {
+        let slot = match self.find(hashed, &record.key, |_, found| same(found)) {
+            Some(slot) => slot,
+            None => self.free_slot(hashed).or_else(|| self.victim(hashed, score)).ok_or(Full)?,
+        };
+        let displaced = self.remove(slot);
+        let way = self.way(slot).ok_or(Full)?;
+        let [a, b, c] = record.key;
+        let last = u64::from(self.check(&record)) << 32 | u64::from(record.value);
+        way.fill([a, b, c, last], state, now, hashed.tag);
+        self.len += 1;
+        Ok(Placed { slot, displaced })
+    }
+
+    /// Frees the way; returns what was in it if that was whole.
+    pub(crate) fn remove(&mut self, slot: Slot) -> Option<Stored> {
+        let way = self.way(slot)?;
+        if way.tag() == 0 {
+            return None;
+        }
+        let stored = self.read(slot);
+        way.set_tag(0);
+        // Whatever is written into the way next must not become visible before it is free.
+        fence(Release);
+        self.len = self.len.saturating_sub(1);
+        stored
+    }
+
+    /// Looks at the next `budget` buckets and frees the ways that are torn or that `expired` names.
+    pub(crate) fn sweep(
+        &mut self,
+        now: u32,
+        budget: usize,
+        expired: impl Fn(&Stored, u32) -> bool,
+        mut on_expired: impl FnMut(&Stored),
+    ) {
+        for _ in 0..budget.min(self.buckets()) {
+            let index = self.cursor;
+            self.cursor = if index + 1 < self.count { index + 1 } else { 0 };
+            let mut occupied = self.bucket(index).map_or(0, Bucket::occupied);
+            while occupied != 0 {
+                let slot = Slot::new(index, occupied.trailing_zeros());
+                occupied &= occupied - 1;
+                let Some(way) = self.way(slot) else { continue };
+                let seen = way.seen();
+                if now.wrapping_sub(seen) > u32::MAX / 2 {
+                    // A time that has not come yet would keep the entry for ever. It starts afresh.
+                    self.touch(slot, now);
+                }
+                match self.read(slot) {
+                    Some(stored) if !expired(&stored, age(now, seen)) => {}
+                    Some(stored) => {
+                        self.remove(slot);
+                        on_expired(&stored);
+                    }
+                    None => {
+                        self.remove(slot);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Calls `visit` for every whole entry.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(Slot, &Stored)) {
+        for index in 0..self.count {
+            let mut occupied = self.bucket(index).map_or(0, Bucket::occupied);
+            while occupied != 0 {
+                let slot = Slot::new(index, occupied.trailing_zeros());
+                occupied &= occupied - 1;
+                if let Some(stored) = self.read(slot) {
+                    visit(slot, &stored);
+                }
+            }
+        }
+    }
+
+    /// The record in `way`, if its check holds.
+    #[inline]
+    pub(crate) fn record(&self, way: &Way) -> Option<Record> {
+        let [a, b, c, d] = way.entry();
+        let last = d.load(Relaxed);
+        let record = Record { key: [a.load(Relaxed), b.load(Relaxed), c.load(Relaxed)], value: low(last) };
+        (self.check(&record) == high(last)).then_some(record)
+    }
+
+    fn drop_torn(&mut self, accept: impl Fn(&Stored) -> bool) {
+        for index in 0..self.count {
+            let mut occupied = self.bucket(index).map_or(0, Bucket::occupied);
+            self.len += occupied.count_ones() as usize;
+            while occupied != 0 {
+                let slot = Slot::new(index, occupied.trailing_zeros());
+                occupied &= occupied - 1;
+                let whole = self.read(slot).is_some_and(|stored| {
+                    let hashed = self.hash(&stored.record.key);
+                    let tag = self.way(slot).map_or(0, |way| way.tag());
+                    tag == hashed.tag && (index == hashed.first || index == hashed.second) && accept(&stored)
+                });
+                if !whole {
+                    self.remove(slot);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn hash(&self, key: &[u64; 3]) -> Hashed {
+        let mut bytes = [0; 24];
+        bytes[..8].copy_from_slice(&key[0].to_le_bytes());
+        bytes[8..16].copy_from_slice(&key[1].to_le_bytes());
+        bytes[16..].copy_from_slice(&(key[2] & self.mask).to_le_bytes());
+        let hash = SipHasher13::new_with_keys(self.hash_key[0], self.hash_key[1]).hash(&bytes);
+        // The upper bits of each half choose a bucket; the tag is made of the lower bits of both.
+        let scale = |half: u32| high(u64::from(half) * u64::from(self.count));
+        let first = scale(low(hash));
+        let second = match scale(high(hash)) {
+            same if same == first => (first + 1) % self.count,
+            other => other,
+        };
+        let [_, _, a, b] = (low(hash) ^ high(hash).rotate_left(7)).to_be_bytes();
+        Hashed { first, second, tag: u16::from_be_bytes([a, b]).max(1) }
+    }
+
+    #[inline]
+    fn same_key(&self, a: &[u64; 3], b: &[u64; 3]) -> bool {
+        a[0] == b[0] && a[1] == b[1] && (a[2] ^ b[2]) & self.mask == 0
+    }
+
+    /// Keyed, but a checksum and no more: it tells torn from whole, and not friend from foe.
+    #[inline]
+    fn check(&self, record: &Record) -> u32 {
+        let [k0, k1] = self.hash_key;
+        let [a, b, c] = record.key;
+        let left = fold(a ^ k0 ^ 0x9e37_79b9_7f4a_7c15, b ^ k1 ^ 0xbf58_476d_1ce4_e5b9);
+        let right = fold(c ^ k1 ^ 0x94d0_49bb_1331_11eb, u64::from(record.value) ^ k0 ^ 0x2545_f491_4f6c_dd1d);
+        high(fold(left ^ k1, right ^ 0xd6e8_feb8_6659_fd93))
+    }
+
+    #[inline]
+    fn bucket(&self, index: u32) -> Option<&Bucket> {
+        self.buckets.as_slice().get(index as usize)
+    }
+
+    #[inline]
+    fn way(&self, slot: Slot) -> Option<Way<'_>> {
+        Some(Way::new(self.bucket(slot.0 >> WAY_BITS)?, slot.0))
+    }
+
+    /// The first way with the tag for which `want` says so.
+    #[inline]
+    fn each_match(&self, hashed: &Hashed, want: impl Fn(Way) -> bool) -> Option<Slot> {
+        for index in [hashed.first, hashed.second] {
+            let bucket = self.bucket(index)?;
+            let mut matches = bucket.matches(hashed.tag);
+            while matches != 0 {
+                let way = matches.trailing_zeros();
+                matches &= matches - 1;
+                if want(Way::new(bucket, way)) {
+                    return Some(Slot::new(index, way));
+                }
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn free_slot(&self, hashed: &Hashed) -> Option<Slot> {
+        let first = self.bucket(hashed.first)?.matches(0);
+        let second = self.bucket(hashed.second)?.matches(0);
+        let (index, free) =
+            if second.count_ones() > first.count_ones() { (hashed.second, second) } else { (hashed.first, first) };
+        (free != 0).then(|| Slot::new(index, free.trailing_zeros()))
+    }
+
+    #[cold]
+    fn victim(&self, hashed: &Hashed, score: impl Fn(&Self, &Way) -> Option<u64>) -> Option<Slot> {
+        let candidates = [hashed.first, hashed.second].into_iter();
+        candidates
+            .flat_map(|index| (0..1 << WAY_BITS).map(move |way| Slot::new(index, way)))
+            .filter_map(|slot| score(self, &self.way(slot)?).map(|points| (points, slot)))
+            .max_by_key(|(points, _)| *points)
+            .map(|(_, slot)| slot)
+    }
+}
+
+impl Slot {
+    #[inline]
+    fn new(bucket: u32, way: u32) -> Self {
+        Self(bucket << WAY_BITS | way)
+    }
+}
+
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let [low, high] = halves(u128::from(a) * u128::from(b));
+    low ^ high
+}
+
+#[inline]
+fn low(word: u64) -> u32 {
+    (word & 0xffff_ffff) as u32
+}
+
+#[inline]
+fn high(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+/// Sixteen bytes as two words.
+#[inline]
+pub(crate) fn split_key(key: [u8; 16]) -> [u64; 2] {
+    halves(u128::from_le_bytes(key))
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is what is wanted")]
+fn halves(whole: u128) -> [u64; 2] {
+    [whole as u64, (whole >> 64) as u64]
+}
+
+fn header_check(kind: u32, capacity: u64, buckets: u64, key: [u64; 2]) -> u64 {
+    let words = [u64::from(kind), u64::from(LAYOUT_VERSION), capacity, buckets, key[0], key[1]];
+    words.iter().fold(MAGIC, |sum, word| fold(sum ^ 0x9e37_79b9_7f4a_7c15, word ^ 0xd6e8_feb8_6659_fd93))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn age_survives_the_wrap_and_a_clock_that_went_back() {
+        assert_eq!(age(10, 4), 6);
+        assert_eq!(age(3, u32::MAX), 4);
+        assert_eq!(age(4, 10), 0);
+    }
+}

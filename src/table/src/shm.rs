@@ -1,0 +1,265 @@
+//! Shared memory: a sealed memfd, its mapping, and a view of the mapping as atomics.
+//!
+//! The only unsafe code of the crate is here. Views hand out types made of atomics alone, for which every bit pattern
+//! is a value: a process that scribbles into the same pages can give us wrong numbers, but no undefined behaviour.
+#![allow(unsafe_code)]
+
+use crate::Error;
+use crate::layout::{Bucket, RegionHeader};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
+use nix::sys::stat::fstat;
+use std::ffi::c_void;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Every mapping begins on a page, so no type of ours is aligned more strictly than this.
+const PAGE: usize = 4096;
+
+/// Types that may be laid over memory another process can write.
+///
+/// # Safety
+/// Made of atomics only (so concurrent writes are no data race), without padding, valid for every bit pattern,
+/// alignment at most [`PAGE`].
+pub(crate) unsafe trait Plain {}
+
+// SAFETY: an integer atomic; every bit pattern is a value.
+unsafe impl Plain for AtomicU64 {}
+// SAFETY: repr(C), only integer atomics, padding excluded by the size assertion beside the type.
+unsafe impl Plain for Bucket {}
+// SAFETY: as for Bucket.
+unsafe impl Plain for RegionHeader {}
+
+/// Makes a zeroed memfd of `bytes` bytes that can never change its size: sealed against shrinking, growing and
+/// further seals, so that a hostile worker cannot take pages away under the supervisor (that would be SIGBUS).
+///
+/// `name` shows up as `/memfd:name` in `/proc/PID/maps`.
+pub fn create(name: &str, bytes: usize) -> Result<OwnedFd, Error> {
+    let fail = |act| {
+        move |source: nix::Error| Error::Memory { name: name.chars().take(64).collect(), act, source: source.into() }
+    };
+    let length = i64::try_from(bytes).map_err(|_| fail("ftruncate")(nix::Error::EFBIG))?;
+    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).map_err(fail("memfd_create"))?;
+    nix::unistd::ftruncate(&fd, length).map_err(fail("ftruncate"))?;
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).map_err(fail("seal"))?;
+    Ok(fd)
+}
+
+/// A whole memfd, mapped shared. Unmapped when dropped (a sandboxed worker that may not munmap must leave with
+/// `_exit`, which drops nothing).
+#[derive(Debug)]
+pub struct Region {
+    start: NonNull<c_void>,
+    bytes: NonZeroUsize,
+}
+
+impl Region {
+    /// Maps `fd` readable and writable, and touches every page: memory that the machine does not have is an error
+    /// now, and not a SIGBUS under load. Asks for huge pages; the kernel may decline.
+    ///
+    /// Refuses a descriptor that is not sealed against shrinking, so one that came from a hostile process is safe.
+    pub fn map(fd: impl AsFd) -> Result<Self, Error> {
+        let region = Self::map_as(fd, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        // SAFETY: our own whole mapping; the advice changes no content.
+        let _ = unsafe { madvise(region.start, region.bytes.get(), MmapAdvise::MADV_HUGEPAGE) };
+        // SAFETY: as above.
+        match unsafe { madvise(region.start, region.bytes.get(), MmapAdvise::MADV_POPULATE_WRITE) } {
+            // EINVAL: Linux before 5.14 does not know it. The pages then come on first use.
+            Ok(()) | Err(nix::Error::EINVAL) => Ok(region),
+            Err(source) => Err(memory("populate", source)),
+        }
+    }
+
+    fn map_as(fd: impl AsFd, protection: ProtFlags) -> Result<Self, Error> {
+        // F_GET_SEALS fails with EINVAL on anything but a memfd (fcntl(2)).
+        let seals = fcntl(&fd, FcntlArg::F_GET_SEALS).map_err(|e| memory("get seals", e))?;
+        if !SealFlag::from_bits_retain(seals).contains(SealFlag::F_SEAL_SHRINK) {
+            return Err(Error::NotSealed { seals });
+        }
+        let size = fstat(&fd).map_err(|e| memory("fstat", e))?.st_size;
+        let bytes = usize::try_from(size).ok().and_then(NonZeroUsize::new).ok_or(Error::Size { need: 1, have: 0 })?;
+        // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing of ours.
+        let start = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, &fd, 0) }
+            .map_err(|source| memory("mmap", source))?;
+        Ok(Self { start, bytes })
+    }
+
+    /// Size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
+    /// `count` values of `T` beginning `offset` bytes into the region; `None` unless they lie in it, aligned.
+    pub(crate) fn view<T: Plain>(&self, offset: usize, count: usize) -> Option<&[T]> {
+        const { assert!(align_of::<T>() <= PAGE) };
+        let end = size_of::<T>().checked_mul(count)?.checked_add(offset)?;
+        if end > self.bytes.get() || !offset.is_multiple_of(align_of::<T>()) {
+            return None;
+        }
+        // SAFETY: offset..end lies in the mapping, which lives as long as `self` and cannot shrink (sealed); start is
+        // page aligned and offset a multiple of T's alignment; T: Plain accepts any content and concurrent writers.
+        Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().byte_add(offset).cast::<T>(), count) })
+    }
+}
+
+/// `count` values of `T` in a region, checked once so that each look costs nothing.
+#[derive(Debug)]
+pub(crate) struct Array<T> {
+    region: Region,
+    offset: usize,
+    count: usize,
+    of: std::marker::PhantomData<T>,
+}
+
+impl<T: Plain> Array<T> {
+    /// Takes the region; `None` unless the values lie in it, aligned.
+    pub(crate) fn new(region: Region, offset: usize, count: usize) -> Option<Self> {
+        region.view::<T>(offset, count)?;
+        Some(Self { region, offset, count, of: std::marker::PhantomData })
+    }
+
+    #[inline(always)]
+    pub(crate) fn as_slice(&self) -> &[T] {
+        // SAFETY: `new` made the checks of `view` for these very numbers, and the region cannot shrink.
+        unsafe { std::slice::from_raw_parts(self.region.start.as_ptr().byte_add(self.offset).cast::<T>(), self.count) }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: our own whole mapping; views borrow `self`, so none is left.
+        let _ = unsafe { munmap(self.start, self.bytes.get()) };
+    }
+}
+
+/// Asks the CPU to bring `line` into its cache. A hint: nothing on CPUs we have no intrinsic for.
+#[inline(always)]
+pub(crate) fn prefetch<T>(line: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch cannot fault, and SSE is part of x86_64.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).cast::<i8>());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+/// The writing end of a fixed array of counters. One writer, any number of readers.
+#[derive(Debug)]
+pub struct Counters {
+    region: Region,
+}
+
+impl Counters {
+    /// Bytes to `create` for `count` counters.
+    pub const fn bytes_for(count: usize) -> usize {
+        count.saturating_mul(size_of::<u64>())
+    }
+
+    /// Maps the counters in `fd` for writing. Values of an earlier writer stay and are counted on.
+    pub fn map(fd: impl AsFd) -> Result<Self, Error> {
+        Ok(Self { region: Region::map(fd)? })
+    }
+
+    /// Adds `n` to counter `index`; wraps at 2^64. An index that does not exist is ignored.
+    #[inline]
+    pub fn add(&self, index: usize, n: u64) {
+        // One writer, so load and store suffice: no locked instruction in the packet path.
+        if let Some(counter) = words(&self.region).get(index) {
+            counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
+        }
+    }
+
+    /// The value of counter `index`, if it exists.
+    pub fn get(&self, index: usize) -> Option<u64> {
+        words(&self.region).get(index).map(|counter| counter.load(Relaxed))
+    }
+}
+
+/// The reading end. What it reads was written by a process that may be hostile: numbers, and nothing more than
+/// numbers. They may be absurd, and may go backwards.
+#[derive(Debug)]
+pub struct CounterReader {
+    region: Region,
+}
+
+impl CounterReader {
+    /// Maps the counters in `fd` read-only.
+    pub fn map(fd: impl AsFd) -> Result<Self, Error> {
+        Ok(Self { region: Region::map_as(fd, ProtFlags::PROT_READ)? })
+    }
+
+    /// The value of counter `index`, if it exists.
+    pub fn get(&self, index: usize) -> Option<u64> {
+        words(&self.region).get(index).map(|counter| counter.load(Relaxed))
+    }
+
+    /// All values, in order.
+    pub fn iter(&self) -> impl Iterator<Item = u64> {
+        words(&self.region).iter().map(|counter| counter.load(Relaxed))
+    }
+}
+
+fn words(region: &Region) -> &[AtomicU64] {
+    region.view(0, region.bytes() / size_of::<u64>()).unwrap_or(&[])
+}
+
+fn memory(act: &'static str, source: nix::Error) -> Error {
+    Error::Memory { name: "region".to_owned(), act, source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_seen_by_the_reader() {
+        let fd = create("counters", Counters::bytes_for(4)).expect("create");
+        let writer = Counters::map(&fd).expect("map");
+        let reader = CounterReader::map(&fd).expect("map");
+        writer.add(0, 1);
+        writer.add(3, 41);
+        writer.add(3, 1);
+        writer.add(4, 1);
+        assert_eq!(reader.iter().collect::<Vec<_>>(), [1, 0, 0, 42]);
+        assert_eq!(reader.get(4), None);
+        drop(writer);
+        Counters::map(&fd).expect("map").add(0, u64::MAX);
+        assert_eq!(reader.get(0), Some(0));
+    }
+
+    #[test]
+    fn the_size_is_sealed() {
+        let fd = create("sealed", 8192).expect("create");
+        assert_eq!(nix::unistd::ftruncate(&fd, 4096), Err(nix::Error::EPERM));
+        assert_eq!(nix::unistd::ftruncate(&fd, 16384), Err(nix::Error::EPERM));
+        assert_eq!(fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)), Err(nix::Error::EPERM));
+    }
+
+    #[test]
+    fn an_unsealed_or_foreign_descriptor_is_refused() {
+        let unsealed = memfd_create("unsealed", MFdFlags::MFD_ALLOW_SEALING).expect("memfd");
+        nix::unistd::ftruncate(&unsealed, 4096).expect("ftruncate");
+        assert!(matches!(Region::map(&unsealed), Err(Error::NotSealed { .. })));
+        let file = std::fs::File::open("/proc/self/exe").expect("open");
+        assert!(matches!(Region::map(&file), Err(Error::Memory { act: "get seals", .. })));
+        let empty = create("empty", 0).expect("create");
+        assert!(matches!(Region::map(&empty), Err(Error::Size { .. })));
+    }
+
+    #[test]
+    fn views_stay_inside_and_aligned() {
+        let region = Region::map(create("views", 4096).expect("create")).expect("map");
+        assert!(region.view::<AtomicU64>(0, 512).is_some());
+        assert!(region.view::<AtomicU64>(0, 513).is_none());
+        assert!(region.view::<AtomicU64>(8, 512).is_none());
+        assert!(region.view::<AtomicU64>(4, 1).is_none());
+        assert!(region.view::<AtomicU64>(usize::MAX - 7, 1).is_none());
+        assert!(region.view::<AtomicU64>(0, usize::MAX).is_none());
+    }
+}

@@ -1,0 +1,260 @@
+//! The tables against a plain `HashMap` that is told the same things.
+
+use loaded_table::{AffinityKey, AffinityTable, Client, Flow, FlowKey, FlowState, FlowTable, Region, Timeouts, shm};
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+const HASH_KEY: [u8; 16] = *b"not random here!";
+
+fn flow_table(capacity: usize) -> FlowTable {
+    let region = Region::map(shm::create("flows", FlowTable::bytes_for(capacity)).expect("create")).expect("map");
+    FlowTable::format(&region, capacity, HASH_KEY).expect("format");
+    FlowTable::open(region, Timeouts::default()).expect("open")
+}
+
+fn affinity_table(capacity: usize) -> AffinityTable {
+    let region =
+        Region::map(shm::create("affinity", AffinityTable::bytes_for(capacity)).expect("create")).expect("map");
+    AffinityTable::format(&region, capacity, HASH_KEY).expect("format");
+    AffinityTable::open(region, |_| panic!("a fresh table has clients")).expect("open")
+}
+
+fn flow_key(n: u16) -> FlowKey {
+    let mut client = [0; 16];
+    client[10..].copy_from_slice(&[0xff, 0xff, 10, 0, 0, (n / 4).to_le_bytes()[0]]);
+    FlowKey { protocol: if n.is_multiple_of(2) { 6 } else { 17 }, client, client_port: 1000 + n % 4, service_port: 80 }
+}
+
+fn state(n: u8) -> FlowState {
+    [FlowState::HalfOpen, FlowState::Established, FlowState::Closing, FlowState::Datagram, FlowState::Echo]
+        [usize::from(n % 5)]
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Insert { key: u16, vip: u16, backend: u16, state: u8 },
+    Remove { key: u16, vip: u16 },
+    SetState { key: u16, vip: u16, state: u8 },
+    Refresh { key: u16, vip: u16 },
+    Wait(u32),
+    Sweep(usize),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let (key, vip, backend, state) = (0_u16..200, 0_u16..3, 0_u16..5, any::<u8>());
+    prop_oneof![
+        6 => (key.clone(), vip.clone(), backend, state)
+            .prop_map(|(key, vip, backend, state)| Op::Insert { key, vip, backend, state }),
+        2 => (key.clone(), vip.clone()).prop_map(|(key, vip)| Op::Remove { key, vip }),
+        2 => (key.clone(), vip.clone(), state).prop_map(|(key, vip, state)| Op::SetState { key, vip, state }),
+        2 => (key, vip).prop_map(|(key, vip)| Op::Refresh { key, vip }),
+        1 => (0_u32..60).prop_map(Op::Wait),
+        1 => (0_usize..400).prop_map(Op::Sweep),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// With room enough the table says what a HashMap with expiry says, in every direction, and also after reopening.
+    #[test]
+    fn flows_follow_the_model(ops in prop::collection::vec(op(), 1..300), start in any::<u32>()) {
+        let capacity = 2000;
+        let fd = shm::create("flows", FlowTable::bytes_for(capacity)).expect("create");
+        FlowTable::format(&Region::map(&fd).expect("map"), capacity, HASH_KEY).expect("format");
+        let open = || FlowTable::open(Region::map(&fd).expect("map"), Timeouts::default()).expect("open");
+        let mut table = open();
+        let mut model: HashMap<(u16, u16), (Flow, u32)> = HashMap::new();
+        let timeouts = Timeouts::default();
+        let mut now = start;
+        for op in ops {
+            let alive = |entry: &(Flow, u32)| now.wrapping_sub(entry.1) <= timeouts.of(entry.0.state);
+            let look = |table: &FlowTable, key: u16, vip: u16| {
+                let hashed = table.prepare(&flow_key(key));
+                table.prefetch_entry(&hashed);
+                table.find(&hashed, &flow_key(key), now, |flow| flow.vip == vip)
+            };
+            match op {
+                Op::Insert { key, vip, backend, state: s } => {
+                    let flow = Flow { vip, backend, service: key ^ vip, state: state(s) };
+                    let hashed = table.prepare(&flow_key(key));
+                    let inserted = table.insert(&hashed, &flow_key(key), flow, now).expect("room");
+                    let old = model.insert((key, vip), (flow, now));
+                    if let Some((k, f)) = inserted.displaced {
+                        prop_assert_eq!((k, Some(f)), (flow_key(key), old.map(|(flow, _)| flow)));
+                    }
+                    prop_assert_eq!(table.get(inserted.slot), Some(flow));
+                }
+                Op::Remove { key, vip } => {
+                    let expected = model.get(&(key, vip)).filter(|e| alive(e)).map(|e| e.0);
+                    let found = look(&table, key, vip).and_then(|slot| table.remove(slot));
+                    prop_assert_eq!(found, expected);
+                    if expected.is_some() { model.remove(&(key, vip)); }
+                }
+                Op::SetState { key, vip, state: s } => {
+                    let entry = model.get_mut(&(key, vip)).filter(|e| alive(e));
+                    let slot = look(&table, key, vip);
+                    prop_assert_eq!(slot.is_some(), entry.is_some());
+                    if let (Some(slot), Some(entry)) = (slot, entry) {
+                        table.set_state(slot, state(s), now);
+                        entry.0.state = state(s);
+                        entry.1 = now;
+                    }
+                }
+                Op::Refresh { key, vip } => {
+                    let entry = model.get_mut(&(key, vip)).filter(|e| alive(e));
+                    let slot = look(&table, key, vip);
+                    prop_assert_eq!(slot.is_some(), entry.is_some());
+                    if let (Some(slot), Some(entry)) = (slot, entry) {
+                        table.refresh(slot, now);
+                        entry.1 = now;
+                    }
+                }
+                Op::Wait(seconds) => now = now.wrapping_add(seconds),
+                Op::Sweep(budget) => {
+                    table.sweep(now, budget, |_, _| {});
+                    if budget >= table.buckets() {
+                        model.retain(|_, e| alive(e));
+                        prop_assert_eq!(table.len(), model.len());
+                    }
+                }
+            }
+        }
+        let before = table.len();
+        drop(table);
+        let mut table = open();
+        prop_assert_eq!(table.len(), before);
+        let mut walked = 0;
+        table.for_each(|_, _, _| walked += 1);
+        prop_assert_eq!(walked, before);
+        for ((key, vip), (flow, seen)) in &model {
+            let hashed = table.prepare(&flow_key(*key));
+            let alive = now.wrapping_sub(*seen) <= timeouts.of(flow.state);
+            let by_vip = table.find(&hashed, &flow_key(*key), now, |f| f.vip == *vip);
+            prop_assert_eq!(by_vip.and_then(|slot| table.get(slot)), alive.then_some(*flow));
+            let by_backend = table.find(&hashed, &flow_key(*key), now, |f| f.backend == flow.backend);
+            prop_assert!(by_backend.is_some() || !alive);
+        }
+        let mut expired = 0;
+        let buckets = table.buckets();
+        table.sweep(now.wrapping_add(1_000_000), buckets, |_, _| expired += 1);
+        prop_assert_eq!((expired, table.len()), (before, 0));
+    }
+
+    /// However full, the counts kept from the answers are the counts of a walk, and of a reopened table.
+    #[test]
+    fn affinity_counts_are_exact(
+        capacity in 1_usize..200,
+        ops in prop::collection::vec((0_u8..8, 0_u16..400, 0_u16..3, 0_u16..4, 0_u32..20), 1..500),
+    ) {
+        let fd = shm::create("affinity", AffinityTable::bytes_for(capacity)).expect("create");
+        AffinityTable::format(&Region::map(&fd).expect("map"), capacity, HASH_KEY).expect("format");
+        let mut table = AffinityTable::open(Region::map(&fd).expect("map"), |_| {}).expect("open");
+        let mut counts: HashMap<Client, usize> = HashMap::new();
+        let mut now = 5_u32;
+        let timeout_of = |service: u16| 10 + u32::from(service);
+        for (what, n, service, backend, wait) in ops {
+            let mut prefix = [0; 16];
+            prefix[..2].copy_from_slice(&n.to_le_bytes());
+            let key = AffinityKey { prefix, service };
+            let hashed = table.prepare(&key);
+            match what {
+                0 => now += wait,
+                1 => table.sweep(now, usize::from(n), timeout_of, |gone| *counts.entry(gone).or_default() -= 1),
+                2 => {
+                    if let Some((slot, _)) = table.find(&hashed, &key, now, timeout_of(service)) {
+                        let gone = table.remove(slot).expect("found");
+                        *counts.entry(gone).or_default() -= 1;
+                    }
+                }
+                _ => {
+                    let assigned = table.assign(&hashed, &key, backend, now, timeout_of).expect("always");
+                    if let Some(gone) = assigned.removed {
+                        *counts.entry(gone).or_default() -= 1;
+                    }
+                    *counts.entry(Client { service, backend }).or_default() += 1;
+                    let found = table.find(&hashed, &key, now, timeout_of(service));
+                    prop_assert_eq!(found, Some((assigned.slot, backend)));
+                }
+            }
+            prop_assert_eq!(counts.values().sum::<usize>(), table.len());
+        }
+        counts.retain(|_, count| *count > 0);
+        let mut walk: HashMap<Client, usize> = HashMap::new();
+        table.for_each(|_, _, client| *walk.entry(client).or_default() += 1);
+        prop_assert_eq!(&walk, &counts);
+        drop(table);
+        let mut rebuilt: HashMap<Client, usize> = HashMap::new();
+        AffinityTable::open(Region::map(&fd).expect("map"), |client| *rebuilt.entry(client).or_default() += 1)
+            .expect("open");
+        prop_assert_eq!(&rebuilt, &counts);
+    }
+}
+
+/// Two buckets, sixteen ways: what makes room, and what does not.
+#[test]
+fn a_full_table_gives_up_the_right_flow() {
+    let mut table = flow_table(1);
+    let put = |table: &mut FlowTable, n: u16, state: FlowState, now: u32| {
+        let key = flow_key(n);
+        table.insert(&table.prepare(&key), &key, Flow { vip: 0, backend: n, service: 0, state }, now)
+    };
+    let gone = |inserted: loaded_table::Inserted| inserted.displaced.map(|(_, flow)| flow.backend);
+    for n in 0..16 {
+        let state = [FlowState::Established, FlowState::Datagram, FlowState::HalfOpen, FlowState::Echo]
+            [usize::from(n / 2).min(3)];
+        assert_eq!(gone(put(&mut table, n, state, 100 + u32::from(n)).expect("room")), None);
+    }
+    assert_eq!(table.len(), 16);
+    // Half-open before echo, the older first.
+    assert_eq!(gone(put(&mut table, 20, FlowState::Established, 116).expect("room")), Some(4));
+    assert_eq!(gone(put(&mut table, 21, FlowState::Established, 116).expect("room")), Some(5));
+    assert_eq!(gone(put(&mut table, 22, FlowState::Established, 116).expect("room")), Some(6));
+    // Long expired is better than any.
+    assert_eq!(gone(put(&mut table, 23, FlowState::Established, 400).expect("room")), Some(2));
+    for n in 24..40 {
+        let _ = put(&mut table, n, FlowState::Established, 400);
+    }
+    // Everything is open now: nothing is given up.
+    assert_eq!(put(&mut table, 50, FlowState::Established, 400), Err(loaded_table::Full));
+    assert_eq!(put(&mut table, 51, FlowState::HalfOpen, 400), Err(loaded_table::Full));
+    assert_eq!(table.len(), 16);
+    // But a flow that is there can always be replaced by itself.
+    assert_eq!(gone(put(&mut table, 20, FlowState::Closing, 400).expect("same")), Some(20));
+    assert_eq!(gone(put(&mut table, 51, FlowState::HalfOpen, 400).expect("closing goes")), Some(20));
+}
+
+#[test]
+fn a_full_affinity_table_gives_up_the_longest_unseen() {
+    let mut table = affinity_table(1);
+    let key = |n: u8| AffinityKey { prefix: [n; 16], service: u16::from(n % 2) };
+    let put = |table: &mut AffinityTable, n: u8, now: u32| {
+        let hashed = table.prepare(&key(n));
+        table.assign(&hashed, &key(n), u16::from(n), now, |service| if service == 0 { 1000 } else { 50 })
+    };
+    for n in 0..16 {
+        assert_eq!(put(&mut table, n, u32::from(n)).expect("assign").removed, None);
+    }
+    let removed = |assigned: Option<loaded_table::Assigned>| assigned.and_then(|a| a.removed).map(|c| c.backend);
+    assert_eq!(removed(put(&mut table, 16, 20)), Some(0));
+    // Number 1 is of the service with the short timeout; number 2 is unseen for about as long, but may be.
+    assert_eq!(removed(put(&mut table, 18, 60)), Some(1));
+    assert_eq!(removed(put(&mut table, 2, 60)), Some(2));
+}
+
+#[test]
+fn a_clock_that_went_back_expires_nothing_and_keeps_nothing_for_ever() {
+    let mut table = flow_table(10);
+    let key = flow_key(1);
+    let hashed = table.prepare(&key);
+    let flow = Flow { vip: 1, backend: 2, service: 3, state: FlowState::HalfOpen };
+    table.insert(&hashed, &key, flow, 1_000_000).expect("room");
+    assert!(table.find(&hashed, &key, 10, |_| true).is_some());
+    let buckets = table.buckets();
+    table.sweep(10, buckets, |_, _| panic!("not yet"));
+    assert!(table.find(&hashed, &key, 40, |_| true).is_some());
+    assert!(table.find(&hashed, &key, 41, |_| true).is_none());
+    let mut gone = 0;
+    table.sweep(41, buckets, |k, f| gone += u32::from(*k == key && *f == flow));
+    assert_eq!((gone, table.len()), (1, 0));
+}

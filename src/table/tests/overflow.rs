@@ -1,0 +1,77 @@
+//! How full may two-choice buckets of eight be before an insert finds no room? The numbers behind `SLOTS_AN_ENTRY`.
+//!
+//! `cargo test --release -p loaded-table --test overflow -- --ignored --nocapture` prints the table of measurements.
+
+use loaded_table::{Flow, FlowKey, FlowState, FlowTable, Region, Timeouts, shm};
+
+fn table(capacity: usize, key: u8) -> FlowTable {
+    let region = Region::map(shm::create("overflow", FlowTable::bytes_for(capacity)).expect("create")).expect("map");
+    FlowTable::format(&region, capacity, [key; 16]).expect("format");
+    FlowTable::open(region, Timeouts::default()).expect("open")
+}
+
+fn key(n: u64) -> FlowKey {
+    let mut client = [0; 16];
+    client[8..].copy_from_slice(&n.to_be_bytes());
+    FlowKey { protocol: 6, client, client_port: 1024, service_port: 80 }
+}
+
+/// Inserts flow `n`, which may not displace anything. Whether there was room.
+fn put(table: &mut FlowTable, n: u64) -> bool {
+    let flow = Flow { vip: 0, backend: 0, service: 0, state: FlowState::Established };
+    table.insert(&table.prepare(&key(n)), &key(n), flow, 1).is_ok()
+}
+
+fn take(table: &mut FlowTable, n: u64) {
+    if let Some(slot) = table.find(&table.prepare(&key(n)), &key(n), 1, |_| true) {
+        table.remove(slot);
+    }
+}
+
+/// Fills to `load` percent of the slots, then replaces random flows `churn` times as often as there are flows.
+/// Returns how many inserts there were, and how many found no room.
+fn run(capacity: usize, load: usize, churn: usize, hash_key: u8) -> (u64, u64) {
+    let mut table = table(capacity, hash_key);
+    let target = table.buckets() * 8 * load / 100;
+    let mut inside: Vec<u64> = (0..target as u64).collect();
+    let mut failed = inside.iter().filter(|n| !put(&mut table, **n)).count() as u64;
+    let mut next = target as u64;
+    let mut x = 88_172_645_463_325_252_u64 ^ u64::from(hash_key);
+    for _ in 0..churn * target {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        let at = usize::try_from(x % target as u64).expect("small");
+        take(&mut table, inside[at]);
+        inside[at] = next;
+        failed += u64::from(!put(&mut table, next));
+        next += 1;
+    }
+    (next, failed)
+}
+
+#[test]
+fn a_table_takes_what_it_promises() {
+    for (capacity, churn) in [(1, 1), (10, 10), (100, 10), (1000, 10), (30_000, 4)] {
+        for hash_key in 0..4 {
+            let (inserts, failed) = run(capacity, 50, churn, hash_key);
+            assert_eq!(failed, 0, "capacity {capacity}, {inserts} inserts");
+        }
+    }
+}
+
+#[test]
+#[ignore = "a measurement: a minute, 100 MB"]
+fn measure_overflow() {
+    for capacity in [1000, 100_000, 1_000_000] {
+        for load in [40, 45, 50, 55, 60, 66, 75, 85] {
+            let (mut inserts, mut failed) = (0, 0);
+            for hash_key in 0..if capacity < 10_000 { 250 } else { 3 } {
+                let (a, b) = run(capacity, load, 8, hash_key);
+                inserts += a;
+                failed += b;
+            }
+            println!("capacity {capacity:>7} load {load} %: {failed} of {inserts} inserts found no room");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Memory that a killed or hostile worker leaves behind: written over through the memfd, behind the table's back.
+
+use loaded_table::{
+    AffinityKey, AffinityTable, Error, Flow, FlowKey, FlowState, FlowTable, LAYOUT_VERSION, Region, Timeouts, shm,
+};
+use proptest::prelude::*;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+
+const CAPACITY: usize = 100;
+const BUCKETS: usize = 25;
+const HEADER: u64 = 128;
+const BUCKET: u64 = 320;
+
+struct Memory {
+    fd: OwnedFd,
+    file: File,
+}
+
+impl Memory {
+    fn new(bytes: usize) -> Self {
+        let fd = shm::create("torn", bytes).expect("create");
+        let file = File::from(fd.try_clone().expect("dup"));
+        Self { fd, file }
+    }
+
+    fn region(&self) -> Region {
+        Region::map(&self.fd).expect("map")
+    }
+
+    fn flows(&self) -> Result<FlowTable, Error> {
+        FlowTable::open(self.region(), Timeouts::default())
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) {
+        self.file.write_all_at(bytes, offset).expect("write");
+    }
+}
+
+fn formatted() -> Memory {
+    let memory = Memory::new(FlowTable::bytes_for(CAPACITY));
+    FlowTable::format(&memory.region(), CAPACITY, [7; 16]).expect("format");
+    memory
+}
+
+fn key(n: u16) -> FlowKey {
+    FlowKey { protocol: 6, client: [9; 16], client_port: n, service_port: 443 }
+}
+
+fn flow(n: u16) -> Flow {
+    Flow { vip: n, backend: n ^ 0x5555, service: n ^ 0x00ff, state: FlowState::Established }
+}
+
+fn fill(memory: &Memory) {
+    let mut table = memory.flows().expect("open");
+    for n in 0..60 {
+        table.insert(&table.prepare(&key(n)), &key(n), flow(n), 1).expect("room");
+    }
+}
+
+/// Every operation on a table whose contents are unknown: nothing may panic, hang or give a wrong value.
+fn use_all(table: &mut FlowTable, now: u32) {
+    for n in 0..60 {
+        let hashed = table.prepare(&key(n));
+        table.prefetch_entry(&hashed);
+        if let Some(slot) = table.find(&hashed, &key(n), now, |_| true) {
+            table.refresh(slot, now);
+            table.set_state(slot, FlowState::Closing, now);
+        }
+        if let Ok(inserted) = table.insert(&hashed, &key(n), flow(n), now) {
+            assert_eq!(table.get(inserted.slot), Some(flow(n)));
+        }
+    }
+    table.sweep(now, 1000, |_, _| {});
+    table.for_each(|_, _, _| {});
+    for n in 0..60 {
+        if let Some(slot) = table.find(&table.prepare(&key(n)), &key(n), now, |_| true) {
+            table.remove(slot);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Any bytes anywhere in the entries, seen live and after reopening: the right value or nothing.
+    #[test]
+    fn a_garbled_entry_is_right_or_absent(
+        hits in prop::collection::vec((0..BUCKETS as u64, 0_u64..8, 0_u64..32, prop::collection::vec(any::<u8>(), 1..40)), 1..20),
+        zero in any::<bool>(),
+    ) {
+        let memory = formatted();
+        fill(&memory);
+        let live = memory.flows().expect("open");
+        for (bucket, way, from, bytes) in &hits {
+            let room = usize::try_from(32 - from).expect("small").min(bytes.len());
+            let bytes = if zero { vec![0; room] } else { bytes[..room].to_vec() };
+            memory.write(HEADER + bucket * BUCKET + 64 + way * 32 + from, &bytes);
+        }
+        let check = |table: &FlowTable| {
+            for n in 0..60 {
+                let slot = table.find(&table.prepare(&key(n)), &key(n), 1, |_| true);
+                let found = slot.and_then(|slot| table.get(slot));
+                assert!(found.is_none_or(|found| found == flow(n)), "{n}: {found:?}");
+            }
+        };
+        check(&live);
+        drop(live);
+        let mut table = memory.flows().expect("open");
+        check(&table);
+        let mut walked = 0;
+        table.for_each(|_, k, f| { walked += 1; assert_eq!((*k, *f), (key(f.vip), flow(f.vip))); });
+        prop_assert_eq!(walked, table.len());
+        use_all(&mut table, 2);
+    }
+
+    /// The whole region random, behind an honest header: an empty table, which works.
+    #[test]
+    fn garbage_behind_a_good_header_is_an_empty_table(seed in any::<u64>(), now in any::<u32>()) {
+        let memory = formatted();
+        memory.write(HEADER, &noise(seed, BUCKETS * 320));
+        let mut table = memory.flows().expect("open");
+        prop_assert_eq!(table.len(), 0);
+        use_all(&mut table, now);
+    }
+
+    /// The same under a table that is already open: an ex-worker that would still be writing.
+    #[test]
+    fn garbage_under_an_open_table_is_harmless(seed in any::<u64>(), now in any::<u32>()) {
+        let memory = formatted();
+        fill(&memory);
+        let mut table = memory.flows().expect("open");
+        memory.write(0, &noise(seed, 128 + BUCKETS * 320));
+        use_all(&mut table, now);
+        let affinity = Memory::new(AffinityTable::bytes_for(CAPACITY));
+        AffinityTable::format(&affinity.region(), CAPACITY, [7; 16]).expect("format");
+        let mut table = AffinityTable::open(affinity.region(), |_| {}).expect("open");
+        affinity.write(0, &noise(seed, 128 + BUCKETS * 320));
+        for n in 0..60 {
+            let key = AffinityKey { prefix: [n; 16], service: 0 };
+            let hashed = table.prepare(&key);
+            prop_assert!(table.find(&hashed, &key, now, u32::MAX).is_none());
+            table.assign(&hashed, &key, 3, now, |_| 10).expect("always");
+        }
+        table.sweep(now, 1000, |_| 5, |_| {});
+    }
+
+    /// A random header is refused, whatever it says.
+    #[test]
+    fn a_random_header_is_refused(seed in any::<u64>(), keep_magic in any::<bool>()) {
+        let memory = formatted();
+        memory.write(if keep_magic { 12 } else { 0 }, &noise(seed, 100));
+        prop_assert!(memory.flows().is_err());
+    }
+}
+
+/// Killed after any store of an insert: the flow is there whole or not at all, and all others are.
+#[test]
+fn a_kill_between_any_two_stores_loses_at_most_the_one() {
+    let memory = formatted();
+    fill(&memory);
+    let size = usize::try_from(HEADER).expect("small") + BUCKETS * 320;
+    let mut before = vec![0; size];
+    memory.file.read_exact_at(&mut before, 0).expect("read");
+    let mut table = memory.flows().expect("open");
+    table.insert(&table.prepare(&key(999)), &key(999), flow(999), 1).expect("room");
+    drop(table);
+    let mut after = vec![0; size];
+    memory.file.read_exact_at(&mut after, 0).expect("read");
+    // The kernel can stop us between any two of the changed words, in whatever order they were stored.
+    let changed: Vec<usize> = (0..size).step_by(8).filter(|i| before[*i..i + 8] != after[*i..i + 8]).collect();
+    assert!((4..=8).contains(&changed.len()), "{changed:?}");
+    for subset in 0..1_u32 << changed.len() {
+        let mut mixed = before.clone();
+        for (bit, at) in changed.iter().enumerate() {
+            if subset >> bit & 1 == 1 {
+                mixed[*at..at + 8].copy_from_slice(&after[*at..at + 8]);
+            }
+        }
+        memory.write(0, &mixed);
+        let table = memory.flows().expect("open");
+        for n in (0..60).chain([999]) {
+            let slot = table.find(&table.prepare(&key(n)), &key(n), 1, |_| true);
+            let found = slot.and_then(|slot| table.get(slot)).map(|f| Flow { state: FlowState::Established, ..f });
+            assert!(found == Some(flow(n)) || n == 999 && found.is_none(), "{n} {subset:b} {found:?}");
+        }
+    }
+}
+
+#[test]
+fn open_names_what_is_wrong() {
+    let memory = Memory::new(FlowTable::bytes_for(CAPACITY));
+    assert!(matches!(memory.flows(), Err(Error::NotFormatted { found: 0 })));
+    assert!(matches!(FlowTable::format(&memory.region(), 0, [0; 16]), Err(Error::Capacity(0))));
+    assert!(matches!(FlowTable::format(&memory.region(), 1 << 29, [0; 16]), Err(Error::Capacity(_))));
+    assert!(matches!(FlowTable::format(&memory.region(), 10_000, [0; 16]), Err(Error::Size { .. })));
+
+    let memory = formatted();
+    assert!(matches!(AffinityTable::open(memory.region(), |_| {}), Err(Error::Kind { found: 1, expected: 2 })));
+    memory.write(8, &(LAYOUT_VERSION + 1).to_le_bytes());
+    assert!(matches!(memory.flows(), Err(Error::Version { .. })));
+
+    let memory = formatted();
+    memory.write(16, &1_000_000_u64.to_le_bytes());
+    assert!(matches!(memory.flows(), Err(Error::Damaged)));
+
+    let (memory, short) = (formatted(), Memory::new(4096));
+    let mut start = [0; 4096];
+    memory.file.read_exact_at(&mut start, 0).expect("read");
+    short.write(0, &start);
+    assert!(matches!(short.flows(), Err(Error::Size { .. })));
+}
+
+fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut x = seed | 1;
+    let mut next = || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x.to_le_bytes()[3]
+    };
+    (0..bytes).map(|_| next()).collect()
+}

@@ -1,0 +1,248 @@
+//! From draft to plan: everything that needs more than one value to see.
+
+use super::draft::{Draft, DraftService};
+use super::location::{At, Flaw, Mark};
+use super::value::{name_server, one_host};
+use super::{CLIENTS, FLOWS, Families, Overrides, QUEUE_BASE, QUEUE_LEN, USER};
+use crate::plan::{MAX_BACKENDS, MAX_NAMESERVERS, MAX_PORT_RANGES, MAX_SERVICES, MAX_VIPS, Member, Plan, Service};
+use loaded_ipc::{BackendIndex, PortRange, Protocol};
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+/// Narrows the draft to the wanted families, compares all with all, fills in defaults and overrides.
+pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<Plan, Flaw> {
+    narrow(&mut draft, overrides.families)?;
+    at_most(MAX_SERVICES, "services", draft.services.iter().map(|service| service.name.mark))?;
+    draft.services.iter().try_for_each(check_sizes)?;
+    let vips = claimed(&draft.services)?;
+    draft.services.iter().try_for_each(check_service)?;
+    check_gateways(&draft, &vips)?;
+    let mut backends = Backends::default();
+    let services = draft.services.iter().map(|service| backends.service(service, &vips)).collect::<Result<_, _>>()?;
+    let queue_base = overrides.queue_base.or(draft.queue_base).unwrap_or(QUEUE_BASE);
+    if let Some(cores) = draft.cores.filter(|cores| queue_base.checked_add(cores.value.1).is_none()) {
+        let last = cores.value.1;
+        return Err(cores.flaw(format!("core {last} would answer queue {queue_base} + {last}, past 65535")));
+    }
+    Ok(Plan {
+        user: overrides.user.clone().or(draft.user).unwrap_or_else(|| USER.to_owned()),
+        cores: draft.cores.map(|cores| cores.value),
+        queue_base,
+        queue_len: overrides.queue_len.or(draft.queue_len).unwrap_or(QUEUE_LEN),
+        flows: draft.flows.unwrap_or(FLOWS),
+        clients: draft.clients.unwrap_or(CLIENTS),
+        nameservers: nameservers(&draft.nameservers, &vips)?,
+        services,
+        backends: backends.addresses,
+    })
+}
+
+/// Leaves out what is of another family; a service without any VIP left goes as a whole.
+fn narrow(draft: &mut Draft, families: Families) -> Result<(), Flaw> {
+    let start = draft.services.first().map_or(Mark { source: 0, offset: 0 }, |service| service.name.mark);
+    let (option, family, wanted): (_, _, fn(&IpAddr) -> bool) = match families {
+        Families::Both if draft.services.is_empty() => return Err(start.flaw("nothing to serve: there is no service")),
+        Families::Both => return Ok(()),
+        Families::V4 => ("-4", "IPv4", IpAddr::is_ipv4),
+        Families::V6 => ("-6", "IPv6", IpAddr::is_ipv6),
+    };
+    for service in &mut draft.services {
+        service.vips.retain(|vip| wanted(&vip.value));
+        service.members.retain(|member| wanted(&member.address.value));
+    }
+    draft.services.retain(|service| !service.vips.is_empty());
+    draft.nameservers.retain(|server| wanted(&server.value));
+    draft.gateways.retain(|gateway| wanted(&gateway.value));
+    match draft.services.is_empty() {
+        true => Err(start.flaw(format!("{option} leaves nothing to serve: there is no {family} VIP"))),
+        false => Ok(()),
+    }
+}
+
+/// Every VIP of the plan and where it was first written; refuses two claims to the same packets.
+fn claimed(services: &[DraftService]) -> Result<HashMap<IpAddr, Mark>, Flaw> {
+    let mut names: HashMap<&str, Mark> = HashMap::new();
+    let mut claims: HashMap<IpAddr, Vec<(&DraftService, Mark)>> = HashMap::new();
+    for service in services {
+        if let Some(first) = names.insert(&service.name.value, service.name.mark) {
+            return Err(service.name.flaw(format!("a second service is named {:?}", service.name.value)).see(first));
+        }
+        for vip in &service.vips {
+            let earlier = claims.entry(vip.value).or_default();
+            for (other, mark) in earlier.iter() {
+                if let Some(conflict) = conflict(other, service, vip.value) {
+                    return Err(vip.flaw(conflict).see(*mark));
+                }
+            }
+            earlier.push((service, vip.mark));
+        }
+    }
+    Ok(claims.into_iter().filter_map(|(vip, claims)| claims.first().map(|(_, mark)| (vip, *mark))).collect())
+}
+
+fn conflict(first: &DraftService, second: &DraftService, vip: IpAddr) -> Option<String> {
+    let (one, two) = (&first.name.value, &second.name.value);
+    if std::ptr::eq(first, second) {
+        return Some(format!("service {one:?} has the VIP {vip} twice"));
+    }
+    if first.protocol == Protocol::Any || second.protocol == Protocol::Any {
+        return Some(format!("services {one:?} and {two:?} both claim {vip}, one of them for every protocol and port"));
+    }
+    if first.protocol != second.protocol {
+        return None;
+    }
+    let port = common_port(&first.ports, &second.ports)?;
+    Some(format!("services {one:?} and {two:?} both claim {vip} {} port {port}", first.protocol))
+}
+
+/// The lowest port in both lists; an empty list is every port.
+fn common_port(first: &[At<PortRange>], second: &[At<PortRange>]) -> Option<u16> {
+    let every = [PortRange { low: 1, high: u16::MAX }];
+    let ranges = |ports: &[At<PortRange>]| match ports {
+        [] => every.to_vec(),
+        ports => ports.iter().map(|port| port.value).collect(),
+    };
+    let (first, second) = (ranges(first), ranges(second));
+    let overlaps = first.iter().flat_map(|a| second.iter().map(|b| (a.low.max(b.low), a.high.min(b.high))));
+    overlaps.filter(|(low, high)| low <= high).map(|(low, _)| low).min()
+}
+
+fn check_sizes(service: &DraftService) -> Result<(), Flaw> {
+    at_most(MAX_VIPS, "VIPs in one service", service.vips.iter().map(|vip| vip.mark))?;
+    at_most(MAX_PORT_RANGES, "port ranges in one service", service.ports.iter().map(|port| port.mark))
+}
+
+fn check_service(service: &DraftService) -> Result<(), Flaw> {
+    let name = &service.name.value;
+    sorted_ports(&service.ports)?;
+    if service.vips.is_empty() {
+        return Err(service.name.flaw(format!("service {name:?} has no VIP")));
+    }
+    for vip in &service.vips {
+        vip.read(one_host)?;
+        if service.members.is_empty() {
+            return Err(vip.flaw(format!("service {name:?} has no backend; add at least one")));
+        }
+        if !service.members.iter().any(|member| same_family(&member.address, vip)) {
+            let family = family(vip);
+            return Err(vip.flaw(format!(
+                "{} is an {family} VIP, but service {name:?} has no {family} backend; add one or take the VIP out",
+                vip.value
+            )));
+        }
+    }
+    for address in service.members.iter().map(|member| &member.address) {
+        address.read(one_host)?;
+        if !service.vips.iter().any(|vip| same_family(address, vip)) {
+            let family = family(address);
+            return Err(address.flaw(format!(
+                "{} is an {family} backend, but service {name:?} has no {family} VIP; add one or take the backend out",
+                address.value
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn sorted_ports(ports: &[At<PortRange>]) -> Result<Vec<PortRange>, Flaw> {
+    let mut ports = ports.to_vec();
+    ports.sort_by_key(|port| (port.value, port.mark));
+    for (first, second) in ports.iter().zip(ports.iter().skip(1)) {
+        if second.value.low <= first.value.high {
+            let (late, early) = if first.mark > second.mark { (first, second) } else { (second, first) };
+            return Err(late.flaw(format!("ports {} and {} overlap", early.value, late.value)).see(early.mark));
+        }
+    }
+    Ok(ports.iter().map(|port| port.value).collect())
+}
+
+/// The list of distinct backends as it grows.
+#[derive(Default)]
+struct Backends {
+    addresses: Vec<IpAddr>,
+    indices: HashMap<IpAddr, BackendIndex>,
+}
+
+impl Backends {
+    fn service(&mut self, draft: &DraftService, vips: &HashMap<IpAddr, Mark>) -> Result<Service, Flaw> {
+        let mut seen: HashMap<IpAddr, Mark> = HashMap::new();
+        let mut members = Vec::new();
+        for member in &draft.members {
+            let address = &member.address;
+            if let Some(vip) = vips.get(&address.value) {
+                return Err(address.flaw(format!("{} is a VIP and cannot be a backend too", address.value)).see(*vip));
+            }
+            if let Some(first) = seen.insert(address.value, address.mark) {
+                let text =
+                    format!("{} is a backend of {:?} twice; give it a weight instead", address.value, draft.name.value);
+                return Err(address.flaw(text).see(first));
+            }
+            members.push(Member { backend: self.index(address)?, weight: member.weight });
+        }
+        Ok(Service {
+            name: draft.name.value.clone(),
+            vips: draft.vips.iter().map(|vip| vip.value).collect(),
+            protocol: draft.protocol,
+            ports: sorted_ports(&draft.ports)?,
+            strategy: draft.strategy,
+            affinity: draft.affinity,
+            members,
+        })
+    }
+
+    fn index(&mut self, address: &At<IpAddr>) -> Result<BackendIndex, Flaw> {
+        if let Some(index) = self.indices.get(&address.value) {
+            return Ok(*index);
+        }
+        let next = u16::try_from(self.addresses.len()).ok().filter(|next| usize::from(*next) < MAX_BACKENDS);
+        let next = next.ok_or_else(|| address.flaw(format!("more than {MAX_BACKENDS} backends")))?;
+        self.addresses.push(address.value);
+        self.indices.insert(address.value, BackendIndex(next));
+        Ok(BackendIndex(next))
+    }
+}
+
+fn check_gateways(draft: &Draft, vips: &HashMap<IpAddr, Mark>) -> Result<(), Flaw> {
+    for gateway in &draft.gateways {
+        gateway.read(one_host)?;
+        if let Some(vip) = vips.get(&gateway.value) {
+            return Err(gateway.flaw(format!("the gateway {} is a VIP too", gateway.value)).see(*vip));
+        }
+        let mut backends = draft.services.iter().flat_map(|service| &service.members).map(|member| &member.address);
+        if let Some(backend) = backends.find(|backend| backend.value == gateway.value) {
+            return Err(gateway.flaw(format!("the gateway {} is a backend too", gateway.value)).see(backend.mark));
+        }
+    }
+    Ok(())
+}
+
+fn nameservers(draft: &[At<IpAddr>], vips: &HashMap<IpAddr, Mark>) -> Result<Vec<IpAddr>, Flaw> {
+    let mut servers: Vec<IpAddr> = Vec::new();
+    for server in draft {
+        server.read(name_server)?;
+        if let Some(vip) = vips.get(&server.value) {
+            let text = format!("{} is a VIP; as a name server its port 53 would not be balanced", server.value);
+            return Err(server.flaw(text).see(*vip));
+        }
+        if servers.contains(&server.value) {
+            continue;
+        }
+        if servers.len() == MAX_NAMESERVERS {
+            return Err(server.flaw(format!("more than {MAX_NAMESERVERS} name servers")));
+        }
+        servers.push(server.value);
+    }
+    Ok(servers)
+}
+
+fn at_most(most: usize, what: &str, mut marks: impl Iterator<Item = Mark>) -> Result<(), Flaw> {
+    marks.nth(most).map_or(Ok(()), |mark| Err(mark.flaw(format!("more than {most} {what}"))))
+}
+
+fn same_family(one: &At<IpAddr>, two: &At<IpAddr>) -> bool {
+    one.value.is_ipv4() == two.value.is_ipv4()
+}
+
+fn family(address: &At<IpAddr>) -> &'static str {
+    if address.value.is_ipv4() { "IPv4" } else { "IPv6" }
+}

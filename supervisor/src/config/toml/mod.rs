@@ -1,0 +1,210 @@
+//! `loaded.toml`: several services, each with its VIPs, ports, strategy, affinity and weighted backends.
+//! `scripts/loaded.toml` shows every key. Unknown keys are refused, and so are keys of later versions.
+
+mod table;
+
+use super::draft::{Draft, DraftMember, DraftService};
+use super::location::{At, Flaw, Mark};
+use super::value::{self, address};
+use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, PREFIX4, PREFIX6};
+use crate::plan::{MAX_WEIGHT, TABLE_ENTRIES};
+use ::toml::de::DeTable;
+use loaded_ipc::{Affinity, PortRange, Protocol, Strategy};
+use std::net::IpAddr;
+use table::{Item, Keys, Table, mark_of};
+
+const TOP: Keys = Keys {
+    table: "the top level",
+    known: &["user", "cores", "queue_base", "queue_len", "flows", "clients", "nameservers", "service"],
+    later: &["check", "failover", "on_backend_down", "all_down", "slow_start", "discover", "control", "metrics"],
+};
+
+const SERVICE: Keys = Keys {
+    table: "[[service]]",
+    known: &["name", "vip", "protocol", "ports", "mode", "strategy", "seed", "affinity", "backend"],
+    later: &["check", "failover", "on_backend_down", "all_down", "slow_start", "discover", "limit"],
+};
+
+const BACKEND: Keys = Keys {
+    table: "[[service.backend]]",
+    known: &["address", "weight"],
+    later: &["backup", "check", "slow_start", "port", "drain"],
+};
+
+const AFFINITY: Keys = Keys { table: "affinity", known: &["by", "prefix4", "prefix6", "timeout"], later: &[] };
+
+/// Longest name of a service; it appears in logs and status.
+const MAX_NAME: usize = 64;
+
+/// Reads one document.
+pub(super) fn draft(text: &str) -> Result<Draft, Flaw> {
+    let document = DeTable::parse(text).map_err(|error| syntax(&error))?;
+    let top = Table::open(document.get_ref(), mark_of(&document), &TOP)?;
+    let services = top.require("service", "write a [[service]]")?.tables(&SERVICE)?;
+    Ok(Draft {
+        user: top.get("user").map(|item| read(item, value::user)).transpose()?.map(|user| user.value),
+        cores: top.get("cores").map(cores).transpose()?,
+        queue_base: top.number("queue_base", 0..=u16::MAX)?,
+        queue_len: top.number("queue_len", value::QUEUE_LEN)?,
+        flows: top.number("flows", TABLE_ENTRIES)?,
+        clients: top.number("clients", TABLE_ENTRIES)?,
+        nameservers: top.get("nameservers").map(addresses).transpose()?.unwrap_or_default(),
+        gateways: Vec::new(),
+        services: services.iter().map(service).collect::<Result<_, _>>()?,
+    })
+}
+
+fn syntax(error: &::toml::de::Error) -> Flaw {
+    let offset = error.span().map_or(0, |span| span.start);
+    let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join("; ");
+    Mark { source: 0, offset }.flaw(format!("not TOML: {message}"))
+}
+
+fn service(table: &Table<'_>) -> Result<DraftService, Flaw> {
+    let name = read(table.require("name", "write name = \"…\"")?, service_name)?;
+    let vips = addresses(table.require("vip", "write vip = \"address\" or an array of addresses")?)?;
+    let protocol = protocol(table)?;
+    if let Some(mode) = table.get("mode") {
+        read(mode, nat)?;
+    }
+    let members = table.require("backend", "write a [[service.backend]] with an address")?.tables(&BACKEND)?;
+    Ok(DraftService {
+        name,
+        vips,
+        protocol,
+        ports: ports(table, protocol)?,
+        strategy: strategy(table)?,
+        affinity: affinity(table.get("affinity"))?,
+        members: members.iter().map(member).collect::<Result<_, _>>()?,
+    })
+}
+
+fn member(table: &Table<'_>) -> Result<DraftMember, Flaw> {
+    let address = read(table.require("address", "write address = \"…\"")?, address)?;
+    Ok(DraftMember { address, weight: table.number("weight", 1..=MAX_WEIGHT)?.unwrap_or(1) })
+}
+
+fn protocol(table: &Table<'_>) -> Result<Protocol, Flaw> {
+    let item = table.require("protocol", "write protocol = \"tcp\", \"udp\" or \"any\"")?;
+    let parse = |text: &str| match text {
+        "tcp" => Ok(Protocol::Tcp),
+        "udp" => Ok(Protocol::Udp),
+        "any" => Ok(Protocol::Any),
+        _ => Err(format!("there is no protocol {text:?}; write tcp, udp or any")),
+    };
+    read(item, parse).map(|protocol| protocol.value)
+}
+
+/// Empty is every port.
+fn ports(table: &Table<'_>, protocol: Protocol) -> Result<Vec<At<PortRange>>, Flaw> {
+    let Some(item) = table.get("ports") else {
+        return match protocol {
+            Protocol::Any => Ok(Vec::new()),
+            _ => table.require("ports", "write ports = [80, 443] or ports = \"any\"").map(|_| Vec::new()),
+        };
+    };
+    if !item.is_array() {
+        let any = |text: &str| match text {
+            "any" => Ok(Vec::new()),
+            _ => Err(format!("{text:?} is not \"any\"; write ports in an array: [80, \"8000-8010\"]")),
+        };
+        return read(item, any).map(|ports| ports.value);
+    }
+    if protocol == Protocol::Any {
+        return Err(item
+            .mark
+            .flaw("protocol \"any\" takes every port; leave ports out, or write protocol \"tcp\" or \"udp\""));
+    }
+    item.list()?.into_iter().map(port).collect()
+}
+
+fn port(item: Item<'_>) -> Result<At<PortRange>, Flaw> {
+    if item.is_integer() {
+        let port = item.number(1..=u16::MAX)?;
+        return Ok(At { value: PortRange { low: port, high: port }, mark: item.mark });
+    }
+    read(item, value::ports)
+}
+
+fn cores(item: Item<'_>) -> Result<At<(u16, u16)>, Flaw> {
+    if item.is_integer() {
+        let core = item.number(0..=u16::MAX)?;
+        return Ok(At { value: (core, core), mark: item.mark });
+    }
+    read(item, value::cores)
+}
+
+fn strategy(table: &Table<'_>) -> Result<Strategy, Flaw> {
+    // TOML's integers are i64, so that is the range other readers of the file can represent.
+    let seed = table.number("seed", 0..=i64::MAX.unsigned_abs())?;
+    let parse = |text: &str| match text {
+        "rr" => Ok(Strategy::RoundRobin),
+        "weighted" => Ok(Strategy::Weighted),
+        "maglev" => Ok(Strategy::Maglev { seed: seed.unwrap_or(MAGLEV_SEED) }),
+        _ => Err(format!("there is no strategy {text:?}; write rr, weighted or maglev")),
+    };
+    let strategy = table.get("strategy").map(|item| read(item, parse)).transpose()?;
+    let strategy = strategy.map_or(Strategy::RoundRobin, |strategy| strategy.value);
+    match (table.get("seed"), strategy) {
+        (Some(seed), Strategy::RoundRobin | Strategy::Weighted) => {
+            Err(seed.mark.flaw(format!("strategy {strategy} has no seed; only maglev has")))
+        }
+        _ => Ok(strategy),
+    }
+}
+
+fn affinity(item: Option<Item<'_>>) -> Result<Option<Affinity>, Flaw> {
+    let default = Affinity { prefix4: PREFIX4, prefix6: PREFIX6, timeout: AFFINITY_TIMEOUT };
+    let Some(item) = item else {
+        return Ok(Some(default));
+    };
+    if !item.is_table() {
+        let parse = |text: &str| match text {
+            "client" => Ok(Some(default)),
+            "none" => Ok(None),
+            _ => Err(format!("there is no affinity {text:?}; write \"client\", \"none\" or {{ by = \"client\", … }}")),
+        };
+        return read(item, parse).map(|affinity| affinity.value);
+    }
+    let table = item.table(&AFFINITY)?;
+    let by = |text: &str| match text {
+        "client" => Ok(()),
+        _ => Err(format!("affinity by {text:?} does not exist; write by = \"client\", or affinity = \"none\"")),
+    };
+    read(table.require("by", "write by = \"client\"")?, by)?;
+    let timeout = table.get("timeout").map(|item| read(item, value::seconds)).transpose()?;
+    let timeout = timeout.map_or(AFFINITY_TIMEOUT, |timeout| timeout.value);
+    Ok(Some(Affinity {
+        prefix4: table.number("prefix4", 1..=32)?.unwrap_or(PREFIX4),
+        prefix6: table.number("prefix6", 1..=128)?.unwrap_or(PREFIX6),
+        timeout,
+    }))
+}
+
+/// One address, or an array of them.
+fn addresses(item: Item<'_>) -> Result<Vec<At<IpAddr>>, Flaw> {
+    match item.is_array() {
+        true => item.list()?.into_iter().map(|item| read(item, address)).collect(),
+        false => Ok(vec![read(item, address)?]),
+    }
+}
+
+fn service_name(text: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    match !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is no name for a service; write 1 to {MAX_NAME} letters, digits, and . _ -")),
+    }
+}
+
+fn nat(text: &str) -> Result<(), String> {
+    match text {
+        "nat" => Ok(()),
+        "dsr" => Err("mode \"dsr\" is not part of this version; write \"nat\" or leave mode out".to_owned()),
+        _ => Err(format!("there is no mode {text:?}; write \"nat\" or leave mode out")),
+    }
+}
+
+fn read<T>(item: Item<'_>, parse: impl Fn(&str) -> Result<T, String>) -> Result<At<T>, Flaw> {
+    item.string()?.read(|text| parse(text))
+}

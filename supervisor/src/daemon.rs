@@ -1,0 +1,113 @@
+//! Becoming a daemon, the pid file, and telling a service manager.
+//!
+//! The daemon is started by exec of ourselves, in a session of its own. The starter stays until the daemon serves or
+//! has failed, so that an error is seen where the command was given, and so is its exit code.
+
+use crate::Error;
+use command_fds::{CommandFdExt, FdMapping};
+use nix::fcntl::OFlag;
+use nix::unistd::{dup2_stderr, setsid};
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Hidden argument of the daemon, which then finds its starter on [`STARTER_FD`].
+pub const DETACHED: &str = "--detached";
+/// The daemon's end of the socket on which it says that it serves.
+pub const STARTER_FD: i32 = 3;
+
+/// The starter's side: runs the daemon and waits for its word. Returns the exit code.
+///
+/// # Errors
+/// When the daemon cannot be started.
+pub fn start(arguments: &[OsString]) -> Result<i32, Error> {
+    let fail = |act| move |source| Error::Start { act, source };
+    let (mut ours, theirs) = UnixStream::pair().map_err(fail("make a socket to the daemon"))?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args(arguments).arg(DETACHED).stdin(Stdio::null()).stdout(Stdio::null());
+    let mapping = FdMapping { parent_fd: OwnedFd::from(theirs), child_fd: STARTER_FD };
+    command.fd_mappings(vec![mapping]).map_err(|e| fail("hand the daemon a socket")(io::Error::other(e)))?;
+    let mut daemon = command.spawn().map_err(fail("start the daemon"))?;
+    drop(command);
+    let mut word = [0];
+    match ours.read(&mut word) {
+        Ok(1) => Ok(0),
+        _ => Ok(daemon.wait().map_err(fail("wait for the daemon"))?.code().unwrap_or(1)),
+    }
+}
+
+/// The daemon's side: a session of its own, away from the starter's terminal and directory.
+///
+/// # Errors
+/// When the session cannot be had.
+pub(crate) fn detach() -> Result<(), Error> {
+    let fail = |act| move |source| Error::Start { act, source };
+    setsid().map_err(|e| fail("start a session")(e.into()))?;
+    std::env::set_current_dir("/").map_err(fail("change directory to /"))
+}
+
+/// Tells the starter that the daemon serves, and lets go of its stderr.
+///
+/// # Errors
+/// When /dev/null cannot be had.
+pub(crate) fn release(starter: OwnedFd) -> Result<(), Error> {
+    let fail = |act| move |source| Error::Start { act, source };
+    let null = OpenOptions::new().write(true).open("/dev/null").map_err(fail("open /dev/null"))?;
+    dup2_stderr(&null).map_err(|e| fail("let go of stderr")(e.into()))?;
+    // A starter that was killed meanwhile does not matter any more.
+    let _ = UnixStream::from(starter).write_all(b"1");
+    Ok(())
+}
+
+/// Tells the service manager, if there is one, that the service is up or going down.
+pub(crate) fn notify(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        log::warn!("notify the service manager: {error}");
+    }
+}
+
+/// Whether a service manager waits for a notification; then we stay in the foreground.
+#[must_use]
+pub fn is_managed() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
+/// A file with our process id, there as long as this value.
+#[derive(Debug)]
+pub(crate) struct PidFile(PathBuf);
+
+impl PidFile {
+    /// Writes it. A file of a process that is gone is replaced; a link is never followed.
+    ///
+    /// # Errors
+    /// When it belongs to a living process or cannot be written.
+    pub(crate) fn write(path: &Path) -> Result<Self, Error> {
+        let fail = |source| Error::PidFile { path: path.to_owned(), source };
+        if let Ok(text) = fs::read_to_string(path)
+            && let Ok(pid) = text.trim().parse::<u32>()
+        {
+            let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if comm.trim() == "loaded" && pid != std::process::id() {
+                return Err(fail(io::Error::other(format!("pid {pid} is running: stop it, or name another file"))));
+            }
+            fs::remove_file(path).map_err(fail)?;
+        }
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits();
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o644).custom_flags(flags).open(path);
+        file.and_then(|mut file| writeln!(file, "{}", std::process::id())).map_err(fail)?;
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            log::warn!("remove {}: {error}", self.0.display());
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Why the supervisor cannot serve. Each text names the object and the act.
+
+use crate::config::ConfigError;
+use crate::plan::CoresError;
+use crate::rules;
+use loaded_ipc::LinkError;
+use loaded_jail::JailError;
+use loaded_queue::OwnerError;
+use std::io;
+use std::path::PathBuf;
+
+/// An error of the supervisor.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Started by another user.
+    #[error("loaded must be started as root: it opens queues, installs rules and starts workers as another user")]
+    NotRoot,
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// The cores are not there.
+    #[error("{0}")]
+    Cores(#[from] CoresError),
+    /// The host is not set up. One line for each reason.
+    #[error("{0}")]
+    Host(String),
+    /// The sandbox, or what it needs.
+    #[error("{0}")]
+    Jail(#[from] JailError),
+    /// Another process answers the queue.
+    #[error(
+        "queue {queue} belongs to {owner}: stop it, or give this instance other queues (--queue-base, or FIRST_CORE and \
+         LAST_CORE)"
+    )]
+    QueueBusy {
+        /// Which queue.
+        queue: u16,
+        /// Who has it.
+        owner: String,
+    },
+    /// A queue cannot be had.
+    #[error("{0}")]
+    Queue(OwnerError),
+    /// Netfilter rules.
+    #[error("{0}")]
+    Rules(#[from] rules::Error),
+    /// Memory for the tables.
+    #[error("tables: {0}; smaller `flows` and `clients` need less memory")]
+    Memory(#[from] loaded_table::Error),
+    /// A link to a worker.
+    #[error("link to a worker: {0}")]
+    Link(#[from] LinkError),
+    /// A worker ended before it served.
+    #[error("{0}")]
+    WorkerFailed(String),
+    /// The pid file.
+    #[error("pid file {}: {source}", path.display())]
+    PidFile {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// Told to end while starting.
+    #[error("ended by a signal while starting")]
+    Interrupted,
+    /// Something the kernel refused.
+    #[error("{act}: {source}")]
+    Start {
+        /// What was tried.
+        act: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}

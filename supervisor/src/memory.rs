@@ -1,0 +1,41 @@
+//! The memory a worker works in. The supervisor keeps it, so that a respawned worker finds its flows.
+
+use crate::Error;
+use crate::plan::Plan;
+use loaded_ipc::COUNTERS;
+use loaded_table::{AffinityTable, CounterReader, Counters, FlowTable, Region, shm};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+
+/// Tables and counters of one worker.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    pub(crate) flows: OwnedFd,
+    pub(crate) clients: OwnedFd,
+    pub(crate) counters: OwnedFd,
+    /// What the worker has counted. It may be hostile: these are numbers, no more.
+    pub(crate) seen: CounterReader,
+}
+
+impl Memory {
+    /// Makes empty tables of the sizes in the plan, with fresh secret hash keys.
+    pub(crate) fn new(plan: &Plan) -> Result<Self, Error> {
+        let (flow_capacity, client_capacity) = (plan.flows as usize, plan.clients as usize);
+        let flows = shm::create("loaded-flows", FlowTable::bytes_for(flow_capacity))?;
+        FlowTable::format(&Region::map(&flows)?, flow_capacity, random()?)?;
+        let clients = shm::create("loaded-clients", AffinityTable::bytes_for(client_capacity))?;
+        AffinityTable::format(&Region::map(&clients)?, client_capacity, random()?)?;
+        let counters = shm::create("loaded-counters", Counters::bytes_for(COUNTERS))?;
+        let seen = CounterReader::map(&counters)?;
+        Ok(Self { flows, clients, counters, seen })
+    }
+}
+
+/// Random bytes of the kernel.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(|source| Error::Start { act: "read /dev/urandom", source })?;
+    Ok(bytes)
+}

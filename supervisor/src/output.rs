@@ -1,0 +1,56 @@
+//! Where the log goes: stderr in the foreground, syslog for a daemon.
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use nix::syslog::{Facility, LogFlags, Severity, openlog, syslog};
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The one logger of the process.
+struct Output {
+    syslog: AtomicBool,
+}
+
+static OUTPUT: Output = Output { syslog: AtomicBool::new(false) };
+
+/// Begins to log to stderr.
+pub(crate) fn to_stderr() {
+    // Fails only when a logger is set already, and the only one there is is this.
+    let _ = log::set_logger(&OUTPUT);
+    log::set_max_level(LevelFilter::Info);
+}
+
+/// From here on logs to syslog, facility daemon, as the original does.
+pub(crate) fn to_syslog() {
+    match openlog(Some(c"loaded"), LogFlags::LOG_PID, Facility::LOG_DAEMON) {
+        Ok(()) => OUTPUT.syslog.store(true, Ordering::Relaxed),
+        Err(errno) => log::error!("open syslog: {errno}; the log stays on stderr"),
+    }
+}
+
+impl Log for Output {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= Level::Info
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        // What a child or the kernel has said must not forge lines or move a terminal's cursor.
+        let text: String =
+            record.args().to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let (severity, word) = match record.level() {
+            Level::Error => (Severity::LOG_ERR, "error: "),
+            Level::Warn => (Severity::LOG_WARNING, "warning: "),
+            _ => (Severity::LOG_INFO, ""),
+        };
+        if self.syslog.load(Ordering::Relaxed) {
+            // There is nowhere left to report a failure to.
+            let _ = syslog(severity, text.as_str());
+        } else {
+            let _ = writeln!(std::io::stderr(), "loaded: {word}{text}");
+        }
+    }
+
+    fn flush(&self) {}
+}

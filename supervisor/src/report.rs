@@ -1,0 +1,32 @@
+//! A worker's counters as one line of text.
+
+use crate::rules::QueueState;
+use crate::worker::Worker;
+use loaded_ipc::{Fault, Outcome, RECEIVED};
+use std::fmt::Write;
+
+/// "worker[0] core 1 queue 1: received=10 forwarded=6 …": every outcome that occurred, every fault that occurred, and
+/// the kernel's own numbers. The outcomes sum up to `received`.
+pub(crate) fn line(worker: &Worker, queue: Option<&QueueState>) -> String {
+    let seen = |index| worker.memory.seen.get(index).unwrap_or(0);
+    let mut line = format!(
+        "{} core {} queue {}: received={}",
+        worker.name(),
+        worker.core,
+        worker.owner.queue(),
+        seen(RECEIVED)
+    );
+    let outcomes = Outcome::ALL.iter().map(|outcome| (outcome.label(), outcome.index()));
+    let faults = Fault::ALL.iter().map(|fault| (fault.label(), fault.index()));
+    for (label, count) in outcomes.chain(faults).map(|(label, index)| (label, seen(index))) {
+        if count > 0 {
+            // Writing to a string does not fail.
+            let _ = write!(line, " {label}={count}");
+        }
+    }
+    if let Some(queue) = queue {
+        let QueueState { waiting, dropped_full, dropped_socket, .. } = queue;
+        let _ = write!(line, "; kernel: waiting={waiting} queue_full={dropped_full} socket_full={dropped_socket}");
+    }
+    line
+}

@@ -1,0 +1,195 @@
+//! What the host must be told before it forwards our packets: settings that make a balancer silently lose them are named
+//! with the exact command that mends them.
+
+use crate::plan::Plan;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// Nothing would be balanced.
+    Fatal,
+    /// Something may not work.
+    Warning,
+}
+
+/// Something on this host that stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is, what it does and the command that mends it.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = if self.severity == Severity::Fatal { "fatal" } else { "warning" };
+        write!(f, "{severity}: {}", self.text)
+    }
+}
+
+/// Reads the settings in force and says what must be changed for this plan.
+#[must_use]
+pub fn host_check(plan: &Plan) -> Vec<Problem> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let host = Host {
+        routes: parse_routes(&read("/proc/net/route")),
+        locals: parse_locals(&read("/proc/net/fib_trie")),
+        sysctl: &|key| fs::read_to_string(format!("/proc/sys/net/{key}")).ok()?.trim().parse().ok(),
+    };
+    host.problems(plan)
+}
+
+struct Host<'a> {
+    routes: Vec<Route>,
+    locals: BTreeSet<Ipv4Addr>,
+    /// `None`: this kernel has no such setting. The key is a path: an interface may have dots in its name.
+    sysctl: &'a dyn Fn(&str) -> Option<i64>,
+}
+
+impl Host<'_> {
+    fn problems(&self, plan: &Plan) -> Vec<Problem> {
+        let vips: BTreeSet<_> = plan.services.iter().flat_map(|service| &service.vips).copied().collect();
+        let mut problems = Vec::new();
+        if vips.iter().any(IpAddr::is_ipv4) && self.off("ipv4/ip_forward") {
+            problems.push(fatal("IPv4 packets are not forwarded to backends: sysctl -w net.ipv4.ip_forward=1"));
+        }
+        if vips.iter().any(IpAddr::is_ipv6) && self.off("ipv6/conf/all/forwarding") {
+            problems.push(fatal(
+                "IPv6 packets are not forwarded to backends: sysctl -w net.ipv6.conf.all.forwarding=1 \
+                 (and accept_ra=2 on an interface that lives from router advertisements)",
+            ));
+        }
+        let towards: BTreeSet<_> = v4(plan.backends.iter())
+            .filter_map(|backend| lookup(&self.routes, backend))
+            .map(|r| r.interface.as_str())
+            .collect();
+        for vip in v4(vips.iter()) {
+            for interface in &towards {
+                problems.extend(self.reverse_path(vip, interface));
+            }
+        }
+        let unreachable = v4(plan.backends.iter()).filter(|backend| lookup(&self.routes, *backend).is_none());
+        problems.extend(unreachable.map(|backend| Problem {
+            severity: Severity::Warning,
+            text: format!("no route to backend {backend} in /proc/net/route: ip route add {backend} via …"),
+        }));
+        // Two VIPs behind one interface ask for the same setting.
+        problems.iter().enumerate().filter(|(at, p)| !problems[..*at].contains(p)).map(|(_, p)| p.clone()).collect()
+    }
+
+    /// A reply gets the VIP as its source in raw PREROUTING, before routing. fib_validate_source
+    /// (net/ipv4/fib_frontend.c) then refuses a source that is one of our own addresses unless accept_local is set, and
+    /// with rp_filter=1 any source whose own route does not lead back to the interface.
+    fn reverse_path(&self, vip: Ipv4Addr, interface: &str) -> Vec<Problem> {
+        let setting = |key: &str, name: &str| (self.sysctl)(&format!("ipv4/conf/{name}/{key}")).unwrap_or(0);
+        let local = self.locals.contains(&vip);
+        let mut problems = Vec::new();
+        // IN_DEV_ACCEPT_LOCAL is "all or this one", IN_DEV_RPFILTER the greater of both (include/linux/inetdevice.h).
+        if local && setting("accept_local", "all") == 0 && setting("accept_local", interface) == 0 {
+            problems.push(fatal(&format!(
+                "replies from backends on {interface} would be dropped as coming from our own address: \
+                 sysctl -w {}=1",
+                key_of(interface, "accept_local")
+            )));
+        }
+        let strict: Vec<_> = ["all", interface].into_iter().filter(|name| setting("rp_filter", name) == 1).collect();
+        if setting("rp_filter", "all").max(setting("rp_filter", interface)) == 1 {
+            let back = lookup(&self.routes, vip);
+            if back.is_some_and(|route| route.interface == interface) {
+                return problems;
+            }
+            // The address of a local VIP lies in the local table, whose interfaces /proc/net/route does not show; only a
+            // connected network that holds it says where it is.
+            let sure = !local || back.is_some_and(|route| route.length > 0);
+            let fix: Vec<_> = strict.iter().map(|name| format!("{}=2", key_of(name, "rp_filter"))).collect();
+            problems.push(Problem {
+                severity: if sure { Severity::Fatal } else { Severity::Warning },
+                text: format!(
+                    "strict reverse path filtering drops replies that come in on {interface} with the VIP as their \
+                     source: sysctl -w {}",
+                    fix.join(" ")
+                ),
+            });
+        }
+        problems
+    }
+
+    fn off(&self, key: &str) -> bool {
+        (self.sysctl)(key) == Some(0)
+    }
+}
+
+/// As sysctl(8) wants it: with slashes where the interface has a dot in its name.
+fn key_of(interface: &str, setting: &str) -> String {
+    let separator = if interface.contains('.') { "/" } else { "." };
+    ["net", "ipv4", "conf", interface, setting].join(separator)
+}
+
+fn fatal(text: &str) -> Problem {
+    Problem { severity: Severity::Fatal, text: text.to_owned() }
+}
+
+fn v4<'a>(addresses: impl Iterator<Item = &'a IpAddr>) -> impl Iterator<Item = Ipv4Addr> {
+    addresses.filter_map(|address| match address {
+        IpAddr::V4(v4) => Some(*v4),
+        IpAddr::V6(_) => None,
+    })
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Route {
+    interface: String,
+    network: u32,
+    length: u32,
+    metric: u32,
+}
+
+/// The main table, `/proc/net/route`. Numbers are words of memory printed in hexadecimal (fib_route_seq_show).
+fn parse_routes(text: &str) -> Vec<Route> {
+    // include/uapi/linux/route.h
+    const RTF_UP: u32 = 1;
+    const RTF_REJECT: u32 = 0x200;
+    let route = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let &[interface, network, _gateway, flags, _, _, metric, mask, ..] = fields.as_slice() else { return None };
+        let word = |text| u32::from_str_radix(text, 16).ok();
+        let usable = word(flags)? & (RTF_UP | RTF_REJECT) == RTF_UP;
+        let address = |text| word(text).map(|word| u32::from_be_bytes(word.to_ne_bytes()));
+        usable.then_some(Route {
+            interface: interface.to_owned(),
+            network: address(network)?,
+            length: address(mask)?.leading_ones(),
+            metric: metric.parse().ok()?,
+        })
+    };
+    text.lines().skip(1).filter_map(route).collect()
+}
+
+/// The longest prefix, then the smallest metric.
+fn lookup(routes: &[Route], address: Ipv4Addr) -> Option<&Route> {
+    let mask = |length: u32| u32::MAX.checked_shl(32 - length).unwrap_or(0);
+    let fitting = routes.iter().filter(|route| address.to_bits() & mask(route.length) == route.network);
+    fitting.max_by_key(|route| (route.length, std::cmp::Reverse(route.metric)))
+}
+
+/// Our own addresses: in `/proc/net/fib_trie` a leaf `|-- ADDRESS` is followed by `/32 host LOCAL`.
+fn parse_locals(text: &str) -> BTreeSet<Ipv4Addr> {
+    let mut leaf: Option<Ipv4Addr> = None;
+    let mut locals = BTreeSet::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(address) = line.strip_prefix("|-- ") {
+            leaf = address.parse().ok();
+        } else if line.starts_with("/32 host LOCAL") {
+            locals.extend(leaf);
+        }
+    }
+    locals
+}
+
+#[cfg(test)]
+mod tests;

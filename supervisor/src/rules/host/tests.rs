@@ -1,0 +1,84 @@
+//! Problems found on hosts that are only described.
+
+use super::*;
+use crate::rules::tests::plan;
+use loaded_ipc::Protocol;
+
+/// eth0: 192.0.2.0/24 and the default route; eth1: 198.51.100.0/24; eth1.7: 198.51.100.128/25 twice; a rejected route.
+const ROUTES: &str = "\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0
+eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+eth1\t006433C6\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+eth9\t806433C6\t00000000\t0001\t0\t0\t900\t80FFFFFF\t0\t0\t0
+eth1.7\t806433C6\t00000000\t0001\t0\t0\t100\t80FFFFFF\t0\t0\t0
+*\t0B6433C6\t00000000\t0201\t0\t0\t0\tFFFFFFFF\t0\t0\t0
+";
+const TRIE: &str = "\
+Local:
+  +-- 0.0.0.0/0 3 0 5
+     +-- 192.0.2.0/24 2 0 2
+        |-- 192.0.2.100
+           /32 host LOCAL
+        |-- 192.0.2.255
+           /32 link BROADCAST
+";
+
+fn problems(vip: &str, backends: &[&str], settings: &[(&str, i64)]) -> Vec<String> {
+    let host = Host {
+        routes: if cfg!(target_endian = "little") { parse_routes(ROUTES) } else { Vec::new() },
+        locals: parse_locals(TRIE),
+        sysctl: &|key| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value),
+    };
+    host.problems(&plan(&[vip], backends, Protocol::Any, &[])).iter().map(ToString::to_string).collect()
+}
+
+const GOOD: [(&str, i64); 3] =
+    [("ipv4/ip_forward", 1), ("ipv6/conf/all/forwarding", 1), ("ipv4/conf/eth1/accept_local", 1)];
+
+#[test]
+fn the_longest_prefix_and_then_the_smallest_metric_wins() {
+    let routes = parse_routes(ROUTES);
+    let interface = |address: &str| lookup(&routes, address.parse().unwrap()).map(|route| route.interface.as_str());
+    assert_eq!(interface("198.51.100.11"), Some("eth1"));
+    assert_eq!(interface("198.51.100.200"), Some("eth1.7"));
+    assert_eq!(interface("8.8.8.8"), Some("eth0"));
+    assert_eq!(parse_locals(TRIE), BTreeSet::from([Ipv4Addr::new(192, 0, 2, 100)]));
+}
+
+#[test]
+fn a_host_that_is_set_up_has_no_problem() {
+    assert_eq!(problems("192.0.2.100", &["198.51.100.11"], &GOOD), [""; 0]);
+    assert_eq!(problems("2001:db8::1", &["2001:db8::2"], &GOOD), [""; 0]);
+    let one_armed = [("ipv4/conf/eth0/accept_local", 1), ("ipv4/conf/all/rp_filter", 1)];
+    assert_eq!(problems("192.0.2.100", &["192.0.2.11"], &one_armed), [""; 0]);
+}
+
+#[test]
+fn forwarding_off_is_fatal_for_the_family_that_is_used() {
+    let off = [("ipv4/ip_forward", 0), ("ipv6/conf/all/forwarding", 0)];
+    let v4 = problems("192.0.2.100", &["192.0.2.11"], &[&off[..], &[("ipv4/conf/all/accept_local", 1)]].concat());
+    assert!(v4.len() == 1 && v4[0].starts_with("fatal: ") && v4[0].ends_with("net.ipv4.ip_forward=1"), "{v4:?}");
+    let v6 = problems("2001:db8::1", &["2001:db8::2"], &off);
+    assert!(v6.len() == 1 && v6[0].contains("net.ipv6.conf.all.forwarding=1"), "{v6:?}");
+}
+
+#[test]
+fn a_local_vip_needs_accept_local_towards_each_backend() {
+    let found = problems("192.0.2.100", &["198.51.100.11", "198.51.100.200", "198.51.100.201"], &GOOD);
+    assert!(found.len() == 1 && found[0].ends_with("sysctl -w net/ipv4/conf/eth1.7/accept_local=1"), "{found:?}");
+    assert_eq!(problems("192.0.2.101", &["198.51.100.11"], &[]), [""; 0], "this VIP is not local");
+}
+
+#[test]
+fn strict_reverse_path_filtering_is_named_with_every_switch_that_is_on() {
+    let strict = |more: &[(&str, i64)]| problems("192.0.2.100", &["198.51.100.11"], &[&GOOD[..], more].concat());
+    let both = strict(&[("ipv4/conf/all/rp_filter", 1), ("ipv4/conf/eth1/rp_filter", 1)]);
+    assert!(both.len() == 1 && both[0].starts_with("fatal: "), "{both:?}");
+    assert!(both[0].ends_with("net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.eth1.rp_filter=2"), "{both:?}");
+    assert_eq!(
+        strict(&[("ipv4/conf/all/rp_filter", 1), ("ipv4/conf/eth1/rp_filter", 2)]),
+        [""; 0],
+        "the greater counts"
+    );
+}

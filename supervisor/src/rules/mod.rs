@@ -1,0 +1,159 @@
+//! Netfilter rules: what hands packets to the workers. The supervisor owns chains named `LOADED-<queue base>…` in the
+//! raw table of each family and one jump to them in PREROUTING; it adds and removes exactly those, in one transaction
+//! a family, and never flushes what is not its own.
+
+mod apply;
+mod bpf;
+mod host;
+mod owner;
+mod present;
+mod steer;
+mod text;
+mod tools;
+mod traffic;
+
+pub use apply::{Installed, clean_stale};
+pub use host::{Problem, Severity, host_check};
+pub use owner::{QueueState, parse_queues, queue_owner, queue_owners};
+pub use steer::{Keys, Steering};
+pub use tools::Tools;
+
+use crate::plan::Plan;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+/// An address family, as iptables divides its rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// iptables
+    V4,
+    /// ip6tables
+    V6,
+}
+
+impl Family {
+    /// Both, in the order of installation.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    fn has(self, address: IpAddr) -> bool {
+        address.is_ipv4() == (self == Self::V4)
+    }
+
+    /// What nft calls it.
+    fn nft(self) -> &'static str {
+        match self {
+            Self::V4 => "ip",
+            Self::V6 => "ip6",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::V4 { "IPv4" } else { "IPv6" })
+    }
+}
+
+/// What went wrong with the rules.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A program is not in any of the directories that are searched.
+    #[error("{name} not found; install the package iptables")]
+    ToolMissing {
+        /// Its file name.
+        name: &'static str,
+    },
+    /// The operating system would not run a program.
+    #[error("{}: cannot {act}: {source}", program.display())]
+    Run {
+        /// Path of the program.
+        program: PathBuf,
+        /// What was tried.
+        act: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A program ended with an error; nothing has changed, for each call is one transaction.
+    #[error("{command}: {status}: {said}")]
+    Failed {
+        /// Path and arguments.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it wrote to stderr.
+        said: String,
+    },
+    /// A program did not end.
+    #[error("{}: no end within {seconds} s, killed; does another program hold /run/xtables.lock?", program.display())]
+    Timeout {
+        /// Path of the program.
+        program: PathBuf,
+        /// The patience it had.
+        seconds: u64,
+    },
+    /// A family's rules could not be changed.
+    #[error("{family} rules: cannot {act}: {source}")]
+    Rules {
+        /// Which family.
+        family: Family,
+        /// install, remove …
+        act: &'static str,
+        /// Why not.
+        source: Box<Error>,
+    },
+    /// A file of the kernel could not be read.
+    #[error("{path}: cannot read: {source}")]
+    Read {
+        /// Which one.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// One chain of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Chain {
+    name: String,
+    rules: Vec<String>,
+}
+
+/// The rules a plan asks for, as desired state; [`Installed`] is the act.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleSet {
+    base: u16,
+    chains: [Vec<Chain>; 2],
+}
+
+impl RuleSet {
+    /// `queues` holds one queue number a worker, in the order of the workers, at least one. A family without a VIP gets
+    /// no rules.
+    ///
+    /// # Panics
+    /// If `queues` is empty.
+    #[must_use]
+    pub fn new(plan: &Plan, queues: &[u16], steering: &Steering) -> Self {
+        assert!(!queues.is_empty(), "no worker, no rules");
+        let chains = Family::ALL.map(|family| {
+            let wanted = plan.services.iter().flat_map(|service| &service.vips).any(|vip| family.has(*vip));
+            if wanted { text::chains(plan, family, queues, steering) } else { Vec::new() }
+        });
+        Self { base: plan.queue_base, chains }
+    }
+
+    /// What is fed to `iptables-restore --noflush` (or `ip6tables-restore`) on a host that has nothing of ours.
+    #[must_use]
+    pub fn text(&self, family: Family) -> Option<String> {
+        let nothing = present::Present::default();
+        (!self.chains(family).is_empty()).then(|| apply::script(self, family, &nothing, apply::Defrag::On))
+    }
+
+    fn chains(&self, family: Family) -> &[Chain] {
+        &self.chains[family as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! Which worker gets which packet: one keyed hash of the client's address, once as a function and once as the BPF
+//! programs that make netfilter compute the same. All packets of one client (both directions, and ICMP errors about
+//! them) meet one worker, so its tables need no locks.
+//!
+//! `h = (Σ word_i · K_i) + C; h ^= h >> 16; h *= M; h ^= h >> 15; worker = h mod workers`, over the words of the
+//! address masked to the affinity prefix. The odd `K_i`, `M` and `C` are secret and drawn at start: somebody who
+//! may choose his address (an IPv6 /48, a botnet) cannot aim at one worker.
+
+use super::Family;
+use super::bpf::{Assembler, Label, Op, Program};
+use crate::plan::Plan;
+use std::net::IpAddr;
+
+const IPPROTO_ICMP: u32 = 1;
+const IPPROTO_ICMPV6: u32 = 58;
+/// Unreachable, source quench, redirect, time exceeded, parameter problem: those that quote a packet (RFC 792).
+const ICMP_ERRORS: [u32; 5] = [3, 4, 5, 11, 12];
+/// ICMPv6 types below this are errors (RFC 4443 §2.1).
+const ICMPV6_FIRST_INFORMATIONAL: u32 = 128;
+const IPV6_HEADER: u32 = 40;
+/// Before the quoted packet, both families.
+const ICMP_HEADER: u32 = 8;
+
+/// The secret of the hash. Whoever takes over running workers (a new binary, an adoption) must go on with the same
+/// numbers, or clients change their worker and their flows are not found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Keys([u32; 6]);
+
+impl Keys {
+    /// From six random numbers. Multipliers become odd, so that no bit of the address is lost.
+    #[must_use]
+    pub fn new(random: [u32; 6]) -> Self {
+        let [a, b, c, d, sum, mix] = random;
+        Self([a | 1, b | 1, c | 1, d | 1, sum, mix | 1])
+    }
+
+    /// The numbers, to hand on.
+    #[must_use]
+    pub fn to_words(self) -> [u32; 6] {
+        self.0
+    }
+}
+
+/// Shows nothing: it is a secret, and logs travel.
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keys(..)")
+    }
+}
+
+/// How addresses become workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steering {
+    /// Leading bits of an IPv4 address that count, at most 32.
+    prefix4: u8,
+    /// Leading bits of an IPv6 address that count, at most 128.
+    prefix6: u8,
+    keys: Keys,
+}
+
+impl Steering {
+    /// The shortest affinity prefix of all services counts: the rules do not know services, and clients that share an
+    /// affinity entry must share a worker.
+    #[must_use]
+    pub fn new(plan: &Plan, keys: Keys) -> Self {
+        let affinities = || plan.services.iter().filter_map(|service| service.affinity);
+        Self::with_prefixes(
+            affinities().map(|affinity| affinity.prefix4).min().unwrap_or(32),
+            affinities().map(|affinity| affinity.prefix6).min().unwrap_or(128),
+            keys,
+        )
+    }
+
+    /// With the prefixes given, cut to 32 and 128.
+    #[must_use]
+    pub fn with_prefixes(prefix4: u8, prefix6: u8, keys: Keys) -> Self {
+        Self { prefix4: prefix4.min(32), prefix6: prefix6.min(128), keys }
+    }
+
+    /// The worker, from 0, that gets the packets of this client when there are `workers` of them.
+    #[must_use]
+    pub fn worker_of(&self, client: IpAddr, workers: u16) -> u16 {
+        let words = match client {
+            IpAddr::V4(v4) => vec![v4.to_bits()],
+            IpAddr::V6(v6) => {
+                v6.octets().chunks_exact(4).map(|w| u32::from_be_bytes([w[0], w[1], w[2], w[3]])).collect()
+            }
+        };
+        let [keys @ .., sum, mix] = self.keys.0;
+        let masks = self.masks(if client.is_ipv4() { Family::V4 } else { Family::V6 });
+        let mut h = words
+            .iter()
+            .zip(masks)
+            .zip(keys)
+            .fold(sum, |h, ((word, mask), key)| h.wrapping_add((word & mask).wrapping_mul(key)));
+        h ^= h >> 16;
+        h = h.wrapping_mul(mix);
+        h ^= h >> 15;
+        u16::try_from(h % u32::from(workers.max(1))).unwrap_or(0)
+    }
+
+    /// Matches requests of this worker's clients. The client is the source; for an ICMP error it is the *inner*
+    /// destination, since the quoted packet went from the VIP to the client while the error itself may come from any
+    /// router. An ICMPv6 error behind an extension header is steered by its outer source: it then may meet a worker
+    /// that does not know the flow, and that one error is lost.
+    pub(crate) fn request(&self, family: Family, worker: u16, workers: u16) -> Program {
+        let mut asm = Assembler::default();
+        let (inner, hash) = (asm.label(), asm.label());
+        match family {
+            Family::V4 => {
+                let outer = asm.label();
+                asm.op(Op::LdByte, 9);
+                asm.jump_unless(Op::Jeq, IPPROTO_ICMP, outer);
+                asm.op(Op::LdxHeader, 0);
+                asm.op(Op::LdByteX, 0);
+                for kind in ICMP_ERRORS {
+                    asm.jump_if(Op::Jeq, kind, inner);
+                }
+                asm.place(outer);
+                asm.op(Op::LdWord, 12);
+                asm.jump(hash);
+                asm.place(inner);
+                asm.op(Op::LdWordX, ICMP_HEADER + 16);
+            }
+            Family::V6 => {
+                // X is what is added to the place of the source address.
+                let outer = asm.label();
+                asm.op(Op::LdByte, 6);
+                asm.jump_unless(Op::Jeq, IPPROTO_ICMPV6, outer);
+                asm.op(Op::LdByte, IPV6_HEADER);
+                asm.jump_if(Op::Jge, ICMPV6_FIRST_INFORMATIONAL, outer);
+                asm.op(Op::LdxImm, IPV6_HEADER + ICMP_HEADER + 16);
+                asm.jump(hash);
+                asm.place(outer);
+                asm.op(Op::LdxImm, 0);
+            }
+        }
+        self.hash(asm, family, hash, worker, workers)
+    }
+
+    /// Matches replies (and ICMP errors about requests) to this worker's clients: the client is the destination.
+    pub(crate) fn reply(&self, family: Family, worker: u16, workers: u16) -> Program {
+        let mut asm = Assembler::default();
+        let hash = asm.label();
+        match family {
+            Family::V4 => asm.op(Op::LdWord, 16),
+            Family::V6 => asm.op(Op::LdxImm, 16),
+        }
+        self.hash(asm, family, hash, worker, workers)
+    }
+
+    /// IPv4 comes with the address in A; IPv6 with the distance of the address from the source address in X.
+    fn hash(&self, mut asm: Assembler, family: Family, start: Label, worker: u16, workers: u16) -> Program {
+        let [keys @ .., sum, mix] = self.keys.0;
+        let masks = self.masks(family);
+        let used = || masks.iter().zip(keys).zip(0_u32..).filter(|((mask, _), _)| **mask != 0);
+        asm.place(start);
+        for ((&mask, key), cell) in used() {
+            if family == Family::V6 {
+                asm.op(Op::LdWordX, 8 + 4 * cell);
+            }
+            if mask != u32::MAX {
+                asm.op(Op::And, mask);
+            }
+            asm.op(Op::Mul, key);
+            asm.op(Op::St, cell);
+        }
+        asm.op(Op::LdMem, 0);
+        for (_, cell) in used().skip(1) {
+            asm.op(Op::LdxMem, cell);
+            asm.op(Op::AddX, 0);
+        }
+        asm.op(Op::Add, sum);
+        for (shift, multiply) in [(16, Some(mix)), (15, None)] {
+            asm.op(Op::Tax, 0);
+            asm.op(Op::Rsh, shift);
+            asm.op(Op::XorX, 0);
+            multiply.into_iter().for_each(|by| asm.op(Op::Mul, by));
+        }
+        asm.op(Op::Mod, workers.max(1).into());
+        let no = asm.label();
+        asm.jump_unless(Op::Jeq, worker.into(), no);
+        asm.op(Op::Ret, 1);
+        asm.place(no);
+        asm.op(Op::Ret, 0);
+        asm.finish()
+    }
+
+    /// One mask for each word of an address. The first is never empty: prefixes are at least 1.
+    fn masks(&self, family: Family) -> Vec<u32> {
+        match family {
+            Family::V4 => vec![mask(self.prefix4, 0)],
+            Family::V6 => (0..4).map(|word| mask(self.prefix6, word)).collect(),
+        }
+    }
+}
+
+/// The part of the prefix that falls into this word; the first keeps at least one bit.
+fn mask(prefix: u8, word: u8) -> u32 {
+    let bits = prefix.max(1).saturating_sub(32 * word).min(32);
+    u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0)
+}
+
+/// Programs that together match an ICMP error whose quoted packet was addressed to one of `backends`: an error about
+/// a request, from the backend or from any router before it. They stand behind a rule that has seen the ICMP type.
+pub(crate) fn errors_about(family: Family, backends: &[IpAddr]) -> Vec<Program> {
+    // A program has eight instructions of its own at most; a backend takes one or, in IPv6, eight.
+    let (prologue, each) = if family == Family::V4 { (8, 1) } else { (8, 8) };
+    let room = (super::bpf::MAX_INSTRUCTIONS - prologue) / each;
+    backends.chunks(room).map(|chunk| about(family, chunk)).collect()
+}
+
+fn about(family: Family, backends: &[IpAddr]) -> Program {
+    let mut asm = Assembler::default();
+    let (yes, no) = (asm.label(), asm.label());
+    match family {
+        Family::V4 => {
+            asm.op(Op::LdxHeader, 0);
+            asm.op(Op::LdWordX, ICMP_HEADER + 16);
+        }
+        Family::V6 => {
+            asm.op(Op::LdByte, 6);
+            asm.jump_unless(Op::Jeq, IPPROTO_ICMPV6, no);
+        }
+    }
+    for backend in backends {
+        match backend {
+            IpAddr::V4(v4) => asm.jump_if(Op::Jeq, v4.to_bits(), yes),
+            IpAddr::V6(v6) => {
+                let next = asm.label();
+                let words = [96, 64, 32, 0].map(|shift| (v6.to_bits() >> shift & u128::from(u32::MAX)) as u32);
+                for (word, at) in words.into_iter().zip((IPV6_HEADER + ICMP_HEADER + 24..).step_by(4)) {
+                    asm.op(Op::LdWord, at);
+                    let last = at == IPV6_HEADER + ICMP_HEADER + 36;
+                    if last { asm.jump_if(Op::Jeq, word, yes) } else { asm.jump_unless(Op::Jeq, word, next) }
+                }
+                asm.place(next);
+            }
+        }
+    }
+    asm.place(no);
+    asm.op(Op::Ret, 0);
+    asm.place(yes);
+    asm.op(Op::Ret, 1);
+    asm.finish()
+}
+
+#[cfg(test)]
+mod tests;

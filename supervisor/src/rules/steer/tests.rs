@@ -1,0 +1,152 @@
+//! The programs compute what the function computes, for any address, key, prefix and number of workers.
+
+use super::*;
+use proptest::prelude::*;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+const VIP4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+const ROUTER4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x100);
+const ROUTER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1);
+
+/// `options` are words of IPv4 options.
+fn ip4(protocol: u8, source: Ipv4Addr, destination: Ipv4Addr, options: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0; 20 + 4 * usize::from(options)];
+    packet[0] = 0x45 + options;
+    packet[9] = protocol;
+    packet[12..16].copy_from_slice(&source.octets());
+    packet[16..20].copy_from_slice(&destination.octets());
+    packet.extend(payload);
+    packet
+}
+
+fn ip6(next: u8, source: Ipv6Addr, destination: Ipv6Addr, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0, 0, 0, next, 64];
+    packet.extend(source.octets());
+    packet.extend(destination.octets());
+    packet.extend(payload);
+    packet
+}
+
+fn error(kind: u8, quoted: &[u8]) -> Vec<u8> {
+    [&[kind, 0, 0, 0, 0, 0, 0, 0], quoted].concat()
+}
+
+/// The worker whose program matches; the programs of all workers are asked, and exactly one must match.
+fn matching(programs: impl Fn(u16) -> Program, workers: u16, packet: &[u8]) -> u16 {
+    let matching: Vec<_> = (0..workers).filter(|worker| programs(*worker).run(packet) != 0).collect();
+    assert_eq!(matching.len(), 1, "{matching:?}");
+    matching[0]
+}
+
+fn steering() -> impl proptest::strategy::Strategy<Value = Steering> {
+    (1_u8..=32, 1_u8..=128, any::<[u32; 6]>())
+        .prop_map(|(prefix4, prefix6, random)| Steering::with_prefixes(prefix4, prefix6, Keys::new(random)))
+}
+
+proptest! {
+    #[test]
+    fn ipv4_programs_equal_the_function(steering in steering(), bits: u32, workers in 1_u16..=64, options in 0_u8..=10) {
+        let client = Ipv4Addr::from_bits(bits);
+        let expected = steering.worker_of(client.into(), workers);
+        let request = |worker| steering.request(Family::V4, worker, workers);
+        let reply = |worker| steering.reply(Family::V4, worker, workers);
+        let quoted = ip4(6, VIP4, client, 0, &[0; 8]);
+        for protocol in [6, 17, 47] {
+            prop_assert_eq!(matching(request, workers, &ip4(protocol, client, VIP4, options, &[0; 8])), expected);
+        }
+        prop_assert_eq!(matching(request, workers, &ip4(1, client, VIP4, options, &error(8, &[0; 40]))), expected);
+        for kind in [3, 4, 5, 11, 12] {
+            prop_assert_eq!(matching(request, workers, &ip4(1, ROUTER4, VIP4, options, &error(kind, &quoted))), expected);
+        }
+        prop_assert_eq!(matching(reply, workers, &ip4(6, VIP4, client, options, &[])), expected);
+    }
+
+    #[test]
+    fn ipv6_programs_equal_the_function(steering in steering(), bits: u128, workers in 1_u16..=64) {
+        let client = Ipv6Addr::from_bits(bits);
+        let expected = steering.worker_of(client.into(), workers);
+        let request = |worker| steering.request(Family::V6, worker, workers);
+        let reply = |worker| steering.reply(Family::V6, worker, workers);
+        let quoted = ip6(6, VIP6, client, &[0; 8]);
+        prop_assert_eq!(matching(request, workers, &ip6(6, client, VIP6, &[0; 20])), expected);
+        prop_assert_eq!(matching(request, workers, &ip6(58, client, VIP6, &error(128, &quoted))), expected);
+        for kind in [1, 2, 3, 4, 127] {
+            prop_assert_eq!(matching(request, workers, &ip6(58, ROUTER6, VIP6, &error(kind, &quoted))), expected);
+        }
+        prop_assert_eq!(matching(reply, workers, &ip6(6, VIP6, client, &[])), expected);
+    }
+
+    #[test]
+    fn addresses_of_one_prefix_share_a_worker(random: [u32; 6], bits: u128, other: u64, workers in 1_u16..=64) {
+        let steering = Steering::with_prefixes(24, 64, Keys::new(random));
+        let worker = |address: IpAddr| steering.worker_of(address, workers);
+        let neighbour = bits & !u128::from(u64::MAX) | u128::from(other);
+        prop_assert_eq!(worker(Ipv6Addr::from_bits(bits).into()), worker(Ipv6Addr::from_bits(neighbour).into()));
+        let [a, b, c, d, ..] = bits.to_be_bytes();
+        prop_assert_eq!(worker(Ipv4Addr::new(a, b, c, d).into()), worker(Ipv4Addr::new(a, b, c, !d).into()));
+    }
+
+    #[test]
+    fn errors_about_backends_are_told_from_others(list in prop::collection::btree_set(any::<u32>(), 1..200), other: u32) {
+        let v4: Vec<IpAddr> = list.iter().map(|bits| Ipv4Addr::from_bits(*bits).into()).collect();
+        let wide = |bits: u32| Ipv6Addr::from_bits(u128::from(bits) << 64 | u128::from(bits));
+        let v6: Vec<IpAddr> = list.iter().map(|bits| wide(*bits).into()).collect();
+        let (programs4, programs6) = (errors_about(Family::V4, &v4), errors_about(Family::V6, &v6));
+        for bits in list.iter().copied().chain([other]) {
+            let quoted = ip4(6, ROUTER4, Ipv4Addr::from_bits(bits), 0, &[0; 8]);
+            let packet = ip4(1, ROUTER4, VIP4, 3, &error(3, &quoted));
+            prop_assert_eq!(programs4.iter().any(|program| program.run(&packet) != 0), list.contains(&bits));
+            let packet = ip6(58, ROUTER6, VIP6, &error(1, &ip6(6, ROUTER6, wide(bits), &[0; 8])));
+            prop_assert_eq!(programs6.iter().any(|program| program.run(&packet) != 0), list.contains(&bits));
+        }
+    }
+
+    #[test]
+    fn no_packet_upsets_a_program(steering in steering(), packet in prop::collection::vec(any::<u8>(), 0..120)) {
+        for family in Family::ALL {
+            for program in [steering.request(family, 0, 3), steering.reply(family, 0, 3)] {
+                prop_assert!(program.run(&packet) <= 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_quoted_packet_that_is_cut_off_matches_no_program() {
+    let steering = Steering::with_prefixes(32, 128, Keys::new([7; 6]));
+    let packet = ip4(1, ROUTER4, VIP4, 0, &error(3, &[0x45; 19]));
+    assert!((0..4).all(|worker| steering.request(Family::V4, worker, 4).run(&packet) == 0));
+}
+
+#[test]
+fn neighbouring_addresses_spread() {
+    let steering = Steering::with_prefixes(
+        32,
+        64,
+        Keys::new([0x9e37_79b9, 0x85eb_ca6b, 0xc2b2_ae35, 0x27d4_eb2f, 0x1656_67b1, 0x2c1b_3c6d]),
+    );
+    for workers in [2_u16, 3, 4, 8, 16] {
+        let mut counts = [vec![0_u32; workers.into()], vec![0; workers.into()]];
+        for n in 0..16_000 {
+            let v4 = IpAddr::from(Ipv4Addr::from_bits(0x0a09_0000 + n));
+            let v6 = IpAddr::from(Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(n) << 64 | 1));
+            counts[0][usize::from(steering.worker_of(v4, workers))] += 1;
+            counts[1][usize::from(steering.worker_of(v6, workers))] += 1;
+        }
+        let even = 16_000 / u32::from(workers);
+        let fair = |count: &u32| (even * 4 / 5..=even * 6 / 5).contains(count);
+        assert!(counts.iter().flatten().all(fair), "{workers} workers: {counts:?}");
+    }
+}
+
+#[test]
+fn other_keys_steer_otherwise_and_are_not_shown() {
+    let [one, two] = [[1; 6], [0x1234_5679; 6]].map(|random| Steering::with_prefixes(32, 128, Keys::new(random)));
+    let differ = |n| {
+        let client = IpAddr::from(Ipv4Addr::from_bits(n));
+        one.worker_of(client, 16) != two.worker_of(client, 16)
+    };
+    assert!((0..1000).filter(|n| differ(*n)).count() > 800);
+    assert!(!format!("{two:?}").contains("305419897"), "{two:?}");
+}

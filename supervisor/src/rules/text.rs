@@ -1,0 +1,211 @@
+//! From the plan to the chains of one family.
+//!
+//! ```text
+//! PREROUTING ─→ LOADED-0                 what is ours to look at
+//!                 ├ from a VIP           → S  untracked, and on its way: a reply that a worker has rewritten comes
+//!                 │                           by again (NF_REPEAT) with the VIP as its source
+//!                 ├ name servers         return
+//!                 ├ ICMP                 ⇒ I  neighbour discovery returns; errors → E, then ⇒ M
+//!                 └                      ⇒ M  to a VIP → Q; from a backend → R (through B1, B2… when they are many)
+//! E: error to a VIP → Q; error whose quoted packet went to a backend → R
+//! Q: untracked, then one queue a worker by the source      R: one queue a worker by the destination
+//! D: never reached; its match makes the kernel put fragments together
+//! ```
+//! `→` is a jump, `⇒` a goto. A packet to a VIP is asked for before one from a backend: a backend that is itself a
+//! client of the VIP is a client, and most packets are found after a few rules. R does not untrack before the verdict:
+//! connections that a backend opens itself pass the worker untouched and must stay tracked.
+
+use super::steer::{Steering, errors_about};
+use super::traffic::{Side, Traffic};
+use super::{Chain, Family};
+use crate::plan::Plan;
+use loaded_ipc::BackendIndex;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// Rules in one chain of backends. With 4096 backends a packet then meets 3 · 16 rules at most.
+const FAN: usize = 16;
+/// Errors a worker knows how to translate. Source quench and redirect are for routers of another age.
+const ICMP_ERRORS: [u8; 3] = [3, 11, 12];
+const ICMPV6_ERRORS: [u8; 4] = [1, 2, 3, 4];
+/// MLD (RFC 2710, 3810) and neighbour discovery (RFC 4861): the link does not live without them.
+const ICMPV6_LINK: [u8; 9] = [130, 131, 132, 133, 134, 135, 136, 137, 143];
+
+/// The chain that says that the table was not there before us. It survives us when we are killed.
+pub(crate) fn marker(base: u16) -> String {
+    format!("LOADED-{base}-T")
+}
+
+/// The chain whose rule turns defragmentation on.
+pub(crate) fn defrag(base: u16) -> Chain {
+    // xt_socket's check calls nf_defrag_ipv4_enable / nf_defrag_ipv6_enable for this network namespace
+    // (net/netfilter/xt_socket.c), whether or not a packet can reach the rule; `CT --notrack` does not. The hook
+    // is at -400, before raw at -300, so no rule of ours ever sees a fragment.
+    Chain { name: format!("LOADED-{base}-D"), rules: vec!["-m socket -j RETURN".into()] }
+}
+
+/// The chains that are not removed together with the others but after the queues have drained (see `apply`).
+pub(crate) fn rest(base: u16) -> [String; 2] {
+    [defrag(base).name, marker(base)]
+}
+
+/// All chains but the marker and the defragmenter; the first is the one to jump to.
+pub(crate) fn chains(plan: &Plan, family: Family, queues: &[u16], steering: &Steering) -> Vec<Chain> {
+    Layout { plan, family, queues, steering }.chains()
+}
+
+struct Layout<'a> {
+    plan: &'a Plan,
+    family: Family,
+    queues: &'a [u16],
+    steering: &'a Steering,
+}
+
+impl Layout<'_> {
+    fn chains(&self) -> Vec<Chain> {
+        let mut tree = Vec::new();
+        let from_backends =
+            self.tree(self.backends().map(|(a, index)| (a, self.from_backend(a, index))).collect(), &mut tree);
+        let mut chains = vec![
+            self.chain("", self.entry()),
+            self.chain("S", vec!["-j CT --notrack".into()]),
+            self.chain("I", self.icmp()),
+            self.chain("E", self.errors()),
+            self.chain("M", [self.to_vips(), from_backends].concat()),
+            self.chain("Q", self.requests()),
+            self.chain("R", self.replies()),
+        ];
+        chains.extend(tree);
+        chains
+    }
+
+    fn entry(&self) -> Vec<String> {
+        let mut rules: Vec<_> = self.vips().map(|vip| format!("-s {} -g {}", self.host(vip), self.name("S"))).collect();
+        for server in self.plan.nameservers.iter().filter(|server| self.family.has(**server)) {
+            for protocol in ["udp", "tcp"] {
+                rules.push(format!("-s {} -p {protocol} -m {protocol} --sport 53 -j RETURN", self.host(*server)));
+                rules.push(format!("-d {} -p {protocol} -m {protocol} --dport 53 -j RETURN", self.host(*server)));
+            }
+        }
+        rules.push(format!("-p {} -g {}", self.icmp_name(), self.name("I")));
+        rules.push(format!("-g {}", self.name("M")));
+        rules
+    }
+
+    fn icmp(&self) -> Vec<String> {
+        let to_errors = format!("-j {}", self.name("E"));
+        let (link, errors): (&[u8], &[u8]) = match self.family {
+            Family::V4 => (&[], &ICMP_ERRORS),
+            Family::V6 => (&ICMPV6_LINK, &ICMPV6_ERRORS),
+        };
+        let link = link.iter().map(|kind| format!("{} -j RETURN", self.icmp_type(*kind)));
+        let errors = errors.iter().map(|kind| format!("{} {to_errors}", self.icmp_type(*kind)));
+        link.chain(errors).chain([format!("-g {}", self.name("M"))]).collect()
+    }
+
+    fn errors(&self) -> Vec<String> {
+        let to_vips = self.vips().map(|vip| format!("-d {} -j {}", self.host(vip), self.name("Q")));
+        let addresses: Vec<_> = self.backends().map(|(address, _)| address).collect();
+        let about = errors_about(self.family, &addresses).into_iter();
+        let about = about.map(|program| format!("-m bpf --bytecode \"{program}\" -j {}", self.name("R")));
+        to_vips.chain(about).collect()
+    }
+
+    fn to_vips(&self) -> Vec<String> {
+        let rules = self.vips().flat_map(|vip| {
+            let traffic = Traffic::of(self.plan.services.iter().filter(|service| service.vips.contains(&vip)));
+            let to = format!(" -j {}", self.name("Q"));
+            let clauses = traffic.clauses(Side::Destination).into_iter();
+            clauses.map(|clause| format!("-d {}{clause}{to}", self.host(vip))).collect::<Vec<_>>()
+        });
+        rules.collect()
+    }
+
+    fn from_backend(&self, address: IpAddr, index: BackendIndex) -> Vec<String> {
+        let services = self.plan.services.iter();
+        let traffic = Traffic::of(services.filter(|s| s.members.iter().any(|member| member.backend == index)));
+        let clauses = traffic.clauses(Side::Source).into_iter();
+        clauses.map(|clause| format!("-s {}{clause} -j {}", self.host(address), self.name("R"))).collect()
+    }
+
+    /// The rules for all backends when they are few; else one rule for a range of addresses each, to chains of the same
+    /// kind, which are added to `chains`.
+    fn tree(&self, mut leaves: Vec<(IpAddr, Vec<String>)>, chains: &mut Vec<Chain>) -> Vec<String> {
+        leaves.sort_unstable();
+        let mut level: Vec<_> = leaves.into_iter().map(|(a, rules)| (a, a, rules)).collect();
+        while level.len() > FAN {
+            let mut above = Vec::new();
+            for group in level.chunks(FAN) {
+                let [(first, ..), .., (_, last, _)] = group else {
+                    above.extend(group.iter().cloned());
+                    continue;
+                };
+                let name = format!("B{}", chains.len() + 1);
+                let rule = format!("-m iprange --src-range {first}-{last} -g {}", self.name(&name));
+                chains.push(self.chain(&name, group.iter().flat_map(|(_, _, rules)| rules.clone()).collect()));
+                above.push((*first, *last, vec![rule]));
+            }
+            level = above;
+        }
+        level.into_iter().flat_map(|(_, _, rules)| rules).collect()
+    }
+
+    fn requests(&self) -> Vec<String> {
+        let untracked = "-j CT --notrack".to_owned();
+        let steer = |worker| self.steering.request(self.family, worker, self.workers()).to_string();
+        std::iter::once(untracked).chain(self.to_queues(steer)).collect()
+    }
+
+    fn replies(&self) -> Vec<String> {
+        self.to_queues(|worker| self.steering.reply(self.family, worker, self.workers()).to_string())
+    }
+
+    /// The last worker needs no program: it gets the rest, also what is too short for the programs to read.
+    fn to_queues(&self, program: impl Fn(u16) -> String) -> Vec<String> {
+        let last = self.workers() - 1;
+        let rules = (0..).zip(self.queues).map(|(worker, queue)| match worker {
+            _ if worker == last => format!("-j NFQUEUE --queue-num {queue}"),
+            _ => format!("-m bpf --bytecode \"{}\" -j NFQUEUE --queue-num {queue}", program(worker)),
+        });
+        rules.collect()
+    }
+
+    fn workers(&self) -> u16 {
+        u16::try_from(self.queues.len()).unwrap_or(u16::MAX)
+    }
+
+    fn vips(&self) -> impl Iterator<Item = IpAddr> {
+        let all: BTreeSet<_> = self.plan.services.iter().flat_map(|service| service.vips.iter().copied()).collect();
+        all.into_iter().filter(|vip| self.family.has(*vip))
+    }
+
+    fn backends(&self) -> impl Iterator<Item = (IpAddr, BackendIndex)> {
+        let all = (0..).map(BackendIndex).zip(&self.plan.backends);
+        all.map(|(index, address)| (*address, index)).filter(|(address, _)| self.family.has(*address))
+    }
+
+    fn chain(&self, suffix: &str, rules: Vec<String>) -> Chain {
+        Chain { name: self.name(suffix), rules }
+    }
+
+    /// At most `LOADED-65535-B999`: iptables takes 28 characters.
+    fn name(&self, suffix: &str) -> String {
+        let base = self.plan.queue_base;
+        if suffix.is_empty() { format!("LOADED-{base}") } else { format!("LOADED-{base}-{suffix}") }
+    }
+
+    fn host(&self, address: IpAddr) -> String {
+        format!("{address}/{}", if self.family == Family::V4 { 32 } else { 128 })
+    }
+
+    fn icmp_name(&self) -> &'static str {
+        if self.family == Family::V4 { "icmp" } else { "ipv6-icmp" }
+    }
+
+    fn icmp_type(&self, kind: u8) -> String {
+        match self.family {
+            Family::V4 => format!("-p icmp -m icmp --icmp-type {kind}"),
+            Family::V6 => format!("-p ipv6-icmp -m icmp6 --icmpv6-type {kind}"),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Signals as flags, and a descriptor that becomes readable when one is set.
+
+use crate::Error;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::{flag, low_level};
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What has been asked for since the last look.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    wake: UnixStream,
+    end: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
+    report: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Takes over TERM and INT (end), HUP (reload), USR1 (report) and CHLD (wakes only).
+    pub(crate) fn new() -> Result<Self, Error> {
+        let fail = |source| Error::Start { act: "take over signals", source };
+        let (wake, sleeper) = UnixStream::pair().map_err(fail)?;
+        wake.set_nonblocking(true).map_err(fail)?;
+        let this = Self { wake, end: Arc::default(), reload: Arc::default(), report: Arc::default() };
+        // The flag is registered first, so it is set before the descriptor wakes anyone.
+        for (signal, flag) in [
+            (SIGTERM, &this.end),
+            (SIGINT, &this.end),
+            (SIGHUP, &this.reload),
+            (SIGUSR1, &this.report),
+        ] {
+            flag::register(signal, Arc::clone(flag)).map_err(fail)?;
+        }
+        for signal in [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD] {
+            low_level::pipe::register(signal, sleeper.try_clone().map_err(fail)?).map_err(fail)?;
+        }
+        Ok(this)
+    }
+
+    /// Empties the descriptor.
+    pub(crate) fn drain(&mut self) {
+        let mut bytes = [0; 64];
+        while matches!(self.wake.read(&mut bytes), Ok(n) if n > 0) {}
+    }
+
+    pub(crate) fn take_end(&self) -> bool {
+        self.end.swap(false, Ordering::Relaxed)
+    }
+
+    pub(crate) fn take_reload(&self) -> bool {
+        self.reload.swap(false, Ordering::Relaxed)
+    }
+
+    pub(crate) fn take_report(&self) -> bool {
+        self.report.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}

@@ -1,0 +1,235 @@
+//! One worker from the supervisor's side: its queue and memory, which stay, and its process, which comes and goes.
+
+use crate::Error;
+use crate::memory::Memory;
+use command_fds::{CommandFdExt, FdMapping};
+use loaded_ipc::{FromWorker, LinkError, ToWorker, WorkerLink};
+use loaded_jail::proof::{Expectation, prove};
+use loaded_jail::{Floor, Identity, Role};
+use loaded_queue::{Orphans, Owner};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// Where a worker finds its descriptors; the same numbers stand in worker/src/fence.rs and in its policy.
+const FIRST_FD: i32 = 3;
+/// A worker that lived this long is started again at once: at most one restart a second.
+const HEALTHY_LIFE: Duration = Duration::from_secs(1);
+/// The wait after the first short life, doubled with each further one.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// Six doublings; a worker that cannot live is tried eight times a minute.
+const LONGEST_BACKOFF: Duration = Duration::from_millis(6400);
+/// Two deaths within this time make the packets the worker held suspect.
+const POISON_WINDOW: Duration = Duration::from_secs(10);
+
+/// A worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    /// From 0.
+    pub(crate) position: u16,
+    pub(crate) core: u16,
+    pub(crate) owner: Owner,
+    pub(crate) memory: Memory,
+    life: Life,
+    died: Option<Instant>,
+    short_lives: u32,
+}
+
+#[derive(Debug)]
+enum Life {
+    /// To be started at this time.
+    Due(Instant),
+    /// Being configured or serving.
+    Running(Running),
+}
+
+#[derive(Debug)]
+struct Running {
+    process: Child,
+    link: WorkerLink,
+    outbox: VecDeque<ToWorker>,
+    since: Instant,
+    ready: bool,
+    /// What it said before it ended.
+    last_words: Option<String>,
+}
+
+/// What all workers of an instance have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    pub(crate) identity: Identity,
+    pub(crate) floor: Floor,
+}
+
+impl Worker {
+    pub(crate) fn new(position: u16, core: u16, owner: Owner, memory: Memory) -> Self {
+        Self { position, core, owner, memory, life: Life::Due(Instant::now()), died: None, short_lives: 0 }
+    }
+
+    /// Starts the process if it is due. `messages` is what it is then told.
+    pub(crate) fn start(&mut self, terms: &Terms, messages: impl FnOnce() -> Vec<ToWorker>) -> Result<(), Error> {
+        match &self.life {
+            Life::Due(at) if *at <= Instant::now() => {}
+            _ => return Ok(()),
+        }
+        let (link, theirs) = WorkerLink::pair()?;
+        link.set_nonblocking()?;
+        let process = self.spawn(terms, theirs.into())?;
+        self.life = Life::Running(Running {
+            process,
+            link,
+            outbox: messages().into(),
+            since: Instant::now(),
+            ready: false,
+            last_words: None,
+        });
+        Ok(())
+    }
+
+    fn spawn(&self, terms: &Terms, link: OwnedFd) -> Result<Child, Error> {
+        let fail = |source| Error::Start { act: "start a worker", source };
+        let dup = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(fail);
+        let Memory { flows, clients, counters, .. } = &self.memory;
+        // The order is that of the constants in worker/src/fence.rs.
+        let given = [dup(self.owner.as_fd())?, link, dup(flows.as_fd())?, dup(clients.as_fd())?, dup(counters.as_fd())?];
+        let mappings = (FIRST_FD..).zip(given).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd });
+        let Identity { uid, gid, name } = &terms.identity;
+        let floor = if terms.floor == Floor::AllowWeak { "allow-weak" } else { "required" };
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("loaded").args(["--role", "worker"]).arg(uid.to_string()).arg(gid.to_string()).arg(name);
+        command.arg(self.core.to_string()).arg(std::process::id().to_string()).arg(floor);
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.fd_mappings(mappings.collect()).map_err(|e| fail(std::io::Error::other(e)))?;
+        command.spawn().map_err(fail)
+    }
+
+    /// The link, and whether there is something to send on it, while the process runs.
+    pub(crate) fn link(&self) -> Option<(&WorkerLink, bool)> {
+        match &self.life {
+            Life::Running(running) => Some((&running.link, !running.outbox.is_empty())),
+            Life::Due(_) => None,
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(&self.life, Life::Running(running) if running.ready)
+    }
+
+    /// When it is to be started, if it does not run.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        match self.life {
+            Life::Due(at) => Some(at),
+            Life::Running(_) => None,
+        }
+    }
+
+    /// Sends and receives what is possible without waiting. A child that is out of step is killed; its death is then
+    /// seen like any other.
+    pub(crate) fn talk(&mut self, terms: &Terms) {
+        let name = self.name();
+        let Life::Running(running) = &mut self.life else { return };
+        if let Err(problem) = running.talk(terms) {
+            log::error!("{name}: {problem}; killing it");
+            running.last_words.get_or_insert(problem);
+            running.end();
+        }
+    }
+
+    /// Whether the process has ended, and how. The packets it held are freed for the next one.
+    pub(crate) fn reap(&mut self, last_id: impl FnOnce(u16) -> Option<u32>) -> Option<String> {
+        let Life::Running(running) = &mut self.life else { return None };
+        let status = running.process.try_wait().ok()??;
+        // It may have said why.
+        running.drain();
+        let death = describe(status, running.last_words.take());
+        let lived = running.since.elapsed();
+        let orphans = match self.died {
+            Some(before) if before.elapsed() < POISON_WINDOW => Orphans::Drop,
+            _ => Orphans::Repeat,
+        };
+        if let Some(last_id) = last_id(self.owner.queue())
+            && let Err(error) = self.owner.release(orphans, last_id)
+        {
+            log::error!("{}: {error}", self.name());
+        }
+        self.short_lives = if lived < HEALTHY_LIFE { self.short_lives + 1 } else { 0 };
+        let wait = match self.short_lives {
+            0 => Duration::ZERO,
+            n => FIRST_BACKOFF.saturating_mul(1 << (n - 1).min(6)).min(LONGEST_BACKOFF),
+        };
+        self.died = Some(Instant::now());
+        self.life = Life::Due(Instant::now() + wait);
+        Some(death)
+    }
+
+    /// Lets the process end by itself: it does when its link closes. Returns the process to wait for.
+    pub(crate) fn dismiss(&mut self) -> Option<Child> {
+        match std::mem::replace(&mut self.life, Life::Due(Instant::now())) {
+            Life::Running(running) => Some(running.process),
+            Life::Due(_) => None,
+        }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        format!("worker[{}]", self.position)
+    }
+}
+
+impl Running {
+    fn talk(&mut self, terms: &Terms) -> Result<(), String> {
+        while let Some(message) = self.outbox.front() {
+            match self.link.send(message) {
+                Ok(()) => drop(self.outbox.pop_front()),
+                Err(LinkError::Full) => break,
+                // It is dead or dying; what it said can still be read.
+                Err(LinkError::Closed) => break,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        loop {
+            match self.link.receive() {
+                Ok(FromWorker::Ready { .. }) if !self.ready && self.outbox.is_empty() => {
+                    prove(self.process.id(), &Expectation::of(Role::Worker, &terms.identity))
+                        .map_err(|differences| format!("is not jailed as it should be: {}", differences.join("; ")))?;
+                    self.ready = true;
+                }
+                Ok(FromWorker::Failed(text)) => self.last_words = Some(text),
+                Ok(message) => return Err(format!("said {message:?} out of turn")),
+                Err(LinkError::Empty | LinkError::Closed) => return Ok(()),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Ok(message) = self.link.receive() {
+            if let FromWorker::Failed(text) = message {
+                self.last_words = Some(text);
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        if let Err(error) = self.process.kill() {
+            log::error!("kill pid {}: {error}", self.process.id());
+        }
+    }
+}
+
+fn describe(status: ExitStatus, last_words: Option<String>) -> String {
+    let end = match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with code {code}"),
+        (None, Some(nix::libc::SIGSYS)) => {
+            "killed by its own fence (SIGSYS): SECURITY EVENT, a suspected compromise or a missing rule; \
+             the kernel's audit log names the system call"
+                .to_owned()
+        }
+        (None, signal) => format!("killed by signal {}", signal.unwrap_or(0)),
+    };
+    match last_words {
+        Some(words) => format!("{end}: {words}"),
+        None => end,
+    }
+}

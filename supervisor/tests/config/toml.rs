@@ -1,0 +1,265 @@
+//! `loaded.toml`.
+
+use crate::{plan, refused};
+use loaded_ipc::{Affinity, PortRange, Protocol, Strategy};
+use loaded_supervisor::config::{Families, MAGLEV_SEED, Overrides, Source, parse};
+use loaded_supervisor::plan::Plan;
+
+const NAME: &str = "f.toml";
+
+/// Line 5 is free for one more key of the service; the backend is line 7.
+fn service(line: &str) -> String {
+    format!(
+        "[[service]]\nname = \"web\"\nvip = \"192.0.2.100\"\nprotocol = \"tcp\"\n{line}\n\
+         [[service.backend]]\naddress = \"198.51.100.11\"\n"
+    )
+}
+
+/// A good service but for its line 5, beside `ports` if that is not the line.
+#[track_caller]
+fn fifth_line(line: &str, expected: &str) {
+    refused(NAME, &service(line), expected);
+}
+
+#[track_caller]
+fn with_ports(line: &str, expected: &str) {
+    let text = service(line).replace("protocol = \"tcp\"", "protocol = \"tcp\"; ports = [80]").replace("; ", "\n");
+    refused(NAME, &text, expected);
+}
+
+/// A key at the top of a good file, line 1.
+#[track_caller]
+fn top(line: &str, expected: &str) {
+    refused(NAME, &format!("{line}\n{}", service("ports = [80]")), expected);
+}
+
+/// A line in the backend's table, line 8.
+#[track_caller]
+fn backend(line: &str, expected: &str) {
+    refused(NAME, &format!("{}{line}\n", service("ports = [80]")), expected);
+}
+
+fn good(line: &str) -> Plan {
+    plan(NAME, &service(&format!("ports = [80]\n{line}")))
+}
+
+#[test]
+fn the_least_service_has_the_documented_defaults() {
+    let plan = good("");
+    let service = &plan.services[0];
+    assert_eq!((service.protocol, service.strategy), (Protocol::Tcp, Strategy::RoundRobin));
+    assert_eq!(service.ports, [PortRange { low: 80, high: 80 }]);
+    assert_eq!(service.affinity, Some(Affinity { prefix4: 32, prefix6: 64, timeout: 3600 }));
+    assert_eq!((plan.user.as_str(), plan.cores, plan.queue_base), ("nobody", None, 0));
+    assert_eq!((plan.queue_len, plan.flows, plan.clients), (16384, 262_144, 262_144));
+}
+
+#[test]
+fn values_reach_the_plan() {
+    assert_eq!(good("strategy = \"maglev\"").services[0].strategy, Strategy::Maglev { seed: MAGLEV_SEED });
+    assert_eq!(good("strategy = \"maglev\"\nseed = 0xff").services[0].strategy, Strategy::Maglev { seed: 255 });
+    assert_eq!(good("affinity = \"none\"").services[0].affinity, None);
+    let affinity = good("affinity = { by = \"client\", prefix4 = 24, timeout = \"90s\" }").services[0].affinity;
+    assert_eq!(affinity, Some(Affinity { prefix4: 24, prefix6: 64, timeout: 90 }));
+    let text = service("ports = [443, \"8000-8010\", 80]");
+    let ports: Vec<String> = plan(NAME, &text).services[0].ports.iter().map(ToString::to_string).collect();
+    assert_eq!(ports, ["80", "443", "8000-8010"]);
+    let cores = |text: &str| plan(NAME, &format!("cores = {text}\n{}", service("ports = \"any\""))).cores;
+    assert_eq!((cores("\"1-3\""), cores("\"2\""), cores("2")), (Some((1, 3)), Some((2, 2)), Some((2, 2))));
+}
+
+#[test]
+fn a_backend_is_one_in_all_services() {
+    let text = format!("{}{}", service("ports = [80]"), service("ports = [443]").replace("web", "tls"));
+    assert_eq!(plan(NAME, &text).backends.len(), 1);
+}
+
+#[test]
+fn unknown_keys_name_the_nearest() {
+    top("usr = \"x\"", "1:1: unknown key \"usr\" in the top level; user was meant?");
+    top("queue-len = 1", "1:1: unknown key \"queue-len\" in the top level; queue_len was meant?");
+    top("colour = 1", "1:1: unknown key \"colour\" in the top level; it knows user, cores,");
+    fifth_line("port = [80]", "5:1: unknown key \"port\" in [[service]]; ports was meant?");
+    fifth_line("Strategy = \"rr\"", "5:1: unknown key \"Strategy\" in [[service]]; strategy was meant?");
+    backend("wieght = 2", "8:1: unknown key \"wieght\" in [[service.backend]]; weight was meant?");
+    with_ports(
+        "affinity = { by = \"client\", prefix = 4 }",
+        "6:29: unknown key \"prefix\" in affinity; prefix4 was meant?",
+    );
+    refused(NAME, "[[services]]\nname = \"a\"\n", "1:3: unknown key \"services\" in the top level; service was meant?");
+    refused(NAME, "VIP4=1\n", "1:1: unknown key \"VIP4\" in the top level");
+}
+
+#[test]
+fn keys_of_later_versions_are_refused() {
+    for key in ["check", "on_backend_down", "all_down", "slow_start", "discover"] {
+        fifth_line(&format!("{key} = \"x\""), &format!("5:1: {key} is not part of this version; take it out"));
+    }
+    backend("backup = true", "8:1: backup is not part of this version");
+    backend("slow_start = \"1s\"", "8:1: slow_start is not part of this version");
+    top("failover = true", "1:1: failover is not part of this version");
+    with_ports("mode = \"dsr\"", "6:8: mode \"dsr\" is not part of this version");
+    with_ports("mode = \"tunnel\"", "6:8: there is no mode \"tunnel\"");
+}
+
+#[test]
+fn broken_toml_has_a_place() {
+    refused(NAME, "user = \n", "1:8: not TOML: ");
+    refused(NAME, "cores = 1\ncores = 2\n", "2:1: not TOML: ");
+    refused(NAME, "user = \"a\u{fffd}\"\n[[service]]\n", "1:8: \"a\u{fffd}\" is not an account name");
+    refused(NAME, "[[service]]\nvip = \"192.0.2.1\"\n", "1:1: name is missing; write name =");
+    refused(NAME, "", "1:1: service is missing; write a [[service]]");
+    refused(NAME, "[service]\nname = \"a\"\n", "1:1: there may be several; write [[service]] in [[ ]]");
+}
+
+#[test]
+fn types_and_ranges_are_checked() {
+    top("user = 5", "1:8: user is of type integer; write a string in quotes");
+    top("queue_len = \"5\"", "1:13: queue_len is of type string; write a number without quotes");
+    top("queue_len = 0", "1:13: queue_len is not within 1 and 10485760");
+    top("queue_len = -1", "1:13: queue_len is not within 1 and 10485760");
+    top("queue_base = 65536", "1:14: queue_base is not within 0 and 65535");
+    top("flows = 1023", "1:9: flows is not within 1024 and 67108864");
+    top("clients = 99999999999999999999999999999999999999999", "1:11: clients is not within");
+    top("cores = \"3-1\"", "1:9: the range 3-1 runs backwards; write 1-3");
+    top("cores = \"0,2\"", "1:9: \"0,2\" is not a number");
+    top("queue_base = 65530\ncores = \"0-9\"", "2:9: core 9 would answer queue 65530 + 9");
+    top("nameservers = []", "1:15: nameservers is empty");
+    top("nameservers = [\"192.0.2.53\", \"dns\"]", "1:30: \"dns\" is not an IP address");
+    backend("weight = 0", "8:10: weight is not within 1 and 256");
+    backend("weight = 257", "8:10: weight is not within 1 and 256");
+    backend("weight = 1.5", "8:10: weight is of type float");
+}
+
+#[test]
+fn root_is_no_worker() {
+    top("user = \"root\"", "1:8: workers read hostile packets and never run as root");
+    top("user = \"0\"", "1:8: workers read hostile packets and never run as root");
+    top("user = \"\"", "1:8: \"\" is not an account name");
+    top("user = \"a:b\"", "1:8: \"a:b\" is not an account name");
+}
+
+#[test]
+fn ports_are_checked() {
+    fifth_line("", "1:1: ports is missing; write ports = [80, 443] or ports = \"any\"");
+    fifth_line("ports = 80", "5:9: ports is of type integer");
+    fifth_line("ports = \"80\"", "5:9: \"80\" is not \"any\"; write ports in an array");
+    fifth_line("ports = []", "5:9: ports is empty");
+    fifth_line("ports = [0]", "5:10: ports is not within 1 and 65535");
+    fifth_line("ports = [80, 65536]", "5:14: ports is not within 1 and 65535");
+    fifth_line("ports = [\"0-5\"]", "5:10: \"0\" is not a number from 1 to 65535");
+    fifth_line("ports = [\"90-80\"]", "5:10: the range 90-80 runs backwards; write 80-90");
+    fifth_line("ports = [443, \"80-90\", 85]", "5:24: ports 80-90 and 85 overlap (see f.toml:5:15)");
+    fifth_line("ports = [80, 80]", "5:14: ports 80 and 80 overlap (see f.toml:5:10)");
+    let any = service("ports = [80]").replace("\"tcp\"", "\"any\"");
+    refused(NAME, &any, "5:9: protocol \"any\" takes every port");
+    refused(NAME, &service("").replace("tcp", "sctp"), "4:12: there is no protocol \"sctp\"; write tcp, udp or any");
+}
+
+#[test]
+fn strategy_and_affinity_are_checked() {
+    with_ports("strategy = \"random\"", "6:12: there is no strategy \"random\"");
+    with_ports("seed = 1", "6:8: strategy rr has no seed; only maglev has");
+    with_ports("seed = -1", "6:8: seed is not within 0 and 9223372036854775807");
+    with_ports("affinity = \"source\"", "6:12: there is no affinity \"source\"");
+    with_ports("affinity = { prefix4 = 24 }", "6:12: by is missing; write by = \"client\"");
+    with_ports("affinity = { by = \"cookie\" }", "6:19: affinity by \"cookie\" does not exist");
+    with_ports("affinity = { by = \"client\", prefix4 = 33 }", "6:39: prefix4 is not within 1 and 32");
+    with_ports("affinity = { by = \"client\", prefix6 = 0 }", "6:39: prefix6 is not within 1 and 128");
+    with_ports("affinity = { by = \"client\", timeout = \"500ms\" }", "6:39: \"500ms\" is finer than a second");
+    with_ports("affinity = { by = \"client\", timeout = \"1 h\" }", "6:39: \"1 h\" is not a duration");
+    with_ports("affinity = { by = \"client\", timeout = 60 }", "6:39: timeout is of type integer");
+}
+
+#[test]
+fn names_and_addresses_are_checked() {
+    let with = |from: &str, to: &str| service("ports = [80]").replace(from, to);
+    refused(NAME, &with("\"web\"", "\"\""), "2:8: \"\" is no name for a service");
+    refused(NAME, &with("\"web\"", "\"a b\""), "2:8: \"a b\" is no name for a service");
+    refused(NAME, &with("\"192.0.2.100\"", "\"192.0.2\""), "3:7: \"192.0.2\" is not an IP address");
+    refused(NAME, &with("\"192.0.2.100\"", "[]"), "3:7: vip is empty");
+    refused(
+        NAME,
+        &with("\"192.0.2.100\"", "[\"192.0.2.1\", \"192.0.2.1\"]"),
+        "3:21: service \"web\" has the VIP 192.0.2.1 twice",
+    );
+    refused(NAME, &with("\"192.0.2.100\"", "\"::1\""), "3:7: ::1 is a loopback address");
+    refused(NAME, &with("198.51.100.11", "224.0.0.1"), "7:11: 224.0.0.1 is a multicast address");
+    refused(
+        NAME,
+        &with("198.51.100.11", "192.0.2.100"),
+        "7:11: 192.0.2.100 is a VIP and cannot be a backend too (see f.toml:3:7)",
+    );
+    refused(
+        NAME,
+        &with("198.51.100.11", "2001:db8::1"),
+        "3:7: 192.0.2.100 is an IPv4 VIP, but service \"web\" has no IPv4 backend",
+    );
+    refused(NAME, &with("[[service.backend]]\naddress = \"198.51.100.11\"", ""), "1:1: backend is missing");
+    refused(NAME, &with("[[service.backend]]\naddress = \"198.51.100.11\"", "backend = []"), "6:11: backend is empty");
+    backend("[[service.backend]]\naddress = \"198.51.100.11\"", "9:11: 198.51.100.11 is a backend of \"web\" twice");
+    backend(
+        "[[service.backend]]\naddress = \"2001:db8::1\"",
+        "9:11: 2001:db8::1 is an IPv6 backend, but service \"web\" has no IPv6 VIP",
+    );
+    backend("[[service.backend]]\nweight = 1", "8:1: address is missing");
+}
+
+#[test]
+fn services_do_not_overlap() {
+    let two = |line: &str, change: (&str, &str)| {
+        let second = service(line).replace("web", "second").replace(change.0, change.1);
+        format!("{}{second}", service("ports = [80, \"8000-8010\"]"))
+    };
+    let same = ("", "");
+    let expected = "10:7: services \"web\" and \"second\" both claim 192.0.2.100";
+    refused(NAME, &two("ports = [8080, \"8005-8020\"]", same), &format!("{expected} tcp port 8005 (see f.toml:3:7)"));
+    refused(NAME, &two("ports = \"any\"", same), &format!("{expected} tcp port 80"));
+    refused(NAME, &two("", ("\"tcp\"", "\"any\"")), &format!("{expected}, one of them for every protocol and port"));
+    plan(NAME, &two("ports = [8080]", same));
+    plan(NAME, &two("ports = [80]", ("\"tcp\"", "\"udp\"")));
+    plan(NAME, &two("ports = [80]", ("192.0.2.100", "192.0.2.101")));
+    let twice = format!("{}{}", service("ports = [80]"), service("ports = [81]"));
+    refused(NAME, &twice, "9:8: a second service is named \"web\" (see f.toml:2:8)");
+    let crossed = two("ports = [81]", ("198.51.100.11", "192.0.2.101")).replacen("192.0.2.100", "192.0.2.101", 1);
+    refused(NAME, &crossed, "14:11: 192.0.2.101 is a VIP and cannot be a backend too (see f.toml:3:7)");
+}
+
+#[test]
+fn sizes_are_bounded() {
+    let many = |count: u32, least: u32| (least..least + count).map(|n| n.to_string()).collect::<Vec<_>>();
+    plan(NAME, &service(&format!("ports = [{}]", many(256, 1).join(","))));
+    fifth_line(&format!("ports = [{}]", many(257, 1).join(",")), "5:926: more than 256 port ranges in one service");
+    let services: String =
+        (1..=257).map(|n| service(&format!("ports = [{n}]")).replace("web", &format!("s{n}"))).collect();
+    refused(NAME, &services, "1794:8: more than 256 services");
+    let backends = |count: u32| -> String {
+        let one = |n: u32| format!("[[service.backend]]\naddress = \"10.0.{}.{}\"\n", n >> 8, n & 255);
+        service("ports = [80]") + &(1..count).map(one).collect::<String>()
+    };
+    assert_eq!(plan(NAME, &backends(4096)).backends.len(), 4096);
+    refused(NAME, &backends(4097), "8199:11: more than 4096 backends");
+}
+
+#[test]
+fn narrowing_drops_services_of_the_other_family() {
+    let six = service("ports = [80]")
+        .replace("web", "six")
+        .replace("192.0.2.", "2001:db8::")
+        .replace("198.51.100.", "2001:db8:2::");
+    let sources = [Source::new(NAME, format!("{}{six}", service("ports = [80]")))];
+    let names = |families| -> Vec<String> {
+        let plan = parse(&sources, &Overrides { families, ..Overrides::default() }).unwrap().plan;
+        plan.services.into_iter().map(|service| service.name).collect()
+    };
+    assert_eq!(names(Families::Both), ["web", "six"]);
+    assert_eq!(names(Families::V4), ["web"]);
+    assert_eq!(names(Families::V6), ["six"]);
+}
+
+#[test]
+fn toml_stands_alone() {
+    let sources = [Source::new("f", "VIP4=192.0.2.1\n"), Source::new(NAME, service("ports = [80]"))];
+    let error = parse(&sources, &Overrides::default()).unwrap_err().to_string();
+    assert!(error.starts_with("f.toml: refused: a TOML file is a whole configuration"), "{error}");
+}

@@ -1,0 +1,36 @@
+//! The fence of a worker: everything it needs is had first, then every right but its queue is given up.
+//!
+//! The same steps serve the running worker and `--selftest`, which runs into them on purpose.
+
+use loaded_jail::{Bindings, Floor, Identity, JailError, Level, Policy, Role, drop_rights, keep_only_fds, seal};
+use loaded_queue::Port;
+use std::os::fd::RawFd;
+
+/// The worker's end of its queue's netlink socket.
+pub const QUEUE_FD: RawFd = 3;
+/// The link to the supervisor.
+pub const LINK_FD: RawFd = 4;
+/// Memory of the flow table; closed once it is mapped.
+pub const FLOWS_FD: RawFd = 5;
+/// Memory of the affinity table; closed once it is mapped.
+pub const CLIENTS_FD: RawFd = 6;
+/// Memory of the counters; closed once it is mapped.
+pub const COUNTERS_FD: RawFd = 7;
+
+/// First half, as root and right after exec: no descriptor but the listed ones, another user, an empty root.
+///
+/// # Errors
+/// When a step fails; the process must then end.
+pub fn drop_to(identity: &Identity, parent: u32) -> Result<Level, JailError> {
+    keep_only_fds(&[0, 1, 2, QUEUE_FD, LINK_FD, FLOWS_FD, CLIENTS_FD, COUNTERS_FD])?;
+    drop_rights(Role::Worker, identity, parent)
+}
+
+/// Second half, when all memory is had: nothing but the loop's own system calls from here on.
+///
+/// # Errors
+/// When a step fails, or the kernel lacks a layer below which `floor` does not go.
+pub fn close(port: &Port, floor: Floor) -> Result<Level, JailError> {
+    let bindings = Bindings { queue_fd: QUEUE_FD, link_fd: LINK_FD, templates: port.pinned() };
+    seal(&Policy::worker(), &bindings, floor)
+}

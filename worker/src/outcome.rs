@@ -1,0 +1,26 @@
+//! The one verdict that goes with each outcome.
+
+use loaded_ipc::Outcome;
+use loaded_queue::Verdict;
+
+/// What the kernel is told to do with a packet of this outcome. Decisions name outcomes only, so a packet's verdict and
+/// its counter cannot disagree.
+#[must_use]
+pub fn verdict(outcome: Outcome) -> Verdict {
+    use Outcome as O;
+    match outcome {
+        O::Forwarded | O::ForwardedNew | O::ErrorForwarded | O::ErrorRelayed => Verdict::Rewrite,
+        // Through the rules again: there its new source, the VIP, keeps it out of connection tracking.
+        O::Returned | O::ErrorReturned => Verdict::Repeat,
+        O::PassedForeign | O::PassedOwn | O::PassedUnserved | O::PassedNeighbour => Verdict::Accept,
+        O::DroppedMalformed
+        | O::DroppedFragment
+        | O::DroppedProtocol
+        | O::DroppedStrayError
+        | O::DroppedNoBackend
+        | O::DroppedTableFull
+        | O::DroppedClash
+        | O::DroppedCut
+        | O::DroppedUndecided => Verdict::Drop,
+    }
+}

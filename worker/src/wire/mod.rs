@@ -1,0 +1,11 @@
+//! Packets: reading what one is, and changing its addresses. Pure; every byte is hostile.
+
+pub mod checksum;
+mod parse;
+mod rewrite;
+
+pub use parse::{Address, Family, Kind, Malformed, Packet, Quoted, mapped, parse, protocol};
+pub use rewrite::{Field, Side, replace, replace_in_error};
+
+#[cfg(test)]
+mod tests;

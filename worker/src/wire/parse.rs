@@ -1,0 +1,286 @@
+//! What a packet is, read once. etherparse does the slicing, and is used nowhere else.
+
+use etherparse::{IpAuthHeaderSlice, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice, Ipv6RawExtHeaderSlice};
+use etherparse::{TcpHeaderSlice, UdpHeaderSlice};
+
+/// An address of either family; IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
+pub type Address = [u8; 16];
+
+/// IANA protocol numbers.
+pub mod protocol {
+    /// ICMP.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMP for IPv6.
+    pub const ICMP6: u8 = 58;
+}
+
+/// More extension headers than any sane packet has. A hostile one must not buy time with them.
+const MAX_EXTENSIONS: usize = 8;
+/// An ICMP error quotes the packet it is about behind its own 8 bytes (RFC 792, RFC 4443 §3).
+pub(super) const ICMP_HEADER: usize = 8;
+
+/// The Internet Protocol's two versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// A packet, as far as balancing needs to know it. Offsets are within the bytes it was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Where it says it comes from.
+    pub source: Address,
+    /// Where it goes.
+    pub destination: Address,
+    /// The upper-layer protocol behind all extension headers.
+    pub protocol: u8,
+    /// Where the upper layer begins, bytes.
+    pub transport: usize,
+    /// What the upper layer is.
+    pub kind: Kind,
+}
+
+/// The upper layer. Ports are in host byte order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// TCP.
+    Tcp {
+        /// Source and destination port.
+        ports: (u16, u16),
+        /// SYN without ACK: the first packet of a connection.
+        opens: bool,
+        /// FIN or RST: the last ones.
+        closes: bool,
+        /// ACK.
+        acknowledges: bool,
+    },
+    /// UDP.
+    Udp {
+        /// Source and destination port.
+        ports: (u16, u16),
+    },
+    /// ICMP echo, by its identifier.
+    Echo {
+        /// A request, or a reply.
+        request: bool,
+        /// The identifier.
+        id: u16,
+    },
+    /// An ICMP error about another packet.
+    Error(Quoted),
+    /// IPv6 neighbour discovery or multicast listener discovery: the network's own business.
+    Neighbour,
+    /// Any other ICMP, or an error about something that cannot be balanced.
+    OtherIcmp,
+    /// A piece of a packet.
+    Fragment,
+    /// A protocol without ports or identifiers that we know.
+    Other,
+}
+
+/// The packet an ICMP error is about, as its sender had sent it: addresses and ports are in that direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quoted {
+    /// Who had sent it.
+    pub source: Address,
+    /// Whom it was for.
+    pub destination: Address,
+    /// Its upper layer.
+    pub protocol: u8,
+    /// Its ports; for an ICMP echo request the identifier and 0, for a reply 0 and the identifier.
+    pub ports: (u16, u16),
+    /// Offset of its upper layer in the whole packet.
+    pub transport: usize,
+}
+
+/// Why bytes are no packet. The kernel has already checked the IP header of what it queues, so these are rare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Malformed {
+    /// Neither version 4 nor 6, or no whole IP header.
+    Header,
+    /// The length in the IP header is not the packet's.
+    Length,
+    /// The extension headers end outside the packet, are too many, or ask for routing.
+    Extension,
+    /// No whole upper-layer header.
+    Transport,
+}
+
+/// Reads a packet. With `cut` the bytes may be fewer than the header says.
+///
+/// # Errors
+/// [`Malformed`], never a panic.
+pub fn parse(bytes: &[u8], cut: bool) -> Result<Packet, Malformed> {
+    let ip = network(bytes).ok_or(Malformed::Header)?;
+    if ip.length != bytes.len() && !(cut && ip.length > bytes.len()) {
+        return Err(Malformed::Length);
+    }
+    let Ip { family, source, destination, .. } = ip;
+    let (protocol, transport, fragment) = match family {
+        Family::V4 => (ip.next, ip.header, ip.fragment),
+        Family::V6 => extensions(bytes, ip.next, ip.header)?,
+    };
+    let kind = if fragment { Kind::Fragment } else { upper(bytes, family, protocol, transport)? };
+    Ok(Packet { family, source, destination, protocol, transport, kind })
+}
+
+/// What an IP header says.
+struct Ip {
+    family: Family,
+    source: Address,
+    destination: Address,
+    next: u8,
+    /// Bytes of the header without extensions.
+    header: usize,
+    /// Bytes of the whole packet.
+    length: usize,
+    fragment: bool,
+}
+
+fn network(bytes: &[u8]) -> Option<Ip> {
+    match bytes.first()? >> 4 {
+        4 => {
+            let h = Ipv4HeaderSlice::from_slice(bytes).ok()?;
+            Some(Ip {
+                family: Family::V4,
+                source: mapped(h.source()),
+                destination: mapped(h.destination()),
+                next: h.protocol().0,
+                header: h.slice().len(),
+                length: usize::from(h.total_len()),
+                fragment: h.more_fragments() || h.fragments_offset().value() != 0,
+            })
+        }
+        6 => {
+            let h = Ipv6HeaderSlice::from_slice(bytes).ok()?;
+            Some(Ip {
+                family: Family::V6,
+                source: h.source(),
+                destination: h.destination(),
+                next: h.next_header().0,
+                header: h.slice().len(),
+                length: h.slice().len() + usize::from(h.payload_length()),
+                fragment: false,
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Walks IPv6 extension headers: upper protocol, its offset, and whether this is a fragment (RFC 8200 §4).
+fn extensions(bytes: &[u8], mut next: u8, mut at: usize) -> Result<(u8, usize, bool), Malformed> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    const DESTINATION: u8 = 60;
+    for _ in 0..MAX_EXTENSIONS {
+        let rest = bytes.get(at..).ok_or(Malformed::Extension)?;
+        match next {
+            HOP_BY_HOP | ROUTING | DESTINATION => {
+                let h = Ipv6RawExtHeaderSlice::from_slice(rest).map_err(|_| Malformed::Extension)?;
+                // Segments left: the packet is still to be routed elsewhere, and its checksum is made for there.
+                if next == ROUTING && h.payload().get(1) != Some(&0) {
+                    return Err(Malformed::Extension);
+                }
+                (next, at) = (h.next_header().0, at + h.slice().len());
+            }
+            FRAGMENT => {
+                let h = Ipv6FragmentHeaderSlice::from_slice(rest).map_err(|_| Malformed::Extension)?;
+                (next, at) = (h.next_header().0, at + h.slice().len());
+                if h.is_fragmenting_payload() {
+                    return Ok((next, at, true));
+                }
+            }
+            AUTHENTICATION => {
+                let h = IpAuthHeaderSlice::from_slice(rest).map_err(|_| Malformed::Extension)?;
+                (next, at) = (h.next_header().0, at + h.slice().len());
+            }
+            _ => return Ok((next, at, false)),
+        }
+    }
+    Err(Malformed::Extension)
+}
+
+fn upper(bytes: &[u8], family: Family, protocol: u8, at: usize) -> Result<Kind, Malformed> {
+    let rest = bytes.get(at..).ok_or(Malformed::Transport)?;
+    match (protocol, family) {
+        (protocol::TCP, _) => {
+            let h = TcpHeaderSlice::from_slice(rest).map_err(|_| Malformed::Transport)?;
+            Ok(Kind::Tcp {
+                ports: (h.source_port(), h.destination_port()),
+                opens: h.syn() && !h.ack(),
+                closes: h.fin() || h.rst(),
+                acknowledges: h.ack(),
+            })
+        }
+        (protocol::UDP, _) => {
+            let h = UdpHeaderSlice::from_slice(rest).map_err(|_| Malformed::Transport)?;
+            if usize::from(h.length()) < h.slice().len() || usize::from(h.length()) > rest.len() {
+                return Err(Malformed::Transport);
+            }
+            Ok(Kind::Udp { ports: (h.source_port(), h.destination_port()) })
+        }
+        (protocol::ICMP, Family::V4) | (protocol::ICMP6, Family::V6) => {
+            let header = rest.get(..ICMP_HEADER).ok_or(Malformed::Transport)?;
+            Ok(icmp(bytes, family, header, at))
+        }
+        _ => Ok(Kind::Other),
+    }
+}
+
+fn icmp(bytes: &[u8], family: Family, header: &[u8], at: usize) -> Kind {
+    let id = u16::from_be_bytes([header[4], header[5]]);
+    match (family, header[0]) {
+        // RFC 792; RFC 4443 §4.
+        (Family::V4, 8) | (Family::V6, 128) => Kind::Echo { request: true, id },
+        (Family::V4, 0) | (Family::V6, 129) => Kind::Echo { request: false, id },
+        // Destination unreachable, time exceeded, parameter problem; every type below 128 of ICMPv6 is an error.
+        (Family::V4, 3 | 11 | 12) | (Family::V6, 0..=127) => {
+            quoted(bytes, family, at + ICMP_HEADER).map_or(Kind::OtherIcmp, Kind::Error)
+        }
+        // Neighbour discovery (RFC 4861 §4) and multicast listener discovery (RFC 2710, RFC 3810).
+        (Family::V6, 130..=137 | 143) => Kind::Neighbour,
+        _ => Kind::OtherIcmp,
+    }
+}
+
+/// Reads the quoted packet, of which only 8 bytes of the upper layer need to be there.
+fn quoted(bytes: &[u8], family: Family, at: usize) -> Option<Quoted> {
+    let inner = bytes.get(at..)?;
+    let ip = network(inner).filter(|ip| ip.family == family && !ip.fragment)?;
+    let (protocol, offset) = match family {
+        Family::V4 => (ip.next, ip.header),
+        Family::V6 => match extensions(inner, ip.next, ip.header) {
+            Ok((protocol, offset, false)) => (protocol, offset),
+            _ => return None,
+        },
+    };
+    let upper = inner.get(offset..offset + 8)?;
+    let word = |i: usize| u16::from_be_bytes([upper[i], upper[i + 1]]);
+    let ports = match (protocol, upper[0]) {
+        (protocol::TCP | protocol::UDP, _) => (word(0), word(2)),
+        (protocol::ICMP, 8) | (protocol::ICMP6, 128) => (word(4), 0),
+        (protocol::ICMP, 0) | (protocol::ICMP6, 129) => (0, word(4)),
+        _ => return None,
+    };
+    Some(Quoted { source: ip.source, destination: ip.destination, protocol, ports, transport: at + offset })
+}
+
+/// An IPv4 address as `::ffff:a.b.c.d`.
+#[must_use]
+pub fn mapped(v4: [u8; 4]) -> Address {
+    let mut address = [0; 16];
+    address[10..12].fill(0xff);
+    address[12..].copy_from_slice(&v4);
+    address
+}

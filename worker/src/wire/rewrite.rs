@@ -1,0 +1,153 @@
+//! Changing an address, and every checksum that covers it.
+
+use super::checksum::{add, pseudo_header, sum, update, update_sum};
+use super::parse::{Address, Family, ICMP_HEADER, Kind, Packet, Quoted, protocol};
+use std::ops::Range;
+
+/// Which of the two addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The sender's.
+    Source,
+    /// The receiver's.
+    Destination,
+}
+
+/// What the transport checksum field holds, as the kernel says (`NFQA_SKB_INFO`). After new bytes the kernel takes
+/// a packet as `CHECKSUM_NONE`: what the field says then is what goes out, except that it makes the checksum of
+/// each segment of a GSO packet itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// A checksum.
+    Complete,
+    /// The pseudo header's sum, of a packet that goes out in one piece: the checksum must be made.
+    Partial,
+    /// The pseudo header's sum, of a GSO packet.
+    PartialGso,
+}
+
+/// Sets an address. `packet` must be what [`super::parse`] made of the same bytes.
+pub fn replace(bytes: &mut [u8], packet: &Packet, side: Side, new: &Address, field: Field) {
+    let (at, new) = place(packet.family, 0, side, new);
+    let old = swap(bytes, at, new);
+    let new = sum(new);
+    if packet.family == Family::V4 {
+        patch(bytes, 10, |c| update(c, old, new));
+    }
+    transport(bytes, packet, old, new, field);
+}
+
+/// Sets an address of an ICMP error and the matching address of the packet it quotes, so that the receiver knows
+/// the quoted packet as its own. `outer` is `None` when the error comes from a router on the way, which keeps its
+/// address.
+pub fn replace_in_error(
+    bytes: &mut [u8],
+    packet: &Packet,
+    quoted: &Quoted,
+    outer: Option<(Side, &Address)>,
+    inner: (Side, &Address),
+) {
+    let body = packet.transport..bytes.len();
+    let before = sum(&bytes[body.clone()]);
+
+    let base = packet.transport + ICMP_HEADER;
+    let (at, new) = place(packet.family, base, inner.0, inner.1);
+    let old = swap(bytes, at, new);
+    let new = sum(new);
+    if packet.family == Family::V4 {
+        patch(bytes, base + 10, |c| update(c, old, new));
+    }
+    // The quoted checksum may lie beyond what is quoted.
+    if let Some(at) = checksum_at(packet.family, quoted.protocol).map(|o| quoted.transport + o) {
+        let unused = quoted.protocol == protocol::UDP && bytes.get(at..at + 2) == Some(&[0, 0]);
+        if !unused {
+            patch(bytes, at, |c| update(c, old, new));
+        }
+    }
+
+    let after = sum(&bytes[body]);
+    patch(bytes, packet.transport + 2, |c| update(c, before, after));
+    if let Some((side, new)) = outer {
+        replace(bytes, packet, side, new, Field::Complete);
+    }
+}
+
+/// Where an address lies in the IP header that begins at `base`, and the new one in the family's form.
+fn place(family: Family, base: usize, side: Side, new: &Address) -> (Range<usize>, &[u8]) {
+    let (first, length) = match (family, side) {
+        (Family::V4, Side::Source) => (12, 4),
+        (Family::V4, Side::Destination) => (16, 4),
+        (Family::V6, Side::Source) => (8, 16),
+        (Family::V6, Side::Destination) => (24, 16),
+    };
+    (base + first..base + first + length, &new[16 - length..])
+}
+
+/// Puts the new address in its place and returns the sum of the old one.
+fn swap(bytes: &mut [u8], at: Range<usize>, new: &[u8]) -> u16 {
+    let Some(place) = bytes.get_mut(at) else { return 0 };
+    let old = sum(place);
+    place.copy_from_slice(new);
+    old
+}
+
+fn transport(bytes: &mut [u8], packet: &Packet, old: u16, new: u16, field: Field) {
+    let at = match (packet.kind, checksum_at(packet.family, packet.protocol)) {
+        // A fragment's upper layer is not there, or is not whole.
+        (Kind::Fragment, _) | (_, None) => return,
+        (_, Some(offset)) => packet.transport + offset,
+    };
+    let udp = packet.protocol == protocol::UDP;
+    match field {
+        Field::PartialGso => patch(bytes, at, |c| update_sum(c, old, new)),
+        // "No checksum" in UDP over IPv4 (RFC 768) stays so; a computed zero is sent as all ones.
+        Field::Complete if udp => patch(bytes, at, |c| if c == 0 { 0 } else { nonzero(update(c, old, new)) }),
+        Field::Complete => patch(bytes, at, |c| update(c, old, new)),
+        Field::Partial => {
+            patch(bytes, at, |_| 0);
+            let made = !add(pseudo(bytes, packet), sum(upper_layer(bytes, packet)));
+            patch(bytes, at, |_| if udp { nonzero(made) } else { made });
+        }
+    }
+}
+
+/// The bytes the transport checksum covers. For UDP its own length counts (RFC 768).
+fn upper_layer<'b>(bytes: &'b [u8], packet: &Packet) -> &'b [u8] {
+    let rest = bytes.get(packet.transport..).unwrap_or(&[]);
+    match (packet.protocol, rest.get(4..6)) {
+        (protocol::UDP, Some(length)) => {
+            rest.get(..usize::from(u16::from_be_bytes([length[0], length[1]]))).unwrap_or(rest)
+        }
+        _ => rest,
+    }
+}
+
+fn pseudo(bytes: &[u8], packet: &Packet) -> u16 {
+    let (source, destination) = match packet.family {
+        Family::V4 => (&bytes[12..16], &bytes[16..20]),
+        Family::V6 => (&bytes[8..24], &bytes[24..40]),
+    };
+    pseudo_header(source, destination, packet.protocol, upper_layer(bytes, packet).len())
+}
+
+/// Offset of the checksum that covers the addresses through a pseudo header, within the upper layer. ICMP over
+/// IPv4 has none; other protocols are not rewritten.
+fn checksum_at(family: Family, protocol: u8) -> Option<usize> {
+    match (protocol, family) {
+        (protocol::TCP, _) => Some(16),
+        (protocol::UDP, _) => Some(6),
+        (protocol::ICMP6, Family::V6) => Some(2),
+        _ => None,
+    }
+}
+
+fn patch(bytes: &mut [u8], at: usize, change: impl FnOnce(u16) -> u16) {
+    if let Some(place) = bytes.get_mut(at..at + 2) {
+        let changed = change(u16::from_be_bytes([place[0], place[1]]));
+        place.copy_from_slice(&changed.to_be_bytes());
+    }
+}
+
+fn nonzero(checksum: u16) -> u16 {
+    if checksum == 0 { 0xffff } else { checksum }
+}

@@ -1,0 +1,315 @@
+//! Packets built byte by byte, and every checksum computed from scratch.
+
+use super::*;
+use proptest::prelude::*;
+
+const CLIENT4: Address = mapped_(198, 51, 100, 7);
+const VIP4: Address = mapped_(192, 0, 2, 100);
+const BACKEND4: Address = mapped_(10, 0, 0, 11);
+
+const fn mapped_(a: u8, b: u8, c: u8, d: u8) -> Address {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+fn v6(text: &str) -> Address {
+    text.parse::<std::net::Ipv6Addr>().expect("address").octets()
+}
+
+fn plain(parts: &[&[u8]]) -> u16 {
+    let mut total = 0u32;
+    for part in parts {
+        for pair in part.chunks(2) {
+            total += u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |b| u32::from(*b));
+        }
+    }
+    while total > 0xffff {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    u16::try_from(total).expect("folded")
+}
+
+fn put(bytes: &mut [u8], at: usize, value: u16) {
+    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+fn get(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+/// An IP packet around an upper layer whose checksum is filled in, by `extensions` further headers.
+fn ip(family: Family, from: &Address, to: &Address, protocol: u8, upper: &[u8], extensions: &[u8]) -> Vec<u8> {
+    let mut upper = upper.to_vec();
+    let length = u16::try_from(upper.len() + extensions.len()).expect("short");
+    let (source, destination) = if family == Family::V4 { (&from[12..], &to[12..]) } else { (&from[..], &to[..]) };
+    let pseudo = [&[0, protocol][..], &u16::try_from(upper.len()).expect("short").to_be_bytes()].concat();
+    let at = match protocol {
+        protocol::TCP => Some(16),
+        protocol::UDP => Some(6),
+        protocol::ICMP | protocol::ICMP6 => Some(2),
+        _ => None,
+    };
+    if let Some(at) = at {
+        let sum = match protocol {
+            protocol::ICMP => plain(&[&upper]),
+            _ => plain(&[source, destination, &pseudo, &upper]),
+        };
+        put(&mut upper, at, !sum);
+    }
+    let mut bytes = match family {
+        Family::V4 => {
+            let mut h = vec![0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, 64, protocol, 0, 0];
+            put(&mut h, 2, 20 + length);
+            h.extend_from_slice(source);
+            h.extend_from_slice(destination);
+            let sum = plain(&[&h]);
+            put(&mut h, 10, !sum);
+            h
+        }
+        Family::V6 => {
+            let mut h = vec![0x60, 0, 0, 0, 0, 0, protocol, 64];
+            put(&mut h, 4, length);
+            h.extend_from_slice(source);
+            h.extend_from_slice(destination);
+            h
+        }
+    };
+    bytes.extend_from_slice(extensions);
+    bytes.extend_from_slice(&upper);
+    bytes
+}
+
+fn tcp(source: u16, destination: u16, flags: u8, data: &[u8]) -> Vec<u8> {
+    let mut b = vec![0; 20];
+    put(&mut b, 0, source);
+    put(&mut b, 2, destination);
+    b[12] = 5 << 4;
+    b[13] = flags;
+    b.extend_from_slice(data);
+    b
+}
+
+fn udp(source: u16, destination: u16, data: &[u8]) -> Vec<u8> {
+    let mut b = vec![0; 8];
+    put(&mut b, 0, source);
+    put(&mut b, 2, destination);
+    put(&mut b, 4, u16::try_from(8 + data.len()).expect("short"));
+    b.extend_from_slice(data);
+    b
+}
+
+fn icmp(kind: u8, rest: &[u8]) -> Vec<u8> {
+    [&[kind, 0, 0, 0][..], rest].concat()
+}
+
+/// Whether every checksum of a packet is right, computed from scratch.
+fn sound(bytes: &[u8]) -> bool {
+    let packet = parse(bytes, false).expect("parses");
+    let upper = &bytes[packet.transport..];
+    let header = packet.family == Family::V6 || plain(&[&bytes[..usize::from(bytes[0] & 15) * 4]]) == 0xffff;
+    let length = u16::try_from(upper.len()).expect("short").to_be_bytes();
+    let addresses = if packet.family == Family::V4 { &bytes[12..20] } else { &bytes[8..40] };
+    let transport = match packet.protocol {
+        protocol::ICMP => plain(&[upper]) == 0xffff,
+        protocol::UDP if get(upper, 6) == 0 => packet.family == Family::V4,
+        protocol::TCP | protocol::UDP | protocol::ICMP6 => {
+            plain(&[addresses, &[0, packet.protocol], &length, upper]) == 0xffff
+        }
+        _ => true,
+    };
+    header && transport
+}
+
+#[test]
+fn each_kind_is_recognised() {
+    let v4 = |protocol, upper: &[u8]| parse(&ip(Family::V4, &CLIENT4, &VIP4, protocol, upper, &[]), false);
+    let kind = v4(protocol::TCP, &tcp(1000, 80, 0x02, b"")).expect("tcp").kind;
+    assert_eq!(kind, Kind::Tcp { ports: (1000, 80), opens: true, closes: false, acknowledges: false });
+    let kind = v4(protocol::TCP, &tcp(1000, 80, 0x11, b"")).expect("tcp").kind;
+    assert_eq!(kind, Kind::Tcp { ports: (1000, 80), opens: false, closes: true, acknowledges: true });
+    assert_eq!(v4(protocol::UDP, &udp(1, 53, b"x")).expect("udp").kind, Kind::Udp { ports: (1, 53) });
+    let echo = v4(protocol::ICMP, &icmp(8, &[0, 9, 0, 1])).expect("echo").kind;
+    assert_eq!(echo, Kind::Echo { request: true, id: 9 });
+    assert_eq!(v4(132, &[0; 12]).expect("sctp").kind, Kind::Other);
+    let (a, b) = (v6("2001:db8::1"), v6("2001:db8::2"));
+    let solicitation = ip(Family::V6, &a, &b, protocol::ICMP6, &icmp(135, &[0; 20]), &[]);
+    assert_eq!(parse(&solicitation, false).expect("ns").kind, Kind::Neighbour);
+}
+
+/// Defect 2 of the original: the walk used the wrong unit, and for a zero length byte never ended.
+#[test]
+fn extension_headers_end() {
+    let (a, b) = (v6("2001:db8::1"), v6("2001:db8::2"));
+    for first in [0u8, 43, 60] {
+        let mut extensions = vec![0; 8];
+        extensions[0] = protocol::UDP;
+        let mut bytes = ip(Family::V6, &a, &b, protocol::UDP, &udp(5, 6, b"hello"), &extensions);
+        bytes[6] = first;
+        let packet = parse(&bytes, false).expect("parses");
+        assert_eq!((packet.transport, packet.kind), (48, Kind::Udp { ports: (5, 6) }));
+        replace(&mut bytes, &packet, Side::Destination, &v6("2001:db8::99"), Field::Complete);
+        assert!(sound(&bytes));
+    }
+    // Nine headers that each name the next are too many; so is one that points outside.
+    let mut bytes = ip(Family::V6, &a, &b, 60, &[], &[60, 0, 0, 0, 0, 0, 0, 0].repeat(9));
+    assert_eq!(parse(&bytes, false), Err(Malformed::Extension));
+    bytes[41] = 255;
+    assert_eq!(parse(&bytes, false), Err(Malformed::Extension));
+}
+
+/// Defect 12: no length was checked before the addresses were read, and the header length was believed.
+#[test]
+fn short_and_lying_packets_are_refused() {
+    let whole = ip(Family::V4, &CLIENT4, &VIP4, protocol::TCP, &tcp(1, 80, 2, b"data"), &[]);
+    for length in 0..whole.len() {
+        assert!(parse(&whole[..length], false).is_err(), "{length} bytes");
+    }
+    for ihl in (0u8..5).chain(12..16) {
+        let mut bytes = whole.clone();
+        bytes[0] = 0x40 | ihl;
+        assert!(parse(&bytes, false).is_err(), "ihl {ihl}");
+    }
+    let mut bytes = ip(Family::V4, &CLIENT4, &VIP4, protocol::UDP, &udp(1, 80, b"data"), &[]);
+    for length in [0, 7, 13, 0xffff] {
+        put(&mut bytes, 24, length);
+        assert_eq!(parse(&bytes, false), Err(Malformed::Transport), "udp length {length}");
+    }
+}
+
+#[test]
+fn fragments_are_known() {
+    let mut bytes = ip(Family::V4, &CLIENT4, &VIP4, protocol::UDP, &udp(1, 80, b"data"), &[]);
+    for flags in [0x2000, 0x0001, 0x2001] {
+        put(&mut bytes, 6, flags);
+        assert_eq!(parse(&bytes, false).expect("parses").kind, Kind::Fragment);
+    }
+}
+
+/// Defect 7: "no checksum" became a wrong one.
+#[test]
+fn a_zero_udp_checksum_stays_zero() {
+    let mut bytes = ip(Family::V4, &CLIENT4, &VIP4, protocol::UDP, &udp(1, 80, b"data"), &[]);
+    put(&mut bytes, 26, 0);
+    let packet = parse(&bytes, false).expect("parses");
+    replace(&mut bytes, &packet, Side::Destination, &BACKEND4, Field::Complete);
+    assert_eq!(get(&bytes, 26), 0);
+    assert!(sound(&bytes));
+}
+
+/// Defect 7: the quoted packet of an ICMP error stayed as it was.
+#[test]
+fn an_error_is_translated_inside_and_outside() {
+    for quoted_bytes in [28, 60] {
+        // The backend says "port unreachable" about what it got: client -> backend.
+        let mut original = ip(Family::V4, &CLIENT4, &BACKEND4, protocol::UDP, &udp(4000, 53, &[7; 40]), &[]);
+        original.truncate(quoted_bytes);
+        let rest = [&[0, 0, 0, 0][..], &original].concat();
+        let mut bytes = ip(Family::V4, &BACKEND4, &CLIENT4, protocol::ICMP, &icmp(3, &rest), &[]);
+        let packet = parse(&bytes, false).expect("parses");
+        let Kind::Error(quoted) = packet.kind else { panic!("{:?}", packet.kind) };
+        assert_eq!((quoted.source, quoted.destination, quoted.ports), (CLIENT4, BACKEND4, (4000, 53)));
+        let outer = Some((Side::Source, &VIP4));
+        replace_in_error(&mut bytes, &packet, &quoted, outer, (Side::Destination, &VIP4));
+        assert!(sound(&bytes));
+        let mut expected = ip(Family::V4, &CLIENT4, &VIP4, protocol::UDP, &udp(4000, 53, &[7; 40]), &[]);
+        expected.truncate(quoted_bytes);
+        assert_eq!(&bytes[28..], &expected, "the quoted packet is the client's own");
+        assert_eq!(parse(&bytes, false).expect("parses").source, VIP4);
+    }
+}
+
+fn case() -> impl Strategy<Value = (Vec<u8>, Address)> {
+    let data = prop::collection::vec(any::<u8>(), 0..1400);
+    let upper = prop_oneof![
+        (any::<(u16, u16, u8)>(), data.clone()).prop_map(|((s, d, f), b)| (protocol::TCP, tcp(s, d, f, &b))),
+        (any::<(u16, u16)>(), data.clone()).prop_map(|((s, d), b)| (protocol::UDP, udp(s, d, &b))),
+        (any::<[u8; 4]>(), data).prop_map(|(r, b)| (protocol::ICMP6, icmp(128, &[&r[..], &b].concat()))),
+    ];
+    (any::<bool>(), any::<[Address; 3]>(), upper).prop_map(|(four, addresses, (protocol, mut upper))| {
+        let family = if four { Family::V4 } else { Family::V6 };
+        let [from, to, new] = if four { addresses.map(|a| mapped([a[0], a[1], a[2], a[3]])) } else { addresses };
+        let protocol = if four && protocol == protocol::ICMP6 {
+            upper[0] = 8;
+            protocol::ICMP
+        } else {
+            protocol
+        };
+        (ip(family, &from, &to, protocol, &upper, &[]), new)
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_new_address_leaves_every_checksum_right((bytes, new) in case(), source: bool, field in 0..3) {
+        let side = if source { Side::Source } else { Side::Destination };
+        let packet = parse(&bytes, false).expect("parses");
+        let at = match (packet.protocol, packet.family) {
+            (protocol::TCP, _) => Some(16),
+            (protocol::UDP, _) => Some(6),
+            (protocol::ICMP6, _) => Some(2),
+            _ => None,
+        }.map(|o| packet.transport + o);
+        prop_assert!(sound(&bytes));
+        let mut changed = bytes.clone();
+        // What the kernel has in the field for CHECKSUM_PARTIAL: the pseudo header's sum.
+        let pseudo = |bytes: &[u8]| {
+            let addresses = if packet.family == Family::V4 { &bytes[12..20] } else { &bytes[8..40] };
+            let length = u16::try_from(bytes.len() - packet.transport).expect("short").to_be_bytes();
+            plain(&[addresses, &[0, packet.protocol], &length])
+        };
+        let field = match field { 0 => Field::Complete, 1 => Field::Partial, _ => Field::PartialGso };
+        if let (Some(at), Field::Partial | Field::PartialGso) = (at, field) {
+            let sum = pseudo(&bytes);
+            put(&mut changed, at, sum);
+        }
+        replace(&mut changed, &packet, side, &new, field);
+        let after = parse(&changed, false).expect("parses");
+        prop_assert_eq!(if source { after.source } else { after.destination }, new);
+        match (field, at) {
+            (Field::PartialGso, Some(at)) => {
+                let (got, want) = (get(&changed, at), pseudo(&changed));
+                prop_assert!(got == want || got == !want && want == 0xffff || got % 0xffff == want % 0xffff);
+            }
+            _ => prop_assert!(sound(&changed)),
+        }
+    }
+
+    #[test]
+    fn there_and_back_is_where_it_was((bytes, new) in case()) {
+        let packet = parse(&bytes, false).expect("parses");
+        let mut changed = bytes.clone();
+        replace(&mut changed, &packet, Side::Destination, &new, Field::Complete);
+        replace(&mut changed, &packet, Side::Destination, &packet.destination, Field::Complete);
+        let again = parse(&changed, false).expect("parses");
+        prop_assert_eq!(again, packet);
+        prop_assert!(sound(&changed));
+    }
+
+    #[test]
+    fn no_bytes_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..120), four: bool, cut: bool, new: Address) {
+        if let Some(first) = bytes.first_mut() {
+            *first = if four { 0x45 } else { 0x60 };
+        }
+        if bytes.len() >= 40 {
+            let length = u16::try_from(bytes.len()).expect("short");
+            put(&mut bytes, if four { 2 } else { 4 }, if four { length } else { length - 40 });
+        }
+        if let Ok(packet) = parse(&bytes, cut) {
+            for field in [Field::Complete, Field::Partial, Field::PartialGso] {
+                replace(&mut bytes, &packet, Side::Source, &new, field);
+            }
+            if let Kind::Error(quoted) = packet.kind {
+                let outer = Some((Side::Source, &new));
+                replace_in_error(&mut bytes, &packet, &quoted, outer, (Side::Destination, &new));
+            }
+        }
+    }
+
+    #[test]
+    fn no_garbled_packet_panics((mut bytes, new) in case(), at: prop::sample::Index, byte: u8) {
+        let at = at.index(bytes.len().min(60));
+        bytes[at] = byte;
+        if let Ok(packet) = parse(&bytes, false) {
+            replace(&mut bytes, &packet, Side::Destination, &new, Field::Partial);
+        }
+    }
+}
