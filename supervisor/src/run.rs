@@ -196,7 +196,7 @@ impl Supervisor {
     fn bury(&mut self) -> Vec<String> {
         let mut deaths = Vec::new();
         for worker in &mut self.workers {
-            if let Some(death) = worker.reap(last_id) {
+            if let Some(death) = worker.reap(last_waiting) {
                 deaths.push(format!("{}: {death}", worker.name()));
             }
         }
@@ -266,8 +266,10 @@ fn steering_keys() -> Result<Keys, Error> {
     Ok(Keys::new(words))
 }
 
-fn last_id(queue: u16) -> Option<u32> {
-    queue_owners().ok()?.into_iter().find(|state| state.queue == queue).map(|state| state.last_id)
+/// Id of the packet queued last, if any waits.
+fn last_waiting(queue: u16) -> Option<u32> {
+    let states = queue_owners().ok()?;
+    states.into_iter().find(|state| state.queue == queue && state.waiting > 0).map(|state| state.last_id)
 }
 
 fn open_queue(queue: u16, max_len: u32) -> Result<Owner, Error> {

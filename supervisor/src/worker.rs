@@ -138,7 +138,7 @@ impl Worker {
     }
 
     /// Whether the process has ended, and how. The packets it held are freed for the next one.
-    pub(crate) fn reap(&mut self, last_id: impl FnOnce(u16) -> Option<u32>) -> Option<String> {
+    pub(crate) fn reap(&mut self, last_waiting: impl FnOnce(u16) -> Option<u32>) -> Option<String> {
         let Life::Running(running) = &mut self.life else { return None };
         let status = running.process.try_wait().ok()??;
         // It may have said why.
@@ -149,7 +149,7 @@ impl Worker {
             Some(before) if before.elapsed() < POISON_WINDOW => Orphans::Drop,
             _ => Orphans::Repeat,
         };
-        if let Some(last_id) = last_id(self.owner.queue())
+        if let Some(last_id) = last_waiting(self.owner.queue())
             && let Err(error) = self.owner.release(orphans, last_id)
         {
             log::error!("{}: {error}", self.name());

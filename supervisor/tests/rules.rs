@@ -155,25 +155,31 @@ fn udp_between(from: IpAddr, port: u16, to: IpAddr, to_port: u16) {
 
 /// An ICMP error that quotes a packet from `source` to `destination`.
 fn icmp_error(to: IpAddr, source: IpAddr, destination: IpAddr) {
-    let (family, protocol, kind) = match to {
-        IpAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp, 3),
-        IpAddr::V6(_) => (AddressFamily::Inet6, SockProtocol::IcmpV6, 1),
-    };
-    let mut packet = vec![kind, 1, 0, 0, 0, 0, 0, 0];
+    let mut quoted = Vec::new();
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            packet.extend([0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0]);
-            packet.extend(source.octets());
-            packet.extend(destination.octets());
+            quoted.extend([0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0]);
+            quoted.extend(source.octets());
+            quoted.extend(destination.octets());
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            packet.extend([0x60, 0, 0, 0, 0, 8, 17, 64]);
-            packet.extend(source.octets());
-            packet.extend(destination.octets());
+            quoted.extend([0x60, 0, 0, 0, 0, 8, 17, 64]);
+            quoted.extend(source.octets());
+            quoted.extend(destination.octets());
         }
         _ => panic!("two families"),
     }
-    packet.extend([0; 8]);
+    quoted.extend([0; 8]);
+    icmp(to, if to.is_ipv4() { 3 } else { 1 }, &quoted);
+}
+
+/// Sent by the router. The checksum of ICMPv6 is the kernel's work.
+fn icmp(to: IpAddr, kind: u8, payload: &[u8]) {
+    let (family, protocol) = match to {
+        IpAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp),
+        IpAddr::V6(_) => (AddressFamily::Inet6, SockProtocol::IcmpV6),
+    };
+    let mut packet = [&[kind, 1, 0, 0, 0, 0, 0, 0], payload].concat();
     let sum = packet.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum::<u32>();
     let folded = (sum & 0xffff) + (sum >> 16);
     let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap();
@@ -413,6 +419,21 @@ fn a_worker_s_own_reply_and_name_servers_are_not_queued() {
         assert_eq!(taken(Family::V4, "LOADED-40-R", 0, || udp_between(backend, 5353, server, 53)), None);
         assert_eq!(taken(Family::V4, "LOADED-40-Q", 1, || udp_between(server, 53, ip(VIP4), 5353)), None);
         assert!(taken(Family::V4, "LOADED-40-R", 0, || udp_between(backend, 5353, server, 54)).is_some());
+    });
+}
+
+#[test]
+fn pings_are_queued_and_neighbour_discovery_is_not() {
+    in_namespace("pings_are_queued_and_neighbour_discovery_is_not", || {
+        everybody_lives_here();
+        let plan = both_families(40);
+        let _installed = install(&plan);
+        let worker = |router| Some(steering(&plan).worker_of(ip(router), 3));
+        assert_eq!(taken(Family::V4, "LOADED-40-Q", 1, || icmp(ip(VIP4), 8, &[0; 56])), worker(ROUTER4));
+        assert_eq!(taken(Family::V6, "LOADED-40-Q", 1, || icmp(ip(VIP6), 128, &[0; 56])), worker(ROUTER6));
+        for link in [131, 133, 134, 135, 136, 143] {
+            assert_eq!(taken(Family::V6, "LOADED-40-Q", 1, || icmp(ip(VIP6), link, &[0; 16])), None, "type {link}");
+        }
     });
 }
 

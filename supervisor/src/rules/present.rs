@@ -119,6 +119,7 @@ mod tests {
 :LOADED-7-Q - [0:0]
 :LOADED-70 - [0:0]
 :LOADED-FOO - [0:0]
+:LOADED-07 - [0:0]
 -A PREROUTING -j LOADED-7
 -A PREROUTING -j LOADED-70
 -A LOADED-7-Q -m bpf --bytecode \"1,6 0 0 1\" -j NFQUEUE --queue-num 7
