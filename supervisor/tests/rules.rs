@@ -1,5 +1,6 @@
 //! The rules in a real kernel. Each test runs itself again in a network namespace of its own (`unshare -n`), so the
 //! host's rules are never touched; the namespace ends with the process.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use loaded_ipc::{Affinity, BackendIndex, PortRange, Protocol, Strategy};
 use loaded_supervisor::plan::{Member, Plan, Service};

@@ -99,7 +99,7 @@ pub(crate) fn format(region: &Region, kind: u32, capacity: usize, hash_key: [u8;
 
 impl Map {
     /// Opens what `format` made and others filled. Every slot that is not in order is cleared: its check, its tag,
-    /// its bucket, and whatever `accept` says of it. Cost: one walk, about 30 ns an entry.
+    /// its bucket, and whatever `accept` says of it. Cost: one walk.
     pub(crate) fn open(region: Region, kind: u32, mask: u64, accept: impl Fn(&Stored) -> bool) -> Result<Self, Error> {
         let have = region.bytes();
         let header = region.view::<RegionHeader>(0, 1).and_then(<[_]>::first).ok_or(Error::Size { need: 128, have })?;

@@ -192,4 +192,5 @@ fn parse_locals(text: &str) -> BTreeSet<Ipv4Addr> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests;

@@ -156,4 +156,5 @@ impl RuleSet {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests;

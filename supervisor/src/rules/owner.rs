@@ -98,6 +98,7 @@ fn processes_with_socket(proc: &Path, inode: u64) -> Vec<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use super::*;
 

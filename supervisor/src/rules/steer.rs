@@ -9,7 +9,7 @@
 use super::Family;
 use super::bpf::{Assembler, Label, Op, Program};
 use crate::plan::Plan;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 const IPPROTO_ICMP: u32 = 1;
 const IPPROTO_ICMPV6: u32 = 58;
@@ -82,9 +82,7 @@ impl Steering {
     pub fn worker_of(&self, client: IpAddr, workers: u16) -> u16 {
         let words = match client {
             IpAddr::V4(v4) => vec![v4.to_bits()],
-            IpAddr::V6(v6) => {
-                v6.octets().chunks_exact(4).map(|w| u32::from_be_bytes([w[0], w[1], w[2], w[3]])).collect()
-            }
+            IpAddr::V6(v6) => words(v6).to_vec(),
         };
         let [keys @ .., sum, mix] = self.keys.0;
         let masks = self.masks(if client.is_ipv4() { Family::V4 } else { Family::V6 });
@@ -195,6 +193,11 @@ impl Steering {
     }
 }
 
+fn words(address: Ipv6Addr) -> [u32; 4] {
+    let [a, b, c, d, e, f, g, h] = address.segments().map(u32::from);
+    [a << 16 | b, c << 16 | d, e << 16 | f, g << 16 | h]
+}
+
 /// The part of the prefix that falls into this word; the first keeps at least one bit.
 fn mask(prefix: u8, word: u8) -> u32 {
     let bits = prefix.max(1).saturating_sub(32 * word).min(32);
@@ -228,8 +231,7 @@ fn about(family: Family, backends: &[IpAddr]) -> Program {
             IpAddr::V4(v4) => asm.jump_if(Op::Jeq, v4.to_bits(), yes),
             IpAddr::V6(v6) => {
                 let next = asm.label();
-                let words = [96, 64, 32, 0].map(|shift| (v6.to_bits() >> shift & u128::from(u32::MAX)) as u32);
-                for (word, at) in words.into_iter().zip((IPV6_HEADER + ICMP_HEADER + 24..).step_by(4)) {
+                for (word, at) in words(*v6).into_iter().zip((IPV6_HEADER + ICMP_HEADER + 24..).step_by(4)) {
                     asm.op(Op::LdWord, at);
                     let last = at == IPV6_HEADER + ICMP_HEADER + 36;
                     if last { asm.jump_if(Op::Jeq, word, yes) } else { asm.jump_unless(Op::Jeq, word, next) }
@@ -246,4 +248,5 @@ fn about(family: Family, backends: &[IpAddr]) -> Program {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests;

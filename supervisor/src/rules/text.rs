@@ -65,7 +65,7 @@ impl Layout<'_> {
     fn chains(&self) -> Vec<Chain> {
         let mut tree = Vec::new();
         let from_backends =
-            self.tree(self.backends().map(|(a, index)| (a, self.from_backend(a, index))).collect(), &mut tree);
+            self.tree(self.backends().map(|(a, index)| (a, self.of_backend(a, index))).collect(), &mut tree);
         let mut chains = vec![
             self.chain("", self.entry()),
             self.chain("S", vec!["-j CT --notrack".into()]),
@@ -121,7 +121,7 @@ impl Layout<'_> {
         rules.collect()
     }
 
-    fn from_backend(&self, address: IpAddr, index: BackendIndex) -> Vec<String> {
+    fn of_backend(&self, address: IpAddr, index: BackendIndex) -> Vec<String> {
         let services = self.plan.services.iter();
         let traffic = Traffic::of(services.filter(|s| s.members.iter().any(|member| member.backend == index)));
         let clauses = traffic.clauses(Side::Source).into_iter();

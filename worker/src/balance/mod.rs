@@ -76,7 +76,8 @@ impl Balancer {
     }
 
     /// Says whether the backend may be given to new clients. Returns whether that changed anything; a backend that is
-    /// no member changes nothing. With Maglev a change refills the table: a few milliseconds for 65,537 places.
+    /// no member changes nothing. With Maglev a change refills the table: 1 to 4 ms for
+    /// 65,537 places, about 50 ms for 655,373 (more than 655 members).
     pub fn set_eligible(&mut self, backend: BackendIndex, eligible: bool) -> bool {
         let changed = self.pool.set_eligible(backend, eligible);
         if changed {

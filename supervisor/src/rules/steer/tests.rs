@@ -2,7 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 const VIP4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
 const ROUTER4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
