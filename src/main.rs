@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 }
 
 fn check(options: &run::Options) -> Result<(), Error> {
-    let loaded = run::load(options)?;
+    let loaded = run::check(options)?;
     for note in &loaded.notes {
         println!("note: {note}");
     }

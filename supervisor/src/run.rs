@@ -59,12 +59,23 @@ struct Supervisor {
 ///
 /// # Errors
 /// With file, line and column.
-pub fn load(options: &Options) -> Result<config::Loaded, Error> {
+fn load(options: &Options) -> Result<config::Loaded, Error> {
     let paths = match options.config.as_slice() {
         [] => vec![config::find()?],
         named => named.to_vec(),
     };
     Ok(config::load(&paths, &options.overrides)?)
+}
+
+/// What `--check` does: the configuration, and what it names on this host. Needs no rights and changes nothing.
+///
+/// # Errors
+/// What would keep an instance from serving, as far as it can be seen without being root.
+pub fn check(options: &Options) -> Result<config::Loaded, Error> {
+    let loaded = load(options)?;
+    Identity::lookup(&loaded.plan.user)?;
+    loaded.plan.check_cores(&available_cores()?)?;
+    Ok(loaded)
 }
 
 /// Runs an instance until it is told to end.
@@ -95,10 +106,13 @@ pub fn run(options: &Options) -> Result<(), Error> {
 
     let pid_file = options.pid_file.as_deref().map(PidFile::write).transpose()?;
     let signals = Signals::new()?;
-    for note in clean_stale(&tools, |queue| matches!(queue_owner(queue), Ok(Some(_)) | Err(_)))? {
+    let queues: Vec<u16> = cores.iter().map(|core| plan.queue_base + core).collect();
+    // What a killed instance with our own queues has left stays until our rules replace it in one transaction: without
+    // rules the local stack would answer clients, with resets.
+    let bound: Vec<u16> = queue_owners()?.iter().map(|state| state.queue).collect();
+    for note in clean_stale(&tools, |queue| queues.contains(&queue) || bound.contains(&queue))? {
         log::warn!("{note}");
     }
-    let queues: Vec<u16> = cores.iter().map(|core| plan.queue_base + core).collect();
     let mut workers = Vec::with_capacity(cores.len());
     for ((position, &core), &queue) in (0..).zip(&cores).zip(&queues) {
         workers.push(Worker::new(position, core, open_queue(queue, plan.queue_len)?, Memory::new(&plan)?));
@@ -214,7 +228,9 @@ impl Supervisor {
     /// Takes the rules out, lets the workers answer what still waits, and ends them.
     fn end(mut self, mut installed: Installed) -> Result<(), Error> {
         let removed = installed.remove();
-        let drained = self.drain();
+        if !self.drain() {
+            log::warn!("packets still wait in our queues after {DRAIN_DEADLINE:?}; they are dropped");
+        }
         self.report();
         let mut leaving: Vec<_> = self.workers.iter_mut().filter_map(Worker::dismiss).collect();
         let deadline = Instant::now() + DISMISS_DEADLINE;
@@ -228,12 +244,10 @@ impl Supervisor {
                 let _ = process.wait();
             }
         }
-        if drained {
-            for note in installed.tidy() {
-                log::warn!("{note}");
-            }
-        } else {
-            log::warn!("packets still wait in our queues after {DRAIN_DEADLINE:?}; they are dropped");
+        // The queues go before the last of the hooks: unregistering a hook flushes every queue that still is.
+        drop(self.workers);
+        for note in installed.tidy() {
+            log::warn!("{note}");
         }
         log::info!("ended");
         Ok(removed?)

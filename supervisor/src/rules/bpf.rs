@@ -10,6 +10,10 @@ use std::fmt;
 /// `XT_BPF_MAX_NUM_INSTR`, include/uapi/linux/netfilter/xt_bpf.h.
 pub(crate) const MAX_INSTRUCTIONS: usize = 64;
 
+/// iptables-restore copies each word of a line to a buffer of 1024 bytes ("Parameter too long!",
+/// iptables/xshared.c, add_param_to_argv).
+pub(crate) const MAX_TEXT: usize = 1023;
+
 /// An operation code (include/uapi/linux/bpf_common.h), named as `bpf_asm` writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
@@ -111,8 +115,8 @@ impl Assembler {
     }
 
     /// # Panics
-    /// If the program is longer than the kernel takes or jumps backwards: a mistake in this crate, for the shape of
-    /// a program depends on the family and the prefix only, and the tests assemble all of them.
+    /// If the program is longer than the kernel or iptables takes or jumps backwards: a mistake in this crate, for the
+    /// shape of a program depends on the family and the prefix only, and the tests assemble all of them.
     pub(crate) fn finish(self) -> Program {
         assert!(self.lines.len() <= MAX_INSTRUCTIONS, "{} BPF instructions", self.lines.len());
         let distance = |from: usize, jump: Jump| match jump {
@@ -123,7 +127,9 @@ impl Assembler {
             Op::Ja => Instruction { op: line.op, jt: 0, jf: 0, k: distance(at, line.yes).into() },
             _ => Instruction { op: line.op, jt: distance(at, line.yes), jf: distance(at, line.no), k: line.k },
         });
-        Program(instructions.collect())
+        let program = Program(instructions.collect());
+        assert!(program.to_string().len() <= MAX_TEXT, "{} characters of BPF", program.to_string().len());
+        program
     }
 }
 

@@ -207,9 +207,12 @@ fn mask(prefix: u8, word: u8) -> u32 {
 /// Programs that together match an ICMP error whose quoted packet was addressed to one of `backends`: an error about
 /// a request, from the backend or from any router before it. They stand behind a rule that has seen the ICMP type.
 pub(crate) fn errors_about(family: Family, backends: &[IpAddr]) -> Vec<Program> {
-    // A program has eight instructions of its own at most; a backend takes one or, in IPv6, eight.
-    let (prologue, each) = if family == Family::V4 { (8, 1) } else { (8, 8) };
-    let room = (super::bpf::MAX_INSTRUCTIONS - prologue) / each;
+    // A backend takes one instruction of at most 19 characters or, in IPv6, eight of together 116 at most; four more
+    // are for the program itself. MAX_INSTRUCTIONS bounds IPv6, MAX_TEXT bounds IPv4.
+    let room = match family {
+        Family::V4 => 50,
+        Family::V6 => 7,
+    };
     backends.chunks(room).map(|chunk| about(family, chunk)).collect()
 }
 

@@ -113,6 +113,20 @@ proptest! {
 }
 
 #[test]
+fn the_longest_programs_fit() {
+    for prefix6 in 1..=128 {
+        let steering = Steering::with_prefixes(31, prefix6, Keys::new([u32::MAX; 6]));
+        for family in Family::ALL {
+            steering.request(family, u16::MAX - 1, u16::MAX);
+            steering.reply(family, u16::MAX - 1, u16::MAX);
+        }
+    }
+    let v4 = (0..200).map(|n| Ipv4Addr::from_bits(u32::MAX - n).into()).collect::<Vec<IpAddr>>();
+    let v6 = (0..200).map(|n| Ipv6Addr::from_bits(u128::MAX - n).into()).collect::<Vec<IpAddr>>();
+    assert_eq!((errors_about(Family::V4, &v4).len(), errors_about(Family::V6, &v6).len()), (4, 29));
+}
+
+#[test]
 fn a_quoted_packet_that_is_cut_off_matches_no_program() {
     let steering = Steering::with_prefixes(32, 128, Keys::new([7; 6]));
     let packet = ip4(1, ROUTER4, VIP4, 0, &error(3, &[0x45; 19]));
