@@ -31,6 +31,15 @@ pub fn drop_to(identity: &Identity, parent: u32) -> Result<Level, JailError> {
 /// # Errors
 /// When a step fails, or the kernel lacks a layer below which `floor` does not go.
 pub fn close(port: &Port, floor: Floor) -> Result<Level, JailError> {
-    let bindings = Bindings { queue_fd: QUEUE_FD, link_fd: LINK_FD, templates: port.pinned() };
-    seal(&Policy::worker(), &bindings, floor)
+    close_by(&Policy::worker(), port, floor)
+}
+
+/// As [`close`], by a policy of the caller's. A release has no other than the worker's; tests of the self-test have.
+pub(crate) fn close_by(policy: &Policy, port: &Port, floor: Floor) -> Result<Level, JailError> {
+    seal(policy, &bindings(port), floor)
+}
+
+/// The numbers behind the symbols of the policy.
+pub(crate) fn bindings(port: &Port) -> Bindings {
+    Bindings { queue_fd: QUEUE_FD, link_fd: LINK_FD, templates: port.pinned() }
 }

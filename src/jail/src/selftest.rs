@@ -4,7 +4,9 @@
 //! *release* way into the fence as `enter`. What changed outside is for the caller to look at.
 
 use std::fmt::{self, Write};
+use std::net::UdpSocket;
 use std::num::NonZeroUsize;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -78,23 +80,45 @@ impl fmt::Display for Seen {
 /// Forks a child, lets it `enter` the fence and perform `act`, and says what came of it.
 ///
 /// `enter` runs in the child and answers the numbers that it bound; after it the child makes no call but the act's own
-/// and exit_group. The calling process must have one thread: a child forked from a threaded one may find the allocator
-/// locked by a thread that is not there.
-pub fn run_act(enter: &dyn Fn() -> Result<Bindings, JailError>, act: &Act) -> Result<Seen, JailError> {
+/// and exit_group. What the numbers name (templates, descriptors) must stay, so `enter` forgets its owners.
+pub fn run_act<E: fmt::Display>(enter: &dyn Fn() -> Result<Bindings, E>, act: &Act) -> Result<Seen, JailError> {
+    let parent = u64::from(std::process::id());
+    let enter = || {
+        if let Some(prepare) = act.prepare {
+            prepare();
+        }
+        let own = u64::from(std::process::id());
+        let Some(page) = new_page(MapFlags::MAP_PRIVATE) else { leave(NOT_ENTERED) };
+        enter().map(|bindings| Scene { bindings, parent, own, page: page.as_ptr() as u64 })
+    };
+    run_inside(&enter, &|scene: &mut Scene| (act.run)(scene))
+}
+
+/// Forks a child, lets it `enter` the fence and do `work` there with what it entered with, and says what came of it;
+/// if it lives, with the number that `work` answered. For work that the fence must not stop.
+///
+/// The calling process must have one thread: a child forked from a threaded one may find the allocator locked by a
+/// thread that is not there.
+pub fn run_inside<T, E: fmt::Display>(
+    enter: &dyn Fn() -> Result<T, E>,
+    work: &dyn Fn(&mut T) -> i64,
+) -> Result<Seen, JailError> {
     if kernel::has_threads() {
         return Err(JailError::Threads { act: "run an act" });
     }
     let report = Report::new()?;
-    let parent = u64::from(std::process::id());
     // SAFETY: this process has one thread, so the child may allocate; it leaves by exit_group and so runs no handler.
     match unsafe { fork() }.map_err(refused("fork", "a sacrificed child"))? {
-        ForkResult::Child => sacrifice(enter, act, parent, &report),
+        ForkResult::Child => sacrifice(enter, work, &report),
         ForkResult::Parent { child } => Ok(report.read(watch(child)?)),
     }
 }
 
 /// Runs acts one after the other.
-pub fn run_all(enter: &dyn Fn() -> Result<Bindings, JailError>, acts: &[Act]) -> Result<Vec<(Act, Seen)>, JailError> {
+pub fn run_all<E: fmt::Display>(
+    enter: &dyn Fn() -> Result<Bindings, E>,
+    acts: &[Act],
+) -> Result<Vec<(Act, Seen)>, JailError> {
     acts.iter().map(|act| Ok((*act, run_act(enter, act)?))).collect()
 }
 
@@ -134,26 +158,45 @@ pub fn private_room() -> Result<(), JailError> {
         .map_err(refused("make directory", CHROOT))
 }
 
+/// Sets `lo` of the room up. Without a tool: the self-test must run where there is no `ip`.
+pub fn raise_loopback() -> Result<(), JailError> {
+    let socket = UdpSocket::bind("0.0.0.0:0").map_err(|e| {
+        let source = e.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        JailError::Refused { act: "open", object: "a UDP socket".to_owned(), source }
+    })?;
+    // SAFETY: all-zero is a valid ifreq; the kernel reads the name and the flags (netdevice(7)) and keeps no pointer.
+    let answer = unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes_with_nul()) {
+            *to = from.cast_signed();
+        }
+        request.ifr_ifru.ifru_flags = UP;
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
+    };
+    Errno::result(answer).map(drop).map_err(refused("set up", "lo"))
+}
+
+/// IFF_UP, in the width that struct ifreq has.
+const UP: libc::c_short = 1;
+
 fn refused(act: &'static str, object: &'static str) -> impl FnOnce(Errno) -> JailError {
     move |source| JailError::Refused { act, object: object.to_owned(), source }
 }
 
-fn sacrifice(enter: &dyn Fn() -> Result<Bindings, JailError>, act: &Act, parent: u64, report: &Report) -> ! {
-    if let Some(prepare) = act.prepare {
-        prepare();
-    }
-    let own = u64::from(std::process::id());
-    let Some(page) = new_page(MapFlags::MAP_PRIVATE) else { leave(NOT_ENTERED) };
-    let bindings = match enter() {
-        Ok(bindings) => bindings,
+fn sacrifice<T, E: fmt::Display>(
+    enter: &dyn Fn() -> Result<T, E>,
+    work: &dyn Fn(&mut T) -> i64,
+    report: &Report,
+) -> ! {
+    let mut inside = match enter() {
+        Ok(inside) => inside,
         Err(e) => {
             report.explain(&e.to_string());
             leave(NOT_ENTERED);
         }
     };
-    let scene = Scene { bindings, parent, own, page: page.as_ptr() as u64 };
     report.entered();
-    let answer = (act.run)(&scene);
+    let answer = work(&mut inside);
     report.answered(answer);
     leave(ALIVE);
 }

@@ -25,8 +25,8 @@ pub(crate) const WAY_BITS: u32 = 3;
 
 /// Slots a promised entry. Two, so that a table that holds all it promised is half full. Measured with entries that may
 /// not be displaced, after replacing each eight times over (`tests/overflow.rs`): inserts that found both buckets full
-/// were 0 of 19, 22 and 24 million at 40, 45 and 50 % of the slots; 2 of 26 million at 55 %; of a million 5 at 60 %, 250 at
-/// 66 %, 7600 at 75 %.
+/// were 0 of 19, 22 and 24 million at 40, 45 and 50 % of the slots; 2 of 26 million at 55 %; of a million about 4 at 60 %, 250 at
+/// 66 %, 7500 at 75 %.
 pub(crate) const SLOTS_AN_ENTRY: usize = 2;
 
 /// The start of a region.
