@@ -337,10 +337,8 @@ impl Decider {
 
     fn keep_client(&mut self, flow: Flow, packet: &Packet, now: u32) {
         let Some(affinity) = self.setup.service(flow.service).and_then(|s| s.affinity) else { return };
-        let key = AffinityKey {
-            prefix: client_prefix(packet.family, &packet.source, &affinity),
-            service: flow.service,
-        };
+        let key =
+            AffinityKey { prefix: client_prefix(packet.family, &packet.source, &affinity), service: flow.service };
         let hashed = self.clients.prepare(&key);
         if let Some((slot, backend)) = self.clients.find(&hashed, &key, now, affinity.timeout)
             && backend == flow.backend

@@ -4,9 +4,7 @@ use crate::decide::{Decider, Look};
 use crate::fence::{self, CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
 use crate::outcome::verdict;
 use crate::setup::{Assembly, OutOfStep, Setup};
-use loaded_ipc::{
-    Fault, FromWorker, LinkError, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker, VERSION, clip,
-};
+use loaded_ipc::{Fault, FromWorker, LinkError, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker, VERSION, clip};
 use loaded_jail::{Floor, Identity, JailError, inherited, leave};
 use loaded_queue::{BATCH, Faults, Port};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts};

@@ -1,4 +1,260 @@
-//! stub
-use loaded_jail::Floor;
-/// stub
-pub fn run(_floor: Floor) -> i32 { 1 }
+//! `loaded --selftest`: runs into the fence on purpose, on the machine it is to protect, and says what came of it.
+//!
+//! Each forbidden act of [`loaded_jail::act`] is tried by a child of its own that went the way of a running worker: the
+//! same descriptors, the same two stages of [`fence`], real tables, a real queue, real sealed templates. That a child
+//! died is not believed: what an act is aimed at is looked at from outside, before and after. And as a fence that stops
+//! the work is no use either, a packet is received and answered behind it.
+//!
+//! All this happens in a network and a mount namespace of its own ([`room`]); the host sees nothing of it.
+
+mod outside;
+mod room;
+
+use crate::fence::{self, CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
+use loaded_ipc::{LinkError, SupervisorLink};
+use loaded_jail::selftest::{Seen, run_all, run_inside};
+use loaded_jail::{Bindings, Floor, Identity, JailError, Level, Policy, act, inherited};
+use loaded_queue::{OwnerError, Port, Verdict};
+use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts};
+use nix::unistd::geteuid;
+use outside::View;
+use room::Room;
+use std::fmt;
+use std::fs::File;
+use std::time::Instant;
+
+/// Who the children become. Every system has it, and it is nobody's business which user `-U` will name.
+const USER: &str = "nobody";
+/// Waits for the packet, each of [`loaded_queue::RECEIVE_TIMEOUT_MS`]: two seconds.
+const PATIENCE: usize = 40;
+/// The answer of a child that has answered its packet.
+const ANSWERED: i64 = 1;
+/// Where the payload of a UDP datagram begins, and its checksum: behind an IPv4 header without options.
+const PAYLOAD: usize = 28;
+const CHECKSUM: std::ops::Range<usize> = 26..28;
+
+/// Why the self-test could not be run. Not the same as red: nothing is known then.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Namespaces, a queue and sacrificed children need root.
+    #[error("must be started as root: it puts up a room with a queue of its own and drops from root in there")]
+    NotRoot,
+    /// The jail said no.
+    #[error("{0}")]
+    Jail(#[from] JailError),
+    /// The queue could not be had.
+    #[error("{0}")]
+    Queue(#[from] OwnerError),
+    /// The link could not be had.
+    #[error("link: {0}")]
+    Link(#[from] LinkError),
+    /// The tables could not be had.
+    #[error("tables: {0}")]
+    Table(#[from] loaded_table::Error),
+    /// Anything else the operating system refused.
+    #[error("{act}: {source}")]
+    Os {
+        /// What was tried.
+        act: &'static str,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// A tool is missing or failed.
+    #[error("{tool}: {problem}")]
+    Tool {
+        /// Which.
+        tool: &'static str,
+        /// Its own words.
+        problem: String,
+    },
+    /// The room does not have what its watcher should miss.
+    #[error("the room is not as furnished: {0}")]
+    Room(&'static str),
+}
+
+/// One line of the table.
+#[derive(Debug)]
+pub struct Row {
+    /// What was tried, or looked at.
+    pub name: String,
+    /// What must come of it.
+    pub expected: String,
+    /// What came of it.
+    pub seen: String,
+    /// Whether that is the same.
+    pub good: bool,
+}
+
+/// What the self-test found.
+#[derive(Debug)]
+pub struct Findings {
+    level: Level,
+    rows: Vec<Row>,
+    /// What changed outside, in detail.
+    changes: Vec<String>,
+    seconds: f32,
+}
+
+/// Runs the self-test with the policy of the release and prints the table. The exit code: 0 if all is as it must be,
+/// 1 if a line is red or the test could not be run.
+#[must_use]
+pub fn run(floor: Floor) -> i32 {
+    match examine(&Policy::worker(), floor) {
+        Ok(findings) => {
+            print!("{findings}");
+            i32::from(findings.red().next().is_some())
+        }
+        Err(error) => {
+            eprintln!("loaded: error: self-test: {error}");
+            1
+        }
+    }
+}
+
+/// Runs the self-test with a policy, in this process: closes every descriptor but 0, 1 and 2, and leaves the process in
+/// the room. It must have one thread, own no descriptor, and end soon after.
+///
+/// # Errors
+/// When the test could not be run; nothing is known then.
+pub fn examine(policy: &Policy, floor: Floor) -> Result<Findings, Error> {
+    if !geteuid().is_root() {
+        return Err(Error::NotRoot);
+    }
+    let start = Instant::now();
+    let identity = Identity::lookup(USER)?;
+    let level = Level::probe();
+    floor.check(&level)?;
+
+    let room = Room::furnish()?;
+    let parent = std::process::id();
+    let enter = || enter(policy, &identity, parent, floor);
+    let before = View::take()?;
+    before.check(&room)?;
+    let results = run_all(&|| enter().map(kept), &acts())?;
+    let mut rows: Vec<Row> = results.into_iter().map(Row::of).collect();
+    rows.push(packet(&room, &enter)?);
+    let after = View::take()?;
+    rows.extend(after.compare(&before));
+    Ok(Findings { level, rows, changes: after.changes(&before), seconds: start.elapsed().as_secs_f32() })
+}
+
+/// The last one needs a message that waits on the queue: the kernel's answers to the empty templates that the allowed
+/// acts sent (EINVAL: a verdict without its header) are there by then.
+fn acts() -> Vec<act::Act> {
+    [act::forbidden(), act::allowed(), vec![act::receive_into_templates()]].concat()
+}
+
+/// The way of [`crate::run()`] into the fence, step for step; in the sacrificed child.
+fn enter(policy: &Policy, identity: &Identity, parent: u32, floor: Floor) -> Result<Port, Error> {
+    silence()?;
+    fence::drop_to(identity, parent)?;
+    let link = SupervisorLink::from_fd(inherited(LINK_FD)?);
+    let flows = FlowTable::open(Region::map(inherited(FLOWS_FD)?)?, Timeouts::default())?;
+    let clients = AffinityTable::open(Region::map(inherited(CLIENTS_FD)?)?, |_| {})?;
+    let counters = Counters::map(inherited(COUNTERS_FD)?)?;
+    let port = Port::open(inherited(QUEUE_FD)?, act::QUEUE).map_err(os("build the templates"))?;
+    link.set_nonblocking()?;
+    fence::close_by(policy, &port, floor)?;
+    // Dropped behind the fence they would unmap and close, and the child would die before its act.
+    std::mem::forget((link, flows, clients, counters));
+    Ok(port)
+}
+
+/// A worker's 0, 1 and 2 are /dev/null.
+fn silence() -> Result<(), Error> {
+    let null = File::options().read(true).write(true).open("/dev/null").map_err(os("open /dev/null"))?;
+    let done = nix::unistd::dup2_stdin(&null)
+        .and_then(|()| nix::unistd::dup2_stdout(&null))
+        .and_then(|()| nix::unistd::dup2_stderr(&null));
+    done.map_err(|errno| os("put /dev/null on 0, 1 and 2")(errno.into()))
+}
+
+/// What the acts aim at must outlive them; see [`enter`].
+fn kept(port: Port) -> Bindings {
+    let bindings = fence::bindings(&port);
+    std::mem::forget(port);
+    bindings
+}
+
+/// A datagram is queued, a fenced child answers it through the templates with new bytes, and they arrive.
+fn packet(room: &Room, enter: &dyn Fn() -> Result<Port, Error>) -> Result<Row, Error> {
+    room.ask()?;
+    let seen = run_inside(enter, &answer)?;
+    let delivered = room.answer();
+    let good = seen == Seen::Lives(ANSWERED) && delivered;
+    let seen = match (good, delivered) {
+        (true, _) => "delivered".to_owned(),
+        (_, true) => format!("delivered, {seen}"),
+        (_, false) => format!("lost, {seen}"),
+    };
+    Ok(Row { name: "allowed: receive a packet, answer it".to_owned(), expected: "delivered".to_owned(), seen, good })
+}
+
+/// Behind the fence: receives until the room's datagram is there and sends it on with its new payload.
+fn answer(port: &mut Port) -> i64 {
+    for _ in 0..PATIENCE {
+        if port.receive().is_err() {
+            break;
+        }
+        let mut answered = false;
+        while let Some(mut packet) = port.next() {
+            if let Some(payload) = packet.bytes().get_mut(PAYLOAD..PAYLOAD + room::ANSWER.len()) {
+                payload.copy_from_slice(room::ANSWER);
+                answered = true;
+            }
+            // Zero says "no checksum" (RFC 768).
+            if let Some(sum) = packet.bytes().get_mut(CHECKSUM) {
+                sum.fill(0);
+            }
+            packet.settle(Verdict::Rewrite);
+        }
+        if answered {
+            port.flush();
+            return ANSWERED;
+        }
+    }
+    0
+}
+
+fn os(act: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Os { act, source }
+}
+
+impl Row {
+    fn of((act, seen): (act::Act, Seen)) -> Self {
+        let name = match act.expect {
+            act::Expect::Survives => format!("allowed: {}", act.name),
+            _ => act.name.to_owned(),
+        };
+        Self { name, expected: act.expect.to_string(), seen: seen.to_string(), good: seen.is(act.expect) }
+    }
+}
+
+impl Findings {
+    /// What is not as it must be.
+    pub fn red(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| !row.good)
+    }
+
+    /// What an act changed outside, a line each.
+    #[must_use]
+    pub fn changes(&self) -> &[String] {
+        &self.changes
+    }
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "layers of this kernel\n{}", self.level)?;
+        writeln!(f, "{:<54} {:<18} seen", "act", "expected")?;
+        for Row { name, expected, seen, good } in &self.rows {
+            writeln!(f, "{name:<54} {expected:<18} {seen:<18} {}", if *good { "ok" } else { "RED" })?;
+        }
+        for change in &self.changes {
+            writeln!(f, "changed outside: {change}")?;
+        }
+        let (red, rows) = (self.red().count(), self.rows.len());
+        let word = if red == 0 { "green" } else { "RED" };
+        writeln!(f, "{word}: {rows} checks, {red} red, {:.1} s", self.seconds)
+    }
+}

@@ -183,11 +183,7 @@ fn refused(act: &'static str, object: &'static str) -> impl FnOnce(Errno) -> Jai
     move |source| JailError::Refused { act, object: object.to_owned(), source }
 }
 
-fn sacrifice<T, E: fmt::Display>(
-    enter: &dyn Fn() -> Result<T, E>,
-    work: &dyn Fn(&mut T) -> i64,
-    report: &Report,
-) -> ! {
+fn sacrifice<T, E: fmt::Display>(enter: &dyn Fn() -> Result<T, E>, work: &dyn Fn(&mut T) -> i64, report: &Report) -> ! {
     let mut inside = match enter() {
         Ok(inside) => inside,
         Err(e) => {

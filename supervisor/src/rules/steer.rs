@@ -9,6 +9,7 @@
 use super::Family;
 use super::bpf::{Assembler, Label, Op, Program};
 use crate::plan::Plan;
+use loaded_ipc::Affinity;
 use std::net::{IpAddr, Ipv6Addr};
 
 const IPPROTO_ICMP: u32 = 1;
@@ -59,16 +60,15 @@ pub struct Steering {
 }
 
 impl Steering {
-    /// The shortest affinity prefix of all services counts: the rules do not know services, and clients that share an
+    /// The shortest affinity prefix of all services of a family counts: the rules do not know services, and clients that share an
     /// affinity entry must share a worker.
     #[must_use]
     pub fn new(plan: &Plan, keys: Keys) -> Self {
-        let affinities = || plan.services.iter().filter_map(|service| service.affinity);
-        Self::with_prefixes(
-            affinities().map(|affinity| affinity.prefix4).min().unwrap_or(32),
-            affinities().map(|affinity| affinity.prefix6).min().unwrap_or(128),
-            keys,
-        )
+        let shortest = |family: Family, prefix: fn(Affinity) -> u8| {
+            let services = plan.services.iter().filter(|s| s.vips.iter().any(|vip| family.has(*vip)));
+            services.filter_map(|service| service.affinity).map(prefix).min().unwrap_or(128)
+        };
+        Self::with_prefixes(shortest(Family::V4, |a| a.prefix4), shortest(Family::V6, |a| a.prefix6), keys)
     }
 
     /// With the prefixes given, cut to 32 and 128.

@@ -1,0 +1,174 @@
+//! The lab as a value: up while it lives, down when it is dropped, also by a panic.
+
+use nix::sched::{CloneFlags, setns};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Names of the backends.
+pub(crate) const BACKENDS: [&str; 3] = ["b1", "b2", "b3"];
+/// Longer than any command of ours takes, two minutes of `wrk` excepted.
+const PATIENCE: &str = "150";
+
+/// A lab of three backends.
+pub(crate) struct Lab {
+    name: String,
+}
+
+/// What a command has said and how it ended.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Lab {
+    /// `None`, after saying so, where it cannot be and need not be.
+    pub(crate) fn up() -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("LOADED_CI").is_none(), "LOADED_CI is set and this is not root");
+            println!("skipped: the lab needs root");
+            return None;
+        }
+        assert!(binary().is_file(), "{} is missing: cargo build --release, or set LOADED_BIN", binary().display());
+        let name = format!("e2e{}n{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let lab = Self { name };
+        let said = lab.script("up");
+        assert_eq!(said.code, Some(0), "scripts/lab up: {}", said.err);
+        Some(lab)
+    }
+
+    fn script(&self, act: &str) -> Said {
+        let mut command = bounded(&[root().join("scripts/lab").to_str().unwrap(), act]);
+        let output = command.env("LAB", &self.name).env("LAB_STATE", self.state()).output();
+        said(&output.unwrap())
+    }
+
+    /// The directory of its logs; ours go there, too.
+    pub(crate) fn state(&self) -> PathBuf {
+        Path::new("/run/loaded-lab").join(&self.name)
+    }
+
+    /// Writes a file there.
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
+        let path = self.state().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Name of a network namespace.
+    pub(crate) fn namespace(&self, who: &str) -> String {
+        format!("{}-{who}", self.name)
+    }
+
+    /// Runs a command in a namespace.
+    pub(crate) fn exec(&self, who: &str, words: &[&str]) -> Said {
+        let namespace = self.namespace(who);
+        let words = [&["ip", "netns", "exec", &namespace], words].concat();
+        said(&bounded(&words).output().unwrap())
+    }
+
+    /// Runs a shell script in a namespace; it must succeed. Returns what it prints.
+    #[track_caller]
+    pub(crate) fn sh(&self, who: &str, script: &str) -> String {
+        let said = self.exec(who, &["bash", "-o", "pipefail", "-c", script]);
+        assert_eq!(said.code, Some(0), "{who}: {script}: {}{}", said.out, said.err);
+        said.out
+    }
+
+    /// Runs a function of ours in a namespace, on a thread of its own.
+    #[track_caller]
+    pub(crate) fn within<T: Send>(&self, who: &str, act: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(Path::new("/run/netns").join(self.namespace(who))).unwrap();
+        let inside = || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            act()
+        };
+        std::thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Lines of a backend's access log: "CLIENT PORT URI STATUS".
+    pub(crate) fn access_log(&self, backend: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.state().join(backend).join("access.log")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Packets without a verdict, in all queues of the balancer.
+    pub(crate) fn waiting(&self) -> u32 {
+        let queues = self.queues();
+        let column = |line: &str| line.split_whitespace().nth(2).unwrap().parse::<u32>().unwrap();
+        queues.lines().map(column).sum()
+    }
+
+    /// The kernel's list of queues in the balancer; no text where no queue was ever bound.
+    pub(crate) fn queues(&self) -> String {
+        let list = "/proc/thread-self/net/netfilter/nfnetlink_queue";
+        self.within("lb", || fs::read_to_string(list).unwrap_or_default())
+    }
+
+    /// All rules of the balancer as the three programs show them, without counters and comments.
+    pub(crate) fn rules(&self) -> String {
+        let text = self.sh("lb", "iptables-save && ip6tables-save && nft -s list ruleset");
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| format!("{}\n", line.split(" [").next().unwrap_or(line))).collect()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let said = self.script("down");
+        if said.code != Some(0) {
+            let problem = format!("scripts/lab down: {}", said.err);
+            assert!(std::thread::panicking(), "{problem}");
+            eprintln!("{problem}");
+        }
+    }
+}
+
+/// The workspace.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file of the workspace.
+pub(crate) fn shipped(path: &str) -> String {
+    root().join(path).to_str().unwrap().to_owned()
+}
+
+/// The program under test.
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("LOADED_BIN").map_or_else(|| root().join("target/release/loaded"), PathBuf::from)
+}
+
+/// A number from the environment.
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: a number")))
+}
+
+/// A command that cannot last for ever.
+pub(crate) fn bounded(words: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["-k", "5", PATIENCE]).args(words).stdin(std::process::Stdio::null());
+    command
+}
+
+pub(crate) fn said(output: &Output) -> Said {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Said { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+/// Waits until it is so; `false` if it is not within `limit`.
+pub(crate) fn eventually(limit: Duration, is_so: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    while !is_so() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}

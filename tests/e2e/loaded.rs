@@ -1,0 +1,185 @@
+//! A running `loaded` in the balancer's namespace.
+
+use crate::lab::{Lab, binary, eventually, shipped};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+const START: Duration = Duration::from_secs(20);
+const END: Duration = Duration::from_secs(10);
+
+/// The supervisor, in the foreground. Killed when dropped, and its log shown if the test fails.
+pub(crate) struct Loaded {
+    child: Child,
+    log: PathBuf,
+}
+
+/// What one worker has counted.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    pub(crate) received: u64,
+    /// Outcomes and faults that occurred.
+    pub(crate) counts: BTreeMap<String, u64>,
+}
+
+impl Counted {
+    pub(crate) fn of(&self, label: &str) -> u64 {
+        self.counts.get(label).copied().unwrap_or(0)
+    }
+
+    /// Sum over the outcomes, each packet having exactly one; faults between worker and kernel are no outcomes.
+    pub(crate) fn outcomes(&self) -> u64 {
+        let is_outcome = |label: &str| !label.starts_with("verdict_") && !label.starts_with("message_");
+        self.counts.iter().filter(|(label, _)| is_outcome(label)).map(|(_, count)| count).sum()
+    }
+}
+
+/// The classic configuration of both families, as it is shipped.
+pub(crate) fn classic() -> Vec<String> {
+    ["-c", &shipped("scripts/loaded.config"), "-c", &shipped("scripts/loaded.config6")].map(str::to_owned).to_vec()
+}
+
+impl Loaded {
+    /// With the shipped classic configuration, serving.
+    #[track_caller]
+    pub(crate) fn classic(lab: &Lab) -> Self {
+        Self::start(lab, &classic())
+    }
+
+    /// With a TOML configuration, serving.
+    #[track_caller]
+    pub(crate) fn toml(lab: &Lab, text: &str) -> Self {
+        Self::start(lab, &["-c".to_owned(), lab.file("loaded.toml", text)])
+    }
+
+    /// Serving.
+    #[track_caller]
+    pub(crate) fn start(lab: &Lab, arguments: &[String]) -> Self {
+        let mut this = Self::spawn(lab, arguments);
+        let end = std::time::Instant::now() + START;
+        while !this.log().contains("loaded: serving:") {
+            assert!(this.child.try_wait().unwrap().is_none(), "loaded ended at its start");
+            assert!(std::time::Instant::now() < end, "loaded does not serve within {START:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        this
+    }
+
+    /// Started, no more.
+    pub(crate) fn spawn(lab: &Lab, arguments: &[String]) -> Self {
+        let count = fs::read_dir(lab.state()).unwrap().count();
+        let log = lab.state().join(format!("loaded.{count}.log"));
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &lab.namespace("lb")]).arg(binary()).args(["-D", "-U", "nobody"]).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+        Self { child: command.spawn().unwrap(), log }
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Process ids of its workers.
+    pub(crate) fn workers(&self) -> Vec<u32> {
+        children(self.pid())
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        signal_to(self.pid(), signal);
+    }
+
+    /// Ends it with a signal and waits.
+    #[track_caller]
+    pub(crate) fn end(&mut self, signal: Signal) -> ExitStatus {
+        self.signal(signal);
+        self.wait()
+    }
+
+    /// Waits until it has ended.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let end = std::time::Instant::now() + END;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(std::time::Instant::now() < end, "loaded lives {END:?} after it should have ended");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends it in order.
+    #[track_caller]
+    pub(crate) fn stop(mut self) {
+        let status = self.end(Signal::SIGTERM);
+        assert_eq!(status.code(), Some(0), "status after TERM");
+    }
+
+    /// Asks for the counters of all workers.
+    #[track_caller]
+    pub(crate) fn counters(&self) -> Vec<Counted> {
+        let (before, workers) = (self.log().len(), self.workers().len());
+        self.signal(Signal::SIGUSR1);
+        let news = || {
+            let log = self.log();
+            let lines = log[before..].lines().filter(|line| line.contains(": received="));
+            lines.map(counted).collect::<Vec<_>>()
+        };
+        // The log may be seen while its last line is being written, so look again once it is complete.
+        assert!(eventually(Duration::from_secs(5), || news().len() >= workers), "no counters after USR1");
+        std::thread::sleep(Duration::from_millis(20));
+        news()
+    }
+
+    /// The sum over all workers of one counter.
+    #[track_caller]
+    pub(crate) fn count(&self, label: &str) -> u64 {
+        self.counters().iter().map(|counted| counted.of(label)).sum()
+    }
+}
+
+/// "loaded: worker[0] core 0 queue 0: received=10 forwarded=6; kernel: …"
+fn counted(line: &str) -> Counted {
+    let (_, counts) = line.split_once(": received=").unwrap();
+    let counts = counts.split(';').next().unwrap();
+    let (received, counts) = counts.split_once(' ').unwrap_or((counts, ""));
+    let pair = |word: &str| {
+        let (label, count) = word.split_once('=').unwrap();
+        (label.to_owned(), count.parse().unwrap())
+    };
+    Counted { received: received.parse().unwrap(), counts: counts.split_whitespace().map(pair).collect() }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        // Ended already, or about to be.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of loaded\n{}---", self.log());
+        }
+    }
+}
+
+pub(crate) fn signal_to(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+}
+
+/// Whether there is such a process that has not ended.
+pub(crate) fn lives(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}

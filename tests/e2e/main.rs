@@ -1,0 +1,28 @@
+//! The release binary from outside: a client, a balancer and three backends in network namespaces of their own, with
+//! real nginx behind the virtual IP. Each test has a lab of its own (`scripts/lab`, under a second) and takes it down
+//! at its end, also when it fails. They measure and count, so run them one at a time:
+//!
+//! ```text
+//! LOADED_CI=1 cargo test --test e2e -- --test-threads=1     as root; target/release/loaded must be built
+//! ```
+//!
+//! `LOADED_BIN` names another binary, `E2E_WRK_SECONDS` (5) and `E2E_DOWNLOAD_BYTES` (the whole 1 GiB) are the sizes of
+//! the load. With `LOADED_CI` set, what cannot run is a failure.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod lab;
+mod loaded;
+mod net;
+mod packet;
+mod wire;
+
+mod balance;
+mod hostile;
+mod jail;
+mod life;
+mod load;
+mod privacy;
+mod refusal;
+mod rules;
+mod spread;
