@@ -37,8 +37,7 @@ impl Log for Output {
             return;
         }
         // What a child or the kernel has said must not forge lines or move a terminal's cursor.
-        let text: String =
-            record.args().to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text: String = record.args().to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let (severity, word) = match record.level() {
             Level::Error => (Severity::LOG_ERR, "error: "),
             Level::Warn => (Severity::LOG_WARNING, "warning: "),

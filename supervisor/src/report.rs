@@ -9,13 +9,8 @@ use std::fmt::Write;
 /// the kernel's own numbers. The outcomes sum up to `received`.
 pub(crate) fn line(worker: &Worker, queue: Option<&QueueState>) -> String {
     let seen = |index| worker.memory.seen.get(index).unwrap_or(0);
-    let mut line = format!(
-        "{} core {} queue {}: received={}",
-        worker.name(),
-        worker.core,
-        worker.owner.queue(),
-        seen(RECEIVED)
-    );
+    let mut line =
+        format!("{} core {} queue {}: received={}", worker.name(), worker.core, worker.owner.queue(), seen(RECEIVED));
     let outcomes = Outcome::ALL.iter().map(|outcome| (outcome.label(), outcome.index()));
     let faults = Fault::ALL.iter().map(|fault| (fault.label(), fault.index()));
     for (label, count) in outcomes.chain(faults).map(|(label, index)| (label, seen(index))) {

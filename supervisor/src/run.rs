@@ -257,9 +257,8 @@ impl Supervisor {
         let ours: Vec<u16> = self.workers.iter().map(|worker| worker.owner.queue()).collect();
         let deadline = Instant::now() + DRAIN_DEADLINE;
         loop {
-            let waiting = queue_owners().is_ok_and(|queues| {
-                queues.iter().any(|state| ours.contains(&state.queue) && state.waiting > 0)
-            });
+            let waiting = queue_owners()
+                .is_ok_and(|queues| queues.iter().any(|state| ours.contains(&state.queue) && state.waiting > 0));
             if !waiting {
                 return true;
             }

@@ -26,12 +26,9 @@ impl Signals {
         wake.set_nonblocking(true).map_err(fail)?;
         let this = Self { wake, end: Arc::default(), reload: Arc::default(), report: Arc::default() };
         // The flag is registered first, so it is set before the descriptor wakes anyone.
-        for (signal, flag) in [
-            (SIGTERM, &this.end),
-            (SIGINT, &this.end),
-            (SIGHUP, &this.reload),
-            (SIGUSR1, &this.report),
-        ] {
+        for (signal, flag) in
+            [(SIGTERM, &this.end), (SIGINT, &this.end), (SIGHUP, &this.reload), (SIGUSR1, &this.report)]
+        {
             flag::register(signal, Arc::clone(flag)).map_err(fail)?;
         }
         for signal in [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD] {

@@ -93,7 +93,8 @@ impl Worker {
         let dup = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(fail);
         let Memory { flows, clients, counters, .. } = &self.memory;
         // The order is that of the constants in worker/src/fence.rs.
-        let given = [dup(self.owner.as_fd())?, link, dup(flows.as_fd())?, dup(clients.as_fd())?, dup(counters.as_fd())?];
+        let given =
+            [dup(self.owner.as_fd())?, link, dup(flows.as_fd())?, dup(clients.as_fd())?, dup(counters.as_fd())?];
         let mappings = (FIRST_FD..).zip(given).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd });
         let Identity { uid, gid, name } = &terms.identity;
         let floor = if terms.floor == Floor::AllowWeak { "allow-weak" } else { "required" };

@@ -19,7 +19,7 @@ pub(crate) struct Loaded {
 }
 
 /// What one worker has counted.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Counted {
     pub(crate) received: u64,
     /// Outcomes and faults that occurred.
@@ -74,7 +74,11 @@ impl Loaded {
         let count = fs::read_dir(lab.state()).unwrap().count();
         let log = lab.state().join(format!("loaded.{count}.log"));
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &lab.namespace("lb")]).arg(binary()).args(["-D", "-U", "nobody"]).args(arguments);
+        command
+            .args(["netns", "exec", &lab.namespace("lb")])
+            .arg(binary())
+            .args(["-D", "-U", "nobody"])
+            .args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
         Self { child: command.spawn().unwrap(), log }
     }
@@ -124,19 +128,33 @@ impl Loaded {
         assert_eq!(status.code(), Some(0), "status after TERM");
     }
 
-    /// Asks for the counters of all workers.
+    /// The counters of all workers, when they rise no more: they are read while workers count.
     #[track_caller]
     pub(crate) fn counters(&self) -> Vec<Counted> {
+        let mut last = self.report();
+        for _ in 0..100 {
+            std::thread::sleep(Duration::from_millis(30));
+            let next = self.report();
+            if next == last {
+                return next;
+            }
+            last = next;
+        }
+        panic!("the counters do not come to rest: {last:?}");
+    }
+
+    /// What the supervisor says when asked.
+    #[track_caller]
+    fn report(&self) -> Vec<Counted> {
         let (before, workers) = (self.log().len(), self.workers().len());
         self.signal(Signal::SIGUSR1);
+        // The last line may be seen while it is being written.
         let news = || {
             let log = self.log();
-            let lines = log[before..].lines().filter(|line| line.contains(": received="));
-            lines.map(counted).collect::<Vec<_>>()
+            let lines = log[before..].split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            lines.filter(|line| line.contains(": received=")).map(counted).collect::<Vec<_>>()
         };
-        // The log may be seen while its last line is being written, so look again once it is complete.
         assert!(eventually(Duration::from_secs(5), || news().len() >= workers), "no counters after USR1");
-        std::thread::sleep(Duration::from_millis(20));
         news()
     }
 

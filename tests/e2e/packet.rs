@@ -1,0 +1,106 @@
+//! Packets made by hand, right or wrong.
+
+use std::net::IpAddr;
+
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const GRE: u8 = 47;
+pub(crate) const ESP: u8 = 50;
+pub(crate) const ICMP6: u8 = 58;
+pub(crate) const SCTP: u8 = 132;
+pub(crate) const FRAGMENT: u8 = 44;
+
+/// Random enough, and the same in every run.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    pub(crate) fn word(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.word() >> 16).unwrap() % limit
+    }
+
+    pub(crate) fn byte(&mut self) -> u8 {
+        self.word().to_be_bytes()[2]
+    }
+
+    pub(crate) fn bytes(&mut self, longest: usize) -> Vec<u8> {
+        (0..self.below(longest + 1)).map(|_| self.byte()).collect()
+    }
+
+    pub(crate) fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())]
+    }
+}
+
+/// A packet whose own header is right.
+pub(crate) fn ip(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let length = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
+            let mut packet = vec![0x45, 0, length[0], length[1], 0, 1, 0, 0, 64, protocol, 0, 0];
+            packet.extend(from.octets().into_iter().chain(to.octets()));
+            packet.extend_from_slice(payload);
+            seal(&mut packet);
+            packet
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+            let mut packet = vec![0x60, 0, 0, 0, length[0], length[1], protocol, 64];
+            packet.extend(from.octets().into_iter().chain(to.octets()));
+            packet.extend_from_slice(payload);
+            packet
+        }
+        _ => panic!("{from} and {to} are of two families"),
+    }
+}
+
+/// Makes an IPv4 header's checksum right again; the header may be of any length that is there.
+pub(crate) fn seal(packet: &mut [u8]) {
+    let length = (usize::from(packet[0] & 15) * 4).clamp(20, packet.len());
+    packet[10..12].fill(0);
+    let sum = checksum(&packet[..length]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
+    let pairs = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)));
+    let sum: u32 = pairs.sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()
+}
+
+/// A TCP header that begins a connection; its checksum is not right.
+pub(crate) fn syn(from: u16, to: u16) -> Vec<u8> {
+    let ports = [from.to_be_bytes(), to.to_be_bytes()].concat();
+    [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]].concat()
+}
+
+/// A UDP header that says what is asked of it, without a checksum.
+pub(crate) fn udp(from: u16, to: u16, length: u16, payload: &[u8]) -> Vec<u8> {
+    let header = [from.to_be_bytes(), to.to_be_bytes(), length.to_be_bytes(), [0, 0]].concat();
+    [&header, payload].concat()
+}
+
+/// An extension header of IPv6 with this length field, which counts in units of 8 after the first 8.
+pub(crate) fn extension(next: u8, length: u8, body: &[u8]) -> Vec<u8> {
+    [&[next, length], body].concat()
+}
+
+/// An ICMP message with a right checksum; `quote` follows the first 8 bytes.
+pub(crate) fn icmp(kind: u8, code: u8, rest: [u8; 4], quote: &[u8]) -> Vec<u8> {
+    let mut message = [&[kind, code, 0, 0], &rest[..], quote].concat();
+    let sum = checksum(&message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    message
+}

@@ -1,0 +1,81 @@
+//! Whole frames: to send what no protocol stack would, and to see what really passes an interface.
+
+use crate::lab::Lab;
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const HEADER: usize = 14;
+const INTERFACE: &str = "eth0";
+
+/// A socket on an interface, for frames to one neighbour.
+pub(crate) struct Sender {
+    socket: OwnedFd,
+    interface: LinkAddr,
+    addresses: [u8; 12],
+}
+
+impl Sender {
+    /// From `who`'s eth0 to `interface` of the balancer.
+    pub(crate) fn to_balancer(lab: &Lab, who: &str, interface: &str) -> Self {
+        let to = lab.within("lb", || link(interface)).addr().unwrap();
+        let (socket, interface) = lab.within(who, || (open(), link(INTERFACE)));
+        let mut addresses = [0; 12];
+        addresses[..6].copy_from_slice(&to);
+        addresses[6..].copy_from_slice(&interface.addr().unwrap());
+        Self { socket, interface, addresses }
+    }
+
+    /// Sends an IP packet as it is; the version in its first byte chooses the type of the frame.
+    pub(crate) fn send(&self, packet: &[u8]) {
+        let kind: [u8; 2] = if packet.first().is_some_and(|byte| byte >> 4 == 6) { [0x86, 0xdd] } else { [8, 0] };
+        let frame = [&self.addresses, &kind[..], packet].concat();
+        let sent = sendto(self.socket.as_raw_fd(), &frame, &self.interface, MsgFlags::empty());
+        assert_eq!(sent, Ok(frame.len()));
+    }
+}
+
+/// The IP packets that pass all interfaces of `who`, both ways, while `act` runs and a little longer.
+#[track_caller]
+pub(crate) fn capture<T>(lab: &Lab, who: &str, act: impl FnOnce() -> T) -> (T, Vec<Vec<u8>>) {
+    let socket = lab.within(who, open);
+    let over = AtomicBool::new(false);
+    let read = || {
+        let mut packets = Vec::new();
+        let mut frame = vec![0; 1 << 17];
+        // A silent interface gives EAGAIN every 50 ms, and only then can all have been read.
+        loop {
+            match recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
+                Ok(length) => packets.push(frame[HEADER.min(length)..length].to_vec()),
+                Err(_) if over.load(Ordering::Relaxed) => return packets,
+                Err(_) => {}
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(read);
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
+        std::thread::sleep(Duration::from_millis(100));
+        over.store(true, Ordering::Relaxed);
+        let packets = reader.join().unwrap();
+        (done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), packets)
+    })
+}
+
+fn open() -> OwnedFd {
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll).unwrap();
+    setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20)).unwrap();
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(50)).unwrap();
+    socket
+}
+
+/// An interface of the calling thread's namespace.
+fn link(name: &str) -> LinkAddr {
+    let mut all = getifaddrs().unwrap().filter(|entry| entry.interface_name == name);
+    *all.find_map(|entry| entry.address?.as_link_addr().copied().map(Box::new)).unwrap()
+}

@@ -4,7 +4,6 @@ use super::room::{FOREIGN, Room, run, tool_exists};
 use super::{Error, Row, os};
 use loaded_jail::act;
 use nix::ifaddrs::getifaddrs;
-use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, setsockopt, socket,
     sockopt,
@@ -110,15 +109,15 @@ fn same(what: &str, same: bool) -> Row {
 /// packets of the test itself are counted there.
 fn rules() -> Result<(&'static str, String), Error> {
     if tool_exists("nft") {
-        return Ok(("nft", run("nft", &["--stateless", "list", "ruleset"])? + &legacy()));
+        let mut rules = run("nft", &["--stateless", "list", "ruleset"])?;
+        // Then iptables is the legacy one here, or an act took the rule away. Not asked otherwise: it loads modules.
+        if !rules.contains(FOREIGN) {
+            rules += &run("iptables-legacy-save", &[]).map_or_else(|_| String::new(), |saved| without_counters(&saved));
+        }
+        return Ok(("nft", rules));
     }
     let saved = run("iptables-save", &[])? + &run("ip6tables-save", &[]).unwrap_or_default();
     Ok(("iptables-save", without_counters(&saved)))
-}
-
-/// Where iptables is the legacy one, its rules are not in nf_tables, and what nft prints lacks the foreign rule.
-fn legacy() -> String {
-    run("iptables-legacy-save", &[]).map_or_else(|_| String::new(), |saved| without_counters(&saved))
 }
 
 /// The comments have the time in them, the chains their counters: `:INPUT ACCEPT [3:168]`.
@@ -129,11 +128,12 @@ fn without_counters(saved: &str) -> String {
 
 /// Asks nf_tables for its generation, which rises with each transaction (nf_tables_commit). No tool is needed for it.
 fn generation() -> Option<u32> {
-    /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN`.
+    /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWGEN`, and the same with NFT_MSG_GETGEN.
+    const NEWGEN: u16 = 0x0a0f;
     const GETGEN: u16 = 0x0a10;
     const REQUEST: u16 = 1;
-    /// Behind nlmsghdr, nfgenmsg and the attribute's own header: NFTA_GEN_ID is the first (nf_tables_fill_gen_info).
-    const ID: std::ops::Range<usize> = 24..28;
+    /// Eight bytes of attribute 1, NFTA_GEN_ID, which comes first (nf_tables_fill_gen_info).
+    const ID: [u16; 2] = [8, 1];
     let mut message = [0; 20];
     message[0..4].copy_from_slice(&20_u32.to_ne_bytes());
     message[4..6].copy_from_slice(&GETGEN.to_ne_bytes());
@@ -146,9 +146,9 @@ fn generation() -> Option<u32> {
     send(socket.as_raw_fd(), &message, MsgFlags::empty()).ok()?;
     let mut answer = [0; 256];
     let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty()).ok()?;
-    let of_generation = answer[5] == GETGEN.to_be_bytes()[0] && answer[20..24] == [8, 0, 1, 0];
-    let id = answer[..length].get(ID)?.try_into().ok()?;
-    of_generation.then(|| u32::from_be_bytes(id))
+    let word = |at: usize| u16::from_ne_bytes([answer[at], answer[at + 1]]);
+    let good = length >= 28 && word(4) == NEWGEN && [word(20), word(22)] == ID;
+    good.then(|| u32::from_be_bytes([answer[24], answer[25], answer[26], answer[27]]))
 }
 
 /// Columns (nfnetlink_queue.c, seq_show): number, owner's port, packets waiting, mode, range; the rest are counters.
@@ -172,8 +172,7 @@ fn links() -> Result<Vec<String>, Error> {
     let mut links: Vec<String> = addresses
         .map(|address| {
             let names: Vec<&str> = address.flags.iter_names().map(|(name, _)| name).collect();
-            let up = if address.flags.contains(InterfaceFlags::IFF_UP) { "" } else { " down" };
-            format!("{} {}{up}", address.interface_name, names.join(" "))
+            format!("{} {}", address.interface_name, names.join(" "))
         })
         .collect();
     links.sort_unstable();

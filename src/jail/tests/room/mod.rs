@@ -15,8 +15,16 @@ use nix::unistd::{ForkResult, fork, geteuid};
 
 pub(crate) type Case = (&'static str, fn());
 
-/// Runs the cases whose name contains the first plain argument, as libtest would.
+/// Runs the cases that the arguments ask for, as libtest would; cargo-nextest asks with `--list` and `--exact`.
 pub(crate) fn run(cases: &[Case]) -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| arguments.iter().any(|a| a == flag);
+    if has("--list") {
+        // No case is ignored.
+        let cases = if has("--ignored") { &[] } else { cases };
+        cases.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
     if !geteuid().is_root() {
         if std::env::var_os("LOADED_CI").is_some() {
             println!("FAILED: these tests need root, and LOADED_CI is set");
@@ -25,9 +33,10 @@ pub(crate) fn run(cases: &[Case]) -> ExitCode {
         println!("skipped: these tests need root");
         return ExitCode::SUCCESS;
     }
-    let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
+    let wanted = arguments.iter().find(|a| !a.starts_with('-')).map_or("", String::as_str);
+    let matches = |name: &str| if has("--exact") { name == wanted } else { name.contains(wanted) };
     let mut failed = 0;
-    for (name, case) in cases.iter().filter(|(name, _)| name.contains(&wanted)) {
+    for (name, case) in cases.iter().filter(|(name, _)| matches(name)) {
         let status = in_child(case);
         let good = matches!(status, WaitStatus::Exited(_, 0));
         println!("{name} ... {}", if good { "ok".to_owned() } else { format!("FAILED ({status:?})") });
