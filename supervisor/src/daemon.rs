@@ -5,7 +5,9 @@
 
 use crate::Error;
 use command_fds::{CommandFdExt, FdMapping};
+use loaded_jail::{inherited, keep_only_fds};
 use nix::fcntl::OFlag;
+use nix::sys::prctl;
 use nix::unistd::{dup2_stderr, setsid};
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -41,13 +43,25 @@ pub fn start(arguments: &[OsString]) -> Result<i32, Error> {
     }
 }
 
-/// The daemon's side: a session of its own, away from the starter's terminal and directory.
+/// The daemon's first act: takes its end of the socket to the starter. What else the starter had open (the lock of a
+/// script, a pipe) is not to stay open as long as the daemon lives.
+///
+/// # Errors
+/// When there is no starter.
+pub(crate) fn take_starter() -> Result<OwnedFd, Error> {
+    keep_only_fds(&[0, 1, 2, STARTER_FD])?;
+    Ok(inherited(STARTER_FD)?)
+}
+
+/// The daemon's side: a session of its own, away from the starter's terminal and directory, and its name: the kernel
+/// calls what was started as /proc/self/exe "exe".
 ///
 /// # Errors
 /// When the session cannot be had.
 pub(crate) fn detach() -> Result<(), Error> {
     let fail = |act| move |source| Error::Start { act, source };
     setsid().map_err(|e| fail("start a session")(e.into()))?;
+    prctl::set_name(c"loaded").map_err(|e| fail("set the process's name")(e.into()))?;
     std::env::set_current_dir("/").map_err(fail("change directory to /"))
 }
 
@@ -88,9 +102,7 @@ impl PidFile {
     /// When it belongs to a living process or cannot be written.
     pub(crate) fn write(path: &Path) -> Result<Self, Error> {
         let fail = |source| Error::PidFile { path: path.to_owned(), source };
-        if let Ok(text) = fs::read_to_string(path)
-            && let Ok(pid) = text.trim().parse::<u32>()
-        {
+        if let Some(pid) = recorded(path) {
             let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             if comm.trim() == "loaded" && pid != std::process::id() {
                 return Err(fail(io::Error::other(format!("pid {pid} is running: stop it, or name another file"))));
@@ -106,8 +118,21 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
+        // Somebody may have put another file there.
+        if recorded(&self.0) != Some(std::process::id()) {
+            return;
+        }
         if let Err(error) = fs::remove_file(&self.0) {
             log::warn!("remove {}: {error}", self.0.display());
         }
     }
+}
+
+/// The process id in a pid file. Follows no link and waits for no pipe.
+fn recorded(path: &Path) -> Option<u32> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).bits();
+    let mut text = String::new();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    file.take(16).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
 }

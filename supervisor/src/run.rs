@@ -1,16 +1,16 @@
 //! The supervisor's life: check everything, have everything, start the workers, only then the rules; then watch.
 
 use crate::config::{self, Overrides};
-use crate::daemon::{self, PidFile, STARTER_FD};
+use crate::daemon::{self, PidFile};
 use crate::memory::{Memory, random};
 use crate::plan::Plan;
 use crate::rules::{
     Installed, Keys, RuleSet, Severity, Steering, Tools, clean_stale, host_check, queue_owner, queue_owners,
 };
 use crate::signals::Signals;
-use crate::worker::{Terms, Worker};
+use crate::worker::{START_DEADLINE, Terms, Worker};
 use crate::{Error, output, push, report};
-use loaded_jail::{CHROOT, Floor, Identity, Level, check_chroot_dir, inherited, trim_supervisor};
+use loaded_jail::{CHROOT, Floor, Identity, Level, check_chroot_dir, trim_supervisor};
 use loaded_queue::{Owner, OwnerError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity};
@@ -20,8 +20,6 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Workers need about 20 ms each to be ready; a loaded machine may need longer.
-const START_DEADLINE: Duration = Duration::from_secs(20);
 /// How long packets that still wait may take to be answered once the rules are gone.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a worker may take to end once its link is closed: it looks every 50 ms.
@@ -87,7 +85,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     if !geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    let starter = if options.detached { Some(inherited(STARTER_FD)?) } else { None };
+    let starter = if options.detached { Some(daemon::take_starter()?) } else { None };
     let loaded = load(options)?;
     for note in &loaded.notes {
         log::info!("{note}");
@@ -129,12 +127,13 @@ pub fn run(options: &Options) -> Result<(), Error> {
     }
     let (services, backends) = (this.plan.services.len(), this.plan.backends.len());
     log::info!("serving: {services} service(s), {backends} backend(s), {} worker(s)", this.workers.len());
-    if let Some(starter) = starter {
+    // The rules stand: whatever happens from here on, the way out is through `end`.
+    let released = starter.map_or(Ok(()), |starter| {
         output::to_syslog();
-        daemon::release(starter)?;
-    }
+        daemon::release(starter)
+    });
     daemon::notify(NotifyState::Ready);
-    let result = this.serve();
+    let result = released.and_then(|()| this.serve());
     daemon::notify(NotifyState::Stopping);
     let end = this.end(installed);
     drop(pid_file);
@@ -146,6 +145,7 @@ impl Supervisor {
     fn start(&mut self) -> Result<(), Error> {
         let deadline = Instant::now() + START_DEADLINE;
         while !self.workers.iter().all(Worker::is_ready) {
+            self.launch()?;
             self.turn(deadline)?;
             if let Some(death) = self.bury().into_iter().next() {
                 return Err(Error::WorkerFailed(death));
@@ -163,6 +163,10 @@ impl Supervisor {
     /// Watches until told to end.
     fn serve(&mut self) -> Result<(), Error> {
         loop {
+            // A machine that is short of something for a moment must not cost the workers that run.
+            if let Err(error) = self.launch() {
+                log::error!("{error}; to be tried again");
+            }
             self.turn(Instant::now() + Duration::from_secs(3600))?;
             for death in self.bury() {
                 log::error!("{death}");
@@ -179,13 +183,17 @@ impl Supervisor {
         }
     }
 
-    /// Starts what is due, then waits for something to happen, but not beyond `until`, and deals with the links.
-    fn turn(&mut self, until: Instant) -> Result<(), Error> {
+    /// Starts every worker that is due. The error is the first.
+    fn launch(&mut self) -> Result<(), Error> {
         let (plan, generation) = (&self.plan, self.generation);
-        for worker in &mut self.workers {
+        self.workers.iter_mut().fold(Ok(()), |before, worker| {
             let (position, queue) = (worker.position, worker.owner.queue());
-            worker.start(&self.terms, || push::messages(plan, generation, position, queue))?;
-        }
+            before.and(worker.start(&self.terms, || push::messages(plan, generation, position, queue)))
+        })
+    }
+
+    /// Waits for something to happen, but not beyond `until`, and deals with the links.
+    fn turn(&mut self, until: Instant) -> Result<(), Error> {
         let next = self.workers.iter().filter_map(Worker::due).fold(until, Instant::min);
         let wait = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         let mut wanted = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];

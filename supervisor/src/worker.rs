@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Where a worker finds its descriptors; the same numbers stand in worker/src/fence.rs and in its policy.
 const FIRST_FD: i32 = 3;
+/// Workers need about 20 ms each to be ready; a loaded machine may need longer.
+pub(crate) const START_DEADLINE: Duration = Duration::from_secs(20);
 /// A worker that lived this long is started again at once: at most one restart a second.
 const HEALTHY_LIFE: Duration = Duration::from_secs(1);
 /// The wait after the first short life, doubled with each further one.
@@ -52,6 +54,8 @@ struct Running {
     outbox: VecDeque<ToWorker>,
     since: Instant,
     ready: bool,
+    /// It was killed, or has closed its link. What else it says is not heard.
+    ended: bool,
     /// What it said before it ended.
     last_words: Option<String>,
 }
@@ -68,12 +72,22 @@ impl Worker {
         Self { position, core, owner, memory, life: Life::Due(Instant::now()), died: None, short_lives: 0 }
     }
 
-    /// Starts the process if it is due. `messages` is what it is then told.
+    /// Starts the process if it is due. `messages` is what it is then told. When it cannot be started, it is due again
+    /// later.
     pub(crate) fn start(&mut self, terms: &Terms, messages: impl FnOnce() -> Vec<ToWorker>) -> Result<(), Error> {
         match &self.life {
             Life::Due(at) if *at <= Instant::now() => {}
             _ => return Ok(()),
         }
+        let started = self.launch(terms, messages);
+        if started.is_err() {
+            self.short_lives = self.short_lives.saturating_add(1);
+            self.life = Life::Due(Instant::now() + self.backoff());
+        }
+        started
+    }
+
+    fn launch(&mut self, terms: &Terms, messages: impl FnOnce() -> Vec<ToWorker>) -> Result<(), Error> {
         let (link, theirs) = WorkerLink::pair()?;
         link.set_nonblocking()?;
         let process = self.spawn(terms, theirs.into())?;
@@ -83,9 +97,18 @@ impl Worker {
             outbox: messages().into(),
             since: Instant::now(),
             ready: false,
+            ended: false,
             last_words: None,
         });
         Ok(())
+    }
+
+    /// How long to wait before the next try.
+    fn backoff(&self) -> Duration {
+        match self.short_lives {
+            0 => Duration::ZERO,
+            n => FIRST_BACKOFF.saturating_mul(1 << (n - 1).min(6)).min(LONGEST_BACKOFF),
+        }
     }
 
     fn spawn(&self, terms: &Terms, link: OwnedFd) -> Result<Child, Error> {
@@ -109,8 +132,8 @@ impl Worker {
     /// The link, and whether there is something to send on it, while the process runs.
     pub(crate) fn link(&self) -> Option<(&WorkerLink, bool)> {
         match &self.life {
-            Life::Running(running) => Some((&running.link, !running.outbox.is_empty())),
-            Life::Due(_) => None,
+            Life::Running(running) if !running.ended => Some((&running.link, !running.outbox.is_empty())),
+            Life::Running(_) | Life::Due(_) => None,
         }
     }
 
@@ -118,11 +141,11 @@ impl Worker {
         matches!(&self.life, Life::Running(running) if running.ready)
     }
 
-    /// When it is to be started, if it does not run.
+    /// When something is to be done about it that no descriptor tells: start it, or end one that never gets ready.
     pub(crate) fn due(&self) -> Option<Instant> {
-        match self.life {
-            Life::Due(at) => Some(at),
-            Life::Running(_) => None,
+        match &self.life {
+            Life::Due(at) => Some(*at),
+            Life::Running(running) => (!running.ready && !running.ended).then(|| running.since + START_DEADLINE),
         }
     }
 
@@ -131,7 +154,13 @@ impl Worker {
     pub(crate) fn talk(&mut self, terms: &Terms) {
         let name = self.name();
         let Life::Running(running) = &mut self.life else { return };
-        if let Err(problem) = running.talk(terms) {
+        if running.ended {
+            return;
+        }
+        let late = !running.ready && running.since.elapsed() >= START_DEADLINE;
+        let talked = running.talk(terms);
+        let talked = if late { talked.and(Err(format!("not ready within {START_DEADLINE:?}"))) } else { talked };
+        if let Err(problem) = talked {
             log::error!("{name}: {problem}; killing it");
             running.last_words.get_or_insert(problem);
             running.end();
@@ -155,13 +184,9 @@ impl Worker {
         {
             log::error!("{}: {error}", self.name());
         }
-        self.short_lives = if lived < HEALTHY_LIFE { self.short_lives + 1 } else { 0 };
-        let wait = match self.short_lives {
-            0 => Duration::ZERO,
-            n => FIRST_BACKOFF.saturating_mul(1 << (n - 1).min(6)).min(LONGEST_BACKOFF),
-        };
+        self.short_lives = if lived < HEALTHY_LIFE { self.short_lives.saturating_add(1) } else { 0 };
         self.died = Some(Instant::now());
-        self.life = Life::Due(Instant::now() + wait);
+        self.life = Life::Due(Instant::now() + self.backoff());
         Some(death)
     }
 
@@ -196,27 +221,40 @@ impl Running {
                         .map_err(|differences| format!("is not jailed as it should be: {}", differences.join("; ")))?;
                     self.ready = true;
                 }
-                Ok(FromWorker::Failed(text)) => self.last_words = Some(text),
-                Ok(message) => return Err(format!("said {message:?} out of turn")),
-                Err(LinkError::Empty | LinkError::Closed) => return Ok(()),
+                // Once: a child that never stops talking must not keep us here.
+                Ok(FromWorker::Failed(text)) if self.last_words.is_none() => self.last_words = Some(printable(&text)),
+                Ok(message) => return Err(printable(&format!("said {message:?} out of turn"))),
+                Err(LinkError::Empty) => return Ok(()),
+                // It is dying; or it lives and sends empty messages, which look the same and would wake us for ever.
+                Err(LinkError::Closed) => {
+                    self.end();
+                    return Ok(());
+                }
                 Err(error) => return Err(error.to_string()),
             }
         }
     }
 
+    /// What a dead child had said. Nobody can add to it any more, so this ends.
     fn drain(&mut self) {
         while let Ok(message) = self.link.receive() {
             if let FromWorker::Failed(text) = message {
-                self.last_words = Some(text);
+                self.last_words.get_or_insert_with(|| printable(&text));
             }
         }
     }
 
     fn end(&mut self) {
+        self.ended = true;
         if let Err(error) = self.process.kill() {
             log::error!("kill pid {}: {error}", self.process.id());
         }
     }
+}
+
+/// A child's words for a log or a terminal: no control character, no change of the direction of writing.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect()
 }
 
 fn describe(status: ExitStatus, last_words: Option<String>) -> String {

@@ -69,16 +69,20 @@ impl Loaded {
         this
     }
 
-    /// Started, no more.
+    /// Started in the foreground, no more.
     pub(crate) fn spawn(lab: &Lab, arguments: &[String]) -> Self {
+        Self::spawn_with(lab, |command| {
+            command.arg("-D").args(arguments);
+        })
+    }
+
+    /// Started with what is added to the command.
+    pub(crate) fn spawn_with(lab: &Lab, add: impl FnOnce(&mut Command)) -> Self {
         let count = fs::read_dir(lab.state()).unwrap().count();
         let log = lab.state().join(format!("loaded.{count}.log"));
         let mut command = Command::new("ip");
-        command
-            .args(["netns", "exec", &lab.namespace("lb")])
-            .arg(binary())
-            .args(["-D", "-U", "nobody"])
-            .args(arguments);
+        command.args(["netns", "exec", &lab.namespace("lb")]).arg(binary()).args(["-U", "nobody"]);
+        add(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
         Self { child: command.spawn().unwrap(), log }
     }
@@ -183,7 +187,9 @@ impl Drop for Loaded {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- log of loaded\n{}---", self.log());
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            eprintln!("--- log of loaded\n{}\n---", lines[lines.len().saturating_sub(30)..].join("\n"));
         }
     }
 }

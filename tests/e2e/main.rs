@@ -19,6 +19,7 @@ mod wire;
 
 mod balance;
 mod hostile;
+mod icmp;
 mod jail;
 mod life;
 mod load;

@@ -18,13 +18,15 @@ const FOREIGN: &str = "
         $tool -t mangle -A PREROUTING -p tcp --dport 21 -j MARK --set-mark 7
     done
     iptables -t nat -A POSTROUTING -s 203.0.113.0/24 -j MASQUERADE
-    nft -f - <<-END
+    nft -f - <<END
         table inet mine {
             set bad { type ipv4_addr; elements = { 203.0.113.7, 203.0.113.9 }; }
             chain first { type filter hook prerouting priority -350; policy accept; ip saddr @bad drop; }
         }
-        table ip6 other { chain last { type filter hook forward priority 10; policy accept; } }
-    END
+        table ip6 other {
+            chain last { type filter hook forward priority 10; policy accept; }
+        }
+END
 ";
 
 fn serves(lab: &Lab) {
@@ -116,11 +118,14 @@ fn a_second_instance_with_the_same_queues_is_refused() {
     let Some(lab) = Lab::up() else { return };
     let first = Loaded::classic(&lab);
     let rules = lab.rules();
-    let mut second = Loaded::spawn(&lab, &classic());
-    assert_eq!(second.wait().code(), Some(1));
-    let wanted = ["error: queue 0 belongs to".to_owned(), format!("pid {} (loaded)", first.pid())];
-    assert!(wanted.iter().all(|text| second.log().contains(text)), "{}", second.log());
-    assert_eq!(lab.rules(), rules, "the first one's rules");
-    serves(&lab);
+    // All queues the same; then only one of them, by another base.
+    for (base, queue) in [(0, 0), (1, 1)] {
+        let mut second = Loaded::spawn(&lab, &[classic(), vec![format!("--queue-base={base}")]].concat());
+        assert_eq!(second.wait().code(), Some(1));
+        let wanted = [format!("error: queue {queue} belongs to "), format!("pid {} (loaded)", first.pid())];
+        assert!(wanted.iter().all(|text| second.log().contains(text)), "{}", second.log());
+        assert_eq!(lab.rules(), rules, "the first one's rules");
+        serves(&lab);
+    }
     first.stop();
 }

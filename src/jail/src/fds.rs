@@ -48,7 +48,10 @@ pub fn inherited(fd: RawFd) -> Result<OwnedFd, JailError> {
     }
     // SAFETY: the descriptor is open, as just seen, came with exec, so nothing in this process made it and owns it, and
     // is handed out once, as TAKEN shows.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // It had to be without the flag to get here; it is not for the programs that we start.
+    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|e| refuse(&format!("close on exec: {e}")))?;
+    Ok(fd)
 }
 
 /// The open descriptors of this process, sorted, without the one used to look. Needs /proc.

@@ -1,7 +1,7 @@
 //! Stage two: from an unprivileged process to one that can do nothing but its work. Nothing can be opened, mapped or
 //! allocated from the kernel afterwards, so everything must be there by now.
 
-use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, Scope};
+use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetStatus, Scope};
 use nix::sys::prctl;
 use nix::sys::resource::setrlimit;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -84,13 +84,17 @@ pub fn restrict_with_landlock() -> Result<i64, JailError> {
     if abi == 0 {
         return Ok(0);
     }
-    Ruleset::default()
+    let status = Ruleset::default()
         .handle_access(AccessFs::from_all(NEWEST))
         .and_then(|r| r.handle_access(AccessNet::from_all(NEWEST)))
         .and_then(|r| r.scope(Scope::from_all(NEWEST)))
         .and_then(Ruleset::create)
         .and_then(landlock::RulesetCreated::restrict_self)
         .map_err(failed)?;
+    // The crate's best effort may be none at all, and that is no error to it.
+    if status.ruleset == RulesetStatus::NotEnforced {
+        return Err(JailError::Landlock { detail: format!("the kernel has ABI {abi} and enforces nothing") });
+    }
     Ok(abi)
 }
 

@@ -26,6 +26,9 @@ const BUFFER_PER_PACKET: usize = 2048;
 const MIN_BUFFER: usize = 32 << 20;
 /// Bounds what one queue can pin in kernel memory.
 const MAX_BUFFER: usize = 256 << 20;
+/// Most answers of the kernel that are discarded on the way to the first waiting packet: some 50 ms of work. A hostile
+/// worker can have the buffer full of them.
+const MAX_ANSWERS: u32 = 1 << 15;
 /// How long the kernel may take to acknowledge the configuration, milliseconds.
 const CONFIGURE_TIMEOUT_MS: i64 = 2000;
 
@@ -108,15 +111,21 @@ impl Owner {
     pub fn release(&self, orphans: Orphans, last_id: u32) -> Result<(), OwnerError> {
         let fail = |act| move |errno| OwnerError::Os { queue: self.queue, act, errno };
         let mut message = [0; 256];
-        let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
-        let last = match recv(self.socket.as_raw_fd(), &mut message, peek) {
-            Err(Errno::EAGAIN) => last_id,
-            Err(errno) => return Err(fail("look at the first waiting packet")(errno)),
-            Ok(_) => match netlink::first_id(&message) {
-                Some(first) => first.wrapping_sub(1),
-                // The kernel's answer to some verdict of the dead worker: nothing is known, nothing is done.
-                None => return Ok(()),
-            },
+        let mut answers = 0;
+        let last = loop {
+            let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+            match recv(self.socket.as_raw_fd(), &mut message, peek) {
+                Err(Errno::EAGAIN) => break last_id,
+                Err(errno) => return Err(fail("look at the first waiting packet")(errno)),
+                Ok(length) => match message.get(..length).and_then(netlink::first_id) {
+                    Some(first) => break first.wrapping_sub(1),
+                    // More than any honest worker leaves: nothing is known, nothing is done.
+                    None if answers == MAX_ANSWERS => return Ok(()),
+                    None => answers += 1,
+                },
+            }
+            // The kernel's answer to some verdict of the dead worker. It is for nobody any more.
+            recv(self.socket.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT).map_err(fail("discard an answer"))?;
         };
         let verdict = match orphans {
             Orphans::Repeat => NF_REPEAT,

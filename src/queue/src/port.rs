@@ -123,7 +123,8 @@ impl Port {
             drop(packet);
         }
         self.flush();
-        self.batch.next = 0;
+        // Should this fail, the last batch must not be answered again.
+        (self.batch.next, self.batch.received) = (0, 0);
         self.batch.received = match self.arena.receive(self.socket.as_raw_fd()) {
             Ok(count) => count,
             // ENOBUFS: packets were lost because the socket buffer was full; the kernel counts them.
