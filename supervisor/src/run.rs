@@ -186,10 +186,12 @@ impl Supervisor {
     /// Starts every worker that is due. The error is the first.
     fn launch(&mut self) -> Result<(), Error> {
         let (plan, generation) = (&self.plan, self.generation);
-        self.workers.iter_mut().fold(Ok(()), |before, worker| {
+        let mut first = Ok(());
+        for worker in &mut self.workers {
             let (position, queue) = (worker.position, worker.owner.queue());
-            before.and(worker.start(&self.terms, || push::messages(plan, generation, position, queue)))
-        })
+            first = first.and(worker.start(&self.terms, || push::messages(plan, generation, position, queue)));
+        }
+        first
     }
 
     /// Waits for something to happen, but not beyond `until`, and deals with the links.

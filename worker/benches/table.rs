@@ -33,7 +33,7 @@ fn table(capacity: usize) -> FlowTable {
 fn fill(table: &mut FlowTable, keys: &[FlowKey]) {
     for batch in keys.chunks(BATCH) {
         let hashed: [_; BATCH] = std::array::from_fn(|i| table.prepare(&batch[i % batch.len()]));
-        hashed.iter().for_each(|hashed| table.prefetch_entry(hashed));
+        hashed.iter().for_each(|hashed| _ = table.prefetch_entry(hashed));
         for (hashed, key) in hashed.iter().zip(batch) {
             black_box(table.insert(hashed, key, flow(), 1)).expect("room");
         }
@@ -65,7 +65,7 @@ fn known(c: &mut Criterion) {
             b.iter(|| {
                 let batch = batches.next().expect("cycle");
                 let hashed: [_; BATCH] = std::array::from_fn(|i| table.prepare(&batch[i]));
-                hashed.iter().for_each(|hashed| table.prefetch_entry(hashed));
+                hashed.iter().for_each(|hashed| _ = table.prefetch_entry(hashed));
                 let mut sum = 0_u32;
                 for (hashed, key) in hashed.iter().zip(batch) {
                     let slot = table.find(hashed, key, 2, |flow| flow.vip == 1).expect("known");

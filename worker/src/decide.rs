@@ -1,16 +1,14 @@
 //! The decision: which flow a packet belongs to, which backend it goes to, and what it looks like then. No I/O, no
 //! clock, no random source; what the network sends can make it neither panic nor loop nor allocate.
 
-use crate::outcome::verdict;
-use crate::setup::Setup;
-use crate::wire::{self, Address, Family, Field, Kind, Malformed, Packet, Quoted, Side};
-use loaded_ipc::{Affinity, Outcome};
-use loaded_queue::{Meta, Verdict};
-use loaded_table::{AffinityKey, AffinityTable, Client, Flow, FlowKey, FlowState, FlowTable, Hashed, Slot};
+mod admit;
 
-/// A client's entry in the affinity table is kept alive by its flows, each at most once in so many seconds: it saves
-/// a look-up a packet. A timeout is late by as much.
-const AFFINITY_GRAIN: u32 = 8;
+use crate::setup::Setup;
+use crate::wire::{self, Field, Kind, Malformed, Packet, Quoted, Side};
+use admit::{Memory, client_key, memory_of, timeout_of};
+use loaded_ipc::Outcome;
+use loaded_queue::Meta;
+use loaded_table::{AffinityTable, Flow, FlowKey, FlowState, FlowTable, Hashed, Slot};
 
 /// What a worker knows.
 #[derive(Debug)]
@@ -18,8 +16,8 @@ pub struct Decider {
     setup: Setup,
     flows: FlowTable,
     clients: AffinityTable,
-    /// Seconds a client of each service is remembered; 0 for a service without affinity, whose clients are its flows.
-    timeouts: Vec<u32>,
+    /// How long a client of each service is remembered.
+    memories: Vec<Memory>,
 }
 
 /// A packet as far as it can be looked at without changing anything; the first of three stages, between which the
@@ -51,14 +49,14 @@ impl Decider {
     /// Counts the clients found in the table for the strategies that want to know.
     #[must_use]
     pub fn new(mut setup: Setup, flows: FlowTable, clients: AffinityTable) -> Self {
-        let timeouts: Vec<u32> = setup.services().map(|service| service.affinity.map_or(0, |a| a.timeout)).collect();
+        let memories: Vec<_> = setup.services().map(|service| Memory::of(service.affinity.as_ref())).collect();
         clients.for_each(|_, _, client| setup.count_client(client.service, client.backend, true));
         flows.for_each(|_, _, flow| {
-            if timeout_of(&timeouts, flow.service) == 0 {
+            if timeout_of(&memories, flow.service) == 0 {
                 setup.count_client(flow.service, flow.backend, true);
             }
         });
-        Self { setup, flows, clients, timeouts }
+        Self { setup, flows, clients, memories }
     }
 
     /// What is balanced where.
@@ -75,6 +73,7 @@ impl Decider {
 
     /// First stage: reads the packet and asks for the memory its flow would be in.
     #[must_use]
+    #[inline]
     pub fn look(&self, bytes: &[u8], cut: bool) -> Look {
         let packet = wire::parse(bytes, cut);
         let wanted = packet.as_ref().ok().and_then(|packet| {
@@ -84,10 +83,16 @@ impl Decider {
         Look { packet, wanted }
     }
 
-    /// Second stage: asks for the flow's own line.
+    /// Second stage: asks for the flow's own line, and for where the client of a new flow would be.
+    #[inline]
     pub fn prefetch(&self, look: &Look) {
-        if let Some(wanted) = &look.wanted {
-            self.flows.prefetch_entry(&wanted.hashed);
+        if let (Ok(packet), Some(wanted)) = (&look.packet, &look.wanted)
+            && !self.flows.prefetch_entry(&wanted.hashed)
+            && let Way::Request { vip } = wanted.way
+            && let Some(service) = self.service(packet, vip)
+            && let Some(affinity) = self.setup.service(service).and_then(|s| s.affinity)
+        {
+            self.clients.prepare(&client_key(packet, &affinity, service));
         }
     }
 
@@ -95,29 +100,27 @@ impl Decider {
     /// `look` must come from the same bytes.
     pub fn decide(&mut self, look: &Look, bytes: &mut [u8], meta: Meta, now: u32) -> Outcome {
         let Ok(packet) = &look.packet else { return Outcome::DroppedMalformed };
-        let outcome = match &look.wanted {
-            None => self.without_flow(packet),
-            Some(wanted) => match (packet.kind, wanted.way) {
-                (Kind::Error(quoted), way) => self.error(packet, &quoted, wanted, way, bytes, now),
-                (_, Way::Request { vip }) => self.request(packet, wanted, vip, bytes, meta, now),
-                (_, Way::Reply { backend }) => self.reply(packet, wanted, backend, bytes, meta, now),
-            },
-        };
-        if meta.cut && verdict(outcome) != Verdict::Accept { Outcome::DroppedCut } else { outcome }
+        let Some(wanted) = &look.wanted else { return self.without_flow(packet) };
+        match (packet.kind, wanted.way) {
+            _ if meta.cut => self.cut(packet, wanted, now),
+            (Kind::Error(quoted), way) => self.error(packet, &quoted, wanted, way, bytes, now),
+            (_, Way::Request { vip }) => self.request(packet, wanted, vip, bytes, meta, now),
+            (_, Way::Reply { .. }) => self.reply(packet, wanted, bytes, meta, now),
+        }
     }
 
     /// Takes expired flows and clients out, a few buckets of each table at a time.
     pub fn sweep(&mut self, now: u32, buckets: usize) {
-        let Self { setup, flows, clients, timeouts } = self;
+        let Self { setup, flows, clients, memories } = self;
         flows.sweep(now, buckets, |_, flow| {
-            if timeout_of(timeouts, flow.service) == 0 {
+            if timeout_of(memories, flow.service) == 0 {
                 setup.count_client(flow.service, flow.backend, false);
             }
         });
         clients.sweep(
             now,
             buckets,
-            |service| timeout_of(timeouts, service),
+            |service| timeout_of(memories, service),
             |client| setup.count_client(client.service, client.backend, false),
         );
     }
@@ -149,6 +152,16 @@ impl Decider {
         Some((way, FlowKey { protocol, client, client_port, service_port }))
     }
 
+    /// The living flow a packet belongs to.
+    #[inline]
+    fn find(&self, wanted: &Wanted, now: u32) -> Option<(Slot, Flow)> {
+        let slot = self.flows.find(&wanted.hashed, &wanted.key, now, |flow| match wanted.way {
+            Way::Request { vip } => flow.vip == vip,
+            Way::Reply { backend } => flow.backend == backend,
+        })?;
+        Some((slot, self.flows.get(slot)?))
+    }
+
     fn without_flow(&self, packet: &Packet) -> Outcome {
         let Some(vip) = self.setup.vip(&packet.destination) else {
             return match self.setup.backend(&packet.source) {
@@ -164,6 +177,18 @@ impl Decider {
         }
     }
 
+    /// A packet that is not all here cannot be sent on changed; one that would stay as it is may pass.
+    fn cut(&self, packet: &Packet, wanted: &Wanted, now: u32) -> Outcome {
+        let known = self.find(wanted, now).is_some();
+        match wanted.way {
+            Way::Request { vip } if known || self.service(packet, vip).is_some() => Outcome::DroppedCut,
+            Way::Request { .. } if matches!(packet.kind, Kind::Error(_)) => Outcome::DroppedStrayError,
+            Way::Request { .. } => Outcome::PassedUnserved,
+            Way::Reply { .. } if known => Outcome::DroppedCut,
+            Way::Reply { .. } => Outcome::PassedOwn,
+        }
+    }
+
     fn request(
         &mut self,
         packet: &Packet,
@@ -173,8 +198,7 @@ impl Decider {
         meta: Meta,
         now: u32,
     ) -> Outcome {
-        let known = self.flows.find(&wanted.hashed, &wanted.key, now, |flow| flow.vip == vip);
-        let (backend, outcome) = match known.and_then(|slot| Some((slot, self.flows.get(slot)?))) {
+        let (backend, outcome) = match self.find(wanted, now) {
             // A connection that begins on ports of one that is over is a new one (RFC 9293 §3.6.1).
             Some((slot, flow)) if !(flow.state == FlowState::Closing && opens(packet)) => {
                 self.advance(slot, flow, packet, true, now);
@@ -190,19 +214,8 @@ impl Decider {
         outcome
     }
 
-    fn reply(
-        &mut self,
-        packet: &Packet,
-        wanted: &Wanted,
-        backend: u16,
-        bytes: &mut [u8],
-        meta: Meta,
-        now: u32,
-    ) -> Outcome {
-        let slot = self.flows.find(&wanted.hashed, &wanted.key, now, |flow| flow.backend == backend);
-        let Some((slot, flow)) = slot.and_then(|slot| Some((slot, self.flows.get(slot)?))) else {
-            return Outcome::PassedOwn;
-        };
+    fn reply(&mut self, packet: &Packet, wanted: &Wanted, bytes: &mut [u8], meta: Meta, now: u32) -> Outcome {
+        let Some((slot, flow)) = self.find(wanted, now) else { return Outcome::PassedOwn };
         let Some(address) = self.setup.vip_address(flow.vip) else { return Outcome::PassedOwn };
         wire::replace(bytes, packet, Side::Source, address, field(meta));
         self.advance(slot, flow, packet, false, now);
@@ -219,13 +232,8 @@ impl Decider {
         bytes: &mut [u8],
         now: u32,
     ) -> Outcome {
-        let slot = self.flows.find(&wanted.hashed, &wanted.key, now, |flow| match way {
-            Way::Request { vip } => flow.vip == vip,
-            Way::Reply { backend } => flow.backend == backend,
-        });
-        let flow = slot.and_then(|slot| self.flows.get(slot));
-        match (way, flow) {
-            (Way::Request { .. }, Some(flow)) if quoted.source == packet.destination => {
+        match (way, self.find(wanted, now)) {
+            (Way::Request { .. }, Some((_, flow))) if quoted.source == packet.destination => {
                 let Some(backend) = self.setup.backend_address(flow.backend) else {
                     return Outcome::DroppedStrayError;
                 };
@@ -234,7 +242,7 @@ impl Decider {
                 Outcome::ErrorForwarded
             }
             (Way::Request { .. }, _) => Outcome::DroppedStrayError,
-            (Way::Reply { .. }, Some(flow)) if quoted.source == packet.destination => {
+            (Way::Reply { .. }, Some((_, flow))) if quoted.source == packet.destination => {
                 let Some(vip) = self.setup.vip_address(flow.vip) else { return Outcome::PassedOwn };
                 let from_backend = packet.source == quoted.destination;
                 let outer = from_backend.then_some((Side::Source, vip));
@@ -243,77 +251,6 @@ impl Decider {
             }
             (Way::Reply { .. }, _) => Outcome::PassedOwn,
         }
-    }
-
-    /// A new flow: finds its service, its client's backend or a fresh one, and remembers both.
-    fn admit(&mut self, packet: &Packet, wanted: &Wanted, vip: u16, now: u32) -> Result<u16, Outcome> {
-        let service = match packet.kind {
-            Kind::Tcp { ports, .. } => self.setup.service_at(vip, false, ports.1),
-            Kind::Udp { ports } => self.setup.service_at(vip, true, ports.1),
-            _ => self.setup.service_for_all(vip),
-        };
-        let service = service.ok_or(Outcome::PassedUnserved)?;
-        let affinity = self.setup.service(service).and_then(|s| s.affinity);
-        let backend = match affinity {
-            Some(affinity) => self.client(packet, &affinity, service, now)?,
-            None => {
-                let mut seed = wanted.key.client;
-                for (place, byte) in seed.iter_mut().zip(flow_salt(&wanted.key)) {
-                    *place ^= byte;
-                }
-                self.choose(service, packet.family, &seed)?
-            }
-        };
-        // A reply is known by its backend. Two flows of one client that differ in nothing but the VIP would have the
-        // same replies, and the backend could not tell them apart either.
-        let clash = |flow: &Flow| flow.backend == backend && flow.vip != vip;
-        if self.flows.find(&wanted.hashed, &wanted.key, now, clash).is_some() {
-            return Err(Outcome::DroppedClash);
-        }
-        let state = match packet.kind {
-            Kind::Tcp { closes: true, .. } => FlowState::Closing,
-            Kind::Tcp { .. } => FlowState::HalfOpen,
-            Kind::Udp { .. } => FlowState::Datagram,
-            _ => FlowState::Echo,
-        };
-        let flow = Flow { vip, backend, service, state };
-        let inserted = self.flows.insert(&wanted.hashed, &wanted.key, flow, now);
-        let inserted = inserted.map_err(|_| Outcome::DroppedTableFull)?;
-        for (flow, more) in [(inserted.displaced.map(|(_, flow)| flow), false), (Some(flow), true)] {
-            if let Some(flow) = flow
-                && timeout_of(&self.timeouts, flow.service) == 0
-            {
-                self.setup.count_client(flow.service, flow.backend, more);
-            }
-        }
-        Ok(backend)
-    }
-
-    /// The backend of a client, by what the table says or anew.
-    fn client(&mut self, packet: &Packet, affinity: &Affinity, service: u16, now: u32) -> Result<u16, Outcome> {
-        let key = AffinityKey { prefix: client_prefix(packet.family, &packet.source, affinity), service };
-        let hashed = self.clients.prepare(&key);
-        if let Some((slot, backend)) = self.clients.find(&hashed, &key, now, affinity.timeout)
-            && self.setup.backend_address(backend).is_some()
-        {
-            self.clients.refresh(slot, now);
-            return Ok(backend);
-        }
-        let backend = self.choose(service, packet.family, &key.prefix)?;
-        let timeouts = &self.timeouts;
-        let assigned = self.clients.assign(&hashed, &key, backend, now, |service| timeout_of(timeouts, service));
-        if let Some(assigned) = assigned {
-            self.setup.count_client(service, backend, true);
-            if let Some(Client { service, backend }) = assigned.removed {
-                self.setup.count_client(service, backend, false);
-            }
-        }
-        Ok(backend)
-    }
-
-    fn choose(&mut self, service: u16, family: Family, client: &[u8; 16]) -> Result<u16, Outcome> {
-        let balancer = self.setup.balancer(service, family).ok_or(Outcome::DroppedNoBackend)?;
-        balancer.choose(client).map(|backend| backend.0).ok_or(Outcome::DroppedNoBackend)
     }
 
     /// Moves a flow along and keeps it, and its client, alive.
@@ -330,26 +267,10 @@ impl Decider {
         if next != flow.state {
             self.flows.set_state(slot, next, now);
         }
-        if request && seen / AFFINITY_GRAIN != now / AFFINITY_GRAIN {
+        if request && !memory_of(&self.memories, flow.service).is_fresh(seen, now) {
             self.keep_client(flow, packet, now);
         }
     }
-
-    fn keep_client(&mut self, flow: Flow, packet: &Packet, now: u32) {
-        let Some(affinity) = self.setup.service(flow.service).and_then(|s| s.affinity) else { return };
-        let key =
-            AffinityKey { prefix: client_prefix(packet.family, &packet.source, &affinity), service: flow.service };
-        let hashed = self.clients.prepare(&key);
-        if let Some((slot, backend)) = self.clients.find(&hashed, &key, now, affinity.timeout)
-            && backend == flow.backend
-        {
-            self.clients.refresh(slot, now);
-        }
-    }
-}
-
-fn timeout_of(timeouts: &[u32], service: u16) -> u32 {
-    timeouts.get(usize::from(service)).copied().unwrap_or(0)
 }
 
 fn opens(packet: &Packet) -> bool {
@@ -363,23 +284,4 @@ fn field(meta: Meta) -> Field {
         (true, false) => Field::Partial,
         (true, true) => Field::PartialGso,
     }
-}
-
-/// The part of a flow beside its client's address, spread over an address's length.
-fn flow_salt(key: &FlowKey) -> [u8; 16] {
-    let mut salt = [0; 16];
-    salt[0..2].copy_from_slice(&key.client_port.to_be_bytes());
-    salt[2..4].copy_from_slice(&key.service_port.to_be_bytes());
-    salt[4] = key.protocol;
-    salt
-}
-
-/// The leading bits of an address that make a client; the rest is zero.
-fn client_prefix(family: Family, address: &Address, affinity: &Affinity) -> Address {
-    let bits = match family {
-        Family::V4 => 96 + u32::from(affinity.prefix4.min(32)),
-        Family::V6 => u32::from(affinity.prefix6.min(128)),
-    };
-    let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
-    (u128::from_be_bytes(*address) & mask).to_be_bytes()
 }

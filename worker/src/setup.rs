@@ -2,9 +2,13 @@
 //! needs is had here, before the fence closes.
 
 use crate::balance::{Balancer, MemberSpec};
-use crate::wire::{Address, Family, mapped};
+use crate::wire::{Address, Family, is_mapped, mapped};
 use loaded_ipc::{Affinity, BackendIndex, PortRange, Protocol, ServiceIndex, Strategy, ToWorker};
 use std::net::IpAddr;
+
+/// Limits of what the messages may say.
+const MAX_WEIGHT: u16 = 256;
+const MAX_TIMEOUT: u32 = 365 * 86_400;
 
 /// What is balanced where.
 #[derive(Debug)]
@@ -114,7 +118,7 @@ impl Setup {
     /// A client of a service is counted, or no longer, at a backend.
     pub fn count_client(&mut self, service: u16, backend: u16, more: bool) {
         let family = match self.backends.get(usize::from(backend)) {
-            Some(address) if is_v4(address) => Family::V4,
+            Some(address) if is_mapped(address) => Family::V4,
             _ => Family::V6,
         };
         if let Some(balancer) = self.balancer(service, family) {
@@ -161,6 +165,9 @@ impl Assembly {
                 if usize::from(index) != self.services.len() {
                     return Err(OutOfStep("a service out of order"));
                 }
+                if affinity.is_some_and(|a| !is_sane(&a)) {
+                    return Err(OutOfStep("an affinity outside its limits"));
+                }
                 let (vips, ports, members) = (Vec::new(), Vec::new(), Vec::new());
                 self.services.push(Draft { protocol, strategy, affinity, vips, ports, members });
             }
@@ -170,10 +177,16 @@ impl Assembly {
                 }
                 self.service()?.vips.push(vip);
             }
-            ToWorker::Port(range) => self.service()?.ports.push(range),
+            ToWorker::Port(range) => {
+                let service = self.service()?;
+                if range.low > range.high || service.protocol == Protocol::Any {
+                    return Err(OutOfStep("ports that are none, or of a service for all"));
+                }
+                service.ports.push(range);
+            }
             ToWorker::Member { backend, weight } => {
-                if usize::from(backend.0) >= self.backends.len() || weight == 0 {
-                    return Err(OutOfStep("an unknown backend, or one without weight"));
+                if usize::from(backend.0) >= self.backends.len() || !(1..=MAX_WEIGHT).contains(&weight) {
+                    return Err(OutOfStep("an unknown backend, or a weight outside its limits"));
                 }
                 self.service()?.members.push((backend, weight));
             }
@@ -209,13 +222,16 @@ impl Assembly {
                 match draft.protocol {
                     Protocol::Tcp => vip.tcp.extend(ranges),
                     Protocol::Udp => vip.udp.extend(ranges),
+                    Protocol::Any if vip.any.is_some() => {
+                        return Err(OutOfStep("two services for all of a virtual IP"));
+                    }
                     Protocol::Any => vip.any = Some(index),
                 }
             }
             let balancer = |v4: bool| {
                 let members = draft.members.iter().filter_map(|&(backend, weight)| {
                     let address = *self.backends.get(usize::from(backend.0))?;
-                    (is_v4(&address) == v4).then_some(MemberSpec { backend, address, weight, eligible: true })
+                    (is_mapped(&address) == v4).then_some(MemberSpec { backend, address, weight, eligible: true })
                 });
                 let members: Vec<_> = members.collect();
                 Balancer::new(&members, draft.strategy, worker).map_err(|_| OutOfStep("a backend twice, or too many"))
@@ -223,13 +239,21 @@ impl Assembly {
             services.push(Service { affinity: draft.affinity, v4: balancer(true)?, v6: balancer(false)? });
         }
         for vip in &mut vips {
-            vip.tcp.sort_unstable();
-            vip.udp.sort_unstable();
+            for ranges in [&mut vip.tcp, &mut vip.udp] {
+                ranges.sort_unstable();
+                if ranges.windows(2).any(|pair| pair[1].0.low <= pair[0].0.high) {
+                    return Err(OutOfStep("ports of a virtual IP that overlap"));
+                }
+            }
+        }
+        let (vip_order, backend_order) = (order(&self.vips)?, order(&self.backends)?);
+        if self.vips.iter().any(|address| position(&backend_order, address).is_some()) {
+            return Err(OutOfStep("a virtual IP that is a backend"));
         }
         Ok(Setup {
             generation: self.generation.unwrap_or(0),
-            vip_order: order(&self.vips),
-            backend_order: order(&self.backends),
+            vip_order,
+            backend_order,
             backends: self.backends,
             vips,
             services,
@@ -254,16 +278,20 @@ fn append(list: &mut Vec<Address>, index: u16, ip: IpAddr) -> Result<(), OutOfSt
     Ok(())
 }
 
-fn order(list: &[Address]) -> Vec<(Address, u16)> {
+fn order(list: &[Address]) -> Result<Vec<(Address, u16)>, OutOfStep> {
     let mut order: Vec<_> = list.iter().copied().zip(0..).collect();
     order.sort_unstable();
-    order
+    match order.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+        true => Err(OutOfStep("an address twice")),
+        false => Ok(order),
+    }
+}
+
+fn is_sane(affinity: &Affinity) -> bool {
+    let Affinity { prefix4, prefix6, timeout } = *affinity;
+    (1..=32).contains(&prefix4) && (1..=128).contains(&prefix6) && (1..=MAX_TIMEOUT).contains(&timeout)
 }
 
 fn position(order: &[(Address, u16)], address: &Address) -> Option<u16> {
     order.binary_search_by(|(a, _)| a.cmp(address)).ok().and_then(|i| order.get(i)).map(|(_, index)| *index)
-}
-
-fn is_v4(address: &Address) -> bool {
-    address[..12] == mapped([0; 4])[..12]
 }

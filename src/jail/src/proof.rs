@@ -59,7 +59,10 @@ pub fn prove(pid: u32, expected: &Expectation) -> Result<Proof, Vec<String>> {
     let cannot_read = |e| vec![format!("read {path}: {e}")];
     let status = fs::read_to_string(&path).map_err(cannot_read)?;
     let owner = fs::metadata(&path).map_err(cannot_read)?.uid();
+    let own = fs::read_to_string("/proc/self/status").map_err(|e| vec![format!("read /proc/self/status: {e}")])?;
+    let unsealed = no_filter_of_its_own(&status, &own);
     let (status, mut differences) = compare(&status, expected);
+    differences.extend(unsealed);
     // Files in /proc/PID belong to root exactly when the process is not dumpable (proc(5), /proc/pid). The directory
     // itself would not do: it keeps the process's own user.
     if owner != 0 {
@@ -94,6 +97,15 @@ fn descriptors(pid: u32) -> std::io::Result<BTreeMap<i32, PathBuf>> {
         }
     }
     Ok(all)
+}
+
+/// A child has its parent's filters from birth, and with them "Seccomp: 2": only one filter more shows that it sealed
+/// itself. The kernel tells the number since Linux 5.9.
+fn no_filter_of_its_own(status: &str, parent: &str) -> Option<String> {
+    let filters =
+        |text: &str| text.lines().find_map(|line| line.strip_prefix("Seccomp_filters:")?.trim().parse::<u32>().ok());
+    let (found, inherited) = (filters(status)?, filters(parent)?);
+    (found <= inherited).then(|| format!("Seccomp_filters is {found}, of which {inherited} are its parent's"))
 }
 
 fn compare(status: &str, expected: &Expectation) -> (BTreeMap<String, String>, Vec<String>) {
@@ -151,6 +163,15 @@ mod tests {
         let (read, differences) = compare(SEALED, &expected());
         assert_eq!(differences, Vec::<String>::new());
         assert_eq!(read["CapEff"], "0000000000001000");
+    }
+
+    #[test]
+    fn a_parents_filter_is_not_the_childs_own() {
+        let parent = |filters: &str| SEALED.replace("Seccomp_filters:\t2", filters);
+        assert_eq!(no_filter_of_its_own(SEALED, &parent("Seccomp_filters:\t1")), None);
+        assert_eq!(no_filter_of_its_own(SEALED, &parent("Seccomp_filters:\t0")), None);
+        assert!(no_filter_of_its_own(SEALED, &parent("Seccomp_filters:\t2")).is_some());
+        assert_eq!(no_filter_of_its_own(SEALED, &parent("")), None, "Linux before 5.9");
     }
 
     #[test]

@@ -55,10 +55,18 @@ fn drain(port: &mut Port, wanted: usize, mut decide: impl FnMut(&mut [u8]) -> Ve
     seen
 }
 
-/// Column 3 of the queue's line.
-fn waiting() -> String {
+/// A column, from 0, of the queue's line.
+fn column(number: usize) -> String {
     let text = std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue").expect("proc");
-    text.split_whitespace().nth(2).expect("a bound queue").to_owned()
+    text.split_whitespace().nth(number).expect("a bound queue").to_owned()
+}
+
+fn waiting() -> String {
+    column(2)
+}
+
+fn last_id() -> u32 {
+    column(7).parse().expect("id sequence")
 }
 
 #[test]
@@ -174,9 +182,7 @@ fn nothing_a_dead_worker_held_is_lost() {
         }
         // Killed: no destructor runs, no verdict is sent.
         std::mem::forget(port);
-        let text = std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue").expect("proc");
-        let last_id = text.split_whitespace().nth(7).and_then(|n| n.parse().ok()).expect("id sequence");
-        owner.release(Orphans::Repeat, last_id).expect("release");
+        owner.release(Orphans::Repeat, last_id()).expect("release");
         let mut next = Port::open(owner.as_fd().try_clone_to_owned().expect("dup"), QUEUE).expect("port");
         drain(&mut next, 5 + usize::from(unread), |_| Verdict::Accept);
         let mut got: Vec<u8> = (0..5 + unread)
@@ -190,6 +196,33 @@ fn nothing_a_dead_worker_held_is_lost() {
         assert_eq!(got, (0..5 + unread).collect::<Vec<_>>());
         assert_eq!(waiting(), "0");
     }
+}
+
+/// The kernel's answers to verdicts of the dead worker lie before everything else in the socket.
+#[test]
+fn unread_answers_do_not_hide_what_a_dead_worker_held() {
+    if !namespace() {
+        return;
+    }
+    let (owner, mut port, sender, receiver) = lab();
+    for byte in 0..3 {
+        sender.send_to(&[byte], "127.0.0.9:9999").expect("send");
+    }
+    assert_eq!(port.receive().expect("receive"), 3);
+    // The kernel forgets the first two, so their verdicts are answered ENOENT.
+    owner.release(Orphans::Drop, last_id() - 1).expect("release");
+    for _ in 0..2 {
+        port.next().expect("a packet").settle(Verdict::Accept);
+    }
+    port.flush();
+    std::mem::forget(port);
+    assert_eq!(waiting(), "1");
+    owner.release(Orphans::Repeat, last_id()).expect("release");
+    let mut next = Port::open(owner.as_fd().try_clone_to_owned().expect("dup"), QUEUE).expect("port");
+    assert_eq!(drain(&mut next, 1, |_| Verdict::Accept), 1);
+    let mut byte = [0];
+    assert_eq!((receiver.recv(&mut byte).ok(), byte), (Some(1), [2]));
+    assert_eq!(waiting(), "0");
 }
 
 #[test]

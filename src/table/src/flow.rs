@@ -157,9 +157,10 @@ impl FlowTable {
     }
 
     /// Second stage, once the header lines have had time to arrive: asks for the line of the entry, or of the place it would get.
+    /// `false` if there is certainly no such flow.
     #[inline]
-    pub fn prefetch_entry(&self, hashed: &Hashed) {
-        self.map.prefetch_entry(hashed);
+    pub fn prefetch_entry(&self, hashed: &Hashed) -> bool {
+        self.map.prefetch_entry(hashed)
     }
 
     /// Third stage: the living flow with this key for which `accept` holds (its VIP, or its backend).

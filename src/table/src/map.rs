@@ -161,13 +161,14 @@ impl Map {
     }
 
     /// Asks for the line of the first entry whose tag matches or, where none does, of the way that an insert would
-    /// fill. For when the header lines have arrived.
+    /// fill. For when the header lines have arrived. Returns whether a tag matches: if not, there is no such entry.
     #[inline]
-    pub(crate) fn prefetch_entry(&self, hashed: &Hashed) {
-        let slot = self.each_match(hashed, |_| true).or_else(|| self.free_slot(hashed));
-        if let Some(way) = slot.and_then(|slot| self.way(slot)) {
+    pub(crate) fn prefetch_entry(&self, hashed: &Hashed) -> bool {
+        let found = self.each_match(hashed, |_| true);
+        if let Some(way) = found.or_else(|| self.free_slot(hashed)).and_then(|slot| self.way(slot)) {
             prefetch(way.entry());
         }
+        found.is_some()
     }
 
     /// The first entry with this key that `accept` likes.

@@ -4,7 +4,7 @@ pub mod checksum;
 mod parse;
 mod rewrite;
 
-pub use parse::{Address, Family, Kind, Malformed, Packet, Quoted, mapped, parse, protocol};
+pub use parse::{Address, Family, Kind, Malformed, Packet, Quoted, is_mapped, mapped, parse, protocol};
 pub use rewrite::{Field, Side, replace, replace_in_error};
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ pub struct Quoted {
 /// Why bytes are no packet. The kernel has already checked the IP header of what it queues, so these are rare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Malformed {
-    /// Neither version 4 nor 6, or no whole IP header.
+    /// Neither version 4 nor 6, no whole IP header, or IPv4 addresses in that of IPv6.
     Header,
     /// The length in the IP header is not the packet's.
     Length,
@@ -129,7 +129,7 @@ pub fn parse(bytes: &[u8], cut: bool) -> Result<Packet, Malformed> {
         Family::V4 => (ip.next, ip.header, ip.fragment),
         Family::V6 => extensions(bytes, ip.next, ip.header)?,
     };
-    let kind = if fragment { Kind::Fragment } else { upper(bytes, family, protocol, transport)? };
+    let kind = if fragment { Kind::Fragment } else { upper(bytes, ip.length, family, protocol, transport)? };
     Ok(Packet { family, source, destination, protocol, transport, kind })
 }
 
@@ -162,6 +162,10 @@ fn network(bytes: &[u8]) -> Option<Ip> {
         }
         6 => {
             let h = Ipv6HeaderSlice::from_slice(bytes).ok()?;
+            // Never on an honest wire (RFC 4291 leaves them to hosts), and here they would be IPv4's own.
+            if is_mapped(&h.source()) || is_mapped(&h.destination()) {
+                return None;
+            }
             Some(Ip {
                 family: Family::V6,
                 source: h.source(),
@@ -211,7 +215,8 @@ fn extensions(bytes: &[u8], mut next: u8, mut at: usize) -> Result<(u8, usize, b
     Err(Malformed::Extension)
 }
 
-fn upper(bytes: &[u8], family: Family, protocol: u8, at: usize) -> Result<Kind, Malformed> {
+/// `length` is that of the whole packet, of which `bytes` may be only the beginning.
+fn upper(bytes: &[u8], length: usize, family: Family, protocol: u8, at: usize) -> Result<Kind, Malformed> {
     let rest = bytes.get(at..).ok_or(Malformed::Transport)?;
     match (protocol, family) {
         (protocol::TCP, _) => {
@@ -225,7 +230,7 @@ fn upper(bytes: &[u8], family: Family, protocol: u8, at: usize) -> Result<Kind, 
         }
         (protocol::UDP, _) => {
             let h = UdpHeaderSlice::from_slice(rest).map_err(|_| Malformed::Transport)?;
-            if usize::from(h.length()) < h.slice().len() || usize::from(h.length()) > rest.len() {
+            if usize::from(h.length()) < h.slice().len() || usize::from(h.length()) > length - at {
                 return Err(Malformed::Transport);
             }
             Ok(Kind::Udp { ports: (h.source_port(), h.destination_port()) })
@@ -274,6 +279,12 @@ fn quoted(bytes: &[u8], family: Family, at: usize) -> Option<Quoted> {
         _ => return None,
     };
     Some(Quoted { source: ip.source, destination: ip.destination, protocol, ports, transport: at + offset })
+}
+
+/// Whether an address is IPv4's.
+#[must_use]
+pub fn is_mapped(address: &Address) -> bool {
+    address[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
 }
 
 /// An IPv4 address as `::ffff:a.b.c.d`.

@@ -59,10 +59,7 @@ pub fn replace_in_error(
     }
     // The quoted checksum may lie beyond what is quoted.
     if let Some(at) = checksum_at(packet.family, quoted.protocol).map(|o| quoted.transport + o) {
-        let unused = quoted.protocol == protocol::UDP && bytes.get(at..at + 2) == Some(&[0, 0]);
-        if !unused {
-            patch(bytes, at, |c| update(c, old, new));
-        }
+        patch(bytes, at, |c| changed(c, old, new, quoted.protocol));
     }
 
     let after = sum(&bytes[body]);
@@ -97,16 +94,13 @@ fn transport(bytes: &mut [u8], packet: &Packet, old: u16, new: u16, field: Field
         (Kind::Fragment, _) | (_, None) => return,
         (_, Some(offset)) => packet.transport + offset,
     };
-    let udp = packet.protocol == protocol::UDP;
     match field {
         Field::PartialGso => patch(bytes, at, |c| update_sum(c, old, new)),
-        // "No checksum" in UDP over IPv4 (RFC 768) stays so; a computed zero is sent as all ones.
-        Field::Complete if udp => patch(bytes, at, |c| if c == 0 { 0 } else { nonzero(update(c, old, new)) }),
-        Field::Complete => patch(bytes, at, |c| update(c, old, new)),
+        Field::Complete => patch(bytes, at, |c| changed(c, old, new, packet.protocol)),
         Field::Partial => {
             patch(bytes, at, |_| 0);
             let made = !add(pseudo(bytes, packet), sum(upper_layer(bytes, packet)));
-            patch(bytes, at, |_| if udp { nonzero(made) } else { made });
+            patch(bytes, at, |_| if packet.protocol == protocol::UDP { nonzero(made) } else { made });
         }
     }
 }
@@ -145,6 +139,16 @@ fn patch(bytes: &mut [u8], at: usize, change: impl FnOnce(u16) -> u16) {
     if let Some(place) = bytes.get_mut(at..at + 2) {
         let changed = change(u16::from_be_bytes([place[0], place[1]]));
         place.copy_from_slice(&changed.to_be_bytes());
+    }
+}
+
+/// A transport checksum after a change. "No checksum" in UDP over IPv4 (RFC 768) stays so; a computed zero is sent as
+/// all ones.
+fn changed(checksum: u16, old: u16, new: u16, protocol: u8) -> u16 {
+    match (protocol, checksum) {
+        (protocol::UDP, 0) => 0,
+        (protocol::UDP, _) => nonzero(update(checksum, old, new)),
+        _ => update(checksum, old, new),
     }
 }
 

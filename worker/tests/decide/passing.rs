@@ -1,0 +1,182 @@
+//! What is not ours, not whole, or not balanced.
+
+use super::packets::{ACK, SYN, echo, ends, icmp_of, ip, put, sound, tcp, udp};
+use super::world::{SIDES, Service, WHOLE, World};
+use loaded_ipc::{Outcome, Protocol};
+use loaded_queue::Meta;
+
+const SCTP: u8 = 132;
+const GRE: u8 = 47;
+
+fn web() -> Service {
+    Service { protocol: Protocol::Tcp, ports: vec![80, 443], ..Service::default() }
+}
+
+#[test]
+fn what_is_not_served_passes() {
+    for side in SIDES {
+        let mut world = World::new(&[web()]);
+        world.forward(tcp((side.client, 4001), (side.vip, 443), SYN), Outcome::ForwardedNew);
+        for bytes in [
+            tcp((side.client, 4001), (side.vip, 22), SYN),
+            tcp((side.client, 4001), (side.vip, 444), ACK),
+            udp((side.client, 4001), (side.vip, 80)),
+            echo(side.client, side.vip, true, 1),
+            echo(side.client, side.vip, false, 1),
+            ip(side.client, side.vip, SCTP, vec![0; 12]),
+            tcp((side.client, 4001), (side.second_vip, 80), SYN),
+        ] {
+            world.unchanged(bytes, Outcome::PassedUnserved);
+        }
+        assert_eq!(world.decider.held().0, 1);
+    }
+}
+
+#[test]
+fn strangers_pass() {
+    for side in SIDES {
+        let mut world = World::new(&[Service::default()]);
+        world.unchanged(tcp((side.client, 4001), (side.router, 80), SYN), Outcome::PassedForeign);
+        world.unchanged(udp((side.client, 4001), (side.backends[0], 80)), Outcome::PassedForeign);
+        world.unchanged(ip(side.client, side.router, GRE, vec![0; 12]), Outcome::PassedForeign);
+        world.unchanged(ip(side.backends[1], side.client, GRE, vec![0; 12]), Outcome::PassedOwn);
+    }
+}
+
+/// Defect 1: no verdict for any other protocol.
+#[test]
+fn other_protocols_to_a_vip_that_is_balanced_as_a_whole_are_dropped() {
+    for side in SIDES {
+        let mut world = World::new(&[Service::default()]);
+        for protocol in [SCTP, GRE, 50] {
+            world.unchanged(ip(side.client, side.vip, protocol, vec![0; 12]), Outcome::DroppedProtocol);
+        }
+    }
+}
+
+#[test]
+fn fragments_are_dropped_at_the_vip_and_pass_elsewhere() {
+    let mut world = World::new(&[Service::default()]);
+    for (side, to, outcome) in [
+        (SIDES[0], SIDES[0].vip, Outcome::DroppedFragment),
+        (SIDES[0], SIDES[0].router, Outcome::PassedForeign),
+        (SIDES[1], SIDES[1].vip, Outcome::DroppedFragment),
+        (SIDES[1], SIDES[1].router, Outcome::PassedForeign),
+    ] {
+        for (offset, more) in [(0, 1), (10, 0), (10, 1)] {
+            let whole = udp((side.client, 4001), (to, 80));
+            let bytes = if whole[0] >> 4 == 4 {
+                let mut bytes = whole;
+                put(&mut bytes, 6, more << 13 | offset);
+                bytes
+            } else {
+                let mut header = vec![17, 0, 0, 0, 0, 0, 0, 9];
+                put(&mut header, 2, offset << 3 | more);
+                ip(side.client, to, 44, [&header, &whole[40..]].concat())
+            };
+            world.unchanged(bytes, outcome);
+        }
+    }
+}
+
+#[test]
+fn malformed_packets_are_dropped() {
+    let mut world = World::new(&[Service::default()]);
+    for side in SIDES {
+        let whole = tcp((side.client, 4001), (side.vip, 80), SYN);
+        for length in 0..whole.len() {
+            world.unchanged(whole[..length].to_vec(), Outcome::DroppedMalformed);
+        }
+        world.unchanged([&whole[..], &[0]].concat(), Outcome::DroppedMalformed);
+        world.unchanged(ip(side.client, side.vip, icmp_of(side.vip), vec![8, 0, 0]), Outcome::DroppedMalformed);
+        // A TCP header that says it is longer than the packet.
+        let mut long = whole.clone();
+        let at = whole.len() - 24 + 12;
+        long[at] = 15 << 4;
+        world.unchanged(long, Outcome::DroppedMalformed);
+        // Version 5.
+        let mut odd = whole;
+        odd[0] = odd[0] & 15 | 0x50;
+        world.unchanged(odd, Outcome::DroppedMalformed);
+    }
+    assert_eq!(world.decider.held(), (0, 0));
+}
+
+/// An IPv4 address in an IPv6 header never comes from an honest network, and must not meet flows of IPv4.
+#[test]
+fn mapped_addresses_on_the_wire_are_dropped() {
+    let mut world = World::new(&[Service::default()]);
+    let [v4, v6] = SIDES;
+    let backend = world.forward(tcp((v4.client, 4001), (v4.vip, 80), SYN), Outcome::ForwardedNew);
+    let mapped = |address: &str| format!("::ffff:{address}");
+    for (from, to) in [
+        (mapped(v4.client), mapped(v4.vip)),
+        (v6.client.to_owned(), mapped(v4.vip)),
+        (mapped(v4.client), v6.vip.to_owned()),
+        (mapped(&backend), mapped(v4.client)),
+    ] {
+        world.unchanged(tcp((&from, 4001), (&to, 80), ACK), Outcome::DroppedMalformed);
+    }
+}
+
+#[test]
+fn neighbour_discovery_passes() {
+    let mut world = World::new(&[Service::default()]);
+    let side = SIDES[1];
+    for kind in [130, 131, 133, 134, 135, 136, 137, 143] {
+        let upper = [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &[0; 16]].concat();
+        world.unchanged(ip(side.client, side.vip, 58, upper), Outcome::PassedNeighbour);
+    }
+}
+
+/// A packet of which we have only the beginning can be passed on or dropped, but never sent back.
+#[test]
+fn cut_packets_are_never_rewritten() {
+    let cut = Meta { cut: true, ..WHOLE };
+    for side in SIDES {
+        let mut world =
+            World::new(&[web(), Service { protocol: Protocol::Udp, ports: vec![53], ..Service::default() }]);
+        let client = (side.client, 4001);
+        let (syn, query) = (tcp(client, (side.vip, 80), SYN), udp(client, (side.vip, 53)));
+        let web = world.forward(syn.clone(), Outcome::ForwardedNew);
+        let dns = world.forward(query.clone(), Outcome::ForwardedNew);
+        let known = [syn, query, tcp((&web, 80), client, ACK), udp((&dns, 53), client)];
+        let held = world.decider.held();
+        let own = side.backends[0];
+        let cases = known.into_iter().map(|bytes| (bytes, Outcome::DroppedCut)).chain([
+            (tcp((side.client, 4002), (side.vip, 80), SYN), Outcome::DroppedCut),
+            (udp((side.client, 4002), (side.vip, 53)), Outcome::DroppedCut),
+            (tcp((side.client, 4002), (side.vip, 22), SYN), Outcome::PassedUnserved),
+            (tcp((own, 4002), (side.client, 22), SYN), Outcome::PassedOwn),
+            (udp((own, 4002), (side.client, 53)), Outcome::PassedOwn),
+            (udp((side.client, 4002), (side.router, 53)), Outcome::PassedForeign),
+        ]);
+        for (whole, outcome) in cases {
+            // The last bytes are missing; the lengths in the headers stay.
+            let mut bytes = whole[..whole.len() - 2].to_vec();
+            let before = bytes.clone();
+            assert_eq!(world.send_as(&mut bytes, cut), outcome);
+            assert_eq!(bytes, before);
+        }
+        assert_eq!(world.decider.held(), held, "a packet that is dropped makes no flow");
+    }
+}
+
+/// With `CHECKSUM_PARTIAL` the field holds the pseudo header's sum; what goes out must be whole, unless GSO makes it.
+#[test]
+fn unfinished_checksums_are_finished() {
+    for side in SIDES {
+        let mut world = World::new(&[Service::default()]);
+        for (at, honest) in
+            [(16, tcp((side.client, 4001), (side.vip, 80), SYN)), (6, udp((side.client, 4001), (side.vip, 80)))]
+        {
+            let mut bytes = honest;
+            let transport = if bytes[0] >> 4 == 4 { 20 } else { 40 };
+            put(&mut bytes, transport + at, 0x1234);
+            let outcome = world.send_as(&mut bytes, Meta { partial: true, ..WHOLE });
+            assert_eq!(outcome, Outcome::ForwardedNew);
+            assert!(sound(&bytes));
+            assert!(side.backends.contains(&ends(&bytes).1.as_str()));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Whatever comes, whatever the tables hold.
+
+use super::packets::{ACK, FIN, RST, SYN, echo, ends, ip, quoted, sound, tcp, udp, unreachable};
+use super::world::{AFFINITY, BACKENDS, SIDES, Service, Side, WHOLE, World};
+use loaded_ipc::{Affinity, Outcome, Protocol, Strategy as Choice};
+use loaded_queue::{Meta, Verdict};
+use loaded_worker::outcome::verdict;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use std::os::unix::fs::FileExt;
+
+/// Something that happens to a worker.
+#[derive(Debug, Clone)]
+enum Event {
+    /// A packet, whose bytes at these places were changed to these.
+    Packet {
+        bytes: Vec<u8>,
+        garble: Vec<(Index, u8)>,
+        meta: Meta,
+    },
+    /// Time passes.
+    Later(u32),
+    Sweep,
+    Respawn,
+    /// Someone writes into the tables.
+    Scribble {
+        flows: bool,
+        at: Index,
+        bytes: Vec<u8>,
+    },
+}
+
+/// A packet of a world with few addresses and ports, so that they meet often.
+fn packet() -> impl Strategy<Value = Vec<u8>> {
+    let side = select(&SIDES[..]);
+    let flags = select(&[SYN, SYN | ACK, ACK, FIN | ACK, RST, 0, 0xff][..]);
+    (side, 0..9_usize, 0..9_usize, 1..4_u16, select(&[80, 53, 7777][..]), flags, 0..8_u8, 0..64_usize).prop_map(
+        |(side, from, to, port, service, flags, kind, length)| {
+            let Side { vip, second_vip, backends: [a, b, c], client, router } = side;
+            let places = [client, client, vip, vip, a, b, c, router, second_vip];
+            let (from, to) = (places[from], places[to]);
+            // Requests and replies alike.
+            let ports = if from == client { (port, service) } else { (service, port) };
+            let (source, destination) = ((from, ports.0), (to, ports.1));
+            match kind {
+                0..=2 => tcp(source, destination, flags),
+                3 => udp(source, destination),
+                4 => echo(from, to, flags & 1 == 0, port),
+                5 => unreachable(from, to, &tcp(destination, source, flags), length),
+                6 => unreachable(from, to, &udp((to, ports.1), ([a, b, c][length % 3], ports.0)), 8),
+                _ => ip(from, to, [47, 132, 44, 0, 60][length % 5], vec![flags; length]),
+            }
+        },
+    )
+}
+
+fn meta() -> impl Strategy<Value = Meta> {
+    (prop::bool::weighted(0.1), any::<bool>(), any::<bool>()).prop_map(|(cut, partial, gso)| Meta { cut, partial, gso })
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let garble = prop_oneof![3 => Just(vec![]), 1 => vec(any::<(Index, u8)>(), 1..4)];
+    let real = (packet(), garble, prop_oneof![2 => Just(WHOLE), 1 => meta()]);
+    let random = (vec(any::<u8>(), 0..100), meta());
+    let scribble = (any::<bool>(), any::<Index>(), vec(any::<u8>(), 1..40));
+    prop_oneof![
+        40 => real.prop_map(|(bytes, garble, meta)| Event::Packet { bytes, garble, meta }),
+        4 => random.prop_map(|(bytes, meta)| Event::Packet { bytes, garble: vec![], meta }),
+        4 => prop_oneof![0..40_u32, any::<u32>()].prop_map(Event::Later),
+        2 => Just(Event::Sweep),
+        1 => Just(Event::Respawn),
+        1 => scribble.prop_map(|(flows, at, bytes)| Event::Scribble { flows, at, bytes }),
+    ]
+}
+
+fn services() -> impl Strategy<Value = Vec<Service>> {
+    let strategy = prop_oneof![Just(Choice::RoundRobin), Just(Choice::Weighted), Just(Choice::Maglev { seed: 3 })];
+    let affinity = prop_oneof![
+        Just(None),
+        (1..=32_u8, 1..=128_u8, 1..100_u32)
+            .prop_map(|(prefix4, prefix6, timeout)| { Some(Affinity { prefix4, prefix6, timeout }) })
+    ];
+    (strategy, affinity, any::<bool>()).prop_map(|(strategy, affinity, any)| {
+        let service = Service { strategy, affinity, vips: vec![0, 1, 2, 3], ..Service::default() };
+        match any {
+            true => vec![service],
+            false => vec![
+                Service { protocol: Protocol::Tcp, ports: vec![53, 80], ..service.clone() },
+                Service { protocol: Protocol::Udp, ports: vec![53], affinity: Some(AFFINITY), ..service },
+            ],
+        }
+    })
+}
+
+/// What must hold of every packet's end.
+/// `ours`: nobody has garbled the packet or the tables.
+fn check(before: &[u8], after: &[u8], meta: Meta, ours: bool, outcome: Outcome) {
+    let rewritten = matches!(verdict(outcome), Verdict::Rewrite | Verdict::Repeat);
+    if !rewritten {
+        assert_eq!(before, after, "{outcome:?} changes nothing");
+        return;
+    }
+    assert!(!meta.cut, "{outcome:?} of a packet that is not whole");
+    assert_eq!(before.len(), after.len());
+    // A wrong checksum stays wrong, but where the kernel says that the field holds something else.
+    let error = matches!(outcome, Outcome::ErrorForwarded | Outcome::ErrorReturned | Outcome::ErrorRelayed);
+    if !ours || !(sound(before) || meta.partial && !error) {
+        return;
+    }
+    assert!(meta.gso && meta.partial || sound(after), "{outcome:?}: {before:02x?} became {after:02x?}");
+    let (source, destination) = ends(after);
+    let backend = |address: &String| BACKENDS.contains(&address.as_str());
+    match outcome {
+        Outcome::Forwarded | Outcome::ForwardedNew | Outcome::ErrorForwarded => assert!(backend(&destination)),
+        _ => assert!(!backend(&source), "{outcome:?} from {source}"),
+    }
+    if error && outcome != Outcome::ErrorForwarded {
+        let (source, destination) = ends(quoted(after));
+        assert!(!backend(&source) && !backend(&destination));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_breaks_the_decision(services in services(), tiny: bool, events in vec(event(), 1..80)) {
+        let room = if tiny { 4 } else { 200 };
+        let mut world = World::sized(&services, room, room);
+        let mut trusted = true;
+        for event in events {
+            match event {
+                Event::Packet { mut bytes, garble, meta } => {
+                    let ours = trusted && garble.is_empty() && matches!(bytes.first(), Some(0x45 | 0x60));
+                    for (at, byte) in garble {
+                        let at = at.index(bytes.len().min(100));
+                        bytes[at] = byte;
+                    }
+                    if meta.cut && bytes.len() > 1 {
+                        bytes.truncate(bytes.len() - 1);
+                    }
+                    let before = bytes.clone();
+                    let outcome = world.send_as(&mut bytes, meta);
+                    check(&before, &bytes, meta, ours, outcome);
+                }
+                Event::Later(seconds) => world.now = world.now.wrapping_add(seconds),
+                Event::Sweep => world.sweep(),
+                Event::Respawn => world.respawn(),
+                Event::Scribble { flows, at, bytes } => {
+                    let file = if flows { &world.flows } else { &world.clients };
+                    // The header is read once, at the start: beyond it anything may be overwritten.
+                    let room = usize::try_from(file.metadata().expect("stat").len()).expect("small") - 128 - bytes.len();
+                    file.write_all_at(&bytes, 128 + at.index(room) as u64).expect("write");
+                    trusted = false;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn requests_and_replies_come_round(
+        side in select(&SIDES[..]), client: [u8; 16], port: u16, service: u16, datagram: bool, affinity: bool,
+    ) {
+        let from = if side.vip.contains(':') {
+            std::net::Ipv6Addr::from(client).to_string()
+        } else {
+            std::net::Ipv4Addr::new(client[0], client[1], client[2], client[3]).to_string()
+        };
+        prop_assume!(!BACKENDS.contains(&&*from) && !from.starts_with("::ffff:"));
+        let build = |from, to, flags| if datagram { udp(from, to) } else { tcp(from, to, flags) };
+        let mut world = World::new(&[Service { affinity: affinity.then_some(AFFINITY), ..Service::default() }]);
+        let (client, vip) = ((&*from, port), (side.vip, service));
+        let backend = world.forward(build(client, vip, SYN), Outcome::ForwardedNew);
+        let mut request = build(client, vip, ACK);
+        prop_assert_eq!(world.send(&mut request), Outcome::Forwarded);
+        prop_assert_eq!(request, build(client, (&backend, service), ACK));
+        let mut reply = build((&backend, service), client, ACK);
+        prop_assert_eq!(world.send(&mut reply), Outcome::Returned);
+        prop_assert_eq!(reply, build(vip, client, ACK));
+    }
+}
