@@ -16,19 +16,28 @@ pub(crate) struct Memory {
     pub(crate) counters: OwnedFd,
     /// What the worker has counted. It may be hostile: these are numbers, no more.
     pub(crate) seen: CounterReader,
+    /// Flows and clients.
+    capacities: (usize, usize),
 }
 
 impl Memory {
     /// Makes empty tables of the sizes in the plan, with fresh secret hash keys.
     pub(crate) fn new(plan: &Plan) -> Result<Self, Error> {
-        let (flow_capacity, client_capacity) = (plan.flows as usize, plan.clients as usize);
-        let flows = shm::create("loaded-flows", FlowTable::bytes_for(flow_capacity))?;
-        FlowTable::format(&Region::map(&flows)?, flow_capacity, random()?)?;
-        let clients = shm::create("loaded-clients", AffinityTable::bytes_for(client_capacity))?;
-        AffinityTable::format(&Region::map(&clients)?, client_capacity, random()?)?;
+        let capacities = (plan.flows as usize, plan.clients as usize);
+        let flows = shm::create("loaded-flows", FlowTable::bytes_for(capacities.0))?;
+        let clients = shm::create("loaded-clients", AffinityTable::bytes_for(capacities.1))?;
         let counters = shm::create("loaded-counters", Counters::bytes_for(COUNTERS))?;
         let seen = CounterReader::map(&counters)?;
-        Ok(Self { flows, clients, counters, seen })
+        let this = Self { flows, clients, counters, seen, capacities };
+        this.clear()?;
+        Ok(this)
+    }
+
+    /// Makes the tables empty again: what a hostile worker has left there must not rule its successors.
+    pub(crate) fn clear(&self) -> Result<(), Error> {
+        FlowTable::format(&Region::map(&self.flows)?, self.capacities.0, random()?)?;
+        AffinityTable::format(&Region::map(&self.clients)?, self.capacities.1, random()?)?;
+        Ok(())
     }
 }
 

@@ -10,7 +10,8 @@ use crate::rules::{
 use crate::signals::Signals;
 use crate::worker::{START_DEADLINE, Terms, Worker};
 use crate::{Error, output, push, report};
-use loaded_jail::{CHROOT, Floor, Identity, Level, check_chroot_dir, trim_supervisor};
+use loaded_jail::proof::Expectation;
+use loaded_jail::{CHROOT, Floor, Identity, Layer, Level, Role, check_chroot_dir, trim_supervisor};
 use loaded_queue::{Owner, OwnerError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity};
@@ -118,7 +119,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let rules = RuleSet::new(&plan, &queues, &Steering::new(&plan, steering_keys()?));
     trim_supervisor()?;
 
-    let terms = Terms { identity, floor: options.floor };
+    let mut expected = Expectation::of(Role::Worker, &identity);
+    expected.seccomp = Level::probe().has(Layer::Seccomp);
+    let terms = Terms { identity, floor: options.floor, expected };
     let mut this = Supervisor { plan, terms, workers, signals, generation: 1 };
     this.start()?;
     let installed = Installed::install(&rules, &tools)?;
@@ -173,6 +176,9 @@ impl Supervisor {
             }
             if self.signals.take_reload() {
                 log::warn!("HUP: reloading is not part of this version; the configuration stays as it is");
+            }
+            if self.signals.take_upgrade() {
+                log::warn!("USR2: taking over by a new binary is not part of this version");
             }
             if self.signals.take_report() {
                 self.report();

@@ -1,7 +1,7 @@
 //! Signals as flags, and a descriptor that becomes readable when one is set.
 
 use crate::Error;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::{flag, low_level};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,23 +15,30 @@ pub(crate) struct Signals {
     wake: UnixStream,
     end: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
+    upgrade: Arc<AtomicBool>,
     report: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Takes over TERM and INT (end), HUP (reload), USR1 (report) and CHLD (wakes only).
+    /// Takes over TERM, INT and QUIT (end), HUP (reload), USR1 (report), USR2 (upgrade) and CHLD (wakes only).
     pub(crate) fn new() -> Result<Self, Error> {
         let fail = |source| Error::Start { act: "take over signals", source };
         let (wake, sleeper) = UnixStream::pair().map_err(fail)?;
         wake.set_nonblocking(true).map_err(fail)?;
-        let this = Self { wake, end: Arc::default(), reload: Arc::default(), report: Arc::default() };
+        let this =
+            Self { wake, end: Arc::default(), reload: Arc::default(), upgrade: Arc::default(), report: Arc::default() };
         // The flag is registered first, so it is set before the descriptor wakes anyone.
-        for (signal, flag) in
-            [(SIGTERM, &this.end), (SIGINT, &this.end), (SIGHUP, &this.reload), (SIGUSR1, &this.report)]
-        {
+        for (signal, flag) in [
+            (SIGTERM, &this.end),
+            (SIGINT, &this.end),
+            (SIGQUIT, &this.end),
+            (SIGHUP, &this.reload),
+            (SIGUSR1, &this.report),
+            (SIGUSR2, &this.upgrade),
+        ] {
             flag::register(signal, Arc::clone(flag)).map_err(fail)?;
         }
-        for signal in [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD] {
+        for signal in [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD] {
             low_level::pipe::register(signal, sleeper.try_clone().map_err(fail)?).map_err(fail)?;
         }
         Ok(this)
@@ -49,6 +56,10 @@ impl Signals {
 
     pub(crate) fn take_reload(&self) -> bool {
         self.reload.swap(false, Ordering::Relaxed)
+    }
+
+    pub(crate) fn take_upgrade(&self) -> bool {
+        self.upgrade.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn take_report(&self) -> bool {

@@ -5,7 +5,7 @@ use crate::memory::Memory;
 use command_fds::{CommandFdExt, FdMapping};
 use loaded_ipc::{FromWorker, LinkError, ToWorker, WorkerLink};
 use loaded_jail::proof::{Expectation, prove};
-use loaded_jail::{Floor, Identity, Role};
+use loaded_jail::{Floor, Identity};
 use loaded_queue::{Orphans, Owner};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,6 +23,8 @@ const HEALTHY_LIFE: Duration = Duration::from_secs(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// Six doublings; a worker that cannot live is tried eight times a minute.
 const LONGEST_BACKOFF: Duration = Duration::from_millis(6400);
+/// So many short lives that did not get ready, and it is the tables that are given up.
+const HOPELESS: u32 = 2;
 /// Two deaths within this time make the packets the worker held suspect.
 const POISON_WINDOW: Duration = Duration::from_secs(10);
 
@@ -65,6 +67,8 @@ struct Running {
 pub(crate) struct Terms {
     pub(crate) identity: Identity,
     pub(crate) floor: Floor,
+    /// What /proc must show of a worker that says it is ready.
+    pub(crate) expected: Expectation,
 }
 
 impl Worker {
@@ -175,6 +179,7 @@ impl Worker {
         running.drain();
         let death = describe(status, running.last_words.take());
         let lived = running.since.elapsed();
+        let (was_ready, fenced) = (running.ready, status.signal() == Some(nix::libc::SIGSYS));
         let orphans = match self.died {
             Some(before) if before.elapsed() < POISON_WINDOW => Orphans::Drop,
             _ => Orphans::Repeat,
@@ -185,6 +190,12 @@ impl Worker {
             log::error!("{}: {error}", self.name());
         }
         self.short_lives = if lived < HEALTHY_LIFE { self.short_lives.saturating_add(1) } else { 0 };
+        // Tables of a worker that was taken over, or that keep its successors from starting, are worth nothing.
+        if (fenced || (!was_ready && self.short_lives >= HOPELESS))
+            && let Err(error) = self.memory.clear()
+        {
+            log::error!("{}: empty its tables: {error}", self.name());
+        }
         self.died = Some(Instant::now());
         self.life = Life::Due(Instant::now() + self.backoff());
         Some(death)
@@ -217,7 +228,7 @@ impl Running {
         loop {
             match self.link.receive() {
                 Ok(FromWorker::Ready { .. }) if !self.ready && self.outbox.is_empty() => {
-                    prove(self.process.id(), &Expectation::of(Role::Worker, &terms.identity))
+                    prove(self.process.id(), &terms.expected)
                         .map_err(|differences| format!("is not jailed as it should be: {}", differences.join("; ")))?;
                     self.ready = true;
                 }

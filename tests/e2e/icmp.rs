@@ -70,6 +70,26 @@ fn a_small_link_of_the_balancer_is_found() {
     loaded.stop();
 }
 
+/// The same towards the backends: the balancer's kernel tells the client, which must take the error for its own. What
+/// the client sends is a request whose header alone is longer than a packet.
+#[test]
+fn a_small_link_to_the_backends_is_found() {
+    let Some(lab) = Lab::up() else { return };
+    lab.sh("lb", &format!("ip link set eth1 mtu {SMALL}"));
+    let loaded = Loaded::classic(&lab);
+    let long = format!("X-Long: {}", "x".repeat(6000));
+    for family in Family::BOTH {
+        let url = match family {
+            Family::V4 => format!("http://{}/", family.vip()),
+            Family::V6 => format!("http://[{}]/", family.vip()),
+        };
+        let said = lab.exec("client", &["curl", "-gsS", "--max-time", "10", "-H", &long, &url]);
+        assert!(said.out.starts_with('b'), "{family:?}: {} {}", said.out, said.err);
+    }
+    assert!(loaded.count("error_relayed") >= 2, "{:?}", loaded.counters());
+    loaded.stop();
+}
+
 /// How many "port unreachable" the backends' kernels have taken for one of their own packets.
 fn unreachable(lab: &Lab) -> [u64; 3] {
     let count = |text: String| {

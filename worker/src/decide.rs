@@ -244,7 +244,8 @@ impl Decider {
             (Way::Request { .. }, _) => Outcome::DroppedStrayError,
             (Way::Reply { .. }, Some((_, flow))) if quoted.source == packet.destination => {
                 let Some(vip) = self.setup.vip_address(flow.vip) else { return Outcome::PassedOwn };
-                let from_backend = packet.source == quoted.destination;
+                // Any backend: to clients there are none.
+                let from_backend = self.setup.backend(&packet.source).is_some();
                 let outer = from_backend.then_some((Side::Source, vip));
                 wire::replace_in_error(bytes, packet, quoted, outer, (Side::Destination, vip));
                 if from_backend { Outcome::ErrorReturned } else { Outcome::ErrorRelayed }

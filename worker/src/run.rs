@@ -5,7 +5,7 @@ use crate::fence::{self, CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
 use crate::outcome::verdict;
 use crate::setup::{Assembly, OutOfStep, Setup};
 use loaded_ipc::{Fault, FromWorker, LinkError, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker, VERSION, clip};
-use loaded_jail::{Floor, Identity, JailError, inherited, leave};
+use loaded_jail::{Floor, Identity, JailError, Layer, Level, inherited, leave};
 use loaded_queue::{BATCH, Faults, Port};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -51,6 +51,8 @@ enum Error {
     Table(#[from] loaded_table::Error),
     #[error("queue: {0}")]
     Queue(#[from] std::io::Error),
+    #[error("the kernel has mseal, but the verdict templates could not be sealed with it")]
+    Unsealed,
     #[error("pin to core {0}: {1}")]
     Pin(u16, nix::errno::Errno),
     #[error("the supervisor speaks version {0} of the messages, this worker {VERSION}")]
@@ -83,14 +85,20 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<(), Error> {
     fence::drop_to(&arguments.identity, arguments.parent)?;
     let (queue, setup) = receive_setup(link)?;
     let generation = setup.generation();
-    let flows = FlowTable::open(Region::map(inherited(FLOWS_FD)?)?, Timeouts::default())?;
-    let clients = AffinityTable::open(Region::map(inherited(CLIENTS_FD)?)?, |_| {})?;
+    let flows = Region::map(inherited(FLOWS_FD)?)?.for_good();
+    let clients = Region::map(inherited(CLIENTS_FD)?)?.for_good();
     let counters = Counters::map(inherited(COUNTERS_FD)?)?;
-    let mut decider = Decider::new(setup, flows, clients);
     let mut port = Port::open(inherited(QUEUE_FD)?, queue)?;
+    if !port.sealed() && Level::probe().has(Layer::Mseal) {
+        return Err(Error::Unsealed);
+    }
     link.set_nonblocking()?;
     fence::close(&port, arguments.floor)?;
 
+    // A worker before us may have been hostile, and has written these. So they are first read behind the fence.
+    let flows = FlowTable::open(flows, Timeouts::default())?;
+    let clients = AffinityTable::open(clients, |_| {})?;
+    let mut decider = Decider::new(setup, flows, clients);
     link.send(&FromWorker::Ready { generation })?;
     forward(link, &mut port, &mut decider, &counters)
 }

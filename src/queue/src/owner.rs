@@ -29,6 +29,8 @@ const MAX_BUFFER: usize = 256 << 20;
 /// Most answers of the kernel that are discarded on the way to the first waiting packet: some 50 ms of work. A hostile
 /// worker can have the buffer full of them.
 const MAX_ANSWERS: u32 = 1 << 15;
+/// A batch of verdicts is at most 66 KiB, charged about twice.
+const SEND_BUFFER: usize = 256 << 10;
 /// How long the kernel may take to acknowledge the configuration, milliseconds.
 const CONFIGURE_TIMEOUT_MS: i64 = 2000;
 
@@ -81,6 +83,8 @@ impl Owner {
         no_enobufs(&socket).map_err(fail("set NETLINK_NO_ENOBUFS"))?;
         let buffer = (max_len as usize).saturating_mul(BUFFER_PER_PACKET).clamp(MIN_BUFFER, MAX_BUFFER);
         setsockopt(&socket, sockopt::RcvBufForce, &buffer).map_err(fail("size the receive buffer"))?;
+        // A verdict with a payload of 64 KiB must fit; sysctl net.core.wmem_default may be less.
+        setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).map_err(fail("size the send buffer"))?;
         let wait = |ms| setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(ms));
 
         wait(CONFIGURE_TIMEOUT_MS).map_err(fail("set a receive timeout"))?;

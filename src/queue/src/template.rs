@@ -4,7 +4,9 @@
 //! NETLINK_NETFILTER carries nftables, conntrack and queue configuration too. So a worker that may send what it
 //! likes on its queue's socket can delete the firewall. Here seccomp allows `sendmsg` with a pointer into this
 //! region only, and the region fixes everything but the bodies: the number of messages, their lengths, their type
-//! (a verdict) and their queue. What is left to a hostile worker is which verdict its own packets get.
+//! (a verdict) and their queue. What is left to a hostile worker is what it says of packets of its own queue: the verdict
+//! (NF_QUEUE to another queue included), the new content, and in a batched body any verdict attribute (mark, priority,
+//! conntrack where the packet has one; in raw PREROUTING it has none).
 //!
 //! Belt and braces: the memfd is write-sealed, mapped read-only and `mseal`ed where the kernel can (6.10).
 

@@ -49,12 +49,12 @@ pub fn create(name: &str, bytes: usize) -> Result<OwnedFd, Error> {
     Ok(fd)
 }
 
-/// A whole memfd, mapped shared. Unmapped when dropped (a sandboxed worker that may not munmap must leave with
-/// `_exit`, which drops nothing).
+/// A whole memfd, mapped shared. Unmapped when dropped, unless it is kept [`for_good`](Region::for_good).
 #[derive(Debug)]
 pub struct Region {
     start: NonNull<c_void>,
     bytes: NonZeroUsize,
+    for_good: bool,
 }
 
 impl Region {
@@ -85,7 +85,14 @@ impl Region {
         // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing of ours.
         let start = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, &fd, 0) }
             .map_err(|source| memory("mmap", source))?;
-        Ok(Self { start, bytes })
+        Ok(Self { start, bytes, for_good: false })
+    }
+
+    /// The same, never unmapped: behind a fence munmap is deadly, also on the way out of an error.
+    #[must_use]
+    pub fn for_good(mut self) -> Self {
+        self.for_good = true;
+        self
     }
 
     /// Size in bytes.
@@ -131,6 +138,9 @@ impl<T: Plain> Array<T> {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        if self.for_good {
+            return;
+        }
         // SAFETY: our own whole mapping; views borrow `self`, so none is left.
         let _ = unsafe { munmap(self.start, self.bytes.get()) };
     }

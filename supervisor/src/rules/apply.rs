@@ -4,7 +4,7 @@
 //! Removing comes in two steps, because a netfilter *hook* that goes away takes along the waiting packets of every queue
 //! of the network namespace (nf_unregister_net_hook → nf_queue_nf_hook_drop → nfqnl_nf_hook_drop flushes them all).
 //! Rules and chains can go at any time, but two things hold a hook: the last xt_socket match (it turned
-//! defragmentation on) and the base chain that nft makes for PREROUTING. Those go when nothing waits any more.
+//! defragmentation on) and the base chains that nft makes for PREROUTING and OUTPUT. Those go when nothing waits any more.
 
 use super::present::{Present, Raw};
 use super::{Chain, Error, Family, RuleSet, Tools, queue_owners, text};
@@ -75,7 +75,7 @@ impl Installed {
         &self.notes
     }
 
-    /// Removes our jump and all that packets could meet; no waiting packet is lost. What is left has no effect and goes
+    /// Removes our jumps and all that packets could meet; no waiting packet is lost. What is left has no effect and goes
     /// with [`Installed::tidy`]. Tries both families whatever happens; can be repeated.
     ///
     /// # Errors
@@ -157,10 +157,11 @@ pub(crate) fn script(rules: &RuleSet, family: Family, present: &Present, defrag:
 
     // With --noflush a line ":NAME" makes a chain, or empties one that is there.
     let declared = wanted.iter().map(|chain| format!(":{} - [0:0]", chain.name));
-    let unhooked = (0..present.jumps).map(|_| format!("-D PREROUTING -j LOADED-{}", rules.base));
+    let unhooked = present.jumps.iter().map(|(chain, jump)| format!("-D {chain} {jump}"));
     let emptied = gone.iter().map(|name| format!("-F {name}"));
     let filled = wanted.iter().flat_map(|chain| chain.rules.iter().map(|rule| format!("-A {} {rule}", chain.name)));
-    let hooked = wanted.first().map(|entry| format!("-I PREROUTING 1 -j {}", entry.name));
+    let hooks = if wanted.is_empty() { Vec::new() } else { text::hooks(rules.base).to_vec() };
+    let hooked = hooks.iter().map(|(chain, jump)| format!("-I {chain} 1 {jump}"));
     let deleted = gone.iter().map(|name| format!("-X {name}"));
     transaction(declared.chain(unhooked).chain(emptied).chain(filled).chain(hooked).chain(deleted))
 }
@@ -192,7 +193,7 @@ fn tidy(tools: &Tools, family: Family, base: u16) -> Option<String> {
         Ok(raw) => raw.of(base),
         Err(e) => return Some(e.to_string()),
     };
-    if present.chains.is_empty() || present.jumps > 0 {
+    if present.chains.is_empty() || !present.jumps.is_empty() {
         return None;
     }
     if !drained() {
@@ -224,9 +225,9 @@ fn delete_table(tools: &Tools, family: Family) -> Option<String> {
     if !raw.nft {
         return leave("the legacy back end keeps a table until its module is unloaded".into());
     }
-    // An empty base chain goes by -X, and the kernel refuses if it is not empty; `nft delete table` takes everything that
+    // Empty base chains go by -X, and the kernel refuses if they are not empty; `nft delete table` takes everything that
     // is in the table with it, so it is only used on one that was seen without any chain.
-    if let Err(e) = tools.restore(family, "*raw\n-X PREROUTING\nCOMMIT\n") {
+    if let Err(e) = tools.restore(family, "*raw\n-X PREROUTING\n-X OUTPUT\nCOMMIT\n") {
         return leave(e.to_string());
     }
     let Some(listed) = tools.nft(&["list", "table", family.nft(), "raw"]) else {

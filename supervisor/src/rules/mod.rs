@@ -1,5 +1,5 @@
 //! Netfilter rules: what hands packets to the workers. The supervisor owns chains named `LOADED-<queue base>…` in the
-//! raw table of each family and one jump to them in PREROUTING; it adds and removes exactly those, in one transaction
+//! raw table of each family and a jump to them in PREROUTING and OUTPUT; it adds and removes exactly those, in one transaction
 //! a family, and never flushes what is not its own.
 
 mod apply;

@@ -1,6 +1,6 @@
 //! What is in the raw table now, read from `iptables-save`.
 
-use super::text::marker;
+use super::text::{hooks, marker};
 use std::collections::BTreeMap;
 
 /// All of ours begin so; the queue base follows.
@@ -65,12 +65,13 @@ impl Raw {
     pub(crate) fn of(&self, base: u16) -> Present {
         let all = self.chains.iter().map(|(name, _)| name);
         let chains: Vec<_> = all.filter(|name| base_of(name) == Some(base)).cloned().collect();
-        let jump = format!("-j {PREFIX}{base}");
+        let hooks = hooks(base);
+        let ours = |(chain, rule): &&(String, String)| hooks.iter().any(|(c, r)| c == chain && r == rule);
         Present {
             table: self.exists,
             marked: chains.contains(&marker(base)),
             chains,
-            jumps: self.rules.iter().filter(|(chain, rule)| chain == "PREROUTING" && *rule == jump).count(),
+            jumps: self.rules.iter().filter(ours).cloned().collect(),
         }
     }
 
@@ -96,7 +97,8 @@ pub(crate) struct Present {
     /// It was made by this instance, or one before it with the same base.
     pub(crate) marked: bool,
     pub(crate) chains: Vec<String>,
-    pub(crate) jumps: usize,
+    /// Built-in chain and rule, each as often as it is there.
+    pub(crate) jumps: Vec<(String, String)>,
 }
 
 /// `LOADED-7` and `LOADED-7-Q` belong to base 7; `LOADED-7x`, `LOADED--Q`, `LOADED-07` to nobody we know.
@@ -123,6 +125,7 @@ mod tests {
 :LOADED-07 - [0:0]
 -A PREROUTING -j LOADED-7
 -A PREROUTING -j LOADED-70
+-A OUTPUT -j LOADED-7-O
 -A LOADED-7-Q -m bpf --bytecode \"1,6 0 0 1\" -j NFQUEUE --queue-num 7
 -A LOADED-7-Q -j NFQUEUE --queue-num 8
 COMMIT
@@ -139,7 +142,8 @@ COMMIT
         assert!(raw.exists && raw.nft && !raw.is_bare());
         assert_eq!(raw.instances(), BTreeMap::from([(7, vec![7, 8]), (70, vec![])]));
         let chains = vec!["LOADED-7".into(), "LOADED-7-Q".into()];
-        let seven = Present { table: true, marked: false, chains, jumps: 1 };
+        let jumps = vec![("PREROUTING".into(), "-j LOADED-7".into()), ("OUTPUT".into(), "-j LOADED-7-O".into())];
+        let seven = Present { table: true, marked: false, chains, jumps };
         assert_eq!(raw.of(7), seven);
         assert_eq!(raw.of(9), Present { table: true, ..Present::default() });
     }

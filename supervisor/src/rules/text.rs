@@ -8,6 +8,7 @@
 //!                 ├ ICMP                 ⇒ I  neighbour discovery returns; errors → E, then ⇒ M
 //!                 └                      ⇒ M  to a VIP → Q; from a backend → R (through B1, B2… when they are many)
 //! E: error to a VIP → Q; error whose quoted packet went to a backend → R
+//! OUTPUT ─→ O: errors that this host makes itself → E: "too big" for a link of ours, "time exceeded" here
 //! Q: untracked, then one queue a worker by the source      R: one queue a worker by the destination
 //! D: never reached; its match makes the kernel put fragments together
 //! ```
@@ -49,7 +50,12 @@ pub(crate) fn rest(base: u16) -> [String; 2] {
     [defrag(base).name, marker(base)]
 }
 
-/// All chains but the marker and the defragmenter; the first is the one to jump to.
+/// Where our chains are hooked in: the built-in chain and the jump.
+pub(crate) fn hooks(base: u16) -> [(&'static str, String); 2] {
+    [("PREROUTING", format!("-j LOADED-{base}")), ("OUTPUT", format!("-j LOADED-{base}-O"))]
+}
+
+/// All chains but the marker and the defragmenter.
 pub(crate) fn chains(plan: &Plan, family: Family, queues: &[u16], steering: &Steering) -> Vec<Chain> {
     Layout { plan, family, queues, steering }.chains()
 }
@@ -71,6 +77,7 @@ impl Layout<'_> {
             self.chain("S", vec!["-j CT --notrack".into()]),
             self.chain("I", self.icmp()),
             self.chain("E", self.errors()),
+            self.chain("O", self.own_errors()),
             self.chain("M", [self.to_vips(), from_backends].concat()),
             self.chain("Q", self.requests()),
             self.chain("R", self.replies()),
@@ -93,14 +100,16 @@ impl Layout<'_> {
     }
 
     fn icmp(&self) -> Vec<String> {
-        let to_errors = format!("-j {}", self.name("E"));
-        let (link, errors): (&[u8], &[u8]) = match self.family {
-            Family::V4 => (&[], &ICMP_ERRORS),
-            Family::V6 => (&ICMPV6_LINK, &ICMPV6_ERRORS),
-        };
+        let link: &[u8] = if self.family == Family::V4 { &[] } else { &ICMPV6_LINK };
         let link = link.iter().map(|kind| format!("{} -j RETURN", self.icmp_type(*kind)));
-        let errors = errors.iter().map(|kind| format!("{} {to_errors}", self.icmp_type(*kind)));
-        link.chain(errors).chain([format!("-g {}", self.name("M"))]).collect()
+        link.chain(self.own_errors()).chain([format!("-g {}", self.name("M"))]).collect()
+    }
+
+    /// Errors of this host about balanced packets: those to a VIP, which is its own address, it would take for itself,
+    /// and those to a client name a backend. In OUTPUT a worker's new destination is routed anew (nf_reroute).
+    fn own_errors(&self) -> Vec<String> {
+        let errors: &[u8] = if self.family == Family::V4 { &ICMP_ERRORS } else { &ICMPV6_ERRORS };
+        errors.iter().map(|kind| format!("{} -j {}", self.icmp_type(*kind), self.name("E"))).collect()
     }
 
     fn errors(&self) -> Vec<String> {

@@ -101,7 +101,9 @@ fn a_client_is_forgotten_after_its_timeout_but_never_before() {
 #[test]
 fn a_long_flow_keeps_its_client() {
     for side in SIDES {
-        for (timeout, pause) in [(1, 1), (2, 1), (3, 2), (7, 3), (9, 9), (20, 1), (100, 7), (100, 99), (3600, 1000)] {
+        for (timeout, pause) in
+            [(1, 1), (2, 1), (3, 2), (7, 3), (9, 9), (20, 1), (100, 7), (100, 99), (3600, 10), (3600, 1000)]
+        {
             let mut world = World::new(&with(Affinity { timeout, ..AFFINITY }));
             let client = (side.client, 4001);
             let backend = world.forward(tcp(client, (side.vip, 80), SYN), Outcome::ForwardedNew);

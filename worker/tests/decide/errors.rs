@@ -25,11 +25,14 @@ fn an_error_about_a_request_goes_to_the_client_about_what_it_sent() {
                 let [sent, _] = exchange(client, (side.vip, 80));
                 let backend = world.forward(sent.clone(), Outcome::ForwardedNew);
                 let [arrived, _] = exchange(client, (&backend, 80));
-                for (from, outcome) in [(&*backend, Outcome::ErrorReturned), (side.router, Outcome::ErrorRelayed)] {
+                // Any backend may be a router to the other; the client must not see its address.
+                for from in side.backends.into_iter().chain([side.router]) {
                     let mut bytes = unreachable(from, side.client, &arrived, length);
+                    let routed = from == side.router;
+                    let outcome = if routed { Outcome::ErrorRelayed } else { Outcome::ErrorReturned };
                     assert_eq!(world.send(&mut bytes), outcome);
                     // To the byte what the VIP (or the router) would have sent about the client's own packet.
-                    let from = if from == backend { side.vip } else { from };
+                    let from = if routed { from } else { side.vip };
                     assert_eq!(bytes, unreachable(from, side.client, &sent, length));
                     assert!(sound(&bytes));
                 }

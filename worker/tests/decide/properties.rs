@@ -33,26 +33,32 @@ enum Event {
 
 /// A packet of a world with few addresses and ports, so that they meet often.
 fn packet() -> impl Strategy<Value = Vec<u8>> {
-    let side = select(&SIDES[..]);
-    let flags = select(&[SYN, SYN | ACK, ACK, FIN | ACK, RST, 0, 0xff][..]);
-    (side, 0..9_usize, 0..9_usize, 1..4_u16, select(&[80, 53, 7777][..]), flags, 0..8_u8, 0..64_usize).prop_map(
-        |(side, from, to, port, service, flags, kind, length)| {
-            let Side { vip, second_vip, backends: [a, b, c], client, router } = side;
-            let places = [client, client, vip, vip, a, b, c, router, second_vip];
-            let (from, to) = (places[from], places[to]);
-            // Requests and replies alike.
-            let ports = if from == client { (port, service) } else { (service, port) };
-            let (source, destination) = ((from, ports.0), (to, ports.1));
-            match kind {
-                0..=2 => tcp(source, destination, flags),
-                3 => udp(source, destination),
-                4 => echo(from, to, flags & 1 == 0, port),
-                5 => unreachable(from, to, &tcp(destination, source, flags), length),
-                6 => unreachable(from, to, &udp((to, ports.1), ([a, b, c][length % 3], ports.0)), 8),
-                _ => ip(from, to, [47, 132, 44, 0, 60][length % 5], vec![flags; length]),
-            }
-        },
-    )
+    let flags = select(&[SYN, SYN, ACK, ACK, SYN | ACK, FIN | ACK, RST, 0, 0xff][..]);
+    let ends = (select(&SIDES[..]), 0..12_usize, 0..3_usize, 1..3_u16, select(&[80, 53][..]));
+    (ends, flags, 0..10_u8, 0..64_usize).prop_map(|((side, pair, n, port, service), flags, kind, length)| {
+        let Side { vip, second_vip, backends, client, router } = side;
+        let backend = backends[n];
+        let (request, reply) = ((client, vip), (backend, client));
+        let others = [(client, second_vip), (router, vip), (vip, client), (backend, vip), (client, router)];
+        let (from, to) = match pair {
+            0..=3 => request,
+            4..=6 => reply,
+            other => others[other - 7],
+        };
+        let ports = if from == client { (port, service) } else { (service, port) };
+        let (source, destination) = ((from, ports.0), (to, ports.1));
+        // What errors are about: what a backend got of the client, or the client of the VIP.
+        let got = |tcp_like: bool, from, to| if tcp_like { tcp(from, to, flags) } else { udp(from, to) };
+        let witness = [client, router, backend][length % 3];
+        match kind {
+            0..=3 => tcp(source, destination, flags),
+            4 => udp(source, destination),
+            5 => echo(from, to, flags & 1 == 0, port),
+            6 | 7 => unreachable(witness, client, &got(kind == 6, (client, port), (backend, service)), length),
+            8 => unreachable(witness, vip, &got(flags == ACK, (vip, service), (client, port)), length),
+            _ => ip(from, to, [47, 132, 44, 0, 60][length % 5], vec![flags; length]),
+        }
+    })
 }
 
 fn meta() -> impl Strategy<Value = Meta> {

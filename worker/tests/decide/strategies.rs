@@ -2,7 +2,7 @@
 
 use super::packets::{ACK, FIN, SYN, tcp, udp};
 use super::world::{AFFINITY, SIDES, Service, Side, World};
-use loaded_ipc::{Affinity, Outcome, Strategy};
+use loaded_ipc::{Affinity, Outcome, Protocol, Strategy};
 use loaded_table::{AffinityTable, FlowTable};
 
 const SHORT: Affinity = Affinity { timeout: 10, ..AFFINITY };
@@ -108,20 +108,54 @@ fn a_flow_that_begins_anew_counts_once() {
     assert_eq!(after, 10, "29 more and one that is there: ten each");
 }
 
+/// Sixteen places; the flows or clients of another service push out four of six.
 #[test]
-fn a_client_that_is_displaced_no_longer_counts() {
-    let side = SIDES[0];
-    // Room for sixteen clients; the seventeenth takes the place of another.
-    let mut world = World::sized(&[service(Strategy::Weighted, Some(AFFINITY))], 4096, 8);
-    for n in 0..300 {
-        world.forward(udp((&side.client(n), 9), (side.vip, 53)), Outcome::ForwardedNew);
+fn what_is_displaced_no_longer_counts() {
+    for side in SIDES {
+        for (affinity, room) in [(Some(AFFINITY), 4096), (None, 8)] {
+            let web =
+                |port, strategy| Service { protocol: Protocol::Tcp, ports: vec![port], ..service(strategy, affinity) };
+            let mut world = World::sized(&[web(80, Strategy::Weighted), web(81, Strategy::RoundRobin)], room, 8);
+            let go = |world: &mut World, n: u16, port, flags, outcome| {
+                world.forward(tcp((&side.client(n), n + 1), (side.vip, port), flags), outcome)
+            };
+            let first = |backend: &String| backend == side.backends[0];
+            let begun = (0..6).map(|n| (n, go(&mut world, n, 80, SYN, Outcome::ForwardedNew)));
+            let kept: Vec<u16> = begun.filter(|(_, backend)| first(backend)).map(|(n, _)| n).collect();
+            assert_eq!(kept.len(), 2);
+            for later in [0, 300] {
+                world.now += later;
+                kept.iter().for_each(|n| _ = go(&mut world, *n, 80, ACK, Outcome::Forwarded));
+            }
+            (100..114).for_each(|n| _ = go(&mut world, n, 81, SYN, Outcome::ForwardedNew));
+            world.now += 1;
+            if affinity.is_some() {
+                assert_eq!(world.decider.held().1, 16);
+                for n in kept {
+                    world.forward(tcp((&side.client(n), 999), (side.vip, 80), SYN), Outcome::ForwardedNew);
+                }
+            }
+            // Two are left at the first backend, none elsewhere.
+            let next: Vec<_> = (200..204).map(|n| go(&mut world, n, 80, SYN, Outcome::ForwardedNew)).collect();
+            assert!(!next.iter().any(first), "{next:?}");
+        }
     }
-    assert_eq!(world.decider.held().1, 16);
-    world.now += 4000;
+}
+
+/// Where clients count, their flows do not.
+#[test]
+fn a_client_counts_without_flows() {
+    let side = SIDES[0];
+    let mut world = World::new(&[service(Strategy::Weighted, Some(AFFINITY))]);
+    world.services[0].weights = [1, 0, 0, 0, 0, 0];
+    world.respawn();
+    assert_eq!(spread(&mut world, &side, 0..10), [10, 0, 0]);
+    world.services[0].weights = [1; 6];
+    world.respawn();
+    world.now += 181;
     world.sweep();
-    assert_eq!(world.decider.held().1, 0);
-    // Had a count been left behind, or taken twice, these would not be even.
-    assert_eq!(spread(&mut world, &side, 1000..1015), [5; 3]);
+    assert_eq!(world.decider.held(), (0, 10));
+    assert_eq!(spread(&mut world, &side, 100..120), [0, 10, 10]);
 }
 
 #[test]

@@ -73,6 +73,7 @@ pub(super) fn rules() -> Vec<Rule> {
         open_tree = libc::SYS_open_tree,
         move_mount = libc::SYS_move_mount,
         mount_setattr = libc::SYS_mount_setattr,
+        open_tree_attr = OPEN_TREE_ATTR,
         open_by_handle_at = libc::SYS_open_by_handle_at,
         setns = libc::SYS_setns,
     ));
@@ -82,6 +83,7 @@ pub(super) fn rules() -> Vec<Rule> {
         swapoff = libc::SYS_swapoff,
         acct = libc::SYS_acct,
         quotactl = libc::SYS_quotactl,
+        quotactl_fd = libc::SYS_quotactl_fd,
         syslog = libc::SYS_syslog,
         sethostname = libc::SYS_sethostname,
         setdomainname = libc::SYS_setdomainname,
@@ -99,6 +101,8 @@ pub(super) fn rules() -> Vec<Rule> {
     rules
 }
 
+/// Linux 6.15; the number is the same on every architecture.
+const OPEN_TREE_ATTR: libc::c_long = 467;
 /// glibc's headers gave aarch64 this call later than the kernel did (5.0); 294 is the number of the generic table.
 #[cfg(target_arch = "aarch64")]
 const KEXEC_FILE_LOAD: libc::c_long = 294;

@@ -18,7 +18,11 @@ pub(super) const TERMS: Terms = Terms {
         Namespace { name: "net", flag: CloneFlags::CLONE_NEWNET, why: "a new socket would reach no network" },
         Namespace { name: "ipc", flag: CloneFlags::CLONE_NEWIPC, why: "no shared memory or queues of others" },
         Namespace { name: "uts", flag: CloneFlags::CLONE_NEWUTS, why: "the host's name is not ours" },
-        Namespace { name: "mount", flag: CloneFlags::CLONE_NEWNS, why: "no later mount of the host shows up here" },
+        Namespace {
+            name: "mount",
+            flag: CloneFlags::CLONE_NEWNS,
+            why: "a view of mounts of its own, of which it can change nothing",
+        },
     ],
     limits: &[
         Limit { name: "CORE", resource: Resource::RLIMIT_CORE, value: 0, why: "a dump would hold packets and keys" },
