@@ -192,8 +192,11 @@ impl Plan {
     }
 }
 
+/// "0-3, 7": what follows on is one range.
 fn numbers(list: &[u16]) -> String {
-    list.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+    let runs = list.chunk_by(|a, b| a.checked_add(1) == Some(*b));
+    let runs = runs.filter_map(|run| Some(PortRange { low: *run.first()?, high: *run.last()? }.to_string()));
+    runs.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -226,7 +229,7 @@ mod tests {
         let plan = Plan { cores: Some((1, 3)), ..plan() };
         assert_eq!(plan.check_cores(&[0, 1, 2, 3]), Ok(vec![1, 2, 3]));
         let error = plan.check_cores(&[0, 1]).unwrap_err().to_string();
-        assert_eq!(error, "workers are to run on cores 1-3, but there is no core 2, 3 for them; available: 0, 1");
+        assert_eq!(error, "workers are to run on cores 1-3, but there is no core 2-3 for them; available: 0-1");
     }
 
     #[test]
