@@ -61,7 +61,8 @@ Without -c the configuration is the first of: loaded.config, loaded.conf, /etc/l
   loaded -D -U nobody -c loaded.config                   serve, in the foreground
   loaded -U nobody -c loaded.config -c loaded.config6    serve both families in the background
 
-TERM and INT remove the rules and end it.";
+Signals: TERM, INT and QUIT take the rules out and end it; USR1 logs the counters; HUP and USR2 are not part of this
+version and do nothing. Under a service manager (NOTIFY_SOCKET) it stays in the foreground.";
 
 /// Balances IPv4 and IPv6 traffic over NFQUEUE with sandboxed workers.
 #[derive(Debug, Parser)]

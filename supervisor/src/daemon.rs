@@ -15,6 +15,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -31,7 +32,7 @@ pub fn start(arguments: &[OsString]) -> Result<i32, Error> {
     let fail = |act| move |source| Error::Start { act, source };
     let (mut ours, theirs) = UnixStream::pair().map_err(fail("make a socket to the daemon"))?;
     let mut command = Command::new("/proc/self/exe");
-    command.args(arguments).arg(DETACHED).stdin(Stdio::null()).stdout(Stdio::null());
+    command.arg0("loaded").args(arguments).arg(DETACHED).stdin(Stdio::null()).stdout(Stdio::null());
     let mapping = FdMapping { parent_fd: OwnedFd::from(theirs), child_fd: STARTER_FD };
     command.fd_mappings(vec![mapping]).map_err(|e| fail("hand the daemon a socket")(io::Error::other(e)))?;
     let mut daemon = command.spawn().map_err(fail("start the daemon"))?;

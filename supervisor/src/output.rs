@@ -3,6 +3,7 @@
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::syslog::{Facility, LogFlags, Severity, openlog, syslog};
 use std::io::Write;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The one logger of the process.
@@ -21,6 +22,9 @@ pub(crate) fn to_stderr() {
 
 /// From here on logs to syslog, facility daemon, as the original does.
 pub(crate) fn to_syslog() {
+    if !Path::new("/dev/log").exists() {
+        log::warn!("there is no /dev/log: this daemon's log is lost until a syslog daemon makes it; -D logs to stderr");
+    }
     match openlog(Some(c"loaded"), LogFlags::LOG_PID, Facility::LOG_DAEMON) {
         Ok(()) => OUTPUT.syslog.store(true, Ordering::Relaxed),
         Err(errno) => log::error!("open syslog: {errno}; the log stays on stderr"),

@@ -92,6 +92,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
         log::info!("{note}");
     }
     let plan = loaded.plan;
+    // Before the working directory changes.
+    let pid_path = options.pid_file.as_deref().map(std::path::absolute).transpose();
+    let pid_path = pid_path.map_err(|source| Error::Start { act: "find the pid file's directory", source })?;
     if options.detached {
         daemon::detach()?;
     }
@@ -103,7 +106,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     check_kernel(options.floor)?;
     check_host(&plan)?;
 
-    let pid_file = options.pid_file.as_deref().map(PidFile::write).transpose()?;
+    let pid_file = pid_path.as_deref().map(PidFile::write).transpose()?;
     let signals = Signals::new()?;
     let queues: Vec<u16> = cores.iter().map(|core| plan.queue_base + core).collect();
     // What a killed instance with our own queues has left stays until our rules replace it in one transaction: without

@@ -161,6 +161,7 @@ impl Worker {
         if running.ended {
             return;
         }
+        let was_ready = running.ready;
         let late = !running.ready && running.since.elapsed() >= START_DEADLINE;
         let talked = running.talk(terms);
         let talked = if late { talked.and(Err(format!("not ready within {START_DEADLINE:?}"))) } else { talked };
@@ -168,6 +169,8 @@ impl Worker {
             log::error!("{name}: {problem}; killing it");
             running.last_words.get_or_insert(problem);
             running.end();
+        } else if running.ready && !was_ready && self.died.is_some() {
+            log::info!("{name}: ready again, as pid {}", running.process.id());
         }
     }
 

@@ -126,6 +126,7 @@ impl Decider {
     }
 
     /// The flow a packet belongs to, if it is of a kind that has flows and goes our way.
+    #[inline(always)]
     fn key(&self, packet: &Packet) -> Option<(Way, FlowKey)> {
         let request = self.setup.vip(&packet.destination).map(|vip| Way::Request { vip });
         let way = match (request, packet.kind) {
@@ -257,7 +258,14 @@ impl Decider {
     /// Moves a flow along and keeps it, and its client, alive.
     fn advance(&mut self, slot: Slot, flow: Flow, packet: &Packet, request: bool, now: u32) {
         let next = match (packet.kind, flow.state) {
-            (Kind::Tcp { closes: true, .. }, _) => FlowState::Closing,
+            (Kind::Tcp { resets: true, .. }, _) => FlowState::Closing,
+            (Kind::Tcp { finishes: true, .. }, state) => match (state, request) {
+                (FlowState::Closing, _) | (FlowState::BackendDone, true) | (FlowState::ClientDone, false) => {
+                    FlowState::Closing
+                }
+                (_, true) => FlowState::ClientDone,
+                (_, false) => FlowState::BackendDone,
+            },
             // The client has seen the backend's answer, or says so: a spoofed source cannot know.
             (Kind::Tcp { acknowledges: true, opens: false, .. }, FlowState::HalfOpen) if request => {
                 FlowState::Established

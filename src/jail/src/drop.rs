@@ -89,7 +89,7 @@ fn lock_securebits() -> Result<(), JailError> {
 }
 
 /// Before the ids: it needs CAP_SYS_ADMIN. New sockets then live in a network with nothing in it; the inherited queue
-/// descriptor keeps acting on the network it was opened in (`facts/e1.c`, case G), which is why seccomp must exist.
+/// descriptor keeps acting on the network it was opened in (netlink_net_capable in net/netlink/af_netlink.c asks about the socket's namespace), which is why seccomp must exist.
 fn leave_namespaces(terms: &Terms) -> Result<(), JailError> {
     let flags = terms.namespaces.iter().fold(CloneFlags::empty(), |all, n| all | n.flag);
     let names: Vec<&str> = terms.namespaces.iter().map(|n| n.name).collect();

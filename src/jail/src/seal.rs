@@ -77,7 +77,7 @@ pub fn seal(policy: &Policy, env: &Bindings, floor: Floor) -> Result<Level, Jail
 
 /// Takes every right that Landlock knows and gives none back. Answers the ABI of the kernel, 0 for none.
 ///
-/// Netlink, UDP (before ABI 10) and descriptors that are open already are outside of what it sees (`facts/ll.c`).
+/// Netlink, UDP (before ABI 10) and descriptors that are open already are outside of what it sees (tests/facts.rs).
 pub fn restrict_with_landlock() -> Result<i64, JailError> {
     let failed = |e: landlock::RulesetError| JailError::Landlock { detail: e.to_string() };
     let abi = level::landlock_abi();

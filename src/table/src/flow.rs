@@ -55,6 +55,10 @@ pub enum FlowState {
     Datagram = 4,
     /// ICMP echo. May be evicted.
     Echo = 5,
+    /// TCP: the client has sent FIN, the backend not: it may send for hours yet. Never evicted while it lives.
+    ClientDone = 6,
+    /// TCP: the backend has sent FIN, the client not. Never evicted while it lives.
+    BackendDone = 7,
 }
 
 /// Idle seconds after which a flow is forgotten, by state. A flow idle for exactly this long still lives.
@@ -63,7 +67,8 @@ pub struct Timeouts {
     /// Default 30: longer than the 16 s between a client's fourth and fifth SYN, so its retries meet the same backend.
     /// Short because each costs an attacker one packet.
     pub half_open: u32,
-    /// Default 7440 = 2 h 4 min, the least RFC 5382 REQ-5 allows: two hours until the first keep-alive, and 4 min.
+    /// Default 7440 = 2 h 4 min, the least RFC 5382 REQ-5 allows: two hours until the first keep-alive, and 4 min. Also
+    /// of a connection that one side has closed: the other may be silent as long.
     pub established: u32,
     /// Default 30: a peer's retransmitted FINs (200 ms doubled seven times is 25 s) still find their flow. Less than
     /// the 4 min of RFC 5382, which guards against a NAT giving the port to another; here the client owns it.
@@ -102,7 +107,7 @@ impl Timeouts {
     pub fn of(&self, state: FlowState) -> u32 {
         match state {
             FlowState::HalfOpen => self.half_open,
-            FlowState::Established => self.established,
+            FlowState::Established | FlowState::ClientDone | FlowState::BackendDone => self.established,
             FlowState::Closing => self.closing,
             FlowState::Datagram => self.datagram,
             FlowState::Echo => self.echo,
@@ -245,7 +250,9 @@ fn eviction_score(timeouts: &Timeouts, way: &Way, now: u32) -> Option<u64> {
         Some(state) if age > timeouts.of(state) => 3,
         Some(FlowState::HalfOpen) => 2,
         Some(FlowState::Closing | FlowState::Echo) => 1,
-        Some(FlowState::Established | FlowState::Datagram) => return None,
+        Some(FlowState::Established | FlowState::ClientDone | FlowState::BackendDone | FlowState::Datagram) => {
+            return None;
+        }
     };
     Some(rank << 32 | u64::from(age))
 }
@@ -264,6 +271,8 @@ impl FlowState {
             3 => Self::Closing,
             4 => Self::Datagram,
             5 => Self::Echo,
+            6 => Self::ClientDone,
+            7 => Self::BackendDone,
             _ => return None,
         })
     }

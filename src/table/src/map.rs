@@ -319,7 +319,7 @@ impl Map {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn hash(&self, key: &[u64; 3]) -> Hashed {
         let mut bytes = [0; 24];
         bytes[..8].copy_from_slice(&key[0].to_le_bytes());

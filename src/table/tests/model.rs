@@ -26,8 +26,8 @@ fn flow_key(n: u16) -> FlowKey {
 }
 
 fn state(n: u8) -> FlowState {
-    [FlowState::HalfOpen, FlowState::Established, FlowState::Closing, FlowState::Datagram, FlowState::Echo]
-        [usize::from(n % 5)]
+    use FlowState as S;
+    [S::HalfOpen, S::Established, S::Closing, S::Datagram, S::Echo, S::ClientDone, S::BackendDone][usize::from(n % 5)]
 }
 
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! How full may two-choice buckets of eight be before an insert finds no room? The numbers behind `SLOTS_AN_ENTRY`.
 //!
-//! `cargo test --release -p loaded-table --test overflow -- --ignored --nocapture` prints the table of measurements.
+//! `cargo test --release -p loaded-table --test overflow -- --nocapture` prints what it measures.
 
 use loaded_table::{Flow, FlowKey, FlowState, FlowTable, Region, Timeouts, shm};
 
@@ -60,18 +60,15 @@ fn a_table_takes_what_it_promises() {
     }
 }
 
+/// Why not fuller: at three quarters, thousands of a million inserts find no room; at six tenths, a few.
 #[test]
-#[ignore = "a measurement: a minute, 100 MB"]
-fn measure_overflow() {
-    for capacity in [1000, 100_000, 1_000_000] {
-        for load in [40, 45, 50, 55, 60, 66, 75, 85] {
-            let (mut inserts, mut failed) = (0, 0);
-            for hash_key in 0..if capacity < 10_000 { 250 } else { 3 } {
-                let (a, b) = run(capacity, load, 8, hash_key);
-                inserts += a;
-                failed += b;
-            }
-            println!("capacity {capacity:>7} load {load} %: {failed} of {inserts} inserts found no room");
-        }
-    }
+fn a_fuller_table_would_break_its_promise() {
+    let per_million = |load| {
+        let runs = (0..25).map(|hash_key| run(1000, load, 8, hash_key));
+        let (inserts, failed) = runs.fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1));
+        println!("load {load} %: {failed} of {inserts} inserts found no room");
+        failed * 1_000_000 / inserts
+    };
+    assert!(per_million(60) < 100);
+    assert!((2_000..20_000).contains(&per_million(75)));
 }

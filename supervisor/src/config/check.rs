@@ -173,8 +173,10 @@ impl Backends {
                 return Err(address.flaw(format!("{} is a VIP and cannot be a backend too", address.value)).see(*vip));
             }
             if let Some(first) = seen.insert(address.value, address.mark) {
-                let text =
-                    format!("{} is a backend of {:?} twice; give it a weight instead", address.value, draft.name.value);
+                let text = format!(
+                    "{} is a backend of {:?} twice; take one out (TOML has weights)",
+                    address.value, draft.name.value
+                );
                 return Err(address.flaw(text).see(first));
             }
             members.push(Member { backend: self.index(address)?, weight: member.weight });

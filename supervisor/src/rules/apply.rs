@@ -22,7 +22,7 @@ pub(crate) enum Defrag {
     Off,
 }
 
-/// Rules of ours that are in the kernel. Dropping this leaves them there: workers can go on without a supervisor.
+/// Rules of ours that are in the kernel. Dropping this leaves them there.
 #[derive(Debug)]
 pub struct Installed {
     rules: RuleSet,

@@ -97,7 +97,6 @@ impl Host<'_> {
                 key_of(interface, "accept_local")
             )));
         }
-        let strict: Vec<_> = ["all", interface].into_iter().filter(|name| setting("rp_filter", name) == 1).collect();
         if setting("rp_filter", "all").max(setting("rp_filter", interface)) == 1 {
             let back = lookup(&self.routes, vip);
             if back.is_some_and(|route| route.interface == interface) {
@@ -106,13 +105,12 @@ impl Host<'_> {
             // The address of a local VIP lies in the local table, whose interfaces /proc/net/route does not show; only a
             // connected network that holds it says where it is.
             let sure = !local || back.is_some_and(|route| route.length > 0);
-            let fix: Vec<_> = strict.iter().map(|name| format!("{}=2", key_of(name, "rp_filter"))).collect();
             problems.push(Problem {
                 severity: if sure { Severity::Fatal } else { Severity::Warning },
                 text: format!(
                     "strict reverse path filtering drops replies that come in on {interface} with the VIP as their \
-                     source: sysctl -w {}",
-                    fix.join(" ")
+                     source: sysctl -w {}=2",
+                    key_of(interface, "rp_filter")
                 ),
             });
         }

@@ -34,12 +34,6 @@ impl Keys {
         let [a, b, c, d, sum, mix] = random;
         Self([a | 1, b | 1, c | 1, d | 1, sum, mix | 1])
     }
-
-    /// The numbers, to hand on.
-    #[must_use]
-    pub fn to_words(self) -> [u32; 6] {
-        self.0
-    }
 }
 
 /// Shows nothing: it is a secret, and logs travel.

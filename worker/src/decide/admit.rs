@@ -40,7 +40,7 @@ impl Decider {
             return Err(Outcome::DroppedClash);
         }
         let state = match packet.kind {
-            Kind::Tcp { closes: true, .. } => FlowState::Closing,
+            Kind::Tcp { finishes: true, .. } | Kind::Tcp { resets: true, .. } => FlowState::Closing,
             Kind::Tcp { .. } => FlowState::HalfOpen,
             Kind::Udp { .. } => FlowState::Datagram,
             _ => FlowState::Echo,

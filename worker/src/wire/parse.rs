@@ -58,8 +58,10 @@ pub enum Kind {
         ports: (u16, u16),
         /// SYN without ACK: the first packet of a connection.
         opens: bool,
-        /// FIN or RST: the last ones.
-        closes: bool,
+        /// FIN: the last packet with data of this side.
+        finishes: bool,
+        /// RST: the last packet of all.
+        resets: bool,
         /// ACK.
         acknowledges: bool,
     },
@@ -119,6 +121,7 @@ pub enum Malformed {
 ///
 /// # Errors
 /// [`Malformed`], never a panic.
+#[inline]
 pub fn parse(bytes: &[u8], cut: bool) -> Result<Packet, Malformed> {
     let ip = network(bytes).ok_or(Malformed::Header)?;
     if ip.length != bytes.len() && !(cut && ip.length > bytes.len()) {
@@ -146,6 +149,8 @@ struct Ip {
     fragment: bool,
 }
 
+/// Inlined, for a result that goes through memory in small pieces is waited for when it is read in large ones.
+#[inline(always)]
 fn network(bytes: &[u8]) -> Option<Ip> {
     match bytes.first()? >> 4 {
         4 => {
@@ -216,6 +221,7 @@ fn extensions(bytes: &[u8], mut next: u8, mut at: usize) -> Result<(u8, usize, b
 }
 
 /// `length` is that of the whole packet, of which `bytes` may be only the beginning.
+#[inline(always)]
 fn upper(bytes: &[u8], length: usize, family: Family, protocol: u8, at: usize) -> Result<Kind, Malformed> {
     let rest = bytes.get(at..).ok_or(Malformed::Transport)?;
     match (protocol, family) {
@@ -224,7 +230,8 @@ fn upper(bytes: &[u8], length: usize, family: Family, protocol: u8, at: usize) -
             Ok(Kind::Tcp {
                 ports: (h.source_port(), h.destination_port()),
                 opens: h.syn() && !h.ack(),
-                closes: h.fin() || h.rst(),
+                finishes: h.fin(),
+                resets: h.rst(),
                 acknowledges: h.ack(),
             })
         }
@@ -289,9 +296,7 @@ pub fn is_mapped(address: &Address) -> bool {
 
 /// An IPv4 address as `::ffff:a.b.c.d`.
 #[must_use]
+#[inline]
 pub fn mapped(v4: [u8; 4]) -> Address {
-    let mut address = [0; 16];
-    address[10..12].fill(0xff);
-    address[12..].copy_from_slice(&v4);
-    address
+    (0xffff << 32 | u128::from(u32::from_be_bytes(v4))).to_be_bytes()
 }

@@ -79,12 +79,52 @@ fn a_syn_on_a_closing_flow_begins_a_new_one() {
             assert_eq!(world.forward(tcp(client, vip, SYN), Outcome::Forwarded), first, "a repeated SYN");
             assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), first);
             assert_eq!(world.forward(tcp(client, vip, last), Outcome::Forwarded), first);
+            if last & RST == 0 {
+                assert_eq!(
+                    world.forward(tcp(client, vip, SYN), Outcome::Forwarded),
+                    first,
+                    "half closed is not closed"
+                );
+                assert_eq!(world.send(&mut tcp((&first, 80), client, FIN | ACK)), Outcome::Returned);
+            }
             assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), first, "the last ACK");
             let second = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
             assert_ne!(second, first, "round robin moves on");
             assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), second);
             assert_eq!(world.decider.held().0, 1);
         }
+    }
+}
+
+/// One side may have no more to say and wait for the other as long as for any answer. Were the flow forgotten, the
+/// backend's answer would reach the client with the backend's address.
+#[test]
+fn a_half_closed_connection_lives_as_long_as_an_open_one() {
+    let side = SIDES[0];
+    let (client, vip) = ((side.client, 4001), (side.vip, 80));
+    for by_client in [true, false] {
+        let mut world = World::new(&[Service::default()]);
+        let backend = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
+        world.forward(tcp(client, vip, ACK), Outcome::Forwarded);
+        let reply = |world: &mut World, flags| {
+            assert_eq!(world.send(&mut tcp((&backend, 80), client, flags)), Outcome::Returned);
+        };
+        if by_client {
+            world.forward(tcp(client, vip, FIN | ACK), Outcome::Forwarded);
+        } else {
+            reply(&mut world, FIN | ACK);
+        }
+        world.now += 7440;
+        reply(&mut world, ACK);
+        world.forward(tcp(client, vip, ACK), Outcome::Forwarded);
+        // The other side's FIN ends it.
+        if by_client {
+            reply(&mut world, FIN | ACK);
+        } else {
+            world.forward(tcp(client, vip, FIN | ACK), Outcome::Forwarded);
+        }
+        world.now += 31;
+        world.unchanged(tcp((&backend, 80), client, ACK), Outcome::PassedOwn);
     }
 }
 
@@ -142,7 +182,7 @@ fn a_full_table_gives_up_no_open_connection() {
         world.forward(tcp((side.client, n), (side.vip, 80), ACK), Outcome::Forwarded);
     }
     // A half-open or closing one makes room.
-    world.forward(tcp((side.client, 5), (side.vip, 80), FIN), Outcome::Forwarded);
+    world.forward(tcp((side.client, 5), (side.vip, 80), RST), Outcome::Forwarded);
     open(&mut world, 99, Outcome::ForwardedNew);
     open(&mut world, 100, Outcome::ForwardedNew);
     assert_eq!(world.decider.held().0, 16);

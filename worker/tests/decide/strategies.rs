@@ -1,6 +1,6 @@
 //! The strategies as the decision uses them: what counts as a client, and when it no longer does.
 
-use super::packets::{ACK, FIN, SYN, tcp, udp};
+use super::packets::{ACK, RST, SYN, tcp, udp};
 use super::world::{AFFINITY, SIDES, Service, Side, World};
 use loaded_ipc::{Affinity, Outcome, Protocol, Strategy};
 use loaded_table::{AffinityTable, FlowTable};
@@ -101,7 +101,7 @@ fn a_flow_that_begins_anew_counts_once() {
     for _ in 0..50 {
         world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
         world.forward(tcp(client, vip, ACK), Outcome::Forwarded);
-        world.forward(tcp(client, vip, FIN), Outcome::Forwarded);
+        world.forward(tcp(client, vip, RST), Outcome::Forwarded);
     }
     assert_eq!(world.decider.held().0, 1);
     let after: usize = spread(&mut world, &side, 0..29).iter().max().copied().expect("three");

@@ -1,5 +1,5 @@
 //! Acts against the firewall, conntrack, the queues and the links: all of them through the one netlink descriptor that
-//! a worker needs. With CAP_NET_ADMIN and no filter every one of them works (`facts/e1.c`).
+//! a worker needs. With CAP_NET_ADMIN and no filter every one of them works (tests/fence.rs, "a hole is seen from outside").
 
 use super::message::Message;
 use super::{Act, Scene, at, door, fd};

@@ -8,7 +8,7 @@ use caps::Capability;
 use super::{Kept, Rule, Terms};
 
 pub(super) const TERMS: Terms = Terms {
-    // Not here: CAP_SYS_PTRACE, dropped once queue descriptors of a dead supervisor are adopted. CAP_SYS_MODULE: the
+    // Not here: CAP_SYS_PTRACE, of use only to name the owner of a busy queue, which is over by then. CAP_SYS_MODULE: the
     // kernel loads netfilter modules by itself on demand. CAP_SYS_NICE: a child pins itself while it is still root.
     // CAP_DAC_OVERRIDE: configuration is root's own.
     caps: &[
@@ -43,13 +43,13 @@ pub(super) fn rules() -> Vec<Rule> {
         kexec_file_load = KEXEC_FILE_LOAD,
         perf_event_open = libc::SYS_perf_event_open,
     ));
-    // pidfd_getfd stays: adopting the queues of a dead supervisor comes before this, and after it CAP_SYS_PTRACE is gone.
     rules.extend(deadly!("into another process":
         ptrace = libc::SYS_ptrace,
         process_vm_readv = libc::SYS_process_vm_readv,
         process_vm_writev = libc::SYS_process_vm_writev,
         process_madvise = libc::SYS_process_madvise,
         kcmp = libc::SYS_kcmp,
+        pidfd_getfd = libc::SYS_pidfd_getfd,
     ));
     rules.extend(deadly!("large surface, not used; io_uring also goes around seccomp":
         io_uring_setup = libc::SYS_io_uring_setup,

@@ -50,7 +50,7 @@ pub(super) const RULES: [Rule; 8] = [
     // The one way to write to the queue socket, which also carries nftables, conntrack and queue configuration. The
     // pointer must be the start of a row of the msghdr table; that table, its iovecs and all netlink headers are in
     // sealed memory that nobody can change or map over. So whatever the caller wants, the kernel reads our message:
-    // a verdict for our queue, with an id and a payload that the caller chooses (facts/e4b.c, tests/fence.rs).
+    // a verdict for our queue, with an id and a payload that the caller chooses (tests/fence.rs).
     // Alignment matters: a pointer 8 bytes into a row would read msg_iov from another field.
     // flags 0: no MSG_OOB, no MSG_DONTROUTE, nothing that a protocol may one day give a meaning.
     Rule::new(
@@ -61,7 +61,7 @@ pub(super) const RULES: [Rule; 8] = [
     ),
     // Its pointers are free: seccomp cannot see behind them, and the arena may be anywhere. What can they do?
     //  - The kernel stores through them as the worker itself would (copy_to_user), so page protection holds: into the
-    //    read-only templates it is EFAULT (facts/e4b.c, tests/fence.rs), into code pages too. Elsewhere the worker can
+    //    read-only templates it is EFAULT (tests/fence.rs), into code pages too. Elsewhere the worker can
     //    write anyway.
     //  - msg_control receives no descriptors: netlink carries credentials only (netlink_recvmsg in af_netlink.c).
     //  - timeout is written back by the kernel and would make a wait of any length; it must be null.
@@ -75,9 +75,9 @@ pub(super) const RULES: [Rule; 8] = [
         "receive packets in batches",
     ),
     // read and not recvmsg: a read throws away descriptors that a peer attaches (unix(7), SCM_RIGHTS).
-    Rule::new("read", libc::SYS_read, &[Arg::FdIs(Fd::Link)], "hear the supervisor: membership, stop"),
+    Rule::new("read", libc::SYS_read, &[Arg::FdIs(Fd::Link)], "hear the supervisor: the end of the link means stop"),
     // write and not sendmsg: no descriptor can be attached to it.
-    Rule::new("write", libc::SYS_write, &[Arg::FdIs(Fd::Link)], "tell the supervisor: ready, counters, last words"),
+    Rule::new("write", libc::SYS_write, &[Arg::FdIs(Fd::Link)], "tell the supervisor: ready, or why it failed"),
     // The vDSO answers without a system call except where the clock source has none. Any clock id: a negative one
     // means a clock behind a descriptor, and none of ours is one (EINVAL, get_clock_desc in posix-clock.c).
     Rule::new("clock_gettime", libc::SYS_clock_gettime, &[], "age flows and affinities"),

@@ -188,7 +188,9 @@ impl Gathered {
 
     /// A well-formed value that only matters with failover.
     fn inactive(&mut self, entry: &Entry<'_>, checked: Result<(), Flaw>) -> Result<(), Flaw> {
-        self.notes.push(entry.value.flaw(format!("{} is inactive: failover is off", entry.key.name())));
+        self.notes.push(
+            entry.value.flaw(format!("{} has no effect: health checks are not part of this version", entry.key.name())),
+        );
         checked
     }
 
