@@ -8,7 +8,7 @@ use crate::Error;
 use crate::layout::{Bucket, RegionHeader};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use nix::sys::stat::fstat;
 use std::ffi::c_void;
 use std::num::NonZeroUsize;
@@ -18,6 +18,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Every mapping begins on a page, so no type of ours is aligned more strictly than this.
 const PAGE: usize = 4096;
+
+/// Where huge pages have another size, mappings are aligned to no purpose.
+const HUGE_PAGE: usize = 2 << 20;
+/// madvise(2). The libc crate has it for some C libraries only.
+const MADV_COLLAPSE: i32 = 25;
 
 /// Types that may be laid over memory another process can write.
 ///
@@ -59,7 +64,8 @@ pub struct Region {
 
 impl Region {
     /// Maps `fd` readable and writable, and touches every page: memory that the machine does not have is an error
-    /// now, and not a SIGBUS under load. Asks for huge pages; the kernel may decline.
+    /// now, and not a SIGBUS under load. Asks for huge pages, for a table is too large for the TLB with small ones; the
+    /// kernel may decline.
     ///
     /// Refuses a descriptor that is not sealed against shrinking, so one that came from a hostile process is safe.
     pub fn map(fd: impl AsFd) -> Result<Self, Error> {
@@ -69,9 +75,14 @@ impl Region {
         // SAFETY: as above.
         match unsafe { madvise(region.start, region.bytes.get(), MmapAdvise::MADV_POPULATE_WRITE) } {
             // EINVAL: Linux before 5.14 does not know it. The pages then come on first use.
-            Ok(()) | Err(nix::Error::EINVAL) => Ok(region),
-            Err(source) => Err(memory("populate", source)),
+            Ok(()) | Err(nix::Error::EINVAL) => {}
+            Err(source) => return Err(memory("populate", source)),
         }
+        // The advice above is nothing where the system says "never" for shared memory, the default. This is asked of
+        // the kernel whatever the system says (Linux 6.1).
+        // SAFETY: our own whole mapping; pages may move, but neither their content nor their address changes.
+        unsafe { libc::madvise(region.start.as_ptr(), region.bytes.get(), MADV_COLLAPSE) };
+        Ok(region)
     }
 
     fn map_as(fd: impl AsFd, protection: ProtFlags) -> Result<Self, Error> {
@@ -82,8 +93,8 @@ impl Region {
         }
         let size = fstat(&fd).map_err(|e| memory("fstat", e))?.st_size;
         let bytes = usize::try_from(size).ok().and_then(NonZeroUsize::new).ok_or(Error::Size { need: 1, have: 0 })?;
-        // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing of ours.
-        let start = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, &fd, 0) }
+        // SAFETY: a fresh mapping; without MAP_FIXED the address is a hint, and it overlaps nothing of ours.
+        let start = unsafe { mmap(aligned_hole(bytes), bytes, protection, MapFlags::MAP_SHARED, &fd, 0) }
             .map_err(|source| memory("mmap", source))?;
         Ok(Self { start, bytes, for_good: false })
     }
@@ -111,6 +122,16 @@ impl Region {
         // page aligned and offset a multiple of T's alignment; T: Plain accepts any content and concurrent writers.
         Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().byte_add(offset).cast::<T>(), count) })
     }
+}
+
+/// An address at which `bytes` bytes are free and could be huge pages. A hint, and none for less than a huge page.
+fn aligned_hole(bytes: NonZeroUsize) -> Option<NonZeroUsize> {
+    let room = bytes.checked_add(HUGE_PAGE).filter(|_| bytes.get() >= HUGE_PAGE)?;
+    // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing of ours.
+    let hole = unsafe { mmap_anonymous(None, room, ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE) }.ok()?;
+    // SAFETY: the mapping made above, whole; nothing refers to it.
+    unsafe { munmap(hole, room.get()) }.ok()?;
+    hole.addr().get().checked_next_multiple_of(HUGE_PAGE).and_then(NonZeroUsize::new)
 }
 
 /// `count` values of `T` in a region, checked once so that each look costs nothing.
@@ -249,6 +270,13 @@ mod tests {
         assert_eq!(nix::unistd::ftruncate(&fd, 4096), Err(nix::Error::EPERM));
         assert_eq!(nix::unistd::ftruncate(&fd, 16384), Err(nix::Error::EPERM));
         assert_eq!(fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)), Err(nix::Error::EPERM));
+    }
+
+    #[test]
+    fn large_regions_could_be_huge_pages() {
+        let fd = create("large", 5 << 20).expect("create");
+        let regions = [(); 3].map(|()| Region::map(&fd).expect("map"));
+        assert!(regions.iter().all(|region| region.start.addr().get().is_multiple_of(HUGE_PAGE)));
     }
 
     #[test]
