@@ -8,6 +8,7 @@ use cli::Task;
 use loaded_jail::{Floor, Role, policy};
 use loaded_supervisor::{Error, daemon, run};
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -29,29 +30,31 @@ fn main() -> ExitCode {
     let done = match options.task {
         Task::Serve if options.foreground || detached || daemon::is_managed() => run::run(&run_options).map(|()| 0),
         Task::Serve => daemon::start(&arguments[1..]),
-        Task::Check => check(&run_options).map(|()| 0),
-        Task::PrintSandbox(role) => {
-            print!("{}", policy::print(role.into()));
-            Ok(0)
-        }
+        Task::Check => check(&run_options).map(|text| say(&text)),
+        Task::PrintSandbox(role) => Ok(say(&policy::print(role.into()))),
         Task::Selftest => Ok(loaded_worker::selftest::run(floor)),
     };
     match done {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {
-            eprintln!("loaded: error: {error}");
+            // What a file or an argument has said must not move the terminal's cursor.
+            let text: String =
+                error.to_string().chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
+            let _ = writeln!(std::io::stderr(), "loaded: error: {text}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn check(options: &run::Options) -> Result<(), Error> {
+fn check(options: &run::Options) -> Result<String, Error> {
     let loaded = run::check(options)?;
-    for note in &loaded.notes {
-        println!("note: {note}");
-    }
-    print!("{}", loaded.plan);
-    Ok(())
+    let notes: String = loaded.notes.iter().map(|note| format!("note: {note}\n")).collect();
+    Ok(format!("{notes}{}", loaded.plan))
+}
+
+/// Prints to stdout and returns the exit code: a full disk is no reason to panic.
+fn say(text: &str) -> i32 {
+    i32::from(std::io::stdout().write_all(text.as_bytes()).is_err())
 }
 
 impl From<cli::Role> for Role {

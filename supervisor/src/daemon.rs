@@ -103,7 +103,10 @@ impl PidFile {
     /// When it belongs to a living process or cannot be written.
     pub(crate) fn write(path: &Path) -> Result<Self, Error> {
         let fail = |source| Error::PidFile { path: path.to_owned(), source };
-        if let Some(pid) = recorded(path) {
+        if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == 0) {
+            // A full disk has left it so.
+            fs::remove_file(path).map_err(fail)?;
+        } else if let Some(pid) = recorded(path) {
             let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             if comm.trim() == "loaded" && pid != std::process::id() {
                 return Err(fail(io::Error::other(format!("pid {pid} is running: stop it, or name another file"))));
@@ -112,7 +115,12 @@ impl PidFile {
         }
         let flags = (OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits();
         let file = OpenOptions::new().write(true).create_new(true).mode(0o644).custom_flags(flags).open(path);
-        file.and_then(|mut file| writeln!(file, "{}", std::process::id())).map_err(fail)?;
+        let mut file = file.map_err(fail)?;
+        writeln!(file, "{}", std::process::id()).map_err(|source| {
+            // What is not written is not to stand in the way of the next start.
+            let _ = fs::remove_file(path);
+            fail(source)
+        })?;
         Ok(Self(path.to_owned()))
     }
 }

@@ -1,8 +1,10 @@
 //! Where the log goes: stderr in the foreground, syslog for a daemon.
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::syslog::{Facility, LogFlags, Severity, openlog, syslog};
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -51,7 +53,12 @@ impl Log for Output {
             // There is nowhere left to report a failure to.
             let _ = syslog(severity, text.as_str());
         } else {
-            let _ = writeln!(std::io::stderr(), "loaded: {word}{text}");
+            // A pipe that nobody reads must not hold the supervisor up; the line is then lost.
+            let stderr = std::io::stderr();
+            let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+            if poll(&mut ready, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
+                let _ = writeln!(&stderr, "loaded: {word}{text}");
+            }
         }
     }
 

@@ -111,8 +111,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let queues: Vec<u16> = cores.iter().map(|core| plan.queue_base + core).collect();
     // What a killed instance with our own queues has left stays until our rules replace it in one transaction: without
     // rules the local stack would answer clients, with resets.
-    let bound: Vec<u16> = queue_owners()?.iter().map(|state| state.queue).collect();
-    for note in clean_stale(&tools, |queue| queues.contains(&queue) || bound.contains(&queue))? {
+    // Who is alive is asked after the rules are read: an instance binds its queues before it installs rules.
+    let bound = |queue| queue_owners().map_or(true, |states| states.iter().any(|state| state.queue == queue));
+    for note in clean_stale(&tools, |queue| queues.contains(&queue) || bound(queue))? {
         log::warn!("{note}");
     }
     let mut workers = Vec::with_capacity(cores.len());
@@ -260,7 +261,11 @@ impl Supervisor {
             if matches!(process.try_wait(), Ok(None)) {
                 // Its death is certain then, and waiting short.
                 let _ = process.kill();
-                let _ = process.wait();
+            }
+            match process.wait() {
+                Ok(status) if status.success() => {}
+                Ok(status) => log::error!("worker with pid {}: {status} at its dismissal", process.id()),
+                Err(error) => log::error!("wait for pid {}: {error}", process.id()),
             }
         }
         // The queues go before the last of the hooks: unregistering a hook flushes every queue that still is.

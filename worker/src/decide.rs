@@ -201,7 +201,7 @@ impl Decider {
     ) -> Outcome {
         let (backend, outcome) = match self.find(wanted, now) {
             // A connection that begins on ports of one that is over is a new one (RFC 9293 §3.6.1).
-            Some((slot, flow)) if !(flow.state == FlowState::Closing && opens(packet)) => {
+            Some((slot, flow)) if !(is_over(flow.state) && opens(packet)) => {
                 self.advance(slot, flow, packet, true, now);
                 (flow.backend, Outcome::Forwarded)
             }
@@ -257,21 +257,7 @@ impl Decider {
 
     /// Moves a flow along and keeps it, and its client, alive.
     fn advance(&mut self, slot: Slot, flow: Flow, packet: &Packet, request: bool, now: u32) {
-        let next = match (packet.kind, flow.state) {
-            (Kind::Tcp { resets: true, .. }, _) => FlowState::Closing,
-            (Kind::Tcp { finishes: true, .. }, state) => match (state, request) {
-                (FlowState::Closing, _) | (FlowState::BackendDone, true) | (FlowState::ClientDone, false) => {
-                    FlowState::Closing
-                }
-                (_, true) => FlowState::ClientDone,
-                (_, false) => FlowState::BackendDone,
-            },
-            // The client has seen the backend's answer, or says so: a spoofed source cannot know.
-            (Kind::Tcp { acknowledges: true, opens: false, .. }, FlowState::HalfOpen) if request => {
-                FlowState::Established
-            }
-            (_, state) => state,
-        };
+        let next = next_state(flow.state, packet.kind, request);
         let seen = self.flows.refresh(slot, now);
         if next != flow.state {
             self.flows.set_state(slot, next, now);
@@ -280,6 +266,32 @@ impl Decider {
             self.keep_client(flow, packet, now);
         }
     }
+}
+
+/// Where a flow is after a packet of one of its sides. What lives long needs both sides to have spoken, and the client
+/// to have spoken after the backend: a spoofed source can send, but not make the backend answer what it makes up.
+fn next_state(state: FlowState, kind: Kind, request: bool) -> FlowState {
+    use FlowState as S;
+    match (kind, state, request) {
+        // Only what was open can turn out to be open still.
+        (Kind::Tcp { resets: true, .. }, S::HalfOpen | S::Answered | S::Closing, _) => S::Closing,
+        (Kind::Tcp { resets: true, .. }, ..) => S::Reset,
+        (Kind::Tcp { .. }, S::HalfOpen, false) => S::Answered,
+        (Kind::Tcp { finishes: true, .. }, S::BackendDone, true)
+        | (Kind::Tcp { finishes: true, .. }, S::ClientDone, false) => S::Closing,
+        (Kind::Tcp { finishes: true, .. }, S::Established | S::Answered | S::Reset, true) => S::ClientDone,
+        (Kind::Tcp { finishes: true, .. }, S::Established | S::Reset, false) => S::BackendDone,
+        // Both sides answer what comes after a real reset with another; so what comes last tells.
+        (Kind::Tcp { acknowledges: true, .. }, S::Reset, _) => S::Established,
+        (Kind::Tcp { acknowledges: true, opens: false, .. }, S::Answered, true) => S::Established,
+        (Kind::Udp { .. }, S::Unanswered, false) => S::Datagram,
+        _ => state,
+    }
+}
+
+/// Whether a flow's connection has ended, so that another may begin on the same ports (RFC 9293 §3.6.1).
+fn is_over(state: FlowState) -> bool {
+    matches!(state, FlowState::Closing | FlowState::Reset)
 }
 
 fn opens(packet: &Packet) -> bool {

@@ -11,6 +11,7 @@ use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
+use std::convert::Infallible;
 use std::fmt::{self, Write};
 use std::sync::{Mutex, OnceLock};
 
@@ -67,24 +68,17 @@ pub fn run(arguments: &Arguments) -> ! {
     let Ok(link) = inherited(LINK_FD) else { leave(EXIT_FAILED) };
     let link = LINK.get_or_init(|| SupervisorLink::from_fd(link));
     report_panics();
-    match serve(link, arguments) {
-        Ok(()) => leave(EXIT_DONE),
-        Err(error) => {
-            // If the supervisor cannot be told, the exit code has to do.
-            let _ = link.send(&FromWorker::Failed(clip(error.to_string())));
-            leave(EXIT_FAILED)
-        }
-    }
+    let Err(error) = serve(link, arguments);
+    end(link, Err(error))
 }
 
-fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<(), Error> {
+fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Error> {
     let mut cpus = CpuSet::new();
     let pinned = cpus.set(usize::from(arguments.core)).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cpus));
     pinned.map_err(|e| Error::Pin(arguments.core, e))?;
 
     fence::drop_to(&arguments.identity, arguments.parent)?;
     let (queue, setup) = receive_setup(link)?;
-    let generation = setup.generation();
     let flows = Region::map(inherited(FLOWS_FD)?)?.for_good();
     let clients = Region::map(inherited(CLIENTS_FD)?)?.for_good();
     let counters = Counters::map(inherited(COUNTERS_FD)?)?;
@@ -95,12 +89,35 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<(), Error> {
     link.set_nonblocking()?;
     fence::close(&port, arguments.floor)?;
 
+    // Behind the fence nothing may be dropped that closes or unmaps: it would be the last thing it does.
+    end(link, behind_fence(link, &mut port, setup, (flows, clients), &counters))
+}
+
+/// Says how it ended, if it can be said, and ends. The exit code has to do if not.
+fn end(link: &SupervisorLink, result: Result<(), Error>) -> ! {
+    match result {
+        Ok(()) => leave(EXIT_DONE),
+        Err(error) => {
+            let _ = link.send(&FromWorker::Failed(clip(error.to_string())));
+            leave(EXIT_FAILED)
+        }
+    }
+}
+
+fn behind_fence(
+    link: &SupervisorLink,
+    port: &mut Port,
+    setup: Setup,
+    (flows, clients): (Region, Region),
+    counters: &Counters,
+) -> Result<(), Error> {
     // A worker before us may have been hostile, and has written these. So they are first read behind the fence.
+    let generation = setup.generation();
     let flows = FlowTable::open(flows, Timeouts::default())?;
     let clients = AffinityTable::open(clients, |_| {})?;
     let mut decider = Decider::new(setup, flows, clients);
     link.send(&FromWorker::Ready { generation })?;
-    forward(link, &mut port, &mut decider, &counters)
+    forward(link, port, &mut decider, counters)
 }
 
 /// Receives the first transaction, on the still blocking link.

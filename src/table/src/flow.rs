@@ -45,13 +45,13 @@ pub struct Flow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FlowState {
-    /// TCP: SYN seen, the client's ACK of the answer not yet. May be evicted.
+    /// TCP: the client has sent, the backend not yet. May be evicted, first of all.
     HalfOpen = 1,
     /// TCP: open. Never evicted while it lives.
     Established = 2,
-    /// TCP: FIN both ways or RST seen. May be evicted.
+    /// TCP: FIN both ways. May be evicted.
     Closing = 3,
-    /// UDP. Never evicted while it lives.
+    /// UDP, both ways. Never evicted while it lives.
     Datagram = 4,
     /// ICMP echo. May be evicted.
     Echo = 5,
@@ -59,13 +59,19 @@ pub enum FlowState {
     ClientDone = 6,
     /// TCP: the backend has sent FIN, the client not. Never evicted while it lives.
     BackendDone = 7,
+    /// TCP: the backend has answered, the client not yet acknowledged. May be evicted.
+    Answered = 8,
+    /// UDP: the client has sent, the backend not yet. May be evicted, first of all.
+    Unanswered = 9,
+    /// TCP: RST seen, and nothing since. May be evicted.
+    Reset = 10,
 }
 
 /// Idle seconds after which a flow is forgotten, by state. A flow idle for exactly this long still lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Default 30: longer than the 16 s between a client's fourth and fifth SYN, so its retries meet the same backend.
-    /// Short because each costs an attacker one packet.
+    /// Until both sides have spoken, TCP and UDP. Default 30: longer than the 16 s between a client's fourth and fifth
+    /// SYN, so its retries meet the same backend. Short because each costs an attacker one packet.
     pub half_open: u32,
     /// Default 7440 = 2 h 4 min, the least RFC 5382 REQ-5 allows: two hours until the first keep-alive, and 4 min. Also
     /// of a connection that one side has closed: the other may be silent as long.
@@ -73,6 +79,9 @@ pub struct Timeouts {
     /// Default 30: a peer's retransmitted FINs (200 ms doubled seven times is 25 s) still find their flow. Less than
     /// the 4 min of RFC 5382, which guards against a NAT giving the port to another; here the client owns it.
     pub closing: u32,
+    /// Default 240, the least RFC 5382 REQ-5 allows for what is not open: the reset may be a forged one that both sides
+    /// ignore, and their next packet shows it.
+    pub reset: u32,
     /// Default 180: RFC 4787 REQ-5 wants 120 or more; 180 is what Linux conntrack gives a UDP stream.
     pub datagram: u32,
     /// Default 60, the least RFC 5508 REQ-2 allows.
@@ -97,7 +106,7 @@ pub struct FlowTable {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { half_open: 30, established: 2 * 3600 + 4 * 60, closing: 30, datagram: 180, echo: 60 }
+        Self { half_open: 30, established: 2 * 3600 + 4 * 60, closing: 30, reset: 240, datagram: 180, echo: 60 }
     }
 }
 
@@ -106,9 +115,10 @@ impl Timeouts {
     #[inline]
     pub fn of(&self, state: FlowState) -> u32 {
         match state {
-            FlowState::HalfOpen => self.half_open,
+            FlowState::HalfOpen | FlowState::Answered | FlowState::Unanswered => self.half_open,
             FlowState::Established | FlowState::ClientDone | FlowState::BackendDone => self.established,
             FlowState::Closing => self.closing,
+            FlowState::Reset => self.reset,
             FlowState::Datagram => self.datagram,
             FlowState::Echo => self.echo,
         }
@@ -242,14 +252,14 @@ impl FlowTable {
     }
 }
 
-/// Higher goes first: expired, half-open, closing and echo; within one kind the older.
+/// Higher goes first: expired, unanswered, then what is not open; within one kind the older.
 fn eviction_score(timeouts: &Timeouts, way: &Way, now: u32) -> Option<u64> {
     let age = map::age(now, way.seen());
     let rank: u64 = match FlowState::from_u8(way.state()) {
         None => 3,
         Some(state) if age > timeouts.of(state) => 3,
-        Some(FlowState::HalfOpen) => 2,
-        Some(FlowState::Closing | FlowState::Echo) => 1,
+        Some(FlowState::HalfOpen | FlowState::Unanswered) => 2,
+        Some(FlowState::Answered | FlowState::Closing | FlowState::Reset | FlowState::Echo) => 1,
         Some(FlowState::Established | FlowState::ClientDone | FlowState::BackendDone | FlowState::Datagram) => {
             return None;
         }
@@ -273,6 +283,9 @@ impl FlowState {
             5 => Self::Echo,
             6 => Self::ClientDone,
             7 => Self::BackendDone,
+            8 => Self::Answered,
+            9 => Self::Unanswered,
+            10 => Self::Reset,
             _ => return None,
         })
     }

@@ -27,7 +27,18 @@ fn flow_key(n: u16) -> FlowKey {
 
 fn state(n: u8) -> FlowState {
     use FlowState as S;
-    [S::HalfOpen, S::Established, S::Closing, S::Datagram, S::Echo, S::ClientDone, S::BackendDone][usize::from(n % 5)]
+    [
+        S::HalfOpen,
+        S::Established,
+        S::Closing,
+        S::Datagram,
+        S::Echo,
+        S::ClientDone,
+        S::BackendDone,
+        S::Answered,
+        S::Unanswered,
+        S::Reset,
+    ][usize::from(n % 5)]
 }
 
 #[derive(Debug, Clone)]

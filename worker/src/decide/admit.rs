@@ -42,7 +42,7 @@ impl Decider {
         let state = match packet.kind {
             Kind::Tcp { finishes: true, .. } | Kind::Tcp { resets: true, .. } => FlowState::Closing,
             Kind::Tcp { .. } => FlowState::HalfOpen,
-            Kind::Udp { .. } => FlowState::Datagram,
+            Kind::Udp { .. } => FlowState::Unanswered,
             _ => FlowState::Echo,
         };
         let flow = Flow { vip, backend, service, state };

@@ -128,11 +128,12 @@ pub fn parse(bytes: &[u8], cut: bool) -> Result<Packet, Malformed> {
         return Err(Malformed::Length);
     }
     let Ip { family, source, destination, .. } = ip;
-    let (protocol, transport, fragment) = match family {
-        Family::V4 => (ip.next, ip.header, ip.fragment),
+    let (protocol, transport, piece) = match family {
+        Family::V4 => (ip.next, ip.header, ip.piece),
         Family::V6 => extensions(bytes, ip.next, ip.header)?,
     };
-    let kind = if fragment { Kind::Fragment } else { upper(bytes, ip.length, family, protocol, transport)? };
+    let kind =
+        if piece != Piece::Whole { Kind::Fragment } else { upper(bytes, ip.length, family, protocol, transport)? };
     Ok(Packet { family, source, destination, protocol, transport, kind })
 }
 
@@ -146,7 +147,26 @@ struct Ip {
     header: usize,
     /// Bytes of the whole packet.
     length: usize,
-    fragment: bool,
+    piece: Piece,
+}
+
+/// How much of a packet's upper layer is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    Whole,
+    /// A fragment that begins with the upper layer's header.
+    First,
+    Later,
+}
+
+impl Piece {
+    fn of(more: bool, offset: u16) -> Self {
+        match (more, offset) {
+            (false, 0) => Self::Whole,
+            (true, 0) => Self::First,
+            _ => Self::Later,
+        }
+    }
 }
 
 /// Inlined, for a result that goes through memory in small pieces is waited for when it is read in large ones.
@@ -162,7 +182,7 @@ fn network(bytes: &[u8]) -> Option<Ip> {
                 next: h.protocol().0,
                 header: h.slice().len(),
                 length: usize::from(h.total_len()),
-                fragment: h.more_fragments() || h.fragments_offset().value() != 0,
+                piece: Piece::of(h.more_fragments(), h.fragments_offset().value()),
             })
         }
         6 => {
@@ -178,7 +198,7 @@ fn network(bytes: &[u8]) -> Option<Ip> {
                 next: h.next_header().0,
                 header: h.slice().len(),
                 length: h.slice().len() + usize::from(h.payload_length()),
-                fragment: false,
+                piece: Piece::Whole,
             })
         }
         _ => None,
@@ -186,7 +206,7 @@ fn network(bytes: &[u8]) -> Option<Ip> {
 }
 
 /// Walks IPv6 extension headers: upper protocol, its offset, and whether this is a fragment (RFC 8200 §4).
-fn extensions(bytes: &[u8], mut next: u8, mut at: usize) -> Result<(u8, usize, bool), Malformed> {
+fn extensions(bytes: &[u8], mut next: u8, mut at: usize) -> Result<(u8, usize, Piece), Malformed> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
@@ -206,15 +226,17 @@ fn extensions(bytes: &[u8], mut next: u8, mut at: usize) -> Result<(u8, usize, b
             FRAGMENT => {
                 let h = Ipv6FragmentHeaderSlice::from_slice(rest).map_err(|_| Malformed::Extension)?;
                 (next, at) = (h.next_header().0, at + h.slice().len());
-                if h.is_fragmenting_payload() {
-                    return Ok((next, at, true));
+                let header = h.to_header();
+                let piece = Piece::of(header.more_fragments, header.fragment_offset.value());
+                if piece != Piece::Whole {
+                    return Ok((next, at, piece));
                 }
             }
             AUTHENTICATION => {
                 let h = IpAuthHeaderSlice::from_slice(rest).map_err(|_| Malformed::Extension)?;
                 (next, at) = (h.next_header().0, at + h.slice().len());
             }
-            _ => return Ok((next, at, false)),
+            _ => return Ok((next, at, Piece::Whole)),
         }
     }
     Err(Malformed::Extension)
@@ -266,14 +288,15 @@ fn icmp(bytes: &[u8], family: Family, header: &[u8], at: usize) -> Kind {
     }
 }
 
-/// Reads the quoted packet, of which only 8 bytes of the upper layer need to be there.
+/// Reads the quoted packet, of which only 8 bytes of the upper layer need to be there. Routers quote what they saw: the
+/// first fragment has them too.
 fn quoted(bytes: &[u8], family: Family, at: usize) -> Option<Quoted> {
     let inner = bytes.get(at..)?;
-    let ip = network(inner).filter(|ip| ip.family == family && !ip.fragment)?;
+    let ip = network(inner).filter(|ip| ip.family == family && ip.piece != Piece::Later)?;
     let (protocol, offset) = match family {
         Family::V4 => (ip.next, ip.header),
         Family::V6 => match extensions(inner, ip.next, ip.header) {
-            Ok((protocol, offset, false)) => (protocol, offset),
+            Ok((protocol, offset, Piece::Whole | Piece::First)) => (protocol, offset),
             _ => return None,
         },
     };
