@@ -269,13 +269,15 @@ impl Decider {
 }
 
 /// Where a flow is after a packet of one of its sides. What lives long needs both sides to have spoken, and the client
-/// to have spoken after the backend: a spoofed source can send, but not make the backend answer what it makes up.
+/// to have acknowledged after the backend: a spoofed source can send, but must guess when and what the backend answers.
 fn next_state(state: FlowState, kind: Kind, request: bool) -> FlowState {
     use FlowState as S;
     match (kind, state, request) {
         // Only what was open can turn out to be open still.
         (Kind::Tcp { resets: true, .. }, S::HalfOpen | S::Answered | S::Closing, _) => S::Closing,
         (Kind::Tcp { resets: true, .. }, ..) => S::Reset,
+        // Without ACK, FIN or not, it is a SYN or what a backend drops without a reset (RFC 9293 §3.10.7).
+        (Kind::Tcp { acknowledges: false, .. }, _, true) => state,
         (Kind::Tcp { .. }, S::HalfOpen, false) => S::Answered,
         (Kind::Tcp { finishes: true, .. }, S::BackendDone, true)
         | (Kind::Tcp { finishes: true, .. }, S::ClientDone, false) => S::Closing,

@@ -38,7 +38,7 @@ fn state(n: u8) -> FlowState {
         S::Answered,
         S::Unanswered,
         S::Reset,
-    ][usize::from(n % 5)]
+    ][usize::from(n % 10)]
 }
 
 #[derive(Debug, Clone)]

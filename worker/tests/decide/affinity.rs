@@ -106,8 +106,7 @@ fn a_long_flow_keeps_its_client() {
         {
             let mut world = World::new(&with(Affinity { timeout, ..AFFINITY }));
             let client = (side.client, 4001);
-            let backend = world.forward(tcp(client, (side.vip, 80), SYN), Outcome::ForwardedNew);
-            world.forward(tcp(client, (side.vip, 80), ACK), Outcome::Forwarded);
+            let backend = world.open(client, (side.vip, 80));
             for _ in 0..(5 * timeout / pause).max(40) {
                 world.now += pause;
                 world.forward(tcp(client, (side.vip, 80), ACK), Outcome::Forwarded);

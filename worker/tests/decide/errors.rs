@@ -1,6 +1,6 @@
 //! ICMP errors. Defect 7 of the original: the quoted packet was neither matched nor rewritten, a black hole for path MTU.
 
-use super::packets::{ACK, End, SYN, echo, ends, quoted, sound, tcp, udp, unreachable};
+use super::packets::{ACK, End, SYN, echo, ends, piece, quoted, sound, tcp, udp, unreachable};
 use super::world::{SIDES, Service, World};
 use loaded_ipc::Outcome;
 
@@ -92,16 +92,66 @@ fn stray_errors_are_dropped_at_the_vip_and_pass_elsewhere() {
 /// Anyone can send an error, so it must not keep a flow alive, let alone make one.
 #[test]
 fn an_error_does_not_keep_a_flow_alive() {
-    let side = SIDES[0];
-    let mut world = World::new(&[Service::default()]);
-    let client = (side.client, 4001);
-    world.forward(udp(client, (side.vip, 80)), Outcome::ForwardedNew);
-    let about = udp((side.vip, 80), client);
-    world.now += 180;
-    let mut bytes = unreachable(side.client, side.vip, &about, 8);
-    assert_eq!(world.send(&mut bytes), Outcome::ErrorForwarded);
-    world.now += 1;
-    world.unchanged(unreachable(side.client, side.vip, &about, 8), Outcome::DroppedStrayError);
+    for side in SIDES {
+        for answered in [true, false] {
+            let mut world = World::new(&[Service::default()]);
+            let (client, vip) = ((side.client, 4001), (side.vip, 80));
+            let backend = world.forward(udp(client, vip), Outcome::ForwardedNew);
+            if answered {
+                world.answer(udp((&backend, 80), client));
+            }
+            world.now += if answered { 180 } else { 30 };
+            let about = udp(vip, client);
+            let mut bytes = unreachable(side.client, side.vip, &about, 8);
+            assert_eq!(world.send(&mut bytes), Outcome::ErrorForwarded);
+            // The backend's is no answer either.
+            let mut bytes = unreachable(&backend, side.client, &udp(client, (&backend, 80)), 8);
+            assert_eq!(world.send(&mut bytes), Outcome::ErrorReturned);
+            world.now += 1;
+            world.unchanged(unreachable(side.client, side.vip, &about, 8), Outcome::DroppedStrayError);
+        }
+    }
+}
+
+/// A router that cannot pass a fragment on quotes what it saw. The first one has the ports; in a later one there is
+/// data in their place, even if it looks like them.
+#[test]
+fn an_error_about_a_first_fragment_is_translated_and_about_a_later_one_not() {
+    for side in SIDES {
+        for exchange in KINDS {
+            // Over IPv6 the quote begins with the fragment header.
+            for length in QUOTED.map(|length| if side.vip.contains(':') { length + 8 } else { length }) {
+                let mut world = World::new(&[Service::default()]);
+                let client = (side.client, 4001);
+                let [request, seen] = exchange(client, (side.vip, 80));
+                let backend = world.forward(request.clone(), Outcome::ForwardedNew);
+                let [arrived, reply] = exchange(client, (&backend, 80));
+                for (more, offset) in [(true, 0), (false, 0)] {
+                    let part = |whole: &Vec<u8>| piece(whole.clone(), more, offset);
+                    for (from, seen_from, outcome) in [
+                        (side.router, side.router, Outcome::ErrorRelayed),
+                        (&*backend, side.vip, Outcome::ErrorReturned),
+                    ] {
+                        let mut bytes = unreachable(from, side.client, &part(&arrived), length);
+                        assert_eq!(world.send(&mut bytes), outcome);
+                        assert_eq!(bytes, unreachable(seen_from, side.client, &part(&request), length));
+                        assert!(sound(&bytes));
+                    }
+                    let mut bytes = unreachable(side.router, side.vip, &part(&seen), length);
+                    assert_eq!(world.send(&mut bytes), Outcome::ErrorForwarded);
+                    assert_eq!(bytes, unreachable(side.router, &backend, &part(&reply), length));
+                    assert!(sound(&bytes));
+                }
+                for (more, offset) in [(false, 1), (true, 1), (true, 10), (false, 0x1fff)] {
+                    let part = |whole: &Vec<u8>| piece(whole.clone(), more, offset);
+                    for (from, outcome) in [(side.router, Outcome::PassedForeign), (&*backend, Outcome::PassedOwn)] {
+                        world.unchanged(unreachable(from, side.client, &part(&arrived), length), outcome);
+                    }
+                    world.unchanged(unreachable(side.router, side.vip, &part(&seen), length), Outcome::PassedUnserved);
+                }
+            }
+        }
+    }
 }
 
 #[test]

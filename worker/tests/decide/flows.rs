@@ -77,7 +77,9 @@ fn a_syn_on_a_closing_flow_begins_a_new_one() {
             let mut world = World::new(&[spread()]);
             let first = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
             assert_eq!(world.forward(tcp(client, vip, SYN), Outcome::Forwarded), first, "a repeated SYN");
+            world.answer(tcp((&first, 80), client, SYN | ACK));
             assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), first);
+            assert_eq!(world.forward(tcp(client, vip, SYN), Outcome::Forwarded), first, "an open one is not over");
             assert_eq!(world.forward(tcp(client, vip, last), Outcome::Forwarded), first);
             if last & RST == 0 {
                 assert_eq!(
@@ -85,9 +87,9 @@ fn a_syn_on_a_closing_flow_begins_a_new_one() {
                     first,
                     "half closed is not closed"
                 );
-                assert_eq!(world.send(&mut tcp((&first, 80), client, FIN | ACK)), Outcome::Returned);
+                world.answer(tcp((&first, 80), client, FIN | ACK));
+                assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), first, "the last ACK");
             }
-            assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), first, "the last ACK");
             let second = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
             assert_ne!(second, first, "round robin moves on");
             assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), second);
@@ -104,8 +106,7 @@ fn a_half_closed_connection_lives_as_long_as_an_open_one() {
     let (client, vip) = ((side.client, 4001), (side.vip, 80));
     for by_client in [true, false] {
         let mut world = World::new(&[Service::default()]);
-        let backend = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
-        world.forward(tcp(client, vip, ACK), Outcome::Forwarded);
+        let backend = world.open(client, vip);
         let reply = |world: &mut World, flags| {
             assert_eq!(world.send(&mut tcp((&backend, 80), client, flags)), Outcome::Returned);
         };
@@ -151,8 +152,12 @@ fn a_half_open_flow_is_established_by_the_clients_ack() {
     assert_eq!(world.send(&mut reply(&backend)), Outcome::Returned);
     world.now += 31;
     world.unchanged(reply(&backend), Outcome::PassedOwn);
+    // Nor does the client's alone.
     world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
     world.forward(tcp(client, vip, ACK), Outcome::Forwarded);
+    world.now += 31;
+    world.unchanged(reply(&backend), Outcome::PassedOwn);
+    assert_eq!(world.open(client, vip), backend);
     world.now += 7440;
     assert_eq!(world.send(&mut reply(&backend)), Outcome::Returned);
     world.now += 7441;
@@ -170,8 +175,7 @@ fn a_full_table_gives_up_no_open_connection() {
         outcome == Outcome::ForwardedNew
     };
     for n in 1..=16 {
-        open(&mut world, n, Outcome::ForwardedNew);
-        world.forward(tcp((side.client, n), (side.vip, 80), ACK), Outcome::Forwarded);
+        world.open((side.client, n), (side.vip, 80));
     }
     assert_eq!(world.decider.held().0, 16);
     let mut bytes = tcp((side.client, 99), (side.vip, 80), SYN);
@@ -218,10 +222,10 @@ fn a_new_worker_finds_the_flows_of_the_old_one() {
         let mut world = World::new(&[spread()]);
         let mut backends = Vec::new();
         for n in 1..50 {
-            backends.push(world.forward(tcp((side.client, n), (side.vip, 80), SYN), Outcome::ForwardedNew));
-            world.forward(tcp((side.client, n), (side.vip, 80), ACK), Outcome::Forwarded);
+            backends.push(world.open((side.client, n), (side.vip, 80)));
         }
         world.respawn();
+        world.now += 7440;
         assert_eq!(world.decider.held(), (49, 0));
         for (n, backend) in (1..50).zip(&backends) {
             assert_eq!(&world.forward(tcp((side.client, n), (side.vip, 80), ACK), Outcome::Forwarded), backend);

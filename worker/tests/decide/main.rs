@@ -6,5 +6,6 @@ mod flows;
 mod packets;
 mod passing;
 mod properties;
+mod spoofed;
 mod strategies;
 mod world;

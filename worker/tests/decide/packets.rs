@@ -118,6 +118,26 @@ pub(crate) fn echo(from: &str, to: &str, request: bool, id: u16) -> Vec<u8> {
     ip(from, to, icmp_of(from), upper)
 }
 
+/// A fragment with the bytes of a whole packet, by the place in 8 bytes that it says it has. Without `more` at 0 it is
+/// whole; over IPv6 it has a fragment header nonetheless.
+pub(crate) fn piece(mut whole: Vec<u8>, more: bool, offset: u16) -> Vec<u8> {
+    let more = u16::from(more);
+    if whole[0] >> 4 == 4 {
+        put(&mut whole, 6, more << 13 | offset);
+        put(&mut whole, 10, 0);
+        let sum = plain(&[&whole[..20]]);
+        put(&mut whole, 10, !sum);
+    } else {
+        let mut header = [whole[6], 0, 0, 0, 0, 0, 0, 9];
+        put(&mut header, 2, offset << 3 | more);
+        whole[6] = 44;
+        let upper = whole.split_off(40);
+        put(&mut whole, 4, short(header.len() + upper.len()));
+        whole.extend([&header, &upper[..]].concat());
+    }
+    whole
+}
+
 /// "Port unreachable" from a host to the sender of `about`, of which it quotes the header and `quoted` bytes more.
 pub(crate) fn unreachable(from: &str, to: &str, about: &[u8], quoted: usize) -> Vec<u8> {
     let header = header_of(about);

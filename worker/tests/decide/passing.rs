@@ -1,6 +1,6 @@
 //! What is not ours, not whole, or not balanced.
 
-use super::packets::{ACK, SYN, echo, ends, icmp_of, ip, put, sound, tcp, udp};
+use super::packets::{ACK, SYN, echo, ends, icmp_of, ip, piece, put, sound, tcp, udp};
 use super::world::{SIDES, Service, WHOLE, World};
 use loaded_ipc::{Outcome, Protocol};
 use loaded_queue::Meta;
@@ -63,18 +63,8 @@ fn fragments_are_dropped_at_the_vip_and_pass_elsewhere() {
         (SIDES[1], SIDES[1].vip, Outcome::DroppedFragment),
         (SIDES[1], SIDES[1].router, Outcome::PassedForeign),
     ] {
-        for (offset, more) in [(0, 1), (10, 0), (10, 1)] {
-            let whole = udp((side.client, 4001), (to, 80));
-            let bytes = if whole[0] >> 4 == 4 {
-                let mut bytes = whole;
-                put(&mut bytes, 6, more << 13 | offset);
-                bytes
-            } else {
-                let mut header = vec![17, 0, 0, 0, 0, 0, 0, 9];
-                put(&mut header, 2, offset << 3 | more);
-                ip(side.client, to, 44, [&header, &whole[40..]].concat())
-            };
-            world.unchanged(bytes, outcome);
+        for (more, offset) in [(true, 0), (false, 10), (true, 10)] {
+            world.unchanged(piece(udp((side.client, 4001), (to, 80)), more, offset), outcome);
         }
     }
 }

@@ -69,15 +69,20 @@ fn a_backend_without_clients_gets_the_next() {
 #[test]
 fn counts_go_down_when_clients_and_flows_expire() {
     for side in SIDES {
-        // With affinity clients count, and expire after 10 s; without it flows do, after 180.
-        for (affinity, expiry) in [(Some(SHORT), 11), (None, 181)] {
+        // With affinity clients count, and expire after 10 s; without it flows do, after 180, or 30 if unanswered.
+        for (affinity, answered, expiry) in [(Some(SHORT), true, 11), (None, true, 181), (None, false, 31)] {
             let mut world = World::new(&[service(Strategy::Weighted, affinity)]);
             assert_eq!(spread(&mut world, &side, 0..30), [10; 3]);
             // Those at the first backend live on; the others go.
             let mut kept = Vec::new();
             for n in 0..30 {
-                let again = udp((&side.client(n), n + 1), (side.vip, 53));
-                if world.forward(again.clone(), Outcome::Forwarded) == side.backends[0] {
+                let client = side.client(n);
+                let again = udp((&client, n + 1), (side.vip, 53));
+                let backend = world.forward(again.clone(), Outcome::Forwarded);
+                if answered {
+                    world.answer(udp((&backend, 53), (&client, n + 1)));
+                }
+                if backend == side.backends[0] {
                     kept.push(again);
                 }
             }
@@ -99,8 +104,9 @@ fn a_flow_that_begins_anew_counts_once() {
     let mut world = World::new(&[service(Strategy::Weighted, None)]);
     let (client, vip) = ((side.client, 4001), (side.vip, 80));
     for _ in 0..50 {
+        world.open(client, vip);
+        world.forward(tcp(client, vip, RST), Outcome::Forwarded);
         world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
-        world.forward(tcp(client, vip, ACK), Outcome::Forwarded);
         world.forward(tcp(client, vip, RST), Outcome::Forwarded);
     }
     assert_eq!(world.decider.held().0, 1);
@@ -123,6 +129,9 @@ fn what_is_displaced_no_longer_counts() {
             let begun = (0..6).map(|n| (n, go(&mut world, n, 80, SYN, Outcome::ForwardedNew)));
             let kept: Vec<u16> = begun.filter(|(_, backend)| first(backend)).map(|(n, _)| n).collect();
             assert_eq!(kept.len(), 2);
+            for n in &kept {
+                world.answer(tcp((side.backends[0], 80), (&side.client(*n), n + 1), SYN | ACK));
+            }
             for later in [0, 300] {
                 world.now += later;
                 kept.iter().for_each(|n| _ = go(&mut world, *n, 80, ACK, Outcome::Forwarded));

@@ -1,5 +1,6 @@
 //! Configurations, and a decider over tables in a memfd that outlive it.
 
+use super::packets::{ACK, End, SYN, ends, sound, tcp, udp};
 use loaded_ipc::{Affinity, BackendIndex, Outcome, PortRange, Protocol, ServiceIndex, Strategy, ToWorker};
 use loaded_queue::Meta;
 use loaded_table::{AffinityTable, FlowTable, Region, Timeouts, shm};
@@ -146,10 +147,33 @@ impl World {
     /// Sends a packet that must be forwarded; returns the backend's address.
     pub(crate) fn forward(&mut self, mut bytes: Vec<u8>, expected: Outcome) -> String {
         assert_eq!(self.send(&mut bytes), expected);
-        let (_, destination) = super::packets::ends(&bytes);
+        let (_, destination) = ends(&bytes);
         assert!(BACKENDS.contains(&destination.as_str()), "{destination} is no backend");
-        assert!(super::packets::sound(&bytes));
+        assert!(sound(&bytes));
         destination
+    }
+
+    /// Sends a backend's packet of a flow, which must come back as the VIP's.
+    pub(crate) fn answer(&mut self, mut bytes: Vec<u8>) {
+        assert_eq!(self.send(&mut bytes), Outcome::Returned);
+        let (source, _) = ends(&bytes);
+        assert!(VIPS.contains(&source.as_str()), "{source} is no VIP");
+        assert!(sound(&bytes));
+    }
+
+    /// Opens a new TCP connection, all three packets of it; returns the backend's address.
+    pub(crate) fn open(&mut self, client: End<'_>, vip: End<'_>) -> String {
+        let backend = self.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
+        self.answer(tcp((&backend, vip.1), client, SYN | ACK));
+        assert_eq!(self.forward(tcp(client, vip, ACK), Outcome::Forwarded), backend);
+        backend
+    }
+
+    /// A new UDP flow: one datagram and its answer; returns the backend's address.
+    pub(crate) fn ask(&mut self, client: End<'_>, vip: End<'_>) -> String {
+        let backend = self.forward(udp(client, vip), Outcome::ForwardedNew);
+        self.answer(udp((&backend, vip.1), client));
+        backend
     }
 
     /// Sends a packet that must stay as it is.

@@ -1,0 +1,241 @@
+//! What someone can do who sends in another's name, and hears none of the answers.
+
+use super::packets::{ACK, FIN, RST, SYN, tcp, udp};
+use super::world::{SIDES, Service, Side, World};
+use loaded_ipc::Outcome;
+
+const PSH: u8 = 8;
+
+/// Two buckets of eight.
+const PLACES: usize = 16;
+
+fn small() -> World {
+    World::sized(&[spread()], 8, 64)
+}
+
+/// So that a new flow goes to another backend than the last.
+fn spread() -> Service {
+    Service { affinity: None, ..Service::default() }
+}
+
+/// A packet of the client's or of the backend's.
+fn say(world: &mut World, side: &Side, backend: &str, by_client: bool, flags: u8) {
+    if by_client {
+        let got = world.forward(tcp((side.client, 4001), (side.vip, 80), flags), Outcome::Forwarded);
+        assert_eq!(got, backend);
+    } else {
+        world.answer(tcp((backend, 80), (side.client, 4001), flags));
+    }
+}
+
+/// The flow of `say` is gone after exactly so many idle seconds.
+fn lives_for(mut world: World, side: &Side, backend: &str, seconds: u32) {
+    let reply = || tcp((backend, 80), (side.client, 4001), ACK);
+    let began = world.now;
+    // A cut packet meets the flow without keeping it alive.
+    let mut at = |after, outcome| {
+        world.now = began + after;
+        let mut bytes = reply();
+        let meta = loaded_queue::Meta { cut: true, ..super::world::WHOLE };
+        assert_eq!(world.send_as(&mut bytes, meta), outcome, "after {after} s");
+    };
+    at(seconds, Outcome::DroppedCut);
+    at(seconds + 1, Outcome::PassedOwn);
+    world.unchanged(reply(), Outcome::PassedOwn);
+}
+
+/// Whatever a client sends: no flow lives long, or keeps its place, that no backend has answered.
+#[test]
+fn flows_that_no_backend_answers_keep_nobody_out() {
+    const TRAINS: [&[u8]; 6] = [
+        &[SYN, ACK, ACK],
+        &[SYN, ACK, ACK | PSH],
+        &[SYN, FIN | ACK, ACK],
+        &[SYN, FIN],
+        &[SYN, SYN | ACK, ACK],
+        &[ACK; 3],
+    ];
+    for side in SIDES {
+        for train in TRAINS.map(Some).into_iter().chain([None]) {
+            let mut world = small();
+            let flood = |world: &mut World, from: u16| {
+                for n in from..from + 100 {
+                    let (address, vip) = (side.client(n), (side.vip, 80));
+                    let client = (&*address, 4001);
+                    let Some(train) = train else {
+                        world.forward(udp(client, vip), Outcome::ForwardedNew);
+                        continue;
+                    };
+                    let mut outcome = Outcome::ForwardedNew;
+                    for flags in train {
+                        world.forward(tcp(client, vip, *flags), outcome);
+                        outcome = Outcome::Forwarded;
+                    }
+                }
+                assert_eq!(world.decider.held().0, PLACES);
+            };
+            flood(&mut world, 0);
+            let (client, vip) = ((side.client, 4001), (side.vip, 80));
+            let web = world.open(client, vip);
+            let dns = world.ask(client, vip);
+            // Who is in stays in.
+            world.now += 1;
+            flood(&mut world, 100);
+            assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), web);
+            assert_eq!(world.forward(udp(client, vip), Outcome::Forwarded), dns);
+            world.now += 30;
+            world.sweep();
+            assert_eq!(world.decider.held().0, PLACES, "idle for 30 s: alive");
+            world.now += 1;
+            world.sweep();
+            assert_eq!(world.decider.held().0, 2, "the real ones alone");
+            world.answer(tcp((&web, 80), client, ACK));
+            world.answer(udp((&dns, 80), client));
+        }
+    }
+}
+
+/// A backend answers any SYN. What comes then must at least be such that it answers that, too, with a reset.
+#[test]
+fn a_segment_without_ack_opens_nothing() {
+    for side in SIDES {
+        for flags in [0, FIN, PSH, FIN | PSH, SYN, SYN | FIN] {
+            let mut world = World::new(&[spread()]);
+            let backend = world.forward(tcp((side.client, 4001), (side.vip, 80), SYN), Outcome::ForwardedNew);
+            say(&mut world, &side, &backend, false, SYN | ACK);
+            say(&mut world, &side, &backend, true, flags);
+            lives_for(world, &side, &backend, 30);
+        }
+        for flags in [0, FIN, PSH, FIN | PSH] {
+            let mut world = World::new(&[spread()]);
+            let backend = world.open((side.client, 4001), (side.vip, 80));
+            say(&mut world, &side, &backend, false, RST);
+            say(&mut world, &side, &backend, true, flags);
+            lives_for(world, &side, &backend, 240);
+        }
+    }
+}
+
+#[test]
+fn a_udp_flow_lives_long_once_it_is_answered() {
+    for side in SIDES {
+        let (client, vip) = ((side.client, 4001), (side.vip, 53));
+        for (answered, seconds) in [(true, 180), (false, 30)] {
+            let mut world = World::new(&[spread()]);
+            let backend = world.forward(udp(client, vip), Outcome::ForwardedNew);
+            if answered {
+                world.answer(udp((&backend, 53), client));
+            }
+            // More of the client's keep it alive, but for no longer each.
+            for _ in 0..3 {
+                world.now += seconds;
+                assert_eq!(world.forward(udp(client, vip), Outcome::Forwarded), backend);
+            }
+            world.now += seconds;
+            world.sweep();
+            assert_eq!(world.decider.held().0, 1);
+            world.now += 1;
+            world.unchanged(udp((&backend, 53), client), Outcome::PassedOwn);
+            assert_ne!(world.forward(udp(client, vip), Outcome::ForwardedNew), backend);
+        }
+        // An answer in the last moment counts.
+        let mut world = World::new(&[spread()]);
+        let backend = world.forward(udp(client, vip), Outcome::ForwardedNew);
+        world.now += 30;
+        world.answer(udp((&backend, 53), client));
+        world.now += 180;
+        world.answer(udp((&backend, 53), client));
+    }
+}
+
+/// Both ends ignore a reset that is not in their window. We do not know the window; but they go on.
+#[test]
+fn a_reset_that_both_sides_ignore_ends_nothing() {
+    for side in SIDES {
+        for reset_by_client in [true, false] {
+            for next_by_client in [true, false] {
+                for next in [ACK, ACK | PSH, FIN | ACK] {
+                    for half_closed in [None, Some(true), Some(false)] {
+                        let mut world = World::new(&[spread()]);
+                        let backend = world.open((side.client, 4001), (side.vip, 80));
+                        if let Some(by_client) = half_closed {
+                            say(&mut world, &side, &backend, by_client, FIN | ACK);
+                        }
+                        say(&mut world, &side, &backend, reset_by_client, RST);
+                        world.now += 240;
+                        say(&mut world, &side, &backend, next_by_client, next);
+                        // It is open as before: a SYN is a stray one.
+                        say(&mut world, &side, &backend, true, SYN);
+                        lives_for(world, &side, &backend, 7440);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Nothing comes after a real reset, or only what is answered with another.
+#[test]
+fn a_real_reset_ends_a_connection() {
+    for side in SIDES {
+        let (client, vip) = ((side.client, 4001), (side.vip, 80));
+        for by_client in [true, false] {
+            for rest in [&[][..], &[(by_client, RST | ACK)], &[(!by_client, ACK), (by_client, RST)]] {
+                for flags in [RST, RST | ACK] {
+                    let reset = || {
+                        let mut world = World::new(&[spread()]);
+                        let backend = world.open(client, vip);
+                        say(&mut world, &side, &backend, by_client, flags);
+                        rest.iter().for_each(|(by_client, flags)| say(&mut world, &side, &backend, *by_client, *flags));
+                        (world, backend)
+                    };
+                    let (world, backend) = reset();
+                    lives_for(world, &side, &backend, 240);
+                    let (mut world, backend) = reset();
+                    assert_ne!(world.open(client, vip), backend, "a new one, on the next backend");
+                    assert_eq!(world.decider.held().0, 1);
+                }
+            }
+        }
+        // And it makes room.
+        let mut world = small();
+        for n in 0..16 {
+            world.open((side.client, n), vip);
+        }
+        world.unchanged(tcp((side.client, 99), vip, SYN), Outcome::DroppedTableFull);
+        world.forward(tcp((side.client, 7), vip, RST), Outcome::Forwarded);
+        world.open((side.client, 99), vip);
+    }
+}
+
+/// What was never open is not open still.
+#[test]
+fn a_reset_handshake_is_not_finished_by_an_ack() {
+    for side in SIDES {
+        let (client, vip) = ((side.client, 4001), (side.vip, 80));
+        for answered in [true, false] {
+            for by_client in [true, false] {
+                let reset = || {
+                    let mut world = World::new(&[spread()]);
+                    let backend = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
+                    if answered {
+                        say(&mut world, &side, &backend, false, SYN | ACK);
+                    }
+                    say(&mut world, &side, &backend, by_client, RST | ACK);
+                    for flags in [ACK, ACK | PSH, FIN | ACK, ACK] {
+                        say(&mut world, &side, &backend, true, flags);
+                    }
+                    // Nor is it by all that a backend may yet have on its way.
+                    for (by_client, flags) in [(false, SYN | ACK), (true, ACK), (false, ACK), (true, ACK)] {
+                        say(&mut world, &side, &backend, by_client, flags);
+                    }
+                    (world, backend)
+                };
+                let (world, backend) = reset();
+                lives_for(world, &side, &backend, 30);
+                let (mut world, backend) = reset();
+                assert_ne!(world.open(client, vip), backend);
+            }
+        }
+    }
+}
