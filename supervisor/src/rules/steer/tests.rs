@@ -44,6 +44,26 @@ fn steering() -> impl proptest::strategy::Strategy<Value = Steering> {
         .prop_map(|(prefix4, prefix6, random)| Steering::with_prefixes(prefix4, prefix6, Keys::new(random)))
 }
 
+/// A service of one family has nothing to say about the other's clients.
+#[test]
+fn the_shortest_prefix_of_the_services_of_a_family_counts() {
+    use crate::rules::tests::plan;
+    let of = |vip: &str, backend: &str, prefix4, prefix6| {
+        let mut service = plan(&[vip], &[backend], loaded_ipc::Protocol::Tcp, &[(80, 80)]).services.remove(0);
+        service.affinity = Some(Affinity { prefix4, prefix6, timeout: 60 });
+        service
+    };
+    let mut all = plan(&["192.0.2.1"], &["192.0.2.2"], loaded_ipc::Protocol::Tcp, &[(80, 80)]);
+    all.services = vec![
+        of("192.0.2.1", "192.0.2.2", 28, 1),
+        of("192.0.2.3", "192.0.2.2", 24, 1),
+        of("2001:db8::1", "2001:db8::2", 1, 96),
+        of("2001:db8::3", "2001:db8::2", 1, 128),
+    ];
+    let steering = Steering::new(&all, Keys::new([1, 2, 3, 4, 5, 6]));
+    assert_eq!((steering.prefix4, steering.prefix6), (24, 96));
+}
+
 proptest! {
     #[test]
     fn ipv4_programs_equal_the_function(steering in steering(), bits: u32, workers in 1_u16..=64, options in 0_u8..=10) {
