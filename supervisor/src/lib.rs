@@ -4,7 +4,7 @@
 //!
 //! - [`config`] and [`plan`]: from text to desired state.
 //! - [`rules`]: netfilter rules and steering; what belongs to others in netfilter.
-//! - [`run`]: its life; `worker`, `memory`, `push`: one child, its memory, what it is told.
+//! - [`run`]: its life; `preflight`: what is looked at before; `worker`, `memory`, `push`: one child, its memory, what it is told.
 //! - [`daemon`], `output`, `signals`, `report`: detaching, the log, signals, counters as text.
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ mod error;
 mod memory;
 mod output;
 pub mod plan;
+mod preflight;
 mod push;
 mod report;
 pub mod rules;

@@ -4,9 +4,8 @@ use crate::config::{self, Overrides};
 use crate::daemon::{self, PidFile};
 use crate::memory::{Memory, random};
 use crate::plan::Plan;
-use crate::rules::{
-    Installed, Keys, RuleSet, Severity, Steering, Tools, clean_stale, host_check, queue_owner, queue_owners,
-};
+use crate::preflight::{available_cores, check_host, check_kernel};
+use crate::rules::{Installed, Keys, RuleSet, Steering, Tools, clean_stale, queue_owner, queue_owners};
 use crate::signals::Signals;
 use crate::worker::{START_DEADLINE, Terms, Worker};
 use crate::{Error, output, push, report};
@@ -14,8 +13,7 @@ use loaded_jail::proof::Expectation;
 use loaded_jail::{CHROOT, Floor, Identity, Layer, Level, Role, check_chroot_dir, trim_supervisor};
 use loaded_queue::{Owner, OwnerError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CpuSet, sched_getaffinity};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::geteuid;
 use sd_notify::NotifyState;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -317,28 +315,4 @@ fn open_queue(queue: u16, max_len: u32) -> Result<Owner, Error> {
         },
         other => Error::Queue(other),
     })
-}
-
-fn available_cores() -> Result<Vec<u16>, Error> {
-    let fail = |errno: nix::errno::Errno| Error::Start { act: "read the usable cores", source: errno.into() };
-    let cpus = sched_getaffinity(Pid::from_raw(0)).map_err(fail)?;
-    let usable = (0..CpuSet::count()).filter(|&core| cpus.is_set(core).unwrap_or(false));
-    Ok(usable.filter_map(|core| u16::try_from(core).ok()).collect())
-}
-
-fn check_kernel(floor: Floor) -> Result<(), Error> {
-    let level = Level::probe();
-    for layer in level.absent() {
-        log::warn!("this kernel lacks {}: {}", layer.name(), layer.consequence());
-    }
-    Ok(floor.check(&level)?)
-}
-
-fn check_host(plan: &Plan) -> Result<(), Error> {
-    let problems = host_check(plan);
-    for problem in problems.iter().filter(|p| p.severity == Severity::Warning) {
-        log::warn!("{}", problem.text);
-    }
-    let fatal: Vec<_> = problems.into_iter().filter(|p| p.severity == Severity::Fatal).map(|p| p.text).collect();
-    if fatal.is_empty() { Ok(()) } else { Err(Error::Host(fatal.join("\nloaded: error: "))) }
 }

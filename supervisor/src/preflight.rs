@@ -1,0 +1,35 @@
+//! What is looked at before anything is changed: cores, kernel, host.
+
+use crate::Error;
+use crate::plan::Plan;
+use crate::rules::{Severity, host_check};
+use loaded_jail::{Floor, Level};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+
+/// The cores this process may use.
+pub(crate) fn available_cores() -> Result<Vec<u16>, Error> {
+    let fail = |errno: nix::errno::Errno| Error::Start { act: "read the usable cores", source: errno.into() };
+    let cpus = sched_getaffinity(Pid::from_raw(0)).map_err(fail)?;
+    let usable = (0..CpuSet::count()).filter(|&core| cpus.is_set(core).unwrap_or(false));
+    Ok(usable.filter_map(|core| u16::try_from(core).ok()).collect())
+}
+
+/// Names the layers of the sandbox that this kernel lacks; refuses below the floor.
+pub(crate) fn check_kernel(floor: Floor) -> Result<(), Error> {
+    let level = Level::probe();
+    for layer in level.absent() {
+        log::warn!("this kernel lacks {}: {}", layer.name(), layer.consequence());
+    }
+    Ok(floor.check(&level)?)
+}
+
+/// Names what of the host's set-up keeps packets from passing; refuses where none would.
+pub(crate) fn check_host(plan: &Plan) -> Result<(), Error> {
+    let problems = host_check(plan);
+    for problem in problems.iter().filter(|p| p.severity == Severity::Warning) {
+        log::warn!("{}", problem.text);
+    }
+    let fatal: Vec<_> = problems.into_iter().filter(|p| p.severity == Severity::Fatal).map(|p| p.text).collect();
+    if fatal.is_empty() { Ok(()) } else { Err(Error::Host(fatal.join("\nloaded: error: "))) }
+}
