@@ -22,7 +22,6 @@ fn main() -> ExitCode {
     let run_options = run::Options {
         config: options.config,
         overrides: options.overrides,
-        foreground: options.foreground,
         detached,
         pid_file: options.pid_file,
         floor,

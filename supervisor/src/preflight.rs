@@ -15,13 +15,14 @@ pub(crate) fn available_cores() -> Result<Vec<u16>, Error> {
     Ok(usable.filter_map(|core| u16::try_from(core).ok()).collect())
 }
 
-/// Names the layers of the sandbox that this kernel lacks; refuses below the floor.
-pub(crate) fn check_kernel(floor: Floor) -> Result<(), Error> {
+/// What this kernel offers the sandbox. Names the layers it lacks; refuses below the floor.
+pub(crate) fn check_kernel(floor: Floor) -> Result<Level, Error> {
     let level = Level::probe();
     for layer in level.absent() {
         log::warn!("this kernel lacks {}: {}", layer.name(), layer.consequence());
     }
-    Ok(floor.check(&level)?)
+    floor.check(&level)?;
+    Ok(level)
 }
 
 /// Names what of the host's set-up keeps packets from passing; refuses where none would.

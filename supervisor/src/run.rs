@@ -10,7 +10,7 @@ use crate::signals::Signals;
 use crate::worker::{START_DEADLINE, Terms, Worker};
 use crate::{Error, output, push, report};
 use loaded_jail::proof::Expectation;
-use loaded_jail::{CHROOT, Floor, Identity, Layer, Level, Role, check_chroot_dir, trim_supervisor};
+use loaded_jail::{CHROOT, Floor, Identity, Layer, Role, check_chroot_dir, trim_supervisor};
 use loaded_queue::{Owner, OwnerError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::geteuid;
@@ -33,8 +33,6 @@ pub struct Options {
     pub config: Vec<PathBuf>,
     /// What overrides them.
     pub overrides: Overrides,
-    /// Stay in the foreground and log to stderr.
-    pub foreground: bool,
     /// This is the daemon that the starter has started.
     pub detached: bool,
     /// Where to write the process id.
@@ -101,7 +99,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     check_chroot_dir(Path::new(CHROOT))?;
     let cores = plan.check_cores(&available_cores()?)?;
     let tools = Tools::find()?;
-    check_kernel(options.floor)?;
+    let level = check_kernel(options.floor)?;
     check_host(&plan)?;
 
     let pid_file = pid_path.as_deref().map(PidFile::write).transpose()?;
@@ -122,7 +120,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     trim_supervisor()?;
 
     let mut expected = Expectation::of(Role::Worker, &identity);
-    expected.seccomp = Level::probe().has(Layer::Seccomp);
+    expected.seccomp = level.has(Layer::Seccomp);
     let terms = Terms { identity, floor: options.floor, expected };
     let mut this = Supervisor { plan, terms, workers, signals, generation: 1 };
     this.start()?;

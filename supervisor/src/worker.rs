@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::memory::Memory;
 use command_fds::{CommandFdExt, FdMapping};
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
 use loaded_ipc::{FromWorker, LinkError, ToWorker, WorkerLink};
 use loaded_jail::proof::{Expectation, prove};
 use loaded_jail::{Floor, Identity};
@@ -13,8 +14,6 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Where a worker finds its descriptors; the same numbers stand in worker/src/fence.rs and in its policy.
-const FIRST_FD: i32 = 3;
 /// Workers need about 20 ms each to be ready; a loaded machine may need longer.
 pub(crate) const START_DEADLINE: Duration = Duration::from_secs(20);
 /// A worker that lived this long is started again at once: at most one restart a second.
@@ -119,10 +118,14 @@ impl Worker {
         let fail = |source| Error::Start { act: "start a worker", source };
         let dup = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(fail);
         let Memory { flows, clients, counters, .. } = &self.memory;
-        // The order is that of the constants in worker/src/fence.rs.
-        let given =
-            [dup(self.owner.as_fd())?, link, dup(flows.as_fd())?, dup(clients.as_fd())?, dup(counters.as_fd())?];
-        let mappings = (FIRST_FD..).zip(given).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd });
+        let given = [
+            (dup(self.owner.as_fd())?, QUEUE_FD),
+            (link, LINK_FD),
+            (dup(flows.as_fd())?, FLOWS_FD),
+            (dup(clients.as_fd())?, CLIENTS_FD),
+            (dup(counters.as_fd())?, COUNTERS_FD),
+        ];
+        let mappings = given.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
         let Identity { uid, gid, name } = &terms.identity;
         let floor = if terms.floor == Floor::AllowWeak { "allow-weak" } else { "required" };
         let mut command = Command::new("/proc/self/exe");

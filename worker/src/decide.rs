@@ -59,12 +59,6 @@ impl Decider {
         Self { setup, flows, clients, memories }
     }
 
-    /// What is balanced where.
-    #[must_use]
-    pub fn setup(&self) -> &Setup {
-        &self.setup
-    }
-
     /// Flows and clients in the tables.
     #[must_use]
     pub fn held(&self) -> (usize, usize) {

@@ -2,20 +2,9 @@
 //!
 //! The same steps serve the running worker and `--selftest`, which runs into them on purpose.
 
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
 use loaded_jail::{Bindings, Floor, Identity, JailError, Level, Policy, Role, drop_rights, keep_only_fds, seal};
 use loaded_queue::Port;
-use std::os::fd::RawFd;
-
-/// The worker's end of its queue's netlink socket.
-pub const QUEUE_FD: RawFd = 3;
-/// The link to the supervisor.
-pub const LINK_FD: RawFd = 4;
-/// Memory of the flow table; closed once it is mapped.
-pub const FLOWS_FD: RawFd = 5;
-/// Memory of the affinity table; closed once it is mapped.
-pub const CLIENTS_FD: RawFd = 6;
-/// Memory of the counters; closed once it is mapped.
-pub const COUNTERS_FD: RawFd = 7;
 
 /// First half, as root and right after exec: no descriptor but the listed ones, another user, an empty root.
 ///

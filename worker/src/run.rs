@@ -1,9 +1,10 @@
 //! The worker's life: take over what the supervisor opened, give up all rights, then receive, decide, answer.
 
 use crate::decide::{Decider, Look};
-use crate::fence::{self, CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
+use crate::fence;
 use crate::outcome::verdict;
 use crate::setup::{Assembly, OutOfStep, Setup};
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
 use loaded_ipc::{Fault, FromWorker, LinkError, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker, VERSION, clip};
 use loaded_jail::{Floor, Identity, JailError, Layer, Level, inherited, leave};
 use loaded_queue::{BATCH, Faults, Port};
@@ -63,7 +64,7 @@ enum Error {
 /// The link, where the panic hook finds it too.
 static LINK: OnceLock<SupervisorLink> = OnceLock::new();
 
-/// Runs a worker on the descriptors of [`fence`]. Ends the process.
+/// Runs a worker on the descriptors that [`loaded_ipc`] numbers. Ends the process.
 pub fn run(arguments: &Arguments) -> ! {
     let Ok(link) = inherited(LINK_FD) else { leave(EXIT_FAILED) };
     let link = LINK.get_or_init(|| SupervisorLink::from_fd(link));

@@ -10,7 +10,8 @@
 mod outside;
 mod room;
 
-use crate::fence::{self, CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
+use crate::fence;
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
 use loaded_ipc::{LinkError, SupervisorLink};
 use loaded_jail::selftest::{Seen, run_all, run_inside};
 use loaded_jail::{Bindings, Floor, Identity, JailError, Level, Policy, act, inherited};

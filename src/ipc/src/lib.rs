@@ -5,11 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod counter;
+mod descriptor;
 mod link;
 mod message;
 mod types;
 
 pub use counter::{COUNTERS, Fault, Outcome, RECEIVED};
+pub use descriptor::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
 pub use link::{Link, LinkError, clip, decode};
 pub use message::{FromWorker, MAX_FRAME, MAX_TEXT, ToWorker, VERSION};
 pub use types::{Affinity, BackendIndex, PortRange, Protocol, ServiceIndex, Strategy};

@@ -108,6 +108,15 @@ mod tests {
 
     const STRATEGIES: [Strategy; 3] = [Strategy::RoundRobin, Strategy::Weighted, Strategy::Maglev { seed: 1 }];
 
+    /// Backends 0, 1, … of these weights, all eligible.
+    pub(super) fn of_weights(strategy: Strategy, weights: &[u16], start: u16) -> Balancer {
+        let backends = (0..).map(BackendIndex).zip(weights);
+        let members: Vec<_> = backends
+            .map(|(backend, &weight)| MemberSpec { backend, address: [0; 16], weight, eligible: true })
+            .collect();
+        Balancer::new(&members, strategy, start).expect("pool")
+    }
+
     fn members(count: u16) -> Vec<MemberSpec> {
         (0..count)
             .map(|n| MemberSpec {

@@ -58,20 +58,12 @@ impl FewestClients {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Balancer, MemberSpec};
+    use super::super::Balancer;
+    use super::super::tests::of_weights;
     use loaded_ipc::{BackendIndex, Strategy};
 
     fn balancer(weights: &[u16], start: u16) -> Balancer {
-        let members: Vec<MemberSpec> = (0..)
-            .zip(weights)
-            .map(|(n, weight)| MemberSpec {
-                backend: BackendIndex(n),
-                address: [0; 16],
-                weight: *weight,
-                eligible: true,
-            })
-            .collect();
-        Balancer::new(&members, Strategy::Weighted, start).expect("pool")
+        of_weights(Strategy::Weighted, weights, start)
     }
 
     fn add(balancer: &mut Balancer, count: usize) -> Vec<u16> {

@@ -1,7 +1,7 @@
 //! Where the self-test takes place: a network and a mount namespace of its own, with things in it whose loss is seen.
 
 use super::{Error, os};
-use crate::fence::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
 use loaded_ipc::{COUNTERS, SupervisorLink, WorkerLink};
 use loaded_jail::selftest::{private_room, raise_loopback};
 use loaded_jail::{act, keep_only_fds};
