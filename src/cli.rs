@@ -1,9 +1,13 @@
 //! The command line. clap lives here and nowhere else; the rest of the program gets [`Options`].
 
-use clap::{Args, Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use loaded_supervisor::config::{Families, Overrides};
-use loaded_supervisor::plan::MAX_QUEUE_LEN;
+use loaded_supervisor::control::{Action, HISTORY};
+use loaded_supervisor::plan::{MAX_DRAIN, MAX_QUEUE_LEN};
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// What the operator asked for, each value within its range.
@@ -19,21 +23,103 @@ pub(crate) struct Options {
     pub(crate) pid_file: Option<PathBuf>,
     /// Start although the kernel lacks a layer of the sandbox.
     pub(crate) allow_weak_sandbox: bool,
+    /// The control socket, absolute; none: where it usually is.
+    pub(crate) control: Option<PathBuf>,
     /// What to do.
     pub(crate) task: Task,
 }
 
 /// What this run is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Task {
     /// Balance.
     Serve,
     /// Print the plan and end.
     Check,
+    /// Print what a reload would change and end.
+    Diff,
+    /// Ask the instance that runs.
+    Ask(Ask),
     /// Print a role's sandbox policy and end.
     PrintSandbox(Role),
     /// Try the fence and end.
     Selftest,
+}
+
+/// What is asked of a running instance. These are the subcommands, with their help.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub(crate) enum Ask {
+    /// Show how it is: what is wrong first, then services, backends, processes with their sandbox, queues, counters
+    Status {
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change what is wanted of a backend, until the next change or the end of the instance
+    Backend {
+        /// What to do with it.
+        #[command(subcommand)]
+        order: Order,
+    },
+    /// Show the last changes of membership, each with its cause
+    History {
+        /// So many, at most 1000
+        #[arg(short = 'n', long = "last", value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=HISTORY as i64))]
+        last: u16,
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print all numbers in the text format of Prometheus
+    Metrics,
+}
+
+/// An order about one backend.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub(crate) enum Order {
+    /// No new flows; those it has go on until the deadline
+    Drain {
+        /// Which.
+        #[command(flatten)]
+        backend: BackendLine,
+        /// How long its flows may go on: 90s, 5m, 2h, at most 7d [configuration]
+        #[arg(long, value_name = "TIME", value_parser = deadline)]
+        deadline: Option<u32>,
+    },
+    /// Use it again, as its checks say
+    Enable {
+        /// Which.
+        #[command(flatten)]
+        backend: BackendLine,
+    },
+    /// No flows: those it has are dealt with as when it were down
+    Disable {
+        /// Which.
+        #[command(flatten)]
+        backend: BackendLine,
+    },
+}
+
+/// Which backend.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct BackendLine {
+    /// Address of the backend
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: IpAddr,
+    /// In this service only; otherwise in every service that has it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
+}
+
+impl Order {
+    /// As the instance is told.
+    pub(crate) fn parts(self) -> (Action, BackendLine) {
+        match self {
+            Self::Drain { backend, deadline } => (Action::Drain { deadline }, backend),
+            Self::Enable { backend } => (Action::Enable, backend),
+            Self::Disable { backend } => (Action::Disable, backend),
+        }
+    }
 }
 
 /// A process with a sandbox policy.
@@ -50,7 +136,40 @@ pub(crate) enum Role {
 /// Reads the process's arguments. Prints help, version or an error and ends the process where clap does:
 /// status 0 for help and version, 2 for an error.
 pub(crate) fn read(arguments: &[OsString]) -> Options {
-    Line::parse_from(arguments).into()
+    parse(arguments).unwrap_or_else(|error| error.exit())
+}
+
+fn parse<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) -> Result<Options, clap::Error> {
+    let mut command = Line::command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    if let Some(option) = option_beside_a_subcommand(&matches) {
+        let text = format!("--{} does not go with a subcommand: it is for starting", option.replace('_', "-"));
+        return Err(command.error(ErrorKind::ArgumentConflict, text));
+    }
+    Ok(Line::from_arg_matches(&matches)?.into())
+}
+
+/// A subcommand speaks with an instance that runs: an option that is for starting one would have no effect.
+fn option_beside_a_subcommand(matches: &ArgMatches) -> Option<&str> {
+    matches.subcommand_name()?;
+    let given = |id: &&str| *id != "control" && matches.value_source(id) == Some(ValueSource::CommandLine);
+    // The group of the tasks is listed beside its members.
+    matches.ids().map(clap::Id::as_str).filter(|id| *id != "TaskLine").find(given)
+}
+
+/// A duration such as `90s`, `5m`, `2h` or `1d`, in seconds.
+fn deadline(text: &str) -> Result<u32, String> {
+    let wrong = || format!("{text:?} is not a time from 1s to 7d; write one number and s, m, h or d, such as 5m");
+    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let unit: u32 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let count: u32 = if digits.starts_with('+') { None } else { digits.parse().ok() }.ok_or_else(wrong)?;
+    count.checked_mul(unit).filter(|seconds| (1..=MAX_DRAIN).contains(seconds)).ok_or_else(wrong)
 }
 
 const AFTER: &str = "\
@@ -60,13 +179,16 @@ Without -c the configuration is the first of: loaded.config, loaded.conf, /etc/l
   loaded --check -c loaded.config                        is it right? what would be served?
   loaded -D -U nobody -c loaded.config                   serve, in the foreground
   loaded -U nobody -c loaded.config -c loaded.config6    serve both families in the background
+  loaded --check --diff                                  what would HUP change?
+  loaded backend drain 198.51.100.11 --deadline 5m       take a backend out gently
 
-Signals: TERM, INT and QUIT take the rules out and end it; USR1 logs the counters; HUP and USR2 are not part of this
-version and do nothing. Under a service manager (NOTIFY_SOCKET) it stays in the foreground.";
+Signals: HUP reads the configuration again, and changes nothing if it is wrong; TERM, INT and QUIT take the rules out
+and end it; USR1 logs the counters; USR2 is not part of this version and does nothing. Under a service manager
+(NOTIFY_SOCKET) it stays in the foreground.";
 
 /// Balances IPv4 and IPv6 traffic over NFQUEUE with sandboxed workers.
 #[derive(Debug, Parser)]
-#[command(name = "loaded", version, after_help = AFTER, max_term_width = 110)]
+#[command(name = "loaded", version, after_help = AFTER, max_term_width = 110, disable_help_subcommand = true)]
 struct Line {
     /// Serve IPv4 only, whatever else the files name
     #[arg(short = '4', long, conflicts_with = "ipv6")]
@@ -77,7 +199,7 @@ struct Line {
     /// Read this configuration; several classic files make one
     #[arg(short, long, value_name = "FILE")]
     config: Vec<PathBuf>,
-    /// Check backends and replace dead ones: not part of this version, refused
+    /// Check backends, and give dead ones no work
     #[arg(short, long)]
     failover: bool,
     /// Stay in the foreground and log to stderr; otherwise detach and log to syslog
@@ -98,8 +220,16 @@ struct Line {
     /// Start although this kernel lacks a layer of the sandbox; the log names the layer
     #[arg(long)]
     allow_weak_sandbox: bool,
+    /// The control socket: where to make it, or whom to ask [/run/loaded/control-PID.sock, or the only one there]
+    #[arg(long, value_name = "PATH", global = true)]
+    control: Option<PathBuf>,
     #[command(flatten)]
     task: TaskLine,
+    /// With --check: print what a reload of the instance that runs would change
+    #[arg(long, requires = "check", conflicts_with_all = ["print_sandbox", "selftest"])]
+    diff: bool,
+    #[command(subcommand)]
+    ask: Option<Ask>,
 }
 
 /// At most one; none means to serve.
@@ -136,7 +266,13 @@ impl From<Line> for Options {
             foreground: line.foreground,
             pid_file: line.pid_file,
             allow_weak_sandbox: line.allow_weak_sandbox,
-            task: line.task.into(),
+            // A daemon changes its directory.
+            control: line.control.map(|path| std::path::absolute(&path).unwrap_or(path)),
+            task: match (line.ask, line.diff) {
+                (Some(ask), _) => Task::Ask(ask),
+                (None, true) => Task::Diff,
+                (None, false) => line.task.into(),
+            },
         }
     }
 }
@@ -154,50 +290,4 @@ impl From<TaskLine> for Task {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-    use clap::error::ErrorKind;
-
-    fn options(arguments: &str) -> Result<Options, ErrorKind> {
-        let words = std::iter::once("loaded").chain(arguments.split_whitespace());
-        Line::try_parse_from(words).map(Options::from).map_err(|error| error.kind())
-    }
-
-    #[test]
-    fn the_definition_is_consistent() {
-        Line::command().debug_assert();
-    }
-
-    #[test]
-    fn the_originals_letters_and_long_forms_agree() {
-        let letters = options("-4 -c a -c b -f -D -Q 5 -U nobody").unwrap();
-        let words = "--ipv4 --config a --config b --failover --foreground --queue-len 5 --user nobody";
-        assert_eq!(letters, options(words).unwrap());
-        assert_eq!(letters.config, [PathBuf::from("a"), PathBuf::from("b")]);
-        assert_eq!(letters.overrides.families, Families::V4);
-        assert!(letters.foreground && letters.overrides.failover);
-        assert_eq!(letters.task, Task::Serve);
-        assert_eq!(options("").unwrap().overrides, Overrides::default());
-        assert_eq!(options("-6").unwrap().overrides.families, Families::V6);
-    }
-
-    #[test]
-    fn contradictions_and_ranges_are_refused() {
-        assert_eq!(options("-4 -6"), Err(ErrorKind::ArgumentConflict));
-        assert_eq!(options("--check --selftest"), Err(ErrorKind::ArgumentConflict));
-        assert_eq!(options("-Q 0"), Err(ErrorKind::ValueValidation));
-        assert_eq!(options("-Q 10485761"), Err(ErrorKind::ValueValidation));
-        assert_eq!(options("--queue-base 65536"), Err(ErrorKind::ValueValidation));
-        assert_eq!(options("--print-sandbox kernel"), Err(ErrorKind::InvalidValue));
-        assert_eq!(options("loaded.config"), Err(ErrorKind::UnknownArgument));
-    }
-
-    #[test]
-    fn one_task_at_a_time() {
-        assert_eq!(options("--check").unwrap().task, Task::Check);
-        assert_eq!(options("--selftest").unwrap().task, Task::Selftest);
-        assert_eq!(options("--print-sandbox worker").unwrap().task, Task::PrintSandbox(Role::Worker));
-        assert_eq!(options("-V"), Err(ErrorKind::DisplayVersion));
-    }
-}
+mod tests;

@@ -4,17 +4,27 @@
 mod cli;
 mod role;
 
-use cli::Task;
+use cli::{Ask, Task};
 use loaded_jail::{Floor, Role, policy};
+use loaded_supervisor::control::{self, Reply, Request};
 use loaded_supervisor::{Error, daemon, run};
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// Whatever it is, the operator gets its text.
+type AnyError = Box<dyn std::error::Error>;
+
+const UNASKED: &str = "the answer does not fit the question: is the instance of another version?";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
     if let Some(worker) = role::worker(&arguments) {
         loaded_worker::run(&worker);
+    }
+    if let Some(prober) = role::prober(&arguments) {
+        loaded_prober::run(&prober);
     }
     let detached = arguments.iter().position(|a| a == daemon::DETACHED).map(|at| arguments.remove(at)).is_some();
     let options = cli::read(&arguments);
@@ -24,12 +34,18 @@ fn main() -> ExitCode {
         overrides: options.overrides,
         detached,
         pid_file: options.pid_file,
+        control: options.control,
         floor,
     };
-    let done = match options.task {
-        Task::Serve if options.foreground || detached || daemon::is_managed() => run::run(&run_options).map(|()| 0),
-        Task::Serve => daemon::start(&arguments[1..]),
-        Task::Check => check(&run_options).map(|text| say(&text)),
+    let control = run_options.control.as_deref();
+    let done: Result<i32, AnyError> = match options.task {
+        Task::Serve if options.foreground || detached || daemon::is_managed() => {
+            run::run(&run_options).map(|()| 0).map_err(AnyError::from)
+        }
+        Task::Serve => daemon::start(&arguments[1..]).map_err(AnyError::from),
+        Task::Check => check(&run_options).map(|text| say(&text)).map_err(AnyError::from),
+        Task::Diff => diff(control, &run_options.config).map(|text| say(&text)),
+        Task::Ask(question) => ask(control, question).map(|text| say(&text)),
         Task::PrintSandbox(role) => Ok(say(&policy::print(role.into()))),
         Task::Selftest => Ok(loaded_worker::selftest::run(floor)),
     };
@@ -37,9 +53,8 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {
             // What a file or an argument has said must not move the terminal's cursor.
-            let text: String =
-                error.to_string().chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
-            let _ = writeln!(std::io::stderr(), "loaded: error: {text}");
+            let text = control::text::plain(&error.to_string());
+            let _ = writeln!(io::stderr(), "loaded: error: {text}");
             ExitCode::FAILURE
         }
     }
@@ -51,9 +66,48 @@ fn check(options: &run::Options) -> Result<String, Error> {
     Ok(format!("{notes}{}", loaded.plan))
 }
 
+/// What HUP would change in the instance that runs, if it read these files (none: its own).
+fn diff(socket: Option<&Path>, files: &[PathBuf]) -> Result<String, AnyError> {
+    let files = files.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
+    match control::ask(socket, &Request::Diff { files })? {
+        Reply::Diff { lines } if lines.is_empty() => Ok("nothing would change\n".to_owned()),
+        Reply::Diff { lines } => Ok(joined(&lines)),
+        _ => Err(UNASKED.into()),
+    }
+}
+
+/// Asks the instance that runs, and makes text of its answer.
+fn ask(socket: Option<&Path>, question: Ask) -> Result<String, AnyError> {
+    let request = match question.clone() {
+        Ask::Status { .. } | Ask::Metrics => Request::Status,
+        Ask::History { last, .. } => Request::History { last: last.into() },
+        Ask::Backend { order } => {
+            let (action, backend) = order.parts();
+            Request::Backend { action, address: backend.address, service: backend.service }
+        }
+    };
+    Ok(match (question, control::ask(socket, &request)?) {
+        (Ask::Status { json: false }, Reply::Status(status)) => control::text::status(&status),
+        (Ask::Status { json: true }, Reply::Status(status)) => json(&status)?,
+        (Ask::Metrics, Reply::Status(status)) => control::metrics::render(&status),
+        (Ask::History { json: false, .. }, Reply::History(events)) => control::text::history(&events),
+        (Ask::History { json: true, .. }, Reply::History(events)) => json(&events)?,
+        (Ask::Backend { .. }, Reply::Done { lines }) => joined(&lines),
+        _ => return Err(UNASKED.into()),
+    })
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, AnyError> {
+    Ok(control::text::plain(&format!("{}\n", serde_json::to_string_pretty(value)?)))
+}
+
+fn joined(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{}\n", control::text::plain(line))).collect()
+}
+
 /// Prints to stdout and returns the exit code: a full disk is no reason to panic.
 fn say(text: &str) -> i32 {
-    i32::from(std::io::stdout().write_all(text.as_bytes()).is_err())
+    i32::from(io::stdout().write_all(text.as_bytes()).is_err())
 }
 
 impl From<cli::Role> for Role {

@@ -1,17 +1,87 @@
-//! The hidden command line of a child: `--role worker UID GID NAME CORE PARENT FLOOR`, as the supervisor writes it.
+//! The hidden command line of a child, as the supervisor writes it: `--role worker UID GID NAME CORE PARENT FLOOR` or
+//! `--role prober UID GID NAME PARENT FLOOR WORKERS`.
 
 use loaded_jail::{Floor, Identity};
+use loaded_prober::Arguments as Prober;
 use loaded_worker::run::Arguments;
 use std::ffi::OsString;
 
 /// The worker this process is to be, if it is one.
 pub(crate) fn worker(arguments: &[OsString]) -> Option<Arguments> {
-    let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
+    let words = words(arguments)?;
     let &[_, "--role", "worker", uid, gid, name, core, parent, floor] = words.as_slice() else { return None };
     Some(Arguments {
-        identity: Identity { uid: uid.parse().ok()?, gid: gid.parse().ok()?, name: name.to_owned() },
+        identity: identity(uid, gid, name)?,
         core: core.parse().ok()?,
         parent: parent.parse().ok()?,
-        floor: if floor == "allow-weak" { Floor::AllowWeak } else { Floor::Required },
+        floor: level(floor),
     })
+}
+
+/// The prober this process is to be, if it is one.
+pub(crate) fn prober(arguments: &[OsString]) -> Option<Prober> {
+    let words = words(arguments)?;
+    let &[_, "--role", "prober", uid, gid, name, parent, floor, workers] = words.as_slice() else { return None };
+    Some(Prober {
+        identity: identity(uid, gid, name)?,
+        parent: parent.parse().ok()?,
+        floor: level(floor),
+        workers: workers.parse().ok()?,
+    })
+}
+
+/// `None` where a word is not UTF-8: such a line is the operator's.
+fn words(arguments: &[OsString]) -> Option<Vec<&str>> {
+    arguments.iter().map(|word| word.to_str()).collect()
+}
+
+fn identity(uid: &str, gid: &str, name: &str) -> Option<Identity> {
+    Some(Identity { uid: uid.parse().ok()?, gid: gid.parse().ok()?, name: name.to_owned() })
+}
+
+/// What is not understood is the strict one.
+fn level(floor: &str) -> Floor {
+    if floor == "allow-weak" { Floor::AllowWeak } else { Floor::Required }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+
+    fn line(text: &str) -> Vec<OsString> {
+        text.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn a_worker_is_told_who_where_and_whose_it_is() {
+        let worker = worker(&line("loaded --role worker 9 8 nine 3 77 allow-weak")).unwrap();
+        assert_eq!((worker.identity.uid, worker.identity.gid, worker.identity.name.as_str()), (9, 8, "nine"));
+        assert_eq!((worker.core, worker.parent), (3, 77));
+        assert!(matches!(worker.floor, Floor::AllowWeak));
+    }
+
+    #[test]
+    fn a_prober_is_told_how_many_workers_there_are() {
+        let prober = prober(&line("loaded --role prober 9 8 nine 77 required 64")).unwrap();
+        assert_eq!((prober.identity.uid, prober.identity.gid, prober.identity.name.as_str()), (9, 8, "nine"));
+        assert_eq!((prober.parent, prober.workers), (77, 64));
+        assert!(matches!(prober.floor, Floor::Required));
+    }
+
+    #[test]
+    fn no_other_line_is_a_child() {
+        for other in [
+            "loaded",
+            "loaded --role prober 9 8 nine 77 required",
+            "loaded --role prober 9 8 nine 77 required 65536",
+            "loaded --role prober -1 8 nine 77 required 1",
+            "loaded --role prober 9 8 nine 77 required 1 more",
+            "loaded -U nobody -f",
+        ] {
+            assert!(prober(&line(other)).is_none() && worker(&line(other)).is_none(), "{other}");
+        }
+        assert!(worker(&line("loaded --role prober 9 8 nine 77 required 1")).is_none());
+        assert!(prober(&line("loaded --role worker 9 8 nine 3 77 required")).is_none());
+    }
 }

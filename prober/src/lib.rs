@@ -1,4 +1,42 @@
-//! The prober: checks backends and pushes membership to the workers.
+//! The prober: checks backends, tells the supervisor what it found, and every worker which backends are up.
 //!
-//! Not part of this version: the supervisor refuses `-f` and `failover`, and nothing links this crate.
+//! *What this process may do:* open TCP and UDP sockets to the checked ports, ping by the sockets it was given, say "up" or
+//! "down" of backends it was told of. *What it may not:* everything else; see its policy in `loaded_jail`.
+//!
+//! ```text
+//!  run        the life: descriptors, rights, transaction, fence, Go
+//!  prober     the loop: one ppoll over the link, the checks in flight and the ping sockets
+//!  setup      the transaction, checked                health      rise and fall, pure
+//!  schedule   who is checked when                     check/*     one check: tcp, http, udp, dns, or a ping first
+//!  ping       the two ping sockets, echo messages     discovery   looks for nodes, and who answered
+//!  report     what the supervisor is still owed       membership  what the workers are still owed
+//! ```
+//!
+//! One thread, and all memory before the fence closes: nothing that a backend or a worker does makes it grow.
 #![forbid(unsafe_code)]
+
+mod check;
+mod clock;
+mod discovery;
+mod fence;
+pub mod health;
+mod marks;
+mod membership;
+mod ping;
+mod prober;
+mod random;
+mod report;
+mod run;
+mod schedule;
+mod setup;
+
+pub use ping::Pings;
+pub use prober::Prober;
+pub use run::{Arguments, run};
+pub use setup::{Assembly, MAX_CHECKS, MAX_LOOKS, MAX_TARGETS, OutOfStep, Setup};
+
+/// Checks that are under way at the same time, at most. Others wait for their turn.
+pub const MAX_FLIGHTS: usize = 256;
+
+/// Workers that a prober can talk to, at most.
+pub const MAX_WORKERS: usize = 256;

@@ -47,12 +47,21 @@ pub enum Error {
     /// Memory for the tables.
     #[error("tables: {0}; smaller `flows` and `clients` need less memory")]
     Memory(#[from] loaded_table::Error),
-    /// A link to a worker.
-    #[error("link to a worker: {0}")]
+    /// A link to a child.
+    #[error("link to a child: {0}")]
     Link(#[from] LinkError),
-    /// A worker ended before it served.
+    /// A child ended before it served.
     #[error("{0}")]
-    WorkerFailed(String),
+    ChildFailed(String),
+    /// A reload wants what only a restart can do.
+    #[error("{0}")]
+    Immutable(String),
+    /// A reload wants more at once than there are numbers.
+    #[error("{0}")]
+    Full(String),
+    /// The control socket.
+    #[error("{0}")]
+    Control(#[from] crate::control::ControlError),
     /// The pid file.
     #[error("pid file {}: {source}", path.display())]
     PidFile {
@@ -72,4 +81,10 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+impl From<crate::roster::Full> for Error {
+    fn from(full: crate::roster::Full) -> Self {
+        Self::Full(full.to_string())
+    }
 }

@@ -4,19 +4,28 @@
 //!
 //! - [`config`] and [`plan`]: from text to desired state.
 //! - [`rules`]: netfilter rules and steering; what belongs to others in netfilter.
-//! - [`run`]: its life; `preflight`: what is looked at before; `worker`, `memory`, `push`: one child, its memory, what it is told.
+//! - `roster`: what runs now: numbers that stay, health, what is leaving. Pure.
+//! - [`run`]: the start; `preflight`: what is looked at before; `instance`: the running loop, with reloads.
+//! - `worker`, `prober` (over `child`), `memory`, `push`: the children, their memory, what they are told.
+//! - [`control`]: the operator's socket: status, history, drain.
 //! - [`daemon`], `output`, `signals`, `report`: detaching, the log, signals, counters as text.
 #![forbid(unsafe_code)]
 
+mod child;
 pub mod config;
+pub mod control;
 pub mod daemon;
 mod error;
+mod instance;
 mod memory;
+pub mod network;
 mod output;
 pub mod plan;
 mod preflight;
+mod prober;
 mod push;
 mod report;
+mod roster;
 pub mod rules;
 pub mod run;
 mod signals;

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::plan::Plan;
-use loaded_ipc::COUNTERS;
+use loaded_ipc::ALL_COUNTERS;
 use loaded_table::{AffinityTable, CounterReader, Counters, FlowTable, Region, shm};
 use std::fs::File;
 use std::io::Read;
@@ -26,7 +26,7 @@ impl Memory {
         let capacities = (plan.flows as usize, plan.clients as usize);
         let flows = shm::create("loaded-flows", FlowTable::bytes_for(capacities.0))?;
         let clients = shm::create("loaded-clients", AffinityTable::bytes_for(capacities.1))?;
-        let counters = shm::create("loaded-counters", Counters::bytes_for(COUNTERS))?;
+        let counters = shm::create("loaded-counters", Counters::bytes_for(ALL_COUNTERS))?;
         let seen = CounterReader::map(&counters)?;
         let this = Self { flows, clients, counters, seen, capacities };
         this.clear()?;

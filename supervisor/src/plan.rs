@@ -1,8 +1,13 @@
 //! The plan: what the configuration asks for, checked and complete. Both formats give one; nothing below
 //! this type knows which format it came from.
 
-use loaded_ipc::{Affinity, BackendIndex, PortRange, Protocol, Strategy};
-use std::fmt;
+mod diff;
+pub(crate) mod display;
+
+pub use diff::{Change, What, diff, immutable_change};
+
+use crate::network::Network;
+use loaded_ipc::{Affinity, Check, CheckKind, Policy, PortRange, Protocol, Strategy};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -17,8 +22,10 @@ pub const MAX_TIMEOUT: u32 = 365 * 24 * 3600;
 pub const MAX_WEIGHT: u16 = 256;
 /// Most services in a plan.
 pub const MAX_SERVICES: usize = 256;
-/// Most distinct backends in a plan.
+/// Most backends in a plan, summed over the services, discovered ones included.
 pub const MAX_BACKENDS: usize = 4096;
+/// Longest drain deadline in seconds: a week.
+pub const MAX_DRAIN: u32 = 7 * 24 * 3600;
 /// Most VIPs of one service.
 pub const MAX_VIPS: usize = 256;
 /// Most port ranges of one service.
@@ -46,8 +53,8 @@ pub struct Plan {
     pub nameservers: Vec<IpAddr>,
     /// At least one, at most 256.
     pub services: Vec<Service>,
-    /// Distinct addresses; the position is the [`BackendIndex`]. At least one, at most 4096. None is a VIP.
-    pub backends: Vec<IpAddr>,
+    /// Seconds a removed or drained backend (or a removed service, VIP or port) may keep its flows. 1..=[`MAX_DRAIN`].
+    pub drain: u32,
 }
 
 /// One balanced service.
@@ -56,8 +63,8 @@ pub struct Service {
     /// Unique; shown in logs and status.
     pub name: String,
     /// At least one, at most 256, none twice. No other service has the same VIP, protocol and port;
-    /// [`Protocol::Any`] has all of its VIPs. For each family present here there is at least one member of that family, and none
-    /// of a family that is absent.
+    /// [`Protocol::Any`] has all of its VIPs. For each family present here there is at least one
+    /// backend of that family that is no backup, or a place of `discover`, and nothing of a family that is absent.
     pub vips: Vec<IpAddr>,
     /// What is balanced.
     pub protocol: Protocol,
@@ -67,17 +74,47 @@ pub struct Service {
     pub strategy: Strategy,
     /// `None`: each flow is balanced by itself.
     pub affinity: Option<Affinity>,
-    /// In the order of the configuration, no backend twice.
-    pub members: Vec<Member>,
+    /// What happens when backends fail.
+    pub policy: Policy,
+    /// How backends are looked after; `None`: not at all, and all count as up.
+    pub check: Option<Check>,
+    /// Where to look for more backends.
+    pub discover: Option<Discover>,
+    /// In the order of the configuration, no address twice. May be empty with `discover`.
+    pub backends: Vec<Backend>,
 }
 
-/// A backend's part in a service.
+/// A backend of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Member {
-    /// Which backend.
-    pub backend: BackendIndex,
-    /// Share relative to the other members, 1..=256.
+pub struct Backend {
+    /// Where it is. No VIP of the plan.
+    pub address: IpAddr,
+    /// Share relative to the other backends of the service, 1..=256.
     pub weight: u16,
+    /// Only used when no other can be.
+    pub backup: bool,
+}
+
+/// Where nodes are looked for that become backends of a service. Its service has a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discover {
+    /// Where to ask, and who may answer. At least one.
+    pub places: Vec<Place>,
+    /// Most backends to be found, 1..=1024.
+    pub limit: u16,
+    /// Milliseconds between two looks, 1000..=86_400_000.
+    pub interval: u32,
+}
+
+/// One network in which nodes are looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Answers count only from within it.
+    pub network: Network,
+    /// Where echo requests go: a broadcast address in the network, or ff02::1.
+    pub to: IpAddr,
+    /// The interface to the network; a must for IPv6.
+    pub interface: Option<String>,
 }
 
 /// The cores named in the configuration and the ones this process may use do not fit.
@@ -137,59 +174,27 @@ impl Plan {
             None => Err(CoresError::NoQueue { core: last, queue_base: self.queue_base }),
         }
     }
+}
 
-    /// The address of a backend; `None` for an index that is not in this plan.
-    pub fn address(&self, backend: BackendIndex) -> Option<IpAddr> {
-        self.backends.get(usize::from(backend.0)).copied()
+/// What a check connects to, asks or sends to; none with pings alone.
+pub(crate) fn check_port(kind: &CheckKind) -> Option<u16> {
+    match kind {
+        CheckKind::Icmp => None,
+        CheckKind::Tcp { port }
+        | CheckKind::IcmpTcp { port }
+        | CheckKind::Http { port, .. }
+        | CheckKind::Udp { port, .. }
+        | CheckKind::Dns { port, .. } => Some(*port),
     }
 }
 
-/// What will be served, for `--check`: one fact a line.
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let base = self.queue_base;
-        match self.cores {
-            Some((low, high)) if low == high => writeln!(f, "workers      as {}, on core {low}", self.user)?,
-            Some((low, high)) => writeln!(f, "workers      as {}, on cores {low}-{high}", self.user)?,
-            None => writeln!(f, "workers      as {}, on every core", self.user)?,
-        }
-        writeln!(f, "queues       core n answers queue {base} + n; {} packets may wait in each", self.queue_len)?;
-        writeln!(f, "tables       {} flows and {} clients a worker", self.flows, self.clients)?;
-        for server in &self.nameservers {
-            writeln!(f, "name server  {server}, port 53 is not balanced")?;
-        }
-        self.services.iter().try_for_each(|service| self.write_service(f, service))
-    }
-}
+/// The units of a duration in the configuration, each with its milliseconds.
+pub(crate) const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-impl Plan {
-    fn write_service(&self, f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
-        writeln!(f, "service {}", service.name)?;
-        for vip in &service.vips {
-            writeln!(f, "  vip        {vip}")?;
-        }
-        let ports = service.ports.iter().map(PortRange::to_string).collect::<Vec<_>>().join(", ");
-        match service.protocol {
-            Protocol::Any => writeln!(f, "  balances   TCP and UDP on every port, ICMP echo")?,
-            protocol if ports.is_empty() => writeln!(f, "  balances   {protocol} on every port")?,
-            protocol => writeln!(f, "  balances   {protocol} on port {ports}")?,
-        }
-        writeln!(f, "  strategy   {}", service.strategy)?;
-        match service.affinity {
-            Some(Affinity { prefix4, prefix6, timeout }) => writeln!(
-                f,
-                "  affinity   a client (IPv4 /{prefix4}, IPv6 /{prefix6}) keeps its backend until {timeout} s after its last packet"
-            )?,
-            None => writeln!(f, "  affinity   none: each flow is balanced by itself")?,
-        }
-        for member in &service.members {
-            match self.address(member.backend) {
-                Some(address) => writeln!(f, "  backend    {address}, weight {}", member.weight)?,
-                None => writeln!(f, "  {} is not in the plan", member.backend)?,
-            }
-        }
-        Ok(())
-    }
+/// A duration as it is written in the configuration: in the largest unit that needs no fraction.
+pub(crate) fn span(millis: u64) -> String {
+    let fits = |(_, unit): &&(&str, u64)| millis >= *unit && millis.is_multiple_of(*unit);
+    UNITS.iter().rev().find(fits).map_or_else(|| "0s".to_owned(), |(name, unit)| format!("{}{name}", millis / unit))
 }
 
 /// "0-3, 7": what follows on is one range.
@@ -214,7 +219,7 @@ mod tests {
             clients: 1024,
             nameservers: vec![],
             services: vec![],
-            backends: vec![],
+            drain: 300,
         }
     }
 
@@ -222,6 +227,13 @@ mod tests {
     fn cores_default_to_all_available() {
         assert_eq!(plan().check_cores(&[3, 0, 1]), Ok(vec![0, 1, 3]));
         assert_eq!(plan().check_cores(&[]), Err(CoresError::NoneAvailable));
+    }
+
+    #[test]
+    fn spans_are_written_as_they_are_read() {
+        for (millis, text) in [(0, "0s"), (1500, "1500ms"), (90_000, "90s"), (300_000, "5m"), (86_400_000, "1d")] {
+            assert_eq!(span(millis), text);
+        }
     }
 
     #[test]

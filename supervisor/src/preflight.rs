@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::plan::Plan;
-use crate::rules::{Severity, host_check};
+use crate::rules::{Problem, Severity, check_discovery as discovery_check, host_check};
 use loaded_jail::{Floor, Level};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
@@ -27,7 +27,15 @@ pub(crate) fn check_kernel(floor: Floor) -> Result<Level, Error> {
 
 /// Names what of the host's set-up keeps packets from passing; refuses where none would.
 pub(crate) fn check_host(plan: &Plan) -> Result<(), Error> {
-    let problems = host_check(plan);
+    weigh(host_check(plan))
+}
+
+/// Refuses to look for backends where this host is not.
+pub(crate) fn check_discovery(plan: &Plan) -> Result<(), Error> {
+    weigh(discovery_check(plan))
+}
+
+fn weigh(problems: Vec<Problem>) -> Result<(), Error> {
     for problem in problems.iter().filter(|p| p.severity == Severity::Warning) {
         log::warn!("{}", problem.text);
     }

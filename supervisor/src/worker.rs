@@ -1,31 +1,27 @@
-//! One worker from the supervisor's side: its queue and memory, which stay, and its process, which comes and goes.
+//! One worker from the supervisor's side: its queue, memory and membership link, which stay, and its processes, which come
+//! and go. One serves; during a reload another one stands ready to take its place.
 
 use crate::Error;
+use crate::child::{Backoff, Child, Death, START_DEADLINE, dup, floor_word, printable, who};
 use crate::memory::Memory;
-use command_fds::{CommandFdExt, FdMapping};
-use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
-use loaded_ipc::{FromWorker, LinkError, ToWorker, WorkerLink};
+use loaded_ipc::{Admin, BackendIndex, FromWorker, LinkError, MembershipReader, MembershipWriter, ToWorker};
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_jail::proof::{Expectation, prove};
 use loaded_jail::{Floor, Identity};
 use loaded_queue::{Orphans, Owner};
-use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::Child as Process;
 use std::time::{Duration, Instant};
 
-/// Workers need about 20 ms each to be ready; a loaded machine may need longer.
-pub(crate) const START_DEADLINE: Duration = Duration::from_secs(20);
-/// A worker that lived this long is started again at once: at most one restart a second.
-const HEALTHY_LIFE: Duration = Duration::from_secs(1);
-/// The wait after the first short life, doubled with each further one.
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// Six doublings; a worker that cannot live is tried eight times a minute.
-const LONGEST_BACKOFF: Duration = Duration::from_millis(6400);
 /// So many short lives that did not get ready, and it is the tables that are given up.
 const HOPELESS: u32 = 2;
 /// Two deaths within this time make the packets the worker held suspect.
 const POISON_WINDOW: Duration = Duration::from_secs(10);
+/// Most messages that can wait on a membership link.
+const FRAMES: u32 = 65_536;
+/// How long a worker may take to finish its batch and go. It looks at its link every 50 ms when idle.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A worker.
 #[derive(Debug)]
@@ -35,30 +31,42 @@ pub(crate) struct Worker {
     pub(crate) core: u16,
     pub(crate) owner: Owner,
     pub(crate) memory: Memory,
-    life: Life,
+    /// Both ends of the link from the prober: whoever of the two is started again finds it as it was.
+    membership: (MembershipWriter, MembershipReader),
+    serving: Option<Life>,
+    /// The one that is to serve after it.
+    next: Option<Life>,
+    /// The next one was told that its time has come; only the other has to go.
+    switching: bool,
+    backoff: Backoff,
     died: Option<Instant>,
-    short_lives: u32,
+    /// Starts after a death.
+    pub(crate) restarts: u64,
+    /// Generation in which its tables were last opened, and so cleaned of what that did not know.
+    settled: u64,
 }
 
+/// A process of a worker.
 #[derive(Debug)]
-enum Life {
-    /// To be started at this time.
-    Due(Instant),
-    /// Being configured or serving.
-    Running(Running),
+struct Life {
+    child: Child<FromWorker, ToWorker>,
+    generation: u64,
+    stage: Stage,
+    /// What it was told that the operator wants of each backend.
+    told: BTreeMap<BackendIndex, Admin>,
 }
 
-#[derive(Debug)]
-struct Running {
-    process: Child,
-    link: WorkerLink,
-    outbox: VecDeque<ToWorker>,
-    since: Instant,
-    ready: bool,
-    /// It was killed, or has closed its link. What else it says is not heard.
-    ended: bool,
-    /// What it said before it ended.
-    last_words: Option<String>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Configures and seals itself.
+    Preparing,
+    /// Waits for `Go`.
+    Prepared,
+    /// Opens the tables.
+    Opening,
+    Serving,
+    /// Told to stop, at this time.
+    Leaving(Instant),
 }
 
 /// What all workers of an instance have in common.
@@ -66,93 +74,176 @@ struct Running {
 pub(crate) struct Terms {
     pub(crate) identity: Identity,
     pub(crate) floor: Floor,
-    /// What /proc must show of a worker that says it is ready.
+    /// What /proc must show of a worker that says it is prepared.
     pub(crate) expected: Expectation,
 }
 
+/// A configuration for a worker.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    pub(crate) generation: u64,
+    pub(crate) messages: Vec<ToWorker>,
+}
+
 impl Worker {
-    pub(crate) fn new(position: u16, core: u16, owner: Owner, memory: Memory) -> Self {
-        Self { position, core, owner, memory, life: Life::Due(Instant::now()), died: None, short_lives: 0 }
+    pub(crate) fn new(position: u16, core: u16, owner: Owner, memory: Memory) -> Result<Self, Error> {
+        let membership = MembershipWriter::pair()?;
+        membership.0.set_nonblocking()?;
+        membership.1.set_nonblocking()?;
+        Ok(Self {
+            position,
+            core,
+            owner,
+            memory,
+            membership,
+            serving: None,
+            next: None,
+            switching: false,
+            backoff: Backoff::new(),
+            died: None,
+            restarts: 0,
+            settled: 0,
+        })
     }
 
-    /// Starts the process if it is due. `messages` is what it is then told. When it cannot be started, it is due again
-    /// later.
-    pub(crate) fn start(&mut self, terms: &Terms, messages: impl FnOnce() -> Vec<ToWorker>) -> Result<(), Error> {
-        match &self.life {
-            Life::Due(at) if *at <= Instant::now() => {}
-            _ => return Ok(()),
+    /// Starts a process if there is none and it is due. When it cannot be started, it is due again later.
+    pub(crate) fn start(&mut self, terms: &Terms, orders: impl FnOnce(&Self) -> Orders) -> Result<(), Error> {
+        if self.serving.is_some() || self.next.is_some() || !self.backoff.is_due() {
+            return Ok(());
         }
-        let started = self.launch(terms, messages);
-        if started.is_err() {
-            self.short_lives = self.short_lives.saturating_add(1);
-            self.life = Life::Due(Instant::now() + self.backoff());
+        match self.spawn(terms, orders(self)) {
+            Ok(life) => {
+                self.serving = Some(life);
+                self.restarts += u64::from(self.died.is_some());
+                Ok(())
+            }
+            Err(error) => {
+                self.backoff.after(Duration::ZERO);
+                Err(error)
+            }
         }
-        started
     }
 
-    fn launch(&mut self, terms: &Terms, messages: impl FnOnce() -> Vec<ToWorker>) -> Result<(), Error> {
-        let (link, theirs) = WorkerLink::pair()?;
-        link.set_nonblocking()?;
-        let process = self.spawn(terms, theirs.into())?;
-        self.life = Life::Running(Running {
-            process,
-            link,
-            outbox: messages().into(),
-            since: Instant::now(),
-            ready: false,
-            ended: false,
-            last_words: None,
-        });
+    /// Starts the process that is to serve next, beside the one that serves.
+    pub(crate) fn prepare(&mut self, terms: &Terms, orders: Orders) -> Result<(), Error> {
+        self.next = Some(self.spawn(terms, orders)?);
         Ok(())
     }
 
-    /// How long to wait before the next try.
-    fn backoff(&self) -> Duration {
-        match self.short_lives {
-            0 => Duration::ZERO,
-            n => FIRST_BACKOFF.saturating_mul(1 << (n - 1).min(6)).min(LONGEST_BACKOFF),
+    /// Whether there is a next process, dead or alive.
+    pub(crate) fn has_next(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Whether the next process waits for its time.
+    pub(crate) fn is_prepared(&self) -> bool {
+        self.next.as_ref().is_some_and(|life| life.stage == Stage::Prepared && !life.child.has_ended())
+    }
+
+    /// Whether there is, or was, a next process that will never serve.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.next.as_ref().is_none_or(|life| life.child.has_ended())
+    }
+
+    /// Gives up the next process.
+    pub(crate) fn abort(&mut self) {
+        if let Some(next) = self.next.as_mut().filter(|life| !life.child.has_ended()) {
+            next.child.kill();
         }
     }
 
-    fn spawn(&self, terms: &Terms, link: OwnedFd) -> Result<Child, Error> {
-        let fail = |source| Error::Start { act: "start a worker", source };
-        let dup = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(fail);
+    /// The next process takes over: as soon as the one that serves has answered what it holds.
+    pub(crate) fn switch(&mut self) {
+        self.switching = true;
+        match &mut self.serving {
+            Some(life) => {
+                life.child.tell(ToWorker::Stop);
+                life.stage = Stage::Leaving(Instant::now());
+            }
+            None => self.promote(),
+        }
+    }
+
+    /// Whether a process of this generation or a later one serves.
+    pub(crate) fn serves(&self, generation: u64) -> bool {
+        self.serving.as_ref().is_some_and(|life| life.stage == Stage::Serving && life.generation >= generation)
+    }
+
+    /// Generation in which its tables were last cleaned.
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    fn promote(&mut self) {
+        if let Some(mut life) = self.next.take() {
+            life.child.tell(ToWorker::Go);
+            life.stage = Stage::Opening;
+            self.serving = Some(life);
+        }
+        self.switching = false;
+    }
+
+    fn spawn(&self, terms: &Terms, orders: Orders) -> Result<Life, Error> {
         let Memory { flows, clients, counters, .. } = &self.memory;
-        let given = [
+        let given = vec![
             (dup(self.owner.as_fd())?, QUEUE_FD),
-            (link, LINK_FD),
-            (dup(flows.as_fd())?, FLOWS_FD),
-            (dup(clients.as_fd())?, CLIENTS_FD),
-            (dup(counters.as_fd())?, COUNTERS_FD),
+            (dup(&self.membership.1)?, MEMBERSHIP_FD),
+            (dup(flows)?, FLOWS_FD),
+            (dup(clients)?, CLIENTS_FD),
+            (dup(counters)?, COUNTERS_FD),
         ];
-        let mappings = given.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
-        let Identity { uid, gid, name } = &terms.identity;
-        let floor = if terms.floor == Floor::AllowWeak { "allow-weak" } else { "required" };
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("loaded").args(["--role", "worker"]).arg(uid.to_string()).arg(gid.to_string()).arg(name);
-        command.arg(self.core.to_string()).arg(std::process::id().to_string()).arg(floor);
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.fd_mappings(mappings.collect()).map_err(|e| fail(std::io::Error::other(e)))?;
-        command.spawn().map_err(fail)
+        let mut words = who("worker", &terms.identity);
+        words.extend([self.core.to_string(), std::process::id().to_string(), floor_word(terms.floor)]);
+        let admin = |message: &ToWorker| match *message {
+            ToWorker::Backend { index, admin, .. } => Some((index, admin)),
+            _ => None,
+        };
+        let told = orders.messages.iter().filter_map(admin).collect();
+        let child = Child::spawn(&words, LINK_FD, given, orders.messages)?;
+        Ok(Life { child, generation: orders.generation, stage: Stage::Preparing, told })
     }
 
-    /// The link, and whether there is something to send on it, while the process runs.
-    pub(crate) fn link(&self) -> Option<(&WorkerLink, bool)> {
-        match &self.life {
-            Life::Running(running) if !running.ended => Some((&running.link, !running.outbox.is_empty())),
-            Life::Running(_) | Life::Due(_) => None,
+    /// The prober's end of its membership link.
+    pub(crate) fn membership(&self) -> &MembershipWriter {
+        &self.membership.0
+    }
+
+    /// Throws away what a dead prober has said: the next one says all anew.
+    pub(crate) fn forget_membership(&self) {
+        // An empty message looks like a closed link, which this cannot be, for we keep both ends. A buffer of any size
+        // that the kernel gives holds fewer messages than this.
+        for _ in 0..FRAMES {
+            if let Err(LinkError::Empty | LinkError::Os(_)) = self.membership.1.receive() {
+                return;
+            }
         }
+    }
+
+    /// The links, and whether there is something to send on each.
+    pub(crate) fn links(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
+        self.serving.iter().chain(&self.next).filter_map(|life| life.child.link())
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        matches!(&self.life, Life::Running(running) if running.ready)
+        self.serves(0)
     }
 
-    /// When something is to be done about it that no descriptor tells: start it, or end one that never gets ready.
+    /// When something is to be done about it that no descriptor tells: start it, or end one that never gets on.
     pub(crate) fn due(&self) -> Option<Instant> {
-        match &self.life {
-            Life::Due(at) => Some(*at),
-            Life::Running(running) => (!running.ready && !running.ended).then(|| running.since + START_DEADLINE),
+        let start = (self.serving.is_none() && self.next.is_none()).then_some(self.backoff.due);
+        let lives = self.serving.iter().chain(&self.next).filter(|life| !life.child.has_ended());
+        lives.filter_map(Life::deadline).chain(start).min()
+    }
+
+    /// Tells the serving process what has changed of the operator's wishes.
+    pub(crate) fn sync(&mut self, wishes: impl Iterator<Item = (BackendIndex, Admin)>) {
+        let Some(life) = self.serving.as_mut().filter(|life| life.stage == Stage::Serving) else { return };
+        for (backend, admin) in wishes {
+            // A backend it does not know has no place in its roster either.
+            if life.told.get(&backend).is_some_and(|told| *told != admin) {
+                life.told.insert(backend, admin);
+                life.child.tell(ToWorker::Admin { backend, admin });
+            }
         }
     }
 
@@ -160,32 +251,48 @@ impl Worker {
     /// seen like any other.
     pub(crate) fn talk(&mut self, terms: &Terms) {
         let name = self.name();
-        let Life::Running(running) = &mut self.life else { return };
-        if running.ended {
-            return;
+        let was_ready = self.is_ready();
+        for (life, goes_at_once) in [(&mut self.serving, true), (&mut self.next, false)] {
+            let Some(life) = life.as_mut().filter(|life| !life.child.has_ended()) else { continue };
+            if let Err(problem) = life.talk(terms, goes_at_once) {
+                log::error!("{name}: {problem}; killing it");
+                life.child.condemn(problem);
+            }
         }
-        let was_ready = running.ready;
-        let late = !running.ready && running.since.elapsed() >= START_DEADLINE;
-        let talked = running.talk(terms);
-        let talked = if late { talked.and(Err(format!("not ready within {START_DEADLINE:?}"))) } else { talked };
-        if let Err(problem) = talked {
-            log::error!("{name}: {problem}; killing it");
-            running.last_words.get_or_insert(problem);
-            running.end();
-        } else if running.ready && !was_ready && self.died.is_some() {
-            log::info!("{name}: ready again, as pid {}", running.process.id());
+        if let Some(life) = self.serving.as_ref().filter(|life| life.stage == Stage::Serving && !was_ready) {
+            self.settled = life.generation;
+            if self.died.is_some() && self.restarts > 0 {
+                log::info!("{name}: ready again, as pid {}", life.child.pid());
+            }
         }
     }
 
-    /// Whether the process has ended, and how. The packets it held are freed for the next one.
-    pub(crate) fn reap(&mut self, last_waiting: impl FnOnce(u16) -> Option<u32>) -> Option<String> {
-        let Life::Running(running) = &mut self.life else { return None };
-        let status = running.process.try_wait().ok()??;
-        // It may have said why.
-        running.drain();
-        let death = describe(status, running.last_words.take());
-        let lived = running.since.elapsed();
-        let (was_ready, fenced) = (running.ready, status.signal() == Some(nix::libc::SIGSYS));
+    /// Processes that have ended, and how. The packets a dead one held are freed for the next one.
+    pub(crate) fn reap(&mut self, last_waiting: impl FnOnce(u16) -> Option<u32>) -> Vec<String> {
+        let mut deaths = Vec::new();
+        if let Some(death) = self.next.as_mut().and_then(|life| life.child.reap(farewell)) {
+            self.next = None;
+            deaths.push(format!("{} to be: {}", self.name(), death.text));
+        }
+        if let Some(life) = &mut self.serving
+            && let Some(death) = life.child.reap(farewell)
+        {
+            let stage = life.stage;
+            self.serving = None;
+            if matches!(stage, Stage::Leaving(_)) && death.orderly {
+                self.backoff = Backoff::new();
+            } else {
+                self.bury(&death, stage, last_waiting);
+                deaths.push(format!("{}: {}", self.name(), death.text));
+            }
+            if self.switching {
+                self.promote();
+            }
+        }
+        deaths
+    }
+
+    fn bury(&mut self, death: &Death, stage: Stage, last_waiting: impl FnOnce(u16) -> Option<u32>) {
         let orphans = match self.died {
             Some(before) if before.elapsed() < POISON_WINDOW => Orphans::Drop,
             _ => Orphans::Repeat,
@@ -195,97 +302,99 @@ impl Worker {
         {
             log::error!("{}: {error}", self.name());
         }
-        self.short_lives = if lived < HEALTHY_LIFE { self.short_lives.saturating_add(1) } else { 0 };
+        self.backoff.after(death.lived);
         // Tables of a worker that was taken over, or that keep its successors from starting, are worth nothing.
-        if (fenced || (!was_ready && self.short_lives >= HOPELESS))
+        let was_ready = matches!(stage, Stage::Serving | Stage::Leaving(_));
+        if (death.fenced || (!was_ready && self.backoff.short_lives >= HOPELESS))
             && let Err(error) = self.memory.clear()
         {
             log::error!("{}: empty its tables: {error}", self.name());
         }
         self.died = Some(Instant::now());
-        self.life = Life::Due(Instant::now() + self.backoff());
-        Some(death)
     }
 
-    /// Lets the process end by itself: it does when its link closes. Returns the process to wait for.
-    pub(crate) fn dismiss(&mut self) -> Option<Child> {
-        match std::mem::replace(&mut self.life, Life::Due(Instant::now())) {
-            Life::Running(running) => Some(running.process),
-            Life::Due(_) => None,
-        }
+    /// Lets its processes end by themselves: they do when their links close. Returns what to wait for.
+    pub(crate) fn dismiss(&mut self) -> Vec<Process> {
+        [self.serving.take(), self.next.take()].into_iter().flatten().map(|life| life.child.dismiss()).collect()
     }
 
     pub(crate) fn name(&self) -> String {
         format!("worker[{}]", self.position)
     }
+
+    /// Its processes: pid, what they do, since when.
+    pub(crate) fn processes(&self) -> impl Iterator<Item = (u32, &'static str, Duration)> {
+        let lives = self.serving.iter().chain(&self.next);
+        lives.map(|life| (life.child.pid(), life.stage.text(), life.child.age()))
+    }
+
+    /// How long until a dead one is started again.
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        self.serving.is_none().then(|| self.backoff.due.saturating_duration_since(Instant::now()))
+    }
 }
 
-impl Running {
-    fn talk(&mut self, terms: &Terms) -> Result<(), String> {
-        while let Some(message) = self.outbox.front() {
-            match self.link.send(message) {
-                Ok(()) => drop(self.outbox.pop_front()),
-                Err(LinkError::Full) => break,
-                // It is dead or dying; what it said can still be read.
-                Err(LinkError::Closed) => break,
-                Err(error) => return Err(error.to_string()),
-            }
+impl Life {
+    fn deadline(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Preparing | Stage::Opening => Some(self.child.deadline()),
+            Stage::Leaving(since) => Some(since + LEAVE_DEADLINE),
+            Stage::Prepared | Stage::Serving => None,
         }
-        loop {
-            match self.link.receive() {
-                Ok(FromWorker::Ready { .. }) if !self.ready && self.outbox.is_empty() => {
-                    prove(self.process.id(), &terms.expected)
+    }
+
+    fn talk(&mut self, terms: &Terms, goes_at_once: bool) -> Result<(), String> {
+        self.child.flush()?;
+        while let Some(message) = self.child.hear()? {
+            match message {
+                FromWorker::Prepared { generation }
+                    if self.stage == Stage::Preparing && generation == self.generation && self.child.was_told() =>
+                {
+                    prove(self.child.pid(), &terms.expected)
                         .map_err(|differences| format!("is not jailed as it should be: {}", differences.join("; ")))?;
-                    self.ready = true;
+                    self.stage = Stage::Prepared;
                 }
-                // Once: a child that never stops talking must not keep us here.
-                Ok(FromWorker::Failed(text)) if self.last_words.is_none() => self.last_words = Some(printable(&text)),
-                Ok(message) => return Err(printable(&format!("said {message:?} out of turn"))),
-                Err(LinkError::Empty) => return Ok(()),
-                // It is dying; or it lives and sends empty messages, which look the same and would wake us for ever.
-                Err(LinkError::Closed) => {
-                    self.end();
-                    return Ok(());
+                FromWorker::Ready { generation }
+                    if self.stage == Stage::Opening && generation == self.generation && self.child.was_told() =>
+                {
+                    self.stage = Stage::Serving;
                 }
-                Err(error) => return Err(error.to_string()),
+                FromWorker::Failed(text) => self.child.confess(&text)?,
+                // It was about to get ready when it was told to stop.
+                FromWorker::Ready { .. } if matches!(self.stage, Stage::Leaving(_)) => {}
+                message => return Err(printable(&format!("said {message:?} out of turn"))),
             }
         }
-    }
-
-    /// What a dead child had said. Nobody can add to it any more, so this ends.
-    fn drain(&mut self) {
-        while let Ok(message) = self.link.receive() {
-            if let FromWorker::Failed(text) = message {
-                self.last_words.get_or_insert_with(|| printable(&text));
-            }
+        if goes_at_once && self.stage == Stage::Prepared {
+            self.child.tell(ToWorker::Go);
+            self.stage = Stage::Opening;
+            self.child.flush()?;
         }
-    }
-
-    fn end(&mut self) {
-        self.ended = true;
-        if let Err(error) = self.process.kill() {
-            log::error!("kill pid {}: {error}", self.process.id());
+        match self.deadline() {
+            Some(deadline) if deadline <= Instant::now() => Err(match self.stage {
+                Stage::Leaving(_) => format!("does not go within {LEAVE_DEADLINE:?}"),
+                _ => format!("not ready within {START_DEADLINE:?}"),
+            }),
+            _ => Ok(()),
         }
     }
 }
 
-/// A child's words for a log or a terminal: no control character, no change of the direction of writing.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect()
+impl Stage {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Prepared => "prepared",
+            Self::Opening => "opening its tables",
+            Self::Serving => "serving",
+            Self::Leaving(_) => "leaving",
+        }
+    }
 }
 
-fn describe(status: ExitStatus, last_words: Option<String>) -> String {
-    let end = match (status.code(), status.signal()) {
-        (Some(code), _) => format!("ended with code {code}"),
-        (None, Some(nix::libc::SIGSYS)) => {
-            "killed by its own fence (SIGSYS): SECURITY EVENT, a suspected compromise or a missing rule; \
-             the kernel's audit log names the system call"
-                .to_owned()
-        }
-        (None, signal) => format!("killed by signal {}", signal.unwrap_or(0)),
-    };
-    match last_words {
-        Some(words) => format!("{end}: {words}"),
-        None => end,
+fn farewell(message: FromWorker) -> Option<String> {
+    match message {
+        FromWorker::Failed(text) => Some(text),
+        _ => None,
     }
 }

@@ -1,9 +1,11 @@
 //! The lab as a value: up while it lives, down when it is dropped, also by a panic.
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -89,6 +91,34 @@ impl Lab {
             act()
         };
         std::thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Kills a backend's nginx as a crash would: all of its processes, at once.
+    #[track_caller]
+    pub(crate) fn kill_web(&self, who: &str) {
+        let pid = fs::read_to_string(self.pid_file(who)).unwrap().trim().to_owned();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        for pid in std::iter::once(pid.as_str()).chain(children.split_whitespace()) {
+            kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+        }
+    }
+
+    /// Starts it again, as scripts/lab does, and waits until it listens.
+    #[track_caller]
+    pub(crate) fn start_web(&self, who: &str) {
+        let (namespace, prefix) = (self.namespace(who), self.state().join(who));
+        let conf = prefix.join("nginx.conf");
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &namespace, "nginx", "-e", "stderr", "-p"]).arg(&prefix).arg("-c").arg(&conf);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().unwrap();
+        fs::write(self.pid_file(who), child.id().to_string()).unwrap();
+        let listens = || self.sh(who, "ss -Hnlt 'sport = :80' | wc -l").trim().parse::<u32>().unwrap() >= 2;
+        assert!(eventually(Duration::from_secs(5), listens), "nginx of {who} does not listen");
+    }
+
+    fn pid_file(&self, who: &str) -> PathBuf {
+        self.state().join(format!("{who}-nginx.pid"))
     }
 
     /// Lines of a backend's access log: "CLIENT PORT URI STATUS".

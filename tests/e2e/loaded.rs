@@ -1,10 +1,12 @@
 //! A running `loaded` in the balancer's namespace.
 
-use crate::lab::{Lab, binary, eventually, shipped};
+use crate::lab::{Lab, Said, binary, bounded, eventually, said, shipped};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -16,6 +18,7 @@ const END: Duration = Duration::from_secs(10);
 pub(crate) struct Loaded {
     child: Child,
     log: PathBuf,
+    control: PathBuf,
 }
 
 /// What one worker has counted.
@@ -83,8 +86,10 @@ impl Loaded {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &lab.namespace("lb")]).arg(binary()).args(["-U", "nobody"]);
         add(&mut command);
+        let control = lab.state().join("control.sock");
+        command.arg("--control").arg(&control);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
-        Self { child: command.spawn().unwrap(), log }
+        Self { child: command.spawn().unwrap(), log, control }
     }
 
     /// What it has logged so far.
@@ -98,7 +103,69 @@ impl Loaded {
 
     /// Process ids of its workers.
     pub(crate) fn workers(&self) -> Vec<u32> {
-        children(self.pid())
+        let is_worker = |pid: &u32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "loaded-worker")
+        };
+        children(self.pid()).into_iter().filter(is_worker).collect()
+    }
+
+    /// Process id of its prober, while there is one.
+    pub(crate) fn prober(&self) -> Option<u32> {
+        let is_prober = |pid: &u32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "loaded-prober")
+        };
+        children(self.pid()).into_iter().find(is_prober)
+    }
+
+    /// What `loaded WORDS…` says of this instance.
+    pub(crate) fn ask(&self, words: &[&str]) -> Said {
+        let binary = binary();
+        let control = ["--control", self.control.to_str().unwrap()];
+        said(&bounded(&[&[binary.to_str().unwrap()], words, &control].concat()).output().unwrap())
+    }
+
+    /// The same, which must succeed, as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self, words: &[&str]) -> Value {
+        let said = self.ask(&[words, &["--json"]].concat());
+        assert_eq!(said.code, Some(0), "loaded {words:?}: {}", said.err);
+        serde_json::from_str(&said.out).unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn status(&self) -> Value {
+        self.json(&["status"])
+    }
+
+    /// A backend of a service in the status.
+    #[track_caller]
+    pub(crate) fn backend(&self, service: &str, address: IpAddr) -> Value {
+        let status = self.status();
+        let find = |list: &Value, key: &str, value: &str| {
+            list.as_array().unwrap().iter().find(|entry| entry[key] == value).cloned()
+        };
+        let service = find(&status["services"], "name", service).unwrap_or_else(|| panic!("no {service} in {status}"));
+        let address = address.to_string();
+        find(&service["backends"], "address", &address).unwrap_or_else(|| panic!("no {address} in {service}"))
+    }
+
+    /// Reloads and waits until that has come to an end; whether it was done, and what was said.
+    #[track_caller]
+    pub(crate) fn reload(&self) -> (bool, String) {
+        let ended = |log: &str| {
+            log.lines()
+                .filter(|line| {
+                    line.contains("reload: generation")
+                        || line.contains("reload refused")
+                        || line.contains("reload: the configuration is the same")
+                })
+                .count()
+        };
+        let before = ended(&self.log());
+        self.signal(Signal::SIGHUP);
+        assert!(eventually(Duration::from_secs(20), || ended(&self.log()) > before), "the reload does not end");
+        let last = &self.status()["last_reload"];
+        (last["ok"] == true, last["text"].as_str().unwrap().to_owned())
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -95,13 +95,32 @@ const CASES: &[Case] = &[
     case("no backend", Text("x.config", "VIP4=192.0.2.100\n"), &["x.config:1:6: ", "no backend"]),
     case("no such core", Edited(CLASSIC, "LAST_CORE=1", "LAST_CORE=4095"), &["cores 0-4095", "available: "]),
     case("cores backwards", Edited(CLASSIC, "FIRST_CORE=0", "FIRST_CORE=2"), &["loaded.config:", "_CORE"]),
-    case("failover in the file", Edited(CLASSIC, "strategy=rr", "failover=1"), &[":10: ", "not part of this version"]),
+    case(
+        "failover that is neither on nor off",
+        Edited(CLASSIC, "strategy=rr", "failover=2"),
+        &["loaded.config:", "failover"],
+    ),
     case("no TOML", Text("x.toml", "[[service]\n"), &["x.toml:1:", "not TOML"]),
     case("unknown TOML key", Edited(TOML, "weight = 3", "wieght = 3"), &["loaded.toml:", ":1: ", "weight was meant"]),
     case(
         "key of a later version",
-        Edited(TOML, "mode = \"nat\"", "on_backend_down = \"reset\""),
-        &["loaded.toml:", ":1: ", "on_backend_down"],
+        Edited(TOML, "mode = \"nat\"", "limit = 5"),
+        &["loaded.toml:", ":1: ", "limit", "not part of this version"],
+    ),
+    case("check that lacks a field", Edited(TOML, "kind = \"dns\"", "kind = \"udp\""), &["loaded.toml:", "udp"]),
+    case(
+        "policy that is not there",
+        Edited(TOML, "all_down = \"reject\"", "all_down = \"panic\""),
+        &["loaded.toml:", "reject"],
+    ),
+    case(
+        "discovery in a network wider than the private one",
+        Text(
+            "x.config",
+            "VIP4=192.0.2.100\nRIP4=198.51.0.0/16\nprivate_GW=198.51.100.254/24\nserver4=198.51.100.11\n\
+             failover=1\nbroadcast=198.51.255.255\n",
+        ),
+        &["x.config:", "198.51.0.0/16"],
     ),
     case("port out of range", Edited(TOML, "[80, 443, ", "[80, 70000, "), &["loaded.toml:", ":14: ", "65535"]),
     case("ports backwards", Edited(TOML, "8000-8010", "8010-8000"), &["loaded.toml:", "backwards"]),
@@ -130,7 +149,6 @@ const CASES: &[Case] = &[
     with("unknown user", &["-U", "nosuchuser"], 1, &["\"nosuchuser\"", "no such user"]),
     with("user root", &["-U", "root"], 1, &["-U", "never run as root"]),
     with("user 0", &["-U", "0"], 1, &["-U", "never run as root"]),
-    with("failover", &["-f"], 1, &["-f", "not part of this version"]),
     with("both narrowings", &["-4", "-6"], 2, &["cannot be used with"]),
     with("no IPv6 in the file", &["-6"], 1, &["-6"]),
     with("queue length 0", &["-Q", "0"], 2, &["--queue-len"]),

@@ -1,13 +1,22 @@
 //! A choice, alone and as a new client costs it: choose, enter into the affinity table, count.
 //!
-//! `weighted/…` must be flat from 10^3 to 10^6 clients: nothing walks them.
+//! `weighted/…` must be flat from 10^3 to 10^6 clients: nothing walks them. `maglev` must be flat in the members.
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use loaded_ipc::{BackendIndex, Strategy};
+use loaded_ipc::{AllDown, BackendIndex, OnBackendDown, Policy, Strategy};
 use loaded_table::{AffinityKey, AffinityTable, Region, shm};
-use loaded_worker::balance::{Balancer, MemberSpec};
+use loaded_worker::balance::{Balancer, MemberSpec, Standing};
 use std::hint::black_box;
 use std::time::Duration;
+
+const OUT: Standing = Standing { enabled: true, up: false, ejected: false };
+const POLICY: Policy = Policy {
+    on_backend_down: OnBackendDown::Reset,
+    all_down: AllDown::Reject,
+    panic_threshold: 0,
+    slow_start: 0,
+    passive: None,
+};
 
 fn balancer(members: u16, strategy: Strategy) -> Balancer {
     let members: Vec<MemberSpec> = (0..members)
@@ -15,10 +24,10 @@ fn balancer(members: u16, strategy: Strategy) -> Balancer {
             backend: BackendIndex(n),
             address: (0xffff_0a00_0000_u128 + u128::from(n)).to_be_bytes(),
             weight: 1 + n % 3,
-            eligible: true,
+            backup: false,
         })
         .collect();
-    Balancer::new(&members, strategy, 0).expect("pool")
+    Balancer::new(&members, strategy, 0, POLICY).expect("pool")
 }
 
 fn key(n: u32) -> AffinityKey {
@@ -32,7 +41,7 @@ fn key(n: u32) -> AffinityKey {
 fn admit(balancer: &mut Balancer, clients: &mut AffinityTable, n: u32) {
     let key = key(n);
     let hashed = clients.prepare(&key);
-    let backend = balancer.choose(&key.prefix).expect("eligible");
+    let backend = balancer.choose(&key.prefix).expect("candidates");
     let assigned = clients.assign(&hashed, &key, backend.0, n / 1000, |_| 1 << 30).expect("always");
     if let Some(gone) = assigned.removed {
         balancer.client_removed(BackendIndex(gone.backend));
@@ -52,7 +61,7 @@ fn weighted(c: &mut Criterion) {
         (0..size).for_each(|n| admit(&mut balancer, &mut clients, n));
         group.bench_function(BenchmarkId::new("choose", size), |b| {
             b.iter(|| {
-                let backend = balancer.choose(&[]).expect("eligible");
+                let backend = balancer.choose(&[]).expect("candidates");
                 balancer.client_added(backend);
                 balancer.client_removed(BackendIndex(backend.0 ^ 1));
                 black_box(backend)
@@ -83,7 +92,7 @@ fn others(c: &mut Criterion) {
         let mut weighted = balancer(members, Strategy::Weighted);
         group.bench_function(BenchmarkId::new("weighted", members), |b| {
             b.iter(|| {
-                let backend = weighted.choose(&[]).expect("eligible");
+                let backend = weighted.choose(&[]).expect("candidates");
                 weighted.client_added(backend);
             });
         });
@@ -96,13 +105,27 @@ fn others(c: &mut Criterion) {
             });
         });
     }
-    for members in [3, 100, 1000] {
+    // At worst: so many out that the places give no answer, and the candidates draw lots.
+    for (members, out) in [(100, 1), (100, 50), (100, 95), (1000, 500), (1000, 990)] {
         let mut maglev = balancer(members, Strategy::Maglev { seed: 1 });
-        let mut eligible = true;
-        group.bench_function(BenchmarkId::new("maglev refill", members), |b| {
+        for n in 0..out {
+            maglev.set_standing(BackendIndex(n), OUT);
+        }
+        let mut client = 0_u128;
+        group.bench_function(BenchmarkId::new("maglev, some out", format!("{out} of {members}")), |b| {
             b.iter(|| {
-                eligible = !eligible;
-                maglev.set_eligible(BackendIndex(1), eligible)
+                client += 1;
+                black_box(maglev.choose(&client.to_be_bytes()))
+            });
+        });
+    }
+    for members in [3, 100, 1000] {
+        let mut rr = balancer(members, Strategy::RoundRobin);
+        let mut up = true;
+        group.bench_function(BenchmarkId::new("set standing", members), |b| {
+            b.iter(|| {
+                up = !up;
+                rr.set_standing(BackendIndex(1), Standing { up, ..OUT })
             });
         });
     }

@@ -7,10 +7,13 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use loaded_ipc::{Affinity, BackendIndex, Outcome, PortRange, Protocol, ServiceIndex, Strategy, ToWorker};
+use loaded_ipc::{
+    ALL_COUNTERS, Admin, Affinity, AllDown, BackendIndex, OnBackendDown, Outcome, Passive, Policy, PortRange, Protocol,
+    ServiceIndex, Strategy, ToWorker,
+};
 use loaded_queue::Meta;
-use loaded_table::{AffinityTable, FlowTable, Region, Timeouts, shm};
-use loaded_worker::decide::{Decider, Look};
+use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts, shm};
+use loaded_worker::decide::{Decider, Look, Now, Place};
 use loaded_worker::setup::Assembly;
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -29,6 +32,14 @@ const ACK: u8 = 16;
 const LONG: u16 = 80;
 const SHORT: u16 = 81;
 const FIRST: u32 = 100;
+/// With all that a worker may have to look after.
+const POLICY: Policy = Policy {
+    on_backend_down: OnBackendDown::Reset,
+    all_down: AllDown::Reject,
+    panic_threshold: 10,
+    slow_start: 30,
+    passive: Some(Passive { fails: 255, timeout: 60_000, hold: 10, port: None }),
+};
 
 /// A decider, the memory packets arrive in, and the time.
 struct World {
@@ -47,20 +58,18 @@ impl World {
         for (index, vip) in (0..).zip(["192.0.2.100", "2001:db8:1::100"]) {
             take(ToWorker::Vip { index, address: vip.parse().expect("address") });
         }
-        for n in 0..3_u16 {
-            let address = [format!("10.0.0.{}", n + 11), format!("2001:db8:2::{}", n + 11)];
-            for (family, address) in (0..).zip(address) {
-                let address: IpAddr = address.parse().expect("address");
-                take(ToWorker::Backend { index: BackendIndex(n * 2 + family), address });
-            }
-        }
         for (n, (port, timeout)) in (0..).zip([(LONG, 3600), (SHORT, 30)]) {
             let affinity = affinity.then_some(Affinity { prefix4: 32, prefix6: 128, timeout });
             let (index, protocol) = (ServiceIndex(n), Protocol::Tcp);
-            take(ToWorker::Service { index, protocol, strategy: Strategy::RoundRobin, affinity });
+            take(ToWorker::Service { index, protocol, strategy: Strategy::RoundRobin, affinity, policy: POLICY });
             (0..2).for_each(|vip| assert!(take(ToWorker::Listen { vip }).is_none()));
             take(ToWorker::Port(PortRange { low: port, high: port }));
-            (0..6).for_each(|b| assert!(take(ToWorker::Member { backend: BackendIndex(b), weight: 1 }).is_none()));
+            for b in 0..6_u16 {
+                let text = [format!("10.0.0.{}", b / 2 + 11), format!("2001:db8:2::{}", b / 2 + 11)];
+                let address: IpAddr = text[usize::from(b % 2)].parse().expect("address");
+                let (index, admin, age) = (BackendIndex(n * 6 + b), Admin::Enabled, u32::MAX);
+                take(ToWorker::Backend { index, address, weight: 1, backup: false, admin, up: true, age });
+            }
         }
         let setup = take(ToWorker::Commit).expect("a setup");
         let region = |bytes| Region::map(shm::create("bench", bytes).expect("create")).expect("map");
@@ -70,7 +79,9 @@ impl World {
         let clients = region(AffinityTable::bytes_for(CAPACITY));
         AffinityTable::format(&clients, CAPACITY, *b"fedcba9876543210").expect("format");
         let clients = AffinityTable::open(clients, |_| {}).expect("open");
-        let decider = Decider::new(setup, flows, clients);
+        let counters = shm::create("bench", Counters::bytes_for(ALL_COUNTERS)).expect("create");
+        let counters = Counters::map(counters).expect("map");
+        let decider = Decider::new(setup, flows, clients, counters, at(1000));
         Self { decider, arena: vec![0; STRIDE * BATCH], now: 1000, packets: 0, v6 }
     }
 
@@ -91,7 +102,8 @@ impl World {
         }
         let mut as_expected = true;
         for (look, bytes) in looks.iter().flatten().zip(self.arena.chunks_exact_mut(STRIDE)) {
-            as_expected &= self.decider.decide(look, &mut bytes[..64], META, self.now) == expected;
+            let place = Place { room: &mut bytes[..64 + 48], length: 64, meta: META };
+            as_expected &= self.decider.decide(look, place, at(self.now)).outcome == expected;
         }
         let spent = begin.elapsed();
         assert!(as_expected);
@@ -113,6 +125,10 @@ impl World {
         self.now += 31;
         self.decider.sweep(self.now, CAPACITY);
     }
+}
+
+fn at(seconds: u32) -> Now {
+    Now { seconds, millis: u64::from(seconds) * 1000 }
 }
 
 /// 64 bytes: IP, TCP, and what is left of data.

@@ -2,22 +2,66 @@
 //! clock, no random source; what the network sends can make it neither panic nor loop nor allocate.
 
 mod admit;
+mod count;
+mod error;
+mod reply;
+mod request;
+mod state;
 
-use crate::setup::Setup;
-use crate::wire::{self, Field, Kind, Malformed, Packet, Quoted, Side};
-use admit::{Memory, client_key, memory_of, timeout_of};
-use loaded_ipc::Outcome;
+use crate::membership::{Membership, Unknown};
+use crate::setup::{Memories, Setup};
+use crate::wire::{self, Address, Field, Kind, Malformed, Packet};
+use admit::client_key;
+use loaded_ipc::{Admin, BackendIndex, Outcome};
 use loaded_queue::Meta;
-use loaded_table::{AffinityTable, Flow, FlowKey, FlowState, FlowTable, Hashed, Slot};
+use loaded_table::{AffinityTable, Counters, Flow, FlowKey, FlowTable, Hashed, Slot};
+
+/// What a worker knows, but for its tables: all memory is had.
+#[derive(Debug)]
+pub struct Prepared {
+    setup: Setup,
+    membership: Membership,
+    memories: Memories,
+}
 
 /// What a worker knows.
 #[derive(Debug)]
 pub struct Decider {
     setup: Setup,
+    membership: Membership,
+    memories: Memories,
     flows: FlowTable,
     clients: AffinityTable,
-    /// How long a client of each service is remembered.
-    memories: Vec<Memory>,
+    counters: Counters,
+}
+
+/// A moment of a monotonic clock, in the two grains that are needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// For flows and clients.
+    pub seconds: u32,
+    /// For backends.
+    pub millis: u64,
+}
+
+/// A packet where it lies.
+#[derive(Debug)]
+pub struct Place<'p> {
+    /// Its bytes, and behind them what an answer may need more.
+    pub room: &'p mut [u8],
+    /// How many of them are the packet's.
+    pub length: usize,
+    /// What the kernel says about it.
+    pub meta: Meta,
+}
+
+/// What became of a packet, and how long it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decided {
+    /// Its end; the verdict goes with it.
+    pub outcome: Outcome,
+    /// Bytes of the room that are to be sent, if any are.
+    pub length: usize,
 }
 
 /// A packet as far as it can be looked at without changing anything; the first of three stages, between which the
@@ -41,28 +85,53 @@ struct Wanted {
 enum Way {
     /// To this virtual IP.
     Request { vip: u16 },
-    /// From this backend.
-    Reply { backend: u16 },
+    /// From a backend.
+    Reply,
+}
+
+impl Prepared {
+    /// Takes what memory it will ever need.
+    #[must_use]
+    pub fn new(setup: Setup) -> Self {
+        let (membership, memories) = (Membership::new(&setup), Memories::new(&setup));
+        Self { setup, membership, memories }
+    }
+
+    /// Number of the configuration.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.setup.generation()
+    }
+
+    /// Takes the tables, which another worker may have left: entries that name what this configuration does not have go,
+    /// the others are counted. Allocates nothing.
+    #[must_use]
+    pub fn open(self, flows: FlowTable, clients: AffinityTable, counters: Counters, now: Now) -> Decider {
+        let Self { setup, membership, memories } = self;
+        let mut decider = Decider { setup, membership, memories, flows, clients, counters };
+        decider.adopt();
+        decider.membership.begin(&mut decider.setup, &decider.counters, now);
+        decider
+    }
 }
 
 impl Decider {
-    /// Counts the clients found in the table for the strategies that want to know.
+    /// [`Prepared::open`] in one step.
     #[must_use]
-    pub fn new(mut setup: Setup, flows: FlowTable, clients: AffinityTable) -> Self {
-        let memories: Vec<_> = setup.services().map(|service| Memory::of(service.affinity.as_ref())).collect();
-        clients.for_each(|_, _, client| setup.count_client(client.service, client.backend, true));
-        flows.for_each(|_, _, flow| {
-            if timeout_of(&memories, flow.service) == 0 {
-                setup.count_client(flow.service, flow.backend, true);
-            }
-        });
-        Self { setup, flows, clients, memories }
+    pub fn new(setup: Setup, flows: FlowTable, clients: AffinityTable, counters: Counters, now: Now) -> Self {
+        Prepared::new(setup).open(flows, clients, counters, now)
     }
 
     /// Flows and clients in the tables.
     #[must_use]
     pub fn held(&self) -> (usize, usize) {
         (self.flows.len(), self.clients.len())
+    }
+
+    /// Where it counts. The packets' outcomes are counted there by who asks for them.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// First stage: reads the packet and asks for the memory its flow would be in.
@@ -90,46 +159,48 @@ impl Decider {
         }
     }
 
-    /// Third stage: decides, and rewrites the packet if it is ours. `now` is in seconds of a monotonic clock;
-    /// `look` must come from the same bytes.
-    pub fn decide(&mut self, look: &Look, bytes: &mut [u8], meta: Meta, now: u32) -> Outcome {
-        let Ok(packet) = &look.packet else { return Outcome::DroppedMalformed };
-        let Some(wanted) = &look.wanted else { return self.without_flow(packet) };
+    /// Third stage: decides, and changes the packet if it is ours. `look` must come from the same bytes.
+    pub fn decide(&mut self, look: &Look, place: Place<'_>, now: Now) -> Decided {
+        let Ok(packet) = &look.packet else { return place.stays(Outcome::DroppedMalformed) };
+        let Some(wanted) = &look.wanted else { return place.stays(self.without_flow(packet)) };
         match (packet.kind, wanted.way) {
-            _ if meta.cut => self.cut(packet, wanted, now),
-            (Kind::Error(quoted), way) => self.error(packet, &quoted, wanted, way, bytes, now),
-            (_, Way::Request { vip }) => self.request(packet, wanted, vip, bytes, meta, now),
-            (_, Way::Reply { .. }) => self.reply(packet, wanted, bytes, meta, now),
+            _ if place.meta.cut => self.cut(packet, wanted, place, now),
+            (Kind::Error(quoted), way) => self.error(packet, &quoted, wanted, way, place, now),
+            (_, Way::Request { vip }) => self.request(packet, wanted, vip, place, now),
+            (_, Way::Reply) => self.reply(packet, wanted, place, now),
         }
     }
 
-    /// Takes expired flows and clients out, a few buckets of each table at a time.
-    pub fn sweep(&mut self, now: u32, buckets: usize) {
-        let Self { setup, flows, clients, memories } = self;
-        flows.sweep(now, buckets, |_, flow| {
-            if timeout_of(memories, flow.service) == 0 {
-                setup.count_client(flow.service, flow.backend, false);
-            }
-        });
-        clients.sweep(
-            now,
-            buckets,
-            |service| timeout_of(memories, service),
-            |client| setup.count_client(client.service, client.backend, false),
-        );
+    /// What time does to backends. To be called every few milliseconds.
+    pub fn tick(&mut self, now: Now) {
+        self.membership.tick(&mut self.setup, &self.counters, now);
+    }
+
+    /// The checks say of a backend whether it is up.
+    ///
+    /// # Errors
+    /// [`Unknown`] if there is no such backend.
+    pub fn set_up(&mut self, backend: BackendIndex, up: bool, now: Now) -> Result<(), Unknown> {
+        self.membership.told(&mut self.setup, &self.counters, backend.0, up, now)
+    }
+
+    /// The operator says what he wants of a backend.
+    ///
+    /// # Errors
+    /// [`Unknown`] if there is no such backend.
+    pub fn set_admin(&mut self, backend: BackendIndex, admin: Admin, now: Now) -> Result<(), Unknown> {
+        self.membership.set_admin(&mut self.setup, &self.counters, backend.0, admin, now)
     }
 
     /// The flow a packet belongs to, if it is of a kind that has flows and goes our way.
     #[inline(always)]
     fn key(&self, packet: &Packet) -> Option<(Way, FlowKey)> {
-        let request = self.setup.vip(&packet.destination).map(|vip| Way::Request { vip });
-        let way = match (request, packet.kind) {
-            (Some(way), _) => way,
-            // An error about a request may come from any router behind us; what it quotes names the backend.
-            (None, Kind::Error(quoted)) => Way::Reply { backend: self.setup.backend(&quoted.destination)? },
-            (None, _) => Way::Reply { backend: self.setup.backend(&packet.source)? },
+        let way = match self.setup.vip(&packet.destination) {
+            Some(vip) => Way::Request { vip },
+            None if self.setup.is_backend(behind(packet)) => Way::Reply,
+            None => return None,
         };
-        let request = matches!(way, Way::Request { .. });
+        let request = way != Way::Reply;
         let (protocol, client, client_port, service_port) = match packet.kind {
             Kind::Tcp { ports: (from, to), .. } | Kind::Udp { ports: (from, to) } if request => {
                 (packet.protocol, packet.source, from, to)
@@ -149,19 +220,23 @@ impl Decider {
 
     /// The living flow a packet belongs to.
     #[inline]
-    fn find(&self, wanted: &Wanted, now: u32) -> Option<(Slot, Flow)> {
-        let slot = self.flows.find(&wanted.hashed, &wanted.key, now, |flow| match wanted.way {
-            Way::Request { vip } => flow.vip == vip,
-            Way::Reply { backend } => flow.backend == backend,
-        })?;
+    fn find(&self, packet: &Packet, wanted: &Wanted, now: Now) -> Option<(Slot, Flow)> {
+        let slot = match wanted.way {
+            Way::Request { vip } => {
+                self.flows.find(&wanted.hashed, &wanted.key, now.seconds, |flow| flow.vip == vip)?
+            }
+            Way::Reply => self.flows.find(&wanted.hashed, &wanted.key, now.seconds, |flow| {
+                self.setup.backend_address(flow.backend) == Some(behind(packet))
+            })?,
+        };
         Some((slot, self.flows.get(slot)?))
     }
 
     fn without_flow(&self, packet: &Packet) -> Outcome {
         let Some(vip) = self.setup.vip(&packet.destination) else {
-            return match self.setup.backend(&packet.source) {
-                Some(_) => Outcome::PassedOwn,
-                None => Outcome::PassedForeign,
+            return match self.setup.is_backend(&packet.source) {
+                true => Outcome::PassedOwn,
+                false => Outcome::PassedForeign,
             };
         };
         match packet.kind {
@@ -172,133 +247,99 @@ impl Decider {
         }
     }
 
-    /// A packet that is not all here cannot be sent on changed; one that would stay as it is may pass.
-    fn cut(&self, packet: &Packet, wanted: &Wanted, now: u32) -> Outcome {
-        let known = self.find(wanted, now).is_some();
-        match wanted.way {
-            Way::Request { vip } if known || self.service(packet, vip).is_some() => Outcome::DroppedCut,
-            Way::Request { .. } if matches!(packet.kind, Kind::Error(_)) => Outcome::DroppedStrayError,
-            Way::Request { .. } => Outcome::PassedUnserved,
-            Way::Reply { .. } if known => Outcome::DroppedCut,
-            Way::Reply { .. } => Outcome::PassedOwn,
-        }
-    }
-
-    fn request(
-        &mut self,
-        packet: &Packet,
-        wanted: &Wanted,
-        vip: u16,
-        bytes: &mut [u8],
-        meta: Meta,
-        now: u32,
-    ) -> Outcome {
-        let (backend, outcome) = match self.find(wanted, now) {
-            // A connection that begins on ports of one that is over is a new one (RFC 9293 §3.6.1).
-            Some((slot, flow)) if !(is_over(flow.state) && opens(packet)) => {
-                self.advance(slot, flow, packet, true, now);
-                (flow.backend, Outcome::Forwarded)
+    /// A packet that is not all here cannot be sent on changed; one that would stay as it is may pass, and one that is to
+    /// be answered needs no more than its headers.
+    fn cut(&mut self, packet: &Packet, wanted: &Wanted, place: Place<'_>, now: Now) -> Decided {
+        let known = self.find(packet, wanted, now);
+        let outcome = match (wanted.way, known) {
+            (Way::Request { .. }, Some((slot, flow))) if self.is_to_be_reset(packet, flow) => {
+                return self.reset_client(packet, slot, place, now);
             }
-            _ => match self.admit(packet, wanted, vip, now) {
-                Ok(backend) => (backend, Outcome::ForwardedNew),
-                Err(outcome) => return outcome,
-            },
+            (_, Some(_)) => Outcome::DroppedCut,
+            (Way::Request { vip }, None) if self.service(packet, vip).is_some() => Outcome::DroppedCut,
+            (Way::Request { .. }, None) if matches!(packet.kind, Kind::Error(_)) => Outcome::DroppedStrayError,
+            (Way::Request { .. }, None) => Outcome::PassedUnserved,
+            (Way::Reply, None) => Outcome::PassedOwn,
         };
-        let Some(address) = self.setup.backend_address(backend) else { return Outcome::DroppedNoBackend };
-        wire::replace(bytes, packet, Side::Destination, address, field(meta));
-        outcome
+        place.stays(outcome)
+    }
+}
+
+impl Place<'_> {
+    fn bytes(&mut self) -> &mut [u8] {
+        let length = self.length.min(self.room.len());
+        &mut self.room[..length]
     }
 
-    fn reply(&mut self, packet: &Packet, wanted: &Wanted, bytes: &mut [u8], meta: Meta, now: u32) -> Outcome {
-        let Some((slot, flow)) = self.find(wanted, now) else { return Outcome::PassedOwn };
-        let Some(address) = self.setup.vip_address(flow.vip) else { return Outcome::PassedOwn };
-        wire::replace(bytes, packet, Side::Source, address, field(meta));
-        self.advance(slot, flow, packet, false, now);
-        Outcome::Returned
+    fn stays(&self, outcome: Outcome) -> Decided {
+        Decided { outcome, length: self.length }
     }
 
-    /// An ICMP error about a packet of a flow. It does not keep the flow alive: anyone can send one.
-    fn error(
-        &mut self,
-        packet: &Packet,
-        quoted: &Quoted,
-        wanted: &Wanted,
-        way: Way,
-        bytes: &mut [u8],
-        now: u32,
-    ) -> Outcome {
-        match (way, self.find(wanted, now)) {
-            (Way::Request { .. }, Some((_, flow))) if quoted.source == packet.destination => {
-                let Some(backend) = self.setup.backend_address(flow.backend) else {
-                    return Outcome::DroppedStrayError;
-                };
-                let outer = Some((Side::Destination, backend));
-                wire::replace_in_error(bytes, packet, quoted, outer, (Side::Source, backend));
-                Outcome::ErrorForwarded
-            }
-            (Way::Request { .. }, _) => Outcome::DroppedStrayError,
-            (Way::Reply { .. }, Some((_, flow))) if quoted.source == packet.destination => {
-                let Some(vip) = self.setup.vip_address(flow.vip) else { return Outcome::PassedOwn };
-                // Any backend: to clients there are none.
-                let from_backend = self.setup.backend(&packet.source).is_some();
-                let outer = from_backend.then_some((Side::Source, vip));
-                wire::replace_in_error(bytes, packet, quoted, outer, (Side::Destination, vip));
-                if from_backend { Outcome::ErrorReturned } else { Outcome::ErrorRelayed }
-            }
-            (Way::Reply { .. }, _) => Outcome::PassedOwn,
-        }
-    }
-
-    /// Moves a flow along and keeps it, and its client, alive.
-    fn advance(&mut self, slot: Slot, flow: Flow, packet: &Packet, request: bool, now: u32) {
-        let next = next_state(flow.state, packet.kind, request);
-        let seen = self.flows.refresh(slot, now);
-        if next != flow.state {
-            self.flows.set_state(slot, next, now);
-        }
-        if request && !memory_of(&self.memories, flow.service).is_fresh(seen, now) {
-            self.keep_client(flow, packet, now);
+    /// What the checksum field of the packet holds.
+    fn field(&self) -> Field {
+        match (self.meta.partial, self.meta.gso) {
+            (false, _) => Field::Complete,
+            (true, false) => Field::Partial,
+            (true, true) => Field::PartialGso,
         }
     }
 }
 
-/// Where a flow is after a packet of one of its sides. What lives long needs both sides to have spoken, and the client
-/// to have acknowledged after the backend: a spoofed source can send, but must guess when and what the backend answers.
-fn next_state(state: FlowState, kind: Kind, request: bool) -> FlowState {
-    use FlowState as S;
-    match (kind, state, request) {
-        // Only what was open can turn out to be open still.
-        (Kind::Tcp { resets: true, .. }, S::HalfOpen | S::Answered | S::Closing, _) => S::Closing,
-        (Kind::Tcp { resets: true, .. }, ..) => S::Reset,
-        // Without ACK, FIN or not, it is a SYN or what a backend drops without a reset (RFC 9293 §3.10.7).
-        (Kind::Tcp { acknowledges: false, .. }, _, true) => state,
-        (Kind::Tcp { .. }, S::HalfOpen, false) => S::Answered,
-        (Kind::Tcp { finishes: true, .. }, S::BackendDone, true)
-        | (Kind::Tcp { finishes: true, .. }, S::ClientDone, false) => S::Closing,
-        (Kind::Tcp { finishes: true, .. }, S::Established | S::Answered | S::Reset, true) => S::ClientDone,
-        (Kind::Tcp { finishes: true, .. }, S::Established | S::Reset, false) => S::BackendDone,
-        // Both sides answer what comes after a real reset with another; so what comes last tells.
-        (Kind::Tcp { acknowledges: true, .. }, S::Reset, _) => S::Established,
-        (Kind::Tcp { acknowledges: true, opens: false, .. }, S::Answered, true) => S::Established,
-        (Kind::Udp { .. }, S::Unanswered, false) => S::Datagram,
-        _ => state,
+/// The address that makes a packet one from behind us. An error about a request may come from any router there; what it
+/// quotes names the backend.
+#[inline]
+fn behind(packet: &Packet) -> &Address {
+    match &packet.kind {
+        Kind::Error(quoted) => &quoted.destination,
+        _ => &packet.source,
     }
-}
-
-/// Whether a flow's connection has ended, so that another may begin on the same ports (RFC 9293 §3.6.1).
-fn is_over(state: FlowState) -> bool {
-    matches!(state, FlowState::Closing | FlowState::Reset)
 }
 
 fn opens(packet: &Packet) -> bool {
     matches!(packet.kind, Kind::Tcp { opens: true, .. })
 }
 
-/// What the checksum field of a packet holds.
-fn field(meta: Meta) -> Field {
-    match (meta.partial, meta.gso) {
-        (false, _) => Field::Complete,
-        (true, false) => Field::Partial,
-        (true, true) => Field::PartialGso,
-    }
+/// One service for all of 192.0.2.1, of generation 7, with backend 5.
+#[cfg(test)]
+pub(crate) fn example(now: Now) -> Decider {
+    use crate::setup::Assembly;
+    use loaded_ipc::{ALL_COUNTERS, AllDown, OnBackendDown, Policy, Protocol, ServiceIndex, Strategy, ToWorker};
+    use loaded_table::{Region, Timeouts, shm};
+    let policy = Policy {
+        on_backend_down: OnBackendDown::Reset,
+        all_down: AllDown::Reject,
+        panic_threshold: 0,
+        slow_start: 0,
+        passive: None,
+    };
+    let (strategy, affinity, protocol) = (Strategy::RoundRobin, None, Protocol::Any);
+    let backend = |index, address: &str| ToWorker::Backend {
+        index: BackendIndex(index),
+        address: address.parse().expect("address"),
+        weight: 1,
+        backup: false,
+        admin: Admin::Enabled,
+        up: true,
+        age: u32::MAX,
+    };
+    let messages = [
+        ToWorker::Begin { generation: 7 },
+        ToWorker::Vip { index: 0, address: "192.0.2.1".parse().expect("address") },
+        ToWorker::Service { index: ServiceIndex(0), protocol, strategy, affinity, policy },
+        ToWorker::Listen { vip: 0 },
+        backend(5, "10.0.0.1"),
+        ToWorker::Commit,
+    ];
+    let mut assembly = Assembly::default();
+    let mut taken = messages.into_iter().map(|message| assembly.take(message, 0).expect("in step"));
+    let setup = taken.find_map(|setup| setup).expect("a setup");
+    let memory = |bytes| shm::create("example", bytes).expect("create");
+    let flows = Region::map(memory(FlowTable::bytes_for(8))).expect("map");
+    FlowTable::format(&flows, 8, [1; 16]).expect("format");
+    let clients = Region::map(memory(AffinityTable::bytes_for(8))).expect("map");
+    AffinityTable::format(&clients, 8, [1; 16]).expect("format");
+    let flows = FlowTable::open(flows, Timeouts::default()).expect("open");
+    let clients = AffinityTable::open(clients, |_| {}).expect("open");
+    let counters = Counters::map(memory(Counters::bytes_for(ALL_COUNTERS))).expect("map");
+    Decider::new(setup, flows, clients, counters, now)
 }

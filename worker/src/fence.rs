@@ -2,7 +2,7 @@
 //!
 //! The same steps serve the running worker and `--selftest`, which runs into them on purpose.
 
-use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_jail::{Bindings, Floor, Identity, JailError, Level, Policy, Role, drop_rights, keep_only_fds, seal};
 use loaded_queue::Port;
 
@@ -11,7 +11,7 @@ use loaded_queue::Port;
 /// # Errors
 /// When a step fails; the process must then end.
 pub fn drop_to(identity: &Identity, parent: u32) -> Result<Level, JailError> {
-    keep_only_fds(&[0, 1, 2, QUEUE_FD, LINK_FD, FLOWS_FD, CLIENTS_FD, COUNTERS_FD])?;
+    keep_only_fds(&[0, 1, 2, QUEUE_FD, LINK_FD, MEMBERSHIP_FD, FLOWS_FD, CLIENTS_FD, COUNTERS_FD])?;
     drop_rights(Role::Worker, identity, parent)
 }
 
@@ -30,5 +30,5 @@ pub(crate) fn close_by(policy: &Policy, port: &Port, floor: Floor) -> Result<Lev
 
 /// The numbers behind the symbols of the policy.
 pub(crate) fn bindings(port: &Port) -> Bindings {
-    Bindings { queue_fd: QUEUE_FD, link_fd: LINK_FD, templates: port.pinned() }
+    Bindings::Worker { queue_fd: QUEUE_FD, link_fd: LINK_FD, membership_fd: MEMBERSHIP_FD, templates: port.pinned() }
 }

@@ -8,7 +8,10 @@
 pub mod balance;
 pub mod decide;
 pub mod fence;
+mod inbox;
+pub mod membership;
 pub mod outcome;
+mod passive;
 pub mod run;
 pub mod selftest;
 pub mod setup;

@@ -9,7 +9,15 @@ use loaded_queue::Verdict;
 pub fn verdict(outcome: Outcome) -> Verdict {
     use Outcome as O;
     match outcome {
-        O::Forwarded | O::ForwardedNew | O::ErrorForwarded | O::ErrorRelayed => Verdict::Rewrite,
+        O::Forwarded
+        | O::ForwardedNew
+        | O::AnsweredReset
+        | O::AnsweredUnreachable
+        | O::AnsweredBackend
+        | O::RefusedReset
+        | O::RefusedUnreachable
+        | O::ErrorForwarded
+        | O::ErrorRelayed => Verdict::Rewrite,
         // Through the rules again: there its new source, the VIP, keeps it out of connection tracking.
         O::Returned | O::ErrorReturned => Verdict::Repeat,
         O::PassedForeign | O::PassedOwn | O::PassedUnserved | O::PassedNeighbour => Verdict::Accept,
@@ -17,6 +25,7 @@ pub fn verdict(outcome: Outcome) -> Verdict {
         | O::DroppedFragment
         | O::DroppedProtocol
         | O::DroppedStrayError
+        | O::DroppedBackendOut
         | O::DroppedNoBackend
         | O::DroppedTableFull
         | O::DroppedClash

@@ -1,26 +1,33 @@
 //! The worker's life: take over what the supervisor opened, give up all rights, then receive, decide, answer.
 
-use crate::decide::{Decider, Look};
+use crate::decide::{Decider, Look, Now, Place, Prepared};
 use crate::fence;
+use crate::inbox::Inbox;
 use crate::outcome::verdict;
-use crate::setup::{Assembly, OutOfStep, Setup};
-use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
+use crate::setup::{Assembly, OutOfStep};
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{Fault, FromWorker, LinkError, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker, VERSION, clip};
 use loaded_jail::{Floor, Identity, JailError, Layer, Level, inherited, leave};
 use loaded_queue::{BATCH, Faults, Port};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use std::convert::Infallible;
 use std::fmt::{self, Write};
+use std::mem::ManuallyDrop;
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 /// Buckets of each table that are swept after each batch, and after each wait that brought nothing.
 const SWEEP_BUSY: usize = 4;
 const SWEEP_IDLE: usize = 1024;
-/// Batches after which a busy worker looks at its link. A batch takes about 50 µs, so this is some 3 ms.
+/// Batches after which a busy worker looks at its links and the clock of its backends. A batch takes about 50 µs, so
+/// this is some 3 ms.
 const LINK_EVERY: u32 = 64;
+/// Messages of the supervisor that are read in one look.
+const ORDERS: usize = 32;
 
 /// How a worker ends on purpose; the supervisor reads the reason on the link.
 const EXIT_FAILED: i32 = 3;
@@ -49,6 +56,8 @@ enum Error {
     Link(#[from] LinkError),
     #[error("{0}")]
     OutOfStep(#[from] OutOfStep),
+    #[error("link to the supervisor: make it wait no more: {0}")]
+    Unblock(nix::errno::Errno),
     #[error("tables: {0}")]
     Table(#[from] loaded_table::Error),
     #[error("queue: {0}")]
@@ -79,19 +88,21 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
     pinned.map_err(|e| Error::Pin(arguments.core, e))?;
 
     fence::drop_to(&arguments.identity, arguments.parent)?;
-    let (queue, setup) = receive_setup(link)?;
+    let (queue, prepared) = receive_setup(link)?;
     let flows = Region::map(inherited(FLOWS_FD)?)?.for_good();
     let clients = Region::map(inherited(CLIENTS_FD)?)?.for_good();
-    let counters = Counters::map(inherited(COUNTERS_FD)?)?;
-    let mut port = Port::open(inherited(QUEUE_FD)?, queue)?;
+    let counters = Counters::map(inherited(COUNTERS_FD)?)?.for_good();
+    let inbox = Inbox::new(inherited(MEMBERSHIP_FD)?, prepared.generation())?;
+    let port = Port::open(inherited(QUEUE_FD)?, queue)?;
     if !port.sealed() && Level::probe().has(Layer::Mseal) {
         return Err(Error::Unsealed);
     }
-    link.set_nonblocking()?;
     fence::close(&port, arguments.floor)?;
 
     // Behind the fence nothing may be dropped that closes or unmaps: it would be the last thing it does.
-    end(link, behind_fence(link, &mut port, setup, (flows, clients), &counters))
+    let mut kept = ManuallyDrop::new((inbox, port));
+    let (inbox, port) = &mut *kept;
+    end(link, behind_fence(link, inbox, port, prepared, (flows, clients, counters)))
 }
 
 /// Says how it ended, if it can be said, and ends. The exit code has to do if not.
@@ -107,43 +118,61 @@ fn end(link: &SupervisorLink, result: Result<(), Error>) -> ! {
 
 fn behind_fence(
     link: &SupervisorLink,
+    inbox: &mut Inbox,
     port: &mut Port,
-    setup: Setup,
-    (flows, clients): (Region, Region),
-    counters: &Counters,
+    prepared: Prepared,
+    (flows, clients, counters): (Region, Region, Counters),
 ) -> Result<(), Error> {
-    // A worker before us may have been hostile, and has written these. So they are first read behind the fence.
-    let generation = setup.generation();
+    let generation = prepared.generation();
+    link.send(&FromWorker::Prepared { generation })?;
+    if !wait_for_go(link)? {
+        return Ok(());
+    }
+    // A worker before us may have been hostile, and has written these. So they are first read behind the fence; and
+    // only now, for until now it may have gone on writing.
     let flows = FlowTable::open(flows, Timeouts::default())?;
     let clients = AffinityTable::open(clients, |_| {})?;
-    let mut decider = Decider::new(setup, flows, clients);
+    let mut decider = ManuallyDrop::new(prepared.open(flows, clients, counters, now()));
     link.send(&FromWorker::Ready { generation })?;
-    forward(link, port, &mut decider, counters)
+    forward(link, inbox, port, &mut decider)
 }
 
-/// Receives the first transaction, on the still blocking link.
-fn receive_setup(link: &SupervisorLink) -> Result<(u16, Setup), Error> {
+/// Waits, on the still blocking link, until the queue and the tables are this worker's: `false` if they never will be.
+/// From then on the link never blocks. The fence lets this one flag be set, so that nobody need poll for an order.
+fn wait_for_go(link: &SupervisorLink) -> Result<bool, Error> {
+    match link.receive() {
+        Ok(ToWorker::Go) => {}
+        Ok(ToWorker::Stop) | Err(LinkError::Closed) => return Ok(false),
+        Ok(other) => return Err(out_of_step(&other, "instead of Go")),
+        Err(error) => return Err(error.into()),
+    }
+    fcntl(link, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(Error::Unblock)?;
+    Ok(true)
+}
+
+/// Receives the transaction, on the still blocking link.
+fn receive_setup(link: &SupervisorLink) -> Result<(u16, Prepared), Error> {
     let (worker, queue) = match link.receive()? {
         ToWorker::Hello { version: VERSION, worker, queue } => (worker, queue),
         ToWorker::Hello { version, .. } => return Err(Error::Version(version)),
-        other => return Err(Error::Link(LinkError::Malformed(format!("{other:?} instead of Hello")))),
+        other => return Err(out_of_step(&other, "instead of Hello")),
     };
     let mut assembly = Assembly::default();
     loop {
         if let Some(setup) = assembly.take(link.receive()?, worker)? {
-            return Ok((queue, setup));
+            return Ok((queue, Prepared::new(setup)));
         }
     }
 }
 
 /// The hot loop: two system calls a batch, no allocation, no lock.
-fn forward(link: &SupervisorLink, port: &mut Port, decider: &mut Decider, counters: &Counters) -> Result<(), Error> {
+fn forward(link: &SupervisorLink, inbox: &mut Inbox, port: &mut Port, decider: &mut Decider) -> Result<(), Error> {
     let mut looks: [Option<Look>; BATCH] = [None; BATCH];
     let mut faults = port.faults();
     let mut until_link = LINK_EVERY;
     loop {
         let received = port.receive()?;
-        let now = seconds();
+        let now = now();
         for (look, (bytes, meta)) in looks.iter_mut().zip(port.waiting()) {
             *look = Some(decider.look(bytes, meta.cut));
         }
@@ -154,29 +183,48 @@ fn forward(link: &SupervisorLink, port: &mut Port, decider: &mut Decider, counte
         while let Some(mut packet) = port.next() {
             // Without a look there is no verdict: the token then drops the packet and `Faults` counts it.
             let Some(Some(look)) = next.next() else { continue };
-            let meta = packet.meta();
-            let outcome = decider.decide(look, packet.bytes(), meta, now);
-            counters.add(outcome.index(), 1);
-            packet.settle(verdict(outcome));
+            let (meta, length) = (packet.meta(), packet.bytes().len());
+            let decided = decider.decide(look, Place { room: packet.room(), length, meta }, now);
+            decider.counters().add(decided.outcome.index(), 1);
+            match decided.length == length {
+                true => packet.settle(verdict(decided.outcome)),
+                false => packet.settle_resized(verdict(decided.outcome), decided.length),
+            }
         }
         port.flush();
-        counters.add(RECEIVED, received as u64);
-        count_faults(counters, &mut faults, port.faults());
+        decider.counters().add(RECEIVED, received as u64);
+        count_faults(decider.counters(), &mut faults, port.faults());
 
         until_link -= 1;
         if received == 0 || until_link == 0 {
             until_link = LINK_EVERY;
-            match link.receive() {
-                Err(LinkError::Empty) => {}
-                Err(LinkError::Closed) => return Ok(()),
-                Err(error) => return Err(error.into()),
-                Ok(message) => {
-                    return Err(Error::Link(LinkError::Malformed(format!("{message:?} while running"))));
-                }
+            // Every packet of the batch has its verdict; nothing of the tables is touched after an order to stop.
+            if !obey(link, decider, now)? {
+                return Ok(());
             }
+            inbox.look(decider, now);
+            decider.tick(now);
         }
-        decider.sweep(now, if received == 0 { SWEEP_IDLE } else { SWEEP_BUSY });
+        decider.sweep(now.seconds, if received == 0 { SWEEP_IDLE } else { SWEEP_BUSY });
     }
+}
+
+/// Does what the supervisor says. `false`: it says stop, or is gone.
+fn obey(link: &SupervisorLink, decider: &mut Decider, now: Now) -> Result<bool, Error> {
+    for _ in 0..ORDERS {
+        match link.receive() {
+            Err(LinkError::Empty) => break,
+            Err(LinkError::Closed) | Ok(ToWorker::Stop) => return Ok(false),
+            Err(error) => return Err(error.into()),
+            Ok(ToWorker::Admin { backend, admin }) if decider.set_admin(backend, admin, now).is_ok() => {}
+            Ok(message) => return Err(out_of_step(&message, "while serving")),
+        }
+    }
+    Ok(true)
+}
+
+fn out_of_step(message: &ToWorker, when: &str) -> Error {
+    Error::Link(LinkError::Malformed(format!("{message:?} {when}")))
 }
 
 fn count_faults(counters: &Counters, before: &mut Faults, after: Faults) {
@@ -188,6 +236,7 @@ fn count_faults(counters: &Counters, before: &mut Faults, after: Faults) {
         (Fault::Refused.index(), before.refused, after.refused),
         (Fault::Unsent.index(), before.unsent, after.unsent),
         (Fault::Strange.index(), before.strange, after.strange),
+        (Fault::Unfit.index(), before.unfit, after.unfit),
         (Outcome::DroppedUndecided.index(), before.defaulted, after.defaulted),
     ] {
         counters.add(index, new - old);
@@ -195,9 +244,14 @@ fn count_faults(counters: &Counters, before: &mut Faults, after: Faults) {
     *before = after;
 }
 
-/// Seconds of the monotonic clock. The coarse one is read without a system call and ticks often enough.
-fn seconds() -> u32 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(0, |t| u32::try_from(t.tv_sec()).unwrap_or(u32::MAX))
+/// The monotonic clock. The coarse one is read without a system call and ticks often enough.
+fn now() -> Now {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(Duration::ZERO, Duration::from);
+    Now { seconds: u32::try_from(time.as_secs()).unwrap_or(u32::MAX), millis: millis(time) }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A panic ends the worker with its message on the link. The way of the standard library, SIGABRT, would meet the
@@ -221,5 +275,54 @@ impl Write for Clipped<'_> {
         let room = self.0.capacity() - self.0.len();
         self.0.push_str(&text[..text.floor_char_boundary(room)]);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::example;
+    use loaded_ipc::{Admin, BackendIndex, WorkerLink};
+
+    #[test]
+    fn before_the_order_to_begin_only_an_end_may_come() {
+        let ends = || WorkerLink::pair().expect("pair");
+        let (supervisor, worker) = ends();
+        supervisor.send(&ToWorker::Go).expect("send");
+        assert!(wait_for_go(&worker).expect("go"));
+        assert!(matches!(worker.receive(), Err(LinkError::Empty)), "it waits no more");
+
+        let (supervisor, worker) = ends();
+        supervisor.send(&ToWorker::Stop).expect("send");
+        assert!(!wait_for_go(&worker).expect("stop"));
+        let (supervisor, worker) = ends();
+        drop(supervisor);
+        assert!(!wait_for_go(&worker).expect("closed"));
+        for other in [ToWorker::Commit, ToWorker::Admin { backend: BackendIndex(5), admin: Admin::Enabled }] {
+            let (supervisor, worker) = ends();
+            supervisor.send(&other).expect("send");
+            assert!(wait_for_go(&worker).is_err());
+        }
+    }
+
+    #[test]
+    fn while_it_serves_a_worker_hears_of_backends_and_of_its_end() {
+        let mut decider = example(now());
+        let mut obeys = |messages: &[ToWorker]| {
+            let (supervisor, worker) = WorkerLink::pair().expect("pair");
+            worker.set_nonblocking().expect("nonblocking");
+            messages.iter().for_each(|message| supervisor.send(message).expect("send"));
+            obey(&worker, &mut decider, now()).ok()
+        };
+        let admin = |backend| ToWorker::Admin { backend: BackendIndex(backend), admin: Admin::Draining };
+        assert_eq!(obeys(&[]), Some(true));
+        assert_eq!(obeys(&[admin(5), admin(5)]), Some(true));
+        assert_eq!(obeys(&[admin(5), ToWorker::Stop, ToWorker::Commit]), Some(false));
+        for strange in [admin(4), ToWorker::Go, ToWorker::Commit, ToWorker::Begin { generation: 8 }] {
+            assert_eq!(obeys(&[strange]), None);
+        }
+        let (supervisor, worker) = WorkerLink::pair().expect("pair");
+        drop(supervisor);
+        assert!(!obey(&worker, &mut decider, now()).expect("an end"));
     }
 }

@@ -11,7 +11,8 @@ mod outside;
 mod room;
 
 use crate::fence;
-use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
+use crate::inbox::Inbox;
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{LinkError, SupervisorLink};
 use loaded_jail::selftest::{Seen, run_all, run_inside};
 use loaded_jail::{Bindings, Floor, Identity, JailError, Level, Policy, act, inherited};
@@ -156,10 +157,10 @@ fn enter(policy: &Policy, identity: &Identity, parent: u32, floor: Floor) -> Res
     let clients = AffinityTable::open(Region::map(inherited(CLIENTS_FD)?)?, |_| {})?;
     let counters = Counters::map(inherited(COUNTERS_FD)?)?;
     let port = Port::open(inherited(QUEUE_FD)?, act::QUEUE).map_err(os("build the templates"))?;
-    link.set_nonblocking()?;
+    let inbox = Inbox::new(inherited(MEMBERSHIP_FD)?, 0)?;
     fence::close_by(policy, &port, floor)?;
     // Dropped behind the fence they would unmap and close, and the child would die before its act.
-    std::mem::forget((link, flows, clients, counters));
+    std::mem::forget((link, inbox, flows, clients, counters));
     Ok(port)
 }
 

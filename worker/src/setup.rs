@@ -1,26 +1,33 @@
 //! The configuration as the worker uses it, put together from the supervisor's transaction. All memory the hot path
 //! needs is had here, before the fence closes.
+//!
+//! Things are named by indices that may have gaps, because an index keeps its meaning from one configuration to the
+//! next: each table has a slot for every index up to the largest. A backend's index is of one service; the same address
+//! may have several. So replies are recognised by their address, and the flow says which backend it was.
 
-use crate::balance::{Balancer, MemberSpec};
+mod assembly;
+mod memory;
+
+pub use assembly::Assembly;
+pub(crate) use memory::Memories;
+
+use crate::balance::Balancer;
 use crate::wire::{Address, Family, is_mapped, mapped};
-use loaded_ipc::{Affinity, BackendIndex, PortRange, Protocol, ServiceIndex, Strategy, ToWorker};
+use loaded_ipc::{Admin, Affinity, BackendIndex, Policy, PortRange};
 use std::net::IpAddr;
-
-/// Limits of what the messages may say.
-const MAX_WEIGHT: u16 = 256;
-const MAX_TIMEOUT: u32 = 365 * 86_400;
 
 /// What is balanced where.
 #[derive(Debug)]
 pub struct Setup {
     generation: u64,
     /// By index.
-    vips: Vec<Vip>,
+    vips: Box<[Option<Vip>]>,
     /// Addresses with their indices, sorted for the search.
-    vip_order: Vec<(Address, u16)>,
-    backends: Vec<Address>,
-    backend_order: Vec<(Address, u16)>,
-    services: Vec<Service>,
+    vip_order: Box<[(Address, u16)]>,
+    backends: Box<[Option<Backend>]>,
+    /// Every address that is a backend's, once, sorted for the search.
+    behind: Box<[Address]>,
+    services: Box<[Option<Box<Service>>]>,
 }
 
 /// A virtual IP and the services on it.
@@ -32,13 +39,41 @@ struct Vip {
     any: Option<u16>,
 }
 
+/// A backend of one service, as the transaction says it is at the start.
+#[derive(Debug, Clone, Copy)]
+pub struct Backend {
+    /// Its address.
+    pub address: Address,
+    /// Index of its service.
+    pub service: u16,
+    /// Only used when no other can be.
+    pub backup: bool,
+    /// What the operator wants of it.
+    pub admin: Admin,
+    /// What the checks say.
+    pub up: bool,
+    /// Seconds since it came up; `u32::MAX`: it was never seen down.
+    pub age: u32,
+}
+
 /// A service.
 #[derive(Debug)]
 pub struct Service {
     /// Whether and how a client stays with its backend.
     pub affinity: Option<Affinity>,
-    v4: Balancer,
-    v6: Balancer,
+    /// What happens when backends fail.
+    pub policy: Policy,
+    v4: Pool,
+    v6: Pool,
+}
+
+/// A service's backends of one family.
+#[derive(Debug)]
+pub struct Pool {
+    /// What chooses among them.
+    pub balancer: Balancer,
+    /// Their indices, rising.
+    pub backends: Box<[u16]>,
 }
 
 /// A message that does not fit where the transaction stands.
@@ -55,32 +90,54 @@ impl Setup {
 
     /// Index of a virtual IP.
     #[must_use]
+    #[inline]
     pub fn vip(&self, address: &Address) -> Option<u16> {
-        position(&self.vip_order, address)
+        self.vip_order.binary_search_by(|(a, _)| a.cmp(address)).ok().and_then(|i| self.vip_order.get(i)).map(|v| v.1)
     }
 
     /// Address of a virtual IP.
     #[must_use]
+    #[inline]
     pub fn vip_address(&self, index: u16) -> Option<&Address> {
-        self.vips.get(usize::from(index)).map(|vip| &vip.address)
+        slot(&self.vips, index).map(|vip| &vip.address)
     }
 
-    /// Index of a backend.
+    /// Whether an address is a backend's, of whatever service.
     #[must_use]
-    pub fn backend(&self, address: &Address) -> Option<u16> {
-        position(&self.backend_order, address)
+    #[inline]
+    pub fn is_backend(&self, address: &Address) -> bool {
+        self.behind.binary_search(address).is_ok()
+    }
+
+    /// A backend by its index.
+    #[must_use]
+    #[inline]
+    pub fn backend(&self, index: u16) -> Option<&Backend> {
+        slot(&self.backends, index)
     }
 
     /// Address of a backend.
     #[must_use]
+    #[inline]
     pub fn backend_address(&self, index: u16) -> Option<&Address> {
-        self.backends.get(usize::from(index))
+        self.backend(index).map(|backend| &backend.address)
+    }
+
+    /// Every backend with its index, by rising index.
+    pub fn backends(&self) -> impl Iterator<Item = (u16, &Backend)> {
+        (0_u16..).zip(&self.backends).filter_map(|(index, backend)| Some((index, backend.as_ref()?)))
+    }
+
+    /// One more than the largest index of a backend.
+    #[must_use]
+    pub fn backend_slots(&self) -> usize {
+        self.backends.len()
     }
 
     /// The service for a TCP or UDP port of a virtual IP.
     #[must_use]
     pub fn service_at(&self, vip: u16, udp: bool, port: u16) -> Option<u16> {
-        let vip = self.vips.get(usize::from(vip))?;
+        let vip = slot(&self.vips, vip)?;
         let ranges = if udp { &vip.udp } else { &vip.tcp };
         let after = ranges.partition_point(|(range, _)| range.low <= port);
         match after.checked_sub(1).and_then(|i| ranges.get(i)) {
@@ -92,172 +149,50 @@ impl Setup {
     /// The service that takes everything to a virtual IP.
     #[must_use]
     pub fn service_for_all(&self, vip: u16) -> Option<u16> {
-        self.vips.get(usize::from(vip))?.any
+        slot(&self.vips, vip)?.any
     }
 
     /// A service by its index.
     #[must_use]
+    #[inline]
     pub fn service(&self, index: u16) -> Option<&Service> {
-        self.services.get(usize::from(index))
+        slot(&self.services, index).map(|service| &**service)
     }
 
-    /// Every service, in the order of their indices.
-    pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.services.iter()
-    }
-
-    /// What chooses among a service's backends of one family.
-    pub fn balancer(&mut self, index: u16, family: Family) -> Option<&mut Balancer> {
-        let service = self.services.get_mut(usize::from(index))?;
+    /// A service's backends of one family.
+    pub fn pool(&mut self, index: u16, family: Family) -> Option<&mut Pool> {
+        let service = self.services.get_mut(usize::from(index))?.as_deref_mut()?;
         Some(match family {
             Family::V4 => &mut service.v4,
             Family::V6 => &mut service.v6,
         })
     }
 
+    /// Whether something can be at this backend for this service: entries that another worker left may name what this
+    /// configuration does not have, or, if it was hostile, what does not belong together.
+    #[must_use]
+    pub fn belongs(&self, service: u16, backend: u16, client: &Address) -> bool {
+        let backend = self.backend(backend);
+        backend.is_some_and(|b| b.service == service && is_mapped(&b.address) == is_mapped(client))
+    }
+
     /// A client of a service is counted, or no longer, at a backend.
-    pub fn count_client(&mut self, service: u16, backend: u16, more: bool) {
-        let family = match self.backends.get(usize::from(backend)) {
-            Some(address) if is_mapped(address) => Family::V4,
-            _ => Family::V6,
-        };
-        if let Some(balancer) = self.balancer(service, family) {
+    pub(crate) fn count_client(&mut self, service: u16, backend: u16, more: bool) {
+        let Some(family) = self.backend(backend).map(Backend::family) else { return };
+        if let Some(pool) = self.pool(service, family) {
             match more {
-                true => balancer.client_added(BackendIndex(backend)),
-                false => balancer.client_removed(BackendIndex(backend)),
+                true => pool.balancer.client_added(BackendIndex(backend)),
+                false => pool.balancer.client_removed(BackendIndex(backend)),
             }
         }
     }
 }
 
-/// A transaction under way.
-#[derive(Debug, Default)]
-pub struct Assembly {
-    generation: Option<u64>,
-    vips: Vec<Address>,
-    backends: Vec<Address>,
-    services: Vec<Draft>,
-}
-
-#[derive(Debug)]
-struct Draft {
-    protocol: Protocol,
-    strategy: Strategy,
-    affinity: Option<Affinity>,
-    vips: Vec<u16>,
-    ports: Vec<PortRange>,
-    members: Vec<(BackendIndex, u16)>,
-}
-
-impl Assembly {
-    /// Takes the next message. `Commit` gives the setup; `worker` (from 0) offsets its round robin.
-    ///
-    /// # Errors
-    /// [`OutOfStep`] for a message that has no place here. The transaction is then worthless.
-    pub fn take(&mut self, message: ToWorker, worker: u16) -> Result<Option<Setup>, OutOfStep> {
-        match message {
-            ToWorker::Begin { generation } if self.generation.is_none() => self.generation = Some(generation),
-            _ if self.generation.is_none() => return Err(OutOfStep("an item before Begin")),
-            ToWorker::Begin { .. } | ToWorker::Hello { .. } => return Err(OutOfStep("a second Begin or Hello")),
-            ToWorker::Vip { index, address } => append(&mut self.vips, index, address)?,
-            ToWorker::Backend { index, address } => append(&mut self.backends, index.0, address)?,
-            ToWorker::Service { index: ServiceIndex(index), protocol, strategy, affinity } => {
-                if usize::from(index) != self.services.len() {
-                    return Err(OutOfStep("a service out of order"));
-                }
-                if affinity.is_some_and(|a| !is_sane(&a)) {
-                    return Err(OutOfStep("an affinity outside its limits"));
-                }
-                let (vips, ports, members) = (Vec::new(), Vec::new(), Vec::new());
-                self.services.push(Draft { protocol, strategy, affinity, vips, ports, members });
-            }
-            ToWorker::Listen { vip } => {
-                if usize::from(vip) >= self.vips.len() {
-                    return Err(OutOfStep("an unknown virtual IP"));
-                }
-                self.service()?.vips.push(vip);
-            }
-            ToWorker::Port(range) => {
-                let service = self.service()?;
-                if range.low > range.high || service.protocol == Protocol::Any {
-                    return Err(OutOfStep("ports that are none, or of a service for all"));
-                }
-                service.ports.push(range);
-            }
-            ToWorker::Member { backend, weight } => {
-                if usize::from(backend.0) >= self.backends.len() || !(1..=MAX_WEIGHT).contains(&weight) {
-                    return Err(OutOfStep("an unknown backend, or a weight outside its limits"));
-                }
-                self.service()?.members.push((backend, weight));
-            }
-            ToWorker::Commit => return std::mem::take(self).finish(worker).map(Some),
-        }
-        Ok(None)
-    }
-
-    fn service(&mut self) -> Result<&mut Draft, OutOfStep> {
-        self.services.last_mut().ok_or(OutOfStep("an item of no service"))
-    }
-
-    fn finish(self, worker: u16) -> Result<Setup, OutOfStep> {
-        let everywhere = || (Vec::new(), Vec::new(), None);
-        let mut vips: Vec<Vip> = self
-            .vips
-            .iter()
-            .map(|&address| {
-                let (tcp, udp, any) = everywhere();
-                Vip { address, tcp, udp, any }
-            })
-            .collect();
-        let mut services = Vec::with_capacity(self.services.len());
-        for (index, draft) in self.services.into_iter().enumerate() {
-            let index = u16::try_from(index).map_err(|_| OutOfStep("too many services"))?;
-            let ports = match draft.ports.is_empty() {
-                true => vec![PortRange { low: 0, high: u16::MAX }],
-                false => draft.ports,
-            };
-            for vip in draft.vips {
-                let Some(vip) = vips.get_mut(usize::from(vip)) else { continue };
-                let ranges = ports.iter().map(|&range| (range, index));
-                match draft.protocol {
-                    Protocol::Tcp => vip.tcp.extend(ranges),
-                    Protocol::Udp => vip.udp.extend(ranges),
-                    Protocol::Any if vip.any.is_some() => {
-                        return Err(OutOfStep("two services for all of a virtual IP"));
-                    }
-                    Protocol::Any => vip.any = Some(index),
-                }
-            }
-            let balancer = |v4: bool| {
-                let members = draft.members.iter().filter_map(|&(backend, weight)| {
-                    let address = *self.backends.get(usize::from(backend.0))?;
-                    (is_mapped(&address) == v4).then_some(MemberSpec { backend, address, weight, eligible: true })
-                });
-                let members: Vec<_> = members.collect();
-                Balancer::new(&members, draft.strategy, worker).map_err(|_| OutOfStep("a backend twice, or too many"))
-            };
-            services.push(Service { affinity: draft.affinity, v4: balancer(true)?, v6: balancer(false)? });
-        }
-        for vip in &mut vips {
-            for ranges in [&mut vip.tcp, &mut vip.udp] {
-                ranges.sort_unstable();
-                if ranges.windows(2).any(|pair| pair[1].0.low <= pair[0].0.high) {
-                    return Err(OutOfStep("ports of a virtual IP that overlap"));
-                }
-            }
-        }
-        let (vip_order, backend_order) = (order(&self.vips)?, order(&self.backends)?);
-        if self.vips.iter().any(|address| position(&backend_order, address).is_some()) {
-            return Err(OutOfStep("a virtual IP that is a backend"));
-        }
-        Ok(Setup {
-            generation: self.generation.unwrap_or(0),
-            vip_order,
-            backend_order,
-            backends: self.backends,
-            vips,
-            services,
-        })
+impl Backend {
+    /// The family of its address.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        if is_mapped(&self.address) { Family::V4 } else { Family::V6 }
     }
 }
 
@@ -270,28 +205,7 @@ pub fn address(ip: IpAddr) -> Address {
     }
 }
 
-fn append(list: &mut Vec<Address>, index: u16, ip: IpAddr) -> Result<(), OutOfStep> {
-    if usize::from(index) != list.len() {
-        return Err(OutOfStep("an index with a gap"));
-    }
-    list.push(address(ip));
-    Ok(())
-}
-
-fn order(list: &[Address]) -> Result<Vec<(Address, u16)>, OutOfStep> {
-    let mut order: Vec<_> = list.iter().copied().zip(0..).collect();
-    order.sort_unstable();
-    match order.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-        true => Err(OutOfStep("an address twice")),
-        false => Ok(order),
-    }
-}
-
-fn is_sane(affinity: &Affinity) -> bool {
-    let Affinity { prefix4, prefix6, timeout } = *affinity;
-    (1..=32).contains(&prefix4) && (1..=128).contains(&prefix6) && (1..=MAX_TIMEOUT).contains(&timeout)
-}
-
-fn position(order: &[(Address, u16)], address: &Address) -> Option<u16> {
-    order.binary_search_by(|(a, _)| a.cmp(address)).ok().and_then(|i| order.get(i)).map(|(_, index)| *index)
+#[inline]
+fn slot<T>(slots: &[Option<T>], index: u16) -> Option<&T> {
+    slots.get(usize::from(index))?.as_ref()
 }

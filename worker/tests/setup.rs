@@ -1,11 +1,22 @@
 //! The configuration as it comes over the link: what is out of step is refused, and the rest is what was said.
 
-use loaded_ipc::{Affinity, BackendIndex, PortRange, Protocol, ServiceIndex, Strategy as Choice, ToWorker};
+use loaded_ipc::{
+    Admin, Affinity, AllDown, BackendIndex, OnBackendDown, Passive, Policy, PortRange, Protocol, ServiceIndex,
+    Strategy as Choice, ToWorker,
+};
 use loaded_worker::setup::{Assembly, OutOfStep, Setup, address};
 use loaded_worker::wire::Family;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+const POLICY: Policy = Policy {
+    on_backend_down: OnBackendDown::Reset,
+    all_down: AllDown::Reject,
+    panic_threshold: 0,
+    slow_start: 0,
+    passive: None,
+};
+const PASSIVE: Passive = Passive { fails: 3, timeout: 500, hold: 10, port: None };
 const AFFINITY: Affinity = Affinity { prefix4: 24, prefix6: 56, timeout: 60 };
 
 fn begin() -> ToWorker {
@@ -16,12 +27,17 @@ fn vip(index: u16, text: &str) -> ToWorker {
     ToWorker::Vip { index, address: text.parse().expect("address") }
 }
 
-fn backend(index: u16, text: &str) -> ToWorker {
-    ToWorker::Backend { index: BackendIndex(index), address: text.parse().expect("address") }
+fn backend(index: u16, text: &str, weight: u16) -> ToWorker {
+    let (index, address) = (BackendIndex(index), text.parse().expect("address"));
+    ToWorker::Backend { index, address, weight, backup: false, admin: Admin::Enabled, up: true, age: u32::MAX }
 }
 
 fn service(index: u16, protocol: Protocol, affinity: Option<Affinity>) -> ToWorker {
-    ToWorker::Service { index: ServiceIndex(index), protocol, strategy: Choice::RoundRobin, affinity }
+    with_policy(index, protocol, affinity, POLICY)
+}
+
+fn with_policy(index: u16, protocol: Protocol, affinity: Option<Affinity>, policy: Policy) -> ToWorker {
+    ToWorker::Service { index: ServiceIndex(index), protocol, strategy: Choice::RoundRobin, affinity, policy }
 }
 
 fn listen(vip: u16) -> ToWorker {
@@ -32,34 +48,30 @@ fn port(low: u16, high: u16) -> ToWorker {
     ToWorker::Port(PortRange { low, high })
 }
 
-fn member(backend: u16, weight: u16) -> ToWorker {
-    ToWorker::Member { backend: BackendIndex(backend), weight }
-}
-
 /// Takes messages up to the end of a transaction, or to the first that is refused.
 fn take(messages: &[ToWorker]) -> Result<Option<Setup>, OutOfStep> {
     let mut assembly = Assembly::default();
     messages.iter().try_fold(None, |_, message| assembly.take(message.clone(), 0))
 }
 
-/// Two VIPs, two backends a family, web on one VIP and everything on the other.
+/// Two VIPs, two backends a family, web on one VIP and everything on the other. There are gaps everywhere.
 fn whole() -> Vec<ToWorker> {
     vec![
         begin(),
-        vip(0, "192.0.2.1"),
-        vip(1, "2001:db8::1"),
-        backend(0, "10.0.0.1"),
-        backend(1, "2001:db8::a"),
-        backend(2, "10.0.0.2"),
-        service(0, Protocol::Tcp, Some(AFFINITY)),
-        listen(0),
+        vip(3, "192.0.2.1"),
+        vip(9, "2001:db8::1"),
+        service(5, Protocol::Tcp, Some(AFFINITY)),
+        listen(3),
         port(80, 89),
         port(443, 443),
-        member(0, 1),
-        member(2, 256),
-        service(1, Protocol::Any, None),
-        listen(1),
-        member(1, 1),
+        backend(10, "10.0.0.1", 1),
+        backend(8191, "10.0.0.2", 256),
+        service(200, Protocol::Any, None),
+        listen(9),
+        backend(11, "2001:db8::a", 1),
+        backend(7, "10.0.0.1", 1),
+        service(7, Protocol::Udp, None),
+        backend(4, "10.0.0.9", 1),
         ToWorker::Commit,
     ]
 }
@@ -69,28 +81,33 @@ fn a_setup_is_what_the_messages_say() {
     let mut setup = take(&whole()).expect("in step").expect("committed");
     assert_eq!(setup.generation(), 7);
     let of = |text: &str| address(text.parse().expect("address"));
-    assert_eq!(
-        ["192.0.2.1", "2001:db8::1", "10.0.0.1", "::"].map(|a| setup.vip(&of(a))),
-        [Some(0), Some(1), None, None]
-    );
-    assert_eq!(
-        ["10.0.0.1", "2001:db8::a", "10.0.0.2", "192.0.2.1"].map(|a| setup.backend(&of(a))),
-        [Some(0), Some(1), Some(2), None]
-    );
-    assert_eq!(setup.vip_address(1), Some(&of("2001:db8::1")));
-    assert_eq!(setup.backend_address(2), Some(&of("10.0.0.2")));
-    assert_eq!((setup.vip_address(2), setup.backend_address(3)), (None, None));
-    let served = [79, 80, 85, 89, 90, 442, 443, 444].map(|port| setup.service_at(0, false, port).is_some());
+    let vips = ["192.0.2.1", "2001:db8::1", "10.0.0.1", "::"].map(|a| setup.vip(&of(a)));
+    assert_eq!(vips, [Some(3), Some(9), None, None]);
+    let behind = ["10.0.0.1", "2001:db8::a", "10.0.0.2", "10.0.0.9", "192.0.2.1"].map(|a| setup.is_backend(&of(a)));
+    assert_eq!(behind, [true, true, true, true, false]);
+    assert_eq!(setup.vip_address(9), Some(&of("2001:db8::1")));
+    let addresses = [10, 7, 8191].map(|n| setup.backend_address(n).copied());
+    assert_eq!(addresses, ["10.0.0.1", "10.0.0.1", "10.0.0.2"].map(|a| Some(of(a))), "one address in two services");
+    for gap in [0, 1, 8, 9, 12, 8190, 8192, 65535] {
+        assert!(setup.backend(gap).is_none());
+        assert!(gap == 9 || setup.vip_address(gap).is_none());
+        assert!(setup.service(gap).is_none());
+    }
+    let served = [79, 80, 85, 89, 90, 442, 443, 444].map(|port| setup.service_at(3, false, port).is_some());
     assert_eq!(served, [false, true, true, true, false, false, true, false]);
-    assert_eq!((setup.service_at(0, true, 80), setup.service_for_all(0)), (None, None));
-    assert_eq!((setup.service_at(1, true, 80), setup.service_at(1, false, 0)), (Some(1), Some(1)));
-    assert_eq!((setup.service_for_all(1), setup.service_for_all(9)), (Some(1), None));
-    assert_eq!(setup.service(0).and_then(|s| s.affinity), Some(AFFINITY));
-    assert!(setup.service(2).is_none() && setup.services().count() == 2);
-    let mut choose = |service, family| setup.balancer(service, family).and_then(|b| b.choose(&[0; 16]));
-    assert_eq!(choose(0, Family::V4), Some(BackendIndex(2)), "256 to 1");
-    assert_eq!((choose(0, Family::V6), choose(1, Family::V4)), (None, None));
-    assert_eq!(choose(1, Family::V6), Some(BackendIndex(1)));
+    assert_eq!((setup.service_at(3, true, 80), setup.service_for_all(3)), (None, None));
+    assert_eq!((setup.service_at(9, true, 80), setup.service_at(9, false, 0)), (Some(200), Some(200)));
+    assert_eq!((setup.service_for_all(9), setup.service_for_all(0)), (Some(200), None));
+    assert_eq!(setup.service(5).and_then(|s| s.affinity), Some(AFFINITY));
+    assert!(setup.service(7).is_some(), "it listens nowhere and is there");
+    let mut choose = |service, family| setup.pool(service, family).and_then(|p| p.balancer.choose(&[0; 16]));
+    assert_eq!(choose(5, Family::V4), Some(BackendIndex(8191)), "256 to 1");
+    assert_eq!((choose(5, Family::V6), choose(0, Family::V4)), (None, None));
+    assert_eq!((choose(200, Family::V6), choose(200, Family::V4)), (Some(BackendIndex(11)), Some(BackendIndex(7))));
+    // What belongs together: service, its own backend, a client of the same family.
+    let [v4, v6] = [of("203.0.113.1"), of("2001:db8::99")];
+    assert!(setup.belongs(5, 10, &v4) && setup.belongs(200, 7, &v4) && setup.belongs(200, 11, &v6));
+    assert!(!setup.belongs(5, 7, &v4) && !setup.belongs(5, 10, &v6) && !setup.belongs(200, 8, &v4));
 }
 
 #[test]
@@ -106,37 +123,45 @@ fn a_service_without_ports_takes_all_of_its_protocol() {
 fn a_message_out_of_step_is_refused() {
     let hello = ToWorker::Hello { version: 1, worker: 0, queue: 0 };
     let wrong = |prefix4, prefix6, timeout| service(0, Protocol::Tcp, Some(Affinity { prefix4, prefix6, timeout }));
+    let policy = |policy| with_policy(0, Protocol::Tcp, None, policy);
+    let passive = |passive| policy(Policy { passive: Some(passive), ..POLICY });
     let cases = [
         (0, vip(0, "192.0.2.1")),
-        (0, backend(0, "10.0.0.1")),
+        (0, backend(0, "10.0.0.1", 1)),
         (0, service(0, Protocol::Tcp, None)),
         (0, ToWorker::Commit),
         (0, hello.clone()),
         (1, begin()),
         (5, hello),
-        (1, vip(1, "192.0.2.1")),
-        (2, vip(0, "192.0.2.9")),
-        (2, vip(2, "192.0.2.9")),
-        (3, backend(1, "10.0.0.9")),
-        (4, backend(0, "10.0.0.9")),
-        (4, backend(65535, "10.0.0.9")),
-        (6, service(1, Protocol::Tcp, None)),
-        (12, service(0, Protocol::Tcp, None)),
-        (6, wrong(0, 64, 60)),
-        (6, wrong(33, 64, 60)),
-        (6, wrong(32, 0, 60)),
-        (6, wrong(32, 129, 60)),
-        (6, wrong(32, 128, 0)),
-        (6, wrong(32, 128, 31_536_001)),
-        (6, listen(0)),
-        (6, port(80, 80)),
-        (6, member(0, 1)),
-        (7, listen(2)),
-        (8, port(81, 80)),
-        (13, port(80, 80)),
-        (10, member(3, 1)),
-        (10, member(0, 0)),
-        (10, member(0, 257)),
+        (2, vip(3, "192.0.2.9")),
+        (3, backend(0, "10.0.0.1", 1)),
+        (8, backend(10, "10.0.0.9", 1)),
+        (8, backend(8192, "10.0.0.9", 1)),
+        (8, backend(65535, "10.0.0.9", 1)),
+        (8, backend(0, "10.0.0.9", 0)),
+        (8, backend(0, "10.0.0.9", 257)),
+        (9, service(5, Protocol::Tcp, None)),
+        (3, wrong(0, 64, 60)),
+        (3, wrong(33, 64, 60)),
+        (3, wrong(32, 0, 60)),
+        (3, wrong(32, 129, 60)),
+        (3, wrong(32, 128, 0)),
+        (3, wrong(32, 128, 31_536_001)),
+        (3, policy(Policy { panic_threshold: 101, ..POLICY })),
+        (3, policy(Policy { slow_start: 3601, ..POLICY })),
+        (3, passive(Passive { fails: 0, ..PASSIVE })),
+        (3, passive(Passive { timeout: 49, ..PASSIVE })),
+        (3, passive(Passive { timeout: 60_001, ..PASSIVE })),
+        (3, passive(Passive { hold: 0, ..PASSIVE })),
+        (3, passive(Passive { hold: 3601, ..PASSIVE })),
+        (3, listen(3)),
+        (3, port(80, 80)),
+        (4, listen(2)),
+        (5, port(81, 80)),
+        (10, port(80, 80)),
+        (6, ToWorker::Go),
+        (6, ToWorker::Stop),
+        (6, ToWorker::Admin { backend: BackendIndex(0), admin: Admin::Enabled }),
     ];
     for (at, message) in cases {
         let mut messages = whole();
@@ -145,24 +170,30 @@ fn a_message_out_of_step_is_refused() {
         messages.push(message.clone());
         assert!(take(&messages).is_err(), "{message:?} at {at}");
     }
+    // At their limits they are taken.
+    let widest = Passive { fails: 255, timeout: 60_000, hold: 3600, port: Some(65535) };
+    for passive in [widest, Passive { fails: 1, timeout: 50, hold: 1, port: None }] {
+        let limits = Policy { panic_threshold: 100, slow_start: 3600, passive: Some(passive), ..POLICY };
+        assert!(take(&[begin(), policy(limits), ToWorker::Commit]).is_ok());
+    }
 }
 
 /// What only the end shows.
 #[test]
 fn a_transaction_that_contradicts_itself_is_refused() {
     let extra: [&[(usize, ToWorker)]; 8] = [
-        // A member twice.
-        &[(12, member(0, 5))],
+        // An address twice in one service.
+        &[(9, backend(1, "10.0.0.2", 1))],
         // Ports that overlap: in one service, by listening twice, with another service, with all ports.
-        &[(9, port(89, 90))],
-        &[(8, listen(0))],
-        &[(15, service(2, Protocol::Tcp, None)), (16, listen(0)), (17, port(1, 443))],
-        &[(15, service(2, Protocol::Tcp, None)), (16, listen(0))],
+        &[(6, port(89, 90))],
+        &[(5, listen(3))],
+        &[(15, service(8, Protocol::Tcp, None)), (16, listen(3)), (17, port(1, 443))],
+        &[(15, service(8, Protocol::Tcp, None)), (16, listen(3))],
         // Two services for all of one VIP.
-        &[(15, service(2, Protocol::Any, None)), (16, listen(1))],
+        &[(15, service(8, Protocol::Any, None)), (16, listen(9))],
         // One address twice, or in both roles.
-        &[(3, vip(2, "192.0.2.1"))],
-        &[(6, backend(3, "192.0.2.1"))],
+        &[(3, vip(11, "192.0.2.1"))],
+        &[(9, backend(1, "192.0.2.1", 1))],
     ];
     for messages in extra {
         let mut all = whole();
@@ -172,9 +203,22 @@ fn a_transaction_that_contradicts_itself_is_refused() {
         assert_eq!(*last, ToWorker::Commit);
         assert!(take(&all).is_err(), "{messages:?}");
     }
-    let mut twice = whole();
-    twice.insert(6, backend(3, "10.0.0.2"));
-    assert!(take(&twice).is_err());
+}
+
+/// The largest indices there are cost memory by the index, and no more.
+#[test]
+fn the_largest_indices_are_taken() {
+    let all = [
+        begin(),
+        vip(65535, "192.0.2.1"),
+        service(65535, Protocol::Any, Some(AFFINITY)),
+        listen(65535),
+        backend(8191, "10.0.0.1", 1),
+        ToWorker::Commit,
+    ];
+    let setup = take(&all).expect("in step").expect("committed");
+    assert_eq!(setup.service_for_all(65535), Some(65535));
+    assert_eq!((setup.backend_slots(), setup.backends().count()), (8192, 1));
 }
 
 #[test]
@@ -200,14 +244,15 @@ fn message() -> impl Strategy<Value = ToWorker> {
         |(kind, n, text, protocol, affinity, low, weight)| match kind {
             0 => begin(),
             1 | 2 => vip(n, text),
-            3 | 4 => backend(n, text),
+            3 | 4 => backend(n, text, 1 + weight % 257),
             5 | 6 => {
                 let affinity = affinity.map(|(prefix4, prefix6, timeout)| Affinity { prefix4, prefix6, timeout });
                 service(n, protocol, affinity)
             }
             7 => listen(n),
             8 => port(low, n),
-            9 | 10 => member(n, weight % 300),
+            9 => ToWorker::Go,
+            10 => with_policy(n, protocol, None, Policy { slow_start: u32::from(weight), ..POLICY }),
             _ if weight < 20_000 => ToWorker::Commit,
             _ => ToWorker::Hello { version: n, worker: n, queue: n },
         },
@@ -222,13 +267,12 @@ fn ask(setup: &mut Setup) {
                 assert!(setup.service(service).is_some());
             }
         }
-        setup.count_client(n, n, n == 0);
         for family in [Family::V4, Family::V6] {
-            let chosen = setup.balancer(n, family).and_then(|b| b.choose(&[7; 16]));
-            assert!(chosen.is_none_or(|b| setup.backend_address(b.0).is_some()));
+            let chosen = setup.pool(n, family).and_then(|p| p.balancer.choose(&[7; 16]));
+            assert!(chosen.is_none_or(|b| setup.backend(b.0).is_some_and(|b| b.service == n && b.family() == family)));
         }
         assert!(setup.vip_address(n).is_none_or(|a| setup.vip(a) == Some(n)));
-        assert!(setup.backend_address(n).is_none_or(|a| setup.backend(a) == Some(n)));
+        assert!(setup.backend_address(n).is_none_or(|a| setup.is_backend(a)));
     }
 }
 

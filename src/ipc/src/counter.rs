@@ -1,7 +1,15 @@
 //! What workers count, in memory the supervisor can read. Every packet has exactly one [`Outcome`].
 
-/// Number of counters a worker has: received packets, one for each outcome, one for each fault.
+use crate::{BackendIndex, Cause, MAX_BACKEND_INDEX};
+
+/// Number of counters about packets: received ones, one for each outcome, one for each fault.
 pub const COUNTERS: usize = 1 + Outcome::ALL.len() + Fault::ALL.len();
+
+/// The backends' counters begin here: on a cache line, if the first counter does.
+const BACKENDS: usize = COUNTERS.next_multiple_of(8);
+
+/// Number of counters a worker has in all: those about packets, then each backend's.
+pub const ALL_COUNTERS: usize = BACKENDS + MAX_BACKEND_INDEX as usize * 8;
 
 /// Index of the counter of received packets: always the sum over all outcomes.
 pub const RECEIVED: usize = 0;
@@ -46,6 +54,16 @@ counted! {
         ErrorForwarded = "error_forwarded",
         /// ICMP error from a backend about a request, sent on to the client as the VIP's.
         ErrorReturned = "error_returned",
+        /// Request of a flow whose backend is down, answered with a TCP reset.
+        AnsweredReset = "answered_reset",
+        /// Request of a flow whose backend is down, answered with ICMP port unreachable.
+        AnsweredUnreachable = "answered_unreachable",
+        /// New TCP connection, refused with a reset: no backend can be chosen.
+        RefusedReset = "refused_reset",
+        /// New UDP flow, refused with ICMP port unreachable: no backend can be chosen.
+        RefusedUnreachable = "refused_unreachable",
+        /// Reply of a flow that was reset because its backend is out, answered with a TCP reset to the backend.
+        AnsweredBackend = "answered_backend",
         /// ICMP error from a router behind us about a request, sent on to the client; the router stays its sender.
         ErrorRelayed = "error_relayed",
 
@@ -66,6 +84,8 @@ counted! {
         DroppedProtocol = "dropped_protocol",
         /// Dropped: an ICMP error to a VIP about a packet of no flow of ours.
         DroppedStrayError = "dropped_stray_error",
+        /// Dropped: a reply, other than TCP, of a flow whose backend is out.
+        DroppedBackendOut = "dropped_backend_out",
         /// Dropped: no backend may be chosen.
         DroppedNoBackend = "dropped_no_backend",
         /// Dropped: the flow table is full of living flows.
@@ -80,7 +100,7 @@ counted! {
 }
 
 counted! {
-    /// What went wrong between worker and kernel.
+    /// What went wrong between worker and kernel, or prober.
     Fault from RECEIVED + 1 + Outcome::ALL.len(), {
         /// A verdict for a packet the kernel no longer knew: its queue was flushed.
         UnknownId = "verdict_unknown_id",
@@ -90,12 +110,99 @@ counted! {
         Unsent = "verdict_unsent",
         /// A message from the kernel that is neither packet nor answer.
         Strange = "message_strange",
+        /// An answer that did not fit its packet's place; the packet was dropped. Always 0 unless `loaded` has a bug.
+        Unfit = "verdict_unfit",
+        /// A message of the prober that is none, or names a generation or a backend this worker does not have.
+        MembershipStrange = "membership_strange",
+    }
+}
+
+/// What a worker counts of one backend: eight words, one cache line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BackendCounter {
+    /// Flows it has now. Goes up and down.
+    Flows,
+    /// Flows it was given.
+    NewFlows,
+    /// Packets sent to it.
+    PacketsTo,
+    /// Bytes sent to it, with IP headers.
+    BytesTo,
+    /// Packets it sent.
+    PacketsFrom,
+    /// Bytes it sent.
+    BytesFrom,
+    /// A [`View`].
+    View,
+}
+
+impl BackendCounter {
+    /// Index of this counter of a backend.
+    #[must_use]
+    pub fn index(self, backend: BackendIndex) -> usize {
+        BACKENDS + usize::from(backend.0) * 8 + self as usize
+    }
+}
+
+/// How a worker sees one backend, as one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct View {
+    /// The checks say so; as the prober has told this worker.
+    pub up: bool,
+    /// This worker gives it no new flows for a while, for what its packets have shown.
+    pub ejected: bool,
+    /// Why, if so: refused, unreachable or connect timeout.
+    pub cause: Option<Cause>,
+    /// New flows can go there.
+    pub chosen: bool,
+}
+
+impl View {
+    /// As a word. 0 is no view: the worker does not know the backend.
+    #[must_use]
+    pub fn to_word(self) -> u64 {
+        let cause = match self.cause {
+            Some(Cause::Refused) => 1,
+            Some(Cause::Unreachable) => 2,
+            Some(Cause::ConnectTimeout) => 3,
+            _ => 0,
+        };
+        1 | u64::from(self.up) << 1 | u64::from(self.ejected) << 2 | u64::from(self.chosen) << 3 | cause << 8
+    }
+
+    /// From a word; whatever a hostile worker has put there.
+    #[must_use]
+    pub fn from_word(word: u64) -> Option<Self> {
+        let bit = |n: u32| word >> n & 1 == 1;
+        let cause = match word >> 8 & 0xff {
+            1 => Some(Cause::Refused),
+            2 => Some(Cause::Unreachable),
+            3 => Some(Cause::ConnectTimeout),
+            _ => None,
+        };
+        bit(0).then(|| Self { up: bit(1), ejected: bit(2), cause, chosen: bit(3) })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backends_counters_lie_behind_all_others_and_beside_each_other() {
+        assert!(BackendCounter::Flows.index(BackendIndex(0)) >= COUNTERS);
+        assert_eq!(BackendCounter::Flows.index(BackendIndex(1)) - BackendCounter::Flows.index(BackendIndex(0)), 8);
+        assert_eq!(BackendCounter::View.index(BackendIndex(MAX_BACKEND_INDEX - 1)), ALL_COUNTERS - 2);
+    }
+
+    #[test]
+    fn a_view_survives_as_a_word() {
+        let view = View { up: true, ejected: true, cause: Some(Cause::Refused), chosen: false };
+        assert_eq!(View::from_word(view.to_word()), Some(view));
+        assert_eq!(View::from_word(0), None);
+        assert_eq!(View::from_word(View::default().to_word()), Some(View::default()));
+    }
+
     use std::collections::BTreeSet;
 
     #[test]

@@ -1,15 +1,26 @@
-//! The descriptors a worker is started with, beside /dev/null on 0, 1 and 2: the supervisor puts them there, the worker
+//! The descriptors children are started with, beside /dev/null on 0, 1 and 2: the supervisor puts them there, the child
 //! takes them over by these numbers.
 
 use std::os::fd::RawFd;
 
-/// The netlink socket of its queue.
+/// Worker: the netlink socket of its queue.
 pub const QUEUE_FD: RawFd = 3;
-/// Its end of the link to the supervisor.
+/// Worker: its end of the link to the supervisor.
 pub const LINK_FD: RawFd = 4;
-/// Memory of the flow table; closed once it is mapped.
-pub const FLOWS_FD: RawFd = 5;
-/// Memory of the affinity table; closed once it is mapped.
-pub const CLIENTS_FD: RawFd = 6;
-/// Memory of the counters; closed once it is mapped.
-pub const COUNTERS_FD: RawFd = 7;
+/// Worker: its end of the link from the prober. There whether a prober is or not.
+pub const MEMBERSHIP_FD: RawFd = 5;
+/// Worker: memory of the flow table; closed once it is mapped.
+pub const FLOWS_FD: RawFd = 6;
+/// Worker: memory of the affinity table; closed once it is mapped.
+pub const CLIENTS_FD: RawFd = 7;
+/// Worker: memory of the counters; closed once it is mapped.
+pub const COUNTERS_FD: RawFd = 8;
+
+/// Prober: its end of the link to the supervisor.
+pub const PROBER_LINK_FD: RawFd = 3;
+/// Prober: a socket that pings IPv4, or /dev/null.
+pub const PING4_FD: RawFd = 4;
+/// Prober: a socket that pings IPv6, or /dev/null.
+pub const PING6_FD: RawFd = 5;
+/// Prober: its ends of the links to the workers, one descriptor each from here on, in the order of the workers.
+pub const WORKERS_FD: RawFd = 6;

@@ -1,4 +1,4 @@
-//! What the supervisor and the workers say to each other: the messages, and the typed ends of a link.
+//! What supervisor, workers and prober say to each other: the messages, and the typed ends of a link.
 //!
 //! A message that is unknown, short, long or out of state ends the link and the child with it: a peer that is
 //! out of step is treated as hostile.
@@ -10,14 +10,34 @@ mod link;
 mod message;
 mod types;
 
-pub use counter::{COUNTERS, Fault, Outcome, RECEIVED};
-pub use descriptor::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
+pub use bincode::{Decode, Encode};
+pub use counter::{ALL_COUNTERS, BackendCounter, COUNTERS, Fault, Outcome, RECEIVED, View};
+pub use descriptor::{
+    CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD, PROBER_LINK_FD, QUEUE_FD, WORKERS_FD,
+};
 pub use link::{Link, LinkError, clip, decode};
-pub use message::{FromWorker, MAX_FRAME, MAX_TEXT, ToWorker, VERSION};
-pub use types::{Affinity, BackendIndex, PortRange, Protocol, ServiceIndex, Strategy};
+pub use message::{
+    FromProber, FromWorker, MAX_FRAME, MAX_TEXT, Membership, Pinger, Silence, ToProber, ToWorker, VERSION,
+};
+pub use types::{
+    Admin, Affinity, AllDown, BackendIndex, Cause, Check, CheckKind, MAX_BACKEND_INDEX, OnBackendDown, Passive, Policy,
+    PortRange, Protocol, ServiceIndex, Strategy,
+};
 
 /// The supervisor's end of a link to a worker.
 pub type WorkerLink = Link<FromWorker, ToWorker>;
 
 /// A worker's end of its link to the supervisor.
 pub type SupervisorLink = Link<ToWorker, FromWorker>;
+
+/// The supervisor's end of its link to the prober.
+pub type ProberLink = Link<FromProber, ToProber>;
+
+/// The prober's end of its link to the supervisor.
+pub type ProberSupervisorLink = Link<ToProber, FromProber>;
+
+/// A worker's end of the link from the prober: it only reads.
+pub type MembershipReader = Link<Membership, Silence>;
+
+/// The prober's end of the link to a worker: it only writes.
+pub type MembershipWriter = Link<Silence, Membership>;

@@ -147,7 +147,10 @@ fn codec() -> impl bincode::config::Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Affinity, BackendIndex, FromWorker, PortRange, Protocol, ServiceIndex, Strategy, ToWorker};
+    use crate::{
+        Admin, Affinity, AllDown, BackendIndex, Check, CheckKind, FromProber, FromWorker, Membership, OnBackendDown,
+        Passive, Policy, PortRange, Protocol, ServiceIndex, Silence, Strategy, ToProber, ToWorker,
+    };
     use proptest::prelude::*;
 
     #[test]
@@ -157,23 +160,65 @@ mod tests {
             ToWorker::Hello { version: 1, worker: 2, queue: 3 },
             ToWorker::Begin { generation: u64::MAX },
             ToWorker::Vip { index: 0, address: "192.0.2.1".parse().expect("v4") },
-            ToWorker::Backend { index: BackendIndex(4095), address: "2001:db8::1".parse().expect("v6") },
             ToWorker::Service {
                 index: ServiceIndex(7),
                 protocol: Protocol::Any,
                 strategy: Strategy::Maglev { seed: 9 },
                 affinity: Some(Affinity { prefix4: 32, prefix6: 64, timeout: 3600 }),
+                policy: Policy {
+                    on_backend_down: OnBackendDown::Reset,
+                    all_down: AllDown::Last,
+                    panic_threshold: 50,
+                    slow_start: 30,
+                    passive: Some(Passive { fails: 3, timeout: 500, hold: 10, port: Some(80) }),
+                },
             },
             ToWorker::Listen { vip: 1 },
             ToWorker::Port(PortRange { low: 80, high: 81 }),
-            ToWorker::Member { backend: BackendIndex(1), weight: 256 },
+            ToWorker::Backend {
+                index: BackendIndex(4095),
+                address: "2001:db8::1".parse().expect("v6"),
+                weight: 256,
+                backup: false,
+                admin: Admin::Draining,
+                up: true,
+                age: 7,
+            },
             ToWorker::Commit,
+            ToWorker::Go,
+            ToWorker::Stop,
         ] {
             supervisor.send(&message).expect("send");
             assert_eq!(worker.receive().expect("receive"), message);
         }
         worker.send(&FromWorker::Failed("x".repeat(MAX_TEXT))).expect("longest text");
         assert!(matches!(supervisor.receive(), Ok(FromWorker::Failed(t)) if t.len() == MAX_TEXT));
+    }
+
+    #[test]
+    fn the_longest_check_fits_a_frame() {
+        let (supervisor, prober) = Link::<FromProber, ToProber>::pair().expect("pair");
+        let (method, path, host) = ("M".repeat(16), "p".repeat(128), "h".repeat(128));
+        let kinds = [
+            CheckKind::Http { port: 1, method, path, host, status: (100, 599) },
+            CheckKind::Udp { port: 1, send: vec![0; 128], expect: vec![0; 128] },
+        ];
+        for kind in kinds {
+            let check = Check { kind, interval: 1, interval_down: 1, timeout: 1, jitter: 1, rise: 1, fall: 1 };
+            let message = ToProber::Check { index: 0, check };
+            supervisor.send(&message).expect("send");
+            assert_eq!(prober.receive().expect("receive"), message);
+        }
+    }
+
+    #[test]
+    fn a_worker_can_say_nothing_to_the_prober() {
+        let (prober, worker) = Link::<Silence, Membership>::pair().expect("pair");
+        let membership = Membership { generation: 7, backend: BackendIndex(3), up: false };
+        prober.send(&membership).expect("send");
+        assert_eq!(worker.receive().expect("receive"), membership);
+        write(&worker, &[0]).expect("write");
+        assert!(matches!(prober.receive(), Err(LinkError::Malformed(_))));
     }
 
     #[test]
@@ -212,6 +257,13 @@ mod tests {
                 prop_assert_eq!(&again[..n], &frame[..]);
             }
             let _ = decode::<FromWorker>(&frame);
+            let _ = decode::<FromProber>(&frame);
+            let _ = decode::<Membership>(&frame);
+            if let Ok(message) = decode::<ToProber>(&frame) {
+                let mut again = [0u8; MAX_FRAME];
+                let n = bincode::encode_into_slice(&message, &mut again, codec()).expect("encode");
+                prop_assert_eq!(&again[..n], &frame[..]);
+            }
         }
 
         #[test]

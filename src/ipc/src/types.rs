@@ -3,14 +3,18 @@
 use bincode::{Decode, Encode};
 use std::fmt;
 
-/// A backend's stable number. It indexes the supervisor's list of backends and never changes its meaning
-/// while a flow that names it can live.
+/// The number of a backend of one service, below [`MAX_BACKEND_INDEX`]; the same address in another service is another
+/// backend. It never changes its meaning while a flow that names it can live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct BackendIndex(pub u16);
 
-/// A service's number in the configuration, from 0.
+/// A service's number. It never changes its meaning while a flow that names it can live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct ServiceIndex(pub u16);
+
+/// Backend numbers are below this: twice as many as a configuration may have, so that the next one has room beside those
+/// that leave.
+pub const MAX_BACKEND_INDEX: u16 = 8192;
 
 /// What a service balances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
@@ -48,6 +52,163 @@ pub struct Affinity {
     pub timeout: u32,
 }
 
+/// What the operator wants of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum Admin {
+    /// Use it as the checks say.
+    Enabled,
+    /// No new flows; those it has go on.
+    Draining,
+    /// No flows: those it has are dealt with as when it were down.
+    Disabled,
+}
+
+/// What a service does when its backends fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Policy {
+    /// What becomes of the flows of a backend that is down.
+    pub on_backend_down: OnBackendDown,
+    /// What becomes of new flows when no backend is up.
+    pub all_down: AllDown,
+    /// With fewer than this part of the (not backup) backends up, in percent, the checks are not believed and all are used.
+    /// 0..=100; 0 is never.
+    pub panic_threshold: u8,
+    /// Seconds in which a backend that came up gets its full share. 0..=3600.
+    pub slow_start: u32,
+    /// Whether workers judge backends by the packets they see.
+    pub passive: Option<Passive>,
+}
+
+/// What becomes of the flows of a backend that is down (not of one that drains).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum OnBackendDown {
+    /// The client's next packet is answered: TCP by a reset, UDP by port unreachable.
+    Reset,
+    /// The next packet goes to another backend.
+    Rehash,
+    /// TCP goes on to the backend, come what may; what has no connection goes to another.
+    Drain,
+}
+
+/// What becomes of new flows when no backend can be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum AllDown {
+    /// Answered: TCP by a reset, UDP by port unreachable; an echo request is dropped.
+    Reject,
+    /// Dropped.
+    Drop,
+    /// Sent to the backend that was the last to go down.
+    Last,
+}
+
+/// When packets show a worker that a backend does not take connections. It then gives it no new flows for a while;
+/// what the backend has is not touched. Never more than half of a service's backends, and never the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Passive {
+    /// So many refused or unanswered openings with no answer of the backend between them. 1..=255.
+    pub fails: u8,
+    /// Milliseconds after which an opening counts as unanswered. 50..=60_000.
+    pub timeout: u32,
+    /// Seconds until it is tried again; doubled, up to eight times as long, when it fails again at once. 1..=3600.
+    pub hold: u32,
+    /// Openings to this port only; `None`: to any. A service with many ports may have closed ones on a sound backend.
+    pub port: Option<u16>,
+}
+
+/// How a backend is looked after.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Check {
+    /// What to do.
+    pub kind: CheckKind,
+    /// Milliseconds between two checks of a backend that is up, 100..=86_400_000.
+    pub interval: u32,
+    /// The same of one that is down.
+    pub interval_down: u32,
+    /// Milliseconds after which a check has failed, 10..=60_000.
+    pub timeout: u32,
+    /// Each wait is longer or shorter by up to this part of it, percent, 0..=50.
+    pub jitter: u8,
+    /// So many successes in a row bring it up. 1..=255.
+    pub rise: u8,
+    /// So many failures in a row take it down. 1..=255.
+    pub fall: u8,
+}
+
+/// What a check does. Texts have no control characters but where said.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum CheckKind {
+    /// An echo request is answered.
+    Icmp,
+    /// A connection is accepted.
+    Tcp {
+        /// Where.
+        port: u16,
+    },
+    /// An echo request is answered, and then a connection accepted, as in the original.
+    IcmpTcp {
+        /// Where.
+        port: u16,
+    },
+    /// A request of HTTP/1.1 is answered with one of these statuses.
+    Http {
+        /// Where.
+        port: u16,
+        /// 1 to 16 bytes.
+        method: String,
+        /// 1 to 128 bytes.
+        path: String,
+        /// 1 to 128 bytes, of the Host header.
+        host: String,
+        /// Lowest and highest status that is good, 100..=599.
+        status: (u16, u16),
+    },
+    /// A datagram is answered, by any or by one that begins so.
+    Udp {
+        /// Where.
+        port: u16,
+        /// At most 128 bytes.
+        send: Vec<u8>,
+        /// At most 128 bytes.
+        expect: Vec<u8>,
+    },
+    /// A question for the addresses (A) of a name is answered with NOERROR.
+    Dns {
+        /// Where.
+        port: u16,
+        /// 1 to 128 bytes of letters, digits, `-`, `_` and `.`.
+        name: String,
+    },
+}
+
+/// Why a backend is taken for up or down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum Cause {
+    /// Nobody has looked yet.
+    Unchecked,
+    /// The check succeeded.
+    Passed,
+    /// No answer to an echo request in time.
+    NoEcho,
+    /// No connection in time.
+    ConnectTimeout,
+    /// The connection was refused.
+    Refused,
+    /// Host or network cannot be reached.
+    Unreachable,
+    /// Connected, and then no whole answer in time.
+    AnswerTimeout,
+    /// The connection ended before the answer did.
+    Closed,
+    /// An HTTP status that is not expected.
+    Status(u16),
+    /// A DNS answer with this error code.
+    Rcode(u8),
+    /// An answer that is not what it should be.
+    WrongAnswer,
+    /// The check could not be made, for want of a descriptor or of memory. Does not count.
+    NotMade,
+}
+
 /// An inclusive range of ports, host byte order, `low <= high`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct PortRange {
@@ -55,6 +216,55 @@ pub struct PortRange {
     pub low: u16,
     /// Last port.
     pub high: u16,
+}
+
+impl fmt::Display for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Enabled => "enabled",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+        })
+    }
+}
+
+impl fmt::Display for OnBackendDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reset => "reset",
+            Self::Rehash => "rehash",
+            Self::Drain => "drain",
+        })
+    }
+}
+
+impl fmt::Display for AllDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reject => "reject",
+            Self::Drop => "drop",
+            Self::Last => "last",
+        })
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unchecked => "not checked yet",
+            Self::Passed => "check passed",
+            Self::NoEcho => "no answer to ping",
+            Self::ConnectTimeout => "no connection in time",
+            Self::Refused => "connection refused",
+            Self::Unreachable => "unreachable",
+            Self::AnswerTimeout => "no answer in time",
+            Self::Closed => "connection closed without an answer",
+            Self::Status(status) => return write!(f, "HTTP status {status}"),
+            Self::Rcode(code) => return write!(f, "DNS error code {code}"),
+            Self::WrongAnswer => "wrong answer",
+            Self::NotMade => "check could not be made",
+        })
+    }
 }
 
 impl fmt::Display for BackendIndex {

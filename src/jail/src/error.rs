@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
+use crate::ping::Family;
 use crate::policy::Role;
 
 /// A step of dropping rights that did not happen. The caller must end: a process with half a fence is worse than none.
@@ -132,6 +133,19 @@ pub enum JailError {
     Landlock {
         /// Its words.
         detail: String,
+    },
+    /// No socket that pings could be had.
+    #[error(
+        "open a socket that pings {family}: as a ping socket: {ping}; as a raw socket: {raw}; \
+         let group 0 ping (sysctl -w net.ipv4.ping_group_range=\"0 0\") or start with CAP_NET_RAW"
+    )]
+    NoPinger {
+        /// Of which family.
+        family: Family,
+        /// Why not the one kind.
+        ping: Errno,
+        /// Why not the other.
+        raw: Errno,
     },
     /// This kernel offers less than the floor.
     #[error(

@@ -37,13 +37,16 @@ pub fn keep_only_fds(kept: &[RawFd]) -> Result<(), JailError> {
 /// Takes a descriptor over that this process was started with. Each can be taken once; what is not open, or was taken,
 /// is refused.
 pub fn inherited(fd: RawFd) -> Result<OwnedFd, JailError> {
-    static TAKEN: AtomicU64 = AtomicU64::new(0);
+    // 1024 numbers: a prober has one for each worker.
+    static TAKEN: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
     let refuse = |problem: &str| JailError::Descriptors { kept: vec![fd], problem: problem.to_owned() };
-    let bit = u32::try_from(fd).ok().and_then(|fd| 1u64.checked_shl(fd)).ok_or_else(|| refuse("out of range"))?;
+    let number = usize::try_from(fd).map_err(|_| refuse("out of range"))?;
+    let taken = TAKEN.get(number / 64).ok_or_else(|| refuse("out of range"))?;
+    let bit = 1u64 << (number % 64);
     if is_open(fd).is_err() {
         return Err(refuse("not open: this role is started by the supervisor, not by hand"));
     }
-    if TAKEN.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+    if taken.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
         return Err(refuse("taken already"));
     }
     // SAFETY: the descriptor is open, as just seen, came with exec, so nothing in this process made it and owns it, and

@@ -53,12 +53,18 @@ impl Layer {
     pub fn consequence(self) -> &'static str {
         match self {
             Layer::CloseRange => "descriptors are closed one by one from /proc/self/fd instead",
-            Layer::Mdwe => "only seccomp keeps a hostile worker from making code of data",
+            Layer::Mdwe => "only seccomp keeps a hostile child from making code of data",
             Layer::Mseal => "only seccomp keeps a hostile worker from mapping over the verdict templates",
-            Layer::Landlock => "only chroot and seccomp keep a hostile worker from files",
-            Layer::LandlockNet => "only seccomp and the empty network namespace keep a hostile worker from TCP",
-            Layer::LandlockScopes => "only seccomp and its own uid keep a hostile worker from signalling others",
-            Layer::Seccomp => "a hostile worker can change the firewall through its queue descriptor",
+            Layer::Landlock => "only chroot and seccomp keep a hostile child from files",
+            Layer::LandlockNet => {
+                "only seccomp and the empty network namespace keep a hostile worker from TCP, and nothing a hostile \
+                 prober from any TCP port"
+            }
+            Layer::LandlockScopes => "only seccomp and its own uid keep a hostile child from signalling others",
+            Layer::Seccomp => {
+                "a hostile worker can change the firewall through its queue descriptor, and a hostile prober forge \
+                 addresses if it has a raw socket"
+            }
         }
     }
 }

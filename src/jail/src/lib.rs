@@ -5,10 +5,11 @@
 //! ```text
 //!  supervisor (root)                         child (fork + exec of ourselves, still root)
 //!  ─────────────────                         ────────────────────────────────────────────
-//!  Level::probe      what has this kernel?   keep_only_fds    0,1,2 = /dev/null, 3 = queue, 4 = link
+//!  Level::probe      what has this kernel?   keep_only_fds    0,1,2 = /dev/null, then what the role works with
+//!  pinger            sockets for the prober
 //!  trim_supervisor   caps, deny list         drop_rights      bounding set, securebits, namespaces, chroot,
 //!                                                             ids, capset, pdeathsig, dumpable, MDWE
-//!                                            (caller)         allocate, build the pinned templates
+//!                                            (caller)         allocate; a worker: build the pinned templates
 //!                                            seal             Landlock, rlimits, seccomp: nothing after it
 //!  prove             /proc/PID from outside  READY
 //! ```
@@ -26,6 +27,7 @@ mod fds;
 mod identity;
 mod kernel;
 mod level;
+mod ping;
 pub mod policy;
 pub mod proof;
 mod seal;
@@ -38,6 +40,7 @@ pub use fds::{inherited, keep_only_fds, open_fds};
 pub use identity::{CHROOT, Identity, check_chroot_dir};
 pub use kernel::leave;
 pub use level::{Layer, Level};
-pub use policy::{Bindings, Policy, Role};
+pub use ping::{Family, Pinger, pinger};
+pub use policy::{Bindings, CHECK_SOCKETS, Policy, Role};
 pub use seal::{Floor, limit_resources, restrict_with_landlock, seal};
 pub use trim::trim_supervisor;

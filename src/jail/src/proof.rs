@@ -28,7 +28,14 @@ pub struct Expectation {
 }
 
 impl Expectation {
-    /// Of a child of this role that runs as `identity`.
+    /// Of the prober that runs as `identity` and talks to this many workers.
+    pub fn prober(identity: &Identity, workers: usize) -> Expectation {
+        let all = Expectation::of(Role::Prober, identity);
+        Expectation { fds: all.fds + workers, ..all }
+    }
+
+    /// Of a child of this role that runs as `identity`. A prober has a descriptor more for each worker:
+    /// [`Expectation::prober`].
     pub fn of(role: Role, identity: &Identity) -> Expectation {
         let terms = Terms::of(role);
         Expectation {

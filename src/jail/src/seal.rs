@@ -1,7 +1,10 @@
 //! Stage two: from an unprivileged process to one that can do nothing but its work. Nothing can be opened, mapped or
 //! allocated from the kernel afterwards, so everything must be there by now.
 
-use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetStatus, Scope};
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
+    Scope,
+};
 use nix::sys::prctl;
 use nix::sys::resource::setrlimit;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -37,12 +40,12 @@ impl Floor {
     }
 }
 
-/// Seals the process. Runs after [`drop_rights`](crate::drop_rights), when the templates are built and `env` is known.
+/// Seals the process. Runs after [`drop_rights`](crate::drop_rights), when everything is allocated and `env` is known.
 ///
 /// The order: Landlock needs one new descriptor, so it precedes RLIMIT_NOFILE; it and seccomp need no_new_privs for a
 /// process without CAP_SYS_ADMIN; setrlimit and everything else must precede seccomp.
 pub fn seal(policy: &Policy, env: &Bindings, floor: Floor) -> Result<Level, JailError> {
-    if policy.role() != Role::Worker {
+    if policy.role() == Role::Supervisor {
         return Err(JailError::WrongRole { act: "seal", role: policy.role() });
     }
     if kernel::has_threads() {
@@ -58,9 +61,10 @@ pub fn seal(policy: &Policy, env: &Bindings, floor: Floor) -> Result<Level, Jail
         object: "no_new_privs".to_owned(),
         source,
     })?;
-    level.note_landlock(restrict_with_landlock()?);
+    let (tcp_ports, udp_ports) = env.ports();
+    level.note_landlock(restrict_with_landlock(tcp_ports, udp_ports)?);
     floor.check(&level)?;
-    limit_resources(policy.role())?;
+    limit_resources(policy.role(), env.workers())?;
     let_faults_kill()?;
     freeze_heap();
 
@@ -75,22 +79,34 @@ pub fn seal(policy: &Policy, env: &Bindings, floor: Floor) -> Result<Level, Jail
     Ok(level)
 }
 
-/// Takes every right that Landlock knows and gives none back. Answers the ABI of the kernel, 0 for none.
+/// Takes every right that Landlock knows and gives none back but these: to connect to `tcp_ports` by TCP and to send to
+/// `udp_ports` by UDP, on any host. Answers the ABI of the kernel, 0 for none.
 ///
-/// Netlink, UDP (before ABI 10) and descriptors that are open already are outside of what it sees (tests/facts.rs).
-pub fn restrict_with_landlock() -> Result<i64, JailError> {
-    let failed = |e: landlock::RulesetError| JailError::Landlock { detail: e.to_string() };
+/// Netlink, UDP (before ABI 10) and descriptors that are open already are outside of what it sees (tests/facts.rs). Not so
+/// a socket that is open but not connected: who connects it is asked then (hook_socket_connect in security/landlock/net.c).
+pub fn restrict_with_landlock(tcp_ports: &[u16], udp_ports: &[u16]) -> Result<i64, JailError> {
+    let failed = |e: RulesetError| JailError::Landlock { detail: e.to_string() };
     let abi = level::landlock_abi();
     if abi == 0 {
         return Ok(0);
     }
-    let status = Ruleset::default()
+    let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(NEWEST))
         .and_then(|r| r.handle_access(AccessNet::from_all(NEWEST)))
         .and_then(|r| r.scope(Scope::from_all(NEWEST)))
         .and_then(Ruleset::create)
-        .and_then(landlock::RulesetCreated::restrict_self)
         .map_err(failed)?;
+    for port in tcp_ports {
+        ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp)).map_err(failed)?;
+    }
+    for port in udp_ports {
+        ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectSendUdp)).map_err(failed)?;
+    }
+    if !udp_ports.is_empty() {
+        // Port 0: the kernel gives the socket a port of its own when it sends (AccessNet::ConnectSendUdp).
+        ruleset = ruleset.add_rule(NetPort::new(0, AccessNet::BindUdp)).map_err(failed)?;
+    }
+    let status = ruleset.restrict_self().map_err(failed)?;
     // The crate's best effort may be none at all, and that is no error to it.
     if status.ruleset == RulesetStatus::NotEnforced {
         return Err(JailError::Landlock { detail: format!("the kernel has ABI {abi} and enforces nothing") });
@@ -98,12 +114,14 @@ pub fn restrict_with_landlock() -> Result<i64, JailError> {
     Ok(abi)
 }
 
-/// Sets the limits of a role, soft and hard, so that they cannot be raised without CAP_SYS_RESOURCE.
-pub fn limit_resources(role: Role) -> Result<(), JailError> {
+/// Sets the limits of a role, soft and hard, so that they cannot be raised without CAP_SYS_RESOURCE. `workers`: how many
+/// a prober talks to; 0 for any other role.
+pub fn limit_resources(role: Role, workers: usize) -> Result<(), JailError> {
     for limit in Terms::of(role).limits {
-        setrlimit(limit.resource, limit.value, limit.value).map_err(|source| JailError::Refused {
+        let value = limit.value.with(workers);
+        setrlimit(limit.resource, value, value).map_err(|source| JailError::Refused {
             act: "set limit",
-            object: format!("{} {}", limit.name, limit.value),
+            object: format!("{} {value}", limit.name),
             source,
         })?;
     }

@@ -150,7 +150,7 @@ fn nofile() {
 fn nproc() {
     child_passes(|| {
         become_nobody();
-        limit_resources(Role::Worker).unwrap();
+        limit_resources(Role::Worker, 0).unwrap();
         // SAFETY: one thread; the child, if there is one, leaves at once.
         let answer = unsafe { libc::fork() };
         if answer == 0 {
@@ -159,7 +159,7 @@ fn nproc() {
         assert_eq!((answer, Errno::last()), (-1, Errno::EAGAIN));
     });
     child_passes(|| {
-        limit_resources(Role::Worker).unwrap();
+        limit_resources(Role::Worker, 0).unwrap();
         assert!(matches!(in_child(|| ()), nix::sys::wait::WaitStatus::Exited(_, 0)), "root forks all the same");
     });
 }
@@ -167,7 +167,7 @@ fn nproc() {
 fn fsize() {
     let status = in_child(|| {
         let file = raw(libc::SYS_memfd_create, [c"f".as_ptr() as u64, 0, 0, 0, 0, 0]);
-        limit_resources(Role::Worker).unwrap();
+        limit_resources(Role::Worker, 0).unwrap();
         let byte = 0u8;
         raw(libc::SYS_write, [file.unsigned_abs(), (&raw const byte) as u64, 1, 0, 0, 0]);
     });
@@ -223,7 +223,7 @@ fn landlock() {
         });
         child_passes(|| {
             become_nobody();
-            let abi = restrict_with_landlock().unwrap();
+            let abi = restrict_with_landlock(&[], &[]).unwrap();
             println!("Landlock ABI {abi}");
             assert!(fs::metadata("/").is_ok(), "stat is not a right of Landlock");
             assert_eq!(fs::File::open("/etc/hostname").unwrap_err().raw_os_error(), Some(libc::EACCES));

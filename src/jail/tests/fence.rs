@@ -6,7 +6,7 @@
 mod room;
 
 use std::fs;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::{Command, ExitCode};
 
 use loaded_jail::act::{self, Expect};
@@ -37,18 +37,25 @@ fn main() -> ExitCode {
     ])
 }
 
-/// A room with lo up, the queue socket as 3 (bound to queue `act::QUEUE`), the link as 4, and a sealed table.
+/// The far end of the link, where `furnish` leaves it; 7 is the far end of the membership link.
+const FAR_LINK: RawFd = 6;
+
+/// A room with lo up, the queue socket as 3 (bound to queue `act::QUEUE`), the link as 4, the membership link as 5, and a
+/// sealed table.
 fn furnish() -> Bindings {
     private_room().unwrap();
     assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
-    // SAFETY: plain socket calls; the descriptors go to 3 and 4 by hand and are owned by nobody, as after exec.
+    // SAFETY: plain socket calls; the descriptors go to 3, 4 and 5 by hand and are owned by nobody, as after exec.
     unsafe {
         let queue = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_NETFILTER);
-        let mut pair = [0; 2];
-        assert_eq!(libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, pair.as_mut_ptr()), 0);
-        // Out of the way of 3 and 4 first.
-        let high: Vec<i32> = [queue, pair[0], pair[1]].map(|fd| libc::fcntl(fd, libc::F_DUPFD, 100)).to_vec();
-        for (from, to) in high.iter().zip([3, 4, 5]) {
+        let (mut link, mut membership) = ([0; 2], [0; 2]);
+        for pair in [&mut link, &mut membership] {
+            assert_eq!(libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, pair.as_mut_ptr()), 0);
+        }
+        // Out of the way of their places first.
+        let all = [queue, link[0], membership[0], link[1], membership[1]];
+        let high: Vec<i32> = all.map(|fd| libc::fcntl(fd, libc::F_DUPFD, 100)).to_vec();
+        for (from, to) in high.iter().zip([3, 4, 5, FAR_LINK, 7]) {
             assert_eq!(libc::dup2(*from, to), to);
         }
         let wait = libc::timeval { tv_sec: 0, tv_usec: 50_000 };
@@ -59,7 +66,7 @@ fn furnish() -> Bindings {
     let answer = tell_queue(1);
     assert_eq!(answer, 0, "bind queue {}", act::QUEUE);
     let templates = sealed_table();
-    Bindings { queue_fd: 3, link_fd: 4, templates }
+    Bindings::Worker { queue_fd: 3, link_fd: 4, membership_fd: 5, templates }
 }
 
 /// A queue command (1 bind, 2 unbind) on descriptor 3; the kernel's acknowledgement.
@@ -144,7 +151,9 @@ fn demands_weakened() {
         ("recvmmsg", Arg::Is(3, wait_for_one), "recvmmsg with MSG_PEEK"),
         ("recvmmsg", Arg::Null(4), "recvmmsg with a timeout"),
         ("read", Arg::FdIs(Fd::Link), "read on the queue"),
+        ("read", Arg::FdIs(Fd::Membership), "read on descriptor 0"),
         ("write", Arg::FdIs(Fd::Link), "nft add table by write on the queue"),
+        ("write", Arg::FdIs(Fd::Link), "write on the membership link"),
     ] {
         let fence = release_fence(Policy::worker().without(Part::Argument(call, arg)), bindings.clone());
         let act = act::forbidden().into_iter().find(|a| a.name == name).unwrap();
@@ -219,7 +228,7 @@ fn sealed_child(bindings: &Bindings) -> (u32, OwnedFd) {
             for fd in 0..3 {
                 raw(libc::SYS_dup3, [u64::from(null.as_raw_fd().unsigned_abs()), fd, 0, 0, 0, 0]);
             }
-            keep_only_fds(&[0, 1, 2, 3, 4]).unwrap();
+            keep_only_fds(&[0, 1, 2, 3, 4, 5]).unwrap();
             drop_rights(Role::Worker, &nobody(), supervisor).unwrap();
             seal(&Policy::worker(), bindings, Floor::Required).unwrap();
             raw(libc::SYS_write, [4, b"R".as_ptr() as u64, 1, 0, 0, 0]);
@@ -227,8 +236,8 @@ fn sealed_child(bindings: &Bindings) -> (u32, OwnedFd) {
             leave(0);
         }
         ForkResult::Parent { child } => {
-            // SAFETY: 5 is the other end of the link, made by `furnish` and owned by nobody else.
-            let link = unsafe { OwnedFd::from_raw_fd(5) };
+            // SAFETY: this is the other end of the link, made by `furnish` and owned by nobody else.
+            let link = unsafe { OwnedFd::from_raw_fd(FAR_LINK) };
             let mut ready = [0u8];
             assert_eq!(nix::unistd::read(&link, &mut ready), Ok(1));
             (child.as_raw().unsigned_abs(), link)
@@ -243,7 +252,7 @@ fn proved() {
     let proof = prove_deep(pid, &expected).unwrap();
     println!("{proof:?}");
     assert_eq!(proof.status["CapEff"], "0000000000001000");
-    assert_eq!(proof.fds.unwrap().len(), 5);
+    assert_eq!(proof.fds.unwrap().len(), 6);
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
     assert_eq!(name, "loaded-worker\n");
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
@@ -308,8 +317,8 @@ fn panic_inside() {
         none.unwrap();
     });
     assert!(matches!(status, WaitStatus::Exited(_, 101)), "{status:?}");
-    // SAFETY: 5 is the other end of the link, made by `furnish` and owned by nobody else.
-    let link = unsafe { OwnedFd::from_raw_fd(5) };
+    // SAFETY: this is the other end of the link, made by `furnish` and owned by nobody else.
+    let link = unsafe { OwnedFd::from_raw_fd(FAR_LINK) };
     let mut words = [0u8; 16];
     assert_eq!(nix::unistd::read(&link, &mut words), Ok(8), "descriptor {}", link.as_raw_fd());
 }
@@ -329,8 +338,8 @@ fn dumpable_not_proved() {
             leave(0);
         }
         ForkResult::Parent { child } => {
-            // SAFETY: 5 is the other end of the link, made by `furnish` and owned by nobody else.
-            let link = unsafe { OwnedFd::from_raw_fd(5) };
+            // SAFETY: this is the other end of the link, made by `furnish` and owned by nobody else.
+            let link = unsafe { OwnedFd::from_raw_fd(FAR_LINK) };
             assert_eq!(nix::unistd::read(&link, &mut [0u8]), Ok(1));
             let pid = child.as_raw().unsigned_abs();
             let differences = prove(pid, &Expectation::of(Role::Worker, &nobody())).unwrap_err();

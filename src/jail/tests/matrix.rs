@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 }
 
 fn bindings() -> Bindings {
-    Bindings { queue_fd: 3, link_fd: 4, templates: 0x2000_0000_0000..0x2000_0000_1000 }
+    Bindings::Worker { queue_fd: 3, link_fd: 4, membership_fd: 5, templates: 0x2000_0000_0000..0x2000_0000_1000 }
 }
 
 fn enter(floor: Floor) -> Result<Level, JailError> {

@@ -155,7 +155,8 @@ fn inherited() {
 fn worker_below() {
     child_passes(|| {
         trimmed();
-        let bindings = Bindings { queue_fd: 3, link_fd: 4, templates: 0x2000_0000_0000..0x2000_0000_1000 };
+        let templates = 0x2000_0000_0000..0x2000_0000_1000;
+        let bindings = Bindings::Worker { queue_fd: 3, link_fd: 4, membership_fd: 5, templates };
         let results = run_all(&release_fence(Policy::worker(), bindings), &act::short()).unwrap();
         println!("{}", table(&results));
         assert!(red(&results).is_empty());

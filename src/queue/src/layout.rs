@@ -13,6 +13,12 @@ use crate::netlink::{ATTR, MAX_PAYLOAD, align};
 
 /// Packets read at once, and verdicts sent at once.
 pub const BATCH: usize = 32;
+/// Spare bytes behind a packet, for an answer that is longer than the packet: an ICMPv6 error puts 40 bytes of IP
+/// header and 8 of its own before what it quotes, an ICMP error 20 and 8.
+pub const SPARE: usize = 48;
+/// No packet is shorter than an IPv4 header. The kernel does not check it: what it would route by then is what the
+/// packet was before.
+const SHORTEST: usize = 20;
 
 /// `NFQA_VERDICT_HDR`: attribute header, verdict, packet id.
 pub(crate) const VERDICT_ATTR: usize = ATTR + 8;
@@ -46,6 +52,18 @@ pub(crate) const BATCHED: [usize; 2] = [SMALL, MEDIUM];
 /// Offset of a slot's body in the arena.
 pub(crate) const fn body_at(slot: usize) -> usize {
     slot * STRIDE + HEADROOM
+}
+
+/// Bytes a packet of `length` bytes may be answered with: itself and [`SPARE`], as far as an attribute can carry
+/// that. A slot holds [`MAX_PAYLOAD`] in any case.
+pub(crate) const fn room(length: usize) -> usize {
+    let room = length + SPARE;
+    if room < MAX_PAYLOAD { room } else { MAX_PAYLOAD }
+}
+
+/// Whether a packet of `length` bytes can become one of `new` bytes.
+pub(crate) const fn fits(new: usize, length: usize) -> bool {
+    new >= SHORTEST && new <= room(length)
 }
 
 /// Length of the one-by-one body of a step.
@@ -152,6 +170,16 @@ mod tests {
             4 => (241usize..1520).prop_map(Body::Payload),
             1 => (1521..=MAX_PAYLOAD).prop_map(Body::Payload),
         ]
+    }
+
+    #[test]
+    fn every_room_lies_in_its_slot_and_its_answer_in_a_body() {
+        for length in [0, 1, 20, 200, 1500, 30_000, MAX_PAYLOAD - SPARE, MAX_PAYLOAD - 1, MAX_PAYLOAD] {
+            let room = room(length);
+            assert!(room >= length && room <= MAX_PAYLOAD && (room == length + SPARE || room == MAX_PAYLOAD));
+            assert!(PAYLOAD_AT + room + HEADROOM <= STRIDE && Body::Payload(room).used() + ATTR <= LARGEST);
+            assert!(fits(room, length) && !fits(room + 1, length) && !fits(SHORTEST - 1, length));
+        }
     }
 
     proptest! {

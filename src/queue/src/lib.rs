@@ -8,6 +8,6 @@ mod owner;
 mod port;
 mod template;
 
-pub use layout::BATCH;
+pub use layout::{BATCH, SPARE};
 pub use owner::{Orphans, Owner, OwnerError, RECEIVE_TIMEOUT_MS};
 pub use port::{Faults, Meta, Packet, Port, Verdict};

@@ -47,6 +47,8 @@ pub struct Faults {
     pub strange: u64,
     /// Tokens that were dropped without a verdict and so dropped their packet.
     pub defaulted: u64,
+    /// New lengths that a packet cannot have or that leave its room; its packet was dropped.
+    pub unfit: u64,
 }
 
 /// What the kernel says about a packet beside its bytes.
@@ -232,18 +234,45 @@ impl Packet<'_> {
         self.port.arena.payload_mut(self.slot, self.arrived.length)
     }
 
-    /// Answers it. A packet that was cut is never rewritten: what is missing would be lost, so it is dropped.
-    pub fn settle(mut self, verdict: Verdict) {
-        self.answer(if self.arrived.cut && verdict != Verdict::Accept { Verdict::Drop } else { verdict });
+    /// Its bytes and up to [`crate::SPARE`] more, fewer only where it has nearly the largest length there is. What the
+    /// spare bytes hold is of no packet: whoever sends them must have written them. End it with
+    /// [`Packet::settle_resized`].
+    #[must_use]
+    pub fn room(&mut self) -> &mut [u8] {
+        self.port.arena.payload_mut(self.slot, layout::room(self.arrived.length))
     }
 
-    fn answer(&mut self, verdict: Verdict) {
+    /// Answers it. A packet that was cut is never rewritten: what is missing would be lost, so it is dropped.
+    pub fn settle(mut self, verdict: Verdict) {
+        let verdict = if self.arrived.cut && verdict != Verdict::Accept { Verdict::Drop } else { verdict };
+        self.answer(verdict, self.arrived.length);
+    }
+
+    /// Answers it with the first `length` bytes of its [`Packet::room`]: with another packet in its place. So a
+    /// packet that was cut can be answered too. A length below 20 or beyond the room drops it and is counted as
+    /// [`Faults::unfit`]. For [`Verdict::Drop`] and [`Verdict::Accept`] the length means nothing.
+    ///
+    /// The kernel trims or grows the packet and then takes its checksum as `CHECKSUM_NONE`, that is complete
+    /// (`nfqnl_mangle`, net/netfilter/nfnetlink_queue.c). A GSO packet stays one: its segment size is not touched. Made
+    /// so short that it is no longer than one segment, it passes the hooks and is then *dropped* where a device or
+    /// the stack would cut it up (`tcp_gso_segment`, net/ipv4/tcp_offload.c: EINVAL). So the answer to a GSO packet
+    /// is lost, and the sender gets the one to its retransmission, a single segment.
+    pub fn settle_resized(mut self, verdict: Verdict, length: usize) {
+        let sends_bytes = matches!(verdict, Verdict::Rewrite | Verdict::Repeat);
+        if sends_bytes && !layout::fits(length, self.arrived.length) {
+            self.port.faults.unfit += 1;
+            return self.answer(Verdict::Drop, 0);
+        }
+        self.answer(verdict, length);
+    }
+
+    fn answer(&mut self, verdict: Verdict, length: usize) {
         self.answered = true;
         let (code, body) = match verdict {
             Verdict::Drop => (NF_DROP, Body::Bare),
             Verdict::Accept => (NF_ACCEPT, Body::Bare),
-            Verdict::Rewrite => (NF_ACCEPT, Body::Payload(self.arrived.length)),
-            Verdict::Repeat => (NF_REPEAT, Body::Payload(self.arrived.length)),
+            Verdict::Rewrite => (NF_ACCEPT, Body::Payload(length)),
+            Verdict::Repeat => (NF_REPEAT, Body::Payload(length)),
         };
         let bytes = self.port.arena.body_mut(self.slot);
         bytes[0..2].copy_from_slice(&VERDICT_ATTR_LENGTH.to_ne_bytes());
@@ -264,7 +293,7 @@ impl Drop for Packet<'_> {
     fn drop(&mut self) {
         if !self.answered {
             self.port.faults.defaulted += 1;
-            self.answer(Verdict::Drop);
+            self.answer(Verdict::Drop, 0);
         }
     }
 }

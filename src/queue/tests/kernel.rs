@@ -99,6 +99,84 @@ fn packets_of_every_size_come_back_rewritten_and_in_order() {
     assert_eq!(waiting(), "0");
 }
 
+/// Sets an IPv4 packet's two lengths, that of IP and that of UDP, and puts the IP header's checksum right.
+fn resize(ip: &mut [u8], length: usize) {
+    let total = u16::try_from(length).expect("fits");
+    ip[2..4].copy_from_slice(&total.to_be_bytes());
+    ip[24..26].copy_from_slice(&(total - 20).to_be_bytes());
+    ip[26..28].fill(0);
+    ip[10..12].fill(0);
+    let mut sum: u32 = ip[..20].chunks(2).map(|b| u32::from(b[0]) << 8 | u32::from(b[1])).sum();
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    ip[10..12].copy_from_slice(&(!u16::try_from(sum).expect("folded")).to_be_bytes());
+}
+
+#[test]
+fn packets_come_back_longer_and_shorter() {
+    if !namespace() {
+        return;
+    }
+    let (_owner, mut port, sender, receiver) = lab();
+    // Its counter has the kernel's lengths. To a receiver they do not show: it goes by the headers in the packet.
+    run("iptables", "-t mangle -A PREROUTING -p udp -d 127.0.0.9");
+    let mut sent = 0;
+    let mut buffer = vec![0; 70_000];
+    // 203 and 204: over the smaller body's end; 1469 and 1470: over the larger one's. 65,503 is the largest there is.
+    for size in [1, 20, 175, 203, 204, 1400, 1469, 1470, 40_000, 65_000, 65_480, 65_503] {
+        for change in [-20_000, -1000, -13, -1, 0, 1, 7, 28, 47, 48_i64] {
+            let before = i64::from(size) + 28;
+            let Some(length) = usize::try_from(before + change).ok().filter(|n| (28..=65_531).contains(n)) else {
+                continue;
+            };
+            sender.send_to(&vec![b'x'; usize::try_from(size).expect("short")], "127.0.0.9:9999").expect("send");
+            while port.receive().expect("receive") == 0 {}
+            let mut packet = port.next().expect("a packet");
+            let room = packet.room();
+            assert_eq!(i64::try_from(room.len()).expect("short"), (before + 48).min(65_531));
+            resize(room, length);
+            room[28..length].fill(b'y');
+            packet.settle_resized(Verdict::Rewrite, length);
+            port.flush();
+            sent += length;
+            let n = receiver.recv(&mut buffer).unwrap_or_else(|e| panic!("{size} {change}: {e}"));
+            assert_eq!((n + 28, buffer[..n].iter().all(|b| *b == b'y')), (length, true), "{size} {change}");
+        }
+    }
+    assert_eq!(port.faults(), Faults::default());
+    assert_eq!(waiting(), "0");
+    let rules = Command::new("iptables").args(["-t", "mangle", "-nvxL", "PREROUTING"]).output().expect("iptables");
+    let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
+    let counted = rules.lines().find(|l| l.contains("127.0.0.9")).and_then(|l| l.split_whitespace().nth(1));
+    assert_eq!(counted, Some(&*sent.to_string()), "{rules}");
+}
+
+#[test]
+fn a_length_that_does_not_fit_drops_the_packet_and_is_counted() {
+    if !namespace() {
+        return;
+    }
+    let (_owner, mut port, sender, receiver) = lab();
+    let unfit = [0, 19, 29 + 49, 65_532, usize::MAX];
+    for length in unfit {
+        sender.send_to(b"x", "127.0.0.9:9999").expect("send");
+        while port.receive().expect("receive") == 0 {}
+        port.next().expect("a packet").settle_resized(Verdict::Rewrite, length);
+    }
+    port.flush();
+    assert_eq!(port.faults(), Faults { unfit: 5, ..Faults::default() });
+    assert_eq!(waiting(), "0");
+    assert!(receiver.recv(&mut [0; 8]).is_err(), "nothing was delivered");
+    // Where no bytes are sent the length means nothing.
+    sender.send_to(b"x", "127.0.0.9:9999").expect("send");
+    while port.receive().expect("receive") == 0 {}
+    port.next().expect("a packet").settle_resized(Verdict::Accept, usize::MAX);
+    port.flush();
+    assert_eq!(receiver.recv(&mut [0; 8]).ok(), Some(1));
+    assert_eq!(port.faults().unfit, 5);
+}
+
 #[test]
 fn a_forgotten_packet_is_dropped_and_never_left_waiting() {
     if !namespace() {

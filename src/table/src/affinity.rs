@@ -159,6 +159,14 @@ impl AffinityTable {
         self.map.sweep(now, budget_buckets, expired, |stored| on_gone(client(&stored.record)));
     }
 
+    /// Takes out every client that `keep` does not want, and every entry that is torn. Walks the table once. Nothing is
+    /// reported: who counts begins with what is left.
+    pub fn retain(&mut self, mut keep: impl FnMut(&AffinityKey, Client) -> bool) {
+        self.map.retain(|stored| {
+            is_ours(&stored.record) && keep(&AffinityKey::from_record(&stored.record), client(&stored.record))
+        });
+    }
+
     /// Calls `visit` for every client, expired ones that no sweep has met yet included. Walks the table.
     pub fn for_each(&self, mut visit: impl FnMut(Slot, &AffinityKey, Client)) {
         self.map

@@ -242,6 +242,12 @@ impl FlowTable {
         });
     }
 
+    /// Takes out every flow that `keep` does not want, and every entry that is torn. Walks the table once; who comes
+    /// from another configuration can count what is left in the same walk.
+    pub fn retain(&mut self, mut keep: impl FnMut(&FlowKey, &Flow) -> bool) {
+        self.map.retain(|stored| unpack(stored).is_some_and(|(key, flow)| keep(&key, &flow)));
+    }
+
     /// Calls `visit` for every flow, expired ones that no sweep has met yet included. Walks the table.
     pub fn for_each(&self, mut visit: impl FnMut(Slot, &FlowKey, &Flow)) {
         self.map.for_each(|slot, stored| {

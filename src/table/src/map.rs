@@ -291,6 +291,20 @@ impl Map {
         }
     }
 
+    /// Frees every way that is torn or that `keep` does not want. One walk.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&Stored) -> bool) {
+        for index in 0..self.count {
+            let mut occupied = self.bucket(index).map_or(0, Bucket::occupied);
+            while occupied != 0 {
+                let slot = Slot::new(index, occupied.trailing_zeros());
+                occupied &= occupied - 1;
+                if !self.read(slot).is_some_and(|stored| keep(&stored)) {
+                    self.remove(slot);
+                }
+            }
+        }
+    }
+
     /// The record in `way`, if its check holds.
     #[inline]
     pub(crate) fn record(&self, way: &Way) -> Option<Record> {

@@ -183,7 +183,7 @@ pub(crate) fn prefetch<T>(line: &T) {
 /// The writing end of a fixed array of counters. One writer, any number of readers.
 #[derive(Debug)]
 pub struct Counters {
-    region: Region,
+    words: Array<AtomicU64>,
 }
 
 impl Counters {
@@ -194,21 +194,44 @@ impl Counters {
 
     /// Maps the counters in `fd` for writing. Values of an earlier writer stay and are counted on.
     pub fn map(fd: impl AsFd) -> Result<Self, Error> {
-        Ok(Self { region: Region::map(fd)? })
+        Ok(Self { words: words(Region::map(fd)?)? })
+    }
+
+    /// The same, never unmapped; see [`Region::for_good`].
+    #[must_use]
+    pub fn for_good(mut self) -> Self {
+        self.words.region.for_good = true;
+        self
     }
 
     /// Adds `n` to counter `index`; wraps at 2^64. An index that does not exist is ignored.
     #[inline]
     pub fn add(&self, index: usize, n: u64) {
         // One writer, so load and store suffice: no locked instruction in the packet path.
-        if let Some(counter) = words(&self.region).get(index) {
+        if let Some(counter) = self.words.as_slice().get(index) {
             counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
+        }
+    }
+
+    /// Takes 1 from counter `index`, unless it is 0. An index that does not exist is ignored.
+    #[inline]
+    pub fn take(&self, index: usize) {
+        if let Some(counter) = self.words.as_slice().get(index) {
+            counter.store(counter.load(Relaxed).saturating_sub(1), Relaxed);
+        }
+    }
+
+    /// Sets counter `index`. An index that does not exist is ignored.
+    #[inline]
+    pub fn set(&self, index: usize, value: u64) {
+        if let Some(counter) = self.words.as_slice().get(index) {
+            counter.store(value, Relaxed);
         }
     }
 
     /// The value of counter `index`, if it exists.
     pub fn get(&self, index: usize) -> Option<u64> {
-        words(&self.region).get(index).map(|counter| counter.load(Relaxed))
+        self.words.as_slice().get(index).map(|counter| counter.load(Relaxed))
     }
 }
 
@@ -216,28 +239,30 @@ impl Counters {
 /// numbers. They may be absurd, and may go backwards.
 #[derive(Debug)]
 pub struct CounterReader {
-    region: Region,
+    words: Array<AtomicU64>,
 }
 
 impl CounterReader {
     /// Maps the counters in `fd` read-only.
     pub fn map(fd: impl AsFd) -> Result<Self, Error> {
-        Ok(Self { region: Region::map_as(fd, ProtFlags::PROT_READ)? })
+        Ok(Self { words: words(Region::map_as(fd, ProtFlags::PROT_READ)?)? })
     }
 
     /// The value of counter `index`, if it exists.
     pub fn get(&self, index: usize) -> Option<u64> {
-        words(&self.region).get(index).map(|counter| counter.load(Relaxed))
+        self.words.as_slice().get(index).map(|counter| counter.load(Relaxed))
     }
 
     /// All values, in order.
     pub fn iter(&self) -> impl Iterator<Item = u64> {
-        words(&self.region).iter().map(|counter| counter.load(Relaxed))
+        self.words.as_slice().iter().map(|counter| counter.load(Relaxed))
     }
 }
 
-fn words(region: &Region) -> &[AtomicU64] {
-    region.view(0, region.bytes() / size_of::<u64>()).unwrap_or(&[])
+/// A whole region as words.
+fn words(region: Region) -> Result<Array<AtomicU64>, Error> {
+    let have = region.bytes();
+    Array::new(region, 0, have / size_of::<u64>()).ok_or(Error::Size { need: size_of::<u64>(), have })
 }
 
 fn memory(act: &'static str, source: nix::Error) -> Error {
@@ -259,6 +284,11 @@ mod tests {
         writer.add(4, 1);
         assert_eq!(reader.iter().collect::<Vec<_>>(), [1, 0, 0, 42]);
         assert_eq!(reader.get(4), None);
+        writer.take(3);
+        writer.take(2);
+        writer.set(1, 7);
+        writer.set(4, 1);
+        assert_eq!(reader.iter().collect::<Vec<_>>(), [1, 7, 0, 41]);
         drop(writer);
         Counters::map(&fd).expect("map").add(0, u64::MAX);
         assert_eq!(reader.get(0), Some(0));

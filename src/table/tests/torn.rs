@@ -146,6 +146,59 @@ proptest! {
         table.sweep(now, 1000, |_| 5, |_| {});
     }
 
+    /// What is kept is what was whole and wanted; nothing else is left, and the number is right.
+    #[test]
+    fn what_is_kept_of_a_torn_table_is_whole_and_wanted(
+        hits in prop::collection::vec((0..BUCKETS as u64, 0_u64..8, 0_u64..32, any::<u8>()), 0..40),
+        wanted in prop::collection::vec(any::<bool>(), 60),
+    ) {
+        let memory = formatted();
+        fill(&memory);
+        let mut table = memory.flows().expect("open");
+        for (bucket, way, at, byte) in &hits {
+            memory.write(HEADER + bucket * BUCKET + 64 + way * 32 + at, &[*byte]);
+        }
+        let mut whole = Vec::new();
+        table.for_each(|_, _, flow| whole.push(flow.vip));
+        let want = |n: u16| wanted[usize::from(n)];
+        let mut asked = Vec::new();
+        table.retain(|k, f| { asked.push(f.vip); assert_eq!((*k, *f), (key(f.vip), flow(f.vip))); want(f.vip) });
+        prop_assert_eq!(&asked, &whole, "each that is whole is asked about once");
+        let mut left = Vec::new();
+        table.for_each(|_, _, flow| left.push(flow.vip));
+        whole.retain(|n| want(*n));
+        prop_assert_eq!(&left, &whole);
+        prop_assert_eq!(table.len(), left.len());
+        use_all(&mut table, 2);
+    }
+
+    /// The same of clients.
+    #[test]
+    fn what_is_kept_of_torn_clients_is_whole_and_wanted(
+        hits in prop::collection::vec((0..BUCKETS as u64, 0_u64..8, 0_u64..32, any::<u8>()), 0..40),
+        wanted in prop::collection::vec(any::<bool>(), 60),
+    ) {
+        let memory = Memory::new(AffinityTable::bytes_for(CAPACITY));
+        AffinityTable::format(&memory.region(), CAPACITY, [7; 16]).expect("format");
+        let mut table = AffinityTable::open(memory.region(), |_| {}).expect("open");
+        let key = |n: u16| AffinityKey { prefix: [n.to_le_bytes()[0]; 16], service: n ^ 0x0f0f };
+        for n in 0..60 {
+            table.assign(&table.prepare(&key(n)), &key(n), n, 1, |_| 10).expect("always");
+        }
+        for (bucket, way, at, byte) in &hits {
+            memory.write(HEADER + bucket * BUCKET + 64 + way * 32 + at, &[*byte]);
+        }
+        let mut whole = Vec::new();
+        table.for_each(|_, _, client| whole.push(client.backend));
+        let want = |n: u16| wanted[usize::from(n)];
+        table.retain(|k, client| { assert_eq!(*k, key(client.backend)); want(client.backend) });
+        let mut left = Vec::new();
+        table.for_each(|_, _, client| left.push(client.backend));
+        whole.retain(|n| want(*n));
+        prop_assert_eq!(&left, &whole);
+        prop_assert_eq!(table.len(), left.len());
+    }
+
     /// A random header is refused, whatever it says.
     #[test]
     fn a_random_header_is_refused(seed in any::<u64>(), keep_magic in any::<bool>()) {

@@ -1,17 +1,21 @@
 //! From draft to plan: everything that needs more than one value to see.
 
-use super::draft::{Draft, DraftService};
+use super::draft::{Draft, DraftCheck, DraftMember, DraftService};
 use super::location::{At, Flaw, Mark};
+use super::probe;
 use super::value::{name_server, one_host};
-use super::{CLIENTS, FLOWS, Families, Overrides, QUEUE_BASE, QUEUE_LEN, USER};
-use crate::plan::{MAX_BACKENDS, MAX_NAMESERVERS, MAX_PORT_RANGES, MAX_SERVICES, MAX_VIPS, Member, Plan, Service};
-use loaded_ipc::{BackendIndex, PortRange, Protocol};
+use super::{CLIENTS, DRAIN, FLOWS, Families, Overrides, QUEUE_BASE, QUEUE_LEN, USER};
+use crate::plan::{Backend, MAX_BACKENDS, MAX_NAMESERVERS, MAX_PORT_RANGES, MAX_SERVICES, MAX_VIPS, Plan, Service};
+use loaded_ipc::{Policy, PortRange, Protocol};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// Narrows the draft to the wanted families, compares all with all, fills in defaults and overrides.
 pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<Plan, Flaw> {
     narrow(&mut draft, overrides.families)?;
+    for service in draft.services.iter_mut().filter(|_| overrides.failover) {
+        service.check.get_or_insert(service.name.with(DraftCheck::ping()));
+    }
     at_most(MAX_SERVICES, "services", draft.services.iter().map(|service| service.name.mark))?;
     draft.services.iter().try_for_each(check_sizes)?;
     let vips = claimed(&draft.services)?;
@@ -33,7 +37,7 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<Plan, Flaw
         clients: draft.clients.unwrap_or(CLIENTS),
         nameservers: nameservers(&draft.nameservers, &vips)?,
         services,
-        backends: backends.addresses,
+        drain: draft.drain.unwrap_or(DRAIN),
     })
 }
 
@@ -49,6 +53,10 @@ fn narrow(draft: &mut Draft, families: Families) -> Result<(), Flaw> {
     for service in &mut draft.services {
         service.vips.retain(|vip| wanted(&vip.value));
         service.members.retain(|member| wanted(&member.address.value));
+        if let Some(discover) = &mut service.discover {
+            discover.value.places.retain(|place| wanted(&place.network.value.first()));
+        }
+        service.discover = service.discover.take().filter(|discover| !discover.value.places.is_empty());
     }
     draft.services.retain(|service| !service.vips.is_empty());
     draft.nameservers.retain(|server| wanted(&server.value));
@@ -120,16 +128,10 @@ fn check_service(service: &DraftService) -> Result<(), Flaw> {
     }
     for vip in &service.vips {
         vip.read(one_host)?;
-        if service.members.is_empty() {
+        if service.members.is_empty() && service.discover.is_none() {
             return Err(vip.flaw(format!("service {name:?} has no backend; add at least one")));
         }
-        if !service.members.iter().any(|member| same_family(&member.address, vip)) {
-            let family = family(vip);
-            return Err(vip.flaw(format!(
-                "{} is an {family} VIP, but service {name:?} has no {family} backend; add one or take the VIP out",
-                vip.value
-            )));
-        }
+        check_family(service, vip)?;
     }
     for address in service.members.iter().map(|member| &member.address) {
         address.read(one_host)?;
@@ -144,6 +146,27 @@ fn check_service(service: &DraftService) -> Result<(), Flaw> {
     Ok(())
 }
 
+/// A VIP needs somebody of its family to serve it, and not backups alone.
+fn check_family(service: &DraftService, vip: &At<IpAddr>) -> Result<(), Flaw> {
+    let (name, family) = (&service.name.value, family(vip));
+    let places = service.discover.iter().flat_map(|discover| &discover.value.places);
+    if places.into_iter().any(|place| place.network.value.is_ipv4() == vip.value.is_ipv4()) {
+        return Ok(());
+    }
+    let members: Vec<&DraftMember> =
+        service.members.iter().filter(|member| same_family(&member.address, vip)).collect();
+    match members.first() {
+        None => Err(vip.flaw(format!(
+            "{} is an {family} VIP, but service {name:?} has no {family} backend; add one or take the VIP out",
+            vip.value
+        ))),
+        Some(first) if members.iter().all(|member| member.backup) => Err(first
+            .address
+            .flaw(format!("service {name:?} has {family} backups only; at least one backend must not be a backup"))),
+        Some(_) => Ok(()),
+    }
+}
+
 fn sorted_ports(ports: &[At<PortRange>]) -> Result<Vec<PortRange>, Flaw> {
     let mut ports = ports.to_vec();
     ports.sort_by_key(|port| (port.value, port.mark));
@@ -156,11 +179,10 @@ fn sorted_ports(ports: &[At<PortRange>]) -> Result<Vec<PortRange>, Flaw> {
     Ok(ports.iter().map(|port| port.value).collect())
 }
 
-/// The list of distinct backends as it grows.
+/// Counts the backends as they come.
 #[derive(Default)]
 struct Backends {
-    addresses: Vec<IpAddr>,
-    indices: HashMap<IpAddr, BackendIndex>,
+    count: usize,
 }
 
 impl Backends {
@@ -179,8 +201,13 @@ impl Backends {
                 );
                 return Err(address.flaw(text).see(first));
             }
-            members.push(Member { backend: self.index(address)?, weight: member.weight });
+            self.count(1, address.mark)?;
+            members.push(Backend { address: address.value, weight: member.weight, backup: member.backup });
         }
+        if let Some(discover) = &draft.discover {
+            self.count(discover.value.limit.into(), discover.mark)?;
+        }
+        let check = probe::check(draft)?;
         Ok(Service {
             name: draft.name.value.clone(),
             vips: draft.vips.iter().map(|vip| vip.value).collect(),
@@ -188,19 +215,19 @@ impl Backends {
             ports: sorted_ports(&draft.ports)?,
             strategy: draft.strategy,
             affinity: draft.affinity,
-            members,
+            policy: Policy { passive: probe::passive(draft, check.as_ref())?, ..draft.policy },
+            check,
+            discover: probe::discover(draft)?,
+            backends: members,
         })
     }
 
-    fn index(&mut self, address: &At<IpAddr>) -> Result<BackendIndex, Flaw> {
-        if let Some(index) = self.indices.get(&address.value) {
-            return Ok(*index);
+    fn count(&mut self, more: usize, mark: Mark) -> Result<(), Flaw> {
+        self.count += more;
+        match self.count > MAX_BACKENDS {
+            true => Err(mark.flaw(format!("more than {MAX_BACKENDS} backends, those that discover may add included"))),
+            false => Ok(()),
         }
-        let next = u16::try_from(self.addresses.len()).ok().filter(|next| usize::from(*next) < MAX_BACKENDS);
-        let next = next.ok_or_else(|| address.flaw(format!("more than {MAX_BACKENDS} backends")))?;
-        self.addresses.push(address.value);
-        self.indices.insert(address.value, BackendIndex(next));
-        Ok(BackendIndex(next))
     }
 }
 

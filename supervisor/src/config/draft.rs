@@ -2,7 +2,12 @@
 //! compared with anything else. Both formats end here; [`super::check`] makes the plan of it.
 
 use super::location::At;
-use loaded_ipc::{Affinity, PortRange, Protocol, Strategy};
+use super::{
+    ALL_DOWN, CHECK_INTERVAL, CHECK_TIMEOUT, FALL, JITTER, ON_BACKEND_DOWN, PANIC_THRESHOLD, PASSIVE_FAILS,
+    PASSIVE_HOLD, PASSIVE_TIMEOUT, RISE, SLOW_START,
+};
+use crate::network::Network;
+use loaded_ipc::{Affinity, Policy, PortRange, Protocol, Strategy};
 use std::net::IpAddr;
 
 /// All that the files say. `None` takes the default.
@@ -17,6 +22,7 @@ pub(super) struct Draft {
     pub(super) nameservers: Vec<At<IpAddr>>,
     /// Addresses of this host beside the VIPs (private_GW); no backend or VIP may be one of them.
     pub(super) gateways: Vec<At<IpAddr>>,
+    pub(super) drain: Option<u32>,
     pub(super) services: Vec<DraftService>,
 }
 
@@ -30,6 +36,11 @@ pub(super) struct DraftService {
     pub(super) ports: Vec<At<PortRange>>,
     pub(super) strategy: Strategy,
     pub(super) affinity: Option<Affinity>,
+    /// Without its part `passive`, which the next field becomes.
+    pub(super) policy: Policy,
+    pub(super) passive: Judgement,
+    pub(super) check: Option<At<DraftCheck>>,
+    pub(super) discover: Option<At<DraftDiscover>>,
     pub(super) members: Vec<DraftMember>,
 }
 
@@ -38,4 +49,113 @@ pub(super) struct DraftService {
 pub(super) struct DraftMember {
     pub(super) address: At<IpAddr>,
     pub(super) weight: u16,
+    pub(super) backup: bool,
+}
+
+/// Whether workers judge backends by the packets they see.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Judgement {
+    /// Nothing is said: where there is a check, and a port to judge by.
+    Unsaid,
+    Off,
+    On(At<DraftPassive>),
+}
+
+/// What is said about judging.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DraftPassive {
+    pub(super) fails: u8,
+    /// Milliseconds.
+    pub(super) timeout: u32,
+    /// Seconds.
+    pub(super) hold: u32,
+    pub(super) port: Option<At<u16>>,
+}
+
+/// A check as written.
+#[derive(Debug, Clone)]
+pub(super) struct DraftCheck {
+    pub(super) kind: DraftKind,
+    /// `None`: the service's, or the kind's own.
+    pub(super) port: Option<u16>,
+    pub(super) pace: Pace,
+}
+
+/// How often, how long, how many. Complete: nothing in it depends on the service.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    pub(super) interval: u32,
+    pub(super) interval_down: u32,
+    pub(super) timeout: u32,
+    pub(super) jitter: u8,
+    pub(super) rise: u8,
+    pub(super) fall: u8,
+}
+
+/// What the check does, without its port.
+#[derive(Debug, Clone)]
+pub(super) enum DraftKind {
+    Icmp,
+    Tcp,
+    IcmpTcp,
+    Http {
+        method: String,
+        path: String,
+        /// `None`: the first VIP.
+        host: Option<String>,
+        status: (u16, u16),
+    },
+    Udp {
+        send: Vec<u8>,
+        expect: Vec<u8>,
+    },
+    Dns {
+        name: String,
+    },
+}
+
+/// A search for backends as written.
+#[derive(Debug, Clone)]
+pub(super) struct DraftDiscover {
+    pub(super) places: Vec<DraftPlace>,
+    pub(super) limit: u16,
+    /// Milliseconds.
+    pub(super) interval: u32,
+}
+
+/// One network of it.
+#[derive(Debug, Clone)]
+pub(super) struct DraftPlace {
+    pub(super) network: At<Network>,
+    /// `None`: the network's broadcast address, or ff02::1.
+    pub(super) to: Option<At<IpAddr>>,
+    pub(super) interface: Option<String>,
+}
+
+/// What a service does where nothing is said.
+pub(super) const POLICY: Policy = Policy {
+    on_backend_down: ON_BACKEND_DOWN,
+    all_down: ALL_DOWN,
+    panic_threshold: PANIC_THRESHOLD,
+    slow_start: SLOW_START,
+    passive: None,
+};
+
+/// How workers judge where it is not said.
+pub(super) const PASSIVE: DraftPassive =
+    DraftPassive { fails: PASSIVE_FAILS, timeout: PASSIVE_TIMEOUT, hold: PASSIVE_HOLD, port: None };
+
+impl Pace {
+    /// Checks every `interval` milliseconds, whatever the backend's state, and all else by default.
+    pub(super) fn every(interval: u32) -> Self {
+        let timeout = interval.min(CHECK_TIMEOUT);
+        Self { interval, interval_down: interval, timeout, jitter: JITTER, rise: RISE, fall: FALL }
+    }
+}
+
+impl DraftCheck {
+    /// The check of a service that asks for none when all are to be checked (`-f`).
+    pub(super) fn ping() -> Self {
+        Self { kind: DraftKind::Icmp, port: None, pace: Pace::every(CHECK_INTERVAL) }
+    }
 }

@@ -6,40 +6,21 @@
 
 mod check;
 mod classic;
+mod defaults;
 mod draft;
 mod file;
 mod location;
 mod near;
+mod probe;
 mod toml;
 mod value;
 
+pub use defaults::*;
 pub use file::{MAX_FILE_BYTES, PLACES, find};
 pub use location::{ConfigError, Location, Source};
 
 use crate::plan::Plan;
 use std::path::PathBuf;
-
-/// Default account of the workers.
-pub const USER: &str = "nobody";
-/// Default number of core 0's queue: queue n is core n's, as in the original.
-pub const QUEUE_BASE: u16 = 0;
-/// Default length of a kernel queue in packets: a burst of 16 ms at a million packets a second. Each waiting
-/// packet holds an skb of up to 64 KiB, so this is at most 1 GiB, and about 40 MB for packets of 1500 bytes.
-pub const QUEUE_LEN: u32 = 16_384;
-/// Default flows of one worker: 20 MiB at 80 bytes each, taken at start.
-pub const FLOWS: u32 = 262_144;
-/// Default clients of one worker: as much again.
-pub const CLIENTS: u32 = 262_144;
-/// Default seed of the maglev strategy: "loaded" in ASCII. A constant, so that several balancers agree unasked.
-pub const MAGLEV_SEED: u64 = 0x6c6f_6164_6564;
-/// Default seconds after a client's last packet until it is forgotten.
-pub const AFFINITY_TIMEOUT: u32 = 3600;
-/// Default leading bits that make an IPv4 client: the whole address.
-pub const PREFIX4: u8 = 32;
-/// Default leading bits that make an IPv6 client in the classic format: the whole address, as in the original.
-pub const CLASSIC_PREFIX6: u8 = 128;
-/// Default leading bits that make an IPv6 client in TOML: one network, whose hosts change their addresses often.
-pub const PREFIX6: u8 = 64;
 
 /// Which address families to serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,7 +45,7 @@ pub struct Overrides {
     pub queue_base: Option<u16>,
     /// `-U`: the account of the workers.
     pub user: Option<String>,
-    /// `-f`: not part of this version, refused.
+    /// `-f`: services without a check get one: an echo request (TOML), or what the classic keys of failover say.
     pub failover: bool,
 }
 
@@ -101,7 +82,7 @@ pub fn parse(sources: &[Source], overrides: &Overrides) -> Result<Loaded, Config
         [only] if only.is_toml() => (toml::draft(only.text()).map_err(resolve)?, Vec::new()),
         several => match several.iter().find(|source| source.is_toml()) {
             Some(toml) => return Err(not_alone(toml)),
-            None => classic::draft(several).map_err(resolve)?,
+            None => classic::draft(several, overrides.failover).map_err(resolve)?,
         },
     };
     let plan = check::plan(draft, overrides).map_err(resolve)?;
@@ -110,11 +91,6 @@ pub fn parse(sources: &[Source], overrides: &Overrides) -> Result<Loaded, Config
 
 fn check_options(overrides: &Overrides) -> Result<(), ConfigError> {
     let wrong = |option: &'static str| move |message: String| ConfigError::Option { option, message };
-    if overrides.failover {
-        return Err(wrong("-f")(
-            "health checks and failover are not part of this version; leave the option out".into(),
-        ));
-    }
     if let Some(user) = &overrides.user {
         value::user(user).map_err(wrong("-U"))?;
     }

@@ -1,17 +1,13 @@
 //! Values that both formats know. Each reader gives the value or what to write instead.
 
-use crate::plan::{MAX_QUEUE_LEN, MAX_TIMEOUT};
+use crate::plan::{MAX_QUEUE_LEN, UNITS, span};
 use loaded_ipc::PortRange;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// An IP network: an address with all host bits zero, and its length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Network {
-    address: IpAddr,
-    length: u8,
-}
+/// Longest name of a network interface: IFNAMSIZ less the final NUL, linux/if.h.
+const MAX_NIC: usize = 15;
 
 /// Strictly one address: no name, no port, no prefix, no zone, no leading zeros.
 pub(super) fn address(text: &str) -> Result<IpAddr, String> {
@@ -46,18 +42,19 @@ pub(super) const QUEUE_LEN: RangeInclusive<u32> = 1..=MAX_QUEUE_LEN;
 
 /// `80` or `8000-8010`.
 pub(super) fn ports(text: &str) -> Result<PortRange, String> {
-    let (low, high) = range(text, 1)?;
+    let (low, high) = range(text, 1..=u16::MAX)?;
     Ok(PortRange { low, high })
 }
 
 /// `2` or `1-3`.
 pub(super) fn cores(text: &str) -> Result<(u16, u16), String> {
-    range(text, 0)
+    range(text, 0..=u16::MAX)
 }
 
-fn range(text: &str, least: u16) -> Result<(u16, u16), String> {
+/// `204` or `200-399`, within these bounds.
+pub(super) fn range(text: &str, bounds: RangeInclusive<u16>) -> Result<(u16, u16), String> {
     let (low, high) = text.split_once('-').unwrap_or((text, text));
-    let (low, high) = (number(low, least..=u16::MAX)?, number(high, least..=u16::MAX)?);
+    let (low, high) = (number(low, bounds.clone())?, number(high, bounds)?);
     if low > high {
         return Err(format!("the range {text} runs backwards; write {high}-{low}"));
     }
@@ -65,22 +62,43 @@ fn range(text: &str, least: u16) -> Result<(u16, u16), String> {
 }
 
 /// Seconds in a text such as `90s`, `15m`, `1h` or `7d`.
-pub(super) fn seconds(text: &str) -> Result<u32, String> {
-    let wrong =
-        || format!("{text:?} is not a duration from 1s to 365d; write one number and s, m, h or d, such as 90s");
+pub(super) fn seconds(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
+    let whole = format!("{text:?} is finer than a second; write whole seconds, such as 1s");
     if text.ends_with("ms") {
-        return Err(format!("{text:?} is finer than a second; write whole seconds, such as 1s"));
+        return Err(whole);
     }
-    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-    let unit: u32 = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(wrong()),
-    };
-    let count = number(digits, 1..=MAX_TIMEOUT).map_err(|_| wrong())?;
-    count.checked_mul(unit).filter(|seconds| *seconds <= MAX_TIMEOUT).ok_or_else(wrong)
+    let (least, most) = (u64::from(*range.start()) * 1000, u64::from(*range.end()) * 1000);
+    let millis = duration(text, least..=most, "s, m, h or d, such as 90s")?;
+    u32::try_from(millis / 1000).map_err(|_| whole)
+}
+
+/// Milliseconds in a text such as `500ms`, `2s` or `1h`.
+pub(super) fn millis(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
+    let (least, most) = (u64::from(*range.start()), u64::from(*range.end()));
+    let millis = duration(text, least..=most, "ms, s, m, h or d, such as 500ms")?;
+    u32::try_from(millis).map_err(|_| format!("{text:?} is too long"))
+}
+
+/// Milliseconds within a range of them.
+fn duration(text: &str, range: RangeInclusive<u64>, units: &str) -> Result<u64, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    let unit = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, millis)| *millis);
+    let count: Option<u64> = digits.parse().ok();
+    let millis = count.zip(unit).and_then(|(count, unit)| count.checked_mul(unit));
+    millis.filter(|millis| range.contains(millis)).ok_or_else(|| {
+        let (least, most) = (span(*range.start()), span(*range.end()));
+        format!("{text:?} is not a duration from {least} to {most}; write one number and {units}")
+    })
+}
+
+/// A name that the kernel's dev_valid_name would take, without what the shell would not pass on.
+pub(super) fn interface(text: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'@');
+    match !text.is_empty() && !text.starts_with(['-', '.']) && text.len() <= MAX_NIC && text.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is not the name of an interface")),
+    }
 }
 
 /// The account of the workers, by name or number. Root is refused here by name and number; an alias of uid 0
@@ -124,53 +142,6 @@ fn no_server(address: &IpAddr) -> Option<&'static str> {
     }
 }
 
-impl Network {
-    /// `10.0.0.0/8`. Host bits must be zero, as `ip route` demands too.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let (network, length) = Self::split(text)?;
-        let base = masked(network, length);
-        if base != network {
-            return Err(format!("{text} has host bits set; write {base}/{length}"));
-        }
-        Ok(Self { address: network, length })
-    }
-
-    /// An address with a prefix length, `10.0.0.254/8`; host bits are what it is about.
-    pub(super) fn split(text: &str) -> Result<(IpAddr, u8), String> {
-        let (host, length) =
-            text.split_once('/').ok_or_else(|| format!("{text:?} has no prefix length; write it as address/length"))?;
-        let host = address(host)?;
-        let length = number(length, 0..=bits(host)).map_err(|message| format!("prefix length: {message}"))?;
-        Ok((host, length))
-    }
-
-    pub(super) fn contains(self, address: IpAddr) -> bool {
-        address.is_ipv4() == self.address.is_ipv4() && masked(address, self.length) == self.address
-    }
-
-    pub(super) fn is_ipv4(self) -> bool {
-        self.address.is_ipv4()
-    }
-}
-
-fn bits(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
-fn masked(address: IpAddr, length: u8) -> IpAddr {
-    let shift = u32::from(bits(address) - length);
-    match address {
-        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & u32::MAX.checked_shl(shift).unwrap_or(0)).into(),
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & u128::MAX.checked_shl(shift).unwrap_or(0)).into(),
-    }
-}
-
-impl std::fmt::Display for Network {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.address, self.length)
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
@@ -178,26 +149,28 @@ mod tests {
 
     #[test]
     fn durations_are_one_number_and_one_unit() {
-        assert_eq!(seconds("90s"), Ok(90));
-        assert_eq!(seconds("15m"), Ok(900));
-        assert_eq!(seconds("1h"), Ok(3600));
-        assert_eq!(seconds("365d"), Ok(MAX_TIMEOUT));
-        for wrong in ["", "s", "0s", "1", "1 h", "1h30m", "-1s", "+1s", "366d", "4294967296d", "500ms", "1S", "1ü"] {
-            assert!(seconds(wrong).is_err(), "{wrong:?}");
+        let year = |text| seconds(text, 1..=365 * 86_400);
+        for (text, expected) in [("90s", 90), ("15m", 900), ("1h", 3600), ("365d", 31_536_000)] {
+            assert_eq!(year(text), Ok(expected));
         }
+        for wrong in ["", "s", "0s", "1", "1 h", "1h30m", "-1s", "+1s", "366d", "4294967296d", "500ms", "1S", "1ü"] {
+            assert!(year(wrong).is_err(), "{wrong:?}");
+        }
+        assert_eq!(seconds("0s", 0..=3600), Ok(0));
+        assert_eq!(
+            seconds("2h", 0..=3600),
+            Err("\"2h\" is not a duration from 0s to 1h; write one number and s, m, h or d, such as 90s".to_owned())
+        );
     }
 
     #[test]
-    fn networks_know_their_members() {
-        let network = Network::parse("198.51.100.128/25").unwrap();
-        assert!(network.contains("198.51.100.129".parse().unwrap()));
-        assert!(!network.contains("198.51.100.127".parse().unwrap()));
-        assert!(!network.contains("::1".parse().unwrap()));
-        assert!(Network::parse("::/0").unwrap().contains("2001:db8::1".parse().unwrap()));
-        assert!(Network::parse("0.0.0.0/0").unwrap().contains("192.0.2.1".parse().unwrap()));
-        assert_eq!(Network::parse("10.1.2.3/8"), Err("10.1.2.3/8 has host bits set; write 10.0.0.0/8".to_owned()));
-        for wrong in ["10.0.0.0", "10.0.0.0/33", "10.0.0.0/", "/8", "10.0.0/8", "2001:db8::/129", "10.0.0.0/+8"] {
-            assert!(Network::parse(wrong).is_err(), "{wrong:?}");
+    fn short_durations_have_milliseconds() {
+        let short = |text| millis(text, 100..=86_400_000);
+        assert_eq!((short("500ms"), short("2s"), short("1d")), (Ok(500), Ok(2000), Ok(86_400_000)));
+        for wrong in
+            ["99ms", "86400001ms", "2d", "1.5s", "ms", "1000", "18446744073709551615d", "99999999999999999999s"]
+        {
+            assert!(short(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -48,7 +48,9 @@ impl Installed {
     }
 
     /// Changes to other rules, each family in one transaction: at every moment the old or the new rules hold, and no
-    /// waiting packet is lost.
+    /// waiting packet is lost. No hook goes on the way: a family that loses its last VIP keeps its base chains and its
+    /// defragmenter, without effect, until [`Installed::tidy`]. Rules that are equal are written all the same, which
+    /// mends what somebody else has flushed.
     ///
     /// # Errors
     /// [`Error::Rules`]; then the old rules hold in both families.

@@ -2,6 +2,7 @@
 //! with the exact command that mends them.
 
 use crate::plan::Plan;
+use loaded_ipc::{AllDown, OnBackendDown};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
@@ -64,7 +65,8 @@ impl Host<'_> {
                  (and accept_ra=2 on an interface that lives from router advertisements)",
             ));
         }
-        let towards: BTreeSet<_> = v4(plan.backends.iter())
+        let backends: BTreeSet<_> = plan.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
+        let towards: BTreeSet<_> = v4(backends.iter())
             .filter_map(|backend| lookup(&self.routes, backend))
             .map(|r| r.interface.as_str())
             .collect();
@@ -73,7 +75,8 @@ impl Host<'_> {
                 problems.extend(self.reverse_path(vip, interface));
             }
         }
-        let unreachable = v4(plan.backends.iter()).filter(|backend| lookup(&self.routes, *backend).is_none());
+        problems.extend(self.own_answers(plan));
+        let unreachable = v4(backends.iter()).filter(|backend| lookup(&self.routes, *backend).is_none());
         problems.extend(unreachable.map(|backend| Problem {
             severity: Severity::Warning,
             text: format!("no route to backend {backend} in /proc/net/route: ip route add {backend} via …"),
@@ -86,18 +89,16 @@ impl Host<'_> {
     /// (net/ipv4/fib_frontend.c) then refuses a source that is one of our own addresses unless accept_local is set, and
     /// with rp_filter=1 any source whose own route does not lead back to the interface.
     fn reverse_path(&self, vip: Ipv4Addr, interface: &str) -> Vec<Problem> {
-        let setting = |key: &str, name: &str| (self.sysctl)(&format!("ipv4/conf/{name}/{key}")).unwrap_or(0);
         let local = self.locals.contains(&vip);
         let mut problems = Vec::new();
-        // IN_DEV_ACCEPT_LOCAL is "all or this one", IN_DEV_RPFILTER the greater of both (include/linux/inetdevice.h).
-        if local && setting("accept_local", "all") == 0 && setting("accept_local", interface) == 0 {
+        if local && !self.accepts_local(interface) {
             problems.push(fatal(&format!(
                 "replies from backends on {interface} would be dropped as coming from our own address: \
                  sysctl -w {}=1",
                 key_of(interface, "accept_local")
             )));
         }
-        if setting("rp_filter", "all").max(setting("rp_filter", interface)) == 1 {
+        if self.is_strict(interface) {
             let back = lookup(&self.routes, vip);
             if back.is_some_and(|route| route.interface == interface) {
                 return problems;
@@ -115,6 +116,63 @@ impl Host<'_> {
             });
         }
         problems
+    }
+
+    /// A reset or a rejection is the client's own packet, turned round in raw PREROUTING: it comes in by the clients'
+    /// interface with the VIP as its source and is forwarded, if the same two checks let it. That is tried for a VIP that
+    /// is one of our addresses: dropped with accept_local=0 whatever rp_filter says, and with rp_filter=1 also when the
+    /// address lies on another interface. IPv6 has neither check. By which interfaces clients come is not known: most
+    /// likely by the one that has the VIP's network and by that of the default route.
+    fn own_answers(&self, plan: &Plan) -> Vec<Problem> {
+        let answers = plan.services.iter().filter(|service| {
+            let policy = service.policy;
+            policy.on_backend_down == OnBackendDown::Reset || policy.all_down == AllDown::Reject
+        });
+        let vips: BTreeSet<_> = v4(answers.flat_map(|service| &service.vips)).collect();
+        let default = self.routes.iter().filter(|route| route.length == 0).min_by_key(|route| route.metric);
+        let mut problems = Vec::new();
+        for vip in vips.into_iter().filter(|vip| self.locals.contains(vip)) {
+            let network = lookup(&self.routes, vip);
+            let interfaces: BTreeSet<_> = network.into_iter().chain(default).map(|r| r.interface.as_str()).collect();
+            for interface in interfaces {
+                problems.extend(self.own_answer(interface, network));
+            }
+        }
+        problems
+    }
+
+    fn own_answer(&self, interface: &str, network: Option<&Route>) -> Option<Problem> {
+        let lost = "resets and rejections to clients that come in by";
+        let text = if !self.accepts_local(interface) {
+            format!(
+                "{lost} {interface} are dropped by this kernel as martian: sysctl -w {}=1",
+                key_of(interface, "accept_local")
+            )
+        } else if self.is_strict(interface)
+            && network.is_none_or(|route| route.interface != interface || route.length == 0)
+        {
+            format!(
+                "{lost} {interface} are dropped by strict reverse path filtering: sysctl -w {}=2",
+                key_of(interface, "rp_filter")
+            )
+        } else {
+            return None;
+        };
+        Some(Problem { severity: Severity::Warning, text })
+    }
+
+    /// IN_DEV_ACCEPT_LOCAL is "all or this one" (include/linux/inetdevice.h).
+    fn accepts_local(&self, interface: &str) -> bool {
+        self.setting("all", "accept_local").max(self.setting(interface, "accept_local")) != 0
+    }
+
+    /// IN_DEV_RPFILTER is the greater of both (include/linux/inetdevice.h).
+    fn is_strict(&self, interface: &str) -> bool {
+        self.setting("all", "rp_filter").max(self.setting(interface, "rp_filter")) == 1
+    }
+
+    fn setting(&self, interface: &str, key: &str) -> i64 {
+        (self.sysctl)(&format!("ipv4/conf/{interface}/{key}")).unwrap_or(0)
     }
 
     fn off(&self, key: &str) -> bool {

@@ -4,21 +4,24 @@
 
 mod apply;
 mod bpf;
+mod discovery;
 mod host;
 mod owner;
 mod present;
+mod reach;
 mod steer;
 mod text;
 mod tools;
 mod traffic;
 
 pub use apply::{Installed, clean_stale};
+pub use discovery::{check_discovery, own_addresses, source_of};
 pub use host::{Problem, Severity, host_check};
 pub use owner::{QueueState, parse_queues, queue_owner, queue_owners};
+pub use reach::{Reach, Served};
 pub use steer::{Keys, Steering};
 pub use tools::Tools;
 
-use crate::plan::Plan;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -120,7 +123,8 @@ struct Chain {
     rules: Vec<String>,
 }
 
-/// The rules a plan asks for, as desired state; [`Installed`] is the act.
+/// Rules as desired state; [`Installed`] is the act. Two are equal when they treat every packet alike, in whatever order
+/// and however often a [`Reach`] names things: an update to an equal one can be left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleSet {
     base: u16,
@@ -134,13 +138,13 @@ impl RuleSet {
     /// # Panics
     /// If `queues` is empty.
     #[must_use]
-    pub fn new(plan: &Plan, queues: &[u16], steering: &Steering) -> Self {
+    pub fn new(reach: &Reach, queues: &[u16], steering: &Steering) -> Self {
         assert!(!queues.is_empty(), "no worker, no rules");
         let chains = Family::ALL.map(|family| {
-            let wanted = plan.services.iter().flat_map(|service| &service.vips).any(|vip| family.has(*vip));
-            if wanted { text::chains(plan, family, queues, steering) } else { Vec::new() }
+            let wanted = reach.vips().any(|vip| family.has(vip));
+            if wanted { text::chains(reach, family, queues, steering) } else { Vec::new() }
         });
-        Self { base: plan.queue_base, chains }
+        Self { base: reach.base, chains }
     }
 
     /// What is fed to `iptables-restore --noflush` (or `ip6tables-restore`) on a host that has nothing of ours.

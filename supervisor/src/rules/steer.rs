@@ -8,8 +8,7 @@
 
 use super::Family;
 use super::bpf::{Assembler, Label, Op, Program};
-use crate::plan::Plan;
-use loaded_ipc::Affinity;
+use crate::plan::{Plan, Service};
 use std::net::{IpAddr, Ipv6Addr};
 
 const IPPROTO_ICMP: u32 = 1;
@@ -43,7 +42,12 @@ impl std::fmt::Debug for Keys {
     }
 }
 
-/// How addresses become workers.
+/// How addresses become workers. Fixed for the life of an instance: whatever changes it sends clients to workers that do
+/// not know their flows.
+///
+/// Clients that share an affinity entry must share a worker, so no service may have a shorter affinity prefix than the
+/// one that is steered by; a longer one is no harm. A reload may therefore add, remove and change services as it likes but
+/// for a shorter prefix ([`Steering::covers`]), which needs a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Steering {
     /// Leading bits of an IPv4 address that count, at most 32.
@@ -53,16 +57,41 @@ pub struct Steering {
     keys: Keys,
 }
 
+/// Steered by in IPv6 when an instance starts without a service of that family: what TOML files give their services.
+/// A reload can then bring the first.
+const PREFIX6_OF_LATER_SERVICES: u8 = 64;
+
 impl Steering {
-    /// The shortest affinity prefix of all services of a family counts: the rules do not know services, and clients that share an
-    /// affinity entry must share a worker.
+    /// For the plan an instance starts with. The shortest affinity prefix of all services of a family counts, for the
+    /// rules do not know services.
     #[must_use]
     pub fn new(plan: &Plan, keys: Keys) -> Self {
-        let shortest = |family: Family, prefix: fn(Affinity) -> u8| {
-            let services = plan.services.iter().filter(|s| s.vips.iter().any(|vip| family.has(*vip)));
-            services.filter_map(|service| service.affinity).map(prefix).min().unwrap_or(128)
-        };
-        Self::with_prefixes(shortest(Family::V4, |a| a.prefix4), shortest(Family::V6, |a| a.prefix6), keys)
+        let is_used = plan.services.iter().any(|service| has(service, Family::V6));
+        let otherwise = if is_used { 128 } else { PREFIX6_OF_LATER_SERVICES };
+        let prefix4 = shortest(plan, Family::V4).map_or(32, |(_, prefix)| prefix);
+        Self::with_prefixes(prefix4, shortest(plan, Family::V6).map_or(otherwise, |(_, prefix)| prefix), keys)
+    }
+
+    /// Whether a running instance may change to this plan and keep its steering.
+    #[must_use]
+    pub fn covers(&self, plan: &Plan) -> bool {
+        self.uncovered(plan).is_none()
+    }
+
+    /// Why not: names the service with the shortest prefix, and what to do.
+    #[must_use]
+    pub fn uncovered(&self, plan: &Plan) -> Option<String> {
+        let steered = [(Family::V4, self.prefix4), (Family::V6, self.prefix6)].into_iter();
+        let mut refused = steered.filter_map(|(family, steered)| {
+            let (service, prefix) = shortest(plan, family)?;
+            (prefix < steered).then(|| {
+                format!(
+                    "service {service:?}: affinity by {family} /{prefix} needs other steering than the /{steered} this instance \
+                     was started with, which would move flows to workers that do not know them; restart to change it"
+                )
+            })
+        });
+        refused.next()
     }
 
     /// With the prefixes given, cut to 32 and 128.
@@ -185,6 +214,19 @@ impl Steering {
             Family::V6 => (0..4).map(|word| mask(self.prefix6, word)).collect(),
         }
     }
+}
+
+fn has(service: &Service, family: Family) -> bool {
+    service.vips.iter().any(|vip| family.has(*vip))
+}
+
+/// The service of this family with the shortest affinity prefix.
+fn shortest(plan: &Plan, family: Family) -> Option<(&str, u8)> {
+    let prefixes = plan.services.iter().filter(|service| has(service, family)).filter_map(|service| {
+        let affinity = service.affinity?;
+        Some((service.name.as_str(), if family == Family::V4 { affinity.prefix4 } else { affinity.prefix6 }))
+    });
+    prefixes.min_by_key(|(_, prefix)| *prefix)
 }
 
 fn words(address: Ipv6Addr) -> [u32; 4] {

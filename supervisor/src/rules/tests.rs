@@ -3,16 +3,24 @@
 use super::apply::{Defrag, script};
 use super::present::Raw;
 use super::*;
-use crate::plan::{Member, Service};
-use loaded_ipc::{Affinity, BackendIndex, PortRange, Protocol, Strategy};
+use crate::plan::{Backend, Plan, Service};
+use loaded_ipc::{Affinity, AllDown, OnBackendDown, Policy, PortRange, Protocol, Strategy};
+use proptest::prelude::*;
+use proptest::strategy::Strategy as _;
 
 pub(crate) fn addresses(list: &[&str]) -> Vec<IpAddr> {
     list.iter().map(|address| address.parse().unwrap()).collect()
 }
 
 pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: &[(u16, u16)]) -> Plan {
-    let member = |n| Member { backend: BackendIndex(n), weight: 1 };
-    let members = (0..).take(backends.len()).map(member).collect();
+    let backend = |address| Backend { address, weight: 1, backup: false };
+    let policy = Policy {
+        on_backend_down: OnBackendDown::Drain,
+        all_down: AllDown::Drop,
+        panic_threshold: 0,
+        slow_start: 0,
+        passive: None,
+    };
     let service = Service {
         name: "web".into(),
         vips: addresses(vips),
@@ -20,7 +28,10 @@ pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: 
         ports: ports.iter().map(|&(low, high)| PortRange { low, high }).collect(),
         strategy: Strategy::RoundRobin,
         affinity: Some(Affinity { prefix4: 32, prefix6: 64, timeout: 60 }),
-        members,
+        policy,
+        check: None,
+        discover: None,
+        backends: addresses(backends).into_iter().map(backend).collect(),
     };
     Plan {
         user: "nobody".into(),
@@ -31,12 +42,12 @@ pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: 
         clients: 1024,
         nameservers: Vec::new(),
         services: vec![service],
-        backends: addresses(backends),
+        drain: 300,
     }
 }
 
 fn rules(plan: &Plan) -> RuleSet {
-    RuleSet::new(plan, &[3, 4], &Steering::new(plan, Keys::new([1, 2, 3, 4, 5, 6])))
+    RuleSet::new(&Reach::of(plan), &[3, 4], &Steering::new(plan, Keys::new([1, 2, 3, 4, 5, 6])))
 }
 
 fn lines(plan: &Plan, family: Family, chain: &str) -> Vec<String> {
@@ -96,7 +107,7 @@ fn every_port_of_a_protocol_and_two_services_at_one_vip() {
 fn one_worker_needs_no_program() {
     let plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
     let steering = Steering::new(&plan, Keys::new([0; 6]));
-    let text = RuleSet::new(&plan, &[3], &steering).text(Family::V4).unwrap();
+    let text = RuleSet::new(&Reach::of(&plan), &[3], &steering).text(Family::V4).unwrap();
     assert!(text.contains("-A LOADED-3-Q -j NFQUEUE --queue-num 3\n"), "{text}");
     assert!(!text.contains("-A LOADED-3-Q -m bpf"), "{text}");
 }
@@ -136,4 +147,134 @@ fn what_is_there_is_replaced_and_what_is_wanted_no_more_goes() {
         script(&nothing, Family::V4, &present, Defrag::Off),
         "*raw\n-D PREROUTING -j LOADED-3\n-F LOADED-3\n-F LOADED-3-B9\n-X LOADED-3\n-X LOADED-3-B9\nCOMMIT\n"
     );
+}
+
+fn reach_rules(reach: &Reach) -> RuleSet {
+    RuleSet::new(reach, &[3, 4], &Steering::with_prefixes(32, 64, Keys::new([1, 2, 3, 4, 5, 6])))
+}
+
+fn served(vips: &[&str], backends: &[&str], protocol: Protocol, ports: &[(u16, u16)]) -> Served {
+    Served::of(&plan(vips, backends, protocol, ports).services[0])
+}
+
+fn chain(reach: &Reach, name: &str) -> Vec<String> {
+    let rules = reach_rules(reach);
+    rules.chains(Family::V4).iter().find(|chain| chain.name == name).map(|chain| chain.rules.clone()).unwrap()
+}
+
+#[test]
+fn what_leaves_is_reached_as_long_as_it_is_named() {
+    let plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Tcp, &[(80, 80)]);
+    let mut reach = Reach::of(&plan);
+    reach.extend(served(&["192.0.2.100"], &["198.51.100.11", "198.51.100.12"], Protocol::Tcp, &[(80, 81)]));
+    reach.extend(served(&["192.0.2.101"], &["198.51.100.12"], Protocol::Udp, &[(53, 53)]));
+    assert_eq!(
+        chain(&reach, "LOADED-3-M"),
+        [
+            "-d 192.0.2.100/32 -p tcp -m tcp --dport 80:81 -j LOADED-3-Q",
+            "-d 192.0.2.101/32 -p udp -m udp --dport 53 -j LOADED-3-Q",
+            "-s 198.51.100.11/32 -p tcp -m tcp --sport 80:81 -j LOADED-3-R",
+            "-s 198.51.100.12/32 -p tcp -m tcp --sport 80:81 -j LOADED-3-R",
+            "-s 198.51.100.12/32 -p udp -m udp --sport 53 -j LOADED-3-R",
+        ]
+    );
+    assert!(chain(&reach, "LOADED-3").contains(&"-s 192.0.2.101/32 -g LOADED-3-S".to_owned()));
+}
+
+/// A rule `-s VIP` comes first, and one for a name server passes its packets: such a backend's replies would not be queued.
+#[test]
+fn an_address_that_changed_its_role_has_the_new_one() {
+    let mut now = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
+    now.nameservers = addresses(&["192.0.2.53"]);
+    let mut reach = Reach::of(&now);
+    reach.extend(served(
+        &["198.51.100.11", "192.0.2.53", "192.0.2.7"],
+        &["192.0.2.100", "192.0.2.8"],
+        Protocol::Any,
+        &[],
+    ));
+    assert_eq!(reach.served[1].vips, addresses(&["192.0.2.7"]));
+    assert_eq!(reach.served[1].backends, addresses(&["192.0.2.8"]));
+    reach.extend(served(&["198.51.100.11"], &["192.0.2.9"], Protocol::Any, &[]));
+    assert_eq!(reach.served.len(), 2, "nothing can come to it any more");
+}
+
+/// Whether the rules of a chain, clause by clause, take this packet; and in how many rules they do it.
+fn taking(rules: &[String], side: &str, address: &str, protocol: &str, port: u16) -> usize {
+    let within = |list: &str| {
+        list.split(',').any(|range| {
+            let (low, high) = range.split_once(':').unwrap_or((range, range));
+            (low.parse().unwrap()..=high.parse().unwrap()).contains(&port)
+        })
+    };
+    let matches = |rule: &&String| {
+        let words: Vec<_> = rule.split(' ').collect();
+        let after = |flag: &str| words.iter().position(|word| word.starts_with(flag)).map(|at| words[at + 1]);
+        after(side) == Some(&format!("{address}/32"))
+            && after("-p").is_none_or(|p| p == protocol)
+            && after(if side == "-d" { "--dport" } else { "--sport" }).is_none_or(within)
+    };
+    rules.iter().filter(matches).count()
+}
+
+const VIPS: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+const REALS: [&str; 3] = ["198.51.100.1", "198.51.100.2", "198.51.100.3"];
+
+fn any_served() -> impl proptest::strategy::Strategy<Value = Served> {
+    let some = |list: [&'static str; 3]| prop::sample::subsequence(list.to_vec(), 1..=3);
+    let ports = prop::collection::vec((1_u16..40, 0_u16..8), 0..12);
+    (some(VIPS), some(REALS), 0..3, ports).prop_map(|(vips, backends, protocol, ports)| {
+        let ports: Vec<_> = ports.iter().map(|(low, more)| (*low, low + more)).collect();
+        match protocol {
+            0 => served(&vips, &backends, Protocol::Any, &[]),
+            1 => served(&vips, &backends, Protocol::Tcp, &ports),
+            _ => served(&vips, &backends, Protocol::Udp, &ports),
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn rules_are_the_union_without_overlap_in_any_order(all in prop::collection::vec(any_served(), 1..6), turn in 0_usize..6) {
+        let empty = Reach { base: 3, nameservers: Vec::new(), served: Vec::new() };
+        let build = |list: &[&Served]| {
+            let mut reach = empty.clone();
+            list.iter().for_each(|served| reach.extend((*served).clone()));
+            reach
+        };
+        let order: Vec<_> = all.iter().collect();
+        let mut other = [&order[..], &order[..]].concat();
+        let turn = turn % other.len();
+        other.rotate_left(turn);
+        prop_assert_eq!(reach_rules(&build(&order)), reach_rules(&build(&other)), "twice, and in another order");
+
+        let rules = chain(&build(&order), "LOADED-3-M");
+        for (protocol, kind) in [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("sctp", Protocol::Any)] {
+            for port in 0..50 {
+                let balanced = |s: &&Served| s.protocol == Protocol::Any
+                    || s.protocol == kind && (s.ports.is_empty() || s.ports.iter().any(|p| (p.low..=p.high).contains(&port)));
+                for (side, addresses) in [("-d", VIPS), ("-s", REALS)] {
+                    for address in addresses {
+                        let named = |s: &&Served| {
+                            let list = if side == "-d" { &s.vips } else { &s.backends };
+                            list.contains(&address.parse().unwrap())
+                        };
+                        let wanted = all.iter().filter(named).any(|s| balanced(&s));
+                        prop_assert_eq!(taking(&rules, side, address, protocol, port), usize::from(wanted));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_order_of_name_servers_is_no_difference() {
+    let mut one = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
+    one.nameservers = addresses(&["9.9.9.9", "8.8.8.8"]);
+    let mut other = one.clone();
+    other.nameservers.reverse();
+    assert_eq!(rules(&one), rules(&other));
+    other.nameservers.pop();
+    assert_ne!(rules(&one), rules(&other));
 }

@@ -1,4 +1,4 @@
-//! From the plan to the chains of one family.
+//! From the reach to the chains of one family.
 //!
 //! ```text
 //! PREROUTING ─→ LOADED-0                 what is ours to look at
@@ -16,11 +16,10 @@
 //! client of the VIP is a client, and most packets are found after a few rules. R does not untrack before the verdict:
 //! connections that a backend opens itself pass the worker untouched and must stay tracked.
 
+use super::reach::Reach;
 use super::steer::{Steering, errors_about};
 use super::traffic::{Side, Traffic};
 use super::{Chain, Family};
-use crate::plan::Plan;
-use loaded_ipc::BackendIndex;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -56,12 +55,12 @@ pub(crate) fn hooks(base: u16) -> [(&'static str, String); 2] {
 }
 
 /// All chains but the marker and the defragmenter.
-pub(crate) fn chains(plan: &Plan, family: Family, queues: &[u16], steering: &Steering) -> Vec<Chain> {
-    Layout { plan, family, queues, steering }.chains()
+pub(crate) fn chains(reach: &Reach, family: Family, queues: &[u16], steering: &Steering) -> Vec<Chain> {
+    Layout { reach, family, queues, steering }.chains()
 }
 
 struct Layout<'a> {
-    plan: &'a Plan,
+    reach: &'a Reach,
     family: Family,
     queues: &'a [u16],
     steering: &'a Steering,
@@ -70,8 +69,7 @@ struct Layout<'a> {
 impl Layout<'_> {
     fn chains(&self) -> Vec<Chain> {
         let mut tree = Vec::new();
-        let from_backends =
-            self.tree(self.backends().map(|(a, index)| (a, self.of_backend(a, index))).collect(), &mut tree);
+        let from_backends = self.tree(self.backends().map(|a| (a, self.of_backend(a))).collect(), &mut tree);
         let mut chains = vec![
             self.chain("", self.entry()),
             self.chain("S", vec!["-j CT --notrack".into()]),
@@ -88,7 +86,8 @@ impl Layout<'_> {
 
     fn entry(&self) -> Vec<String> {
         let mut rules: Vec<_> = self.vips().map(|vip| format!("-s {} -g {}", self.host(vip), self.name("S"))).collect();
-        for server in self.plan.nameservers.iter().filter(|server| self.family.has(**server)) {
+        let servers: BTreeSet<_> = self.reach.nameservers.iter().filter(|server| self.family.has(**server)).collect();
+        for server in servers {
             for protocol in ["udp", "tcp"] {
                 rules.push(format!("-s {} -p {protocol} -m {protocol} --sport 53 -j RETURN", self.host(*server)));
                 rules.push(format!("-d {} -p {protocol} -m {protocol} --dport 53 -j RETURN", self.host(*server)));
@@ -114,7 +113,7 @@ impl Layout<'_> {
 
     fn errors(&self) -> Vec<String> {
         let to_vips = self.vips().map(|vip| format!("-d {} -j {}", self.host(vip), self.name("Q")));
-        let addresses: Vec<_> = self.backends().map(|(address, _)| address).collect();
+        let addresses: Vec<_> = self.backends().collect();
         let about = errors_about(self.family, &addresses).into_iter();
         let about = about.map(|program| format!("-m bpf --bytecode \"{program}\" -j {}", self.name("R")));
         to_vips.chain(about).collect()
@@ -122,7 +121,7 @@ impl Layout<'_> {
 
     fn to_vips(&self) -> Vec<String> {
         let rules = self.vips().flat_map(|vip| {
-            let traffic = Traffic::of(self.plan.services.iter().filter(|service| service.vips.contains(&vip)));
+            let traffic = Traffic::of(self.reach.served.iter().filter(|served| served.vips.contains(&vip)));
             let to = format!(" -j {}", self.name("Q"));
             let clauses = traffic.clauses(Side::Destination).into_iter();
             clauses.map(|clause| format!("-d {}{clause}{to}", self.host(vip))).collect::<Vec<_>>()
@@ -130,9 +129,8 @@ impl Layout<'_> {
         rules.collect()
     }
 
-    fn of_backend(&self, address: IpAddr, index: BackendIndex) -> Vec<String> {
-        let services = self.plan.services.iter();
-        let traffic = Traffic::of(services.filter(|s| s.members.iter().any(|member| member.backend == index)));
+    fn of_backend(&self, address: IpAddr) -> Vec<String> {
+        let traffic = Traffic::of(self.reach.served.iter().filter(|served| served.backends.contains(&address)));
         let clauses = traffic.clauses(Side::Source).into_iter();
         clauses.map(|clause| format!("-s {}{clause} -j {}", self.host(address), self.name("R"))).collect()
     }
@@ -184,13 +182,13 @@ impl Layout<'_> {
     }
 
     fn vips(&self) -> impl Iterator<Item = IpAddr> {
-        let all: BTreeSet<_> = self.plan.services.iter().flat_map(|service| service.vips.iter().copied()).collect();
-        all.into_iter().filter(|vip| self.family.has(*vip))
+        let all: BTreeSet<_> = self.reach.vips().filter(|vip| self.family.has(*vip)).collect();
+        all.into_iter()
     }
 
-    fn backends(&self) -> impl Iterator<Item = (IpAddr, BackendIndex)> {
-        let all = (0..).map(BackendIndex).zip(&self.plan.backends);
-        all.map(|(index, address)| (*address, index)).filter(|(address, _)| self.family.has(*address))
+    fn backends(&self) -> impl Iterator<Item = IpAddr> {
+        let all: BTreeSet<_> = self.reach.backends().filter(|address| self.family.has(*address)).collect();
+        all.into_iter()
     }
 
     fn chain(&self, suffix: &str, rules: Vec<String>) -> Chain {
@@ -199,7 +197,7 @@ impl Layout<'_> {
 
     /// At most `LOADED-65535-B999`: iptables takes 28 characters.
     fn name(&self, suffix: &str) -> String {
-        let base = self.plan.queue_base;
+        let base = self.reach.base;
         if suffix.is_empty() { format!("LOADED-{base}") } else { format!("LOADED-{base}-{suffix}") }
     }
 

@@ -1,6 +1,6 @@
 //! Which part of an address's traffic is balanced, as iptables match clauses.
 
-use crate::plan::Service;
+use super::reach::Served;
 use loaded_ipc::{PortRange, Protocol};
 
 /// `XT_MULTI_PORTS`; a range takes two of them (net/netfilter/xt_multiport.c).
@@ -24,12 +24,12 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    pub(crate) fn of<'a>(services: impl Iterator<Item = &'a Service>) -> Self {
-        services.fold(Self::default(), |mut all, service| {
-            match service.protocol {
+    pub(crate) fn of<'a>(served: impl Iterator<Item = &'a Served>) -> Self {
+        served.fold(Self::default(), |mut all, served| {
+            match served.protocol {
                 Protocol::Any => all.whole = true,
-                Protocol::Tcp => all.tcp = Some(union(all.tcp, &service.ports)),
-                Protocol::Udp => all.udp = Some(union(all.udp, &service.ports)),
+                Protocol::Tcp => all.tcp = Some(union(all.tcp, &served.ports)),
+                Protocol::Udp => all.udp = Some(union(all.udp, &served.ports)),
             }
             all
         })

@@ -1,9 +1,10 @@
 //! The classic format.
 
 use crate::{plan, refused};
-use loaded_ipc::{Affinity, BackendIndex, Protocol, Strategy};
-use loaded_supervisor::config::{ConfigError, Families, Overrides, Source, load, parse};
-use loaded_supervisor::plan::Member;
+use loaded_ipc::{Affinity, AllDown, Check, CheckKind, OnBackendDown, Passive, Policy, Protocol, Strategy};
+use loaded_supervisor::config::{ConfigError, Families, Loaded, Overrides, Source, load, parse};
+use loaded_supervisor::network::Network;
+use loaded_supervisor::plan::{Backend, Discover, Place, Plan};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -19,6 +20,10 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
+fn addresses(plan: &Plan) -> Vec<IpAddr> {
+    plan.services[0].backends.iter().map(|backend| backend.address).collect()
+}
+
 #[test]
 fn the_least_file_is_one_whole_ip_service() {
     let plan = plan("f", GOOD);
@@ -29,8 +34,15 @@ fn the_least_file_is_one_whole_ip_service() {
     );
     assert_eq!(service.affinity, Some(Affinity { prefix4: 32, prefix6: 128, timeout: 3600 }));
     assert_eq!(service.vips, [ip("192.0.2.100")]);
-    assert_eq!(service.members, [Member { backend: BackendIndex(0), weight: 1 }]);
-    assert_eq!(plan.backends, [ip("198.51.100.11")]);
+    assert_eq!(service.backends, [Backend { address: ip("198.51.100.11"), weight: 1, backup: false }]);
+    let policy = Policy {
+        on_backend_down: OnBackendDown::Reset,
+        all_down: AllDown::Reject,
+        panic_threshold: 0,
+        slow_start: 0,
+        passive: None,
+    };
+    assert_eq!((service.policy, &service.check, &service.discover, plan.drain), (policy, &None, &None, 300));
     assert_eq!((plan.user.as_str(), plan.cores, plan.queue_base, plan.queue_len), ("nobody", None, 0, 16384));
 }
 
@@ -44,12 +56,9 @@ fn every_key_of_the_original_is_known() {
     assert_eq!(loaded.plan.nameservers, [ip("192.0.2.53"), ip("2001:db8::53")]);
     assert_eq!((loaded.plan.cores, loaded.plan.queue_len), (Some((1, 3)), 1_000_000));
     assert_eq!(loaded.plan.services[0].strategy, Strategy::Weighted);
-    assert_eq!(loaded.plan.backends, [ip("10.0.0.1"), ip("10.0.0.2"), ip("2001:db8:2::1")]);
+    assert_eq!(addresses(&loaded.plan), [ip("10.0.0.1"), ip("10.0.0.2"), ip("2001:db8:2::1")]);
     let notes = ["f:19:11: broadcast", "f:20:12: port_alive", "f:21:13: check_cycle"];
-    assert_eq!(
-        loaded.notes,
-        notes.map(|note| format!("{note} has no effect: health checks are not part of this version"))
-    );
+    assert_eq!(loaded.notes, notes.map(|note| format!("{note} has no effect without failover (-f)")));
 }
 
 /// Defect 9 of the original: the prefix length was parsed as an address, and that said nothing.
@@ -87,7 +96,7 @@ fn malformed_addresses_are_refused() {
         third_line(&format!("VIP6={wrong}"), &format!("3:6: {wrong:?} is not an IPv6 address"));
     }
     third_line("NS=resolver", "3:4: \"resolver\" is not an IP address");
-    third_line("broadcast=2001:db8::ff", "3:11: \"2001:db8::ff\" is not an IPv4 address");
+    third_line("broadcast=2001:db8::ff", "3:11: \"2001:db8::ff\" is neither an IPv4 broadcast address nor ff02::1");
 }
 
 #[test]
@@ -140,15 +149,117 @@ fn numbers_and_words_are_checked() {
     third_line("FIRST_CORE=-1", "3:12: \"-1\" is not a number");
 }
 
+fn failover() -> Overrides {
+    Overrides { failover: true, ..Overrides::default() }
+}
+
+fn with_failover(text: &str) -> Loaded {
+    parse(&[Source::new("f", text)], &failover()).unwrap()
+}
+
+#[track_caller]
+fn refused_with_failover(line: &str, expected: &str) {
+    let error = parse(&[Source::new("f", format!("{GOOD}{line}\n"))], &failover()).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("f:{expected}")), "{line:?} gave {error}");
+}
+
 #[test]
-fn failover_is_refused_not_swallowed() {
-    let text = "health checks and failover are not part of this version; remove failover";
-    third_line("failover", &format!("3:1: {text}"));
-    third_line("failover\t# on", &format!("3:1: {text}"));
-    third_line("failover=1", &format!("3:10: {text}"));
-    third_line("failover=yes", "3:10: failover=yes is neither");
-    let error = parse(&[Source::new("f", GOOD)], &Overrides { failover: true, ..Overrides::default() }).unwrap_err();
-    assert_eq!(error.to_string(), "-f: health checks and failover are not part of this version; leave the option out");
+fn failover_is_turned_on_by_the_option_and_by_the_key() {
+    let on = with_failover(GOOD);
+    assert!(on.plan.services[0].check.is_some());
+    for line in ["failover", "failover\t# on", "failover=1", "failover=1\nfailover"] {
+        assert_eq!(plan("f", &format!("{GOOD}{line}\n")), on.plan, "{line}");
+    }
+    assert_eq!(with_failover(&format!("{GOOD}failover=0\n")), on);
+    assert_eq!(plan("f", &format!("{GOOD}failover=0\n")), plan("f", GOOD));
+    third_line("failover=yes", "3:10: failover=yes is neither failover=0 nor failover=1");
+    third_line("failover\nfailover=0", "4:10: failover has the value 1 already");
+}
+
+#[test]
+fn failover_checks_as_the_original_does() {
+    let check = |kind, interval, timeout| {
+        Some(Check { kind, interval, interval_down: interval, timeout, jitter: 10, rise: 2, fall: 3 })
+    };
+    let found = |lines: &str| {
+        let loaded = with_failover(&format!("{GOOD}{lines}"));
+        assert_eq!(loaded.notes, [""; 0]);
+        let service = loaded.plan.services[0].clone();
+        (service.check, service.policy.passive)
+    };
+    assert_eq!(found(""), (check(CheckKind::Icmp, 2000, 1000), None));
+    assert_eq!(found("check_cycle=30\n"), (check(CheckKind::Icmp, 30_000, 1000), None));
+    let passive = Passive { fails: 3, timeout: 500, hold: 10, port: Some(8080) };
+    let both = check(CheckKind::IcmpTcp { port: 8080 }, 1000, 1000);
+    assert_eq!(found("port_alive=8080\ncheck_cycle=1\n"), (both, Some(passive)));
+    assert_eq!(found("check_cycle=86400\n").0, check(CheckKind::Icmp, 86_400_000, 1000));
+}
+
+#[test]
+fn a_broadcast_address_asks_for_discovery() {
+    let place = |network: &str, to: &str, interface: Option<&str>| Place {
+        network: Network::parse(network).unwrap(),
+        to: ip(to),
+        interface: interface.map(str::to_owned),
+    };
+    let found = |text: &str| with_failover(text).plan.services[0].discover.clone();
+    let four = "RIP4=198.51.100.0/24\nbroadcast=198.51.100.255\n";
+    let place4 = place("198.51.100.0/24", "198.51.100.255", None);
+    let expected = Discover { places: vec![place4.clone()], limit: 64, interval: 10_000 };
+    assert_eq!(found(&format!("{GOOD}{four}")), Some(expected.clone()));
+    // It may stand for all backends, and is the look of each cycle.
+    let alone = format!("VIP4=192.0.2.100\n{four}check_cycle=3\n");
+    assert_eq!(found(&alone), Some(Discover { interval: 3000, ..expected.clone() }));
+    refused("f", &alone, "1:6: service \"classic\" has no backend");
+    let six =
+        format!("{GOOD6}RIP6=2001:db8:2::/64\nprivate_NIC=eth1\nbroadcast=ff02::1\nprivate_GW=2001:db8:2::fe/64\n");
+    let place6 = place("2001:db8:2::/64", "ff02::1", Some("eth1"));
+    assert_eq!(found(&six), Some(Discover { places: vec![place6.clone()], ..expected.clone() }));
+    let sources = [Source::new("four", format!("{GOOD}{four}")), Source::new("six", six)];
+    let both = parse(&sources, &failover()).unwrap().plan;
+    let both = both.services[0].discover.clone();
+    assert_eq!(both, Some(Discover { places: vec![place4, place6], ..expected.clone() }));
+    let narrowed = parse(&sources, &Overrides { families: Families::V4, ..failover() }).unwrap().plan;
+    assert_eq!(narrowed.services[0].discover, Some(expected));
+}
+
+#[test]
+fn discovery_stays_in_the_private_network() {
+    refused_with_failover("broadcast=198.51.100.255", "3:11: broadcast=198.51.100.255 needs RIP4 beside it");
+    refused_with_failover("broadcast=ff02::1", "3:11: broadcast=ff02::1 needs RIP6 beside it");
+    refused_with_failover(
+        "RIP4=198.51.100.0/24\nbroadcast=198.51.101.255",
+        "4:11: broadcast 198.51.101.255 is outside of the network 198.51.100.0/24 (see f:3:6)",
+    );
+    let wide = "RIP4=198.51.0.0/16\nprivate_GW=198.51.100.254/24\nbroadcast=198.51.100.255";
+    refused_with_failover(
+        wide,
+        "3:6: RIP4 198.51.0.0/16 is wider than the network 198.51.100.0/24 of private_GW, in which alone nodes can be \
+         asked (see f:4:12)",
+    );
+    plan("f", &format!("{GOOD}{wide}\n"));
+    refused_with_failover(
+        "RIP4=198.51.0.0/16\nprivate_GW=198.51.0.254/24\nbroadcast=198.51.100.255",
+        "3:6: RIP4 198.51.0.0/16 is wider than the network 198.51.0.0/24 of private_GW",
+    );
+    with_failover(&format!("{GOOD}RIP4=198.51.100.0/24\nprivate_GW=198.51.0.254/16\nbroadcast=198.51.100.255\n"));
+    refused_with_failover(
+        "RIP4=198.0.0.0/7\nbroadcast=198.51.100.255",
+        "3:6: 198.0.0.0/7 is no network to look into: its prefix is not within /8 and /30",
+    );
+    let six = "VIP6=2001:db8:1::100\nserver6=2001:db8:2::11\nbroadcast=ff02::1\n";
+    refused_with_failover(
+        &format!("{six}RIP6=2001:db8:2::/64"),
+        "5:11: broadcast=ff02::1 needs private_NIC in the same file",
+    );
+    refused_with_failover(
+        &format!("{six}private_NIC=eth1\nRIP6=2001:db8::/32"),
+        "7:6: 2001:db8::/32 is no network to look into: its prefix is not within /48 and /128",
+    );
+    third_line(
+        "broadcast=198.51.100.255\nbroadcast=198.51.100.127",
+        "4:11: broadcast has the value 198.51.100.255 already",
+    );
 }
 
 #[test]
@@ -163,7 +274,7 @@ fn addresses_must_fit_together() {
     third_line("RIP4=2001:db8::/32", "3:6: 2001:db8::/32 is an IPv6 network; it belongs to RIP6");
     third_line("RIP6=10.0.0.0/8", "3:6: 10.0.0.0/8 is an IPv4 network; it belongs to RIP4");
     third_line("RIP4=198.51.100.0", "3:6: \"198.51.100.0\" has no prefix length");
-    third_line("RIP4=198.51.100.0/33", "3:6: prefix length: \"33\" is not a number from 0 to 32");
+    third_line("RIP4=198.51.100.0/33", "3:6: prefix length: \"198.51.100.0/33\" has none from 0 to 32");
     third_line("private_GW=198.51.100.11/24", "3:12: the gateway 198.51.100.11 is a backend too (see f:2:9)");
     third_line("private_GW=192.0.2.100/24", "3:12: the gateway 192.0.2.100 is a VIP too (see f:1:6)");
     third_line("NS=192.0.2.100", "3:4: 192.0.2.100 is a VIP; as a name server");
@@ -202,7 +313,7 @@ fn files_merge_into_one_service() {
     let plan = parse(&sources, &Overrides::default()).unwrap().plan;
     assert_eq!(plan.services.len(), 1);
     assert_eq!(plan.services[0].vips, [ip("192.0.2.100"), ip("2001:db8:1::100")]);
-    assert_eq!(plan.backends, [ip("198.51.100.11"), ip("2001:db8:2::11")]);
+    assert_eq!(addresses(&plan), [ip("198.51.100.11"), ip("2001:db8:2::11")]);
     assert_eq!(plan, crate::plan("both", &format!("{GOOD}{GOOD6}")));
 }
 

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod classic;
+mod diff;
+mod probe;
 mod properties;
 mod shipped;
 mod toml;

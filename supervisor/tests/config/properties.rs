@@ -1,8 +1,9 @@
 //! Properties: no text makes a reader panic; what is written is what is read.
 
-use loaded_ipc::{Affinity, BackendIndex, PortRange, Protocol, Strategy};
+use loaded_ipc::{Affinity, AllDown, Check, CheckKind, OnBackendDown, Passive, Policy, PortRange, Protocol, Strategy};
 use loaded_supervisor::config::{Overrides, Source, parse};
-use loaded_supervisor::plan::{Member, Plan, Service};
+use loaded_supervisor::network::Network;
+use loaded_supervisor::plan::{Backend, Discover, Place, Plan, Service, diff, immutable_change};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::{Just, any, prop, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::Strategy as Values;
@@ -42,6 +43,12 @@ const CLASSIC: &[&str] = &[
     "failover",
     "\"",
     "$",
+    "RIP4=10.0.0.0/8\n",
+    "broadcast=10.255.255.255\n",
+    "broadcast=ff02::1\n",
+    "port_alive=80\n",
+    "check_cycle=",
+    "private_NIC=eth1\n",
     "ü",
     "VIP_4",
     "export ",
@@ -76,6 +83,16 @@ const TOML: &[&str] = &[
     "\"ü\"",
     "99999999999999999999",
     "check = ",
+    "{ kind = \"tcp\" }\n",
+    "{ kind = \"dns\", name = ",
+    "passive = ",
+    "discover = ",
+    "{ network = \"10.0.0.0/8\" }\n",
+    "[service.check]\n",
+    "kind = \"http\"\n",
+    "timeout = ",
+    "\"500ms\"\n",
+    "backup = true\n",
     "'",
     "#",
     "1.5",
@@ -84,27 +101,40 @@ const TOML: &[&str] = &[
 
 /// Whatever happens, the error names a place in the text.
 fn survives(name: &str, text: &str) {
-    match parse(&[Source::new(name, text)], &Overrides::default()) {
-        Ok(loaded) => assert_invariants(&loaded.plan),
-        Err(error) => assert!(error.to_string().starts_with(&format!("{name}:")), "{error}"),
+    for failover in [false, true] {
+        match parse(&[Source::new(name, text)], &Overrides { failover, ..Overrides::default() }) {
+            Ok(loaded) => assert_invariants(&loaded.plan),
+            Err(error) => assert!(error.to_string().starts_with(&format!("{name}:")), "{error}"),
+        }
     }
 }
 
 /// What the plan's documentation promises.
 fn assert_invariants(plan: &Plan) {
-    assert!(!plan.services.is_empty() && !plan.backends.is_empty());
-    let distinct: BTreeSet<_> = plan.backends.iter().collect();
-    assert_eq!(distinct.len(), plan.backends.len());
+    assert!(!plan.services.is_empty());
+    let vips: BTreeSet<IpAddr> = plan.services.iter().flat_map(|service| service.vips.clone()).collect();
     for service in &plan.services {
-        assert!(service.vips.iter().all(|vip| !plan.backends.contains(vip)));
-        let addresses: Vec<IpAddr> =
-            service.members.iter().map(|member| plan.address(member.backend).unwrap()).collect();
+        let addresses: Vec<IpAddr> = service.backends.iter().map(|backend| backend.address).collect();
+        let distinct: BTreeSet<_> = addresses.iter().collect();
+        assert_eq!(distinct.len(), addresses.len());
+        assert!(addresses.iter().all(|address| !vips.contains(address)));
+        let places: Vec<IpAddr> =
+            service.discover.iter().flat_map(|discover| &discover.places).map(|place| place.network.first()).collect();
+        let primaries = service.backends.iter().filter(|backend| !backend.backup).map(|backend| backend.address);
+        let able: Vec<IpAddr> = primaries.chain(places.iter().copied()).collect();
         for v4 in [true, false] {
             let has = |list: &[IpAddr]| list.iter().any(|address| address.is_ipv4() == v4);
-            assert_eq!(has(&service.vips), has(&addresses));
+            assert_eq!(has(&service.vips), has(&able));
+            assert!(has(&service.vips) || !has(&addresses));
         }
         assert!(service.protocol != Protocol::Any || service.ports.is_empty());
         assert!(service.ports.windows(2).all(|pair| pair[0].high < pair[1].low));
+        assert!(service.discover.is_none() || service.check.is_some());
+        if let Some(check) = &service.check {
+            assert!(check.timeout <= check.interval.min(check.interval_down) && check.rise > 0 && check.fall > 0);
+        }
+        let one_port = matches!(service.ports.as_slice(), [port] if port.low == port.high);
+        assert!(service.policy.passive.is_none_or(|passive| passive.port.is_some() || one_port));
     }
 }
 
@@ -135,7 +165,124 @@ fn ports() -> impl Values<Value = Vec<PortRange>> {
     })
 }
 
-fn write_toml(service: &Service, backends: &[IpAddr]) -> String {
+fn check() -> impl Values<Value = Check> {
+    let port = 1..=u16::MAX;
+    let bytes = || vec(any::<u8>(), 0..=128);
+    let http = (port.clone(), "[A-Z]{1,16}", "/[!-~]{0,127}", "[a-z0-9.:-]{1,128}", 100..=599u16, 0..=499u16).prop_map(
+        |(port, method, path, host, low, more)| CheckKind::Http {
+            port,
+            method,
+            path,
+            host,
+            status: (low, (low + more).min(599)),
+        },
+    );
+    let kind = prop_oneof![
+        Just(CheckKind::Icmp),
+        port.clone().prop_map(|port| CheckKind::Tcp { port }),
+        port.clone().prop_map(|port| CheckKind::IcmpTcp { port }),
+        http,
+        (port.clone(), bytes(), bytes()).prop_map(|(port, send, expect)| CheckKind::Udp { port, send, expect }),
+        (port, "[a-z0-9_-]{1,63}([.][a-z0-9_-]{1,63})?[.]?").prop_map(|(port, name)| CheckKind::Dns { port, name }),
+    ];
+    (kind, 100..=86_400_000u32, 100..=86_400_000u32, 10..=60_000u32, 0..=50u8, 1..=u8::MAX, 1..=u8::MAX).prop_map(
+        |(kind, interval, interval_down, timeout, jitter, rise, fall)| {
+            let timeout = timeout.min(interval).min(interval_down);
+            Check { kind, interval, interval_down, timeout, jitter, rise, fall }
+        },
+    )
+}
+
+/// Its port is one of the service, or any where the service has all.
+fn policy(ports: &[PortRange]) -> impl Values<Value = Policy> + use<> {
+    let down = prop_oneof![Just(OnBackendDown::Reset), Just(OnBackendDown::Rehash), Just(OnBackendDown::Drain)];
+    let all = prop_oneof![Just(AllDown::Reject), Just(AllDown::Drop), Just(AllDown::Last)];
+    let port = ports.first().map_or(80, |port| port.high);
+    let passive = (1..=u8::MAX, 50..=60_000u32, 1..=3600u32).prop_map(move |(fails, timeout, hold)| Passive {
+        fails,
+        timeout,
+        hold,
+        port: Some(port),
+    });
+    (down, all, 0..=100u8, 0..=3600u32, prop::option::of(passive)).prop_map(
+        |(on_backend_down, all_down, panic_threshold, slow_start, passive)| Policy {
+            on_backend_down,
+            all_down,
+            panic_threshold,
+            slow_start,
+            passive,
+        },
+    )
+}
+
+fn discover() -> impl Values<Value = Discover> {
+    let network = (0x0a00_0000..0x0aff_ffff_u32, 9..=30u8, any::<Option<u32>>());
+    (network, prop::option::of("[a-z][a-z0-9.]{0,14}"), 1..=1024u16, 1000..=86_400_000u32).prop_map(
+        |((bits, length, to), interface, limit, interval)| {
+            let network = Network::around(IpAddr::V4(bits.into()), length).unwrap();
+            let IpAddr::V4(first) = network.first() else { unreachable!() };
+            let to = to.map(|to| IpAddr::V4((first.to_bits() | to & (u32::MAX >> length)).into()));
+            let to = to.unwrap_or(network.last());
+            Discover { places: vec![Place { network, to, interface }], limit, interval }
+        },
+    )
+}
+
+/// A service of one VIP on 192.0.2.x with everything in it.
+fn service() -> impl Values<Value = Service> {
+    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
+    let backends = || (hosts4(1), vec((1..=256u16, any::<bool>()), 20));
+    (ports(), "[A-Za-z0-9._-]{1,64}", any::<u8>(), protocol)
+        .prop_flat_map(move |(ports, name, vip, protocol)| {
+            (Just((ports.clone(), name, vip, protocol)), policy(&ports), prop::option::of(check()))
+        })
+        .prop_flat_map(move |(start, policy, check)| {
+            let discover = if check.is_some() { prop::option::of(discover()).boxed() } else { Just(None).boxed() };
+            (Just((start, policy, check)), backends(), strategy(), affinity(), discover)
+        })
+        .prop_map(
+            |(((ports, name, vip, protocol), mut policy, check), (hosts, shares), strategy, affinity, discover)| {
+                policy.passive = policy.passive.filter(|_| protocol == Protocol::Tcp);
+                let backend = |(address, (weight, backup))| Backend { address, weight, backup };
+                let mut backends: Vec<Backend> = hosts.into_iter().zip(shares).map(backend).collect();
+                backends[0].backup = false;
+                let vips = vec![IpAddr::from([192, 0, 2, vip])];
+                Service { name, vips, protocol, ports, strategy, affinity, policy, check, discover, backends }
+            },
+        )
+}
+
+fn plans() -> impl Values<Value = Plan> {
+    let cores = prop::option::of((0..=99u16, 0..=99u16).prop_map(|(low, more)| (low, low + more)));
+    let numbers = (any::<u8>(), 1..=10_485_760u32, 1024..=67_108_864u32, 1024..=67_108_864u32, 1..=604_800u32);
+    let servers = btree_set((0xc633_6401..0xc633_64ff_u32).prop_map(|bits| IpAddr::V4(bits.into())), 0..9);
+    ("[a-z]{1,32}", cores, numbers, servers, vec(service(), 1..5)).prop_map(
+        |(user, cores, (queue_base, queue_len, flows, clients, drain), nameservers, mut services)| {
+            let (mut names, mut vips) = (BTreeSet::new(), BTreeSet::new());
+            services.retain(|service| names.insert(service.name.clone()) && vips.insert(service.vips[0]));
+            let nameservers = nameservers.into_iter().collect();
+            let (user, queue_base) = (if user == "root" { "nobody".into() } else { user }, queue_base.into());
+            Plan { user, cores, queue_base, queue_len, flows, clients, nameservers, services, drain }
+        },
+    )
+}
+
+fn write_plan(plan: &Plan) -> String {
+    let Plan { user, cores, queue_base, queue_len, flows, clients, nameservers, services, drain } = plan;
+    let cores = cores.map_or(String::new(), |(low, high)| format!("cores = \"{low}-{high}\"\n"));
+    let servers: Vec<String> = nameservers.iter().map(|server| format!("\"{server}\"")).collect();
+    let servers = match servers.as_slice() {
+        [] => String::new(),
+        servers => format!("nameservers = [{}]\n", servers.join(",")),
+    };
+    let top = format!(
+        "user = \"{user}\"\n{cores}queue_base = {queue_base}\nqueue_len = {queue_len}\nflows = {flows}\n\
+         clients = {clients}\n{servers}drain = \"{drain}s\"\n"
+    );
+    top + &services.iter().map(write_service).collect::<String>()
+}
+
+fn write_service(service: &Service) -> String {
     let mut text = format!("[[service]]\nname = {:?}\nvip = [", service.name);
     for vip in &service.vips {
         write!(text, "\"{vip}\",").unwrap();
@@ -158,11 +305,64 @@ fn write_toml(service: &Service, backends: &[IpAddr]) -> String {
         )
         .unwrap(),
     }
-    for member in &service.members {
-        let address = backends[usize::from(member.backend.0)];
-        writeln!(text, "[[service.backend]]\naddress = \"{address}\"\nweight = {}", member.weight).unwrap();
+    text += &write_policy(service.policy);
+    if let Some(check) = &service.check {
+        text += &write_check(check);
+    }
+    if let Some(Discover { places, limit, interval }) = &service.discover {
+        let Place { network, to, interface } = &places[0];
+        let interface = interface.as_ref().map_or(String::new(), |name| format!(", interface = \"{name}\""));
+        writeln!(
+            text,
+            "discover = {{ network = \"{network}\", to4 = \"{to}\", limit = {limit}, interval = \"{interval}ms\"{interface} }}"
+        )
+        .unwrap();
+    }
+    for Backend { address, weight, backup } in &service.backends {
+        writeln!(text, "[[service.backend]]\naddress = \"{address}\"\nweight = {weight}\nbackup = {backup}").unwrap();
     }
     text
+}
+
+fn write_policy(policy: Policy) -> String {
+    let Policy { on_backend_down, all_down, panic_threshold, slow_start, passive } = policy;
+    let passive = passive.map_or("false".to_owned(), |Passive { fails, timeout, hold, port }| {
+        let port = port.map_or(String::new(), |port| format!(", port = {port}"));
+        format!("{{ fails = {fails}, timeout = \"{timeout}ms\", hold = \"{hold}s\"{port} }}")
+    });
+    format!(
+        "on_backend_down = \"{on_backend_down}\"\nall_down = \"{all_down}\"\npanic_threshold = {panic_threshold}\n\
+         slow_start = \"{slow_start}s\"\npassive = {passive}\n"
+    )
+}
+
+fn write_check(check: &Check) -> String {
+    let bytes = |bytes: &[u8]| if bytes.is_empty() { "\"\"".to_owned() } else { format!("{bytes:?}") };
+    let Check { kind, interval, interval_down, timeout, jitter, rise, fall } = check;
+    let own = match kind {
+        CheckKind::Icmp => "\"icmp\"".to_owned(),
+        CheckKind::Tcp { port } => format!("\"tcp\", port = {port}"),
+        CheckKind::IcmpTcp { port } => format!("\"icmp+tcp\", port = {port}"),
+        CheckKind::Http { port, method, path, host, status: (low, high) } => format!(
+            "\"http\", port = {port}, method = \"{method}\", path = \"{}\", host = \"{host}\", status = \"{low}-{high}\"",
+            path.replace('\\', "\\\\").replace('"', "\\\"")
+        ),
+        CheckKind::Udp { port, send, expect } => {
+            format!("\"udp\", port = {port}, send = {}, expect = {}", bytes(send), bytes(expect))
+        }
+        CheckKind::Dns { port, name } => format!("\"dns\", port = {port}, name = \"{name}\""),
+    };
+    format!(
+        "check = {{ kind = {own}, interval = \"{interval}ms\", interval_down = \"{interval_down}ms\", \
+         timeout = \"{timeout}ms\", jitter = {jitter}, rise = {rise}, fall = {fall} }}\n"
+    )
+}
+
+/// The plan without what order and restarts make of it.
+fn settled(plan: &Plan) -> Vec<Service> {
+    let mut services = plan.services.clone();
+    services.sort_by(|one, two| one.name.cmp(&two.name));
+    services
 }
 
 proptest! {
@@ -198,29 +398,39 @@ proptest! {
         let text: String = lines.iter().map(|line| format!("{blanks}{line}{tail}\n")).collect();
         let plan = parse(&[Source::new("f", &*text)], &Overrides::default()).unwrap().plan;
         prop_assert_eq!(&plan.services[0].vips, &[*vip4, *vip6]);
-        prop_assert_eq!(plan.backends, servers4.chain(servers6).copied().collect::<Vec<_>>());
+        let addresses: Vec<IpAddr> = plan.services[0].backends.iter().map(|backend| backend.address).collect();
+        prop_assert_eq!(addresses, servers4.chain(servers6).copied().collect::<Vec<_>>());
         prop_assert_eq!((plan.cores, plan.queue_len), (Some((first, first + more)), queue_len));
     }
 
     #[test]
-    fn toml_reads_what_was_written(
-        hosts in hosts4(2), strategy in strategy(), affinity in affinity(), ports in ports(),
-        weights in vec(1..=256u16, 20), udp in any::<bool>(), name in "[A-Za-z0-9._-]{1,64}",
-    ) {
-        let backends: Vec<IpAddr> = hosts.iter().skip(1).copied().collect();
-        let member = |(index, weight)| Member { backend: BackendIndex(index), weight };
-        let service = Service {
-            name,
-            vips: hosts.iter().take(1).copied().collect(),
-            protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
-            ports,
-            strategy,
-            affinity,
-            members: (0..).zip(weights).take(backends.len()).map(member).collect(),
-        };
-        let text = write_toml(&service, &backends);
-        let plan = parse(&[Source::new("f.toml", &*text)], &Overrides::default()).unwrap().plan;
-        prop_assert_eq!(&plan.services[0], &service);
-        prop_assert_eq!(&plan.backends, &backends);
+    fn toml_reads_what_was_written(plan in plans()) {
+        let text = write_plan(&plan);
+        let read = parse(&[Source::new("f.toml", &*text)], &Overrides::default()).unwrap().plan;
+        assert_invariants(&read);
+        prop_assert_eq!(&read, &plan);
+    }
+
+    #[test]
+    fn a_diff_is_empty_only_between_equal_plans(one in plans(), two in plans(), mixed in any::<u8>()) {
+        prop_assert_eq!(diff(&one, &one), []);
+        prop_assert_eq!(immutable_change(&one, &one), None);
+        // Services that differ in one thing: the other plan's, under the first one's name.
+        let mut other = one.clone();
+        let (target, source) = (&mut other.services[0], &two.services[0]);
+        match mixed % 9 {
+            0 => target.vips.clone_from(&source.vips),
+            1 => target.ports.clone_from(&source.ports),
+            2 => target.strategy = source.strategy,
+            3 => target.affinity = source.affinity,
+            4 => target.policy = source.policy,
+            5 => target.check.clone_from(&source.check),
+            6 => target.discover.clone_from(&source.discover),
+            7 => target.backends.clone_from(&source.backends),
+            _ => target.protocol = source.protocol,
+        }
+        prop_assert_eq!(diff(&one, &other).is_empty(), settled(&one) == settled(&other));
+        let same = settled(&one) == settled(&two) && one.drain == two.drain && one.nameservers == two.nameservers;
+        prop_assert_eq!(diff(&one, &two).is_empty(), same);
     }
 }

@@ -1,7 +1,7 @@
 //! `loaded.toml`.
 
 use crate::{plan, refused};
-use loaded_ipc::{Affinity, PortRange, Protocol, Strategy};
+use loaded_ipc::{Affinity, AllDown, OnBackendDown, Policy, PortRange, Protocol, Strategy};
 use loaded_supervisor::config::{Families, MAGLEV_SEED, Overrides, Source, parse};
 use loaded_supervisor::plan::Plan;
 
@@ -51,7 +51,16 @@ fn the_least_service_has_the_documented_defaults() {
     assert_eq!(service.ports, [PortRange { low: 80, high: 80 }]);
     assert_eq!(service.affinity, Some(Affinity { prefix4: 32, prefix6: 64, timeout: 3600 }));
     assert_eq!((plan.user.as_str(), plan.cores, plan.queue_base), ("nobody", None, 0));
-    assert_eq!((plan.queue_len, plan.flows, plan.clients), (16384, 262_144, 262_144));
+    assert_eq!((plan.queue_len, plan.flows, plan.clients, plan.drain), (16384, 262_144, 262_144, 300));
+    let policy = Policy {
+        on_backend_down: OnBackendDown::Reset,
+        all_down: AllDown::Reject,
+        panic_threshold: 0,
+        slow_start: 0,
+        passive: None,
+    };
+    assert_eq!((service.policy, &service.check, &service.discover), (policy, &None, &None));
+    assert!(!service.backends[0].backup);
 }
 
 #[test]
@@ -69,9 +78,38 @@ fn values_reach_the_plan() {
 }
 
 #[test]
-fn a_backend_is_one_in_all_services() {
+fn a_backend_is_counted_in_each_service() {
     let text = format!("{}{}", service("ports = [80]"), service("ports = [443]").replace("web", "tls"));
-    assert_eq!(plan(NAME, &text).backends.len(), 1);
+    let plan = plan(NAME, &text);
+    assert_eq!(plan.services[0].backends, plan.services[1].backends);
+}
+
+#[test]
+fn policies_reach_the_plan() {
+    let text = "on_backend_down = \"rehash\"\nall_down = \"last\"\npanic_threshold = 50\nslow_start = \"30s\"";
+    let policy = good(text).services[0].policy;
+    assert_eq!((policy.on_backend_down, policy.all_down), (OnBackendDown::Rehash, AllDown::Last));
+    assert_eq!((policy.panic_threshold, policy.slow_start), (50, 30));
+    assert_eq!(good("slow_start = \"0s\"").services[0].policy.slow_start, 0);
+    assert_eq!(plan(NAME, &format!("drain = \"7d\"\n{}", service("ports = [80]"))).drain, 604_800);
+    let text = service("ports = [80]") + "[[service.backend]]\naddress = \"198.51.100.12\"\nbackup = true\n";
+    let backups: Vec<bool> = plan(NAME, &text).services[0].backends.iter().map(|backend| backend.backup).collect();
+    assert_eq!(backups, [false, true]);
+}
+
+#[test]
+fn policies_are_checked() {
+    with_ports("on_backend_down = \"kill\"", "6:19: on_backend_down cannot be \"kill\"; write reset, rehash or drain");
+    with_ports("on_backend_down = 1", "6:19: on_backend_down is of type integer");
+    with_ports("all_down = \"rejct\"", "6:12: all_down cannot be \"rejct\"; write reject, drop or last");
+    with_ports("panic_threshold = 101", "6:19: panic_threshold is not within 0 and 100");
+    with_ports("panic_threshold = \"50%\"", "6:19: panic_threshold is of type string");
+    with_ports("slow_start = \"61m\"", "6:14: \"61m\" is not a duration from 0s to 1h");
+    with_ports("slow_start = \"500ms\"", "6:14: \"500ms\" is finer than a second");
+    top("drain = \"0s\"", "1:9: \"0s\" is not a duration from 1s to 7d");
+    top("drain = \"8d\"", "1:9: \"8d\" is not a duration from 1s to 7d");
+    backend("backup = \"yes\"", "8:10: backup is of type string; write true or false");
+    backend("backup = true", "7:11: service \"web\" has IPv4 backups only; at least one backend must not be a backup");
 }
 
 #[test]
@@ -92,14 +130,31 @@ fn unknown_keys_name_the_nearest() {
 
 #[test]
 fn keys_of_later_versions_are_refused() {
-    for key in ["check", "on_backend_down", "all_down", "slow_start", "discover"] {
-        fifth_line(&format!("{key} = \"x\""), &format!("5:1: {key} is not part of this version; take it out"));
-    }
-    backend("backup = true", "8:1: backup is not part of this version");
-    backend("slow_start = \"1s\"", "8:1: slow_start is not part of this version");
-    top("failover = true", "1:1: failover is not part of this version");
+    fifth_line("limit = 5", "5:1: limit is not part of this version; take it out");
+    top("metrics = true", "1:1: metrics is not part of this version");
+    backend("port = 80", "8:1: port is not part of this version");
     with_ports("mode = \"dsr\"", "6:8: mode \"dsr\" is not part of this version");
     with_ports("mode = \"tunnel\"", "6:8: there is no mode \"tunnel\"");
+}
+
+#[test]
+fn keys_in_the_wrong_table_are_shown_their_place() {
+    top("failover = true", "1:1: failover has no place in the top level; it belongs into the classic format");
+    top("check = {}", "1:1: check has no place in the top level; it belongs into a [[service]]");
+    top("control = \"/run/x\"", "1:1: control has no place in the top level; it belongs on the command line");
+    fifth_line(
+        "drain = \"1m\"",
+        "5:1: drain has no place in [[service]]; it belongs to the top level, above the first",
+    );
+    backend(
+        "slow_start = \"1s\"",
+        "8:1: slow_start has no place in [[service.backend]]; it belongs into the [[service]]",
+    );
+    fifth_line(
+        "on_backend_dwon = \"reset\"",
+        "5:1: unknown key \"on_backend_dwon\" in [[service]]; on_backend_down was",
+    );
+    fifth_line("checks = {}", "5:1: unknown key \"checks\" in [[service]]; check was meant?");
 }
 
 #[test]
@@ -237,8 +292,15 @@ fn sizes_are_bounded() {
         let one = |n: u32| format!("[[service.backend]]\naddress = \"10.0.{}.{}\"\n", n >> 8, n & 255);
         service("ports = [80]") + &(1..count).map(one).collect::<String>()
     };
-    assert_eq!(plan(NAME, &backends(4096)).backends.len(), 4096);
+    assert_eq!(plan(NAME, &backends(4096)).services[0].backends.len(), 4096);
     refused(NAME, &backends(4097), "8199:11: more than 4096 backends");
+    // The same address in another service counts again, and so does what may be found.
+    let twice = backends(4096) + &service("ports = [81]").replace("web", "second");
+    refused(NAME, &twice, "8204:11: more than 4096 backends");
+    let discover = "check = { kind = \"icmp\" }\ndiscover = { network = \"10.0.0.0/8\", limit = 64 }\nports = [80]";
+    let found = |count: u32| backends(count).replace("ports = [80]", discover);
+    assert_eq!(plan(NAME, &found(4032)).services[0].backends.len(), 4032);
+    refused(NAME, &found(4033), "6:12: more than 4096 backends, those that discover may add included");
 }
 
 #[test]

@@ -1,5 +1,9 @@
-use loaded_ipc::BackendIndex;
+use super::candidates::Candidates;
+use loaded_ipc::{BackendIndex, Policy};
 use thiserror::Error;
+
+/// The share of a member that is not in its slow start: all of its weight.
+pub const FULL_SHARE: u16 = 1024;
 
 /// One backend of a service, as the configuration gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -8,10 +12,21 @@ pub struct MemberSpec {
     pub backend: BackendIndex,
     /// Its address; IPv4 as `::ffff:a.b.c.d`. Maglev's permutations come from it, and from nothing else.
     pub address: [u8; 16],
-    /// Its share relative to the others: 0..=65535. 0 takes no new clients.
+    /// Its part relative to the others: 0..=65535. 0 takes no new clients and counts nowhere.
     pub weight: u16,
-    /// Whether it may be given to new clients now.
-    pub eligible: bool,
+    /// Whether it serves only when no primary (a member that is no backup) can.
+    pub backup: bool,
+}
+
+/// What speaks for or against a member, each by its own source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The operator wants it used: neither draining nor disabled.
+    pub enabled: bool,
+    /// The checks say it is up.
+    pub up: bool,
+    /// This worker has judged by the packets that it takes no connections.
+    pub ejected: bool,
 }
 
 /// Why a pool cannot be built.
@@ -28,98 +43,203 @@ pub enum PoolError {
 /// The members of one (service, family). Sorted by backend number; a member's *position* in that order is how the
 /// strategies name it.
 #[derive(Debug)]
-pub struct Pool {
-    members: Box<[MemberSpec]>,
+pub(super) struct Pool {
+    members: Box<[Member]>,
+    policy: Policy,
+    candidates: Candidates,
+    /// Of all candidates.
+    effective: u64,
+    /// How often a member has gone out.
+    outs: u64,
+}
+
+/// A member and how it stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Member {
+    pub(super) spec: MemberSpec,
+    pub(super) standing: Standing,
+    /// Which of all goings out was its latest; 0: it never went out.
+    pub(super) out: u64,
+    /// 0..=`FULL_SHARE`, as the caller said.
+    share: u16,
+    /// Its weight in 1/1024 where it is a candidate, else 0.
+    effective: u64,
+    /// Its share relative to the largest of any candidate: 1..=`FULL_SHARE`, 0 where it is none.
+    part: u16,
 }
 
 impl Pool {
     /// Most members: the largest Maglev table has 655,373 places, 100 for each.
-    pub const MAX_MEMBERS: usize = 6553;
+    pub(super) const MAX_MEMBERS: usize = 6553;
 
-    /// Takes the members, in any order.
-    pub fn new(members: &[MemberSpec]) -> Result<Self, PoolError> {
+    /// Takes the members, in any order. All begin enabled and up.
+    pub(super) fn new(members: &[MemberSpec], policy: Policy) -> Result<Self, PoolError> {
         if members.len() > Self::MAX_MEMBERS {
             return Err(PoolError::TooMany(members.len()));
         }
-        let mut members: Box<[MemberSpec]> = members.into();
-        members.sort_unstable_by_key(|member| member.backend);
-        match members.windows(2).find(|pair| pair[0].backend == pair[1].backend) {
-            Some(pair) => Err(PoolError::Twice(pair[0].backend)),
-            None => Ok(Self { members }),
+        let mut members: Box<[Member]> = members.iter().copied().map(Member::new).collect();
+        members.sort_unstable_by_key(|member| member.spec.backend);
+        if let Some(pair) = members.windows(2).find(|pair| pair[0].spec.backend == pair[1].spec.backend) {
+            return Err(PoolError::Twice(pair[0].spec.backend));
         }
+        let candidates = Candidates::among(&members, &policy);
+        let mut pool = Self { members, policy, candidates, effective: 0, outs: 0 };
+        pool.weigh();
+        Ok(pool)
     }
 
     /// The members, by rising backend number.
-    pub fn members(&self) -> impl ExactSizeIterator<Item = &MemberSpec> {
+    pub(super) fn members(&self) -> impl ExactSizeIterator<Item = &Member> {
         self.members.iter()
     }
 
-    /// How many members there are, eligible or not.
-    pub fn len(&self) -> usize {
+    /// How many members there are, candidates or not.
+    pub(super) fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Whether there is no member.
-    pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+    pub(super) fn candidates(&self) -> &Candidates {
+        &self.candidates
     }
 
-    pub(super) fn set_eligible(&mut self, backend: BackendIndex, eligible: bool) -> bool {
-        match self.position(backend).and_then(|position| self.members.get_mut(position)) {
-            Some(member) if member.eligible != eligible => {
-                member.eligible = eligible;
-                true
-            }
-            _ => false,
+    /// Sum of what the candidates' weights come to, in 1/1024.
+    #[inline]
+    pub(super) fn effective(&self) -> u64 {
+        self.effective
+    }
+
+    /// Returns whether it stood differently before.
+    pub(super) fn set_standing(&mut self, backend: BackendIndex, standing: Standing) -> bool {
+        let Some(member) = self.position(backend).and_then(|position| self.members.get_mut(position)) else {
+            return false;
+        };
+        if member.standing == standing {
+            return false;
+        }
+        let was_well = member.standing.is_well();
+        member.standing = standing;
+        if was_well && !standing.is_well() {
+            self.outs += 1;
+            member.out = self.outs;
+        }
+        self.candidates = Candidates::among(&self.members, &self.policy);
+        self.weigh();
+        true
+    }
+
+    pub(super) fn set_share(&mut self, backend: BackendIndex, share: u16) {
+        if let Some(member) = self.position(backend).and_then(|position| self.members.get_mut(position)) {
+            member.share = share.min(FULL_SHARE);
+            self.weigh();
         }
     }
 
     #[inline]
     pub(super) fn position(&self, backend: BackendIndex) -> Option<usize> {
-        self.members.binary_search_by_key(&backend, |member| member.backend).ok()
+        self.members.binary_search_by_key(&backend, |member| member.spec.backend).ok()
     }
 
     #[inline]
     pub(super) fn backend(&self, position: usize) -> Option<BackendIndex> {
-        self.members.get(position).map(|member| member.backend)
+        self.members.get(position).map(|member| member.spec.backend)
     }
 
     #[inline]
-    pub(super) fn is_candidate(&self, position: usize) -> bool {
-        self.members.get(position).is_some_and(MemberSpec::is_candidate)
+    pub(super) fn member(&self, position: usize) -> Option<&Member> {
+        self.members.get(position)
+    }
+
+    /// Works out what each candidate's weight comes to.
+    fn weigh(&mut self) {
+        let candidates = self.candidates;
+        let is_candidate = |position: usize, member: &Member| candidates.has(position, member);
+        let shares = self.members.iter().enumerate().filter(|(p, m)| is_candidate(*p, m)).map(|(_, m)| m.share);
+        // Where all are in their slow start nobody is there to take what they leave: they are at full share.
+        let most = u32::from(shares.max().unwrap_or(0).max(1));
+        self.effective = 0;
+        for (position, member) in self.members.iter_mut().enumerate() {
+            (member.part, member.effective) = (0, 0);
+            if is_candidate(position, member) {
+                let share = u32::from(member.share.max(1));
+                member.part = u16::try_from(share * u32::from(FULL_SHARE) / most).unwrap_or(FULL_SHARE);
+                member.effective = u64::from(member.spec.weight) * u64::from(member.part);
+                self.effective += member.effective;
+            }
+        }
     }
 }
 
-impl MemberSpec {
+impl Member {
+    fn new(spec: MemberSpec) -> Self {
+        let standing = Standing { enabled: true, up: true, ejected: false };
+        Self { spec, standing, out: 0, share: FULL_SHARE, effective: 0, part: 0 }
+    }
+
     #[inline]
     pub(super) fn is_candidate(&self) -> bool {
-        self.eligible && self.weight > 0
+        self.part > 0
+    }
+
+    /// 1..=[`FULL_SHARE`] for a candidate, else 0.
+    #[inline]
+    pub(super) fn part(&self) -> u16 {
+        self.part
+    }
+
+    /// Weight times part: in 1/1024, at most 2^26; not 0 for a candidate, 0 for any other.
+    #[inline]
+    pub(super) fn effective(&self) -> u64 {
+        self.effective
+    }
+}
+
+impl Standing {
+    /// Neither the checks nor the packets speak against it.
+    pub(super) fn is_well(self) -> bool {
+        self.up && !self.ejected
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{WELL, member, policy};
     use super::*;
-
-    fn member(n: u16) -> MemberSpec {
-        MemberSpec { backend: BackendIndex(n), address: [0; 16], weight: 1, eligible: true }
-    }
 
     #[test]
     fn a_pool_knows_its_members() {
-        let mut pool = Pool::new(&[member(9), member(2), member(4)]).expect("pool");
-        assert_eq!(pool.members().map(|m| m.backend.0).collect::<Vec<_>>(), [2, 4, 9]);
+        let mut pool = Pool::new(&[member(9, 1), member(2, 1), member(4, 1)], policy(0)).expect("pool");
+        assert_eq!(pool.members().map(|m| m.spec.backend.0).collect::<Vec<_>>(), [2, 4, 9]);
         assert_eq!(pool.position(BackendIndex(4)), Some(1));
         assert_eq!(pool.position(BackendIndex(5)), None);
-        assert!(pool.set_eligible(BackendIndex(4), false));
-        assert!(!pool.set_eligible(BackendIndex(4), false));
-        assert!(!pool.is_candidate(1));
+        assert!(pool.set_standing(BackendIndex(4), Standing { up: false, ..WELL }));
+        assert!(!pool.set_standing(BackendIndex(4), Standing { up: false, ..WELL }));
+        assert!(!pool.set_standing(BackendIndex(5), Standing { up: false, ..WELL }));
+        assert!(!pool.member(1).is_some_and(Member::is_candidate));
+    }
+
+    #[test]
+    fn a_share_is_relative_to_the_largest_and_never_nothing() {
+        let mut pool = Pool::new(&[member(0, 3), member(1, 5)], policy(0)).expect("pool");
+        let effective = |pool: &Pool| pool.members().map(Member::effective).collect::<Vec<_>>();
+        assert_eq!(effective(&pool), [3 * 1024, 5 * 1024]);
+        pool.set_share(BackendIndex(1), 0);
+        assert_eq!(effective(&pool), [3 * 1024, 5]);
+        pool.set_share(BackendIndex(1), 300);
+        assert_eq!((effective(&pool), pool.effective()), (vec![3 * 1024, 5 * 300], 3 * 1024 + 5 * 300));
+        pool.set_share(BackendIndex(0), 150);
+        assert_eq!(effective(&pool), [3 * 512, 5 * 1024]);
+        pool.set_standing(BackendIndex(0), Standing { ejected: true, ..WELL });
+        assert_eq!(effective(&pool), [0, 5 * 1024]);
+        pool.set_share(BackendIndex(1), u16::MAX);
+        pool.set_share(BackendIndex(7), 1);
+        assert_eq!(effective(&pool), [0, 5 * 1024]);
     }
 
     #[test]
     fn what_is_no_pool_is_refused() {
-        assert_eq!(Pool::new(&[member(1), member(2), member(1)]).err(), Some(PoolError::Twice(BackendIndex(1))));
-        let many: Vec<MemberSpec> = (0..6554).map(member).collect();
-        assert_eq!(Pool::new(&many).err(), Some(PoolError::TooMany(6554)));
+        let twice = [member(1, 1), member(2, 1), member(1, 1)];
+        assert_eq!(Pool::new(&twice, policy(0)).err(), Some(PoolError::Twice(BackendIndex(1))));
+        let many: Vec<MemberSpec> = (0..6554).map(|n| member(n, 1)).collect();
+        assert_eq!(Pool::new(&many, policy(0)).err(), Some(PoolError::TooMany(6554)));
     }
 }

@@ -1,12 +1,14 @@
 //! Smooth weighted round robin.
 //!
 //! Each turn every candidate earns its weight; the richest is chosen and pays the sum of all weights. With weights
-//! 5, 1, 1 that gives a a b a c a a and not a a a a a b c: a heavy backend never gets a burst.
+//! 5, 1, 1 that gives a a b a c a a and not a a a a a b c: a heavy backend never gets a burst. In its slow start a
+//! member earns the part of its weight that its share says, so it gets exactly that part of the turns.
 
 use super::pool::Pool;
 
 #[derive(Debug)]
 pub(super) struct RoundRobin {
+    /// In 1/1024 of a weight. Who is no candidate has none.
     credit: Box<[i64]>,
 }
 
@@ -23,30 +25,31 @@ impl RoundRobin {
     /// O(members).
     #[inline]
     pub(super) fn choose(&mut self, pool: &Pool) -> Option<usize> {
-        let mut total = 0_i64;
         let mut richest: Option<(usize, i64)> = None;
         for (position, (credit, member)) in self.credit.iter_mut().zip(pool.members()).enumerate() {
             if !member.is_candidate() {
                 continue;
             }
-            let weight = i64::from(member.weight);
-            *credit += weight;
-            total += weight;
+            *credit += member.effective().cast_signed();
             if richest.is_none_or(|(_, most)| *credit > most) {
                 richest = Some((position, *credit));
             }
         }
         let (position, _) = richest?;
         if let Some(credit) = self.credit.get_mut(position) {
-            *credit -= total;
+            *credit -= pool.effective().cast_signed();
         }
         Some(position)
     }
 
-    /// A member that left or came back begins with neither credit nor debt.
-    pub(super) fn rejoin(&mut self, position: Option<usize>) {
-        if let Some(credit) = position.and_then(|position| self.credit.get_mut(position)) {
-            *credit = 0;
+    /// To be called when the candidates are others than before.
+    ///
+    /// Who left or came back has neither credit nor debt, and nobody keeps more than a whole turn of either: when a
+    /// heavy member leaves, the rest would else settle among themselves, in bursts, what it has left them.
+    pub(super) fn settle(&mut self, pool: &Pool) {
+        let turn = pool.effective().cast_signed();
+        for (credit, member) in self.credit.iter_mut().zip(pool.members()) {
+            *credit = if member.is_candidate() { (*credit).clamp(-turn, turn) } else { 0 };
         }
     }
 }
@@ -54,7 +57,7 @@ impl RoundRobin {
 #[cfg(test)]
 mod tests {
     use super::super::Balancer;
-    use super::super::tests::of_weights;
+    use super::super::tests::{DOWN, WELL, of_weights};
     use loaded_ipc::{BackendIndex, Strategy};
 
     fn balancer(weights: &[u16], start: u16) -> Balancer {
@@ -62,7 +65,7 @@ mod tests {
     }
 
     fn turns(balancer: &mut Balancer, count: usize) -> Vec<u16> {
-        (0..count).map(|_| balancer.choose(&[]).expect("eligible").0).collect()
+        (0..count).map(|_| balancer.choose(&[]).expect("candidates").0).collect()
     }
 
     #[test]
@@ -91,12 +94,42 @@ mod tests {
     fn the_rest_share_fairly_while_one_is_away_and_after() {
         let mut balancer = balancer(&[1, 2, 1], 0);
         turns(&mut balancer, 5);
-        balancer.set_eligible(BackendIndex(1), false);
+        balancer.set_standing(BackendIndex(1), DOWN);
         let chosen = turns(&mut balancer, 100);
         let count = |chosen: &[u16], n| i64::try_from(chosen.iter().filter(|c| **c == n).count()).expect("few");
         assert!((count(&chosen, 0) - 50).abs() <= 2 && count(&chosen, 1) == 0);
-        balancer.set_eligible(BackendIndex(1), true);
+        balancer.set_standing(BackendIndex(1), WELL);
         let chosen = turns(&mut balancer, 100);
         assert!((count(&chosen, 1) - 50).abs() <= 2 && (count(&chosen, 0) - 25).abs() <= 2);
+    }
+
+    #[test]
+    fn who_went_and_came_a_thousand_times_does_not_wait() {
+        let mut balancer = balancer(&[1; 16], 0);
+        for time in 0..1000 {
+            let turns = 1 + (0..100).take_while(|_| balancer.choose(&[]) != Some(BackendIndex(2))).count();
+            assert!(turns <= 16, "time {time}: {turns} turns");
+            balancer.set_standing(BackendIndex(2), DOWN);
+            balancer.set_standing(BackendIndex(2), WELL);
+        }
+    }
+
+    #[test]
+    fn when_the_heavy_one_leaves_nobody_gets_a_burst() {
+        let mut balancer = balancer(&[1, 1, 256], 0);
+        while balancer.choose(&[]) != Some(BackendIndex(0)) {}
+        balancer.set_standing(BackendIndex(2), DOWN);
+        let chosen = turns(&mut balancer, 8);
+        assert!(chosen.windows(4).all(|four| four.contains(&0) && four.contains(&1)), "{chosen:?}");
+    }
+
+    #[test]
+    fn a_share_is_that_part_of_the_turns() {
+        let mut balancer = balancer(&[2, 2, 4], 0);
+        for (share, expected) in [(1, 1), (512, 512), (1024, 1024)] {
+            balancer.set_share(BackendIndex(1), share);
+            let chosen = turns(&mut balancer, 3 * 1024 + usize::from(share));
+            assert_eq!(chosen.iter().filter(|c| **c == 1).count().abs_diff(expected), 0, "share {share}");
+        }
     }
 }

@@ -3,12 +3,21 @@
 //! The counts are kept by being told of each client that comes and goes, so a choice costs O(members) however many
 //! clients there are. They are this worker's clients: workers split clients by a hash of the address, so each sees its
 //! even share of all.
+//!
+//! Slow start: a member that comes back has no clients, and would get *every* new one until it has caught up. A smaller
+//! weight alone does not help, it only lowers what has to be caught up. So such a member also takes part only as often
+//! as it would have its turn in a round robin: at each choice it earns the part of its weight that its share says, a
+//! client costs it the sum of all weights, and beyond the next client it saves no more than it earns at once. Never,
+//! then, more new clients than its weight and share give it, whatever the others have. After the slow start it is a
+//! member like the others, and catches up.
 
-use super::pool::Pool;
+use super::pool::{FULL_SHARE, Pool};
 
 #[derive(Debug)]
 pub(super) struct FewestClients {
     clients: Box<[u64]>,
+    /// What each member in its slow start has saved.
+    saved: Box<[u64]>,
     /// Where the search begins, so that among equals the turn goes round.
     next: usize,
 }
@@ -16,29 +25,51 @@ pub(super) struct FewestClients {
 impl FewestClients {
     pub(super) fn new(pool: &Pool, start: u16) -> Self {
         let next = usize::from(start).checked_rem(pool.len()).unwrap_or(0);
-        Self { clients: vec![0; pool.len()].into(), next }
+        Self { clients: vec![0; pool.len()].into(), saved: vec![0; pool.len()].into(), next }
     }
 
     /// The candidate with the smallest clients/weight; of several the first from `next` on.
     #[inline]
     pub(super) fn choose(&mut self, pool: &Pool) -> Option<usize> {
-        let all = || self.clients.iter().zip(pool.members()).enumerate();
-        let rotated = all().skip(self.next).chain(all().take(self.next));
+        let price = pool.effective();
+        let (before, after) = (0..self.next, self.next..pool.len());
         let mut best: Option<(usize, u64, u64)> = None;
-        for (position, (clients, member)) in rotated {
+        for position in after.chain(before) {
+            let (Some(member), Some(clients), Some(saved)) =
+                (pool.member(position), self.clients.get(position), self.saved.get_mut(position))
+            else {
+                continue;
+            };
             if !member.is_candidate() {
                 continue;
             }
-            let weight = u64::from(member.weight);
-            // a/v < b/w as a*w < b*v. A table has fewer than 2^29 slots and a weight 16 bits: no overflow; saturating
+            let weight = member.effective();
+            if member.part() < FULL_SHARE {
+                *saved = (*saved + weight).min(price + weight);
+                if *saved < price {
+                    continue;
+                }
+            }
+            // a/v < b/w as a*w < b*v. A table has fewer than 2^29 slots and a weight 26 bits: no overflow; saturating
             // all the same, for the counts are only as good as the reports.
             if best.is_none_or(|(_, b, w)| clients.saturating_mul(w) < b.saturating_mul(weight)) {
                 best = Some((position, *clients, weight));
             }
         }
+        // The candidate with the largest share is never in a slow start: there is one.
         let (position, _, _) = best?;
+        if let Some(saved) = self.saved.get_mut(position) {
+            *saved = saved.saturating_sub(price);
+        }
         self.next = if position + 1 < self.clients.len() { position + 1 } else { 0 };
         Some(position)
+    }
+
+    /// To be called when the candidates are others than before: who is none keeps nothing for its return.
+    pub(super) fn settle(&mut self, pool: &Pool) {
+        for (saved, _) in self.saved.iter_mut().zip(pool.members()).filter(|(_, member)| !member.is_candidate()) {
+            *saved = 0;
+        }
     }
 
     #[inline]
@@ -59,7 +90,7 @@ impl FewestClients {
 #[cfg(test)]
 mod tests {
     use super::super::Balancer;
-    use super::super::tests::of_weights;
+    use super::super::tests::{DOWN, WELL, of_weights};
     use loaded_ipc::{BackendIndex, Strategy};
 
     fn balancer(weights: &[u16], start: u16) -> Balancer {
@@ -69,7 +100,7 @@ mod tests {
     fn add(balancer: &mut Balancer, count: usize) -> Vec<u16> {
         (0..count)
             .map(|_| {
-                let backend = balancer.choose(&[]).expect("eligible");
+                let backend = balancer.choose(&[]).expect("candidates");
                 balancer.client_added(backend);
                 backend.0
             })
@@ -98,7 +129,7 @@ mod tests {
     fn equals_take_turns_from_where_the_worker_begins() {
         assert_eq!(add(&mut balancer(&[3, 3, 3], 1), 6), [1, 2, 0, 1, 2, 0]);
         let mut untold = balancer(&[1, 1, 1], 2);
-        let chosen: Vec<u16> = (0..4).map(|_| untold.choose(&[]).expect("eligible").0).collect();
+        let chosen: Vec<u16> = (0..4).map(|_| untold.choose(&[]).expect("candidates").0).collect();
         assert_eq!(chosen, [2, 0, 1, 2]);
     }
 
@@ -111,5 +142,22 @@ mod tests {
         }
         assert_eq!(counts(&add(&mut balancer, 10), 2), [0, 10]);
         balancer.client_removed(BackendIndex(77));
+    }
+
+    /// 1000 clients each; one comes back with none. The others' counts say that it is due every new client.
+    #[test]
+    fn who_comes_back_is_not_flooded_in_its_slow_start() {
+        let mut balancer = balancer(&[1, 1, 2, 1], 0);
+        let back = BackendIndex(1);
+        for n in [0, 2, 2, 3] {
+            (0..1000).for_each(|_| balancer.client_added(BackendIndex(n)));
+        }
+        balancer.set_standing(back, DOWN);
+        balancer.set_share(back, 256);
+        balancer.set_standing(back, WELL);
+        // 1/4 of its weight beside 4 is 1/17 of all.
+        assert_eq!(counts(&add(&mut balancer, 1700), 4)[1], 100);
+        balancer.set_share(back, 1024);
+        assert_eq!(counts(&add(&mut balancer, 100), 4)[1], 100);
     }
 }

@@ -1,59 +1,64 @@
 //! Letting new flows in, and remembering whose client is whose.
 
-use super::{Decider, Wanted};
+use super::state::first_state;
+use super::{Decider, Now, Wanted, opens};
 use crate::wire::{Family, Kind, Packet};
 use loaded_ipc::{Affinity, Outcome};
-use loaded_table::{AffinityKey, Client, Flow, FlowKey, FlowState};
+use loaded_table::{AffinityKey, Client, Flow, FlowKey};
 
-/// A client's entry in the affinity table is kept alive by its flows, but by each only once in this part of its
-/// timeout: it saves a look-up a packet. The client is remembered longer by as much, never less long.
-const GRAINS: u32 = 16;
-
-/// How long a client of a service is remembered.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Memory {
-    /// Seconds; 0 for a service without affinity, whose clients are its flows.
-    timeout: u32,
-    /// Times that are the same but for so many low bits count as one.
-    grain: u32,
+/// Why a packet begins no flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// This becomes of it.
+    As(Outcome),
+    /// No backend of its service can be chosen.
+    NoBackend { service: u16 },
 }
 
 impl Decider {
-    /// A new flow: finds its service, its client's backend or a fresh one, and remembers both.
-    pub(super) fn admit(&mut self, packet: &Packet, wanted: &Wanted, vip: u16, now: u32) -> Result<u16, Outcome> {
-        let service = self.service(packet, vip).ok_or(Outcome::PassedUnserved)?;
+    /// A new flow, or one whose backend is out (`old`): finds its service, its client's backend or a fresh one, and
+    /// remembers both.
+    pub(super) fn admit(
+        &mut self,
+        packet: &Packet,
+        wanted: &Wanted,
+        vip: u16,
+        old: Option<Flow>,
+        now: Now,
+    ) -> Result<u16, Refusal> {
+        // What goes on may do so in a service that takes nothing new.
+        let going_on = || old.filter(|_| !opens(packet)).map(|flow| flow.service);
+        let service = self.service(packet, vip).or_else(going_on);
+        let service = service.ok_or(Refusal::As(Outcome::PassedUnserved))?;
         let affinity = self.setup.service(service).and_then(|s| s.affinity);
         let backend = match affinity {
-            Some(affinity) => self.client(packet, &affinity, service, now)?,
+            Some(affinity) => self.client(packet, &affinity, service, now.seconds),
             None => {
                 let mut seed = wanted.key.client;
                 for (place, byte) in seed.iter_mut().zip(flow_salt(&wanted.key)) {
                     *place ^= byte;
                 }
-                self.choose(service, packet.family, &seed)?
+                self.choose(service, packet.family, &seed)
             }
         };
-        // A reply is known by its backend. Two flows of one client that differ in nothing but the VIP would have the
-        // same replies, and the backend could not tell them apart either.
-        let clash = |flow: &Flow| flow.backend == backend && flow.vip != vip;
-        if self.flows.find(&wanted.hashed, &wanted.key, now, clash).is_some() {
-            return Err(Outcome::DroppedClash);
+        let backend = backend.ok_or(Refusal::NoBackend { service })?;
+        // A reply is known by its backend's address. Two flows of one client that differ in nothing but the VIP would
+        // have the same replies, and the backend could not tell them apart either.
+        let address = self.setup.backend_address(backend);
+        let clash = |flow: &Flow| flow.vip != vip && self.setup.backend_address(flow.backend) == address;
+        if self.flows.find(&wanted.hashed, &wanted.key, now.seconds, clash).is_some() {
+            return Err(Refusal::As(Outcome::DroppedClash));
         }
-        let state = match packet.kind {
-            Kind::Tcp { finishes: true, .. } | Kind::Tcp { resets: true, .. } => FlowState::Closing,
-            Kind::Tcp { .. } => FlowState::HalfOpen,
-            Kind::Udp { .. } => FlowState::Unanswered,
-            _ => FlowState::Echo,
-        };
-        let flow = Flow { vip, backend, service, state };
-        let inserted = self.flows.insert(&wanted.hashed, &wanted.key, flow, now);
-        let inserted = inserted.map_err(|_| Outcome::DroppedTableFull)?;
-        for (flow, more) in [(inserted.displaced.map(|(_, flow)| flow), false), (Some(flow), true)] {
-            if let Some(flow) = flow
-                && timeout_of(&self.memories, flow.service) == 0
-            {
-                self.setup.count_client(flow.service, flow.backend, more);
-            }
+        let flow = Flow { vip, backend, service, state: first_state(packet.kind) };
+        let inserted = self.flows.insert(&wanted.hashed, &wanted.key, flow, now.seconds);
+        let inserted = inserted.map_err(|_| Refusal::As(Outcome::DroppedTableFull))?;
+        if let Some((_, displaced)) = inserted.displaced {
+            self.gone(&displaced);
+        }
+        self.came(&flow);
+        if opens(packet) {
+            let port = wanted.key.service_port;
+            self.membership.opening(&mut self.setup, &self.counters, backend, port, now);
         }
         Ok(backend)
     }
@@ -67,66 +72,48 @@ impl Decider {
         }
     }
 
-    /// The backend of a client, by what the table says or anew.
-    fn client(&mut self, packet: &Packet, affinity: &Affinity, service: u16, now: u32) -> Result<u16, Outcome> {
+    /// The backend of a client, by what the table says or anew. One that takes no new flows is nobody's any more.
+    fn client(&mut self, packet: &Packet, affinity: &Affinity, service: u16, now: u32) -> Option<u16> {
         let key = client_key(packet, affinity, service);
         let hashed = self.clients.prepare(&key);
-        let timeout = timeout_of(&self.memories, service);
+        let timeout = self.memories.timeout(service);
         if let Some((slot, backend)) = self.clients.find(&hashed, &key, now, timeout)
-            && self.setup.backend_address(backend).is_some()
+            && self.membership.mark(backend).is_chosen()
         {
             self.clients.refresh(slot, now);
-            return Ok(backend);
+            return Some(backend);
         }
         let backend = self.choose(service, packet.family, &key.prefix)?;
         let memories = &self.memories;
-        let assigned = self.clients.assign(&hashed, &key, backend, now, |service| timeout_of(memories, service));
+        let assigned = self.clients.assign(&hashed, &key, backend, now, |service| memories.timeout(service));
         if let Some(assigned) = assigned {
             self.setup.count_client(service, backend, true);
             if let Some(Client { service, backend }) = assigned.removed {
                 self.setup.count_client(service, backend, false);
             }
         }
-        Ok(backend)
+        Some(backend)
     }
 
-    fn choose(&mut self, service: u16, family: Family, client: &[u8; 16]) -> Result<u16, Outcome> {
-        let balancer = self.setup.balancer(service, family).ok_or(Outcome::DroppedNoBackend)?;
-        balancer.choose(client).map(|backend| backend.0).ok_or(Outcome::DroppedNoBackend)
+    fn choose(&mut self, service: u16, family: Family, client: &[u8; 16]) -> Option<u16> {
+        self.setup.pool(service, family)?.balancer.choose(client).map(|backend| backend.0)
     }
 
+    /// A flow keeps its client, unless that is to have another backend next time.
     pub(super) fn keep_client(&mut self, flow: Flow, packet: &Packet, now: u32) {
         let Some(affinity) = self.setup.service(flow.service).and_then(|s| s.affinity) else { return };
+        if !self.membership.mark(flow.backend).is_chosen() {
+            return;
+        }
         let key = client_key(packet, &affinity, flow.service);
         let hashed = self.clients.prepare(&key);
-        let timeout = timeout_of(&self.memories, flow.service);
+        let timeout = self.memories.timeout(flow.service);
         if let Some((slot, backend)) = self.clients.find(&hashed, &key, now, timeout)
             && backend == flow.backend
         {
             self.clients.refresh(slot, now);
         }
     }
-}
-
-impl Memory {
-    pub(super) fn of(affinity: Option<&Affinity>) -> Self {
-        let Some(affinity) = affinity else { return Self::default() };
-        let grain = (affinity.timeout / GRAINS).checked_ilog2().unwrap_or(0);
-        Self { timeout: affinity.timeout.saturating_add((1 << grain) - 1), grain }
-    }
-
-    /// Whether a client seen then need not be seen again now.
-    pub(super) fn is_fresh(self, seen: u32, now: u32) -> bool {
-        self.timeout == 0 || seen >> self.grain == now >> self.grain
-    }
-}
-
-pub(super) fn memory_of(memories: &[Memory], service: u16) -> Memory {
-    memories.get(usize::from(service)).copied().unwrap_or_default()
-}
-
-pub(super) fn timeout_of(memories: &[Memory], service: u16) -> u32 {
-    memory_of(memories, service).timeout
 }
 
 /// The part of a flow beside its client's address, spread over an address's length.

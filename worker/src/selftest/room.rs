@@ -1,8 +1,8 @@
 //! Where the self-test takes place: a network and a mount namespace of its own, with things in it whose loss is seen.
 
 use super::{Error, os};
-use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, QUEUE_FD};
-use loaded_ipc::{COUNTERS, SupervisorLink, WorkerLink};
+use loaded_ipc::{ALL_COUNTERS, MembershipReader, MembershipWriter, SupervisorLink, WorkerLink};
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_jail::selftest::{private_room, raise_loopback};
 use loaded_jail::{act, keep_only_fds};
 use loaded_queue::Owner;
@@ -55,7 +55,7 @@ pub(super) struct Room {
     listener: UdpSocket,
     asker: UdpSocket,
     _owner: Owner,
-    _link: WorkerLink,
+    _links: (WorkerLink, MembershipWriter),
     _connection: Option<(TcpListener, TcpStream)>,
 }
 
@@ -65,7 +65,7 @@ impl Room {
         keep_only_fds(&[0, 1, 2])?;
         private_room()?;
         raise_loopback()?;
-        let (owner, link) = lay_out_descriptors()?;
+        let (owner, links) = lay_out_descriptors()?;
         restore(RULES)?;
         // A kernel without connection tracking runs `loaded` no worse; there is then nothing to flush.
         let tracks = restore(TRACKING).is_ok();
@@ -76,7 +76,7 @@ impl Room {
         let bind = |address| UdpSocket::bind(address).map_err(os("bind a UDP socket on lo"));
         let (listener, asker) = (bind(QUEUED)?, bind("127.0.0.1:0")?);
         listener.set_read_timeout(Some(Duration::from_secs(1))).map_err(os("set a receive timeout"))?;
-        Ok(Self { tracks, listener, asker, _owner: owner, _link: link, _connection: connection })
+        Ok(Self { tracks, listener, asker, _owner: owner, _links: links, _connection: connection })
     }
 
     /// Sends a datagram, which is queued.
@@ -94,10 +94,10 @@ impl Room {
 
 /// Puts a worker's descriptors where a worker finds them. Nothing here owns those numbers: each child takes them over,
 /// as after exec.
-fn lay_out_descriptors() -> Result<(Owner, WorkerLink), Error> {
-    // Nothing is open but 0, 1 and 2, so these become 3 to 7 and keep the numbers free.
+fn lay_out_descriptors() -> Result<(Owner, (WorkerLink, MembershipWriter)), Error> {
+    // Nothing is open but 0, 1 and 2, so these become 3 to 8 and keep the numbers free.
     let mut places = Vec::new();
-    for number in [QUEUE_FD, LINK_FD, FLOWS_FD, CLIENTS_FD, COUNTERS_FD] {
+    for number in [QUEUE_FD, LINK_FD, MEMBERSHIP_FD, FLOWS_FD, CLIENTS_FD, COUNTERS_FD] {
         let place = OwnedFd::from(File::open("/dev/null").map_err(os("open /dev/null"))?);
         if place.as_raw_fd() != number {
             return Err(Error::Room("the descriptors of a worker are taken"));
@@ -107,18 +107,21 @@ fn lay_out_descriptors() -> Result<(Owner, WorkerLink), Error> {
     let owner = Owner::open(act::QUEUE, QUEUE_LENGTH)?;
     let (link, worker) = WorkerLink::pair()?;
     let worker: SupervisorLink = worker;
+    let (prober, membership) = MembershipWriter::pair()?;
+    let membership: MembershipReader = membership;
     let flows = shm::create("loaded-flows", FlowTable::bytes_for(CAPACITY))?;
     // The keys of the hash tables are no secret here: no packet of a stranger comes in.
     FlowTable::format(&Region::map(&flows)?, CAPACITY, [0; 16])?;
     let clients = shm::create("loaded-clients", AffinityTable::bytes_for(CAPACITY))?;
     AffinityTable::format(&Region::map(&clients)?, CAPACITY, [0; 16])?;
-    let counters = shm::create("loaded-counters", Counters::bytes_for(COUNTERS))?;
-    let things: [BorrowedFd<'_>; 5] = [owner.as_fd(), worker.as_fd(), flows.as_fd(), clients.as_fd(), counters.as_fd()];
+    let counters = shm::create("loaded-counters", Counters::bytes_for(ALL_COUNTERS))?;
+    let things: [BorrowedFd<'_>; 6] =
+        [owner.as_fd(), worker.as_fd(), membership.as_fd(), flows.as_fd(), clients.as_fd(), counters.as_fd()];
     for (thing, mut place) in things.into_iter().zip(places) {
         dup3(thing, &mut place, OFlag::O_CLOEXEC).map_err(|e| os("duplicate a descriptor")(e.into()))?;
         let _number = place.into_raw_fd();
     }
-    Ok((owner, link))
+    Ok((owner, (link, prober)))
 }
 
 /// A tracked connection. An established one is kept for days, so it does not expire under the test.

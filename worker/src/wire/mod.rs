@@ -1,9 +1,11 @@
 //! Packets: reading what one is, and changing its addresses. Pure; every byte is hostile.
 
+mod answer;
 pub mod checksum;
 mod parse;
 mod rewrite;
 
+pub use answer::{reset, unreachable};
 pub use parse::{Address, Family, Kind, Malformed, Packet, Quoted, is_mapped, mapped, parse, protocol};
 pub use rewrite::{Field, Side, replace, replace_in_error};
 

@@ -1,20 +1,11 @@
 //! Flows of all kinds, from their first packet to their last.
 
 use super::packets::{ACK, End, FIN, RST, SYN, echo, ends, sound, tcp, udp};
-use super::world::{SIDES, Service, World};
-use loaded_ipc::{Outcome, Protocol};
-
-const NO_AFFINITY: Service = Service {
-    protocol: Protocol::Any,
-    strategy: loaded_ipc::Strategy::RoundRobin,
-    affinity: None,
-    vips: Vec::new(),
-    ports: Vec::new(),
-    weights: [1; 6],
-};
+use super::world::{BARE, SIDES, Service, World};
+use loaded_ipc::Outcome;
 
 fn spread() -> Service {
-    Service { vips: vec![0, 1], ..NO_AFFINITY }
+    Service { vips: vec![0, 1], ..BARE }
 }
 
 /// First packet, second packet and reply of each kind of flow: client's end, service's end.

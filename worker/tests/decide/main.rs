@@ -1,10 +1,13 @@
 //! The decision, on real packets built byte by byte and real tables in a memfd.
 
 mod affinity;
+mod churn;
 mod errors;
 mod flows;
+mod membership;
 mod packets;
 mod passing;
+mod passive;
 mod properties;
 mod spoofed;
 mod strategies;

@@ -1,10 +1,13 @@
 //! Configurations, and a decider over tables in a memfd that outlive it.
 
 use super::packets::{ACK, End, SYN, ends, sound, tcp, udp};
-use loaded_ipc::{Affinity, BackendIndex, Outcome, PortRange, Protocol, ServiceIndex, Strategy, ToWorker};
-use loaded_queue::Meta;
-use loaded_table::{AffinityTable, FlowTable, Region, Timeouts, shm};
-use loaded_worker::decide::Decider;
+use loaded_ipc::{
+    ALL_COUNTERS, Admin, Affinity, AllDown, BackendCounter, BackendIndex, OnBackendDown, Outcome, Policy, PortRange,
+    Protocol, ServiceIndex, Strategy, ToWorker, View,
+};
+use loaded_queue::{Meta, SPARE};
+use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts, shm};
+use loaded_worker::decide::{Decider, Now, Place};
 use loaded_worker::setup::{Assembly, Setup};
 use std::fs::File;
 
@@ -62,33 +65,77 @@ pub(crate) struct Service {
     pub(crate) vips: Vec<u16>,
     pub(crate) ports: Vec<u16>,
     pub(crate) weights: [u16; 6],
+    pub(crate) policy: Policy,
+    pub(crate) backups: Vec<usize>,
+    pub(crate) down: Vec<usize>,
+    pub(crate) admin: [Admin; 6],
+    /// Seconds since the first backend came up.
+    pub(crate) age: u32,
+    /// Its index, if that is not its place.
+    pub(crate) index: Option<u16>,
 }
 
+pub(crate) const POLICY: Policy = Policy {
+    on_backend_down: OnBackendDown::Reset,
+    all_down: AllDown::Drop,
+    panic_threshold: 0,
+    slow_start: 0,
+    passive: None,
+};
+
 pub(crate) const AFFINITY: Affinity = Affinity { prefix4: 32, prefix6: 128, timeout: 3600 };
+
+/// On no VIP, without affinity.
+pub(crate) const BARE: Service = Service {
+    protocol: Protocol::Any,
+    strategy: Strategy::RoundRobin,
+    affinity: None,
+    vips: Vec::new(),
+    ports: Vec::new(),
+    weights: [1; 6],
+    policy: POLICY,
+    backups: Vec::new(),
+    down: Vec::new(),
+    admin: [Admin::Enabled; 6],
+    age: u32::MAX,
+    index: None,
+};
 
 impl Default for Service {
     fn default() -> Self {
         let (protocol, strategy) = (Protocol::Any, Strategy::RoundRobin);
-        Self { protocol, strategy, affinity: Some(AFFINITY), vips: vec![0, 1], ports: vec![], weights: [1; 6] }
+        Self { protocol, strategy, affinity: Some(AFFINITY), vips: vec![0, 1], ..BARE }
     }
 }
 
 /// The messages of a whole transaction.
 pub(crate) fn messages(services: &[Service]) -> Vec<ToWorker> {
     let mut all = vec![ToWorker::Begin { generation: 7 }];
-    all.extend((0..).zip(VIPS).map(|(index, vip)| ToWorker::Vip { index, address: vip.parse().expect("address") }));
-    let backends = (0..).zip(BACKENDS).map(|(n, b)| (BackendIndex(n), b.parse().expect("address")));
-    all.extend(backends.map(|(index, address)| ToWorker::Backend { index, address }));
-    for (index, service) in (0..).zip(services) {
-        let Service { protocol, strategy, affinity, .. } = *service;
-        all.push(ToWorker::Service { index: ServiceIndex(index), protocol, strategy, affinity });
-        all.extend(service.vips.iter().map(|&vip| ToWorker::Listen { vip }));
+    all.extend((0..).zip(VIPS).map(|(n, vip)| ToWorker::Vip { index: n * 3, address: vip.parse().expect("address") }));
+    for (place, service) in (0..).zip(services) {
+        let Service { protocol, strategy, affinity, policy, age, .. } = *service;
+        let index = service.index.unwrap_or(place);
+        all.push(ToWorker::Service { index: ServiceIndex(index), protocol, strategy, affinity, policy });
+        all.extend(service.vips.iter().map(|&vip| ToWorker::Listen { vip: vip * 3 }));
         all.extend(service.ports.iter().map(|&port| ToWorker::Port(PortRange { low: port, high: port })));
-        let members = (0..).zip(service.weights).filter(|(_, weight)| *weight > 0);
-        all.extend(members.map(|(n, weight)| ToWorker::Member { backend: BackendIndex(n), weight }));
+        let backends = BACKENDS.iter().zip(service.weights).enumerate().filter(|(_, (_, weight))| *weight > 0);
+        all.extend(backends.map(|(n, (address, weight))| ToWorker::Backend {
+            index: index_of(index, n),
+            address: address.parse().expect("address"),
+            weight,
+            backup: service.backups.contains(&n),
+            admin: service.admin[n],
+            up: !service.down.contains(&n),
+            age: if n == 0 { age } else { u32::MAX },
+        }));
     }
     all.push(ToWorker::Commit);
     all
+}
+
+/// Index of a backend of a service. There are gaps.
+pub(crate) fn index_of(service: u16, backend: usize) -> BackendIndex {
+    BackendIndex(service * 100 + 7 + u16::try_from(backend).expect("few") * 2)
 }
 
 pub(crate) fn setup(services: &[Service]) -> Setup {
@@ -103,7 +150,12 @@ pub(crate) struct World {
     pub(crate) services: Vec<Service>,
     pub(crate) flows: File,
     pub(crate) clients: File,
+    pub(crate) counters: File,
     pub(crate) now: u32,
+    /// Milliseconds more than `now`.
+    pub(crate) millis: u64,
+    /// What became of the last packet.
+    pub(crate) sent: Vec<u8>,
 }
 
 impl World {
@@ -119,13 +171,46 @@ impl World {
         FlowTable::format(&Region::map(&flow_memory).expect("map"), flows, [3; 16]).expect("format");
         AffinityTable::format(&Region::map(&client_memory).expect("map"), clients, [4; 16]).expect("format");
         let (flows, clients) = (File::from(flow_memory), File::from(client_memory));
-        let decider = decider(services, &flows, &clients);
-        Self { decider, services: services.to_vec(), flows, clients, now: 100_000 }
+        let counters = shm::create("counters", Counters::bytes_for(ALL_COUNTERS)).expect("create").into();
+        let now = Now { seconds: 100_000, millis: 100_000_000 };
+        let decider = decider(services, &flows, &clients, &counters, now);
+        let (now, millis, sent) = (now.seconds, 0, vec![]);
+        Self { decider, services: services.to_vec(), flows, clients, counters, now, millis, sent }
     }
 
     /// The worker dies; another one begins over the same memory.
     pub(crate) fn respawn(&mut self) {
-        self.decider = decider(&self.services, &self.flows, &self.clients);
+        self.decider = decider(&self.services, &self.flows, &self.clients, &self.counters, self.time());
+    }
+
+    pub(crate) fn time(&self) -> Now {
+        Now { seconds: self.now, millis: u64::from(self.now) * 1000 + self.millis }
+    }
+
+    /// Time passes for the backends.
+    pub(crate) fn wait(&mut self, millis: u64) {
+        self.millis += millis;
+        self.decider.tick(self.time());
+    }
+
+    /// The checks speak of a backend of the first service, by its place in [`BACKENDS`].
+    pub(crate) fn check(&mut self, backend: usize, up: bool) {
+        let now = self.time();
+        self.decider.set_up(index_of(0, backend), up, now).expect("known");
+    }
+
+    /// The operator speaks of it.
+    pub(crate) fn admin(&mut self, backend: usize, admin: Admin) {
+        let now = self.time();
+        self.decider.set_admin(index_of(0, backend), admin, now).expect("known");
+    }
+
+    pub(crate) fn count(&self, counter: BackendCounter, backend: BackendIndex) -> u64 {
+        self.decider.counters().get(counter.index(backend)).expect("a counter")
+    }
+
+    pub(crate) fn view(&self, backend: usize) -> View {
+        View::from_word(self.count(BackendCounter::View, index_of(0, backend))).expect("a view")
     }
 
     /// A packet comes in; it is changed as the worker changes it.
@@ -136,7 +221,13 @@ impl World {
     pub(crate) fn send_as(&mut self, bytes: &mut [u8], meta: Meta) -> Outcome {
         let look = self.decider.look(bytes, meta.cut);
         self.decider.prefetch(&look);
-        self.decider.decide(&look, bytes, meta, self.now)
+        let mut room = [&bytes[..], &[0xaa; SPARE]].concat();
+        let decided = self.decider.decide(&look, Place { room: &mut room, length: bytes.len(), meta }, self.time());
+        room.truncate(decided.length);
+        let same = bytes.len().min(room.len());
+        bytes[..same].copy_from_slice(&room[..same]);
+        self.sent = room;
+        decided.outcome
     }
 
     /// Takes out whatever has expired.
@@ -184,8 +275,8 @@ impl World {
     }
 }
 
-fn decider(services: &[Service], flows: &File, clients: &File) -> Decider {
+fn decider(services: &[Service], flows: &File, clients: &File, counters: &File, now: Now) -> Decider {
     let flows = FlowTable::open(Region::map(flows).expect("map"), Timeouts::default()).expect("open");
     let clients = AffinityTable::open(Region::map(clients).expect("map"), |_| {}).expect("open");
-    Decider::new(setup(services), flows, clients)
+    Decider::new(setup(services), flows, clients, Counters::map(counters).expect("map"), now)
 }

@@ -2,25 +2,33 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Act, Expect, Scene, at, door, fd};
+use super::{Act, Expect, Scene, at, door};
 use crate::kernel;
+use crate::policy::Fd;
 
 const NULL: u64 = 0;
 const WAIT_FOR_ONE: u64 = 0x1_0000;
 
 pub(super) const ACTS: &[Act] = &[
-    Act::lives("sendmsg the first template", |s| {
-        door(libc::SYS_sendmsg, &[fd(s.bindings.queue_fd), s.bindings.templates.start, 0])
-    }),
-    Act::lives("sendmsg the last template", |s| {
-        door(libc::SYS_sendmsg, &[fd(s.bindings.queue_fd), s.bindings.templates.end - 64, 0])
-    }),
+    Act::lives("sendmsg the first template", |s| door(libc::SYS_sendmsg, &[s.fd(Fd::Queue), s.templates().start, 0])),
+    Act::lives("sendmsg the last template", |s| door(libc::SYS_sendmsg, &[s.fd(Fd::Queue), s.templates().end - 64, 0])),
     // Room for no message: whether one is waiting makes no difference.
     Act::lives("recvmmsg on the queue", |s| {
-        door(libc::SYS_recvmmsg, &[fd(s.bindings.queue_fd), s.page, 0, WAIT_FOR_ONE, NULL])
+        door(libc::SYS_recvmmsg, &[s.fd(Fd::Queue), s.page, 0, WAIT_FOR_ONE, NULL])
     }),
-    Act::lives("read on the link", |s| door(libc::SYS_read, &[fd(s.bindings.link_fd), s.page, 0])),
-    Act::lives("write on the link", |s| door(libc::SYS_write, &[fd(s.bindings.link_fd), s.page, 0])),
+    Act::lives("read on the link", |s| door(libc::SYS_read, &[s.fd(Fd::Link), s.page, 0])),
+    Act::lives("read on the membership link", |s| door(libc::SYS_read, &[s.fd(Fd::Membership), s.page, 0])),
+    Act::lives("set the link not to block", |s| {
+        door(
+            libc::SYS_fcntl,
+            &[s.fd(Fd::Link), u64::from(libc::F_SETFL.cast_unsigned()), u64::from(libc::O_NONBLOCK.cast_unsigned())],
+        )
+    }),
+    Act::lives("write on the link", |s| door(libc::SYS_write, &[s.fd(Fd::Link), s.page, 0])),
+];
+
+/// What every sealed process may call.
+pub(super) const EVERYONE: &[Act] = &[
     Act::lives("clock_gettime", |s| door(libc::SYS_clock_gettime, &[1, s.page])),
     Act::lives("restart_syscall", |_| door(libc::SYS_restart_syscall, &[])),
     Act { name: "rt_sigreturn from a handler", expect: Expect::Survives, prepare: Some(set_alarm), run: be_woken },
@@ -35,12 +43,12 @@ pub(super) const RECEIVE_INTO_TEMPLATES: Act = Act {
 };
 
 fn receive_into_templates(s: &Scene) -> i64 {
-    let mut io = libc::iovec { iov_base: s.bindings.templates.start as *mut _, iov_len: 64 };
+    let mut io = libc::iovec { iov_base: s.templates().start as *mut _, iov_len: 64 };
     // SAFETY: all-zero is a valid mmsghdr.
     let mut one: libc::mmsghdr = unsafe { std::mem::zeroed() };
     one.msg_hdr.msg_iov = &raw mut io;
     one.msg_hdr.msg_iovlen = 1;
-    door(libc::SYS_recvmmsg, &[fd(s.bindings.queue_fd), at(&one), 1, WAIT_FOR_ONE, NULL])
+    door(libc::SYS_recvmmsg, &[s.fd(Fd::Queue), at(&one), 1, WAIT_FOR_ONE, NULL])
 }
 
 static WOKEN: AtomicBool = AtomicBool::new(false);

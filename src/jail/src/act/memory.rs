@@ -1,4 +1,4 @@
-//! Acts against the process's own memory: code out of data, and the sealed templates.
+//! Acts against the process's own memory: code out of data, and a worker's sealed templates.
 
 use super::{Act, Expect, Scene, door};
 
@@ -15,7 +15,7 @@ fn map(address: u64, protection: u64, flags: u64) -> i64 {
 }
 
 fn table(s: &Scene) -> u64 {
-    s.bindings.templates.start & !(PAGE - 1)
+    s.templates().start & !(PAGE - 1)
 }
 
 pub(super) const ACTS: &[Act] = &[
@@ -28,6 +28,9 @@ pub(super) const ACTS: &[Act] = &[
     Act::deadly("memfd_create", |s| door(libc::SYS_memfd_create, &[s.page, 0])),
     Act::deadly("memfd_secret", |_| door(libc::SYS_memfd_secret, &[0])),
     Act::deadly("shmget", |_| door(libc::SYS_shmget, &[0, PAGE, 0])),
+];
+
+pub(super) const TEMPLATES: &[Act] = &[
     Act::deadly("mprotect the templates to writable", |s| door(libc::SYS_mprotect, &[table(s), PAGE, READ | WRITE])),
     Act::deadly("mmap over the templates", |s| map(table(s), READ | WRITE, FIXED)),
     Act::deadly("munmap the templates", |s| door(libc::SYS_munmap, &[table(s), PAGE])),
@@ -40,7 +43,7 @@ pub(super) const ACTS: &[Act] = &[
 ];
 
 fn store(s: &Scene) -> i64 {
-    let row = s.bindings.templates.start as *mut u8;
+    let row = s.templates().start as *mut u8;
     // SAFETY: meant to fault. The bindings name memory that the room mapped; if it can be written, the act reports
     // that by living, and the child ends.
     unsafe { row.write_volatile(1) };

@@ -1,8 +1,9 @@
-//! What a hostile worker would try, one act at a time, and what must come of it.
+//! What a hostile worker would try, one act at a time, and what must come of it. [`prober`] has those of a prober.
 //!
 //! An act is a single raw system call (or a single store) with everything it needs on its stack: an allocation or a
 //! second call on the way could die of SIGSYS by itself and make a hole look closed. `tests/fence.rs` shows that none
-//! does: with the default action weakened, every act that ought to die lives.
+//! does: with the default action weakened, every act that ought to die lives. Acts that must come to something else than
+//! death may be several calls.
 //!
 //! Acts are aimed at things whose loss can be seen from outside: the rule set, conntrack, queue number [`QUEUE`], the
 //! link `lo`. So run them in a network namespace of their own (`selftest::private_room`).
@@ -10,6 +11,7 @@
 mod allowed;
 mod memory;
 mod message;
+pub mod prober;
 mod process;
 mod queue;
 #[cfg(target_arch = "x86_64")]
@@ -17,9 +19,10 @@ mod x86;
 
 use std::ffi::c_long;
 use std::fmt;
+use std::ops::Range;
 
 use crate::kernel;
-use crate::policy::Bindings;
+use crate::policy::{Bindings, Fd};
 
 /// The queue number that acts aim at: bind it on the queue descriptor of the room, and see that it is still bound.
 pub const QUEUE: u16 = 5;
@@ -37,6 +40,8 @@ pub enum Expect {
     Errno(i32),
     /// Lives, whatever the kernel answered.
     Survives,
+    /// Lives, and the kernel did as asked.
+    Succeeds,
 }
 
 impl fmt::Display for Expect {
@@ -47,6 +52,7 @@ impl fmt::Display for Expect {
             Expect::Death => f.pad("SIGSYS or SIGSEGV"),
             Expect::Errno(number) => f.pad(&format!("errno {number}")),
             Expect::Survives => f.pad("lives"),
+            Expect::Succeeds => f.pad("succeeds"),
         }
     }
 }
@@ -62,6 +68,18 @@ pub struct Scene {
     pub(crate) own: u64,
     /// A private page, readable and writable, mapped before the fence.
     pub(crate) page: u64,
+}
+
+impl Scene {
+    /// A descriptor for a register, the first where the name stands for several. One that the role has not is -1.
+    fn fd(&self, fd: Fd) -> u64 {
+        self.bindings.numbers(fd).map_or(u64::from(u32::MAX), |numbers| u64::from(numbers.start.unsigned_abs()))
+    }
+
+    /// The table of templates; nothing, at 0, for who has none.
+    fn templates(&self) -> Range<u64> {
+        self.bindings.templates().unwrap_or_default()
+    }
 }
 
 /// One thing to try. Performed by [`run_act`](crate::selftest::run_act), nowhere else.
@@ -88,6 +106,14 @@ impl Act {
         Act { name, expect: Expect::Sigsys, prepare: None, run }
     }
 
+    const fn succeeds(name: &'static str, run: fn(&Scene) -> i64) -> Act {
+        Act { name, expect: Expect::Succeeds, prepare: None, run }
+    }
+
+    const fn refused(name: &'static str, errno: i32, run: fn(&Scene) -> i64) -> Act {
+        Act { name, expect: Expect::Errno(errno), prepare: None, run }
+    }
+
     const fn lives(name: &'static str, run: fn(&Scene) -> i64) -> Act {
         Act { name, expect: Expect::Survives, prepare: None, run }
     }
@@ -98,6 +124,7 @@ pub fn forbidden() -> Vec<Act> {
     [
         process::ACTS,
         memory::ACTS,
+        memory::TEMPLATES,
         queue::ACTS,
         #[cfg(target_arch = "x86_64")]
         x86::ACTS,
@@ -107,7 +134,7 @@ pub fn forbidden() -> Vec<Act> {
 
 /// Each rule of the worker's policy once; all must live.
 pub fn allowed() -> Vec<Act> {
-    allowed::ACTS.to_vec()
+    [allowed::ACTS, allowed::EVERYONE].concat()
 }
 
 /// Receives into the read-only templates: EFAULT, and the worker lives. Not in the lists, because a message must be
@@ -131,9 +158,4 @@ fn door(number: c_long, args: &[u64]) -> i64 {
 /// The address of something for a register.
 fn at<T: ?Sized>(thing: &T) -> u64 {
     std::ptr::from_ref(thing).cast::<u8>() as u64
-}
-
-/// A descriptor for a register.
-fn fd(number: i32) -> u64 {
-    u64::from(number.unsigned_abs())
 }

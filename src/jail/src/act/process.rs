@@ -1,6 +1,7 @@
 //! Acts against other processes, files, networks and the process's own rights.
 
-use super::{Act, at, door, fd};
+use super::{Act, at, door};
+use crate::policy::Fd;
 
 const ROOT: &std::ffi::CStr = c"/";
 const NULL: u64 = 0;
@@ -56,8 +57,8 @@ pub(super) const ACTS: &[Act] = &[
     Act::deadly("tgkill the supervisor (signal 0)", |s| door(libc::SYS_tgkill, &[s.parent, s.parent, 0])),
     Act::deadly("tgkill itself (signal 0)", |s| door(libc::SYS_tgkill, &[s.own, s.own, 0])),
     Act::deadly("pidfd_open the supervisor", |s| door(libc::SYS_pidfd_open, &[s.parent, 0])),
-    Act::deadly("pidfd_getfd", |s| door(libc::SYS_pidfd_getfd, &[fd(s.bindings.link_fd), 0, 0])),
-    Act::deadly("pidfd_send_signal", |s| door(libc::SYS_pidfd_send_signal, &[fd(s.bindings.link_fd), 0, NULL, 0])),
+    Act::deadly("pidfd_getfd", |s| door(libc::SYS_pidfd_getfd, &[s.fd(Fd::Link), 0, 0])),
+    Act::deadly("pidfd_send_signal", |s| door(libc::SYS_pidfd_send_signal, &[s.fd(Fd::Link), 0, NULL, 0])),
     Act::deadly("ptrace seize the supervisor", |s| {
         door(libc::SYS_ptrace, &[u64::from(libc::PTRACE_SEIZE), s.parent, 0, 0])
     }),
@@ -79,7 +80,7 @@ pub(super) const ACTS: &[Act] = &[
     Act::deadly("add_key", |_| door(libc::SYS_add_key, &[NULL, NULL, NULL, 0, 0])),
     Act::deadly("perf_event_open", |s| door(libc::SYS_perf_event_open, &[s.page, 0, !0, !0, 0])),
     Act::deadly("unshare a user namespace", |_| door(libc::SYS_unshare, &[bit(libc::CLONE_NEWUSER)])),
-    Act::deadly("setns", |s| door(libc::SYS_setns, &[fd(s.bindings.link_fd), 0])),
+    Act::deadly("setns", |s| door(libc::SYS_setns, &[s.fd(Fd::Link), 0])),
     Act::deadly("mount", |_| door(libc::SYS_mount, &[at(c"none"), at(ROOT), at(c"tmpfs"), libc::MS_RDONLY, NULL])),
     Act::deadly("umount2", |_| door(libc::SYS_umount2, &[at(ROOT), bit(libc::MNT_DETACH)])),
     Act::deadly("pivot_root", |_| door(libc::SYS_pivot_root, &[at(ROOT), at(ROOT)])),

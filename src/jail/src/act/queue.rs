@@ -2,20 +2,25 @@
 //! a worker needs. With CAP_NET_ADMIN and no filter every one of them works (tests/fence.rs, "a hole is seen from outside").
 
 use super::message::Message;
-use super::{Act, Scene, at, door, fd};
+use super::{Act, Scene, at, door};
+use crate::policy::Fd;
 
 const NULL: u64 = 0;
 
 fn queue(s: &Scene) -> u64 {
-    fd(s.bindings.queue_fd)
+    s.fd(Fd::Queue)
 }
 
 fn link(s: &Scene) -> u64 {
-    fd(s.bindings.link_fd)
+    s.fd(Fd::Link)
+}
+
+fn membership(s: &Scene) -> u64 {
+    s.fd(Fd::Membership)
 }
 
 fn first(s: &Scene) -> u64 {
-    s.bindings.templates.start
+    s.templates().start
 }
 
 fn sendto(s: &Scene, message: &Message) -> i64 {
@@ -85,7 +90,7 @@ pub(super) const ACTS: &[Act] = &[
     // Each demand of the sendmsg rule missed by one.
     Act::deadly("sendmsg 8 bytes into a template", |s| door(libc::SYS_sendmsg, &[queue(s), first(s) + 8, 0])),
     Act::deadly("sendmsg below the templates", |s| door(libc::SYS_sendmsg, &[queue(s), first(s) - 64, 0])),
-    Act::deadly("sendmsg past the templates", |s| door(libc::SYS_sendmsg, &[queue(s), s.bindings.templates.end, 0])),
+    Act::deadly("sendmsg past the templates", |s| door(libc::SYS_sendmsg, &[queue(s), s.templates().end, 0])),
     Act::deadly("sendmsg 4 GiB above a template", |s| door(libc::SYS_sendmsg, &[queue(s), first(s) + (1 << 32), 0])),
     Act::deadly("sendmsg 4 GiB below a template", |s| {
         door(libc::SYS_sendmsg, &[queue(s), first(s).wrapping_sub(1 << 32), 0])
@@ -108,6 +113,19 @@ pub(super) const ACTS: &[Act] = &[
     Act::deadly("write on descriptor 2", |s| door(libc::SYS_write, &[2, s.page, 0])),
     Act::deadly("sendmsg on the link, with descriptors", |s| door(libc::SYS_sendmsg, &[link(s), NULL, 0])),
     Act::deadly("writev on the link", |s| door(libc::SYS_writev, &[link(s), NULL, 0])),
+    // The prober is only heard.
+    Act::deadly("write on the membership link", |s| door(libc::SYS_write, &[membership(s), s.page, 0])),
+    Act::deadly("sendto on the membership link", |s| {
+        door(libc::SYS_sendto, &[membership(s), s.page, 0, DONT_WAIT, NULL, 0])
+    }),
+    Act::deadly("sendmsg a template on the membership link", |s| {
+        door(libc::SYS_sendmsg, &[membership(s), first(s), 0])
+    }),
+    Act::deadly("recvmsg on the membership link, for descriptors", |s| {
+        door(libc::SYS_recvmsg, &[membership(s), NULL, DONT_WAIT])
+    }),
+    Act::deadly("shutdown the membership link", |s| door(libc::SYS_shutdown, &[membership(s), 2])),
+    Act::deadly("close the membership link", |s| door(libc::SYS_close, &[membership(s)])),
     Act::deadly("poll", |_| door(libc::SYS_ppoll, &[NULL, 0, at(&[0u64; 2]), NULL, 8])),
     // The descriptors must keep their meaning, for the policy knows them by number.
     Act::deadly("dup the queue", |s| door(libc::SYS_dup, &[queue(s)])),

@@ -2,7 +2,8 @@
 
 use std::ffi::c_long;
 
-use super::{Act, Expect, Scene, door, fd};
+use super::{Act, Expect, Scene, door};
+use crate::policy::Fd;
 
 pub(super) const ACTS: &[Act] = &[
     Act::deadly("sendmsg by its x32 number", |s| x32(libc::SYS_sendmsg, s)),
@@ -11,7 +12,7 @@ pub(super) const ACTS: &[Act] = &[
 ];
 
 fn x32(number: c_long, s: &Scene) -> i64 {
-    door(number | 0x4000_0000, &[fd(s.bindings.queue_fd), s.bindings.templates.start, 0])
+    door(number | 0x4000_0000, &[s.fd(Fd::Queue), s.templates().start, 0])
 }
 
 /// The 32-bit gate, where 20 is getpid. SIGSYS by the filter's architecture check; SIGSEGV on a kernel built without it.

@@ -7,7 +7,7 @@ use seccompiler::{
     SeccompRule, TargetArch, sock_filter,
 };
 
-use super::{Arg, Bindings, Fd, Policy, Rule, Stance};
+use super::{Arg, Bindings, Policy, Rule, Stance};
 use crate::error::JailError;
 
 /// x32 calls have this bit and the architecture of x86_64, so an architecture check lets them by (seccomp(2)). An
@@ -24,7 +24,8 @@ pub(crate) fn compile(policy: &Policy, env: Option<&Bindings>) -> Result<BpfProg
         let conditions = conditions(policy, rule, env)?;
         let alternatives = table.entry(rule.number).or_default();
         // seccompiler: no alternatives at all means "whatever the arguments".
-        if !conditions.is_empty() {
+        let any = policy.rules.iter().any(|other| other.number == rule.number && other.args.is_empty());
+        if !any {
             alternatives.push(SeccompRule::new(conditions).map_err(|e| unfit(policy, &e))?);
         }
     }
@@ -58,20 +59,23 @@ fn conditions(policy: &Policy, rule: &Rule, env: Option<&Bindings>) -> Result<Ve
     for arg in rule.args.iter() {
         match *arg {
             Arg::FdIs(fd) => {
-                let env = env.ok_or_else(unbound)?;
-                let number = match fd {
-                    Fd::Queue => env.queue_fd,
-                    Fd::Link => env.link_fd,
-                };
-                demand(0, Dword, Eq, u64::from(number.unsigned_abs()))?;
+                let numbers = env.and_then(|env| env.numbers(fd)).ok_or_else(unbound)?;
+                let [start, end] = [numbers.start, numbers.end].map(|number| u64::from(number.unsigned_abs()));
+                if end - start == 1 {
+                    demand(0, Dword, Eq, start)?;
+                } else {
+                    demand(0, Dword, Ge, start)?;
+                    demand(0, Dword, Lt, end)?;
+                }
             }
             Arg::InTemplates(index) => {
-                let templates = &env.ok_or_else(unbound)?.templates;
+                let templates = env.and_then(Bindings::templates).ok_or_else(unbound)?;
                 demand(index, Qword, Ge, templates.start)?;
                 demand(index, Qword, Lt, templates.end)?;
             }
             Arg::AlignedTo(index, to) => demand(index, Qword, MaskedEq(to - 1), 0)?,
             Arg::Is(index, value) => demand(index, Dword, Eq, u64::from(value))?,
+            Arg::OnlyBits(index, bits) => demand(index, Dword, MaskedEq(u64::from(!bits)), 0)?,
             Arg::Null(index) => demand(index, Qword, Eq, 0)?,
         }
     }
@@ -98,35 +102,69 @@ fn unfit(policy: &Policy, error: &BackendError) -> JailError {
 mod tests {
     use super::*;
 
-    fn bindings() -> Bindings {
-        Bindings { queue_fd: 3, link_fd: 4, templates: 0x2000_0000_0000..0x2000_0000_4000 }
+    fn worker() -> Bindings {
+        Bindings::Worker { queue_fd: 3, link_fd: 4, membership_fd: 5, templates: 0x2000_0000_0000..0x2000_0000_4000 }
+    }
+
+    fn prober() -> Bindings {
+        Bindings::Prober {
+            link_fd: 3,
+            ping4_fd: 4,
+            ping6_fd: 5,
+            workers: 6..8,
+            tcp_ports: vec![80],
+            udp_ports: Vec::new(),
+        }
     }
 
     #[test]
     fn the_workers_policy_compiles_small() {
-        let program = compile(&Policy::worker(), Some(&bindings())).unwrap();
+        let program = compile(&Policy::worker(), Some(&worker())).unwrap();
         // Each packet batch runs through it twice; a program that grew has a reason or a mistake.
         assert!(program.len() < 100, "{} instructions", program.len());
     }
 
     #[test]
+    fn the_probers_policy_compiles() {
+        for udp in [false, true] {
+            let program = compile(&Policy::prober(udp), Some(&prober())).unwrap();
+            // Beyond 4096 the kernel refuses a filter (BPF_MAXINSNS).
+            assert!(program.len() < 400, "{} instructions", program.len());
+        }
+    }
+
+    #[test]
     fn a_rule_with_symbols_needs_bindings() {
-        let text = compile(&Policy::worker(), None).unwrap_err().to_string();
-        assert!(text.contains("needs bindings"), "{text}");
+        for policy in [Policy::worker(), Policy::prober(true)] {
+            let text = compile(&policy, None).unwrap_err().to_string();
+            assert!(text.contains("needs bindings"), "{text}");
+        }
     }
 
     #[test]
     fn senseless_bindings_are_refused() {
-        let with = |f: fn(&mut Bindings)| {
-            let mut b = bindings();
-            f(&mut b);
-            compile(&Policy::worker(), Some(&b))
-        };
-        assert!(with(|b| b.link_fd = 3).is_err());
-        assert!(with(|b| b.queue_fd = -1).is_err());
-        assert!(with(|b| b.templates = 64..64).is_err());
-        assert!(with(|b| b.templates.start += 8).is_err());
-        assert!(with(|b| b.templates = 0..64).is_err());
+        for (queue_fd, link_fd, membership_fd, templates) in [
+            (3, 3, 5, 64..128),
+            (3, 4, 3, 64..128),
+            (3, 4, 4, 64..128),
+            (-1, 4, 5, 64..128),
+            (3, 4, 5, 64..64),
+            (3, 4, 5, 72..128),
+            (3, 4, 5, 64..120),
+            (3, 4, 5, 0..64),
+        ] {
+            let bindings = Bindings::Worker { queue_fd, link_fd, membership_fd, templates };
+            assert!(compile(&Policy::worker(), Some(&bindings)).is_err(), "{bindings:?}");
+        }
+        for (link_fd, ping4_fd, ping6_fd, workers) in
+            [(3, 3, 5, 6..7), (3, 4, 4, 6..7), (-1, 4, 5, 6..7), (3, 4, 5, 6..6), (3, 4, 5, 5..7), (8, 4, 5, 6..7)]
+        {
+            let (tcp_ports, udp_ports) = (Vec::new(), Vec::new());
+            let bindings = Bindings::Prober { link_fd, ping4_fd, ping6_fd, workers, tcp_ports, udp_ports };
+            assert!(compile(&Policy::prober(true), Some(&bindings)).is_err(), "{bindings:?}");
+        }
+        assert!(compile(&Policy::prober(false), Some(&worker())).is_err(), "another role's");
+        assert!(compile(&Policy::worker(), Some(&prober())).is_err(), "another role's");
     }
 
     #[test]
@@ -135,14 +173,17 @@ mod tests {
         assert_eq!(program[1].k, X32_BIT);
     }
 
+    /// Two rules of one call are two ways; one of them without demands would make the other meaningless.
     #[test]
-    fn no_call_is_listed_twice() {
-        for policy in [Policy::worker(), Policy::supervisor()] {
-            let mut numbers: Vec<i64> = policy.rules().iter().map(|r| r.number).collect();
-            numbers.sort_unstable();
-            let before = numbers.len();
-            numbers.dedup();
-            assert_eq!(numbers.len(), before, "{}", policy.role());
+    fn no_rule_is_listed_twice() {
+        for policy in [Policy::worker(), Policy::prober(true), Policy::supervisor()] {
+            for (place, rule) in policy.rules().iter().enumerate() {
+                for other in &policy.rules()[..place] {
+                    let apart = rule.number != other.number
+                        || (rule.args != other.args && !rule.args.is_empty() && !other.args.is_empty());
+                    assert!(apart, "{}: {}", policy.role(), rule.call);
+                }
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! One file a role. The same tables are enforced (`compile`, `drop_rights`, `seal`), printed ([`print()`]) and
 //! compared with the golden files, so what is printed is what is enforced.
 
+mod bindings;
 pub(crate) mod compile;
 mod print;
 mod prober;
@@ -13,16 +14,14 @@ mod worker;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Range;
-use std::os::fd::RawFd;
 
 use caps::{Capability, CapsHashSet};
 use nix::sched::CloneFlags;
 use nix::sys::resource::Resource;
 
-use crate::error::JailError;
-
+pub use bindings::Bindings;
 pub use print::print;
+pub use prober::CHECK_SOCKETS;
 #[cfg(feature = "weakened")]
 pub use weaken::Part;
 
@@ -47,19 +46,29 @@ impl fmt::Display for Role {
     }
 }
 
-/// A descriptor by what it is for; [`Bindings`] gives it a number.
+/// A descriptor by what it is for; [`Bindings`] gives it a number, or several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fd {
     /// The netlink socket that owns the worker's queue.
     Queue,
     /// The socket to the supervisor.
     Link,
+    /// A worker's socket to the prober, read only.
+    Membership,
+    /// The prober's socket that pings IPv4.
+    Ping4,
+    /// The prober's socket that pings IPv6.
+    Ping6,
+    /// The prober's sockets to the workers, write only.
+    Workers,
+    /// The sockets that the prober opens for its checks.
+    Checks,
 }
 
 /// What a rule demands of one argument. Indices count from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arg {
-    /// Argument 0 is this descriptor. Compared as 32 bits, which is what the kernel uses of it.
+    /// Argument 0 is this descriptor, or one of these. Compared as 32 bits, which is what the kernel uses of it.
     FdIs(Fd),
     /// A pointer inside the table of pinned templates, all 64 bits compared.
     InTemplates(u8),
@@ -67,11 +76,13 @@ pub enum Arg {
     AlignedTo(u8, u64),
     /// An int with this value. 32 bits, which is what the kernel uses of an int.
     Is(u8, u32),
+    /// Flags of which none but these is set. 32 bits, which is what the kernel uses of an int.
+    OnlyBits(u8, u32),
     /// A pointer that is null, all 64 bits compared.
     Null(u8),
 }
 
-/// One system call of a policy: allowed, or for the supervisor's deny list deadly.
+/// One system call of a policy: allowed, or for the supervisor's deny list deadly. Rules of one call are alternatives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// Its name.
@@ -102,7 +113,8 @@ pub(crate) enum Stance {
     AllowAll,
 }
 
-/// A role's system calls. Made by [`Policy::worker`] and [`Policy::supervisor`] and by nothing else in a release.
+/// A role's system calls. Made by [`Policy::worker`], [`Policy::prober`] and [`Policy::supervisor`] and by nothing else
+/// in a release.
 #[derive(Debug, Clone)]
 pub struct Policy {
     role: Role,
@@ -114,6 +126,11 @@ impl Policy {
     /// What a worker may still call once it is sealed.
     pub fn worker() -> Policy {
         Policy { role: Role::Worker, stance: Stance::AllowListed, rules: worker::RULES.to_vec() }
+    }
+
+    /// What the prober may still call once it is sealed; UDP sockets only if a check is by UDP.
+    pub fn prober(udp: bool) -> Policy {
+        Policy { role: Role::Prober, stance: Stance::AllowListed, rules: prober::rules(udp) }
     }
 
     /// What kills the supervisor and every child it starts.
@@ -129,35 +146,6 @@ impl Policy {
     /// The table.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
-    }
-}
-
-/// Numbers for the symbols of a policy, known only at run time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bindings {
-    /// The number of [`Fd::Queue`].
-    pub queue_fd: RawFd,
-    /// The number of [`Fd::Link`].
-    pub link_fd: RawFd,
-    /// The addresses of the `msghdr` table, 64 bytes a row. It must be mapped read-only from sealed memory by now.
-    pub templates: Range<u64>,
-}
-
-impl Bindings {
-    /// The distance between two rows of the table: sizeof(struct msghdr) is 56, rounded up to a power of two so that
-    /// "points at the start of a row" is a mask, which is all that seccomp can compute.
-    pub const STRIDE: u64 = 64;
-
-    pub(crate) fn check(&self, role: Role) -> Result<(), JailError> {
-        let wrong = |problem: String| Err(JailError::Bindings { role, problem });
-        let Range { start, end } = self.templates;
-        if self.queue_fd < 0 || self.link_fd < 0 || self.queue_fd == self.link_fd {
-            return wrong(format!("queue is descriptor {}, link is {}", self.queue_fd, self.link_fd));
-        }
-        if start == 0 || start >= end || start % Bindings::STRIDE != 0 || end % Bindings::STRIDE != 0 {
-            return wrong(format!("templates {start:#x}..{end:#x} are not a table of 64-byte rows"));
-        }
-        Ok(())
     }
 }
 
@@ -181,8 +169,35 @@ pub(crate) struct Namespace {
 pub(crate) struct Limit {
     pub(crate) name: &'static str,
     pub(crate) resource: Resource,
-    pub(crate) value: u64,
+    pub(crate) value: Amount,
     pub(crate) why: &'static str,
+}
+
+/// A number that may depend on how many workers the process talks to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Amount {
+    /// It does not.
+    Fixed(u64),
+    /// One more for each of them.
+    AndWorkers(u64),
+}
+
+impl Amount {
+    pub(crate) fn with(self, workers: usize) -> u64 {
+        match self {
+            Amount::Fixed(value) => value,
+            Amount::AndWorkers(value) => value.saturating_add(workers as u64),
+        }
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Amount::Fixed(value) => write!(f, "{value}"),
+            Amount::AndWorkers(value) => write!(f, "{value}+workers"),
+        }
+    }
 }
 
 /// Everything about a role that is not a system call.
@@ -190,8 +205,15 @@ pub(crate) struct Limit {
 pub(crate) struct Terms {
     pub(crate) caps: &'static [Kept],
     pub(crate) namespaces: &'static [Namespace],
+    /// What Landlock takes.
+    pub(crate) landlock: &'static str,
     pub(crate) limits: &'static [Limit],
+    /// The descriptors from 0 on.
     pub(crate) fds: &'static [&'static str],
+    /// What is behind them, once for each worker.
+    pub(crate) fd_per_worker: Option<&'static str>,
+    /// What a fault of memory comes to.
+    pub(crate) faults: &'static str,
 }
 
 impl Terms {

@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
-use super::{Arg, Fd, Policy, Role, Rule, Terms};
+use super::{Arg, CHECK_SOCKETS, Fd, Policy, Role, Rule, Terms};
 use crate::identity::CHROOT;
 
 /// The whole sandbox of a role, as it is enforced.
 pub fn print(role: Role) -> String {
     match role {
-        Role::Prober => "role prober: not part of this version\n".to_owned(),
+        Role::Prober => child(role, &Policy::prober(true)),
         Role::Worker => child(role, &Policy::worker()),
         Role::Supervisor => supervisor(&Policy::supervisor()),
     }
@@ -26,18 +26,18 @@ fn child(role: Role, policy: &Policy) -> String {
     for (i, namespace) in terms.namespaces.iter().enumerate() {
         page.row(if i == 0 { "namespaces" } else { "" }, &format!("own {}", namespace.name), namespace.why);
     }
-    page.line(
-        "landlock",
-        "no file, no TCP or UDP, no signal, no abstract socket, as far as the ABI goes; no exception",
-    );
+    page.line("landlock", terms.landlock);
     for (i, limit) in terms.limits.iter().enumerate() {
         page.row(if i == 0 { "rlimits" } else { "" }, &format!("{} {}", limit.name, limit.value), limit.why);
     }
     for (i, fd) in terms.fds.iter().enumerate() {
         page.line(if i == 0 { "descriptors" } else { "" }, &format!("{i} {fd}"));
     }
-    page.line("faults", "SIGSEGV and SIGBUS have no handler: a store into the templates kills as SIGSEGV");
-    page.line("seccomp", "these calls with these arguments; any other kills the process");
+    if let Some(each) = terms.fd_per_worker {
+        page.line("", &format!("{}… {each}", terms.fds.len()));
+    }
+    page.line("faults", terms.faults);
+    page.line("seccomp", "these calls with these arguments, in any of the listed ways; any other kills the process");
     page.rules(policy);
     page.0
 }
@@ -94,12 +94,45 @@ fn demand(rule: &Rule, arg: Arg) -> String {
     match arg {
         Arg::FdIs(Fd::Queue) => "arg 0 == queue".to_owned(),
         Arg::FdIs(Fd::Link) => "arg 0 == link".to_owned(),
+        Arg::FdIs(Fd::Membership) => "arg 0 == membership".to_owned(),
+        Arg::FdIs(Fd::Ping4) => "arg 0 == ping4".to_owned(),
+        Arg::FdIs(Fd::Ping6) => "arg 0 == ping6".to_owned(),
+        Arg::FdIs(Fd::Workers) => "first worker <= arg 0 <= last worker".to_owned(),
+        Arg::FdIs(Fd::Checks) => format!("last worker < arg 0 <= last worker + {CHECK_SOCKETS}"),
         Arg::InTemplates(index) => format!("templates.start <= arg {index} < templates.end"),
         Arg::AlignedTo(index, to) => format!("arg {index} % {to} == 0"),
-        Arg::Is(index, value) if rule.call == "recvmmsg" && value == libc::MSG_WAITFORONE.cast_unsigned() => {
-            format!("arg {index} == MSG_WAITFORONE")
-        }
-        Arg::Is(index, value) => format!("arg {index} == {value}"),
+        Arg::Is(index, value) => format!("arg {index} == {}", word(rule.call, index, value)),
+        Arg::OnlyBits(index, bits) => format!("arg {index} & ~({}) == 0", word(rule.call, index, bits)),
         Arg::Null(index) => format!("arg {index} == NULL"),
     }
+}
+
+/// A number as the headers call it.
+fn word(call: &str, index: u8, value: u32) -> String {
+    const ONE: [(&str, u8, i32, &str); 7] = [
+        ("fcntl", 1, libc::F_SETFL, "F_SETFL"),
+        ("fcntl", 2, libc::O_NONBLOCK, "O_NONBLOCK"),
+        ("recvmmsg", 3, libc::MSG_WAITFORONE, "MSG_WAITFORONE"),
+        ("socket", 0, libc::AF_INET, "AF_INET"),
+        ("socket", 0, libc::AF_INET6, "AF_INET6"),
+        ("getsockopt", 1, libc::SOL_SOCKET, "SOL_SOCKET"),
+        ("getsockopt", 2, libc::SO_ERROR, "SO_ERROR"),
+    ];
+    const BITS: [(&str, i32, &str); 7] = [
+        // SOCK_STREAM is 1 and SOCK_DGRAM is 2, so these are bits too.
+        ("socket", libc::SOCK_STREAM, "SOCK_STREAM"),
+        ("socket", libc::SOCK_DGRAM, "SOCK_DGRAM"),
+        ("socket", libc::SOCK_NONBLOCK, "SOCK_NONBLOCK"),
+        ("socket", libc::SOCK_CLOEXEC, "SOCK_CLOEXEC"),
+        ("send", libc::MSG_NOSIGNAL, "MSG_NOSIGNAL"),
+        ("recv", libc::MSG_DONTWAIT, "MSG_DONTWAIT"),
+        ("recv", libc::MSG_TRUNC, "MSG_TRUNC"),
+    ];
+    let is = |number: i32| number.cast_unsigned() == value;
+    if let Some((.., name)) = ONE.iter().find(|(of, at, number, _)| *of == call && *at == index && is(*number)) {
+        return (*name).to_owned();
+    }
+    let bits = BITS.iter().filter(|(of, bit, _)| call.starts_with(of) && value & bit.cast_unsigned() != 0);
+    let names: Vec<&str> = bits.map(|(.., name)| *name).collect();
+    if names.is_empty() { value.to_string() } else { names.join("|") }
 }

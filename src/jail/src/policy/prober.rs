@@ -1,8 +1,18 @@
-//! The prober: what it drops is settled, its system calls come with the checks. Until then it cannot be sealed.
+//! The prober: it reads what backends, and whoever pretends to be one, answer. Take it that every instruction it
+//! executes is the attacker's choice.
+//!
+//! What is left to such a prober: ping anyone; open TCP connections to the ports of checks, on any host; if a check is
+//! by UDP, send datagrams to anyone (from Landlock ABI 10 on, to the ports of checks); tell the supervisor and the
+//! workers that backends are up or down. It cannot forge a sender's address: that needs a socket option, and no call of
+//! it sets one. Where it got raw sockets to ping by, it can send any ICMP message ([`pinger`](crate::pinger)).
 
 use nix::sched::CloneFlags;
+use nix::sys::resource::Resource;
 
-use super::{Namespace, Terms};
+use super::{Amount, Arg, Fd, Limit, Namespace, Rule, Terms};
+
+/// Sockets of checks that are open at one time: descriptors beside those the prober was started with.
+pub const CHECK_SOCKETS: i32 = 256;
 
 pub(super) const TERMS: Terms = Terms {
     caps: &[],
@@ -16,6 +26,142 @@ pub(super) const TERMS: Terms = Terms {
             why: "a view of mounts of its own, of which it can change nothing",
         },
     ],
-    limits: &[],
-    fds: &[],
+    landlock: "no file, no signal, no abstract socket, no TCP or UDP but to the ports of checks, as far as the ABI goes",
+    limits: &[
+        Limit {
+            name: "CORE",
+            resource: Resource::RLIMIT_CORE,
+            value: Amount::Fixed(0),
+            why: "a dump would hold answers of backends",
+        },
+        Limit {
+            name: "FSIZE",
+            resource: Resource::RLIMIT_FSIZE,
+            value: Amount::Fixed(0),
+            why: "no file can grow, should one be open",
+        },
+        Limit {
+            name: "NPROC",
+            resource: Resource::RLIMIT_NPROC,
+            value: Amount::Fixed(0),
+            why: "fork is EAGAIN for a user not root",
+        },
+        Limit {
+            name: "NOFILE",
+            resource: Resource::RLIMIT_NOFILE,
+            value: Amount::AndWorkers(FDS.len() as u64 + CHECK_SOCKETS as u64),
+            why: "256 sockets beside the descriptors",
+        },
+    ],
+    fds: FDS,
+    fd_per_worker: Some("worker: the socket to one worker; so many of these as there are workers"),
+    faults: "SIGSEGV and SIGBUS have no handler",
 };
+
+const FDS: &[&str] = &[
+    "/dev/null",
+    "/dev/null",
+    "/dev/null",
+    "link: the socket to the supervisor",
+    "ping4: a socket that pings IPv4, or /dev/null",
+    "ping6: a socket that pings IPv6, or /dev/null",
+];
+
+const STREAM: u32 = (libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).cast_unsigned();
+const DATAGRAM: u32 = (libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).cast_unsigned();
+
+/// A socket of exactly this kind. Protocol 0 is TCP and UDP; a number could also name MPTCP, whose connections Landlock
+/// does not see, and the ping protocol.
+const fn socket(args: &'static [Arg; 3], why: &'static str) -> Rule {
+    Rule::new("socket", libc::SYS_socket, args, why)
+}
+
+const fn kind(family: i32, kind: u32) -> [Arg; 3] {
+    [Arg::Is(0, family.cast_unsigned()), Arg::Is(1, kind), Arg::Is(2, 0)]
+}
+
+const TCP4: [Arg; 3] = kind(libc::AF_INET, STREAM);
+const TCP6: [Arg; 3] = kind(libc::AF_INET6, STREAM);
+const UDP4: [Arg; 3] = kind(libc::AF_INET, DATAGRAM);
+const UDP6: [Arg; 3] = kind(libc::AF_INET6, DATAGRAM);
+
+const DATAGRAMS: &[Rule] = &[
+    socket(&UDP4, "UDP and DNS checks; only if the configuration has one"),
+    socket(&UDP6, "UDP and DNS checks; only if the configuration has one"),
+];
+
+/// MSG_NOSIGNAL or nothing. So no MSG_FASTOPEN, which connects past Landlock (tcp_sendmsg_fastopen in net/ipv4/tcp.c
+/// calls no security hook), and no MSG_OOB.
+const SEND: u32 = libc::MSG_NOSIGNAL.cast_unsigned();
+/// So no MSG_ERRQUEUE, MSG_OOB, MSG_PEEK.
+const RECEIVE: u32 = (libc::MSG_DONTWAIT | libc::MSG_TRUNC).cast_unsigned();
+
+pub(super) fn rules(udp: bool) -> Vec<Rule> {
+    [LINKS_AND_STREAMS, if udp { DATAGRAMS } else { &[] }, REST].concat()
+}
+
+const LINKS_AND_STREAMS: &[Rule] = &[
+    // read and not recvmsg: a read throws away descriptors that a peer attaches (unix(7), SCM_RIGHTS). Not the links to
+    // the workers: they say nothing, and a hostile one must not be heard.
+    Rule::new("read", libc::SYS_read, &[Arg::FdIs(Fd::Link)], "hear the supervisor: the end of the link means stop"),
+    // write and not sendmsg: no descriptor can be attached to it.
+    Rule::new("write", libc::SYS_write, &[Arg::FdIs(Fd::Link)], "tell the supervisor: prepared, or what changed"),
+    Rule::new("write", libc::SYS_write, &[Arg::FdIs(Fd::Workers)], "tell a worker which backends are up"),
+    socket(&TCP4, "TCP and HTTP checks"),
+    socket(&TCP6, "TCP and HTTP checks"),
+];
+
+const REST: &[Rule] = &[
+    // Where to is behind a pointer. Landlock knows it: the ports of checks. Never one of the first descriptors, so these
+    // keep their peers. And their numbers: a new socket gets the lowest free number, and as no other call but close frees
+    // one, and that none of theirs, every socket of a check lies above them.
+    Rule::new("connect", libc::SYS_connect, &[Arg::FdIs(Fd::Checks)], "TCP checks, and UDP ones to see a refusal"),
+    Rule::new(
+        "sendto",
+        libc::SYS_sendto,
+        &[Arg::FdIs(Fd::Checks), Arg::OnlyBits(3, SEND)],
+        "send the question of a check",
+    ),
+    Rule::new("sendto", libc::SYS_sendto, &[Arg::FdIs(Fd::Ping4), Arg::OnlyBits(3, SEND)], "ping"),
+    Rule::new("sendto", libc::SYS_sendto, &[Arg::FdIs(Fd::Ping6), Arg::OnlyBits(3, SEND)], "ping"),
+    // Its control data can name the interface and the sender's address, which must be one of the host's own
+    // (ip6_datagram_send_ctl in net/ipv6/datagram.c; tests/prober.rs). Extension headers that matter need CAP_NET_RAW
+    // there. Not on ping4: nothing needs it.
+    Rule::new(
+        "sendmsg",
+        libc::SYS_sendmsg,
+        &[Arg::FdIs(Fd::Ping6), Arg::OnlyBits(2, SEND)],
+        "ask all nodes of a link, from an address of ours",
+    ),
+    Rule::new(
+        "recvfrom",
+        libc::SYS_recvfrom,
+        &[Arg::FdIs(Fd::Checks), Arg::OnlyBits(3, RECEIVE)],
+        "read the answer of a check",
+    ),
+    Rule::new("recvfrom", libc::SYS_recvfrom, &[Arg::FdIs(Fd::Ping4), Arg::OnlyBits(3, RECEIVE)], "read an echo"),
+    Rule::new("recvfrom", libc::SYS_recvfrom, &[Arg::FdIs(Fd::Ping6), Arg::OnlyBits(3, RECEIVE)], "read an echo"),
+    Rule::new(
+        "getsockopt",
+        libc::SYS_getsockopt,
+        &[
+            Arg::FdIs(Fd::Checks),
+            Arg::Is(1, libc::SOL_SOCKET.cast_unsigned()),
+            Arg::Is(2, libc::SO_ERROR.cast_unsigned()),
+        ],
+        "learn how a connect ended",
+    ),
+    Rule::new("close", libc::SYS_close, &[Arg::FdIs(Fd::Checks)], "end a check"),
+    // Any arguments: it stores revents where the prober itself can write, and waits.
+    Rule::new("ppoll", libc::SYS_ppoll, &[], "wait for answers, or until the next check is due"),
+    // The C library waits by this call where the architecture has it.
+    #[cfg(target_arch = "x86_64")]
+    Rule::new("poll", libc::SYS_poll, &[], "wait for answers, or until the next check is due"),
+    // The vDSO answers without a system call except where the clock source has none.
+    Rule::new("clock_gettime", libc::SYS_clock_gettime, &[], "know when a check is due"),
+    Rule::new("rt_sigreturn", libc::SYS_rt_sigreturn, &[], "return from a signal handler"),
+    Rule::new("restart_syscall", libc::SYS_restart_syscall, &[], "resume a wait after stop and continue"),
+    Rule::new("exit_group", libc::SYS_exit_group, &[], "end, with a code that says why"),
+    // Not here on purpose: setsockopt, with which a raw socket would forge senders (IP_HDRINCL) and lose its filter; bind
+    // and listen, with which it would serve; and as for the worker mmap, brk, futex, getrandom.
+];

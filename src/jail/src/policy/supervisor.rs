@@ -13,7 +13,10 @@ pub(super) const TERMS: Terms = Terms {
     // CAP_DAC_OVERRIDE: configuration is root's own.
     caps: &[
         Kept { cap: Capability::CAP_NET_ADMIN, why: "bind queues, install rules, and pass it on to workers" },
-        Kept { cap: Capability::CAP_NET_RAW, why: "iptables-legacy talks to the kernel through a raw socket" },
+        Kept {
+            cap: Capability::CAP_NET_RAW,
+            why: "iptables-legacy needs a raw socket, and pings where ping sockets are refused",
+        },
         Kept { cap: Capability::CAP_SYS_ADMIN, why: "a respawned worker leaves its namespaces" },
         Kept { cap: Capability::CAP_SYS_CHROOT, why: "a respawned child chroots" },
         Kept { cap: Capability::CAP_SETPCAP, why: "a respawned child drops its bounding set and locks securebits" },
@@ -22,8 +25,11 @@ pub(super) const TERMS: Terms = Terms {
         Kept { cap: Capability::CAP_KILL, why: "stop children, which run as another user" },
     ],
     namespaces: &[],
+    landlock: "",
     limits: &[],
     fds: &[],
+    fd_per_worker: None,
+    faults: "",
 };
 
 macro_rules! deadly {

@@ -6,9 +6,9 @@ use super::{Arg, Policy, Stance};
 /// What to take out.
 #[derive(Debug, Clone, Copy)]
 pub enum Part {
-    /// A demand on an argument of a call; both must be in the policy as given.
+    /// A demand on an argument of a call, in each rule that has it; one must.
     Argument(&'static str, Arg),
-    /// A whole allowed call.
+    /// A whole allowed call, all its rules.
     Call(&'static str),
     /// The death of whatever is not listed.
     Default,
@@ -20,10 +20,12 @@ impl Policy {
     pub fn without(mut self, part: Part) -> Policy {
         match part {
             Part::Argument(call, arg) => {
-                let rule = self.rules.iter_mut().find(|r| r.call == call).expect("no such call in the policy");
-                let left: Vec<Arg> = rule.args.iter().copied().filter(|a| *a != arg).collect();
-                assert_ne!(left.len(), rule.args.len(), "{call} has no demand {arg:?}");
-                rule.args = left.into();
+                let mut found = false;
+                for rule in self.rules.iter_mut().filter(|r| r.call == call && r.args.contains(&arg)) {
+                    rule.args = rule.args.iter().copied().filter(|a| *a != arg).collect();
+                    found = true;
+                }
+                assert!(found, "{call} has no demand {arg:?}");
             }
             Part::Call(call) => {
                 let before = self.rules.len();

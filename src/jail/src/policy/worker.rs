@@ -1,13 +1,13 @@
 //! The worker: it has read a hostile packet, so take it that every instruction it executes is the attacker's choice.
 //!
 //! What is left to such a worker: read the packets of its own queue, answer them with a prepared verdict, talk to the
-//! supervisor on the link, know the time, and end.
+//! supervisor on the link, hear the prober, know the time, and end.
 
 use caps::Capability;
 use nix::sched::CloneFlags;
 use nix::sys::resource::Resource;
 
-use super::{Arg, Fd, Kept, Limit, Namespace, Rule, Terms};
+use super::{Amount, Arg, Fd, Kept, Limit, Namespace, Rule, Terms};
 
 pub(super) const TERMS: Terms = Terms {
     caps: &[Kept {
@@ -24,18 +24,34 @@ pub(super) const TERMS: Terms = Terms {
             why: "a view of mounts of its own, of which it can change nothing",
         },
     ],
+    landlock: "no file, no TCP or UDP, no signal, no abstract socket, as far as the ABI goes; no exception",
     limits: &[
-        Limit { name: "CORE", resource: Resource::RLIMIT_CORE, value: 0, why: "a dump would hold packets and keys" },
+        Limit {
+            name: "CORE",
+            resource: Resource::RLIMIT_CORE,
+            value: Amount::Fixed(0),
+            why: "a dump would hold packets and keys",
+        },
         Limit {
             name: "FSIZE",
             resource: Resource::RLIMIT_FSIZE,
-            value: 0,
+            value: Amount::Fixed(0),
             why: "no file can grow, should one be open",
         },
-        Limit { name: "NPROC", resource: Resource::RLIMIT_NPROC, value: 0, why: "fork is EAGAIN for a user not root" },
+        Limit {
+            name: "NPROC",
+            resource: Resource::RLIMIT_NPROC,
+            value: Amount::Fixed(0),
+            why: "fork is EAGAIN for a user not root",
+        },
         // Not 0: poll(2) and ppoll(2) answer EINVAL when asked for more descriptors than this. Open ones stay open;
         // every new one would be number 1 or more and is EMFILE (tests/facts.rs).
-        Limit { name: "NOFILE", resource: Resource::RLIMIT_NOFILE, value: 1, why: "no new descriptor, poll works" },
+        Limit {
+            name: "NOFILE",
+            resource: Resource::RLIMIT_NOFILE,
+            value: Amount::Fixed(1),
+            why: "no new descriptor, poll works",
+        },
     ],
     fds: &[
         "/dev/null",
@@ -43,10 +59,13 @@ pub(super) const TERMS: Terms = Terms {
         "/dev/null",
         "queue: the netlink socket that owns the worker's queue",
         "link: the socket to the supervisor",
+        "membership: the socket to the prober, read only",
     ],
+    fd_per_worker: None,
+    faults: "SIGSEGV and SIGBUS have no handler: a store into the templates kills as SIGSEGV",
 };
 
-pub(super) const RULES: [Rule; 8] = [
+pub(super) const RULES: [Rule; 10] = [
     // The one way to write to the queue socket, which also carries nftables, conntrack and queue configuration. The
     // pointer must be the start of a row of the msghdr table; that table, its iovecs and all netlink headers are in
     // sealed memory that nobody can change or map over. So whatever the caller wants, the kernel reads our message:
@@ -76,6 +95,17 @@ pub(super) const RULES: [Rule; 8] = [
     ),
     // read and not recvmsg: a read throws away descriptors that a peer attaches (unix(7), SCM_RIGHTS).
     Rule::new("read", libc::SYS_read, &[Arg::FdIs(Fd::Link)], "hear the supervisor: the end of the link means stop"),
+    // And no word back: a worker has nothing to say to the prober, so none can talk it into anything.
+    Rule::new("read", libc::SYS_read, &[Arg::FdIs(Fd::Membership)], "hear the prober: which backends are up"),
+    // A worker waits for the order to begin behind the fence, on a link that blocks, and must never wait for one again
+    // once it serves. Of all flags this sets one and clears those that the link has not; nothing can be seen or moved
+    // by it (setfl in fs/fcntl.c).
+    Rule::new(
+        "fcntl",
+        libc::SYS_fcntl,
+        &[Arg::FdIs(Fd::Link), Arg::Is(1, libc::F_SETFL.cast_unsigned()), Arg::Is(2, libc::O_NONBLOCK.cast_unsigned())],
+        "after the order to begin, wait for no other",
+    ),
     // write and not sendmsg: no descriptor can be attached to it.
     Rule::new("write", libc::SYS_write, &[Arg::FdIs(Fd::Link)], "tell the supervisor: ready, or why it failed"),
     // The vDSO answers without a system call except where the clock source has none. Any clock id: a negative one

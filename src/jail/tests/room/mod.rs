@@ -103,14 +103,14 @@ pub(crate) fn kernel_without(number: libc::c_long, first: Option<u64>, errno: i3
     seccompiler::apply_filter(&program).unwrap();
 }
 
-/// The release fence of a worker, for `run_act`: the two stages and nothing else.
+/// The release fence of a role, for `run_act`: the two stages and nothing else.
 pub(crate) fn release_fence(
     policy: Policy,
     bindings: loaded_jail::Bindings,
 ) -> impl Fn() -> Result<loaded_jail::Bindings, JailError> {
     let supervisor = std::process::id();
     move || {
-        loaded_jail::drop_rights(loaded_jail::Role::Worker, &nobody(), supervisor)?;
+        loaded_jail::drop_rights(policy.role(), &nobody(), supervisor)?;
         loaded_jail::seal(&policy, &bindings, loaded_jail::Floor::Required)?;
         Ok(bindings.clone())
     }

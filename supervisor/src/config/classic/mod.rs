@@ -3,17 +3,21 @@
 //! It describes one service, named `classic`: VIP4 and VIP6, every protocol and port, each client (its whole
 //! address) kept with its backend, every weight 1. Differences from the original, all deliberate: a client is
 //! forgotten an hour after its last packet (there: never); FIRST_CORE, LAST_CORE and NS act here and not only in the
-//! script; VIP4net is not taken for a VIP; what is malformed is refused, not ignored; failover is refused.
+//! script; VIP4net is not taken for a VIP; what is malformed is refused, not ignored; when no backend is up, new
+//! clients are refused (there: sent to the last server of the file). Those of failover are named in `failover`.
 //!
 //! Several files are one configuration. A key with one value may be repeated with the same value; NS, server4
-//! and server6 add up; the keys of the script's interfaces belong to their file.
+//! and server6 add up; broadcast has one value for each family; the script's interfaces belong to their file.
 
+mod failover;
 mod lines;
 
-use super::draft::{Draft, DraftMember, DraftService};
+use super::draft::{Draft, DraftMember, DraftService, Judgement, POLICY};
 use super::location::{At, Flaw, Mark, Source};
-use super::value::{self, Network, address, address4, address6, number};
+use super::value::{self, address, address4, address6, number};
 use super::{AFFINITY_TIMEOUT, CLASSIC_PREFIX6, MAGLEV_SEED, PREFIX4};
+use crate::network::Network;
+use failover::Failover;
 use lines::Entry;
 use loaded_ipc::{Affinity, Protocol, Strategy};
 use std::collections::HashMap;
@@ -24,9 +28,6 @@ const NAME: &str = "classic";
 
 /// Longest time between two health checks, in seconds: a day.
 const MAX_CYCLE: u32 = 86_400;
-
-/// Longest name of a network interface: IFNAMSIZ less the final NUL, linux/if.h.
-const MAX_NIC: usize = 15;
 
 /// Everything a classic file can configure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,6 +60,8 @@ enum Repeat {
     Once,
     /// One value in each file.
     OncePerFile,
+    /// One value for each address family.
+    OncePerFamily,
     /// Each adds one.
     Many,
 }
@@ -109,6 +112,7 @@ impl Key {
         match self {
             Self::Ns | Self::Server4 | Self::Server6 => Repeat::Many,
             Self::PublicNic | Self::PrivateNic | Self::PrivateGw => Repeat::OncePerFile,
+            Self::Broadcast => Repeat::OncePerFamily,
             _ => Repeat::Once,
         }
     }
@@ -120,15 +124,14 @@ struct Gathered {
     draft: Draft,
     vips: Vec<At<IpAddr>>,
     servers: Vec<At<IpAddr>>,
-    networks: Vec<At<Network>>,
     first_core: Option<At<u16>>,
     last_core: Option<At<u16>>,
     strategy: Option<Strategy>,
-    notes: Vec<Flaw>,
+    failover: Failover,
 }
 
-/// Reads all files as one configuration; beside it, notes about keys without effect.
-pub(super) fn draft(sources: &[Source]) -> Result<(Draft, Vec<Flaw>), Flaw> {
+/// Reads all files as one configuration; beside it, notes about keys without effect. `failover` is the option `-f`.
+pub(super) fn draft(sources: &[Source], failover: bool) -> Result<(Draft, Vec<Flaw>), Flaw> {
     let mut gathered = Gathered::default();
     let mut given: HashMap<(Key, Option<usize>), At<&str>> = HashMap::new();
     for (number, source) in sources.iter().enumerate() {
@@ -138,6 +141,7 @@ pub(super) fn draft(sources: &[Source]) -> Result<(Draft, Vec<Flaw>), Flaw> {
             }
         }
     }
+    gathered.failover.wanted |= failover;
     gathered.finish()
 }
 
@@ -147,10 +151,13 @@ fn repeated<'t>(given: &mut HashMap<(Key, Option<usize>), At<&'t str>>, entry: &
         Repeat::Many => return Ok(false),
         Repeat::Once => None,
         Repeat::OncePerFile => Some(entry.value.mark.source),
+        Repeat::OncePerFamily => Some(usize::from(entry.value.value.contains(':'))),
     };
     let first = *given.entry((entry.key, scope)).or_insert(entry.value);
-    if first.value != entry.value.value {
-        let (name, value) = (entry.key.name(), first.value);
+    // The bare word `failover` is failover=1.
+    let written = |value: &At<&'t str>| if value.value.is_empty() { "1" } else { value.value };
+    if written(&first) != written(&entry.value) {
+        let (name, value) = (entry.key.name(), written(&first));
         return Err(entry
             .value
             .flaw(format!("{name} has the value {value} already; leave one of them"))
@@ -168,30 +175,30 @@ impl Gathered {
             Key::Server4 => self.servers.push(text.read(|text| address4(text).map(IpAddr::from))?),
             Key::Server6 => self.servers.push(text.read(|text| address6(text).map(IpAddr::from))?),
             Key::Ns => self.draft.nameservers.push(text.read(|text| address(text))?),
-            Key::Rip4 => self.networks.push(text.read(|text| network(text, true))?),
-            Key::Rip6 => self.networks.push(text.read(|text| network(text, false))?),
-            Key::PrivateGw => self.draft.gateways.push(text.read(|text| gateway(text))?),
+            Key::Rip4 => self.failover.networks.push(text.read(|text| network(text, true))?),
+            Key::Rip6 => self.failover.networks.push(text.read(|text| network(text, false))?),
+            Key::PrivateGw => {
+                let (address, network) = text.read(|text| gateway(text))?.value;
+                self.draft.gateways.push(text.with(address));
+                self.failover.private.push(text.with(network));
+            }
             Key::FirstCore => self.first_core = Some(text.read(|text| number(text, 0..=u16::MAX))?),
             Key::LastCore => self.last_core = Some(text.read(|text| number(text, 0..=u16::MAX))?),
             Key::NfqLen => self.draft.queue_len = Some(text.read(|text| number(text, value::QUEUE_LEN))?.value),
             Key::Strategy => self.strategy = Some(text.read(|text| strategy(text))?.value),
             Key::Vip4Net => drop(text.read(|text| number::<u8>(text, 1..=32))?),
             Key::Vip6Net => drop(text.read(|text| number::<u8>(text, 1..=128))?),
-            Key::PublicNic | Key::PrivateNic => text.read(|text| nic(text)).map(drop)?,
-            Key::Broadcast => self.inactive(entry, text.read(|text| address4(text)).map(drop))?,
-            Key::PortAlive => self.inactive(entry, text.read(|text| number(text, 1..=u16::MAX)).map(drop))?,
-            Key::CheckCycle => self.inactive(entry, text.read(|text| number(text, 1..=MAX_CYCLE)).map(drop))?,
-            Key::Failover => text.read(|text| failover(text)).map(drop)?,
+            Key::PublicNic => text.read(|text| value::interface(text)).map(drop)?,
+            Key::PrivateNic => {
+                let name = text.read(|text| value::interface(text))?.value;
+                self.failover.interfaces.insert(text.mark.source, name);
+            }
+            Key::Broadcast => self.failover.broadcasts.push(text.read(|text| failover::broadcast(text))?),
+            Key::PortAlive => self.failover.port_alive = Some(text.read(|text| number(text, 1..=u16::MAX))?),
+            Key::CheckCycle => self.failover.check_cycle = Some(text.read(|text| number(text, 1..=MAX_CYCLE))?),
+            Key::Failover => self.failover.wanted = text.read(|text| failover::wanted(text))?.value,
         }
         Ok(())
-    }
-
-    /// A well-formed value that only matters with failover.
-    fn inactive(&mut self, entry: &Entry<'_>, checked: Result<(), Flaw>) -> Result<(), Flaw> {
-        self.notes.push(
-            entry.value.flaw(format!("{} has no effect: health checks are not part of this version", entry.key.name())),
-        );
-        checked
     }
 
     fn finish(mut self) -> Result<(Draft, Vec<Flaw>), Flaw> {
@@ -204,22 +211,31 @@ impl Gathered {
             let outside = |network: &&At<Network>| {
                 network.value.is_ipv4() == server.value.is_ipv4() && !network.value.contains(server.value)
             };
-            if let Some(network) = self.networks.iter().find(outside) {
+            if let Some(network) = self.failover.networks.iter().find(outside) {
                 let text = format!("backend {} is outside of the network {}", server.value, network.value);
                 return Err(server.flaw(text).see(network.mark));
             }
         }
         self.draft.cores = cores(self.first_core, self.last_core)?;
-        self.draft.services.push(DraftService {
+        let mut service = DraftService {
             name,
             vips: self.vips,
             protocol: Protocol::Any,
             ports: Vec::new(),
             strategy: self.strategy.unwrap_or(Strategy::RoundRobin),
             affinity: Some(Affinity { prefix4: PREFIX4, prefix6: CLASSIC_PREFIX6, timeout: AFFINITY_TIMEOUT }),
-            members: self.servers.into_iter().map(|address| DraftMember { address, weight: 1 }).collect(),
-        });
-        Ok((self.draft, self.notes))
+            policy: POLICY,
+            passive: Judgement::Off,
+            check: None,
+            discover: None,
+            members: self.servers.into_iter().map(member).collect(),
+        };
+        let notes = match self.failover.wanted {
+            true => self.failover.apply(&mut service).map(|()| Vec::new())?,
+            false => self.failover.notes(),
+        };
+        self.draft.services.push(service);
+        Ok((self.draft, notes))
     }
 }
 
@@ -244,8 +260,15 @@ fn network(text: &str, ipv4: bool) -> Result<Network, String> {
     }
 }
 
-fn gateway(text: &str) -> Result<IpAddr, String> {
-    Network::split(text).map(|(address, _)| address)
+fn member(address: At<IpAddr>) -> DraftMember {
+    DraftMember { address, weight: 1, backup: false }
+}
+
+/// An address and the network it is in.
+fn gateway(text: &str) -> Result<(IpAddr, Network), String> {
+    let (address, length) = Network::split(text)?;
+    let network = Network::around(address, length).ok_or_else(|| format!("{text:?} is in no network"))?;
+    Ok((address, network))
 }
 
 fn strategy(text: &str) -> Result<Strategy, String> {
@@ -254,22 +277,5 @@ fn strategy(text: &str) -> Result<Strategy, String> {
         "weighted" => Ok(Strategy::Weighted),
         "maglev" => Ok(Strategy::Maglev { seed: MAGLEV_SEED }),
         _ => Err(format!("there is no strategy {text:?}; write rr, weighted or maglev")),
-    }
-}
-
-/// A name that the kernel's dev_valid_name would take, without what the shell would not pass on.
-fn nic(text: &str) -> Result<(), String> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'@');
-    match !text.starts_with(['-', '.']) && text.len() <= MAX_NIC && text.bytes().all(plain) {
-        true => Ok(()),
-        false => Err(format!("{text:?} is not the name of an interface")),
-    }
-}
-
-fn failover(text: &str) -> Result<(), String> {
-    match text {
-        "0" => Ok(()),
-        "" | "1" => Err("health checks and failover are not part of this version; remove failover".to_owned()),
-        _ => Err(format!("failover={text} is neither failover=0 nor failover=1")),
     }
 }

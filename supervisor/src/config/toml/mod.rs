@@ -1,40 +1,27 @@
 //! `loaded.toml`: several services, each with its VIPs, ports, strategy, affinity and weighted backends.
 //! `scripts/loaded.toml` shows every key. Unknown keys are refused, and so are keys of later versions.
 
+mod keys;
+mod probe;
 mod table;
 
-use super::draft::{Draft, DraftMember, DraftService};
+use super::draft::{Draft, DraftMember, DraftService, POLICY};
 use super::location::{At, Flaw, Mark};
 use super::value::{self, address};
 use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, PREFIX4, PREFIX6};
-use crate::plan::{MAX_WEIGHT, TABLE_ENTRIES};
+use crate::plan::{MAX_DRAIN, MAX_TIMEOUT, MAX_WEIGHT, TABLE_ENTRIES};
 use ::toml::de::DeTable;
-use loaded_ipc::{Affinity, PortRange, Protocol, Strategy};
+use keys::{AFFINITY, BACKEND, SERVICE, TOP};
+use loaded_ipc::{Affinity, AllDown, OnBackendDown, Policy, PortRange, Protocol, Strategy};
 use std::net::IpAddr;
-use table::{Item, Keys, Table, mark_of};
-
-const TOP: Keys = Keys {
-    table: "the top level",
-    known: &["user", "cores", "queue_base", "queue_len", "flows", "clients", "nameservers", "service"],
-    later: &["check", "failover", "on_backend_down", "all_down", "slow_start", "discover", "control", "metrics"],
-};
-
-const SERVICE: Keys = Keys {
-    table: "[[service]]",
-    known: &["name", "vip", "protocol", "ports", "mode", "strategy", "seed", "affinity", "backend"],
-    later: &["check", "failover", "on_backend_down", "all_down", "slow_start", "discover", "limit"],
-};
-
-const BACKEND: Keys = Keys {
-    table: "[[service.backend]]",
-    known: &["address", "weight"],
-    later: &["backup", "check", "slow_start", "port", "drain"],
-};
-
-const AFFINITY: Keys = Keys { table: "affinity", known: &["by", "prefix4", "prefix6", "timeout"], later: &[] };
+use std::ops::RangeInclusive;
+use table::{Item, Table, mark_of};
 
 /// Longest name of a service; it appears in logs and status.
 const MAX_NAME: usize = 64;
+
+/// Seconds until a backend that came up has its full share.
+const SLOW_STARTS: RangeInclusive<u32> = 0..=3600;
 
 /// Reads one document.
 pub(super) fn draft(text: &str) -> Result<Draft, Flaw> {
@@ -50,6 +37,7 @@ pub(super) fn draft(text: &str) -> Result<Draft, Flaw> {
         clients: top.number("clients", TABLE_ENTRIES)?,
         nameservers: top.get("nameservers").map(addresses).transpose()?.unwrap_or_default(),
         gateways: Vec::new(),
+        drain: top.get("drain").map(|item| seconds(item, 1..=MAX_DRAIN)).transpose()?,
         services: services.iter().map(service).collect::<Result<_, _>>()?,
     })
 }
@@ -67,7 +55,11 @@ fn service(table: &Table<'_>) -> Result<DraftService, Flaw> {
     if let Some(mode) = table.get("mode") {
         read(mode, nat)?;
     }
-    let members = table.require("backend", "write a [[service.backend]] with an address")?.tables(&BACKEND)?;
+    let discover = table.get("discover").map(probe::discover).transpose()?;
+    let members = match table.get("backend") {
+        None if discover.is_some() => Vec::new(),
+        _ => table.require("backend", "write a [[service.backend]] with an address")?.tables(&BACKEND)?,
+    };
     Ok(DraftService {
         name,
         vips,
@@ -75,13 +67,47 @@ fn service(table: &Table<'_>) -> Result<DraftService, Flaw> {
         ports: ports(table, protocol)?,
         strategy: strategy(table)?,
         affinity: affinity(table.get("affinity"))?,
+        policy: policy(table)?,
+        passive: probe::passive(table.get("passive"))?,
+        check: table.get("check").map(probe::check).transpose()?,
+        discover,
         members: members.iter().map(member).collect::<Result<_, _>>()?,
     })
 }
 
 fn member(table: &Table<'_>) -> Result<DraftMember, Flaw> {
     let address = read(table.require("address", "write address = \"…\"")?, address)?;
-    Ok(DraftMember { address, weight: table.number("weight", 1..=MAX_WEIGHT)?.unwrap_or(1) })
+    let backup = |item: Item<'_>| item.boolean().ok_or_else(|| item.not("true or false"));
+    Ok(DraftMember {
+        address,
+        weight: table.number("weight", 1..=MAX_WEIGHT)?.unwrap_or(1),
+        backup: table.get("backup").map(backup).transpose()?.unwrap_or(false),
+    })
+}
+
+fn policy(table: &Table<'_>) -> Result<Policy, Flaw> {
+    let one = |text: &str| match text {
+        "reset" => Ok(OnBackendDown::Reset),
+        "rehash" => Ok(OnBackendDown::Rehash),
+        "drain" => Ok(OnBackendDown::Drain),
+        _ => Err(format!("on_backend_down cannot be {text:?}; write reset, rehash or drain")),
+    };
+    let all = |text: &str| match text {
+        "reject" => Ok(AllDown::Reject),
+        "drop" => Ok(AllDown::Drop),
+        "last" => Ok(AllDown::Last),
+        _ => Err(format!("all_down cannot be {text:?}; write reject, drop or last")),
+    };
+    let slow_start = table.get("slow_start").map(|item| seconds(item, SLOW_STARTS)).transpose()?;
+    let one = table.get("on_backend_down").map(|item| read(item, one)).transpose()?;
+    let all = table.get("all_down").map(|item| read(item, all)).transpose()?;
+    Ok(Policy {
+        on_backend_down: one.map_or(POLICY.on_backend_down, |policy| policy.value),
+        all_down: all.map_or(POLICY.all_down, |policy| policy.value),
+        panic_threshold: table.number("panic_threshold", 0..=100)?.unwrap_or(POLICY.panic_threshold),
+        slow_start: slow_start.unwrap_or(POLICY.slow_start),
+        passive: None,
+    })
 }
 
 fn protocol(table: &Table<'_>) -> Result<Protocol, Flaw> {
@@ -172,12 +198,11 @@ fn affinity(item: Option<Item<'_>>) -> Result<Option<Affinity>, Flaw> {
         _ => Err(format!("affinity by {text:?} does not exist; write by = \"client\", or affinity = \"none\"")),
     };
     read(table.require("by", "write by = \"client\"")?, by)?;
-    let timeout = table.get("timeout").map(|item| read(item, value::seconds)).transpose()?;
-    let timeout = timeout.map_or(AFFINITY_TIMEOUT, |timeout| timeout.value);
+    let timeout = table.get("timeout").map(|item| seconds(item, 1..=MAX_TIMEOUT)).transpose()?;
     Ok(Some(Affinity {
         prefix4: table.number("prefix4", 1..=32)?.unwrap_or(PREFIX4),
         prefix6: table.number("prefix6", 1..=128)?.unwrap_or(PREFIX6),
-        timeout,
+        timeout: timeout.unwrap_or(AFFINITY_TIMEOUT),
     }))
 }
 
@@ -202,6 +227,24 @@ fn nat(text: &str) -> Result<(), String> {
         "nat" => Ok(()),
         "dsr" => Err("mode \"dsr\" is not part of this version; write \"nat\" or leave mode out".to_owned()),
         _ => Err(format!("there is no mode {text:?}; write \"nat\" or leave mode out")),
+    }
+}
+
+/// A duration in seconds.
+fn seconds(item: Item<'_>, range: RangeInclusive<u32>) -> Result<u32, Flaw> {
+    read(item, |text| value::seconds(text, range.clone())).map(|seconds| seconds.value)
+}
+
+/// An optional text.
+fn text_or(
+    table: &Table<'_>,
+    key: &'static str,
+    default: &str,
+    parse: impl Fn(&str) -> Result<String, String>,
+) -> Result<String, Flaw> {
+    match table.get(key) {
+        Some(item) => read(item, parse).map(|text| text.value),
+        None => Ok(default.to_owned()),
     }
 }
 

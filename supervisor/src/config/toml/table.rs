@@ -15,6 +15,8 @@ pub(super) struct Keys {
     pub(super) known: &'static [&'static str],
     /// What belongs to later versions: refused, for a key that does nothing would be a promise not kept.
     pub(super) later: &'static [&'static str],
+    /// What belongs into another place, and into which.
+    pub(super) elsewhere: &'static [(&'static str, &'static str)],
 }
 
 /// A table all of whose keys are known.
@@ -45,6 +47,11 @@ impl<'t> Table<'t> {
     pub(super) fn get(&self, key: &'static str) -> Option<Item<'t>> {
         let (_, value) = self.entries.iter().find(|(written, _)| written.get_ref() == key)?;
         Some(Item { key, value: value.get_ref(), mark: mark_of(value) })
+    }
+
+    /// Where a key stands; the table's place if it is not there.
+    pub(super) fn key_mark(&self, key: &str) -> Mark {
+        self.entries.keys().find(|written| written.get_ref() == key).map_or(self.mark, mark_of)
     }
 
     pub(super) fn require(&self, key: &'static str, hint: &str) -> Result<Item<'t>, Flaw> {
@@ -110,6 +117,14 @@ impl<'t> Item<'t> {
         }
     }
 
+    /// `None` if it is of another type.
+    pub(super) fn boolean(self) -> Option<bool> {
+        match self.value {
+            DeValue::Boolean(value) => Some(*value),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_array(self) -> bool {
         self.value.is_array()
     }
@@ -122,7 +137,7 @@ impl<'t> Item<'t> {
         self.value.is_table()
     }
 
-    fn not(self, wanted: &str) -> Flaw {
+    pub(super) fn not(self, wanted: &str) -> Flaw {
         self.mark.flaw(format!("{} is of type {}; write {wanted}", self.key, self.value.type_str()))
     }
 }
@@ -138,6 +153,9 @@ fn check_key(name: &str, keys: &Keys) -> Result<(), String> {
     }
     if keys.later.contains(&name) {
         return Err(format!("{name} is not part of this version; take it out"));
+    }
+    if let Some((_, place)) = keys.elsewhere.iter().find(|(key, _)| *key == name) {
+        return Err(format!("{name} has no place in {}; it belongs {place}", keys.table));
     }
     match nearest(name, keys.known).or_else(|| nearest(name, keys.later)) {
         Some(meant) => Err(format!("unknown key {name:?} in {}; {meant} was meant?", keys.table)),

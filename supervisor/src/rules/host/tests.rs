@@ -25,12 +25,16 @@ Local:
 ";
 
 fn problems(vip: &str, backends: &[&str], settings: &[(&str, i64)]) -> Vec<String> {
+    problems_of(&plan(&[vip], backends, Protocol::Any, &[]), settings)
+}
+
+fn problems_of(plan: &Plan, settings: &[(&str, i64)]) -> Vec<String> {
     let host = Host {
         routes: if cfg!(target_endian = "little") { parse_routes(ROUTES) } else { Vec::new() },
         locals: parse_locals(TRIE),
         sysctl: &|key| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value),
     };
-    host.problems(&plan(&[vip], backends, Protocol::Any, &[])).iter().map(ToString::to_string).collect()
+    host.problems(plan).iter().map(ToString::to_string).collect()
 }
 
 const GOOD: [(&str, i64); 3] =
@@ -81,4 +85,23 @@ fn strict_reverse_path_filtering_is_named_with_the_interfaces_switch_alone() {
         [""; 0],
         "the greater counts"
     );
+}
+
+#[test]
+fn answers_of_our_own_need_accept_local_where_clients_come_in() {
+    let mut one = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
+    assert_eq!(problems_of(&one, &GOOD), [""; 0], "none of the policies answers");
+    let martian = "warning: resets and rejections to clients that come in by eth0 are dropped by this kernel as martian: \
+                   sysctl -w net.ipv4.conf.eth0.accept_local=1";
+    one.services[0].policy.on_backend_down = OnBackendDown::Reset;
+    assert_eq!(problems_of(&one, &GOOD), [martian]);
+    one.services[0].policy.on_backend_down = OnBackendDown::Rehash;
+    one.services[0].policy.all_down = AllDown::Reject;
+    // A second service behind the same interface asks for the same.
+    one.services.push(one.services[0].clone());
+    assert_eq!(problems_of(&one, &GOOD), [martian]);
+    let all = [&GOOD[..], &[("ipv4/conf/eth0/accept_local", 1)]].concat();
+    assert_eq!(problems_of(&one, &all), [""; 0]);
+    one.services.iter_mut().for_each(|service| service.vips = vec!["192.0.2.101".parse().unwrap()]);
+    assert_eq!(problems_of(&one, &GOOD), [""; 0], "this VIP is not local");
 }

@@ -1,6 +1,7 @@
 //! The programs compute what the function computes, for any address, key, prefix and number of workers.
 
 use super::*;
+use loaded_ipc::Affinity;
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
 
@@ -62,6 +63,35 @@ fn the_shortest_prefix_of_the_services_of_a_family_counts() {
     ];
     let steering = Steering::new(&all, Keys::new([1, 2, 3, 4, 5, 6]));
     assert_eq!((steering.prefix4, steering.prefix6), (24, 96));
+
+    // A reload: the same, longer and none at all are covered, a shorter one is not.
+    assert!(steering.covers(&all));
+    let changed = |index: usize, affinity| {
+        let mut plan = all.clone();
+        plan.services[index].affinity = affinity;
+        plan
+    };
+    let by = |prefix4, prefix6| Some(Affinity { prefix4, prefix6, timeout: 60 });
+    assert!(steering.covers(&changed(1, None)) && steering.covers(&changed(1, by(32, 1))));
+    assert!(!steering.covers(&changed(0, by(23, 128))) && !steering.covers(&changed(3, by(32, 95))));
+    let why = steering.uncovered(&changed(3, by(32, 95))).unwrap();
+    assert!(why.contains("IPv6 /95") && why.contains("/96") && why.contains("restart"), "{why}");
+
+    // An instance of IPv4 alone can get its first IPv6 service with the usual prefix.
+    let v4 = |mut plan: Plan| {
+        plan.services.truncate(2);
+        plan
+    };
+    let steering = Steering::new(&v4(all.clone()), Keys::new([1, 2, 3, 4, 5, 6]));
+    assert_eq!((steering.prefix4, steering.prefix6), (24, 64));
+    assert!(
+        steering.covers(&all) && steering.covers(&changed(3, by(32, 64))) && !steering.covers(&changed(3, by(32, 63)))
+    );
+    // Without affinity every bit counts.
+    let mut free = all.clone();
+    free.services.iter_mut().for_each(|service| service.affinity = None);
+    let steering = Steering::new(&free, Keys::new([1, 2, 3, 4, 5, 6]));
+    assert_eq!((steering.prefix4, steering.prefix6), (32, 128));
 }
 
 proptest! {

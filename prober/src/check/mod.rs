@@ -1,0 +1,200 @@
+//! One check: a small state machine that is driven by "the socket is ready" and "the time is over". No call in it blocks.
+//!
+//! One timeout runs from the first thing sent to the whole answer. Only where a connection follows a ping each of the two
+//! has a timeout of its own; the latency is that of both together.
+
+mod datagram;
+mod dns;
+mod http;
+mod plan;
+mod tcp;
+
+pub(crate) use plan::Plan;
+#[cfg(test)]
+pub(crate) use plan::tests;
+
+use crate::ping::Pings;
+use crate::random::Random;
+use http::{Progress, StatusLine};
+use loaded_ipc::Cause;
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, socket};
+use plan::Work;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A check that is under way.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    /// Place of the target.
+    pub(crate) target: u16,
+    /// When the first thing was sent, microseconds.
+    pub(crate) started: u64,
+    /// When it has failed, microseconds.
+    pub(crate) deadline: u64,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Waits for an echo reply with this token.
+    Echo { token: u64 },
+    /// Waits for the connection.
+    Connect(OwnedFd),
+    /// Waits for the status line.
+    Status(OwnedFd, StatusLine),
+    /// Waits for a datagram; whether a wrong one has come already.
+    Datagram { socket: OwnedFd, id: u16, wrong: bool },
+    /// The socket is on its way to the next stage, or closed.
+    Between,
+}
+
+impl Flight {
+    /// Begins a check at `now`. An error is its result, had at once.
+    pub(crate) fn start(
+        (target, address): (u16, IpAddr),
+        plan: &Plan,
+        now: u64,
+        pings: &mut Pings,
+        random: &mut Random,
+    ) -> Result<Self, Cause> {
+        let to = |port| SocketAddr::new(address, port);
+        let stage = match &plan.work {
+            Work::Echo | Work::EchoTcp { .. } => {
+                let token = random.next();
+                pings.send(address, token).map_err(cause_of)?;
+                Stage::Echo { token }
+            }
+            Work::Tcp { port } | Work::Http { port, .. } => Stage::Connect(tcp::connect_to(to(*port))?),
+            Work::Udp { port, send, .. } => {
+                Stage::Datagram { socket: datagram::send_to(to(*port), send)?, id: 0, wrong: false }
+            }
+            Work::Dns { port, query } => {
+                let id = random.short();
+                let socket = query.with_id(id, |message| datagram::send_to(to(*port), message))?;
+                Stage::Datagram { socket, id, wrong: false }
+            }
+        };
+        Ok(Self { target, started: now, deadline: now + plan.timeout(), stage })
+    }
+
+    /// What to wait for; `None`: for an echo reply on a ping socket.
+    pub(crate) fn waits_for(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        match &self.stage {
+            Stage::Connect(socket) => Some((socket.as_fd(), PollFlags::POLLOUT)),
+            Stage::Status(socket, _) | Stage::Datagram { socket, .. } => Some((socket.as_fd(), PollFlags::POLLIN)),
+            Stage::Echo { .. } | Stage::Between => None,
+        }
+    }
+
+    /// Whether an echo reply with this token is the one it waits for.
+    pub(crate) fn awaits_echo(&self, token: u64) -> bool {
+        matches!(self.stage, Stage::Echo { token: own } if own == token)
+    }
+
+    /// The echo reply has come. The answer is the check's result, if that was all.
+    pub(crate) fn echoed(&mut self, plan: &Plan, address: IpAddr, now: u64) -> Option<Cause> {
+        let Work::EchoTcp { port } = plan.work else { return Some(Cause::Passed) };
+        match tcp::connect_to(SocketAddr::new(address, port)) {
+            Ok(socket) => self.stage = Stage::Connect(socket),
+            Err(cause) => return Some(cause),
+        }
+        self.deadline = now + plan.timeout();
+        None
+    }
+
+    /// The socket is ready, or has an error. The answer is the check's result, if it has one now.
+    pub(crate) fn ready(&mut self, plan: &Plan) -> Option<Cause> {
+        match std::mem::replace(&mut self.stage, Stage::Between) {
+            Stage::Connect(socket) => {
+                let connected = tcp::connected(&socket);
+                match (&plan.work, connected) {
+                    (Work::Http { request, .. }, Ok(())) => {
+                        let sent = tcp::send(&socket, request);
+                        self.stage = Stage::Status(socket, StatusLine::default());
+                        sent.err()
+                    }
+                    (_, connected) => {
+                        close(socket);
+                        Some(connected.err().unwrap_or(Cause::Passed))
+                    }
+                }
+            }
+            Stage::Status(socket, mut line) => {
+                let progress = http::receive(&socket, &mut line);
+                self.stage = Stage::Status(socket, line);
+                match (progress, &plan.work) {
+                    (Progress::More, _) => None,
+                    (Progress::Status(n), Work::Http { status, .. }) if n >= status.0 && n <= status.1 => {
+                        Some(Cause::Passed)
+                    }
+                    (Progress::Status(n), _) => Some(Cause::Status(n)),
+                    (Progress::Failed(cause), _) => Some(cause),
+                }
+            }
+            Stage::Datagram { socket, id, mut wrong } => {
+                let result = datagram::receive(&socket, &mut wrong, |answer| match &plan.work {
+                    Work::Dns { query, .. } => query.judge(id, answer),
+                    Work::Udp { expect, .. } => answer.starts_with(expect).then_some(Cause::Passed),
+                    _ => None,
+                });
+                self.stage = Stage::Datagram { socket, id, wrong };
+                result
+            }
+            stage @ (Stage::Echo { .. } | Stage::Between) => {
+                self.stage = stage;
+                None
+            }
+        }
+    }
+
+    /// The time is over: what that means depends on how far it came.
+    pub(crate) fn late(&self) -> Cause {
+        match self.stage {
+            Stage::Echo { .. } => Cause::NoEcho,
+            Stage::Connect(_) => Cause::ConnectTimeout,
+            Stage::Datagram { wrong: true, .. } => Cause::WrongAnswer,
+            Stage::Status(..) | Stage::Datagram { .. } | Stage::Between => Cause::AnswerTimeout,
+        }
+    }
+
+    /// Ends it and closes its socket.
+    pub(crate) fn end(self) {
+        match self.stage {
+            Stage::Connect(socket) | Stage::Status(socket, _) | Stage::Datagram { socket, .. } => close(socket),
+            Stage::Echo { .. } | Stage::Between => {}
+        }
+    }
+}
+
+/// A socket of a check. Every flag is given here: behind the fence there is no fcntl and no setsockopt.
+fn open(to: SocketAddr, kind: SockType) -> Result<OwnedFd, Cause> {
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    socket(family, kind, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None).map_err(cause_of)
+}
+
+/// Not by dropping: where the standard library was built with checks, that asks fcntl(2) first.
+fn close(socket: OwnedFd) {
+    // There is nothing to be done about an error; the number is free in any case (close(2)).
+    let _ = nix::unistd::close(socket);
+}
+
+fn sockaddr(to: SocketAddr) -> SockaddrStorage {
+    SockaddrStorage::from(to)
+}
+
+/// What an error of a socket says about the backend.
+pub(crate) fn cause_of(errno: Errno) -> Cause {
+    match errno {
+        // Ours, not the backend's: descriptors, memory, and local ports or addresses (ip(7), connect(2)).
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN | Errno::EADDRNOTAVAIL => {
+            Cause::NotMade
+        }
+        Errno::ECONNREFUSED => Cause::Refused,
+        Errno::ETIMEDOUT => Cause::ConnectTimeout,
+        Errno::ECONNRESET | Errno::EPIPE => Cause::Closed,
+        // Host and network unreachable, prohibited, no route, no such family.
+        _ => Cause::Unreachable,
+    }
+}

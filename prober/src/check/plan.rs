@@ -1,0 +1,145 @@
+//! A kind of check as it was configured: refused if it is out of range, and with everything made that it will send.
+
+use super::dns::Query;
+use super::{datagram, http};
+use crate::clock::MILLISECOND;
+use loaded_ipc::{Check, CheckKind};
+
+/// One kind of check, with everything made that it sends.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Milliseconds.
+    pub(crate) interval: u32,
+    /// Milliseconds.
+    pub(crate) interval_down: u32,
+    /// Milliseconds.
+    timeout: u32,
+    /// Percent.
+    pub(crate) jitter: u8,
+    pub(crate) rise: u8,
+    pub(crate) fall: u8,
+    pub(super) work: Work,
+}
+
+/// What a check does.
+#[derive(Debug)]
+pub(super) enum Work {
+    Echo,
+    Tcp { port: u16 },
+    EchoTcp { port: u16 },
+    Http { port: u16, request: Vec<u8>, status: (u16, u16) },
+    Udp { port: u16, send: Vec<u8>, expect: Vec<u8> },
+    Dns { port: u16, query: Query },
+}
+
+impl Plan {
+    /// Makes a plan of what the supervisor said, if that keeps to the ranges of [`Check`].
+    pub(crate) fn new(check: Check) -> Result<Self, &'static str> {
+        let Check { kind, interval, interval_down, timeout, jitter, rise, fall } = check;
+        for interval in [interval, interval_down] {
+            if !(100..=86_400_000).contains(&interval) {
+                return Err("an interval is out of range");
+            }
+        }
+        if !(10..=60_000).contains(&timeout) || jitter > 50 || rise == 0 || fall == 0 {
+            return Err("a timeout, jitter, rise or fall is out of range");
+        }
+        Ok(Self { interval, interval_down, timeout, jitter, rise, fall, work: Work::new(kind)? })
+    }
+
+    /// Microseconds between two checks.
+    pub(crate) fn interval(&self, up: bool) -> u64 {
+        u64::from(if up { self.interval } else { self.interval_down }) * MILLISECOND
+    }
+
+    /// Microseconds after which a check, or each half of a ping with a connection, has failed.
+    pub(crate) fn timeout(&self) -> u64 {
+        u64::from(self.timeout) * MILLISECOND
+    }
+
+    /// The TCP port it connects to.
+    pub(crate) fn tcp_port(&self) -> Option<u16> {
+        match self.work {
+            Work::Tcp { port } | Work::EchoTcp { port } | Work::Http { port, .. } => Some(port),
+            Work::Echo | Work::Udp { .. } | Work::Dns { .. } => None,
+        }
+    }
+
+    /// The UDP port it sends to.
+    pub(crate) fn udp_port(&self) -> Option<u16> {
+        match self.work {
+            Work::Udp { port, .. } | Work::Dns { port, .. } => Some(port),
+            Work::Echo | Work::Tcp { .. } | Work::EchoTcp { .. } | Work::Http { .. } => None,
+        }
+    }
+}
+
+impl Work {
+    fn new(kind: CheckKind) -> Result<Self, &'static str> {
+        let work = match kind {
+            CheckKind::Icmp => return Ok(Self::Echo),
+            CheckKind::Tcp { port } => Self::Tcp { port },
+            CheckKind::IcmpTcp { port } => Self::EchoTcp { port },
+            CheckKind::Http { port, method, path, host, status } => {
+                if !(100..=599).contains(&status.0) || !(status.0..=599).contains(&status.1) {
+                    return Err("an HTTP status is out of range");
+                }
+                Self::Http { port, request: http::request(&method, &path, &host)?, status }
+            }
+            CheckKind::Udp { port, send, expect } => {
+                if send.len() > datagram::MAX_TEXT || expect.len() > datagram::MAX_TEXT {
+                    return Err("a datagram is too long");
+                }
+                Self::Udp { port, send, expect }
+            }
+            CheckKind::Dns { port, name } => Self::Dns { port, query: Query::new(&name)? },
+        };
+        match &work {
+            Self::Tcp { port }
+            | Self::EchoTcp { port }
+            | Self::Http { port, .. }
+            | Self::Udp { port, .. }
+            | Self::Dns { port, .. }
+                if *port == 0 =>
+            {
+                Err("a check goes to port 0")
+            }
+            _ => Ok(work),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn plan(kind: CheckKind) -> Plan {
+        Plan::new(check(kind)).expect("a good check")
+    }
+
+    fn check(kind: CheckKind) -> Check {
+        Check { kind, interval: 2000, interval_down: 1000, timeout: 500, jitter: 10, rise: 2, fall: 3 }
+    }
+
+    #[test]
+    fn a_check_out_of_range_is_refused() {
+        assert!(Plan::new(check(CheckKind::Tcp { port: 0 })).is_err());
+        let udp = CheckKind::Udp { port: 1, send: vec![0; 129], expect: Vec::new() };
+        assert!(Plan::new(check(udp)).is_err());
+        let good = check(CheckKind::Icmp);
+        for bad in [
+            Check { interval: 99, ..good.clone() },
+            Check { interval_down: 86_400_001, ..good.clone() },
+            Check { timeout: 9, ..good.clone() },
+            Check { jitter: 51, ..good.clone() },
+            Check { rise: 0, ..good.clone() },
+            Check { fall: 0, ..good.clone() },
+        ] {
+            assert!(Plan::new(bad).is_err());
+        }
+        for status in [(99, 200), (200, 600), (300, 200)] {
+            let (method, path, host) = ("GET".into(), "/".into(), "h".into());
+            assert!(Plan::new(check(CheckKind::Http { port: 80, method, path, host, status })).is_err());
+        }
+    }
+}

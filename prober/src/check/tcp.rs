@@ -1,0 +1,40 @@
+//! Connections: begun, looked at when they are ready, never waited for.
+
+use super::{cause_of, close, open, sockaddr};
+use loaded_ipc::Cause;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, SockType, connect, getsockopt, send as send_bytes, sockopt};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// Begins a connection. Even one that stands at once is found to stand by [`connected`].
+pub(super) fn connect_to(to: SocketAddr) -> Result<OwnedFd, Cause> {
+    let socket = open(to, SockType::Stream)?;
+    match connect(socket.as_raw_fd(), &sockaddr(to)) {
+        // Interrupted is as good as begun (connect(2)).
+        Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(socket),
+        Err(errno) => {
+            close(socket);
+            Err(cause_of(errno))
+        }
+    }
+}
+
+/// What became of a connection whose socket is ready.
+pub(super) fn connected(socket: &OwnedFd) -> Result<(), Cause> {
+    match getsockopt(socket, sockopt::SocketError) {
+        Ok(0) => Ok(()),
+        Ok(error) => Err(cause_of(Errno::from_raw(error))),
+        Err(errno) => Err(cause_of(errno)),
+    }
+}
+
+/// Sends a whole request on a connection that has sent nothing yet.
+pub(super) fn send(socket: &OwnedFd, request: &[u8]) -> Result<(), Cause> {
+    match send_bytes(socket.as_raw_fd(), request, MsgFlags::MSG_NOSIGNAL) {
+        Ok(sent) if sent == request.len() => Ok(()),
+        // A few hundred bytes do not fit an empty buffer: the kernel has no memory.
+        Ok(_) => Err(Cause::NotMade),
+        Err(errno) => Err(cause_of(errno)),
+    }
+}

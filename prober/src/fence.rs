@@ -1,0 +1,50 @@
+//! The fence of the prober: everything it needs is had first, then every right but its checks is given up.
+
+use crate::setup::Setup;
+use loaded_ipc::{PING4_FD, PING6_FD, PROBER_LINK_FD, WORKERS_FD};
+use loaded_jail::{Bindings, Floor, Identity, JailError, Level, Policy, Role, drop_rights, keep_only_fds, seal};
+use std::os::fd::RawFd;
+
+/// What the fence must leave open, which depends on the configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// Links to workers, from [`WORKERS_FD`] on.
+    pub(crate) workers: u16,
+    /// Where it connects to by TCP, sorted, each once.
+    pub(crate) tcp_ports: Vec<u16>,
+    /// Where it sends to by UDP, likewise. Without any it needs no such socket.
+    pub(crate) udp_ports: Vec<u16>,
+}
+
+impl Needs {
+    pub(crate) fn of(setup: &Setup, workers: u16) -> Self {
+        Self { workers, tcp_ports: setup.tcp_ports(), udp_ports: setup.udp_ports() }
+    }
+}
+
+/// First half, as root and right after exec: no descriptor but 0, 1, 2, the link, the two for pings and those to the
+/// workers; another user, an empty root.
+///
+/// # Errors
+/// When a step fails; the process must then end.
+pub(crate) fn drop_to(identity: &Identity, parent: u32, workers: u16) -> Result<Level, JailError> {
+    let kept: Vec<RawFd> = (0..WORKERS_FD + RawFd::from(workers)).collect();
+    keep_only_fds(&kept)?;
+    drop_rights(Role::Prober, identity, parent)
+}
+
+/// Second half, when all memory is had: nothing but the loop's own system calls from here on.
+///
+/// # Errors
+/// When a step fails, or the kernel lacks a layer below which `floor` does not go.
+pub(crate) fn close(needs: &Needs, floor: Floor) -> Result<Level, JailError> {
+    let bindings = Bindings::Prober {
+        link_fd: PROBER_LINK_FD,
+        ping4_fd: PING4_FD,
+        ping6_fd: PING6_FD,
+        workers: WORKERS_FD..WORKERS_FD + RawFd::from(needs.workers),
+        tcp_ports: needs.tcp_ports.clone(),
+        udp_ports: needs.udp_ports.clone(),
+    };
+    seal(&Policy::prober(!needs.udp_ports.is_empty()), &bindings, floor)
+}

@@ -1,0 +1,315 @@
+//! The loop: start what is due, wait, take what has come, say what is owed. It never waits for anything but ppoll.
+
+use crate::check::{Flight, Plan};
+use crate::clock::{self, SECOND};
+use crate::discovery::Discovery;
+use crate::health::Health;
+use crate::membership::Writers;
+use crate::ping::{Family, Pings};
+use crate::random::Random;
+use crate::report::Reports;
+use crate::schedule::{self, Schedule};
+use crate::setup::Setup;
+use crate::{MAX_FLIGHTS, MAX_WORKERS};
+use loaded_ipc::{BackendIndex, Cause, LinkError, Membership, MembershipWriter, ProberSupervisorLink, ToProber};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+/// Datagrams taken from a ping socket before others have their turn.
+const ECHOES_AT_ONCE: usize = 64;
+/// The link, two ping sockets, the checks in flight, and workers that do not read.
+const MAX_POLLED: usize = 3 + MAX_FLIGHTS + MAX_WORKERS;
+
+/// The prober at work, apart from its process: tests drive it without a fence.
+#[derive(Debug)]
+pub struct Prober<'l> {
+    generation: u64,
+    link: &'l ProberSupervisorLink,
+    writers: Writers,
+    pings: Pings,
+    plans: Vec<Plan>,
+    targets: Vec<Target>,
+    schedule: Schedule,
+    /// By slot.
+    flights: Vec<Option<Flight>>,
+    free: Vec<usize>,
+    discovery: Discovery,
+    reports: Reports,
+    random: Random,
+    next_second: u64,
+}
+
+/// A backend, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) backend: BackendIndex,
+    address: IpAddr,
+    check: u16,
+    pub(crate) health: Health,
+    /// What the last check said.
+    pub(crate) cause: Cause,
+    /// Microseconds it took.
+    pub(crate) latency: u32,
+    /// From when on a measurement may be reported.
+    pub(crate) measure_from: u64,
+    /// What the supervisor was told, or has told us, that checks have shown.
+    pub(crate) told: Option<bool>,
+}
+
+/// What was waited for.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Link,
+    Ping(Family),
+    Flight(usize),
+    Writer(usize),
+}
+
+impl<'l> Prober<'l> {
+    /// Makes everything ready; nothing more is allocated after this. No link and no ping socket may block, and of
+    /// `workers` the first [`MAX_WORKERS`] are told.
+    #[must_use]
+    pub fn new(setup: Setup, link: &'l ProberSupervisorLink, workers: Vec<MembershipWriter>, pings: Pings) -> Self {
+        let Setup { generation, seed, plans, targets, looks } = setup;
+        let mut workers = workers;
+        workers.truncate(MAX_WORKERS);
+        let count = targets.len();
+        let target = |subject: crate::setup::Subject| Target {
+            backend: subject.backend,
+            address: subject.address,
+            check: subject.check,
+            health: Health::new(subject.up, subject.proven),
+            cause: Cause::Unchecked,
+            latency: 0,
+            measure_from: 0,
+            told: subject.proven.then_some(subject.up),
+        };
+        Self {
+            generation,
+            link,
+            writers: Writers::new(workers, count),
+            pings,
+            plans,
+            targets: targets.into_iter().map(target).collect(),
+            schedule: Schedule::new(count),
+            flights: std::iter::repeat_with(|| None).take(MAX_FLIGHTS).collect(),
+            free: (0..MAX_FLIGHTS).rev().collect(),
+            discovery: Discovery::new(looks),
+            reports: Reports::new(count),
+            random: Random::new(seed),
+            next_second: u64::MAX,
+        }
+    }
+
+    /// Waits for `Go`, and then works until the link ends.
+    ///
+    /// # Errors
+    /// Always: [`LinkError::Closed`] when the supervisor is gone, which is no failure; else what is wrong with the link.
+    pub fn run(&mut self) -> Result<std::convert::Infallible, LinkError> {
+        self.wait_for_go()?;
+        self.begin();
+        loop {
+            self.turn()?;
+        }
+    }
+
+    fn wait_for_go(&self) -> Result<(), LinkError> {
+        loop {
+            match ppoll(&mut [PollFd::new(self.link.as_fd(), PollFlags::POLLIN)], None, None) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            match self.link.receive() {
+                Ok(ToProber::Go) => return Ok(()),
+                Ok(other) => return Err(LinkError::Malformed(format!("{other:?} instead of Go"))),
+                Err(LinkError::Empty) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Makes first checks and looks due, and owes every worker word of every backend.
+    fn begin(&mut self) {
+        let now = clock::now();
+        self.next_second = now;
+        for (number, target) in (0u16..).zip(&self.targets) {
+            let Some(plan) = self.plans.get(usize::from(target.check)) else { continue };
+            self.schedule.add(number, now + schedule::first_wait(plan, target.health, &mut self.random));
+            self.writers.owe(usize::from(number));
+        }
+        self.discovery.begin(now, &mut self.random);
+    }
+
+    /// One round.
+    fn turn(&mut self) -> Result<(), LinkError> {
+        let now = clock::now();
+        if now >= self.next_second {
+            self.next_second = now + SECOND;
+            self.reports.alive();
+            self.writers.owe_again();
+        }
+        self.start_due(now);
+        self.discovery.send(now, &mut self.pings, &mut self.random);
+        self.tell(now)?;
+        let mut woken = [None; MAX_POLLED];
+        self.wait(clock::now(), &mut woken)?;
+        for place in woken.into_iter().map_while(|place| place) {
+            match place {
+                Place::Link => self.hear_supervisor()?,
+                Place::Ping(family) => self.hear_echoes(family),
+                Place::Flight(slot) => self.advance(slot, |flight, plan, _| flight.ready(plan)),
+                Place::Writer(worker) => self.writers.writable(worker),
+            }
+        }
+        // Only now, so that an answer which is here counts although this process was late.
+        self.give_up_late(clock::now());
+        Ok(())
+    }
+
+    fn start_due(&mut self, now: u64) {
+        while !self.free.is_empty()
+            && let Some(number) = self.schedule.take(now)
+        {
+            let Some(target) = self.targets.get(usize::from(number)) else { continue };
+            let Some(plan) = self.plans.get(usize::from(target.check)) else { continue };
+            let started = clock::now();
+            let subject = (number, target.address);
+            match Flight::start(subject, plan, started, &mut self.pings, &mut self.random) {
+                Ok(flight) => {
+                    if let Some(slot) = self.free.pop() {
+                        self.flights[slot] = Some(flight);
+                    }
+                }
+                Err(cause) => self.conclude(number, started, cause),
+            }
+        }
+    }
+
+    fn tell(&mut self, now: u64) -> Result<(), LinkError> {
+        self.reports.flush(self.link, &mut self.targets, &mut self.discovery, now)?;
+        let (generation, targets) = (self.generation, &self.targets);
+        self.writers.flush(|place| {
+            let Target { backend, health, .. } = targets.get(place)?;
+            Some(Membership { generation, backend: *backend, up: health.up() })
+        });
+        Ok(())
+    }
+
+    /// Microseconds until something is to be done without being woken.
+    fn until_next(&self, now: u64) -> u64 {
+        let check = self.schedule.next().filter(|_| !self.free.is_empty());
+        let deadlines = self.flights.iter().flatten().map(|flight| flight.deadline);
+        let all = deadlines.chain(check).chain(self.discovery.next()).chain([self.next_second]);
+        all.min().map_or(SECOND, |at| at.saturating_sub(now).min(SECOND))
+    }
+
+    /// Waits, and writes down what is ready, without gaps.
+    fn wait(&self, now: u64, woken: &mut [Option<Place>; MAX_POLLED]) -> Result<(), LinkError> {
+        let room = if self.reports.full() { PollFlags::POLLOUT } else { PollFlags::empty() };
+        let mut polled: [PollFd<'_>; MAX_POLLED] =
+            std::array::from_fn(|_| PollFd::new(self.link.as_fd(), PollFlags::POLLIN | room));
+        let mut places = [Place::Link; MAX_POLLED];
+        let pings = [Family::V4, Family::V6].into_iter().filter_map(|family| {
+            let socket = self.pings.socket(family)?;
+            Some((Place::Ping(family), socket, PollFlags::POLLIN))
+        });
+        let flights = self.flights.iter().enumerate().filter_map(|(slot, flight)| {
+            let (socket, events) = flight.as_ref()?.waits_for()?;
+            Some((Place::Flight(slot), socket, events))
+        });
+        let writers = self.writers.full().map(|(worker, link)| (Place::Writer(worker), link, PollFlags::POLLOUT));
+        let mut count = 1;
+        let rest = polled.iter_mut().zip(&mut places).skip(1);
+        for ((polled, noted), (place, fd, events)) in rest.zip(pings.chain(flights).chain(writers)) {
+            *polled = PollFd::new(fd, events);
+            *noted = place;
+            count += 1;
+        }
+        match ppoll(&mut polled[..count], Some(clock::timespec(self.until_next(now))), None) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        }
+        // A flag that is not known to nix is an event as well.
+        let ready = polled[..count].iter().zip(places).filter(|(polled, _)| polled.any() != Some(false));
+        for (woken, (_, place)) in woken.iter_mut().zip(ready) {
+            *woken = Some(place);
+        }
+        Ok(())
+    }
+
+    /// While it works, the supervisor has nothing to say; it ends the prober by ending the link.
+    fn hear_supervisor(&mut self) -> Result<(), LinkError> {
+        self.reports.writable();
+        match self.link.receive() {
+            Err(LinkError::Empty) => Ok(()),
+            Err(error) => Err(error),
+            Ok(message) => Err(LinkError::Malformed(format!("{message:?} while checking"))),
+        }
+    }
+
+    fn hear_echoes(&mut self, family: Family) {
+        for _ in 0..ECHOES_AT_ONCE {
+            let Some(reply) = self.pings.receive(family) else { return };
+            let Some((from, token)) = reply else { continue };
+            let flight = self.flights.iter().position(|flight| {
+                let Some(flight) = flight else { return false };
+                let target = self.targets.get(usize::from(flight.target));
+                flight.awaits_echo(token) && target.is_some_and(|target| target.address == from)
+            });
+            match flight {
+                Some(slot) => self.advance(slot, |flight, plan, address| flight.echoed(plan, address, clock::now())),
+                None => self.discovery.hear(from, token, clock::now()),
+            }
+        }
+    }
+
+    /// Lets a check go on, and ends it if it has its result.
+    fn advance(&mut self, slot: usize, step: impl FnOnce(&mut Flight, &Plan, IpAddr) -> Option<Cause>) {
+        let Some(flight) = self.flights.get_mut(slot).and_then(Option::as_mut) else { return };
+        let Some(target) = self.targets.get(usize::from(flight.target)) else { return };
+        let Some(plan) = self.plans.get(usize::from(target.check)) else { return };
+        if let Some(cause) = step(flight, plan, target.address) {
+            self.land(slot, cause);
+        }
+    }
+
+    fn give_up_late(&mut self, now: u64) {
+        for slot in 0..self.flights.len() {
+            if let Some(flight) = &self.flights[slot]
+                && flight.deadline <= now
+            {
+                let cause = flight.late();
+                self.land(slot, cause);
+            }
+        }
+    }
+
+    fn land(&mut self, slot: usize, cause: Cause) {
+        if let Some(flight) = self.flights.get_mut(slot).and_then(Option::take) {
+            let (number, started) = (flight.target, flight.started);
+            flight.end();
+            self.free.push(slot);
+            self.conclude(number, started, cause);
+        }
+    }
+
+    /// A check is over: judge, owe word of it, and make the next one due.
+    fn conclude(&mut self, number: u16, started: u64, cause: Cause) {
+        let place = usize::from(number);
+        let Some(target) = self.targets.get_mut(place) else { return };
+        let Some(plan) = self.plans.get(usize::from(target.check)) else { return };
+        let now = clock::now();
+        target.cause = cause;
+        target.latency = u32::try_from(now.saturating_sub(started).min(plan.timeout())).unwrap_or(u32::MAX);
+        let changed = target.health.judge(cause, plan.rise, plan.fall);
+        self.reports.result(place, target, changed, now);
+        let wait = schedule::wait(plan, target.health.up(), &mut self.random);
+        self.schedule.add(number, now.max(started + wait));
+        if changed {
+            self.writers.owe(place);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The prober's life: take over what the supervisor opened, give up all rights, then check until the link ends.
+
+use crate::MAX_WORKERS;
+use crate::fence::{self, Needs};
+use crate::ping::Pings;
+use crate::prober::Prober;
+use crate::setup::{Assembly, OutOfStep, Setup};
+use loaded_ipc::{
+    FromProber, LinkError, MAX_TEXT, MembershipWriter, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger,
+    ProberSupervisorLink, ToProber, VERSION, WORKERS_FD, clip,
+};
+use loaded_jail::{Floor, Identity, JailError, inherited, leave};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use std::convert::Infallible;
+use std::fmt::{self, Write};
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::{Mutex, OnceLock};
+
+/// How a prober ends on purpose; the supervisor reads the reason on the link.
+const EXIT_FAILED: i32 = 3;
+/// The supervisor has closed the link.
+const EXIT_DONE: i32 = 0;
+
+/// What the supervisor tells a prober on its command line.
+#[derive(Debug, Clone)]
+pub struct Arguments {
+    /// Who to become.
+    pub identity: Identity,
+    /// The supervisor's process id.
+    pub parent: u32,
+    /// Whether a kernel without a layer is good enough.
+    pub floor: Floor,
+    /// How many workers it has links to, 0..=[`MAX_WORKERS`].
+    pub workers: u16,
+}
+
+/// Why a prober cannot run. The supervisor gets the text.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{0}")]
+    Jail(#[from] JailError),
+    #[error("link to the supervisor: {0}")]
+    Link(#[from] LinkError),
+    #[error("{0}")]
+    OutOfStep(#[from] OutOfStep),
+    #[error("make descriptor {0} not block: {1}")]
+    Blocking(RawFd, Errno),
+    #[error("the supervisor speaks version {0} of the messages, this prober {VERSION}")]
+    Version(u16),
+    #[error("{0} workers are more than the {MAX_WORKERS} that a prober can talk to")]
+    Workers(u16),
+}
+
+/// The link, where the panic hook finds it too.
+static LINK: OnceLock<ProberSupervisorLink> = OnceLock::new();
+
+/// Runs a prober on the descriptors that [`loaded_ipc`] numbers. Ends the process.
+pub fn run(arguments: &Arguments) -> ! {
+    let Ok(link) = inherited(PROBER_LINK_FD) else { leave(EXIT_FAILED) };
+    let link = LINK.get_or_init(|| ProberSupervisorLink::from_fd(link));
+    report_panics();
+    let Err(error) = serve(link, arguments);
+    end(link, &error)
+}
+
+fn serve(link: &ProberSupervisorLink, arguments: &Arguments) -> Result<Infallible, Error> {
+    let Arguments { identity, parent, floor, workers } = arguments;
+    if usize::from(*workers) > MAX_WORKERS {
+        return Err(Error::Workers(*workers));
+    }
+    fence::drop_to(identity, *parent, *workers)?;
+    let (ping4, ping6, setup) = receive_setup(link)?;
+    let pings = Pings::new(pinger(PING4_FD, ping4)?, pinger(PING6_FD, ping6)?);
+    let mut writers = Vec::with_capacity(usize::from(*workers));
+    for number in WORKERS_FD..WORKERS_FD + RawFd::from(*workers) {
+        let writer = MembershipWriter::from_fd(inherited(number)?);
+        writer.set_nonblocking()?;
+        writers.push(writer);
+    }
+    link.set_nonblocking()?;
+    let (generation, needs) = (setup.generation(), Needs::of(&setup, *workers));
+    let mut prober = Prober::new(setup, link, writers, pings);
+    fence::close(&needs, *floor)?;
+
+    // Behind the fence nothing may be dropped that frees much or closes: it ends here and does not return.
+    let ended = link.send(&FromProber::Prepared { generation }).and_then(|()| prober.run());
+    let Err(error) = ended.map(|never| match never {});
+    end(link, &error.into())
+}
+
+/// Says how it ended, if it can be said, and ends. The exit code has to do if not.
+fn end(link: &ProberSupervisorLink, error: &Error) -> ! {
+    if matches!(error, Error::Link(LinkError::Closed)) {
+        leave(EXIT_DONE);
+    }
+    let _ = link.send(&FromProber::Failed(clip(error.to_string())));
+    leave(EXIT_FAILED)
+}
+
+/// Receives the transaction, on the still blocking link.
+fn receive_setup(link: &ProberSupervisorLink) -> Result<(Pinger, Pinger, Setup), Error> {
+    let (ping4, ping6, seed) = match link.receive()? {
+        ToProber::Hello { version: VERSION, ping4, ping6, seed } => (ping4, ping6, seed),
+        ToProber::Hello { version, .. } => return Err(Error::Version(version)),
+        other => return Err(Error::Link(LinkError::Malformed(format!("{other:?} instead of Hello")))),
+    };
+    let mut assembly = Assembly::new(seed);
+    loop {
+        if let Some(setup) = assembly.take(link.receive()?)? {
+            return Ok((ping4, ping6, setup));
+        }
+    }
+}
+
+/// Takes a ping socket over, if it is one.
+fn pinger(number: RawFd, pinger: Pinger) -> Result<Option<(OwnedFd, Pinger)>, Error> {
+    if pinger == Pinger::None {
+        return Ok(None);
+    }
+    let socket = inherited(number)?;
+    fcntl(&socket, FcntlArg::F_GETFL)
+        .and_then(|flags| fcntl(&socket, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK)))
+        .map_err(|errno| Error::Blocking(number, errno))?;
+    Ok(Some((socket, pinger)))
+}
+
+/// A panic ends the prober with its message on the link. The way of the standard library, SIGABRT, would meet the
+/// fence first and look like an attack.
+fn report_panics() {
+    let text = Mutex::new(String::with_capacity(MAX_TEXT));
+    std::panic::set_hook(Box::new(move |panic| {
+        if let (Some(link), Ok(mut text)) = (LINK.get(), text.try_lock()) {
+            let _ = write!(Clipped(&mut text), "{panic}");
+            let _ = link.send(&FromProber::Failed(std::mem::take(&mut text)));
+        }
+        leave(EXIT_FAILED)
+    }));
+}
+
+/// Writes into a string until its capacity is used up; behind the fence there may be no more memory.
+struct Clipped<'s>(&'s mut String);
+
+impl Write for Clipped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.0.capacity() - self.0.len();
+        self.0.push_str(&text[..text.floor_char_boundary(room)]);
+        Ok(())
+    }
+}

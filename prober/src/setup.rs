@@ -1,0 +1,212 @@
+//! The transaction as the prober uses it. What does not fit ends the prober: a supervisor that is out of step is no
+//! supervisor.
+
+use crate::check::Plan;
+use crate::discovery::Look;
+use loaded_ipc::{BackendIndex, MAX_BACKEND_INDEX, ToProber};
+use std::net::IpAddr;
+
+/// Backends that can be checked.
+pub const MAX_TARGETS: usize = 4096;
+/// Kinds of checks.
+pub const MAX_CHECKS: usize = 256;
+/// Places to look for nodes in.
+pub const MAX_LOOKS: usize = 64;
+
+/// What is to be checked, and how.
+#[derive(Debug)]
+pub struct Setup {
+    pub(crate) generation: u64,
+    pub(crate) seed: u64,
+    pub(crate) plans: Vec<Plan>,
+    pub(crate) targets: Vec<Subject>,
+    pub(crate) looks: Vec<Look>,
+}
+
+/// A backend to be checked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject {
+    pub(crate) backend: BackendIndex,
+    pub(crate) address: IpAddr,
+    /// Place of its plan.
+    pub(crate) check: u16,
+    pub(crate) up: bool,
+    pub(crate) proven: bool,
+}
+
+impl Setup {
+    /// Number of the transaction it came from.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The TCP ports it will connect to, sorted, each once.
+    #[must_use]
+    pub fn tcp_ports(&self) -> Vec<u16> {
+        sorted(self.plans.iter().filter_map(Plan::tcp_port))
+    }
+
+    /// The UDP ports it will send to, sorted, each once. Without any it opens no UDP socket.
+    #[must_use]
+    pub fn udp_ports(&self) -> Vec<u16> {
+        sorted(self.plans.iter().filter_map(Plan::udp_port))
+    }
+}
+
+fn sorted(ports: impl Iterator<Item = u16>) -> Vec<u16> {
+    let mut ports: Vec<u16> = ports.collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+/// A message that does not fit where the transaction stands, or says what cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration is out of step: {0}")]
+pub struct OutOfStep(&'static str);
+
+/// A transaction under way.
+#[derive(Debug)]
+pub struct Assembly {
+    seed: u64,
+    generation: Option<u64>,
+    plans: Vec<Plan>,
+    targets: Vec<Subject>,
+    /// Which backends have been named.
+    named: Vec<bool>,
+    looks: Vec<Look>,
+}
+
+impl Assembly {
+    /// Nothing yet; `seed` is that of `Hello`.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            generation: None,
+            plans: Vec::new(),
+            targets: Vec::new(),
+            named: vec![false; usize::from(MAX_BACKEND_INDEX)],
+            looks: Vec::new(),
+        }
+    }
+
+    /// Takes one message. `Commit` answers with the whole, and begins anew.
+    ///
+    /// # Errors
+    /// The message is not one that may come now, or names what cannot be; the transaction must then be given up.
+    pub fn take(&mut self, message: ToProber) -> Result<Option<Setup>, OutOfStep> {
+        let generation = match (self.generation, message) {
+            (None, ToProber::Begin { generation }) => {
+                self.generation = Some(generation);
+                return Ok(None);
+            }
+            (None, _) => return Err(OutOfStep("something before Begin")),
+            (Some(generation), ToProber::Commit) => generation,
+            (Some(_), item) => return self.item(item).map(|()| None),
+        };
+        let Self { seed, plans, targets, looks, .. } = std::mem::replace(self, Self::new(self.seed));
+        Ok(Some(Setup { generation, seed, plans, targets, looks }))
+    }
+
+    fn item(&mut self, item: ToProber) -> Result<(), OutOfStep> {
+        match item {
+            ToProber::Check { index, check } => {
+                if usize::from(index) != self.plans.len() || self.plans.len() == MAX_CHECKS {
+                    return Err(OutOfStep("the number of a check"));
+                }
+                self.plans.push(Plan::new(check).map_err(OutOfStep)?);
+            }
+            ToProber::Target { backend, address, check, up, proven } => {
+                if self.targets.len() == MAX_TARGETS {
+                    return Err(OutOfStep("too many backends"));
+                }
+                if usize::from(check) >= self.plans.len() {
+                    return Err(OutOfStep("a backend with a check that is not there"));
+                }
+                match self.named.get_mut(usize::from(backend.0)) {
+                    Some(named @ false) => *named = true,
+                    Some(true) => return Err(OutOfStep("a backend that was named before")),
+                    None => return Err(OutOfStep("the number of a backend")),
+                }
+                self.targets.push(Subject { backend, address, check, up, proven });
+            }
+            ToProber::Discover { service, to, from, interface, network, prefix, interval } => {
+                let look = Look { service, to, from, interface, network, prefix, interval };
+                if self.looks.len() == MAX_LOOKS {
+                    return Err(OutOfStep("too many places to look for nodes in"));
+                }
+                match look.fault() {
+                    Some(fault) => return Err(OutOfStep(fault)),
+                    None => self.looks.push(look),
+                }
+            }
+            ToProber::Hello { .. } | ToProber::Begin { .. } | ToProber::Commit | ToProber::Go => {
+                return Err(OutOfStep("something that is not part of a transaction"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use loaded_ipc::{Check, CheckKind, ServiceIndex};
+
+    fn check(index: u16) -> ToProber {
+        let kind = CheckKind::Tcp { port: 80 + index % 2 };
+        let check = Check { kind, interval: 1000, interval_down: 1000, timeout: 500, jitter: 0, rise: 1, fall: 1 };
+        ToProber::Check { index, check }
+    }
+
+    fn target(backend: u16) -> ToProber {
+        let address = IpAddr::from([127, 0, 0, 1]);
+        ToProber::Target { backend: BackendIndex(backend), address, check: 0, up: true, proven: true }
+    }
+
+    fn discover(service: u16, interval: u32) -> ToProber {
+        let (to, from) = (IpAddr::from([10, 0, 0, 255]), IpAddr::from([0; 4]));
+        let (service, network) = (ServiceIndex(service), IpAddr::from([10, 0, 0, 0]));
+        ToProber::Discover { service, to, from, interface: 0, network, prefix: 24, interval }
+    }
+
+    fn assembly(messages: impl IntoIterator<Item = ToProber>) -> Result<Option<Setup>, OutOfStep> {
+        let mut assembly = Assembly::new(1);
+        messages.into_iter().try_fold(None, |_, message| assembly.take(message))
+    }
+
+    #[test]
+    fn a_whole_transaction_is_taken_with_its_limits_reached() {
+        let begin = [ToProber::Begin { generation: 9 }];
+        let checks = (0..256).map(check);
+        let targets = (0..4096).map(|n| target(n * 2));
+        let looks = (0..64).map(|n| discover(n, 1000));
+        let all = begin.into_iter().chain(checks).chain(targets).chain(looks);
+        let setup = assembly(all.clone().chain([ToProber::Commit])).expect("good").expect("whole");
+        assert_eq!((setup.generation(), setup.targets.len(), setup.looks.len()), (9, 4096, 64));
+        assert_eq!((setup.tcp_ports(), setup.udp_ports()), (vec![80, 81], Vec::new()));
+        for more in [check(256), target(1), discover(64, 1000)] {
+            assert!(assembly(all.clone().chain([more])).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_order_or_out_of_range_is_refused() {
+        let begin = || ToProber::Begin { generation: 1 };
+        for bad in [
+            vec![check(0)],
+            vec![ToProber::Commit],
+            vec![begin(), begin()],
+            vec![begin(), check(1)],
+            vec![begin(), target(0)],
+            vec![begin(), check(0), target(3), target(3)],
+            vec![begin(), check(0), target(MAX_BACKEND_INDEX)],
+            vec![begin(), discover(0, 99)],
+            vec![begin(), ToProber::Go],
+        ] {
+            assert!(assembly(bad).is_err());
+        }
+    }
+}

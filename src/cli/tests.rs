@@ -1,0 +1,95 @@
+use super::*;
+
+fn options(arguments: &str) -> Result<Options, ErrorKind> {
+    let words = std::iter::once("loaded").chain(arguments.split_whitespace());
+    parse(words).map_err(|error| error.kind())
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    Line::command().debug_assert();
+}
+
+#[test]
+fn the_originals_letters_and_long_forms_agree() {
+    let letters = options("-4 -c a -c b -f -D -Q 5 -U nobody").unwrap();
+    let words = "--ipv4 --config a --config b --failover --foreground --queue-len 5 --user nobody";
+    assert_eq!(letters, options(words).unwrap());
+    assert_eq!(letters.config, [PathBuf::from("a"), PathBuf::from("b")]);
+    assert_eq!(letters.overrides.families, Families::V4);
+    assert!(letters.foreground && letters.overrides.failover);
+    assert_eq!(letters.task, Task::Serve);
+    assert_eq!(options("").unwrap().overrides, Overrides::default());
+    assert_eq!(options("-6").unwrap().overrides.families, Families::V6);
+}
+
+#[test]
+fn contradictions_and_ranges_are_refused() {
+    assert_eq!(options("-4 -6"), Err(ErrorKind::ArgumentConflict));
+    assert_eq!(options("--check --selftest"), Err(ErrorKind::ArgumentConflict));
+    assert_eq!(options("-Q 0"), Err(ErrorKind::ValueValidation));
+    assert_eq!(options("-Q 10485761"), Err(ErrorKind::ValueValidation));
+    assert_eq!(options("--queue-base 65536"), Err(ErrorKind::ValueValidation));
+    assert_eq!(options("--print-sandbox kernel"), Err(ErrorKind::InvalidValue));
+    assert_eq!(options("loaded.config"), Err(ErrorKind::InvalidSubcommand));
+}
+
+#[test]
+fn one_task_at_a_time() {
+    assert_eq!(options("--check").unwrap().task, Task::Check);
+    assert_eq!(options("--selftest").unwrap().task, Task::Selftest);
+    assert_eq!(options("--print-sandbox worker").unwrap().task, Task::PrintSandbox(Role::Worker));
+    assert_eq!(options("-V"), Err(ErrorKind::DisplayVersion));
+}
+#[test]
+fn an_instance_that_runs_is_asked_by_subcommands() {
+    let asked = |line: &str| options(line).map(|options| options.task);
+    assert_eq!(asked("status"), Ok(Task::Ask(Ask::Status { json: false })));
+    assert_eq!(asked("history -n 5 --json"), Ok(Task::Ask(Ask::History { last: 5, json: true })));
+    assert_eq!(asked("history"), Ok(Task::Ask(Ask::History { last: 20, json: false })));
+    assert_eq!(asked("metrics"), Ok(Task::Ask(Ask::Metrics)));
+    let backend = |service: Option<&str>| BackendLine {
+        address: "2001:db8::1".parse().unwrap(),
+        service: service.map(str::to_owned),
+    };
+    let drain = Order::Drain { backend: backend(Some("web")), deadline: Some(300) };
+    let line = "backend drain 2001:db8::1 --service web --deadline 5m";
+    assert_eq!(asked(line), Ok(Task::Ask(Ask::Backend { order: drain })));
+    let enable = Order::Enable { backend: backend(None) };
+    assert_eq!(asked("backend enable 2001:db8::1"), Ok(Task::Ask(Ask::Backend { order: enable })));
+    assert_eq!(asked("backend enable host"), Err(ErrorKind::ValueValidation));
+    assert_eq!(asked("backend disable ::1 --deadline 5m"), Err(ErrorKind::UnknownArgument));
+    assert_eq!(asked("history -n 0"), Err(ErrorKind::ValueValidation));
+    assert_eq!(asked("history -n 1001"), Err(ErrorKind::ValueValidation));
+}
+
+#[test]
+fn options_for_starting_do_not_go_with_a_subcommand() {
+    let path = Some(PathBuf::from("/a.sock"));
+    for line in ["--control /a.sock status", "status --control /a.sock", "--control /a.sock -D"] {
+        assert_eq!(options(line).unwrap().control, path, "{line}");
+    }
+    for line in ["-f status", "--check metrics", "-c file history", "-Q 5 status", "--pid-file p backend enable ::1"] {
+        assert_eq!(options(line), Err(ErrorKind::ArgumentConflict), "{line}");
+    }
+    assert!(options("--control a.sock").unwrap().control.unwrap().is_absolute());
+}
+
+#[test]
+fn a_diff_is_a_kind_of_check() {
+    assert_eq!(options("--check --diff -c a").unwrap().task, Task::Diff);
+    assert_eq!(options("--diff --selftest"), Err(ErrorKind::ArgumentConflict));
+    assert_eq!(options("--diff"), Err(ErrorKind::MissingRequiredArgument));
+    assert_eq!(options("--check --diff status"), Err(ErrorKind::ArgumentConflict));
+}
+
+#[test]
+fn deadlines_are_one_number_and_one_unit() {
+    assert_eq!(deadline("90s"), Ok(90));
+    assert_eq!(deadline("5m"), Ok(300));
+    assert_eq!(deadline("2h"), Ok(7200));
+    assert_eq!(deadline("7d"), Ok(MAX_DRAIN));
+    for wrong in ["", "s", "0s", "5", "+5s", "-5s", "8d", "500ms", "1h30m", "4294967295d", "5ü"] {
+        assert!(deadline(wrong).is_err(), "{wrong:?}");
+    }
+}

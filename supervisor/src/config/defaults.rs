@@ -1,0 +1,67 @@
+//! The defaults, and why they are what they are. `scripts/loaded.toml` names each of them.
+
+use loaded_ipc::{AllDown, OnBackendDown};
+
+/// Default account of the workers.
+pub const USER: &str = "nobody";
+/// Default number of core 0's queue: queue n is core n's, as in the original.
+pub const QUEUE_BASE: u16 = 0;
+/// Default length of a kernel queue in packets: a burst of 16 ms at a million packets a second. Each waiting
+/// packet holds an skb of up to 64 KiB, so this is at most 1 GiB, and about 40 MB for packets of 1500 bytes.
+pub const QUEUE_LEN: u32 = 16_384;
+/// Default flows of one worker: 20 MiB at 80 bytes each, taken at start.
+pub const FLOWS: u32 = 262_144;
+/// Default clients of one worker: as much again.
+pub const CLIENTS: u32 = 262_144;
+/// Default seed of the maglev strategy: "loaded" in ASCII. A constant, so that several balancers agree unasked.
+pub const MAGLEV_SEED: u64 = 0x6c6f_6164_6564;
+/// Default seconds after a client's last packet until it is forgotten.
+pub const AFFINITY_TIMEOUT: u32 = 3600;
+/// Default leading bits that make an IPv4 client: the whole address.
+pub const PREFIX4: u8 = 32;
+/// Default leading bits that make an IPv6 client in the classic format: the whole address, as in the original.
+pub const CLASSIC_PREFIX6: u8 = 128;
+/// Default leading bits that make an IPv6 client in TOML: one network, whose hosts change their addresses often.
+pub const PREFIX6: u8 = 64;
+/// Default seconds that a removed or drained backend may keep its flows: most downloads end in five minutes, and an
+/// operator who waits for a drain waits no longer.
+pub const DRAIN: u32 = 300;
+/// Default of `on_backend_down`: the client learns at once that its connection is gone, and opens another.
+pub const ON_BACKEND_DOWN: OnBackendDown = OnBackendDown::Reset;
+/// Default of `all_down`: an answer now is better than a timeout, and no packet goes where nobody listens. (The
+/// original went on to the last configured server without a word.)
+pub const ALL_DOWN: AllDown = AllDown::Reject;
+/// Default of `panic_threshold`, percent: checks are always believed until somebody says otherwise.
+pub const PANIC_THRESHOLD: u8 = 0;
+/// Default of `slow_start` in seconds: a backend that came up gets its share at once.
+pub const SLOW_START: u32 = 0;
+
+/// Default milliseconds between two checks: with [`FALL`] a silent backend is out within 8 s, and 100 backends
+/// cost 50 checks a second.
+pub const CHECK_INTERVAL: u32 = 2000;
+/// Default milliseconds until a check has failed: a lost SYN is sent again after one second (RFC 6298 §2.1), and in a
+/// network of backends that is failure enough. Less where the interval is shorter.
+pub const CHECK_TIMEOUT: u32 = 1000;
+/// Default percent by which each wait differs: enough to keep checks that began together from staying together.
+pub const JITTER: u8 = 10;
+/// Default successes in a row that bring a backend up: one can be luck.
+pub const RISE: u8 = 2;
+/// Default failures in a row that take a backend down: two lost packets do not.
+pub const FALL: u8 = 3;
+/// Default status of HTTP that is good: answers and redirects.
+pub const STATUS: (u16, u16) = (200, 399);
+/// Default port of a DNS check.
+pub const DNS_PORT: u16 = 53;
+
+/// Default openings that fail in a row until a worker gives a backend no new flows.
+pub const PASSIVE_FAILS: u8 = 3;
+/// Default milliseconds until an opening counts as unanswered: below the second after which clients repeat a SYN, so
+/// that the repeated one goes elsewhere.
+pub const PASSIVE_TIMEOUT: u32 = 500;
+/// Default seconds until such a backend is tried again: time for the checks to say what it is.
+pub const PASSIVE_HOLD: u32 = 10;
+
+/// Default most backends that discovery may add to a service.
+pub const DISCOVER_LIMIT: u16 = 64;
+/// Default milliseconds between two looks: every node of the network answers each of them.
+pub const DISCOVER_INTERVAL: u32 = 10_000;

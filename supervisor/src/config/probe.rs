@@ -1,0 +1,187 @@
+//! How the backends of a service are looked after: what a check, passive judgement and discovery need to know of the
+//! service they belong to.
+
+use super::DNS_PORT;
+use super::draft::{DraftCheck, DraftDiscover, DraftKind, DraftPassive, DraftPlace, DraftService, Judgement, PASSIVE};
+use super::location::{At, Flaw};
+use super::value::one_host;
+use crate::network::Network;
+use crate::plan::{Discover, Place, check_port};
+use loaded_ipc::{Check, CheckKind, Passive, PortRange, Protocol};
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
+
+/// Every node of a link, RFC 4291 §2.7.1.
+pub(super) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// Prefix lengths of an IPv4 network that has nodes and a broadcast address. No network is wider than 10.0.0.0/8.
+const PREFIX4: RangeInclusive<u8> = 8..=30;
+
+/// Prefix lengths of an IPv6 network to look into: a site has a /48 (RFC 6177), one link seldom more than a /64.
+const PREFIX6: RangeInclusive<u8> = 48..=128;
+
+/// HTTP's port, which a Host header does not name, RFC 9110 §4.2.1.
+const HTTP_PORT: u16 = 80;
+
+/// The check with everything filled in.
+pub(super) fn check(service: &DraftService) -> Result<Option<Check>, Flaw> {
+    let Some(draft) = &service.check else {
+        return Ok(None);
+    };
+    let DraftCheck { kind, port: _, pace } = &draft.value;
+    let kind = match kind.clone() {
+        DraftKind::Icmp => CheckKind::Icmp,
+        DraftKind::Tcp => CheckKind::Tcp { port: port(service, draft, "tcp", Protocol::Tcp)? },
+        DraftKind::IcmpTcp => CheckKind::IcmpTcp { port: port(service, draft, "icmp+tcp", Protocol::Tcp)? },
+        DraftKind::Http { method, path, host, status } => {
+            let port = port(service, draft, "http", Protocol::Tcp)?;
+            let host = host.or_else(|| default_host(service, port)).unwrap_or_default();
+            CheckKind::Http { port, method, path, host, status }
+        }
+        DraftKind::Udp { send, expect } => {
+            CheckKind::Udp { port: port(service, draft, "udp", Protocol::Udp)?, send, expect }
+        }
+        DraftKind::Dns { name } => {
+            let own = only_port(service).filter(|_| service.protocol == Protocol::Udp);
+            CheckKind::Dns { port: draft.value.port.or(own).unwrap_or(DNS_PORT), name }
+        }
+    };
+    let pace = *pace;
+    Ok(Some(Check {
+        kind,
+        interval: pace.interval,
+        interval_down: pace.interval_down,
+        timeout: pace.timeout,
+        jitter: pace.jitter,
+        rise: pace.rise,
+        fall: pace.fall,
+    }))
+}
+
+/// The port that is named, or the only one of a service that speaks the check's protocol.
+fn port(service: &DraftService, check: &At<DraftCheck>, kind: &str, protocol: Protocol) -> Result<u16, Flaw> {
+    let own = only_port(service).filter(|_| service.protocol == protocol);
+    check.value.port.or(own).ok_or_else(|| {
+        let name = &service.name.value;
+        check.flaw(format!(
+            "port is missing: a check of kind {kind:?} needs one, and service {name:?} is not on one {protocol} port \
+             alone; write port = …"
+        ))
+    })
+}
+
+/// What a client sends as Host that knows the address alone: the first VIP. The backend's server has to answer to
+/// it anyway; a name would be a guess.
+fn default_host(service: &DraftService, port: u16) -> Option<String> {
+    let host = match service.vips.first()?.value {
+        IpAddr::V4(vip) => vip.to_string(),
+        IpAddr::V6(vip) => format!("[{vip}]"),
+    };
+    Some(if port == HTTP_PORT { host } else { format!("{host}:{port}") })
+}
+
+/// Whether and how workers judge. A service of many ports may have closed ones on a sound backend, so that one port
+/// alone may tell of it.
+pub(super) fn passive(service: &DraftService, check: Option<&Check>) -> Result<Option<Passive>, Flaw> {
+    let checked = check.and_then(|check| check_port(&check.kind)).filter(|port| has_port(service, *port));
+    let (draft, port) = match service.passive {
+        Judgement::Off => return Ok(None),
+        // A datagram may go unanswered for many good reasons.
+        Judgement::Unsaid if service.protocol == Protocol::Udp => return Ok(None),
+        Judgement::On(draft) if service.protocol == Protocol::Udp => {
+            return Err(
+                draft.flaw("passive judges by TCP connections, which a service of protocol \"udp\" has none of")
+            );
+        }
+        Judgement::Unsaid if check.is_none() || (only_port(service).is_none() && checked.is_none()) => return Ok(None),
+        Judgement::Unsaid => (PASSIVE, None),
+        Judgement::On(draft) => {
+            let name = &service.name.value;
+            if let Some(port) = draft.value.port.filter(|port| !has_port(service, port.value)) {
+                return Err(port.flaw(format!("{} is no port of service {name:?}, so no client opens it", port.value)));
+            }
+            if draft.value.port.is_none() && only_port(service).is_none() && checked.is_none() {
+                return Err(draft.flaw(format!(
+                    "passive needs a port: service {name:?} has many, and a client that knocks at a closed one would \
+                     take sound backends out; write passive = {{ port = … }}, or let the check have a port of the service"
+                )));
+            }
+            (draft.value, draft.value.port.map(|port| port.value))
+        }
+    };
+    let DraftPassive { fails, timeout, hold, port: _ } = draft;
+    let port = port.or(if only_port(service).is_some() { None } else { checked });
+    Ok(Some(Passive { fails, timeout, hold, port }))
+}
+
+/// Where to look for backends. Found ones join by the check, so there must be one.
+pub(super) fn discover(service: &DraftService) -> Result<Option<Discover>, Flaw> {
+    let Some(discover) = &service.discover else {
+        return Ok(None);
+    };
+    let DraftDiscover { places, limit, interval } = &discover.value;
+    if service.check.is_none() {
+        return Err(discover.flaw("discover needs a check beside it: only nodes that pass it become backends"));
+    }
+    for (number, place) in places.iter().enumerate() {
+        check_place(service, place)?;
+        let network = place.network.value;
+        let overlaps = |other: &&DraftPlace| {
+            other.network.value.contains(network.first()) || network.contains(other.network.value.first())
+        };
+        if let Some(other) = places.iter().take(number).find(overlaps) {
+            let text = format!("the networks {} and {network} overlap", other.network.value);
+            return Err(place.network.flaw(text).see(other.network.mark));
+        }
+    }
+    let places = places.iter().map(|place| Place {
+        network: place.network.value,
+        to: place.to.map_or_else(|| asked(place.network.value), |to| to.value),
+        interface: place.interface.clone(),
+    });
+    Ok(Some(Discover { places: places.collect(), limit: *limit, interval: *interval }))
+}
+
+/// Whom to ask when nobody is named.
+fn asked(network: Network) -> IpAddr {
+    if network.is_ipv4() { network.last() } else { ALL_NODES.into() }
+}
+
+fn check_place(service: &DraftService, place: &DraftPlace) -> Result<(), Flaw> {
+    let network = place.network.value;
+    let (family, range) = if network.is_ipv4() { ("IPv4", PREFIX4) } else { ("IPv6", PREFIX6) };
+    if !range.contains(&network.length()) {
+        let (least, most) = (range.start(), range.end());
+        let text = format!("{network} is no network to look into: its prefix is not within /{least} and /{most}");
+        return Err(place.network.flaw(text));
+    }
+    if one_host(&network.first()).is_err() || one_host(&network.last()).is_err() {
+        return Err(place.network.flaw(format!("{network} has no addresses that backends can have")));
+    }
+    if !service.vips.iter().any(|vip| vip.value.is_ipv4() == network.is_ipv4()) {
+        let name = &service.name.value;
+        return Err(place
+            .network
+            .flaw(format!("{network} is an {family} network, but service {name:?} has no {family} VIP")));
+    }
+    if let Some(to) = place.to.filter(|to| network.is_ipv4() && !network.contains(to.value)) {
+        return Err(to.flaw(format!("{} is outside of the network {network}", to.value)).see(place.network.mark));
+    }
+    if !network.is_ipv4() && place.interface.is_none() {
+        return Err(place.network.flaw("interface is missing: ff02::1 is on every link, so say on which to ask"));
+    }
+    Ok(())
+}
+
+/// The port of a service that has exactly one.
+fn only_port(service: &DraftService) -> Option<u16> {
+    match service.ports.as_slice() {
+        [At { value: PortRange { low, high }, .. }] if low == high => Some(*low),
+        _ => None,
+    }
+}
+
+fn has_port(service: &DraftService, port: u16) -> bool {
+    let within = |range: &At<PortRange>| (range.value.low..=range.value.high).contains(&port);
+    service.ports.is_empty() || service.ports.iter().any(within)
+}

@@ -1,0 +1,81 @@
+//! Which keys each table has, which are of later versions, and which belong elsewhere: in TOML a key below a header
+//! is that table's, so that one written too far down is in the wrong one.
+
+use super::table::Keys;
+
+pub(super) const TOP: Keys = Keys {
+    table: "the top level",
+    known: &["user", "cores", "queue_base", "queue_len", "flows", "clients", "nameservers", "drain", "service"],
+    later: &["metrics"],
+    elsewhere: &[
+        ("check", IN_SERVICE),
+        ("passive", IN_SERVICE),
+        ("discover", IN_SERVICE),
+        ("on_backend_down", IN_SERVICE),
+        ("all_down", IN_SERVICE),
+        ("panic_threshold", IN_SERVICE),
+        ("slow_start", IN_SERVICE),
+        ("failover", "into the classic format; here each [[service]] has a check, or -f gives it one"),
+        ("control", "on the command line"),
+    ],
+};
+
+pub(super) const SERVICE: Keys = Keys {
+    table: "[[service]]",
+    known: &[
+        "name",
+        "vip",
+        "protocol",
+        "ports",
+        "mode",
+        "strategy",
+        "seed",
+        "affinity",
+        "check",
+        "passive",
+        "on_backend_down",
+        "all_down",
+        "panic_threshold",
+        "slow_start",
+        "discover",
+        "backend",
+    ],
+    later: &["limit"],
+    elsewhere: &[
+        ("user", AT_TOP),
+        ("cores", AT_TOP),
+        ("queue_base", AT_TOP),
+        ("queue_len", AT_TOP),
+        ("flows", AT_TOP),
+        ("clients", AT_TOP),
+        ("nameservers", AT_TOP),
+        ("drain", AT_TOP),
+        ("backup", "into a [[service.backend]]"),
+        ("weight", "into a [[service.backend]]"),
+    ],
+};
+
+pub(super) const BACKEND: Keys = Keys {
+    table: "[[service.backend]]",
+    known: &["address", "weight", "backup"],
+    later: &["port"],
+    elsewhere: &[
+        ("drain", AT_TOP),
+        ("check", BEFORE_BACKEND),
+        ("passive", BEFORE_BACKEND),
+        ("discover", BEFORE_BACKEND),
+        ("on_backend_down", BEFORE_BACKEND),
+        ("all_down", BEFORE_BACKEND),
+        ("panic_threshold", BEFORE_BACKEND),
+        ("slow_start", BEFORE_BACKEND),
+        ("strategy", BEFORE_BACKEND),
+        ("affinity", BEFORE_BACKEND),
+    ],
+};
+
+pub(super) const AFFINITY: Keys =
+    Keys { table: "affinity", known: &["by", "prefix4", "prefix6", "timeout"], later: &[], elsewhere: &[] };
+
+const IN_SERVICE: &str = "into a [[service]]";
+const AT_TOP: &str = "to the top level, above the first [[service]]";
+const BEFORE_BACKEND: &str = "into the [[service]], above its first [[service.backend]]";

@@ -1,0 +1,134 @@
+//! One connection: a request comes in, an answer goes out. Nothing here waits.
+
+use super::server::{REQUEST_DEADLINE, TAKE_DEADLINE};
+use super::{MAX_ANSWER, MAX_REQUEST, Reply, Request};
+use nix::poll::{PollFd, PollFlags};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+/// A client that may ask.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: UnixStream,
+    deadline: Instant,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Bytes of a request so far.
+    Asking(Vec<u8>),
+    /// Bytes of an answer that are still to go, from an offset on.
+    Answering(Vec<u8>, usize),
+}
+
+/// What a look at a connection has led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// It goes on.
+    Open,
+    /// It is over.
+    Over,
+}
+
+impl Connection {
+    /// `stream` does not block.
+    pub(super) fn new(stream: UnixStream, now: Instant) -> Self {
+        Self { stream, deadline: now + REQUEST_DEADLINE, phase: Phase::Asking(Vec::new()) }
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    pub(super) fn poll_fd(&self) -> PollFd<'_> {
+        let wanted = match self.phase {
+            Phase::Asking(_) => PollFlags::POLLIN,
+            Phase::Answering(..) => PollFlags::POLLOUT,
+        };
+        PollFd::new(self.stream.as_fd(), wanted)
+    }
+
+    /// Does what can be done now. `answer` is taken if it was called; without it nothing is read: the kernel keeps it.
+    pub(super) fn turn<A: FnOnce(Request) -> Reply>(&mut self, now: Instant, answer: &mut Option<A>) -> After {
+        if let Phase::Asking(bytes) = &mut self.phase {
+            let Some(respond) = answer.take() else { return After::Open };
+            let reply = match receive(&mut self.stream, bytes) {
+                Ok(Some(request)) => respond(request),
+                none => {
+                    *answer = Some(respond);
+                    match none {
+                        Ok(_) if now < self.deadline => return After::Open,
+                        Ok(_) => Reply::error(format!("no whole request within {REQUEST_DEADLINE:?}")),
+                        Err(text) => Reply::error(text),
+                    }
+                }
+            };
+            self.phase = Phase::Answering(line(&reply), 0);
+            self.deadline = now + TAKE_DEADLINE;
+        }
+        self.send(now)
+    }
+
+    fn send(&mut self, now: Instant) -> After {
+        let Phase::Answering(bytes, sent) = &mut self.phase else { return After::Open };
+        while let Some(rest) = bytes.get(*sent..).filter(|rest| !rest.is_empty()) {
+            match self.stream.write(rest) {
+                Ok(0) => return After::Over,
+                Ok(n) => *sent += n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && now < self.deadline => return After::Open,
+                // The client is gone, or does not read.
+                Err(_) => return After::Over,
+            }
+        }
+        After::Over
+    }
+}
+
+/// Reads what has come. `None`: not a whole line yet.
+fn receive(stream: &mut UnixStream, bytes: &mut Vec<u8>) -> Result<Option<Request>, String> {
+    // One byte more than a request and its newline can have.
+    let room = MAX_REQUEST + 2 - bytes.len();
+    let mut part = [0; 4096];
+    let mut taken = 0;
+    while taken < room {
+        let most = part.len().min(room - taken);
+        match stream.read(&mut part[..most]) {
+            Ok(0) if bytes.is_empty() => return Err("the connection ended without a request".to_owned()),
+            Ok(0) => return Err("the connection ended within the request: a request is a line".to_owned()),
+            Ok(n) => {
+                bytes.extend_from_slice(&part[..n]);
+                taken += n;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => return Err(format!("read the request: {error}")),
+        }
+        if bytes.contains(&b'\n') {
+            break;
+        }
+    }
+    match bytes.iter().position(|byte| *byte == b'\n') {
+        Some(end) if end + 1 < bytes.len() => {
+            Err("there is more than one line: a connection is for one request".to_owned())
+        }
+        Some(end) => Request::parse(&bytes[..end]).map(Some),
+        None if bytes.len() > MAX_REQUEST => Err(format!("the request is longer than {MAX_REQUEST} bytes")),
+        None => Ok(None),
+    }
+}
+
+/// A reply as it is sent.
+pub(super) fn line(reply: &Reply) -> Vec<u8> {
+    let refusal = |text: &str| format!("{{\"error\":{{\"text\":\"{text}\"}}}}").into_bytes();
+    let mut bytes = match serde_json::to_vec(reply) {
+        Ok(bytes) if bytes.len() < MAX_ANSWER => bytes,
+        Ok(_) => refusal("the answer is too long for the control socket"),
+        Err(_) => refusal("the answer cannot be written as JSON"),
+    };
+    bytes.push(b'\n');
+    bytes
+}

@@ -1,0 +1,119 @@
+//! The last changes of membership, so that the morning after can be explained.
+
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// So many events are kept: about 200 kB.
+pub const HISTORY: usize = 1000;
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When: milliseconds since 1970.
+    pub at: u64,
+    /// Name of the service; `None`: the whole instance.
+    pub service: Option<String>,
+    /// The backend; `None`: the whole service.
+    pub address: Option<IpAddr>,
+    /// From what to what: `up -> down`.
+    pub what: String,
+    /// Why: `connection refused`.
+    pub cause: String,
+    /// Who has seen or wanted it.
+    pub by: By,
+}
+
+/// Who has made a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// The prober's checks.
+    Check,
+    /// What a worker saw in its packets.
+    Packets,
+    /// A person, through the control socket.
+    Operator,
+    /// Another configuration.
+    Reload,
+    /// The look for new nodes.
+    Discovery,
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Check => "check",
+            Self::Packets => "packets",
+            Self::Operator => "operator",
+            Self::Reload => "reload",
+            Self::Discovery => "discovery",
+        })
+    }
+}
+
+/// The last [`HISTORY`] events.
+#[derive(Debug, Clone, Default)]
+pub struct History(VecDeque<Event>);
+
+impl History {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one; the oldest goes when there are too many.
+    pub fn push(&mut self, event: Event) {
+        if self.0.len() == HISTORY {
+            self.0.pop_front();
+        }
+        self.0.push_back(event);
+    }
+
+    /// The last `n` (or fewer, if there are not so many), oldest first.
+    #[must_use]
+    pub fn last(&self, n: usize) -> Vec<Event> {
+        self.0.iter().skip(self.0.len().saturating_sub(n)).cloned().collect()
+    }
+}
+
+/// A time as [`Event::at`] has it; 0 for one before 1970.
+#[must_use]
+pub fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn event(at: u64) -> Event {
+        let address = "198.51.100.11".parse().ok();
+        let (service, what, cause) = (Some("web".to_owned()), "up -> down".to_owned(), "no answer to ping".to_owned());
+        Event { at, service, address, what, cause, by: By::Check }
+    }
+
+    #[test]
+    fn the_last_thousand_are_kept_in_order() {
+        let mut history = History::new();
+        assert_eq!(history.last(5), []);
+        for at in 0..2500 {
+            history.push(event(at));
+        }
+        let times = |n| history.last(n).iter().map(|event| event.at).collect::<Vec<_>>();
+        assert_eq!(times(3), [2497, 2498, 2499]);
+        assert!(times(0).is_empty());
+        assert_eq!(times(usize::MAX), (1500..2500).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn times_are_milliseconds_since_1970() {
+        assert_eq!(unix_ms(UNIX_EPOCH + Duration::from_micros(1_234_567)), 1234);
+        assert_eq!(unix_ms(UNIX_EPOCH - Duration::from_secs(1)), 0);
+    }
+}

@@ -1,0 +1,160 @@
+//! What is asked, and what is answered. As JSON: `"status"`, `{"history":{"last":20}}`,
+//! `{"backend":{"action":"enable","address":"198.51.100.11","service":null}}`; `{"error":{"text":"…"}}`.
+
+use super::{Event, MAX_REQUEST, Status};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// What an operator asks of a running instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Everything there is to see. Answered by [`Reply::Status`].
+    Status,
+    /// The last changes of membership, oldest first. Answered by [`Reply::History`].
+    History {
+        /// At most so many.
+        last: usize,
+    },
+    /// A change of what is wanted of a backend. Answered by [`Reply::Done`].
+    Backend {
+        /// What to do with it.
+        action: Action,
+        /// Which.
+        address: IpAddr,
+        /// In this service only; `None`: in every service that has it.
+        service: Option<String>,
+    },
+    /// What reading the configuration again would change. Answered by [`Reply::Diff`].
+    Diff {
+        /// Absolute paths; empty: the files the instance was started with.
+        files: Vec<PathBuf>,
+    },
+}
+
+/// What to do with a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Action {
+    /// No new flows; those it has go on until the deadline.
+    Drain {
+        /// Seconds; `None`: as the configuration says.
+        deadline: Option<u32>,
+    },
+    /// Use it as the checks say.
+    Enable,
+    /// No flows.
+    Disable,
+}
+
+/// What the instance answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To [`Request::History`]; oldest first.
+    History(Vec<Event>),
+    /// It is done.
+    Done {
+        /// What was done, for the operator.
+        lines: Vec<String>,
+    },
+    /// To [`Request::Diff`].
+    Diff {
+        /// One change a line; none: nothing would change.
+        lines: Vec<String>,
+    },
+    /// It is not done.
+    Error {
+        /// What is wrong, and what to do about it.
+        text: String,
+    },
+}
+
+impl Reply {
+    /// A refusal.
+    #[must_use]
+    pub fn error(text: impl Into<String>) -> Self {
+        Self::Error { text: text.into() }
+    }
+}
+
+impl Request {
+    /// Reads a request; `line` is without the newline that ended it.
+    ///
+    /// # Errors
+    /// What the client has done wrong.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        if line.len() > MAX_REQUEST {
+            return Err(format!("the request is longer than {MAX_REQUEST} bytes"));
+        }
+        let request =
+            serde_json::from_slice(line).map_err(|error| format!("the request is not understood: {error}"))?;
+        if let Self::Diff { files } = &request
+            && let Some(file) = files.iter().find(|file| !file.is_absolute())
+        {
+            return Err(format!("{} is not an absolute path", file.display()));
+        }
+        Ok(request)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn requests_have_one_spelling() {
+        let address: IpAddr = "2001:db8::1".parse().unwrap();
+        for (request, text) in [
+            (Request::Status, r#""status""#),
+            (Request::History { last: 20 }, r#"{"history":{"last":20}}"#),
+            (Request::Diff { files: vec!["/a".into()] }, r#"{"diff":{"files":["/a"]}}"#),
+            (
+                Request::Backend { action: Action::Enable, address, service: None },
+                r#"{"backend":{"action":"enable","address":"2001:db8::1","service":null}}"#,
+            ),
+            (
+                Request::Backend {
+                    action: Action::Drain { deadline: Some(300) },
+                    address,
+                    service: Some("web".to_owned()),
+                },
+                r#"{"backend":{"action":{"drain":{"deadline":300}},"address":"2001:db8::1","service":"web"}}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&request).unwrap(), text);
+            assert_eq!(Request::parse(text.as_bytes()), Ok(request));
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_request_is_refused() {
+        for wrong in [
+            "",
+            "status",
+            "{}",
+            r#""status" x"#,
+            r#""reboot""#,
+            r#"{"history":{"last":-1}}"#,
+            r#"{"history":{"last":1,"first":1}}"#,
+            r#"{"diff":{"files":["relative"]}}"#,
+            r#"{"backend":{"action":"enable","address":"host.example","service":null}}"#,
+        ] {
+            assert!(Request::parse(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+        let deep = "[".repeat(MAX_REQUEST);
+        assert!(Request::parse(deep.as_bytes()).is_err(), "nesting is bounded, so is the stack");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Request::parse(&bytes);
+        }
+    }
+}

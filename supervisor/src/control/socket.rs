@@ -1,0 +1,189 @@
+//! Where the control socket is. Each instance has one of its own, named after its process id: several can run, in one
+//! network namespace or in several, and none has to be told of the others.
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::geteuid;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+/// Where instances put their sockets, and where a client looks for them.
+pub const DIRECTORY: &str = "/run/loaded";
+
+/// So many connections may wait to be accepted; the kernel caps it at net.core.somaxconn, 4096 by default.
+const BACKLOG: i32 = 1024;
+
+/// Most files looked at in [`DIRECTORY`]: only root can put any there.
+const MOST_FILES: usize = 4096;
+
+/// Where an instance's socket is when nothing else is said: `/run/loaded/control-PID.sock`.
+#[must_use]
+pub fn default_path() -> PathBuf {
+    Path::new(DIRECTORY).join(format!("control-{}.sock", std::process::id()))
+}
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Another instance answers there.
+    #[error("control socket {}: another instance answers there; stop it, or name another path with --control", .0.display())]
+    Live(PathBuf),
+    /// Something else has the name.
+    #[error("control socket {}: there is a file that is no such socket; remove it, or name another path with --control", .0.display())]
+    InTheWay(PathBuf),
+    /// Somebody else could replace the socket.
+    #[error("control socket: {} must be a directory of uid {owner} that nobody else may write to", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Whose it must be.
+        owner: u32,
+    },
+    /// The kernel refused something.
+    #[error("control socket {}: {act}: {source}", path.display())]
+    Refused {
+        /// Of which path.
+        path: PathBuf,
+        /// What was tried.
+        act: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A listening socket and its name, which goes when this value does.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode of the name we made.
+    file: (u64, u64),
+}
+
+impl Bound {
+    /// Makes the socket, mode 0600, in the place of what a dead instance has left.
+    pub(super) fn new(path: &Path) -> Result<Self, ControlError> {
+        let fail = |act| move |source: io::Error| ControlError::Refused { path: path.to_owned(), act, source };
+        let path = std::path::absolute(path).map_err(fail("find its directory"))?;
+        let path = path.as_path();
+        let fail = |act| move |source: io::Error| ControlError::Refused { path: path.to_owned(), act, source };
+        // A longer name could be made, by the link below, but nobody could connect to it.
+        UnixAddr::new(path).map_err(|errno| fail("use its name")(errno.into()))?;
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        if directory == Path::new(DIRECTORY) {
+            own_directory(directory)?;
+            for stale in candidates(directory).into_iter().filter(|path| state(path) == State::Stale) {
+                // Somebody else may have been faster.
+                let _ = fs::remove_file(stale);
+            }
+        }
+        match state(path) {
+            State::Absent => {}
+            State::Stale => fs::remove_file(path).map_err(fail("replace that of a dead instance"))?,
+            State::Live => return Err(ControlError::Live(path.to_owned())),
+            State::Other => return Err(ControlError::InTheWay(path.to_owned())),
+        }
+        // Between bind and listen a socket refuses connections, and so looks like a dead instance's: it gets its name
+        // only once it listens.
+        let unnamed = directory.join(format!(".{}", std::process::id()));
+        let _ = fs::remove_file(&unnamed);
+        let listener = listener(&unnamed).map_err(|errno| fail("make it")(errno.into()))?;
+        let named = fs::hard_link(&unnamed, path);
+        let metadata = fs::symlink_metadata(&unnamed);
+        let _ = fs::remove_file(&unnamed);
+        named.map_err(fail("give it its name"))?;
+        let metadata = metadata.map_err(fail("look at it"))?;
+        Ok(Self { listener, path: path.to_owned(), file: (metadata.dev(), metadata.ino()) })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        // Another instance may have the name now.
+        if fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.file)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            log::warn!("remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+fn listener(path: &Path) -> Result<UnixListener, Errno> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    // The name gets the socket's mode (unix_bind_bsd, net/unix/af_unix.c): there is no moment in which it has another.
+    fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    let listening = listen(&fd, Backlog::new(BACKLOG)?);
+    if listening.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    listening.map(|()| UnixListener::from(fd))
+}
+
+/// What has a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nothing.
+    Absent,
+    /// A socket that nobody listens on.
+    Stale,
+    /// A socket that somebody listens on, or that we may not ask.
+    Live,
+    /// No stream socket.
+    Other,
+}
+
+/// Looks, without waiting: a busy instance lives too.
+pub(super) fn state(path: &Path) -> State {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return State::Absent,
+        Ok(metadata) if metadata.file_type().is_socket() => {}
+        _ => return State::Other,
+    }
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let connected = socket(AddressFamily::Unix, SockType::Stream, flags, None)
+        .and_then(|fd| connect(fd.as_raw_fd(), &UnixAddr::new(path)?));
+    match connected {
+        Err(Errno::ECONNREFUSED) => State::Stale,
+        Err(Errno::ENOENT) => State::Absent,
+        Err(Errno::EPROTOTYPE) => State::Other,
+        _ => State::Live,
+    }
+}
+
+/// The directory of our sockets, made if it is not there.
+fn own_directory(path: &Path) -> Result<(), ControlError> {
+    let fail = |act| move |source: io::Error| ControlError::Refused { path: path.to_owned(), act, source };
+    match DirBuilder::new().mode(0o755).create(path) {
+        // Whatever the umask is: that a socket is there is no secret.
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(fail("make it readable"))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(fail("make the directory")(error)),
+    }
+    let metadata = fs::symlink_metadata(path).map_err(fail("look at the directory"))?;
+    let owner = geteuid().as_raw();
+    let ours = metadata.is_dir() && metadata.uid() == owner && metadata.mode() & 0o022 == 0;
+    if ours { Ok(()) } else { Err(ControlError::Directory { path: path.to_owned(), owner }) }
+}
+
+/// The files in a directory whose names are those of control sockets, sorted.
+pub(super) fn candidates(directory: &Path) -> Vec<PathBuf> {
+    let is_one = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with("control-") && name.ends_with(".sock")
+    };
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().take(MOST_FILES);
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_one).collect();
+    paths.sort();
+    paths
+}

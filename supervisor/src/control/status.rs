@@ -1,0 +1,303 @@
+//! Everything an operator can see, as one value. Its JSON is an interface: fields may be added, but none goes or changes
+//! its meaning. Times are seconds since 1970, durations seconds, unless the name says otherwise.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+/// A running instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the program.
+    pub version: String,
+    /// The supervisor's.
+    pub pid: u32,
+    /// When this was looked at.
+    pub now: u64,
+    /// When the instance was started.
+    pub since: u64,
+    /// Number of the configuration it serves by.
+    pub generation: u64,
+    /// The last time it was told to read the configuration again.
+    pub last_reload: Option<Reload>,
+    /// Layers of the sandbox that this kernel has, as found at start. /proc shows seccomp alone.
+    pub layers: Vec<String>,
+    /// The supervisor first.
+    pub processes: Vec<Process>,
+    /// In the order of the configuration.
+    pub services: Vec<Service>,
+    /// One for each worker.
+    pub queues: Vec<Queue>,
+    /// Packets by what became of them, over all workers. The sum is what was received.
+    pub packets: BTreeMap<String, u64>,
+    /// What went wrong between workers, kernel and prober, over all workers.
+    pub faults: BTreeMap<String, u64>,
+}
+
+/// How a reload went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    /// When.
+    pub at: u64,
+    /// Whether the new configuration is the one that is served.
+    pub ok: bool,
+    /// What was changed, or why nothing was.
+    pub text: String,
+}
+
+/// A process of the instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// What it is for.
+    pub role: Role,
+    /// `supervisor`, `worker[0]`, `prober`.
+    pub name: String,
+    /// `None` while there is none.
+    pub pid: Option<u32>,
+    /// Whether it does its work.
+    pub serving: bool,
+    /// In words: `serving`, `preparing`, `waiting 1.6 s to be started again`.
+    pub state: String,
+    /// When it came into this state.
+    pub since: u64,
+    /// The core it runs on; `None`: on any.
+    pub core: Option<u16>,
+    /// How often it was started again after it had died. A reload is none.
+    pub restarts: u64,
+    /// As the kernel reports it; `None` while there is no process.
+    pub sandbox: Option<Sandbox>,
+    /// Resident memory, kB (VmRSS, proc_pid_status(5)).
+    pub memory_kb: Option<u64>,
+}
+
+/// A role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Owns rules, queues and children.
+    Supervisor,
+    /// Answers packets.
+    Worker,
+    /// Checks backends.
+    Prober,
+}
+
+/// A process's rights as /proc/PID/status shows them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Effective user id.
+    pub uid: u32,
+    /// Seccomp filters, its parents' among them; `None`: the kernel does not tell (before 5.9).
+    pub seccomp_filters: Option<u32>,
+    /// `none`, `strict` or `filter`.
+    pub seccomp: String,
+    /// Whether it can gain no rights by exec.
+    pub no_new_privs: bool,
+    /// Effective capabilities, by name.
+    pub capabilities: Vec<String>,
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Where it answers.
+    pub vips: Vec<IpAddr>,
+    /// `tcp`, `udp` or `any`.
+    pub protocol: String,
+    /// `80`, `8000-8080`. Empty: all.
+    pub ports: Vec<String>,
+    /// How a new client gets its backend.
+    pub strategy: String,
+    /// How a client keeps its backend; `None`: it does not.
+    pub affinity: Option<String>,
+    /// What becomes of flows of a backend that is down: `reset`, `rehash` or `drain`.
+    pub on_backend_down: String,
+    /// What becomes of new flows when no backend can be chosen: `reject`, `drop` or `last`.
+    pub all_down: String,
+    /// Percent of backends below which the checks are not believed; 0: never.
+    pub panic_threshold: u8,
+    /// Seconds in which a backend that came up gets its full share.
+    pub slow_start: u32,
+    /// How workers judge backends by packets; `None`: not at all.
+    pub passive: Option<String>,
+    /// How backends are checked; `None`: not at all.
+    pub check: Option<String>,
+    /// Where backends are looked for; `None`: nowhere.
+    pub discover: Option<String>,
+    /// How it is.
+    pub state: ServiceState,
+    /// In the order of the configuration, then those that were found, then those that leave.
+    pub backends: Vec<Backend>,
+}
+
+/// How a service is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceState {
+    /// Backends that are up get its flows.
+    Ok,
+    /// Too few are up: the checks are not believed, and all enabled ones get flows.
+    Panic,
+    /// Only backups are left.
+    Backup,
+    /// No backend can be chosen.
+    AllDown,
+    /// It was taken out of the configuration: no new flows.
+    Leaving,
+}
+
+impl ServiceState {
+    /// All, in the order of their severity.
+    pub const ALL: [Self; 5] = [Self::Ok, Self::Leaving, Self::Backup, Self::Panic, Self::AllDown];
+
+    /// Its name in JSON and in metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Panic => "panic",
+            Self::Backup => "backup",
+            Self::AllDown => "all_down",
+            Self::Leaving => "leaving",
+        }
+    }
+}
+
+impl fmt::Display for ServiceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Panic => "panic: checks not believed",
+            Self::Backup => "backup: only backups are left",
+            Self::AllDown => "all down",
+            Self::Leaving => "leaving: no new flows",
+        })
+    }
+}
+
+/// A backend of one service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Where it is.
+    pub address: IpAddr,
+    /// Its number; the same after a reload.
+    pub index: u16,
+    /// Its share.
+    pub weight: u16,
+    /// Only used when no other can be.
+    pub backup: bool,
+    /// It was found, and is not in the configuration.
+    pub discovered: bool,
+    /// What the operator wants of it.
+    pub admin: Admin,
+    /// What the checks say of it.
+    pub state: BackendState,
+    /// When it came into this state.
+    pub since: u64,
+    /// What the last check said.
+    pub cause: String,
+    /// Microseconds the last check took.
+    pub latency_us: Option<u32>,
+    /// Seconds it may still keep its flows, if it drains or leaves.
+    pub drain_left: Option<u32>,
+    /// Seconds until it gets its full share, if it came up a short while ago.
+    pub slow_start_left: Option<u32>,
+    /// Flows it has now.
+    pub flows: u64,
+    /// Flows it was given.
+    pub new_flows: u64,
+    /// Packets sent to it.
+    pub packets_to: u64,
+    /// Bytes sent to it, with IP headers.
+    pub bytes_to: u64,
+    /// Packets it sent.
+    pub packets_from: u64,
+    /// Bytes it sent.
+    pub bytes_from: u64,
+    /// Workers that give it no new flows for a while, for what their packets have shown.
+    pub ejected_by: Vec<Ejection>,
+}
+
+/// What the operator wants of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Admin {
+    /// Use it as the checks say.
+    Enabled,
+    /// No new flows.
+    Draining,
+    /// No flows.
+    Disabled,
+}
+
+impl From<loaded_ipc::Admin> for Admin {
+    fn from(admin: loaded_ipc::Admin) -> Self {
+        match admin {
+            loaded_ipc::Admin::Enabled => Self::Enabled,
+            loaded_ipc::Admin::Draining => Self::Draining,
+            loaded_ipc::Admin::Disabled => Self::Disabled,
+        }
+    }
+}
+
+/// What the checks say of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendState {
+    /// It may be given work.
+    Up,
+    /// It may not.
+    Down,
+    /// There is no check, or none has come to a result yet: counts as up.
+    Unchecked,
+    /// It was taken out of the configuration: no new flows.
+    Leaving,
+}
+
+impl fmt::Display for BackendState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Unchecked => "unchecked",
+            Self::Leaving => "leaving",
+        })
+    }
+}
+
+/// One worker's own judgement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ejection {
+    /// Position of the worker.
+    pub worker: u16,
+    /// What it saw.
+    pub cause: String,
+}
+
+/// A kernel queue and what it has lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Its number.
+    pub queue: u16,
+    /// Position of the worker that answers it.
+    pub worker: u16,
+    /// Packets the worker received from it.
+    pub received: u64,
+    /// Packets that wait for a verdict now.
+    pub waiting: u32,
+    /// Packets the kernel dropped since the queue was full.
+    pub dropped_full: u32,
+    /// Packets the kernel dropped since the socket's buffer was full.
+    pub dropped_socket: u32,
+}
+
+impl Backend {
+    /// Whether new flows could go to it, as far as checks say.
+    #[must_use]
+    pub fn counts_as_up(&self) -> bool {
+        matches!(self.state, BackendState::Up | BackendState::Unchecked)
+    }
+}

@@ -1,0 +1,290 @@
+//! A status and a history as plain text, for a person who was woken up: first what is wrong, then the rest.
+
+use super::Event;
+use super::figures::{count, latency, span, table, time};
+use super::status::{Admin, Backend, BackendState, Process, Role, Sandbox, Service, ServiceState, Status};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::fmt::Write;
+
+/// So many lines are made of trouble with backends; the tables below have them all.
+const MOST_TROUBLES: usize = 12;
+
+/// Everything, 80 to 110 columns wide. The first line is the verdict.
+#[must_use]
+pub fn status(status: &Status) -> String {
+    let status = &cleaned(status);
+    let mut out = format!("{}\n", verdict(status));
+    for trouble in troubles(status) {
+        let _ = writeln!(out, "! {trouble}");
+    }
+    let up = span(status.now.saturating_sub(status.since));
+    let _ = write!(out, "\nloaded {}, pid {}, for {up}", status.version, status.pid);
+    if let Some(reload) = status.last_reload.as_ref().filter(|reload| reload.ok) {
+        let _ = write!(out, "; last reload {} ago: {}", span(status.now.saturating_sub(reload.at)), reload.text);
+    }
+    out.push('\n');
+    for service in &status.services {
+        out.push('\n');
+        write_service(&mut out, service, status.now);
+    }
+    out.push('\n');
+    write_processes(&mut out, status);
+    out.push('\n');
+    write_queues(&mut out, status);
+    out.push('\n');
+    write_counters(&mut out, status);
+    out
+}
+
+/// One change a line, oldest first.
+#[must_use]
+pub fn history(events: &[Event]) -> String {
+    if events.is_empty() {
+        return "no change of membership since the start\n".to_owned();
+    }
+    let events = cleaned(&events.to_vec());
+    let mut rows = vec![["TIME (UTC)", "SERVICE", "BACKEND", "CHANGE", "BY", "CAUSE"].map(str::to_owned).to_vec()];
+    rows.extend(events.iter().map(|event| {
+        let Event { at, service, address, what, cause, by } = event;
+        let address = address.map_or_else(|| "-".to_owned(), |address| address.to_string());
+        let service = service.clone().unwrap_or_else(|| "-".to_owned());
+        vec![time(*at), service, address, what.clone(), by.to_string(), cause.clone()]
+    }));
+    table(&rows, &[false; 6])
+}
+
+/// The same with every text in it on one line and [`plain`]: no name and no cause can forge a line or move the cursor.
+fn cleaned<T: Serialize + DeserializeOwned + Clone>(value: &T) -> T {
+    let clean = serde_json::to_value(value).map(clean).and_then(serde_json::from_value);
+    // What came as JSON can be written as JSON.
+    clean.unwrap_or_else(|_| value.clone())
+}
+
+fn clean(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(plain(&text.split_whitespace().collect::<Vec<_>>().join(" "))),
+        Value::Array(values) => values.into_iter().map(clean).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(key, value)| (plain(&key).replace('\n', " "), clean(value))).collect()
+        }
+        other => other,
+    }
+}
+
+/// Without what moves a terminal's cursor or turns its text around. Newlines stay.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    let bad = |c: char| {
+        (c.is_control() && c != '\n')
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().map(|c| if bad(c) { '?' } else { c }).collect()
+}
+
+/// "serving, generation 7, 2 of 3 backends up"
+fn verdict(status: &Status) -> String {
+    let backends = || status.services.iter().flat_map(|service| &service.backends);
+    let staying = || backends().filter(|backend| backend.state != BackendState::Leaving);
+    let (all, up) = (staying().count(), staying().filter(|backend| backend.counts_as_up()).count());
+    let workers = || status.processes.iter().filter(|process| process.role == Role::Worker);
+    let services = || status.services.iter().filter(|service| service.state != ServiceState::Leaving);
+    let alive = services().filter(|service| service.state != ServiceState::AllDown).count();
+    let word = if !workers().any(|worker| worker.serving) || (alive == 0 && services().count() > 0) {
+        "NOT SERVING"
+    } else if !workers().all(|worker| worker.serving) || alive < services().count() {
+        "PARTLY SERVING"
+    } else {
+        "serving"
+    };
+    let mut line = format!("{word}, generation {}, {up} of {all} backends up", status.generation);
+    for (admin, word) in [(Admin::Draining, "draining"), (Admin::Disabled, "disabled")] {
+        let count = staying().filter(|backend| backend.admin == admin).count();
+        if count > 0 {
+            let _ = write!(line, ", {count} {word}");
+        }
+    }
+    line
+}
+
+/// What a person must know first, the worst first. One line each.
+fn troubles(status: &Status) -> Vec<String> {
+    let mut lines = Vec::new();
+    for Process { name, state, .. } in status.processes.iter().filter(|process| !process.serving) {
+        lines.push(format!("{name}: {state}"));
+    }
+    let states = [ServiceState::AllDown, ServiceState::Panic, ServiceState::Backup];
+    for state in states {
+        for service in status.services.iter().filter(|service| service.state == state) {
+            lines.push(format!("service {}: {state}", service.name));
+        }
+    }
+    if let Some(reload) = status.last_reload.as_ref().filter(|reload| !reload.ok) {
+        let ago = span(status.now.saturating_sub(reload.at));
+        lines.push(format!("reload {ago} ago failed, generation {} goes on: {}", status.generation, reload.text));
+    }
+    let mut of_backends = Vec::new();
+    for service in &status.services {
+        for backend in &service.backends {
+            let (address, name) = (backend.address, &service.name);
+            if backend.state == BackendState::Down {
+                let ago = span(status.now.saturating_sub(backend.since));
+                of_backends.push(format!("{address} of {name} is down for {ago}: {}", backend.cause));
+            } else if !backend.ejected_by.is_empty() && backend.state != BackendState::Leaving {
+                of_backends.push(format!("{address} of {name}: {}", ejections(backend)));
+            }
+        }
+    }
+    let more = of_backends.len().saturating_sub(MOST_TROUBLES);
+    of_backends.truncate(MOST_TROUBLES);
+    lines.append(&mut of_backends);
+    if more > 0 {
+        lines.push(format!("and {more} more backends"));
+    }
+    lines
+}
+
+fn ejections(backend: &Backend) -> String {
+    let each = backend.ejected_by.iter().map(|ejection| format!("worker {}: {}", ejection.worker, ejection.cause));
+    format!("no new flows by what packets show ({})", each.collect::<Vec<_>>().join(", "))
+}
+
+fn write_service(out: &mut String, service: &Service, now: u64) {
+    let vips = service.vips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let ports = if service.ports.is_empty() { "every port".to_owned() } else { service.ports.join(", ") };
+    let _ = writeln!(out, "service {}: {}", service.name, service.state);
+    let _ = writeln!(out, "  answers    {} {ports} on {vips}", service.protocol);
+    let affinity = service.affinity.as_deref().unwrap_or("no affinity");
+    let _ = writeln!(out, "  strategy   {}, {affinity}", service.strategy);
+    let mut policy = format!("backend down: {}; all down: {}", service.on_backend_down, service.all_down);
+    if service.panic_threshold > 0 {
+        let _ = write!(policy, "; panic below {} %", service.panic_threshold);
+    }
+    if service.slow_start > 0 {
+        let _ = write!(policy, "; slow start {} s", service.slow_start);
+    }
+    let _ = writeln!(out, "  policy     {policy}");
+    for (key, text) in [("check", &service.check), ("passive", &service.passive), ("discover", &service.discover)] {
+        if let Some(text) = text {
+            let _ = writeln!(out, "  {key:<9}  {text}");
+        }
+    }
+    let heads = ["BACKEND", "WEIGHT", "STATE", "FOR", "CHECK", "FLOWS", "NEW", "PKTS TO", "FROM", "BYTES TO", "FROM"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(service.backends.iter().map(|backend| {
+        let latency = backend.latency_us.map_or_else(|| "-".to_owned(), latency);
+        let mut row = vec![backend.address.to_string(), backend.weight.to_string(), backend.state.to_string()];
+        row.extend([span(now.saturating_sub(backend.since)), latency]);
+        let Backend { flows, new_flows, packets_to, packets_from, bytes_to, bytes_from, .. } = backend;
+        row.extend([flows, new_flows, packets_to, packets_from, bytes_to, bytes_from].map(|n| count(*n)));
+        row
+    }));
+    let right = [false, true, false, true, true, true, true, true, true, true, true];
+    let text = table(&rows, &right);
+    let mut lines = text.lines();
+    let _ = writeln!(out, "  {}", lines.next().unwrap_or_default());
+    for (line, backend) in lines.zip(&service.backends) {
+        let _ = writeln!(out, "  {line}");
+        let notes = notes(backend);
+        if !notes.is_empty() {
+            let _ = writeln!(out, "    {}", notes.join("; "));
+        }
+    }
+}
+
+/// What is not as usual with a backend.
+fn notes(backend: &Backend) -> Vec<String> {
+    let mut notes = Vec::new();
+    if backend.state == BackendState::Down {
+        notes.push(backend.cause.clone());
+    }
+    match (backend.admin, backend.state == BackendState::Leaving, backend.drain_left) {
+        (Admin::Disabled, ..) => notes.push("disabled".to_owned()),
+        (_, true, Some(left)) => notes.push(format!("keeps its flows for {left} s more")),
+        (Admin::Draining, _, Some(left)) => notes.push(format!("draining, {left} s left")),
+        (Admin::Draining, _, None) => notes.push("draining".to_owned()),
+        _ => {}
+    }
+    if let Some(left) = backend.slow_start_left {
+        notes.push(format!("slow start, {left} s left"));
+    }
+    if backend.backup {
+        notes.push("backup".to_owned());
+    }
+    if backend.discovered {
+        notes.push("found, not configured".to_owned());
+    }
+    if !backend.ejected_by.is_empty() {
+        notes.push(ejections(backend));
+    }
+    notes
+}
+
+fn write_processes(out: &mut String, status: &Status) {
+    let heads = ["PROCESS", "PID", "CORE", "STATE", "FOR", "RESTARTS", "MEMORY", "SANDBOX"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    rows.extend(status.processes.iter().map(|process| {
+        vec![
+            process.name.clone(),
+            or_dash(process.pid.map(|pid| pid.to_string())),
+            or_dash(process.core.map(|core| core.to_string())),
+            process.state.clone(),
+            span(status.now.saturating_sub(process.since)),
+            process.restarts.to_string(),
+            or_dash(process.memory_kb.map(|kb| count(kb.saturating_mul(1024)))),
+            or_dash(process.sandbox.as_ref().map(sandbox)),
+        ]
+    }));
+    out.push_str(&table(&rows, &[false, true, true, false, true, true, true, false]));
+    if !status.layers.is_empty() {
+        let _ = writeln!(out, "layers that this kernel has: {}", status.layers.join(", "));
+    }
+}
+
+/// "uid 65534, seccomp 2, NET_ADMIN"
+fn sandbox(sandbox: &Sandbox) -> String {
+    let seccomp = match (sandbox.seccomp.as_str(), sandbox.seccomp_filters) {
+        ("filter", Some(filters)) => format!("seccomp {filters}"),
+        ("filter", None) => "seccomp".to_owned(),
+        ("none", _) => "NO SECCOMP".to_owned(),
+        (other, _) => format!("seccomp {other}"),
+    };
+    let gain = if sandbox.no_new_privs { "" } else { ", MAY GAIN RIGHTS" };
+    let names: Vec<_> = sandbox.capabilities.iter().map(|name| name.trim_start_matches("CAP_")).collect();
+    let caps = match names.as_slice() {
+        [] => "no capability".to_owned(),
+        few if few.len() <= 3 => few.join(" "),
+        many => format!("{} capabilities", many.len()),
+    };
+    format!("uid {}, {seccomp}{gain}, {caps}", sandbox.uid)
+}
+
+fn write_queues(out: &mut String, status: &Status) {
+    let heads = ["QUEUE", "WORKER", "RECEIVED", "WAITING", "DROPPED: QUEUE FULL", "DROPPED: SOCKET FULL"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(status.queues.iter().map(|queue| {
+        let drops = [queue.dropped_full.to_string(), queue.dropped_socket.to_string()];
+        let mut row = vec![queue.queue.to_string(), queue.worker.to_string(), queue.received.to_string()];
+        row.push(queue.waiting.to_string());
+        row.extend(drops);
+        row
+    }));
+    out.push_str(&table(&rows, &[true; 6]));
+}
+
+/// Those that are not 0.
+fn write_counters(out: &mut String, status: &Status) {
+    let counted = |map: &std::collections::BTreeMap<String, u64>| {
+        let counted = map.iter().filter(|(_, count)| **count > 0);
+        counted.map(|(label, count)| vec![label.clone(), count.to_string()]).collect::<Vec<_>>()
+    };
+    for (head, rows) in [("PACKETS", counted(&status.packets)), ("FAULTS", counted(&status.faults))] {
+        if !rows.is_empty() {
+            let mut all = vec![vec![head.to_owned(), String::new()]];
+            all.extend(rows);
+            out.push_str(&table(&all, &[false, true]));
+        }
+    }
+}

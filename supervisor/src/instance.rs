@@ -1,0 +1,296 @@
+//! A running instance: the loop that watches over the children and does what is asked of it. It waits for nobody.
+
+mod operate;
+mod reload;
+mod status;
+mod watch;
+
+use crate::child::START_DEADLINE;
+use crate::control::{Control, History};
+use crate::memory::random;
+use crate::plan::Plan;
+use crate::prober::{self, Prober};
+use crate::roster::Roster;
+use crate::rules::{Installed, QueueState, RuleSet, Steering, queue_owners};
+use crate::run::Options;
+use crate::signals::Signals;
+use crate::worker::{self, Worker};
+use crate::{Error, push, report};
+use loaded_ipc::ServiceIndex;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use reload::{LastReload, Reload};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant, SystemTime};
+use watch::Watch;
+
+/// How long packets that still wait may take to be answered once the rules are gone.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
+/// How long a child may take to end once its link is closed: a worker looks every 50 ms.
+const DISMISS_DEADLINE: Duration = Duration::from_secs(1);
+/// Between looks at something that has no descriptor to wait on.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// A running instance.
+pub(crate) struct Instance {
+    /// With absolute paths: what a reload reads.
+    pub(crate) options: Options,
+    pub(crate) plan: Plan,
+    pub(crate) roster: Roster,
+    pub(crate) steering: Steering,
+    pub(crate) rules: RuleSet,
+    pub(crate) queues: Vec<u16>,
+    pub(crate) terms: (worker::Terms, prober::Terms),
+    pub(crate) workers: Vec<Worker>,
+    pub(crate) prober: Prober,
+    pub(crate) signals: Signals,
+    /// `None` only while it is served.
+    control: Option<Control>,
+    /// Layers of the sandbox that this kernel has.
+    layers: Vec<String>,
+    since: SystemTime,
+    history: History,
+    reload: Option<Reload>,
+    last_reload: Option<LastReload>,
+    /// HUP has come during a reload.
+    again: bool,
+    /// Answered a look for new backends, and not yet in the roster.
+    found: BTreeSet<(ServiceIndex, IpAddr)>,
+    watch: Watch,
+    installed: Option<Installed>,
+}
+
+/// What an instance begins with.
+pub(crate) struct Start {
+    pub(crate) options: Options,
+    pub(crate) plan: Plan,
+    pub(crate) roster: Roster,
+    pub(crate) steering: Steering,
+    pub(crate) rules: RuleSet,
+    pub(crate) queues: Vec<u16>,
+    pub(crate) terms: (worker::Terms, prober::Terms),
+    pub(crate) workers: Vec<Worker>,
+    pub(crate) prober: Prober,
+    pub(crate) signals: Signals,
+    pub(crate) control: Control,
+    pub(crate) layers: Vec<String>,
+}
+
+impl Instance {
+    pub(crate) fn new(start: Start) -> Self {
+        let Start { options, plan, roster, steering, rules, queues, terms, workers, prober, signals, control, layers } =
+            start;
+        Self {
+            options,
+            plan,
+            roster,
+            steering,
+            rules,
+            queues,
+            terms,
+            workers,
+            prober,
+            signals,
+            control: Some(control),
+            layers,
+            since: SystemTime::now(),
+            history: History::new(),
+            reload: None,
+            last_reload: None,
+            again: false,
+            found: BTreeSet::new(),
+            watch: Watch::new(),
+            installed: None,
+        }
+    }
+
+    /// The rules that brings packets: from here on the way out is through [`Instance::end`].
+    pub(crate) fn serves_by(&mut self, installed: Installed) {
+        self.installed = Some(installed);
+    }
+
+    /// Starts every child and waits until all are jailed, proven and at work.
+    pub(crate) fn start(&mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + START_DEADLINE;
+        while !self.workers.iter().all(Worker::is_ready) || (self.is_probed() && !self.prober.is_probing()) {
+            self.launch()?;
+            self.turn(deadline)?;
+            if let Some(death) = self.bury().into_iter().next() {
+                return Err(Error::ChildFailed(death));
+            }
+            if self.signals.take_end() {
+                return Err(Error::Interrupted);
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::ChildFailed(format!("not ready within {START_DEADLINE:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is work for a prober.
+    fn is_probed(&self) -> bool {
+        self.roster.services().any(|(_, entry)| entry.leaves.is_none() && entry.service.check.is_some())
+    }
+
+    /// Watches until told to end.
+    pub(crate) fn serve(&mut self) -> Result<(), Error> {
+        loop {
+            // A machine that is short of something for a moment must not cost the children that run.
+            if let Err(error) = self.launch() {
+                log::error!("{error}; to be tried again");
+            }
+            self.turn(Instant::now() + Duration::from_secs(3600))?;
+            for death in self.bury() {
+                log::error!("{death}");
+            }
+            self.step();
+            self.look();
+            if self.signals.take_reload() {
+                self.ask_reload();
+            }
+            if self.signals.take_upgrade() {
+                log::warn!("USR2: taking over by a new binary is not part of this version");
+            }
+            if self.signals.take_report() {
+                self.report();
+            }
+            if self.signals.take_end() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Starts every child that is due. The error is the first.
+    fn launch(&mut self) -> Result<(), Error> {
+        let Self { workers, roster, terms, prober, .. } = self;
+        let mut first = Ok(());
+        for worker in workers.iter_mut() {
+            first = first.and(worker.start(&terms.0, |worker| push::to_worker(roster, worker, Instant::now())));
+        }
+        if self.reload.is_none() {
+            first = first.and(prober.start(&terms.1, roster, workers));
+        }
+        first
+    }
+
+    /// Waits for something to happen, but not beyond `until`, and deals with the links and the control socket.
+    fn turn(&mut self, until: Instant) -> Result<(), Error> {
+        let timed = self.workers.iter().filter_map(Worker::due).chain(self.prober_due());
+        let timed = timed.chain(self.control.as_ref().and_then(Control::next_deadline)).chain([self.watch.due()]);
+        let next = timed.fold(until, Instant::min);
+        let wait = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        let mut wanted = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        let links = self.workers.iter().flat_map(Worker::links).chain(self.prober.link());
+        wanted.extend(links.map(|(link, sending)| {
+            let out = if sending { PollFlags::POLLOUT } else { PollFlags::empty() };
+            PollFd::new(link, PollFlags::POLLIN | out)
+        }));
+        if let Some(control) = &self.control {
+            control.poll_fds(&mut wanted);
+        }
+        let wait = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
+        match poll(&mut wanted, wait) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(Error::Start { act: "wait for children", source: errno.into() }),
+        }
+        drop(wanted);
+        self.signals.drain();
+        // The prober first: what it has told a worker that is dead by now, it has told us before.
+        let news = self.prober.talk(&self.terms.1, &mut self.roster);
+        self.hear(news);
+        for worker in &mut self.workers {
+            worker.talk(&self.terms.0);
+        }
+        self.answer();
+        Ok(())
+    }
+
+    /// A prober that there is no work for is never due; during a reload none is started.
+    fn prober_due(&self) -> Option<Instant> {
+        let running = self.prober.link().is_some();
+        let wanted = self.reload.is_none() && self.is_probed();
+        (running || wanted).then(|| self.prober.due()).flatten()
+    }
+
+    /// Collects children that have ended, and says how.
+    fn bury(&mut self) -> Vec<String> {
+        let mut deaths: Vec<_> = self.workers.iter_mut().flat_map(|worker| worker.reap(last_waiting)).collect();
+        deaths.extend(self.prober.reap(&self.workers));
+        deaths
+    }
+
+    fn report(&self) {
+        let queues = queue_owners().unwrap_or_default();
+        for worker in &self.workers {
+            let queue = queues.iter().find(|state| state.queue == worker.owner.queue());
+            log::info!("{}", report::line(worker, queue));
+        }
+    }
+
+    /// Takes the rules out, lets the workers answer what still waits, and ends them.
+    pub(crate) fn end(mut self) -> Result<(), Error> {
+        let mut installed = self.installed.take();
+        let removed = installed.as_mut().map_or(Ok(()), Installed::remove);
+        if !self.drain() {
+            log::warn!("packets still wait in our queues after {DRAIN_DEADLINE:?}; they are dropped");
+        }
+        self.report();
+        let mut leaving: Vec<_> = self.workers.iter_mut().flat_map(Worker::dismiss).collect();
+        leaving.extend(self.prober.dismiss());
+        let deadline = Instant::now() + DISMISS_DEADLINE;
+        for process in &mut leaving {
+            while matches!(process.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(PAUSE);
+            }
+            if matches!(process.try_wait(), Ok(None)) {
+                // Its death is certain then, and waiting short.
+                let _ = process.kill();
+            }
+            match process.wait() {
+                Ok(status) if status.success() => {}
+                Ok(status) => log::error!("child with pid {}: {status} at its dismissal", process.id()),
+                Err(error) => log::error!("wait for pid {}: {error}", process.id()),
+            }
+        }
+        // The queues go before the last of the hooks: unregistering a hook flushes every queue that still is.
+        drop(self.workers);
+        for note in installed.map(Installed::tidy).unwrap_or_default() {
+            log::warn!("{note}");
+        }
+        log::info!("ended");
+        Ok(removed?)
+    }
+
+    fn drain(&self) -> bool {
+        let is_ours = |state: &QueueState| self.queues.contains(&state.queue);
+        let deadline = Instant::now() + DRAIN_DEADLINE;
+        loop {
+            let waiting =
+                queue_owners().is_ok_and(|queues| queues.iter().any(|state| is_ours(state) && state.waiting > 0));
+            if !waiting {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// Fresh at every start: nobody can choose addresses that all meet one worker.
+pub(crate) fn steering_keys() -> Result<crate::rules::Keys, Error> {
+    let mut words = [0; 6];
+    for word in &mut words {
+        *word = u32::from_ne_bytes(random()?);
+    }
+    Ok(crate::rules::Keys::new(words))
+}
+
+/// Id of the packet queued last, if any waits.
+fn last_waiting(queue: u16) -> Option<u32> {
+    let states = queue_owners().ok()?;
+    states.into_iter().find(|state| state.queue == queue && state.waiting > 0).map(|state| state.last_id)
+}

@@ -1,0 +1,208 @@
+//! Everything an operator can see, gathered.
+
+use super::Instance;
+use super::watch::{State, counted, state, view};
+use crate::control::process;
+use crate::control::status::{
+    Backend, BackendState, Ejection, Process, Queue, Reload, Role, Service, ServiceState, Status,
+};
+use crate::control::unix_ms;
+use crate::plan;
+use crate::roster::{BackendEntry, ServiceEntry};
+use crate::rules::{QueueState, queue_owners};
+use crate::worker::Worker;
+use loaded_ipc::{BackendCounter, BackendIndex, Fault, Outcome, RECEIVED, ServiceIndex};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+impl Instance {
+    /// Everything there is to see now.
+    pub(super) fn status(&self) -> Status {
+        let queues = queue_owners().unwrap_or_default();
+        let sum =
+            |index| self.workers.iter().filter_map(|worker| worker.memory.seen.get(index)).fold(0, u64::saturating_add);
+        let counted = |labels: Vec<(&'static str, usize)>| -> BTreeMap<String, u64> {
+            labels.into_iter().map(|(label, index)| (label.to_owned(), sum(index))).collect()
+        };
+        let mut services: Vec<_> = self.roster.services().collect();
+        // As the configuration has them; what leaves comes last.
+        let place = |entry: &ServiceEntry| {
+            let name = |service: &plan::Service| service.name == entry.service.name;
+            (entry.leaves.is_some(), self.plan.services.iter().position(name))
+        };
+        services.sort_by_key(|(_, entry)| place(entry));
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            now: seconds(SystemTime::now()),
+            since: seconds(self.since),
+            generation: self.roster.generation(),
+            last_reload: self.last_reload.as_ref().map(|last| Reload {
+                at: seconds(last.at),
+                ok: last.ok,
+                text: last.text.clone(),
+            }),
+            layers: self.layers.clone(),
+            processes: self.processes(),
+            services: services.into_iter().map(|(index, entry)| self.service(index, entry)).collect(),
+            queues: self.workers.iter().map(|worker| queue(worker, &queues)).collect(),
+            packets: counted(Outcome::ALL.iter().map(|outcome| (outcome.label(), outcome.index())).collect()),
+            faults: counted(Fault::ALL.iter().map(|fault| (fault.label(), fault.index())).collect()),
+        }
+    }
+
+    fn processes(&self) -> Vec<Process> {
+        let own = (std::process::id(), "serving", ago(self.since));
+        let mut all = vec![seen(Role::Supervisor, "supervisor".to_owned(), own, 0, None)];
+        for worker in &self.workers {
+            for life in worker.processes() {
+                all.push(seen(Role::Worker, worker.name(), life, worker.restarts, Some(worker.core)));
+            }
+            if let Some(wait) = worker.wait() {
+                all.push(waiting(Role::Worker, worker.name(), wait, worker.restarts, Some(worker.core)));
+            }
+        }
+        match self.prober.process() {
+            Some(life) => all.push(seen(Role::Prober, "prober".to_owned(), life, self.prober.restarts, None)),
+            None if self.is_probed() => {
+                all.push(waiting(Role::Prober, "prober".to_owned(), self.prober.wait(), self.prober.restarts, None));
+            }
+            None => {}
+        }
+        all
+    }
+
+    fn service(&self, index: ServiceIndex, entry: &ServiceEntry) -> Service {
+        let now = Instant::now();
+        let plan::Service { name, vips, protocol, ports, strategy, policy, .. } = &entry.service;
+        let mut backends: Vec<_> = self.roster.backends().filter(|(_, b)| b.service == index).collect();
+        let written = |backend: &BackendEntry| entry.service.backends.iter().position(|b| b.address == backend.address);
+        backends.sort_by_key(|(index, b)| (b.leaves.is_some(), written(b).unwrap_or(usize::MAX), *index));
+        Service {
+            name: name.clone(),
+            vips: vips.clone(),
+            protocol: protocol.to_string(),
+            ports: ports.iter().map(ToString::to_string).collect(),
+            strategy: strategy.to_string(),
+            affinity: entry.service.affinity.map(|affinity| plan::display::affinity(Some(affinity))),
+            on_backend_down: policy.on_backend_down.to_string(),
+            all_down: policy.all_down.to_string(),
+            panic_threshold: policy.panic_threshold,
+            slow_start: policy.slow_start,
+            passive: policy.passive.map(|passive| plan::display::passive(Some(passive))),
+            check: entry.service.check.as_ref().map(|check| plan::display::check(Some(check))),
+            discover: entry.service.discover.as_ref().map(|discover| plan::display::discover(Some(discover))),
+            state: match state(&self.roster, index, now) {
+                _ if entry.leaves.is_some() => ServiceState::Leaving,
+                State::Fine => ServiceState::Ok,
+                State::Panic => ServiceState::Panic,
+                State::Backup => ServiceState::Backup,
+                State::AllDown(_) => ServiceState::AllDown,
+            },
+            backends: backends.into_iter().map(|(index, b)| self.backend(index, b, policy.slow_start, now)).collect(),
+        }
+    }
+
+    fn backend(&self, index: BackendIndex, entry: &BackendEntry, slow_start: u32, now: Instant) -> Backend {
+        let health = entry.health;
+        let count = |counter| counted(&self.workers, index, counter);
+        let left = |until: Option<Instant>| until.map(|at| whole_seconds(at.saturating_duration_since(now)));
+        let drains = entry.drains_until.filter(|_| entry.wish == loaded_ipc::Admin::Draining);
+        Backend {
+            address: entry.address,
+            index: index.0,
+            weight: entry.weight,
+            backup: entry.backup,
+            discovered: entry.discovered,
+            admin: entry.admin(now).into(),
+            state: match (entry.leaves, health.up, health.proven) {
+                (Some(_), ..) => BackendState::Leaving,
+                (None, true, false) => BackendState::Unchecked,
+                (None, true, true) => BackendState::Up,
+                (None, false, _) => BackendState::Down,
+            },
+            since: seconds(SystemTime::now() - now.saturating_duration_since(health.since)),
+            cause: health.cause.to_string(),
+            latency_us: (health.latency > 0).then_some(health.latency),
+            drain_left: left([entry.leaves, drains].into_iter().flatten().min()),
+            slow_start_left: slow_start.checked_sub(entry.age(now)).filter(|left| *left > 0 && health.up),
+            flows: count(BackendCounter::Flows),
+            new_flows: count(BackendCounter::NewFlows),
+            packets_to: count(BackendCounter::PacketsTo),
+            bytes_to: count(BackendCounter::BytesTo),
+            packets_from: count(BackendCounter::PacketsFrom),
+            bytes_from: count(BackendCounter::BytesFrom),
+            ejected_by: self.workers.iter().filter_map(|worker| ejection(worker, index)).collect(),
+        }
+    }
+}
+
+fn ejection(worker: &Worker, index: BackendIndex) -> Option<Ejection> {
+    let view = view(worker, index).filter(|view| view.ejected)?;
+    let cause = view.cause.map_or_else(|| "its packets".to_owned(), |cause| cause.to_string());
+    Some(Ejection { worker: worker.position, cause })
+}
+
+fn seen(
+    role: Role,
+    name: String,
+    (pid, state, age): (u32, &str, Duration),
+    restarts: u64,
+    core: Option<u16>,
+) -> Process {
+    let look = process::look(pid).ok();
+    Process {
+        role,
+        name,
+        pid: Some(pid),
+        serving: matches!(state, "serving" | "probing"),
+        state: state.to_owned(),
+        since: seconds(SystemTime::now() - age),
+        core,
+        restarts,
+        memory_kb: look.as_ref().and_then(|look| look.memory_kb),
+        sandbox: look.map(|look| look.sandbox),
+    }
+}
+
+fn waiting(role: Role, name: String, wait: Duration, restarts: u64, core: Option<u16>) -> Process {
+    Process {
+        role,
+        name,
+        pid: None,
+        serving: false,
+        state: format!("waiting {:.1} s to be started again", wait.as_secs_f32()),
+        since: seconds(SystemTime::now()),
+        core,
+        restarts,
+        memory_kb: None,
+        sandbox: None,
+    }
+}
+
+fn queue(worker: &Worker, states: &[QueueState]) -> Queue {
+    let number = worker.owner.queue();
+    let state = states.iter().find(|state| state.queue == number);
+    let of = |count: fn(&QueueState) -> u32| state.map_or(0, count);
+    Queue {
+        queue: number,
+        worker: worker.position,
+        received: worker.memory.seen.get(RECEIVED).unwrap_or(0),
+        waiting: of(|state| state.waiting),
+        dropped_full: of(|state| state.dropped_full),
+        dropped_socket: of(|state| state.dropped_socket),
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    unix_ms(time) / 1000
+}
+
+fn ago(time: SystemTime) -> Duration {
+    time.elapsed().unwrap_or_default()
+}
+
+/// Rounded up: a drain with half a second left has one.
+fn whole_seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,232 @@
+//! What differs between two plans, for the log of a reload and for `--check --diff`. Order does not count: neither the
+//! services' nor the VIPs' nor the backends' says anything.
+
+use super::display::{affinity, all_down, balances, check, cores, discover, on_backend_down, panic_threshold};
+use super::display::{passive, seconds, slow_start};
+use super::{Backend, Plan, Service};
+use std::fmt;
+use std::net::IpAddr;
+
+/// One difference; its `Display` is a line for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The service it is about, by name; `None`: the plan as a whole.
+    pub service: Option<String>,
+    /// What it is.
+    pub what: What,
+}
+
+/// What a change is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// A service that was not there. Its VIPs and backends are not told one by one.
+    ServiceAdded {
+        /// Where it answers.
+        vips: Vec<IpAddr>,
+        /// How many backends.
+        backends: usize,
+    },
+    /// A service that is no more, with all it had.
+    ServiceRemoved {
+        /// Seconds its flows may go on.
+        drain: u32,
+    },
+    /// A VIP that the service did not have.
+    VipAdded(IpAddr),
+    /// A VIP that the service has no more.
+    VipRemoved {
+        /// Which.
+        vip: IpAddr,
+        /// Seconds its flows may go on.
+        drain: u32,
+    },
+    /// A backend that the service did not have.
+    BackendAdded(Backend),
+    /// A backend that the service has no more.
+    BackendRemoved {
+        /// Where it is.
+        address: IpAddr,
+        /// Seconds it may keep its flows.
+        drain: u32,
+    },
+    /// Another share.
+    Weight {
+        /// The backend.
+        address: IpAddr,
+        /// What it was.
+        from: u16,
+        /// What it is.
+        to: u16,
+    },
+    /// A backend becomes a backup, or is one no more.
+    Backup {
+        /// The backend.
+        address: IpAddr,
+        /// What it is.
+        to: bool,
+    },
+    /// A name server more: its port 53 is balanced no more.
+    NameserverAdded(IpAddr),
+    /// A name server less.
+    NameserverRemoved(IpAddr),
+    /// Anything with one value.
+    Setting {
+        /// Its name, as in the configuration where it has one.
+        name: &'static str,
+        /// What it was, in words.
+        from: String,
+        /// What it is.
+        to: String,
+    },
+}
+
+/// What a running instance does to get from one plan to another: the plan as a whole, then removed services, then the
+/// others in their new order. Empty exactly if nothing changes but order and what [`immutable_change`] tells.
+#[must_use]
+pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let mut whole = Changes { service: None, changes: &mut changes };
+    whole.setting("drain", seconds(old.drain), seconds(new.drain));
+    let (removed, added) = exchanged(&old.nameservers, &new.nameservers);
+    removed.for_each(|server| whole.push(What::NameserverRemoved(server)));
+    added.for_each(|server| whole.push(What::NameserverAdded(server)));
+    for service in old.services.iter().filter(|service| named(new, &service.name).is_none()) {
+        Changes { service: Some(&service.name), changes: &mut changes }.push(What::ServiceRemoved { drain: new.drain });
+    }
+    for service in &new.services {
+        let mut list = Changes { service: Some(&service.name), changes: &mut changes };
+        match named(old, &service.name) {
+            Some(old) => list.service(old, service, new.drain),
+            None => list.push(What::ServiceAdded { vips: service.vips.clone(), backends: service.backends.len() }),
+        }
+    }
+    changes
+}
+
+/// What a running instance cannot change, because its processes, queues and tables were made for it; `None` if nothing
+/// of that kind differs. The text tells what, from what, to what, and what to do.
+#[must_use]
+pub fn immutable_change(old: &Plan, new: &Plan) -> Option<String> {
+    let number = |name: &'static str, old: u32, new: u32| (name, old.to_string(), new.to_string());
+    let fixed = [
+        ("user", old.user.clone(), new.user.clone()),
+        ("cores", cores(old.cores), cores(new.cores)),
+        number("queue_base", old.queue_base.into(), new.queue_base.into()),
+        number("queue_len", old.queue_len, new.queue_len),
+        number("flows", old.flows, new.flows),
+        number("clients", old.clients, new.clients),
+    ];
+    let changed = fixed.into_iter().filter(|(_, old, new)| old != new);
+    let changed: Vec<String> = changed.map(|(name, old, new)| format!("{name} {old} \u{2192} {new}")).collect();
+    match changed.as_slice() {
+        [] => None,
+        changed => Some(format!("{} cannot change while loaded runs; restart to change it", changed.join(", "))),
+    }
+}
+
+/// Collects the changes of one service, or of the plan as a whole.
+struct Changes<'a> {
+    service: Option<&'a str>,
+    changes: &'a mut Vec<Change>,
+}
+
+impl Changes<'_> {
+    fn push(&mut self, what: What) {
+        self.changes.push(Change { service: self.service.map(str::to_owned), what });
+    }
+
+    fn setting(&mut self, name: &'static str, from: String, to: String) {
+        if from != to {
+            self.push(What::Setting { name, from, to });
+        }
+    }
+
+    fn service(&mut self, old: &Service, new: &Service, drain: u32) {
+        let (removed, added) = exchanged(&old.vips, &new.vips);
+        removed.for_each(|vip| self.push(What::VipRemoved { vip, drain }));
+        added.for_each(|vip| self.push(What::VipAdded(vip)));
+        self.setting("ports", balances(old), balances(new));
+        self.setting("strategy", old.strategy.to_string(), new.strategy.to_string());
+        self.setting("affinity", affinity(old.affinity), affinity(new.affinity));
+        self.setting("check", check(old.check.as_ref()), check(new.check.as_ref()));
+        let (was, is) = (&old.policy, &new.policy);
+        self.setting("passive", passive(was.passive), passive(is.passive));
+        self.setting("on_backend_down", on_backend_down(was.on_backend_down), on_backend_down(is.on_backend_down));
+        self.setting("all_down", all_down(was.all_down), all_down(is.all_down));
+        self.setting("panic_threshold", panic_threshold(was.panic_threshold), panic_threshold(is.panic_threshold));
+        self.setting("slow_start", slow_start(was.slow_start), slow_start(is.slow_start));
+        self.setting("discover", discover(old.discover.as_ref()), discover(new.discover.as_ref()));
+        self.backends(&old.backends, &new.backends, drain);
+    }
+
+    fn backends(&mut self, old: &[Backend], new: &[Backend], drain: u32) {
+        let at = |list: &[Backend], address: IpAddr| list.iter().find(|backend| backend.address == address).copied();
+        for Backend { address, .. } in old.iter().filter(|backend| at(new, backend.address).is_none()) {
+            self.push(What::BackendRemoved { address: *address, drain });
+        }
+        for &backend in new {
+            let Some(was) = at(old, backend.address) else {
+                self.push(What::BackendAdded(backend));
+                continue;
+            };
+            let address = backend.address;
+            if was.weight != backend.weight {
+                self.push(What::Weight { address, from: was.weight, to: backend.weight });
+            }
+            if was.backup != backend.backup {
+                self.push(What::Backup { address, to: backend.backup });
+            }
+        }
+    }
+}
+
+/// What only the old and what only the new list has.
+fn exchanged<'a>(
+    old: &'a [IpAddr],
+    new: &'a [IpAddr],
+) -> (impl Iterator<Item = IpAddr> + 'a, impl Iterator<Item = IpAddr> + 'a) {
+    let only = |these: &'a [IpAddr], those: &'a [IpAddr]| these.iter().filter(|ip| !those.contains(ip)).copied();
+    (only(old, new), only(new, old))
+}
+
+fn named<'p>(plan: &'p Plan, name: &str) -> Option<&'p Service> {
+    plan.services.iter().find(|service| service.name == name)
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(service) = &self.service {
+            write!(f, "service {service}: ")?;
+        }
+        write!(f, "{}", self.what)
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ServiceAdded { vips, backends } => {
+                let vips: Vec<String> = vips.iter().map(ToString::to_string).collect();
+                let ending = if *backends == 1 { "" } else { "s" };
+                write!(f, "added on {} with {backends} backend{ending}", vips.join(", "))
+            }
+            Self::ServiceRemoved { drain } => write!(f, "removed: its flows may go on for {}", seconds(*drain)),
+            Self::VipAdded(vip) => write!(f, "VIP {vip} is added"),
+            Self::VipRemoved { vip, drain } => {
+                write!(f, "VIP {vip} is removed: its flows may go on for {}", seconds(*drain))
+            }
+            Self::BackendAdded(Backend { address, weight, backup }) => {
+                write!(f, "backend {address} is added (weight {weight}{})", if *backup { ", backup" } else { "" })
+            }
+            Self::BackendRemoved { address, drain } => {
+                write!(f, "backend {address} is removed: drains for {}", seconds(*drain))
+            }
+            Self::Weight { address, from, to } => write!(f, "backend {address}: weight {from} \u{2192} {to}"),
+            Self::Backup { address, to: true } => write!(f, "backend {address} becomes a backup"),
+            Self::Backup { address, to: false } => write!(f, "backend {address} is a backup no more"),
+            Self::NameserverAdded(server) => write!(f, "name server {server} is added"),
+            Self::NameserverRemoved(server) => write!(f, "name server {server} is removed"),
+            Self::Setting { name, from, to } => write!(f, "{name} {from} \u{2192} {to}"),
+        }
+    }
+}

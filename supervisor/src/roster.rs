@@ -1,0 +1,335 @@
+//! The roster: what runs now. The plan's services and backends with the numbers they keep, what is believed of each
+//! backend, and what is leaving. No I/O and no clock: the time is passed in.
+//!
+//! A reload makes the next roster of this one and a plan. What both have keeps its number and its health; what the plan
+//! no longer has leaves: no new flows, but those it has go on until a deadline. What comes back in time never left.
+
+mod entry;
+mod judge;
+mod slots;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests;
+
+use crate::plan::{Plan, Service};
+use crate::rules::{Reach, Served};
+pub(crate) use entry::{BackendEntry, Health};
+pub(crate) use judge::Impossible;
+use loaded_ipc::{Admin, BackendIndex, Cause, MAX_BACKEND_INDEX, PortRange, Protocol, ServiceIndex};
+use slots::Slots;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// A backend that has left is still told of for so long, so that both sides of its last flows hear that they are over.
+const FAREWELL: Duration = Duration::from_secs(20);
+/// A backend that leaves and has no flow goes after this, in case a packet is on its way.
+const EMPTY: Duration = Duration::from_secs(2);
+/// A backend that was discovered and is down for so long leaves. The check's own interval is 30 s in a classic file.
+const FORGOTTEN: Duration = Duration::from_secs(300);
+
+/// What runs now.
+#[derive(Debug, Clone)]
+pub(crate) struct Roster {
+    generation: u64,
+    drain: Duration,
+    vips: Slots<IpAddr>,
+    services: Slots<ServiceEntry>,
+    backends: Slots<BackendEntry>,
+    leaving: Vec<Leaving>,
+}
+
+/// Traffic that a service had and has no more. Rules bring it until its flows are over.
+#[derive(Debug, Clone)]
+struct Leaving {
+    service: ServiceIndex,
+    vips: Vec<IpAddr>,
+    protocol: Protocol,
+    ports: Vec<PortRange>,
+    until: Instant,
+}
+
+/// A service of the roster.
+#[derive(Debug, Clone)]
+pub(crate) struct ServiceEntry {
+    pub(crate) service: Service,
+    /// Its VIPs by number, sorted; none when it leaves.
+    pub(crate) listens: Vec<u16>,
+    /// No plan has it any more, and at this time it goes.
+    pub(crate) leaves: Option<Instant>,
+}
+
+/// The roster cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("all numbers for {0} are in use until what was removed before has left; try again in a minute")]
+pub(crate) struct Full(&'static str);
+
+impl Roster {
+    /// Nothing runs.
+    pub(crate) fn empty() -> Self {
+        Self {
+            generation: 0,
+            drain: Duration::ZERO,
+            vips: Slots::new(u16::MAX),
+            services: Slots::new(u16::MAX),
+            backends: Slots::new(MAX_BACKEND_INDEX),
+            leaving: Vec::new(),
+        }
+    }
+
+    /// The roster after this one. All workers have opened their tables by generation `settled` or a later one. `found`
+    /// are backends that have been discovered.
+    ///
+    /// # Errors
+    /// When what leaves and what comes are too many together.
+    pub(crate) fn next(
+        &self,
+        plan: &Plan,
+        found: &[(ServiceIndex, IpAddr)],
+        settled: u64,
+        now: Instant,
+    ) -> Result<Self, Full> {
+        let mut next = self.clone();
+        next.generation += 1;
+        next.drain = Duration::from_secs(plan.drain.into());
+        next.forget(now);
+        next.see_off(plan, now);
+        for service in &plan.services {
+            next.take_service(service, settled, now)?;
+        }
+        for &(service, address) in found {
+            next.take_found(service, address, settled, now)?;
+        }
+        Ok(next)
+    }
+
+    /// Takes what has become of the backends in a roster that ran while this one was made ready.
+    pub(crate) fn inherit(&mut self, old: &Self) {
+        let numbers: Vec<_> = self.backends.iter().map(|(number, _)| number).collect();
+        for number in numbers {
+            let Some(old) = old.backends.get(number) else { continue };
+            if let Some(new) = self.backends.get_mut(number).filter(|new| new.is_same(old)) {
+                (new.wish, new.drains_until) = (old.wish, old.drains_until);
+                // What was only now begun or ceased to be checked is believed as it was decided then.
+                if new.health.cause != Cause::Unchecked {
+                    new.health = old.health;
+                }
+            }
+        }
+    }
+
+    /// Drops what has left.
+    fn forget(&mut self, now: Instant) {
+        let generation = self.generation;
+        self.leaving.retain(|leaving| leaving.until > now);
+        let mut busy = Vec::new();
+        self.backends.retain(generation, |_, backend| {
+            let stays = backend.leaves.is_none_or(|at| at + FAREWELL > now);
+            busy.extend(stays.then_some(backend.service));
+            stays
+        });
+        self.services.retain(generation, |number, entry| {
+            entry.leaves.is_none_or(|at| at > now) || busy.contains(&ServiceIndex(number))
+        });
+        let named: Vec<IpAddr> = self.leaving.iter().flat_map(|leaving| leaving.vips.clone()).collect();
+        let services: Vec<&Service> =
+            self.services.iter().filter(|(_, e)| e.leaves.is_none()).map(|(_, e)| &e.service).collect();
+        self.vips.retain(generation, |_, vip| {
+            named.contains(vip) || services.iter().any(|service| service.vips.contains(vip))
+        });
+    }
+
+    /// What the plan does not have begins to leave.
+    fn see_off(&mut self, plan: &Plan, now: Instant) {
+        let deadline = now + self.drain;
+        let kept = |name: &String| plan.services.iter().find(|service| service.name == *name);
+        let mut gone = Vec::new();
+        let mut names = BTreeMap::new();
+        for (number, entry) in self.services.iter() {
+            let Service { vips, protocol, ports, name, .. } = &entry.service;
+            names.insert(number, name.clone());
+            let same = |kept: &Service| (&kept.vips, &kept.protocol, &kept.ports) == (vips, protocol, ports);
+            if entry.leaves.is_none() && !kept(name).is_some_and(same) {
+                let (vips, protocol, ports) = (vips.clone(), *protocol, ports.clone());
+                gone.push(Leaving { service: ServiceIndex(number), vips, protocol, ports, until: deadline + FAREWELL });
+            }
+        }
+        for entry in self.services.values_mut().filter(|entry| entry.leaves.is_none()) {
+            if kept(&entry.service.name).is_none() {
+                entry.leaves = Some(deadline);
+                entry.listens.clear();
+            }
+        }
+        for backend in self.backends.values_mut().filter(|backend| backend.leaves.is_none()) {
+            let service = names.get(&backend.service.0).and_then(kept);
+            if !service.is_some_and(|service| backend.belongs(service)) {
+                backend.leaves = Some(deadline);
+            }
+        }
+        // Of traffic that comes and goes and comes again, the last time counts.
+        self.leaving.retain(|old| !gone.iter().any(|new| new.is_same(old)));
+        self.leaving.extend(gone);
+    }
+
+    fn take_service(&mut self, service: &Service, settled: u64, now: Instant) -> Result<(), Full> {
+        let mut listens = Vec::new();
+        for &vip in &service.vips {
+            let known = self.vips.find(|known| *known == vip);
+            listens.push(known.or_else(|| self.vips.insert(vip, settled)).ok_or(Full("VIPs"))?);
+        }
+        listens.sort_unstable();
+        let entry = ServiceEntry { service: service.clone(), listens, leaves: None };
+        let known = self.services.find(|known| known.service.name == service.name);
+        let before = known.and_then(|number| self.services.get(number)).map(|entry| entry.service.check.is_some());
+        let number = match known {
+            Some(number) => {
+                if let Some(known) = self.services.get_mut(number) {
+                    *known = entry;
+                }
+                number
+            }
+            None => self.services.insert(entry, settled).ok_or(Full("services"))?,
+        };
+        let index = ServiceIndex(number);
+        for backend in self.backends.values_mut().filter(|backend| backend.service == index) {
+            backend.health.checked(before, service.check.is_some(), now);
+        }
+        for backend in &service.backends {
+            match self.backend_at(index, backend.address) {
+                Some(entry) => {
+                    entry.come_back(now);
+                    (entry.weight, entry.backup, entry.discovered) = (backend.weight, backend.backup, false);
+                }
+                None => {
+                    let health = Health::new(before.is_some() && service.check.is_some(), now);
+                    let mut entry = BackendEntry::new(index, backend.address, health);
+                    (entry.weight, entry.backup) = (backend.weight, backend.backup);
+                    self.backends.insert(entry, settled).ok_or(Full("backends"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_found(&mut self, service: ServiceIndex, address: IpAddr, settled: u64, now: Instant) -> Result<(), Full> {
+        if let Some(entry) = self.backend_at(service, address) {
+            entry.come_back(now);
+            return Ok(());
+        }
+        let mut entry = BackendEntry::new(service, address, Health::new(true, now));
+        entry.discovered = true;
+        self.backends.insert(entry, settled).map(drop).ok_or(Full("backends"))
+    }
+
+    fn backend_at(&mut self, service: ServiceIndex, address: IpAddr) -> Option<&mut BackendEntry> {
+        self.backends.values_mut().find(|backend| backend.service == service && backend.address == address)
+    }
+
+    /// Number of the configuration, from 1.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// VIPs, by rising number.
+    pub(crate) fn vips(&self) -> impl Iterator<Item = (u16, IpAddr)> {
+        self.vips.iter().map(|(number, vip)| (number, *vip))
+    }
+
+    /// Services, by rising number, those that leave included.
+    pub(crate) fn services(&self) -> impl Iterator<Item = (ServiceIndex, &ServiceEntry)> {
+        self.services.iter().map(|(number, entry)| (ServiceIndex(number), entry))
+    }
+
+    /// A service.
+    pub(crate) fn service(&self, index: ServiceIndex) -> Option<&ServiceEntry> {
+        self.services.get(index.0)
+    }
+
+    /// Backends, by rising number, those that leave included.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = (BackendIndex, &BackendEntry)> {
+        self.backends.iter().map(|(number, entry)| (BackendIndex(number), entry))
+    }
+
+    /// A backend.
+    pub(crate) fn backend(&self, index: BackendIndex) -> Option<&BackendEntry> {
+        self.backends.get(index.0)
+    }
+
+    /// What rules must bring to the workers: what is served, and what leaves.
+    pub(crate) fn reach(&self, plan: &Plan) -> Reach {
+        let backends = |service: ServiceIndex| {
+            let of_service = self.backends().filter(move |(_, backend)| backend.service == service);
+            of_service.map(|(_, backend)| backend.address).collect()
+        };
+        let mut reach = Reach { base: plan.queue_base, nameservers: plan.nameservers.clone(), served: Vec::new() };
+        for (index, entry) in self.services().filter(|(_, entry)| entry.leaves.is_none()) {
+            let Service { vips, protocol, ports, .. } = entry.service.clone();
+            reach.extend(Served { vips, protocol, ports, backends: backends(index) });
+        }
+        for Leaving { service, vips, protocol, ports, .. } in self.leaving.clone() {
+            reach.extend(Served { vips, protocol, ports, backends: backends(service) });
+        }
+        reach
+    }
+
+    /// Whether something has left, and a roster without it would be smaller.
+    pub(crate) fn is_overdue(&self, now: Instant) -> bool {
+        self.leaving.iter().any(|leaving| leaving.until <= now)
+            || self.backends().any(|(_, backend)| backend.leaves.is_some_and(|at| at + FAREWELL <= now))
+    }
+
+    /// The operator wants something of the backends with this address, in all services or in one. Returns which.
+    pub(crate) fn wish(
+        &mut self,
+        address: IpAddr,
+        service: Option<&str>,
+        wish: Admin,
+        until: Option<Instant>,
+    ) -> Vec<BackendIndex> {
+        let named: Vec<_> =
+            self.services.iter().filter(|(_, e)| service.is_none_or(|name| e.service.name == name)).collect();
+        let named: Vec<_> = named.into_iter().map(|(number, _)| ServiceIndex(number)).collect();
+        let is_meant = |b: &BackendEntry| b.address == address && b.leaves.is_none() && named.contains(&b.service);
+        let meant: Vec<_> = self.backends.iter().filter(|(_, b)| is_meant(b)).map(|(number, _)| number).collect();
+        for number in &meant {
+            if let Some(backend) = self.backends.get_mut(*number) {
+                (backend.wish, backend.drains_until) = (wish, until);
+            }
+        }
+        meant.into_iter().map(BackendIndex).collect()
+    }
+
+    /// How long an operator's drain may last if he does not say.
+    pub(crate) fn drain(&self) -> Duration {
+        self.drain
+    }
+
+    /// Backends that leave and have no flow any more need not wait for their deadline.
+    pub(crate) fn hasten(&mut self, now: Instant, flows: impl Fn(BackendIndex) -> u64) {
+        let empty: Vec<_> = self.backends().filter(|(_, b)| b.leaves.is_some()).map(|(index, _)| index).collect();
+        for index in empty.into_iter().filter(|index| flows(*index) == 0) {
+            if let Some(leaves) = self.backends.get_mut(index.0).and_then(|backend| backend.leaves.as_mut()) {
+                *leaves = (*leaves).min(now + EMPTY);
+            }
+        }
+    }
+
+    /// Discovered backends that have been down for long begin to leave. Returns whether there were any.
+    pub(crate) fn forget_lost(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        for backend in self.backends.values_mut().filter(|b| b.discovered && b.leaves.is_none() && !b.health.up) {
+            if now.saturating_duration_since(backend.health.since) > FORGOTTEN {
+                backend.leaves = Some(now);
+                any = true;
+            }
+        }
+        any
+    }
+}
+
+impl Leaving {
+    fn is_same(&self, other: &Self) -> bool {
+        (self.service, &self.vips, self.protocol, &self.ports)
+            == (other.service, &other.vips, other.protocol, &other.ports)
+    }
+}

@@ -1,0 +1,70 @@
+//! What the prober says, weighed: it may be wrong, out of step or hostile.
+
+use super::Roster;
+use crate::network::Network;
+use loaded_ipc::{BackendIndex, Cause, FromProber, ServiceIndex};
+use std::net::IpAddr;
+use std::time::Instant;
+
+/// What the prober has said cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the prober says what cannot be: {0}")]
+pub(crate) struct Impossible(&'static str);
+
+impl Roster {
+    /// Takes what the prober says of a backend. `true`: it is up now and was not, or the other way round.
+    ///
+    /// # Errors
+    /// [`Impossible`]: the prober is out of step or hostile.
+    pub(crate) fn judge(&mut self, said: &FromProber, now: Instant) -> Result<Option<BackendIndex>, Impossible> {
+        let (&FromProber::Changed { backend, cause, latency, .. } | &FromProber::Measured { backend, cause, latency }) =
+            said
+        else {
+            return Err(Impossible("not a judgement"));
+        };
+        let entry = self.backends.get(backend.0).ok_or(Impossible("a backend that does not exist"))?;
+        let service = self.services.get(entry.service.0).ok_or(Impossible("a backend of no service"))?;
+        let check = service.service.check.as_ref().ok_or(Impossible("a backend that is not checked"))?;
+        if entry.leaves.is_some() {
+            return Err(Impossible("a backend that leaves and is not checked any more"));
+        }
+        if u64::from(latency) > u64::from(check.timeout) * 2000 {
+            return Err(Impossible("a check that took longer than it may"));
+        }
+        let known = entry.health;
+        let health = &mut self.backends.get_mut(backend.0).ok_or(Impossible("no backend"))?.health;
+        (health.cause, health.latency) = (cause, latency);
+        let &FromProber::Changed { up, .. } = said else { return Ok(None) };
+        if known.proven && known.up == up {
+            return Err(Impossible("a change to what already is"));
+        }
+        if (cause == Cause::Passed) != up || matches!(cause, Cause::Unchecked | Cause::NotMade) {
+            return Err(Impossible("a change without its cause"));
+        }
+        health.proven = true;
+        if known.up == up {
+            return Ok(None);
+        }
+        (health.up, health.since) = (up, now);
+        health.rose = up.then_some(now);
+        Ok(Some(backend))
+    }
+
+    /// Whether an address that has answered may become a backend: of a service that looks for some, in its network, no
+    /// VIP, none of its backends yet, and there is room.
+    pub(crate) fn may_join(&self, index: ServiceIndex, address: IpAddr) -> bool {
+        let Some(entry) = self.services.get(index.0).filter(|entry| entry.leaves.is_none()) else { return false };
+        let Some(discover) = &entry.service.discover else { return false };
+        let of_service = || self.backends().filter(|(_, backend)| backend.service == index && backend.leaves.is_none());
+        let found = of_service().filter(|(_, backend)| backend.discovered).count();
+        discover.places.iter().any(|place| place.network.contains(address) && is_host(place.network, address))
+            && self.vips().all(|(_, vip)| vip != address)
+            && of_service().all(|(_, backend)| backend.address != address)
+            && found < usize::from(discover.limit)
+    }
+}
+
+/// Neither the network's own address nor its broadcast address.
+fn is_host(network: Network, address: IpAddr) -> bool {
+    !network.is_ipv4() || (address != network.first() && address != network.last())
+}

@@ -1,0 +1,9 @@
+//! The control socket from outside, and what the operator sees of a status.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod hostile;
+mod instance;
+mod metrics;
+mod sample;
+mod socket;
+mod text;

@@ -1,0 +1,113 @@
+//! Which packets the kernel gives to which worker.
+
+use super::*;
+
+#[test]
+fn the_kernel_steers_as_the_function_says() {
+    in_namespace("steering::the_kernel_steers_as_the_function_says", || {
+        everybody_lives_here();
+        let plan = both_families(40);
+        let steering = steering(&plan);
+        let _installed = install(&plan);
+        let mut seen = [[0; 3]; 2];
+        for (v4, v6) in clients() {
+            for (family, client, vip, backend) in
+                [(Family::V4, v4, ip(VIP4), ip(BACKENDS[0])), (Family::V6, v6, ip(VIP6), ip(BACKENDS[2]))]
+            {
+                let worker = steering.worker_of(client, 3);
+                seen[family as usize][usize::from(worker)] += 1;
+                let worker = Some(worker);
+                // The first rule of Q untracks.
+                let asked = taken(family, "LOADED-40-Q", 1, || udp(client, vip, 100));
+                let answered = taken(family, "LOADED-40-R", 0, || udp(backend, client, 100));
+                let error = taken(family, "LOADED-40-Q", 1, || icmp_error(vip, vip, client));
+                assert_eq!((asked, answered, error), (worker, worker, worker), "{client}");
+                // About a request, from a router: to the client's worker too.
+                let error = taken(family, "LOADED-40-R", 0, || icmp_error(client, client, backend));
+                assert_eq!(error, worker, "{client}");
+                let other = taken(family, "LOADED-40-R", 0, || icmp_error(client, client, vip));
+                assert_eq!(other, None, "an error about something else is not ours");
+            }
+        }
+        assert!(seen.iter().flatten().all(|count| *count > 0), "{seen:?}");
+        println!("30 clients over 3 workers, IPv4 and IPv6: {seen:?}");
+    });
+}
+
+#[test]
+fn a_worker_s_own_reply_and_name_servers_are_not_queued() {
+    in_namespace("steering::a_worker_s_own_reply_and_name_servers_are_not_queued", || {
+        everybody_lives_here();
+        let _installed = install(&both_families(40));
+        let (client, _) = clients().next().unwrap();
+        // NF_REPEAT brings a rewritten reply by again with the VIP as its source.
+        assert_eq!(taken(Family::V4, "LOADED-40-S", 0, || udp(ip(VIP4), client, 10)), Some(0));
+        let (backend, server) = (ip(BACKENDS[0]), ip("9.9.9.9"));
+        assert_eq!(taken(Family::V4, "LOADED-40-R", 0, || udp_between(backend, 5353, server, 53)), None);
+        assert_eq!(taken(Family::V4, "LOADED-40-Q", 1, || udp_between(server, 53, ip(VIP4), 5353)), None);
+        assert!(taken(Family::V4, "LOADED-40-R", 0, || udp_between(backend, 5353, server, 54)).is_some());
+    });
+}
+
+#[test]
+fn pings_are_queued_and_neighbour_discovery_is_not() {
+    in_namespace("steering::pings_are_queued_and_neighbour_discovery_is_not", || {
+        everybody_lives_here();
+        let plan = both_families(40);
+        let _installed = install(&plan);
+        let worker = |router| Some(steering(&plan).worker_of(ip(router), 3));
+        assert_eq!(taken(Family::V4, "LOADED-40-Q", 1, || icmp(ip(VIP4), 8, &[0; 56])), worker(ROUTER4));
+        assert_eq!(taken(Family::V6, "LOADED-40-Q", 1, || icmp(ip(VIP6), 128, &[0; 56])), worker(ROUTER6));
+        for link in [131, 133, 134, 135, 136, 143] {
+            assert_eq!(taken(Family::V6, "LOADED-40-Q", 1, || icmp(ip(VIP6), link, &[0; 16])), None, "type {link}");
+        }
+    });
+}
+
+#[test]
+fn only_the_ports_of_a_service_are_taken() {
+    in_namespace("steering::only_the_ports_of_a_service_are_taken", || {
+        everybody_lives_here();
+        let mut plan = plan(40, &[VIP4], &BACKENDS[..2], Protocol::Udp);
+        plan.services[0].ports = (0..20).map(|n| PortRange { low: 100 * n + 80, high: 100 * n + 80 + n % 2 }).collect();
+        let _installed = install(&plan);
+        let (client, _) = clients().next().unwrap();
+        let asked = |port| {
+            let sent = || udp_between(client, 0, ip(VIP4), port);
+            taken(Family::V4, "LOADED-40-Q", 1, sent).is_some()
+        };
+        assert!([80, 180, 181, 1980, 1981].into_iter().all(asked));
+        assert!(![79, 81, 182, 1982, 22].into_iter().any(asked));
+        let answered = |port| {
+            let sent = || udp_between(ip(BACKENDS[1]), port, client, 9);
+            taken(Family::V4, "LOADED-40-R", 0, sent).is_some()
+        };
+        assert!(answered(181) && !answered(182));
+    });
+}
+
+#[test]
+fn fragments_are_put_together_before_the_rules_see_them() {
+    in_namespace("steering::fragments_are_put_together_before_the_rules_see_them", || {
+        everybody_lives_here();
+        run("ip", &["link", "set", "lo", "mtu", "1500"]);
+        let plan = both_families(40);
+        let (client4, client6) = clients().next().unwrap();
+        for (family, program, client, vip) in
+            [(Family::V4, "iptables-restore", client4, ip(VIP4)), (Family::V6, "ip6tables-restore", client6, ip(VIP6))]
+        {
+            // First without the chain that asks for it: the rules see every fragment.
+            let text = rules(&plan).text(family).unwrap();
+            let without: String =
+                text.lines().filter(|line| !line.contains("-m socket")).map(|l| format!("{l}\n")).collect();
+            restore(program, &without);
+            udp(client, vip, 8000);
+            assert_eq!(counters(family, "LOADED-40-Q")[0], 6, "{family}: fragments were expected here");
+        }
+        let _installed = install(&plan);
+        for (family, client, vip) in [(Family::V4, client4, ip(VIP4)), (Family::V6, client6, ip(VIP6))] {
+            let worker = steering(&plan).worker_of(client, 3);
+            assert_eq!(taken(family, "LOADED-40-Q", 1, || udp(client, vip, 8000)), Some(worker), "{family}");
+        }
+    });
+}

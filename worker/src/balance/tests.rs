@@ -1,0 +1,120 @@
+//! What holds for every strategy. The parts' own tests are beside them.
+
+use super::*;
+use loaded_ipc::{AllDown, OnBackendDown};
+use std::collections::VecDeque;
+
+pub(super) const STRATEGIES: [Strategy; 3] = [Strategy::RoundRobin, Strategy::Weighted, Strategy::Maglev { seed: 1 }];
+pub(super) const WELL: Standing = Standing { enabled: true, up: true, ejected: false };
+pub(super) const DOWN: Standing = Standing { up: false, ..WELL };
+
+pub(super) fn policy(panic_threshold: u8) -> Policy {
+    let (on_backend_down, all_down) = (OnBackendDown::Reset, AllDown::Reject);
+    Policy { on_backend_down, all_down, panic_threshold, slow_start: 0, passive: None }
+}
+
+/// Backend `n`, a primary, with an address of its own.
+pub(super) fn member(n: u16, weight: u16) -> MemberSpec {
+    MemberSpec { backend: BackendIndex(n), address: u128::from(n + 1).to_be_bytes(), weight, backup: false }
+}
+
+/// Backends 0, 1, … of these weights.
+pub(super) fn of_weights(strategy: Strategy, weights: &[u16], start: u16) -> Balancer {
+    let members: Vec<_> = (0..).zip(weights).map(|(n, weight)| member(n, *weight)).collect();
+    Balancer::new(&members, strategy, start, policy(0)).expect("pool")
+}
+
+#[test]
+fn none_where_there_is_none() {
+    for strategy in STRATEGIES {
+        assert_eq!(of_weights(strategy, &[], 0).choose(b"client"), None);
+        assert_eq!(of_weights(strategy, &[0, 0], 0).choose(b"client"), None);
+        let mut balancer = of_weights(strategy, &[1, 2, 3], 9);
+        (0..3).for_each(|n| assert!(balancer.set_standing(BackendIndex(n), DOWN)));
+        assert_eq!(balancer.choose(b"client"), None);
+        assert!(balancer.set_standing(BackendIndex(1), WELL));
+        assert_eq!(balancer.choose(b"client"), Some(BackendIndex(1)));
+        balancer.set_standing(BackendIndex(1), Standing { enabled: false, ..WELL });
+        assert_eq!(balancer.choose(b"client"), None);
+    }
+}
+
+#[test]
+fn backups_serve_when_the_primaries_are_out_and_panic_comes_when_they_are_too() {
+    for strategy in STRATEGIES {
+        for (threshold, expected) in [(0, vec![]), (1, vec![0, 1])] {
+            let mut members = [0, 1, 2, 3].map(|n| member(n, 1));
+            members[2..].iter_mut().for_each(|member| member.backup = true);
+            let mut balancer = Balancer::new(&members, strategy, 0, policy(threshold)).expect("pool");
+            let chosen = |balancer: &mut Balancer| {
+                let clients = (0..64_u32).filter_map(|n| balancer.choose(&n.to_be_bytes()));
+                let mut chosen: Vec<u16> = clients.map(|backend| backend.0).collect();
+                chosen.sort_unstable();
+                chosen.dedup();
+                chosen
+            };
+            assert_eq!(chosen(&mut balancer), [0, 1], "{strategy}");
+            balancer.set_standing(BackendIndex(0), DOWN);
+            assert_eq!(chosen(&mut balancer), [1], "{strategy}");
+            balancer.set_standing(BackendIndex(1), Standing { ejected: true, ..WELL });
+            assert_eq!(chosen(&mut balancer), [2, 3], "{strategy}");
+            assert!(!balancer.is_panicking());
+            (2..4).for_each(|n| assert!(balancer.set_standing(BackendIndex(n), DOWN)));
+            assert_eq!(chosen(&mut balancer), expected, "{strategy}");
+            assert_eq!(balancer.is_panicking(), threshold > 0);
+        }
+    }
+}
+
+/// Four backends of weights 1, 2, 1, 4 with steady traffic; the second has been away and begins its slow start with
+/// nothing. Each client stays for 4000 others, so the whole is steady at 500 for a weight of 1.
+fn ramp(strategy: Strategy, steps: u16, clients_a_step: u32) -> Vec<(f64, f64)> {
+    let mut balancer = of_weights(strategy, &[1, 2, 1, 4], 0);
+    let back = BackendIndex(1);
+    let (mut here, mut client) = (VecDeque::new(), 0_u32);
+    let mut come = |balancer: &mut Balancer| {
+        let chosen = balancer.choose(&client.to_be_bytes()).expect("candidates");
+        client += 1;
+        balancer.client_added(chosen);
+        here.push_back(chosen);
+        if here.len() > 4000 {
+            here.pop_front().into_iter().for_each(|gone| balancer.client_removed(gone));
+        }
+        chosen
+    };
+    balancer.set_standing(back, DOWN);
+    (0..10_000).for_each(|_| assert_ne!(come(&mut balancer), back));
+    balancer.set_share(back, 0);
+    balancer.set_standing(back, WELL);
+    (0..=steps)
+        .map(|step| {
+            let share = u16::try_from(u32::from(FULL_SHARE) * u32::from(step) / u32::from(steps)).expect("share");
+            balancer.set_share(back, share);
+            let effective = 2.0 * f64::from(share) / f64::from(FULL_SHARE);
+            let got = (0..clients_a_step).filter(|_| come(&mut balancer) == back).count();
+            (got as f64, f64::from(clients_a_step) * effective / (6.0 + effective))
+        })
+        .collect()
+}
+
+#[test]
+fn in_its_slow_start_a_backend_gets_no_more_than_its_growing_share() {
+    for strategy in STRATEGIES {
+        // Few clients in the slow start, and so many that all who were here have gone at its end.
+        for clients_a_step in [20, 100, 2000] {
+            let mut steps = ramp(strategy, 30, clients_a_step);
+            // Its full share, and with it the right to catch up.
+            let full = steps.pop().expect("steps");
+            let (mut got_all, mut fair_all) = (0.0, 0.0);
+            for (step, &(got, fair)) in steps.iter().enumerate() {
+                // Round robin owes and is owed one turn; a hash is as exact as chance, four deviations are enough.
+                let slack = if matches!(strategy, Strategy::Maglev { .. }) { 1.0 + 4.0 * fair.sqrt() } else { 2.0 };
+                assert!(got <= fair + slack, "{strategy} {clients_a_step} step {step}: {got} for {fair}");
+                (got_all, fair_all) = (got_all + got, fair_all + fair);
+            }
+            let least = if matches!(strategy, Strategy::Maglev { .. }) { 0.8 } else { 0.95 };
+            assert!(got_all >= fair_all * least - 1.0, "{strategy} {clients_a_step}: {got_all} of {fair_all}");
+            assert!(full.0 > full.1 * 0.5, "{strategy} {clients_a_step}: {full:?}");
+        }
+    }
+}

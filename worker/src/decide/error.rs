@@ -1,0 +1,57 @@
+//! ICMP errors about packets of flows. They do not keep a flow alive: anyone can send one.
+
+use super::{Decided, Decider, Now, Place, Wanted, Way};
+use crate::wire::{self, Family, Packet, Quoted, Side};
+use loaded_ipc::{Cause, Outcome};
+use loaded_table::FlowState;
+
+impl Decider {
+    pub(super) fn error(
+        &mut self,
+        packet: &Packet,
+        quoted: &Quoted,
+        wanted: &Wanted,
+        way: Way,
+        mut place: Place<'_>,
+        now: Now,
+    ) -> Decided {
+        let outcome = match (way, self.find(packet, wanted, now)) {
+            (Way::Request { .. }, Some((_, flow))) if quoted.source == packet.destination => {
+                let Some(backend) = self.setup.backend_address(flow.backend) else {
+                    return place.stays(Outcome::DroppedStrayError);
+                };
+                let outer = Some((Side::Destination, backend));
+                wire::replace_in_error(place.bytes(), packet, quoted, outer, (Side::Source, backend));
+                Outcome::ErrorForwarded
+            }
+            (Way::Request { .. }, _) => Outcome::DroppedStrayError,
+            (Way::Reply, Some((_, flow))) if quoted.source == packet.destination => {
+                let Some(&vip) = self.setup.vip_address(flow.vip) else { return place.stays(Outcome::PassedOwn) };
+                // The backend's own word; a router's anyone could have sent in its name.
+                if flow.state == FlowState::HalfOpen
+                    && packet.source == quoted.destination
+                    && is_unreachable(place.bytes(), packet)
+                {
+                    let refused = (flow.backend, wanted.key.service_port, Cause::Unreachable);
+                    self.membership.refused(&mut self.setup, &self.counters, refused, now);
+                }
+                // Any backend: to clients there are none.
+                let from_backend = self.setup.is_backend(&packet.source);
+                let outer = from_backend.then_some((Side::Source, &vip));
+                wire::replace_in_error(place.bytes(), packet, quoted, outer, (Side::Destination, &vip));
+                if from_backend { Outcome::ErrorReturned } else { Outcome::ErrorRelayed }
+            }
+            (Way::Reply, _) => Outcome::PassedOwn,
+        };
+        place.stays(outcome)
+    }
+}
+
+/// Destination unreachable (RFC 792; RFC 4443 §3.1), but not "too big": over IPv4 that is code 4 of it (RFC 1191).
+fn is_unreachable(bytes: &[u8], packet: &Packet) -> bool {
+    match (packet.family, bytes.get(packet.transport..packet.transport + 2)) {
+        (Family::V4, Some(&[3, code])) => code != 4,
+        (Family::V6, Some(&[1, _])) => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,158 @@
+//! Requests: packets of clients to a virtual IP.
+
+use super::admit::Refusal;
+use super::state::{is_over, next_state};
+use super::{Decided, Decider, Now, Place, Wanted, opens};
+use crate::wire::{self, Kind, Packet, Side};
+use loaded_ipc::{Admin, AllDown, OnBackendDown, Outcome};
+use loaded_table::{Flow, FlowState, Slot};
+
+/// What becomes of a packet of a known flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    /// It goes the way of its flow.
+    Ahead,
+    /// It begins a flow of its own.
+    Anew,
+    /// Its connection has ended, and the client is told so.
+    Reset,
+    /// So has what a datagram belonged to.
+    Unreachable,
+}
+
+impl Decider {
+    pub(super) fn request(
+        &mut self,
+        packet: &Packet,
+        wanted: &Wanted,
+        vip: u16,
+        mut place: Place<'_>,
+        now: Now,
+    ) -> Decided {
+        let known = self.find(packet, wanted, now);
+        let course = known.map_or(Course::Anew, |(_, flow)| self.course(packet, wanted, flow, now));
+        let (backend, outcome) = match (course, known) {
+            (Course::Ahead, Some((slot, flow))) => {
+                self.advance(slot, flow, packet, true, now);
+                (flow.backend, Outcome::Forwarded)
+            }
+            (Course::Reset, Some((slot, _))) => return self.reset_client(packet, slot, place, now),
+            (Course::Unreachable, Some((slot, _))) => {
+                if let Some(flow) = self.flows.remove(slot) {
+                    self.gone(&flow);
+                }
+                return unreachable(packet, place, Outcome::AnsweredUnreachable);
+            }
+            _ => match self.admit(packet, wanted, vip, known.map(|(_, flow)| flow), now) {
+                Ok(backend) => (backend, Outcome::ForwardedNew),
+                Err(Refusal::As(outcome)) => return place.stays(outcome),
+                Err(Refusal::NoBackend { service }) => return self.refuse(packet, service, place),
+            },
+        };
+        let Some(address) = self.setup.backend_address(backend) else { return place.stays(Outcome::DroppedNoBackend) };
+        let field = place.field();
+        wire::replace(place.bytes(), packet, Side::Destination, address, field);
+        self.sent(backend, place.length);
+        place.stays(outcome)
+    }
+
+    /// Where a packet of a known flow is to go. Of a backend that is sound there is one question only.
+    #[inline]
+    fn course(&mut self, packet: &Packet, wanted: &Wanted, flow: Flow, now: Now) -> Course {
+        let opens = opens(packet);
+        // A connection that begins on ports of one that is over is a new one (RFC 9293 §3.6.1).
+        if opens && is_over(flow.state) {
+            return Course::Anew;
+        }
+        if opens && flow.state == FlowState::HalfOpen && self.membership.mark(flow.backend).is_chosen() {
+            // Once more: the last one was not answered.
+            let port = wanted.key.service_port;
+            self.membership.opening(&mut self.setup, &self.counters, flow.backend, port, now);
+        }
+        match self.membership.mark(flow.backend) {
+            mark if mark.is_sound() => Course::Ahead,
+            mark if mark.is_kept() => self.of_one_that_takes_no_new(opens, flow),
+            _ => self.of_one_that_is_out(packet, flow),
+        }
+    }
+
+    /// Of a backend that is drained, ejected or not needed: what it has goes on, but a connection that the client only
+    /// begins can as well begin elsewhere. On a drained one that is every SYN, whatever was on its ports before.
+    #[cold]
+    fn of_one_that_takes_no_new(&self, opens: bool, flow: Flow) -> Course {
+        let drains = || self.membership.admin(flow.backend) == Some(Admin::Draining);
+        match opens && (flow.state == FlowState::HalfOpen || drains()) {
+            true => Course::Anew,
+            false => Course::Ahead,
+        }
+    }
+
+    /// Of a backend that is down or disabled.
+    #[cold]
+    fn of_one_that_is_out(&self, packet: &Packet, flow: Flow) -> Course {
+        match (packet.kind, self.on_backend_down(flow)) {
+            (Kind::Tcp { opens: true, .. }, _) => Course::Anew,
+            // Nobody is to answer a reset. If the backend hears it, so much the better.
+            (Kind::Tcp { resets: true, .. }, OnBackendDown::Reset) => Course::Ahead,
+            (Kind::Tcp { .. }, OnBackendDown::Reset) => Course::Reset,
+            (Kind::Tcp { .. }, OnBackendDown::Rehash) => Course::Anew,
+            (Kind::Tcp { .. }, OnBackendDown::Drain) => Course::Ahead,
+            (Kind::Udp { .. }, OnBackendDown::Reset) => Course::Unreachable,
+            _ => Course::Anew,
+        }
+    }
+
+    pub(super) fn on_backend_down(&self, flow: Flow) -> OnBackendDown {
+        self.setup.service(flow.service).map_or(OnBackendDown::Reset, |service| service.policy.on_backend_down)
+    }
+
+    /// Whether a packet of this flow is to be answered by a reset.
+    pub(super) fn is_to_be_reset(&self, packet: &Packet, flow: Flow) -> bool {
+        let kept = self.membership.mark(flow.backend).is_kept();
+        !kept && self.of_one_that_is_out(packet, flow) == Course::Reset
+    }
+
+    /// Ends a connection towards the client. The flow stays, so that the backend, should it speak yet, is told as well.
+    pub(super) fn reset_client(&mut self, packet: &Packet, slot: Slot, place: Place<'_>, now: Now) -> Decided {
+        self.flows.set_state(slot, FlowState::Reset, now.seconds);
+        match wire::reset(place.room, packet) {
+            Some(length) => Decided { outcome: Outcome::AnsweredReset, length },
+            None => place.stays(Outcome::DroppedNoBackend),
+        }
+    }
+
+    /// A packet for which there is no backend.
+    fn refuse(&self, packet: &Packet, service: u16, place: Place<'_>) -> Decided {
+        let all_down = self.setup.service(service).map(|service| service.policy.all_down);
+        match packet.kind {
+            _ if all_down != Some(AllDown::Reject) => place.stays(Outcome::DroppedNoBackend),
+            Kind::Tcp { resets: false, .. } => match wire::reset(place.room, packet) {
+                Some(length) => Decided { outcome: Outcome::RefusedReset, length },
+                None => place.stays(Outcome::DroppedNoBackend),
+            },
+            Kind::Udp { .. } => unreachable(packet, place, Outcome::RefusedUnreachable),
+            _ => place.stays(Outcome::DroppedNoBackend),
+        }
+    }
+
+    /// Moves a flow along and keeps it, and its client, alive.
+    #[inline]
+    pub(super) fn advance(&mut self, slot: Slot, flow: Flow, packet: &Packet, request: bool, now: Now) {
+        let next = next_state(flow.state, packet.kind, request);
+        let seen = self.flows.refresh(slot, now.seconds);
+        if next != flow.state {
+            self.flows.set_state(slot, next, now.seconds);
+        }
+        if request && !self.memories.of(flow.service).is_fresh(seen, now.seconds) {
+            self.keep_client(flow, packet, now.seconds);
+        }
+    }
+}
+
+/// Answers a datagram by ICMP port unreachable.
+fn unreachable(packet: &Packet, place: Place<'_>, outcome: Outcome) -> Decided {
+    match wire::unreachable(place.room, place.length, packet) {
+        Some(length) => Decided { outcome, length },
+        None => place.stays(Outcome::DroppedNoBackend),
+    }
+}

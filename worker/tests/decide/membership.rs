@@ -1,0 +1,353 @@
+//! What becomes of flows and of clients when backends go out and come back, by policy and protocol.
+
+use super::packets::{ACK, FIN, RST, SYN, echo, ends, sound, tcp, udp};
+use super::world::{AFFINITY, BARE, POLICY, SIDES, Service, Side, World, index_of};
+use loaded_ipc::{Admin, AllDown, BackendCounter, OnBackendDown, Outcome, Policy, Strategy};
+
+const POLICIES: [OnBackendDown; 3] = [OnBackendDown::Reset, OnBackendDown::Rehash, OnBackendDown::Drain];
+
+fn service(on_backend_down: OnBackendDown) -> Service {
+    Service { vips: vec![0, 1], policy: Policy { on_backend_down, ..POLICY }, ..BARE }
+}
+
+/// The place among all backends of an address.
+fn place(side: &Side, backend: &str) -> usize {
+    let n = side.backends.iter().position(|b| *b == backend).expect("a backend");
+    if side.vip.contains(':') { n + 3 } else { n }
+}
+
+/// Takes a backend out, the one way or the other.
+fn take_out(world: &mut World, n: usize, by_checks: bool) {
+    match by_checks {
+        true => world.check(n, false),
+        false => world.admin(n, Admin::Disabled),
+    }
+}
+
+/// The packet that was made instead of the last one: from whom, to whom, and whether it is sound.
+fn answer(world: &World) -> (String, String) {
+    assert!(sound(&world.sent));
+    ends(&world.sent)
+}
+
+fn flags(bytes: &[u8]) -> u8 {
+    bytes[if bytes[0] >> 4 == 4 { 33 } else { 53 }]
+}
+
+#[test]
+fn tcp_of_a_backend_that_is_out_is_reset_on_both_sides() {
+    for side in SIDES {
+        for by_checks in [true, false] {
+            let mut world = World::new(&[service(OnBackendDown::Reset)]);
+            let (client, vip) = ((side.client, 4001), (side.vip, 80));
+            let backend = world.open(client, vip);
+            take_out(&mut world, place(&side, &backend), by_checks);
+            // What the backend still sends goes on until the client has been told.
+            world.answer(tcp((&backend, 80), client, ACK));
+            for flags_of_client in [ACK, FIN | ACK, ACK] {
+                assert_eq!(world.send(&mut tcp(client, vip, flags_of_client)), Outcome::AnsweredReset);
+                assert_eq!(answer(&world), (side.vip.into(), side.client.into()));
+                assert_eq!(flags(&world.sent), RST);
+                // Now the backend is told as well, and nothing gets out under its own address.
+                assert_eq!(world.send(&mut tcp((&backend, 80), client, ACK)), Outcome::AnsweredBackend);
+                assert_eq!(answer(&world), (side.client.into(), backend.clone()));
+                assert_eq!(flags(&world.sent), RST);
+            }
+            // A reset is never answered.
+            assert_eq!(world.send(&mut tcp(client, vip, RST)), Outcome::Forwarded);
+            assert_eq!(world.send(&mut tcp((&backend, 80), client, RST)), Outcome::Returned);
+            // A new connection on the same ports finds another.
+            let next = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
+            assert_ne!(next, backend);
+            assert_eq!(world.decider.held().0, 1);
+        }
+    }
+}
+
+#[test]
+fn a_backend_that_comes_back_in_time_loses_nothing() {
+    for side in SIDES {
+        for policy in POLICIES {
+            let mut world = World::new(&[service(policy)]);
+            let (client, vip) = ((side.client, 4001), (side.vip, 80));
+            let backend = world.open(client, vip);
+            let n = place(&side, &backend);
+            world.check(n, false);
+            assert!(!world.view(n).up && !world.view(n).chosen);
+            world.check(n, true);
+            assert!(world.view(n).up && world.view(n).chosen);
+            assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), backend);
+            world.answer(tcp((&backend, 80), client, ACK));
+        }
+    }
+}
+
+#[test]
+fn tcp_of_a_backend_that_is_out_is_rehashed_or_drained() {
+    for side in SIDES {
+        for by_checks in [true, false] {
+            let (client, vip) = ((side.client, 4001), (side.vip, 80));
+            let mut world = World::new(&[service(OnBackendDown::Rehash)]);
+            let backend = world.open(client, vip);
+            take_out(&mut world, place(&side, &backend), by_checks);
+            let next = world.forward(tcp(client, vip, ACK), Outcome::ForwardedNew);
+            assert_ne!(next, backend);
+            assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), next);
+            assert_eq!(world.decider.held().0, 1);
+
+            let mut world = World::new(&[service(OnBackendDown::Drain)]);
+            let backend = world.open(client, vip);
+            take_out(&mut world, place(&side, &backend), by_checks);
+            for _ in 0..3 {
+                assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), backend);
+                world.answer(tcp((&backend, 80), client, ACK));
+            }
+            assert_ne!(world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew), backend);
+        }
+    }
+}
+
+/// Also if its packets come without a pause, so that the flow never ends by itself.
+#[test]
+fn datagrams_never_stick_to_a_backend_that_is_out() {
+    for side in SIDES {
+        for policy in POLICIES {
+            for by_checks in [true, false] {
+                let (client, vip) = ((side.client, 4001), (side.vip, 53));
+                let mut world = World::new(&[service(policy)]);
+                let backend = world.ask(client, vip);
+                take_out(&mut world, place(&side, &backend), by_checks);
+                // Its late answers are dropped, and are no sign of life of the flow.
+                world.unchanged(udp((&backend, 53), client), Outcome::DroppedBackendOut);
+                if policy == OnBackendDown::Reset {
+                    assert_eq!(world.send(&mut udp(client, vip)), Outcome::AnsweredUnreachable);
+                    assert_eq!(answer(&world), (side.vip.into(), side.client.into()));
+                    assert_eq!(world.decider.held().0, 0);
+                    assert_eq!(world.count(BackendCounter::Flows, index_of(0, place(&side, &backend))), 0);
+                }
+                let next = world.forward(udp(client, vip), Outcome::ForwardedNew);
+                assert_ne!(next, backend);
+                assert_eq!(world.forward(udp(client, vip), Outcome::Forwarded), next);
+
+                let mut world = World::new(&[service(policy)]);
+                let ping = |id| echo(side.client, side.vip, true, id);
+                let backend = world.forward(ping(7), Outcome::ForwardedNew);
+                take_out(&mut world, place(&side, &backend), by_checks);
+                world.unchanged(echo(&backend, side.client, false, 7), Outcome::DroppedBackendOut);
+                assert_ne!(world.forward(ping(7), Outcome::ForwardedNew), backend);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_drained_backend_keeps_what_it_has_and_gets_nothing() {
+    for side in SIDES {
+        let mut world = World::new(&[Service { affinity: Some(AFFINITY), ..service(OnBackendDown::Reset) }]);
+        let (client, vip) = ((side.client, 4001), (side.vip, 80));
+        let backend = world.open(client, vip);
+        let asked = world.ask((side.client, 4002), (side.vip, 53));
+        let half_open = world.forward(tcp((side.client, 4003), vip, SYN), Outcome::ForwardedNew);
+        assert_eq!((&asked, &half_open), (&backend, &backend), "affinity");
+        world.admin(place(&side, &backend), Admin::Draining);
+        for _ in 0..3 {
+            assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), backend);
+            world.answer(tcp((&backend, 80), client, ACK));
+            assert_eq!(world.forward(udp((side.client, 4002), (side.vip, 53)), Outcome::Forwarded), backend);
+        }
+        // A SYN begins elsewhere: a repeated one, one of a new flow, and one on ports that are in use.
+        let next = world.forward(tcp((side.client, 4003), vip, SYN), Outcome::ForwardedNew);
+        assert_ne!(next, backend);
+        assert_eq!(world.forward(tcp((side.client, 4004), vip, SYN), Outcome::ForwardedNew), next, "its new backend");
+        assert_eq!(world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew), next);
+        // A flow of the old backend no longer speaks for the client.
+        world.forward(udp((side.client, 4002), (side.vip, 53)), Outcome::Forwarded);
+        assert_eq!(world.forward(tcp((side.client, 4005), vip, SYN), Outcome::ForwardedNew), next);
+    }
+}
+
+#[test]
+fn a_half_open_flow_does_not_wait_for_a_backend_that_went_out() {
+    for side in SIDES {
+        for policy in POLICIES {
+            let mut world = World::new(&[service(policy)]);
+            let (client, vip) = ((side.client, 4001), (side.vip, 80));
+            let backend = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
+            world.check(place(&side, &backend), false);
+            let next = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
+            assert_ne!(next, backend);
+            assert_eq!(world.forward(tcp(client, vip, SYN), Outcome::Forwarded), next);
+        }
+    }
+}
+
+/// An entry of a client is neither used nor kept alive for a backend that takes no new flows.
+#[test]
+fn a_client_gets_another_backend_and_stays_there() {
+    for side in SIDES {
+        for admin in [None, Some(Admin::Draining), Some(Admin::Disabled)] {
+            let mut world = World::new(&[Service { affinity: Some(AFFINITY), ..service(OnBackendDown::Drain) }]);
+            let vip = (side.vip, 80);
+            let first = world.open((side.client, 1), vip);
+            let n = place(&side, &first);
+            match admin {
+                None => world.check(n, false),
+                Some(admin) => world.admin(n, admin),
+            }
+            let second = world.open((side.client, 2), vip);
+            assert_ne!(second, first);
+            match admin {
+                None => world.check(n, true),
+                Some(_) => world.admin(n, Admin::Enabled),
+            }
+            for port in 3..10 {
+                assert_eq!(world.open((side.client, port), vip), second);
+            }
+            assert_eq!(world.decider.held().1, 1);
+        }
+    }
+}
+
+#[test]
+fn without_any_backend_the_policy_decides() {
+    for side in SIDES {
+        for all_down in [AllDown::Reject, AllDown::Drop, AllDown::Last] {
+            let base = service(OnBackendDown::Reset);
+            let policy = Policy { all_down, ..base.policy };
+            let mut world = World::new(&[Service { policy, ..base }]);
+            (0..6).for_each(|n| world.check(n, false));
+            let (client, vip) = ((side.client, 4001), (side.vip, 80));
+            let mut packets =
+                [tcp(client, vip, SYN), udp(client, vip), echo(side.client, side.vip, true, 5), tcp(client, vip, RST)];
+            if all_down == AllDown::Last {
+                let last = side.backends[2];
+                assert_eq!(world.forward(packets[0].clone(), Outcome::ForwardedNew), last);
+                // And so its flows are kept.
+                world.answer(tcp((last, 80), client, SYN | ACK));
+                assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), last);
+                continue;
+            }
+            let outcomes = packets.each_mut().map(|bytes| {
+                let outcome = world.send(bytes);
+                if matches!(outcome, Outcome::RefusedReset | Outcome::RefusedUnreachable) {
+                    assert_eq!(answer(&world), (side.vip.into(), side.client.into()));
+                }
+                outcome
+            });
+            use Outcome::{DroppedNoBackend, RefusedReset, RefusedUnreachable};
+            match all_down {
+                AllDown::Reject => {
+                    assert_eq!(outcomes, [RefusedReset, RefusedUnreachable, DroppedNoBackend, DroppedNoBackend]);
+                }
+                _ => assert_eq!(outcomes, [DroppedNoBackend; 4]),
+            }
+            assert_eq!(world.decider.held(), (0, 0));
+            // Without a restart it goes on.
+            world.check(place(&side, side.backends[1]), true);
+            assert_eq!(world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew), side.backends[1]);
+        }
+    }
+}
+
+/// Where the checks are not believed, they end no flow either.
+#[test]
+fn in_panic_flows_go_on() {
+    let side = SIDES[0];
+    let base = service(OnBackendDown::Reset);
+    let mut world = World::new(&[Service { policy: Policy { panic_threshold: 50, ..base.policy }, ..base }]);
+    let (client, vip) = ((side.client, 4001), (side.vip, 80));
+    let backend = world.open(client, vip);
+    (0..3).for_each(|n| world.check(n, false));
+    assert!(world.view(0).chosen && !world.view(0).up);
+    assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), backend);
+    (1..3).for_each(|n| world.check(n, true));
+    assert_eq!(world.send(&mut tcp(client, vip, ACK)), Outcome::AnsweredReset, "believed again");
+}
+
+#[test]
+fn backups_stand_in_and_step_back() {
+    for side in SIDES {
+        let mut world = World::new(&[Service { backups: vec![2, 5], ..service(OnBackendDown::Reset) }]);
+        let base = place(&side, side.backends[0]);
+        let go = |world: &mut World, port| world.open((side.client, port), (side.vip, 80));
+        assert!((1..7).all(|port| go(&mut world, port) != side.backends[2]));
+        (0..2).for_each(|n| world.check(base + n, false));
+        assert!((11..17).all(|port| go(&mut world, port) == side.backends[2]));
+        world.check(base, true);
+        assert_eq!(go(&mut world, 20), side.backends[0]);
+        assert_eq!(
+            world.forward(tcp((side.client, 11), (side.vip, 80), ACK), Outcome::Forwarded),
+            side.backends[2],
+            "what it has goes on"
+        );
+    }
+}
+
+#[test]
+fn a_backend_that_came_up_starts_slowly() {
+    for strategy in [Strategy::RoundRobin, Strategy::Maglev { seed: 1 }] {
+        let side = SIDES[0];
+        let base = Service { strategy, ..service(OnBackendDown::Reset) };
+        let mut world = World::new(&[Service { policy: Policy { slow_start: 30, ..base.policy }, ..base }]);
+        let mut port = 0;
+        let mut part = |world: &mut World| {
+            let all = (0..3000).filter(|_| {
+                port += 1;
+                let client = side.client(port);
+                world.forward(udp((&client, port), (side.vip, 53)), Outcome::ForwardedNew) == side.backends[0]
+            });
+            let count = all.count();
+            world.now += 31;
+            world.millis = world.millis.saturating_sub(31_000);
+            world.sweep();
+            count
+        };
+        assert!((900..1100).contains(&part(&mut world)));
+        world.check(0, false);
+        assert_eq!(part(&mut world), 0);
+        // Time goes on in `part` for flows alone.
+        world.millis += 100_000;
+        world.check(0, true);
+        let early = part(&mut world);
+        assert!((50..250).contains(&early), "{strategy}: {early}");
+        (0..750).for_each(|_| world.wait(20));
+        let half = part(&mut world);
+        assert!((350..750).contains(&half), "{strategy}: {half}");
+        (0..760).for_each(|_| world.wait(20));
+        let full = part(&mut world);
+        assert!((900..1100).contains(&full), "{strategy}: {full}");
+    }
+}
+
+/// How far a slow start was is said by the supervisor, to a worker that takes over.
+#[test]
+fn a_slow_start_goes_on_in_the_next_worker() {
+    let side = SIDES[0];
+    let policy = Policy { slow_start: 30, ..POLICY };
+    for (age, expected) in [(0, 50..250), (15, 350..750), (30, 900..1100), (u32::MAX, 900..1100)] {
+        let mut world = World::sized(&[Service { policy, age, ..service(OnBackendDown::Reset) }], 10_000, 10);
+        let count = (0..3000).filter(|n| {
+            let syn = udp((&side.client(*n), 1), (side.vip, 53));
+            world.forward(syn, Outcome::ForwardedNew) == side.backends[0]
+        });
+        let count = count.count();
+        assert!(expected.contains(&count), "{age}: {count}");
+    }
+}
+
+#[test]
+fn what_passes_is_counted_for_its_backend() {
+    for side in SIDES {
+        let mut world = World::new(&[service(OnBackendDown::Reset)]);
+        let (client, vip) = ((side.client, 4001), (side.vip, 80));
+        let backend = world.open(client, vip);
+        let index = index_of(0, place(&side, &backend));
+        let length = tcp(client, vip, ACK).len() as u64;
+        use BackendCounter as C;
+        let all = [C::Flows, C::NewFlows, C::PacketsTo, C::BytesTo, C::PacketsFrom, C::BytesFrom];
+        assert_eq!(all.map(|c| world.count(c, index)), [1, 1, 2, 2 * length, 1, length]);
+        world.now += 8000;
+        world.sweep();
+        assert_eq!(all.map(|c| world.count(c, index)), [0, 1, 2, 2 * length, 1, length]);
+    }
+}
