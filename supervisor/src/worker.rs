@@ -1,15 +1,17 @@
 //! One worker from the supervisor's side: its queue, memory and membership link, which stay, and its processes, which come
 //! and go. One serves; during a reload another one stands ready to take its place.
 
+mod life;
+
 use crate::Error;
-use crate::child::{Backoff, Child, Death, START_DEADLINE, dup, floor_word, printable, who};
+use crate::child::{Backoff, Child, Death, dup, floor_word, who};
 use crate::memory::Memory;
-use loaded_ipc::{Admin, BackendIndex, FromWorker, LinkError, MembershipReader, MembershipWriter, ToWorker};
+use life::{Life, Stage, farewell};
+use loaded_ipc::{Admin, BackendIndex, LinkError, MembershipReader, MembershipWriter, ToWorker};
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
-use loaded_jail::proof::{Expectation, prove};
+use loaded_jail::proof::Expectation;
 use loaded_jail::{Floor, Identity};
 use loaded_queue::{Orphans, Owner};
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Child as Process;
 use std::time::{Duration, Instant};
@@ -20,8 +22,6 @@ const HOPELESS: u32 = 2;
 const POISON_WINDOW: Duration = Duration::from_secs(10);
 /// Most messages that can wait on a membership link.
 const FRAMES: u32 = 65_536;
-/// How long a worker may take to finish its batch and go. It looks at its link every 50 ms when idle.
-const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A worker.
 #[derive(Debug)]
@@ -44,29 +44,6 @@ pub(crate) struct Worker {
     pub(crate) restarts: u64,
     /// Generation in which its tables were last opened, and so cleaned of what that did not know.
     settled: u64,
-}
-
-/// A process of a worker.
-#[derive(Debug)]
-struct Life {
-    child: Child<FromWorker, ToWorker>,
-    generation: u64,
-    stage: Stage,
-    /// What it was told that the operator wants of each backend.
-    told: BTreeMap<BackendIndex, Admin>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Configures and seals itself.
-    Preparing,
-    /// Waits for `Go`.
-    Prepared,
-    /// Opens the tables.
-    Opening,
-    Serving,
-    /// Told to stop, at this time.
-    Leaving(Instant),
 }
 
 /// What all workers of an instance have in common.
@@ -331,70 +308,5 @@ impl Worker {
     /// How long until a dead one is started again.
     pub(crate) fn wait(&self) -> Option<Duration> {
         self.serving.is_none().then(|| self.backoff.due.saturating_duration_since(Instant::now()))
-    }
-}
-
-impl Life {
-    fn deadline(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Preparing | Stage::Opening => Some(self.child.deadline()),
-            Stage::Leaving(since) => Some(since + LEAVE_DEADLINE),
-            Stage::Prepared | Stage::Serving => None,
-        }
-    }
-
-    fn talk(&mut self, terms: &Terms, goes_at_once: bool) -> Result<(), String> {
-        self.child.flush()?;
-        while let Some(message) = self.child.hear()? {
-            match message {
-                FromWorker::Prepared { generation }
-                    if self.stage == Stage::Preparing && generation == self.generation && self.child.was_told() =>
-                {
-                    prove(self.child.pid(), &terms.expected)
-                        .map_err(|differences| format!("is not jailed as it should be: {}", differences.join("; ")))?;
-                    self.stage = Stage::Prepared;
-                }
-                FromWorker::Ready { generation }
-                    if self.stage == Stage::Opening && generation == self.generation && self.child.was_told() =>
-                {
-                    self.stage = Stage::Serving;
-                }
-                FromWorker::Failed(text) => self.child.confess(&text)?,
-                // It was about to get ready when it was told to stop.
-                FromWorker::Ready { .. } if matches!(self.stage, Stage::Leaving(_)) => {}
-                message => return Err(printable(&format!("said {message:?} out of turn"))),
-            }
-        }
-        if goes_at_once && self.stage == Stage::Prepared {
-            self.child.tell(ToWorker::Go);
-            self.stage = Stage::Opening;
-            self.child.flush()?;
-        }
-        match self.deadline() {
-            Some(deadline) if deadline <= Instant::now() => Err(match self.stage {
-                Stage::Leaving(_) => format!("does not go within {LEAVE_DEADLINE:?}"),
-                _ => format!("not ready within {START_DEADLINE:?}"),
-            }),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Stage {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Preparing => "preparing",
-            Self::Prepared => "prepared",
-            Self::Opening => "opening its tables",
-            Self::Serving => "serving",
-            Self::Leaving(_) => "leaving",
-        }
-    }
-}
-
-fn farewell(message: FromWorker) -> Option<String> {
-    match message {
-        FromWorker::Failed(text) => Some(text),
-        _ => None,
     }
 }

@@ -23,9 +23,8 @@ use std::time::Duration;
 /// Buckets of each table that are swept after each batch, and after each wait that brought nothing.
 const SWEEP_BUSY: usize = 4;
 const SWEEP_IDLE: usize = 1024;
-/// Batches after which a busy worker looks at its links and the clock of its backends. A batch takes about 50 µs, so
-/// this is some 3 ms.
-const LINK_EVERY: u32 = 64;
+/// Milliseconds after which a busy worker looks at its links; the coarse clock ticks every 1 to 10.
+const LOOK_EVERY: u64 = 5;
 /// Messages of the supervisor that are read in one look.
 const ORDERS: usize = 32;
 
@@ -169,7 +168,7 @@ fn receive_setup(link: &SupervisorLink) -> Result<(u16, Prepared), Error> {
 fn forward(link: &SupervisorLink, inbox: &mut Inbox, port: &mut Port, decider: &mut Decider) -> Result<(), Error> {
     let mut looks: [Option<Look>; BATCH] = [None; BATCH];
     let mut faults = port.faults();
-    let mut until_link = LINK_EVERY;
+    let mut looked = 0;
     loop {
         let received = port.receive()?;
         let now = now();
@@ -195,9 +194,8 @@ fn forward(link: &SupervisorLink, inbox: &mut Inbox, port: &mut Port, decider: &
         decider.counters().add(RECEIVED, received as u64);
         count_faults(decider.counters(), &mut faults, port.faults());
 
-        until_link -= 1;
-        if received == 0 || until_link == 0 {
-            until_link = LINK_EVERY;
+        if received == 0 || now.millis.saturating_sub(looked) >= LOOK_EVERY {
+            looked = now.millis;
             // Every packet of the batch has its verdict; nothing of the tables is touched after an order to stop.
             if !obey(link, decider, now)? {
                 return Ok(());
