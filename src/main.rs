@@ -5,7 +5,8 @@ mod cli;
 mod role;
 
 use cli::{Ask, Task};
-use loaded_jail::{Floor, Role, policy};
+use loaded_jail::selftest::{self, ProberRoom, examine_prober};
+use loaded_jail::{Floor, Pinger, Policy, Role, policy};
 use loaded_supervisor::control::{self, Reply, Request};
 use loaded_supervisor::{Error, daemon, run};
 use std::ffi::OsString;
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
         Task::Diff => diff(control, &run_options.config).map(|text| say(&text)),
         Task::Ask(question) => ask(control, question).map(|text| say(&text)),
         Task::PrintSandbox(role) => Ok(say(&policy::print(role.into()))),
-        Task::Selftest => Ok(loaded_worker::selftest::run(floor)),
+        Task::Selftest => selftest(floor),
     };
     match done {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
@@ -58,6 +59,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs into the worker's fence, and then, in a room of its own, into the prober's.
+fn selftest(floor: Floor) -> Result<i32, AnyError> {
+    let code = loaded_worker::selftest::run(floor);
+    if code != 0 {
+        return Ok(code);
+    }
+    // With checks by UDP, so that what they need is tried too.
+    let results = examine_prober(&ProberRoom::furnish(Pinger::Raw)?, &Policy::prober(true), true, floor)?;
+    let said = say(&format!("\nprober\n{}", selftest::table(&results)));
+    Ok(said.max(i32::from(!selftest::red(&results).is_empty())))
 }
 
 fn check(options: &run::Options) -> Result<String, Error> {
