@@ -18,6 +18,7 @@ mod packet;
 mod wire;
 
 mod balance;
+mod drain;
 mod hostile;
 mod icmp;
 mod jail;
@@ -25,5 +26,7 @@ mod life;
 mod load;
 mod privacy;
 mod refusal;
+mod reload;
 mod rules;
 mod spread;
+mod storm;

@@ -99,8 +99,10 @@ impl Health {
 
     /// A service has begun or ceased to be checked.
     pub(super) fn checked(&mut self, before: Option<bool>, after: bool, now: Instant) {
-        if before == Some(true) && !after && !self.up {
-            *self = Self { rose: Some(now), ..Self::new(false, now) };
+        if before == Some(true) && !after {
+            // What is not checked counts as up; what was down has come up by that.
+            let (since, rose) = if self.up { (self.since, self.rose) } else { (now, Some(now)) };
+            *self = Self { since, rose, ..Self::new(false, now) };
         } else if before == Some(false) && after {
             *self = Self { rose: self.rose, ..Self::new(false, now) };
         }
