@@ -19,12 +19,14 @@ mod wire;
 
 mod balance;
 mod drain;
+mod failover;
 mod hostile;
 mod icmp;
 mod jail;
 mod life;
 mod load;
 mod privacy;
+mod prober;
 mod refusal;
 mod reload;
 mod rules;

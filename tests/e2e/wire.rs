@@ -8,7 +8,7 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const HEADER: usize = 14;
 const INTERFACE: &str = "eth0";
@@ -43,6 +43,13 @@ impl Sender {
 /// The IP packets that pass all interfaces of `who`, both ways, while `act` runs and a little longer.
 #[track_caller]
 pub(crate) fn capture<T>(lab: &Lab, who: &str, act: impl FnOnce() -> T) -> (T, Vec<Vec<u8>>) {
+    let (done, packets) = capture_timed(lab, who, act);
+    (done, packets.into_iter().map(|(_, packet)| packet).collect())
+}
+
+/// The same, each with the time it was seen.
+#[track_caller]
+pub(crate) fn capture_timed<T>(lab: &Lab, who: &str, act: impl FnOnce() -> T) -> (T, Vec<(Instant, Vec<u8>)>) {
     let socket = lab.within(who, open);
     let over = AtomicBool::new(false);
     let read = || {
@@ -51,7 +58,7 @@ pub(crate) fn capture<T>(lab: &Lab, who: &str, act: impl FnOnce() -> T) -> (T, V
         // A silent interface gives EAGAIN every 50 ms, and only then can all have been read.
         loop {
             match recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
-                Ok(length) => packets.push(frame[HEADER.min(length)..length].to_vec()),
+                Ok(length) => packets.push((Instant::now(), frame[HEADER.min(length)..length].to_vec())),
                 Err(_) if over.load(Ordering::Relaxed) => return packets,
                 Err(_) => {}
             }
