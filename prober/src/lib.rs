@@ -18,6 +18,8 @@
 mod check;
 mod clock;
 mod discovery;
+#[cfg(feature = "double")]
+mod double;
 mod fence;
 pub mod health;
 mod marks;

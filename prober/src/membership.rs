@@ -41,6 +41,12 @@ impl Writers {
         Self { all, targets, again: 0 }
     }
 
+    /// The links, for a test double.
+    #[cfg(feature = "double")]
+    pub(crate) fn links(&self) -> impl Iterator<Item = &MembershipWriter> {
+        self.all.iter().map(|writer| &writer.link)
+    }
+
     /// Every worker is owed word of one target.
     pub(crate) fn owe(&mut self, target: usize) {
         for writer in &mut self.all {

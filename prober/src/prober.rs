@@ -3,6 +3,8 @@
 use crate::check::{Flight, Plan};
 use crate::clock::{self, SECOND};
 use crate::discovery::Discovery;
+#[cfg(feature = "double")]
+use crate::double;
 use crate::health::Health;
 use crate::membership::Writers;
 use crate::ping::{Family, Pings};
@@ -109,10 +111,20 @@ impl<'l> Prober<'l> {
     /// Always: [`LinkError::Closed`] when the supervisor is gone, which is no failure; else what is wrong with the link.
     pub fn run(&mut self) -> Result<std::convert::Infallible, LinkError> {
         self.wait_for_go()?;
+        #[cfg(feature = "double")]
+        self.play()?;
         self.begin();
         loop {
             self.turn()?;
         }
+    }
+
+    /// The part of a test double, if the configuration names one.
+    #[cfg(feature = "double")]
+    fn play(&self) -> Result<(), LinkError> {
+        let Some(request) = self.plans.iter().find_map(Plan::request) else { return Ok(()) };
+        let Self { link, writers: workers, targets, generation, .. } = self;
+        double::play(request, &double::Reach { link, workers, targets, generation: *generation })
     }
 
     fn wait_for_go(&self) -> Result<(), LinkError> {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -62,7 +62,12 @@ impl Loaded {
     /// Serving.
     #[track_caller]
     pub(crate) fn start(lab: &Lab, arguments: &[String]) -> Self {
-        let mut this = Self::spawn(lab, arguments);
+        Self::spawn(lab, arguments).until_it_serves()
+    }
+
+    #[track_caller]
+    pub(crate) fn until_it_serves(self) -> Self {
+        let mut this = self;
         let end = std::time::Instant::now() + START;
         while !this.log().contains("loaded: serving:") {
             assert!(this.child.try_wait().unwrap().is_none(), "loaded ended at its start");
@@ -81,10 +86,15 @@ impl Loaded {
 
     /// Started with what is added to the command.
     pub(crate) fn spawn_with(lab: &Lab, add: impl FnOnce(&mut Command)) -> Self {
+        Self::spawn_as(&binary(), lab, add)
+    }
+
+    /// The same, of another binary.
+    pub(crate) fn spawn_as(binary: &Path, lab: &Lab, add: impl FnOnce(&mut Command)) -> Self {
         let count = fs::read_dir(lab.state()).unwrap().count();
         let log = lab.state().join(format!("loaded.{count}.log"));
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &lab.namespace("lb")]).arg(binary()).args(["-U", "nobody"]);
+        command.args(["netns", "exec", &lab.namespace("lb")]).arg(binary).args(["-U", "nobody"]);
         add(&mut command);
         let control = lab.state().join("control.sock");
         command.arg("--control").arg(&control);

@@ -18,6 +18,7 @@ mod packet;
 mod wire;
 
 mod balance;
+mod double;
 mod drain;
 mod failover;
 mod hostile;

@@ -65,6 +65,12 @@ impl Plan {
         }
     }
 
+    /// What is sent for a check by HTTP.
+    #[cfg(feature = "double")]
+    pub(crate) fn request(&self) -> Option<&[u8]> {
+        if let Work::Http { request, .. } = &self.work { Some(request) } else { None }
+    }
+
     /// The UDP port it sends to.
     pub(crate) fn udp_port(&self) -> Option<u16> {
         match self.work {

@@ -1,0 +1,190 @@
+//! A hostile prober, for tests: behind the real one's fence, with its links and nothing else. What it does is named by the
+//! path of the first HTTP check; without such a path it is the real one. Never a part of a release.
+//!
+//! ```text
+//!  /double/unknown   speaks of backends that are not there, and of other generations
+//!  /double/half      sends what is no message: half ones, empty ones, too long ones, random bytes
+//!  /double/mutter    the same, but to the workers alone and for a second; then it is honest
+//!  /double/flood     sends to all as many well-formed changes as it can
+//!  /double/drown     the same, but to the workers alone; the supervisor hears what it wants to hear
+//!  /double/silent    says nothing
+//!  /double/alldown   says in good form that every backend is down
+//! ```
+
+use crate::clock::{self, SECOND};
+use crate::membership::Writers;
+use crate::prober::Target;
+use crate::random::Random;
+use loaded_ipc::{BackendIndex, Cause, FromProber, LinkError, MAX_BACKEND_INDEX, MAX_FRAME, ProberSupervisorLink};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::unistd::write;
+use std::os::fd::AsFd;
+
+/// Frames to each worker between two looks at the clock.
+const BURST: usize = 64;
+/// Length of a membership message: fixed integers, little endian.
+const MEMBERSHIP: usize = 8 + 2 + 1;
+
+/// What it can reach.
+#[derive(Debug)]
+pub(crate) struct Reach<'a> {
+    pub(crate) link: &'a ProberSupervisorLink,
+    pub(crate) workers: &'a Writers,
+    pub(crate) targets: &'a [Target],
+    pub(crate) generation: u64,
+}
+
+/// Plays the part that a request names. It comes back where the part ends with honesty, or there is none.
+///
+/// # Errors
+/// The link has ended.
+pub(crate) fn play(request: &[u8], reach: &Reach<'_>) -> Result<(), LinkError> {
+    let path = request.split(|byte| *byte == b' ').nth(1);
+    match path.and_then(|path| path.strip_prefix(b"/double/")) {
+        Some(b"unknown") => reach.unknown(),
+        Some(b"half") => reach.half(),
+        Some(b"mutter") => reach.mutter(SECOND),
+        Some(b"flood") => reach.flood(true),
+        Some(b"drown") => reach.flood(false),
+        Some(b"silent") => loop {
+            reach.wait(SECOND)?;
+        },
+        Some(b"alldown") => reach.all_down(),
+        _ => Ok(()),
+    }
+}
+
+impl Reach<'_> {
+    fn unknown(&self) -> Result<(), LinkError> {
+        for backend in [0, 1, 7, 4095, MAX_BACKEND_INDEX - 1, MAX_BACKEND_INDEX, u16::MAX].map(BackendIndex) {
+            let known = self.targets.iter().any(|target| target.backend == backend);
+            let generations = [0, 1, self.generation + 1, self.generation << 32, u64::MAX];
+            let generations = generations.into_iter().filter(|generation| *generation != self.generation);
+            for generation in generations.chain((!known).then_some(self.generation)) {
+                self.tell(&frame(generation, backend, false));
+            }
+        }
+        self.wait(SECOND / 10)?;
+        let cause = Cause::Refused;
+        // Too many words in one life would be judged as a flood.
+        let backend = BackendIndex(if clock::now().is_multiple_of(2) { MAX_BACKEND_INDEX - 1 } else { u16::MAX });
+        self.linger(|| self.link.send(&FromProber::Changed { backend, up: false, cause, latency: 0 }))
+    }
+
+    fn half(&self) -> Result<(), LinkError> {
+        self.mutter(SECOND / 10)?;
+        let strange = [0xff; 2 * MAX_FRAME];
+        let length = [0, 1, 3, 9, MAX_FRAME, 2 * MAX_FRAME][usize::try_from(clock::now() % 6).unwrap_or(0)];
+        self.linger(|| match write(self.link, &strange[..length]) {
+            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        })
+    }
+
+    /// What is no message, to every worker.
+    fn mutter(&self, duration: u64) -> Result<(), LinkError> {
+        let end = clock::now() + duration;
+        let good = frame(self.generation, self.targets.first().map_or(BackendIndex(0), |target| target.backend), false);
+        let mut long = [0; 2 * MAX_FRAME];
+        long[..MEMBERSHIP].copy_from_slice(&good);
+        let mut random = Random::new(end);
+        while clock::now() < end {
+            for length in 0..MEMBERSHIP {
+                self.tell(&good[..length]);
+            }
+            for length in [MEMBERSHIP + 1, MAX_FRAME, MAX_FRAME + 1, 2 * MAX_FRAME] {
+                self.tell(&long[..length]);
+            }
+            // A truth that is neither.
+            let mut strange = good;
+            strange[MEMBERSHIP - 1] = 2;
+            self.tell(&strange);
+            // Not random: generation and backend must not be ones that are there by chance.
+            let noise: [u8; 10] = std::array::from_fn(|_| random.next().to_le_bytes()[0]);
+            self.tell(&noise);
+            self.wait(SECOND / 100)?;
+        }
+        Ok(())
+    }
+
+    /// Backends go up and down in good form, as often as there is room. Once a second it lives, and tells in the place of
+    /// a latency how many frames it has tried to send in that second.
+    fn flood(&self, supervisor: bool) -> Result<(), LinkError> {
+        let Some(first) = self.targets.first() else { return Ok(()) };
+        let (mut up, mut sent, mut second) = (first.health.up(), 0, clock::now());
+        loop {
+            up = !up;
+            for target in self.targets {
+                let frame = frame(self.generation, target.backend, up);
+                for _ in 0..BURST / self.targets.len().clamp(1, BURST) {
+                    sent += self.tell(&frame);
+                }
+            }
+            if supervisor {
+                let cause = if up { Cause::Passed } else { Cause::Refused };
+                let word = FromProber::Changed { backend: first.backend, up, cause, latency: 0 };
+                self.say(&word)?;
+            }
+            if clock::now() >= second + SECOND {
+                second = clock::now();
+                self.say(&FromProber::Alive)?;
+                // More than two timeouts would be impossible.
+                let latency = std::mem::take(&mut sent).min(1_000_000);
+                self.say(&FromProber::Measured { backend: first.backend, cause: Cause::Passed, latency })?;
+            }
+        }
+    }
+
+    fn all_down(&self) -> Result<(), LinkError> {
+        for target in self.targets.iter().filter(|target| target.told != Some(false)) {
+            let cause = Cause::Refused;
+            self.say(&FromProber::Changed { backend: target.backend, up: false, cause, latency: 0 })?;
+        }
+        loop {
+            for target in self.targets {
+                self.tell(&frame(self.generation, target.backend, false));
+            }
+            self.say(&FromProber::Alive)?;
+            self.wait(SECOND)?;
+        }
+    }
+
+    /// To every worker; what has no room is lost. Returns how many were tried.
+    fn tell(&self, frame: &[u8]) -> u32 {
+        self.workers.links().map(|worker| write(worker, frame)).fold(0, |count, _| count + 1)
+    }
+
+    fn say(&self, word: &FromProber) -> Result<(), LinkError> {
+        match self.link.send(word) {
+            Err(LinkError::Full) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Says it again and again, for as long as it is let live.
+    fn linger(&self, say: impl Fn() -> Result<(), LinkError>) -> Result<(), LinkError> {
+        loop {
+            say()?;
+            self.wait(SECOND)?;
+        }
+    }
+
+    /// Microseconds; less when the link ends.
+    fn wait(&self, time: u64) -> Result<(), LinkError> {
+        let mut link = [PollFd::new(self.link.as_fd(), PollFlags::empty())];
+        match ppoll(&mut link, Some(clock::timespec(time)), None) {
+            Ok(0) | Err(Errno::EINTR) => Ok(()),
+            Ok(_) => Err(LinkError::Closed),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+fn frame(generation: u64, backend: BackendIndex, up: bool) -> [u8; MEMBERSHIP] {
+    let mut frame = [0; MEMBERSHIP];
+    frame[..8].copy_from_slice(&generation.to_le_bytes());
+    frame[8..10].copy_from_slice(&backend.0.to_le_bytes());
+    frame[10] = u8::from(up);
+    frame
+}
