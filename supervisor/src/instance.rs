@@ -169,7 +169,7 @@ impl Instance {
         for worker in workers.iter_mut() {
             first = first.and(worker.start(&terms.0, |worker| push::to_worker(roster, worker, Instant::now())));
         }
-        if self.reload.is_none() {
+        if self.reload.as_ref().is_none_or(Reload::is_switched) {
             first = first.and(prober.start(&terms.1, roster, workers));
         }
         first
@@ -207,17 +207,17 @@ impl Instance {
         Ok(())
     }
 
-    /// A prober that there is no work for is never due; during a reload none is started.
+    /// A prober that there is no work for is never due; while workers prepare none is started.
     fn prober_due(&self) -> Option<Instant> {
         let running = self.prober.link().is_some();
-        let wanted = self.reload.is_none() && self.is_probed();
+        let wanted = self.reload.as_ref().is_none_or(Reload::is_switched) && self.is_probed();
         (running || wanted).then(|| self.prober.due()).flatten()
     }
 
     /// Collects children that have ended, and says how.
     fn bury(&mut self) -> Vec<String> {
-        let mut deaths: Vec<_> = self.workers.iter_mut().flat_map(|worker| worker.reap(last_waiting)).collect();
-        deaths.extend(self.prober.reap(&self.workers));
+        let mut deaths: Vec<_> = self.workers.iter_mut().flat_map(|worker| worker.reap(queue_state)).collect();
+        deaths.extend(self.prober.reap(&self.roster, &self.workers));
         deaths
     }
 
@@ -263,10 +263,11 @@ impl Instance {
         Ok(removed?)
     }
 
-    fn drain(&self) -> bool {
-        let is_ours = |state: &QueueState| self.queues.contains(&state.queue);
+    /// Workers that change over, or have to be started again, still do so: somebody must answer what waits.
+    fn drain(&mut self) -> bool {
         let deadline = Instant::now() + DRAIN_DEADLINE;
         loop {
+            let is_ours = |state: &QueueState| self.queues.contains(&state.queue);
             let waiting =
                 queue_owners().is_ok_and(|queues| queues.iter().any(|state| is_ours(state) && state.waiting > 0));
             if !waiting {
@@ -275,7 +276,12 @@ impl Instance {
             if Instant::now() >= deadline {
                 return false;
             }
-            std::thread::sleep(PAUSE);
+            for problem in [self.launch(), self.turn(Instant::now() + PAUSE)].into_iter().filter_map(Result::err) {
+                log::error!("{problem}");
+            }
+            for death in self.bury() {
+                log::error!("{death}");
+            }
         }
     }
 }
@@ -289,8 +295,6 @@ pub(crate) fn steering_keys() -> Result<crate::rules::Keys, Error> {
     Ok(crate::rules::Keys::new(words))
 }
 
-/// Id of the packet queued last, if any waits.
-fn last_waiting(queue: u16) -> Option<u32> {
-    let states = queue_owners().ok()?;
-    states.into_iter().find(|state| state.queue == queue && state.waiting > 0).map(|state| state.last_id)
+fn queue_state(queue: u16) -> Option<QueueState> {
+    queue_owners().ok()?.into_iter().find(|state| state.queue == queue)
 }

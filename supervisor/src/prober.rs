@@ -183,15 +183,19 @@ impl Prober {
     }
 
     /// Whether it has ended, and how; not a word if that was our wish.
-    pub(crate) fn reap(&mut self, workers: &[Worker]) -> Option<String> {
+    pub(crate) fn reap(&mut self, roster: &Roster, workers: &[Worker]) -> Option<String> {
         let life = self.life.as_mut()?;
         let death = life.child.reap(farewell)?;
         let stopped = life.stopped && !death.fenced;
         self.life = None;
-        workers.iter().for_each(Worker::forget_membership);
         if stopped {
             self.backoff = Backoff::new();
             return None;
+        }
+        // It may have told us, and not yet a worker; and the next one may have to wait.
+        for worker in workers {
+            let checked = roster.backends().filter(|(_, backend)| backend.health.proven && backend.leaves.is_none());
+            worker.remind(roster.generation(), checked.map(|(index, backend)| (index, backend.health.up)));
         }
         self.died = true;
         self.backoff.after(death.lived);

@@ -94,11 +94,14 @@ impl Roster {
         next.drain = Duration::from_secs(plan.drain.into());
         next.forget(now);
         next.see_off(plan, now);
+        next.clear_for(plan);
         for service in &plan.services {
             next.take_service(service, settled, now)?;
         }
         for &(service, address) in found {
-            next.take_found(service, address, settled, now)?;
+            if next.may_join(service, address) {
+                next.take_found(service, address, settled, now)?;
+            }
         }
         Ok(next)
     }
@@ -169,6 +172,19 @@ impl Roster {
         // Of traffic that comes and goes and comes again, the last time counts.
         self.leaving.retain(|old| !gone.iter().any(|new| new.is_same(old)));
         self.leaving.extend(gone);
+    }
+
+    /// An address has one role: where it gets another at once, what leaves does not go on in the old one.
+    fn clear_for(&mut self, plan: &Plan) {
+        let is_vip = |address: &IpAddr| plan.services.iter().any(|service| service.vips.contains(address));
+        let is_backend = |address: &IpAddr| {
+            plan.services.iter().any(|service| service.backends.iter().any(|backend| backend.address == *address))
+        };
+        let generation = self.generation;
+        self.backends.retain(generation, |_, backend| !is_vip(&backend.address));
+        self.vips.retain(generation, |_, vip| !is_backend(vip));
+        self.leaving.iter_mut().for_each(|leaving| leaving.vips.retain(|vip| !is_backend(vip)));
+        self.leaving.retain(|leaving| !leaving.vips.is_empty());
     }
 
     fn take_service(&mut self, service: &Service, settled: u64, now: Instant) -> Result<(), Full> {

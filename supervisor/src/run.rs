@@ -95,7 +95,13 @@ pub fn run(options: &Options) -> Result<(), Error> {
     clean_up(&tools, &queues)?;
     let mut workers = Vec::with_capacity(cores.len());
     for ((position, &core), &queue) in (0..).zip(&cores).zip(&queues) {
-        workers.push(Worker::new(position, core, open_queue(queue, plan.queue_len)?, Memory::new(&plan)?)?);
+        workers.push(Worker::new(
+            position,
+            core,
+            open_queue(queue, plan.queue_len)?,
+            Memory::new(&plan)?,
+            plan.queue_len,
+        )?);
     }
     let control = Control::bind(&options.control.clone().unwrap_or_else(default_path))?;
     let prober = Prober::new()?;

@@ -6,8 +6,9 @@ mod life;
 use crate::Error;
 use crate::child::{Backoff, Child, Death, dup, floor_word, who};
 use crate::memory::Memory;
+use crate::rules::QueueState;
 use life::{Life, Stage, farewell};
-use loaded_ipc::{Admin, BackendIndex, LinkError, MembershipReader, MembershipWriter, ToWorker};
+use loaded_ipc::{Admin, BackendIndex, Membership, MembershipReader, MembershipWriter, ToWorker};
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_jail::proof::Expectation;
 use loaded_jail::{Floor, Identity};
@@ -20,8 +21,6 @@ use std::time::{Duration, Instant};
 const HOPELESS: u32 = 2;
 /// Two deaths within this time make the packets the worker held suspect.
 const POISON_WINDOW: Duration = Duration::from_secs(10);
-/// Most messages that can wait on a membership link.
-const FRAMES: u32 = 65_536;
 
 /// A worker.
 #[derive(Debug)]
@@ -38,6 +37,8 @@ pub(crate) struct Worker {
     next: Option<Life>,
     /// The next one was told that its time has come; only the other has to go.
     switching: bool,
+    /// So many waiting packets are more than come during a change.
+    crowd: u32,
     backoff: Backoff,
     died: Option<Instant>,
     /// Starts after a death.
@@ -63,7 +64,7 @@ pub(crate) struct Orders {
 }
 
 impl Worker {
-    pub(crate) fn new(position: u16, core: u16, owner: Owner, memory: Memory) -> Result<Self, Error> {
+    pub(crate) fn new(position: u16, core: u16, owner: Owner, memory: Memory, queue_len: u32) -> Result<Self, Error> {
         let membership = MembershipWriter::pair()?;
         membership.0.set_nonblocking()?;
         membership.1.set_nonblocking()?;
@@ -76,6 +77,7 @@ impl Worker {
             serving: None,
             next: None,
             switching: false,
+            crowd: queue_len / 2,
             backoff: Backoff::new(),
             died: None,
             restarts: 0,
@@ -141,6 +143,11 @@ impl Worker {
         }
     }
 
+    /// Whether nobody serves although somebody could.
+    pub(crate) fn is_left_alone(&self) -> bool {
+        self.serving.is_none() && self.is_prepared()
+    }
+
     /// Whether a process of this generation or a later one serves.
     pub(crate) fn serves(&self, generation: u64) -> bool {
         self.serving.as_ref().is_some_and(|life| life.stage == Stage::Serving && life.generation >= generation)
@@ -185,12 +192,11 @@ impl Worker {
         &self.membership.0
     }
 
-    /// Throws away what a dead prober has said: the next one says all anew.
-    pub(crate) fn forget_membership(&self) {
-        // An empty message looks like a closed link, which this cannot be, for we keep both ends. A buffer of any size
-        // that the kernel gives holds fewer messages than this.
-        for _ in 0..FRAMES {
-            if let Err(LinkError::Empty | LinkError::Os(_)) = self.membership.1.receive() {
+    /// Tells the worker what is believed of the backends, in the place of a prober that died. A link takes some 200 words;
+    /// the next prober says them all.
+    pub(crate) fn remind(&self, generation: u64, beliefs: impl Iterator<Item = (BackendIndex, bool)>) {
+        for (backend, up) in beliefs {
+            if self.membership.0.send(&Membership { generation, backend, up }).is_err() {
                 return;
             }
         }
@@ -245,7 +251,7 @@ impl Worker {
     }
 
     /// Processes that have ended, and how. The packets a dead one held are freed for the next one.
-    pub(crate) fn reap(&mut self, last_waiting: impl FnOnce(u16) -> Option<u32>) -> Vec<String> {
+    pub(crate) fn reap(&mut self, queue: impl FnOnce(u16) -> Option<QueueState>) -> Vec<String> {
         let mut deaths = Vec::new();
         if let Some(death) = self.next.as_mut().and_then(|life| life.child.reap(farewell)) {
             self.next = None;
@@ -256,10 +262,15 @@ impl Worker {
         {
             let stage = life.stage;
             self.serving = None;
+            let state = queue(self.owner.queue()).filter(|state| state.waiting > 0);
             if matches!(stage, Stage::Leaving(_)) && death.orderly {
                 self.backoff = Backoff::new();
+                // An honest one holds nothing when it goes, and little has come since: more than that was held back.
+                if let Some(state) = state.filter(|state| state.waiting > self.crowd) {
+                    self.release(Orphans::Repeat, &state);
+                }
             } else {
-                self.bury(&death, stage, last_waiting);
+                self.bury(&death, stage, state);
                 deaths.push(format!("{}: {}", self.name(), death.text));
             }
             if self.switching {
@@ -269,15 +280,20 @@ impl Worker {
         deaths
     }
 
-    fn bury(&mut self, death: &Death, stage: Stage, last_waiting: impl FnOnce(u16) -> Option<u32>) {
+    /// Frees what a process has read and not answered, while nobody reads the queue.
+    fn release(&self, orphans: Orphans, state: &QueueState) {
+        if let Err(error) = self.owner.release(orphans, state.last_id) {
+            log::error!("{}: {error}", self.name());
+        }
+    }
+
+    fn bury(&mut self, death: &Death, stage: Stage, state: Option<QueueState>) {
         let orphans = match self.died {
             Some(before) if before.elapsed() < POISON_WINDOW => Orphans::Drop,
             _ => Orphans::Repeat,
         };
-        if let Some(last_id) = last_waiting(self.owner.queue())
-            && let Err(error) = self.owner.release(orphans, last_id)
-        {
-            log::error!("{}: {error}", self.name());
+        if let Some(state) = state {
+            self.release(orphans, &state);
         }
         self.backoff.after(death.lived);
         // Tables of a worker that was taken over, or that keep its successors from starting, are worth nothing.
@@ -287,7 +303,10 @@ impl Worker {
         {
             log::error!("{}: empty its tables: {error}", self.name());
         }
-        self.died = Some(Instant::now());
+        // That it did not go in time may be the machine's fault; its packets are under no suspicion for that.
+        if !matches!(stage, Stage::Leaving(_)) {
+            self.died = Some(Instant::now());
+        }
     }
 
     /// Lets its processes end by themselves: they do when their links close. Returns what to wait for.

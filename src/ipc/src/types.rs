@@ -59,7 +59,7 @@ pub enum Admin {
     Enabled,
     /// No new flows; those it has go on.
     Draining,
-    /// No flows: those it has are dealt with as when it were down.
+    /// No flows: those it has are dealt with as if it were down, but none goes on for a policy of draining.
     Disabled,
 }
 

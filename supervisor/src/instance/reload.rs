@@ -21,6 +21,11 @@ use std::time::{Duration, Instant, SystemTime};
 /// again with the new configuration all the same.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a queue may be without a server because the other workers are not prepared yet.
+const LONELY: Duration = Duration::from_secs(1);
+/// How long a change that nobody has asked for rests when it went wrong.
+const REST: Duration = Duration::from_secs(10);
+
 /// A change under way.
 #[derive(Debug)]
 pub(super) struct Reload {
@@ -29,6 +34,7 @@ pub(super) struct Reload {
     rules: RuleSet,
     why: Why,
     changes: Vec<String>,
+    begun: Instant,
     /// `None`: the workers prepare. Since then: they change over.
     switched: Option<Instant>,
 }
@@ -109,7 +115,7 @@ impl Instance {
         let found: Vec<_> = if why == Why::Discovery { self.found.iter().copied().collect() } else { Vec::new() };
         let roster = self.roster.next(&plan, &found, settled, now)?;
         let rules = RuleSet::new(&roster.reach(&plan), &self.queues, &self.steering);
-        let reload = Reload { plan, roster, rules, why, changes, switched: None };
+        let reload = Reload { plan, roster, rules, why, changes, begun: now, switched: None };
         for worker in &mut self.workers {
             let orders = push::to_worker(&reload.roster, worker, now);
             if let Err(error) = worker.prepare(&self.terms.0, orders) {
@@ -140,6 +146,11 @@ impl Instance {
                 self.abandon("a worker with it could not be prepared (see above)".to_owned());
             }
             None if self.workers.iter().all(Worker::is_prepared) => self.change_over(),
+            // Its queue has had no server since it died, and the successor waits for the others.
+            None if reload.begun.elapsed() > LONELY && self.workers.iter().any(Worker::is_left_alone) => {
+                self.again = reload.why == Why::Operator;
+                self.abandon("a worker died meanwhile".to_owned());
+            }
             None => {}
             Some(since) => {
                 let generation = self.roster.generation();
@@ -155,7 +166,10 @@ impl Instance {
         if let Some(reload) = self.reload.take() {
             match reload.why {
                 Why::Operator => self.conclude(false, why),
-                _ => log::error!("{}: {why}; to be tried again", reload.why),
+                _ => {
+                    log::error!("{}: {why}; to be tried again", reload.why);
+                    self.watch.rest(REST);
+                }
             }
         }
     }
@@ -197,6 +211,13 @@ impl Instance {
             }
             Why::Discovery | Why::Departure => log::info!("{}: generation {generation}", reload.why),
         }
+    }
+}
+
+impl Reload {
+    /// Whether the workers change over: the roster is the new one.
+    pub(super) fn is_switched(&self) -> bool {
+        self.switched.is_some()
     }
 }
 

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant, SystemTime};
 const EVERY: Duration = Duration::from_millis(500);
 /// Between two changes for the sake of discovered nodes, however many answer.
 const DISCOVERY_EVERY: Duration = Duration::from_secs(5);
-/// Most judgements of workers that one look notes down: a hostile worker may change its mind as often as it likes.
-const NOTED_AT_ONCE: usize = 50;
+/// Most judgements of one worker that one look notes down: a hostile one may change its mind as often as it likes.
+const NOTED_AT_ONCE: usize = 10;
 /// Most discovered nodes that wait for the next change.
 const MOST_FOUND: usize = 1024;
 
@@ -29,6 +29,8 @@ pub(super) struct Watch {
     ejected: BTreeMap<(u16, BackendIndex), Option<Cause>>,
     states: BTreeMap<ServiceIndex, State>,
     discovered: Option<Instant>,
+    /// Until then no change is begun that nobody has asked for.
+    rests_until: Instant,
 }
 
 /// How a service stands, by what the checks and the operator say.
@@ -44,33 +46,48 @@ pub(super) enum State {
 
 impl Watch {
     pub(super) fn new() -> Self {
-        Self { due: Instant::now(), ejected: BTreeMap::new(), states: BTreeMap::new(), discovered: None }
+        Self {
+            due: Instant::now(),
+            ejected: BTreeMap::new(),
+            states: BTreeMap::new(),
+            discovered: None,
+            rests_until: Instant::now(),
+        }
     }
 
     pub(super) fn due(&self) -> Instant {
         self.due
+    }
+
+    pub(super) fn rest(&mut self, time: Duration) {
+        self.rests_until = Instant::now() + time;
     }
 }
 
 impl Instance {
     /// What the prober has said: the roster knows already.
     pub(super) fn hear(&mut self, news: News) {
+        let any = !news.changed.is_empty();
         for index in news.changed {
             let Some(backend) = self.roster.backend(index) else { continue };
             let (service, address, health) = (backend.service, backend.address, backend.health);
             let what = if health.up { "up" } else { "down" };
             self.note(service, Some(address), what.to_owned(), health.cause.to_string(), By::Check);
         }
+        let mut own = None;
         for (service, address) in news.seen {
             if self.found.len() < MOST_FOUND
+                && !self.found.contains(&(service, address))
                 && self.roster.may_join(service, address)
-                && !own_addresses().contains(&address)
+                && !own.get_or_insert_with(own_addresses).contains(&address)
                 && self.found.insert((service, address))
             {
                 self.note(service, Some(address), "discovered".to_owned(), "answered".to_owned(), By::Discovery);
             }
         }
-        self.note_states();
+        if any {
+            self.note_states();
+        }
     }
 
     /// Looks at everything that nobody tells us of.
@@ -86,7 +103,7 @@ impl Instance {
         self.roster.forget_lost(now);
         self.tell_wishes(now);
         self.note_states();
-        if self.is_changing() {
+        if self.is_changing() || self.watch.rests_until > now {
             return;
         }
         let plan = || self.plan.clone();
@@ -101,7 +118,8 @@ impl Instance {
             Ok(())
         };
         if let Err(error) = begun {
-            log::error!("{error}");
+            log::error!("{error}; to be tried again");
+            self.watch.rest(EVERY * 20);
         }
     }
 
@@ -116,11 +134,13 @@ impl Instance {
     fn sample(&mut self) {
         let mut news = Vec::new();
         for worker in &self.workers {
+            let mut noted = 0;
             for (index, backend) in self.roster.backends() {
                 let ejected = view(worker, index).filter(|view| view.ejected);
                 let cause = ejected.map(|view| view.cause.unwrap_or(Cause::Refused));
                 let known = self.watch.ejected.get(&(worker.position, index)).copied().flatten();
-                if known.is_some() != cause.is_some() && news.len() < NOTED_AT_ONCE {
+                if known.is_some() != cause.is_some() && noted < NOTED_AT_ONCE {
+                    noted += 1;
                     self.watch.ejected.insert((worker.position, index), cause);
                     // That it may be tried again is no news while the checks say no.
                     if cause.is_some() || backend.health.up {

@@ -25,8 +25,12 @@ impl Roster {
         let entry = self.backends.get(backend.0).ok_or(Impossible("a backend that does not exist"))?;
         let service = self.services.get(entry.service.0).ok_or(Impossible("a backend of no service"))?;
         let check = service.service.check.as_ref().ok_or(Impossible("a backend that is not checked"))?;
+        // Given up a moment ago; the prober hears of it with the next generation.
         if entry.leaves.is_some() {
-            return Err(Impossible("a backend that leaves and is not checked any more"));
+            return Ok(None);
+        }
+        if matches!(cause, Cause::Unchecked) {
+            return Err(Impossible("a check that was not made"));
         }
         if u64::from(latency) > u64::from(check.timeout) * 2000 {
             return Err(Impossible("a check that took longer than it may"));

@@ -189,11 +189,47 @@ fn only_strangers_of_the_network_may_join_and_only_so_many() {
     assert!(!roster.may_join(ServiceIndex(1), address(7)), "a service that looks for none");
     roster = roster.next(&plan, &[(ServiceIndex(0), address(7))], 1, now).unwrap();
     assert!(!may(&roster, 7) && may(&roster, 8));
-    roster = roster.next(&plan, &[(ServiceIndex(0), address(8))], 2, now).unwrap();
+    // However many have answered at the same time.
+    roster = roster.next(&plan, &[8, 9, 10].map(|n| (ServiceIndex(0), address(n))), 2, now).unwrap();
     assert!(!may(&roster, 9), "two are enough");
+    assert_eq!(roster.backends().filter(|(_, b)| b.discovered).count(), 2);
     roster = roster.next(&plan, &[], 3, now).unwrap();
     assert_eq!(roster.backends().filter(|(_, b)| b.discovered && b.leaves.is_none()).count(), 2, "a reload keeps them");
     assert!(roster.forget_lost(now + FORGOTTEN * 2), "they were never up");
+}
+
+/// An address that leaves in one role and comes in another has the new one, at once.
+#[test]
+fn an_address_has_one_role() {
+    let now = Instant::now();
+    let old = plan(vec![service("a", 1, 80, &[1, 2]), service("b", 2, 80, &[3])]);
+    let roster = first(&old, now);
+    let mut both = service("a", 1, 80, &[2]);
+    both.vips = vec![address(1)];
+    both.backends.push(Backend { address: IpAddr::from([192, 0, 2, 2]), weight: 1, backup: false });
+    let new = plan(vec![both]);
+    let next = roster.next(&new, &[], 1, now).unwrap();
+    let vips: BTreeSet<_> = next.vips().map(|(_, vip)| vip).collect();
+    assert!(next.backends().all(|(_, backend)| !vips.contains(&backend.address)), "{vips:?}");
+    assert!(vips.contains(&address(1)) && !vips.contains(&IpAddr::from([192, 0, 2, 2])));
+    for served in next.reach(&new).served {
+        assert!(served.vips.iter().all(|vip| vips.contains(vip)));
+    }
+}
+
+/// Who is given up is a target of the running prober for a moment yet.
+#[test]
+fn a_word_about_one_that_was_given_up_is_no_crime() {
+    let now = Instant::now();
+    let network = Network::parse("198.51.100.0/24").unwrap();
+    let mut looking = service("a", 1, 80, &[1]);
+    let places = vec![Place { network, to: network.last(), interface: None }];
+    looking.discover = Some(Discover { places, limit: 2, interval: 1000 });
+    let plan = plan(vec![looking]);
+    let mut roster = first(&plan, now).next(&plan, &[(ServiceIndex(0), address(7))], 1, now).unwrap();
+    assert!(roster.forget_lost(now + FORGOTTEN * 2));
+    let seven = roster.backends().find(|(_, b)| b.address == address(7)).unwrap().0;
+    assert_eq!(roster.judge(&changed(seven.0, true), now), Ok(None));
 }
 
 #[test]

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// How long a worker may take to finish its batch and go. It looks at its link every 50 ms when idle.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
+/// Messages heard at a time; an honest worker says two in its life.
+const HEARD_AT_ONCE: u32 = 16;
 
 /// A process of a worker.
 #[derive(Debug)]
@@ -44,7 +46,9 @@ impl Life {
 
     pub(super) fn talk(&mut self, terms: &Terms, goes_at_once: bool) -> Result<(), String> {
         self.child.flush()?;
-        while let Some(message) = self.child.hear()? {
+        // A hostile one may never stop to talk. What it has more to say waits, and the deadline below counts.
+        for _ in 0..HEARD_AT_ONCE {
+            let Some(message) = self.child.hear()? else { break };
             match message {
                 FromWorker::Prepared { generation }
                     if self.stage == Stage::Preparing && generation == self.generation && self.child.was_told() =>
@@ -60,7 +64,7 @@ impl Life {
                 }
                 FromWorker::Failed(text) => self.child.confess(&text)?,
                 // It was about to get ready when it was told to stop.
-                FromWorker::Ready { .. } if matches!(self.stage, Stage::Leaving(_)) => {}
+                FromWorker::Prepared { .. } | FromWorker::Ready { .. } if matches!(self.stage, Stage::Leaving(_)) => {}
                 message => return Err(printable(&format!("said {message:?} out of turn"))),
             }
         }

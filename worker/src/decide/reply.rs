@@ -2,7 +2,7 @@
 
 use super::{Decided, Decider, Now, Place, Wanted};
 use crate::wire::{self, Kind, Packet, Side};
-use loaded_ipc::{Cause, OnBackendDown, Outcome};
+use loaded_ipc::{Cause, Outcome};
 use loaded_table::{Flow, FlowState, Slot};
 
 impl Decider {
@@ -45,7 +45,7 @@ impl Decider {
         match packet.kind {
             Kind::Tcp { resets: true, .. } => None,
             Kind::Tcp { .. } => {
-                let ended = flow.state == FlowState::Reset && self.on_backend_down(flow) == OnBackendDown::Reset;
+                let ended = flow.state == FlowState::Reset && self.ends_by_reset(flow);
                 ended.then_some(Outcome::AnsweredBackend)
             }
             _ => Some(Outcome::DroppedBackendOut),

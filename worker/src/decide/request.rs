@@ -93,12 +93,27 @@ impl Decider {
         match (packet.kind, self.on_backend_down(flow)) {
             (Kind::Tcp { opens: true, .. }, _) => Course::Anew,
             // Nobody is to answer a reset. If the backend hears it, so much the better.
-            (Kind::Tcp { resets: true, .. }, OnBackendDown::Reset) => Course::Ahead,
+            (Kind::Tcp { resets: true, .. }, OnBackendDown::Reset | OnBackendDown::Drain) => Course::Ahead,
             (Kind::Tcp { .. }, OnBackendDown::Reset) => Course::Reset,
             (Kind::Tcp { .. }, OnBackendDown::Rehash) => Course::Anew,
+            // The policy is for what is down; what the operator has disabled, or let drain long enough, ends.
+            (Kind::Tcp { .. }, OnBackendDown::Drain) if self.is_disabled(flow) => Course::Reset,
             (Kind::Tcp { .. }, OnBackendDown::Drain) => Course::Ahead,
             (Kind::Udp { .. }, OnBackendDown::Reset) => Course::Unreachable,
             _ => Course::Anew,
+        }
+    }
+
+    fn is_disabled(&self, flow: Flow) -> bool {
+        self.membership.admin(flow.backend) == Some(Admin::Disabled)
+    }
+
+    /// Whether connections of a backend that is out end with a reset.
+    pub(super) fn ends_by_reset(&self, flow: Flow) -> bool {
+        match self.on_backend_down(flow) {
+            OnBackendDown::Reset => true,
+            OnBackendDown::Rehash => false,
+            OnBackendDown::Drain => self.is_disabled(flow),
         }
     }
 

@@ -128,12 +128,15 @@ fn packet_holds(world: &mut World, told: &mut Told, bytes: &[u8], (tcp, resets, 
         }
         Outcome::Forwarded => {
             let n = place(ends(&after).1);
-            let drained = tcp && policy.on_backend_down == OnBackendDown::Drain;
+            let drained = tcp && policy.on_backend_down == OnBackendDown::Drain && told.admin[n] != Admin::Disabled;
             assert!(keeps[n] || drained || resets, "a packet of a flow that is not kept to {n}");
             told.packets[n] += 1;
         }
         Outcome::Returned => assert!(tcp || keeps[place(ends(bytes).0)]),
-        Outcome::AnsweredReset => assert!(tcp && !resets && policy.on_backend_down == OnBackendDown::Reset),
+        Outcome::AnsweredReset => {
+            let by_order = policy.on_backend_down == OnBackendDown::Drain && told.admin.contains(&Admin::Disabled);
+            assert!(tcp && !resets && (by_order || policy.on_backend_down == OnBackendDown::Reset));
+        }
         Outcome::AnsweredUnreachable => assert!(!tcp && policy.on_backend_down == OnBackendDown::Reset),
         Outcome::AnsweredBackend => assert!(tcp && !resets && !request && !keeps[place(ends(bytes).0)]),
         Outcome::DroppedBackendOut => assert!(!tcp && !request && !keeps[place(ends(bytes).0)]),
