@@ -18,12 +18,15 @@ mod packet;
 mod wire;
 
 mod balance;
+mod control;
+mod discover;
 mod double;
 mod drain;
 mod failover;
 mod hostile;
 mod icmp;
 mod jail;
+mod judged;
 mod life;
 mod load;
 mod privacy;
