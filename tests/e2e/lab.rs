@@ -111,8 +111,9 @@ impl Lab {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &namespace, "nginx", "-e", "stderr", "-p"]).arg(&prefix).arg("-c").arg(&conf);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().unwrap();
+        let mut child = command.spawn().unwrap();
         fs::write(self.pid_file(who), child.id().to_string()).unwrap();
+        std::thread::spawn(move || drop(child.wait()));
         let listens = || self.sh(who, "ss -Hnlt 'sport = :80' | wc -l").trim().parse::<u32>().unwrap() >= 2;
         assert!(eventually(Duration::from_secs(5), listens), "nginx of {who} does not listen");
     }

@@ -139,7 +139,8 @@ fn no_datagram_is_lost_by_a_reload() {
 }
 
 fn alternating(at: u64) -> String {
-    let backends: &[(u16, u16)] = if at % 2 == 0 { &[(1, 1), (2, 1), (3, 1)] } else { &[(1, 2), (2, 1), (3, 1)] };
+    let backends: &[(u16, u16)] =
+        if at.is_multiple_of(2) { &[(1, 1), (2, 1), (3, 1)] } else { &[(1, 2), (2, 1), (3, 1)] };
     config("1s", &[Service { backends, ..Service::default() }])
 }
 

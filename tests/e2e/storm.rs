@@ -60,6 +60,7 @@ fn any_config(dice: &mut Dice) -> String {
             there.all(|(_, other)| *other != traffic && *other != EVERYTHING && traffic != EVERYTHING)
         };
         let vips: Vec<_> = (100..=103).filter(|vip| dice.below(2) == 0 && is_free(*vip)).collect();
+        #[expect(clippy::filter_map_bool_then, reason = "both throw the same dice")]
         let backends: Vec<_> = (1..=3).filter_map(|n| (dice.below(3) > 0).then(|| (n, weight(dice)))).collect();
         if vips.is_empty() || backends.is_empty() || dice.below(3) == 0 {
             continue;
