@@ -147,6 +147,10 @@ fn only_clients_of_the_dead_backend_move() {
     for more in ["strategy = \"rr\"", "strategy = \"maglev\""] {
         let loaded = Loaded::toml(&lab, &web(&format!("{more}\naffinity = {{ by = \"client\", prefix6 = 128 }}")));
         for family in Family::BOTH {
+            // Each family is checked by itself, and may come back later than the other.
+            let all_up = || Family::BOTH.iter().all(|f| loaded.backend("web", f.backend(1))["state"] == "up");
+            assert!(eventually(Duration::from_secs(10), all_up), "b1 is not up");
+            std::thread::sleep(HEARD);
             let before = places(&lab, family, 1);
             lab.kill_web("b1");
             let is = |state: &str| loaded.backend("web", family.backend(1))["state"] == state;
