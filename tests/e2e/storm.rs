@@ -260,11 +260,13 @@ fn random_reloads_under_load_leave_no_trace() {
         assert_eq!(is.0, wanted.0);
         assert_eq!(is.1, wanted.1);
     }
+    // The last departure may be under way: for a moment there are twice as many workers.
+    let counts = |loaded: &Loaded| (size(loaded.pid()).1, children(loaded.pid()).len());
+    let alike = eventually(Duration::from_secs(10), || counts(&loaded) == counts(&fresh));
     let after = size(loaded.pid());
     println!("as a fresh start after {:?}; memory and descriptors {before:?}, then {after:?}", began.elapsed());
-    assert_eq!(after.1, size(fresh.pid()).1, "descriptors of the supervisor");
+    assert!(alike, "descriptors and children: {:?}, of a fresh start {:?}", counts(&loaded), counts(&fresh));
     assert!(after.0 < before.0 + 8192, "kB of the supervisor: {} before, {} after", before.0, after.0);
-    assert_eq!(children(loaded.pid()).len(), children(fresh.pid()).len(), "children");
     fresh.stop();
     loaded.stop();
 }
