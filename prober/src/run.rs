@@ -6,14 +6,14 @@ use crate::ping::Pings;
 use crate::prober::Prober;
 use crate::setup::{Assembly, OutOfStep, Setup};
 use loaded_ipc::{
-    FromProber, LinkError, MAX_TEXT, MembershipWriter, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger,
+    Clipped, FromProber, LinkError, MAX_TEXT, MembershipWriter, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger,
     ProberSupervisorLink, ToProber, VERSION, WORKERS_FD, clip,
 };
 use loaded_jail::{Floor, Identity, JailError, inherited, leave};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::convert::Infallible;
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Mutex, OnceLock};
 
@@ -136,15 +136,4 @@ fn report_panics() {
         }
         leave(EXIT_FAILED)
     }));
-}
-
-/// Writes into a string until its capacity is used up; behind the fence there may be no more memory.
-struct Clipped<'s>(&'s mut String);
-
-impl Write for Clipped<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = self.0.capacity() - self.0.len();
-        self.0.push_str(&text[..text.floor_char_boundary(room)]);
-        Ok(())
-    }
 }

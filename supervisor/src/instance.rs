@@ -105,7 +105,7 @@ impl Instance {
         }
     }
 
-    /// The rules that brings packets: from here on the way out is through [`Instance::end`].
+    /// The rules that bring packets: from here on the way out is through [`Instance::end`].
     pub(crate) fn serves_by(&mut self, installed: Installed) {
         self.installed = Some(installed);
     }

@@ -112,7 +112,7 @@ fn a_dead_backend_gets_no_new_connection_after_a_second() {
         times.sort_unstable();
         println!("{family:?}: last opening to the dead backend: {times:?}");
         assert!(times.iter().all(|time| *time < Duration::from_secs(1)), "{times:?}");
-        assert!(times.iter().any(|time| *time > Duration::ZERO), "no opening at all: there was no load");
+        assert!(times.iter().all(|time| *time > Duration::ZERO), "no opening at all: there was no load");
     }
     loaded.stop();
 }

@@ -6,7 +6,9 @@ use crate::inbox::Inbox;
 use crate::outcome::verdict;
 use crate::setup::{Assembly, OutOfStep};
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
-use loaded_ipc::{Fault, FromWorker, LinkError, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker, VERSION, clip};
+use loaded_ipc::{
+    Clipped, Fault, FromWorker, LinkError, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker, VERSION, clip,
+};
 use loaded_jail::{Floor, Identity, JailError, Layer, Level, inherited, leave};
 use loaded_queue::{BATCH, Faults, Port};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts};
@@ -15,7 +17,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use std::convert::Infallible;
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::mem::ManuallyDrop;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -263,17 +265,6 @@ fn report_panics() {
         }
         leave(EXIT_FAILED)
     }));
-}
-
-/// Writes into a string until its capacity is used up; behind the fence there may be no more memory.
-struct Clipped<'s>(&'s mut String);
-
-impl Write for Clipped<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = self.0.capacity() - self.0.len();
-        self.0.push_str(&text[..text.floor_char_boundary(room)]);
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub use counter::{ALL_COUNTERS, BackendCounter, COUNTERS, Fault, Outcome, RECEIV
 pub use descriptor::{
     CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD, PROBER_LINK_FD, QUEUE_FD, WORKERS_FD,
 };
-pub use link::{Link, LinkError, clip, decode};
+pub use link::{Clipped, Link, LinkError, clip, decode};
 pub use message::{
     FromProber, FromWorker, MAX_FRAME, MAX_TEXT, Membership, Pinger, Silence, ToProber, ToWorker, VERSION,
 };

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{read, write};
+use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -138,6 +139,18 @@ pub fn clip(mut text: String) -> String {
     let end = text.floor_char_boundary(MAX_TEXT);
     text.truncate(end);
     text
+}
+
+/// Writes into a string until its capacity is used up: behind a fence there may be no more memory.
+#[derive(Debug)]
+pub struct Clipped<'s>(pub &'s mut String);
+
+impl fmt::Write for Clipped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.0.capacity() - self.0.len();
+        self.0.push_str(&text[..text.floor_char_boundary(room)]);
+        Ok(())
+    }
 }
 
 fn codec() -> impl bincode::config::Config {

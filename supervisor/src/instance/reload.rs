@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a queue may be without a server because the other workers are not prepared yet.
 const LONELY: Duration = Duration::from_secs(1);
 /// How long a change that nobody has asked for rests when it went wrong.
-const REST: Duration = Duration::from_secs(10);
+pub(super) const REST: Duration = Duration::from_secs(10);
 
 /// A change under way.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! What changes by itself: the health of backends, what the workers' packets have shown, deadlines that pass.
 
 use super::Instance;
-use super::reload::Why;
+use super::reload::{REST, Why};
 use crate::control::{By, Event, unix_ms};
 use crate::prober::News;
 use crate::roster::Roster;
@@ -119,7 +119,7 @@ impl Instance {
         };
         if let Err(error) = begun {
             log::error!("{error}; to be tried again");
-            self.watch.rest(EVERY * 20);
+            self.watch.rest(REST);
         }
     }
 
