@@ -55,6 +55,8 @@ pub struct Plan {
     pub services: Vec<Service>,
     /// Seconds a removed or drained backend (or a removed service, VIP or port) may keep its flows. 1..=[`MAX_DRAIN`].
     pub drain: u32,
+    /// Whether the kernel puts packets together before they come to a worker; else the worker keeps their pieces together.
+    pub defragment: bool,
 }
 
 /// One balanced service.
@@ -220,6 +222,7 @@ mod tests {
             nameservers: vec![],
             services: vec![],
             drain: 300,
+            defragment: true,
         }
     }
 

@@ -277,7 +277,12 @@ impl Roster {
             let of_service = self.backends().filter(move |(_, backend)| backend.service == service);
             of_service.map(|(_, backend)| backend.address).collect()
         };
-        let mut reach = Reach { base: plan.queue_base, nameservers: plan.nameservers.clone(), served: Vec::new() };
+        let mut reach = Reach {
+            base: plan.queue_base,
+            nameservers: plan.nameservers.clone(),
+            defragment: plan.defragment,
+            served: Vec::new(),
+        };
         for (index, entry) in self.services().filter(|(_, entry)| entry.leaves.is_none()) {
             let Service { vips, protocol, ports, .. } = entry.service.clone();
             reach.extend(Served { vips, protocol, ports, backends: backends(index) });

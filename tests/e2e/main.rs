@@ -24,6 +24,7 @@ mod discover;
 mod double;
 mod drain;
 mod failover;
+mod fragments;
 mod gone;
 mod hostile;
 mod icmp;

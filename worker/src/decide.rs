@@ -4,6 +4,8 @@
 mod admit;
 mod count;
 mod error;
+mod fragments;
+mod piece;
 mod reply;
 mod request;
 mod state;
@@ -12,6 +14,8 @@ use crate::membership::{Membership, Unknown};
 use crate::setup::{Memories, Setup};
 use crate::wire::{self, Address, Field, Kind, Malformed, Packet};
 use admit::client_key;
+pub use fragments::Datagram;
+use fragments::Fragments;
 use loaded_ipc::{Admin, BackendIndex, Outcome};
 use loaded_queue::Meta;
 use loaded_table::{AffinityTable, Counters, Flow, FlowKey, FlowTable, Hashed, Slot};
@@ -22,6 +26,7 @@ pub struct Prepared {
     setup: Setup,
     membership: Membership,
     memories: Memories,
+    fragments: Fragments,
 }
 
 /// What a worker knows.
@@ -30,6 +35,7 @@ pub struct Decider {
     setup: Setup,
     membership: Membership,
     memories: Memories,
+    fragments: Fragments,
     flows: FlowTable,
     clients: AffinityTable,
     counters: Counters,
@@ -94,7 +100,7 @@ impl Prepared {
     #[must_use]
     pub fn new(setup: Setup) -> Self {
         let (membership, memories) = (Membership::new(&setup), Memories::new(&setup));
-        Self { setup, membership, memories }
+        Self { setup, membership, memories, fragments: Fragments::new() }
     }
 
     /// Number of the configuration.
@@ -107,8 +113,8 @@ impl Prepared {
     /// the others are counted. Allocates nothing.
     #[must_use]
     pub fn open(self, flows: FlowTable, clients: AffinityTable, counters: Counters, now: Now) -> Decider {
-        let Self { setup, membership, memories } = self;
-        let mut decider = Decider { setup, membership, memories, flows, clients, counters };
+        let Self { setup, membership, memories, fragments } = self;
+        let mut decider = Decider { setup, membership, memories, fragments, flows, clients, counters };
         decider.adopt();
         decider.membership.begin(&mut decider.setup, &decider.counters, now);
         decider
@@ -162,7 +168,12 @@ impl Decider {
     /// Third stage: decides, and changes the packet if it is ours. `look` must come from the same bytes.
     pub fn decide(&mut self, look: &Look, place: Place<'_>, now: Now) -> Decided {
         let Ok(packet) = &look.packet else { return place.stays(Outcome::DroppedMalformed) };
-        let Some(wanted) = &look.wanted else { return place.stays(self.without_flow(packet)) };
+        let Some(wanted) = &look.wanted else {
+            return match packet.kind {
+                Kind::Fragment => self.piece(packet, place, now),
+                _ => place.stays(self.without_flow(packet)),
+            };
+        };
         match (packet.kind, wanted.way) {
             _ if place.meta.cut => self.cut(packet, wanted, place, now),
             (Kind::Error(quoted), way) => self.error(packet, &quoted, wanted, way, place, now),
@@ -241,7 +252,6 @@ impl Decider {
         };
         match packet.kind {
             Kind::Neighbour => Outcome::PassedNeighbour,
-            Kind::Fragment => Outcome::DroppedFragment,
             Kind::Other if self.setup.service_for_all(vip).is_some() => Outcome::DroppedProtocol,
             _ => Outcome::PassedUnserved,
         }

@@ -7,6 +7,7 @@
 
 pub mod balance;
 pub mod decide;
+mod early;
 pub mod fence;
 mod inbox;
 pub mod membership;

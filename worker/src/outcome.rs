@@ -19,7 +19,7 @@ pub fn verdict(outcome: Outcome) -> Verdict {
         | O::ErrorForwarded
         | O::ErrorRelayed => Verdict::Rewrite,
         // Through the rules again: there its new source, the VIP, keeps it out of connection tracking.
-        O::Returned | O::ErrorReturned => Verdict::Repeat,
+        O::Returned | O::ErrorReturned | O::RepeatedFragment => Verdict::Repeat,
         O::PassedForeign | O::PassedOwn | O::PassedUnserved | O::PassedNeighbour => Verdict::Accept,
         O::DroppedMalformed
         | O::DroppedFragment

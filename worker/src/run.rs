@@ -1,6 +1,7 @@
 //! The worker's life: take over what the supervisor opened, give up all rights, then receive, decide, answer.
 
 use crate::decide::{Decider, Look, Now, Place, Prepared};
+use crate::early::Early;
 use crate::fence;
 use crate::inbox::Inbox;
 use crate::outcome::verdict;
@@ -10,7 +11,7 @@ use loaded_ipc::{
     Clipped, Fault, FromWorker, LinkError, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker, VERSION, clip,
 };
 use loaded_jail::{Floor, Identity, JailError, Layer, Level, inherited, leave};
-use loaded_queue::{BATCH, Faults, Port};
+use loaded_queue::{BATCH, Faults, Packet, Port};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -171,6 +172,7 @@ fn forward(link: &SupervisorLink, inbox: &mut Inbox, port: &mut Port, decider: &
     let mut looks: [Option<Look>; BATCH] = [None; BATCH];
     let mut faults = port.faults();
     let mut looked = 0;
+    let mut early = Early::new();
     loop {
         let received = port.receive()?;
         let now = now();
@@ -181,11 +183,16 @@ fn forward(link: &SupervisorLink, inbox: &mut Inbox, port: &mut Port, decider: &
             decider.prefetch(look);
         }
         let mut next = looks.iter();
+        let mut waiting = 0;
         while let Some(mut packet) = port.next() {
             // Without a look there is no verdict: the token then drops the packet and `Faults` counts it.
             let Some(Some(look)) = next.next() else { continue };
             let (meta, length) = (packet.meta(), packet.bytes().len());
             let decided = decider.decide(look, Place { room: packet.room(), length, meta }, now);
+            if decided.outcome == Outcome::RepeatedFragment {
+                waiting += u64::from(hold(&mut early, packet, look, decider, now));
+                continue;
+            }
             decider.counters().add(decided.outcome.index(), 1);
             match decided.length == length {
                 true => packet.settle(verdict(decided.outcome)),
@@ -193,13 +200,15 @@ fn forward(link: &SupervisorLink, inbox: &mut Inbox, port: &mut Port, decider: &
             }
         }
         port.flush();
-        decider.counters().add(RECEIVED, received as u64);
+        decider.counters().add(RECEIVED, received as u64 - waiting);
+        early.look(port, decider, now);
         count_faults(decider.counters(), &mut faults, port.faults());
 
         if received == 0 || now.millis.saturating_sub(looked) >= LOOK_EVERY {
             looked = now.millis;
             // Every packet of the batch has its verdict; nothing of the tables is touched after an order to stop.
             if !obey(link, decider, now)? {
+                early.leave(port, decider);
                 return Ok(());
             }
             inbox.look(decider, now);
@@ -207,6 +216,19 @@ fn forward(link: &SupervisorLink, inbox: &mut Inbox, port: &mut Port, decider: &
         }
         decider.sweep(now.seconds, if received == 0 { SWEEP_IDLE } else { SWEEP_BUSY });
     }
+}
+
+/// Lets a piece wait for the first one of its datagram; where there is no room it is dropped. Whether it waits.
+#[cold]
+fn hold(early: &mut Early, mut packet: Packet<'_>, look: &Look, decider: &Decider, now: Now) -> bool {
+    let waits = match Decider::datagram(look, packet.bytes()) {
+        Some(datagram) => early.hold(packet, datagram, now),
+        None => Err(packet),
+    };
+    let Err(packet) = waits else { return true };
+    decider.counters().add(Outcome::DroppedFragment.index(), 1);
+    packet.settle(verdict(Outcome::DroppedFragment));
+    false
 }
 
 /// Does what the supervisor says. `false`: it says stop, or is gone.

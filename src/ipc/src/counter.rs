@@ -67,6 +67,9 @@ counted! {
         /// ICMP error from a router behind us about a request, sent on to the client; the router stays its sender.
         ErrorRelayed = "error_relayed",
 
+        /// Piece of a packet that came before the first piece: sent through the rules again, where it comes after it.
+        RepeatedFragment = "repeated_fragment",
+
         /// Passed: neither to a VIP nor from a backend.
         PassedForeign = "passed_foreign",
         /// Passed: from a backend, of no flow of ours; the backend's own traffic.
@@ -78,7 +81,7 @@ counted! {
 
         /// Dropped: header, length or upper layer do not hold together.
         DroppedMalformed = "dropped_malformed",
-        /// Dropped: a piece of a packet to a VIP. The kernel puts packets together before it queues them.
+        /// Dropped: a piece of a packet that does not fit the others, or whose first piece did not come or was not sent on.
         DroppedFragment = "dropped_fragment",
         /// Dropped: a protocol that is not balanced, to a VIP that is balanced as a whole.
         DroppedProtocol = "dropped_protocol",

@@ -10,4 +10,4 @@ mod template;
 
 pub use layout::{BATCH, SPARE};
 pub use owner::{Orphans, Owner, OwnerError, RECEIVE_TIMEOUT_MS};
-pub use port::{Faults, Meta, Packet, Port, Verdict};
+pub use port::{Faults, Held, Meta, Packet, Port, Release, Verdict};

@@ -85,6 +85,23 @@ pub enum Verdict {
     Repeat,
 }
 
+/// A packet that waits in the kernel for its verdict beyond its batch. If this is lost, it waits until the queue's owner
+/// replays it.
+#[must_use = "a packet without a verdict waits in the kernel for ever"]
+#[derive(Debug)]
+pub struct Held {
+    id: u32,
+}
+
+/// How a packet that was held ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// Discard it.
+    Drop,
+    /// Send it, as it came, through the hook's rules once more.
+    Repeat,
+}
+
 impl Port {
     /// Takes over a queue's socket (from its [`crate::Owner`]) in the worker.
     ///
@@ -187,7 +204,7 @@ impl Port {
         let mut at = 0;
         while let Some(run) = layout::next_run(&self.batch.bodies[..self.batch.received], at) {
             for slot in run.first..run.first + run.count {
-                self.fill(slot, run.length);
+                self.fill(slot, self.batch.bodies[slot], run.length);
             }
             let message = self.templates.message(run.template);
             // A verdict is carried out inside sendmsg (netlink_unicast_kernel), so a failure means nothing was
@@ -202,9 +219,37 @@ impl Port {
         }
     }
 
+    /// Answers a packet that was held. It ends the batch: what waits in it yet is dropped, as by [`Port::receive`].
+    pub fn release(&mut self, held: Held, release: Release) {
+        const SLOT: usize = 0;
+        while let Some(packet) = self.next() {
+            drop(packet);
+        }
+        self.flush();
+        let code = if release == Release::Drop { NF_DROP } else { NF_REPEAT };
+        self.put_verdict(SLOT, code, held.id);
+        let bodies = [Body::Bare];
+        if let Some(run) = layout::next_run(&bodies, SLOT) {
+            self.fill(SLOT, Body::Bare, run.length);
+            let message = self.templates.message(run.template);
+            if send(self.socket.as_raw_fd(), message).is_err() && send(self.socket.as_raw_fd(), message).is_err() {
+                self.faults.unsent += 1;
+            }
+        }
+    }
+
+    /// Writes a verdict to the beginning of a slot's body.
+    fn put_verdict(&mut self, slot: usize, code: u32, id: u32) {
+        let bytes = self.arena.body_mut(slot);
+        bytes[0..2].copy_from_slice(&VERDICT_ATTR_LENGTH.to_ne_bytes());
+        bytes[2..4].copy_from_slice(&NFQA_VERDICT_HDR.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&code.to_be_bytes());
+        bytes[8..12].copy_from_slice(&id.to_be_bytes());
+    }
+
     /// Closes a body of `length` bytes with a filler attribute.
-    fn fill(&mut self, slot: usize, length: usize) {
-        let used = self.batch.bodies[slot].used();
+    fn fill(&mut self, slot: usize, body: Body, length: usize) {
+        let used = body.used();
         if let Some(rest) = length.checked_sub(used).and_then(|n| u16::try_from(n).ok())
             && usize::from(rest) >= ATTR
         {
@@ -266,6 +311,12 @@ impl Packet<'_> {
         self.answer(verdict, length);
     }
 
+    /// Gives no verdict yet: the packet stays in the kernel, its bytes here are lost. [`Port::release`] answers it.
+    pub fn hold(mut self) -> Held {
+        self.answered = true;
+        Held { id: self.arrived.id }
+    }
+
     fn answer(&mut self, verdict: Verdict, length: usize) {
         self.answered = true;
         let (code, body) = match verdict {
@@ -274,14 +325,11 @@ impl Packet<'_> {
             Verdict::Rewrite => (NF_ACCEPT, Body::Payload(length)),
             Verdict::Repeat => (NF_REPEAT, Body::Payload(length)),
         };
-        let bytes = self.port.arena.body_mut(self.slot);
-        bytes[0..2].copy_from_slice(&VERDICT_ATTR_LENGTH.to_ne_bytes());
-        bytes[2..4].copy_from_slice(&NFQA_VERDICT_HDR.to_ne_bytes());
-        bytes[4..8].copy_from_slice(&code.to_be_bytes());
-        bytes[8..12].copy_from_slice(&self.arrived.id.to_be_bytes());
+        self.port.put_verdict(self.slot, code, self.arrived.id);
         if let Body::Payload(length) = body {
             // The length without padding: with it the kernel would see a longer packet.
             let attr = u16::try_from(ATTR + length).unwrap_or(u16::MAX);
+            let bytes = self.port.arena.body_mut(self.slot);
             bytes[12..14].copy_from_slice(&attr.to_ne_bytes());
             bytes[14..16].copy_from_slice(&NFQA_PAYLOAD.to_ne_bytes());
         }

@@ -38,6 +38,7 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<Plan, Flaw
         nameservers: nameservers(&draft.nameservers, &vips)?,
         services,
         drain: draft.drain.unwrap_or(DRAIN),
+        defragment: draft.defragment.unwrap_or(true),
     })
 }
 

@@ -23,6 +23,7 @@ pub(super) struct Draft {
     /// Addresses of this host beside the VIPs (private_GW); no backend or VIP may be one of them.
     pub(super) gateways: Vec<At<IpAddr>>,
     pub(super) drain: Option<u32>,
+    pub(super) defragment: Option<bool>,
     pub(super) services: Vec<DraftService>,
 }
 

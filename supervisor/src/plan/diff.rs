@@ -1,7 +1,7 @@
 //! What differs between two plans, for the log of a reload and for `--check --diff`. Order does not count: neither the
 //! services' nor the VIPs' nor the backends' says anything.
 
-use super::display::{affinity, all_down, balances, check, cores, discover, on_backend_down, panic_threshold};
+use super::display::{affinity, all_down, balances, check, cores, defragment, discover, on_backend_down, panic_threshold};
 use super::display::{passive, seconds, slow_start};
 use super::{Backend, Plan, Service};
 use std::fmt;
@@ -87,6 +87,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut whole = Changes { service: None, changes: &mut changes };
     whole.setting("drain", seconds(old.drain), seconds(new.drain));
+    whole.setting("defragment", defragment(old.defragment).into(), defragment(new.defragment).into());
     let (removed, added) = exchanged(&old.nameservers, &new.nameservers);
     removed.for_each(|server| whole.push(What::NameserverRemoved(server)));
     added.for_each(|server| whole.push(What::NameserverAdded(server)));

@@ -12,11 +12,16 @@ impl fmt::Display for Plan {
         writeln!(f, "queues       core n answers queue {base} + n; {} packets may wait in each", self.queue_len)?;
         writeln!(f, "tables       {} flows and {} clients a worker", self.flows, self.clients)?;
         writeln!(f, "drain        what is taken out keeps its flows for {}", seconds(self.drain))?;
+        writeln!(f, "fragments    {}", defragment(self.defragment))?;
         for server in &self.nameservers {
             writeln!(f, "name server  {server}, port 53 is not balanced")?;
         }
         self.services.iter().try_for_each(|service| write!(f, "{service}"))
     }
+}
+
+pub(super) fn defragment(by_kernel: bool) -> &'static str {
+    if by_kernel { "put together by the kernel" } else { "kept together by the workers" }
 }
 
 impl fmt::Display for Service {

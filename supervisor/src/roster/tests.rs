@@ -46,6 +46,7 @@ fn plan(services: Vec<Service>) -> Plan {
         flows: 1024,
         clients: 1024,
         nameservers: Vec::new(),
+        defragment: true,
         drain: 60,
         services,
     }

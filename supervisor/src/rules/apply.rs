@@ -97,18 +97,18 @@ impl Installed {
 
     fn apply(&mut self, family: Family, rules: &RuleSet, act: &'static str) -> Result<(), Error> {
         let present = look(&self.tools, family)?.of(rules.base);
-        if rules.chains(family).is_empty() && present.chains.is_empty() {
+        if rules.chains(family, rules.defrag).is_empty() && present.chains.is_empty() {
             return Ok(());
         }
         let restore = |defrag| self.tools.restore(family, &script(rules, family, &present, defrag));
-        if let Err(e) = restore(Defrag::On) {
+        if let Err(e) = restore(rules.defrag) {
             // Either the match is missing or everything fails: the second try tells.
-            if restore(Defrag::Off).is_err() {
+            if rules.defrag == Defrag::Off || restore(Defrag::Off).is_err() {
                 return Err(wrap(family, act, e));
             }
             self.notes.push(format!(
-                "{family}: the kernel has no match xt_socket, so fragments reach the workers one by one and none but the \
-                 first can be balanced; load the module xt_socket ({e})"
+                "{family}: the kernel has no match xt_socket, so it does not put fragments together; the workers keep the \
+                 pieces of each packet together, as with defragment = false; load the module xt_socket ({e})"
             ));
         }
         Ok(())
@@ -144,7 +144,7 @@ pub fn clean_stale(tools: &Tools, owned: impl Fn(u16) -> bool) -> Result<Vec<Str
 
 /// The transaction that leads from what is there to what is wanted.
 pub(crate) fn script(rules: &RuleSet, family: Family, present: &Present, defrag: Defrag) -> String {
-    let mut wanted = rules.chains(family).to_vec();
+    let mut wanted = rules.chains(family, defrag).to_vec();
     if !wanted.is_empty() {
         if defrag == Defrag::On {
             wanted.push(text::defrag(rules.base));
@@ -178,7 +178,7 @@ fn remove(tools: &Tools, family: Family, base: u16) -> Result<(), Error> {
     if present.chains.is_empty() {
         return Ok(());
     }
-    let nothing = RuleSet { base, chains: [Vec::new(), Vec::new()] };
+    let nothing = RuleSet::nothing(base);
     let script = script(&nothing, family, &present, Defrag::Off);
     tools.restore(family, &script).map_err(|e| {
         let kept = script.lines().filter(|line| !line.starts_with("-X"));

@@ -128,7 +128,12 @@ struct Chain {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleSet {
     base: u16,
+    /// Where the kernel puts packets together first.
     chains: [Vec<Chain>; 2],
+    /// Where it does not.
+    with_pieces: [Vec<Chain>; 2],
+    /// Whether it is to do it.
+    defrag: apply::Defrag,
 }
 
 impl RuleSet {
@@ -140,22 +145,33 @@ impl RuleSet {
     #[must_use]
     pub fn new(reach: &Reach, queues: &[u16], steering: &Steering) -> Self {
         assert!(!queues.is_empty(), "no worker, no rules");
-        let chains = Family::ALL.map(|family| {
-            let wanted = reach.vips().any(|vip| family.has(vip));
-            if wanted { text::chains(reach, family, queues, steering) } else { Vec::new() }
-        });
-        Self { base: reach.base, chains }
+        let chains = |defrag| {
+            Family::ALL.map(|family| {
+                let wanted = reach.vips().any(|vip| family.has(vip));
+                if wanted { text::chains(reach, family, queues, steering, defrag) } else { Vec::new() }
+            })
+        };
+        let (on, off) = (apply::Defrag::On, apply::Defrag::Off);
+        let defrag = if reach.defragment { on } else { off };
+        Self { base: reach.base, chains: chains(on), with_pieces: chains(off), defrag }
+    }
+
+    /// No rules at all.
+    fn nothing(base: u16) -> Self {
+        let none = || [Vec::new(), Vec::new()];
+        Self { base, chains: none(), with_pieces: none(), defrag: apply::Defrag::Off }
     }
 
     /// What is fed to `iptables-restore --noflush` (or `ip6tables-restore`) on a host that has nothing of ours.
     #[must_use]
     pub fn text(&self, family: Family) -> Option<String> {
         let nothing = present::Present::default();
-        (!self.chains(family).is_empty()).then(|| apply::script(self, family, &nothing, apply::Defrag::On))
+        (!self.chains(family, self.defrag).is_empty()).then(|| apply::script(self, family, &nothing, self.defrag))
     }
 
-    fn chains(&self, family: Family) -> &[Chain] {
-        &self.chains[family as usize]
+    fn chains(&self, family: Family, defrag: apply::Defrag) -> &[Chain] {
+        let chains = if defrag == apply::Defrag::On { &self.chains } else { &self.with_pieces };
+        &chains[family as usize]
     }
 }
 

@@ -12,6 +12,8 @@ pub struct Reach {
     pub base: u16,
     /// Port 53 from and to them is never balanced.
     pub nameservers: Vec<IpAddr>,
+    /// Whether the kernel is to put packets together before rules see them; else their pieces are brought to the workers.
+    pub defragment: bool,
     /// In any order and overlapping as they like: rules are made of the union.
     pub served: Vec<Served>,
 }
@@ -36,6 +38,7 @@ impl Reach {
         Self {
             base: plan.queue_base,
             nameservers: plan.nameservers.clone(),
+            defragment: plan.defragment,
             served: plan.services.iter().map(Served::of).collect(),
         }
     }

@@ -12,6 +12,7 @@ use crate::plan::{Plan, Service};
 use std::net::{IpAddr, Ipv6Addr};
 
 const IPPROTO_ICMP: u32 = 1;
+const IPPROTO_FRAGMENT: u32 = 44;
 const IPPROTO_ICMPV6: u32 = 58;
 /// Unreachable, source quench, redirect, time exceeded, parameter problem: those that quote a packet (RFC 792).
 const ICMP_ERRORS: [u32; 5] = [3, 4, 5, 11, 12];
@@ -132,6 +133,10 @@ impl Steering {
                 let outer = asm.label();
                 asm.op(Op::LdByte, 9);
                 asm.jump_unless(Op::Jeq, IPPROTO_ICMP, outer);
+                // A later piece of a packet has no ICMP header where it would be.
+                asm.op(Op::LdWord, 4);
+                asm.op(Op::And, 0x1fff);
+                asm.jump_unless(Op::Jeq, 0, outer);
                 asm.op(Op::LdxHeader, 0);
                 asm.op(Op::LdByteX, 0);
                 for kind in ICMP_ERRORS {
@@ -238,6 +243,28 @@ fn words(address: Ipv6Addr) -> [u32; 4] {
 fn mask(prefix: u8, word: u8) -> u32 {
     let bits = prefix.max(1).saturating_sub(32 * word).min(32);
     u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0)
+}
+
+/// Matches a piece of a packet: by "more fragments" and the offset in IPv4 (RFC 791 §3.1), by a fragment header directly
+/// behind the IPv6 header.
+pub(crate) fn piece(family: Family) -> Program {
+    let mut asm = Assembler::default();
+    let no = asm.label();
+    match family {
+        Family::V4 => {
+            asm.op(Op::LdWord, 4);
+            asm.op(Op::And, 0x3fff);
+            asm.jump_if(Op::Jeq, 0, no);
+        }
+        Family::V6 => {
+            asm.op(Op::LdByte, 6);
+            asm.jump_unless(Op::Jeq, IPPROTO_FRAGMENT, no);
+        }
+    }
+    asm.op(Op::Ret, 1);
+    asm.place(no);
+    asm.op(Op::Ret, 0);
+    asm.finish()
 }
 
 /// Programs that together match an ICMP error whose quoted packet was addressed to one of `backends`: an error about

@@ -41,6 +41,7 @@ pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: 
         flows: 1024,
         clients: 1024,
         nameservers: Vec::new(),
+        defragment: true,
         services: vec![service],
         drain: 300,
     }
@@ -142,7 +143,7 @@ fn what_is_there_is_replaced_and_what_is_wanted_no_more_goes() {
     assert!(change.contains("-F LOADED-3-B9\n") && change.ends_with("-X LOADED-3-B9\nCOMMIT\n"), "{change}");
     assert!(!change.contains("LOADED-4") && !change.contains("LOADED-3-T"), "{change}");
 
-    let nothing = RuleSet { base: 3, chains: [Vec::new(), Vec::new()] };
+    let nothing = RuleSet::nothing(3);
     assert_eq!(
         script(&nothing, Family::V4, &present, Defrag::Off),
         "*raw\n-D PREROUTING -j LOADED-3\n-F LOADED-3\n-F LOADED-3-B9\n-X LOADED-3\n-X LOADED-3-B9\nCOMMIT\n"
@@ -159,7 +160,7 @@ fn served(vips: &[&str], backends: &[&str], protocol: Protocol, ports: &[(u16, u
 
 fn chain(reach: &Reach, name: &str) -> Vec<String> {
     let rules = reach_rules(reach);
-    rules.chains(Family::V4).iter().find(|chain| chain.name == name).map(|chain| chain.rules.clone()).unwrap()
+    rules.chains(Family::V4, rules.defrag).iter().find(|chain| chain.name == name).map(|chain| chain.rules.clone()).unwrap()
 }
 
 #[test]
@@ -236,7 +237,7 @@ fn any_served() -> impl proptest::strategy::Strategy<Value = Served> {
 proptest! {
     #[test]
     fn rules_are_the_union_without_overlap_in_any_order(all in prop::collection::vec(any_served(), 1..6), turn in 0_usize..6) {
-        let empty = Reach { base: 3, nameservers: Vec::new(), served: Vec::new() };
+        let empty = Reach { base: 3, nameservers: Vec::new(), defragment: true, served: Vec::new() };
         let build = |list: &[&Served]| {
             let mut reach = empty.clone();
             list.iter().for_each(|served| reach.extend((*served).clone()));

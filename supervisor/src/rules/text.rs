@@ -16,8 +16,9 @@
 //! client of the VIP is a client, and most packets are found after a few rules. R does not untrack before the verdict:
 //! connections that a backend opens itself pass the worker untouched and must stay tracked.
 
+use super::apply::Defrag;
 use super::reach::Reach;
-use super::steer::{Steering, errors_about};
+use super::steer::{Steering, errors_about, piece};
 use super::traffic::{Side, Traffic};
 use super::{Chain, Family};
 use std::collections::BTreeSet;
@@ -55,8 +56,15 @@ pub(crate) fn hooks(base: u16) -> [(&'static str, String); 2] {
 }
 
 /// All chains but the marker and the defragmenter.
-pub(crate) fn chains(reach: &Reach, family: Family, queues: &[u16], steering: &Steering) -> Vec<Chain> {
-    Layout { reach, family, queues, steering }.chains()
+pub(crate) fn chains(
+    reach: &Reach,
+    family: Family,
+    queues: &[u16],
+    steering: &Steering,
+    defrag: Defrag,
+) -> Vec<Chain> {
+    let pieces = (defrag == Defrag::Off).then(|| format!("-m bpf --bytecode \"{}\"", piece(family)));
+    Layout { reach, family, queues, steering, pieces }.chains()
 }
 
 struct Layout<'a> {
@@ -64,6 +72,8 @@ struct Layout<'a> {
     family: Family,
     queues: &'a [u16],
     steering: &'a Steering,
+    /// The match for a piece of a packet, where the kernel does not put packets together.
+    pieces: Option<String>,
 }
 
 impl Layout<'_> {
@@ -88,6 +98,10 @@ impl Layout<'_> {
         let mut rules: Vec<_> = self.vips().map(|vip| format!("-s {} -g {}", self.host(vip), self.name("S"))).collect();
         let servers: BTreeSet<_> = self.reach.nameservers.iter().filter(|server| self.family.has(**server)).collect();
         for server in servers {
+            if let Some(piece) = &self.pieces {
+                rules.push(format!("-s {} {piece} -j RETURN", self.host(*server)));
+                rules.push(format!("-d {} {piece} -j RETURN", self.host(*server)));
+            }
             for protocol in ["udp", "tcp"] {
                 rules.push(format!("-s {} -p {protocol} -m {protocol} --sport 53 -j RETURN", self.host(*server)));
                 rules.push(format!("-d {} -p {protocol} -m {protocol} --dport 53 -j RETURN", self.host(*server)));
@@ -124,7 +138,8 @@ impl Layout<'_> {
             let traffic = Traffic::of(self.reach.served.iter().filter(|served| served.vips.contains(&vip)));
             let to = format!(" -j {}", self.name("Q"));
             let clauses = traffic.clauses(Side::Destination).into_iter();
-            clauses.map(|clause| format!("-d {}{clause}{to}", self.host(vip))).collect::<Vec<_>>()
+            let pieces = self.pieces.iter().map(|piece| format!(" {piece}"));
+            pieces.chain(clauses).map(|clause| format!("-d {}{clause}{to}", self.host(vip))).collect::<Vec<_>>()
         });
         rules.collect()
     }
@@ -132,7 +147,8 @@ impl Layout<'_> {
     fn of_backend(&self, address: IpAddr) -> Vec<String> {
         let traffic = Traffic::of(self.reach.served.iter().filter(|served| served.backends.contains(&address)));
         let clauses = traffic.clauses(Side::Source).into_iter();
-        clauses.map(|clause| format!("-s {}{clause} -j {}", self.host(address), self.name("R"))).collect()
+        let pieces = self.pieces.iter().map(|piece| format!(" {piece}"));
+        pieces.chain(clauses).map(|clause| format!("-s {}{clause} -j {}", self.host(address), self.name("R"))).collect()
     }
 
     /// The rules for all backends when they are few; else one rule for a range of addresses each, to chains of the same

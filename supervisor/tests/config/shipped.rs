@@ -49,6 +49,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         nameservers: ips(nameservers),
         services: vec![service],
         drain: 300,
+        defragment: true,
     };
     Loaded { plan, notes: vec![] }
 }

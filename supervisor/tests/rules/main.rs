@@ -112,6 +112,7 @@ fn plan(base: u16, vips: &[&str], backends: &[&str], protocol: Protocol) -> Plan
         nameservers: addresses(&["9.9.9.9", "2620:fe::fe"]),
         services: vec![service],
         drain: 300,
+        defragment: true,
     }
 }
 

@@ -2,11 +2,13 @@
 
 mod answer;
 pub mod checksum;
+mod fragment;
 mod parse;
 mod rewrite;
 
 pub use answer::{reset, unreachable};
-pub use parse::{Address, Family, Kind, Malformed, Packet, Quoted, is_mapped, mapped, parse, protocol};
+pub use fragment::{Fragment, fragment};
+pub use parse::{Address, Family, Kind, Malformed, Packet, Quoted, is_mapped, mapped, parse, parse_first, protocol};
 pub use rewrite::{Field, Side, replace, replace_in_error};
 
 #[cfg(test)]

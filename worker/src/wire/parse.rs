@@ -137,6 +137,24 @@ pub fn parse(bytes: &[u8], cut: bool) -> Result<Packet, Malformed> {
     Ok(Packet { family, source, destination, protocol, transport, kind })
 }
 
+/// Reads the upper layer of the first piece of a datagram. Its header must be whole there (RFC 8200 §4.5, RFC 7112);
+/// the lengths in it are those of the whole datagram. `packet` must be what [`parse`] made of the same bytes.
+///
+/// # Errors
+/// [`Malformed`].
+pub fn parse_first(bytes: &[u8], packet: &Packet) -> Result<Packet, Malformed> {
+    let Packet { family, mut protocol, mut transport, .. } = *packet;
+    if family == Family::V6 {
+        let piece;
+        (protocol, transport, piece) = extensions(bytes, protocol, transport)?;
+        if piece != Piece::Whole {
+            return Err(Malformed::Extension);
+        }
+    }
+    let kind = upper(bytes, transport + usize::from(u16::MAX), family, protocol, transport)?;
+    Ok(Packet { protocol, transport, kind, ..*packet })
+}
+
 /// What an IP header says.
 struct Ip {
     family: Family,

@@ -4,6 +4,7 @@ mod affinity;
 mod churn;
 mod errors;
 mod flows;
+mod fragments;
 mod membership;
 mod packets;
 mod passing;

@@ -38,6 +38,7 @@ pub(super) fn draft(text: &str) -> Result<Draft, Flaw> {
         nameservers: top.get("nameservers").map(addresses).transpose()?.unwrap_or_default(),
         gateways: Vec::new(),
         drain: top.get("drain").map(|item| seconds(item, 1..=MAX_DRAIN)).transpose()?,
+        defragment: top.get("defragment").map(boolean).transpose()?,
         services: services.iter().map(service).collect::<Result<_, _>>()?,
     })
 }
@@ -77,11 +78,10 @@ fn service(table: &Table<'_>) -> Result<DraftService, Flaw> {
 
 fn member(table: &Table<'_>) -> Result<DraftMember, Flaw> {
     let address = read(table.require("address", "write address = \"…\"")?, address)?;
-    let backup = |item: Item<'_>| item.boolean().ok_or_else(|| item.not("true or false"));
     Ok(DraftMember {
         address,
         weight: table.number("weight", 1..=MAX_WEIGHT)?.unwrap_or(1),
-        backup: table.get("backup").map(backup).transpose()?.unwrap_or(false),
+        backup: table.get("backup").map(boolean).transpose()?.unwrap_or(false),
     })
 }
 
@@ -228,6 +228,10 @@ fn nat(text: &str) -> Result<(), String> {
         "dsr" => Err("mode \"dsr\" is not part of this version; write \"nat\" or leave mode out".to_owned()),
         _ => Err(format!("there is no mode {text:?}; write \"nat\" or leave mode out")),
     }
+}
+
+fn boolean(item: Item<'_>) -> Result<bool, Flaw> {
+    item.boolean().ok_or_else(|| item.not("true or false"))
 }
 
 /// A duration in seconds.
