@@ -1,7 +1,9 @@
 //! What differs between two plans, for the log of a reload and for `--check --diff`. Order does not count: neither the
 //! services' nor the VIPs' nor the backends' says anything.
 
-use super::display::{affinity, all_down, balances, check, cores, defragment, discover, on_backend_down, panic_threshold};
+use super::display::{
+    affinity, all_down, balances, check, cores, defragment, discover, on_backend_down, panic_threshold,
+};
 use super::display::{passive, seconds, slow_start};
 use super::{Backend, Plan, Service};
 use std::fmt;

@@ -160,7 +160,12 @@ fn served(vips: &[&str], backends: &[&str], protocol: Protocol, ports: &[(u16, u
 
 fn chain(reach: &Reach, name: &str) -> Vec<String> {
     let rules = reach_rules(reach);
-    rules.chains(Family::V4, rules.defrag).iter().find(|chain| chain.name == name).map(|chain| chain.rules.clone()).unwrap()
+    rules
+        .chains(Family::V4, rules.defrag)
+        .iter()
+        .find(|chain| chain.name == name)
+        .map(|chain| chain.rules.clone())
+        .unwrap()
 }
 
 #[test]

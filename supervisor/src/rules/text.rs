@@ -56,13 +56,7 @@ pub(crate) fn hooks(base: u16) -> [(&'static str, String); 2] {
 }
 
 /// All chains but the marker and the defragmenter.
-pub(crate) fn chains(
-    reach: &Reach,
-    family: Family,
-    queues: &[u16],
-    steering: &Steering,
-    defrag: Defrag,
-) -> Vec<Chain> {
+pub(crate) fn chains(reach: &Reach, family: Family, queues: &[u16], steering: &Steering, defrag: Defrag) -> Vec<Chain> {
     let pieces = (defrag == Defrag::Off).then(|| format!("-m bpf --bytecode \"{}\"", piece(family)));
     Layout { reach, family, queues, steering, pieces }.chains()
 }

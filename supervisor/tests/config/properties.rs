@@ -262,13 +262,14 @@ fn plans() -> impl Values<Value = Plan> {
             services.retain(|service| names.insert(service.name.clone()) && vips.insert(service.vips[0]));
             let nameservers = nameservers.into_iter().collect();
             let (user, queue_base) = (if user == "root" { "nobody".into() } else { user }, queue_base.into());
-            Plan { user, cores, queue_base, queue_len, flows, clients, nameservers, services, drain }
+            let defragment = drain % 2 == 0;
+            Plan { user, cores, queue_base, queue_len, flows, clients, nameservers, services, drain, defragment }
         },
     )
 }
 
 fn write_plan(plan: &Plan) -> String {
-    let Plan { user, cores, queue_base, queue_len, flows, clients, nameservers, services, drain } = plan;
+    let Plan { user, cores, queue_base, queue_len, flows, clients, nameservers, services, drain, defragment } = plan;
     let cores = cores.map_or(String::new(), |(low, high)| format!("cores = \"{low}-{high}\"\n"));
     let servers: Vec<String> = nameservers.iter().map(|server| format!("\"{server}\"")).collect();
     let servers = match servers.as_slice() {
@@ -277,7 +278,7 @@ fn write_plan(plan: &Plan) -> String {
     };
     let top = format!(
         "user = \"{user}\"\n{cores}queue_base = {queue_base}\nqueue_len = {queue_len}\nflows = {flows}\n\
-         clients = {clients}\n{servers}drain = \"{drain}s\"\n"
+         clients = {clients}\n{servers}drain = \"{drain}s\"\ndefragment = {defragment}\n"
     );
     top + &services.iter().map(write_service).collect::<String>()
 }

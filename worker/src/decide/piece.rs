@@ -82,9 +82,7 @@ impl Decider {
     fn later(&self, packet: &Packet, fate: Fate, mut place: Place<'_>) -> Decided {
         let (side, address, outcome) = match fate {
             Fate::Stays(outcome) => return place.stays(outcome),
-            Fate::Request { backend } => {
-                (Side::Destination, self.setup.backend_address(backend), Outcome::Forwarded)
-            }
+            Fate::Request { backend } => (Side::Destination, self.setup.backend_address(backend), Outcome::Forwarded),
             Fate::Reply { vip, .. } => (Side::Source, self.setup.vip_address(vip), Outcome::Returned),
         };
         let Some(address) = address else { return place.stays(Outcome::DroppedFragment) };

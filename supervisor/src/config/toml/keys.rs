@@ -5,7 +5,18 @@ use super::table::Keys;
 
 pub(super) const TOP: Keys = Keys {
     table: "the top level",
-    known: &["user", "cores", "queue_base", "queue_len", "flows", "clients", "nameservers", "drain", "defragment", "service"],
+    known: &[
+        "user",
+        "cores",
+        "queue_base",
+        "queue_len",
+        "flows",
+        "clients",
+        "nameservers",
+        "drain",
+        "defragment",
+        "service",
+    ],
     later: &["metrics"],
     elsewhere: &[
         ("check", IN_SERVICE),
