@@ -44,9 +44,24 @@ pub(crate) enum Task {
     PrintSandbox(Role),
     /// Try the fence and end.
     Selftest,
+    /// Look at the host and end.
+    Doctor,
 }
 
-/// What is asked of a running instance. These are the subcommands, with their help.
+/// A subcommand.
+#[derive(Debug, Subcommand)]
+enum Errand {
+    #[command(flatten)]
+    Ask(Ask),
+    /// Look at this host: what keeps packets from being balanced, and the command that mends it; changes nothing
+    Doctor {
+        /// For this configuration
+        #[arg(short, long, value_name = "FILE")]
+        config: Vec<PathBuf>,
+    },
+}
+
+/// What is asked of a running instance. These are subcommands, with their help.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(crate) enum Ask {
     /// Show how it is: what is wrong first, then services, backends, processes with their sandbox, queues, counters
@@ -229,7 +244,7 @@ struct Line {
     #[arg(long, requires = "check", conflicts_with_all = ["print_sandbox", "selftest"])]
     diff: bool,
     #[command(subcommand)]
-    ask: Option<Ask>,
+    errand: Option<Errand>,
 }
 
 /// At most one; none means to serve.
@@ -254,8 +269,12 @@ impl From<Line> for Options {
             (_, true) => Families::V6,
             _ => Families::Both,
         };
+        let config = match &line.errand {
+            Some(Errand::Doctor { config }) => config.clone(),
+            _ => line.config,
+        };
         Self {
-            config: line.config,
+            config,
             overrides: Overrides {
                 families,
                 queue_len: line.queue_len,
@@ -268,8 +287,9 @@ impl From<Line> for Options {
             allow_weak_sandbox: line.allow_weak_sandbox,
             // A daemon changes its directory.
             control: line.control.map(|path| std::path::absolute(&path).unwrap_or(path)),
-            task: match (line.ask, line.diff) {
-                (Some(ask), _) => Task::Ask(ask),
+            task: match (line.errand, line.diff) {
+                (Some(Errand::Ask(ask)), _) => Task::Ask(ask),
+                (Some(Errand::Doctor { .. }), _) => Task::Doctor,
                 (None, true) => Task::Diff,
                 (None, false) => line.task.into(),
             },

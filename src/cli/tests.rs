@@ -93,3 +93,10 @@ fn deadlines_are_one_number_and_one_unit() {
         assert!(deadline(wrong).is_err(), "{wrong:?}");
     }
 }
+
+#[test]
+fn the_doctor_takes_a_configuration_of_its_own() {
+    let options = parse(["loaded", "doctor", "-c", "a.toml"]).unwrap();
+    assert_eq!((options.task, options.config), (Task::Doctor, vec!["a.toml".into()]));
+    assert!(parse(["loaded", "-c", "a.toml", "doctor"]).is_err());
+}

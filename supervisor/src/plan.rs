@@ -206,10 +206,10 @@ fn numbers(list: &[u16]) -> String {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn plan() -> Plan {
+    pub(crate) fn plan() -> Plan {
         Plan {
             user: "nobody".to_owned(),
             cores: None,
