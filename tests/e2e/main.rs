@@ -21,6 +21,7 @@ mod balance;
 mod checked;
 mod control;
 mod discover;
+mod doctor;
 mod double;
 mod drain;
 mod failover;
