@@ -27,6 +27,7 @@ mod drain;
 mod failover;
 mod gone;
 mod hostile;
+mod hung;
 mod icmp;
 mod jail;
 mod judged;
