@@ -12,8 +12,10 @@ use std::time::Instant;
 pub(crate) fn to_worker(roster: &Roster, worker: &Worker, now: Instant) -> Orders {
     let generation = roster.generation();
     let (position, queue) = (worker.position, worker.owner.queue());
-    let mut messages =
-        vec![ToWorker::Hello { version: VERSION, worker: position, queue }, ToWorker::Begin { generation }];
+    let mut messages = vec![
+        ToWorker::Hello { version: VERSION, worker: position, queue },
+        ToWorker::Begin { generation, unserved: roster.unserved() },
+    ];
     messages.extend(roster.vips().map(|(index, address)| ToWorker::Vip { index, address }));
     for (index, entry) in roster.services() {
         let service = &entry.service;

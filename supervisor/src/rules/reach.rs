@@ -2,7 +2,7 @@
 //! keeps its flows until its drain deadline, so its packets go to the workers until then.
 
 use crate::plan::{Plan, Service};
-use loaded_ipc::{PortRange, Protocol};
+use loaded_ipc::{PortRange, Protocol, Unserved};
 use std::net::IpAddr;
 
 /// What rules bring to the workers.
@@ -12,6 +12,8 @@ pub struct Reach {
     pub base: u16,
     /// Port 53 from and to them is never balanced.
     pub nameservers: Vec<IpAddr>,
+    /// Whether whatever is sent to a VIP goes to the workers, also what nobody serves there.
+    pub whole_vips: bool,
     /// In any order and overlapping as they like: rules are made of the union.
     pub served: Vec<Served>,
 }
@@ -36,6 +38,7 @@ impl Reach {
         Self {
             base: plan.queue_base,
             nameservers: plan.nameservers.clone(),
+            whole_vips: plan.unserved == Unserved::Drop,
             served: plan.services.iter().map(Served::of).collect(),
         }
     }

@@ -66,6 +66,7 @@ fn each_change_is_a_line_for_the_operator() {
             "service web: on_backend_down reset: the client's next packet is answered by a reset \u{2192} drain: TCP goes on to it, what has no connection goes to another backend",
         ),
         ("\"5m\"", "\"1m\"", "drain 5m \u{2192} 1m"),
+        ("drain = ", "unserved = \"drop\"\ndrain = ", "unserved pass \u{2192} drop"),
         (
             "\"tcp\" }",
             "\"tcp\", fall = 2 }",

@@ -6,7 +6,7 @@ mod parse;
 mod rewrite;
 
 pub use answer::{reset, unreachable};
-pub use parse::{Address, Family, Kind, Malformed, Packet, Quoted, is_mapped, mapped, parse, protocol};
+pub use parse::{Address, Family, Kind, Malformed, Packet, Quoted, is_mapped, lacks_checksum, mapped, parse, protocol};
 pub use rewrite::{Field, Side, replace, replace_in_error};
 
 #[cfg(test)]

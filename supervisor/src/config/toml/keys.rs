@@ -5,7 +5,18 @@ use super::table::Keys;
 
 pub(super) const TOP: Keys = Keys {
     table: "the top level",
-    known: &["user", "cores", "queue_base", "queue_len", "flows", "clients", "nameservers", "drain", "service"],
+    known: &[
+        "user",
+        "cores",
+        "queue_base",
+        "queue_len",
+        "flows",
+        "clients",
+        "unserved",
+        "nameservers",
+        "drain",
+        "service",
+    ],
     later: &["metrics"],
     elsewhere: &[
         ("check", IN_SERVICE),
@@ -49,6 +60,7 @@ pub(super) const SERVICE: Keys = Keys {
         ("flows", AT_TOP),
         ("clients", AT_TOP),
         ("nameservers", AT_TOP),
+        ("unserved", AT_TOP),
         ("drain", AT_TOP),
         ("backup", "into a [[service.backend]]"),
         ("weight", "into a [[service.backend]]"),
