@@ -181,7 +181,10 @@ impl Session {
         if self.json {
             let (headers, service, flow, verdict, rewritten) = (None, None, None, None, None);
             let (packet, time) = (record.number, at.as_secs_f64());
-            return json_line(&mut self.out, &Line { packet, time, headers, service, flow, reason: "not_ip", verdict, rewritten });
+            return json_line(
+                &mut self.out,
+                &Line { packet, time, headers, service, flow, reason: "not_ip", verdict, rewritten },
+            );
         }
         writeln!(self.out, "{} +{}.{:06} not IP", record.number, at.as_secs(), at.subsec_micros())
     }

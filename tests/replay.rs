@@ -32,7 +32,8 @@ impl Room {
         fs::create_dir(&path).unwrap();
         let room = Self(path);
         fs::set_permissions(&room.0, Permissions::from_mode(0o777)).unwrap();
-        let program = std::env::var_os("LOADED_BIN").map_or_else(|| root().join("target/release/loaded"), PathBuf::from);
+        let program =
+            std::env::var_os("LOADED_BIN").map_or_else(|| root().join("target/release/loaded"), PathBuf::from);
         assert!(program.is_file(), "{} is missing: cargo build --release, or set LOADED_BIN", program.display());
         fs::copy(program, room.path("loaded")).unwrap();
         for config in ["loaded.config", "loaded.config6", "loaded.toml"] {
@@ -175,8 +176,17 @@ fn generated_packets_of_every_shape_each_meet_one_end() {
     assert_eq!(reasons.iter().map(|(_, count)| count).sum::<u64>(), packets);
     // A generator that gets nowhere would prove nothing.
     for needed in [
-        "forwarded", "forwarded_new", "returned", "error_forwarded", "error_returned", "passed_own", "passed_foreign",
-        "dropped_malformed", "dropped_stray_error", "passed_neighbour", "not IP",
+        "forwarded",
+        "forwarded_new",
+        "returned",
+        "error_forwarded",
+        "error_returned",
+        "passed_own",
+        "passed_foreign",
+        "dropped_malformed",
+        "dropped_stray_error",
+        "passed_neighbour",
+        "not IP",
     ] {
         assert!(reasons.iter().any(|(name, count)| name == needed && *count > 0), "no {needed}");
     }
@@ -184,7 +194,8 @@ fn generated_packets_of_every_shape_each_meet_one_end() {
 
     // What goes out is a capture again, of all that was not dropped.
     let again = room.replay(&["out.pcap"]);
-    let dropped: u64 = reasons.iter().filter(|(name, _)| name.starts_with("dropped") || name == "not IP").map(|r| r.1).sum();
+    let dropped: u64 =
+        reasons.iter().filter(|(name, _)| name.starts_with("dropped") || name == "not IP").map(|r| r.1).sum();
     assert_eq!(again.code, Some(0), "{}", again.err);
     assert!(again.out.contains(&format!("\n\n{} packets\n", packets - dropped)));
 }
@@ -256,8 +267,8 @@ fn who_stops_reading_hears_no_complaint() {
 fn a_record_that_is_shorter_than_its_packet_is_cut() {
     let room = Room::new("cut");
     let syn = [
-        0x45, 0, 0, 44, 0, 1, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 100, 0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0,
-        0, 0x50, 2, 255, 255, 0, 0, 0, 0, b'd', b'a', b't', b'a',
+        0x45, 0, 0, 44, 0, 1, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 100, 0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0,
+        0, 0, 0x50, 2, 255, 255, 0, 0, 0, 0, b'd', b'a', b't', b'a',
     ];
     // Without its last bytes, with what an Ethernet puts behind it, and without a part of that.
     let padded = [&syn[..], &[0; 6]].concat();
@@ -266,12 +277,10 @@ fn a_record_that_is_shorter_than_its_packet_is_cut() {
     let said = room.replay(&["a.pcap", "--json"]);
     assert_eq!(said.code, Some(0), "{}", said.err);
     let lines: Vec<serde_json::Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.iter().map(|line| line["reason"].as_str()).collect::<Vec<_>>(), [
-        Some("dropped_cut"),
-        Some("forwarded_new"),
-        Some("forwarded"),
-        None,
-    ]);
+    assert_eq!(
+        lines.iter().map(|line| line["reason"].as_str()).collect::<Vec<_>>(),
+        [Some("dropped_cut"), Some("forwarded_new"), Some("forwarded"), None,]
+    );
     assert_eq!(lines[1]["flow"]["client"], "192.0.2.1");
     assert_eq!(lines[1]["flow"]["vip_port"], 80);
     assert_eq!((&lines[1]["flow"]["known"], &lines[2]["flow"]["known"]), (&false.into(), &true.into()));

@@ -45,7 +45,19 @@ impl Cast {
             vips: addresses(&["192.0.2.100", "2001:db8:1::100"]),
             backends,
             clients,
-            strangers: addresses(&["203.0.113.9", "127.0.0.1", "224.0.0.1", "255.255.255.255", "0.0.0.0", "::1", "::", "ff02::1", "fe80::1", "2001:db8:9::9", "::ffff:192.0.2.100"]),
+            strangers: addresses(&[
+                "203.0.113.9",
+                "127.0.0.1",
+                "224.0.0.1",
+                "255.255.255.255",
+                "0.0.0.0",
+                "::1",
+                "::",
+                "ff02::1",
+                "fe80::1",
+                "2001:db8:9::9",
+                "::ffff:192.0.2.100",
+            ]),
             ports: vec![0, 1, 53, 80, 81, 443, 7007, 65535],
         }
     }
@@ -269,7 +281,11 @@ impl Generator {
 
     /// Neighbour discovery, multicast listeners, timestamps and whatever else.
     fn other_icmp(&mut self, v4: bool) -> Vec<u8> {
-        let kind = if v4 { self.any(&[9, 10, 13, 14, 17, 40, 255]) } else { self.any(&[130, 131, 133, 135, 136, 137, 143, 200, 255]) };
+        let kind = if v4 {
+            self.any(&[9, 10, 13, 14, 17, 40, 255])
+        } else {
+            self.any(&[130, 131, 133, 135, 136, 137, 143, 200, 255])
+        };
         let mut upper = vec![kind, 0];
         let length = self.below(40);
         upper.extend(self.noise(length));

@@ -13,10 +13,10 @@ use crate::membership::{Membership, Unknown};
 use crate::setup::{Memories, Setup};
 use crate::wire::{self, Address, Field, Kind, Malformed, Packet};
 use admit::client_key;
-pub use told::{Told, shown};
 use loaded_ipc::{Admin, BackendIndex, Outcome};
 use loaded_queue::Meta;
 use loaded_table::{AffinityTable, Counters, Flow, FlowKey, FlowTable, Hashed, Slot};
+pub use told::{Told, shown};
 
 /// What a worker knows, but for its tables: all memory is had.
 #[derive(Debug)]

@@ -14,6 +14,8 @@ pub use loaded_queue::Verdict;
 
 /// The worker's clock when the first packet comes, seconds: far enough from 0 that nothing looks younger than it is.
 const START: u64 = 100_000;
+/// Its last moment: 68 years on, as long as no machine runs. A record may say anything, and a worker adds to its clock.
+const END: Duration = Duration::from_secs(u32::MAX as u64 / 2);
 /// The hash key of the tables: a fixed one, so that a capture always gives the same answers.
 const KEY: [u8; 16] = *b"loaded replay!!!";
 /// The longest packet the kernel hands over whole: an attribute's length, with its header of 4, is of 16 bits
@@ -79,11 +81,7 @@ impl Replay {
     ///
     /// # Errors
     /// If the messages are no configuration, or the memory cannot be had.
-    pub fn new(
-        messages: impl IntoIterator<Item = ToWorker>,
-        flows: usize,
-        clients: usize,
-    ) -> Result<Self, Error> {
+    pub fn new(messages: impl IntoIterator<Item = ToWorker>, flows: usize, clients: usize) -> Result<Self, Error> {
         let mut assembly = Assembly::default();
         let mut setup = None;
         for message in messages {
@@ -180,8 +178,9 @@ impl Replay {
     }
 }
 
+/// A time of the record as one of the worker's clock, which stops at [`END`].
 fn moment(at: Duration) -> Now {
-    let time = at.saturating_add(Duration::from_secs(START));
+    let time = at.saturating_add(Duration::from_secs(START)).min(END);
     Now {
         seconds: u32::try_from(time.as_secs()).unwrap_or(u32::MAX),
         millis: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
