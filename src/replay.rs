@@ -122,7 +122,7 @@ impl Session {
                     let fate = replay.decide(bytes, record.missing, at);
                     self.tell(&record, at, &fate).map_err(Error::Print)?;
                     if let Some(written) = &mut self.written {
-                        written.packet(record.time, &fate)?;
+                        written.packet(&record, &fate)?;
                     }
                 }
                 None => {
@@ -164,7 +164,7 @@ impl Session {
         }
         write!(self.out, "{} +{}.{:06} {headers}", record.number, at.as_secs(), at.subsec_micros())?;
         if let Some(name) = service {
-            write!(self.out, " service={}", plain(name))?;
+            write!(self.out, " service={}", plain(name).replace('\n', "?"))?;
         }
         if let Some(flow) = &fate.flow {
             let age = if fate.known { "known" } else { "new" };
@@ -249,16 +249,19 @@ impl Written {
     }
 
     /// Adds what goes on of a packet; of one that is dropped that is nothing.
-    fn packet(&mut self, time: Duration, fate: &Fate<'_>) -> Result<(), Error> {
-        let bytes = match fate.verdict {
-            Verdict::Drop => return Ok(()),
-            Verdict::Accept => fate.before,
-            Verdict::Rewrite | Verdict::Repeat => fate.after.unwrap_or(fate.before),
+    fn packet(&mut self, record: &Record<'_>, fate: &Fate<'_>) -> Result<(), Error> {
+        // What passes as it is may have been recorded without its end.
+        let missing = if fate.cut { record.missing } else { 0 };
+        let (bytes, missing) = match (fate.verdict, fate.after) {
+            (Verdict::Drop, _) => return Ok(()),
+            (Verdict::Rewrite | Verdict::Repeat, Some(after)) => (after, 0),
+            _ => (fate.before, missing),
         };
         // No packet is longer than 65,535 bytes, and times behind 2106 are not for this format.
         let word = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         let length = word(bytes.len() as u64);
-        let header = [word(time.as_secs()), time.subsec_nanos(), length, length];
+        let original = word(bytes.len() as u64 + missing as u64);
+        let header = [word(record.time.as_secs()), record.time.subsec_nanos(), length, original];
         let words = header.iter().try_for_each(|word| self.file.write_all(&word.to_le_bytes()));
         words.and_then(|()| self.file.write_all(bytes)).map_err(|source| self.fail(source))
     }

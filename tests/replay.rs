@@ -118,6 +118,18 @@ fn record(n: u32, bytes: &[u8], original: usize) -> Vec<u8> {
     [words.iter().flat_map(|word| word.to_le_bytes()).collect(), bytes.to_vec()].concat()
 }
 
+/// A block of a pcapng file, in either byte order: type, length, content padded to 32 bits, length.
+fn block(big: bool, kind: u32, content: &[&[u8]]) -> Vec<u8> {
+    let mut content = content.concat();
+    content.resize(content.len().next_multiple_of(4), 0);
+    let length = number(big, u32::try_from(content.len() + 12).unwrap());
+    [&number(big, kind)[..], &length, &content, &length].concat()
+}
+
+fn number(big: bool, value: u32) -> [u8; 4] {
+    if big { value.to_be_bytes() } else { value.to_le_bytes() }
+}
+
 /// The reasons of a summary with their counts.
 fn reasons(summary: &str) -> Vec<(String, u64)> {
     let pair = |line: &str| line.trim().split_once(' ').map(|(count, name)| (name.to_owned(), count.parse().unwrap()));
@@ -285,4 +297,54 @@ fn a_record_that_is_shorter_than_its_packet_is_cut() {
     assert_eq!(lines[1]["flow"]["vip_port"], 80);
     assert_eq!((&lines[1]["flow"]["known"], &lines[2]["flow"]["known"]), (&false.into(), &true.into()));
     assert_eq!(lines[3]["packets"], 3);
+}
+
+#[test]
+fn pcapng_is_read_in_all_its_parts() {
+    let room = Room::new("ng");
+    let packet =
+        Generator::new(4, Cast::of_the_lab()).find(|packet| packet.len() % 4 == 1 && packet[0] == 0x45).unwrap();
+    let tagged = [&[0; 12][..], &[0x81, 0, 0, 7, 8, 0], &packet].concat();
+    let section = |big: bool| {
+        let n = |value| number(big, value);
+        let half = |value: u16| if big { value.to_be_bytes() } else { value.to_le_bytes() };
+        let length = |bytes: &[u8]| n(u32::try_from(bytes.len()).unwrap());
+        // Nanoseconds: if_tsresol 9.
+        let fine = [&half(9)[..], &half(1), &[9, 0, 0, 0], &half(0), &half(0)].concat();
+        let stamp = (1_700_000_000_000_000_000_u64 + if big { 2_000_001_000 } else { 0 }).to_be_bytes();
+        let halves = [0, 4].map(|at| n(u32::from_be_bytes(stamp[at..at + 4].try_into().unwrap())));
+        [
+            block(big, 0x0a0d_0d0a, &[&n(0x1a2b_3c4d), &half(1), &half(0), &[0xff; 8]]),
+            block(big, 1, &[&half(1), &half(0), &n(0), &fine]),
+            block(big, 1, &[&half(101), &half(0), &n(0), &fine]),
+            // One that nobody knows.
+            block(big, 0x0bad, &[b"nothing"]),
+            block(big, 6, &[&n(1), &halves[0], &halves[1], &length(&packet), &length(&packet), &packet]),
+            block(big, 3, &[&length(&tagged), &tagged]),
+        ]
+        .concat()
+    };
+    let whole = [section(false), section(true)].concat();
+    room.write("a.pcapng", &[&whole]);
+    room.write("cut.pcapng", &[&whole[..whole.len() - 5]]);
+    let said = room.replay(&["a.pcapng"]);
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    let lines: Vec<&str> = said.out.lines().collect();
+    for (line, begin) in lines.iter().zip(["1 +0.000000 ", "2 +0.000000 ", "3 +2.000001 ", "4 +2.000001 "]) {
+        assert!(line.starts_with(begin) && line.contains(" > "), "{line}");
+    }
+    assert_eq!(lines[5], "4 packets");
+    let said = room.replay(&["cut.pcapng"]);
+    assert_eq!(said.code, Some(1));
+    assert!(
+        said.out.contains("\n3 packets\n") && said.err.contains("packet 4: the file ends in the middle of it"),
+        "{}",
+        said.err
+    );
+    let nowhere = block(false, 6, &[&[9, 0, 0, 0], &[0; 8], &[4, 0, 0, 0], &[4, 0, 0, 0], &[0x45; 4]]);
+    room.write("nowhere.pcapng", &[&section(false), &nowhere]);
+    let said = room.replay(&["nowhere.pcapng"]);
+    assert!(
+        said.code == Some(1) && said.err.contains("packet 3: it names an interface that the file does not describe")
+    );
 }

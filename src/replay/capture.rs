@@ -10,7 +10,9 @@ use std::time::Duration;
 
 /// The largest block that can be read: four times the longest packet that tcpdump records (262,144 bytes).
 const BUFFER: usize = 1 << 20;
-/// A pcapng interface that does not say how fine its clock is: microseconds.
+/// Interfaces of one section of a file. A hostile file must not buy memory with them.
+const MAX_INTERFACES: usize = 65_536;
+/// Ticks of a classic file's clock.
 const MICROSECONDS: u64 = 1_000_000;
 
 /// A capture that is being read.
@@ -96,6 +98,9 @@ impl Capture {
                     let packet = link::packet(interface.link, frame);
                     return Ok(Some(Record { number, time, packet, missing: original.saturating_sub(length) }));
                 }
+                Item::Interface(_) if self.interfaces.len() == MAX_INTERFACES => {
+                    return Err(self.next_is_broken("there are too many interfaces before it"));
+                }
                 Item::Interface(interface) => self.interfaces.push(interface),
                 Item::Section => self.interfaces.clear(),
                 Item::Other => {}
@@ -149,7 +154,7 @@ fn item(block: &PcapBlockOwned<'_>, interfaces: &[Interface], nanoseconds: bool,
     let frame = |interface: usize, time, data: &[u8], captured: usize, original: u32| Item::Frame {
         interface,
         time,
-        start: data.as_ptr().addr() - start_of,
+        start: data.as_ptr().addr().saturating_sub(start_of),
         length: captured.min(data.len()),
         original: original as usize,
     };
