@@ -116,3 +116,32 @@ pub(crate) fn to_prober(roster: &Roster, (ping4, ping6): (Pinger, Pinger), seed:
     messages.push(ToProber::Commit);
     Some(messages)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+    use crate::config::{Overrides, Source, parse};
+
+    #[test]
+    fn a_briefing_is_the_whole_transaction_and_names_its_services() {
+        let service = |name: &str, port: u16| {
+            format!(
+                "[[service]]\nname = \"{name}\"\nvip = [\"192.0.2.100\"]\nprotocol = \"tcp\"\nports = [{port}]\n\
+                 [[service.backend]]\naddress = \"198.51.100.11\"\n"
+            )
+        };
+        let text = [service("web", 80), service("mail", 25)].concat();
+        let source = Source::new("a.toml", text);
+        let plan = parse(&[source], &Overrides::default()).unwrap().plan;
+        let Briefing { messages, services } = briefing(&plan).unwrap();
+        assert!(matches!(messages.first(), Some(ToWorker::Begin { .. })));
+        assert_eq!(messages.last(), Some(&ToWorker::Commit));
+        let named = |message: &ToWorker| match message {
+            ToWorker::Service { index, .. } => services.get(&index.0).cloned(),
+            _ => None,
+        };
+        assert_eq!(messages.iter().filter_map(named).collect::<Vec<_>>(), ["web", "mail"]);
+        assert_eq!(messages.iter().filter(|message| matches!(message, ToWorker::Backend { up: true, .. })).count(), 2);
+    }
+}
