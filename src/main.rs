@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod replay;
 mod role;
 
 use cli::{Ask, Task};
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Task::Serve => daemon::start(&arguments[1..]).map_err(AnyError::from),
         Task::Check => check(&run_options).map(|text| say(&text)).map_err(AnyError::from),
         Task::Diff => diff(control, &run_options.config).map(|text| say(&text)),
+        Task::Replay(line) => replay::run(&line),
         Task::Ask(question) => ask(control, question).map(|text| say(&text)),
         Task::PrintSandbox(role) => Ok(say(&policy::print(role.into()))),
         Task::Selftest => selftest(floor),

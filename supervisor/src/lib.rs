@@ -34,3 +34,4 @@ mod signals;
 mod worker;
 
 pub use error::Error;
+pub use push::{Briefing, briefing};

@@ -7,6 +7,7 @@ mod error;
 mod reply;
 mod request;
 mod state;
+mod told;
 
 use crate::membership::{Membership, Unknown};
 use crate::setup::{Memories, Setup};
@@ -15,6 +16,7 @@ use admit::client_key;
 use loaded_ipc::{Admin, BackendIndex, Outcome, Unserved};
 use loaded_queue::Meta;
 use loaded_table::{AffinityTable, Counters, Flow, FlowKey, FlowTable, Hashed, Slot};
+pub use told::{Told, shown};
 
 /// What a worker knows, but for its tables: all memory is had.
 #[derive(Debug)]
@@ -242,13 +244,11 @@ impl Decider {
     }
 
     fn without_flow(&self, packet: &Packet) -> Outcome {
-        let Some(vip) = self.setup.vip(&packet.destination) else {
-            return match self.setup.is_backend(&packet.source) {
+        match packet.kind {
+            _ if self.setup.vip(&packet.destination).is_none() => match self.setup.is_backend(&packet.source) {
                 true => Outcome::PassedOwn,
                 false => Outcome::PassedForeign,
-            };
-        };
-        match packet.kind {
+            },
             Kind::Neighbour => Outcome::PassedNeighbour,
             Kind::Fragment => Outcome::DroppedFragment,
             // ICMP that nothing can be balanced by: timestamp requests, replies to nobody, errors about no packet.
