@@ -40,10 +40,46 @@ pub(crate) enum Task {
     Diff,
     /// Ask the instance that runs.
     Ask(Ask),
+    /// Decide over a capture.
+    Replay(ReplayLine),
     /// Print a role's sandbox policy and end.
     PrintSandbox(Role),
     /// Try the fence and end.
     Selftest,
+    /// Look at the host and end.
+    Doctor,
+}
+
+/// What can be done beside starting.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+enum Errand {
+    #[command(flatten)]
+    Ask(Ask),
+    /// Show what a worker would do with each packet of a capture (pcap or pcapng); needs no instance and no rights
+    Replay(ReplayLine),
+    /// Look at this host: what keeps packets from being balanced, and the command that mends it; changes nothing
+    Doctor {
+        /// For this configuration
+        #[arg(short, long, value_name = "FILE")]
+        config: Vec<PathBuf>,
+    },
+}
+
+/// Which capture, and by which configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct ReplayLine {
+    /// The capture
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Decide by this configuration; several classic files make one [as for starting]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Vec<PathBuf>,
+    /// Write what would go out to this file, as pcap of raw IP
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+    /// As JSON, for programs: a line a packet, then one with the sums
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What is asked of a running instance. These are the subcommands, with their help.
@@ -149,7 +185,7 @@ fn parse<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) -> R
     Ok(Line::from_arg_matches(&matches)?.into())
 }
 
-/// A subcommand speaks with an instance that runs: an option that is for starting one would have no effect.
+/// A subcommand starts nothing: an option that is for starting would have no effect.
 fn option_beside_a_subcommand(matches: &ArgMatches) -> Option<&str> {
     matches.subcommand_name()?;
     let given = |id: &&str| *id != "control" && matches.value_source(id) == Some(ValueSource::CommandLine);
@@ -229,7 +265,7 @@ struct Line {
     #[arg(long, requires = "check", conflicts_with_all = ["print_sandbox", "selftest"])]
     diff: bool,
     #[command(subcommand)]
-    ask: Option<Ask>,
+    errand: Option<Errand>,
 }
 
 /// At most one; none means to serve.
@@ -254,8 +290,12 @@ impl From<Line> for Options {
             (_, true) => Families::V6,
             _ => Families::Both,
         };
+        let config = match &line.errand {
+            Some(Errand::Doctor { config }) => config.clone(),
+            _ => line.config,
+        };
         Self {
-            config: line.config,
+            config,
             overrides: Overrides {
                 families,
                 queue_len: line.queue_len,
@@ -268,8 +308,10 @@ impl From<Line> for Options {
             allow_weak_sandbox: line.allow_weak_sandbox,
             // A daemon changes its directory.
             control: line.control.map(|path| std::path::absolute(&path).unwrap_or(path)),
-            task: match (line.ask, line.diff) {
-                (Some(ask), _) => Task::Ask(ask),
+            task: match (line.errand, line.diff) {
+                (Some(Errand::Ask(ask)), _) => Task::Ask(ask),
+                (Some(Errand::Doctor { .. }), _) => Task::Doctor,
+                (Some(Errand::Replay(line)), _) => Task::Replay(line),
                 (None, true) => Task::Diff,
                 (None, false) => line.task.into(),
             },

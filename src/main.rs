@@ -2,13 +2,14 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod replay;
 mod role;
 
 use cli::{Ask, Task};
 use loaded_jail::selftest::{self, ProberRoom, examine_prober};
 use loaded_jail::{Floor, Pinger, Policy, Role, policy};
 use loaded_supervisor::control::{self, Reply, Request};
-use loaded_supervisor::{Error, daemon, run};
+use loaded_supervisor::{Error, daemon, doctor, run};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -46,9 +47,11 @@ fn main() -> ExitCode {
         Task::Serve => daemon::start(&arguments[1..]).map_err(AnyError::from),
         Task::Check => check(&run_options).map(|text| say(&text)).map_err(AnyError::from),
         Task::Diff => diff(control, &run_options.config).map(|text| say(&text)),
+        Task::Replay(line) => replay::run(&line),
         Task::Ask(question) => ask(control, question).map(|text| say(&text)),
         Task::PrintSandbox(role) => Ok(say(&policy::print(role.into()))),
         Task::Selftest => selftest(floor),
+        Task::Doctor => Ok(examine(&run_options)),
     };
     match done {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
@@ -71,6 +74,14 @@ fn selftest(floor: Floor) -> Result<i32, AnyError> {
     let results = examine_prober(&ProberRoom::furnish(Pinger::Raw)?, &Policy::prober(true), true, floor)?;
     let said = say(&format!("\nprober\n{}", selftest::table(&results)));
     Ok(said.max(i32::from(!selftest::red(&results).is_empty())))
+}
+
+/// Prints what stands in the way on this host. The exit code is 1 if nothing would be balanced.
+fn examine(options: &run::Options) -> i32 {
+    let findings = doctor::examine(options);
+    let text: String = findings.iter().map(|finding| control::text::plain(&format!("{finding}\n"))).collect();
+    let fatal = findings.iter().any(|finding| finding.verdict == doctor::Verdict::Fatal);
+    say(&text).max(i32::from(fatal))
 }
 
 fn check(options: &run::Options) -> Result<String, Error> {

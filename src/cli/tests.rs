@@ -93,3 +93,24 @@ fn deadlines_are_one_number_and_one_unit() {
         assert!(deadline(wrong).is_err(), "{wrong:?}");
     }
 }
+
+#[test]
+fn the_doctor_takes_a_configuration_of_its_own() {
+    let asked = options("doctor -c a.toml").unwrap();
+    assert_eq!((asked.task, asked.config), (Task::Doctor, vec!["a.toml".into()]));
+    assert_eq!(options("-c a.toml doctor"), Err(ErrorKind::ArgumentConflict));
+}
+
+#[test]
+fn a_replay_has_a_configuration_of_its_own() {
+    let line = |config: &[&str], write: Option<&str>, json| {
+        let (config, write) = (config.iter().map(PathBuf::from).collect(), write.map(PathBuf::from));
+        Ok(Task::Replay(ReplayLine { file: "a.pcap".into(), config, write, json }))
+    };
+    let asked = |text: &str| options(text).map(|options| options.task);
+    assert_eq!(asked("replay a.pcap"), line(&[], None, false));
+    assert_eq!(asked("replay -c a -c b a.pcap --write b.pcap --json"), line(&["a", "b"], Some("b.pcap"), true));
+    assert_eq!(asked("replay"), Err(ErrorKind::MissingRequiredArgument));
+    assert_eq!(asked("-c a replay a.pcap"), Err(ErrorKind::ArgumentConflict));
+    assert_eq!(asked("replay a.pcap b.pcap"), Err(ErrorKind::UnknownArgument));
+}

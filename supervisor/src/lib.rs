@@ -8,6 +8,7 @@
 //! - [`run`]: the start; `preflight`: what is looked at before; `instance`: the running loop, with reloads.
 //! - `worker`, `prober` (over `child`), `memory`, `push`: the children, their memory, what they are told.
 //! - [`control`]: the operator's socket: status, history, drain.
+//! - [`doctor`]: what on this host stands in the way.
 //! - [`daemon`], `output`, `signals`, `report`: detaching, the log, signals, counters as text.
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,7 @@ mod child;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod doctor;
 mod error;
 mod instance;
 mod memory;
@@ -32,3 +34,4 @@ mod signals;
 mod worker;
 
 pub use error::Error;
+pub use push::{Briefing, briefing};

@@ -7,7 +7,7 @@ pub(crate) mod display;
 pub use diff::{Change, What, diff, immutable_change};
 
 use crate::network::Network;
-use loaded_ipc::{Affinity, Check, CheckKind, Policy, PortRange, Protocol, Strategy};
+use loaded_ipc::{Affinity, Check, CheckKind, Policy, PortRange, Protocol, Strategy, Unserved};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -48,6 +48,8 @@ pub struct Plan {
     pub flows: u32,
     /// Clients (affinity entries) one worker can hold, 1024..=67_108_864.
     pub clients: u32,
+    /// What becomes of packets to a VIP that no service serves there.
+    pub unserved: Unserved,
     /// Name servers: port 53 from and to them is never balanced (key NS of the classic format). At most 64,
     /// none twice, none a VIP.
     pub nameservers: Vec<IpAddr>,
@@ -208,10 +210,10 @@ fn numbers(list: &[u16]) -> String {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn plan() -> Plan {
+    pub(crate) fn plan() -> Plan {
         Plan {
             user: "nobody".to_owned(),
             cores: None,
@@ -219,6 +221,7 @@ mod tests {
             queue_len: 1,
             flows: 1024,
             clients: 1024,
+            unserved: Unserved::Pass,
             nameservers: vec![],
             services: vec![],
             drain: 300,

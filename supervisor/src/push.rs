@@ -1,19 +1,26 @@
 //! The roster as a transaction for a worker, and for the prober.
 
-use crate::plan::Discover;
+use crate::Error;
+use crate::plan::{Discover, Plan};
 use crate::roster::Roster;
 use crate::rules::source_of;
 use crate::worker::{Orders, Worker};
 use loaded_ipc::{Check, Pinger, ToProber, ToWorker, VERSION};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 /// Everything a worker has to be told, in order.
 pub(crate) fn to_worker(roster: &Roster, worker: &Worker, now: Instant) -> Orders {
-    let generation = roster.generation();
     let (position, queue) = (worker.position, worker.owner.queue());
-    let mut messages =
-        vec![ToWorker::Hello { version: VERSION, worker: position, queue }, ToWorker::Begin { generation }];
+    let mut messages = vec![ToWorker::Hello { version: VERSION, worker: position, queue }];
+    messages.extend(transaction(roster, now));
+    Orders { generation: roster.generation(), messages }
+}
+
+/// The configuration alone, from `Begin` to `Commit`.
+fn transaction(roster: &Roster, now: Instant) -> Vec<ToWorker> {
+    let mut messages = vec![ToWorker::Begin { generation: roster.generation(), unserved: roster.unserved() }];
     messages.extend(roster.vips().map(|(index, address)| ToWorker::Vip { index, address }));
     for (index, entry) in roster.services() {
         let service = &entry.service;
@@ -39,7 +46,27 @@ pub(crate) fn to_worker(roster: &Roster, worker: &Worker, now: Instant) -> Order
         }
     }
     messages.push(ToWorker::Commit);
-    Orders { generation, messages }
+    messages
+}
+
+/// What a plan gives each worker at a start, for who wants to decide as a worker does without starting one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Briefing {
+    /// From `Begin` to `Commit`.
+    pub messages: Vec<ToWorker>,
+    /// Names of the services by their index.
+    pub services: BTreeMap<u16, String>,
+}
+
+/// The briefing of a plan. Backends count as up; those that discovery would find are not there.
+///
+/// # Errors
+/// If there are more things than numbers for them.
+pub fn briefing(plan: &Plan) -> Result<Briefing, Error> {
+    let now = Instant::now();
+    let roster = Roster::empty().next(plan, &[], 0, now)?;
+    let services = roster.services().map(|(index, entry)| (index.0, entry.service.name.clone())).collect();
+    Ok(Briefing { messages: transaction(&roster, now), services })
 }
 
 /// Everything the prober has to be told, in order; `None` if there is nothing for it to do.
@@ -88,4 +115,33 @@ pub(crate) fn to_prober(roster: &Roster, (ping4, ping6): (Pinger, Pinger), seed:
     }
     messages.push(ToProber::Commit);
     Some(messages)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+    use crate::config::{Overrides, Source, parse};
+
+    #[test]
+    fn a_briefing_is_the_whole_transaction_and_names_its_services() {
+        let service = |name: &str, port: u16| {
+            format!(
+                "[[service]]\nname = \"{name}\"\nvip = [\"192.0.2.100\"]\nprotocol = \"tcp\"\nports = [{port}]\n\
+                 [[service.backend]]\naddress = \"198.51.100.11\"\n"
+            )
+        };
+        let text = [service("web", 80), service("mail", 25)].concat();
+        let source = Source::new("a.toml", text);
+        let plan = parse(&[source], &Overrides::default()).unwrap().plan;
+        let Briefing { messages, services } = briefing(&plan).unwrap();
+        assert!(matches!(messages.first(), Some(ToWorker::Begin { .. })));
+        assert_eq!(messages.last(), Some(&ToWorker::Commit));
+        let named = |message: &ToWorker| match message {
+            ToWorker::Service { index, .. } => services.get(&index.0).cloned(),
+            _ => None,
+        };
+        assert_eq!(messages.iter().filter_map(named).collect::<Vec<_>>(), ["web", "mail"]);
+        assert_eq!(messages.iter().filter(|message| matches!(message, ToWorker::Backend { up: true, .. })).count(), 2);
+    }
 }

@@ -15,7 +15,7 @@ use crate::plan::{Plan, Service};
 use crate::rules::{Reach, Served};
 pub(crate) use entry::{BackendEntry, Health};
 pub(crate) use judge::Impossible;
-use loaded_ipc::{Admin, BackendIndex, Cause, MAX_BACKEND_INDEX, PortRange, Protocol, ServiceIndex};
+use loaded_ipc::{Admin, BackendIndex, Cause, MAX_BACKEND_INDEX, PortRange, Protocol, ServiceIndex, Unserved};
 use slots::Slots;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -32,6 +32,7 @@ const FORGOTTEN: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone)]
 pub(crate) struct Roster {
     generation: u64,
+    unserved: Unserved,
     drain: Duration,
     vips: Slots<IpAddr>,
     services: Slots<ServiceEntry>,
@@ -69,6 +70,7 @@ impl Roster {
     pub(crate) fn empty() -> Self {
         Self {
             generation: 0,
+            unserved: Unserved::Pass,
             drain: Duration::ZERO,
             vips: Slots::new(u16::MAX),
             services: Slots::new(u16::MAX),
@@ -91,6 +93,7 @@ impl Roster {
     ) -> Result<Self, Full> {
         let mut next = self.clone();
         next.generation += 1;
+        next.unserved = plan.unserved;
         next.drain = Duration::from_secs(plan.drain.into());
         next.forget(now);
         next.see_off(plan, now);
@@ -246,6 +249,11 @@ impl Roster {
         self.generation
     }
 
+    /// What becomes of packets to a VIP that no service serves there.
+    pub(crate) fn unserved(&self) -> Unserved {
+        self.unserved
+    }
+
     /// VIPs, by rising number.
     pub(crate) fn vips(&self) -> impl Iterator<Item = (u16, IpAddr)> {
         self.vips.iter().map(|(number, vip)| (number, *vip))
@@ -277,12 +285,7 @@ impl Roster {
             let of_service = self.backends().filter(move |(_, backend)| backend.service == service);
             of_service.map(|(_, backend)| backend.address).collect()
         };
-        let mut reach = Reach {
-            base: plan.queue_base,
-            nameservers: plan.nameservers.clone(),
-            defragment: plan.defragment,
-            served: Vec::new(),
-        };
+        let mut reach = Reach { served: Vec::new(), ..Reach::of(plan) };
         for (index, entry) in self.services().filter(|(_, entry)| entry.leaves.is_none()) {
             let Service { vips, protocol, ports, .. } = entry.service.clone();
             reach.extend(Served { vips, protocol, ports, backends: backends(index) });

@@ -41,7 +41,7 @@ pub struct Options {
 ///
 /// # Errors
 /// With file, line and column.
-fn load(options: &Options) -> Result<config::Loaded, Error> {
+pub(crate) fn load(options: &Options) -> Result<config::Loaded, Error> {
     let paths = match options.config.as_slice() {
         [] => vec![config::find()?],
         named => named.to_vec(),

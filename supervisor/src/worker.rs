@@ -2,6 +2,7 @@
 //! and go. One serves; during a reload another one stands ready to take its place.
 
 mod life;
+mod pulse;
 
 use crate::Error;
 use crate::child::{Backoff, Child, Death, dup, floor_word, who};
@@ -9,10 +10,11 @@ use crate::memory::Memory;
 use crate::rules::QueueState;
 use life::{Life, Stage, farewell};
 use loaded_ipc::{Admin, BackendIndex, Membership, MembershipReader, MembershipWriter, ToWorker};
-use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD, RECEIVED};
 use loaded_jail::proof::Expectation;
 use loaded_jail::{Floor, Identity};
 use loaded_queue::{Orphans, Owner};
+use pulse::Pulse;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Child as Process;
 use std::time::{Duration, Instant};
@@ -39,6 +41,7 @@ pub(crate) struct Worker {
     switching: bool,
     /// So many waiting packets are more than come during a change.
     crowd: u32,
+    pulse: Pulse,
     backoff: Backoff,
     died: Option<Instant>,
     /// Starts after a death.
@@ -78,6 +81,7 @@ impl Worker {
             next: None,
             switching: false,
             crowd: queue_len / 2,
+            pulse: Pulse::new(),
             backoff: Backoff::new(),
             died: None,
             restarts: 0,
@@ -246,6 +250,25 @@ impl Worker {
             self.settled = life.generation;
             if self.died.is_some() && self.restarts > 0 {
                 log::info!("{name}: ready again, as pid {}", life.child.pid());
+            }
+        }
+    }
+
+    /// Looks whether it gets on with its queue. One that is hung is killed; its death is then seen like any other.
+    pub(crate) fn examine(&mut self, state: &QueueState, now: Instant) {
+        if let Some(losses) = self.pulse.losses(state, now) {
+            log::warn!("{}: {losses}", self.name());
+        }
+        let received = self.memory.seen.get(RECEIVED).unwrap_or(0);
+        let name = self.name();
+        match self.serving.as_mut().filter(|life| life.stage == Stage::Serving && !life.child.has_ended()) {
+            None => self.pulse.restart(),
+            Some(life) => {
+                if let Some(still) = self.pulse.feel(state, received, now) {
+                    let problem = format!("hung: {} packets wait, none was answered for {still:.1?}", state.waiting);
+                    log::error!("{name}: {problem}; killing it");
+                    life.child.condemn(problem);
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use loaded_ipc::{
     ALL_COUNTERS, Admin, Affinity, AllDown, BackendIndex, OnBackendDown, Outcome, Passive, Policy, PortRange, Protocol,
-    ServiceIndex, Strategy, ToWorker,
+    ServiceIndex, Strategy, ToWorker, Unserved,
 };
 use loaded_queue::Meta;
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts, shm};
@@ -54,7 +54,7 @@ impl World {
     fn new(affinity: bool, v6: bool) -> Self {
         let mut assembly = Assembly::default();
         let mut take = |message| assembly.take(message, 0).expect("in step");
-        take(ToWorker::Begin { generation: 1 });
+        take(ToWorker::Begin { generation: 1, unserved: Unserved::Pass });
         for (index, vip) in (0..).zip(["192.0.2.100", "2001:db8:1::100"]) {
             take(ToWorker::Vip { index, address: vip.parse().expect("address") });
         }
@@ -95,7 +95,7 @@ impl World {
         let begin = Instant::now();
         let mut looks: [Option<Look>; BATCH] = [None; BATCH];
         for (look, bytes) in looks.iter_mut().zip(self.arena.chunks_exact(STRIDE)) {
-            *look = Some(self.decider.look(black_box(&bytes[..64]), false));
+            *look = Some(self.decider.look(black_box(&bytes[..64]), META));
         }
         for look in looks.iter().flatten() {
             self.decider.prefetch(look);

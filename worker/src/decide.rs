@@ -9,6 +9,7 @@ mod piece;
 mod reply;
 mod request;
 mod state;
+mod told;
 
 use crate::membership::{Membership, Unknown};
 use crate::setup::{Memories, Setup};
@@ -16,9 +17,10 @@ use crate::wire::{self, Address, Field, Kind, Malformed, Packet};
 use admit::client_key;
 pub use fragments::Datagram;
 use fragments::Fragments;
-use loaded_ipc::{Admin, BackendIndex, Outcome};
+use loaded_ipc::{Admin, BackendIndex, Outcome, Unserved};
 use loaded_queue::Meta;
 use loaded_table::{AffinityTable, Counters, Flow, FlowKey, FlowTable, Hashed, Slot};
+pub use told::{Told, shown};
 
 /// What a worker knows, but for its tables: all memory is had.
 #[derive(Debug)]
@@ -143,8 +145,11 @@ impl Decider {
     /// First stage: reads the packet and asks for the memory its flow would be in.
     #[must_use]
     #[inline]
-    pub fn look(&self, bytes: &[u8], cut: bool) -> Look {
-        let packet = wire::parse(bytes, cut);
+    pub fn look(&self, bytes: &[u8], meta: Meta) -> Look {
+        let packet = match wire::parse(bytes, meta.cut) {
+            Ok(packet) if !meta.partial && wire::lacks_checksum(bytes, &packet) => Err(Malformed::Checksum),
+            packet => packet,
+        };
         let wanted = packet.as_ref().ok().and_then(|packet| {
             let (way, key) = self.key(packet)?;
             Some(Wanted { way, key, hashed: self.flows.prepare(&key) })
@@ -213,17 +218,23 @@ impl Decider {
         };
         let request = way != Way::Reply;
         let (protocol, client, client_port, service_port) = match packet.kind {
-            Kind::Tcp { ports: (from, to), .. } | Kind::Udp { ports: (from, to) } if request => {
+            Kind::Tcp { ports: (from, to), .. }
+            | Kind::Udp { ports: (from, to) }
+            | Kind::Sctp { ports: (from, to) }
+                if request =>
+            {
                 (packet.protocol, packet.source, from, to)
             }
-            Kind::Tcp { ports: (from, to), .. } | Kind::Udp { ports: (from, to) } => {
-                (packet.protocol, packet.destination, to, from)
-            }
+            Kind::Tcp { ports: (from, to), .. }
+            | Kind::Udp { ports: (from, to) }
+            | Kind::Sctp { ports: (from, to) } => (packet.protocol, packet.destination, to, from),
             Kind::Echo { request: true, id } if request => (packet.protocol, packet.source, id, 0),
             Kind::Echo { request: false, id } if !request => (packet.protocol, packet.destination, id, 0),
             // A request makes errors that quote client -> backend, a reply such that quote VIP -> client.
             Kind::Error(q) if request => (q.protocol, q.destination, q.ports.1, q.ports.0),
             Kind::Error(q) => (q.protocol, q.source, q.ports.0, q.ports.1),
+            Kind::Other if request => (packet.protocol, packet.source, 0, 0),
+            Kind::Other => (packet.protocol, packet.destination, 0, 0),
             _ => return None,
         };
         Some((way, FlowKey { protocol, client, client_port, service_port }))
@@ -244,16 +255,14 @@ impl Decider {
     }
 
     fn without_flow(&self, packet: &Packet) -> Outcome {
-        let Some(vip) = self.setup.vip(&packet.destination) else {
-            return match self.setup.is_backend(&packet.source) {
+        match packet.kind {
+            _ if self.setup.vip(&packet.destination).is_none() => match self.setup.is_backend(&packet.source) {
                 true => Outcome::PassedOwn,
                 false => Outcome::PassedForeign,
-            };
-        };
-        match packet.kind {
+            },
             Kind::Neighbour => Outcome::PassedNeighbour,
-            Kind::Other if self.setup.service_for_all(vip).is_some() => Outcome::DroppedProtocol,
-            _ => Outcome::PassedUnserved,
+            // ICMP that nothing can be balanced by: timestamp requests, replies to nobody, errors about no packet.
+            _ => self.unserved(),
         }
     }
 
@@ -268,10 +277,18 @@ impl Decider {
             (_, Some(_)) => Outcome::DroppedCut,
             (Way::Request { vip }, None) if self.service(packet, vip).is_some() => Outcome::DroppedCut,
             (Way::Request { .. }, None) if matches!(packet.kind, Kind::Error(_)) => Outcome::DroppedStrayError,
-            (Way::Request { .. }, None) => Outcome::PassedUnserved,
+            (Way::Request { .. }, None) => self.unserved(),
             (Way::Reply, None) => Outcome::PassedOwn,
         };
         place.stays(outcome)
+    }
+
+    /// What becomes of a packet to a VIP that nothing is balanced for there.
+    fn unserved(&self) -> Outcome {
+        match self.setup.unserved() {
+            Unserved::Pass => Outcome::PassedUnserved,
+            Unserved::Drop => Outcome::DroppedUnserved,
+        }
     }
 }
 
@@ -333,7 +350,7 @@ pub(crate) fn example(now: Now) -> Decider {
         age: u32::MAX,
     };
     let messages = [
-        ToWorker::Begin { generation: 7 },
+        ToWorker::Begin { generation: 7, unserved: Unserved::Pass },
         ToWorker::Vip { index: 0, address: "192.0.2.1".parse().expect("address") },
         ToWorker::Service { index: ServiceIndex(0), protocol, strategy, affinity, policy },
         ToWorker::Listen { vip: 0 },

@@ -2,7 +2,7 @@
 //! and read its configuration from the supervisor. It may open nothing, start nothing and send nothing else.
 //!
 //! [`wire`], [`balance`], [`setup`] and [`decide`] are pure: no I/O, no clock, no random source. [`run`] is the loop
-//! around them, [`fence`] what closes before it begins.
+//! around them, [`fence`] what closes before it begins; [`replay`] is the other loop, over a capture.
 #![forbid(unsafe_code)]
 
 pub mod balance;
@@ -13,6 +13,7 @@ mod inbox;
 pub mod membership;
 pub mod outcome;
 mod passive;
+pub mod replay;
 pub mod run;
 pub mod selftest;
 pub mod setup;

@@ -23,7 +23,7 @@ pub fn verdict(outcome: Outcome) -> Verdict {
         O::PassedForeign | O::PassedOwn | O::PassedUnserved | O::PassedNeighbour => Verdict::Accept,
         O::DroppedMalformed
         | O::DroppedFragment
-        | O::DroppedProtocol
+        | O::DroppedUnserved
         | O::DroppedStrayError
         | O::DroppedBackendOut
         | O::DroppedNoBackend

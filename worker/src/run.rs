@@ -177,7 +177,7 @@ fn forward(link: &SupervisorLink, inbox: &mut Inbox, port: &mut Port, decider: &
         let received = port.receive()?;
         let now = now();
         for (look, (bytes, meta)) in looks.iter_mut().zip(port.waiting()) {
-            *look = Some(decider.look(bytes, meta.cut));
+            *look = Some(decider.look(bytes, meta));
         }
         for look in looks[..received.min(BATCH)].iter().flatten() {
             decider.prefetch(look);
@@ -293,7 +293,7 @@ fn report_panics() {
 mod tests {
     use super::*;
     use crate::decide::example;
-    use loaded_ipc::{Admin, BackendIndex, WorkerLink};
+    use loaded_ipc::{Admin, BackendIndex, Unserved, WorkerLink};
 
     #[test]
     fn before_the_order_to_begin_only_an_end_may_come() {
@@ -329,7 +329,9 @@ mod tests {
         assert_eq!(obeys(&[]), Some(true));
         assert_eq!(obeys(&[admin(5), admin(5)]), Some(true));
         assert_eq!(obeys(&[admin(5), ToWorker::Stop, ToWorker::Commit]), Some(false));
-        for strange in [admin(4), ToWorker::Go, ToWorker::Commit, ToWorker::Begin { generation: 8 }] {
+        for strange in
+            [admin(4), ToWorker::Go, ToWorker::Commit, ToWorker::Begin { generation: 8, unserved: Unserved::Pass }]
+        {
             assert_eq!(obeys(&[strange]), None);
         }
         let (supervisor, worker) = WorkerLink::pair().expect("pair");

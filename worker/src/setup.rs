@@ -13,13 +13,14 @@ pub(crate) use memory::Memories;
 
 use crate::balance::Balancer;
 use crate::wire::{Address, Family, is_mapped, mapped};
-use loaded_ipc::{Admin, Affinity, BackendIndex, Policy, PortRange};
+use loaded_ipc::{Admin, Affinity, BackendIndex, Policy, PortRange, Unserved};
 use std::net::IpAddr;
 
 /// What is balanced where.
 #[derive(Debug)]
 pub struct Setup {
     generation: u64,
+    unserved: Unserved,
     /// By index.
     vips: Box<[Option<Vip>]>,
     /// Addresses with their indices, sorted for the search.
@@ -86,6 +87,12 @@ impl Setup {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// What becomes of packets to a virtual IP that no service serves there.
+    #[must_use]
+    pub fn unserved(&self) -> Unserved {
+        self.unserved
     }
 
     /// Index of a virtual IP.

@@ -2,7 +2,7 @@
 
 use loaded_ipc::{
     Admin, Affinity, AllDown, BackendIndex, OnBackendDown, Passive, Policy, PortRange, Protocol, ServiceIndex,
-    Strategy as Choice, ToWorker,
+    Strategy as Choice, ToWorker, Unserved,
 };
 use loaded_worker::setup::{Assembly, OutOfStep, Setup, address};
 use loaded_worker::wire::Family;
@@ -20,7 +20,7 @@ const PASSIVE: Passive = Passive { fails: 3, timeout: 500, hold: 10, port: None 
 const AFFINITY: Affinity = Affinity { prefix4: 24, prefix6: 56, timeout: 60 };
 
 fn begin() -> ToWorker {
-    ToWorker::Begin { generation: 7 }
+    ToWorker::Begin { generation: 7, unserved: Unserved::Pass }
 }
 
 fn vip(index: u16, text: &str) -> ToWorker {

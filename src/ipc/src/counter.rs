@@ -83,8 +83,8 @@ counted! {
         DroppedMalformed = "dropped_malformed",
         /// Dropped: a piece of a packet that does not fit the others, or whose first piece did not come or was not sent on.
         DroppedFragment = "dropped_fragment",
-        /// Dropped: a protocol that is not balanced, to a VIP that is balanced as a whole.
-        DroppedProtocol = "dropped_protocol",
+        /// Dropped: to a VIP, but to nothing that is balanced there, and `unserved` says drop.
+        DroppedUnserved = "dropped_unserved",
         /// Dropped: an ICMP error to a VIP about a packet of no flow of ours.
         DroppedStrayError = "dropped_stray_error",
         /// Dropped: a reply, other than TCP, of a flow whose backend is out.

@@ -21,7 +21,7 @@ pub use message::{
 };
 pub use types::{
     Admin, Affinity, AllDown, BackendIndex, Cause, Check, CheckKind, MAX_BACKEND_INDEX, OnBackendDown, Passive, Policy,
-    PortRange, Protocol, ServiceIndex, Strategy,
+    PortRange, Protocol, ServiceIndex, Strategy, Unserved,
 };
 
 /// The supervisor's end of a link to a worker.

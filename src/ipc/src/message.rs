@@ -1,12 +1,14 @@
 //! The messages: one enum per direction of one link. Configuration travels as a transaction: `Begin`, items, `Commit`;
 //! the child begins to work by it only at `Go`.
 
-use crate::{Admin, Affinity, BackendIndex, Cause, Check, Policy, PortRange, Protocol, ServiceIndex, Strategy};
+use crate::{
+    Admin, Affinity, BackendIndex, Cause, Check, Policy, PortRange, Protocol, ServiceIndex, Strategy, Unserved,
+};
 use bincode::{Decode, Encode};
 use std::net::IpAddr;
 
 /// Version of the messages below. Bump it with any change to them.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Largest frame either side accepts, bytes.
 pub const MAX_FRAME: usize = 512;
@@ -30,6 +32,8 @@ pub enum ToWorker {
     Begin {
         /// Number of the configuration, rising.
         generation: u64,
+        /// What becomes of packets to a virtual IP that no service serves there.
+        unserved: Unserved,
     },
     /// One virtual IP. Indices rise, here and below, but may have gaps: an index never changes its meaning while a
     /// flow that names it can live.

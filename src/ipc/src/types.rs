@@ -23,7 +23,8 @@ pub enum Protocol {
     Tcp,
     /// UDP datagrams to the service's ports.
     Udp,
-    /// TCP, UDP and ICMP echo to the virtual IP, every port.
+    /// Everything to the virtual IP: TCP, UDP and SCTP by ports, ICMP echo by its identifier, any other protocol by
+    /// address alone.
     Any,
 }
 
@@ -99,6 +100,15 @@ pub enum AllDown {
     Drop,
     /// Sent to the backend that was the last to go down.
     Last,
+}
+
+/// What becomes of packets to a virtual IP that no service serves there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum Unserved {
+    /// They are the host's own business.
+    Pass,
+    /// Dropped and counted; but for neighbour discovery, without which the link does not live.
+    Drop,
 }
 
 /// When packets show a worker that a backend does not take connections. It then gives it no new flows for a while;
@@ -244,6 +254,15 @@ impl fmt::Display for AllDown {
             Self::Reject => "reject",
             Self::Drop => "drop",
             Self::Last => "last",
+        })
+    }
+}
+
+impl fmt::Display for Unserved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The queue against the real kernel: each test runs in a network namespace of its own (`unshare` is per thread),
 //! with real iptables rules on its loopback.
 
-use loaded_queue::{Faults, Orphans, Owner, OwnerError, Port, Verdict};
+use loaded_queue::{Faults, Orphans, Owner, OwnerError, Port, Release, Verdict};
 use nix::sched::{CloneFlags, unshare};
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
@@ -241,6 +241,41 @@ fn a_repeated_packet_goes_through_the_hook_again() {
     let counted = rules.lines().find(|l| l.contains("127.0.0.8")).and_then(|l| l.split_whitespace().next());
     assert_eq!(counted, Some("1"), "the first rule saw the packet's second round:\n{rules}");
     assert_eq!(waiting(), "0");
+}
+
+/// Others of its batch go on; released in another order, one is dropped and the others come by once more.
+#[test]
+fn a_held_packet_waits_beyond_its_batch() {
+    if !namespace() {
+        return;
+    }
+    let (_owner, mut port, sender, receiver) = lab();
+    for byte in 0..4 {
+        sender.send_to(&[byte], "127.0.0.9:9999").expect("send");
+    }
+    let mut held = Vec::new();
+    while held.len() < 3 {
+        port.receive().expect("receive");
+        while let Some(mut packet) = port.next() {
+            match packet.bytes().last() {
+                Some(3) => packet.settle(Verdict::Accept),
+                _ => held.push(packet.hold()),
+            }
+        }
+        port.flush();
+    }
+    let mut byte = [9];
+    assert_eq!((receiver.recv(&mut byte).ok(), byte, waiting()), (Some(1), [3], "3".to_owned()));
+    let [first, second, third] = <[_; 3]>::try_from(held).expect("three");
+    for (held, how) in [(third, Release::Repeat), (first, Release::Drop), (second, Release::Repeat)] {
+        port.release(held, how);
+    }
+    assert_eq!(drain(&mut port, 2, |_| Verdict::Accept), 2);
+    for wanted in [2, 1] {
+        assert_eq!((receiver.recv(&mut byte).ok(), byte), (Some(1), [wanted]));
+    }
+    assert!(receiver.recv(&mut byte).is_err());
+    assert_eq!((waiting(), port.faults()), ("0".to_owned(), Faults::default()));
 }
 
 /// A worker that dies with packets in its hands, more waiting in the socket: the next one gets them all.

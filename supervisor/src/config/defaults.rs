@@ -1,6 +1,6 @@
 //! The defaults, and why they are what they are. `scripts/loaded.toml` names each of them.
 
-use loaded_ipc::{AllDown, OnBackendDown};
+use loaded_ipc::{AllDown, OnBackendDown, Unserved};
 
 /// Default account of the workers.
 pub const USER: &str = "nobody";
@@ -31,6 +31,8 @@ pub const ON_BACKEND_DOWN: OnBackendDown = OnBackendDown::Reset;
 /// Default of `all_down`: an answer now is better than a timeout, and no packet goes where nobody listens. (The
 /// original went on to the last configured server without a word.)
 pub const ALL_DOWN: AllDown = AllDown::Reject;
+/// Default of `unserved`: what is not balanced at a VIP is the host's own, as without `loaded`.
+pub const UNSERVED: Unserved = Unserved::Pass;
 /// Default of `panic_threshold`, percent: checks are always believed until somebody says otherwise.
 pub const PANIC_THRESHOLD: u8 = 0;
 /// Default of `slow_start` in seconds: a backend that came up gets its share at once.

@@ -5,7 +5,7 @@ use super::reload::{REST, Why};
 use crate::control::{By, Event, unix_ms};
 use crate::prober::News;
 use crate::roster::Roster;
-use crate::rules::own_addresses;
+use crate::rules::{own_addresses, queue_owners};
 use crate::worker::Worker;
 use loaded_ipc::{Admin, AllDown, BackendCounter, BackendIndex, Cause, ServiceIndex, View};
 use std::collections::BTreeMap;
@@ -98,6 +98,7 @@ impl Instance {
         }
         self.watch.due = now + EVERY;
         self.sample();
+        self.examine_queues(now);
         let workers = &self.workers;
         self.roster.hasten(now, |index| counted(workers, index, BackendCounter::Flows));
         self.roster.forget_lost(now);
@@ -120,6 +121,15 @@ impl Instance {
         if let Err(error) = begun {
             log::error!("{error}; to be tried again");
             self.watch.rest(REST);
+        }
+    }
+
+    fn examine_queues(&mut self, now: Instant) {
+        let Ok(states) = queue_owners() else { return };
+        for worker in &mut self.workers {
+            if let Some(state) = states.iter().find(|state| state.queue == worker.owner.queue()) {
+                worker.examine(state, now);
+            }
         }
     }
 

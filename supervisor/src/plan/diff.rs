@@ -1,9 +1,7 @@
 //! What differs between two plans, for the log of a reload and for `--check --diff`. Order does not count: neither the
 //! services' nor the VIPs' nor the backends' says anything.
 
-use super::display::{
-    affinity, all_down, balances, check, cores, defragment, discover, on_backend_down, panic_threshold,
-};
+use super::display::{affinity, all_down, balances, check, cores, discover, on_backend_down, panic_threshold};
 use super::display::{passive, seconds, slow_start};
 use super::{Backend, Plan, Service};
 use std::fmt;
@@ -89,7 +87,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut whole = Changes { service: None, changes: &mut changes };
     whole.setting("drain", seconds(old.drain), seconds(new.drain));
-    whole.setting("defragment", defragment(old.defragment).into(), defragment(new.defragment).into());
+    whole.setting("unserved", old.unserved.to_string(), new.unserved.to_string());
     let (removed, added) = exchanged(&old.nameservers, &new.nameservers);
     removed.for_each(|server| whole.push(What::NameserverRemoved(server)));
     added.for_each(|server| whole.push(What::NameserverAdded(server)));
@@ -118,6 +116,8 @@ pub fn immutable_change(old: &Plan, new: &Plan) -> Option<String> {
         number("queue_len", old.queue_len, new.queue_len),
         number("flows", old.flows, new.flows),
         number("clients", old.clients, new.clients),
+        // The hook that the kernel would unregister empties every queue (net/netfilter/core.c, nf_queue_nf_hook_drop).
+        ("defragment", old.defragment.to_string(), new.defragment.to_string()),
     ];
     let changed = fixed.into_iter().filter(|(_, old, new)| old != new);
     let changed: Vec<String> = changed.map(|(name, old, new)| format!("{name} {old} \u{2192} {new}")).collect();

@@ -1,7 +1,7 @@
 //! The plan in words, for `--check` and for what a reload would change: one fact a line.
 
 use super::{Backend, Discover, Place, Plan, Service, check_port, span};
-use loaded_ipc::{Affinity, AllDown, Check, CheckKind, OnBackendDown, Passive, PortRange, Protocol};
+use loaded_ipc::{Affinity, AllDown, Check, CheckKind, OnBackendDown, Passive, PortRange, Protocol, Unserved};
 use std::fmt;
 
 /// What will be served, for `--check`.
@@ -12,16 +12,17 @@ impl fmt::Display for Plan {
         writeln!(f, "queues       core n answers queue {base} + n; {} packets may wait in each", self.queue_len)?;
         writeln!(f, "tables       {} flows and {} clients a worker", self.flows, self.clients)?;
         writeln!(f, "drain        what is taken out keeps its flows for {}", seconds(self.drain))?;
-        writeln!(f, "fragments    {}", defragment(self.defragment))?;
+        if !self.defragment {
+            writeln!(f, "fragments    come in pieces, which the workers keep together")?;
+        }
+        if self.unserved != Unserved::Pass {
+            writeln!(f, "unserved     {}: what no service of a VIP serves", self.unserved)?;
+        }
         for server in &self.nameservers {
             writeln!(f, "name server  {server}, port 53 is not balanced")?;
         }
         self.services.iter().try_for_each(|service| write!(f, "{service}"))
     }
-}
-
-pub(super) fn defragment(by_kernel: bool) -> &'static str {
-    if by_kernel { "put together by the kernel" } else { "kept together by the workers" }
 }
 
 impl fmt::Display for Service {

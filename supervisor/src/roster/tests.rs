@@ -45,6 +45,7 @@ fn plan(services: Vec<Service>) -> Plan {
         queue_len: 1024,
         flows: 1024,
         clients: 1024,
+        unserved: loaded_ipc::Unserved::Pass,
         nameservers: Vec::new(),
         defragment: true,
         drain: 60,

@@ -2,7 +2,7 @@
 //! keeps its flows until its drain deadline, so its packets go to the workers until then.
 
 use crate::plan::{Plan, Service};
-use loaded_ipc::{PortRange, Protocol};
+use loaded_ipc::{PortRange, Protocol, Unserved};
 use std::net::IpAddr;
 
 /// What rules bring to the workers.
@@ -14,6 +14,8 @@ pub struct Reach {
     pub nameservers: Vec<IpAddr>,
     /// Whether the kernel is to put packets together before rules see them; else their pieces are brought to the workers.
     pub defragment: bool,
+    /// Whether whatever is sent to a VIP goes to the workers, also what nobody serves there.
+    pub whole_vips: bool,
     /// In any order and overlapping as they like: rules are made of the union.
     pub served: Vec<Served>,
 }
@@ -39,6 +41,7 @@ impl Reach {
             base: plan.queue_base,
             nameservers: plan.nameservers.clone(),
             defragment: plan.defragment,
+            whole_vips: plan.unserved == Unserved::Drop,
             served: plan.services.iter().map(Served::of).collect(),
         }
     }

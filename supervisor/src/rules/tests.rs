@@ -40,6 +40,7 @@ pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: 
         queue_len: 1024,
         flows: 1024,
         clients: 1024,
+        unserved: loaded_ipc::Unserved::Pass,
         nameservers: Vec::new(),
         defragment: true,
         services: vec![service],
@@ -259,7 +260,7 @@ fn any_served() -> impl proptest::strategy::Strategy<Value = Served> {
 proptest! {
     #[test]
     fn rules_are_the_union_without_overlap_in_any_order(all in prop::collection::vec(any_served(), 1..6), turn in 0_usize..6) {
-        let empty = Reach { base: 3, nameservers: Vec::new(), defragment: true, served: Vec::new() };
+        let empty = Reach { base: 3, nameservers: Vec::new(), defragment: true, whole_vips: false, served: Vec::new() };
         let build = |list: &[&Served]| {
             let mut reach = empty.clone();
             list.iter().for_each(|served| reach.extend((*served).clone()));

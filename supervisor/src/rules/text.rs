@@ -129,7 +129,10 @@ impl Layout<'_> {
 
     fn to_vips(&self) -> Vec<String> {
         let rules = self.vips().flat_map(|vip| {
-            let traffic = Traffic::of(self.reach.served.iter().filter(|served| served.vips.contains(&vip)));
+            let traffic = match self.reach.whole_vips {
+                true => Traffic::everything(),
+                false => Traffic::of(self.reach.served.iter().filter(|served| served.vips.contains(&vip))),
+            };
             let to = format!(" -j {}", self.name("Q"));
             let clauses = traffic.clauses(Side::Destination).into_iter();
             let pieces = self.pieces.iter().map(|piece| format!(" {piece}"));

@@ -35,6 +35,10 @@ impl Traffic {
         })
     }
 
+    pub(crate) fn everything() -> Self {
+        Self { whole: true, ..Self::default() }
+    }
+
     /// One match for each rule that is needed, each with a space in front.
     pub(crate) fn clauses(&self, side: Side) -> Vec<String> {
         if self.whole {

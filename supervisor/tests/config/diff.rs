@@ -66,6 +66,7 @@ fn each_change_is_a_line_for_the_operator() {
             "service web: on_backend_down reset: the client's next packet is answered by a reset \u{2192} drain: TCP goes on to it, what has no connection goes to another backend",
         ),
         ("\"5m\"", "\"1m\"", "drain 5m \u{2192} 1m"),
+        ("drain = ", "unserved = \"drop\"\ndrain = ", "unserved pass \u{2192} drop"),
         (
             "\"tcp\" }",
             "\"tcp\", fall = 2 }",
@@ -129,6 +130,7 @@ fn what_needs_a_restart_is_told() {
         Plan { queue_base: 5, ..old.clone() },
         Plan { queue_len: 5, ..old.clone() },
         Plan { clients: 2048, ..old.clone() },
+        Plan { defragment: false, ..old.clone() },
     ] {
         assert!(immutable_change(&old, &new).is_some());
     }

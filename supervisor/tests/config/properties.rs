@@ -1,6 +1,8 @@
 //! Properties: no text makes a reader panic; what is written is what is read.
 
-use loaded_ipc::{Affinity, AllDown, Check, CheckKind, OnBackendDown, Passive, Policy, PortRange, Protocol, Strategy};
+use loaded_ipc::{
+    Affinity, AllDown, Check, CheckKind, OnBackendDown, Passive, Policy, PortRange, Protocol, Strategy, Unserved,
+};
 use loaded_supervisor::config::{Overrides, Source, parse};
 use loaded_supervisor::network::Network;
 use loaded_supervisor::plan::{Backend, Discover, Place, Plan, Service, diff, immutable_change};
@@ -256,20 +258,34 @@ fn plans() -> impl Values<Value = Plan> {
     let cores = prop::option::of((0..=99u16, 0..=99u16).prop_map(|(low, more)| (low, low + more)));
     let numbers = (any::<u8>(), 1..=10_485_760u32, 1024..=67_108_864u32, 1024..=67_108_864u32, 1..=604_800u32);
     let servers = btree_set((0xc633_6401..0xc633_64ff_u32).prop_map(|bits| IpAddr::V4(bits.into())), 0..9);
-    ("[a-z]{1,32}", cores, numbers, servers, vec(service(), 1..5)).prop_map(
-        |(user, cores, (queue_base, queue_len, flows, clients, drain), nameservers, mut services)| {
+    let unserved = prop_oneof![Just(Unserved::Pass), Just(Unserved::Drop)];
+    ("[a-z]{1,32}", cores, numbers, unserved, servers, vec(service(), 1..5)).prop_map(
+        |(user, cores, (queue_base, queue_len, flows, clients, drain), unserved, nameservers, mut services)| {
             let (mut names, mut vips) = (BTreeSet::new(), BTreeSet::new());
             services.retain(|service| names.insert(service.name.clone()) && vips.insert(service.vips[0]));
             let nameservers = nameservers.into_iter().collect();
             let (user, queue_base) = (if user == "root" { "nobody".into() } else { user }, queue_base.into());
             let defragment = drain % 2 == 0;
-            Plan { user, cores, queue_base, queue_len, flows, clients, nameservers, services, drain, defragment }
+            Plan {
+                user,
+                cores,
+                queue_base,
+                queue_len,
+                flows,
+                clients,
+                unserved,
+                nameservers,
+                services,
+                drain,
+                defragment,
+            }
         },
     )
 }
 
 fn write_plan(plan: &Plan) -> String {
-    let Plan { user, cores, queue_base, queue_len, flows, clients, nameservers, services, drain, defragment } = plan;
+    let Plan { user, cores, queue_base, queue_len, flows, clients, unserved, nameservers, services, drain, defragment } =
+        plan;
     let cores = cores.map_or(String::new(), |(low, high)| format!("cores = \"{low}-{high}\"\n"));
     let servers: Vec<String> = nameservers.iter().map(|server| format!("\"{server}\"")).collect();
     let servers = match servers.as_slice() {
@@ -278,7 +294,7 @@ fn write_plan(plan: &Plan) -> String {
     };
     let top = format!(
         "user = \"{user}\"\n{cores}queue_base = {queue_base}\nqueue_len = {queue_len}\nflows = {flows}\n\
-         clients = {clients}\n{servers}drain = \"{drain}s\"\ndefragment = {defragment}\n"
+         clients = {clients}\nunserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\ndefragment = {defragment}\n"
     );
     top + &services.iter().map(write_service).collect::<String>()
 }

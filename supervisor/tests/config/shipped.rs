@@ -46,6 +46,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         queue_len: 16384,
         flows: 262_144,
         clients: 262_144,
+        unserved: loaded_ipc::Unserved::Pass,
         nameservers: ips(nameservers),
         services: vec![service],
         drain: 300,

@@ -27,6 +27,7 @@ fn flaws() -> Vec<(&'static str, String, Vec<&'static str>)> {
         ("weight", edited("weight = 1", "weight = 0"), vec!["loaded.toml:11:10: ", "256"]),
         ("another queue_len", edited("4096", "8192"), vec!["queue_len 4096", "8192", "restart"]),
         ("other cores", format!("cores = \"0\"\n{}", good(1)), vec!["cores every core", "core 0", "restart"]),
+        ("pieces", format!("defragment = false\n{}", good(1)), vec!["defragment true", "false", "restart"]),
         ("wider clients", edited("prefix6 = 128", "prefix6 = 48"), vec!["restart"]),
     ]
 }

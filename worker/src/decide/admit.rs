@@ -29,7 +29,7 @@ impl Decider {
         // What goes on may do so in a service that takes nothing new.
         let going_on = || old.filter(|_| !opens(packet)).map(|flow| flow.service);
         let service = self.service(packet, vip).or_else(going_on);
-        let service = service.ok_or(Refusal::As(Outcome::PassedUnserved))?;
+        let service = service.ok_or_else(|| Refusal::As(self.unserved()))?;
         let affinity = self.setup.service(service).and_then(|s| s.affinity);
         let backend = match affinity {
             Some(affinity) => self.client(packet, &affinity, service, now.seconds),

@@ -96,8 +96,8 @@ impl Datagram {
     /// By the addresses alone, which pieces of one sender share. Not keyed: who can forge addresses can forge them right.
     fn set(&self) -> usize {
         let mixed = u128::from_be_bytes(self.source) ^ u128::from_be_bytes(self.destination).rotate_left(64);
-        let [high, low] = [(mixed >> 64) as u64, mixed as u64];
-        ((high ^ low).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % SETS
+        let folded = (mixed >> 64) ^ (mixed & u128::from(u64::MAX));
+        ((folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) % SETS as u128) as usize
     }
 }
 

@@ -51,6 +51,7 @@ impl Decider {
         (place.meta.partial, place.meta.gso) = (false, false);
         let (decided, fate) = match wire::parse_first(place.bytes(), packet) {
             Err(_) => (place.stays(Outcome::DroppedMalformed), None),
+            Ok(whole) if wire::lacks_checksum(place.bytes(), &whole) => (place.stays(Outcome::DroppedMalformed), None),
             // No error is so long that it would be cut up (RFC 1812 §4.3.2.3, RFC 4443 §2.4).
             Ok(Packet { kind: Kind::Error(_), .. }) => (place.stays(Outcome::DroppedFragment), None),
             Ok(whole) => self.decide_first(&whole, place, now),
@@ -100,7 +101,9 @@ impl Decider {
 fn staying(outcome: Outcome) -> Fate {
     use Outcome as O;
     match outcome {
-        O::PassedForeign | O::PassedOwn | O::PassedUnserved | O::PassedNeighbour => Fate::Stays(outcome),
+        O::PassedForeign | O::PassedOwn | O::PassedUnserved | O::PassedNeighbour | O::DroppedUnserved => {
+            Fate::Stays(outcome)
+        }
         _ => Fate::Stays(O::DroppedFragment),
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn next_state(state: FlowState, kind: Kind, request: bool) -> FlowSta
         // Both sides answer what comes after a real reset with another; so what comes last tells.
         (Kind::Tcp { acknowledges: true, .. }, S::Reset, _) => S::Established,
         (Kind::Tcp { acknowledges: true, opens: false, .. }, S::Answered, true) => S::Established,
-        (Kind::Udp { .. }, S::Unanswered, false) => S::Datagram,
+        (Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other, S::Unanswered, false) => S::Datagram,
         _ => state,
     }
 }
@@ -31,8 +31,9 @@ pub(super) fn first_state(kind: Kind) -> FlowState {
     match kind {
         Kind::Tcp { finishes: true, .. } | Kind::Tcp { resets: true, .. } => FlowState::Closing,
         Kind::Tcp { .. } => FlowState::HalfOpen,
-        Kind::Udp { .. } => FlowState::Unanswered,
-        _ => FlowState::Echo,
+        Kind::Echo { .. } => FlowState::Echo,
+        // SCTP too: its associations outlive a silence by their heartbeats (RFC 9260 §8.3: every 30 s).
+        _ => FlowState::Unanswered,
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Backend, OutOfStep, Pool, Service, Setup, Vip, address};
 use crate::balance::{Balancer, MemberSpec};
 use crate::wire::{Address, Family};
 use loaded_ipc::{Affinity, BackendIndex, MAX_BACKEND_INDEX, Policy, PortRange, Protocol, ServiceIndex};
-use loaded_ipc::{Strategy, ToWorker};
+use loaded_ipc::{Strategy, ToWorker, Unserved};
 use std::collections::BTreeMap;
 
 /// Limits of what the messages may say.
@@ -16,7 +16,7 @@ const MAX_HOLD: u32 = 3600;
 /// What has come of a transaction.
 #[derive(Debug, Default)]
 pub struct Assembly {
-    generation: Option<u64>,
+    begun: Option<(u64, Unserved)>,
     vips: BTreeMap<u16, Address>,
     backends: BTreeMap<u16, (Backend, u16)>,
     services: BTreeMap<u16, Draft>,
@@ -41,8 +41,10 @@ impl Assembly {
     /// [`OutOfStep`] for a message that has no place here. The transaction is then worthless.
     pub fn take(&mut self, message: ToWorker, worker: u16) -> Result<Option<Setup>, OutOfStep> {
         match message {
-            ToWorker::Begin { generation } if self.generation.is_none() => self.generation = Some(generation),
-            _ if self.generation.is_none() => return Err(OutOfStep("an item before Begin")),
+            ToWorker::Begin { generation, unserved } if self.begun.is_none() => {
+                self.begun = Some((generation, unserved));
+            }
+            _ if self.begun.is_none() => return Err(OutOfStep("an item before Begin")),
             ToWorker::Begin { .. } | ToWorker::Hello { .. } => return Err(OutOfStep("a second Begin or Hello")),
             ToWorker::Vip { index, address: ip } => {
                 if self.vips.insert(index, address(ip)).is_some() {
@@ -121,8 +123,10 @@ impl Assembly {
                 }
             }
         }
+        let (generation, unserved) = self.begun.unwrap_or((0, Unserved::Pass));
         Ok(Setup {
-            generation: self.generation.unwrap_or(0),
+            generation,
+            unserved,
             vip_order,
             behind,
             backends: slots(self.backends.into_iter().map(|(index, (backend, _))| (index, backend))),

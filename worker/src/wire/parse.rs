@@ -16,12 +16,16 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// ICMP for IPv6.
     pub const ICMP6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
 }
 
 /// More extension headers than any sane packet has. A hostile one must not buy time with them.
 const MAX_EXTENSIONS: usize = 8;
 /// An ICMP error quotes the packet it is about behind its own 8 bytes (RFC 792, RFC 4443 §3).
 pub(super) const ICMP_HEADER: usize = 8;
+/// Ports, verification tag and checksum (RFC 9260 §3.1).
+const SCTP_HEADER: usize = 12;
 
 /// The Internet Protocol's two versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +74,11 @@ pub enum Kind {
         /// Source and destination port.
         ports: (u16, u16),
     },
+    /// SCTP. Its checksum does not cover addresses (RFC 9260 §3.1).
+    Sctp {
+        /// Source and destination port.
+        ports: (u16, u16),
+    },
     /// ICMP echo, by its identifier.
     Echo {
         /// A request, or a reply.
@@ -85,7 +94,8 @@ pub enum Kind {
     OtherIcmp,
     /// A piece of a packet.
     Fragment,
-    /// A protocol without ports or identifiers that we know.
+    /// A protocol of which we know neither ports nor identifiers: ESP, GRE, what comes with "no next header" (RFC 8200
+    /// §4.7), or any other. IPv4's AH too, which no change of address survives.
     Other,
 }
 
@@ -98,7 +108,8 @@ pub struct Quoted {
     pub destination: Address,
     /// Its upper layer.
     pub protocol: u8,
-    /// Its ports; for an ICMP echo request the identifier and 0, for a reply 0 and the identifier.
+    /// Its ports; for an ICMP echo request the identifier and 0, for a reply 0 and the identifier;
+    /// 0 and 0 of what has none.
     pub ports: (u16, u16),
     /// Offset of its upper layer in the whole packet.
     pub transport: usize,
@@ -115,6 +126,8 @@ pub enum Malformed {
     Extension,
     /// No whole upper-layer header.
     Transport,
+    /// UDP over IPv6 without a checksum, which receivers must discard (RFC 8200 §8.1).
+    Checksum,
 }
 
 /// Reads a packet. With `cut` the bytes may be fewer than the header says.
@@ -153,6 +166,15 @@ pub fn parse_first(bytes: &[u8], packet: &Packet) -> Result<Packet, Malformed> {
     }
     let kind = upper(bytes, transport + usize::from(u16::MAX), family, protocol, transport)?;
     Ok(Packet { protocol, transport, kind, ..*packet })
+}
+
+/// Whether a packet is UDP over IPv6 and has no checksum: a zero in its place, which a checksum never is. Not to be asked
+/// where the field holds the pseudo header's sum only: that may be zero.
+#[must_use]
+#[inline]
+pub fn lacks_checksum(bytes: &[u8], packet: &Packet) -> bool {
+    let field = || bytes.get(packet.transport + 6..packet.transport + 8);
+    packet.family == Family::V6 && matches!(packet.kind, Kind::Udp { .. }) && field() == Some(&[0, 0])
 }
 
 /// What an IP header says.
@@ -282,6 +304,11 @@ fn upper(bytes: &[u8], length: usize, family: Family, protocol: u8, at: usize) -
             }
             Ok(Kind::Udp { ports: (h.source_port(), h.destination_port()) })
         }
+        (protocol::SCTP, _) => {
+            let header = rest.first_chunk::<SCTP_HEADER>().ok_or(Malformed::Transport)?;
+            let port = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+            Ok(Kind::Sctp { ports: (port(0), port(2)) })
+        }
         (protocol::ICMP, Family::V4) | (protocol::ICMP6, Family::V6) => {
             let header = rest.get(..ICMP_HEADER).ok_or(Malformed::Transport)?;
             Ok(icmp(bytes, family, header, at))
@@ -318,13 +345,15 @@ fn quoted(bytes: &[u8], family: Family, at: usize) -> Option<Quoted> {
             _ => return None,
         },
     };
-    let upper = inner.get(offset..offset + 8)?;
-    let word = |i: usize| u16::from_be_bytes([upper[i], upper[i + 1]]);
-    let ports = match (protocol, upper[0]) {
-        (protocol::TCP | protocol::UDP, _) => (word(0), word(2)),
-        (protocol::ICMP, 8) | (protocol::ICMP6, 128) => (word(4), 0),
-        (protocol::ICMP, 0) | (protocol::ICMP6, 129) => (0, word(4)),
-        _ => return None,
+    let upper = inner.get(offset..).unwrap_or(&[]).first_chunk::<8>();
+    let word = |upper: &[u8; 8], i: usize| u16::from_be_bytes([upper[i], upper[i + 1]]);
+    let ports = match (protocol, upper) {
+        (protocol::TCP | protocol::UDP | protocol::SCTP, Some(upper)) => (word(upper, 0), word(upper, 2)),
+        (protocol::ICMP, Some(upper @ [8, ..])) | (protocol::ICMP6, Some(upper @ [128, ..])) => (word(upper, 4), 0),
+        (protocol::ICMP, Some(upper @ [0, ..])) | (protocol::ICMP6, Some(upper @ [129, ..])) => (0, word(upper, 4)),
+        // An error is never about an error, and where ports belong they must be there.
+        (protocol::TCP | protocol::UDP | protocol::SCTP | protocol::ICMP | protocol::ICMP6, _) => return None,
+        _ => (0, 0),
     };
     Some(Quoted { source: ip.source, destination: ip.destination, protocol, ports, transport: at + offset })
 }

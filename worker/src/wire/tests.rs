@@ -129,7 +129,17 @@ fn each_kind_is_recognised() {
     assert_eq!(v4(protocol::UDP, &udp(1, 53, b"x")).expect("udp").kind, Kind::Udp { ports: (1, 53) });
     let echo = v4(protocol::ICMP, &icmp(8, &[0, 9, 0, 1])).expect("echo").kind;
     assert_eq!(echo, Kind::Echo { request: true, id: 9 });
-    assert_eq!(v4(132, &[0; 12]).expect("sctp").kind, Kind::Other);
+    assert_eq!(v4(132, &[0, 7, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]).expect("sctp").kind, Kind::Sctp { ports: (7, 257) });
+    assert_eq!(v4(132, &[0; 11]), Err(Malformed::Transport));
+    assert_eq!((v4(50, &[]).expect("esp").kind, v4(51, &[0; 3]).expect("ah").kind), (Kind::Other, Kind::Other));
+    let none = ip(Family::V6, &v6("2001:db8::1"), &v6("2001:db8::2"), 59, b"", &[]);
+    assert_eq!(parse(&none, false).expect("no next header").kind, Kind::Other);
+    let bare = ip(Family::V6, &v6("2001:db8::1"), &v6("2001:db8::2"), protocol::UDP, &udp(1, 53, b"x"), &[]);
+    for checksum in [[0, 0], [0, 1]] {
+        let mut bytes = bare.clone();
+        bytes[46..48].copy_from_slice(&checksum);
+        assert_eq!(lacks_checksum(&bytes, &parse(&bytes, false).expect("udp")), checksum == [0, 0]);
+    }
     let (a, b) = (v6("2001:db8::1"), v6("2001:db8::2"));
     let solicitation = ip(Family::V6, &a, &b, protocol::ICMP6, &icmp(135, &[0; 20]), &[]);
     assert_eq!(parse(&solicitation, false).expect("ns").kind, Kind::Neighbour);

@@ -13,9 +13,9 @@ fn part(whole: &[u8], at: usize, length: usize) -> Vec<u8> {
     let mut packet = [&whole[..header], &whole[header + at..(header + at + length).min(whole.len())]].concat();
     let total = u16::try_from(packet.len()).expect("short");
     if header == 20 {
-        put(&mut packet, 2, total)
+        put(&mut packet, 2, total);
     } else {
-        put(&mut packet, 4, total - 40)
+        put(&mut packet, 4, total - 40);
     }
     piece(packet, more, u16::try_from(at / 8).expect("short"))
 }

@@ -10,6 +10,7 @@ mod packets;
 mod passing;
 mod passive;
 mod properties;
+mod replay;
 mod spoofed;
 mod strategies;
 mod world;

@@ -1,8 +1,8 @@
 //! What is not ours, not whole, or not balanced.
 
-use super::packets::{ACK, SYN, echo, ends, icmp_of, ip, piece, put, sound, tcp, udp};
+use super::packets::{ACK, SYN, echo, ends, icmp_of, ip, is_v4, piece, put, sound, tcp, udp, unreachable};
 use super::world::{SIDES, Service, WHOLE, World};
-use loaded_ipc::{Outcome, Protocol};
+use loaded_ipc::{Outcome, Protocol, Unserved};
 use loaded_queue::Meta;
 
 const SCTP: u8 = 132;
@@ -43,15 +43,59 @@ fn strangers_pass() {
     }
 }
 
-/// Defect 1: no verdict for any other protocol.
+/// Defect 1 of the original: no verdict for any other protocol. By address alone, both ways, and errors about them.
 #[test]
-fn other_protocols_to_a_vip_that_is_balanced_as_a_whole_are_dropped() {
+fn other_protocols_to_a_vip_that_is_balanced_as_a_whole_are_balanced() {
     for side in SIDES {
         let mut world = World::new(&[Service::default()]);
-        for protocol in [SCTP, GRE, 50] {
-            world.unchanged(ip(side.client, side.vip, protocol, vec![0; 12]), Outcome::DroppedProtocol);
+        for protocol in [SCTP, GRE, 50, 51, 59, 253].into_iter().filter(|p| is_v4(side.vip) || *p != 51) {
+            let upper = vec![protocol; 12];
+            let mut request = ip(side.client, side.vip, protocol, upper.clone());
+            assert_eq!(world.send(&mut request), Outcome::ForwardedNew, "{protocol}");
+            let (_, backend) = ends(&request);
+            assert_eq!(request, ip(side.client, &backend, protocol, upper.clone()));
+            let mut again = ip(side.client, side.vip, protocol, upper.clone());
+            assert_eq!((world.send(&mut again), again), (Outcome::Forwarded, request.clone()));
+
+            let mut reply = ip(&backend, side.client, protocol, upper.clone());
+            assert_eq!(world.send(&mut reply), Outcome::Returned);
+            assert_eq!(reply, ip(side.vip, side.client, protocol, upper.clone()));
+
+            let mut error = unreachable(&backend, side.client, &request, 8);
+            assert_eq!(world.send(&mut error), Outcome::ErrorReturned);
+            assert_eq!(
+                error,
+                unreachable(side.vip, side.client, &ip(side.client, side.vip, protocol, upper.clone()), 8)
+            );
+            let mut error = unreachable(side.router, side.vip, &reply, 8);
+            assert_eq!(world.send(&mut error), Outcome::ErrorForwarded);
+            assert_eq!(error, unreachable(side.router, &backend, &ip(&backend, side.client, protocol, upper), 8));
         }
     }
+}
+
+/// Where ports are balanced, nothing else is; what becomes of it is configured.
+#[test]
+fn what_nobody_serves_passes_or_is_dropped() {
+    for (unserved, outcome) in [(Unserved::Pass, Outcome::PassedUnserved), (Unserved::Drop, Outcome::DroppedUnserved)] {
+        for side in SIDES {
+            let mut world = World::new(&[Service { unserved, ..web() }]);
+            world.unchanged(ip(side.client, side.vip, SCTP, vec![0; 12]), outcome);
+            world.unchanged(tcp((side.client, 4001), (side.vip, 81), SYN), outcome);
+            world.unchanged(udp((side.client, 4001), (side.vip, 80)), outcome);
+        }
+    }
+}
+
+/// RFC 8200 §8.1; but a field that holds a sum only may be zero.
+#[test]
+fn udp_over_ipv6_without_a_checksum_is_refused() {
+    let mut world = World::new(&[Service::default()]);
+    let [_, v6] = SIDES;
+    let mut bytes = udp((v6.client, 4001), (v6.vip, 80));
+    put(&mut bytes, 46, 0);
+    world.unchanged(bytes.clone(), Outcome::DroppedMalformed);
+    assert_eq!(world.send_as(&mut bytes, Meta { partial: true, ..WHOLE }), Outcome::ForwardedNew);
 }
 
 #[test]

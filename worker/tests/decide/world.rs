@@ -3,7 +3,7 @@
 use super::packets::{ACK, End, SYN, ends, sound, tcp, udp};
 use loaded_ipc::{
     ALL_COUNTERS, Admin, Affinity, AllDown, BackendCounter, BackendIndex, OnBackendDown, Outcome, Policy, PortRange,
-    Protocol, ServiceIndex, Strategy, ToWorker, View,
+    Protocol, ServiceIndex, Strategy, ToWorker, Unserved, View,
 };
 use loaded_queue::{Meta, SPARE};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts, shm};
@@ -73,6 +73,8 @@ pub(crate) struct Service {
     pub(crate) age: u32,
     /// Its index, if that is not its place.
     pub(crate) index: Option<u16>,
+    /// Of the whole configuration; the first service's counts.
+    pub(crate) unserved: Unserved,
 }
 
 pub(crate) const POLICY: Policy = Policy {
@@ -99,6 +101,7 @@ pub(crate) const BARE: Service = Service {
     admin: [Admin::Enabled; 6],
     age: u32::MAX,
     index: None,
+    unserved: Unserved::Pass,
 };
 
 impl Default for Service {
@@ -110,7 +113,7 @@ impl Default for Service {
 
 /// The messages of a whole transaction.
 pub(crate) fn messages(services: &[Service]) -> Vec<ToWorker> {
-    let mut all = vec![ToWorker::Begin { generation: 7 }];
+    let mut all = vec![ToWorker::Begin { generation: 7, unserved: services[0].unserved }];
     all.extend((0..).zip(VIPS).map(|(n, vip)| ToWorker::Vip { index: n * 3, address: vip.parse().expect("address") }));
     for (place, service) in (0..).zip(services) {
         let Service { protocol, strategy, affinity, policy, age, .. } = *service;
@@ -219,7 +222,7 @@ impl World {
     }
 
     pub(crate) fn send_as(&mut self, bytes: &mut [u8], meta: Meta) -> Outcome {
-        let look = self.decider.look(bytes, meta.cut);
+        let look = self.decider.look(bytes, meta);
         self.decider.prefetch(&look);
         let mut room = [&bytes[..], &[0xaa; SPARE]].concat();
         let decided = self.decider.decide(&look, Place { room: &mut room, length: bytes.len(), meta }, self.time());

@@ -12,7 +12,7 @@ use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, PREFIX4, PREFIX6};
 use crate::plan::{MAX_DRAIN, MAX_TIMEOUT, MAX_WEIGHT, TABLE_ENTRIES};
 use ::toml::de::DeTable;
 use keys::{AFFINITY, BACKEND, SERVICE, TOP};
-use loaded_ipc::{Affinity, AllDown, OnBackendDown, Policy, PortRange, Protocol, Strategy};
+use loaded_ipc::{Affinity, AllDown, OnBackendDown, Policy, PortRange, Protocol, Strategy, Unserved};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use table::{Item, Table, mark_of};
@@ -35,6 +35,7 @@ pub(super) fn draft(text: &str) -> Result<Draft, Flaw> {
         queue_len: top.number("queue_len", value::QUEUE_LEN)?,
         flows: top.number("flows", TABLE_ENTRIES)?,
         clients: top.number("clients", TABLE_ENTRIES)?,
+        unserved: top.get("unserved").map(|item| read(item, unserved)).transpose()?.map(|unserved| unserved.value),
         nameservers: top.get("nameservers").map(addresses).transpose()?.unwrap_or_default(),
         gateways: Vec::new(),
         drain: top.get("drain").map(|item| seconds(item, 1..=MAX_DRAIN)).transpose()?,
@@ -108,6 +109,14 @@ fn policy(table: &Table<'_>) -> Result<Policy, Flaw> {
         slow_start: slow_start.unwrap_or(POLICY.slow_start),
         passive: None,
     })
+}
+
+fn unserved(text: &str) -> Result<Unserved, String> {
+    match text {
+        "pass" => Ok(Unserved::Pass),
+        "drop" => Ok(Unserved::Drop),
+        _ => Err(format!("unserved cannot be {text:?}; write pass or drop")),
+    }
 }
 
 fn protocol(table: &Table<'_>) -> Result<Protocol, Flaw> {

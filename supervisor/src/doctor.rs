@@ -1,0 +1,218 @@
+//! `loaded doctor`: looks at this host and names what keeps packets from being balanced, each with the command that
+//! mends it. It changes nothing; what only root can see is said not to have been looked at.
+
+mod firewall;
+
+use crate::config;
+use crate::plan::Plan;
+use crate::preflight::available_cores;
+use crate::rules::{Severity, Tools, check_discovery, host_check, queue_owners};
+use crate::run::{self, Options};
+use loaded_jail::{CHROOT, Identity, Level, check_chroot_dir};
+use loaded_table::{AffinityTable, FlowTable};
+use nix::unistd::geteuid;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+/// How something was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// As it should be.
+    Sound,
+    /// Not looked at, with the reason.
+    Unseen,
+    /// Something may not work.
+    Warning,
+    /// `loaded` would not start, or would balance nothing.
+    Fatal,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was looked at: one word.
+    pub object: &'static str,
+    /// What was found, and the command that mends it.
+    pub text: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = match self.verdict {
+            Verdict::Sound => "ok",
+            Verdict::Unseen => "unseen",
+            Verdict::Warning => "warning",
+            Verdict::Fatal => "fatal",
+        };
+        write!(f, "{verdict:<8} {:<10} {}", self.object, self.text)
+    }
+}
+
+/// Looks at everything. Without a configuration, at what can be seen without one.
+#[must_use]
+pub fn examine(options: &Options) -> Vec<Finding> {
+    let mut findings = kernel();
+    findings.extend(programs());
+    match run::load(options) {
+        Ok(loaded) => findings.extend(with_plan(&loaded.plan)),
+        Err(crate::Error::Config(config::ConfigError::NotFound { .. })) => {
+            findings
+                .push(unseen("config", "no configuration was found: what depends on one was not looked at (-c FILE)"));
+        }
+        Err(error) => findings.push(fatal("config", error)),
+    }
+    findings.extend(firewall::findings());
+    findings
+}
+
+fn with_plan(plan: &Plan) -> Vec<Finding> {
+    let mut findings = vec![sound("config", format!("{} service(s)", plan.services.len()))];
+    findings.push(match Identity::lookup(&plan.user) {
+        Ok(_) => sound("user", format!("{} exists", plan.user)),
+        Err(error) => fatal("user", error),
+    });
+    let cores = available_cores().and_then(|available| Ok(plan.check_cores(&available)?));
+    let workers = cores.as_ref().map_or(1, Vec::len);
+    findings.push(match &cores {
+        Ok(cores) => sound("cores", format!("{} worker(s)", cores.len())),
+        Err(error) => fatal("cores", error),
+    });
+    findings.extend(cores.ok().and_then(|cores| queues(plan, &cores)));
+    let problems: Vec<_> = host_check(plan).into_iter().chain(check_discovery(plan)).collect();
+    if problems.is_empty() {
+        findings.push(sound("host", "forwarding, reverse path filters and routes let balanced packets through"));
+    }
+    findings.extend(problems.into_iter().map(|problem| match problem.severity {
+        Severity::Fatal => fatal("host", problem.text),
+        Severity::Warning => warning("host", problem.text),
+    }));
+    findings.extend(pings(plan));
+    findings.push(memory(plan, workers, &fs::read_to_string("/proc/meminfo").unwrap_or_default()));
+    findings
+}
+
+/// Layers of the sandbox.
+fn kernel() -> Vec<Finding> {
+    let level = Level::probe();
+    let mut findings: Vec<_> = (level.absent())
+        .map(|layer| warning("kernel", format!("lacks {}: {}", layer.name(), layer.consequence())))
+        .collect();
+    if findings.is_empty() {
+        let names: Vec<_> = level.findings().iter().map(|finding| finding.layer.name()).collect();
+        findings.push(sound("kernel", format!("has every layer of the sandbox: {}", names.join(", "))));
+    }
+    findings.push(match fs::exists("/proc/net/netfilter/nfnetlink_queue") {
+        Ok(true) => sound("kernel", "has netfilter queues"),
+        _ => fatal("kernel", "has no netfilter queues (CONFIG_NETFILTER_NETLINK_QUEUE): modprobe nfnetlink_queue"),
+    });
+    findings.push(match check_chroot_dir(Path::new(CHROOT)) {
+        Ok(()) => sound("chroot", format!("{CHROOT} is empty and root's")),
+        Err(error) => fatal("chroot", error),
+    });
+    findings
+}
+
+fn programs() -> Option<Finding> {
+    Tools::find().err().map(|error| fatal("programs", error))
+}
+
+/// Who has our queues.
+fn queues(plan: &Plan, cores: &[u16]) -> Option<Finding> {
+    if !geteuid().is_root() {
+        return Some(unseen("queues", "who answers them only root can see"));
+    }
+    let wanted: Vec<u16> = cores.iter().filter_map(|core| plan.queue_base.checked_add(*core)).collect();
+    let states = queue_owners().ok()?;
+    let taken: Vec<_> = states.iter().filter(|state| wanted.contains(&state.queue)).collect();
+    Some(match taken.first() {
+        None => sound("queues", "are free"),
+        Some(state) => warning(
+            "queues",
+            format!(
+                "queue {} is answered already, by this service if it runs; a second one needs another --queue-base",
+                state.queue
+            ),
+        ),
+    })
+}
+
+/// What checks send their pings by.
+fn pings(plan: &Plan) -> Option<Finding> {
+    use loaded_ipc::CheckKind::{Icmp, IcmpTcp};
+    let pings = |service: &crate::plan::Service| {
+        let by_check = service.check.as_ref().is_some_and(|check| matches!(check.kind, Icmp | IcmpTcp { .. }));
+        by_check || service.discover.is_some()
+    };
+    if !plan.services.iter().any(pings) {
+        return None;
+    }
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ping_group_range").ok()?;
+    let mut words = range.split_whitespace().map(str::parse::<u32>);
+    let (Some(Ok(low)), Some(Ok(high))) = (words.next(), words.next()) else { return None };
+    // The supervisor, group 0, opens the sockets.
+    Some(match low == 0 && high >= low {
+        true => sound("pings", "the prober gets ping sockets"),
+        false => warning(
+            "pings",
+            "ping sockets are not allowed for group 0, so the prober gets raw ones, locked to echo replies: \
+             sysctl -w 'net.ipv4.ping_group_range=0 0'",
+        ),
+    })
+}
+
+/// Tables are taken at the start; packets that wait are memory of the kernel that nobody else can have.
+fn memory(plan: &Plan, workers: usize, meminfo: &str) -> Finding {
+    let kib = |key: &str| -> Option<u64> {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    let Some(available) = kib("MemAvailable") else { return unseen("memory", "/proc/meminfo says nothing") };
+    let tables = FlowTable::bytes_for(plan.flows as usize) + AffinityTable::bytes_for(plan.clients as usize);
+    let tables = (tables as u64 * workers as u64).div_ceil(1 << 20);
+    // What a packet of an Ethernet's size costs: two KiB of data and the sk_buff (SKB_TRUESIZE).
+    let waiting = (u64::from(plan.queue_len) * workers as u64 * 2304).div_ceil(1 << 20);
+    let text = format!(
+        "{tables} MiB for tables; full queues would hold {waiting} MiB of ordinary packets; {} MiB are available",
+        available / 1024
+    );
+    match (tables + waiting) * 1024 > available {
+        true => warning("memory", format!("{text}: lower queue_len, flows or clients")),
+        false => sound("memory", text),
+    }
+}
+
+fn sound(object: &'static str, text: impl ToString) -> Finding {
+    Finding { verdict: Verdict::Sound, object, text: text.to_string() }
+}
+
+fn unseen(object: &'static str, text: impl ToString) -> Finding {
+    Finding { verdict: Verdict::Unseen, object, text: text.to_string() }
+}
+
+fn warning(object: &'static str, text: impl ToString) -> Finding {
+    Finding { verdict: Verdict::Warning, object, text: text.to_string() }
+}
+
+fn fatal(object: &'static str, text: impl ToString) -> Finding {
+    Finding { verdict: Verdict::Fatal, object, text: text.to_string() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_into_memory_is_named() {
+        let mut plan = crate::plan::tests::plan();
+        plan.queue_len = 16384;
+        assert_eq!(memory(&plan, 2, "MemAvailable:  1048576 kB\n").verdict, Verdict::Sound);
+        let found = memory(&plan, 2, "MemTotal: 1 kB\nMemAvailable:    65536 kB\n");
+        assert_eq!(found.verdict, Verdict::Warning);
+        assert!(found.text.contains("72 MiB of ordinary packets; 64 MiB are available"), "{}", found.text);
+        assert_eq!(memory(&plan, 2, "").verdict, Verdict::Unseen);
+    }
+}
