@@ -15,6 +15,7 @@ mod lab;
 mod loaded;
 mod net;
 mod packet;
+mod routers;
 mod wire;
 
 mod balance;
@@ -34,6 +35,7 @@ mod jail;
 mod judged;
 mod life;
 mod load;
+mod mtu;
 mod policies;
 mod privacy;
 mod prober;
