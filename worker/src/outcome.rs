@@ -16,10 +16,9 @@ pub fn verdict(outcome: Outcome) -> Verdict {
         | O::AnsweredBackend
         | O::RefusedReset
         | O::RefusedUnreachable
-        | O::ErrorForwarded
-        | O::ErrorRelayed => Verdict::Rewrite,
+        | O::ErrorForwarded => Verdict::Rewrite,
         // Through the rules again: there its new source, the VIP, keeps it out of connection tracking.
-        O::Returned | O::ErrorReturned | O::RepeatedFragment => Verdict::Repeat,
+        O::Returned | O::ErrorReturned | O::ErrorRelayed | O::RepeatedFragment => Verdict::Repeat,
         O::PassedForeign | O::PassedOwn | O::PassedUnserved | O::PassedNeighbour => Verdict::Accept,
         O::DroppedMalformed
         | O::DroppedFragment

@@ -64,7 +64,7 @@ counted! {
         RefusedUnreachable = "refused_unreachable",
         /// Reply of a flow that was reset because its backend is out, answered with a TCP reset to the backend.
         AnsweredBackend = "answered_backend",
-        /// ICMP error from a router behind us about a request, sent on to the client; the router stays its sender.
+        /// ICMP error from a router behind us, or this host, about a request, sent to the client as from the VIP.
         ErrorRelayed = "error_relayed",
 
         /// Piece of a packet that came before the first piece: sent through the rules again, where it comes after it.

@@ -35,9 +35,10 @@ impl Decider {
                     let refused = (flow.backend, wanted.key.service_port, Cause::Unreachable);
                     self.membership.refused(&mut self.setup, &self.counters, refused, now);
                 }
-                // Any backend: to clients there are none.
+                // Whoever behind us says it: clients know the VIP alone, and may not take anything from addresses of a
+                // network that nobody outside can reach (RFC 5508 §4.2.2).
                 let from_backend = self.setup.is_backend(&packet.source);
-                let outer = from_backend.then_some((Side::Source, &vip));
+                let outer = Some((Side::Source, &vip));
                 wire::replace_in_error(place.bytes(), packet, quoted, outer, (Side::Destination, &vip));
                 if from_backend { Outcome::ErrorReturned } else { Outcome::ErrorRelayed }
             }

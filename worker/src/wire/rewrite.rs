@@ -38,8 +38,7 @@ pub fn replace(bytes: &mut [u8], packet: &Packet, side: Side, new: &Address, fie
 }
 
 /// Sets an address of an ICMP error and the matching address of the packet it quotes, so that the receiver knows
-/// the quoted packet as its own. `outer` is `None` when the error comes from a router on the way, which keeps its
-/// address.
+/// the quoted packet as its own. With `outer` `None` the error's own addresses stay.
 pub fn replace_in_error(
     bytes: &mut [u8],
     packet: &Packet,
