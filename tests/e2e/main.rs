@@ -44,3 +44,4 @@ mod reload;
 mod rules;
 mod spread;
 mod storm;
+mod trace;

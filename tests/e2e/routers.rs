@@ -41,6 +41,17 @@ pub(crate) fn far(family: Family) -> IpAddr {
     address(family, "203.0.113.2", "2001:db8:a::2")
 }
 
+/// Whom a traceroute from the far client meets: routers of its own side by their addresses, then the VIP, whether the
+/// balancer, a router behind it or the backend speaks.
+pub(crate) fn hops(family: Family) -> [IpAddr; 6] {
+    let [first, second] = match family {
+        Family::V4 => ["203.0.113.1", "203.0.113.17"],
+        Family::V6 => ["2001:db8:a::1", "2001:db8:b::1"],
+    };
+    let vip = family.vip();
+    [first.parse().unwrap(), second.parse().unwrap(), vip, vip, vip, vip]
+}
+
 fn address(family: Family, v4: &str, v6: &str) -> IpAddr {
     match family {
         Family::V4 => v4,
@@ -129,6 +140,15 @@ pub(crate) fn by_ports(lab: &Lab) -> Loaded {
     };
     let services = service("tcp", "80, 9009") + &service("udp", "7007, 9009, \"33434-33534\"");
     Loaded::toml(lab, &format!("cores = \"0-1\"\n{services}"))
+}
+
+/// `loaded` in front of this backend alone, with all that comes to the VIPs.
+#[track_caller]
+pub(crate) fn whole(lab: &Lab) -> Loaded {
+    let vips = Family::BOTH.map(|f| format!("\"{}\"", f.vip())).join(", ");
+    let backends = Family::BOTH.map(|f| format!("[[service.backend]]\naddress = \"{}\"\n", f.backend(1))).concat();
+    let service = format!("[[service]]\nname = \"all\"\nvip = [{vips}]\nprotocol = \"any\"\n{backends}");
+    Loaded::toml(lab, &format!("cores = \"0-1\"\n{service}"))
 }
 
 /// For `ip -b`, by namespace.

@@ -127,9 +127,7 @@ fn an_error_about_a_first_fragment_is_translated_and_about_a_later_one_not() {
                 let [arrived, reply] = exchange(client, (&backend, 80));
                 for (more, offset) in [(true, 0), (false, 0)] {
                     let part = |whole: &Vec<u8>| piece(whole.clone(), more, offset);
-                    for (from, outcome) in
-                        [(side.router, Outcome::ErrorRelayed), (&*backend, Outcome::ErrorReturned)]
-                    {
+                    for (from, outcome) in [(side.router, Outcome::ErrorRelayed), (&*backend, Outcome::ErrorReturned)] {
                         let mut bytes = unreachable(from, side.client, &part(&arrived), length);
                         assert_eq!(world.send(&mut bytes), outcome);
                         assert_eq!(bytes, unreachable(side.vip, side.client, &part(&request), length));
