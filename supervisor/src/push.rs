@@ -27,6 +27,7 @@ fn transaction(roster: &Roster, now: Instant) -> Vec<ToWorker> {
         messages.push(ToWorker::Service {
             index,
             protocol: service.protocol,
+            mode: service.mode,
             strategy: service.strategy,
             affinity: service.affinity,
             policy: service.policy,

@@ -2,7 +2,7 @@
 //! the child begins to work by it only at `Go`.
 
 use crate::{
-    Admin, Affinity, BackendIndex, Cause, Check, Policy, PortRange, Protocol, ServiceIndex, Strategy, Unserved,
+    Admin, Affinity, BackendIndex, Cause, Check, Mode, Policy, PortRange, Protocol, ServiceIndex, Strategy, Unserved,
 };
 use bincode::{Decode, Encode};
 use std::net::IpAddr;
@@ -49,6 +49,8 @@ pub enum ToWorker {
         index: ServiceIndex,
         /// What it balances.
         protocol: Protocol,
+        /// How its packets get to their backends.
+        mode: Mode,
         /// How a new client gets its backend.
         strategy: Strategy,
         /// Whether and how a client stays with its backend.
