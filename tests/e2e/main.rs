@@ -24,6 +24,7 @@ mod discover;
 mod doctor;
 mod double;
 mod drain;
+mod dsr;
 mod failover;
 mod gone;
 mod hostile;

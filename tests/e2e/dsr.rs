@@ -1,0 +1,282 @@
+//! Direct server return: what clients send goes to a backend as it is, and its answers pass the balancer by.
+
+mod lab;
+
+use crate::balance::places;
+use crate::lab::{BACKENDS, Lab, Said, eventually};
+use crate::loaded::Loaded;
+use crate::net::{Family, ask, backend_of, dial, get};
+use crate::reload::{FREE, STICKY, Service, change, config, sum_of, url};
+use crate::wire::capture;
+use lab::{passed, routes, up};
+use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+const ALL: &[(u16, u16)] = &[(1, 1), (2, 1), (3, 1)];
+const SOME: &[(u16, u16)] = &[(1, 1), (2, 1)];
+
+fn text(affinity: &str, more: &str, backends: &[(u16, u16)]) -> String {
+    let keys = format!("mode = \"dsr\"\n{affinity}\n{more}");
+    let web = Service { keys: &keys, ports: "80, 9000", backends, ..Service::default() };
+    let udp = Service { name: "udp", protocol: "udp", ports: "7009", keys: "mode = \"dsr\"", backends, ..web.clone() };
+    config("2s", &[web, udp])
+}
+
+/// Source and destination of a packet.
+fn ends(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    let v4 = |at: usize| Some(Ipv4Addr::from(*packet.get(at..)?.first_chunk::<4>()?).into());
+    let v6 = |at: usize| Some(Ipv6Addr::from(*packet.get(at..)?.first_chunk::<16>()?).into());
+    match packet.first()? >> 4 {
+        4 => Some((v4(12)?, v4(16)?)),
+        6 => Some((v6(8)?, v6(24)?)),
+        _ => None,
+    }
+}
+
+#[test]
+fn requests_reach_every_backend_and_answers_pass_the_balancer_by() {
+    let Some(lab) = up() else { return };
+    let before = routes(&lab);
+    let loaded = Loaded::toml(&lab, &text(STICKY, "", ALL));
+    for family in Family::BOTH {
+        let (seen, packets) = capture(&lab, "lb", || {
+            let places = places(&lab, family, 3);
+            lab.within("client", || {
+                for &client in places.keys() {
+                    let answer = ask(client, SocketAddr::new(family.vip(), 7009), "hello").unwrap();
+                    assert!(BACKENDS.contains(&backend_of(&answer, client).as_str()), "{answer}");
+                }
+            });
+            places.into_values().collect::<BTreeSet<_>>()
+        });
+        assert_eq!(seen, BACKENDS.map(str::to_owned).into(), "{family:?}");
+        let vip = family.vip();
+        let all: Vec<_> = packets.iter().filter_map(|packet| ends(packet)).collect();
+        let requests = all.iter().filter(|(_, to)| *to == vip).count();
+        assert!(requests > 600, "{family:?}: {requests} packets to the VIP");
+        let answers = all.iter().filter(|(from, _)| *from == vip).count();
+        assert_eq!(answers, 0, "{family:?}: the balancer sees what backends answer");
+        // Nothing of theirs comes by under another name, either.
+        let backends: Vec<_> = (1..=3).map(|n| family.backend(n)).collect();
+        let clients = |address: &IpAddr| (10..40).any(|n| family.client(n) == *address);
+        let theirs = all.iter().filter(|(from, to)| backends.contains(from) && clients(to)).count();
+        assert_eq!(theirs, 0, "{family:?}");
+    }
+    for worker in loaded.counters() {
+        assert_eq!(worker.received, worker.outcomes(), "{worker:?}");
+        assert_eq!(worker.of("returned"), 0, "{worker:?}");
+    }
+    assert_eq!(lab.waiting(), 0);
+    loaded.stop();
+    assert_eq!(routes(&lab), before, "what the end leaves behind");
+}
+
+/// A download of this size, of which the balancer sees the acknowledgements.
+#[test]
+fn bulk_goes_one_way_and_arrives_whole() {
+    const BYTES: u64 = 256 << 20;
+    let Some(lab) = up() else { return };
+    let loaded = Loaded::toml(&lab, &text(STICKY, "", ALL));
+    for family in Family::BOTH {
+        let expected = sum_of(&lab, BYTES);
+        let url = url(family.vip(), 80, "big");
+        let before = passed(&lab);
+        let curl = format!("curl -gsSf --max-time 60 -r 0-{} '{url}' | sha256sum", BYTES - 1);
+        assert_eq!(lab.sh("client", &curl), expected, "{family:?}");
+        let passed = passed(&lab) - before;
+        println!("{family:?}: {BYTES} bytes down, {passed} bytes passed the balancer, in and out");
+        assert!(passed < BYTES / 20, "{family:?}: {passed} bytes passed the balancer");
+    }
+    assert_eq!(loaded.count("returned"), 0);
+    loaded.stop();
+}
+
+/// Takes one connection on port 9000, reads it to its end and answers its length and a sum over it.
+fn sink(lab: &Lab, who: &str) -> std::thread::JoinHandle<Option<u64>> {
+    let listener = lab.within(who, || TcpListener::bind("[::]:9000").unwrap());
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let end = Instant::now() + Duration::from_secs(30);
+        let mut stream = loop {
+            match listener.accept() {
+                Ok((stream, _)) => break stream,
+                Err(_) if Instant::now() > end => return None,
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let (mut buffer, mut length, mut sum) = (vec![0; 1 << 16], 0, 0);
+        loop {
+            match stream.read(&mut buffer).unwrap() {
+                0 => break,
+                n => {
+                    (length, sum) = (length + n as u64, summed(sum, &buffer[..n]));
+                }
+            }
+        }
+        stream.write_all(&sum.to_be_bytes()).unwrap();
+        Some(length)
+    })
+}
+
+/// FNV-1a.
+fn summed(sum: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(sum, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[test]
+fn an_upload_arrives_whole() {
+    const CHUNKS: usize = 500;
+    let Some(lab) = up() else { return };
+    let loaded = Loaded::toml(&lab, &text(STICKY, "", &[(1, 1)]));
+    let chunk: Vec<u8> = (0..100_003_u32).map(|n| n.to_le_bytes()[0] ^ (n >> 8).to_le_bytes()[0]).collect();
+    for family in Family::BOTH {
+        let sink = sink(&lab, "b1");
+        let (sent, got) = lab.within("client", || {
+            let mut stream = dial(family.client(20), SocketAddr::new(family.vip(), 9000)).unwrap();
+            let mut sum = 0;
+            for _ in 0..CHUNKS {
+                stream.write_all(&chunk).unwrap();
+                sum = summed(sum, &chunk);
+            }
+            stream.shutdown(Shutdown::Write).unwrap();
+            let mut answer = [0; 8];
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream.read_exact(&mut answer).unwrap();
+            (sum, u64::from_be_bytes(answer))
+        });
+        assert_eq!(sink.join().unwrap(), Some((CHUNKS * chunk.len()) as u64), "{family:?}");
+        assert_eq!(sent, got, "{family:?}");
+    }
+    loaded.stop();
+}
+
+/// Who answers many connections.
+fn answering(lab: &Lab, family: Family) -> BTreeSet<String> {
+    lab.within("client", || {
+        let answers = (0..24).map(|n| (family.client(10 + n % 30), get(family.client(10 + n % 30), family.vip(), 80)));
+        answers.map(|(client, answer)| backend_of(&answer.unwrap(), client)).collect()
+    })
+}
+
+#[test]
+fn a_backend_that_dies_is_taken_out_and_its_clients_are_told() {
+    let Some(lab) = up() else { return };
+    let check = "check = { kind = \"http\", interval = \"200ms\", timeout = \"200ms\", fall = 2, rise = 2 }";
+    let more = format!("{}, port = 80 }}", check.trim_end_matches(" }"));
+    let loaded = Loaded::toml(&lab, &text(FREE, &more, ALL));
+    let all = || BACKENDS.map(str::to_owned).into();
+    for family in Family::BOTH {
+        assert_eq!(answering(&lab, family), all(), "{family:?}");
+    }
+    let is_up = |up: bool| {
+        let both = Family::BOTH.map(|family| loaded.backend("web", family.backend(1))["state"] == "up");
+        both == [up; 2]
+    };
+    assert!(eventually(Duration::from_secs(5), || is_up(true)));
+    lab.kill_web("b1");
+    assert!(eventually(Duration::from_secs(5), || is_up(false)));
+    for family in Family::BOTH {
+        assert_eq!(answering(&lab, family), ["b2", "b3"].map(str::to_owned).into(), "{family:?}");
+    }
+    lab.start_web("b1");
+    assert!(eventually(Duration::from_secs(5), || is_up(true)));
+    for family in Family::BOTH {
+        assert_eq!(answering(&lab, family), all(), "{family:?}");
+    }
+    loaded.stop();
+}
+
+/// Rules of ours in both families.
+fn rules(lab: &Lab) -> usize {
+    routes(lab).lines().filter(|line| line.contains("fwmark")).count()
+}
+
+#[test]
+fn a_reload_adds_and_removes_backends_and_their_routes() {
+    let Some(lab) = up() else { return };
+    let before = routes(&lab);
+    let loaded = Loaded::toml(&lab, &text(FREE, "", SOME));
+    // Two services of two backends in two families.
+    assert_eq!(rules(&lab), 8);
+    change(&lab, &loaded, &text(FREE, "", ALL));
+    assert_eq!(rules(&lab), 12);
+    for family in Family::BOTH {
+        assert_eq!(answering(&lab, family), BACKENDS.map(str::to_owned).into(), "{family:?}");
+    }
+    change(&lab, &loaded, &text(FREE, "", SOME));
+    for family in Family::BOTH {
+        assert_eq!(answering(&lab, family), ["b1", "b2"].map(str::to_owned).into(), "{family:?}");
+    }
+    // Who leaves keeps its route while a worker may still send to it.
+    assert_eq!(rules(&lab), 12);
+    assert!(eventually(Duration::from_secs(45), || rules(&lab) == 8), "{}", routes(&lab));
+    // A backend behind a router cannot be had.
+    let bad = text(FREE, "", SOME).replace("\"198.51.100.12\"", "\"203.0.113.12\"");
+    lab.file("loaded.toml", &bad);
+    let (ok, said) = loaded.reload();
+    assert!(!ok && said.contains("203.0.113.12"), "{said}");
+    assert_eq!(rules(&lab), 8);
+    loaded.stop();
+    assert_eq!(routes(&lab), before);
+}
+
+#[test]
+fn what_a_killed_instance_leaves_is_replaced_and_then_removed() {
+    let Some(lab) = up() else { return };
+    let before = routes(&lab);
+    let mut first = Loaded::toml(&lab, &text(FREE, "", ALL));
+    let served = routes(&lab);
+    first.end(Signal::SIGKILL);
+    assert_eq!(routes(&lab), served, "a killed one removes nothing");
+    let second = Loaded::toml(&lab, &text(FREE, "", ALL));
+    assert_eq!(routes(&lab), served);
+    for family in Family::BOTH {
+        assert_eq!(answering(&lab, family), BACKENDS.map(str::to_owned).into(), "{family:?}");
+    }
+    drop(second);
+    // One that needs no routes takes the left ones out.
+    let nat = config("2s", &[Service { vips: &[110], ..Service::default() }]);
+    let third = Loaded::toml(&lab, &nat);
+    assert_eq!(routes(&lab), before);
+    third.stop();
+}
+
+#[test]
+fn routes_that_others_take_away_come_back() {
+    let Some(lab) = up() else { return };
+    let loaded = Loaded::toml(&lab, &text(FREE, "", ALL));
+    let served = routes(&lab);
+    lab.sh("lb", "ip link set eth1 down; ip link set eth1 up; ip -6 address add 2001:db8:2::fe/64 dev eth1 nodad");
+    lab.sh("lb", "ip rule del priority 10000");
+    assert_ne!(routes(&lab), served);
+    assert!(eventually(Duration::from_secs(25), || routes(&lab) == served), "{}", routes(&lab));
+    for family in Family::BOTH {
+        assert_eq!(answering(&lab, family), BACKENDS.map(str::to_owned).into(), "{family:?}");
+    }
+    loaded.stop();
+}
+
+fn refused(lab: &Lab) -> Said {
+    let config = lab.file("loaded.toml", &text(FREE, "", ALL));
+    let binary = crate::lab::binary();
+    lab.exec("lb", &[binary.to_str().unwrap(), "-D", "-c", &config])
+}
+
+#[test]
+fn somebody_elses_rule_in_the_way_is_named_and_nothing_changes() {
+    let Some(lab) = up() else { return };
+    lab.sh("lb", "ip rule add priority 10003 from 10.9.9.9 lookup 77");
+    let before = (routes(&lab), lab.rules());
+    let said = refused(&lab);
+    assert_ne!(said.code, Some(0));
+    assert!(
+        said.err.contains("10003: from 10.9.9.9 lookup 77") && said.err.contains("rule del priority 10003"),
+        "{said:?}"
+    );
+    assert_eq!((routes(&lab), lab.rules()), before);
+}
