@@ -280,3 +280,83 @@ fn somebody_elses_rule_in_the_way_is_named_and_nothing_changes() {
     );
     assert_eq!((routes(&lab), lab.rules()), before);
 }
+
+#[test]
+fn a_vip_that_is_the_balancers_own_is_refused_with_the_cure() {
+    let Some(lab) = up() else { return };
+    lab.sh("lb", "ip address add 192.0.2.100/32 dev eth0");
+    let before = (routes(&lab), lab.rules());
+    let said = refused(&lab);
+    assert_ne!(said.code, Some(0));
+    assert!(
+        said.err.contains("192.0.2.100 is an address of this host") && said.err.contains("ip address del"),
+        "{said:?}"
+    );
+    assert_eq!((routes(&lab), lab.rules()), before);
+}
+
+/// Clients, balancer and backends on one link, where the balancer answers for the VIP and nobody else may.
+#[test]
+fn on_one_link_the_balancer_alone_answers_for_the_vip() {
+    let Some(lab) = up() else { return };
+    let vips = [(Family::V4, 190), (Family::V6, 190)].map(|(family, n)| (family, family.backend(n - 10)));
+    for who in BACKENDS {
+        for (_, vip) in vips {
+            lab.sh(who, &format!("ip address add {vip} dev lo {}", if vip.is_ipv6() { "nodad" } else { "" }));
+        }
+    }
+    lab.sh(
+        "lb",
+        "ip route add 198.51.100.190 dev lo; ip neigh add proxy 198.51.100.190 dev eth1
+         sysctl -qw net.ipv6.conf.eth1.proxy_ndp=1; ip -6 neigh add proxy 2001:db8:2::190 dev eth1
+         sysctl -qw net.ipv4.conf.eth1.send_redirects=0",
+    );
+    let config =
+        text(FREE, "", ALL).replace("192.0.2.100", "198.51.100.190").replace("2001:db8:1::100", "2001:db8:2::190");
+    let loaded = Loaded::toml(&lab, &config);
+    for (family, vip) in vips {
+        let client = family.backend(0).to_string().replace("198.51.100.10", "198.51.100.1").replace("::10", "::1");
+        let client: IpAddr = client.parse().unwrap();
+        let (seen, packets) = capture(&lab, "lb", || {
+            lab.within("client", || {
+                (0..24).map(|_| backend_of(&get(client, vip, 80).unwrap(), client)).collect::<BTreeSet<_>>()
+            })
+        });
+        assert_eq!(seen, BACKENDS.map(str::to_owned).into(), "{family:?}");
+        let answers = packets.iter().filter_map(|packet| ends(packet)).filter(|(from, _)| *from == vip).count();
+        assert_eq!(answers, 0, "{family:?}");
+    }
+    let doctor = || {
+        let binary = crate::lab::binary();
+        lab.sh("lb", "ip neigh flush all");
+        lab.exec("lb", &[binary.to_str().unwrap(), "doctor", "-c", &lab.file("loaded.toml", &config)]).out
+    };
+    // The way to it that answers for it hides it from the balancer's own requests; so without that.
+    lab.sh("lb", "ip route del 198.51.100.190 dev lo");
+    assert!(doctor().contains("ok       dsr        nobody"), "{}", doctor());
+    lab.sh("b1", "sysctl -qw net.ipv4.conf.all.arp_ignore=0");
+    let said = doctor();
+    assert!(said.contains("answers ARP for 198.51.100.190") && said.contains("arp_ignore=1"), "{said}");
+    loaded.stop();
+}
+
+#[test]
+fn the_client_of_a_backend_that_is_disabled_gets_a_reset_from_the_vip() {
+    let Some(lab) = up() else { return };
+    let loaded = Loaded::toml(&lab, &text(FREE, "", &[(1, 1)]));
+    for family in Family::BOTH {
+        let client = family.client(20);
+        let mut stream = lab.within("client", || dial(client, SocketAddr::new(family.vip(), 80)).unwrap());
+        let request = b"GET / HTTP/1.1\r\nHost: vip\r\n\r\n";
+        stream.write_all(request).unwrap();
+        assert!(stream.read(&mut [0; 1000]).unwrap() > 0);
+        let address = family.backend(1).to_string();
+        assert_eq!(loaded.ask(&["backend", "disable", &address]).code, Some(0));
+        std::thread::sleep(Duration::from_millis(200));
+        let sent = stream.write_all(request);
+        let end = sent.and_then(|()| stream.read(&mut [0; 1000]));
+        assert_eq!(end.map_err(|error| error.kind()), Err(std::io::ErrorKind::ConnectionReset), "{family:?}");
+        assert_eq!(loaded.ask(&["backend", "enable", &address]).code, Some(0));
+    }
+    loaded.stop();
+}

@@ -1,8 +1,12 @@
 //! What the host must be told before it forwards our packets: settings that make a balancer silently lose them are named
 //! with the exact command that mends them.
 
+mod direct;
+
+use super::discovery::own_addresses;
+use super::link::Links;
 use crate::plan::Plan;
-use loaded_ipc::{AllDown, OnBackendDown};
+use loaded_ipc::{AllDown, Mode, OnBackendDown};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
@@ -37,7 +41,10 @@ impl fmt::Display for Problem {
 #[must_use]
 pub fn host_check(plan: &Plan) -> Vec<Problem> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let is_direct = plan.services.iter().any(|service| service.mode == Mode::Dsr);
     let host = Host {
+        links: if is_direct { Links::read() } else { Links::default() },
+        own: if is_direct { own_addresses() } else { BTreeSet::new() },
         routes: parse_routes(&read("/proc/net/route")),
         locals: parse_locals(&read("/proc/net/fib_trie")),
         sysctl: &|key| fs::read_to_string(format!("/proc/sys/net/{key}")).ok()?.trim().parse().ok(),
@@ -48,6 +55,9 @@ pub fn host_check(plan: &Plan) -> Vec<Problem> {
 struct Host<'a> {
     routes: Vec<Route>,
     locals: BTreeSet<Ipv4Addr>,
+    /// These two are known only where there is a service of mode "dsr".
+    links: Links,
+    own: BTreeSet<IpAddr>,
     /// `None`: this kernel has no such setting. The key is a path: an interface may have dots in its name.
     sysctl: &'a dyn Fn(&str) -> Option<i64>,
 }
@@ -66,16 +76,21 @@ impl Host<'_> {
             ));
         }
         let backends: BTreeSet<_> = plan.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
-        let towards: BTreeSet<_> = v4(backends.iter())
+        // Replies in the other mode do not come this way.
+        let translated = || plan.services.iter().filter(|service| service.mode == Mode::Nat);
+        let replying: BTreeSet<_> = translated().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
+        let replied: BTreeSet<_> = translated().flat_map(|service| &service.vips).copied().collect();
+        let towards: BTreeSet<_> = v4(replying.iter())
             .filter_map(|backend| lookup(&self.routes, backend))
             .map(|r| r.interface.as_str())
             .collect();
-        for vip in v4(vips.iter()) {
+        for vip in v4(replied.iter()) {
             for interface in &towards {
                 problems.extend(self.reverse_path(vip, interface));
             }
         }
         problems.extend(self.own_answers(plan));
+        problems.extend(self.direct(plan));
         let unreachable = v4(backends.iter()).filter(|backend| lookup(&self.routes, *backend).is_none());
         problems.extend(unreachable.map(|backend| Problem {
             severity: Severity::Warning,
