@@ -4,7 +4,10 @@ use super::{Finding, sound, unseen, warning};
 use crate::plan::Plan;
 use crate::rules::{Links, Tools};
 use loaded_ipc::Mode;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::BindToDevice;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -27,12 +30,10 @@ pub(super) fn findings(plan: &Plan) -> Vec<Finding> {
     }
     let links = Links::read();
     let vips: BTreeSet<_> = direct().flat_map(|service| &service.vips).copied().collect();
-    let here: BTreeSet<_> = vips.iter().filter(|vip| vip.is_ipv4() && links.interface(**vip).is_some()).collect();
-    for vip in &here {
-        // The kernel asks for the link address of whom it is to send to.
-        let asked = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
-            .and_then(|socket| socket.send_to(&[], SocketAddr::new(**vip, DISCARD)));
-        if let Err(error) = asked {
+    let v4 = vips.iter().filter(|vip| vip.is_ipv4());
+    let here: BTreeSet<_> = v4.filter_map(|vip| Some((vip, links.interface(*vip)?))).collect();
+    for (vip, interface) in &here {
+        if let Err(error) = ask(**vip, interface) {
             findings.push(unseen("dsr", format!("who answers ARP for {vip}: {error}")));
         }
     }
@@ -40,7 +41,7 @@ pub(super) fn findings(plan: &Plan) -> Vec<Finding> {
         std::thread::sleep(PATIENCE);
     }
     let table = fs::read_to_string("/proc/net/arp").unwrap_or_default();
-    let answers: Vec<_> = here.iter().filter_map(|vip| Some((**vip, neighbour(&table, **vip)?))).collect();
+    let answers: Vec<_> = here.iter().filter_map(|(vip, _)| Some((**vip, neighbour(&table, **vip)?))).collect();
     findings.extend(answers.iter().map(|(vip, link)| {
         warning(
             "dsr",
@@ -54,6 +55,14 @@ pub(super) fn findings(plan: &Plan) -> Vec<Finding> {
         findings.push(sound("dsr", "nobody on a link of this host answers ARP for a VIP of mode dsr"));
     }
     findings
+}
+
+/// Lets the kernel ask on the link who has an address: it must know that to send there. A route by which this host
+/// answers for the address itself does not count, for the socket is the interface's.
+fn ask(vip: IpAddr, interface: &str) -> std::io::Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    setsockopt(&socket, BindToDevice, &OsString::from(interface))?;
+    socket.send_to(&[], SocketAddr::new(vip, DISCARD)).map(drop)
 }
 
 /// The link address of a neighbour that has answered: `192.0.2.1 0x1 0x2 aa:bb:cc:dd:ee:ff * eth0`, ATF_COM (0x2) set

@@ -28,7 +28,9 @@ impl Links {
     }
 
     pub(crate) fn parse(v4: &str, v6: &str) -> Self {
-        Self { v4: parse_routes(v4), v6: v6.lines().filter_map(route6).collect() }
+        // A route to ourselves says nothing about a link: the one that lets us answer ARP for an address is such.
+        let linked = parse_routes(v4).into_iter().filter(|route| route.interface != "lo");
+        Self { v4: linked.collect(), v6: v6.lines().filter_map(route6).filter(|r| r.interface != "lo").collect() }
     }
 
     /// The interface of the network that the address is in, if this host is on it.
