@@ -134,8 +134,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
         layers,
     };
     let mut instance = Instance::new(start);
-    instance.start()?;
-    instance.make_routes().inspect_err(|_| instance.take_routes())?;
+    // The prober uses them at once.
+    instance.make_routes().and_then(|()| instance.start()).inspect_err(|_| instance.take_routes())?;
     let installed = Installed::install(&instance.rules, &tools).inspect_err(|_| instance.take_routes())?;
     for note in installed.notes() {
         log::warn!("{note}");

@@ -358,3 +358,45 @@ fn the_client_of_a_backend_that_is_disabled_gets_a_reset_from_the_vip() {
     }
     loaded.stop();
 }
+
+/// The services, each with a check that does more than ping.
+fn checked(web: &str) -> String {
+    let pace = "interval = \"200ms\", timeout = \"200ms\", fall = 2, rise = 2";
+    let web = format!("check = {{ {web}, {pace} }}");
+    let text = text(FREE, &web, ALL);
+    // The echo of the lab listens at the VIP alone.
+    let udp = format!("ports = [7009]\ncheck = {{ kind = \"udp\", send = \"x\", expect = \"b\", {pace} }}");
+    text.replace("ports = [7009]", &udp)
+}
+
+#[test]
+fn checks_ask_for_the_vip_on_each_backend() {
+    let Some(lab) = up() else { return };
+    for web in ["kind = \"http\", port = 80", "kind = \"tcp\", port = 80", "kind = \"icmp+tcp\", port = 80"] {
+        let loaded = Loaded::toml(&lab, &checked(web));
+        let state = |service: &str, family: Family, n: u16| {
+            let backend = loaded.backend(service, family.backend(n));
+            (backend["state"].as_str().unwrap().to_owned(), backend["cause"].to_string())
+        };
+        let are = |wanted: &[(&str, Family, u16, &str)]| {
+            let so = || wanted.iter().all(|(service, family, n, up)| state(service, *family, *n).0 == *up);
+            // Longer than fall and rise: it must stay so.
+            assert!(eventually(Duration::from_secs(10), so), "{web}: {wanted:?}: {}", loaded.status());
+            std::thread::sleep(Duration::from_millis(1500));
+            assert!(so(), "{web}: {wanted:?} does not last: {}", loaded.status());
+        };
+        let all = |v4: &'static str| {
+            let of = |service, n| [(service, Family::V4, n, v4), (service, Family::V6, n, "up")];
+            [of("web", 1), of("udp", 1)].concat()
+        };
+        let others = [("web", Family::V4, 2, "up"), ("web", Family::V6, 3, "up"), ("udp", Family::V4, 3, "up")];
+        are(&[all("up"), others.to_vec()].concat());
+        // The backend answers as before, but not at the VIP.
+        lab.sh("b1", "ip address del 192.0.2.100/32 dev lo");
+        are(&[all("down"), others.to_vec()].concat());
+        assert_eq!(answering(&lab, Family::V4), ["b2", "b3"].map(str::to_owned).into(), "{web}");
+        lab.sh("b1", "ip address add 192.0.2.100/32 dev lo");
+        are(&[all("up"), others.to_vec()].concat());
+        loaded.stop();
+    }
+}

@@ -84,7 +84,7 @@ pub(crate) fn each(targets: Vec<(IpAddr, Check)>) -> Vec<ToProber> {
 }
 
 pub(crate) fn target(index: u16, address: IpAddr, check: u16) -> ToProber {
-    ToProber::Target { backend: BackendIndex(index), address, check, up: true, proven: false }
+    ToProber::Target { backend: BackendIndex(index), address, check, up: true, proven: false, vip: None }
 }
 
 pub(crate) struct Rig {
@@ -111,7 +111,7 @@ impl Rig {
         let all = [ToProber::Begin { generation: 7 }].into_iter().chain(items).chain([ToProber::Commit]);
         let setup = all.map(|message| assembly.take(message).expect("good")).last().flatten().expect("whole");
         let prober = thread::spawn(move || {
-            let Err(error) = Prober::new(setup, &link, writers, pings(pinger)).run();
+            let Err(error) = Prober::new(setup, &link, writers, pings(pinger), Vec::new()).run();
             error
         });
         supervisor.send(&ToProber::Go).expect("go");

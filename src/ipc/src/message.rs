@@ -152,6 +152,9 @@ pub enum ToProber {
         up: bool,
         /// Whether any check has said so yet. If not, the first result decides alone, without rise and fall.
         proven: bool,
+        /// In mode "dsr" a virtual IP: connections and datagrams go there, by a socket with the backend's mark. The n-th
+        /// such target has the n-th of these sockets, with which the prober was started; pings go to `address`.
+        vip: Option<IpAddr>,
     },
     /// Where to look for nodes that may become backends of a service. `Seen` is only for answers from within.
     Discover {
