@@ -19,6 +19,19 @@ fn unconnected(kind: SockType) -> OwnedFd {
     socket(AddressFamily::Inet, kind, SockFlag::SOCK_NONBLOCK, None).expect("socket")
 }
 
+/// Answers datagrams with themselves.
+fn echo(port: u16) -> u16 {
+    let echo = UdpSocket::bind(SocketAddr::new(VIP, port)).expect("bind");
+    let port = echo.local_addr().expect("address").port();
+    thread::spawn(move || {
+        let mut bytes = [0; 64];
+        while let Ok((length, from)) = echo.recv_from(&mut bytes) {
+            echo.send_to(&bytes[..length], from).expect("answer");
+        }
+    });
+    port
+}
+
 fn at_vip(kinds: Vec<CheckKind>) -> (Vec<ToProber>, Vec<OwnedFd>) {
     let sockets = kinds.iter().map(|kind| {
         unconnected(if matches!(kind, CheckKind::Udp { .. }) { SockType::Datagram } else { SockType::Stream })
@@ -39,14 +52,7 @@ fn at_vip(kinds: Vec<CheckKind>) -> (Vec<ToProber>, Vec<OwnedFd>) {
 #[test]
 fn a_socket_serves_one_check_after_the_other() {
     in_network(|| {
-        let echo = UdpSocket::bind(SocketAddr::new(VIP, 0)).expect("bind");
-        let port = echo.local_addr().expect("address").port();
-        thread::spawn(move || {
-            let mut bytes = [0; 64];
-            while let Ok((length, from)) = echo.recv_from(&mut bytes) {
-                echo.send_to(&bytes[..length], from).expect("answer");
-            }
-        });
+        let port = echo(0);
         let kinds = vec![
             CheckKind::Tcp { port: server::silent(VIP) },
             http(server::answering(VIP, OK, Duration::ZERO)),
@@ -70,12 +76,12 @@ fn after_failures_of_every_kind_a_socket_can_connect_again() {
     in_network(|| {
         let open = TcpListener::bind(SocketAddr::new(VIP, 0)).expect("bind");
         let port = open.local_addr().expect("address").port();
-        let full = server::full(VIP);
+        let (full, silent) = (server::full(VIP), server::closed(VIP));
         let (items, sockets) = at_vip(vec![
             CheckKind::Tcp { port },
             CheckKind::Tcp { port: full },
             http(server::resetting(VIP)),
-            CheckKind::Udp { port: server::closed(VIP), send: Vec::new(), expect: Vec::new() },
+            CheckKind::Udp { port: silent, send: b"ping".to_vec(), expect: b"ping".to_vec() },
         ]);
         let rig = Rig::start_with(items, 1, Pinger::None, sockets);
         let changed = |index: u16, wanted: bool| {
@@ -92,6 +98,8 @@ fn after_failures_of_every_kind_a_socket_can_connect_again() {
         changed(0, false);
         let _open = TcpListener::bind(SocketAddr::new(VIP, port)).expect("bind");
         changed(0, true);
+        echo(silent);
+        changed(3, true);
         rig.stop();
     });
 }

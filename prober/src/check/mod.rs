@@ -20,7 +20,7 @@ use loaded_ipc::Cause;
 use loaded_jail::disconnect;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, getsockopt, socket, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, socket};
 use plan::Work;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -210,10 +210,9 @@ fn take(marked: &mut Option<OwnedFd>, to: SocketAddr, kind: SockType) -> Result<
 /// Ends what a socket is connected to, for it is to connect again; to a server of TCP that is a reset. It forgets its own
 /// address and port, too, so that it goes on when the way to the backend changes.
 fn give_up(socket: &OwnedFd) {
-    // There is nothing to be done about an error: the next connect meets it again, and that is a result.
+    // There is nothing to be done about an error: the next connect meets it again, and that is a result. That it was given
+    // up is one of its own, which the next connect clears (tcp_connect_init, net/ipv4/tcp_output.c).
     let _ = disconnect(socket.as_fd());
-    // That it was given up is an error of its own, and pending.
-    let _ = getsockopt(socket, sockopt::SocketError);
 }
 
 /// A socket of a check. Every flag is given here: behind the fence there is no fcntl and no setsockopt.
