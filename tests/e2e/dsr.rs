@@ -3,7 +3,7 @@
 mod lab;
 
 use crate::balance::places;
-use crate::lab::{BACKENDS, Lab, Said, eventually};
+use crate::lab::{BACKENDS, Lab, Said, bounded, eventually};
 use crate::loaded::Loaded;
 use crate::net::{Family, ask, backend_of, dial, get};
 use crate::reload::{FREE, STICKY, Service, change, config, sum_of, url};
@@ -399,4 +399,38 @@ fn checks_ask_for_the_vip_on_each_backend() {
         are(&[all("up"), others.to_vec()].concat());
         loaded.stop();
     }
+}
+
+/// A client behind a router with a small link. The router complains to the VIP, so to the balancer, and the backend whose
+/// packet it was must hear of it.
+#[test]
+fn a_small_link_on_the_way_to_the_client_is_found() {
+    let Some(lab) = up() else { return };
+    // `scripts/lab down` takes it for a backend's.
+    let far = lab.namespace("b9");
+    assert!(bounded(&["ip", "netns", "add", &far]).status().unwrap().success());
+    lab.sh(
+        "client",
+        &format!(
+            "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+            ip link add eth2 mtu 1300 type veth peer name eth0 mtu 1500 netns {far}
+            ip link set eth2 up; ip addr add 203.0.113.1/24 dev eth2; ip addr add 2001:db8:3::1/64 dev eth2 nodad
+            ip -n {far} link set lo up; ip -n {far} link set eth0 up
+            ip -n {far} addr add 203.0.113.2/24 dev eth0; ip -n {far} addr add 2001:db8:3::2/64 dev eth0 nodad
+            ip -n {far} route add default via 203.0.113.1; ip -n {far} route add default via 2001:db8:3::1"
+        ),
+    );
+    let loaded = Loaded::toml(&lab, &text(FREE, "", ALL));
+    for family in Family::BOTH {
+        let url = url(family.vip(), 80, "1m");
+        let curl = ["curl", "-gsS", "--max-time", "10", "-o", "/dev/null", "-w", "%{http_code} %{size_download}", &url];
+        let said = lab.exec("b9", &curl);
+        assert_eq!(said.out, "200 1048576", "{family:?}: {}", said.err);
+    }
+    assert!(
+        loaded.count("error_forwarded") >= 2,
+        "nobody had to say that a packet is too big: {:?}",
+        loaded.counters()
+    );
+    loaded.stop();
 }
