@@ -1,15 +1,16 @@
 //! Direct server return: what clients send goes to a backend as it is, and its answers pass the balancer by.
 
+mod checks;
 mod lab;
+mod routes;
 
 use crate::balance::places;
-use crate::lab::{BACKENDS, Lab, Said, bounded, eventually};
+use crate::lab::{BACKENDS, Lab, bounded};
 use crate::loaded::Loaded;
 use crate::net::{Family, ask, backend_of, dial, get};
-use crate::reload::{FREE, STICKY, Service, change, config, sum_of, url};
+use crate::reload::{FREE, STICKY, Service, config, sum_of, url};
 use crate::wire::capture;
 use lab::{passed, routes, up};
-use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener};
@@ -163,138 +164,6 @@ fn answering(lab: &Lab, family: Family) -> BTreeSet<String> {
     })
 }
 
-#[test]
-fn a_backend_that_dies_is_taken_out_and_its_clients_are_told() {
-    let Some(lab) = up() else { return };
-    let check = "check = { kind = \"http\", interval = \"200ms\", timeout = \"200ms\", fall = 2, rise = 2 }";
-    let more = format!("{}, port = 80 }}", check.trim_end_matches(" }"));
-    let loaded = Loaded::toml(&lab, &text(FREE, &more, ALL));
-    let all = || BACKENDS.map(str::to_owned).into();
-    for family in Family::BOTH {
-        assert_eq!(answering(&lab, family), all(), "{family:?}");
-    }
-    let is_up = |up: bool| {
-        let both = Family::BOTH.map(|family| loaded.backend("web", family.backend(1))["state"] == "up");
-        both == [up; 2]
-    };
-    assert!(eventually(Duration::from_secs(5), || is_up(true)));
-    lab.kill_web("b1");
-    assert!(eventually(Duration::from_secs(5), || is_up(false)));
-    for family in Family::BOTH {
-        assert_eq!(answering(&lab, family), ["b2", "b3"].map(str::to_owned).into(), "{family:?}");
-    }
-    lab.start_web("b1");
-    assert!(eventually(Duration::from_secs(5), || is_up(true)));
-    for family in Family::BOTH {
-        assert_eq!(answering(&lab, family), all(), "{family:?}");
-    }
-    loaded.stop();
-}
-
-/// Rules of ours in both families.
-fn rules(lab: &Lab) -> usize {
-    routes(lab).lines().filter(|line| line.contains("fwmark")).count()
-}
-
-#[test]
-fn a_reload_adds_and_removes_backends_and_their_routes() {
-    let Some(lab) = up() else { return };
-    let before = routes(&lab);
-    let loaded = Loaded::toml(&lab, &text(FREE, "", SOME));
-    // Two services of two backends in two families.
-    assert_eq!(rules(&lab), 8);
-    change(&lab, &loaded, &text(FREE, "", ALL));
-    assert_eq!(rules(&lab), 12);
-    for family in Family::BOTH {
-        assert_eq!(answering(&lab, family), BACKENDS.map(str::to_owned).into(), "{family:?}");
-    }
-    change(&lab, &loaded, &text(FREE, "", SOME));
-    for family in Family::BOTH {
-        assert_eq!(answering(&lab, family), ["b1", "b2"].map(str::to_owned).into(), "{family:?}");
-    }
-    // Who leaves keeps its route while a worker may still send to it.
-    assert_eq!(rules(&lab), 12);
-    assert!(eventually(Duration::from_secs(45), || rules(&lab) == 8), "{}", routes(&lab));
-    // A backend behind a router cannot be had.
-    let bad = text(FREE, "", SOME).replace("\"198.51.100.12\"", "\"203.0.113.12\"");
-    lab.file("loaded.toml", &bad);
-    let (ok, said) = loaded.reload();
-    assert!(!ok && said.contains("203.0.113.12"), "{said}");
-    assert_eq!(rules(&lab), 8);
-    loaded.stop();
-    assert_eq!(routes(&lab), before);
-}
-
-#[test]
-fn what_a_killed_instance_leaves_is_replaced_and_then_removed() {
-    let Some(lab) = up() else { return };
-    let before = routes(&lab);
-    let mut first = Loaded::toml(&lab, &text(FREE, "", ALL));
-    let served = routes(&lab);
-    first.end(Signal::SIGKILL);
-    assert_eq!(routes(&lab), served, "a killed one removes nothing");
-    let second = Loaded::toml(&lab, &text(FREE, "", ALL));
-    assert_eq!(routes(&lab), served);
-    for family in Family::BOTH {
-        assert_eq!(answering(&lab, family), BACKENDS.map(str::to_owned).into(), "{family:?}");
-    }
-    drop(second);
-    // One that needs no routes takes the left ones out.
-    let nat = config("2s", &[Service { vips: &[110], ..Service::default() }]);
-    let third = Loaded::toml(&lab, &nat);
-    assert_eq!(routes(&lab), before);
-    third.stop();
-}
-
-#[test]
-fn routes_that_others_take_away_come_back() {
-    let Some(lab) = up() else { return };
-    let loaded = Loaded::toml(&lab, &text(FREE, "", ALL));
-    let served = routes(&lab);
-    lab.sh("lb", "ip link set eth1 down; ip link set eth1 up; ip -6 address add 2001:db8:2::fe/64 dev eth1 nodad");
-    lab.sh("lb", "ip rule del priority 10000");
-    assert_ne!(routes(&lab), served);
-    assert!(eventually(Duration::from_secs(25), || routes(&lab) == served), "{}", routes(&lab));
-    for family in Family::BOTH {
-        assert_eq!(answering(&lab, family), BACKENDS.map(str::to_owned).into(), "{family:?}");
-    }
-    loaded.stop();
-}
-
-fn refused(lab: &Lab) -> Said {
-    let config = lab.file("loaded.toml", &text(FREE, "", ALL));
-    let binary = crate::lab::binary();
-    lab.exec("lb", &[binary.to_str().unwrap(), "-D", "-c", &config])
-}
-
-#[test]
-fn somebody_elses_rule_in_the_way_is_named_and_nothing_changes() {
-    let Some(lab) = up() else { return };
-    lab.sh("lb", "ip rule add priority 10003 from 10.9.9.9 lookup 77");
-    let before = (routes(&lab), lab.rules());
-    let said = refused(&lab);
-    assert_ne!(said.code, Some(0));
-    assert!(
-        said.err.contains("10003: from 10.9.9.9 lookup 77") && said.err.contains("rule del priority 10003"),
-        "{said:?}"
-    );
-    assert_eq!((routes(&lab), lab.rules()), before);
-}
-
-#[test]
-fn a_vip_that_is_the_balancers_own_is_refused_with_the_cure() {
-    let Some(lab) = up() else { return };
-    lab.sh("lb", "ip address add 192.0.2.100/32 dev eth0");
-    let before = (routes(&lab), lab.rules());
-    let said = refused(&lab);
-    assert_ne!(said.code, Some(0));
-    assert!(
-        said.err.contains("192.0.2.100 is an address of this host") && said.err.contains("ip address del"),
-        "{said:?}"
-    );
-    assert_eq!((routes(&lab), lab.rules()), before);
-}
-
 /// Clients, balancer and backends on one link, where the balancer answers for the VIP and nobody else may.
 #[test]
 fn on_one_link_the_balancer_alone_answers_for_the_vip() {
@@ -336,69 +205,6 @@ fn on_one_link_the_balancer_alone_answers_for_the_vip() {
     let said = doctor();
     assert!(said.contains("answers ARP for 198.51.100.190") && said.contains("arp_ignore=1"), "{said}");
     loaded.stop();
-}
-
-#[test]
-fn the_client_of_a_backend_that_is_disabled_gets_a_reset_from_the_vip() {
-    let Some(lab) = up() else { return };
-    let loaded = Loaded::toml(&lab, &text(FREE, "", &[(1, 1)]));
-    for family in Family::BOTH {
-        let client = family.client(20);
-        let mut stream = lab.within("client", || dial(client, SocketAddr::new(family.vip(), 80)).unwrap());
-        let request = b"GET / HTTP/1.1\r\nHost: vip\r\n\r\n";
-        stream.write_all(request).unwrap();
-        assert!(stream.read(&mut [0; 1000]).unwrap() > 0);
-        let address = family.backend(1).to_string();
-        assert_eq!(loaded.ask(&["backend", "disable", &address]).code, Some(0));
-        std::thread::sleep(Duration::from_millis(200));
-        let sent = stream.write_all(request);
-        let end = sent.and_then(|()| stream.read(&mut [0; 1000]));
-        assert_eq!(end.map_err(|error| error.kind()), Err(std::io::ErrorKind::ConnectionReset), "{family:?}");
-        assert_eq!(loaded.ask(&["backend", "enable", &address]).code, Some(0));
-    }
-    loaded.stop();
-}
-
-/// The services, each with a check that does more than ping.
-fn checked(web: &str) -> String {
-    let pace = "interval = \"200ms\", timeout = \"200ms\", fall = 2, rise = 2";
-    let web = format!("check = {{ {web}, {pace} }}");
-    let text = text(FREE, &web, ALL);
-    // The echo of the lab listens at the VIP alone.
-    let udp = format!("ports = [7009]\ncheck = {{ kind = \"udp\", send = \"x\", expect = \"b\", {pace} }}");
-    text.replace("ports = [7009]", &udp)
-}
-
-#[test]
-fn checks_ask_for_the_vip_on_each_backend() {
-    let Some(lab) = up() else { return };
-    for web in ["kind = \"http\", port = 80", "kind = \"tcp\", port = 80", "kind = \"icmp+tcp\", port = 80"] {
-        let loaded = Loaded::toml(&lab, &checked(web));
-        let state = |service: &str, family: Family, n: u16| {
-            let backend = loaded.backend(service, family.backend(n));
-            (backend["state"].as_str().unwrap().to_owned(), backend["cause"].to_string())
-        };
-        let are = |wanted: &[(&str, Family, u16, &str)]| {
-            let so = || wanted.iter().all(|(service, family, n, up)| state(service, *family, *n).0 == *up);
-            // Longer than fall and rise: it must stay so.
-            assert!(eventually(Duration::from_secs(10), so), "{web}: {wanted:?}: {}", loaded.status());
-            std::thread::sleep(Duration::from_millis(1500));
-            assert!(so(), "{web}: {wanted:?} does not last: {}", loaded.status());
-        };
-        let all = |v4: &'static str| {
-            let of = |service, n| [(service, Family::V4, n, v4), (service, Family::V6, n, "up")];
-            [of("web", 1), of("udp", 1)].concat()
-        };
-        let others = [("web", Family::V4, 2, "up"), ("web", Family::V6, 3, "up"), ("udp", Family::V4, 3, "up")];
-        are(&[all("up"), others.to_vec()].concat());
-        // The backend answers as before, but not at the VIP.
-        lab.sh("b1", "ip address del 192.0.2.100/32 dev lo");
-        are(&[all("down"), others.to_vec()].concat());
-        assert_eq!(answering(&lab, Family::V4), ["b2", "b3"].map(str::to_owned).into(), "{web}");
-        lab.sh("b1", "ip address add 192.0.2.100/32 dev lo");
-        are(&[all("up"), others.to_vec()].concat());
-        loaded.stop();
-    }
 }
 
 /// A client behind a router with a small link. The router complains to the VIP, so to the balancer, and the backend whose

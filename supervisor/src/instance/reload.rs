@@ -190,6 +190,8 @@ impl Instance {
             && let Some(installed) = &mut self.installed
             && let Err(error) = installed.update(&reload.rules)
         {
+            let back = routes::hops(&self.roster).and_then(|hops| self.routes.settle(&hops));
+            back.unwrap_or_else(|error| log::error!("{error}"));
             self.reload = Some(reload);
             self.abandon(error.to_string());
             return;
