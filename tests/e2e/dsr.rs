@@ -23,7 +23,7 @@ fn text(affinity: &str, more: &str, backends: &[(u16, u16)]) -> String {
     let keys = format!("mode = \"dsr\"\n{affinity}\n{more}");
     let web = Service { keys: &keys, ports: "80, 9000", backends, ..Service::default() };
     let udp = Service { name: "udp", protocol: "udp", ports: "7009", keys: "mode = \"dsr\"", backends, ..web.clone() };
-    config("2s", &[web, udp])
+    format!("unserved = \"drop\"\n{}", config("2s", &[web, udp]))
 }
 
 /// Source and destination of a packet.

@@ -2,7 +2,7 @@
 
 use super::{Host, Problem, Severity, fatal, key_of, lookup, v4};
 use crate::plan::Plan;
-use loaded_ipc::Mode;
+use loaded_ipc::{Mode, Protocol, Unserved};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -36,6 +36,13 @@ impl Host<'_> {
             problems.extend(v4(vips.iter()).filter_map(|vip| self.strict_towards_clients(IpAddr::V4(vip), interface)));
         }
         let towards: BTreeSet<_> = v4(backends.iter()).filter_map(|b| self.links.interface(b.into())).collect();
+        if plan.unserved == Unserved::Pass && services().any(|service| service.protocol != Protocol::Any) {
+            problems.push(warning(
+                "what no service of a VIP of mode dsr serves is not for this host, and may go in circles between it and a \
+                 router: unserved = \"drop\""
+                    .to_owned(),
+            ));
+        }
         problems.extend(towards.intersection(&clients).filter_map(|interface| self.redirects(interface)));
         problems
     }

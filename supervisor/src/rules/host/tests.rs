@@ -161,3 +161,14 @@ fn redirects_and_strict_filters_are_named_for_direct_return() {
     let found = direct("198.51.100.7", &["192.0.2.11"], &strict);
     assert!(found.iter().any(|text| text.contains("come in by eth0 are dropped by strict")), "{found:?}");
 }
+
+#[test]
+fn what_nobody_serves_at_a_vip_that_is_not_local_should_be_dropped() {
+    let mut one = plan(&["203.0.113.1"], &["198.51.100.11"], Protocol::Tcp, &[(80, 80)]);
+    one.services[0].mode = Mode::Dsr;
+    let on = [("ipv4/ip_forward", 1), ("ipv6/conf/all/forwarding", 1)];
+    let found = problems_of(&one, &on);
+    assert!(found.len() == 1 && found[0].ends_with("unserved = \"drop\""), "{found:?}");
+    one.unserved = loaded_ipc::Unserved::Drop;
+    assert_eq!(problems_of(&one, &on), [""; 0]);
+}
