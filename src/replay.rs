@@ -56,7 +56,7 @@ struct Line<'l> {
     service: Option<&'l str>,
     flow: Option<Flow>,
     reason: &'static str,
-    verdict: Option<&'static str>,
+    verdict: Option<String>,
     rewritten: Option<String>,
 }
 
@@ -157,7 +157,7 @@ impl Session {
                 service: service.map(String::as_str),
                 flow,
                 reason: fate.outcome.label(),
-                verdict: Some(word(fate.verdict)),
+                verdict: Some(word(fate)),
                 rewritten: rewritten.map(|headers| headers.to_string()),
             };
             return json_line(&mut self.out, &line);
@@ -170,7 +170,7 @@ impl Session {
             let age = if fate.known { "known" } else { "new" };
             write!(self.out, " flow={age} backend={}", flow.backend)?;
         }
-        write!(self.out, " {} {}", fate.outcome.label(), word(fate.verdict))?;
+        write!(self.out, " {} {}", fate.outcome.label(), word(fate))?;
         match rewritten {
             Some(headers) => writeln!(self.out, " -> {headers}"),
             None => writeln!(self.out),
@@ -218,12 +218,13 @@ fn json_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     writeln!(out, "{}", plain(&serde_json::to_string(value)?))
 }
 
-fn word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Rewrite => "rewrite",
-        Verdict::Repeat => "repeat",
-        Verdict::Accept => "accept",
-        Verdict::Drop => "drop",
+fn word(fate: &Fate<'_>) -> String {
+    match (fate.mark, fate.verdict) {
+        (Some(mark), _) => format!("mark {mark:#x}"),
+        (None, Verdict::Rewrite) => "rewrite".to_owned(),
+        (None, Verdict::Repeat) => "repeat".to_owned(),
+        (None, Verdict::Accept) => "accept".to_owned(),
+        (None, Verdict::Drop) => "drop".to_owned(),
     }
 }
 

@@ -1,5 +1,5 @@
 //! The hidden command line of a child, as the supervisor writes it: `--role worker UID GID NAME CORE PARENT FLOOR` or
-//! `--role prober UID GID NAME PARENT FLOOR WORKERS`.
+//! `--role prober UID GID NAME PARENT FLOOR WORKERS MARKED`.
 
 use loaded_jail::{Floor, Identity};
 use loaded_prober::Arguments as Prober;
@@ -21,12 +21,15 @@ pub(crate) fn worker(arguments: &[OsString]) -> Option<Arguments> {
 /// The prober this process is to be, if it is one.
 pub(crate) fn prober(arguments: &[OsString]) -> Option<Prober> {
     let words = words(arguments)?;
-    let &[_, "--role", "prober", uid, gid, name, parent, floor, workers] = words.as_slice() else { return None };
+    let &[_, "--role", "prober", uid, gid, name, parent, floor, workers, marked] = words.as_slice() else {
+        return None;
+    };
     Some(Prober {
         identity: identity(uid, gid, name)?,
         parent: parent.parse().ok()?,
         floor: level(floor),
         workers: workers.parse().ok()?,
+        marked: marked.parse().ok()?,
     })
 }
 
@@ -63,9 +66,9 @@ mod tests {
 
     #[test]
     fn a_prober_is_told_how_many_workers_there_are() {
-        let prober = prober(&line("loaded --role prober 9 8 nine 77 required 64")).unwrap();
+        let prober = prober(&line("loaded --role prober 9 8 nine 77 required 64 3")).unwrap();
         assert_eq!((prober.identity.uid, prober.identity.gid, prober.identity.name.as_str()), (9, 8, "nine"));
-        assert_eq!((prober.parent, prober.workers), (77, 64));
+        assert_eq!((prober.parent, prober.workers, prober.marked), (77, 64, 3));
         assert!(matches!(prober.floor, Floor::Required));
     }
 
@@ -74,14 +77,15 @@ mod tests {
         for other in [
             "loaded",
             "loaded --role prober 9 8 nine 77 required",
-            "loaded --role prober 9 8 nine 77 required 65536",
-            "loaded --role prober -1 8 nine 77 required 1",
+            "loaded --role prober 9 8 nine 77 required 65536 0",
+            "loaded --role prober -1 8 nine 77 required 1 0",
             "loaded --role prober 9 8 nine 77 required 1 more",
+            "loaded --role prober 9 8 nine 77 required 1 0 more",
             "loaded -U nobody -f",
         ] {
             assert!(prober(&line(other)).is_none() && worker(&line(other)).is_none(), "{other}");
         }
-        assert!(worker(&line("loaded --role prober 9 8 nine 77 required 1")).is_none());
+        assert!(worker(&line("loaded --role prober 9 8 nine 77 required 1 0")).is_none());
         assert!(prober(&line("loaded --role worker 9 8 nine 3 77 required")).is_none());
     }
 }

@@ -348,3 +348,23 @@ fn pcapng_is_read_in_all_its_parts() {
         said.code == Some(1) && said.err.contains("packet 3: it names an interface that the file does not describe")
     );
 }
+
+#[test]
+fn a_packet_that_goes_on_as_it_is_shows_its_mark() {
+    let room = Room::new("dsr");
+    let text = "[[service]]\nname = \"web\"\nvip = \"192.0.2.100\"\nprotocol = \"tcp\"\nports = [80]\nmode = \"dsr\"\n\
+                [[service.backend]]\naddress = \"198.51.100.11\"\n";
+    room.write("dsr.toml", &[text.as_bytes()]);
+    let syn = [
+        0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 100, 0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0,
+        0, 0, 0x50, 2, 255, 255, 0, 0, 0, 0,
+    ];
+    room.write("a.pcap", &[&header(101), &record(0, &syn, syn.len())]);
+    let words = ["replay", "-c", "dsr.toml", "--write", "b.pcap", "a.pcap"];
+    let said = said(&Command::new(room.path("loaded")).args(words).current_dir(&room.0).output().unwrap());
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let first = said.out.lines().next().unwrap();
+    assert!(first.ends_with("flow=new backend=198.51.100.11 forwarded_new mark 0x10000"), "{first}");
+    let written = fs::read(room.path("b.pcap")).unwrap();
+    assert!(written.ends_with(&syn), "it would go out as it came in");
+}

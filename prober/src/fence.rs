@@ -22,13 +22,13 @@ impl Needs {
     }
 }
 
-/// First half, as root and right after exec: no descriptor but 0, 1, 2, the link, the two for pings and those to the
-/// workers; another user, an empty root.
+/// First half, as root and right after exec: no descriptor but 0, 1, 2, the link, the two for pings and those `given`
+/// from [`WORKERS_FD`] on; another user, an empty root.
 ///
 /// # Errors
 /// When a step fails; the process must then end.
-pub(crate) fn drop_to(identity: &Identity, parent: u32, workers: u16) -> Result<Level, JailError> {
-    let kept: Vec<RawFd> = (0..WORKERS_FD + RawFd::from(workers)).collect();
+pub(crate) fn drop_to(identity: &Identity, parent: u32, given: u16) -> Result<Level, JailError> {
+    let kept: Vec<RawFd> = (0..WORKERS_FD + RawFd::from(given)).collect();
     keep_only_fds(&kept)?;
     drop_rights(Role::Prober, identity, parent)
 }

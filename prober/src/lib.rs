@@ -40,5 +40,8 @@ pub use setup::{Assembly, MAX_CHECKS, MAX_LOOKS, MAX_TARGETS, OutOfStep, Setup};
 /// Checks that are under way at the same time, at most. Others wait for their turn.
 pub const MAX_FLIGHTS: usize = 256;
 
+/// Sockets with marks, at most: each takes the place of a check that could be under way.
+pub const MAX_MARKED: usize = 128;
+
 /// Workers that a prober can talk to, at most.
 pub const MAX_WORKERS: usize = 256;

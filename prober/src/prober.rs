@@ -1,6 +1,6 @@
 //! The loop: start what is due, wait, take what has come, say what is owed. It never waits for anything but ppoll.
 
-use crate::check::{Flight, Plan};
+use crate::check::{Flight, Plan, Subject};
 use crate::clock::{self, SECOND};
 use crate::discovery::Discovery;
 #[cfg(feature = "double")]
@@ -17,7 +17,7 @@ use loaded_ipc::{BackendIndex, Cause, LinkError, Membership, MembershipWriter, P
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Datagrams taken from a ping socket before others have their turn.
 const ECHOES_AT_ONCE: usize = 64;
@@ -47,7 +47,12 @@ pub struct Prober<'l> {
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) backend: BackendIndex,
+    /// Where pings go.
     address: IpAddr,
+    /// Where connections and datagrams go.
+    goal: IpAddr,
+    /// The socket for these, but while a check uses it.
+    marked: Option<OwnedFd>,
     check: u16,
     pub(crate) health: Health,
     /// What the last check said.
@@ -71,16 +76,27 @@ enum Place {
 
 impl<'l> Prober<'l> {
     /// Makes everything ready; nothing more is allocated after this. No link and no ping socket may block, and of
-    /// `workers` the first [`MAX_WORKERS`] are told.
+    /// `workers` the first [`MAX_WORKERS`] are told. `marked` are the sockets of the targets that have a virtual IP.
     #[must_use]
-    pub fn new(setup: Setup, link: &'l ProberSupervisorLink, workers: Vec<MembershipWriter>, pings: Pings) -> Self {
+    pub fn new(
+        setup: Setup,
+        link: &'l ProberSupervisorLink,
+        workers: Vec<MembershipWriter>,
+        pings: Pings,
+        marked: Vec<OwnedFd>,
+    ) -> Self {
         let Setup { generation, seed, plans, targets, looks } = setup;
         let mut workers = workers;
         workers.truncate(MAX_WORKERS);
         let count = targets.len();
+        // All numbers that the fence leaves to sockets of checks are then in use at most.
+        let flights = MAX_FLIGHTS.saturating_sub(marked.len());
+        let mut marked = marked.into_iter();
         let target = |subject: crate::setup::Subject| Target {
             backend: subject.backend,
             address: subject.address,
+            goal: subject.vip.unwrap_or(subject.address),
+            marked: subject.vip.and_then(|_| marked.next()),
             check: subject.check,
             health: Health::new(subject.up, subject.proven),
             cause: Cause::Unchecked,
@@ -96,8 +112,8 @@ impl<'l> Prober<'l> {
             plans,
             targets: targets.into_iter().map(target).collect(),
             schedule: Schedule::new(count),
-            flights: std::iter::repeat_with(|| None).take(MAX_FLIGHTS).collect(),
-            free: (0..MAX_FLIGHTS).rev().collect(),
+            flights: std::iter::repeat_with(|| None).take(flights).collect(),
+            free: (0..flights).rev().collect(),
             discovery: Discovery::new(looks),
             reports: Reports::new(count),
             random: Random::new(seed),
@@ -184,10 +200,11 @@ impl<'l> Prober<'l> {
         while !self.free.is_empty()
             && let Some(number) = self.schedule.take(now)
         {
-            let Some(target) = self.targets.get(usize::from(number)) else { continue };
+            let Some(target) = self.targets.get_mut(usize::from(number)) else { continue };
             let Some(plan) = self.plans.get(usize::from(target.check)) else { continue };
             let started = clock::now();
-            let subject = (number, target.address);
+            let subject =
+                Subject { target: number, address: target.address, goal: target.goal, marked: &mut target.marked };
             match Flight::start(subject, plan, started, &mut self.pings, &mut self.random) {
                 Ok(flight) => {
                     if let Some(slot) = self.free.pop() {
@@ -272,18 +289,20 @@ impl<'l> Prober<'l> {
                 flight.awaits_echo(token) && target.is_some_and(|target| target.address == from)
             });
             match flight {
-                Some(slot) => self.advance(slot, |flight, plan, address| flight.echoed(plan, address, clock::now())),
+                Some(slot) => self.advance(slot, |flight, plan, target| {
+                    flight.echoed(plan, target.goal, &mut target.marked, clock::now())
+                }),
                 None => self.discovery.hear(from, token, clock::now()),
             }
         }
     }
 
     /// Lets a check go on, and ends it if it has its result.
-    fn advance(&mut self, slot: usize, step: impl FnOnce(&mut Flight, &Plan, IpAddr) -> Option<Cause>) {
+    fn advance(&mut self, slot: usize, step: impl FnOnce(&mut Flight, &Plan, &mut Target) -> Option<Cause>) {
         let Some(flight) = self.flights.get_mut(slot).and_then(Option::as_mut) else { return };
-        let Some(target) = self.targets.get(usize::from(flight.target)) else { return };
+        let Some(target) = self.targets.get_mut(usize::from(flight.target)) else { return };
         let Some(plan) = self.plans.get(usize::from(target.check)) else { return };
-        if let Some(cause) = step(flight, plan, target.address) {
+        if let Some(cause) = step(flight, plan, target) {
             self.land(slot, cause);
         }
     }
@@ -302,7 +321,9 @@ impl<'l> Prober<'l> {
     fn land(&mut self, slot: usize, cause: Cause) {
         if let Some(flight) = self.flights.get_mut(slot).and_then(Option::take) {
             let (number, started) = (flight.target, flight.started);
-            flight.end();
+            if let (Some(socket), Some(target)) = (flight.end(), self.targets.get_mut(usize::from(number))) {
+                target.marked = Some(socket);
+            }
             self.free.push(slot);
             self.conclude(number, started, cause);
         }

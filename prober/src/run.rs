@@ -1,10 +1,10 @@
 //! The prober's life: take over what the supervisor opened, give up all rights, then check until the link ends.
 
-use crate::MAX_WORKERS;
 use crate::fence::{self, Needs};
 use crate::ping::Pings;
 use crate::prober::Prober;
 use crate::setup::{Assembly, OutOfStep, Setup};
+use crate::{MAX_MARKED, MAX_WORKERS};
 use loaded_ipc::{
     Clipped, FromProber, LinkError, MAX_TEXT, MembershipWriter, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger,
     ProberSupervisorLink, ToProber, VERSION, WORKERS_FD, clip,
@@ -33,6 +33,8 @@ pub struct Arguments {
     pub floor: Floor,
     /// How many workers it has links to, 0..=[`MAX_WORKERS`].
     pub workers: u16,
+    /// How many sockets with marks come behind them, 0..=[`MAX_MARKED`].
+    pub marked: u16,
 }
 
 /// Why a prober cannot run. The supervisor gets the text.
@@ -50,6 +52,8 @@ enum Error {
     Version(u16),
     #[error("{0} workers are more than the {MAX_WORKERS} that a prober can talk to")]
     Workers(u16),
+    #[error("{0} sockets with marks, for {1} backends that need one, and at most {MAX_MARKED}")]
+    Marked(u16, usize),
 }
 
 /// The link, where the panic hook finds it too.
@@ -65,11 +69,12 @@ pub fn run(arguments: &Arguments) -> ! {
 }
 
 fn serve(link: &ProberSupervisorLink, arguments: &Arguments) -> Result<Infallible, Error> {
-    let Arguments { identity, parent, floor, workers } = arguments;
+    let Arguments { identity, parent, floor, workers, marked } = arguments;
     if usize::from(*workers) > MAX_WORKERS {
         return Err(Error::Workers(*workers));
     }
-    fence::drop_to(identity, *parent, *workers)?;
+    let given = workers.saturating_add(*marked);
+    fence::drop_to(identity, *parent, given)?;
     let (ping4, ping6, setup) = receive_setup(link)?;
     let pings = Pings::new(pinger(PING4_FD, ping4)?, pinger(PING6_FD, ping6)?);
     let mut writers = Vec::with_capacity(usize::from(*workers));
@@ -78,9 +83,15 @@ fn serve(link: &ProberSupervisorLink, arguments: &Arguments) -> Result<Infallibl
         writer.set_nonblocking()?;
         writers.push(writer);
     }
+    if setup.marked() != usize::from(*marked) || usize::from(*marked) > MAX_MARKED {
+        return Err(Error::Marked(*marked, setup.marked()));
+    }
+    // They lie where the fence lets checks have their sockets; these do not block already.
+    let numbers = WORKERS_FD + RawFd::from(*workers)..WORKERS_FD + RawFd::from(given);
+    let sockets = numbers.map(inherited).collect::<Result<Vec<_>, _>>()?;
     link.set_nonblocking()?;
     let (generation, needs) = (setup.generation(), Needs::of(&setup, *workers));
-    let mut prober = Prober::new(setup, link, writers, pings);
+    let mut prober = Prober::new(setup, link, writers, pings, sockets);
     fence::close(&needs, *floor)?;
 
     // Behind the fence nothing may be dropped that frees much or closes: it ends here and does not return.

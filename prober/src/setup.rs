@@ -32,6 +32,8 @@ pub(crate) struct Subject {
     pub(crate) check: u16,
     pub(crate) up: bool,
     pub(crate) proven: bool,
+    /// Where connections and datagrams go by a marked socket.
+    pub(crate) vip: Option<IpAddr>,
 }
 
 impl Setup {
@@ -39,6 +41,12 @@ impl Setup {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Targets that have a marked socket.
+    #[must_use]
+    pub fn marked(&self) -> usize {
+        self.targets.iter().filter(|target| target.vip.is_some()).count()
     }
 
     /// The TCP ports it will connect to, sorted, each once.
@@ -118,7 +126,7 @@ impl Assembly {
                 }
                 self.plans.push(Plan::new(check).map_err(OutOfStep)?);
             }
-            ToProber::Target { backend, address, check, up, proven } => {
+            ToProber::Target { backend, address, check, up, proven, vip } => {
                 if self.targets.len() == MAX_TARGETS {
                     return Err(OutOfStep("too many backends"));
                 }
@@ -130,7 +138,7 @@ impl Assembly {
                     Some(true) => return Err(OutOfStep("a backend that was named before")),
                     None => return Err(OutOfStep("the number of a backend")),
                 }
-                self.targets.push(Subject { backend, address, check, up, proven });
+                self.targets.push(Subject { backend, address, check, up, proven, vip });
             }
             ToProber::Discover { service, to, from, interface, network, prefix, interval } => {
                 let look = Look { service, to, from, interface, network, prefix, interval };
@@ -163,7 +171,7 @@ mod tests {
 
     fn target(backend: u16) -> ToProber {
         let address = IpAddr::from([127, 0, 0, 1]);
-        ToProber::Target { backend: BackendIndex(backend), address, check: 0, up: true, proven: true }
+        ToProber::Target { backend: BackendIndex(backend), address, check: 0, up: true, proven: true, vip: None }
     }
 
     fn discover(service: u16, interval: u32) -> ToProber {

@@ -29,6 +29,7 @@ fn every_worker_is_told_every_backend_and_each_change() {
             check: 0,
             up,
             proven: true,
+            vip: None,
         });
         let items = [ToProber::Check { index: 0, check }].into_iter().chain(targets).collect();
         let listener = TcpListener::bind(SocketAddr::new(LOCAL, port)).expect("bind");

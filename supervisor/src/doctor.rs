@@ -1,6 +1,7 @@
 //! `loaded doctor`: looks at this host and names what keeps packets from being balanced, each with the command that
 //! mends it. It changes nothing; what only root can see is said not to have been looked at.
 
+mod direct;
 mod firewall;
 
 use crate::config;
@@ -90,6 +91,7 @@ fn with_plan(plan: &Plan) -> Vec<Finding> {
         Severity::Warning => warning("host", problem.text),
     }));
     findings.extend(pings(plan));
+    findings.extend(direct::findings(plan));
     findings.push(memory(plan, workers, &fs::read_to_string("/proc/meminfo").unwrap_or_default()));
     findings
 }

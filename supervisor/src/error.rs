@@ -44,6 +44,9 @@ pub enum Error {
     /// Netfilter rules.
     #[error("{0}")]
     Rules(#[from] rules::Error),
+    /// Routes by mark.
+    #[error("{0}")]
+    Routes(#[from] crate::routes::Error),
     /// Memory for the tables.
     #[error("tables: {0}; smaller `flows` and `clients` need less memory")]
     Memory(#[from] loaded_table::Error),

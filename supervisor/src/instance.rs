@@ -11,6 +11,7 @@ use crate::memory::random;
 use crate::plan::Plan;
 use crate::prober::{self, Prober};
 use crate::roster::Roster;
+use crate::routes::{self, Routes};
 use crate::rules::{Installed, QueueState, RuleSet, Steering, queue_owners};
 use crate::run::Options;
 use crate::signals::Signals;
@@ -59,6 +60,7 @@ pub(crate) struct Instance {
     found: BTreeSet<(ServiceIndex, IpAddr)>,
     watch: Watch,
     installed: Option<Installed>,
+    routes: Routes,
 }
 
 /// What an instance begins with.
@@ -74,13 +76,14 @@ pub(crate) struct Start {
     pub(crate) prober: Prober,
     pub(crate) signals: Signals,
     pub(crate) control: Control,
+    pub(crate) routes: Routes,
     pub(crate) layers: Vec<String>,
 }
 
 impl Instance {
     pub(crate) fn new(start: Start) -> Self {
-        let Start { options, plan, roster, steering, rules, queues, terms, workers, prober, signals, control, layers } =
-            start;
+        let Start { options, plan, roster, steering, rules, queues, terms, workers, prober, signals, .. } = start;
+        let Start { control, routes, layers, .. } = start;
         Self {
             options,
             plan,
@@ -102,12 +105,25 @@ impl Instance {
             found: BTreeSet::new(),
             watch: Watch::new(),
             installed: None,
+            routes,
         }
     }
 
     /// The rules that bring packets: from here on the way out is through [`Instance::end`].
     pub(crate) fn serves_by(&mut self, installed: Installed) {
         self.installed = Some(installed);
+    }
+
+    /// Makes the routes by which marked packets go; to be done before the rules bring packets.
+    pub(crate) fn make_routes(&mut self) -> Result<(), Error> {
+        Ok(self.routes.settle(&routes::hops(&self.roster)?)?)
+    }
+
+    /// Takes them away again.
+    pub(crate) fn take_routes(&mut self) {
+        if let Err(error) = self.routes.remove() {
+            log::warn!("{error}");
+        }
     }
 
     /// Starts every child and waits until all are jailed, proven and at work.
@@ -236,6 +252,8 @@ impl Instance {
         if !self.drain() {
             log::warn!("packets still wait in our queues after {DRAIN_DEADLINE:?}; they are dropped");
         }
+        // Nobody marks packets any more: what still waited has its verdict, or is dropped with its queue.
+        self.take_routes();
         self.report();
         let mut leaving: Vec<_> = self.workers.iter_mut().flat_map(Worker::dismiss).collect();
         leaving.extend(self.prober.dismiss());

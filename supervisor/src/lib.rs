@@ -28,6 +28,7 @@ mod prober;
 mod push;
 mod report;
 mod roster;
+mod routes;
 pub mod rules;
 pub mod run;
 mod signals;

@@ -7,7 +7,7 @@ pub(crate) mod display;
 pub use diff::{Change, What, diff, immutable_change};
 
 use crate::network::Network;
-use loaded_ipc::{Affinity, Check, CheckKind, Policy, PortRange, Protocol, Strategy, Unserved};
+use loaded_ipc::{Affinity, Check, CheckKind, Mode, Policy, PortRange, Protocol, Strategy, Unserved};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -74,6 +74,8 @@ pub struct Service {
     pub protocol: Protocol,
     /// Sorted, not overlapping, at most 256. Empty means every port; always empty for [`Protocol::Any`].
     pub ports: Vec<PortRange>,
+    /// How its packets get to their backends.
+    pub mode: Mode,
     /// How a new client gets its backend.
     pub strategy: Strategy,
     /// `None`: each flow is balanced by itself.

@@ -8,7 +8,8 @@ use crate::push;
 use crate::roster::{Impossible, Roster};
 use crate::worker::Worker;
 use loaded_ipc::{
-    BackendIndex, CheckKind, FromProber, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger, ServiceIndex, ToProber, WORKERS_FD,
+    BackendIndex, CheckKind, FromProber, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger, ServiceIndex, ToProber,
+    WORKERS_FD, mark_of,
 };
 use loaded_jail::proof::{Expectation, prove};
 use loaded_jail::{Floor, Identity};
@@ -140,8 +141,16 @@ impl Prober {
         for (worker, fd) in workers.iter().zip(WORKERS_FD..) {
             given.push((dup(worker.membership())?, fd));
         }
+        let marked = marked_sockets(&messages)?;
+        let count = marked.len();
+        given.extend(marked.into_iter().zip((WORKERS_FD..).skip(workers.len())));
         let mut words = who("prober", &terms.identity);
-        words.extend([std::process::id().to_string(), floor_word(terms.floor), workers.len().to_string()]);
+        words.extend([
+            std::process::id().to_string(),
+            floor_word(terms.floor),
+            workers.len().to_string(),
+            count.to_string(),
+        ]);
         Child::spawn(&words, PROBER_LINK_FD, given, messages)
     }
 
@@ -288,6 +297,25 @@ fn farewell(message: FromProber) -> Option<String> {
         FromProber::Failed(text) => Some(text),
         _ => None,
     }
+}
+
+/// A socket with its backend's mark for each target that is checked at a VIP, in their order. The prober has no right to
+/// mark anything.
+fn marked_sockets(messages: &[ToProber]) -> Result<Vec<OwnedFd>, Error> {
+    let streams = |index: u16| {
+        let mut checks = messages.iter().filter_map(|message| match message {
+            ToProber::Check { index, check } => Some((*index, &check.kind)),
+            _ => None,
+        });
+        let kind = checks.find(|(number, _)| *number == index).map(|(_, kind)| kind);
+        !matches!(kind, Some(CheckKind::Udp { .. } | CheckKind::Dns { .. }))
+    };
+    let targets = messages.iter().filter_map(|message| match message {
+        ToProber::Target { backend, check, vip: Some(vip), .. } => Some((*backend, *check, vip.is_ipv4())),
+        _ => None,
+    });
+    let open = |(backend, check, v4)| Ok(loaded_jail::marked(v4, streams(check), mark_of(backend))?);
+    targets.map(open).collect()
 }
 
 /// A socket that pings, or /dev/null where none can be had.

@@ -1,11 +1,11 @@
 //! The roster as a transaction for a worker, and for the prober.
 
 use crate::Error;
-use crate::plan::{Discover, Plan};
+use crate::plan::{Discover, Plan, Service, check_port};
 use crate::roster::Roster;
 use crate::rules::source_of;
 use crate::worker::{Orders, Worker};
-use loaded_ipc::{Check, Pinger, ToProber, ToWorker, VERSION};
+use loaded_ipc::{Check, Mode, Pinger, ToProber, ToWorker, VERSION};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
@@ -27,6 +27,7 @@ fn transaction(roster: &Roster, now: Instant) -> Vec<ToWorker> {
         messages.push(ToWorker::Service {
             index,
             protocol: service.protocol,
+            mode: service.mode,
             strategy: service.strategy,
             affinity: service.affinity,
             policy: service.policy,
@@ -83,12 +84,16 @@ pub(crate) fn to_prober(roster: &Roster, (ping4, ping6): (Pinger, Pinger), seed:
         return None;
     }
     let indexed = || (0_u16..).zip(&checks);
+    let mut marked = 0;
     messages.extend(indexed().map(|(index, check)| ToProber::Check { index, check: (*check).clone() }));
     for (index, backend) in roster.backends().filter(|(_, backend)| backend.leaves.is_none()) {
         let wanted = roster.service(backend.service).and_then(|entry| entry.service.check.as_ref());
         let Some((check, _)) = indexed().find(|(_, check)| Some(**check) == wanted) else { continue };
         let (address, health) = (backend.address, backend.health);
-        messages.push(ToProber::Target { backend: index, address, check, up: health.up, proven: health.proven });
+        let vip = roster.service(backend.service).and_then(|entry| checked_vip(&entry.service, address));
+        let vip = vip.filter(|_| marked < MAX_MARKED);
+        marked += usize::from(vip.is_some());
+        messages.push(ToProber::Target { backend: index, address, check, up: health.up, proven: health.proven, vip });
     }
     for (service, entry) in staying() {
         let Some(Discover { places, interval, .. }) = &entry.service.discover else { continue };
@@ -115,6 +120,17 @@ pub(crate) fn to_prober(roster: &Roster, (ping4, ping6): (Pinger, Pinger), seed:
     }
     messages.push(ToProber::Commit);
     Some(messages)
+}
+
+/// Backends of mode "dsr" that can be checked at their VIP; the others of so many are checked at their own address.
+pub(crate) const MAX_MARKED: usize = 128;
+
+/// Where a backend that answers clients itself is to be checked: at the service's first VIP of its family, if the check
+/// does more than ping.
+fn checked_vip(service: &Service, backend: IpAddr) -> Option<IpAddr> {
+    let connects = service.check.as_ref().is_some_and(|check| check_port(&check.kind).is_some());
+    let mut vips = service.vips.iter().filter(|vip| vip.is_ipv4() == backend.is_ipv4());
+    if service.mode == Mode::Dsr && connects { vips.next().copied() } else { None }
 }
 
 #[cfg(test)]

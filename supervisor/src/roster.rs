@@ -15,7 +15,7 @@ use crate::plan::{Plan, Service};
 use crate::rules::{Reach, Served};
 pub(crate) use entry::{BackendEntry, Health};
 pub(crate) use judge::Impossible;
-use loaded_ipc::{Admin, BackendIndex, Cause, MAX_BACKEND_INDEX, PortRange, Protocol, ServiceIndex, Unserved};
+use loaded_ipc::{Admin, BackendIndex, Cause, MAX_BACKEND_INDEX, Mode, PortRange, Protocol, ServiceIndex, Unserved};
 use slots::Slots;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -282,7 +282,8 @@ impl Roster {
     /// What rules must bring to the workers: what is served, and what leaves.
     pub(crate) fn reach(&self, plan: &Plan) -> Reach {
         let backends = |service: ServiceIndex| {
-            let of_service = self.backends().filter(move |(_, backend)| backend.service == service);
+            let replies = self.service(service).is_none_or(|entry| entry.service.mode == Mode::Nat);
+            let of_service = self.backends().filter(move |(_, backend)| replies && backend.service == service);
             of_service.map(|(_, backend)| backend.address).collect()
         };
         let mut reach = Reach { served: Vec::new(), ..Reach::of(plan) };

@@ -8,6 +8,7 @@ use crate::memory::Memory;
 use crate::preflight::{available_cores, check_discovery, check_host, check_kernel};
 use crate::prober::{self, Prober};
 use crate::roster::Roster;
+use crate::routes::Routes;
 use crate::rules::{Installed, RuleSet, Steering, Tools, clean_stale, queue_owner, queue_owners};
 use crate::signals::Signals;
 use crate::worker::{self, Worker};
@@ -93,6 +94,10 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let signals = Signals::new()?;
     let queues: Vec<u16> = cores.iter().map(|core| plan.queue_base + core).collect();
     clean_up(&tools, &queues)?;
+    let mut routes = Routes::new(plan.queue_base, tools.clone());
+    if let Err(error) = routes.clean_stale() {
+        log::warn!("{error}");
+    }
     let mut workers = Vec::with_capacity(cores.len());
     for ((position, &core), &queue) in (0..).zip(&cores).zip(&queues) {
         workers.push(Worker::new(
@@ -113,11 +118,25 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let terms = terms(identity, options.floor, &level, workers.len());
     let options = options.clone();
     let layers = Layer::ALL.iter().filter(|layer| level.has(**layer)).map(|layer| layer.name().to_owned()).collect();
-    let start =
-        Start { options, plan, roster, steering, rules, queues, terms, workers, prober, signals, control, layers };
+    let start = Start {
+        options,
+        plan,
+        roster,
+        steering,
+        rules,
+        queues,
+        terms,
+        workers,
+        prober,
+        signals,
+        control,
+        routes,
+        layers,
+    };
     let mut instance = Instance::new(start);
-    instance.start()?;
-    let installed = Installed::install(&instance.rules, &tools)?;
+    // The prober uses them at once.
+    instance.make_routes().and_then(|()| instance.start()).inspect_err(|_| instance.take_routes())?;
+    let installed = Installed::install(&instance.rules, &tools).inspect_err(|_| instance.take_routes())?;
     for note in installed.notes() {
         log::warn!("{note}");
     }

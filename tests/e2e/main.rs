@@ -25,6 +25,7 @@ mod discover;
 mod doctor;
 mod double;
 mod drain;
+mod dsr;
 mod failover;
 mod fragments;
 mod gone;

@@ -124,7 +124,7 @@ const CASES: &[Case] = &[
     ),
     case("port out of range", Edited(TOML, "[80, 443, ", "[80, 70000, "), &["loaded.toml:", ":14: ", "65535"]),
     case("ports backwards", Edited(TOML, "8000-8010", "8010-8000"), &["loaded.toml:", "backwards"]),
-    case("mode that is not there", Edited(TOML, "mode = \"nat\"", "mode = \"dsr\""), &["loaded.toml:", ":8: ", "dsr"]),
+    case("mode that is not there", Edited(TOML, "mode = \"nat\"", "mode = \"tun\""), &["loaded.toml:", ":8: ", "tun"]),
     case(
         "malformed TOML address",
         Edited(TOML, "address = \"198.51.100.11\"", "address = \"198.51.100\""),

@@ -8,8 +8,8 @@
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use loaded_ipc::{
-    ALL_COUNTERS, Admin, Affinity, AllDown, BackendIndex, OnBackendDown, Outcome, Passive, Policy, PortRange, Protocol,
-    ServiceIndex, Strategy, ToWorker, Unserved,
+    ALL_COUNTERS, Admin, Affinity, AllDown, BackendIndex, Mode, OnBackendDown, Outcome, Passive, Policy, PortRange,
+    Protocol, ServiceIndex, Strategy, ToWorker, Unserved,
 };
 use loaded_queue::Meta;
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts, shm};
@@ -61,7 +61,8 @@ impl World {
         for (n, (port, timeout)) in (0..).zip([(LONG, 3600), (SHORT, 30)]) {
             let affinity = affinity.then_some(Affinity { prefix4: 32, prefix6: 128, timeout });
             let (index, protocol) = (ServiceIndex(n), Protocol::Tcp);
-            take(ToWorker::Service { index, protocol, strategy: Strategy::RoundRobin, affinity, policy: POLICY });
+            let (mode, strategy) = (Mode::Nat, Strategy::RoundRobin);
+            take(ToWorker::Service { index, protocol, mode, strategy, affinity, policy: POLICY });
             (0..2).for_each(|vip| assert!(take(ToWorker::Listen { vip }).is_none()));
             take(ToWorker::Port(PortRange { low: port, high: port }));
             for b in 0..6_u16 {

@@ -17,7 +17,7 @@ use crate::wire::{self, Address, Field, Kind, Malformed, Packet};
 use admit::client_key;
 pub use fragments::Datagram;
 use fragments::Fragments;
-use loaded_ipc::{Admin, BackendIndex, Outcome, Unserved};
+use loaded_ipc::{Admin, BackendIndex, Mode, Outcome, Unserved};
 use loaded_queue::Meta;
 use loaded_table::{AffinityTable, Counters, Flow, FlowKey, FlowTable, Hashed, Slot};
 pub use told::{Told, shown};
@@ -70,6 +70,8 @@ pub struct Decided {
     pub outcome: Outcome,
     /// Bytes of the room that are to be sent, if any are.
     pub length: usize,
+    /// Instead of new content it gets a mark, by which it is routed to this backend as it came.
+    pub direct: Option<BackendIndex>,
 }
 
 /// A packet as far as it can be looked at without changing anything; the first of three stages, between which the
@@ -180,7 +182,7 @@ impl Decider {
             };
         };
         match (packet.kind, wanted.way) {
-            _ if place.meta.cut => self.cut(packet, wanted, place, now),
+            _ if place.meta.cut && !self.goes_direct(packet, wanted, now) => self.cut(packet, wanted, place, now),
             (Kind::Error(quoted), way) => self.error(packet, &quoted, wanted, way, place, now),
             (_, Way::Request { vip }) => self.request(packet, wanted, vip, place, now),
             (_, Way::Reply) => self.reply(packet, wanted, place, now),
@@ -240,6 +242,18 @@ impl Decider {
         Some((way, FlowKey { protocol, client, client_port, service_port }))
     }
 
+    /// Whether a request goes to its backend as it is, so that nothing of it need be here but its headers.
+    #[cold]
+    fn goes_direct(&self, packet: &Packet, wanted: &Wanted, now: Now) -> bool {
+        match (wanted.way, self.find(packet, wanted, now)) {
+            (Way::Request { .. }, Some((_, flow))) => self.setup.is_direct(flow.backend),
+            (Way::Request { vip }, None) => {
+                self.service(packet, vip).and_then(|s| self.setup.service(s)).is_some_and(|s| s.mode == Mode::Dsr)
+            }
+            (Way::Reply, _) => false,
+        }
+    }
+
     /// The living flow a packet belongs to.
     #[inline]
     fn find(&self, packet: &Packet, wanted: &Wanted, now: Now) -> Option<(Slot, Flow)> {
@@ -248,7 +262,8 @@ impl Decider {
                 self.flows.find(&wanted.hashed, &wanted.key, now.seconds, |flow| flow.vip == vip)?
             }
             Way::Reply => self.flows.find(&wanted.hashed, &wanted.key, now.seconds, |flow| {
-                self.setup.backend_address(flow.backend) == Some(behind(packet))
+                let backend = self.setup.backend(flow.backend);
+                backend.is_some_and(|backend| !backend.direct && backend.address == *behind(packet))
             })?,
         };
         Some((slot, self.flows.get(slot)?))
@@ -292,6 +307,13 @@ impl Decider {
     }
 }
 
+impl Decided {
+    /// A packet of this length in the place of the one that came.
+    fn answer(outcome: Outcome, length: usize) -> Self {
+        Self { outcome, length, direct: None }
+    }
+}
+
 impl Place<'_> {
     fn bytes(&mut self) -> &mut [u8] {
         let length = self.length.min(self.room.len());
@@ -299,7 +321,12 @@ impl Place<'_> {
     }
 
     fn stays(&self, outcome: Outcome) -> Decided {
-        Decided { outcome, length: self.length }
+        Decided::answer(outcome, self.length)
+    }
+
+    /// Goes on to this backend: by routing, as it is, or with the address that it has by now.
+    fn goes(&self, outcome: Outcome, backend: u16, is_direct: bool) -> Decided {
+        Decided { direct: is_direct.then_some(BackendIndex(backend)), ..self.stays(outcome) }
     }
 
     /// What the checksum field of the packet holds.
@@ -339,7 +366,7 @@ pub(crate) fn example(now: Now) -> Decider {
         slow_start: 0,
         passive: None,
     };
-    let (strategy, affinity, protocol) = (Strategy::RoundRobin, None, Protocol::Any);
+    let (strategy, affinity, protocol, mode) = (Strategy::RoundRobin, None, Protocol::Any, Mode::Nat);
     let backend = |index, address: &str| ToWorker::Backend {
         index: BackendIndex(index),
         address: address.parse().expect("address"),
@@ -352,7 +379,7 @@ pub(crate) fn example(now: Now) -> Decider {
     let messages = [
         ToWorker::Begin { generation: 7, unserved: Unserved::Pass },
         ToWorker::Vip { index: 0, address: "192.0.2.1".parse().expect("address") },
-        ToWorker::Service { index: ServiceIndex(0), protocol, strategy, affinity, policy },
+        ToWorker::Service { index: ServiceIndex(0), protocol, mode, strategy, affinity, policy },
         ToWorker::Listen { vip: 0 },
         backend(5, "10.0.0.1"),
         ToWorker::Commit,

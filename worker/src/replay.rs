@@ -4,7 +4,7 @@
 use crate::decide::{Decider, Look, Now, Place, Prepared, Told};
 use crate::outcome::verdict;
 use crate::setup::{Assembly, OutOfStep};
-use loaded_ipc::{ALL_COUNTERS, RECEIVED, ToWorker};
+use loaded_ipc::{ALL_COUNTERS, RECEIVED, ToWorker, mark_of};
 use loaded_queue::{Meta, RECEIVE_TIMEOUT_MS, SPARE};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts, shm};
 use std::time::Duration;
@@ -61,6 +61,8 @@ pub struct Fate<'r> {
     pub outcome: Outcome,
     /// What the kernel would be told.
     pub verdict: Verdict,
+    /// Instead of sending something else the kernel would mark it so, and route it by that.
+    pub mark: Option<u32>,
     /// Index of the service it is for, if it is for one.
     pub service: Option<u16>,
     /// The flow it belongs to; for a packet that ended its flow, the one it belonged to.
@@ -127,10 +129,11 @@ impl Replay {
         self.decider.sweep(now.seconds, SWEEP_BUSY);
 
         let (outcome, verdict) = (decided.outcome, verdict(decided.outcome));
-        let sent = matches!(verdict, Verdict::Rewrite | Verdict::Repeat);
+        let sent = decided.direct.is_none() && matches!(verdict, Verdict::Rewrite | Verdict::Repeat);
         Fate {
             outcome,
             verdict,
+            mark: decided.direct.map(mark_of),
             service: flow.map(|flow| flow.service).or_else(|| self.decider.service_of(&look)),
             flow,
             known: flow.is_some() && outcome != Outcome::ForwardedNew,

@@ -8,7 +8,8 @@ use crate::outcome::verdict;
 use crate::setup::{Assembly, OutOfStep};
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{
-    Clipped, Fault, FromWorker, LinkError, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker, VERSION, clip,
+    Clipped, Fault, FromWorker, LinkError, MARK_MASK, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker, VERSION,
+    clip, mark_of,
 };
 use loaded_jail::{Floor, Identity, JailError, Layer, Level, inherited, leave};
 use loaded_queue::{BATCH, Faults, Packet, Port};
@@ -194,9 +195,10 @@ fn forward(link: &SupervisorLink, inbox: &mut Inbox, port: &mut Port, decider: &
                 continue;
             }
             decider.counters().add(decided.outcome.index(), 1);
-            match decided.length == length {
-                true => packet.settle(verdict(decided.outcome)),
-                false => packet.settle_resized(verdict(decided.outcome), decided.length),
+            match decided.direct {
+                Some(backend) => packet.settle_marked(mark_of(backend), MARK_MASK),
+                None if decided.length == length => packet.settle(verdict(decided.outcome)),
+                None => packet.settle_resized(verdict(decided.outcome), decided.length),
             }
         }
         port.flush();

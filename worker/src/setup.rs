@@ -13,7 +13,7 @@ pub(crate) use memory::Memories;
 
 use crate::balance::Balancer;
 use crate::wire::{Address, Family, is_mapped, mapped};
-use loaded_ipc::{Admin, Affinity, BackendIndex, Policy, PortRange, Unserved};
+use loaded_ipc::{Admin, Affinity, BackendIndex, Mode, Policy, PortRange, Unserved};
 use std::net::IpAddr;
 
 /// What is balanced where.
@@ -26,7 +26,7 @@ pub struct Setup {
     /// Addresses with their indices, sorted for the search.
     vip_order: Box<[(Address, u16)]>,
     backends: Box<[Option<Backend>]>,
-    /// Every address that is a backend's, once, sorted for the search.
+    /// Every address that replies come from, once, sorted for the search.
     behind: Box<[Address]>,
     services: Box<[Option<Box<Service>>]>,
 }
@@ -47,6 +47,8 @@ pub struct Backend {
     pub address: Address,
     /// Index of its service.
     pub service: u16,
+    /// Packets go to it as they are, and its replies another way.
+    pub direct: bool,
     /// Only used when no other can be.
     pub backup: bool,
     /// What the operator wants of it.
@@ -60,6 +62,8 @@ pub struct Backend {
 /// A service.
 #[derive(Debug)]
 pub struct Service {
+    /// How its packets get to their backends.
+    pub mode: Mode,
     /// Whether and how a client stays with its backend.
     pub affinity: Option<Affinity>,
     /// What happens when backends fail.
@@ -109,7 +113,7 @@ impl Setup {
         slot(&self.vips, index).map(|vip| &vip.address)
     }
 
-    /// Whether an address is a backend's, of whatever service.
+    /// Whether an address is a backend's whose replies come this way, of whatever service.
     #[must_use]
     #[inline]
     pub fn is_backend(&self, address: &Address) -> bool {
@@ -128,6 +132,13 @@ impl Setup {
     #[inline]
     pub fn backend_address(&self, index: u16) -> Option<&Address> {
         self.backend(index).map(|backend| &backend.address)
+    }
+
+    /// Whether packets go to a backend as they are, and its replies another way.
+    #[must_use]
+    #[inline]
+    pub fn is_direct(&self, index: u16) -> bool {
+        self.backend(index).is_some_and(|backend| backend.direct)
     }
 
     /// Every backend with its index, by rising index.

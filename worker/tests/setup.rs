@@ -1,7 +1,7 @@
 //! The configuration as it comes over the link: what is out of step is refused, and the rest is what was said.
 
 use loaded_ipc::{
-    Admin, Affinity, AllDown, BackendIndex, OnBackendDown, Passive, Policy, PortRange, Protocol, ServiceIndex,
+    Admin, Affinity, AllDown, BackendIndex, Mode, OnBackendDown, Passive, Policy, PortRange, Protocol, ServiceIndex,
     Strategy as Choice, ToWorker, Unserved,
 };
 use loaded_worker::setup::{Assembly, OutOfStep, Setup, address};
@@ -37,7 +37,8 @@ fn service(index: u16, protocol: Protocol, affinity: Option<Affinity>) -> ToWork
 }
 
 fn with_policy(index: u16, protocol: Protocol, affinity: Option<Affinity>, policy: Policy) -> ToWorker {
-    ToWorker::Service { index: ServiceIndex(index), protocol, strategy: Choice::RoundRobin, affinity, policy }
+    let (index, strategy) = (ServiceIndex(index), Choice::RoundRobin);
+    ToWorker::Service { index, protocol, mode: Mode::Nat, strategy, affinity, policy }
 }
 
 fn listen(vip: u16) -> ToWorker {

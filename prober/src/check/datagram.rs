@@ -3,7 +3,7 @@
 //! A wrong answer does not end a check, because anybody can send one with the backend's address on it. It says only at
 //! the timeout what to think of the backend.
 
-use super::{cause_of, close, open, sockaddr};
+use super::{cause_of, close, give_up, sockaddr, take};
 use loaded_ipc::Cause;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, SockType, connect, recv, send};
@@ -14,19 +14,40 @@ use std::os::fd::{AsRawFd, OwnedFd};
 pub(super) const MAX_TEXT: usize = 128;
 /// Bytes of an answer that are looked at. A DNS answer without EDNS has no more (RFC 1035 §4.2.1).
 const MAX_ANSWER: usize = 512;
+/// Late answers thrown away before a socket is used again.
+const MAX_LATE: usize = 64;
 /// Answers looked at before other checks have their turn.
 const AT_ONCE: usize = 4;
 
 /// Sends from a connected socket: it takes answers of this backend only, and is told when the port is closed.
-pub(super) fn send_to(to: SocketAddr, message: &[u8]) -> Result<OwnedFd, Cause> {
-    let socket = open(to, SockType::Datagram)?;
+pub(super) fn send_to(to: SocketAddr, message: &[u8], marked: &mut Option<OwnedFd>) -> Result<OwnedFd, Cause> {
+    let (socket, lent) = take(marked, to, SockType::Datagram)?;
+    if lent {
+        drain(&socket);
+    }
     let sent = connect(socket.as_raw_fd(), &sockaddr(to))
         .and_then(|()| send(socket.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL));
     match sent {
         Ok(_) => Ok(socket),
         Err(errno) => {
-            close(socket);
+            match lent {
+                true => {
+                    give_up(&socket);
+                    *marked = Some(socket);
+                }
+                false => close(socket),
+            }
             Err(cause_of(errno))
+        }
+    }
+}
+
+/// What came too late for the check before is no answer to this one.
+fn drain(socket: &OwnedFd) {
+    let mut bytes = [0; MAX_ANSWER];
+    for _ in 0..MAX_LATE {
+        if recv(socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) == Err(Errno::EAGAIN) {
+            return;
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::ping::Pings;
 use crate::random::Random;
 use http::{Progress, StatusLine};
 use loaded_ipc::Cause;
+use loaded_jail::disconnect;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, socket};
@@ -34,6 +35,21 @@ pub(crate) struct Flight {
     /// When it has failed, microseconds.
     pub(crate) deadline: u64,
     stage: Stage,
+    /// Its socket is the target's and goes back to it.
+    lent: bool,
+}
+
+/// What is to be checked.
+#[derive(Debug)]
+pub(crate) struct Subject<'t> {
+    /// Place of the target.
+    pub(crate) target: u16,
+    /// Where pings go.
+    pub(crate) address: IpAddr,
+    /// Where connections and datagrams go.
+    pub(crate) goal: IpAddr,
+    /// The socket for these, if it has one.
+    pub(crate) marked: &'t mut Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -53,30 +69,31 @@ enum Stage {
 impl Flight {
     /// Begins a check at `now`. An error is its result, had at once.
     pub(crate) fn start(
-        (target, address): (u16, IpAddr),
+        Subject { target, address, goal, marked }: Subject<'_>,
         plan: &Plan,
         now: u64,
         pings: &mut Pings,
         random: &mut Random,
     ) -> Result<Self, Cause> {
-        let to = |port| SocketAddr::new(address, port);
+        let has_own = marked.is_some();
+        let to = |port| SocketAddr::new(goal, port);
         let stage = match &plan.work {
             Work::Echo | Work::EchoTcp { .. } => {
                 let token = random.next();
                 pings.send(address, token).map_err(cause_of)?;
                 Stage::Echo { token }
             }
-            Work::Tcp { port } | Work::Http { port, .. } => Stage::Connect(tcp::connect_to(to(*port))?),
+            Work::Tcp { port } | Work::Http { port, .. } => Stage::Connect(tcp::connect_to(to(*port), marked)?),
             Work::Udp { port, send, .. } => {
-                Stage::Datagram { socket: datagram::send_to(to(*port), send)?, id: 0, wrong: false }
+                Stage::Datagram { socket: datagram::send_to(to(*port), send, marked)?, id: 0, wrong: false }
             }
             Work::Dns { port, query } => {
                 let id = random.short();
-                let socket = query.with_id(id, |message| datagram::send_to(to(*port), message))?;
+                let socket = query.with_id(id, |message| datagram::send_to(to(*port), message, marked))?;
                 Stage::Datagram { socket, id, wrong: false }
             }
         };
-        Ok(Self { target, started: now, deadline: now + plan.timeout(), stage })
+        Ok(Self { target, started: now, deadline: now + plan.timeout(), stage, lent: has_own && marked.is_none() })
     }
 
     /// What to wait for; `None`: for an echo reply on a ping socket.
@@ -94,10 +111,17 @@ impl Flight {
     }
 
     /// The echo reply has come. The answer is the check's result, if that was all.
-    pub(crate) fn echoed(&mut self, plan: &Plan, address: IpAddr, now: u64) -> Option<Cause> {
+    pub(crate) fn echoed(
+        &mut self,
+        plan: &Plan,
+        goal: IpAddr,
+        marked: &mut Option<OwnedFd>,
+        now: u64,
+    ) -> Option<Cause> {
         let Work::EchoTcp { port } = plan.work else { return Some(Cause::Passed) };
-        match tcp::connect_to(SocketAddr::new(address, port)) {
-            Ok(socket) => self.stage = Stage::Connect(socket),
+        let has_own = marked.is_some();
+        match tcp::connect_to(SocketAddr::new(goal, port), marked) {
+            Ok(socket) => (self.stage, self.lent) = (Stage::Connect(socket), has_own),
             Err(cause) => return Some(cause),
         }
         self.deadline = now + plan.timeout();
@@ -116,7 +140,7 @@ impl Flight {
                         sent.err()
                     }
                     (_, connected) => {
-                        close(socket);
+                        self.stage = Stage::Connect(socket);
                         Some(connected.err().unwrap_or(Cause::Passed))
                     }
                 }
@@ -159,13 +183,36 @@ impl Flight {
         }
     }
 
-    /// Ends it and closes its socket.
-    pub(crate) fn end(self) {
+    /// Ends it, and closes its socket or gives back the one that was lent.
+    pub(crate) fn end(self) -> Option<OwnedFd> {
         match self.stage {
-            Stage::Connect(socket) | Stage::Status(socket, _) | Stage::Datagram { socket, .. } => close(socket),
-            Stage::Echo { .. } | Stage::Between => {}
+            Stage::Connect(socket) | Stage::Status(socket, _) | Stage::Datagram { socket, .. } if self.lent => {
+                give_up(&socket);
+                Some(socket)
+            }
+            Stage::Connect(socket) | Stage::Status(socket, _) | Stage::Datagram { socket, .. } => {
+                close(socket);
+                None
+            }
+            Stage::Echo { .. } | Stage::Between => None,
         }
     }
+}
+
+/// The target's own socket, or a new one. The answer tells which.
+fn take(marked: &mut Option<OwnedFd>, to: SocketAddr, kind: SockType) -> Result<(OwnedFd, bool), Cause> {
+    match marked.take() {
+        Some(socket) => Ok((socket, true)),
+        None => open(to, kind).map(|socket| (socket, false)),
+    }
+}
+
+/// Ends what a socket is connected to, for it is to connect again; to a server of TCP that is a reset. It forgets its own
+/// address and port, too, so that it goes on when the way to the backend changes.
+fn give_up(socket: &OwnedFd) {
+    // There is nothing to be done about an error: the next connect meets it again, and that is a result. That it was given
+    // up is one of its own, which the next connect clears (tcp_connect_init, net/ipv4/tcp_output.c).
+    let _ = disconnect(socket.as_fd());
 }
 
 /// A socket of a check. Every flag is given here: behind the fence there is no fcntl and no setsockopt.

@@ -1,6 +1,6 @@
 //! Connections: begun, looked at when they are ready, never waited for.
 
-use super::{cause_of, close, open, sockaddr};
+use super::{cause_of, close, give_up, sockaddr, take};
 use loaded_ipc::Cause;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, SockType, connect, getsockopt, send as send_bytes, sockopt};
@@ -8,13 +8,19 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Begins a connection. Even one that stands at once is found to stand by [`connected`].
-pub(super) fn connect_to(to: SocketAddr) -> Result<OwnedFd, Cause> {
-    let socket = open(to, SockType::Stream)?;
+pub(super) fn connect_to(to: SocketAddr, marked: &mut Option<OwnedFd>) -> Result<OwnedFd, Cause> {
+    let (socket, lent) = take(marked, to, SockType::Stream)?;
     match connect(socket.as_raw_fd(), &sockaddr(to)) {
         // Interrupted is as good as begun (connect(2)).
         Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(socket),
         Err(errno) => {
-            close(socket);
+            match lent {
+                true => {
+                    give_up(&socket);
+                    *marked = Some(socket);
+                }
+                false => close(socket),
+            }
             Err(cause_of(errno))
         }
     }

@@ -84,7 +84,7 @@ pub(crate) fn each(targets: Vec<(IpAddr, Check)>) -> Vec<ToProber> {
 }
 
 pub(crate) fn target(index: u16, address: IpAddr, check: u16) -> ToProber {
-    ToProber::Target { backend: BackendIndex(index), address, check, up: true, proven: false }
+    ToProber::Target { backend: BackendIndex(index), address, check, up: true, proven: false, vip: None }
 }
 
 pub(crate) struct Rig {
@@ -96,6 +96,11 @@ pub(crate) struct Rig {
 impl Rig {
     /// Starts a prober on a transaction's items and says `Go`.
     pub(crate) fn start(items: Vec<ToProber>, workers: usize, pinger: Pinger) -> Self {
+        Self::start_with(items, workers, pinger, Vec::new())
+    }
+
+    /// The same, with sockets for the targets that have a virtual IP.
+    pub(crate) fn start_with(items: Vec<ToProber>, workers: usize, pinger: Pinger, marked: Vec<OwnedFd>) -> Self {
         let (supervisor, link) = ProberLink::pair().expect("pair");
         let (readers, writers) = (0..workers)
             .map(|_| {
@@ -111,7 +116,7 @@ impl Rig {
         let all = [ToProber::Begin { generation: 7 }].into_iter().chain(items).chain([ToProber::Commit]);
         let setup = all.map(|message| assembly.take(message).expect("good")).last().flatten().expect("whole");
         let prober = thread::spawn(move || {
-            let Err(error) = Prober::new(setup, &link, writers, pings(pinger)).run();
+            let Err(error) = Prober::new(setup, &link, writers, pings(pinger), marked).run();
             error
         });
         supervisor.send(&ToProber::Go).expect("go");

@@ -22,5 +22,6 @@ pub const PROBER_LINK_FD: RawFd = 3;
 pub const PING4_FD: RawFd = 4;
 /// Prober: a socket that pings IPv6, or /dev/null.
 pub const PING6_FD: RawFd = 5;
-/// Prober: its ends of the links to the workers, one descriptor each from here on, in the order of the workers.
+/// Prober: its ends of the links to the workers, one descriptor each from here on, in the order of the workers. Then
+/// the sockets with marks.
 pub const WORKERS_FD: RawFd = 6;

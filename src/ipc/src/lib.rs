@@ -7,6 +7,7 @@
 mod counter;
 mod descriptor;
 mod link;
+mod mark;
 mod message;
 mod types;
 
@@ -16,12 +17,13 @@ pub use descriptor::{
     CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD, PROBER_LINK_FD, QUEUE_FD, WORKERS_FD,
 };
 pub use link::{Clipped, Link, LinkError, clip, decode};
+pub use mark::{MARK_MASK, mark_of};
 pub use message::{
     FromProber, FromWorker, MAX_FRAME, MAX_TEXT, Membership, Pinger, Silence, ToProber, ToWorker, VERSION,
 };
 pub use types::{
-    Admin, Affinity, AllDown, BackendIndex, Cause, Check, CheckKind, MAX_BACKEND_INDEX, OnBackendDown, Passive, Policy,
-    PortRange, Protocol, ServiceIndex, Strategy, Unserved,
+    Admin, Affinity, AllDown, BackendIndex, Cause, Check, CheckKind, MAX_BACKEND_INDEX, Mode, OnBackendDown, Passive,
+    Policy, PortRange, Protocol, ServiceIndex, Strategy, Unserved,
 };
 
 /// The supervisor's end of a link to a worker.

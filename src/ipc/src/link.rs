@@ -176,6 +176,7 @@ mod tests {
             ToWorker::Service {
                 index: ServiceIndex(7),
                 protocol: Protocol::Any,
+                mode: crate::Mode::Dsr,
                 strategy: Strategy::Maglev { seed: 9 },
                 affinity: Some(Affinity { prefix4: 32, prefix6: 64, timeout: 3600 }),
                 policy: Policy {

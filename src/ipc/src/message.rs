@@ -2,13 +2,13 @@
 //! the child begins to work by it only at `Go`.
 
 use crate::{
-    Admin, Affinity, BackendIndex, Cause, Check, Policy, PortRange, Protocol, ServiceIndex, Strategy, Unserved,
+    Admin, Affinity, BackendIndex, Cause, Check, Mode, Policy, PortRange, Protocol, ServiceIndex, Strategy, Unserved,
 };
 use bincode::{Decode, Encode};
 use std::net::IpAddr;
 
 /// Version of the messages below. Bump it with any change to them.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// Largest frame either side accepts, bytes.
 pub const MAX_FRAME: usize = 512;
@@ -49,6 +49,8 @@ pub enum ToWorker {
         index: ServiceIndex,
         /// What it balances.
         protocol: Protocol,
+        /// How its packets get to their backends.
+        mode: Mode,
         /// How a new client gets its backend.
         strategy: Strategy,
         /// Whether and how a client stays with its backend.
@@ -150,6 +152,9 @@ pub enum ToProber {
         up: bool,
         /// Whether any check has said so yet. If not, the first result decides alone, without rise and fall.
         proven: bool,
+        /// In mode "dsr" a virtual IP: connections and datagrams go there, by a socket with the backend's mark. The n-th
+        /// such target has the n-th of these sockets, with which the prober was started; pings go to `address`.
+        vip: Option<IpAddr>,
     },
     /// Where to look for nodes that may become backends of a service. `Seen` is only for answers from within.
     Discover {

@@ -28,6 +28,17 @@ pub enum Protocol {
     Any,
 }
 
+/// How a packet gets to its backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Encode, Decode)]
+pub enum Mode {
+    /// It gets the backend's address, and replies come back this way and get the virtual IP's.
+    #[default]
+    Nat,
+    /// Direct server return: it gets a mark, by which it is routed to the backend as it is. The backend has the virtual
+    /// IP too and answers the client itself.
+    Dsr,
+}
+
 /// How a new client (or, without affinity, a new flow) gets its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Strategy {
@@ -304,6 +315,15 @@ impl fmt::Display for Protocol {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Any => "any",
+        })
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nat => "nat",
+            Self::Dsr => "dsr",
         })
     }
 }

@@ -22,6 +22,8 @@ const SHORTEST: usize = 20;
 
 /// `NFQA_VERDICT_HDR`: attribute header, verdict, packet id.
 pub(crate) const VERDICT_ATTR: usize = ATTR + 8;
+/// A verdict with `NFQA_MARK` behind it: what a marked packet's body holds.
+pub(crate) const MARKED: usize = VERDICT_ATTR + ATTR + 4;
 /// Where the payload begins in a body.
 pub(crate) const PAYLOAD_AT: usize = VERDICT_ATTR + ATTR;
 /// Room before a body for what precedes a payload in a received message. The kernel's attributes before the
@@ -91,6 +93,8 @@ pub(crate) enum Body {
     Nothing,
     /// A verdict; the packet stays as it is.
     Bare,
+    /// A verdict and the packet's new mark; its content stays as it is.
+    Marked,
     /// A verdict and the packet's new content, of this length.
     Payload(usize),
 }
@@ -101,6 +105,7 @@ impl Body {
         match self {
             Self::Nothing => 0,
             Self::Bare => VERDICT_ATTR,
+            Self::Marked => MARKED,
             Self::Payload(length) => PAYLOAD_AT + align(length),
         }
     }
@@ -166,6 +171,7 @@ mod tests {
         prop_oneof![
             1 => Just(Body::Nothing),
             2 => Just(Body::Bare),
+            2 => Just(Body::Marked),
             4 => (20usize..240).prop_map(Body::Payload),
             4 => (241usize..1520).prop_map(Body::Payload),
             1 => (1521..=MAX_PAYLOAD).prop_map(Body::Payload),
@@ -203,7 +209,7 @@ mod tests {
 
     #[test]
     fn equal_bodies_leave_in_one_send() {
-        for body in [Body::Bare, Body::Payload(52), Body::Payload(1500)] {
+        for body in [Body::Bare, Body::Marked, Body::Payload(52), Body::Payload(1500)] {
             let run = next_run(&[body; BATCH], 0).expect("a run");
             assert_eq!((run.first, run.count), (0, BATCH));
         }

@@ -19,6 +19,8 @@ const NFQNL_MSG_CONFIG: u16 = 2;
 const NFQNL_MSG_VERDICT_BATCH: u16 = 3;
 
 pub(crate) const NFQA_VERDICT_HDR: u16 = 2;
+/// Of a received packet if it is not 0, and in a verdict the new one.
+pub(crate) const NFQA_MARK: u16 = 3;
 pub(crate) const NFQA_PAYLOAD: u16 = 10;
 /// No kernel knows this attribute; `nla_parse_deprecated` skips what is above its maximum
 /// (net/netfilter/nfnetlink.c). It fills a fixed-size message up.
@@ -140,6 +142,8 @@ pub(crate) struct Arrived {
     /// The transport checksum is only the pseudo header's sum (`CHECKSUM_PARTIAL`).
     pub(crate) partial: bool,
     pub(crate) gso: bool,
+    /// The mark it has; 0 is none.
+    pub(crate) mark: u32,
 }
 
 /// Reads one message.
@@ -154,7 +158,7 @@ pub(crate) fn parse(message: &[u8]) -> Incoming {
     }
     let mut id = None;
     let (mut start, mut length) = (message.len(), 0);
-    let (mut cut, mut info) = (false, 0);
+    let (mut cut, mut info, mut mark) = (false, 0, 0);
     let mut at = HEADERS;
     while let (Some(attr_length), Some(attr_kind)) = (host16(message, at), host16(message, at + 2)) {
         let attr_length = usize::from(attr_length);
@@ -163,6 +167,7 @@ pub(crate) fn parse(message: &[u8]) -> Incoming {
             NFQA_PACKET_HDR => id = net32(value, 0),
             NFQA_PAYLOAD => (start, length) = (at + ATTR, value.len()),
             NFQA_CAP_LEN => cut = true,
+            NFQA_MARK => mark = net32(value, 0).unwrap_or(0),
             NFQA_SKB_INFO => info = net32(value, 0).unwrap_or(0),
             _ => {}
         }
@@ -176,6 +181,7 @@ pub(crate) fn parse(message: &[u8]) -> Incoming {
             cut,
             partial: info & NFQA_SKB_CSUMNOTREADY != 0,
             gso: info & NFQA_SKB_GSO != 0,
+            mark,
         }),
         None => Incoming::Other,
     }
@@ -220,11 +226,12 @@ mod tests {
     fn a_packet_is_read() {
         let m = packet(&[
             (NFQA_PACKET_HDR, &[0, 0, 0, 9, 8, 0, 0]),
+            (NFQA_MARK, &[0x80, 0, 0, 7]),
             (NFQA_SKB_INFO, &[0, 0, 0, 3]),
             (NFQA_PAYLOAD, b"hello"),
         ]);
         let Incoming::Packet(p) = parse(&m) else { panic!("not a packet") };
-        assert_eq!((p.id, p.cut, p.partial, p.gso), (9, false, true, true));
+        assert_eq!((p.id, p.cut, p.partial, p.gso, p.mark), (9, false, true, true, 0x8000_0007));
         assert_eq!(&m[p.start..p.start + p.length], b"hello");
     }
 

@@ -1,9 +1,10 @@
 //! A worker's side of a queue: receive packets in batches, answer each exactly once.
 
 use crate::arena::Arena;
-use crate::layout::{self, BATCH, Body, HEADROOM, PAYLOAD_AT, VERDICT_ATTR};
+use crate::layout::{self, BATCH, Body, HEADROOM, MARKED, PAYLOAD_AT, VERDICT_ATTR};
 use crate::netlink::{
-    self, ATTR, Arrived, HEADERS, Incoming, NF_ACCEPT, NF_DROP, NF_REPEAT, NFQA_FILLER, NFQA_PAYLOAD, NFQA_VERDICT_HDR,
+    self, ATTR, Arrived, HEADERS, Incoming, NF_ACCEPT, NF_DROP, NF_REPEAT, NFQA_FILLER, NFQA_MARK, NFQA_PAYLOAD,
+    NFQA_VERDICT_HDR,
 };
 use crate::template::Templates;
 use nix::errno::Errno;
@@ -11,6 +12,8 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+/// An attribute with a 32-bit value, as its length field has it.
+const MARK_ATTR_LENGTH: u16 = 8;
 /// [`VERDICT_ATTR`] as an attribute's length field has it.
 const VERDICT_ATTR_LENGTH: u16 = 12;
 
@@ -293,6 +296,18 @@ impl Packet<'_> {
         self.answer(verdict, self.arrived.length);
     }
 
+    /// Lets it go on as it came, with `bits` in the part of its mark that `mask` names; the rest of the mark stays. Nothing
+    /// of its content is sent back, so one that was cut can go on too.
+    pub fn settle_marked(mut self, bits: u32, mask: u32) {
+        let mark = self.arrived.mark & !mask | bits & mask;
+        self.write_verdict(NF_ACCEPT);
+        let bytes = self.port.arena.body_mut(self.slot);
+        bytes[12..14].copy_from_slice(&MARK_ATTR_LENGTH.to_ne_bytes());
+        bytes[14..16].copy_from_slice(&NFQA_MARK.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&mark.to_be_bytes());
+        self.port.batch.bodies[self.slot] = Body::Marked;
+    }
+
     /// Answers it with the first `length` bytes of its [`Packet::room`]: with another packet in its place. So a
     /// packet that was cut can be answered too. A length below 20 or beyond the room drops it and is counted as
     /// [`Faults::unfit`]. For [`Verdict::Drop`] and [`Verdict::Accept`] the length means nothing.
@@ -318,22 +333,26 @@ impl Packet<'_> {
     }
 
     fn answer(&mut self, verdict: Verdict, length: usize) {
-        self.answered = true;
         let (code, body) = match verdict {
             Verdict::Drop => (NF_DROP, Body::Bare),
             Verdict::Accept => (NF_ACCEPT, Body::Bare),
             Verdict::Rewrite => (NF_ACCEPT, Body::Payload(length)),
             Verdict::Repeat => (NF_REPEAT, Body::Payload(length)),
         };
-        self.port.put_verdict(self.slot, code, self.arrived.id);
+        self.write_verdict(code);
         if let Body::Payload(length) = body {
+            let bytes = self.port.arena.body_mut(self.slot);
             // The length without padding: with it the kernel would see a longer packet.
             let attr = u16::try_from(ATTR + length).unwrap_or(u16::MAX);
-            let bytes = self.port.arena.body_mut(self.slot);
             bytes[12..14].copy_from_slice(&attr.to_ne_bytes());
             bytes[14..16].copy_from_slice(&NFQA_PAYLOAD.to_ne_bytes());
         }
         self.port.batch.bodies[self.slot] = body;
+    }
+
+    fn write_verdict(&mut self, code: u32) {
+        self.answered = true;
+        self.port.put_verdict(self.slot, code, self.arrived.id);
     }
 }
 
@@ -354,3 +373,4 @@ fn send(socket: i32, message: *const libc::msghdr) -> Result<(), Errno> {
 
 const _: () = assert!(HEADERS + ATTR <= HEADROOM && PAYLOAD_AT == VERDICT_ATTR + ATTR);
 const _: () = assert!(VERDICT_ATTR_LENGTH as usize == VERDICT_ATTR);
+const _: () = assert!(VERDICT_ATTR + MARK_ATTR_LENGTH as usize == MARKED);

@@ -219,6 +219,46 @@ fn accept_delivers_what_came_and_drop_nothing() {
     assert_eq!(waiting(), "0");
 }
 
+/// Packets that match, as the first rule about them in the mangle table has counted.
+fn counted(what: &str) -> u32 {
+    let rules = Command::new("iptables").args(["-t", "mangle", "-nvxL", "PREROUTING"]).output().expect("iptables");
+    let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
+    let line = rules.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("no {what}: {rules}"));
+    line.split_whitespace().next().and_then(|count| count.parse().ok()).expect("a counter")
+}
+
+#[test]
+fn a_mark_replaces_its_own_bits_only_and_leaves_the_packet_alone() {
+    if !namespace() {
+        return;
+    }
+    let (_owner, mut port, sender, receiver) = lab();
+    run("iptables", "-t mangle -A PREROUTING -d 127.0.0.9 -m mark --mark 0x00050000");
+    run("iptables", "-t mangle -A PREROUTING -d 127.0.0.9 -m mark --mark 0x8005000b");
+    let mut buffer = vec![0; 70_000];
+    let mut send = |port: &mut Port, size: usize| {
+        sender.send_to(&vec![b'x'; size], "127.0.0.9:9999").expect("send");
+        while port.receive().expect("receive") == 0 {}
+        let mut packet = port.next().expect("a packet");
+        // What is written into it here does not count.
+        packet.bytes()[28..].fill(b'?');
+        packet.settle_marked(0xc005_ffff, 0x3fff_0000);
+        port.flush();
+        assert_eq!(receiver.recv(&mut buffer).expect("delivered"), size);
+        assert!(buffer[..size].iter().all(|byte| *byte == b'x'), "{size}");
+    };
+    for size in [1, 1400, 60_000] {
+        send(&mut port, size);
+    }
+    assert_eq!((counted("0x50000"), counted("0x8005000b")), (3, 0));
+    // Bits of others stay, ours give way.
+    run("iptables", "-t mangle -A OUTPUT -d 127.0.0.9 -j MARK --set-mark 0x8123000b");
+    send(&mut port, 100);
+    assert_eq!((counted("0x50000"), counted("0x8005000b")), (3, 1));
+    assert_eq!(port.faults(), Faults::default());
+    assert_eq!(waiting(), "0");
+}
+
 #[test]
 fn a_repeated_packet_goes_through_the_hook_again() {
     if !namespace() {

@@ -215,6 +215,7 @@ impl Backends {
             vips: draft.vips.iter().map(|vip| vip.value).collect(),
             protocol: draft.protocol,
             ports: sorted_ports(&draft.ports)?,
+            mode: draft.mode,
             strategy: draft.strategy,
             affinity: draft.affinity,
             policy: Policy { passive: probe::passive(draft, check.as_ref())?, ..draft.policy },

@@ -1,6 +1,6 @@
 //! The defaults, and why they are what they are. `scripts/loaded.toml` names each of them.
 
-use loaded_ipc::{AllDown, OnBackendDown, Unserved};
+use loaded_ipc::{AllDown, Mode, OnBackendDown, Unserved};
 
 /// Default account of the workers.
 pub const USER: &str = "nobody";
@@ -9,6 +9,8 @@ pub const QUEUE_BASE: u16 = 0;
 /// Default length of a kernel queue in packets: a burst of 16 ms at a million packets a second. Each waiting
 /// packet holds an skb of up to 64 KiB, so this is at most 1 GiB, and about 40 MB for packets of 1500 bytes.
 pub const QUEUE_LEN: u32 = 16_384;
+/// Default of `mode`: backends need to know nothing of the VIP.
+pub const MODE: Mode = Mode::Nat;
 /// Default flows of one worker: 20 MiB at 80 bytes each, taken at start.
 pub const FLOWS: u32 = 262_144;
 /// Default clients of one worker: as much again.

@@ -7,7 +7,7 @@ use super::{
     PASSIVE_HOLD, PASSIVE_TIMEOUT, RISE, SLOW_START,
 };
 use crate::network::Network;
-use loaded_ipc::{Affinity, Policy, PortRange, Protocol, Strategy, Unserved};
+use loaded_ipc::{Affinity, Mode, Policy, PortRange, Protocol, Strategy, Unserved};
 use std::net::IpAddr;
 
 /// All that the files say. `None` takes the default.
@@ -36,6 +36,7 @@ pub(super) struct DraftService {
     pub(super) protocol: Protocol,
     /// Empty is every port.
     pub(super) ports: Vec<At<PortRange>>,
+    pub(super) mode: Mode,
     pub(super) strategy: Strategy,
     pub(super) affinity: Option<Affinity>,
     /// Without its part `passive`, which the next field becomes.

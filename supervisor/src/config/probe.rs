@@ -7,7 +7,7 @@ use super::location::{At, Flaw};
 use super::value::one_host;
 use crate::network::Network;
 use crate::plan::{Discover, Place, check_port};
-use loaded_ipc::{Check, CheckKind, Passive, PortRange, Protocol};
+use loaded_ipc::{Check, CheckKind, Mode, Passive, PortRange, Protocol};
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
@@ -92,6 +92,10 @@ pub(super) fn passive(service: &DraftService, check: Option<&Check>) -> Result<O
             return Err(
                 draft.flaw("passive judges by TCP connections, which a service of protocol \"udp\" has none of")
             );
+        }
+        Judgement::Unsaid if service.mode == Mode::Dsr => return Ok(None),
+        Judgement::On(draft) if service.mode == Mode::Dsr => {
+            return Err(draft.flaw("in mode \"dsr\" no worker sees what backends answer; leave passive out"));
         }
         Judgement::Unsaid if check.is_none() || (only_port(service).is_none() && checked.is_none()) => return Ok(None),
         Judgement::Unsaid => (PASSIVE, None),

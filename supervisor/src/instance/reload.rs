@@ -11,6 +11,7 @@ use crate::plan::{Plan, diff, immutable_change};
 use crate::preflight::{check_discovery, check_host};
 use crate::push;
 use crate::roster::Roster;
+use crate::routes::{self, Hops};
 use crate::rules::RuleSet;
 use crate::worker::Worker;
 use std::fmt;
@@ -32,6 +33,7 @@ pub(super) struct Reload {
     plan: Plan,
     roster: Roster,
     rules: RuleSet,
+    hops: Hops,
     why: Why,
     changes: Vec<String>,
     begun: Instant,
@@ -115,7 +117,8 @@ impl Instance {
         let found: Vec<_> = if why == Why::Discovery { self.found.iter().copied().collect() } else { Vec::new() };
         let roster = self.roster.next(&plan, &found, settled, now)?;
         let rules = RuleSet::new(&roster.reach(&plan), &self.queues, &self.steering);
-        let reload = Reload { plan, roster, rules, why, changes, begun: now, switched: None };
+        let hops = routes::hops(&roster)?;
+        let reload = Reload { plan, roster, rules, hops, why, changes, begun: now, switched: None };
         for worker in &mut self.workers {
             let orders = push::to_worker(&reload.roster, worker, now);
             if let Err(error) = worker.prepare(&self.terms.0, orders) {
@@ -178,10 +181,17 @@ impl Instance {
     /// cannot fail.
     fn change_over(&mut self) {
         let Some(mut reload) = self.reload.take() else { return };
+        if let Err(error) = self.routes.extend(&reload.hops) {
+            self.reload = Some(reload);
+            self.abandon(error.to_string());
+            return;
+        }
         if reload.rules != self.rules
             && let Some(installed) = &mut self.installed
             && let Err(error) = installed.update(&reload.rules)
         {
+            let back = routes::hops(&self.roster).and_then(|hops| self.routes.settle(&hops));
+            back.unwrap_or_else(|error| log::error!("{error}"));
             self.reload = Some(reload);
             self.abandon(error.to_string());
             return;
@@ -201,6 +211,12 @@ impl Instance {
     fn finish(&mut self) {
         let Some(reload) = self.reload.take() else { return };
         let generation = self.roster.generation();
+        // A worker that still serves by the old configuration may use any mark of it.
+        if self.workers.iter().all(|worker| worker.serves(generation))
+            && let Err(error) = self.routes.settle(&reload.hops)
+        {
+            log::error!("{error}; to be tried again");
+        }
         for change in &reload.changes {
             log::info!("{}: {change}", reload.why);
         }

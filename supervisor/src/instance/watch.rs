@@ -15,6 +15,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(500);
+/// Between two looks at the routes of mode "dsr", each of which runs a program four times.
+const MEND_EVERY: Duration = Duration::from_secs(10);
 /// Between two changes for the sake of discovered nodes, however many answer.
 const DISCOVERY_EVERY: Duration = Duration::from_secs(5);
 /// Most judgements of one worker that one look notes down: a hostile one may change its mind as often as it likes.
@@ -26,6 +28,7 @@ const MOST_FOUND: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Watch {
     due: Instant,
+    mends: Instant,
     ejected: BTreeMap<(u16, BackendIndex), Option<Cause>>,
     states: BTreeMap<ServiceIndex, State>,
     discovered: Option<Instant>,
@@ -48,6 +51,7 @@ impl Watch {
     pub(super) fn new() -> Self {
         Self {
             due: Instant::now(),
+            mends: Instant::now() + MEND_EVERY,
             ejected: BTreeMap::new(),
             states: BTreeMap::new(),
             discovered: None,
@@ -99,6 +103,10 @@ impl Instance {
         self.watch.due = now + EVERY;
         self.sample();
         self.examine_queues(now);
+        if !self.routes.is_empty() && now >= self.watch.mends {
+            self.watch.mends = now + MEND_EVERY;
+            self.routes.mend();
+        }
         let workers = &self.workers;
         self.roster.hasten(now, |index| counted(workers, index, BackendCounter::Flows));
         self.roster.forget_lost(now);

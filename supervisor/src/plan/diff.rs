@@ -149,6 +149,7 @@ impl Changes<'_> {
         removed.for_each(|vip| self.push(What::VipRemoved { vip, drain }));
         added.for_each(|vip| self.push(What::VipAdded(vip)));
         self.setting("ports", balances(old), balances(new));
+        self.setting("mode", old.mode.to_string(), new.mode.to_string());
         self.setting("strategy", old.strategy.to_string(), new.strategy.to_string());
         self.setting("affinity", affinity(old.affinity), affinity(new.affinity));
         self.setting("check", check(old.check.as_ref()), check(new.check.as_ref()));

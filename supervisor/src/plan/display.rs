@@ -1,7 +1,7 @@
 //! The plan in words, for `--check` and for what a reload would change: one fact a line.
 
 use super::{Backend, Discover, Place, Plan, Service, check_port, span};
-use loaded_ipc::{Affinity, AllDown, Check, CheckKind, OnBackendDown, Passive, PortRange, Protocol, Unserved};
+use loaded_ipc::{Affinity, AllDown, Check, CheckKind, Mode, OnBackendDown, Passive, PortRange, Protocol, Unserved};
 use std::fmt;
 
 /// What will be served, for `--check`.
@@ -32,6 +32,7 @@ impl fmt::Display for Service {
             writeln!(f, "  vip        {vip}")?;
         }
         writeln!(f, "  balances   {}", balances(self))?;
+        writeln!(f, "  mode       {}", mode(self.mode))?;
         writeln!(f, "  strategy   {}", self.strategy)?;
         writeln!(f, "  affinity   {}", affinity(self.affinity))?;
         writeln!(f, "  check      {}", check(self.check.as_ref()))?;
@@ -88,6 +89,13 @@ pub(super) fn balances(service: &Service) -> String {
         Protocol::Any => "TCP and UDP on every port, ICMP echo".to_owned(),
         protocol if ports.is_empty() => format!("{protocol} on every port"),
         protocol => format!("{protocol} on port {ports}"),
+    }
+}
+
+pub(super) fn mode(mode: Mode) -> String {
+    match mode {
+        Mode::Nat => "nat: packets get the backend's address".to_owned(),
+        Mode::Dsr => "dsr: packets stay as they are, backends answer clients directly".to_owned(),
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::network::Network;
 use crate::plan::{Backend, Discover, Place};
-use loaded_ipc::{AllDown, Check, CheckKind, FromProber, OnBackendDown, PortRange, Protocol, Strategy as Choice};
+use loaded_ipc::{AllDown, Check, CheckKind, FromProber, Mode, OnBackendDown, PortRange, Protocol, Strategy as Choice};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -28,6 +28,7 @@ fn service(name: &str, vip: u8, port: u16, backends: &[u8]) -> Service {
         vips: vec![IpAddr::from([192, 0, 2, vip])],
         protocol: Protocol::Tcp,
         ports: vec![PortRange { low: port, high: port }],
+        mode: Mode::Nat,
         strategy: Choice::RoundRobin,
         affinity: None,
         policy: POLICY,

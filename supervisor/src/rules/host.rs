@@ -1,8 +1,12 @@
 //! What the host must be told before it forwards our packets: settings that make a balancer silently lose them are named
 //! with the exact command that mends them.
 
+mod direct;
+
+use super::discovery::own_addresses;
+use super::link::Links;
 use crate::plan::Plan;
-use loaded_ipc::{AllDown, OnBackendDown};
+use loaded_ipc::{AllDown, Mode, OnBackendDown};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
@@ -37,7 +41,10 @@ impl fmt::Display for Problem {
 #[must_use]
 pub fn host_check(plan: &Plan) -> Vec<Problem> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let is_direct = plan.services.iter().any(|service| service.mode == Mode::Dsr);
     let host = Host {
+        links: if is_direct { Links::read() } else { Links::default() },
+        own: if is_direct { own_addresses() } else { BTreeSet::new() },
         routes: parse_routes(&read("/proc/net/route")),
         locals: parse_locals(&read("/proc/net/fib_trie")),
         sysctl: &|key| fs::read_to_string(format!("/proc/sys/net/{key}")).ok()?.trim().parse().ok(),
@@ -48,6 +55,9 @@ pub fn host_check(plan: &Plan) -> Vec<Problem> {
 struct Host<'a> {
     routes: Vec<Route>,
     locals: BTreeSet<Ipv4Addr>,
+    /// These two are known only where there is a service of mode "dsr".
+    links: Links,
+    own: BTreeSet<IpAddr>,
     /// `None`: this kernel has no such setting. The key is a path: an interface may have dots in its name.
     sysctl: &'a dyn Fn(&str) -> Option<i64>,
 }
@@ -66,16 +76,21 @@ impl Host<'_> {
             ));
         }
         let backends: BTreeSet<_> = plan.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
-        let towards: BTreeSet<_> = v4(backends.iter())
+        // Replies in the other mode do not come this way.
+        let translated = || plan.services.iter().filter(|service| service.mode == Mode::Nat);
+        let replying: BTreeSet<_> = translated().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
+        let replied: BTreeSet<_> = translated().flat_map(|service| &service.vips).copied().collect();
+        let towards: BTreeSet<_> = v4(replying.iter())
             .filter_map(|backend| lookup(&self.routes, backend))
             .map(|r| r.interface.as_str())
             .collect();
-        for vip in v4(vips.iter()) {
+        for vip in v4(replied.iter()) {
             for interface in &towards {
                 problems.extend(self.reverse_path(vip, interface));
             }
         }
         problems.extend(self.own_answers(plan));
+        problems.extend(self.direct(plan));
         let unreachable = v4(backends.iter()).filter(|backend| lookup(&self.routes, *backend).is_none());
         problems.extend(unreachable.map(|backend| Problem {
             severity: Severity::Warning,
@@ -198,36 +213,41 @@ fn v4<'a>(addresses: impl Iterator<Item = &'a IpAddr>) -> impl Iterator<Item = I
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Route {
-    interface: String,
+pub(super) struct Route {
+    pub(super) interface: String,
     network: u32,
-    length: u32,
+    pub(super) length: u32,
     metric: u32,
+    /// No router is between.
+    pub(super) direct: bool,
 }
 
 /// The main table, `/proc/net/route`. Numbers are words of memory printed in hexadecimal (fib_route_seq_show).
-fn parse_routes(text: &str) -> Vec<Route> {
+pub(super) fn parse_routes(text: &str) -> Vec<Route> {
     // include/uapi/linux/route.h
     const RTF_UP: u32 = 1;
+    const RTF_GATEWAY: u32 = 2;
     const RTF_REJECT: u32 = 0x200;
     let route = |line: &str| {
         let fields: Vec<_> = line.split_whitespace().collect();
         let &[interface, network, _gateway, flags, _, _, metric, mask, ..] = fields.as_slice() else { return None };
         let word = |text| u32::from_str_radix(text, 16).ok();
-        let usable = word(flags)? & (RTF_UP | RTF_REJECT) == RTF_UP;
+        let flags = word(flags)?;
+        let usable = flags & (RTF_UP | RTF_REJECT) == RTF_UP;
         let address = |text| word(text).map(|word| u32::from_be_bytes(word.to_ne_bytes()));
         usable.then_some(Route {
             interface: interface.to_owned(),
             network: address(network)?,
             length: address(mask)?.leading_ones(),
             metric: metric.parse().ok()?,
+            direct: flags & RTF_GATEWAY == 0,
         })
     };
     text.lines().skip(1).filter_map(route).collect()
 }
 
 /// The longest prefix, then the smallest metric.
-fn lookup(routes: &[Route], address: Ipv4Addr) -> Option<&Route> {
+pub(super) fn lookup(routes: &[Route], address: Ipv4Addr) -> Option<&Route> {
     let mask = |length: u32| u32::MAX.checked_shl(32 - length).unwrap_or(0);
     let fitting = routes.iter().filter(|route| address.to_bits() & mask(route.length) == route.network);
     fitting.max_by_key(|route| (route.length, std::cmp::Reverse(route.metric)))

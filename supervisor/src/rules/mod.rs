@@ -6,6 +6,7 @@ mod apply;
 mod bpf;
 mod discovery;
 mod host;
+mod link;
 mod owner;
 mod present;
 mod reach;
@@ -17,6 +18,7 @@ mod traffic;
 pub use apply::{Installed, clean_stale};
 pub use discovery::{check_discovery, own_addresses, source_of};
 pub use host::{Problem, Severity, host_check};
+pub(crate) use link::Links;
 pub use owner::{QueueState, parse_queues, queue_owner, queue_owners};
 pub use reach::{Reach, Served};
 pub use steer::{Keys, Steering};
@@ -40,7 +42,7 @@ impl Family {
     /// Both, in the order of installation.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
-    fn has(self, address: IpAddr) -> bool {
+    pub(crate) fn has(self, address: IpAddr) -> bool {
         address.is_ipv4() == (self == Self::V4)
     }
 

@@ -2,7 +2,7 @@
 //! keeps its flows until its drain deadline, so its packets go to the workers until then.
 
 use crate::plan::{Plan, Service};
-use loaded_ipc::{PortRange, Protocol, Unserved};
+use loaded_ipc::{Mode, PortRange, Protocol, Unserved};
 use std::net::IpAddr;
 
 /// What rules bring to the workers.
@@ -29,7 +29,7 @@ pub struct Served {
     pub protocol: Protocol,
     /// Empty means every port; not looked at for [`Protocol::Any`].
     pub ports: Vec<PortRange>,
-    /// Packets from these are replies.
+    /// Packets from these are replies. None in mode "dsr": there replies go another way.
     pub backends: Vec<IpAddr>,
 }
 
@@ -77,7 +77,10 @@ impl Served {
             vips: service.vips.clone(),
             protocol: service.protocol,
             ports: service.ports.clone(),
-            backends: service.backends.iter().map(|backend| backend.address).collect(),
+            backends: match service.mode {
+                Mode::Nat => service.backends.iter().map(|backend| backend.address).collect(),
+                Mode::Dsr => Vec::new(),
+            },
         }
     }
 }

@@ -4,7 +4,7 @@ use super::apply::{Defrag, script};
 use super::present::Raw;
 use super::*;
 use crate::plan::{Backend, Plan, Service};
-use loaded_ipc::{Affinity, AllDown, OnBackendDown, Policy, PortRange, Protocol, Strategy};
+use loaded_ipc::{Affinity, AllDown, Mode, OnBackendDown, Policy, PortRange, Protocol, Strategy};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 
@@ -26,6 +26,7 @@ pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: 
         vips: addresses(vips),
         protocol,
         ports: ports.iter().map(|&(low, high)| PortRange { low, high }).collect(),
+        mode: Mode::Nat,
         strategy: Strategy::RoundRobin,
         affinity: Some(Affinity { prefix4: 32, prefix6: 64, timeout: 60 }),
         policy,
@@ -86,6 +87,20 @@ fn protocol_any_takes_the_whole_vip_and_all_a_backend_sends() {
         lines(&plan, Family::V4, "LOADED-3-M"),
         ["-d 192.0.2.100/32 -j LOADED-3-Q", "-s 198.51.100.11/32 -j LOADED-3-R"]
     );
+}
+
+#[test]
+fn replies_of_backends_that_answer_clients_themselves_are_nobodys_business() {
+    let mut plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Tcp, &[(80, 80)]);
+    plan.services[0].mode = Mode::Dsr;
+    let requests = "-d 192.0.2.100/32 -p tcp -m tcp --dport 80 -j LOADED-3-Q";
+    assert_eq!(lines(&plan, Family::V4, "LOADED-3-M"), [requests]);
+    assert_eq!(lines(&plan, Family::V4, "LOADED-3-E"), ["-d 192.0.2.100/32 -j LOADED-3-Q"]);
+    // Unless they serve in the other mode, too.
+    let mut nat = plan.services[0].clone();
+    (nat.name, nat.mode, nat.vips) = ("nat".to_owned(), Mode::Nat, addresses(&["192.0.2.101"]));
+    plan.services.push(nat);
+    assert!(lines(&plan, Family::V4, "LOADED-3-M").iter().any(|rule| rule.starts_with("-s 198.51.100.11/32 ")));
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub struct Tools {
     restore: [PathBuf; 2],
     save: [PathBuf; 2],
     nft: Option<PathBuf>,
+    ip: Option<PathBuf>,
 }
 
 impl Tools {
@@ -46,6 +47,7 @@ impl Tools {
             restore: [need("iptables-restore")?, need("ip6tables-restore")?],
             save: [need("iptables-save")?, need("ip6tables-save")?],
             nft: look("nft"),
+            ip: look("ip"),
         })
     }
 
@@ -57,6 +59,18 @@ impl Tools {
     /// Applies a script as one transaction: all of it or nothing (both back ends).
     pub(crate) fn restore(&self, family: Family, script: &str) -> Result<(), Error> {
         run(&self.restore[family as usize], &["--noflush", "-w", "5"], script).map(drop)
+    }
+
+    /// Whether routes can be changed: `ip` is only needed for mode "dsr".
+    pub(crate) fn has_ip(&self) -> bool {
+        self.ip.is_some()
+    }
+
+    /// Runs `ip` for one family.
+    pub(crate) fn ip(&self, family: Family, arguments: &[&str], input: &str) -> Result<String, Error> {
+        let flag = if family == Family::V4 { "-4" } else { "-6" };
+        let program = self.ip.as_deref().ok_or(Error::ToolMissing { name: "ip" })?;
+        run(program, &[&[flag], arguments].concat(), input)
     }
 
     /// `None` when nft is not installed.

@@ -83,6 +83,8 @@ fn each_change_is_a_line_for_the_operator() {
     ] {
         assert_eq!(changed(from, to), [expected], "{to}");
     }
+    let mode = changed("[80]", "[80]\nmode = \"dsr\"");
+    assert_eq!(mode.first().map(String::as_str), Some("service web: mode nat \u{2192} dsr"), "{mode:?}");
     let ports = changed("[80]\n", "[443]\n").join("\n");
     assert!(ports.contains("ports tcp on port 80 \u{2192} tcp on port 443"), "{ports}");
     let found = changed("[80]", "[80]\ndiscover = { network = \"198.51.100.0/24\" }");

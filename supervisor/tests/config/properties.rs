@@ -1,7 +1,7 @@
 //! Properties: no text makes a reader panic; what is written is what is read.
 
 use loaded_ipc::{
-    Affinity, AllDown, Check, CheckKind, OnBackendDown, Passive, Policy, PortRange, Protocol, Strategy, Unserved,
+    Affinity, AllDown, Check, CheckKind, Mode, OnBackendDown, Passive, Policy, PortRange, Protocol, Strategy, Unserved,
 };
 use loaded_supervisor::config::{Overrides, Source, parse};
 use loaded_supervisor::network::Network;
@@ -249,7 +249,9 @@ fn service() -> impl Values<Value = Service> {
                 let mut backends: Vec<Backend> = hosts.into_iter().zip(shares).map(backend).collect();
                 backends[0].backup = false;
                 let vips = vec![IpAddr::from([192, 0, 2, vip])];
-                Service { name, vips, protocol, ports, strategy, affinity, policy, check, discover, backends }
+                // Half of them, by chance.
+                let mode = if vip % 2 == 1 && policy.passive.is_none() { Mode::Dsr } else { Mode::Nat };
+                Service { name, vips, protocol, ports, mode, strategy, affinity, policy, check, discover, backends }
             },
         )
 }
@@ -313,6 +315,9 @@ fn write_service(service: &Service) -> String {
     match service.strategy {
         Strategy::Maglev { seed } => writeln!(text, "strategy = \"maglev\"\nseed = {seed}").unwrap(),
         other => writeln!(text, "strategy = \"{other}\"").unwrap(),
+    }
+    if service.mode == Mode::Dsr {
+        writeln!(text, "mode = \"dsr\"").unwrap();
     }
     match service.affinity {
         None => writeln!(text, "affinity = \"none\"").unwrap(),
@@ -435,7 +440,7 @@ proptest! {
         // Services that differ in one thing: the other plan's, under the first one's name.
         let mut other = one.clone();
         let (target, source) = (&mut other.services[0], &two.services[0]);
-        match mixed % 9 {
+        match mixed % 10 {
             0 => target.vips.clone_from(&source.vips),
             1 => target.ports.clone_from(&source.ports),
             2 => target.strategy = source.strategy,
@@ -444,6 +449,7 @@ proptest! {
             5 => target.check.clone_from(&source.check),
             6 => target.discover.clone_from(&source.discover),
             7 => target.backends.clone_from(&source.backends),
+            8 => (target.mode, target.policy.passive) = (source.mode, source.policy.passive),
             _ => target.protocol = source.protocol,
         }
         prop_assert_eq!(diff(&one, &other).is_empty(), settled(&one) == settled(&other));

@@ -1,6 +1,8 @@
 //! The files in `scripts/` are what their comments say.
 
-use loaded_ipc::{Affinity, AllDown, Check, CheckKind, OnBackendDown, Passive, Policy, PortRange, Protocol, Strategy};
+use loaded_ipc::{
+    Affinity, AllDown, Check, CheckKind, Mode, OnBackendDown, Passive, Policy, PortRange, Protocol, Strategy,
+};
 use loaded_supervisor::config::{Loaded, MAGLEV_SEED, Overrides, Source, load, parse};
 use loaded_supervisor::plan::{Backend, Plan, Service};
 use std::net::IpAddr;
@@ -26,6 +28,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         vips: ips(vips),
         protocol: Protocol::Any,
         ports: vec![],
+        mode: Mode::Nat,
         strategy: Strategy::RoundRobin,
         affinity: Some(Affinity { prefix4: 32, prefix6: 128, timeout: 3600 }),
         policy: Policy {
@@ -230,6 +233,7 @@ name server  192.0.2.53, port 53 is not balanced
 service classic
   vip        192.0.2.100
   balances   TCP and UDP on every port, ICMP echo
+  mode       nat: packets get the backend's address
   strategy   rr
   affinity   a client (IPv4 /32, IPv6 /128) keeps its backend until 1h after its last packet
   check      none: every backend counts as up

@@ -1,7 +1,7 @@
 //! `loaded.toml`.
 
 use crate::{plan, refused};
-use loaded_ipc::{Affinity, AllDown, OnBackendDown, Policy, PortRange, Protocol, Strategy};
+use loaded_ipc::{Affinity, AllDown, Mode, OnBackendDown, Policy, PortRange, Protocol, Strategy};
 use loaded_supervisor::config::{Families, MAGLEV_SEED, Overrides, Source, parse};
 use loaded_supervisor::plan::Plan;
 
@@ -133,8 +133,21 @@ fn keys_of_later_versions_are_refused() {
     fifth_line("limit = 5", "5:1: limit is not part of this version; take it out");
     top("metrics = true", "1:1: metrics is not part of this version");
     backend("port = 80", "8:1: port is not part of this version");
-    with_ports("mode = \"dsr\"", "6:8: mode \"dsr\" is not part of this version");
-    with_ports("mode = \"tunnel\"", "6:8: there is no mode \"tunnel\"");
+    with_ports("mode = \"tun\"", "6:8: there is no mode \"tun\"; write nat or dsr");
+}
+
+#[test]
+fn direct_server_return_is_a_mode_that_judges_no_packets_and_changes_no_port() {
+    assert_eq!(good("").services[0].mode, Mode::Nat);
+    assert_eq!(good("mode = \"nat\"").services[0].mode, Mode::Nat);
+    let plan = good("mode = \"dsr\"\ncheck = { kind = \"tcp\" }");
+    assert_eq!(plan.services[0].mode, Mode::Dsr);
+    assert_eq!(plan.services[0].policy.passive, None, "which a check alone would bring with nat");
+    let unseen = "7:11: in mode \"dsr\" no worker sees what backends answer; leave passive out";
+    with_ports("mode = \"dsr\"; passive = true", unseen);
+    with_ports("mode = \"dsr\"; passive = { fails = 2 }", unseen);
+    let text = service("ports = [80]\nmode = \"dsr\"") + "port = 8080\n";
+    refused(NAME, &text, "9:1: port is not part of this version");
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod steering;
 mod update;
 mod waiting;
 
-use loaded_ipc::{Affinity, AllDown, OnBackendDown, Policy, PortRange, Protocol, Strategy};
+use loaded_ipc::{Affinity, AllDown, Mode, OnBackendDown, Policy, PortRange, Protocol, Strategy};
 use loaded_supervisor::plan::{Backend, Plan, Service};
 use loaded_supervisor::rules::{
     Family, Installed, Keys, Reach, RuleSet, Steering, Tools, clean_stale, queue_owner, queue_owners,
@@ -89,6 +89,7 @@ fn plan(base: u16, vips: &[&str], backends: &[&str], protocol: Protocol) -> Plan
         vips: addresses(vips),
         protocol,
         ports: ports.iter().map(|&(low, high)| PortRange { low, high }).collect(),
+        mode: Mode::Nat,
         strategy: Strategy::RoundRobin,
         affinity: Some(Affinity { prefix4: 32, prefix6: 64, timeout: 60 }),
         policy: Policy {

@@ -44,9 +44,13 @@ impl Decider {
         let backend = backend.ok_or(Refusal::NoBackend { service })?;
         // A reply is known by its backend's address. Two flows of one client that differ in nothing but the VIP would
         // have the same replies, and the backend could not tell them apart either.
+        // Unless the replies do not come this way.
         let address = self.setup.backend_address(backend);
-        let clash = |flow: &Flow| flow.vip != vip && self.setup.backend_address(flow.backend) == address;
-        if self.flows.find(&wanted.hashed, &wanted.key, now.seconds, clash).is_some() {
+        let translated = |flow: &Flow| !self.setup.is_direct(flow.backend);
+        let clash =
+            |flow: &Flow| flow.vip != vip && translated(flow) && self.setup.backend_address(flow.backend) == address;
+        if !self.setup.is_direct(backend) && self.flows.find(&wanted.hashed, &wanted.key, now.seconds, clash).is_some()
+        {
             return Err(Refusal::As(Outcome::DroppedClash));
         }
         let flow = Flow { vip, backend, service, state: first_state(packet.kind) };

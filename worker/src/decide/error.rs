@@ -17,9 +17,14 @@ impl Decider {
     ) -> Decided {
         let outcome = match (way, self.find(packet, wanted, now)) {
             (Way::Request { .. }, Some((_, flow))) if quoted.source == packet.destination => {
-                let Some(backend) = self.setup.backend_address(flow.backend) else {
+                let Some(backend) = self.setup.backend(flow.backend) else {
                     return place.stays(Outcome::DroppedStrayError);
                 };
+                // It quotes what a backend has sent under the virtual IP, and that is what the backend knows.
+                if backend.direct {
+                    return place.goes(Outcome::ErrorForwarded, flow.backend, true);
+                }
+                let backend = &backend.address;
                 let outer = Some((Side::Destination, backend));
                 wire::replace_in_error(place.bytes(), packet, quoted, outer, (Side::Source, backend));
                 Outcome::ErrorForwarded

@@ -81,19 +81,23 @@ impl Decider {
     }
 
     fn later(&self, packet: &Packet, fate: Fate, mut place: Place<'_>) -> Decided {
-        let (side, address, outcome) = match fate {
+        let (side, backend, address, outcome) = match fate {
             Fate::Stays(outcome) => return place.stays(outcome),
-            Fate::Request { backend } => (Side::Destination, self.setup.backend_address(backend), Outcome::Forwarded),
-            Fate::Reply { vip, .. } => (Side::Source, self.setup.vip_address(vip), Outcome::Returned),
+            Fate::Request { backend } => {
+                (Side::Destination, backend, self.setup.backend_address(backend), Outcome::Forwarded)
+            }
+            Fate::Reply { backend, vip } => (Side::Source, backend, self.setup.vip_address(vip), Outcome::Returned),
         };
         let Some(address) = address else { return place.stays(Outcome::DroppedFragment) };
-        wire::replace(place.bytes(), packet, side, address, Field::Complete);
-        match fate {
-            Fate::Request { backend } => self.sent(backend, place.length),
-            Fate::Reply { backend, .. } => self.received(backend, place.length),
-            Fate::Stays(_) => {}
+        let direct = self.setup.is_direct(backend);
+        if !direct {
+            wire::replace(place.bytes(), packet, side, address, Field::Complete);
         }
-        place.stays(outcome)
+        match side {
+            Side::Destination => self.sent(backend, place.length),
+            Side::Source => self.received(backend, place.length),
+        }
+        place.goes(outcome, backend, direct)
     }
 }
 

@@ -61,7 +61,7 @@ impl Decider {
         }
         self.flows.refresh(slot, now.seconds);
         match wire::reset(place.room, packet) {
-            Some(length) => Decided { outcome, length },
+            Some(length) => Decided::answer(outcome, length),
             None => place.stays(Outcome::DroppedBackendOut),
         }
     }

@@ -1,8 +1,9 @@
 //! Requests: packets of clients to a virtual IP.
 
 use super::admit::Refusal;
-use super::state::{is_over, next_state};
+use super::state::{is_over, next_state, next_state_one_sided};
 use super::{Decided, Decider, Now, Place, Wanted, opens};
+use crate::setup::Backend;
 use crate::wire::{self, Kind, Packet, Side};
 use loaded_ipc::{Admin, AllDown, OnBackendDown, Outcome};
 use loaded_table::{Flow, FlowState, Slot};
@@ -49,11 +50,15 @@ impl Decider {
                 Err(Refusal::NoBackend { service }) => return self.refuse(packet, service, place),
             },
         };
-        let Some(address) = self.setup.backend_address(backend) else { return place.stays(Outcome::DroppedNoBackend) };
-        let field = place.field();
-        wire::replace(place.bytes(), packet, Side::Destination, address, field);
+        let Some(&Backend { address, direct, .. }) = self.setup.backend(backend) else {
+            return place.stays(Outcome::DroppedNoBackend);
+        };
+        if !direct {
+            let field = place.field();
+            wire::replace(place.bytes(), packet, Side::Destination, &address, field);
+        }
         self.sent(backend, place.length);
-        place.stays(outcome)
+        place.goes(outcome, backend, direct)
     }
 
     /// Where a packet of a known flow is to go. Of a backend that is sound there is one question only.
@@ -131,7 +136,7 @@ impl Decider {
     pub(super) fn reset_client(&mut self, packet: &Packet, slot: Slot, place: Place<'_>, now: Now) -> Decided {
         self.flows.set_state(slot, FlowState::Reset, now.seconds);
         match wire::reset(place.room, packet) {
-            Some(length) => Decided { outcome: Outcome::AnsweredReset, length },
+            Some(length) => Decided::answer(Outcome::AnsweredReset, length),
             None => place.stays(Outcome::DroppedNoBackend),
         }
     }
@@ -142,7 +147,7 @@ impl Decider {
         match packet.kind {
             _ if all_down != Some(AllDown::Reject) => place.stays(Outcome::DroppedNoBackend),
             Kind::Tcp { resets: false, .. } => match wire::reset(place.room, packet) {
-                Some(length) => Decided { outcome: Outcome::RefusedReset, length },
+                Some(length) => Decided::answer(Outcome::RefusedReset, length),
                 None => place.stays(Outcome::DroppedNoBackend),
             },
             Kind::Udp { .. } => unreachable(packet, place, Outcome::RefusedUnreachable),
@@ -153,7 +158,10 @@ impl Decider {
     /// Moves a flow along and keeps it, and its client, alive.
     #[inline]
     pub(super) fn advance(&mut self, slot: Slot, flow: Flow, packet: &Packet, request: bool, now: Now) {
-        let next = next_state(flow.state, packet.kind, request);
+        let next = match self.setup.is_direct(flow.backend) {
+            false => next_state(flow.state, packet.kind, request),
+            true => next_state_one_sided(flow.state, packet.kind),
+        };
         let seen = self.flows.refresh(slot, now.seconds);
         if next != flow.state {
             self.flows.set_state(slot, next, now.seconds);
@@ -167,7 +175,7 @@ impl Decider {
 /// Answers a datagram by ICMP port unreachable.
 fn unreachable(packet: &Packet, place: Place<'_>, outcome: Outcome) -> Decided {
     match wire::unreachable(place.room, place.length, packet) {
-        Some(length) => Decided { outcome, length },
+        Some(length) => Decided::answer(outcome, length),
         None => place.stays(Outcome::DroppedNoBackend),
     }
 }

@@ -26,6 +26,22 @@ pub(super) fn next_state(state: FlowState, kind: Kind, request: bool) -> FlowSta
     }
 }
 
+/// Where a flow is after a packet of its client, when nobody sees what the backend answers (mode "dsr"). An
+/// acknowledgement is taken for the proof that there was an answer. The client's FIN may be followed by hours of data to
+/// it, but each packet of them is acknowledged, and so keeps even a closing flow alive.
+pub(super) fn next_state_one_sided(state: FlowState, kind: Kind) -> FlowState {
+    use FlowState as S;
+    match (kind, state) {
+        (Kind::Tcp { resets: true, .. }, S::HalfOpen | S::Answered | S::Closing) => S::Closing,
+        (Kind::Tcp { resets: true, .. }, _) => S::Reset,
+        (Kind::Tcp { acknowledges: true, finishes: true, .. }, _) => S::Closing,
+        (Kind::Tcp { acknowledges: true, opens: false, .. }, S::HalfOpen | S::Answered | S::Reset) => S::Established,
+        // Who speaks twice is likely to have been answered.
+        (Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other, S::Unanswered) => S::Datagram,
+        _ => state,
+    }
+}
+
 /// The state of a flow that a packet of the client begins.
 pub(super) fn first_state(kind: Kind) -> FlowState {
     match kind {

@@ -3,9 +3,9 @@
 use super::{Backend, OutOfStep, Pool, Service, Setup, Vip, address};
 use crate::balance::{Balancer, MemberSpec};
 use crate::wire::{Address, Family};
-use loaded_ipc::{Affinity, BackendIndex, MAX_BACKEND_INDEX, Policy, PortRange, Protocol, ServiceIndex};
+use loaded_ipc::{Affinity, BackendIndex, MAX_BACKEND_INDEX, Mode, Policy, PortRange, Protocol, ServiceIndex};
 use loaded_ipc::{Strategy, ToWorker, Unserved};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Limits of what the messages may say.
 const MAX_WEIGHT: u16 = 256;
@@ -27,6 +27,7 @@ pub struct Assembly {
 #[derive(Debug)]
 struct Draft {
     protocol: Protocol,
+    mode: Mode,
     strategy: Strategy,
     affinity: Option<Affinity>,
     policy: Policy,
@@ -51,7 +52,7 @@ impl Assembly {
                     return Err(OutOfStep("a virtual IP twice"));
                 }
             }
-            ToWorker::Service { index: ServiceIndex(index), protocol, strategy, affinity, policy } => {
+            ToWorker::Service { index: ServiceIndex(index), protocol, mode, strategy, affinity, policy } => {
                 if affinity.is_some_and(|a| !is_sane(&a)) {
                     return Err(OutOfStep("an affinity outside its limits"));
                 }
@@ -59,7 +60,7 @@ impl Assembly {
                     return Err(OutOfStep("a policy outside its limits"));
                 }
                 let (vips, ports) = (Vec::new(), Vec::new());
-                let draft = Draft { protocol, strategy, affinity, policy, vips, ports };
+                let draft = Draft { protocol, mode, strategy, affinity, policy, vips, ports };
                 if self.services.insert(index, draft).is_some() {
                     return Err(OutOfStep("a service twice"));
                 }
@@ -79,14 +80,15 @@ impl Assembly {
                 service.ports.push(range);
             }
             ToWorker::Backend { index: BackendIndex(index), address: ip, weight, backup, admin, up, age } => {
-                self.service()?;
+                let direct = self.service()?.mode == Mode::Dsr;
                 if index >= MAX_BACKEND_INDEX {
                     return Err(OutOfStep("a backend's index outside its limits"));
                 }
                 if !(1..=MAX_WEIGHT).contains(&weight) {
                     return Err(OutOfStep("a weight outside its limits"));
                 }
-                let backend = Backend { address: address(ip), service: self.current, backup, admin, up, age };
+                let (address, service) = (address(ip), self.current);
+                let backend = Backend { address, service, direct, backup, admin, up, age };
                 if self.backends.insert(index, (backend, weight)).is_some() {
                     return Err(OutOfStep("a backend twice"));
                 }
@@ -106,6 +108,9 @@ impl Assembly {
         if self.vips.values().any(|address| behind.binary_search(address).is_ok()) {
             return Err(OutOfStep("a virtual IP that is a backend"));
         }
+        // Replies of the others pass by.
+        let replying: BTreeSet<_> = self.backends.values().filter(|(b, _)| !b.direct).map(|(b, _)| b.address).collect();
+        let behind = behind.into_iter().filter(|address| replying.contains(address)).collect();
         let empty = |address| Vip { address, tcp: Vec::new(), udp: Vec::new(), any: None };
         let mut vips = slots(self.vips.iter().map(|(&index, &address)| (index, empty(address))));
         let mut services = BTreeMap::new();
@@ -113,7 +118,9 @@ impl Assembly {
             listen(&mut vips, index, draft)?;
             let pool = |family| self.pool(index, draft, family, worker);
             let (v4, v6) = (pool(Family::V4)?, pool(Family::V6)?);
-            services.insert(index, Box::new(Service { affinity: draft.affinity, policy: draft.policy, v4, v6 }));
+            let Draft { mode, affinity, policy, .. } = *draft;
+            let service = Service { mode, affinity, policy, v4, v6 };
+            services.insert(index, Box::new(service));
         }
         for vip in vips.iter_mut().flatten() {
             for ranges in [&mut vip.tcp, &mut vip.udp] {

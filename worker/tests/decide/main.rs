@@ -2,6 +2,7 @@
 
 mod affinity;
 mod churn;
+mod direct;
 mod errors;
 mod flows;
 mod fragments;

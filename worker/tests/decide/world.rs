@@ -2,8 +2,8 @@
 
 use super::packets::{ACK, End, SYN, ends, sound, tcp, udp};
 use loaded_ipc::{
-    ALL_COUNTERS, Admin, Affinity, AllDown, BackendCounter, BackendIndex, OnBackendDown, Outcome, Policy, PortRange,
-    Protocol, ServiceIndex, Strategy, ToWorker, Unserved, View,
+    ALL_COUNTERS, Admin, Affinity, AllDown, BackendCounter, BackendIndex, Mode, OnBackendDown, Outcome, Policy,
+    PortRange, Protocol, ServiceIndex, Strategy, ToWorker, Unserved, View,
 };
 use loaded_queue::{Meta, SPARE};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts, shm};
@@ -60,6 +60,7 @@ impl Side {
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     pub(crate) protocol: Protocol,
+    pub(crate) mode: Mode,
     pub(crate) strategy: Strategy,
     pub(crate) affinity: Option<Affinity>,
     pub(crate) vips: Vec<u16>,
@@ -90,6 +91,7 @@ pub(crate) const AFFINITY: Affinity = Affinity { prefix4: 32, prefix6: 128, time
 /// On no VIP, without affinity.
 pub(crate) const BARE: Service = Service {
     protocol: Protocol::Any,
+    mode: Mode::Nat,
     strategy: Strategy::RoundRobin,
     affinity: None,
     vips: Vec::new(),
@@ -116,9 +118,9 @@ pub(crate) fn messages(services: &[Service]) -> Vec<ToWorker> {
     let mut all = vec![ToWorker::Begin { generation: 7, unserved: services[0].unserved }];
     all.extend((0..).zip(VIPS).map(|(n, vip)| ToWorker::Vip { index: n * 3, address: vip.parse().expect("address") }));
     for (place, service) in (0..).zip(services) {
-        let Service { protocol, strategy, affinity, policy, age, .. } = *service;
+        let Service { protocol, mode, strategy, affinity, policy, age, .. } = *service;
         let index = service.index.unwrap_or(place);
-        all.push(ToWorker::Service { index: ServiceIndex(index), protocol, strategy, affinity, policy });
+        all.push(ToWorker::Service { index: ServiceIndex(index), protocol, mode, strategy, affinity, policy });
         all.extend(service.vips.iter().map(|&vip| ToWorker::Listen { vip: vip * 3 }));
         all.extend(service.ports.iter().map(|&port| ToWorker::Port(PortRange { low: port, high: port })));
         let backends = BACKENDS.iter().zip(service.weights).enumerate().filter(|(_, (_, weight))| *weight > 0);
@@ -159,6 +161,8 @@ pub(crate) struct World {
     pub(crate) millis: u64,
     /// What became of the last packet.
     pub(crate) sent: Vec<u8>,
+    /// Where it went by its mark, if it did.
+    pub(crate) direct: Option<BackendIndex>,
 }
 
 impl World {
@@ -177,8 +181,8 @@ impl World {
         let counters = shm::create("counters", Counters::bytes_for(ALL_COUNTERS)).expect("create").into();
         let now = Now { seconds: 100_000, millis: 100_000_000 };
         let decider = decider(services, &flows, &clients, &counters, now);
-        let (now, millis, sent) = (now.seconds, 0, vec![]);
-        Self { decider, services: services.to_vec(), flows, clients, counters, now, millis, sent }
+        let (now, millis, sent, direct) = (now.seconds, 0, vec![], None);
+        Self { decider, services: services.to_vec(), flows, clients, counters, now, millis, sent, direct }
     }
 
     /// The worker dies; another one begins over the same memory.
@@ -229,7 +233,7 @@ impl World {
         room.truncate(decided.length);
         let same = bytes.len().min(room.len());
         bytes[..same].copy_from_slice(&room[..same]);
-        self.sent = room;
+        (self.sent, self.direct) = (room, decided.direct);
         decided.outcome
     }
 

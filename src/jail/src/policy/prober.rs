@@ -4,7 +4,8 @@
 //! What is left to such a prober: ping anyone; open TCP connections to the ports of checks, on any host; if a check is
 //! by UDP, send datagrams to anyone (from Landlock ABI 10 on, to the ports of checks); tell the supervisor and the
 //! workers that backends are up or down. It cannot forge a sender's address: that needs a socket option, and no call of
-//! it sets one. Where it got raw sockets to ping by, it can send any ICMP message ([`pinger`](crate::pinger)).
+//! it sets one. By a socket that came with a mark (mode "dsr") it reaches that backend under any address, by the same
+//! protocols and ports. Where it got raw sockets to ping by, it can send any ICMP message ([`pinger`](crate::pinger)).
 
 use nix::sched::CloneFlags;
 use nix::sys::resource::Resource;

@@ -15,7 +15,7 @@ mod lines;
 use super::draft::{Draft, DraftMember, DraftService, Judgement, POLICY};
 use super::location::{At, Flaw, Mark, Source};
 use super::value::{self, address, address4, address6, number};
-use super::{AFFINITY_TIMEOUT, CLASSIC_PREFIX6, MAGLEV_SEED, PREFIX4};
+use super::{AFFINITY_TIMEOUT, CLASSIC_PREFIX6, MAGLEV_SEED, MODE, PREFIX4};
 use crate::network::Network;
 use failover::Failover;
 use lines::Entry;
@@ -224,6 +224,7 @@ impl Gathered {
             ports: Vec::new(),
             strategy: self.strategy.unwrap_or(Strategy::RoundRobin),
             affinity: Some(Affinity { prefix4: PREFIX4, prefix6: CLASSIC_PREFIX6, timeout: AFFINITY_TIMEOUT }),
+            mode: MODE,
             policy: POLICY,
             passive: Judgement::Off,
             check: None,

@@ -8,11 +8,11 @@ mod table;
 use super::draft::{Draft, DraftMember, DraftService, POLICY};
 use super::location::{At, Flaw, Mark};
 use super::value::{self, address};
-use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, PREFIX4, PREFIX6};
+use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, MODE, PREFIX4, PREFIX6};
 use crate::plan::{MAX_DRAIN, MAX_TIMEOUT, MAX_WEIGHT, TABLE_ENTRIES};
 use ::toml::de::DeTable;
 use keys::{AFFINITY, BACKEND, SERVICE, TOP};
-use loaded_ipc::{Affinity, AllDown, OnBackendDown, Policy, PortRange, Protocol, Strategy, Unserved};
+use loaded_ipc::{Affinity, AllDown, Mode, OnBackendDown, Policy, PortRange, Protocol, Strategy, Unserved};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use table::{Item, Table, mark_of};
@@ -54,9 +54,7 @@ fn service(table: &Table<'_>) -> Result<DraftService, Flaw> {
     let name = read(table.require("name", "write name = \"…\"")?, service_name)?;
     let vips = addresses(table.require("vip", "write vip = \"address\" or an array of addresses")?)?;
     let protocol = protocol(table)?;
-    if let Some(mode) = table.get("mode") {
-        read(mode, nat)?;
-    }
+    let mode = table.get("mode").map(|item| read(item, mode)).transpose()?.map_or(MODE, |mode| mode.value);
     let discover = table.get("discover").map(probe::discover).transpose()?;
     let members = match table.get("backend") {
         None if discover.is_some() => Vec::new(),
@@ -67,6 +65,7 @@ fn service(table: &Table<'_>) -> Result<DraftService, Flaw> {
         vips,
         protocol,
         ports: ports(table, protocol)?,
+        mode,
         strategy: strategy(table)?,
         affinity: affinity(table.get("affinity"))?,
         policy: policy(table)?,
@@ -231,11 +230,11 @@ fn service_name(text: &str) -> Result<String, String> {
     }
 }
 
-fn nat(text: &str) -> Result<(), String> {
+fn mode(text: &str) -> Result<Mode, String> {
     match text {
-        "nat" => Ok(()),
-        "dsr" => Err("mode \"dsr\" is not part of this version; write \"nat\" or leave mode out".to_owned()),
-        _ => Err(format!("there is no mode {text:?}; write \"nat\" or leave mode out")),
+        "nat" => Ok(Mode::Nat),
+        "dsr" => Ok(Mode::Dsr),
+        _ => Err(format!("there is no mode {text:?}; write nat or dsr")),
     }
 }
 

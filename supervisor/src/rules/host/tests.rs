@@ -24,6 +24,11 @@ Local:
            /32 link BROADCAST
 ";
 
+/// eth1: 2001:db8:2::/64.
+const ROUTES6: &str = "\
+20010db8000200000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth1
+";
+
 fn problems(vip: &str, backends: &[&str], settings: &[(&str, i64)]) -> Vec<String> {
     problems_of(&plan(&[vip], backends, Protocol::Any, &[]), settings)
 }
@@ -32,6 +37,8 @@ fn problems_of(plan: &Plan, settings: &[(&str, i64)]) -> Vec<String> {
     let host = Host {
         routes: if cfg!(target_endian = "little") { parse_routes(ROUTES) } else { Vec::new() },
         locals: parse_locals(TRIE),
+        links: if cfg!(target_endian = "little") { Links::parse(ROUTES, ROUTES6) } else { Links::default() },
+        own: ["192.0.2.100", "2001:db8:1::100"].map(|address| address.parse().unwrap()).into(),
         sysctl: &|key| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value),
     };
     host.problems(plan).iter().map(ToString::to_string).collect()
@@ -104,4 +111,64 @@ fn answers_of_our_own_need_accept_local_where_clients_come_in() {
     assert_eq!(problems_of(&one, &all), [""; 0]);
     one.services.iter_mut().for_each(|service| service.vips = vec!["192.0.2.101".parse().unwrap()]);
     assert_eq!(problems_of(&one, &GOOD), [""; 0], "this VIP is not local");
+}
+
+fn direct(vip: &str, backends: &[&str], settings: &[(&str, i64)]) -> Vec<String> {
+    let mut plan = plan(&[vip], backends, Protocol::Any, &[]);
+    plan.services[0].mode = Mode::Dsr;
+    let on = [("ipv4/ip_forward", 1), ("ipv6/conf/all/forwarding", 1)];
+    problems_of(&plan, &[&on, settings].concat())
+}
+
+#[test]
+fn a_host_that_is_set_up_for_direct_return_has_no_problem() {
+    assert_eq!(direct("203.0.113.1", &["198.51.100.11"], &[]), [""; 0]);
+    assert_eq!(direct("2001:db8:9::1", &["2001:db8:2::11"], &[]), [""; 0]);
+    // Loose filters, redirects where no client is, and a way back to the VIP by the clients' interface.
+    let settings =
+        [("ipv4/conf/eth1/send_redirects", 1), ("ipv4/conf/eth1/rp_filter", 1), ("ipv4/conf/eth0/rp_filter", 1)];
+    assert_eq!(direct("203.0.113.1", &["198.51.100.11"], &settings), [""; 0]);
+}
+
+#[test]
+fn direct_return_needs_a_vip_that_is_not_local_and_backends_on_a_link() {
+    for (vip, backend) in [("192.0.2.100", "198.51.100.11"), ("2001:db8:1::100", "2001:db8:2::11")] {
+        let found = direct(vip, &[backend], &[]);
+        assert!(
+            found.len() == 1 && found[0].starts_with(&format!("fatal: {vip} is an address of this host")),
+            "{found:?}"
+        );
+    }
+    for (vip, backend) in [("203.0.113.1", "10.1.1.1"), ("2001:db8:9::1", "2001:db8:3::11")] {
+        let found = direct(vip, &[backend], &[]);
+        let expected = format!("fatal: backend {backend} is not in a network of this host");
+        assert!(found.len() == 1 && found[0].starts_with(&expected), "{found:?}");
+    }
+    let found = direct("192.0.2.101", &["198.51.100.11"], &[]);
+    assert!(found.len() == 1 && found[0].contains("ip neigh add proxy 192.0.2.101 dev eth0"), "{found:?}");
+}
+
+#[test]
+fn redirects_and_strict_filters_are_named_for_direct_return() {
+    let shared = |settings: &[(&str, i64)]| direct("203.0.113.1", &["192.0.2.11"], settings);
+    let found = shared(&[("ipv4/conf/eth0/send_redirects", 1)]);
+    assert!(found.len() == 1 && found[0].ends_with("net.ipv4.conf.eth0.send_redirects=0"), "{found:?}");
+    let strict = [("ipv4/conf/all/rp_filter", 1)];
+    assert_eq!(shared(&strict), [""; 0], "the way back to the VIP is the default route's");
+    let found = shared(&[&strict[..], &[("ipv4/conf/all/src_valid_mark", 1)]].concat());
+    assert!(found.len() == 1 && found[0].starts_with("fatal: ") && found[0].contains("src_valid_mark"), "{found:?}");
+    // A route of its own by another interface, as an answer for it wants it.
+    let found = direct("198.51.100.7", &["192.0.2.11"], &strict);
+    assert!(found.iter().any(|text| text.contains("come in by eth0 are dropped by strict")), "{found:?}");
+}
+
+#[test]
+fn what_nobody_serves_at_a_vip_that_is_not_local_should_be_dropped() {
+    let mut one = plan(&["203.0.113.1"], &["198.51.100.11"], Protocol::Tcp, &[(80, 80)]);
+    one.services[0].mode = Mode::Dsr;
+    let on = [("ipv4/ip_forward", 1), ("ipv6/conf/all/forwarding", 1)];
+    let found = problems_of(&one, &on);
+    assert!(found.len() == 1 && found[0].ends_with("unserved = \"drop\""), "{found:?}");
+    one.unserved = loaded_ipc::Unserved::Drop;
+    assert_eq!(problems_of(&one, &on), [""; 0]);
 }
