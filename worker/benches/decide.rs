@@ -38,6 +38,7 @@ const POLICY: Policy = Policy {
     all_down: AllDown::Reject,
     panic_threshold: 10,
     slow_start: 30,
+    idle: loaded_ipc::Idle::STANDARD,
     passive: Some(Passive { fails: 255, timeout: 60_000, hold: 10, port: None }),
 };
 

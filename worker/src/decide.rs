@@ -29,6 +29,7 @@ pub struct Prepared {
     membership: Membership,
     memories: Memories,
     fragments: Fragments,
+    timeouts: Box<[Timeouts]>,
 }
 
 /// What a worker knows.
@@ -364,6 +365,7 @@ pub(crate) fn example(now: Now) -> Decider {
         all_down: AllDown::Reject,
         panic_threshold: 0,
         slow_start: 0,
+        idle: loaded_ipc::Idle::STANDARD,
         passive: None,
     };
     let (strategy, affinity, protocol, mode) = (Strategy::RoundRobin, None, Protocol::Any, Mode::Nat);

@@ -141,6 +141,7 @@ pub(super) const POLICY: Policy = Policy {
     all_down: ALL_DOWN,
     panic_threshold: PANIC_THRESHOLD,
     slow_start: SLOW_START,
+    idle: Idle::STANDARD,
     passive: None,
 };
 

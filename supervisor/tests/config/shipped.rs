@@ -36,6 +36,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
             all_down: AllDown::Reject,
             panic_threshold: 0,
             slow_start: 0,
+            idle: loaded_ipc::Idle::STANDARD,
             passive: None,
         },
         check: None,

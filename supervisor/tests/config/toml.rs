@@ -57,6 +57,7 @@ fn the_least_service_has_the_documented_defaults() {
         all_down: AllDown::Reject,
         panic_threshold: 0,
         slow_start: 0,
+        idle: loaded_ipc::Idle::STANDARD,
         passive: None,
     };
     assert_eq!((service.policy, &service.check, &service.discover), (policy, &None, &None));
