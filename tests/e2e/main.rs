@@ -40,6 +40,7 @@ mod judged;
 mod life;
 mod load;
 mod mtu;
+mod offload;
 mod policies;
 mod privacy;
 mod prober;
