@@ -44,6 +44,7 @@ mod offload;
 mod policies;
 mod privacy;
 mod prober;
+mod protocols;
 mod refusal;
 mod reload;
 mod rules;
