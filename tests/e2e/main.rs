@@ -47,6 +47,7 @@ mod prober;
 mod protocols;
 mod refusal;
 mod reload;
+mod reused;
 mod rules;
 mod spread;
 mod storm;

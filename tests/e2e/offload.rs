@@ -10,7 +10,7 @@ use crate::lab::Lab;
 use crate::loaded::Loaded;
 use crate::mtu::Transfer;
 use crate::net::{Family, dial};
-use crate::packet::{ICMP, ICMP6, TCP, UDP, sound, upper};
+use crate::packet::{ICMP, ICMP6, TCP, UDP, destination, sound, upper};
 use crate::routers::{BACKEND, FAR, Narrow, far};
 use crate::wire::capture;
 use std::collections::BTreeMap;
@@ -90,14 +90,6 @@ fn converse(lab: &Lab, family: Family, expected: &[(Transfer, String)], setting:
             assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{setting}: UDP to {to}");
         }
     });
-}
-
-fn destination(packet: &[u8]) -> Option<IpAddr> {
-    match packet.first()? >> 4 {
-        4 => Some(IpAddr::from(*packet.get(16..)?.first_chunk::<4>()?)),
-        6 => Some(IpAddr::from(*packet.get(24..)?.first_chunk::<16>()?)),
-        _ => None,
-    }
 }
 
 /// Checks all that came in for this address; how many packets of each protocol that was.
