@@ -11,6 +11,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[path = "../generate/mod.rs"]
+mod generate;
 mod lab;
 mod loaded;
 mod net;
@@ -28,6 +30,7 @@ mod drain;
 mod dsr;
 mod failover;
 mod fragments;
+mod generated;
 mod gone;
 mod hostile;
 mod hung;
@@ -37,11 +40,14 @@ mod judged;
 mod life;
 mod load;
 mod mtu;
+mod offload;
 mod policies;
 mod privacy;
 mod prober;
+mod protocols;
 mod refusal;
 mod reload;
+mod reused;
 mod rules;
 mod spread;
 mod storm;

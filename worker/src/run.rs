@@ -126,6 +126,8 @@ fn behind_fence(
     prepared: Prepared,
     (flows, clients, counters): (Region, Region, Counters),
 ) -> Result<(), Error> {
+    // Its memories are long enough to be unmapped, and it may be told to go before it is used.
+    let prepared = ManuallyDrop::new(prepared);
     let generation = prepared.generation();
     link.send(&FromWorker::Prepared { generation })?;
     if !wait_for_go(link)? {
@@ -135,6 +137,7 @@ fn behind_fence(
     // only now, for until now it may have gone on writing.
     let flows = FlowTable::open(flows, Timeouts::default())?;
     let clients = AffinityTable::open(clients, |_| {})?;
+    let prepared = ManuallyDrop::into_inner(prepared);
     let mut decider = ManuallyDrop::new(prepared.open(flows, clients, counters, now()));
     link.send(&FromWorker::Ready { generation })?;
     forward(link, inbox, port, &mut decider)
