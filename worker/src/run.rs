@@ -241,6 +241,15 @@ fn obey(link: &SupervisorLink, decider: &mut Decider, now: Now) -> Result<bool, 
             Err(LinkError::Closed) | Ok(ToWorker::Stop) => return Ok(false),
             Err(error) => return Err(error.into()),
             Ok(ToWorker::Admin { backend, admin }) if decider.set_admin(backend, admin, now).is_ok() => {}
+            Ok(ToWorker::Explain { id, question }) => {
+                let explained = decider.explain(&question, now);
+                match link.send(&FromWorker::Explained { id, explained }) {
+                    // Where the supervisor does not read, it does without an answer: packets come first.
+                    Ok(()) | Err(LinkError::Full) => {}
+                    Err(LinkError::Closed) => return Ok(false),
+                    Err(error) => return Err(error.into()),
+                }
+            }
             Ok(message) => return Err(out_of_step(&message, "while serving")),
         }
     }
