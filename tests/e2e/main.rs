@@ -26,6 +26,7 @@ mod doctor;
 mod double;
 mod drain;
 mod dsr;
+mod explain;
 mod failover;
 mod fragments;
 mod gone;
