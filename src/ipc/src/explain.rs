@@ -81,3 +81,31 @@ pub enum Why {
         candidates: u16,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FromWorker, Link, ToWorker};
+
+    #[test]
+    fn a_question_and_its_answer_survive_the_trip() {
+        let (supervisor, worker) = Link::<FromWorker, ToWorker>::pair().expect("pair");
+        let [client, vip] = ["2001:db8::7", "2001:db8:1::1"].map(|address| address.parse().expect("address"));
+        let question = Question { protocol: 132, client, client_port: u16::MAX, vip, vip_port: 443 };
+        let message = ToWorker::Explain { id: u32::MAX, question };
+        supervisor.send(&message).expect("send");
+        assert_eq!(worker.receive().expect("receive"), message);
+        for why in [Why::Flow, Why::Client { idle: u32::MAX }, Why::Strategy { candidates: u16::MAX }] {
+            let explained = Explained {
+                assumed: Assumed::Ack,
+                outcome: Outcome::DroppedUndecided,
+                service: Some(ServiceIndex(u16::MAX)),
+                flow: Some(KnownFlow { backend: BackendIndex(u16::MAX), state: u8::MAX, idle: u32::MAX }),
+                chosen: Some(Chosen { backend: BackendIndex(0), why }),
+            };
+            let message = FromWorker::Explained { id: 0, explained };
+            worker.send(&message).expect("send");
+            assert_eq!(supervisor.receive().expect("receive"), message);
+        }
+    }
+}

@@ -80,7 +80,8 @@ pub fn text(explanation: &Explanation) -> String {
         None => out.push_str("no service, "),
     }
     match &said.flow {
-        None => out.push_str("no flow yet\n"),
+        None if said.backend.is_some() => out.push_str("no flow yet\n"),
+        None => out.push_str("no flow\n"),
         Some(FlowNow { backend, state, idle, out: against }) => {
             let _ = write!(out, "flow of {backend}, {state}, last packet {} ago", span(u64::from(*idle)));
             let _ = against.as_ref().map(|word| write!(out, "; {backend} is {word}"));
@@ -154,6 +155,7 @@ mod tests {
              no service, flow of 198.51.100.11, half open, last packet 1m15s ago; 198.51.100.11 is draining\n\
              dropped_clash: dropped, since it is\n"
         );
+        assert_eq!(text(&Explanation { service: None, ..end("x") }).lines().nth(1), Some("no service, no flow"));
         let direct = text(&Explanation { mark: Some(0x1_0000), ..explanation() });
         assert!(direct.contains("of 2001:db8:2::11 by mark 0x10000, chosen"), "{direct}");
         let forged = text(&Explanation { service: Some("a\nb\u{1b}".to_owned()), ..explanation() });
