@@ -297,6 +297,26 @@ fn every_refusal_is_foreseen() {
     }
 }
 
+/// A service that is removed takes nothing new, but what it has may go on elsewhere in it.
+#[test]
+fn a_flow_of_a_service_that_leaves_may_still_move() {
+    for side in SIDES {
+        let policy = Policy { on_backend_down: OnBackendDown::Rehash, ..POLICY };
+        let mut world = World::new(&[Service { policy, ..Service::default() }]);
+        let backend = world.open((side.client, 4000), (side.vip, 80));
+        world.services[0].vips = vec![];
+        world.respawn();
+        let tuple = question(6, (side.client, 4000), (side.vip, 80));
+        assert_eq!(ask(&mut world, &tuple).0.outcome, Outcome::Forwarded);
+        world.check(BACKENDS.iter().position(|address| *address == backend).expect("a backend"), false);
+        let (said, _) = ask(&mut world, &tuple);
+        assert_eq!((said.outcome, said.service), (Outcome::ForwardedNew, Some(ServiceIndex(0))));
+        assert_ne!(said.chosen.map(|chosen| address_of(chosen.backend)), Some(&*backend));
+        let (said, _) = ask(&mut world, &Question { client_port: 4001, ..tuple });
+        assert_eq!((said.outcome, said.service), (Outcome::PassedUnserved, None));
+    }
+}
+
 #[test]
 fn what_is_no_request_has_an_answer_too() {
     let world = World::new(&[Service::default()]);
