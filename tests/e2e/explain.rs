@@ -1,6 +1,6 @@
 //! `loaded explain` says where a client's next packet goes, and there it goes.
 
-use crate::lab::{BACKENDS, Lab, setting};
+use crate::lab::{BACKENDS, Lab, eventually, setting};
 use crate::loaded::{Loaded, signal_to};
 use crate::net::Family;
 use crate::packet::{Dice, ESP, GRE, ICMP, ICMP6, SCTP, TCP, UDP, checksum, icmp, ip, syn, udp, upper};
@@ -375,5 +375,44 @@ fn a_person_reads_it_and_a_stopped_worker_holds_nobody_up() {
         assert_eq!(answer["explained"]["outcome"], "forwarded_new", "{answer}");
     }
     assert_eq!(loaded.workers(), workers);
+    loaded.stop();
+}
+
+/// Whoever answers belongs to a configuration; who has answered by an old one is not taken for a liar.
+#[test]
+fn questions_during_reloads_are_answered_or_refused() {
+    let Some(lab) = Lab::up() else { return };
+    let loaded = Loaded::toml(&lab, &toml());
+    let over = AtomicBool::new(false);
+    let generation = || loaded.status()["generation"].as_u64().unwrap();
+    let workers = loaded.workers();
+    let (answered, refused) = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let (mut answered, mut refused, mut dice) = (0, BTreeMap::<String, u32>::new(), Dice::new(7));
+            while !over.load(Ordering::Relaxed) {
+                let answer = explain(&lab, &tuple(&mut dice));
+                match answer["error"]["text"].as_str() {
+                    None => answered += u32::from(answer["explained"]["outcome"].is_string()),
+                    Some(text) => *refused.entry(text.to_owned()).or_insert(0) += 1,
+                }
+            }
+            (answered, refused)
+        });
+        for n in 0..12 {
+            let (before, other) = (generation(), toml().replace("weight = 2", "weight = 9"));
+            lab.file("loaded.toml", &if n % 2 == 0 { other } else { toml() });
+            loaded.signal(Signal::SIGHUP);
+            assert!(eventually(Duration::from_secs(10), || generation() > before), "{}", loaded.log());
+            std::thread::sleep(Duration::from_millis(250));
+        }
+        over.store(true, Ordering::Relaxed);
+        asking.join().unwrap()
+    });
+    println!("{answered} answers, and {refused:?}");
+    let known = ["not serving now", "has just changed", "has not answered"];
+    assert!(refused.keys().all(|text| known.iter().any(|known| text.contains(known))), "{refused:?}");
+    assert!(answered > 10, "{answered}");
+    assert!(!loaded.log().contains("killing it"), "{}", loaded.log());
+    assert!(loaded.workers().iter().all(|pid| !workers.contains(pid)), "every reload brings new workers");
     loaded.stop();
 }
