@@ -190,7 +190,7 @@ impl FlowTable {
 
     /// Whether [`FlowTable::insert`] would find room for a flow with this key and VIP.
     pub fn has_room(&self, hashed: &Hashed, key: &FlowKey, vip: u16, now: u32) -> bool {
-        let score = |_: &Map, way: &Way| eviction_score(&self.timeouts, way, now);
+        let score = |map: &Map, way: &Way| eviction_score(&self.idle, map, way, now);
         self.map.room(hashed, &key.words(), |record| Flow::vip_of(record) == vip, score).is_some()
     }
 

@@ -1,7 +1,9 @@
 //! The plan in words, for `--check` and for what a reload would change: one fact a line.
 
 use super::{Backend, Discover, Place, Plan, Service, check_port, span};
-use loaded_ipc::{Affinity, AllDown, Check, CheckKind, Mode, OnBackendDown, Passive, PortRange, Protocol, Unserved};
+use loaded_ipc::{
+    Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, Passive, PortRange, Protocol, Unserved,
+};
 use std::fmt;
 
 /// What will be served, for `--check`.

@@ -1,7 +1,8 @@
 //! Properties: no text makes a reader panic; what is written is what is read.
 
 use loaded_ipc::{
-    Affinity, AllDown, Check, CheckKind, Mode, OnBackendDown, Passive, Policy, PortRange, Protocol, Strategy, Unserved,
+    Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, Passive, Policy, PortRange, Protocol, Strategy,
+    Unserved,
 };
 use loaded_supervisor::config::{Overrides, Source, parse};
 use loaded_supervisor::network::Network;
@@ -206,7 +207,13 @@ fn policy(ports: &[PortRange]) -> impl Values<Value = Policy> + use<> {
         hold,
         port: Some(port),
     });
-    let idle = [1..=604_800_u32; 5].prop_map(|[tcp, half_open, closing, udp, echo]| Idle { tcp, half_open, closing, udp, echo });
+    let idle = proptest::array::uniform5(1..=604_800_u32).prop_map(|[tcp, half_open, closing, udp, echo]| Idle {
+        tcp,
+        half_open,
+        closing,
+        udp,
+        echo,
+    });
     (down, all, 0..=100u8, 0..=3600u32, idle, prop::option::of(passive)).prop_map(
         |(on_backend_down, all_down, panic_threshold, slow_start, idle, passive)| Policy {
             on_backend_down,

@@ -69,12 +69,8 @@ pub(super) const SERVICE: Keys = Keys {
     ],
 };
 
-pub(super) const IDLE: Keys = Keys {
-    table: "idle",
-    known: &["tcp", "half_open", "closing", "udp", "echo"],
-    later: &[],
-    elsewhere: &[],
-};
+pub(super) const IDLE: Keys =
+    Keys { table: "idle", known: &["tcp", "half_open", "closing", "udp", "echo"], later: &[], elsewhere: &[] };
 
 pub(super) const BACKEND: Keys = Keys {
     table: "[[service.backend]]",

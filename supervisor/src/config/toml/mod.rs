@@ -12,7 +12,9 @@ use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, MODE, PREFIX4, PREFIX6};
 use crate::plan::{MAX_DRAIN, MAX_TIMEOUT, MAX_WEIGHT, TABLE_ENTRIES};
 use ::toml::de::DeTable;
 use keys::{AFFINITY, BACKEND, IDLE, SERVICE, TOP};
-use loaded_ipc::{Affinity, AllDown, Mode, OnBackendDown, Policy, PortRange, Protocol, Strategy, Unserved};
+use loaded_ipc::{
+    Affinity, AllDown, Idle, MAX_IDLE, Mode, OnBackendDown, Policy, PortRange, Protocol, Strategy, Unserved,
+};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use table::{Item, Table, mark_of};
