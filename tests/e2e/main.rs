@@ -36,6 +36,7 @@ mod gone;
 mod hostile;
 mod hung;
 mod icmp;
+mod idle;
 mod jail;
 mod judged;
 mod life;

@@ -15,6 +15,7 @@ const POLICY: Policy = Policy {
     all_down: AllDown::Reject,
     panic_threshold: 0,
     slow_start: 0,
+    idle: loaded_ipc::Idle::STANDARD,
     passive: None,
 };
 

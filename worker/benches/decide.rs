@@ -38,6 +38,8 @@ const POLICY: Policy = Policy {
     all_down: AllDown::Reject,
     panic_threshold: 10,
     slow_start: 30,
+    // No backend answers here: for the flow to stay as long as an open one.
+    idle: loaded_ipc::Idle { half_open: 7440, ..loaded_ipc::Idle::STANDARD },
     passive: Some(Passive { fails: 255, timeout: 60_000, hold: 10, port: None }),
 };
 

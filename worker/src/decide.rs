@@ -13,14 +13,14 @@ mod state;
 mod told;
 
 use crate::membership::{Membership, Unknown};
-use crate::setup::{Memories, Setup};
+use crate::setup::{Memories, Service, Setup};
 use crate::wire::{self, Address, Field, Kind, Malformed, Packet};
 use admit::client_key;
 pub use fragments::Datagram;
 use fragments::Fragments;
-use loaded_ipc::{Admin, BackendIndex, Mode, Outcome, Unserved};
+use loaded_ipc::{Admin, BackendIndex, Idle, Mode, Outcome, Unserved};
 use loaded_queue::Meta;
-use loaded_table::{AffinityTable, Counters, Flow, FlowKey, FlowTable, Hashed, Slot};
+use loaded_table::{AffinityTable, Counters, Flow, FlowKey, FlowTable, Hashed, Slot, Timeouts};
 pub use told::{Told, shown};
 
 /// What a worker knows, but for its tables: all memory is had.
@@ -30,6 +30,7 @@ pub struct Prepared {
     membership: Membership,
     memories: Memories,
     fragments: Fragments,
+    timeouts: Box<[Timeouts]>,
 }
 
 /// What a worker knows.
@@ -105,7 +106,8 @@ impl Prepared {
     #[must_use]
     pub fn new(setup: Setup) -> Self {
         let (membership, memories) = (Membership::new(&setup), Memories::new(&setup));
-        Self { setup, membership, memories, fragments: Fragments::new() }
+        let timeouts = setup.services().map(|service| service.map_or_else(Timeouts::default, timeouts)).collect();
+        Self { setup, membership, memories, fragments: Fragments::new(), timeouts }
     }
 
     /// Number of the configuration.
@@ -117,8 +119,9 @@ impl Prepared {
     /// Takes the tables, which another worker may have left: entries that name what this configuration does not have go,
     /// the others are counted. Allocates nothing.
     #[must_use]
-    pub fn open(self, flows: FlowTable, clients: AffinityTable, counters: Counters, now: Now) -> Decider {
-        let Self { setup, membership, memories, fragments } = self;
+    pub fn open(self, mut flows: FlowTable, clients: AffinityTable, counters: Counters, now: Now) -> Decider {
+        let Self { setup, membership, memories, fragments, timeouts } = self;
+        flows.set_timeouts(timeouts);
         let mut decider = Decider { setup, membership, memories, fragments, flows, clients, counters };
         decider.adopt();
         decider.membership.begin(&mut decider.setup, &decider.counters, now);
@@ -350,6 +353,14 @@ fn behind(packet: &Packet) -> &Address {
     }
 }
 
+/// How long flows of a service may be idle. One that was reset no longer than an open one: the reset may be a forgery that
+/// both sides ignore.
+fn timeouts(service: &Service) -> Timeouts {
+    let Idle { tcp, half_open, closing, udp, echo } = service.policy.idle;
+    let reset = tcp.min(Timeouts::default().reset);
+    Timeouts { half_open, established: tcp, closing, reset, datagram: udp, echo }
+}
+
 fn opens(packet: &Packet) -> bool {
     matches!(packet.kind, Kind::Tcp { opens: true, .. })
 }
@@ -365,6 +376,7 @@ pub(crate) fn example(now: Now) -> Decider {
         all_down: AllDown::Reject,
         panic_threshold: 0,
         slow_start: 0,
+        idle: loaded_ipc::Idle::STANDARD,
         passive: None,
     };
     let (strategy, affinity, protocol, mode) = (Strategy::RoundRobin, None, Protocol::Any, Mode::Nat);

@@ -177,6 +177,11 @@ impl Setup {
         slot(&self.services, index).map(|service| &**service)
     }
 
+    /// The service of each index, where there is one.
+    pub fn services(&self) -> impl Iterator<Item = Option<&Service>> {
+        self.services.iter().map(Option::as_deref)
+    }
+
     /// A service's backends of one family.
     pub fn pool(&mut self, index: u16, family: Family) -> Option<&mut Pool> {
         let service = self.services.get_mut(usize::from(index))?.as_deref_mut()?;

@@ -14,6 +14,7 @@ const POLICY: Policy = Policy {
     all_down: AllDown::Reject,
     panic_threshold: 0,
     slow_start: 0,
+    idle: loaded_ipc::Idle::STANDARD,
     passive: None,
 };
 const PASSIVE: Passive = Passive { fails: 3, timeout: 500, hold: 10, port: None };

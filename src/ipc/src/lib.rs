@@ -24,8 +24,8 @@ pub use message::{
     FromProber, FromWorker, MAX_FRAME, MAX_TEXT, Membership, Pinger, Silence, ToProber, ToWorker, VERSION,
 };
 pub use types::{
-    Admin, Affinity, AllDown, BackendIndex, Cause, Check, CheckKind, MAX_BACKEND_INDEX, Mode, OnBackendDown, Passive,
-    Policy, PortRange, Protocol, ServiceIndex, Strategy, Unserved,
+    Admin, Affinity, AllDown, BackendIndex, Cause, Check, CheckKind, Idle, MAX_BACKEND_INDEX, MAX_IDLE, Mode,
+    OnBackendDown, Passive, Policy, PortRange, Protocol, ServiceIndex, Strategy, Unserved,
 };
 
 /// The supervisor's end of a link to a worker.

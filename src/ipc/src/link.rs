@@ -184,6 +184,7 @@ mod tests {
                     all_down: AllDown::Last,
                     panic_threshold: 50,
                     slow_start: 30,
+                    idle: crate::Idle::STANDARD,
                     passive: Some(Passive { fails: 3, timeout: 500, hold: 10, port: Some(80) }),
                 },
             },

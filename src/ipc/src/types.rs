@@ -75,7 +75,7 @@ pub enum Admin {
     Disabled,
 }
 
-/// What a service does when its backends fail.
+/// What a service does with its flows, and when its backends fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Policy {
     /// What becomes of the flows of a backend that is down.
@@ -87,8 +87,43 @@ pub struct Policy {
     pub panic_threshold: u8,
     /// Seconds in which a backend that came up gets its full share. 0..=3600.
     pub slow_start: u32,
+    /// How long its flows may be idle.
+    pub idle: Idle,
     /// Whether workers judge backends by the packets they see.
     pub passive: Option<Passive>,
+}
+
+/// Seconds after which flows that nobody uses are forgotten. Each 1..=[`MAX_IDLE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Idle {
+    /// TCP, open.
+    pub tcp: u32,
+    /// Any protocol but echo, until both sides have spoken.
+    pub half_open: u32,
+    /// TCP, after both FINs.
+    pub closing: u32,
+    /// UDP, and what is known by its addresses alone, once both sides have spoken.
+    pub udp: u32,
+    /// ICMP echo.
+    pub echo: u32,
+}
+
+/// Seven days.
+pub const MAX_IDLE: u32 = 7 * 24 * 3600;
+
+impl Idle {
+    /// Where the configuration says nothing. `tcp`: 2 h 4 min, the least RFC 5382 REQ-5 allows: two hours until the first
+    /// keep-alive, and 4 min. `half_open`: longer than the 16 s between a client's fourth and fifth SYN, so its retries
+    /// meet the same backend; short because each costs an attacker one packet. `closing`: a peer's retransmitted FINs
+    /// (200 ms doubled seven times is 25 s) still find their flow. `udp`: RFC 4787 REQ-5 wants 2 min or more; 3 are what
+    /// Linux conntrack gives. `echo`: the least RFC 5508 REQ-2 allows.
+    pub const STANDARD: Self = Self { tcp: 2 * 3600 + 4 * 60, half_open: 30, closing: 30, udp: 180, echo: 60 };
+
+    /// Whether each is within its range.
+    #[must_use]
+    pub fn is_sane(&self) -> bool {
+        [self.tcp, self.half_open, self.closing, self.udp, self.echo].iter().all(|idle| (1..=MAX_IDLE).contains(idle))
+    }
 }
 
 /// What becomes of the flows of a backend that is down (not of one that drains).

@@ -6,6 +6,7 @@
 
 use crate::bucket::Way;
 use crate::error::{Error, Full};
+use crate::idle::{Idle, Timeouts};
 use crate::layout;
 use crate::map::{self, Hashed, Map, Record, Slot, Stored};
 use crate::shm::Region;
@@ -67,27 +68,6 @@ pub enum FlowState {
     Reset = 10,
 }
 
-/// Idle seconds after which a flow is forgotten, by state. A flow idle for exactly this long still lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Until both sides have spoken, TCP and UDP. Default 30: longer than the 16 s between a client's fourth and fifth
-    /// SYN, so its retries meet the same backend. Short because each costs an attacker one packet.
-    pub half_open: u32,
-    /// Default 7440 = 2 h 4 min, the least RFC 5382 REQ-5 allows: two hours until the first keep-alive, and 4 min. Also
-    /// of a connection that one side has closed: the other may be silent as long.
-    pub established: u32,
-    /// Default 30: a peer's retransmitted FINs (200 ms doubled seven times is 25 s) still find their flow. Less than
-    /// the 4 min of RFC 5382, which guards against a NAT giving the port to another; here the client owns it.
-    pub closing: u32,
-    /// Default 240, the least RFC 5382 REQ-5 allows for what is not open: the reset may be a forged one that both sides
-    /// ignore, and their next packet shows it.
-    pub reset: u32,
-    /// Default 180: RFC 4787 REQ-5 wants 120 or more; 180 is what Linux conntrack gives a UDP stream.
-    pub datagram: u32,
-    /// Default 60, the least RFC 5508 REQ-2 allows.
-    pub echo: u32,
-}
-
 /// Where [`FlowTable::insert`] put a flow, and which one it put it over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inserted {
@@ -101,28 +81,7 @@ pub struct Inserted {
 #[derive(Debug)]
 pub struct FlowTable {
     map: Map,
-    timeouts: Timeouts,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self { half_open: 30, established: 2 * 3600 + 4 * 60, closing: 30, reset: 240, datagram: 180, echo: 60 }
-    }
-}
-
-impl Timeouts {
-    /// Idle seconds for `state`.
-    #[inline]
-    pub fn of(&self, state: FlowState) -> u32 {
-        match state {
-            FlowState::HalfOpen | FlowState::Answered | FlowState::Unanswered => self.half_open,
-            FlowState::Established | FlowState::ClientDone | FlowState::BackendDone => self.established,
-            FlowState::Closing => self.closing,
-            FlowState::Reset => self.reset,
-            FlowState::Datagram => self.datagram,
-            FlowState::Echo => self.echo,
-        }
-    }
+    idle: Idle,
 }
 
 impl FlowTable {
@@ -137,12 +96,18 @@ impl FlowTable {
         map::format(region, KIND, capacity, hash_key)
     }
 
-    /// Opens a formatted region and drops every entry that is torn. Walks the table once.
+    /// Opens a formatted region and drops every entry that is torn. Walks the table once. All services have the same
+    /// timeouts until [`FlowTable::set_timeouts`].
     pub fn open(region: Region, timeouts: Timeouts) -> Result<Self, Error> {
         let map = Map::open(region, KIND, KEY_MASK, |stored| {
             FlowState::from_u8(stored.state).is_some() && stored.record.key[2] >> 40 & 0xff == 0
         })?;
-        Ok(Self { map, timeouts })
+        Ok(Self { map, idle: Idle::new(timeouts, Box::default()) })
+    }
+
+    /// Sets the timeouts of each service, by its index; others keep those of [`FlowTable::open`]. Allocates nothing.
+    pub fn set_timeouts(&mut self, of_services: Box<[Timeouts]>) {
+        self.idle = Idle::new(self.idle.others(), of_services);
     }
 
     /// Flows in the table, expired ones that no sweep has met yet included.
@@ -183,7 +148,8 @@ impl FlowTable {
     pub fn find(&self, hashed: &Hashed, key: &FlowKey, now: u32, accept: impl Fn(&Flow) -> bool) -> Option<Slot> {
         self.map.find(hashed, &key.words(), |way, record| match FlowState::from_u8(way.state()) {
             Some(state) => {
-                map::age(now, way.seen()) <= self.timeouts.of(state) && accept(&Flow::from_record(record, state))
+                let flow = Flow::from_record(record, state);
+                map::age(now, way.seen()) <= self.idle.of(flow.service, state) && accept(&flow)
             }
             None => false,
         })
@@ -212,19 +178,19 @@ impl FlowTable {
     /// makes room, else the oldest half-open one, else the oldest of the closing and echo ones; where there is none,
     /// `Full`: an open connection or a living datagram flow is never given up for a new one.
     pub fn insert(&mut self, hashed: &Hashed, key: &FlowKey, flow: Flow, now: u32) -> Result<Inserted, Full> {
-        let timeouts = self.timeouts;
+        let idle = &self.idle;
         let placed = self.map.place(
             hashed,
             (flow.to_record(key), flow.state as u8, now),
             |record| Flow::vip_of(record) == flow.vip,
-            |_, way| eviction_score(&timeouts, way, now),
+            |map, way| eviction_score(idle, map, way, now),
         )?;
         Ok(Inserted { slot: placed.slot, displaced: placed.displaced.as_ref().and_then(unpack) })
     }
 
     /// Whether [`FlowTable::insert`] would find room for a flow with this key and VIP.
     pub fn has_room(&self, hashed: &Hashed, key: &FlowKey, vip: u16, now: u32) -> bool {
-        let score = |_: &Map, way: &Way| eviction_score(&self.timeouts, way, now);
+        let score = |map: &Map, way: &Way| eviction_score(&self.idle, map, way, now);
         self.map.room(hashed, &key.words(), |record| Flow::vip_of(record) == vip, score).is_some()
     }
 
@@ -241,9 +207,9 @@ impl FlowTable {
     /// Looks at the next `budget_buckets` buckets (of [`FlowTable::buckets`]; goes round) and takes out what has
     /// expired. A call with a fixed small budget every so many packets keeps the cost even.
     pub fn sweep(&mut self, now: u32, budget_buckets: usize, mut on_expired: impl FnMut(&FlowKey, &Flow)) {
-        let timeouts = self.timeouts;
+        let idle = &self.idle;
         let expired = |stored: &Stored, age| match FlowState::from_u8(stored.state) {
-            Some(state) => age > timeouts.of(state),
+            Some(state) => age > idle.of(service_of(&stored.record), state),
             None => true,
         };
         self.map.sweep(now, budget_buckets, expired, |stored| {
@@ -270,11 +236,12 @@ impl FlowTable {
 }
 
 /// Higher goes first: expired, unanswered, then what is not open; within one kind the older.
-fn eviction_score(timeouts: &Timeouts, way: &Way, now: u32) -> Option<u64> {
+fn eviction_score(idle: &Idle, map: &Map, way: &Way, now: u32) -> Option<u64> {
     let age = map::age(now, way.seen());
+    let service = || map.record(way).map(|record| service_of(&record));
     let rank: u64 = match FlowState::from_u8(way.state()) {
         None => 3,
-        Some(state) if age > timeouts.of(state) => 3,
+        Some(state) if idle.is_over(state, age, service) => 3,
         Some(FlowState::HalfOpen | FlowState::Unanswered) => 2,
         Some(FlowState::Answered | FlowState::Closing | FlowState::Reset | FlowState::Echo) => 1,
         Some(FlowState::Established | FlowState::ClientDone | FlowState::BackendDone | FlowState::Datagram) => {
@@ -282,6 +249,11 @@ fn eviction_score(timeouts: &Timeouts, way: &Way, now: u32) -> Option<u64> {
         }
     };
     Some(rank << 32 | u64::from(age))
+}
+
+#[inline]
+fn service_of(record: &Record) -> u16 {
+    (record.key[2] >> 48) as u16
 }
 
 fn unpack(stored: &Stored) -> Option<(FlowKey, Flow)> {

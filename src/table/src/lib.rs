@@ -19,13 +19,15 @@ pub mod affinity;
 mod bucket;
 mod error;
 pub mod flow;
+mod idle;
 mod layout;
 mod map;
 pub mod shm;
 
 pub use affinity::{AffinityKey, AffinityTable, Assigned, Client};
 pub use error::{Error, Full};
-pub use flow::{Flow, FlowKey, FlowState, FlowTable, Inserted, Timeouts};
+pub use flow::{Flow, FlowKey, FlowState, FlowTable, Inserted};
+pub use idle::Timeouts;
 pub use layout::{LAYOUT_VERSION, MAX_CAPACITY};
 pub use map::{Hashed, Slot};
 pub use shm::{CounterReader, Counters, Region};

@@ -73,13 +73,24 @@ proptest! {
         let capacity = 2000;
         let fd = shm::create("flows", FlowTable::bytes_for(capacity)).expect("create");
         FlowTable::format(&Region::map(&fd).expect("map"), capacity, HASH_KEY).expect("format");
-        let open = || FlowTable::open(Region::map(&fd).expect("map"), Timeouts::default()).expect("open");
+        // Services beyond those have the default.
+        let of_services = [3, 40, 100].map(|n| {
+            Timeouts { half_open: n / 2, established: n * 9, closing: n / 3, reset: n * 2, datagram: n, echo: n + 1 }
+        });
+        let open = || {
+            let mut table = FlowTable::open(Region::map(&fd).expect("map"), Timeouts::default()).expect("open");
+            table.set_timeouts(of_services.into());
+            table
+        };
+        let timeout = |flow: &Flow| match of_services.get(usize::from(flow.service)) {
+            Some(timeouts) => timeouts.of(flow.state),
+            None => Timeouts::default().of(flow.state),
+        };
         let mut table = open();
         let mut model: HashMap<(u16, u16), (Flow, u32)> = HashMap::new();
-        let timeouts = Timeouts::default();
         let mut now = start;
         for op in ops {
-            let alive = |entry: &(Flow, u32)| now.wrapping_sub(entry.1) <= timeouts.of(entry.0.state);
+            let alive = |entry: &(Flow, u32)| now.wrapping_sub(entry.1) <= timeout(&entry.0);
             let look = |table: &FlowTable, key: u16, vip: u16| {
                 let hashed = table.prepare(&flow_key(key));
                 table.prefetch_entry(&hashed);
@@ -87,7 +98,7 @@ proptest! {
             };
             match op {
                 Op::Insert { key, vip, backend, state: s } => {
-                    let flow = Flow { vip, backend, service: key ^ vip, state: state(s) };
+                    let flow = Flow { vip, backend, service: (key ^ vip) % 5, state: state(s) };
                     let hashed = table.prepare(&flow_key(key));
                     let inserted = table.insert(&hashed, &flow_key(key), flow, now).expect("room");
                     let old = model.insert((key, vip), (flow, now));
@@ -140,7 +151,7 @@ proptest! {
         prop_assert_eq!(walked, before);
         for ((key, vip), (flow, seen)) in &model {
             let hashed = table.prepare(&flow_key(*key));
-            let alive = now.wrapping_sub(*seen) <= timeouts.of(flow.state);
+            let alive = now.wrapping_sub(*seen) <= timeout(flow);
             let by_vip = table.find(&hashed, &flow_key(*key), now, |f| f.vip == *vip);
             prop_assert_eq!(by_vip.and_then(|slot| table.get(slot)), alive.then_some(*flow));
             let by_backend = table.find(&hashed, &flow_key(*key), now, |f| f.backend == flow.backend);

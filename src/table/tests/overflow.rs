@@ -72,3 +72,24 @@ fn a_fuller_table_would_break_its_promise() {
     assert!(per_million(60) < 100);
     assert!((2_000..20_000).contains(&per_million(75)));
 }
+
+/// Room is made by what is over by the clock of its own service.
+#[test]
+fn a_full_table_gives_up_what_its_service_has_forgotten() {
+    let mut table = table(8, 0);
+    let short = Timeouts { established: 10, ..Timeouts::default() };
+    table.set_timeouts([short, Timeouts::default()].into());
+    let insert = |table: &mut FlowTable, n: u64, service: u16, now: u32| {
+        let flow = Flow { vip: 0, backend: 0, service, state: FlowState::Established };
+        table.insert(&table.prepare(&key(n)), &key(n), flow, now)
+    };
+    let inside = (0..1000).filter(|&n| insert(&mut table, n, (n % 2) as u16, 1).is_ok()).count();
+    let mut displaced = [0, 0];
+    for n in 1000..3000 {
+        if let Some((_, flow)) = insert(&mut table, n, 1, 12).ok().and_then(|inserted| inserted.displaced) {
+            displaced[usize::from(flow.service)] += 1;
+        }
+    }
+    assert!(displaced[0] > 0 && displaced[1] == 0, "{displaced:?} of {inside}");
+    assert!(insert(&mut table, 3000, 1, 12).is_err(), "there is room yet");
+}

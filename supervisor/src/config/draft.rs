@@ -7,7 +7,7 @@ use super::{
     PASSIVE_HOLD, PASSIVE_TIMEOUT, RISE, SLOW_START,
 };
 use crate::network::Network;
-use loaded_ipc::{Affinity, Mode, Policy, PortRange, Protocol, Strategy, Unserved};
+use loaded_ipc::{Affinity, Idle, Mode, Policy, PortRange, Protocol, Strategy, Unserved};
 use std::net::IpAddr;
 
 /// All that the files say. `None` takes the default.
@@ -141,6 +141,7 @@ pub(super) const POLICY: Policy = Policy {
     all_down: ALL_DOWN,
     panic_threshold: PANIC_THRESHOLD,
     slow_start: SLOW_START,
+    idle: Idle::STANDARD,
     passive: None,
 };
 

@@ -2,7 +2,7 @@
 //! services' nor the VIPs' nor the backends' says anything.
 
 use super::display::{affinity, all_down, balances, check, cores, discover, on_backend_down, panic_threshold};
-use super::display::{passive, seconds, slow_start};
+use super::display::{idle, passive, seconds, slow_start};
 use super::{Backend, Plan, Service};
 use std::fmt;
 use std::net::IpAddr;
@@ -159,6 +159,7 @@ impl Changes<'_> {
         self.setting("all_down", all_down(was.all_down), all_down(is.all_down));
         self.setting("panic_threshold", panic_threshold(was.panic_threshold), panic_threshold(is.panic_threshold));
         self.setting("slow_start", slow_start(was.slow_start), slow_start(is.slow_start));
+        self.setting("idle", idle(was.idle), idle(is.idle));
         self.setting("discover", discover(old.discover.as_ref()), discover(new.discover.as_ref()));
         self.backends(&old.backends, &new.backends, drain);
     }

@@ -1,7 +1,9 @@
 //! The plan in words, for `--check` and for what a reload would change: one fact a line.
 
 use super::{Backend, Discover, Place, Plan, Service, check_port, span};
-use loaded_ipc::{Affinity, AllDown, Check, CheckKind, Mode, OnBackendDown, Passive, PortRange, Protocol, Unserved};
+use loaded_ipc::{
+    Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, Passive, PortRange, Protocol, Unserved,
+};
 use std::fmt;
 
 /// What will be served, for `--check`.
@@ -41,6 +43,7 @@ impl fmt::Display for Service {
         writeln!(f, "  all down   {}", all_down(self.policy.all_down))?;
         writeln!(f, "  panic      {}", panic_threshold(self.policy.panic_threshold))?;
         writeln!(f, "  slow start {}", slow_start(self.policy.slow_start))?;
+        writeln!(f, "  idle       {}", idle(self.policy.idle))?;
         for place in self.discover.iter().flat_map(|discover| &discover.places) {
             writeln!(f, "  discover   {place}{}", self.discover.as_ref().map(pace).unwrap_or_default())?;
         }
@@ -188,6 +191,12 @@ pub(super) fn slow_start(wait: u32) -> String {
         0 => "none: a backend that came up gets its share at once".to_owned(),
         wait => format!("a backend that came up gets its full share after {}", seconds(wait)),
     }
+}
+
+pub(super) fn idle(idle: Idle) -> String {
+    let Idle { tcp, half_open, closing, udp, echo } = idle;
+    let [tcp, half_open, closing, udp, echo] = [tcp, half_open, closing, udp, echo].map(seconds);
+    format!("flows are forgotten after {tcp} tcp, {half_open} half open, {closing} closing, {udp} udp, {echo} echo")
 }
 
 /// Seconds as the configuration writes them.

@@ -10,6 +10,7 @@ const POLICY: loaded_ipc::Policy = loaded_ipc::Policy {
     all_down: AllDown::Reject,
     panic_threshold: 0,
     slow_start: 0,
+    idle: loaded_ipc::Idle::STANDARD,
     passive: None,
 };
 

@@ -19,6 +19,7 @@ pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: 
         all_down: AllDown::Drop,
         panic_threshold: 0,
         slow_start: 0,
+        idle: loaded_ipc::Idle::STANDARD,
         passive: None,
     };
     let service = Service {

@@ -40,6 +40,7 @@ fn the_least_file_is_one_whole_ip_service() {
         all_down: AllDown::Reject,
         panic_threshold: 0,
         slow_start: 0,
+        idle: loaded_ipc::Idle::STANDARD,
         passive: None,
     };
     assert_eq!((service.policy, &service.check, &service.discover, plan.drain), (policy, &None, &None, 300));

@@ -1,7 +1,8 @@
 //! Properties: no text makes a reader panic; what is written is what is read.
 
 use loaded_ipc::{
-    Affinity, AllDown, Check, CheckKind, Mode, OnBackendDown, Passive, Policy, PortRange, Protocol, Strategy, Unserved,
+    Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, Passive, Policy, PortRange, Protocol, Strategy,
+    Unserved,
 };
 use loaded_supervisor::config::{Overrides, Source, parse};
 use loaded_supervisor::network::Network;
@@ -206,12 +207,20 @@ fn policy(ports: &[PortRange]) -> impl Values<Value = Policy> + use<> {
         hold,
         port: Some(port),
     });
-    (down, all, 0..=100u8, 0..=3600u32, prop::option::of(passive)).prop_map(
-        |(on_backend_down, all_down, panic_threshold, slow_start, passive)| Policy {
+    let idle = proptest::array::uniform5(1..=604_800_u32).prop_map(|[tcp, half_open, closing, udp, echo]| Idle {
+        tcp,
+        half_open,
+        closing,
+        udp,
+        echo,
+    });
+    (down, all, 0..=100u8, 0..=3600u32, idle, prop::option::of(passive)).prop_map(
+        |(on_backend_down, all_down, panic_threshold, slow_start, idle, passive)| Policy {
             on_backend_down,
             all_down,
             panic_threshold,
             slow_start,
+            idle,
             passive,
         },
     )
@@ -347,14 +356,16 @@ fn write_service(service: &Service) -> String {
 }
 
 fn write_policy(policy: Policy) -> String {
-    let Policy { on_backend_down, all_down, panic_threshold, slow_start, passive } = policy;
+    let Policy { on_backend_down, all_down, panic_threshold, slow_start, idle, passive } = policy;
+    let Idle { tcp, half_open, closing, udp, echo } = idle;
     let passive = passive.map_or("false".to_owned(), |Passive { fails, timeout, hold, port }| {
         let port = port.map_or(String::new(), |port| format!(", port = {port}"));
         format!("{{ fails = {fails}, timeout = \"{timeout}ms\", hold = \"{hold}s\"{port} }}")
     });
     format!(
         "on_backend_down = \"{on_backend_down}\"\nall_down = \"{all_down}\"\npanic_threshold = {panic_threshold}\n\
-         slow_start = \"{slow_start}s\"\npassive = {passive}\n"
+         slow_start = \"{slow_start}s\"\npassive = {passive}\n\
+         idle = {{ tcp = \"{tcp}s\", half_open = \"{half_open}s\", closing = \"{closing}s\", udp = \"{udp}s\", echo = \"{echo}s\" }}\n"
     )
 }
 

@@ -36,6 +36,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
             all_down: AllDown::Reject,
             panic_threshold: 0,
             slow_start: 0,
+            idle: loaded_ipc::Idle::STANDARD,
             passive: None,
         },
         check: None,
@@ -242,6 +243,7 @@ service classic
   all down   reject: new flows are answered by a reset
   panic      never: checks are always believed
   slow start none: a backend that came up gets its share at once
+  idle       flows are forgotten after 124m tcp, 30s half open, 30s closing, 3m udp, 1m echo
   backend    198.51.100.11, weight 1
   backend    198.51.100.12, weight 1
   backend    198.51.100.13, weight 1

@@ -1,7 +1,7 @@
 //! `loaded.toml`.
 
 use crate::{plan, refused};
-use loaded_ipc::{Affinity, AllDown, Mode, OnBackendDown, Policy, PortRange, Protocol, Strategy};
+use loaded_ipc::{Affinity, AllDown, Idle, Mode, OnBackendDown, Policy, PortRange, Protocol, Strategy};
 use loaded_supervisor::config::{Families, MAGLEV_SEED, Overrides, Source, parse};
 use loaded_supervisor::plan::Plan;
 
@@ -57,6 +57,7 @@ fn the_least_service_has_the_documented_defaults() {
         all_down: AllDown::Reject,
         panic_threshold: 0,
         slow_start: 0,
+        idle: Idle::STANDARD,
         passive: None,
     };
     assert_eq!((service.policy, &service.check, &service.discover), (policy, &None, &None));
@@ -70,6 +71,8 @@ fn values_reach_the_plan() {
     assert_eq!(good("affinity = \"none\"").services[0].affinity, None);
     let affinity = good("affinity = { by = \"client\", prefix4 = 24, timeout = \"90s\" }").services[0].affinity;
     assert_eq!(affinity, Some(Affinity { prefix4: 24, prefix6: 64, timeout: 90 }));
+    let idle = good("idle = { tcp = \"7d\", half_open = \"1s\" }").services[0].policy.idle;
+    assert_eq!(idle, Idle { tcp: 604_800, half_open: 1, ..Idle::STANDARD });
     let text = service("ports = [443, \"8000-8010\", 80]");
     let ports: Vec<String> = plan(NAME, &text).services[0].ports.iter().map(ToString::to_string).collect();
     assert_eq!(ports, ["80", "443", "8000-8010"]);
@@ -237,6 +240,11 @@ fn strategy_and_affinity_are_checked() {
     with_ports("affinity = { by = \"client\", timeout = \"500ms\" }", "6:39: \"500ms\" is finer than a second");
     with_ports("affinity = { by = \"client\", timeout = \"1 h\" }", "6:39: \"1 h\" is not a duration");
     with_ports("affinity = { by = \"client\", timeout = 60 }", "6:39: timeout is of type integer");
+    with_ports("idle = \"30s\"", "6:8: idle is of type string");
+    with_ports("idle = { tcp = 30 }", "6:16: tcp is of type integer");
+    with_ports("idle = { udp = \"0s\" }", "6:16: \"0s\" is not a duration from 1s to 7d");
+    with_ports("idle = { echo = \"8d\" }", "6:17: \"8d\" is not a duration from 1s to 7d");
+    with_ports("idle = { half-open = \"1s\" }", "6:10: unknown key \"half-open\" in idle; half_open was meant?");
 }
 
 #[test]

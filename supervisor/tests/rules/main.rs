@@ -97,6 +97,7 @@ fn plan(base: u16, vips: &[&str], backends: &[&str], protocol: Protocol) -> Plan
             all_down: AllDown::Drop,
             panic_threshold: 0,
             slow_start: 0,
+            idle: loaded_ipc::Idle::STANDARD,
             passive: None,
         },
         check: None,

@@ -10,7 +10,14 @@ pub(super) const DOWN: Standing = Standing { up: false, ..WELL };
 
 pub(super) fn policy(panic_threshold: u8) -> Policy {
     let (on_backend_down, all_down) = (OnBackendDown::Reset, AllDown::Reject);
-    Policy { on_backend_down, all_down, panic_threshold, slow_start: 0, passive: None }
+    Policy {
+        on_backend_down,
+        all_down,
+        panic_threshold,
+        slow_start: 0,
+        idle: loaded_ipc::Idle::STANDARD,
+        passive: None,
+    }
 }
 
 /// Backend `n`, a primary, with an address of its own.

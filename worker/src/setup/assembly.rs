@@ -218,5 +218,5 @@ fn is_sane_policy(policy: &Policy) -> bool {
     let passive = policy.passive.is_none_or(|passive| {
         passive.fails >= 1 && (50..=60_000).contains(&passive.timeout) && (1..=MAX_HOLD).contains(&passive.hold)
     });
-    passive && policy.panic_threshold <= 100 && policy.slow_start <= MAX_SLOW_START
+    passive && policy.panic_threshold <= 100 && policy.slow_start <= MAX_SLOW_START && policy.idle.is_sane()
 }

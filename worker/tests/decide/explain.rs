@@ -3,7 +3,7 @@
 use super::packets::{ACK, FIN, RST, SYN, echo, ends, icmp_of, ip, is_v4, put, tcp, udp};
 use super::world::{AFFINITY, BACKENDS, BARE, POLICY, SIDES, Service, World, index_of};
 use loaded_ipc::{
-    Admin, Affinity, AllDown, Assumed, BackendIndex, Chosen, Explained, KnownFlow, Mode, OnBackendDown, Outcome,
+    Admin, Affinity, AllDown, Assumed, BackendIndex, Chosen, Explained, Idle, KnownFlow, Mode, OnBackendDown, Outcome,
     Passive, Policy, Protocol, Question, ServiceIndex, Strategy as Choice, Unserved, Why,
 };
 use loaded_table::FlowState;
@@ -111,8 +111,10 @@ fn policy() -> impl Strategy<Value = Policy> {
     let all = select(&[AllDown::Reject, AllDown::Drop, AllDown::Last][..]);
     let passive = prop_oneof![Just(None), Just(Some(Passive { fails: 2, timeout: 50, hold: 3, port: None }))];
     let numbers = (select(&[0, 50][..]), select(&[0, 30][..]));
-    (down, all, numbers, passive).prop_map(|(on_backend_down, all_down, (panic_threshold, slow_start), passive)| {
-        Policy { on_backend_down, all_down, panic_threshold, slow_start, passive }
+    let idle = select(&[Idle::STANDARD, Idle { tcp: 20, half_open: 5, closing: 8, udp: 15, echo: 10 }][..]);
+    (down, all, numbers, idle, passive).prop_map(|(on_backend_down, all_down, numbers, idle, passive)| {
+        let (panic_threshold, slow_start) = numbers;
+        Policy { on_backend_down, all_down, panic_threshold, slow_start, idle, passive }
     })
 }
 

@@ -7,6 +7,7 @@ mod errors;
 mod explain;
 mod flows;
 mod fragments;
+mod idle;
 mod membership;
 mod packets;
 mod passing;

@@ -83,6 +83,7 @@ pub(crate) const POLICY: Policy = Policy {
     all_down: AllDown::Drop,
     panic_threshold: 0,
     slow_start: 0,
+    idle: loaded_ipc::Idle::STANDARD,
     passive: None,
 };
 

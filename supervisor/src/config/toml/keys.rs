@@ -49,6 +49,7 @@ pub(super) const SERVICE: Keys = Keys {
         "all_down",
         "panic_threshold",
         "slow_start",
+        "idle",
         "discover",
         "backend",
     ],
@@ -67,6 +68,9 @@ pub(super) const SERVICE: Keys = Keys {
         ("weight", "into a [[service.backend]]"),
     ],
 };
+
+pub(super) const IDLE: Keys =
+    Keys { table: "idle", known: &["tcp", "half_open", "closing", "udp", "echo"], later: &[], elsewhere: &[] };
 
 pub(super) const BACKEND: Keys = Keys {
     table: "[[service.backend]]",

@@ -11,8 +11,10 @@ use super::value::{self, address};
 use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, MODE, PREFIX4, PREFIX6};
 use crate::plan::{MAX_DRAIN, MAX_TIMEOUT, MAX_WEIGHT, TABLE_ENTRIES};
 use ::toml::de::DeTable;
-use keys::{AFFINITY, BACKEND, SERVICE, TOP};
-use loaded_ipc::{Affinity, AllDown, Mode, OnBackendDown, Policy, PortRange, Protocol, Strategy, Unserved};
+use keys::{AFFINITY, BACKEND, IDLE, SERVICE, TOP};
+use loaded_ipc::{
+    Affinity, AllDown, Idle, MAX_IDLE, Mode, OnBackendDown, Policy, PortRange, Protocol, Strategy, Unserved,
+};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use table::{Item, Table, mark_of};
@@ -106,7 +108,21 @@ fn policy(table: &Table<'_>) -> Result<Policy, Flaw> {
         all_down: all.map_or(POLICY.all_down, |policy| policy.value),
         panic_threshold: table.number("panic_threshold", 0..=100)?.unwrap_or(POLICY.panic_threshold),
         slow_start: slow_start.unwrap_or(POLICY.slow_start),
+        idle: table.get("idle").map(idle).transpose()?.unwrap_or(POLICY.idle),
         passive: None,
+    })
+}
+
+fn idle(item: Item<'_>) -> Result<Idle, Flaw> {
+    let table = item.table(&IDLE)?;
+    let time = |key, default| table.get(key).map_or(Ok(default), |item| seconds(item, 1..=MAX_IDLE));
+    let Idle { tcp, half_open, closing, udp, echo } = POLICY.idle;
+    Ok(Idle {
+        tcp: time("tcp", tcp)?,
+        half_open: time("half_open", half_open)?,
+        closing: time("closing", closing)?,
+        udp: time("udp", udp)?,
+        echo: time("echo", echo)?,
     })
 }
 
