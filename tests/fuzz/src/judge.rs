@@ -100,14 +100,14 @@ impl Walked {
     }
 
     /// The sum of all that the upper layer's checksum covers and of the checksum: -0 if it is right. `None` where there
-    /// is none, UDP over IPv4 says that there is none, or its length does not even cover it.
+    /// is none, UDP says that there is none (over IPv6 it must not: RFC 8200 §8.1), or its length does not even cover it.
     pub fn upper(&self, bytes: &[u8]) -> Option<u16> {
         let at = self.checksum()?;
         let field = word(bytes, at)?;
         if self.at + self.covered(bytes).len() < at + 2 {
             return None;
         }
-        if self.protocol == 17 && self.v4 && field == 0 {
+        if self.protocol == 17 && field == 0 {
             return None;
         }
         Some(plain(&[&self.pseudo(bytes).to_be_bytes(), self.covered(bytes)]))
