@@ -4,10 +4,10 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use loaded_supervisor::config::{Families, Overrides};
-use loaded_supervisor::control::{Action, HISTORY};
+use loaded_supervisor::control::{Action, HISTORY, Tuple};
 use loaded_supervisor::plan::{MAX_DRAIN, MAX_QUEUE_LEN};
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// What the operator asked for, each value within its range.
@@ -108,6 +108,46 @@ pub(crate) enum Ask {
     },
     /// Print all numbers in the text format of Prometheus
     Metrics,
+    /// Show what would become of a client's next packet, and why; changes nothing
+    Explain(ExplainLine),
+}
+
+/// Which packet. Of a TCP connection that is open it is an ACK, else a SYN.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct ExplainLine {
+    /// tcp, udp, sctp, icmp (an echo request), esp, gre, or a number
+    #[arg(value_name = "PROTO", value_parser = protocol)]
+    pub(crate) protocol: u8,
+    /// Who sends it: 192.0.2.7:40000, [2001:db8::7]:40000; for icmp ADDR[:ID], for what has no ports ADDR
+    #[arg(value_name = "CLIENT:PORT", value_parser = end)]
+    pub(crate) client: End,
+    /// The virtual IP that it is sent to, and the port
+    #[arg(value_name = "VIP:PORT", value_parser = end)]
+    pub(crate) vip: End,
+    /// As JSON, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// An address, and a port where one was given.
+pub(crate) type End = (IpAddr, Option<u16>);
+
+impl ExplainLine {
+    /// As the instance is asked.
+    ///
+    /// # Errors
+    /// If there is a port too few or too many.
+    pub(crate) fn tuple(&self) -> Result<Tuple, String> {
+        let Self { protocol, client: (client, client_port), vip: (vip, vip_port), .. } = *self;
+        match (protocol, client_port, vip_port) {
+            (6 | 17 | 132, Some(_), Some(_)) | (1 | 58, _, None) => {}
+            (6 | 17 | 132, ..) => return Err("both ends need a port, such as 192.0.2.7:40000".to_owned()),
+            (1 | 58, ..) => return Err("icmp has no port at the virtual IP".to_owned()),
+            (_, None, None) => {}
+            _ => return Err("this protocol has no ports: name two addresses".to_owned()),
+        }
+        Ok(Tuple { protocol, client, client_port: client_port.unwrap_or(0), vip, vip_port: vip_port.unwrap_or(0) })
+    }
 }
 
 /// An order about one backend.
@@ -193,6 +233,33 @@ fn option_beside_a_subcommand(matches: &ArgMatches) -> Option<&str> {
     matches.ids().map(clap::Id::as_str).filter(|id| *id != "TaskLine").find(given)
 }
 
+/// A protocol by its name or number.
+fn protocol(text: &str) -> Result<u8, String> {
+    Ok(match text {
+        "tcp" => 6,
+        "udp" => 17,
+        "sctp" => 132,
+        "icmp" => 1,
+        "icmp6" => 58,
+        "esp" => 50,
+        "gre" => 47,
+        number => {
+            number.parse().map_err(|_| format!("{number:?} is none of tcp, udp, sctp, icmp, esp, gre, 0 to 255"))?
+        }
+    })
+}
+
+/// An address with or without a port; one of IPv6 is in brackets if it has a port.
+fn end(text: &str) -> Result<End, String> {
+    let bare = || text.parse().or_else(|_| text.trim_start_matches('[').trim_end_matches(']').parse());
+    match text.parse::<SocketAddr>() {
+        Ok(end) => Ok((end.ip(), Some(end.port()))),
+        Err(_) => bare()
+            .map(|address| (address, None))
+            .map_err(|_| format!("{text:?} is no address and port; write 192.0.2.7:40000 or [2001:db8::7]:40000")),
+    }
+}
+
 /// A duration such as `90s`, `5m`, `2h` or `1d`, in seconds.
 fn deadline(text: &str) -> Result<u32, String> {
     let wrong = || format!("{text:?} is not a time from 1s to 7d; write one number and s, m, h or d, such as 5m");
@@ -217,6 +284,7 @@ Without -c the configuration is the first of: loaded.config, loaded.conf, /etc/l
   loaded -U nobody -c loaded.config -c loaded.config6    serve both families in the background
   loaded --check --diff                                  what would HUP change?
   loaded backend drain 198.51.100.11 --deadline 5m       take a backend out gently
+  loaded explain tcp 192.0.2.7:40000 203.0.113.1:443     where would this client's next packet go, and why?
 
 Signals: HUP reads the configuration again, and changes nothing if it is wrong; TERM, INT and QUIT take the rules out
 and end it; USR1 logs the counters; USR2 is not part of this version and does nothing. Under a service manager

@@ -109,6 +109,7 @@ fn ask(socket: Option<&Path>, question: Ask) -> Result<String, AnyError> {
             let (action, backend) = order.parts();
             Request::Backend { action, address: backend.address, service: backend.service }
         }
+        Ask::Explain(line) => Request::Explain(line.tuple()?),
     };
     Ok(match (question, control::ask(socket, &request)?) {
         (Ask::Status { json: false }, Reply::Status(status)) => control::text::status(&status),
@@ -117,6 +118,10 @@ fn ask(socket: Option<&Path>, question: Ask) -> Result<String, AnyError> {
         (Ask::History { json: false, .. }, Reply::History(events)) => control::text::history(&events),
         (Ask::History { json: true, .. }, Reply::History(events)) => json(&events)?,
         (Ask::Backend { .. }, Reply::Done { lines }) => joined(&lines),
+        (Ask::Explain(line), Reply::Explained(explanation)) => match line.json {
+            true => json(&explanation)?,
+            false => control::explain::text(&explanation),
+        },
         _ => return Err(UNASKED.into()),
     })
 }

@@ -114,3 +114,31 @@ fn a_replay_has_a_configuration_of_its_own() {
     assert_eq!(asked("-c a replay a.pcap"), Err(ErrorKind::ArgumentConflict));
     assert_eq!(asked("replay a.pcap b.pcap"), Err(ErrorKind::UnknownArgument));
 }
+
+#[test]
+fn a_packet_is_named_by_its_protocol_and_ends() {
+    let tuple = |line: &str| match options(line).map(|options| options.task) {
+        Ok(Task::Ask(Ask::Explain(line))) => line.tuple().map_err(|_| None),
+        Ok(other) => panic!("{other:?}"),
+        Err(kind) => Err(Some(kind)),
+    };
+    let told = |protocol, client: &str, client_port, vip: &str, vip_port| {
+        let (client, vip) = (client.parse().unwrap(), vip.parse().unwrap());
+        Ok(Tuple { protocol, client, client_port, vip, vip_port })
+    };
+    let tcp = told(6, "192.0.2.7", 40000, "203.0.113.1", 443);
+    assert_eq!(tuple("explain tcp 192.0.2.7:40000 203.0.113.1:443"), tcp);
+    assert_eq!(tuple("explain 6 192.0.2.7:40000 203.0.113.1:443 --json"), tcp);
+    let udp = told(17, "2001:db8::7", 1, "2001:db8::1", 53);
+    assert_eq!(tuple("explain udp [2001:db8::7]:1 [2001:db8::1]:53"), udp);
+    assert_eq!(tuple("explain icmp 192.0.2.7:9 203.0.113.1"), told(1, "192.0.2.7", 9, "203.0.113.1", 0));
+    assert_eq!(tuple("explain icmp 2001:db8::7 [2001:db8::1]"), told(1, "2001:db8::7", 0, "2001:db8::1", 0));
+    assert_eq!(tuple("explain esp 192.0.2.7 203.0.113.1"), told(50, "192.0.2.7", 0, "203.0.113.1", 0));
+    for wrong in ["tcp 192.0.2.7 203.0.113.1:443", "icmp 192.0.2.7 203.0.113.1:7", "gre 192.0.2.7:1 203.0.113.1"] {
+        assert_eq!(tuple(&format!("explain {wrong}")), Err(None), "{wrong}");
+    }
+    for wrong in ["tpc 192.0.2.7:1 203.0.113.1:2", "256 192.0.2.7 203.0.113.1", "tcp host:1 203.0.113.1:2", "tcp :1 :2"]
+    {
+        assert_eq!(tuple(&format!("explain {wrong}")), Err(Some(ErrorKind::ValueValidation)), "{wrong}");
+    }
+}

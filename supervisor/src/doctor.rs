@@ -2,6 +2,7 @@
 //! mends it. It changes nothing; what only root can see is said not to have been looked at.
 
 mod direct;
+mod errors;
 mod firewall;
 
 use crate::config;

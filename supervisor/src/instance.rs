@@ -1,5 +1,6 @@
 //! A running instance: the loop that watches over the children and does what is asked of it. It waits for nobody.
 
+mod explain;
 mod operate;
 mod reload;
 mod status;
@@ -17,6 +18,7 @@ use crate::run::Options;
 use crate::signals::Signals;
 use crate::worker::{self, Worker};
 use crate::{Error, push, report};
+use explain::Questions;
 use loaded_ipc::ServiceIndex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use reload::{LastReload, Reload};
@@ -59,6 +61,7 @@ pub(crate) struct Instance {
     /// Answered a look for new backends, and not yet in the roster.
     found: BTreeSet<(ServiceIndex, IpAddr)>,
     watch: Watch,
+    questions: Questions,
     installed: Option<Installed>,
     routes: Routes,
 }
@@ -104,6 +107,7 @@ impl Instance {
             again: false,
             found: BTreeSet::new(),
             watch: Watch::new(),
+            questions: Questions::default(),
             installed: None,
             routes,
         }
@@ -195,6 +199,7 @@ impl Instance {
     fn turn(&mut self, until: Instant) -> Result<(), Error> {
         let timed = self.workers.iter().filter_map(Worker::due).chain(self.prober_due());
         let timed = timed.chain(self.control.as_ref().and_then(Control::next_deadline)).chain([self.watch.due()]);
+        let timed = timed.chain(self.questions.due());
         let next = timed.fold(until, Instant::min);
         let wait = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         let mut wanted = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
@@ -219,6 +224,7 @@ impl Instance {
         for worker in &mut self.workers {
             worker.talk(&self.terms.0);
         }
+        self.answer_questions();
         self.answer();
         Ok(())
     }

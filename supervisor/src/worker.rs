@@ -3,18 +3,20 @@
 
 mod life;
 mod pulse;
+mod questions;
 
 use crate::Error;
 use crate::child::{Backoff, Child, Death, dup, floor_word, who};
 use crate::memory::Memory;
 use crate::rules::QueueState;
 use life::{Life, Stage, farewell};
-use loaded_ipc::{Admin, BackendIndex, Membership, MembershipReader, MembershipWriter, ToWorker};
+use loaded_ipc::{Admin, BackendIndex, Explained, Membership, MembershipReader, MembershipWriter, Question, ToWorker};
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD, RECEIVED};
 use loaded_jail::proof::Expectation;
 use loaded_jail::{Floor, Identity};
 use loaded_queue::{Orphans, Owner};
 use pulse::Pulse;
+use questions::Questions;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Child as Process;
 use std::time::{Duration, Instant};
@@ -188,7 +190,8 @@ impl Worker {
         };
         let told = orders.messages.iter().filter_map(admin).collect();
         let child = Child::spawn(&words, LINK_FD, given, orders.messages)?;
-        Ok(Life { child, generation: orders.generation, stage: Stage::Preparing, told })
+        let (generation, stage) = (orders.generation, Stage::Preparing);
+        Ok(Life { child, generation, stage, told, questions: Questions::default() })
     }
 
     /// The prober's end of its membership link.
@@ -231,6 +234,38 @@ impl Worker {
                 life.told.insert(backend, admin);
                 life.child.tell(ToWorker::Admin { backend, admin });
             }
+        }
+    }
+
+    /// Asks the serving process; its answer comes by [`Worker::answers`], if it comes.
+    ///
+    /// # Errors
+    /// Why it cannot be asked now.
+    pub(crate) fn ask(&mut self, id: u32, question: Question) -> Result<(), String> {
+        let name = self.name();
+        let serving = self.serving.as_mut().filter(|life| life.stage == Stage::Serving && !life.child.has_ended());
+        let Some(life) = serving else { return Err(format!("{name} is not serving now; ask again in a moment")) };
+        if !life.questions.asked(id) {
+            return Err(format!("{name} has not answered earlier questions yet; loaded status shows how it is"));
+        }
+        life.child.tell(ToWorker::Explain { id, question });
+        // What cannot be sent at once is when the link takes it; an error shows when it is talked to.
+        let _ = life.child.flush();
+        Ok(())
+    }
+
+    /// What the serving process has answered, with the numbers of the questions, and the generation it speaks of.
+    pub(crate) fn answers(&mut self) -> Vec<(u32, u64, Explained)> {
+        let Some(life) = &mut self.serving else { return Vec::new() };
+        let generation = life.generation;
+        life.questions.answers().map(|(id, explained)| (id, generation, explained)).collect()
+    }
+
+    /// What it has said cannot be: it is killed, and its death is then seen like any other.
+    pub(crate) fn condemn(&mut self, problem: &str) {
+        if let Some(life) = self.serving.as_mut().filter(|life| !life.child.has_ended()) {
+            log::error!("worker[{}]: {problem}; killing it", self.position);
+            life.child.condemn(problem.to_owned());
         }
     }
 

@@ -15,7 +15,7 @@ address = "2001:db8:2::11"
 "#;
 
 /// What breaks it in the balancer's namespace, what is then said, and what heals it.
-const BROKEN: [(&str, &str, &str); 6] = [
+const BROKEN: [(&str, &str, &str); 8] = [
     (
         "sysctl -qw net.ipv4.ip_forward=0",
         "fatal    host       IPv4 packets are not forwarded",
@@ -40,6 +40,17 @@ const BROKEN: [(&str, &str, &str); 6] = [
         "nft 'add table inet early; add chain inet early first { type filter hook prerouting priority -301; }'",
         "warning  firewall   chain first of the nftables table inet early",
         "nft delete table inet early",
+    ),
+    (
+        "ip6tables -A OUTPUT -m conntrack --ctstate INVALID -j DROP",
+        "warning  firewall   rule `-A OUTPUT -m conntrack --ctstate INVALID -j DROP` takes this host's own ICMP errors",
+        "ip6tables -D OUTPUT -m conntrack --ctstate INVALID -j DROP",
+    ),
+    (
+        "nft 'add table inet late; add chain inet late out { type filter hook output priority 0; }
+            add rule inet late out ct state invalid counter drop'",
+        "in chain out of the nftables table inet late takes this host's own ICMP errors",
+        "nft delete table inet late",
     ),
     (
         "sysctl -qw 'net.ipv4.ping_group_range=1 0'",

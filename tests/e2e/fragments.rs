@@ -28,7 +28,7 @@ const ANY: &str = "protocol = \"any\"";
 const BY_PORT: &str = "protocol = \"udp\"\nports = [7007]";
 
 /// A datagram's upper layer, its checksum right.
-fn datagram(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn datagram(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(8 + payload.len()).unwrap();
     let mut upper = udp(from.port(), to.port(), length, payload);
     let octets = |address: IpAddr| match address {

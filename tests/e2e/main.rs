@@ -7,10 +7,12 @@
 //! ```
 //!
 //! `LOADED_BIN` names another binary, `E2E_WRK_SECONDS` (5) and `E2E_DOWNLOAD_BYTES` (the whole 1 GiB) are the sizes of
-//! the load. With `LOADED_CI` set, what cannot run is a failure.
+//! the load, `E2E_EXPLAIN_TUPLES` (10,000) that of the comparison in `explain`. With `LOADED_CI` set, what cannot run is a failure.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[path = "../generate/mod.rs"]
+mod generate;
 mod lab;
 mod loaded;
 mod net;
@@ -26,8 +28,10 @@ mod doctor;
 mod double;
 mod drain;
 mod dsr;
+mod explain;
 mod failover;
 mod fragments;
+mod generated;
 mod gone;
 mod hostile;
 mod hung;
@@ -37,11 +41,14 @@ mod judged;
 mod life;
 mod load;
 mod mtu;
+mod offload;
 mod policies;
 mod privacy;
 mod prober;
+mod protocols;
 mod refusal;
 mod reload;
+mod reused;
 mod rules;
 mod spread;
 mod storm;

@@ -18,7 +18,7 @@ const FIREWALL: &str = "for tool in iptables ip6tables; do
 
 /// A transfer as somebody may want it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Transfer {
+pub(crate) enum Transfer {
     /// From nginx.
     TcpGet,
     TcpPut,
@@ -27,10 +27,10 @@ enum Transfer {
 }
 
 impl Transfer {
-    const ALL: [Self; 4] = [Self::TcpGet, Self::TcpPut, Self::UdpGet, Self::UdpPut];
+    pub(crate) const ALL: [Self; 4] = [Self::TcpGet, Self::TcpPut, Self::UdpGet, Self::UdpPut];
 
     /// Runs it; what it says on success is the same for all of one kind, up to the MTU.
-    fn run(self, lab: &Lab, family: Family) -> Said {
+    pub(crate) fn run(self, lab: &Lab, family: Family) -> Said {
         // A TCP that has learned a path's MTU tells its peer a small MSS, and so the peer never has to learn.
         for who in [FAR, BACKEND] {
             lab.sh(who, "ip -4 route flush cache; ip -6 route flush cache");
@@ -52,7 +52,7 @@ impl Transfer {
     }
 
     /// What it says if every byte has arrived.
-    fn expected(self, lab: &Lab, narrow: Narrow) -> String {
+    pub(crate) fn expected(self, lab: &Lab, narrow: Narrow) -> String {
         let mtu = if narrow == Narrow::Nowhere { 1500 } else { NARROW };
         let bulk = |bytes| {
             let python = "import hashlib,sys; n=int(sys.argv[1]); \

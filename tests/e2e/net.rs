@@ -52,13 +52,19 @@ impl Family {
 
 /// A connection from an address of the caller's choice.
 pub(crate) fn dial(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    dial_from(SocketAddr::new(from, 0), to)
+}
+
+/// From a port of the caller's choice, too; 0 leaves it to the kernel.
+pub(crate) fn dial_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let limit = TimeVal::milliseconds(i64::try_from(PATIENCE.as_millis()).unwrap());
     // The time to send bounds connect(), too.
     setsockopt(&fd, sockopt::SendTimeout, &limit)?;
     setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
-    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(from, 0)))?;
+    setsockopt(&fd, sockopt::ReuseAddr, &(from.port() != 0))?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(from))?;
     connect(fd.as_raw_fd(), &SockaddrStorage::from(to))?;
     Ok(TcpStream::from(fd))
 }

@@ -85,6 +85,15 @@ pub(crate) fn upper(packet: &[u8]) -> (usize, u8) {
     if packet[0] >> 4 == 4 { (usize::from(packet[0] & 15) * 4, packet[9]) } else { (40, packet[6]) }
 }
 
+/// Where an IP packet goes.
+pub(crate) fn destination(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => Some(IpAddr::from(*packet.get(16..)?.first_chunk::<4>()?)),
+        6 => Some(IpAddr::from(*packet.get(24..)?.first_chunk::<16>()?)),
+        _ => None,
+    }
+}
+
 /// Whether every checksum of a whole packet of TCP, UDP or ICMP is right, made anew.
 pub(crate) fn sound(packet: &[u8]) -> bool {
     let (at, protocol) = upper(packet);

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-const HEADER: usize = 14;
+pub(crate) const HEADER: usize = 14;
 const INTERFACE: &str = "eth0";
 
 /// A socket on an interface, for frames to one neighbour.
@@ -74,7 +74,8 @@ pub(crate) fn capture_timed<T>(lab: &Lab, who: &str, act: impl FnOnce() -> T) ->
     })
 }
 
-fn open() -> OwnedFd {
+/// A socket for all frames of the calling thread's namespace; it waits 50 ms for one.
+pub(crate) fn open() -> OwnedFd {
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll).unwrap();
     setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20)).unwrap();
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(50)).unwrap();

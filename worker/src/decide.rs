@@ -4,6 +4,7 @@
 mod admit;
 mod count;
 mod error;
+mod explain;
 mod fragments;
 mod piece;
 mod reply;

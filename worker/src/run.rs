@@ -126,6 +126,8 @@ fn behind_fence(
     prepared: Prepared,
     (flows, clients, counters): (Region, Region, Counters),
 ) -> Result<(), Error> {
+    // Its memories are long enough to be unmapped, and it may be told to go before it is used.
+    let prepared = ManuallyDrop::new(prepared);
     let generation = prepared.generation();
     link.send(&FromWorker::Prepared { generation })?;
     if !wait_for_go(link)? {
@@ -135,6 +137,7 @@ fn behind_fence(
     // only now, for until now it may have gone on writing.
     let flows = FlowTable::open(flows, Timeouts::default())?;
     let clients = AffinityTable::open(clients, |_| {})?;
+    let prepared = ManuallyDrop::into_inner(prepared);
     let mut decider = ManuallyDrop::new(prepared.open(flows, clients, counters, now()));
     link.send(&FromWorker::Ready { generation })?;
     forward(link, inbox, port, &mut decider)
@@ -241,6 +244,15 @@ fn obey(link: &SupervisorLink, decider: &mut Decider, now: Now) -> Result<bool, 
             Err(LinkError::Closed) | Ok(ToWorker::Stop) => return Ok(false),
             Err(error) => return Err(error.into()),
             Ok(ToWorker::Admin { backend, admin }) if decider.set_admin(backend, admin, now).is_ok() => {}
+            Ok(ToWorker::Explain { id, question }) => {
+                let explained = decider.explain(&question, now);
+                match link.send(&FromWorker::Explained { id, explained }) {
+                    // Where the supervisor does not read, it does without an answer: packets come first.
+                    Ok(()) | Err(LinkError::Full) => {}
+                    Err(LinkError::Closed) => return Ok(false),
+                    Err(error) => return Err(error.into()),
+                }
+            }
             Ok(message) => return Err(out_of_step(&message, "while serving")),
         }
     }
@@ -295,7 +307,7 @@ fn report_panics() {
 mod tests {
     use super::*;
     use crate::decide::example;
-    use loaded_ipc::{Admin, BackendIndex, Unserved, WorkerLink};
+    use loaded_ipc::{Admin, BackendIndex, Chosen, Question, Unserved, Why, WorkerLink};
 
     #[test]
     fn before_the_order_to_begin_only_an_end_may_come() {
@@ -339,5 +351,24 @@ mod tests {
         let (supervisor, worker) = WorkerLink::pair().expect("pair");
         drop(supervisor);
         assert!(!obey(&worker, &mut decider, now()).expect("an end"));
+    }
+
+    #[test]
+    fn what_it_is_asked_while_it_serves_it_answers() {
+        let mut decider = example(now());
+        let (supervisor, worker) = WorkerLink::pair().expect("pair");
+        worker.set_nonblocking().expect("nonblocking");
+        let [client, vip] = ["203.0.113.7", "192.0.2.1"].map(|address| address.parse().expect("address"));
+        for id in [7, 8] {
+            let question = Question { protocol: 17, client, client_port: 1, vip, vip_port: 2 };
+            supervisor.send(&ToWorker::Explain { id, question }).expect("send");
+        }
+        assert!(obey(&worker, &mut decider, now()).expect("answers"));
+        let chosen = Some(Chosen { backend: BackendIndex(5), why: Why::Strategy { candidates: 1 } });
+        for expected in [7, 8] {
+            let Ok(FromWorker::Explained { id, explained }) = supervisor.receive() else { panic!("no answer") };
+            assert_eq!((id, explained.outcome, explained.chosen), (expected, Outcome::ForwardedNew, chosen));
+        }
+        assert_eq!(decider.held(), (0, 0), "nothing came of it");
     }
 }

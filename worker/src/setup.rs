@@ -186,6 +186,16 @@ impl Setup {
         })
     }
 
+    /// What chooses among a service's backends of one family, to be asked only.
+    #[must_use]
+    pub fn balancer(&self, index: u16, family: Family) -> Option<&Balancer> {
+        let service = self.service(index)?;
+        Some(match family {
+            Family::V4 => &service.v4.balancer,
+            Family::V6 => &service.v6.balancer,
+        })
+    }
+
     /// Whether something can be at this backend for this service: entries that another worker left may name what this
     /// configuration does not have, or, if it was hostile, what does not belong together.
     #[must_use]

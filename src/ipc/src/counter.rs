@@ -1,6 +1,7 @@
 //! What workers count, in memory the supervisor can read. Every packet has exactly one [`Outcome`].
 
 use crate::{BackendIndex, Cause, MAX_BACKEND_INDEX};
+use bincode::{Decode, Encode};
 
 /// Number of counters about packets: received ones, one for each outcome, one for each fault.
 pub const COUNTERS: usize = 1 + Outcome::ALL.len() + Fault::ALL.len();
@@ -17,7 +18,7 @@ pub const RECEIVED: usize = 0;
 macro_rules! counted {
     ($(#[$doc:meta])* $name:ident from $first:expr, { $($(#[$item_doc:meta])* $item:ident = $label:literal,)* }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
         pub enum $name {
             $($(#[$item_doc])* $item,)*
         }

@@ -6,6 +6,7 @@
 
 mod counter;
 mod descriptor;
+mod explain;
 mod link;
 mod mark;
 mod message;
@@ -16,6 +17,7 @@ pub use counter::{ALL_COUNTERS, BackendCounter, COUNTERS, Fault, Outcome, RECEIV
 pub use descriptor::{
     CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD, PROBER_LINK_FD, QUEUE_FD, WORKERS_FD,
 };
+pub use explain::{Assumed, Chosen, Explained, KnownFlow, Question, Why};
 pub use link::{Clipped, Link, LinkError, clip, decode};
 pub use mark::{MARK_MASK, mark_of};
 pub use message::{

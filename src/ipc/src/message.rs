@@ -2,7 +2,8 @@
 //! the child begins to work by it only at `Go`.
 
 use crate::{
-    Admin, Affinity, BackendIndex, Cause, Check, Mode, Policy, PortRange, Protocol, ServiceIndex, Strategy, Unserved,
+    Admin, Affinity, BackendIndex, Cause, Check, Explained, Mode, Policy, PortRange, Protocol, Question, ServiceIndex,
+    Strategy, Unserved,
 };
 use bincode::{Decode, Encode};
 use std::net::IpAddr;
@@ -95,6 +96,13 @@ pub enum ToWorker {
     },
     /// Answer what was received, leave the rest in the queue, and end with code 0. Another worker comes after it.
     Stop,
+    /// While it serves: what would become of a packet now? Answered by [`FromWorker::Explained`]; nothing changes by it.
+    Explain {
+        /// Comes back with the answer.
+        id: u32,
+        /// Which packet.
+        question: Question,
+    },
 }
 
 /// Worker to supervisor.
@@ -112,6 +120,13 @@ pub enum FromWorker {
     },
     /// The worker ends, and says why. At most [`MAX_TEXT`] bytes.
     Failed(String),
+    /// To [`ToWorker::Explain`], in the order they were asked.
+    Explained {
+        /// That of the question.
+        id: u32,
+        /// The answer.
+        explained: Explained,
+    },
 }
 
 /// Supervisor to prober.

@@ -104,6 +104,11 @@ impl AffinityTable {
         Some((slot, client(&self.map.read(slot)?.record).backend))
     }
 
+    /// Seconds since a packet of the client at `slot` was last seen.
+    pub fn idle(&self, slot: Slot, now: u32) -> Option<u32> {
+        self.map.idle(slot, now)
+    }
+
     /// The client at `slot`, if there is one.
     pub fn get(&self, slot: Slot) -> Option<Client> {
         Some(client(&self.map.read(slot)?.record))

@@ -222,6 +222,17 @@ impl FlowTable {
         Ok(Inserted { slot: placed.slot, displaced: placed.displaced.as_ref().and_then(unpack) })
     }
 
+    /// Whether [`FlowTable::insert`] would find room for a flow with this key and VIP.
+    pub fn has_room(&self, hashed: &Hashed, key: &FlowKey, vip: u16, now: u32) -> bool {
+        let score = |_: &Map, way: &Way| eviction_score(&self.timeouts, way, now);
+        self.map.room(hashed, &key.words(), |record| Flow::vip_of(record) == vip, score).is_some()
+    }
+
+    /// Seconds since a packet of the flow at `slot` was last seen.
+    pub fn idle(&self, slot: Slot, now: u32) -> Option<u32> {
+        self.map.idle(slot, now)
+    }
+
     /// Takes a flow out.
     pub fn remove(&mut self, slot: Slot) -> Option<Flow> {
         unpack(&self.map.remove(slot)?).map(|(_, flow)| flow)
@@ -279,8 +290,9 @@ fn unpack(stored: &Stored) -> Option<(FlowKey, Flow)> {
 }
 
 impl FlowState {
+    /// The state of this number.
     #[inline]
-    fn from_u8(value: u8) -> Option<Self> {
+    pub fn from_u8(value: u8) -> Option<Self> {
         Some(match value {
             1 => Self::HalfOpen,
             2 => Self::Established,

@@ -215,10 +215,7 @@ impl Map {
         same: impl Fn(&Record) -> bool,
         score: impl Fn(&Self, &Way) -> Option<u64>,
     ) -> Result<Placed, Full> {
-        let slot = match self.find(hashed, &record.key, |_, found| same(found)) {
-            Some(slot) => slot,
-            None => self.free_slot(hashed).or_else(|| self.victim(hashed, score)).ok_or(Full)?,
-        };
+        let slot = self.room(hashed, &record.key, same, score).ok_or(Full)?;
         let displaced = self.remove(slot);
         let way = self.way(slot).ok_or(Full)?;
         let [a, b, c] = record.key;
@@ -226,6 +223,24 @@ impl Map {
         way.fill([a, b, c, last], state, now, hashed.tag);
         self.len += 1;
         Ok(Placed { slot, displaced })
+    }
+
+    /// Where [`Map::place`] would put a record with this key.
+    #[inline]
+    pub(crate) fn room(
+        &self,
+        hashed: &Hashed,
+        key: &[u64; 3],
+        same: impl Fn(&Record) -> bool,
+        score: impl Fn(&Self, &Way) -> Option<u64>,
+    ) -> Option<Slot> {
+        let known = self.find(hashed, key, |_, found| same(found));
+        known.or_else(|| self.free_slot(hashed)).or_else(|| self.victim(hashed, score))
+    }
+
+    /// Seconds since the entry at `slot` was last seen.
+    pub(crate) fn idle(&self, slot: Slot, now: u32) -> Option<u32> {
+        self.way(slot).map(|way| age(now, way.seen()))
     }
 
     /// Frees the way; returns what was in it if that was whole.

@@ -1,6 +1,6 @@
 //! One connection: a request comes in, an answer goes out. Nothing here waits.
 
-use super::server::{REQUEST_DEADLINE, TAKE_DEADLINE};
+use super::server::{ANSWER_DEADLINE, REQUEST_DEADLINE, TAKE_DEADLINE};
 use super::{MAX_ANSWER, MAX_REQUEST, Reply, Request};
 use nix::poll::{PollFd, PollFlags};
 use std::io::{ErrorKind, Read, Write};
@@ -20,8 +20,25 @@ pub(super) struct Connection {
 enum Phase {
     /// Bytes of a request so far.
     Asking(Vec<u8>),
+    /// Its answer with this number is still to be found.
+    Waiting(u32),
     /// Bytes of an answer that are still to go, from an offset on.
     Answering(Vec<u8>, usize),
+}
+
+/// What is said to a request.
+#[derive(Debug)]
+pub enum Answer {
+    /// This.
+    Now(Reply),
+    /// Somebody else has to be asked: [`super::Control::settle`] brings the reply with this number.
+    Later(u32),
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Self::Now(reply)
+    }
 }
 
 /// What a look at a connection has led to.
@@ -43,20 +60,47 @@ impl Connection {
         self.deadline
     }
 
-    pub(super) fn poll_fd(&self) -> PollFd<'_> {
+    /// What to wait for; nothing while its answer is being found: that a client is gone would be told again and again.
+    pub(super) fn poll_fd(&self) -> Option<PollFd<'_>> {
         let wanted = match self.phase {
             Phase::Asking(_) => PollFlags::POLLIN,
+            Phase::Waiting(_) => return None,
             Phase::Answering(..) => PollFlags::POLLOUT,
         };
-        PollFd::new(self.stream.as_fd(), wanted)
+        Some(PollFd::new(self.stream.as_fd(), wanted))
+    }
+
+    /// The answer with this number is there. `false`: this connection does not wait for it.
+    pub(super) fn settle(&mut self, now: Instant, number: u32, reply: &Reply) -> bool {
+        let waits = matches!(self.phase, Phase::Waiting(waited) if waited == number);
+        if waits {
+            self.respond(now, reply);
+        }
+        waits
+    }
+
+    fn respond(&mut self, now: Instant, reply: &Reply) {
+        self.phase = Phase::Answering(line(reply), 0);
+        self.deadline = now + TAKE_DEADLINE;
     }
 
     /// Does what can be done now. `answer` is taken if it was called; without it nothing is read: the kernel keeps it.
-    pub(super) fn turn<A: FnOnce(Request) -> Reply>(&mut self, now: Instant, answer: &mut Option<A>) -> After {
+    pub(super) fn turn<R, A>(&mut self, now: Instant, answer: &mut Option<A>) -> After
+    where
+        R: Into<Answer>,
+        A: FnOnce(Request) -> R,
+    {
         if let Phase::Asking(bytes) = &mut self.phase {
             let Some(respond) = answer.take() else { return After::Open };
             let reply = match receive(&mut self.stream, bytes) {
-                Ok(Some(request)) => respond(request),
+                Ok(Some(request)) => match respond(request).into() {
+                    Answer::Now(reply) => reply,
+                    Answer::Later(number) => {
+                        self.phase = Phase::Waiting(number);
+                        self.deadline = now + ANSWER_DEADLINE;
+                        return After::Open;
+                    }
+                },
                 none => {
                     *answer = Some(respond);
                     match none {
@@ -66,8 +110,10 @@ impl Connection {
                     }
                 }
             };
-            self.phase = Phase::Answering(line(&reply), 0);
-            self.deadline = now + TAKE_DEADLINE;
+            self.respond(now, &reply);
+        }
+        if matches!(self.phase, Phase::Waiting(_)) && self.deadline <= now {
+            self.respond(now, &Reply::error("nobody has answered in time"));
         }
         self.send(now)
     }

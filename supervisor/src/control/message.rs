@@ -1,7 +1,7 @@
 //! What is asked, and what is answered. As JSON: `"status"`, `{"history":{"last":20}}`,
 //! `{"backend":{"action":"enable","address":"198.51.100.11","service":null}}`; `{"error":{"text":"…"}}`.
 
-use super::{Event, MAX_REQUEST, Status};
+use super::{Event, Explanation, MAX_REQUEST, Status, Tuple};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -31,6 +31,8 @@ pub enum Request {
         /// Absolute paths; empty: the files the instance was started with.
         files: Vec<PathBuf>,
     },
+    /// What would become of a client's next packet. Answered by [`Reply::Explained`].
+    Explain(Tuple),
 }
 
 /// What to do with a backend.
@@ -66,6 +68,8 @@ pub enum Reply {
         /// One change a line; none: nothing would change.
         lines: Vec<String>,
     },
+    /// To [`Request::Explain`].
+    Explained(Box<Explanation>),
     /// It is not done.
     Error {
         /// What is wrong, and what to do about it.
@@ -113,6 +117,10 @@ mod tests {
         for (request, text) in [
             (Request::Status, r#""status""#),
             (Request::History { last: 20 }, r#"{"history":{"last":20}}"#),
+            (
+                Request::Explain(Tuple { protocol: 6, client: address, client_port: 7, vip: address, vip_port: 80 }),
+                r#"{"explain":{"protocol":6,"client":"2001:db8::1","client_port":7,"vip":"2001:db8::1","vip_port":80}}"#,
+            ),
             (Request::Diff { files: vec!["/a".into()] }, r#"{"diff":{"files":["/a"]}}"#),
             (
                 Request::Backend { action: Action::Enable, address, service: None },
@@ -143,6 +151,8 @@ mod tests {
             r#"{"history":{"last":-1}}"#,
             r#"{"history":{"last":1,"first":1}}"#,
             r#"{"diff":{"files":["relative"]}}"#,
+            r#"{"explain":{"protocol":256,"client":"10.0.0.1","client_port":7,"vip":"10.0.0.2","vip_port":80}}"#,
+            r#"{"explain":{"protocol":6,"client":"10.0.0.1","vip":"10.0.0.2"}}"#,
             r#"{"backend":{"action":"enable","address":"host.example","service":null}}"#,
         ] {
             assert!(Request::parse(wrong.as_bytes()).is_err(), "{wrong}");

@@ -6,11 +6,13 @@
 //!
 //! - [`Request`], [`Reply`], [`Status`]: what is said. Both sides use the same types.
 //! - [`History`]: the last changes of membership.
+//! - [`explain`]: what would become of a packet.
 //! - `socket`: where the socket is; `server`, `connection`: answering; `client`: asking.
 //! - [`process`]: what the kernel says of a process; [`text`], [`metrics`]: a status for people and for Prometheus.
 
 mod client;
 mod connection;
+pub mod explain;
 mod figures;
 mod history;
 mod message;
@@ -22,9 +24,11 @@ pub mod status;
 pub mod text;
 
 pub use client::{AskError, ask};
+pub use connection::Answer;
+pub use explain::{Explanation, Tuple};
 pub use history::{By, Event, HISTORY, History, unix_ms};
 pub use message::{Action, Reply, Request};
-pub use server::{Control, MAX_CONNECTIONS, REQUEST_DEADLINE, TAKE_DEADLINE};
+pub use server::{ANSWER_DEADLINE, Control, MAX_CONNECTIONS, REQUEST_DEADLINE, TAKE_DEADLINE};
 pub use socket::{ControlError, DIRECTORY, default_path};
 pub use status::Status;
 

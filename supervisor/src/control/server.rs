@@ -1,7 +1,7 @@
 //! The instance's side, a part of the supervisor's one poll loop: everything here is non-blocking, and bounded in time,
 //! number and memory, whatever a client does.
 
-use super::connection::{After, Connection, line};
+use super::connection::{After, Answer, Connection, line};
 use super::socket::{Bound, ControlError};
 use super::{Reply, Request};
 use nix::poll::{PollFd, PollFlags};
@@ -20,6 +20,8 @@ pub const MAX_CONNECTIONS: usize = 16;
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a client may take to take its answer.
 pub const TAKE_DEADLINE: Duration = Duration::from_secs(2);
+/// How long an answer that is not there at once may take.
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 /// So many are accepted at a time, those that are turned away among them.
 const ACCEPT: usize = 32;
 /// How long nothing is accepted when the kernel has no descriptor or memory for it.
@@ -57,7 +59,7 @@ impl Control {
         if self.paused.is_none() && self.connections.len() < MAX_CONNECTIONS {
             wanted.push(PollFd::new(self.bound.listener.as_fd(), PollFlags::POLLIN));
         }
-        wanted.extend(self.connections.iter().map(Connection::poll_fd));
+        wanted.extend(self.connections.iter().filter_map(Connection::poll_fd));
     }
 
     /// When [`Control::turn`] must be called at the latest, even if nothing has come.
@@ -68,7 +70,7 @@ impl Control {
 
     /// Accepts, reads, answers and sends what can be without waiting. `answer` is called at most once, so that what else
     /// the supervisor has to do comes between two answers; it must not wait either.
-    pub fn turn(&mut self, now: Instant, answer: impl FnOnce(Request) -> Reply) {
+    pub fn turn<R: Into<Answer>>(&mut self, now: Instant, answer: impl FnOnce(Request) -> R) {
         if self.paused.is_some_and(|until| until <= now) {
             self.paused = None;
         }
@@ -78,6 +80,12 @@ impl Control {
         let mut answer = Some(answer);
         // Those that came first are asked first, and an answered one goes: nobody waits for ever.
         self.connections.retain_mut(|connection| connection.turn(now, &mut answer) == After::Open);
+    }
+
+    /// Gives the reply to who waits for it by [`Answer::Later`], if he still does. It is sent by the next
+    /// [`Control::turn`].
+    pub fn settle(&mut self, now: Instant, number: u32, reply: &Reply) {
+        let _ = self.connections.iter_mut().any(|connection| connection.settle(now, number, reply));
     }
 
     fn accept(&mut self, now: Instant) {

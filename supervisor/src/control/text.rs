@@ -56,7 +56,7 @@ pub fn history(events: &[Event]) -> String {
 }
 
 /// The same with every text in it on one line and [`plain`]: no name and no cause can forge a line or move the cursor.
-fn cleaned<T: Serialize + DeserializeOwned + Clone>(value: &T) -> T {
+pub(super) fn cleaned<T: Serialize + DeserializeOwned + Clone>(value: &T) -> T {
     let clean = serde_json::to_value(value).map(clean).and_then(serde_json::from_value);
     // What came as JSON can be written as JSON.
     clean.unwrap_or_else(|_| value.clone())

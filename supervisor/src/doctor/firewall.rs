@@ -1,6 +1,6 @@
 //! What else is hooked in where packets come in.
 
-use super::{Finding, sound, unseen, warning};
+use super::{Finding, errors, sound, unseen, warning};
 use crate::rules::{Family, Tools};
 use nix::unistd::geteuid;
 use std::fs;
@@ -28,6 +28,7 @@ pub(super) fn findings() -> Vec<Finding> {
             warning("firewall", format!("{what}: packets it takes never reach a worker; see that it lets a VIP's pass"))
         })),
     }
+    findings.extend(errors::findings(&tools));
     findings
 }
 

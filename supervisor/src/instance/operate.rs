@@ -1,7 +1,7 @@
 //! What the operator asks for on the control socket.
 
 use super::Instance;
-use crate::control::{Action, By, Reply, Request};
+use crate::control::{Action, Answer, By, Reply, Request};
 use crate::plan::diff;
 use loaded_ipc::{Admin, BackendCounter, BackendIndex};
 use std::net::IpAddr;
@@ -17,13 +17,15 @@ impl Instance {
         self.control = Some(control);
     }
 
-    fn reply(&mut self, request: Request) -> Reply {
-        match request {
+    fn reply(&mut self, request: Request) -> Answer {
+        let reply = match request {
             Request::Status => Reply::Status(Box::new(self.status())),
             Request::History { last } => Reply::History(self.history.last(last)),
             Request::Backend { action, address, service } => self.order(action, address, service.as_deref()),
             Request::Diff { files } => self.difference(files),
-        }
+            Request::Explain(tuple) => return self.explain(tuple),
+        };
+        reply.into()
     }
 
     fn order(&mut self, action: Action, address: IpAddr, service: Option<&str>) -> Reply {

@@ -1,6 +1,7 @@
 //! One process of a worker, from its start to its end.
 
 use super::Terms;
+use super::questions::Questions;
 use crate::child::{Child, START_DEADLINE, printable};
 use loaded_ipc::{Admin, BackendIndex, FromWorker, ToWorker};
 use loaded_jail::proof::prove;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// How long a worker may take to finish its batch and go. It looks at its link every 50 ms when idle.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
-/// Messages heard at a time; an honest worker says two in its life.
+/// Messages heard at a time; an honest worker says two in its life, and answers what it is asked.
 const HEARD_AT_ONCE: u32 = 16;
 
 /// A process of a worker.
@@ -20,6 +21,8 @@ pub(super) struct Life {
     pub(super) stage: Stage,
     /// What it was told that the operator wants of each backend.
     pub(super) told: BTreeMap<BackendIndex, Admin>,
+    /// What it was asked.
+    pub(super) questions: Questions,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,7 @@ impl Life {
                 {
                     self.stage = Stage::Serving;
                 }
+                FromWorker::Explained { id, explained } if self.questions.answered(id, explained) => {}
                 FromWorker::Failed(text) => self.child.confess(&text)?,
                 // It was about to get ready when it was told to stop.
                 FromWorker::Prepared { .. } | FromWorker::Ready { .. } if matches!(self.stage, Stage::Leaving(_)) => {}

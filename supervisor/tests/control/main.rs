@@ -3,6 +3,7 @@
 
 mod hostile;
 mod instance;
+mod later;
 mod metrics;
 mod sample;
 mod socket;

@@ -74,6 +74,23 @@ impl Balancer {
         self.pool.backend(position)
     }
 
+    /// What [`Balancer::choose`] would answer now; nothing changes.
+    #[must_use]
+    pub fn would_choose(&self, client: &[u8]) -> Option<BackendIndex> {
+        let position = match &self.chooser {
+            Chooser::RoundRobin(rr) => rr.next(&self.pool),
+            Chooser::Weighted(weighted) => weighted.next(&self.pool),
+            Chooser::Maglev(maglev) => maglev.choose(&self.pool, client),
+        }?;
+        self.pool.backend(position)
+    }
+
+    /// How many members may be given to new clients.
+    #[must_use]
+    pub fn candidates(&self) -> usize {
+        self.pool.members().filter(|member| member.is_candidate()).count()
+    }
+
     /// One client (of the affinity table; a flow, where there is no affinity) more has this backend.
     #[inline]
     pub fn client_added(&mut self, backend: BackendIndex) {

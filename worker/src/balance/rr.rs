@@ -4,7 +4,7 @@
 //! 5, 1, 1 that gives a a b a c a a and not a a a a a b c: a heavy backend never gets a burst. In its slow start a
 //! member earns the part of its weight that its share says, so it gets exactly that part of the turns.
 
-use super::pool::Pool;
+use super::pool::{Member, Pool};
 
 #[derive(Debug)]
 pub(super) struct RoundRobin {
@@ -25,21 +25,20 @@ impl RoundRobin {
     /// O(members).
     #[inline]
     pub(super) fn choose(&mut self, pool: &Pool) -> Option<usize> {
-        let mut richest: Option<(usize, i64)> = None;
-        for (position, (credit, member)) in self.credit.iter_mut().zip(pool.members()).enumerate() {
-            if !member.is_candidate() {
-                continue;
-            }
-            *credit += member.effective().cast_signed();
-            if richest.is_none_or(|(_, most)| *credit > most) {
-                richest = Some((position, *credit));
-            }
-        }
-        let (position, _) = richest?;
+        let position = richest(self.credit.iter_mut().zip(pool.members()).map(|(credit, member)| {
+            let earned = earned(*credit, member)?;
+            *credit = earned;
+            Some(earned)
+        }))?;
         if let Some(credit) = self.credit.get_mut(position) {
             *credit -= pool.effective().cast_signed();
         }
         Some(position)
+    }
+
+    /// Whose turn is next, without taking it.
+    pub(super) fn next(&self, pool: &Pool) -> Option<usize> {
+        richest(self.credit.iter().zip(pool.members()).map(|(credit, member)| earned(*credit, member)))
     }
 
     /// To be called when the candidates are others than before.
@@ -52,6 +51,25 @@ impl RoundRobin {
             *credit = if member.is_candidate() { (*credit).clamp(-turn, turn) } else { 0 };
         }
     }
+}
+
+/// What a candidate has after it has earned.
+#[inline]
+fn earned(credit: i64, member: &Member) -> Option<i64> {
+    member.is_candidate().then(|| credit + member.effective().cast_signed())
+}
+
+/// The position of the first that has most; `None` are no candidates.
+#[inline]
+fn richest(earned: impl Iterator<Item = Option<i64>>) -> Option<usize> {
+    let mut richest: Option<(usize, i64)> = None;
+    for (position, credit) in earned.enumerate() {
+        let Some(credit) = credit else { continue };
+        if richest.is_none_or(|(_, most)| credit > most) {
+            richest = Some((position, credit));
+        }
+    }
+    richest.map(|(position, _)| position)
 }
 
 #[cfg(test)]

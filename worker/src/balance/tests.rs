@@ -118,3 +118,35 @@ fn in_its_slow_start_a_backend_gets_no_more_than_its_growing_share() {
         }
     }
 }
+
+/// Members go, come, and have all kinds of shares: who asks what would be chosen gets what is chosen then, and asking
+/// changes nothing.
+#[test]
+fn what_would_be_chosen_is_chosen() {
+    for strategy in STRATEGIES {
+        let build = || of_weights(strategy, &[3, 1, 2, 7, 0], 5);
+        let (mut asked, mut other) = (build(), build());
+        let mut word = 7_u32;
+        for step in 0..20_000_u32 {
+            word = word.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let [kind, n, share, more] = word.to_be_bytes();
+            let (backend, share) = (BackendIndex(u16::from(n % 5)), u16::from(share) * 5);
+            for balancer in [&mut asked, &mut other] {
+                match kind {
+                    0..4 => drop(balancer.set_standing(backend, Standing { up: more & 1 == 0, ..WELL })),
+                    4..12 => balancer.set_share(backend, share),
+                    12..40 => balancer.client_removed(backend),
+                    _ => {}
+                }
+            }
+            let client = (step % 500).to_be_bytes();
+            let said = (asked.would_choose(&client), asked.would_choose(&client));
+            let chosen = [&mut asked, &mut other].map(|balancer| {
+                let chosen = balancer.choose(&client);
+                chosen.into_iter().for_each(|backend| balancer.client_added(backend));
+                chosen
+            });
+            assert_eq!((said, chosen[1]), ((chosen[0], chosen[0]), chosen[0]), "{strategy} {step}");
+        }
+    }
+}

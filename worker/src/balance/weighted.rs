@@ -28,41 +28,25 @@ impl FewestClients {
         Self { clients: vec![0; pool.len()].into(), saved: vec![0; pool.len()].into(), next }
     }
 
-    /// The candidate with the smallest clients/weight; of several the first from `next` on.
+    /// The candidate for the next client; it is counted once the caller says so.
     #[inline]
     pub(super) fn choose(&mut self, pool: &Pool) -> Option<usize> {
-        let price = pool.effective();
-        let (before, after) = (0..self.next, self.next..pool.len());
-        let mut best: Option<(usize, u64, u64)> = None;
-        for position in after.chain(before) {
-            let (Some(member), Some(clients), Some(saved)) =
-                (pool.member(position), self.clients.get(position), self.saved.get_mut(position))
-            else {
-                continue;
-            };
-            if !member.is_candidate() {
-                continue;
-            }
-            let weight = member.effective();
-            if member.part() < FULL_SHARE {
-                *saved = (*saved + weight).min(price + weight);
-                if *saved < price {
-                    continue;
-                }
-            }
-            // a/v < b/w as a*w < b*v. A table has fewer than 2^29 slots and a weight 26 bits: no overflow; saturating
-            // all the same, for the counts are only as good as the reports.
-            if best.is_none_or(|(_, b, w)| clients.saturating_mul(w) < b.saturating_mul(weight)) {
-                best = Some((position, *clients, weight));
-            }
-        }
-        // The candidate with the largest share is never in a slow start: there is one.
-        let (position, _, _) = best?;
+        let Self { clients, saved, next } = self;
+        let position = fewest(pool, clients, *next, |position, earn| {
+            let saved = saved.get_mut(position)?;
+            *saved = earn(*saved);
+            Some(*saved)
+        })?;
         if let Some(saved) = self.saved.get_mut(position) {
-            *saved = saved.saturating_sub(price);
+            *saved = saved.saturating_sub(pool.effective());
         }
         self.next = if position + 1 < self.clients.len() { position + 1 } else { 0 };
         Some(position)
+    }
+
+    /// The one that [`FewestClients::choose`] would choose.
+    pub(super) fn next(&self, pool: &Pool) -> Option<usize> {
+        fewest(pool, &self.clients, self.next, |position, earn| self.saved.get(position).map(|saved| earn(*saved)))
     }
 
     /// To be called when the candidates are others than before: who is none keeps nothing for its return.
@@ -85,6 +69,39 @@ impl FewestClients {
             *clients = clients.saturating_sub(1);
         }
     }
+}
+
+/// The candidate with the smallest clients/weight; of several the first from `next` on. `save` gives what a member in
+/// its slow start has saved once it has earned, as its second argument says.
+#[inline]
+fn fewest(
+    pool: &Pool,
+    clients: &[u64],
+    next: usize,
+    mut save: impl FnMut(usize, &dyn Fn(u64) -> u64) -> Option<u64>,
+) -> Option<usize> {
+    let price = pool.effective();
+    let (before, after) = (0..next, next..pool.len());
+    let mut best: Option<(usize, u64, u64)> = None;
+    for position in after.chain(before) {
+        let (Some(member), Some(clients)) = (pool.member(position), clients.get(position)) else { continue };
+        if !member.is_candidate() {
+            continue;
+        }
+        let weight = member.effective();
+        if member.part() < FULL_SHARE
+            && save(position, &|saved| (saved + weight).min(price + weight)).is_none_or(|saved| saved < price)
+        {
+            continue;
+        }
+        // a/v < b/w as a*w < b*v. A table has fewer than 2^29 slots and a weight 26 bits: no overflow; saturating
+        // all the same, for the counts are only as good as the reports.
+        if best.is_none_or(|(_, b, w)| clients.saturating_mul(w) < b.saturating_mul(weight)) {
+            best = Some((position, *clients, weight));
+        }
+    }
+    // The candidate with the largest share is never in a slow start: there is one.
+    best.map(|(position, _, _)| position)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::state::first_state;
 use super::{Decider, Now, Wanted, opens};
 use crate::wire::{Family, Kind, Packet};
 use loaded_ipc::{Affinity, Outcome};
-use loaded_table::{AffinityKey, Client, Flow, FlowKey};
+use loaded_table::{AffinityKey, Client, Flow, FlowKey, Hashed, Slot};
 
 /// Why a packet begins no flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,22 @@ pub(super) enum Refusal {
     As(Outcome),
     /// No backend of its service can be chosen.
     NoBackend { service: u16 },
+}
+
+/// The service that takes a new flow, and where its backend comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim {
+    pub(super) service: u16,
+    pub(super) source: Source,
+}
+
+/// Where the backend of a new flow comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source {
+    /// Its client has one.
+    Client { slot: Slot, backend: u16 },
+    /// The strategy chooses, by these bytes. With affinity they are the client's prefix, and it is then remembered.
+    Choice { seed: [u8; 16], client: Option<Hashed> },
 }
 
 impl Decider {
@@ -26,31 +42,21 @@ impl Decider {
         old: Option<Flow>,
         now: Now,
     ) -> Result<u16, Refusal> {
-        // What goes on may do so in a service that takes nothing new.
-        let going_on = || old.filter(|_| !opens(packet)).map(|flow| flow.service);
-        let service = self.service(packet, vip).or_else(going_on);
-        let service = service.ok_or_else(|| Refusal::As(self.unserved()))?;
-        let affinity = self.setup.service(service).and_then(|s| s.affinity);
-        let backend = match affinity {
-            Some(affinity) => self.client(packet, &affinity, service, now.seconds),
-            None => {
-                let mut seed = wanted.key.client;
-                for (place, byte) in seed.iter_mut().zip(flow_salt(&wanted.key)) {
-                    *place ^= byte;
+        let Claim { service, source } = self.claim(packet, wanted, vip, old, now)?;
+        let backend = match source {
+            Source::Client { slot, backend } => {
+                self.clients.refresh(slot, now.seconds);
+                backend
+            }
+            Source::Choice { seed, client } => {
+                let backend = self.choose(service, packet.family, &seed).ok_or(Refusal::NoBackend { service })?;
+                if let Some(hashed) = client {
+                    self.assign(AffinityKey { prefix: seed, service }, &hashed, backend, now.seconds);
                 }
-                self.choose(service, packet.family, &seed)
+                backend
             }
         };
-        let backend = backend.ok_or(Refusal::NoBackend { service })?;
-        // A reply is known by its backend's address. Two flows of one client that differ in nothing but the VIP would
-        // have the same replies, and the backend could not tell them apart either.
-        // Unless the replies do not come this way.
-        let address = self.setup.backend_address(backend);
-        let translated = |flow: &Flow| !self.setup.is_direct(flow.backend);
-        let clash =
-            |flow: &Flow| flow.vip != vip && translated(flow) && self.setup.backend_address(flow.backend) == address;
-        if !self.setup.is_direct(backend) && self.flows.find(&wanted.hashed, &wanted.key, now.seconds, clash).is_some()
-        {
+        if self.clashes(wanted, vip, backend, now) {
             return Err(Refusal::As(Outcome::DroppedClash));
         }
         let flow = Flow { vip, backend, service, state: first_state(packet.kind) };
@@ -67,6 +73,45 @@ impl Decider {
         Ok(backend)
     }
 
+    /// What a packet that begins a flow has a right to. Changes nothing: who only asks gets the same answer as who acts.
+    #[inline]
+    pub(super) fn claim(
+        &self,
+        packet: &Packet,
+        wanted: &Wanted,
+        vip: u16,
+        old: Option<Flow>,
+        now: Now,
+    ) -> Result<Claim, Refusal> {
+        // What goes on may do so in a service that takes nothing new.
+        let going_on = || old.filter(|_| !opens(packet)).map(|flow| flow.service);
+        let service = self.service(packet, vip).or_else(going_on);
+        let service = service.ok_or_else(|| Refusal::As(self.unserved()))?;
+        let affinity = self.setup.service(service).and_then(|s| s.affinity);
+        let source = match affinity {
+            Some(affinity) => self.client(packet, &affinity, service, now.seconds),
+            None => {
+                let mut seed = wanted.key.client;
+                for (place, byte) in seed.iter_mut().zip(flow_salt(&wanted.key)) {
+                    *place ^= byte;
+                }
+                Source::Choice { seed, client: None }
+            }
+        };
+        Ok(Claim { service, source })
+    }
+
+    /// A reply is known by its backend's address. Two flows of one client that differ in nothing but the VIP would have
+    /// the same replies, and the backend could not tell them apart either. Unless the replies do not come this way.
+    #[inline]
+    pub(super) fn clashes(&self, wanted: &Wanted, vip: u16, backend: u16, now: Now) -> bool {
+        let address = self.setup.backend_address(backend);
+        let translated = |flow: &Flow| !self.setup.is_direct(flow.backend);
+        let clash =
+            |flow: &Flow| flow.vip != vip && translated(flow) && self.setup.backend_address(flow.backend) == address;
+        !self.setup.is_direct(backend) && self.flows.find(&wanted.hashed, &wanted.key, now.seconds, clash).is_some()
+    }
+
     /// The service a request is for.
     pub(super) fn service(&self, packet: &Packet, vip: u16) -> Option<u16> {
         match packet.kind {
@@ -77,26 +122,29 @@ impl Decider {
     }
 
     /// The backend of a client, by what the table says or anew. One that takes no new flows is nobody's any more.
-    fn client(&mut self, packet: &Packet, affinity: &Affinity, service: u16, now: u32) -> Option<u16> {
+    #[inline]
+    fn client(&self, packet: &Packet, affinity: &Affinity, service: u16, now: u32) -> Source {
         let key = client_key(packet, affinity, service);
         let hashed = self.clients.prepare(&key);
         let timeout = self.memories.timeout(service);
         if let Some((slot, backend)) = self.clients.find(&hashed, &key, now, timeout)
             && self.membership.mark(backend).is_chosen()
         {
-            self.clients.refresh(slot, now);
-            return Some(backend);
+            return Source::Client { slot, backend };
         }
-        let backend = self.choose(service, packet.family, &key.prefix)?;
+        Source::Choice { seed: key.prefix, client: Some(hashed) }
+    }
+
+    /// Remembers a client's backend.
+    fn assign(&mut self, key: AffinityKey, hashed: &Hashed, backend: u16, now: u32) {
         let memories = &self.memories;
-        let assigned = self.clients.assign(&hashed, &key, backend, now, |service| memories.timeout(service));
+        let assigned = self.clients.assign(hashed, &key, backend, now, |service| memories.timeout(service));
         if let Some(assigned) = assigned {
-            self.setup.count_client(service, backend, true);
+            self.setup.count_client(key.service, backend, true);
             if let Some(Client { service, backend }) = assigned.removed {
                 self.setup.count_client(service, backend, false);
             }
         }
-        Some(backend)
     }
 
     fn choose(&mut self, service: u16, family: Family, client: &[u8; 16]) -> Option<u16> {

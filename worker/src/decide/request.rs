@@ -10,7 +10,7 @@ use loaded_table::{Flow, FlowState, Slot};
 
 /// What becomes of a packet of a known flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Course {
+pub(super) enum Course {
     /// It goes the way of its flow.
     Ahead,
     /// It begins a flow of its own.
@@ -64,15 +64,21 @@ impl Decider {
     /// Where a packet of a known flow is to go. Of a backend that is sound there is one question only.
     #[inline]
     fn course(&mut self, packet: &Packet, wanted: &Wanted, flow: Flow, now: Now) -> Course {
+        if opens(packet) && flow.state == FlowState::HalfOpen && self.membership.mark(flow.backend).is_chosen() {
+            // Once more: the last one was not answered.
+            let port = wanted.key.service_port;
+            self.membership.opening(&mut self.setup, &self.counters, flow.backend, port, now);
+        }
+        self.course_now(packet, flow)
+    }
+
+    /// The same as the backends stand now. Changes nothing.
+    #[inline]
+    pub(super) fn course_now(&self, packet: &Packet, flow: Flow) -> Course {
         let opens = opens(packet);
         // A connection that begins on ports of one that is over is a new one (RFC 9293 §3.6.1).
         if opens && is_over(flow.state) {
             return Course::Anew;
-        }
-        if opens && flow.state == FlowState::HalfOpen && self.membership.mark(flow.backend).is_chosen() {
-            // Once more: the last one was not answered.
-            let port = wanted.key.service_port;
-            self.membership.opening(&mut self.setup, &self.counters, flow.backend, port, now);
         }
         match self.membership.mark(flow.backend) {
             mark if mark.is_sound() => Course::Ahead,
@@ -142,7 +148,7 @@ impl Decider {
     }
 
     /// A packet for which there is no backend.
-    fn refuse(&self, packet: &Packet, service: u16, place: Place<'_>) -> Decided {
+    pub(super) fn refuse(&self, packet: &Packet, service: u16, place: Place<'_>) -> Decided {
         let all_down = self.setup.service(service).map(|service| service.policy.all_down);
         match packet.kind {
             _ if all_down != Some(AllDown::Reject) => place.stays(Outcome::DroppedNoBackend),
@@ -173,7 +179,7 @@ impl Decider {
 }
 
 /// Answers a datagram by ICMP port unreachable.
-fn unreachable(packet: &Packet, place: Place<'_>, outcome: Outcome) -> Decided {
+pub(super) fn unreachable(packet: &Packet, place: Place<'_>, outcome: Outcome) -> Decided {
     match wire::unreachable(place.room, place.length, packet) {
         Some(length) => Decided::answer(outcome, length),
         None => place.stays(Outcome::DroppedNoBackend),

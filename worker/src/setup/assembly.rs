@@ -93,7 +93,9 @@ impl Assembly {
                     return Err(OutOfStep("a backend twice"));
                 }
             }
-            ToWorker::Go | ToWorker::Stop | ToWorker::Admin { .. } => return Err(OutOfStep("an order too early")),
+            ToWorker::Go | ToWorker::Stop | ToWorker::Admin { .. } | ToWorker::Explain { .. } => {
+                return Err(OutOfStep("an order too early"));
+            }
             ToWorker::Commit => return std::mem::take(self).finish(worker).map(Some),
         }
         Ok(None)

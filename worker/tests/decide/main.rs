@@ -4,6 +4,7 @@ mod affinity;
 mod churn;
 mod direct;
 mod errors;
+mod explain;
 mod flows;
 mod fragments;
 mod membership;

@@ -1,0 +1,165 @@
+//! What would become of a client's next packet: the answer for programs, and as text.
+
+use super::figures::span;
+use super::text::cleaned;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+
+/// A packet by its ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tuple {
+    /// Number of its upper layer. ICMP (1 or 58) is an echo request of the addresses' family.
+    pub protocol: u8,
+    /// Who sends it.
+    pub client: IpAddr,
+    /// From which port; the identifier of an echo request; 0 where there are no ports.
+    pub client_port: u16,
+    /// To which virtual IP.
+    pub vip: IpAddr,
+    /// To which port; 0 where there are none.
+    pub vip_port: u16,
+}
+
+/// What would become of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Which packet.
+    pub tuple: Tuple,
+    /// The same as text: "tcp", "icmp6", "protocol 47".
+    pub protocol: String,
+    /// What it is taken for: "a SYN", "an ACK", "a packet".
+    pub assumed: String,
+    /// Position of the worker that gets it.
+    pub worker: u16,
+    /// The service it is for, or that of its flow.
+    pub service: Option<String>,
+    /// The living flow it belongs to.
+    pub flow: Option<FlowNow>,
+    /// Its end, as it would be counted.
+    pub outcome: String,
+    /// What that means.
+    pub meaning: String,
+    /// Where it goes.
+    pub backend: Option<IpAddr>,
+    /// Why there: "flow", "client" or "strategy".
+    pub by: Option<String>,
+    /// The same for people.
+    pub why: Option<String>,
+    /// In mode "dsr" it gets this mark, and its content stays.
+    pub mark: Option<u32>,
+}
+
+/// A flow as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowNow {
+    /// Who has it.
+    pub backend: IpAddr,
+    /// "established", "half_open", …
+    pub state: String,
+    /// Seconds since its last packet.
+    pub idle: u32,
+    /// What speaks against its backend: "down", "draining", "disabled".
+    pub out: Option<String>,
+}
+
+/// A few lines for a person.
+#[must_use]
+pub fn text(explanation: &Explanation) -> String {
+    let said = &cleaned(explanation);
+    let Tuple { client, client_port, vip, vip_port, protocol } = said.tuple;
+    let ends = match protocol {
+        6 | 17 | 132 => format!("{} -> {}", SocketAddr::new(client, client_port), SocketAddr::new(vip, vip_port)),
+        1 | 58 => format!("{client} -> {vip} echo id {client_port}"),
+        _ => format!("{client} -> {vip}"),
+    };
+    let mut out = format!("{} {ends}: {}, of worker {}\n", said.protocol, said.assumed, said.worker);
+    match &said.service {
+        Some(service) => drop(write!(out, "service {service}, ")),
+        None => out.push_str("no service, "),
+    }
+    match &said.flow {
+        None if said.backend.is_some() => out.push_str("no flow yet\n"),
+        None => out.push_str("no flow\n"),
+        Some(FlowNow { backend, state, idle, out: against }) => {
+            let _ = write!(out, "flow of {backend}, {state}, last packet {} ago", span(u64::from(*idle)));
+            let _ = against.as_ref().map(|word| write!(out, "; {backend} is {word}"));
+            out.push('\n');
+        }
+    }
+    let _ = write!(out, "{}: {}", said.outcome, said.meaning);
+    if let Some(backend) = said.backend {
+        let _ = write!(out, " {backend}");
+    }
+    if let Some(mark) = said.mark {
+        let _ = write!(out, " by mark {mark:#x}");
+    }
+    if let Some(why) = &said.why {
+        let _ = write!(out, ", {why}");
+    }
+    out.push('\n');
+    out
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+
+    fn explanation() -> Explanation {
+        Explanation {
+            tuple: Tuple {
+                protocol: 6,
+                client: "2001:db8::7".parse().unwrap(),
+                client_port: 40000,
+                vip: "2001:db8:1::1".parse().unwrap(),
+                vip_port: 443,
+            },
+            protocol: "tcp".to_owned(),
+            assumed: "a SYN".to_owned(),
+            worker: 1,
+            service: Some("web".to_owned()),
+            flow: None,
+            outcome: "forwarded_new".to_owned(),
+            meaning: "begins a flow of".to_owned(),
+            backend: Some("2001:db8:2::11".parse().unwrap()),
+            by: Some("strategy".to_owned()),
+            why: Some("chosen by rr among 3".to_owned()),
+            mark: None,
+        }
+    }
+
+    #[test]
+    fn three_lines_say_what_and_why() {
+        assert_eq!(
+            text(&explanation()),
+            "tcp [2001:db8::7]:40000 -> [2001:db8:1::1]:443: a SYN, of worker 1\n\
+             service web, no flow yet\n\
+             forwarded_new: begins a flow of 2001:db8:2::11, chosen by rr among 3\n"
+        );
+        let backend = "198.51.100.11".parse().unwrap();
+        let state = "half open".to_owned();
+        let flow = Some(FlowNow { backend, state, idle: 75, out: Some("draining".to_owned()) });
+        let tuple = Tuple { protocol: 1, client_port: 7, vip_port: 0, ..explanation().tuple };
+        let end = |outcome: &str| Explanation {
+            outcome: outcome.to_owned(),
+            meaning: "dropped, since it is".to_owned(),
+            backend: None,
+            why: None,
+            ..explanation()
+        };
+        assert_eq!(
+            text(&Explanation { tuple, protocol: "icmp6".to_owned(), flow, service: None, ..end("dropped_clash") }),
+            "icmp6 2001:db8::7 -> 2001:db8:1::1 echo id 7: a SYN, of worker 1\n\
+             no service, flow of 198.51.100.11, half open, last packet 1m15s ago; 198.51.100.11 is draining\n\
+             dropped_clash: dropped, since it is\n"
+        );
+        assert_eq!(text(&Explanation { service: None, ..end("x") }).lines().nth(1), Some("no service, no flow"));
+        let direct = text(&Explanation { mark: Some(0x1_0000), ..explanation() });
+        assert!(direct.contains("of 2001:db8:2::11 by mark 0x10000, chosen"), "{direct}");
+        let forged = text(&Explanation { service: Some("a\nb\u{1b}".to_owned()), ..explanation() });
+        assert_eq!(forged.lines().count(), 3, "{forged}");
+        assert!(!forged.contains('\u{1b}'));
+    }
+}
