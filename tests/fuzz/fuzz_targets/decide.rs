@@ -13,7 +13,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use loaded_fuzz::judge::{sound, walk};
 use loaded_ipc::{
-    Admin, Affinity, AllDown, Mode, OnBackendDown, Outcome, Passive, Policy, Protocol, Strategy, Unserved,
+    Admin, Affinity, AllDown, Idle, Mode, OnBackendDown, Outcome, Passive, Policy, Protocol, Strategy, Unserved,
 };
 use loaded_queue::{Meta, SPARE, Verdict};
 use loaded_worker::outcome::verdict;
@@ -89,12 +89,17 @@ fn service(place: u8, wish: &Wish) -> Service {
         hold: u32::from(wish.seconds) + 1,
         port: bit(0).then_some(80),
     };
+    let idle = |n: u32| 1 + u32::from(wish.seconds) * n % 300;
     let policy = Policy {
         on_backend_down: [OnBackendDown::Reset, OnBackendDown::Rehash, OnBackendDown::Drain]
             [usize::from(wish.protocol / 16 % 3)],
         all_down: [AllDown::Reject, AllDown::Drop, AllDown::Last][usize::from(wish.protocol / 64 % 3)],
         panic_threshold: wish.threshold % 101,
         slow_start: if bit(1) { wish.seconds.into() } else { 0 },
+        idle: match bit(7) {
+            false => Idle::STANDARD,
+            true => Idle { tcp: idle(7), half_open: idle(1), closing: idle(2), udp: idle(3), echo: idle(5) },
+        },
         passive: bit(2).then_some(passive),
     };
     let mut weights = wish.weights.map(u16::from);

@@ -77,20 +77,41 @@ fn flow_key(n: u8) -> FlowKey {
     }
 }
 
+/// One of the first, or one with bits everywhere.
+fn service_of(backend: u8) -> u16 {
+    if backend % 8 < 6 { u16::from(backend % 8) } else { u16::from(backend) << 8 }
+}
+
 fn flows(input: &Input) {
     let capacity = usize::from(input.capacity) % MOST + 1;
     FlowTable::format(&region(), capacity, input.hash_key).expect("format");
-    let timeouts = Timeouts::default();
-    let open = || FlowTable::open(region(), timeouts).expect("open");
+    // Services beyond those have the default.
+    let of_services = [5, 50, 3000].map(|n| Timeouts {
+        half_open: n / 2,
+        established: n * 9,
+        closing: n / 3,
+        reset: n * 2,
+        datagram: n,
+        echo: n + 1,
+    });
+    let timeout = |flow: &Flow| match of_services.get(usize::from(flow.service)) {
+        Some(timeouts) => timeouts.of(flow.state),
+        None => Timeouts::default().of(flow.state),
+    };
+    let open = || {
+        let mut table = FlowTable::open(region(), Timeouts::default()).expect("open");
+        table.set_timeouts(of_services.into());
+        table
+    };
     let mut table = open();
     let mut model: HashMap<(FlowKey, u16), (Flow, u32)> = HashMap::new();
     let mut now = input.start;
     for act in &input.acts {
-        let alive = |(flow, seen): &(Flow, u32)| now.wrapping_sub(*seen) <= timeouts.of(flow.state);
+        let alive = |(flow, seen): &(Flow, u32)| now.wrapping_sub(*seen) <= timeout(flow);
         match *act {
             Act::Insert { key, vip, backend, state: s } => {
                 let (key, vip) = (flow_key(key), u16::from(vip % 3));
-                let flow = Flow { vip, backend: backend.into(), service: u16::from(backend) << 8, state: state(s) };
+                let flow = Flow { vip, backend: backend.into(), service: service_of(backend), state: state(s) };
                 let hashed = table.prepare(&key);
                 table.prefetch_entry(&hashed);
                 match table.insert(&hashed, &key, flow, now) {
@@ -144,10 +165,10 @@ fn flows(input: &Input) {
             Act::Sweep(budget) => {
                 table.sweep(now, budget.into(), |key, flow| {
                     let entry = model.remove(&(*key, flow.vip)).expect("it was there");
-                    assert!(entry.0 == *flow && now.wrapping_sub(entry.1) > timeouts.of(flow.state));
+                    assert!(entry.0 == *flow && now.wrapping_sub(entry.1) > timeout(flow));
                 });
                 if usize::from(budget) >= table.buckets() {
-                    assert!(model.values().all(|(flow, seen)| now.wrapping_sub(*seen) <= timeouts.of(flow.state)));
+                    assert!(model.values().all(|(flow, seen)| now.wrapping_sub(*seen) <= timeout(flow)));
                 }
             }
             Act::Retain(n) => {
