@@ -62,7 +62,7 @@ fn connect(path: &PathBuf) -> UnixStream {
 
 fuzz_target!(|input: Input<'_>| {
     let spaces = usize::from(input.spaces) % (MAX_REQUEST + 8);
-    let mut sent = vec![b' '; if input.spaces % 4 == 0 { spaces } else { 0 }];
+    let mut sent = vec![b' '; if input.spaces.is_multiple_of(4) { spaces } else { 0 }];
     sent.extend(input.text);
     let line = sent.split(|byte| *byte == b'\n').next().expect("one at least");
     let parsed = Request::parse(line);

@@ -117,8 +117,10 @@ fuzz_target!(|input: Input<'_>| {
             inner.finish(&mut bytes[at..]);
         }
         let walked = walk(&bytes).expect("it was read before");
-        if packet.kind != Kind::Fragment {
-            walked.finish(&mut bytes);
+        match packet.kind {
+            // What is in the first piece covers the others too.
+            Kind::Fragment => walked.finish_header(&mut bytes),
+            _ => walked.finish(&mut bytes),
         }
     }
     let Kind::Error(about) = packet.kind else { return plain_packet(&mut bytes, &packet, &input) };

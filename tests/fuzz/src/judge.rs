@@ -118,13 +118,18 @@ impl Walked {
         if self.v4 { plain(&[&bytes[..self.header]]) } else { 0xffff }
     }
 
-    /// Makes every checksum from scratch, as its sender does. "No checksum" stays so.
-    pub fn finish(&self, bytes: &mut [u8]) {
+    /// Makes the checksum of the IP header from scratch.
+    pub fn finish_header(&self, bytes: &mut [u8]) {
         if self.v4 {
             put(bytes, 10, 0);
             let made = !plain(&[&bytes[..self.header]]);
             put(bytes, 10, made);
         }
+    }
+
+    /// Makes every checksum from scratch, as its sender does. "No checksum" stays so.
+    pub fn finish(&self, bytes: &mut [u8]) {
+        self.finish_header(bytes);
         if let Some(at) = self.checksum()
             && self.upper(bytes).is_some()
         {
