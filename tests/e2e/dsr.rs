@@ -7,7 +7,7 @@ mod routes;
 use crate::balance::places;
 use crate::lab::{BACKENDS, Lab, bounded};
 use crate::loaded::Loaded;
-use crate::net::{Family, ask, backend_of, dial, get};
+use crate::net::{Family, ask, backend_of, dial, dial_from, get};
 use crate::reload::{FREE, STICKY, Service, config, sum_of, url};
 use crate::wire::capture;
 use lab::{passed, routes, up};
@@ -73,6 +73,39 @@ fn requests_reach_every_backend_and_answers_pass_the_balancer_by() {
     assert_eq!(lab.waiting(), 0);
     loaded.stop();
     assert_eq!(routes(&lab), before, "what the end leaves behind");
+}
+
+/// What `loaded explain` says of a client is what then becomes of it.
+#[test]
+fn what_is_explained_is_what_happens() {
+    let Some(lab) = up() else { return };
+    let loaded = Loaded::toml(&lab, &text(FREE, "", ALL));
+    for family in Family::BOTH {
+        let mut seen = BTreeSet::new();
+        for port in 20_000..20_009 {
+            let (from, to) = (SocketAddr::new(family.client(20), port), SocketAddr::new(family.vip(), 80));
+            let words = ["explain".to_owned(), "tcp".to_owned(), from.to_string(), to.to_string()];
+            let said = loaded.ask(&words.each_ref().map(String::as_str));
+            assert_eq!(said.code, Some(0), "{}", said.err);
+            let name = lab.within("client", || {
+                let mut stream = dial_from(from, to).unwrap();
+                write!(stream, "GET / HTTP/1.1\r\nHost: vip\r\nConnection: close\r\n\r\n").unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).unwrap();
+                backend_of(answer.split_once("\r\n\r\n").unwrap().1, from.ip())
+            });
+            let place = BACKENDS.iter().position(|backend| *backend == name).unwrap();
+            let backend = family.backend(u16::try_from(place).unwrap() + 1);
+            let line = said.out.lines().last().unwrap_or_default();
+            assert!(
+                line.starts_with(&format!("forwarded_new: begins a flow of {backend} by mark 0x")),
+                "{backend}: {line}"
+            );
+            seen.insert(name);
+        }
+        assert_eq!(seen.len(), 3, "{family:?}: {seen:?}");
+    }
+    loaded.stop();
 }
 
 /// A download of this size, of which the balancer sees the acknowledgements.
