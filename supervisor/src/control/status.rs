@@ -109,6 +109,8 @@ pub struct Service {
     pub protocol: String,
     /// `80`, `8000-8080`. Empty: all.
     pub ports: Vec<String>,
+    /// How packets get to backends: `nat` or `dsr`.
+    pub mode: String,
     /// How a new client gets its backend.
     pub strategy: String,
     /// How a client keeps its backend; `None`: it does not.

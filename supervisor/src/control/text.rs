@@ -154,7 +154,7 @@ fn write_service(out: &mut String, service: &Service, now: u64) {
     let vips = service.vips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let ports = if service.ports.is_empty() { "every port".to_owned() } else { service.ports.join(", ") };
     let _ = writeln!(out, "service {}: {}", service.name, service.state);
-    let _ = writeln!(out, "  answers    {} {ports} on {vips}", service.protocol);
+    let _ = writeln!(out, "  answers    {} {ports} on {vips}, mode {}", service.protocol, service.mode);
     let affinity = service.affinity.as_deref().unwrap_or("no affinity");
     let _ = writeln!(out, "  strategy   {}, {affinity}", service.strategy);
     let mut policy = format!("backend down: {}; all down: {}", service.on_backend_down, service.all_down);

@@ -74,7 +74,7 @@ impl Instance {
 
     fn service(&self, index: ServiceIndex, entry: &ServiceEntry) -> Service {
         let now = Instant::now();
-        let plan::Service { name, vips, protocol, ports, strategy, policy, .. } = &entry.service;
+        let plan::Service { name, vips, protocol, ports, mode, strategy, policy, .. } = &entry.service;
         let mut backends: Vec<_> = self.roster.backends().filter(|(_, b)| b.service == index).collect();
         let written = |backend: &BackendEntry| entry.service.backends.iter().position(|b| b.address == backend.address);
         backends.sort_by_key(|(index, b)| (b.leaves.is_some(), written(b).unwrap_or(usize::MAX), *index));
@@ -83,6 +83,7 @@ impl Instance {
             vips: vips.clone(),
             protocol: protocol.to_string(),
             ports: ports.iter().map(ToString::to_string).collect(),
+            mode: mode.to_string(),
             strategy: strategy.to_string(),
             affinity: entry.service.affinity.map(|affinity| plan::display::affinity(Some(affinity))),
             on_backend_down: policy.on_backend_down.to_string(),

@@ -37,6 +37,7 @@ pub(crate) fn service(name: &str, backends: Vec<Backend>) -> Service {
         vips: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
         protocol: "tcp".to_owned(),
         ports: vec!["80".to_owned(), "8000-8080".to_owned()],
+        mode: "nat".to_owned(),
         strategy: "rr".to_owned(),
         affinity: Some("clients (IPv4 /32, IPv6 /64) stay for 3600 s".to_owned()),
         on_backend_down: "reset".to_owned(),

@@ -64,7 +64,7 @@ fn the_tables_are_aligned_and_fit_a_terminal() {
     assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
     for line in [
         "loaded 0.1.0, pid 812, for 1d1h; last reload 12m0s ago: 1 backend removed",
-        "  answers    tcp 80, 8000-8080 on 192.0.2.1, 2001:db8::1",
+        "  answers    tcp 80, 8000-8080 on 192.0.2.1, 2001:db8::1, mode nat",
         "  BACKEND         WEIGHT  STATE      FOR  CHECK  FLOWS    NEW  PKTS TO  FROM  BYTES TO  FROM",
         "  198.51.100.11        1  up        2h5m  412us     17  12.3k     1.2M  2.3M     98.7M  9.8G",
         "    draining, 272 s left; backup; no new flows by what packets show (worker 1: no connection in time)",
