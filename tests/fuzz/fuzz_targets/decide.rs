@@ -18,10 +18,10 @@ use loaded_ipc::{
 use loaded_queue::{Meta, SPARE, Verdict};
 use loaded_worker::outcome::verdict;
 use loaded_worker::replay::Replay;
-use packets::{echo, ends, ip, piece, quoted, tcp, udp, unreachable};
+use packets::{echo, ip, piece, tcp, udp, unreachable};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
-use world::{BACKENDS, SIDES, Service, Side, World, messages};
+use world::{SIDES, Service, Side, World, messages, only_requests_name_backends};
 
 /// A life is no longer than this, or few are had.
 const MOST: usize = 64;
@@ -203,18 +203,8 @@ fn check(before: &[u8], after: &[u8], meta: Meta, ours: bool, outcome: Outcome, 
         let upper = |bytes| walk(bytes).filter(|packet| !packet.piece).and_then(|packet| packet.upper(bytes));
         assert!(upper(after).is_none_or(|sum| sum == 0xffff), "{outcome:?}: {after:02x?}");
     }
-    if !ours {
-        return;
-    }
-    let (source, destination) = ends(after);
-    let backend = |address: &String| BACKENDS.contains(&address.as_str());
-    match outcome {
-        Outcome::Forwarded | Outcome::ForwardedNew | Outcome::ErrorForwarded => assert!(backend(&destination)),
-        _ => assert!(!backend(&source), "{outcome:?} from {source}"),
-    }
-    if error && outcome != Outcome::ErrorForwarded {
-        let (source, destination) = ends(quoted(after));
-        assert!(!backend(&source) && !backend(&destination));
+    if ours {
+        only_requests_name_backends(after, outcome);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whatever comes, whatever the tables hold.
 
-use super::packets::{ACK, FIN, RST, SYN, echo, ends, ip, quoted, sound, tcp, udp, unreachable};
-use super::world::{AFFINITY, BACKENDS, SIDES, Service, Side, WHOLE, World};
+use super::packets::{ACK, FIN, RST, SYN, echo, ip, sound, tcp, udp, unreachable};
+use super::world::{AFFINITY, BACKENDS, SIDES, Service, Side, WHOLE, World, only_requests_name_backends};
 use loaded_ipc::{Affinity, Outcome, Protocol, Strategy as Choice};
 use loaded_queue::{Meta, Verdict};
 use loaded_worker::outcome::verdict;
@@ -121,16 +121,7 @@ fn check(before: &[u8], after: &[u8], meta: Meta, ours: bool, outcome: Outcome) 
         return;
     }
     assert!(meta.gso && meta.partial || sound(after), "{outcome:?}: {before:02x?} became {after:02x?}");
-    let (source, destination) = ends(after);
-    let backend = |address: &String| BACKENDS.contains(&address.as_str());
-    match outcome {
-        Outcome::Forwarded | Outcome::ForwardedNew | Outcome::ErrorForwarded => assert!(backend(&destination)),
-        _ => assert!(!backend(&source), "{outcome:?} from {source}"),
-    }
-    if error && outcome != Outcome::ErrorForwarded {
-        let (source, destination) = ends(quoted(after));
-        assert!(!backend(&source) && !backend(&destination));
-    }
+    only_requests_name_backends(after, outcome);
 }
 
 proptest! {

@@ -1,6 +1,6 @@
 //! Configurations, and a decider over tables in a memfd that outlive it.
 
-use super::packets::{ACK, End, SYN, ends, sound, tcp, udp};
+use super::packets::{ACK, End, SYN, ends, quoted, sound, tcp, udp};
 use loaded_ipc::{
     ALL_COUNTERS, Admin, Affinity, AllDown, BackendCounter, BackendIndex, Mode, OnBackendDown, Outcome, Policy,
     PortRange, Protocol, ServiceIndex, Strategy, ToWorker, Unserved, View,
@@ -287,4 +287,19 @@ fn decider(services: &[Service], flows: &File, clients: &File, counters: &File, 
     let flows = FlowTable::open(Region::map(flows).expect("map"), Timeouts::default()).expect("open");
     let clients = AffinityTable::open(Region::map(clients).expect("map"), |_| {}).expect("open");
     Decider::new(setup(services), flows, clients, Counters::map(counters).expect("map"), now)
+}
+
+/// A packet that goes on changed names a backend as its destination if it is a request or an error about a reply, and
+/// else nowhere: not as its source, and not in what it quotes.
+pub(crate) fn only_requests_name_backends(after: &[u8], outcome: Outcome) {
+    let (source, destination) = ends(after);
+    let backend = |address: &String| BACKENDS.contains(&address.as_str());
+    match outcome {
+        Outcome::Forwarded | Outcome::ForwardedNew | Outcome::ErrorForwarded => assert!(backend(&destination)),
+        _ => assert!(!backend(&source), "{outcome:?} from {source}"),
+    }
+    if matches!(outcome, Outcome::ErrorReturned | Outcome::ErrorRelayed) {
+        let (source, destination) = ends(quoted(after));
+        assert!(!backend(&source) && !backend(&destination));
+    }
 }
