@@ -9,7 +9,7 @@ use cli::{Ask, Task};
 use loaded_jail::selftest::{self, ProberRoom, examine_prober};
 use loaded_jail::{Floor, Pinger, Policy, Role, policy};
 use loaded_supervisor::control::{self, Reply, Request};
-use loaded_supervisor::{Error, daemon, doctor, run};
+use loaded_supervisor::{Error, SUCCESSOR, daemon, doctor, run};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -29,19 +29,21 @@ fn main() -> ExitCode {
         loaded_prober::run(&prober);
     }
     let detached = arguments.iter().position(|a| a == daemon::DETACHED).map(|at| arguments.remove(at)).is_some();
+    let successor = arguments.iter().position(|a| a == SUCCESSOR).map(|at| arguments.remove(at)).is_some();
     let options = cli::read(&arguments);
     let floor = if options.allow_weak_sandbox { Floor::AllowWeak } else { Floor::Required };
     let run_options = run::Options {
         config: options.config,
         overrides: options.overrides,
         detached,
+        successor,
         pid_file: options.pid_file,
         control: options.control,
         floor,
     };
     let control = run_options.control.as_deref();
     let done: Result<i32, AnyError> = match options.task {
-        Task::Serve if options.foreground || detached || daemon::is_managed() => {
+        Task::Serve if options.foreground || detached || successor || daemon::is_managed() => {
             run::run(&run_options).map(|()| 0).map_err(AnyError::from)
         }
         Task::Serve => daemon::start(&arguments[1..]).map_err(AnyError::from),

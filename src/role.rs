@@ -1,7 +1,7 @@
-//! The hidden command line of a child, as the supervisor writes it: `--role worker UID GID NAME CORE PARENT FLOOR` or
-//! `--role prober UID GID NAME PARENT FLOOR WORKERS MARKED`.
+//! The hidden command line of a child, as the supervisor writes it: `--role worker UID GID NAME CORE PARENT FLOOR SURVIVAL`
+//! or `--role prober UID GID NAME PARENT FLOOR WORKERS MARKED`.
 
-use loaded_jail::{Floor, Identity};
+use loaded_jail::{Floor, Identity, Survival};
 use loaded_prober::Arguments as Prober;
 use loaded_worker::run::Arguments;
 use std::ffi::OsString;
@@ -9,12 +9,13 @@ use std::ffi::OsString;
 /// The worker this process is to be, if it is one.
 pub(crate) fn worker(arguments: &[OsString]) -> Option<Arguments> {
     let words = words(arguments)?;
-    let &[_, "--role", "worker", uid, gid, name, core, parent, floor] = words.as_slice() else { return None };
+    let &[_, "--role", "worker", uid, gid, name, core, parent, floor, survival] = words.as_slice() else { return None };
     Some(Arguments {
         identity: identity(uid, gid, name)?,
         core: core.parse().ok()?,
         parent: parent.parse().ok()?,
         floor: level(floor),
+        survival: if survival == "outlives" { Survival::Outlives } else { Survival::DiesToo },
     })
 }
 
@@ -58,10 +59,10 @@ mod tests {
 
     #[test]
     fn a_worker_is_told_who_where_and_whose_it_is() {
-        let worker = worker(&line("loaded --role worker 9 8 nine 3 77 allow-weak")).unwrap();
+        let worker = worker(&line("loaded --role worker 9 8 nine 3 77 allow-weak outlives")).unwrap();
         assert_eq!((worker.identity.uid, worker.identity.gid, worker.identity.name.as_str()), (9, 8, "nine"));
         assert_eq!((worker.core, worker.parent), (3, 77));
-        assert!(matches!(worker.floor, Floor::AllowWeak));
+        assert!(matches!(worker.floor, Floor::AllowWeak) && worker.survival == Survival::Outlives);
     }
 
     #[test]
@@ -78,6 +79,7 @@ mod tests {
             "loaded",
             "loaded --role prober 9 8 nine 77 required",
             "loaded --role prober 9 8 nine 77 required 65536 0",
+            "loaded --role worker 9 8 nine 3 77 required",
             "loaded --role prober -1 8 nine 77 required 1 0",
             "loaded --role prober 9 8 nine 77 required 1 more",
             "loaded --role prober 9 8 nine 77 required 1 0 more",
@@ -86,6 +88,6 @@ mod tests {
             assert!(prober(&line(other)).is_none() && worker(&line(other)).is_none(), "{other}");
         }
         assert!(worker(&line("loaded --role prober 9 8 nine 77 required 1 0")).is_none());
-        assert!(prober(&line("loaded --role worker 9 8 nine 3 77 required")).is_none());
+        assert!(prober(&line("loaded --role worker 9 8 nine 3 77 required dies")).is_none());
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::setup::Setup;
 use loaded_ipc::{PING4_FD, PING6_FD, PROBER_LINK_FD, WORKERS_FD};
-use loaded_jail::{Bindings, Floor, Identity, JailError, Level, Policy, Role, drop_rights, keep_only_fds, seal};
+use loaded_jail::{
+    Bindings, Floor, Identity, JailError, Level, Policy, Role, Survival, drop_rights, keep_only_fds, seal,
+};
 use std::os::fd::RawFd;
 
 /// What the fence must leave open, which depends on the configuration.
@@ -30,7 +32,7 @@ impl Needs {
 pub(crate) fn drop_to(identity: &Identity, parent: u32, given: u16) -> Result<Level, JailError> {
     let kept: Vec<RawFd> = (0..WORKERS_FD + RawFd::from(given)).collect();
     keep_only_fds(&kept)?;
-    drop_rights(Role::Prober, identity, parent)
+    drop_rights(Role::Prober, identity, parent, Survival::DiesToo)
 }
 
 /// Second half, when all memory is had: nothing but the loop's own system calls from here on.

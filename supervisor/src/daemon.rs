@@ -97,18 +97,18 @@ pub fn is_managed() -> bool {
 pub(crate) struct PidFile(PathBuf);
 
 impl PidFile {
-    /// Writes it. A file of a process that is gone is replaced; a link is never followed.
+    /// Writes it. A file of a process that is gone, or of `before`, is replaced; a link is never followed.
     ///
     /// # Errors
     /// When it belongs to a living process or cannot be written.
-    pub(crate) fn write(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn write(path: &Path, before: Option<u32>) -> Result<Self, Error> {
         let fail = |source| Error::PidFile { path: path.to_owned(), source };
         if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == 0) {
             // A full disk has left it so.
             fs::remove_file(path).map_err(fail)?;
         } else if let Some(pid) = recorded(path) {
             let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            if comm.trim() == "loaded" && pid != std::process::id() {
+            if comm.trim() == "loaded" && pid != std::process::id() && Some(pid) != before {
                 return Err(fail(io::Error::other(format!("pid {pid} is running: stop it, or name another file"))));
             }
             fs::remove_file(path).map_err(fail)?;

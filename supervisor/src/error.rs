@@ -73,6 +73,9 @@ pub enum Error {
         /// What is wrong with it.
         source: io::Error,
     },
+    /// A new binary and the supervisor that runs do not come together.
+    #[error("take over from the supervisor that runs: {0}")]
+    Succession(String),
     /// Told to end while starting.
     #[error("ended by a signal while starting")]
     Interrupted,

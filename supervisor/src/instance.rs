@@ -3,16 +3,18 @@
 mod explain;
 mod operate;
 mod reload;
+mod start;
 mod status;
+mod upgrade;
 mod watch;
 
-use crate::child::START_DEADLINE;
 use crate::control::{Control, History};
+use crate::journal::Journal;
 use crate::memory::random;
 use crate::plan::Plan;
 use crate::prober::{self, Prober};
 use crate::roster::Roster;
-use crate::routes::{self, Routes};
+use crate::routes::Routes;
 use crate::rules::{Installed, QueueState, RuleSet, Steering, queue_owners};
 use crate::run::Options;
 use crate::signals::Signals;
@@ -26,6 +28,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
+pub(crate) use upgrade::Invocation;
+use upgrade::Upgrade;
 use watch::Watch;
 
 /// How long packets that still wait may take to be answered once the rules are gone.
@@ -64,6 +68,22 @@ pub(crate) struct Instance {
     questions: Questions,
     installed: Option<Installed>,
     routes: Routes,
+    journal: Journal,
+    /// Something has changed that the journal does not say yet.
+    unwritten: bool,
+    invocation: Invocation,
+    upgrade: Option<Upgrade>,
+    /// USR2 has come during another change.
+    upgrade_again: bool,
+}
+
+/// How an instance comes to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// It was told to.
+    Ended,
+    /// Another one serves in its place.
+    Followed,
 }
 
 /// What an instance begins with.
@@ -78,15 +98,19 @@ pub(crate) struct Start {
     pub(crate) workers: Vec<Worker>,
     pub(crate) prober: Prober,
     pub(crate) signals: Signals,
-    pub(crate) control: Control,
+    /// `None`: an elder has it yet.
+    pub(crate) control: Option<Control>,
     pub(crate) routes: Routes,
     pub(crate) layers: Vec<String>,
+    pub(crate) history: History,
+    pub(crate) journal: Journal,
+    pub(crate) invocation: Invocation,
 }
 
 impl Instance {
     pub(crate) fn new(start: Start) -> Self {
         let Start { options, plan, roster, steering, rules, queues, terms, workers, prober, signals, .. } = start;
-        let Start { control, routes, layers, .. } = start;
+        let Start { control, routes, layers, history, journal, invocation, .. } = start;
         Self {
             options,
             plan,
@@ -98,10 +122,10 @@ impl Instance {
             workers,
             prober,
             signals,
-            control: Some(control),
+            control,
             layers,
             since: SystemTime::now(),
-            history: History::new(),
+            history,
             reload: None,
             last_reload: None,
             again: false,
@@ -110,43 +134,12 @@ impl Instance {
             questions: Questions::default(),
             installed: None,
             routes,
+            journal,
+            unwritten: true,
+            invocation,
+            upgrade: None,
+            upgrade_again: false,
         }
-    }
-
-    /// The rules that bring packets: from here on the way out is through [`Instance::end`].
-    pub(crate) fn serves_by(&mut self, installed: Installed) {
-        self.installed = Some(installed);
-    }
-
-    /// Makes the routes by which marked packets go; to be done before the rules bring packets.
-    pub(crate) fn make_routes(&mut self) -> Result<(), Error> {
-        Ok(self.routes.settle(&routes::hops(&self.roster)?)?)
-    }
-
-    /// Takes them away again.
-    pub(crate) fn take_routes(&mut self) {
-        if let Err(error) = self.routes.remove() {
-            log::warn!("{error}");
-        }
-    }
-
-    /// Starts every child and waits until all are jailed, proven and at work.
-    pub(crate) fn start(&mut self) -> Result<(), Error> {
-        let deadline = Instant::now() + START_DEADLINE;
-        while !self.workers.iter().all(Worker::is_ready) || (self.is_probed() && !self.prober.is_probing()) {
-            self.launch()?;
-            self.turn(deadline)?;
-            if let Some(death) = self.bury().into_iter().next() {
-                return Err(Error::ChildFailed(death));
-            }
-            if self.signals.take_end() {
-                return Err(Error::Interrupted);
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::ChildFailed(format!("not ready within {START_DEADLINE:?}")));
-            }
-        }
-        Ok(())
     }
 
     /// Whether there is work for a prober.
@@ -154,8 +147,8 @@ impl Instance {
         self.roster.services().any(|(_, entry)| entry.leaves.is_none() && entry.service.check.is_some())
     }
 
-    /// Watches until told to end.
-    pub(crate) fn serve(&mut self) -> Result<(), Error> {
+    /// Watches until told to end, or followed by another one.
+    pub(crate) fn serve(&mut self) -> Result<Way, Error> {
         loop {
             // A machine that is short of something for a moment must not cost the children that run.
             if let Err(error) = self.launch() {
@@ -166,24 +159,35 @@ impl Instance {
                 log::error!("{death}");
             }
             self.step();
+            if self.step_upgrade() {
+                return Ok(Way::Followed);
+            }
             self.look();
             if self.signals.take_reload() {
                 self.ask_reload();
             }
             if self.signals.take_upgrade() {
-                log::warn!("USR2: taking over by a new binary is not part of this version");
+                self.ask_upgrade();
             }
             if self.signals.take_report() {
                 self.report();
             }
-            if self.signals.take_end() {
-                return Ok(());
+            if self.unwritten {
+                self.write_down();
+            }
+            // Who has given way cannot end alone: this is over in a moment, either way.
+            if !self.has_given_way() && self.signals.take_end() {
+                self.stop_upgrade();
+                return Ok(Way::Ended);
             }
         }
     }
 
     /// Starts every child that is due. The error is the first.
     fn launch(&mut self) -> Result<(), Error> {
+        if self.has_given_way() {
+            return Ok(());
+        }
         let Self { workers, roster, terms, prober, .. } = self;
         let mut first = Ok(());
         for worker in workers.iter_mut() {
@@ -199,7 +203,7 @@ impl Instance {
     fn turn(&mut self, until: Instant) -> Result<(), Error> {
         let timed = self.workers.iter().filter_map(Worker::due).chain(self.prober_due());
         let timed = timed.chain(self.control.as_ref().and_then(Control::next_deadline)).chain([self.watch.due()]);
-        let timed = timed.chain(self.questions.due());
+        let timed = timed.chain(self.questions.due()).chain(self.upgrade_due());
         let next = timed.fold(until, Instant::min);
         let wait = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         let mut wanted = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
@@ -208,6 +212,7 @@ impl Instance {
             let out = if sending { PollFlags::POLLOUT } else { PollFlags::empty() };
             PollFd::new(link, PollFlags::POLLIN | out)
         }));
+        wanted.extend(self.successor().map(|link| PollFd::new(link, PollFlags::POLLIN)));
         if let Some(control) = &self.control {
             control.poll_fds(&mut wanted);
         }
@@ -238,7 +243,7 @@ impl Instance {
 
     /// Collects children that have ended, and says how.
     fn bury(&mut self) -> Vec<String> {
-        let mut deaths: Vec<_> = self.workers.iter_mut().flat_map(|worker| worker.reap(queue_state)).collect();
+        let mut deaths: Vec<_> = self.workers.iter_mut().flat_map(Worker::reap).collect();
         deaths.extend(self.prober.reap(&self.roster, &self.workers));
         deaths
     }
@@ -259,7 +264,9 @@ impl Instance {
             log::warn!("packets still wait in our queues after {DRAIN_DEADLINE:?}; they are dropped");
         }
         // Nobody marks packets any more: what still waited has its verdict, or is dropped with its queue.
-        self.take_routes();
+        if let Err(error) = self.routes.remove() {
+            log::warn!("{error}");
+        }
         self.report();
         let mut leaving: Vec<_> = self.workers.iter_mut().flat_map(Worker::dismiss).collect();
         leaving.extend(self.prober.dismiss());
@@ -317,8 +324,4 @@ pub(crate) fn steering_keys() -> Result<crate::rules::Keys, Error> {
         *word = u32::from_ne_bytes(random()?);
     }
     Ok(crate::rules::Keys::new(words))
-}
-
-fn queue_state(queue: u16) -> Option<QueueState> {
-    queue_owners().ok()?.into_iter().find(|state| state.queue == queue)
 }

@@ -12,14 +12,18 @@
 //! - [`daemon`], `output`, `signals`, `report`: detaching, the log, signals, counters as text.
 #![forbid(unsafe_code)]
 
+mod adopt;
 mod child;
 pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod doctor;
+mod elder;
 mod error;
 mod instance;
+mod journal;
 mod memory;
+mod moment;
 pub mod network;
 mod output;
 pub mod plan;
@@ -34,5 +38,6 @@ pub mod run;
 mod signals;
 mod worker;
 
+pub use elder::SUCCESSOR;
 pub use error::Error;
 pub use push::{Briefing, briefing};

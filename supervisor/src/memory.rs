@@ -27,10 +27,18 @@ impl Memory {
         let flows = shm::create("loaded-flows", FlowTable::bytes_for(capacities.0))?;
         let clients = shm::create("loaded-clients", AffinityTable::bytes_for(capacities.1))?;
         let counters = shm::create("loaded-counters", Counters::bytes_for(ALL_COUNTERS))?;
-        let seen = CounterReader::map(&counters)?;
-        let this = Self { flows, clients, counters, seen, capacities };
+        let this = Self { seen: CounterReader::map(&counters)?, flows, clients, counters, capacities };
         this.clear()?;
         Ok(this)
+    }
+
+    /// Those of a worker that goes on, or has ended: for the sizes in the plan. What is in them is judged by who opens them.
+    pub(crate) fn adopt(flows: OwnedFd, clients: OwnedFd, counters: OwnedFd, plan: &Plan) -> Result<Self, Error> {
+        let capacities = (plan.flows as usize, plan.clients as usize);
+        shm::check(&flows, FlowTable::bytes_for(capacities.0))?;
+        shm::check(&clients, AffinityTable::bytes_for(capacities.1))?;
+        shm::check(&counters, Counters::bytes_for(ALL_COUNTERS))?;
+        Ok(Self { seen: CounterReader::map(&counters)?, flows, clients, counters, capacities })
     }
 
     /// Makes the tables empty again: what a hostile worker has left there must not rule its successors.

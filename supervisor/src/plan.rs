@@ -8,6 +8,7 @@ pub use diff::{Change, What, diff, immutable_change};
 
 use crate::network::Network;
 use loaded_ipc::{Affinity, Check, CheckKind, Mode, Policy, PortRange, Protocol, Strategy, Unserved};
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -34,7 +35,7 @@ pub const MAX_PORT_RANGES: usize = 256;
 pub const MAX_NAMESERVERS: usize = 64;
 
 /// Desired state. Every invariant named on a field holds: the parsers refuse what would break it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The account workers run as. Never root. Resolved when the supervisor starts.
     pub user: String,
@@ -59,10 +60,12 @@ pub struct Plan {
     pub drain: u32,
     /// Whether the kernel puts packets together before they come to a worker; else the worker keeps their pieces together.
     pub defragment: bool,
+    /// Whether workers go on when the supervisor is killed, until another one takes them over; else they die with it.
+    pub linger: bool,
 }
 
 /// One balanced service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Unique; shown in logs and status.
     pub name: String,
@@ -91,7 +94,7 @@ pub struct Service {
 }
 
 /// A backend of a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backend {
     /// Where it is. No VIP of the plan.
     pub address: IpAddr,
@@ -102,7 +105,7 @@ pub struct Backend {
 }
 
 /// Where nodes are looked for that become backends of a service. Its service has a check.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Discover {
     /// Where to ask, and who may answer. At least one.
     pub places: Vec<Place>,
@@ -113,7 +116,7 @@ pub struct Discover {
 }
 
 /// One network in which nodes are looked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// Answers count only from within it.
     pub network: Network,
@@ -228,6 +231,7 @@ pub(crate) mod tests {
             services: vec![],
             drain: 300,
             defragment: true,
+            linger: true,
         }
     }
 

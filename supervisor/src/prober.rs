@@ -213,7 +213,7 @@ impl Prober {
 
     /// Lets it end by itself.
     pub(crate) fn dismiss(&mut self) -> Option<Process> {
-        self.life.take().map(|life| life.child.dismiss())
+        self.life.take().map(|life| life.child.dismiss(None))
     }
 
     /// Its process: pid, what it does, since when.

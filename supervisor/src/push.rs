@@ -6,6 +6,7 @@ use crate::roster::Roster;
 use crate::rules::source_of;
 use crate::worker::{Orders, Worker};
 use loaded_ipc::{Check, Mode, Pinger, ToProber, ToWorker, VERSION};
+use loaded_jail::Survival;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
@@ -15,7 +16,8 @@ pub(crate) fn to_worker(roster: &Roster, worker: &Worker, now: Instant) -> Order
     let (position, queue) = (worker.position, worker.owner.queue());
     let mut messages = vec![ToWorker::Hello { version: VERSION, worker: position, queue }];
     messages.extend(transaction(roster, now));
-    Orders { generation: roster.generation(), messages }
+    let survival = if roster.lingers() { Survival::Outlives } else { Survival::DiesToo };
+    Orders { generation: roster.generation(), survival, messages }
 }
 
 /// The configuration alone, from `Begin` to `Commit`.

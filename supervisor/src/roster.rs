@@ -16,6 +16,7 @@ use crate::rules::{Reach, Served};
 pub(crate) use entry::{BackendEntry, Health};
 pub(crate) use judge::Impossible;
 use loaded_ipc::{Admin, BackendIndex, Cause, MAX_BACKEND_INDEX, Mode, PortRange, Protocol, ServiceIndex, Unserved};
+use serde::{Deserialize, Serialize};
 use slots::Slots;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -29,10 +30,11 @@ const EMPTY: Duration = Duration::from_secs(2);
 const FORGOTTEN: Duration = Duration::from_secs(300);
 
 /// What runs now.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Roster {
     generation: u64,
     unserved: Unserved,
+    linger: bool,
     drain: Duration,
     vips: Slots<IpAddr>,
     services: Slots<ServiceEntry>,
@@ -41,22 +43,24 @@ pub(crate) struct Roster {
 }
 
 /// Traffic that a service had and has no more. Rules bring it until its flows are over.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Leaving {
     service: ServiceIndex,
     vips: Vec<IpAddr>,
     protocol: Protocol,
     ports: Vec<PortRange>,
+    #[serde(with = "crate::moment")]
     until: Instant,
 }
 
 /// A service of the roster.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ServiceEntry {
     pub(crate) service: Service,
     /// Its VIPs by number, sorted; none when it leaves.
     pub(crate) listens: Vec<u16>,
     /// No plan has it any more, and at this time it goes.
+    #[serde(with = "crate::moment::option")]
     pub(crate) leaves: Option<Instant>,
 }
 
@@ -71,6 +75,7 @@ impl Roster {
         Self {
             generation: 0,
             unserved: Unserved::Pass,
+            linger: true,
             drain: Duration::ZERO,
             vips: Slots::new(u16::MAX),
             services: Slots::new(u16::MAX),
@@ -94,6 +99,7 @@ impl Roster {
         let mut next = self.clone();
         next.generation += 1;
         next.unserved = plan.unserved;
+        next.linger = plan.linger;
         next.drain = Duration::from_secs(plan.drain.into());
         next.forget(now);
         next.see_off(plan, now);
@@ -252,6 +258,11 @@ impl Roster {
     /// What becomes of packets to a VIP that no service serves there.
     pub(crate) fn unserved(&self) -> Unserved {
         self.unserved
+    }
+
+    /// Whether workers go on when the supervisor is killed.
+    pub(crate) fn lingers(&self) -> bool {
+        self.linger
     }
 
     /// VIPs, by rising number.

@@ -1,23 +1,28 @@
 //! From the command line to a running instance: check everything, have everything, start the children, only then the rules.
 
+use crate::adopt::{self, Inheritance, misfit};
 use crate::config::{self, Overrides};
-use crate::control::{Control, default_path};
+use crate::control::{Control, History, default_path};
 use crate::daemon::{self, PidFile};
-use crate::instance::{Instance, Start, steering_keys};
-use crate::memory::Memory;
+use crate::elder::Elder;
+use crate::instance::{Instance, Invocation, Start, Way, steering_keys};
+use crate::journal::Journal;
+use crate::plan::{Plan, diff};
 use crate::preflight::{available_cores, check_discovery, check_host, check_kernel};
 use crate::prober::{self, Prober};
 use crate::roster::Roster;
 use crate::routes::Routes;
-use crate::rules::{Installed, RuleSet, Steering, Tools, clean_stale, queue_owner, queue_owners};
+use crate::rules::{RuleSet, Steering, Tools, clean_stale, queue_owner, queue_owners};
 use crate::signals::Signals;
-use crate::worker::{self, Worker};
+use crate::worker::{self, Given, Worker};
 use crate::{Error, output};
+use loaded_jail::policy::print;
 use loaded_jail::proof::Expectation;
 use loaded_jail::{CHROOT, Floor, Identity, Layer, Level, Role, check_chroot_dir, trim_supervisor};
 use loaded_queue::{Owner, OwnerError};
 use nix::unistd::geteuid;
 use sd_notify::NotifyState;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf, absolute};
 use std::time::Instant;
 
@@ -30,6 +35,8 @@ pub struct Options {
     pub overrides: Overrides,
     /// This is the daemon that the starter has started.
     pub detached: bool,
+    /// This is to follow the supervisor that has started it ([`crate::SUCCESSOR`]).
+    pub successor: bool,
     /// Where to write the process id.
     pub pid_file: Option<PathBuf>,
     /// Where to listen for the operator; `None`: where he looks for it.
@@ -61,7 +68,7 @@ pub fn check(options: &Options) -> Result<config::Loaded, Error> {
     Ok(loaded)
 }
 
-/// Runs an instance until it is told to end.
+/// Runs an instance until it is told to end, or another binary has taken its place.
 ///
 /// # Errors
 /// Everything that keeps it from serving. Nothing is then changed on the host.
@@ -70,8 +77,19 @@ pub fn run(options: &Options) -> Result<(), Error> {
     if !geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    let starter = if options.detached { Some(daemon::take_starter()?) } else { None };
-    // Before the working directory changes: a reload reads the same files.
+    let mut elder = if options.successor { Some(Elder::take()?) } else { None };
+    let result = live(options, &mut elder);
+    if let (Some(elder), Err(error)) = (&elder, &result) {
+        elder.refuse(error);
+    }
+    result
+}
+
+/// From the start to the end. An elder that we have followed is there no more.
+fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
+    let starter = if options.detached && elder.is_none() { Some(daemon::take_starter()?) } else { None };
+    // Before the working directory changes: a reload reads the same files, an upgrade starts the same command.
+    let invocation = Invocation::of_this()?;
     let options = with_absolute_paths(options)?;
     let loaded = load(&options)?;
     for note in &loaded.notes {
@@ -80,6 +98,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let plan = loaded.plan;
     if options.detached {
         daemon::detach()?;
+        if elder.is_some() {
+            output::to_syslog();
+        }
     }
 
     let identity = Identity::lookup(&plan.user)?;
@@ -90,36 +111,48 @@ pub fn run(options: &Options) -> Result<(), Error> {
     check_host(&plan)?;
     check_discovery(&plan)?;
 
-    let pid_file = options.pid_file.as_deref().map(PidFile::write).transpose()?;
+    // An elder has those two yet.
+    let pid_file = options.pid_file.as_deref().filter(|_| elder.is_none());
+    let mut pid_file = pid_file.map(|path| PidFile::write(path, None)).transpose()?;
     let signals = Signals::new()?;
     let queues: Vec<u16> = cores.iter().map(|core| plan.queue_base + core).collect();
-    clean_up(&tools, &queues)?;
+    let inherited = inherit(elder.as_ref(), &plan, &tools, &cores, &queues)?;
+    let is_inherited = inherited.is_some();
     let mut routes = Routes::new(plan.queue_base, tools.clone());
-    if let Err(error) = routes.clean_stale() {
+    if !is_inherited && let Err(error) = routes.clean_stale() {
         log::warn!("{error}");
     }
+    let journal = Journal::create()?;
+    let (mut sets, state, lock) = inherited.map_or((BTreeMap::new(), None, None), Inheritance::split);
     let mut workers = Vec::with_capacity(cores.len());
-    for ((position, &core), &queue) in (0..).zip(&cores).zip(&queues) {
-        workers.push(Worker::new(
-            position,
-            core,
-            open_queue(queue, plan.queue_len)?,
-            Memory::new(&plan)?,
-            plan.queue_len,
-        )?);
+    for (place, &queue) in (0..).zip(cores.iter().copied()).zip(&queues) {
+        let given = match sets.remove(&queue) {
+            Some(set) => set.given(queue, &plan, &journal)?,
+            None => Given::anew(open_queue(queue, plan.queue_len)?, &plan, &journal)?,
+        };
+        workers.push(Worker::new(place, given, plan.queue_len)?);
     }
-    let control = Control::bind(&options.control.clone().unwrap_or_else(default_path))?;
+    let path = options.control.clone().unwrap_or_else(default_path);
+    let control = if elder.is_some() { None } else { Some(Control::bind(&path)?) };
     let prober = Prober::new()?;
-    let steering = Steering::new(&plan, steering_keys()?);
-    let roster = Roster::empty().next(&plan, &[], 0, Instant::now())?;
+    let is_filtered = elder.is_some() && state.as_ref().is_some_and(|state| state.fence == print(Role::Supervisor));
+    let (steering, before, history) = match state {
+        Some(state) => {
+            for change in diff(&state.plan, &plan) {
+                log::info!("since then: {change}");
+            }
+            (state.steering, state.roster.into_owned(), state.history.into_owned())
+        }
+        None => (Steering::new(&plan, steering_keys()?), Roster::empty(), History::new()),
+    };
+    let roster = before.next(&plan, &[], 0, Instant::now())?;
     let rules = RuleSet::new(&roster.reach(&plan), &queues, &steering);
-    trim_supervisor()?;
+    trim_supervisor(is_filtered)?;
 
     let terms = terms(identity, options.floor, &level, workers.len());
-    let options = options.clone();
     let layers = Layer::ALL.iter().filter(|layer| level.has(**layer)).map(|layer| layer.name().to_owned()).collect();
-    let start = Start {
-        options,
+    let mut instance = Instance::new(Start {
+        options: options.clone(),
         plan,
         roster,
         steering,
@@ -132,15 +165,25 @@ pub fn run(options: &Options) -> Result<(), Error> {
         control,
         routes,
         layers,
-    };
-    let mut instance = Instance::new(start);
-    // The prober uses them at once.
-    instance.make_routes().and_then(|()| instance.start()).inspect_err(|_| instance.take_routes())?;
-    let installed = Installed::install(&instance.rules, &tools).inspect_err(|_| instance.take_routes())?;
-    for note in installed.notes() {
-        log::warn!("{note}");
+        history,
+        journal,
+        invocation,
+    });
+    match is_inherited {
+        true => instance.take_over(&tools, elder.as_ref()),
+        false => instance.start_anew(&tools),
     }
-    instance.serves_by(installed);
+    .inspect_err(|_| instance.give_up(is_inherited))?;
+    drop(lock);
+    if let Some(elder) = elder.take() {
+        let before = std::os::unix::process::parent_id();
+        instance.follow(elder, &path);
+        pid_file = options
+            .pid_file
+            .as_deref()
+            .and_then(|path| PidFile::write(path, Some(before)).inspect_err(|error| log::error!("{error}")).ok());
+        daemon::notify(NotifyState::MainPid(std::process::id()));
+    }
     let services = instance.plan.services.len();
     let backends: usize = instance.plan.services.iter().map(|service| service.backends.len()).sum();
     log::info!("serving: {services} service(s), {backends} backend(s), {} worker(s)", instance.workers.len());
@@ -150,11 +193,39 @@ pub fn run(options: &Options) -> Result<(), Error> {
         daemon::release(starter)
     });
     daemon::notify(NotifyState::Ready);
-    let result = released.and_then(|()| instance.serve());
-    daemon::notify(NotifyState::Stopping);
-    let end = instance.end();
-    drop(pid_file);
-    result.and(end)
+    match released.and_then(|()| instance.serve()) {
+        Ok(Way::Followed) => {
+            // Rules, routes, control socket and pid file are another one's by now.
+            std::mem::forget((instance, pid_file));
+            Ok(())
+        }
+        result => {
+            daemon::notify(NotifyState::Stopping);
+            let end = instance.end();
+            drop(pid_file);
+            result.map(drop).and(end)
+        }
+    }
+}
+
+/// What there is to go on from: of an elder that gives way, or of a supervisor that was killed.
+fn inherit(
+    elder: Option<&Elder>,
+    plan: &Plan,
+    tools: &Tools,
+    cores: &[u16],
+    queues: &[u16],
+) -> Result<Option<Inheritance>, Error> {
+    let pairs: Vec<(u16, u16)> = cores.iter().copied().zip(queues.iter().copied()).collect();
+    let Some(elder) = elder else {
+        clean_up(tools, queues)?;
+        return adopt::find(queues, plan, &pairs);
+    };
+    let inheritance = elder.inheritance()?;
+    match misfit(&inheritance.state, plan, &pairs) {
+        Some(problem) => Err(Error::Succession(problem)),
+        None => Ok(Some(inheritance)),
+    }
 }
 
 fn with_absolute_paths(options: &Options) -> Result<Options, Error> {

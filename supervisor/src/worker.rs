@@ -1,6 +1,7 @@
 //! One worker from the supervisor's side: its queue, memory and membership link, which stay, and its processes, which come
 //! and go. One serves; during a reload another one stands ready to take its place.
 
+mod before;
 mod life;
 mod pulse;
 mod questions;
@@ -8,16 +9,17 @@ mod questions;
 use crate::Error;
 use crate::child::{Backoff, Child, Death, dup, floor_word, who};
 use crate::memory::Memory;
-use crate::rules::QueueState;
+use crate::rules::{QueueState, queue_owners};
+pub(crate) use before::Before;
 use life::{Life, Stage, farewell};
 use loaded_ipc::{Admin, BackendIndex, Explained, Membership, MembershipReader, MembershipWriter, Question, ToWorker};
-use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD, RECEIVED};
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD, RECEIVED};
 use loaded_jail::proof::Expectation;
-use loaded_jail::{Floor, Identity};
+use loaded_jail::{Floor, Identity, Survival};
 use loaded_queue::{Orphans, Owner};
 use pulse::Pulse;
 use questions::Questions;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child as Process;
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,9 @@ use std::time::{Duration, Instant};
 const HOPELESS: u32 = 2;
 /// Two deaths within this time make the packets the worker held suspect.
 const POISON_WINDOW: Duration = Duration::from_secs(10);
+
+/// Between looks at processes that were told to end.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// A worker.
 #[derive(Debug)]
@@ -34,6 +39,9 @@ pub(crate) struct Worker {
     pub(crate) core: u16,
     pub(crate) owner: Owner,
     pub(crate) memory: Memory,
+    /// In the custody of its processes.
+    journal: OwnedFd,
+    before: Before,
     /// Both ends of the link from the prober: whoever of the two is started again finds it as it was.
     membership: (MembershipWriter, MembershipReader),
     serving: Option<Life>,
@@ -52,6 +60,15 @@ pub(crate) struct Worker {
     settled: u64,
 }
 
+/// What a worker begins with.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub(crate) owner: Owner,
+    pub(crate) memory: Memory,
+    pub(crate) journal: OwnedFd,
+    pub(crate) before: Before,
+}
+
 /// What all workers of an instance have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
@@ -65,11 +82,14 @@ pub(crate) struct Terms {
 #[derive(Debug)]
 pub(crate) struct Orders {
     pub(crate) generation: u64,
+    pub(crate) survival: Survival,
     pub(crate) messages: Vec<ToWorker>,
 }
 
 impl Worker {
-    pub(crate) fn new(position: u16, core: u16, owner: Owner, memory: Memory, queue_len: u32) -> Result<Self, Error> {
+    pub(crate) fn new(place: (u16, u16), given: Given, queue_len: u32) -> Result<Self, Error> {
+        let (position, core) = place;
+        let Given { owner, memory, journal, before } = given;
         let membership = MembershipWriter::pair()?;
         membership.0.set_nonblocking()?;
         membership.1.set_nonblocking()?;
@@ -78,6 +98,8 @@ impl Worker {
             core,
             owner,
             memory,
+            journal,
+            before,
             membership,
             serving: None,
             next: None,
@@ -113,6 +135,51 @@ impl Worker {
     pub(crate) fn prepare(&mut self, terms: &Terms, orders: Orders) -> Result<(), Error> {
         self.next = Some(self.spawn(terms, orders)?);
         Ok(())
+    }
+
+    /// Whether its first process serves, or waits for nothing but the end of those before.
+    pub(crate) fn can_follow(&self) -> bool {
+        self.is_ready() || self.serving.as_ref().is_some_and(|life| life.stage == Stage::Prepared)
+    }
+
+    /// Those before end, and its first process begins.
+    pub(crate) fn follow(&mut self) {
+        self.before.end();
+    }
+
+    /// The process that serves answers what it holds and goes, and the queue is free for another supervisor's.
+    pub(crate) fn give_way(&mut self) {
+        if let Some(life) = self.serving.as_mut().filter(|life| !matches!(life.stage, Stage::Leaving(_))) {
+            life.child.tell(ToWorker::Stop);
+            life.stage = Stage::Leaving(Instant::now());
+        }
+    }
+
+    /// What its processes work with, for another supervisor: queue, flows, clients, counters.
+    pub(crate) fn set(&self) -> Result<[OwnedFd; 4], Error> {
+        let Memory { flows, clients, counters, .. } = &self.memory;
+        Ok([dup(self.owner.as_fd())?, dup(flows)?, dup(clients)?, dup(counters)?])
+    }
+
+    /// Frees what somebody else's process may have held, which has ended by now, and starts one of ours.
+    pub(crate) fn free_orphans(&mut self) {
+        if self.serving.is_none()
+            && let Some(state) = queue_state(self.owner.queue()).filter(|state| state.waiting > 0)
+        {
+            self.release(Orphans::Repeat, &state);
+        }
+        self.backoff = Backoff::new();
+    }
+
+    /// Kills its processes.
+    pub(crate) fn kill(&mut self) {
+        let lives = self.serving.iter_mut().chain(&mut self.next);
+        lives.filter(|life| !life.child.has_ended()).for_each(|life| life.child.kill());
+    }
+
+    /// Whether no process of ours is there.
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.serving.is_none() && self.next.is_none()
     }
 
     /// Whether there is a next process, dead or alive.
@@ -181,9 +248,11 @@ impl Worker {
             (dup(flows)?, FLOWS_FD),
             (dup(clients)?, CLIENTS_FD),
             (dup(counters)?, COUNTERS_FD),
+            (dup(&self.journal)?, JOURNAL_FD),
         ];
         let mut words = who("worker", &terms.identity);
-        words.extend([self.core.to_string(), std::process::id().to_string(), floor_word(terms.floor)]);
+        let survival = if orders.survival == Survival::Outlives { "outlives" } else { "dies" }.to_owned();
+        words.extend([self.core.to_string(), std::process::id().to_string(), floor_word(terms.floor), survival]);
         let admin = |message: &ToWorker| match *message {
             ToWorker::Backend { index, admin, .. } => Some((index, admin)),
             _ => None,
@@ -221,6 +290,7 @@ impl Worker {
     /// When something is to be done about it that no descriptor tells: start it, or end one that never gets on.
     pub(crate) fn due(&self) -> Option<Instant> {
         let start = (self.serving.is_none() && self.next.is_none()).then_some(self.backoff.due);
+        let start = start.into_iter().chain(self.before.is_ending().then(|| Instant::now() + PAUSE));
         let lives = self.serving.iter().chain(&self.next).filter(|life| !life.child.has_ended());
         lives.filter_map(Life::deadline).chain(start).min()
     }
@@ -274,7 +344,8 @@ impl Worker {
     pub(crate) fn talk(&mut self, terms: &Terms) {
         let name = self.name();
         let was_ready = self.is_ready();
-        for (life, goes_at_once) in [(&mut self.serving, true), (&mut self.next, false)] {
+        self.settle();
+        for (life, goes_at_once) in [(&mut self.serving, self.before.is_over()), (&mut self.next, false)] {
             let Some(life) = life.as_mut().filter(|life| !life.child.has_ended()) else { continue };
             if let Err(problem) = life.talk(terms, goes_at_once) {
                 log::error!("{name}: {problem}; killing it");
@@ -309,7 +380,7 @@ impl Worker {
     }
 
     /// Processes that have ended, and how. The packets a dead one held are freed for the next one.
-    pub(crate) fn reap(&mut self, queue: impl FnOnce(u16) -> Option<QueueState>) -> Vec<String> {
+    pub(crate) fn reap(&mut self) -> Vec<String> {
         let mut deaths = Vec::new();
         if let Some(death) = self.next.as_mut().and_then(|life| life.child.reap(farewell)) {
             self.next = None;
@@ -320,7 +391,7 @@ impl Worker {
         {
             let stage = life.stage;
             self.serving = None;
-            let state = queue(self.owner.queue()).filter(|state| state.waiting > 0);
+            let state = queue_state(self.owner.queue()).filter(|state| state.waiting > 0);
             if matches!(stage, Stage::Leaving(_)) && death.orderly {
                 self.backoff = Backoff::new();
                 // An honest one holds nothing when it goes, and little has come since: more than that was held back.
@@ -336,6 +407,15 @@ impl Worker {
             }
         }
         deaths
+    }
+
+    /// Where those before have ended just now: frees what they held, if they could not answer it.
+    fn settle(&mut self) {
+        if self.before.settle() == Some(true)
+            && let Some(state) = queue_state(self.owner.queue()).filter(|state| state.waiting > 0)
+        {
+            self.release(Orphans::Repeat, &state);
+        }
     }
 
     /// Frees what a process has read and not answered, while nobody reads the queue.
@@ -367,9 +447,10 @@ impl Worker {
         }
     }
 
-    /// Lets its processes end by themselves: they do when their links close. Returns what to wait for.
+    /// Tells its processes to end. Returns what to wait for.
     pub(crate) fn dismiss(&mut self) -> Vec<Process> {
-        [self.serving.take(), self.next.take()].into_iter().flatten().map(|life| life.child.dismiss()).collect()
+        let lives = [self.serving.take(), self.next.take()].into_iter().flatten();
+        lives.map(|life| life.child.dismiss(Some(ToWorker::Stop))).collect()
     }
 
     pub(crate) fn name(&self) -> String {
@@ -386,4 +467,8 @@ impl Worker {
     pub(crate) fn wait(&self) -> Option<Duration> {
         self.serving.is_none().then(|| self.backoff.due.saturating_duration_since(Instant::now()))
     }
+}
+
+fn queue_state(queue: u16) -> Option<QueueState> {
+    queue_owners().ok()?.into_iter().find(|state| state.queue == queue)
 }

@@ -63,12 +63,23 @@ fn an_empty_host_is_empty_again() {
     assert_eq!(lab.sh("lb", "nft list ruleset"), before);
 }
 
+/// With an instance whose workers die with it; what those that do not die leave behind is in `survive`.
+fn mortal(lab: &Lab, base: u16) -> Loaded {
+    let backends: String =
+        Family::BOTH.map(|f| format!("[[service.backend]]\naddress = \"{}\"\n", f.backend(1))).concat();
+    let vips = Family::BOTH.map(|family| format!("\"{}\"", family.vip())).join(", ");
+    let text = format!(
+        "linger = false\nqueue_base = {base}\n[[service]]\nname = \"all\"\nvip = [{vips}]\nprotocol = \"any\"\n{backends}"
+    );
+    Loaded::toml(lab, &text)
+}
+
 #[test]
 fn after_a_killed_supervisor_the_next_start_cleans_up() {
     let Some(lab) = Lab::up() else { return };
     lab.sh("lb", FOREIGN);
     let before = lab.rules();
-    let mut killed = Loaded::classic(&lab);
+    let mut killed = mortal(&lab, 0);
     let workers = killed.workers();
     killed.end(Signal::SIGKILL);
     assert!(eventually(Duration::from_secs(2), || !workers.iter().any(|&pid| lives(pid))), "workers outlive it");
@@ -87,8 +98,10 @@ fn after_a_killed_supervisor_the_next_start_cleans_up() {
 fn leftovers_of_other_queues_are_removed_too() {
     let Some(lab) = Lab::up() else { return };
     let before = lab.rules();
-    let mut killed = Loaded::start(&lab, &[classic(), vec!["--queue-base".to_owned(), "40".to_owned()]].concat());
+    let mut killed = mortal(&lab, 40);
+    let workers = killed.workers();
     killed.end(Signal::SIGKILL);
+    assert!(eventually(Duration::from_secs(2), || !workers.iter().any(|&pid| lives(pid))), "workers outlive it");
     let next = Loaded::classic(&lab);
     assert!(!lab.rules().contains("LOADED-40"), "{}", next.log());
     serves(&lab);

@@ -2,17 +2,18 @@
 //!
 //! The same steps serve the running worker and `--selftest`, which runs into them on purpose.
 
-use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
-use loaded_jail::{Bindings, Floor, Identity, JailError, Level, Policy, Role, drop_rights, keep_only_fds, seal};
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
+use loaded_jail::{Bindings, Floor, Identity, JailError, Level, Policy, Role, Survival};
+use loaded_jail::{drop_rights, keep_only_fds, seal};
 use loaded_queue::Port;
 
 /// First half, as root and right after exec: no descriptor but the listed ones, another user, an empty root.
 ///
 /// # Errors
 /// When a step fails; the process must then end.
-pub fn drop_to(identity: &Identity, parent: u32) -> Result<Level, JailError> {
-    keep_only_fds(&[0, 1, 2, QUEUE_FD, LINK_FD, MEMBERSHIP_FD, FLOWS_FD, CLIENTS_FD, COUNTERS_FD])?;
-    drop_rights(Role::Worker, identity, parent)
+pub fn drop_to(identity: &Identity, parent: u32, survival: Survival) -> Result<Level, JailError> {
+    keep_only_fds(&[0, 1, 2, QUEUE_FD, LINK_FD, MEMBERSHIP_FD, FLOWS_FD, CLIENTS_FD, COUNTERS_FD, JOURNAL_FD])?;
+    drop_rights(Role::Worker, identity, parent, survival)
 }
 
 /// Second half, when all memory is had: nothing but the loop's own system calls from here on.

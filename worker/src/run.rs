@@ -6,12 +6,12 @@ use crate::fence;
 use crate::inbox::Inbox;
 use crate::outcome::verdict;
 use crate::setup::{Assembly, OutOfStep};
-use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{
     Clipped, Fault, FromWorker, LinkError, MARK_MASK, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker, VERSION,
     clip, mark_of,
 };
-use loaded_jail::{Floor, Identity, JailError, Layer, Level, inherited, leave};
+use loaded_jail::{Floor, Identity, JailError, Layer, Level, Survival, inherited, leave};
 use loaded_queue::{BATCH, Faults, Packet, Port};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -48,6 +48,8 @@ pub struct Arguments {
     pub parent: u32,
     /// Whether a kernel without a layer is good enough.
     pub floor: Floor,
+    /// Whether to go on when the supervisor dies.
+    pub survival: Survival,
 }
 
 /// Why a worker cannot run. The supervisor gets the text.
@@ -90,11 +92,14 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
     let pinned = cpus.set(usize::from(arguments.core)).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cpus));
     pinned.map_err(|e| Error::Pin(arguments.core, e))?;
 
-    fence::drop_to(&arguments.identity, arguments.parent)?;
+    fence::drop_to(&arguments.identity, arguments.parent, arguments.survival)?;
     let (queue, prepared) = receive_setup(link)?;
-    let flows = Region::map(inherited(FLOWS_FD)?)?.for_good();
-    let clients = Region::map(inherited(CLIENTS_FD)?)?.for_good();
-    let counters = Counters::map(inherited(COUNTERS_FD)?)?.for_good();
+    let [flows_fd, clients_fd, counters_fd] = [inherited(FLOWS_FD)?, inherited(CLIENTS_FD)?, inherited(COUNTERS_FD)?];
+    let flows = Region::map(&flows_fd)?.for_good();
+    let clients = Region::map(&clients_fd)?.for_good();
+    let counters = Counters::map(&counters_fd)?.for_good();
+    // Kept for a supervisor that comes after one that was killed.
+    let _custody = ManuallyDrop::new([flows_fd, clients_fd, counters_fd, inherited(JOURNAL_FD)?]);
     let inbox = Inbox::new(inherited(MEMBERSHIP_FD)?, prepared.generation())?;
     let port = Port::open(inherited(QUEUE_FD)?, queue)?;
     if !port.sealed() && Level::probe().has(Layer::Mseal) {
@@ -105,7 +110,7 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
     // Behind the fence nothing may be dropped that closes or unmaps: it would be the last thing it does.
     let mut kept = ManuallyDrop::new((inbox, port));
     let (inbox, port) = &mut *kept;
-    end(link, behind_fence(link, inbox, port, prepared, (flows, clients, counters)))
+    end(link, behind_fence(link, inbox, port, prepared, (flows, clients, counters), arguments.survival))
 }
 
 /// Says how it ended, if it can be said, and ends. The exit code has to do if not.
@@ -125,6 +130,7 @@ fn behind_fence(
     port: &mut Port,
     prepared: Prepared,
     (flows, clients, counters): (Region, Region, Counters),
+    survival: Survival,
 ) -> Result<(), Error> {
     // Its memories are long enough to be unmapped, and it may be told to go before it is used.
     let prepared = ManuallyDrop::new(prepared);
@@ -140,7 +146,8 @@ fn behind_fence(
     let prepared = ManuallyDrop::into_inner(prepared);
     let mut decider = ManuallyDrop::new(prepared.open(flows, clients, counters, now()));
     link.send(&FromWorker::Ready { generation })?;
-    forward(link, inbox, port, &mut decider)
+    let mut superior = Superior { link: Some(link), survival };
+    forward(&mut superior, inbox, port, &mut decider)
 }
 
 /// Waits, on the still blocking link, until the queue and the tables are this worker's: `false` if they never will be.
@@ -172,7 +179,12 @@ fn receive_setup(link: &SupervisorLink) -> Result<(u16, Prepared), Error> {
 }
 
 /// The hot loop: two system calls a batch, no allocation, no lock.
-fn forward(link: &SupervisorLink, inbox: &mut Inbox, port: &mut Port, decider: &mut Decider) -> Result<(), Error> {
+fn forward(
+    superior: &mut Superior<'_>,
+    inbox: &mut Inbox,
+    port: &mut Port,
+    decider: &mut Decider,
+) -> Result<(), Error> {
     let mut looks: [Option<Look>; BATCH] = [None; BATCH];
     let mut faults = port.faults();
     let mut looked = 0;
@@ -212,7 +224,7 @@ fn forward(link: &SupervisorLink, inbox: &mut Inbox, port: &mut Port, decider: &
         if received == 0 || now.millis.saturating_sub(looked) >= LOOK_EVERY {
             looked = now.millis;
             // Every packet of the batch has its verdict; nothing of the tables is touched after an order to stop.
-            if !obey(link, decider, now)? {
+            if !superior.obey(decider, now)? {
                 early.leave(port, decider);
                 return Ok(());
             }
@@ -236,27 +248,45 @@ fn hold(early: &mut Early, mut packet: Packet<'_>, look: &Look, decider: &Decide
     false
 }
 
-/// Does what the supervisor says. `false`: it says stop, or is gone.
-fn obey(link: &SupervisorLink, decider: &mut Decider, now: Now) -> Result<bool, Error> {
-    for _ in 0..ORDERS {
-        match link.receive() {
-            Err(LinkError::Empty) => break,
-            Err(LinkError::Closed) | Ok(ToWorker::Stop) => return Ok(false),
-            Err(error) => return Err(error.into()),
-            Ok(ToWorker::Admin { backend, admin }) if decider.set_admin(backend, admin, now).is_ok() => {}
-            Ok(ToWorker::Explain { id, question }) => {
-                let explained = decider.explain(&question, now);
-                match link.send(&FromWorker::Explained { id, explained }) {
-                    // Where the supervisor does not read, it does without an answer: packets come first.
-                    Ok(()) | Err(LinkError::Full) => {}
-                    Err(LinkError::Closed) => return Ok(false),
-                    Err(error) => return Err(error.into()),
+/// Who gives orders to a worker that serves.
+struct Superior<'l> {
+    /// `None`: the supervisor is dead, and nobody gives orders any more.
+    link: Option<&'l SupervisorLink>,
+    survival: Survival,
+}
+
+impl Superior<'_> {
+    /// Does what the supervisor says. `false`: this worker is to end.
+    fn obey(&mut self, decider: &mut Decider, now: Now) -> Result<bool, Error> {
+        let Some(link) = self.link else { return Ok(true) };
+        for _ in 0..ORDERS {
+            match link.receive() {
+                Err(LinkError::Empty) => break,
+                // A supervisor that wants an end says so. One that says nothing more was killed: what it said last holds.
+                Err(LinkError::Closed) => return Ok(self.is_left()),
+                Ok(ToWorker::Stop) => return Ok(false),
+                Err(error) => return Err(error.into()),
+                Ok(ToWorker::Admin { backend, admin }) if decider.set_admin(backend, admin, now).is_ok() => {}
+                Ok(ToWorker::Explain { id, question }) => {
+                    let explained = decider.explain(&question, now);
+                    match link.send(&FromWorker::Explained { id, explained }) {
+                        // Where the supervisor does not read, it does without an answer: packets come first.
+                        Ok(()) | Err(LinkError::Full) => {}
+                        Err(LinkError::Closed) => return Ok(self.is_left()),
+                        Err(error) => return Err(error.into()),
+                    }
                 }
+                Ok(message) => return Err(out_of_step(&message, "while serving")),
             }
-            Ok(message) => return Err(out_of_step(&message, "while serving")),
         }
+        Ok(true)
     }
-    Ok(true)
+
+    /// The supervisor is gone. Whether to go on without.
+    fn is_left(&mut self) -> bool {
+        self.link = None;
+        self.survival == Survival::Outlives
+    }
 }
 
 fn out_of_step(message: &ToWorker, when: &str) -> Error {
@@ -309,6 +339,10 @@ mod tests {
     use crate::decide::example;
     use loaded_ipc::{Admin, BackendIndex, Chosen, Question, Unserved, Why, WorkerLink};
 
+    fn obeys_by(link: &SupervisorLink) -> Superior<'_> {
+        Superior { link: Some(link), survival: Survival::DiesToo }
+    }
+
     #[test]
     fn before_the_order_to_begin_only_an_end_may_come() {
         let ends = || WorkerLink::pair().expect("pair");
@@ -337,7 +371,7 @@ mod tests {
             let (supervisor, worker) = WorkerLink::pair().expect("pair");
             worker.set_nonblocking().expect("nonblocking");
             messages.iter().for_each(|message| supervisor.send(message).expect("send"));
-            obey(&worker, &mut decider, now()).ok()
+            obeys_by(&worker).obey(&mut decider, now()).ok()
         };
         let admin = |backend| ToWorker::Admin { backend: BackendIndex(backend), admin: Admin::Draining };
         assert_eq!(obeys(&[]), Some(true));
@@ -350,7 +384,28 @@ mod tests {
         }
         let (supervisor, worker) = WorkerLink::pair().expect("pair");
         drop(supervisor);
-        assert!(!obey(&worker, &mut decider, now()).expect("an end"));
+        assert!(!obeys_by(&worker).obey(&mut decider, now()).expect("an end"));
+    }
+
+    #[test]
+    fn who_outlives_its_supervisor_goes_on_by_what_it_was_told() {
+        let mut decider = example(now());
+        let (supervisor, worker) = WorkerLink::pair().expect("pair");
+        worker.set_nonblocking().expect("nonblocking");
+        let mut superior = Superior { link: Some(&worker), survival: Survival::Outlives };
+        supervisor.send(&ToWorker::Admin { backend: BackendIndex(5), admin: Admin::Draining }).expect("send");
+        drop(supervisor);
+        for _ in 0..3 {
+            assert!(superior.obey(&mut decider, now()).expect("goes on"));
+        }
+        assert!(superior.link.is_none(), "it looks no more");
+
+        // Told to end it ends all the same.
+        let (supervisor, worker) = WorkerLink::pair().expect("pair");
+        supervisor.send(&ToWorker::Stop).expect("send");
+        drop(supervisor);
+        let mut superior = Superior { link: Some(&worker), survival: Survival::Outlives };
+        assert!(!superior.obey(&mut decider, now()).expect("an end"));
     }
 
     #[test]
@@ -363,7 +418,7 @@ mod tests {
             let question = Question { protocol: 17, client, client_port: 1, vip, vip_port: 2 };
             supervisor.send(&ToWorker::Explain { id, question }).expect("send");
         }
-        assert!(obey(&worker, &mut decider, now()).expect("answers"));
+        assert!(obeys_by(&worker).obey(&mut decider, now()).expect("answers"));
         let chosen = Some(Chosen { backend: BackendIndex(5), why: Why::Strategy { candidates: 1 } });
         for expected in [7, 8] {
             let Ok(FromWorker::Explained { id, explained }) = supervisor.receive() else { panic!("no answer") };

@@ -12,10 +12,10 @@ mod room;
 
 use crate::fence;
 use crate::inbox::Inbox;
-use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{LinkError, SupervisorLink};
 use loaded_jail::selftest::{Seen, run_all, run_inside};
-use loaded_jail::{Bindings, Floor, Identity, JailError, Level, Policy, act, inherited};
+use loaded_jail::{Bindings, Floor, Identity, JailError, Level, Policy, Survival, act, inherited};
 use loaded_queue::{OwnerError, Port, Verdict};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts};
 use nix::unistd::geteuid;
@@ -151,16 +151,18 @@ fn acts() -> Vec<act::Act> {
 /// The way of [`crate::run()`] into the fence, step for step; in the sacrificed child.
 fn enter(policy: &Policy, identity: &Identity, parent: u32, floor: Floor) -> Result<Port, Error> {
     silence()?;
-    fence::drop_to(identity, parent)?;
+    fence::drop_to(identity, parent, Survival::DiesToo)?;
     let link = SupervisorLink::from_fd(inherited(LINK_FD)?);
-    let flows = FlowTable::open(Region::map(inherited(FLOWS_FD)?)?, Timeouts::default())?;
-    let clients = AffinityTable::open(Region::map(inherited(CLIENTS_FD)?)?, |_| {})?;
-    let counters = Counters::map(inherited(COUNTERS_FD)?)?;
+    let [flows_fd, clients_fd, counters_fd] = [inherited(FLOWS_FD)?, inherited(CLIENTS_FD)?, inherited(COUNTERS_FD)?];
+    let flows = FlowTable::open(Region::map(&flows_fd)?, Timeouts::default())?;
+    let clients = AffinityTable::open(Region::map(&clients_fd)?, |_| {})?;
+    let counters = Counters::map(&counters_fd)?;
+    let custody = [flows_fd, clients_fd, counters_fd, inherited(JOURNAL_FD)?];
     let port = Port::open(inherited(QUEUE_FD)?, act::QUEUE).map_err(os("build the templates"))?;
     let inbox = Inbox::new(inherited(MEMBERSHIP_FD)?, 0)?;
     fence::close_by(policy, &port, floor)?;
     // Dropped behind the fence they would unmap and close, and the child would die before its act.
-    std::mem::forget((link, inbox, flows, clients, counters));
+    std::mem::forget((link, inbox, flows, clients, counters, custody));
     Ok(port)
 }
 

@@ -15,13 +15,15 @@ mod types;
 pub use bincode::{Decode, Encode};
 pub use counter::{ALL_COUNTERS, BackendCounter, COUNTERS, Fault, Outcome, RECEIVED, View};
 pub use descriptor::{
-    CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD, PROBER_LINK_FD, QUEUE_FD, WORKERS_FD,
+    CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD, PROBER_LINK_FD,
+    QUEUE_FD, WORKERS_FD,
 };
 pub use explain::{Assumed, Chosen, Explained, KnownFlow, Question, Why};
 pub use link::{Clipped, Link, LinkError, clip, decode};
 pub use mark::{MARK_MASK, mark_of};
 pub use message::{
-    FromProber, FromWorker, MAX_FRAME, MAX_TEXT, Membership, Pinger, Silence, ToProber, ToWorker, VERSION,
+    FromProber, FromSuccessor, FromWorker, MAX_FRAME, MAX_TEXT, Membership, Pinger, Silence, ToProber, ToSuccessor,
+    ToWorker, VERSION,
 };
 pub use types::{
     Admin, Affinity, AllDown, BackendIndex, Cause, Check, CheckKind, Idle, MAX_BACKEND_INDEX, MAX_IDLE, Mode,

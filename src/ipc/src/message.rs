@@ -259,6 +259,25 @@ pub struct Membership {
     pub up: bool,
 }
 
+/// Supervisor to the one that is to follow it at an upgrade. Two binaries talk here that may know different messages of all
+/// other kinds: neither these nor their order ever change.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum ToSuccessor {
+    /// Our workers have ended: queues and tables are yours.
+    Yours,
+}
+
+/// The other way.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum FromSuccessor {
+    /// It does not follow, and says why; nothing has changed. At most [`MAX_TEXT`] bytes.
+    Refused(String),
+    /// Its workers wait for the queues; its rules stand.
+    Prepared,
+    /// Its workers serve.
+    Serving,
+}
+
 /// What a worker sends to the prober: nothing. No bytes decode to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silence {}

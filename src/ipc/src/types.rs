@@ -6,10 +6,12 @@ use std::fmt;
 /// The number of a backend of one service, below [`MAX_BACKEND_INDEX`]; the same address in another service is another
 /// backend. It never changes its meaning while a flow that names it can live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BackendIndex(pub u16);
 
 /// A service's number. It never changes its meaning while a flow that names it can live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ServiceIndex(pub u16);
 
 /// Backend numbers are below this: twice as many as a configuration may have, so that the next one has room beside those
@@ -18,6 +20,7 @@ pub const MAX_BACKEND_INDEX: u16 = 8192;
 
 /// What a service balances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Protocol {
     /// TCP segments to the service's ports.
     Tcp,
@@ -30,6 +33,7 @@ pub enum Protocol {
 
 /// How a packet gets to its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Mode {
     /// It gets the backend's address, and replies come back this way and get the virtual IP's.
     #[default]
@@ -41,6 +45,7 @@ pub enum Mode {
 
 /// How a new client (or, without affinity, a new flow) gets its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Strategy {
     /// Smooth weighted round robin.
     RoundRobin,
@@ -55,6 +60,7 @@ pub enum Strategy {
 
 /// Keeps a client with its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Affinity {
     /// Leading bits of an IPv4 address that make a client: 1..=32.
     pub prefix4: u8,
@@ -66,6 +72,7 @@ pub struct Affinity {
 
 /// What the operator wants of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Admin {
     /// Use it as the checks say.
     Enabled,
@@ -77,6 +84,7 @@ pub enum Admin {
 
 /// What a service does with its flows, and when its backends fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Policy {
     /// What becomes of the flows of a backend that is down.
     pub on_backend_down: OnBackendDown,
@@ -95,6 +103,7 @@ pub struct Policy {
 
 /// Seconds after which flows that nobody uses are forgotten. Each 1..=[`MAX_IDLE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Idle {
     /// TCP, open.
     pub tcp: u32,
@@ -128,6 +137,7 @@ impl Idle {
 
 /// What becomes of the flows of a backend that is down (not of one that drains).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum OnBackendDown {
     /// The client's next packet is answered: TCP by a reset, UDP by port unreachable.
     Reset,
@@ -139,6 +149,7 @@ pub enum OnBackendDown {
 
 /// What becomes of new flows when no backend can be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum AllDown {
     /// Answered: TCP by a reset, UDP by port unreachable; an echo request is dropped.
     Reject,
@@ -150,6 +161,7 @@ pub enum AllDown {
 
 /// What becomes of packets to a virtual IP that no service serves there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Unserved {
     /// They are the host's own business.
     Pass,
@@ -160,6 +172,7 @@ pub enum Unserved {
 /// When packets show a worker that a backend does not take connections. It then gives it no new flows for a while;
 /// what the backend has is not touched. Never more than half of a service's backends, and never the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Passive {
     /// So many refused or unanswered openings with no answer of the backend between them. 1..=255.
     pub fails: u8,
@@ -173,6 +186,7 @@ pub struct Passive {
 
 /// How a backend is looked after.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Check {
     /// What to do.
     pub kind: CheckKind,
@@ -192,6 +206,7 @@ pub struct Check {
 
 /// What a check does. Texts have no control characters but where said.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum CheckKind {
     /// An echo request is answered.
     Icmp,
@@ -238,6 +253,7 @@ pub enum CheckKind {
 
 /// Why a backend is taken for up or down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Cause {
     /// Nobody has looked yet.
     Unchecked,
@@ -267,6 +283,7 @@ pub enum Cause {
 
 /// An inclusive range of ports, host byte order, `low <= high`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PortRange {
     /// First port.
     pub low: u16,

@@ -28,11 +28,20 @@ const SECUREBITS: i32 = libc::SECBIT_NOROOT
     | libc::SECBIT_NO_CAP_AMBIENT_RAISE
     | libc::SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
 
+/// Whether a child goes on when its supervisor dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Survival {
+    /// The kernel kills it with the supervisor.
+    DiesToo,
+    /// It goes on; what becomes of it is for who takes it over to say.
+    Outlives,
+}
+
 /// Drops what `role` must not have. Runs as root in a child after exec, before any thread exists; `parent` is the pid
 /// that started us. The returned level names what this kernel lacks.
 ///
 /// After an error the process is in a state nobody tested: end it.
-pub fn drop_rights(role: Role, identity: &Identity, parent: u32) -> Result<Level, JailError> {
+pub fn drop_rights(role: Role, identity: &Identity, parent: u32, survival: Survival) -> Result<Level, JailError> {
     let terms = Terms::of(role);
     if role == Role::Supervisor {
         return Err(JailError::WrongRole { act: "drop to an unprivileged user", role });
@@ -49,7 +58,7 @@ pub fn drop_rights(role: Role, identity: &Identity, parent: u32) -> Result<Level
     lock_in()?;
     become_user(identity)?;
     keep_only_caps(&terms.cap_set())?;
-    let level = harden(parent)?;
+    let level = harden(parent, survival)?;
     read_back(terms, identity)?;
     Ok(level)
 }
@@ -122,9 +131,11 @@ pub(crate) fn keep_only_caps(keep: &CapsHashSet) -> Result<(), JailError> {
     caps::set(None, CapSet::Permitted, keep).map_err(failed("reduce", "the permitted set"))
 }
 
-fn harden(parent: u32) -> Result<Level, JailError> {
+fn harden(parent: u32, survival: Survival) -> Result<Level, JailError> {
     // After the ids: a change of credentials clears it (`commit_creds` in kernel/cred.c; tests/facts.rs).
-    prctl::set_pdeathsig(Signal::SIGKILL).map_err(refused("set", "the parent-death signal"))?;
+    if survival == Survival::DiesToo {
+        prctl::set_pdeathsig(Signal::SIGKILL).map_err(refused("set", "the parent-death signal"))?;
+    }
     // And only then look: a parent that died earlier sent nothing.
     let found = std::os::unix::process::parent_id();
     if found != parent {

@@ -15,7 +15,10 @@ use crate::policy::{Policy, Role, Terms};
 ///
 /// Children of uid 0 get these capabilities back at exec and no more: the bounding set masks what root would gain
 /// (capabilities(7), "Capabilities and execution of programs by root").
-pub fn trim_supervisor() -> Result<Level, JailError> {
+///
+/// `is_filtered`: the very same deny list is in force already, inherited from the supervisor before this one. Filters only
+/// add up, for this process and all its children, so one for each upgrade would be some too many.
+pub fn trim_supervisor(is_filtered: bool) -> Result<Level, JailError> {
     const ACT: &str = "trim the supervisor";
     if kernel::has_threads() {
         return Err(JailError::Threads { act: ACT });
@@ -44,7 +47,7 @@ pub fn trim_supervisor() -> Result<Level, JailError> {
 
     let mut level = Level::default();
     level.note(Layer::Seccomp, level::has_seccomp(), "deny list");
-    if level.has(Layer::Seccomp) {
+    if level.has(Layer::Seccomp) && !is_filtered {
         seccompiler::apply_filter(&program).map_err(|e| JailError::Seccomp {
             act: "load",
             role: Role::Supervisor,

@@ -9,7 +9,7 @@ use std::fs;
 use std::process::ExitCode;
 
 use loaded_jail::selftest::private_room;
-use loaded_jail::{JailError, Role, drop_rights, limit_resources, restrict_with_landlock};
+use loaded_jail::{JailError, Role, Survival, drop_rights, limit_resources, restrict_with_landlock};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
@@ -49,7 +49,7 @@ fn prctl(option: i32, a: u64, b: u64) -> i64 {
 
 fn dropped(role: Role) {
     private_room().unwrap();
-    drop_rights(role, &nobody(), std::os::unix::process::parent_id()).unwrap();
+    drop_rights(role, &nobody(), std::os::unix::process::parent_id(), Survival::DiesToo).unwrap();
 }
 
 fn mask(line: &str) -> u64 {
@@ -110,7 +110,7 @@ fn pdeathsig() {
 fn orphan() {
     child_passes(|| {
         private_room().unwrap();
-        let error = drop_rights(Role::Worker, &nobody(), 1).unwrap_err();
+        let error = drop_rights(Role::Worker, &nobody(), 1, Survival::DiesToo).unwrap_err();
         assert!(matches!(error, JailError::Orphaned { expected: 1, .. }), "{error}");
     });
 }
@@ -282,7 +282,7 @@ fn prober() {
         lo_up();
         // Opened now: there is no /proc inside the chroot.
         let status = fs::File::open("/proc/self/status").unwrap();
-        drop_rights(Role::Prober, &nobody(), std::os::unix::process::parent_id()).unwrap();
+        drop_rights(Role::Prober, &nobody(), std::os::unix::process::parent_id(), Survival::DiesToo).unwrap();
         let text = std::io::read_to_string(status).unwrap();
         for set in ["CapPrm", "CapEff", "CapBnd"] {
             assert!(text.contains(&format!("{set}:\t0000000000000000")), "{text}");
@@ -292,7 +292,7 @@ fn prober() {
     child_passes(|| {
         private_room().unwrap();
         lo_up();
-        drop_rights(Role::Worker, &nobody(), std::os::unix::process::parent_id()).unwrap();
+        drop_rights(Role::Worker, &nobody(), std::os::unix::process::parent_id(), Survival::DiesToo).unwrap();
         assert_eq!(send_over_lo(), Err(Some(libc::ENETUNREACH)), "a worker's is empty");
     });
 }
@@ -312,9 +312,10 @@ fn threads() {
         private_room().unwrap();
         let (stop, wait) = std::sync::mpsc::channel::<()>();
         let other = std::thread::spawn(move || wait.recv());
-        let error = drop_rights(Role::Worker, &nobody(), std::os::unix::process::parent_id()).unwrap_err();
+        let error =
+            drop_rights(Role::Worker, &nobody(), std::os::unix::process::parent_id(), Survival::DiesToo).unwrap_err();
         assert!(matches!(error, JailError::Threads { .. }), "{error}");
-        let error = loaded_jail::trim_supervisor().unwrap_err();
+        let error = loaded_jail::trim_supervisor(false).unwrap_err();
         assert!(matches!(error, JailError::Threads { .. }), "{error}");
         drop(stop);
         let _ = other.join();
@@ -323,7 +324,8 @@ fn threads() {
 
 fn supervisor() {
     child_passes(|| {
-        let error = drop_rights(Role::Supervisor, &nobody(), std::os::unix::process::parent_id()).unwrap_err();
+        let error = drop_rights(Role::Supervisor, &nobody(), std::os::unix::process::parent_id(), Survival::DiesToo)
+            .unwrap_err();
         assert!(matches!(error, JailError::WrongRole { .. }), "{error}");
     });
 }
@@ -332,7 +334,8 @@ fn no_chroot() {
     child_passes(|| {
         private_room().unwrap();
         fs::remove_dir("/var/run/empty").unwrap();
-        let error = drop_rights(Role::Worker, &nobody(), std::os::unix::process::parent_id()).unwrap_err();
+        let error =
+            drop_rights(Role::Worker, &nobody(), std::os::unix::process::parent_id(), Survival::DiesToo).unwrap_err();
         assert!(error.to_string().contains("install -d -m 0755 -o root -g root /var/run/empty"), "{error}");
     });
 }

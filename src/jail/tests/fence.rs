@@ -13,7 +13,7 @@ use loaded_jail::act::{self, Expect};
 use loaded_jail::policy::{Arg, Fd, Part};
 use loaded_jail::proof::{Expectation, prove, prove_deep};
 use loaded_jail::selftest::{Seen, private_room, red, run_act, run_all, table};
-use loaded_jail::{Bindings, Floor, Policy, Role, drop_rights, keep_only_fds, leave, open_fds, seal};
+use loaded_jail::{Bindings, Floor, Policy, Role, Survival, drop_rights, keep_only_fds, leave, open_fds, seal};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{ForkResult, fork};
@@ -225,11 +225,12 @@ fn sealed_child(bindings: &Bindings) -> (u32, OwnedFd) {
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             let null = fs::File::options().read(true).write(true).open("/dev/null").unwrap();
-            for fd in 0..3 {
+            // 0, 1, 2, and what a worker keeps for others.
+            for fd in (0..3).chain(6..10) {
                 raw(libc::SYS_dup3, [u64::from(null.as_raw_fd().unsigned_abs()), fd, 0, 0, 0, 0]);
             }
-            keep_only_fds(&[0, 1, 2, 3, 4, 5]).unwrap();
-            drop_rights(Role::Worker, &nobody(), supervisor).unwrap();
+            keep_only_fds(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]).unwrap();
+            drop_rights(Role::Worker, &nobody(), supervisor, Survival::DiesToo).unwrap();
             seal(&Policy::worker(), bindings, Floor::Required).unwrap();
             raw(libc::SYS_write, [4, b"R".as_ptr() as u64, 1, 0, 0, 0]);
             raw(libc::SYS_read, [4, (&raw mut *Box::new(0u8)) as u64, 1, 0, 0, 0]);
@@ -252,7 +253,7 @@ fn proved() {
     let proof = prove_deep(pid, &expected).unwrap();
     println!("{proof:?}");
     assert_eq!(proof.status["CapEff"], "0000000000001000");
-    assert_eq!(proof.fds.unwrap().len(), 6);
+    assert_eq!(proof.fds.unwrap().len(), 10);
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
     assert_eq!(name, "loaded-worker\n");
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
@@ -281,7 +282,7 @@ fn not_proved() {
 fn not_entered() {
     let bindings = furnish();
     let act = act::allowed().remove(0);
-    let fence = || drop_rights(Role::Worker, &nobody(), 1).map(|_| bindings.clone());
+    let fence = || drop_rights(Role::Worker, &nobody(), 1, Survival::DiesToo).map(|_| bindings.clone());
     let seen = run_act(&fence, &act).unwrap();
     assert!(matches!(&seen, Seen::NotEntered(why) if why.contains("expected pid 1")), "{seen:?}");
     assert!(!seen.is(act.expect));
@@ -311,7 +312,7 @@ fn panic_inside() {
             raw(libc::SYS_write, [4, b"panicked".as_ptr() as u64, 8, 0, 0, 0]);
             leave(101);
         }));
-        drop_rights(Role::Worker, &nobody(), supervisor).unwrap();
+        drop_rights(Role::Worker, &nobody(), supervisor, Survival::DiesToo).unwrap();
         seal(&Policy::worker(), &bindings, Floor::Required).unwrap();
         let none: Option<u8> = std::hint::black_box(None);
         none.unwrap();
@@ -330,7 +331,7 @@ fn dumpable_not_proved() {
     // SAFETY: one thread.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
-            drop_rights(Role::Worker, &nobody(), supervisor).unwrap();
+            drop_rights(Role::Worker, &nobody(), supervisor, Survival::DiesToo).unwrap();
             nix::sys::prctl::set_dumpable(true).unwrap();
             seal(&Policy::worker(), &bindings, Floor::Required).unwrap();
             raw(libc::SYS_write, [4, b"R".as_ptr() as u64, 1, 0, 0, 0]);
@@ -354,7 +355,7 @@ fn heap() {
     let supervisor = std::process::id();
     let sealed = |act: fn()| {
         room::in_child(|| {
-            drop_rights(Role::Worker, &nobody(), supervisor).unwrap();
+            drop_rights(Role::Worker, &nobody(), supervisor, Survival::DiesToo).unwrap();
             seal(&Policy::worker(), &bindings, Floor::Required).unwrap();
             act();
         })

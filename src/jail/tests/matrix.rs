@@ -8,7 +8,9 @@ mod room;
 use std::process::ExitCode;
 
 use loaded_jail::selftest::private_room;
-use loaded_jail::{Bindings, Floor, JailError, Layer, Level, Policy, Role, drop_rights, keep_only_fds, open_fds, seal};
+use loaded_jail::{
+    Bindings, Floor, JailError, Layer, Level, Policy, Role, Survival, drop_rights, keep_only_fds, open_fds, seal,
+};
 use room::{child_passes, kernel_without, nobody, raw};
 
 fn main() -> ExitCode {
@@ -29,7 +31,7 @@ fn bindings() -> Bindings {
 
 fn enter(floor: Floor) -> Result<Level, JailError> {
     private_room().unwrap();
-    let mut level = drop_rights(Role::Worker, &nobody(), std::os::unix::process::parent_id())?;
+    let mut level = drop_rights(Role::Worker, &nobody(), std::os::unix::process::parent_id(), Survival::DiesToo)?;
     level.merge(seal(&Policy::worker(), &bindings(), floor)?);
     Ok(level)
 }

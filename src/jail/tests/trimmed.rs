@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 
 fn trimmed() {
     private_room().unwrap();
-    assert!(trim_supervisor().unwrap().has(Layer::Seccomp));
+    assert!(trim_supervisor(false).unwrap().has(Layer::Seccomp));
 }
 
 const MASK: &str = "00000000002431e0";
@@ -121,7 +121,7 @@ fn died_of_sigsys(status: WaitStatus) -> bool {
 fn denied() {
     for rule in Policy::supervisor().rules() {
         let status = in_child(|| {
-            trim_supervisor().unwrap();
+            trim_supervisor(false).unwrap();
             raw(rule.number, [u64::MAX; 6]);
         });
         assert!(died_of_sigsys(status), "{}: {status:?}", rule.call);
@@ -131,7 +131,7 @@ fn denied() {
 fn x32() {
     for number in [libc::SYS_ptrace, libc::SYS_getpid] {
         let status = in_child(|| {
-            trim_supervisor().unwrap();
+            trim_supervisor(false).unwrap();
             raw(number | 0x4000_0000, [0; 6]);
         });
         assert!(died_of_sigsys(status), "{status:?}");
@@ -167,7 +167,7 @@ fn missing_capability() {
     child_passes(|| {
         caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_NET_RAW).unwrap();
         caps::drop(None, caps::CapSet::Permitted, caps::Capability::CAP_NET_RAW).unwrap();
-        let error = trim_supervisor().unwrap_err();
+        let error = trim_supervisor(false).unwrap_err();
         assert!(matches!(&error, JailError::MissingCapability { capability, .. } if capability == "CAP_NET_RAW"));
         println!("{error}");
     });

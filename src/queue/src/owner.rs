@@ -9,8 +9,8 @@
 use crate::netlink::{self, Incoming, NF_DROP, NF_REPEAT};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
-    sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recv, send, setsockopt,
+    socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -101,6 +101,19 @@ impl Owner {
         }
         wait(RECEIVE_TIMEOUT_MS).map_err(fail("set a receive timeout"))?;
         Ok(Self { socket, queue })
+    }
+
+    /// Takes over the socket of a queue that another process has bound and configured.
+    ///
+    /// # Errors
+    /// If this is not the socket that the kernel's list names as the owner of `queue`: `portid`, its second column.
+    pub fn adopt(socket: OwnedFd, queue: u16, portid: u32) -> Result<Self, OwnerError> {
+        let fail = |act| move |errno| OwnerError::Os { queue, act, errno };
+        let address = getsockname::<NetlinkAddr>(socket.as_raw_fd()).map_err(fail("ask whose socket this is"))?;
+        match address.pid() == portid {
+            true => Ok(Self { socket, queue }),
+            false => Err(fail("take over its socket: another one owns the queue")(Errno::EBADF)),
+        }
     }
 
     /// Frees the packets a dead worker had read and not answered: they wait in the kernel for ever and eat the

@@ -54,6 +54,28 @@ pub fn create(name: &str, bytes: usize) -> Result<OwnedFd, Error> {
     Ok(fd)
 }
 
+/// Whether `fd` is what [`create`] makes for `bytes` bytes, whoever has made it.
+///
+/// # Errors
+/// If its size is another, or could change.
+pub fn check(fd: impl AsFd, bytes: usize) -> Result<(), Error> {
+    match sealed_size(fd)? {
+        have if have.get() == bytes => Ok(()),
+        have => Err(Error::Size { need: bytes, have: have.get() }),
+    }
+}
+
+/// The size of a memfd that cannot shrink.
+fn sealed_size(fd: impl AsFd) -> Result<NonZeroUsize, Error> {
+    // F_GET_SEALS fails with EINVAL on anything but a memfd (fcntl(2)).
+    let seals = fcntl(&fd, FcntlArg::F_GET_SEALS).map_err(|e| memory("get seals", e))?;
+    if !SealFlag::from_bits_retain(seals).contains(SealFlag::F_SEAL_SHRINK) {
+        return Err(Error::NotSealed { seals });
+    }
+    let size = fstat(&fd).map_err(|e| memory("fstat", e))?.st_size;
+    usize::try_from(size).ok().and_then(NonZeroUsize::new).ok_or(Error::Size { need: 1, have: 0 })
+}
+
 /// A whole memfd, mapped shared. Unmapped when dropped, unless it is kept [`for_good`](Region::for_good).
 #[derive(Debug)]
 pub struct Region {
@@ -86,13 +108,7 @@ impl Region {
     }
 
     fn map_as(fd: impl AsFd, protection: ProtFlags) -> Result<Self, Error> {
-        // F_GET_SEALS fails with EINVAL on anything but a memfd (fcntl(2)).
-        let seals = fcntl(&fd, FcntlArg::F_GET_SEALS).map_err(|e| memory("get seals", e))?;
-        if !SealFlag::from_bits_retain(seals).contains(SealFlag::F_SEAL_SHRINK) {
-            return Err(Error::NotSealed { seals });
-        }
-        let size = fstat(&fd).map_err(|e| memory("fstat", e))?.st_size;
-        let bytes = usize::try_from(size).ok().and_then(NonZeroUsize::new).ok_or(Error::Size { need: 1, have: 0 })?;
+        let bytes = sealed_size(&fd)?;
         // SAFETY: a fresh mapping; without MAP_FIXED the address is a hint, and it overlaps nothing of ours.
         let start = unsafe { mmap(aligned_hole(bytes), bytes, protection, MapFlags::MAP_SHARED, &fd, 0) }
             .map_err(|source| memory("mmap", source))?;

@@ -40,6 +40,7 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<Plan, Flaw
         services,
         drain: draft.drain.unwrap_or(DRAIN),
         defragment: draft.defragment.unwrap_or(true),
+        linger: draft.linger.unwrap_or(true),
     })
 }
 

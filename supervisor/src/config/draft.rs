@@ -25,6 +25,7 @@ pub(super) struct Draft {
     pub(super) gateways: Vec<At<IpAddr>>,
     pub(super) drain: Option<u32>,
     pub(super) defragment: Option<bool>,
+    pub(super) linger: Option<bool>,
     pub(super) services: Vec<DraftService>,
 }
 

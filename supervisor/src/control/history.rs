@@ -55,7 +55,7 @@ impl fmt::Display for By {
 }
 
 /// The last [`HISTORY`] events.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct History(VecDeque<Event>);
 
 impl History {

@@ -9,8 +9,8 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::geteuid;
 use std::io::{ErrorKind, Write};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,20 @@ impl Control {
     pub fn bind(path: &Path) -> Result<Self, ControlError> {
         let bound = Bound::new(path)?;
         Ok(Self { bound, connections: Vec::new(), paused: None, own: geteuid().as_raw() })
+    }
+
+    /// Takes over the socket of another instance, which listens under the name `theirs`, and gives it the name `path`.
+    ///
+    /// # Errors
+    /// When it cannot be given that name.
+    pub(crate) fn adopt(listener: UnixListener, theirs: &Path, path: &Path) -> Result<Self, ControlError> {
+        let bound = Bound::adopt(listener, theirs, path)?;
+        Ok(Self { bound, connections: Vec::new(), paused: None, own: geteuid().as_raw() })
+    }
+
+    /// The listening socket itself.
+    pub(crate) fn listener(&self) -> BorrowedFd<'_> {
+        self.bound.listener.as_fd()
     }
 
     /// Where it is; absolute.

@@ -101,6 +101,18 @@ impl Bound {
         Ok(Self { listener, path: path.to_owned(), file: (metadata.dev(), metadata.ino()) })
     }
 
+    /// A socket that listens under the name `theirs` already; from now on under `path`.
+    pub(super) fn adopt(listener: UnixListener, theirs: &Path, path: &Path) -> Result<Self, ControlError> {
+        let fail = |act| move |source: io::Error| ControlError::Refused { path: path.to_owned(), act, source };
+        // The flag is one of the open file, which the other instance has too; it is set there all the same.
+        listener.set_nonblocking(true).map_err(fail("make it wait for nobody"))?;
+        if theirs != path {
+            fs::rename(theirs, path).map_err(fail("take over that of the supervisor before"))?;
+        }
+        let metadata = fs::symlink_metadata(path).map_err(fail("look at it"))?;
+        Ok(Self { listener, path: path.to_owned(), file: (metadata.dev(), metadata.ino()) })
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -132,7 +132,7 @@ impl Instance {
 
     /// Whether a change is under way, or what is left of one that was given up.
     pub(super) fn is_changing(&self) -> bool {
-        self.reload.is_some() || self.workers.iter().any(Worker::has_next)
+        self.reload.is_some() || self.upgrade.is_some() || self.workers.iter().any(Worker::has_next)
     }
 
     /// Moves a change along as far as it can be now.
@@ -200,6 +200,8 @@ impl Instance {
         std::mem::swap(&mut self.roster, &mut reload.roster);
         self.plan = reload.plan.clone();
         self.rules = reload.rules.clone();
+        // Before a worker can use a number that only the new roster knows.
+        self.write_down();
         self.workers.iter_mut().for_each(Worker::switch);
         self.prober.stop();
         let known = &self.roster;

@@ -208,6 +208,7 @@ impl Instance {
             None => log::warn!("service {name}: {what}"),
         }
         self.history.push(Event { at: unix_ms(SystemTime::now()), service, address, what, cause, by });
+        self.unwritten = true;
     }
 }
 

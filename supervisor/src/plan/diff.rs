@@ -88,6 +88,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     let mut whole = Changes { service: None, changes: &mut changes };
     whole.setting("drain", seconds(old.drain), seconds(new.drain));
     whole.setting("unserved", old.unserved.to_string(), new.unserved.to_string());
+    whole.setting("linger", old.linger.to_string(), new.linger.to_string());
     let (removed, added) = exchanged(&old.nameservers, &new.nameservers);
     removed.for_each(|server| whole.push(What::NameserverRemoved(server)));
     added.for_each(|server| whole.push(What::NameserverAdded(server)));

@@ -17,6 +17,9 @@ impl fmt::Display for Plan {
         if !self.defragment {
             writeln!(f, "fragments    come in pieces, which the workers keep together")?;
         }
+        if !self.linger {
+            writeln!(f, "linger       no: without a supervisor nothing is balanced")?;
+        }
         if self.unserved != Unserved::Pass {
             writeln!(f, "unserved     {}: what no service of a VIP serves", self.unserved)?;
         }

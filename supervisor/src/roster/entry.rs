@@ -2,11 +2,12 @@
 
 use crate::plan::Service;
 use loaded_ipc::{Admin, Cause, ServiceIndex};
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::time::Instant;
 
 /// A backend of a service.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct BackendEntry {
     pub(crate) service: ServiceIndex,
     pub(crate) address: IpAddr,
@@ -16,14 +17,16 @@ pub(crate) struct BackendEntry {
     pub(crate) discovered: bool,
     /// What the operator has said, and until when a drain may last.
     pub(crate) wish: Admin,
+    #[serde(with = "crate::moment::option")]
     pub(crate) drains_until: Option<Instant>,
     /// No plan has it any more; from this time on its flows are ended.
+    #[serde(with = "crate::moment::option")]
     pub(crate) leaves: Option<Instant>,
     pub(crate) health: Health,
 }
 
 /// What is believed of a backend.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Health {
     pub(crate) up: bool,
     /// Whether a check has said so.
@@ -32,8 +35,10 @@ pub(crate) struct Health {
     /// Microseconds of the last check.
     pub(crate) latency: u32,
     /// Since when it is up, or down.
+    #[serde(with = "crate::moment")]
     pub(crate) since: Instant,
     /// When it came up, if it was ever seen down: its slow start.
+    #[serde(with = "crate::moment::option")]
     pub(crate) rose: Option<Instant>,
 }
 

@@ -1,9 +1,10 @@
 //! Numbers that keep their meaning.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Things by number. A number that is given back is given out again only when nobody can remember its old meaning.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Slots<T> {
     taken: BTreeMap<u16, T>,
     /// Number → the first generation without it.

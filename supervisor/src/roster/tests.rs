@@ -50,6 +50,7 @@ fn plan(services: Vec<Service>) -> Plan {
         unserved: loaded_ipc::Unserved::Pass,
         nameservers: Vec::new(),
         defragment: true,
+        linger: true,
         drain: 60,
         services,
     }

@@ -47,6 +47,18 @@ impl Installed {
         Ok(this)
     }
 
+    /// Goes on from the rules of an instance whose workers serve yet, in one transaction a family.
+    ///
+    /// # Errors
+    /// [`Error::Rules`]; then each family has its old rules or the new ones, and packets get to the workers by both.
+    pub fn take_over(rules: &RuleSet, tools: &Tools) -> Result<Self, Error> {
+        let mut this = Self { rules: rules.clone(), tools: tools.clone(), notes: Vec::new() };
+        for family in Family::ALL {
+            this.apply(family, rules, "take over")?;
+        }
+        Ok(this)
+    }
+
     /// Changes to other rules, each family in one transaction: at every moment the old or the new rules hold, and no
     /// waiting packet is lost. No hook goes on the way: a family that loses its last VIP keeps its base chains and its
     /// defragmenter, without effect, until [`Installed::tidy`]. Rules that are equal are written all the same, which

@@ -19,7 +19,7 @@ pub use apply::{Installed, clean_stale};
 pub use discovery::{check_discovery, own_addresses, source_of};
 pub use host::{Problem, Severity, host_check};
 pub(crate) use link::Links;
-pub use owner::{QueueState, parse_queues, queue_owner, queue_owners};
+pub use owner::{QueueState, parse_queues, queue_holders, queue_owner, queue_owners};
 pub use reach::{Reach, Served};
 pub use steer::{Keys, Steering};
 pub use tools::Tools;

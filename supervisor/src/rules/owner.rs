@@ -62,12 +62,23 @@ pub fn parse_queues(text: &str) -> Vec<QueueState> {
 /// When the kernel's lists cannot be read.
 pub fn queue_owner(queue: u16) -> Result<Option<String>, Error> {
     let Some(state) = queue_owners()?.into_iter().find(|state| state.queue == queue) else { return Ok(None) };
-    let sockets = fs::read_to_string(NETLINK).map_err(|source| Error::Read { path: NETLINK.into(), source })?;
-    let holders = inode_of_port(&sockets, state.portid).map(|inode| processes_with_socket(Path::new("/proc"), inode));
-    match holders {
-        Some(holders) if !holders.is_empty() => Ok(Some(holders.join(", "))),
-        _ => Ok(Some(format!("a process that /proc does not show, netlink port {}", state.portid))),
+    let name = |pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let holders = queue_holders(&state)?.into_iter().map(|pid| format!("pid {pid} ({})", name(pid).trim_end()));
+    match holders.collect::<Vec<_>>().as_slice() {
+        [] => Ok(Some(format!("a process that /proc does not show, netlink port {}", state.portid))),
+        holders => Ok(Some(holders.join(", "))),
     }
+}
+
+/// The processes that hold the socket of this queue, by number: a supervisor and its workers hold the same. Those of
+/// others are seen with CAP_SYS_PTRACE alone.
+///
+/// # Errors
+/// When the kernel's lists cannot be read.
+pub fn queue_holders(state: &QueueState) -> Result<Vec<u32>, Error> {
+    let sockets = fs::read_to_string(NETLINK).map_err(|source| Error::Read { path: NETLINK.into(), source })?;
+    let inode = inode_of_port(&sockets, state.portid);
+    Ok(inode.map(|inode| processes_with_socket(Path::new("/proc"), inode)).unwrap_or_default())
 }
 
 /// Columns: sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode; Eth is the netlink protocol, Pid the port.
@@ -80,8 +91,8 @@ fn inode_of_port(sockets: &str, portid: u32) -> Option<u64> {
     })
 }
 
-/// A supervisor and its worker may hold the same socket: all are named. Processes come and go while we look.
-fn processes_with_socket(proc: &Path, inode: u64) -> Vec<String> {
+/// Processes come and go while we look.
+fn processes_with_socket(proc: &Path, inode: u64) -> Vec<u32> {
     let wanted = format!("socket:[{inode}]");
     let mut pids: Vec<u32> = fs::read_dir(proc)
         .into_iter()
@@ -93,8 +104,7 @@ fn processes_with_socket(proc: &Path, inode: u64) -> Vec<String> {
         })
         .collect();
     pids.sort_unstable();
-    let name = |pid| fs::read_to_string(proc.join(format!("{pid}/comm"))).unwrap_or_default();
-    pids.into_iter().map(|pid| format!("pid {pid} ({})", name(pid).trim_end())).collect()
+    pids
 }
 
 #[cfg(test)]

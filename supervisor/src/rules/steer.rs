@@ -9,6 +9,7 @@
 use super::Family;
 use super::bpf::{Assembler, Label, Op, Program};
 use crate::plan::{Plan, Service};
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv6Addr};
 
 const IPPROTO_ICMP: u32 = 1;
@@ -24,7 +25,7 @@ const ICMP_HEADER: u32 = 8;
 
 /// The secret of the hash. Whoever takes over running workers (a new binary, an adoption) must go on with the same
 /// numbers, or clients change their worker and their flows are not found.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keys([u32; 6]);
 
 impl Keys {
@@ -49,7 +50,7 @@ impl std::fmt::Debug for Keys {
 /// Clients that share an affinity entry must share a worker, so no service may have a shorter affinity prefix than the
 /// one that is steered by; a longer one is no harm. A reload may therefore add, remove and change services as it likes but
 /// for a shorter prefix ([`Steering::covers`]), which needs a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Steering {
     /// Leading bits of an IPv4 address that count, at most 32.
     prefix4: u8,

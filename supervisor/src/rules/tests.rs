@@ -45,6 +45,7 @@ pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: 
         unserved: loaded_ipc::Unserved::Pass,
         nameservers: Vec::new(),
         defragment: true,
+        linger: true,
         services: vec![service],
         drain: 300,
     }

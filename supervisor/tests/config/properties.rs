@@ -276,7 +276,7 @@ fn plans() -> impl Values<Value = Plan> {
             services.retain(|service| names.insert(service.name.clone()) && vips.insert(service.vips[0]));
             let nameservers = nameservers.into_iter().collect();
             let (user, queue_base) = (if user == "root" { "nobody".into() } else { user }, queue_base.into());
-            let defragment = drain % 2 == 0;
+            let (defragment, linger) = (drain % 2 == 0, drain % 3 != 0);
             Plan {
                 user,
                 cores,
@@ -289,14 +289,15 @@ fn plans() -> impl Values<Value = Plan> {
                 services,
                 drain,
                 defragment,
+                linger,
             }
         },
     )
 }
 
 fn write_plan(plan: &Plan) -> String {
-    let Plan { user, cores, queue_base, queue_len, flows, clients, unserved, nameservers, services, drain, defragment } =
-        plan;
+    let Plan { user, cores, queue_base, queue_len, flows, clients, unserved, nameservers, services, .. } = plan;
+    let Plan { drain, defragment, linger, .. } = plan;
     let cores = cores.map_or(String::new(), |(low, high)| format!("cores = \"{low}-{high}\"\n"));
     let servers: Vec<String> = nameservers.iter().map(|server| format!("\"{server}\"")).collect();
     let servers = match servers.as_slice() {
@@ -305,7 +306,8 @@ fn write_plan(plan: &Plan) -> String {
     };
     let top = format!(
         "user = \"{user}\"\n{cores}queue_base = {queue_base}\nqueue_len = {queue_len}\nflows = {flows}\n\
-         clients = {clients}\nunserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\ndefragment = {defragment}\n"
+         clients = {clients}\nunserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\ndefragment = {defragment}\n\
+         linger = {linger}\n"
     );
     top + &services.iter().map(write_service).collect::<String>()
 }

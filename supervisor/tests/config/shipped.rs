@@ -55,6 +55,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         services: vec![service],
         drain: 300,
         defragment: true,
+        linger: true,
     };
     Loaded { plan, notes: vec![] }
 }

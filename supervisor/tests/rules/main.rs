@@ -116,6 +116,7 @@ fn plan(base: u16, vips: &[&str], backends: &[&str], protocol: Protocol) -> Plan
         services: vec![service],
         drain: 300,
         defragment: true,
+        linger: true,
     }
 }
 

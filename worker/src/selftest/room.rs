@@ -2,7 +2,7 @@
 
 use super::{Error, os};
 use loaded_ipc::{ALL_COUNTERS, MembershipReader, MembershipWriter, SupervisorLink, WorkerLink};
-use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_jail::selftest::{private_room, raise_loopback};
 use loaded_jail::{act, keep_only_fds};
 use loaded_queue::Owner;
@@ -95,9 +95,9 @@ impl Room {
 /// Puts a worker's descriptors where a worker finds them. Nothing here owns those numbers: each child takes them over,
 /// as after exec.
 fn lay_out_descriptors() -> Result<(Owner, (WorkerLink, MembershipWriter)), Error> {
-    // Nothing is open but 0, 1 and 2, so these become 3 to 8 and keep the numbers free.
+    // Nothing is open but 0, 1 and 2, so these become 3 to 9 and keep the numbers free.
     let mut places = Vec::new();
-    for number in [QUEUE_FD, LINK_FD, MEMBERSHIP_FD, FLOWS_FD, CLIENTS_FD, COUNTERS_FD] {
+    for number in [QUEUE_FD, LINK_FD, MEMBERSHIP_FD, FLOWS_FD, CLIENTS_FD, COUNTERS_FD, JOURNAL_FD] {
         let place = OwnedFd::from(File::open("/dev/null").map_err(os("open /dev/null"))?);
         if place.as_raw_fd() != number {
             return Err(Error::Room("the descriptors of a worker are taken"));
@@ -115,9 +115,10 @@ fn lay_out_descriptors() -> Result<(Owner, (WorkerLink, MembershipWriter)), Erro
     let clients = shm::create("loaded-clients", AffinityTable::bytes_for(CAPACITY))?;
     AffinityTable::format(&Region::map(&clients)?, CAPACITY, [0; 16])?;
     let counters = shm::create("loaded-counters", Counters::bytes_for(ALL_COUNTERS))?;
-    let things: [BorrowedFd<'_>; 6] =
-        [owner.as_fd(), worker.as_fd(), membership.as_fd(), flows.as_fd(), clients.as_fd(), counters.as_fd()];
-    for (thing, mut place) in things.into_iter().zip(places) {
+    let journal = shm::create("loaded-journal", 4096)?;
+    let links: [BorrowedFd<'_>; 3] = [owner.as_fd(), worker.as_fd(), membership.as_fd()];
+    let custody = [flows.as_fd(), clients.as_fd(), counters.as_fd(), journal.as_fd()];
+    for (thing, mut place) in links.into_iter().chain(custody).zip(places) {
         dup3(thing, &mut place, OFlag::O_CLOEXEC).map_err(|e| os("duplicate a descriptor")(e.into()))?;
         let _number = place.into_raw_fd();
     }

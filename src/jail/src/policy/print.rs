@@ -22,7 +22,9 @@ fn child(role: Role, policy: &Policy) -> String {
     page.line("chroot", &format!("{CHROOT}, which must be empty and writable by root alone"));
     page.capabilities(terms, "effective, permitted and bounding set; inheritable and ambient are empty");
     page.line("securebits", "noroot, no-setuid-fixup, no-cap-ambient-raise, all locked; keep-caps locked off");
-    page.line("privileges", "no_new_privs; not dumpable; dies with the supervisor; no page writable and executable");
+    let dies =
+        if role == Role::Worker { "dies with the supervisor if linger = false" } else { "dies with the supervisor" };
+    page.line("privileges", &format!("no_new_privs; not dumpable; {dies}; no page writable and executable"));
     for (i, namespace) in terms.namespaces.iter().enumerate() {
         page.row(if i == 0 { "namespaces" } else { "" }, &format!("own {}", namespace.name), namespace.why);
     }

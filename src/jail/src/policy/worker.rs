@@ -60,6 +60,12 @@ pub(super) const TERMS: Terms = Terms {
         "queue: the netlink socket that owns the worker's queue",
         "link: the socket to the supervisor",
         "membership: the socket to the prober, read only",
+        // Of these no call takes the number: they are here to be taken out again, by a supervisor that comes after one
+        // that was killed (pidfd_getfd(2), which wants CAP_SYS_PTRACE).
+        "custody: memory of the flow table",
+        "custody: memory of the affinity table",
+        "custody: memory of the counters",
+        "custody: the supervisor's journal, open for reading alone",
     ],
     fd_per_worker: None,
     faults: "SIGSEGV and SIGBUS have no handler: a store into the templates kills as SIGSEGV",

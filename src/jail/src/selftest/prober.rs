@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use super::{Seen, private_room, raise_loopback, run_all};
 use crate::act::Act;
 use crate::act::prober::{CHECKED_PORT, OTHER_PORT, allowed, forbidden, landlocked};
-use crate::drop::drop_rights;
+use crate::drop::{Survival, drop_rights};
 use crate::error::JailError;
 use crate::fds::keep_only_fds;
 use crate::identity::Identity;
@@ -84,7 +84,7 @@ impl ProberRoom {
         let mut fds = vec![self.null.as_raw_fd(); 3];
         fds.extend(ours.map(AsRawFd::as_raw_fd));
         take_places(&fds)?;
-        drop_rights(policy.role(), &identity, self.supervisor)?;
+        drop_rights(policy.role(), &identity, self.supervisor, Survival::DiesToo)?;
         seal(policy, bindings, floor).map(drop)
     }
 }

@@ -110,7 +110,7 @@ pub(crate) fn release_fence(
 ) -> impl Fn() -> Result<loaded_jail::Bindings, JailError> {
     let supervisor = std::process::id();
     move || {
-        loaded_jail::drop_rights(policy.role(), &nobody(), supervisor)?;
+        loaded_jail::drop_rights(policy.role(), &nobody(), supervisor, loaded_jail::Survival::DiesToo)?;
         loaded_jail::seal(&policy, &bindings, loaded_jail::Floor::Required)?;
         Ok(bindings.clone())
     }

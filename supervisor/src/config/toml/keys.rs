@@ -16,6 +16,7 @@ pub(super) const TOP: Keys = Keys {
         "nameservers",
         "drain",
         "defragment",
+        "linger",
         "service",
     ],
     later: &["metrics"],

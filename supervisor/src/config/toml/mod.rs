@@ -42,6 +42,7 @@ pub(super) fn draft(text: &str) -> Result<Draft, Flaw> {
         gateways: Vec::new(),
         drain: top.get("drain").map(|item| seconds(item, 1..=MAX_DRAIN)).transpose()?,
         defragment: top.get("defragment").map(boolean).transpose()?,
+        linger: top.get("linger").map(boolean).transpose()?,
         services: services.iter().map(service).collect::<Result<_, _>>()?,
     })
 }

@@ -1,0 +1,184 @@
+//! What a supervisor finds that comes after one that was killed: workers that go on without, each with its queue, its
+//! tables and the dead one's journal in its custody.
+//!
+//! Tried, and taken for this: `pidfd_getfd` gives the very sockets and memories out of an unprivileged, non-dumpable
+//! worker to who has CAP_SYS_PTRACE, and to nobody else. It needs no further process (a keeper can be killed like
+//! anybody), no service manager, no path in the file system, and nothing of the worker: not even a system call more in its
+//! fence.
+
+use crate::Error;
+use crate::child::dup;
+use crate::journal::{self, Journal, State, Unreadable};
+use crate::memory::Memory;
+use crate::plan::{Plan, immutable_change};
+use crate::rules::{QueueState, queue_holders, queue_owner, queue_owners};
+use crate::worker::{Before, Given};
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, QUEUE_FD};
+use loaded_jail::Process;
+use loaded_queue::Owner;
+use loaded_table::LAYOUT_VERSION;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How long workers that nobody can go on from may take to die of SIGKILL.
+const DEATH: Duration = Duration::from_secs(2);
+
+/// What there is to go on from.
+#[derive(Debug)]
+pub(crate) struct Inheritance {
+    pub(crate) state: State<'static>,
+    /// By queue. Of a worker that has died too, nothing is left.
+    pub(crate) sets: BTreeMap<u16, Set>,
+    /// Of the dead one's journal: nobody else takes the same over.
+    lock: Option<File>,
+}
+
+/// What a worker worked with.
+#[derive(Debug)]
+pub(crate) struct Set {
+    pub(crate) queue: OwnedFd,
+    pub(crate) flows: OwnedFd,
+    pub(crate) clients: OwnedFd,
+    pub(crate) counters: OwnedFd,
+    pub(crate) before: Before,
+}
+
+/// Looks who answers our queues. Needs CAP_SYS_PTRACE.
+///
+/// # Errors
+/// [`Error::QueueBusy`] if that is another program, or an instance whose supervisor lives.
+pub(crate) fn find(queues: &[u16], plan: &Plan, pairs: &[(u16, u16)]) -> Result<Option<Inheritance>, Error> {
+    let states = queue_owners()?;
+    name_others(&states, queues);
+    let Some(ours) = states.iter().find(|state| queues.contains(&state.queue)) else { return Ok(None) };
+    let busy = || -> Result<Error, Error> {
+        let owner = queue_owner(ours.queue)?.unwrap_or_else(|| "a process that has just ended".to_owned());
+        Ok(Error::QueueBusy { queue: ours.queue, owner })
+    };
+    let Some(custody) = workers_of(ours)?.iter().find_map(journal_of) else { return Err(busy()?) };
+    let Ok(lock) = journal::lock(custody.as_fd()) else { return Err(busy()?) };
+    let found = journal::read(custody.as_fd());
+    let known = found.as_ref().map_or_else(|_| queues.to_vec(), |state| state.queues.iter().map(|(_, q)| *q).collect());
+    let problem = match &found {
+        Ok(state) => misfit(state, plan, pairs),
+        Err(error) => Some(format!("its journal: {error}")),
+    };
+    let mut sets = BTreeMap::new();
+    for state in states.iter().filter(|state| known.contains(&state.queue)) {
+        let workers = workers_of(state)?;
+        if workers.is_empty() {
+            return Err(busy()?);
+        }
+        sets.insert(state.queue, workers);
+    }
+    match (found, problem) {
+        (Ok(state), None) => {
+            let sets = sets.into_iter().map(|(queue, workers)| Ok((queue, Set::take(workers)?)));
+            let sets = sets.collect::<Result<_, Error>>()?;
+            log::warn!("supervisor {} was killed; its workers go on, and are taken over", state.pid);
+            Ok(Some(Inheritance { state, sets, lock: Some(lock) }))
+        }
+        (_, problem) => {
+            log::error!(
+                "workers of a supervisor that was killed cannot be taken over ({}): they are ended, and their flows are lost",
+                problem.unwrap_or_default()
+            );
+            end(sets.into_values().flatten().collect());
+            Ok(None)
+        }
+    }
+}
+
+/// Workers of a killed supervisor that answer other queues than ours go on for ever if nobody knows of them.
+fn name_others(states: &[QueueState], queues: &[u16]) {
+    for state in states.iter().filter(|state| !queues.contains(&state.queue)) {
+        let workers = workers_of(state).unwrap_or_default();
+        let is_left =
+            |worker: &Process| journal_of(worker).is_some_and(|custody| journal::lock(custody.as_fd()).is_ok());
+        if let Some(worker) = workers.iter().find(|worker| is_left(worker)) {
+            log::warn!(
+                "queue {} is answered by worker {} of a supervisor that was killed: start that instance again (it goes on \
+                 from there), or kill the worker",
+                state.queue,
+                worker.pid()
+            );
+        }
+    }
+}
+
+/// What stands against going on from this state by this plan.
+pub(crate) fn misfit(state: &State<'_>, plan: &Plan, pairs: &[(u16, u16)]) -> Option<String> {
+    if state.tables != LAYOUT_VERSION {
+        let (theirs, ours) = (state.tables, LAYOUT_VERSION);
+        return Some(format!("their tables have layout {theirs}, this binary knows {ours}"));
+    }
+    if *state.queues != *pairs {
+        return Some("workers are to run on other cores".to_owned());
+    }
+    immutable_change(&state.plan, plan).or_else(|| state.steering.uncovered(plan))
+}
+
+impl Inheritance {
+    /// Its parts: the sets, what was known, and the lock, to be kept until those before have ended.
+    pub(crate) fn split(self) -> (BTreeMap<u16, Set>, Option<State<'static>>, Option<File>) {
+        (self.sets, Some(self.state), self.lock)
+    }
+
+    /// From a supervisor that gives way.
+    pub(crate) fn given(state: State<'static>, sets: BTreeMap<u16, Set>) -> Self {
+        Self { state, sets, lock: None }
+    }
+}
+
+impl Set {
+    fn take(workers: Vec<Process>) -> Result<Self, Error> {
+        let first =
+            workers.first().ok_or(Error::ChildFailed("a worker has ended while it was taken over".to_owned()))?;
+        let [queue, flows, clients, counters] =
+            [QUEUE_FD, FLOWS_FD, CLIENTS_FD, COUNTERS_FD].map(|number| first.take(number));
+        let (queue, flows, clients, counters) = (queue?, flows?, clients?, counters?);
+        Ok(Self { queue, flows, clients, counters, before: Before::Serving(workers) })
+    }
+}
+
+impl Set {
+    /// As a worker begins with it, after a look at each part: a process that was taken over may have had it.
+    pub(crate) fn given(self, queue: u16, plan: &Plan, journal: &Journal) -> Result<Given, Error> {
+        let portid = queue_owners()?.into_iter().find(|state| state.queue == queue).map_or(0, |state| state.portid);
+        let owner = Owner::adopt(self.queue, queue, portid).map_err(Error::Queue)?;
+        let memory = Memory::adopt(self.flows, self.clients, self.counters, plan)?;
+        Ok(Given { owner, memory, journal: dup(journal.custody())?, before: self.before })
+    }
+}
+
+impl Given {
+    /// With empty tables.
+    pub(crate) fn anew(owner: Owner, plan: &Plan, journal: &Journal) -> Result<Self, Error> {
+        Ok(Self { owner, memory: Memory::new(plan)?, journal: dup(journal.custody())?, before: Before::Nobody })
+    }
+}
+
+/// The processes that hold a queue's socket, as far as they have a journal beside it.
+fn workers_of(state: &QueueState) -> Result<Vec<Process>, Error> {
+    let holders = queue_holders(state)?;
+    Ok(holders.into_iter().filter_map(|pid| Process::open(pid).ok()).filter(|p| journal_of(p).is_some()).collect())
+}
+
+fn journal_of(process: &Process) -> Option<OwnedFd> {
+    let custody = process.take(JOURNAL_FD).ok()?;
+    (!matches!(journal::read(custody.as_fd()), Err(Unreadable::Foreign))).then_some(custody)
+}
+
+fn end(processes: Vec<Process>) {
+    let until = Instant::now() + DEATH;
+    for process in &processes {
+        if let Err(error) = process.kill() {
+            log::error!("{error}");
+        }
+    }
+    while !processes.iter().all(Process::has_ended) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,112 @@
+//! The side of a new binary at an upgrade: what the supervisor that runs gives to the one that is to follow it, and what
+//! is said between the two. The other side is `instance/upgrade.rs`.
+//!
+//! The new one is started with everything it needs already open. It prepares workers of its own beside those that serve;
+//! until it says so nothing has changed, and whatever becomes of it the old one goes on. Only then the old one's workers
+//! end, in order, and the new one's begin.
+
+use crate::Error;
+use crate::adopt::{Inheritance, Set};
+use crate::control::{Control, ControlError};
+use crate::journal::{self, State};
+use crate::worker::Before;
+use loaded_ipc::{FromSuccessor, Link, LinkError, ToSuccessor, clip};
+use loaded_jail::inherited;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Hidden argument of a new binary that finds its elder on [`LINK_FD`].
+pub const SUCCESSOR: &str = "--successor";
+
+/// The link between the two.
+pub(crate) const LINK_FD: RawFd = 3;
+/// The old one's journal.
+pub(crate) const JOURNAL_FD: RawFd = 4;
+/// Its control socket: who asks meanwhile waits in there.
+pub(crate) const CONTROL_FD: RawFd = 5;
+/// For each worker in the order of the journal: queue, flows, clients, counters.
+pub(crate) const SETS_FD: RawFd = 6;
+/// How many for each.
+pub(crate) const SET: usize = 4;
+
+/// How long the old one may take until its workers have ended.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The supervisor before us.
+#[derive(Debug)]
+pub(crate) struct Elder {
+    link: Link<ToSuccessor, FromSuccessor>,
+    journal: OwnedFd,
+    control: UnixListener,
+}
+
+impl Elder {
+    /// The one that has started us.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn take() -> Result<Self, Error> {
+        let link = Link::from_fd(inherited(LINK_FD)?);
+        link.set_nonblocking()?;
+        Ok(Self { link, journal: inherited(JOURNAL_FD)?, control: inherited(CONTROL_FD)?.into() })
+    }
+
+    /// What it leaves us.
+    ///
+    /// # Errors
+    /// If its journal is of a kind that this binary cannot go on from.
+    pub(crate) fn inheritance(&self) -> Result<Inheritance, Error> {
+        let state = self.state()?;
+        let mut numbers = SETS_FD..;
+        let mut next = || inherited(numbers.next().unwrap_or(RawFd::MAX));
+        let mut sets = std::collections::BTreeMap::new();
+        for &(_, queue) in state.queues.iter() {
+            let before = Before::Serving(Vec::new());
+            sets.insert(queue, Set { queue: next()?, flows: next()?, clients: next()?, counters: next()?, before });
+        }
+        Ok(Inheritance::given(state, sets))
+    }
+
+    /// What it has written down last.
+    pub(crate) fn state(&self) -> Result<State<'static>, Error> {
+        journal::read(self.journal.as_fd()).map_err(|error| Error::Succession(format!("its journal: {error}")))
+    }
+
+    /// Says that our workers are ready, and waits until its own have ended.
+    ///
+    /// # Errors
+    /// If it is gone, or takes too long.
+    pub(crate) fn ask(&self) -> Result<(), Error> {
+        self.link.send(&FromSuccessor::Prepared)?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.link.receive() {
+                Ok(ToSuccessor::Yours) => return Ok(()),
+                Err(LinkError::Empty) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
+                Err(LinkError::Empty) => {
+                    return Err(Error::Succession(format!("its workers have not ended within {PATIENCE:?}")));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Says that we serve: it ends. Its control socket becomes ours, under `path`.
+    ///
+    /// # Errors
+    /// If the socket cannot be given that name.
+    pub(crate) fn follow(self, theirs: &Path, path: &Path) -> Result<Control, ControlError> {
+        if let Err(error) = self.link.send(&FromSuccessor::Serving) {
+            log::warn!("the supervisor before us: {error}");
+        }
+        Control::adopt(self.control, theirs, path)
+    }
+
+    /// Says why we do not follow it.
+    pub(crate) fn refuse(&self, error: &Error) {
+        // Who does not hear it sees that we end.
+        let _ = self.link.send(&FromSuccessor::Refused(clip(error.to_string())));
+    }
+}

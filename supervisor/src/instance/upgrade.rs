@@ -1,0 +1,232 @@
+//! USR2: another binary takes the place of this one. It is started beside us with our queues, tables and journal, and
+//! prepares workers of its own; then ours end, each with its last batch answered, and its begin. Until it serves we can
+//! go on, and do so whatever becomes of it.
+
+use super::Instance;
+use crate::Error;
+use crate::child::dup;
+use crate::elder::{CONTROL_FD, JOURNAL_FD, LINK_FD, SET, SUCCESSOR};
+use crate::routes;
+use crate::worker::Worker;
+use command_fds::{CommandFdExt, FdMapping};
+use loaded_ipc::{FromSuccessor, Link, LinkError, ToSuccessor};
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child as Process, Command};
+use std::time::{Duration, Instant};
+
+/// How long the other binary may take, from its start until it serves.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How this process was started, so that another binary can be started in the same way.
+#[derive(Debug, Clone)]
+pub(crate) struct Invocation {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    directory: PathBuf,
+}
+
+/// An upgrade under way.
+#[derive(Debug)]
+pub(super) struct Upgrade {
+    process: Process,
+    link: Link<FromSuccessor, ToSuccessor>,
+    begun: Instant,
+    stage: Stage,
+    refusal: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It prepares; our workers serve.
+    Preparing,
+    /// Our workers end.
+    GivingWay,
+    /// Its workers begin.
+    Given,
+}
+
+impl Invocation {
+    /// Of this process. To be asked before the working directory changes.
+    pub(crate) fn of_this() -> Result<Self, Error> {
+        let fail = |act| move |source| Error::Start { act, source };
+        let hidden = |word: &OsString| word == SUCCESSOR;
+        Ok(Self {
+            program: std::env::current_exe().map_err(fail("find the path of this binary"))?,
+            arguments: std::env::args_os().skip(1).filter(|word| !hidden(word)).collect(),
+            directory: std::env::current_dir().map_err(fail("find the working directory"))?,
+        })
+    }
+}
+
+impl Instance {
+    /// Starts the binary that is where ours was started from.
+    pub(super) fn ask_upgrade(&mut self) {
+        if self.is_changing() {
+            self.upgrade_again = true;
+            return;
+        }
+        if let Err(error) = self.start_successor() {
+            log::error!("upgrade refused, everything stays as it is: {error}");
+        }
+    }
+
+    fn start_successor(&mut self) -> Result<(), Error> {
+        let fail = |act| move |source| Error::Start { act, source };
+        // It goes on from what is written now.
+        self.write_down();
+        let Some(control) = &self.control else { return Ok(()) };
+        let (link, theirs) = Link::<FromSuccessor, ToSuccessor>::pair()?;
+        link.set_nonblocking()?;
+        let mut given: Vec<OwnedFd> = vec![theirs.into(), dup(self.journal.custody())?, dup(control.listener())?];
+        debug_assert_eq!((LINK_FD, JOURNAL_FD, CONTROL_FD), (3, 4, 5));
+        for worker in &self.workers {
+            given.extend(worker.set()?);
+        }
+        debug_assert_eq!(given.len(), SET * self.workers.len() + 3);
+        let mappings = given.into_iter().zip(LINK_FD..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+        let Invocation { program, arguments, directory } = &self.invocation;
+        let mut command = Command::new(program);
+        command.arg0("loaded").arg(SUCCESSOR).args(arguments).current_dir(directory);
+        let mapped = command.fd_mappings(mappings.collect());
+        mapped.map_err(|e| fail("give descriptors to the new binary")(std::io::Error::other(e)))?;
+        // Should it die when its workers serve already, they become children of ours and can be ended.
+        set_child_subreaper(true).map_err(|e| fail("become the parent of orphans")(e.into()))?;
+        let process =
+            command.spawn().map_err(|source| Error::Succession(format!("{}: {source}", program.display())))?;
+        log::info!("upgrade: {} is started, as pid {}", program.display(), process.id());
+        let stage = Stage::Preparing;
+        self.upgrade = Some(Upgrade { process, link, begun: Instant::now(), stage, refusal: None });
+        Ok(())
+    }
+
+    /// Moves an upgrade along. `true`: the other one serves, and this process is to end without a trace.
+    pub(super) fn step_upgrade(&mut self) -> bool {
+        let Some(upgrade) = &mut self.upgrade else {
+            if self.upgrade_again && !self.is_changing() {
+                self.upgrade_again = false;
+                self.ask_upgrade();
+            }
+            return false;
+        };
+        match upgrade.hear() {
+            Ok(Some(FromSuccessor::Prepared)) => {
+                upgrade.stage = Stage::GivingWay;
+                self.workers.iter_mut().for_each(Worker::give_way);
+                self.prober.stop();
+            }
+            Ok(Some(FromSuccessor::Serving)) => {
+                log::info!("upgrade: pid {} serves; this one ends", upgrade.process.id());
+                return true;
+            }
+            Ok(_) => {}
+            Err(problem) => {
+                self.go_on(&problem);
+                return false;
+            }
+        }
+        self.yield_queues();
+        false
+    }
+
+    /// When our workers have ended, the queues are the other one's.
+    fn yield_queues(&mut self) {
+        let is_vacant = self.workers.iter().all(Worker::is_vacant) && self.prober.process().is_none();
+        if !is_vacant || self.upgrade.as_ref().is_none_or(|upgrade| upgrade.stage != Stage::GivingWay) {
+            return;
+        }
+        self.write_down();
+        if let Some(upgrade) = &mut self.upgrade {
+            upgrade.stage = Stage::Given;
+            // If it is gone its end is heard next.
+            let _ = upgrade.link.send(&ToSuccessor::Yours);
+        }
+    }
+
+    /// The other one does not serve: it ends, and what has changed is changed back.
+    fn go_on(&mut self, problem: &str) {
+        let Some(mut upgrade) = self.upgrade.take() else { return };
+        let _ = upgrade.process.kill();
+        let status = upgrade.process.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        end_orphans(&self.children());
+        let why = upgrade.refusal.unwrap_or_else(|| format!("{problem} ({status})"));
+        log::error!("upgrade refused, everything stays as it is: {why}");
+        if upgrade.stage == Stage::Preparing {
+            return;
+        }
+        if let Some(Err(error)) = self.installed.as_mut().map(|installed| installed.update(&self.rules)) {
+            log::error!("{error}");
+        }
+        let back = routes::hops(&self.roster).and_then(|hops| self.routes.settle(&hops));
+        back.unwrap_or_else(|error| log::error!("{error}"));
+        self.workers.iter_mut().for_each(Worker::free_orphans);
+    }
+
+    /// We are to end before it has come to anything.
+    pub(super) fn stop_upgrade(&mut self) {
+        if let Some(mut upgrade) = self.upgrade.take() {
+            let _ = upgrade.process.kill();
+            let _ = upgrade.process.wait();
+            end_orphans(&self.children());
+        }
+    }
+
+    /// Whether our workers have to stay away from their queues.
+    pub(super) fn has_given_way(&self) -> bool {
+        self.upgrade.as_ref().is_some_and(|upgrade| upgrade.stage != Stage::Preparing)
+    }
+
+    /// What to wait for.
+    pub(super) fn successor(&self) -> Option<BorrowedFd<'_>> {
+        self.upgrade.as_ref().map(|upgrade| upgrade.link.as_fd())
+    }
+
+    /// When an upgrade has taken too long.
+    pub(super) fn upgrade_due(&self) -> Option<Instant> {
+        self.upgrade.as_ref().map(|upgrade| upgrade.begun + PATIENCE)
+    }
+
+    fn children(&self) -> Vec<u32> {
+        let workers = self.workers.iter().flat_map(Worker::processes).map(|(pid, ..)| pid);
+        workers.chain(self.prober.process().map(|(pid, ..)| pid)).collect()
+    }
+}
+
+impl Upgrade {
+    /// What the other one says; an error is the end of it.
+    fn hear(&mut self) -> Result<Option<FromSuccessor>, String> {
+        match self.link.receive() {
+            Ok(FromSuccessor::Refused(text)) => {
+                self.refusal = Some(crate::child::printable(&text));
+                Err("it refuses".to_owned())
+            }
+            Ok(FromSuccessor::Prepared) if self.stage == Stage::Preparing => Ok(Some(FromSuccessor::Prepared)),
+            Ok(FromSuccessor::Serving) if self.stage == Stage::Given => Ok(Some(FromSuccessor::Serving)),
+            Ok(_) => Err("it is out of step".to_owned()),
+            Err(LinkError::Empty) if self.begun.elapsed() > PATIENCE => Err(format!("not ready within {PATIENCE:?}")),
+            Err(LinkError::Empty) => Ok(None),
+            Err(LinkError::Closed) => Err("it has ended".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Ends what a dead successor has left: children of ours that we have not started.
+fn end_orphans(known: &[u32]) {
+    let own = std::process::id();
+    let list = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+    let strangers =
+        list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()).filter(|pid| !known.contains(pid));
+    for pid in strangers.filter_map(|pid| i32::try_from(pid).ok()).map(Pid::from_raw) {
+        let _ = kill(pid, Signal::SIGKILL);
+        // Its death is certain then, and waiting short.
+        let _ = waitpid(pid, None::<WaitPidFlag>);
+    }
+}

@@ -1,0 +1,234 @@
+//! The journal: what a supervisor knows and its workers do not, written down where its own death does not reach. Should it
+//! be killed, or give way to a new binary, the next one goes on from there: with the same numbers for backends and VIPs,
+//! the same steering, the same beliefs about health, the same history.
+//!
+//! It is a memfd. Every worker has it in its custody, open for reading alone, and no system call of its fence takes that
+//! number: a worker can neither read nor change it, only keep it alive. (Measured against a keeper process, which is one
+//! more process that can be killed; a file, which a full disk stops and a reboot leaves stale; and the service manager's
+//! store, which not everybody has.) Whoever lives holds a lock on it, so that nobody takes over from the living.
+//!
+//! Two slots, written in turn; the header, written last and in one piece, says which holds. SIGKILL takes effect between
+//! two calls, or within a long write between two pages (generic_perform_write, mm/filemap.c): never within a header.
+
+use crate::Error;
+use crate::control::History;
+use crate::plan::Plan;
+use crate::roster::Roster;
+use crate::rules::Steering;
+use loaded_table::shm;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// Version of [`State`] as text. Fields may come with a default; any other change needs another number.
+pub(crate) const FORMAT: u32 = 1;
+
+/// "loadedJN", little endian.
+const MAGIC: u64 = u64::from_le_bytes(*b"loadedJN");
+/// Room for one state: 4096 backends with a full history take about 2 MB. Pages that are never written cost nothing.
+const SLOT: usize = 16 << 20;
+const HEADER: usize = 4096;
+
+/// What is written down.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct State<'a> {
+    /// [`FORMAT`].
+    pub(crate) format: u32,
+    /// [`loaded_table::LAYOUT_VERSION`] of the tables.
+    pub(crate) tables: u32,
+    /// Of the binary, for the log.
+    pub(crate) version: Cow<'a, str>,
+    /// The supervisor's.
+    pub(crate) pid: u32,
+    /// The supervisor's own fence, as text.
+    pub(crate) fence: Cow<'a, str>,
+    /// Where it can be asked.
+    pub(crate) control: Cow<'a, Path>,
+    /// Core and queue of each worker, in their order.
+    pub(crate) queues: Cow<'a, [(u16, u16)]>,
+    pub(crate) steering: Steering,
+    pub(crate) plan: Cow<'a, Plan>,
+    pub(crate) roster: Cow<'a, Roster>,
+    pub(crate) history: Cow<'a, History>,
+}
+
+/// The journal of a supervisor that lives.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    memory: File,
+    custody: OwnedFd,
+    second: bool,
+}
+
+/// Why a journal cannot be gone on from.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreadable {
+    #[error("it is no journal")]
+    Foreign,
+    #[error("nothing was written into it yet")]
+    Empty,
+    #[error("it is of format {0}, and this binary knows {FORMAT}")]
+    Format(u32),
+    #[error("it cannot be read: {0}")]
+    Io(#[from] io::Error),
+    #[error("it does not hold together: {0}")]
+    Damaged(#[from] serde_json::Error),
+}
+
+impl Journal {
+    /// An empty one, locked. To be had before rights are given up.
+    pub(crate) fn create() -> Result<Self, Error> {
+        let fail = |act| move |source| Error::Start { act, source };
+        let memory = File::from(shm::create("loaded-journal", HEADER + 2 * SLOT)?);
+        let custody = reopen(memory.as_fd(), OpenOptions::new().read(true)).map_err(fail("open the journal again"))?;
+        memory.try_lock().map_err(|error| fail("lock the journal")(error.into()))?;
+        Ok(Self { memory, custody: custody.into(), second: false })
+    }
+
+    /// For a worker's custody.
+    pub(crate) fn custody(&self) -> BorrowedFd<'_> {
+        self.custody.as_fd()
+    }
+
+    /// Writes a state down. The one before holds until this one does.
+    pub(crate) fn write(&mut self, state: &State<'_>) -> io::Result<()> {
+        let text = serde_json::to_vec(state)?;
+        if text.len() > SLOT {
+            return Err(io::Error::other(format!("{} bytes are more than its {SLOT}", text.len())));
+        }
+        let slot = u64::from(!self.second);
+        self.memory.write_all_at(&text, start(slot))?;
+        let mut header = [0; 24];
+        for (place, word) in header.chunks_exact_mut(8).zip([MAGIC, slot, text.len() as u64]) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        self.memory.write_all_at(&header, 0)?;
+        self.second = !self.second;
+        Ok(())
+    }
+}
+
+/// What a supervisor has written down last.
+pub(crate) fn read(custody: BorrowedFd<'_>) -> Result<State<'static>, Unreadable> {
+    /// What every format has.
+    #[derive(Deserialize)]
+    struct Outline {
+        format: u32,
+    }
+    let memory = File::from(custody.try_clone_to_owned()?);
+    let mut header = [0; 24];
+    memory.read_exact_at(&mut header, 0).map_err(|_| Unreadable::Foreign)?;
+    let mut words = [0; 3];
+    for (word, place) in words.iter_mut().zip(header.chunks_exact(8)) {
+        *word = u64::from_le_bytes(place.try_into().unwrap_or_default());
+    }
+    let [magic, slot, length] = words;
+    match magic {
+        MAGIC => {}
+        0 => return Err(Unreadable::Empty),
+        _ => return Err(Unreadable::Foreign),
+    }
+    let length = usize::try_from(length).ok().filter(|length| *length <= SLOT).ok_or(Unreadable::Foreign)?;
+    let mut text = vec![0; length];
+    memory.read_exact_at(&mut text, start(slot & 1))?;
+    let Outline { format } = serde_json::from_slice(&text)?;
+    if format != FORMAT {
+        return Err(Unreadable::Format(format));
+    }
+    Ok(serde_json::from_slice(&text)?)
+}
+
+/// The lock of a supervisor's journal: had only when that supervisor lives no more. Good as long as the file is open.
+pub(crate) fn lock(custody: BorrowedFd<'_>) -> io::Result<File> {
+    let file = reopen(custody, OpenOptions::new().read(true).write(true))?;
+    file.try_lock()?;
+    Ok(file)
+}
+
+/// Another open file of the same memory: with rights of its own, and locks of its own (flock(2)).
+fn reopen(memory: BorrowedFd<'_>, how: &OpenOptions) -> io::Result<File> {
+    how.open(format!("/proc/self/fd/{}", memory.as_raw_fd()))
+}
+
+fn start(slot: u64) -> u64 {
+    HEADER as u64 + slot * SLOT as u64
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+    use crate::plan::tests::plan;
+    use crate::roster::Roster;
+    use crate::rules::Keys;
+
+    fn write(journal: &mut Journal, pid: u32) {
+        let (plan, roster) = (plan(), Roster::empty());
+        let state = State {
+            format: FORMAT,
+            tables: 1,
+            version: "0.1.0".into(),
+            pid,
+            fence: "".into(),
+            control: Path::new("/run/loaded/control-1.sock").into(),
+            queues: vec![(0, 7), (3, 10)].into(),
+            steering: Steering::new(&plan, Keys::new([1, 2, 3, 4, 5, u32::MAX])),
+            plan: Cow::Borrowed(&plan),
+            roster: Cow::Borrowed(&roster),
+            history: Cow::Owned(History::new()),
+        };
+        journal.write(&state).unwrap();
+    }
+
+    #[test]
+    fn what_was_written_last_is_read() {
+        let mut journal = Journal::create().unwrap();
+        assert!(matches!(read(journal.custody()), Err(Unreadable::Empty)));
+        for pid in [11, 12, 13] {
+            write(&mut journal, pid);
+            let state = read(journal.custody()).unwrap();
+            assert_eq!((state.pid, state.queues.as_ref()), (pid, [(0, 7), (3, 10)].as_slice()));
+            assert_eq!((state.plan.as_ref(), state.roster.generation()), (&plan(), 0));
+        }
+    }
+
+    #[test]
+    fn a_write_that_was_cut_off_leaves_the_one_before() {
+        let mut journal = Journal::create().unwrap();
+        write(&mut journal, 11);
+        // The next one would have gone into the other slot, and its header is missing.
+        journal.memory.write_all_at(b"{\"format\":1,\"ta", start(u64::from(!journal.second))).unwrap();
+        assert_eq!(read(journal.custody()).unwrap().pid, 11);
+    }
+
+    #[test]
+    fn custody_is_for_reading_and_for_the_lock_of_the_living() {
+        let mut journal = Journal::create().unwrap();
+        write(&mut journal, 11);
+        let custody = File::from(journal.custody().try_clone_to_owned().unwrap());
+        assert!(custody.write_all_at(b"x", 0).is_err(), "nobody changes it who has it in custody");
+        assert!(lock(custody.as_fd()).is_err(), "its supervisor lives");
+        drop(journal);
+        let locked = lock(custody.as_fd()).unwrap();
+        assert!(lock(custody.as_fd()).is_err(), "somebody was faster");
+        drop(locked);
+        lock(custody.as_fd()).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_journal_is_refused() {
+        let other = shm::create("other", 8192).unwrap();
+        File::from(other.try_clone().unwrap()).write_all_at(b"loadedTB", 0).unwrap();
+        assert!(matches!(read(other.as_fd()), Err(Unreadable::Foreign)));
+        let mut journal = Journal::create().unwrap();
+        write(&mut journal, 11);
+        journal.memory.write_all_at(b"{\"format\":77}", start(1)).unwrap();
+        let length = [MAGIC, 1, 13].map(u64::to_le_bytes).concat();
+        journal.memory.write_all_at(&length, 0).unwrap();
+        assert!(matches!(read(journal.custody()), Err(Unreadable::Format(77))));
+    }
+}

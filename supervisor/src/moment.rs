@@ -1,0 +1,76 @@
+//! Points of time as numbers that another process of this machine understands: milliseconds of the monotonic clock, which
+//! all processes share and nobody can set (clock_gettime(2), CLOCK_MONOTONIC; std's `Instant` is the same clock).
+
+use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::time::{Duration, Instant};
+
+/// For `#[serde(with = "moment")]`.
+pub(crate) fn serialize<S: Serializer>(moment: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
+    to_millis(*moment).serialize(serializer)
+}
+
+/// The other way. A time that this clock cannot have is now.
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instant, D::Error> {
+    Ok(from_millis(i64::deserialize(deserializer)?))
+}
+
+/// The same for what may have no time.
+pub(crate) mod option {
+    use super::{from_millis, to_millis};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::time::Instant;
+
+    #[allow(clippy::ref_option, reason = "serde passes the field")]
+    pub(crate) fn serialize<S: Serializer>(moment: &Option<Instant>, serializer: S) -> Result<S::Ok, S::Error> {
+        moment.map(to_millis).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Instant>, D::Error> {
+        Ok(Option::<i64>::deserialize(deserializer)?.map(from_millis))
+    }
+}
+
+fn to_millis(moment: Instant) -> i64 {
+    let now = Instant::now();
+    let ahead = millis(moment.saturating_duration_since(now));
+    let ago = millis(now.saturating_duration_since(moment));
+    clock().saturating_add(ahead).saturating_sub(ago)
+}
+
+fn from_millis(at: i64) -> Instant {
+    let (now, clock) = (Instant::now(), clock());
+    let distance = Duration::from_millis(at.abs_diff(clock));
+    let moment = if at >= clock { now.checked_add(distance) } else { now.checked_sub(distance) };
+    moment.unwrap_or(now)
+}
+
+fn clock() -> i64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| millis(time.into()))
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_survives_as_a_number() {
+        let now = Instant::now();
+        for (moment, text) in [
+            (now, "now"),
+            (now + Duration::from_secs(3600), "in an hour"),
+            (now.checked_sub(Duration::from_millis(50)).unwrap_or(now), "a moment ago"),
+        ] {
+            let back = from_millis(to_millis(moment));
+            let apart = back.saturating_duration_since(moment).max(moment.saturating_duration_since(back));
+            assert!(apart < Duration::from_millis(5), "{text}: {apart:?}");
+        }
+        // What no clock can say does no harm.
+        from_millis(i64::MAX);
+        from_millis(i64::MIN);
+    }
+}
