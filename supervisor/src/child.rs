@@ -28,6 +28,8 @@ pub(crate) struct Child<In, Out> {
     since: Instant,
     /// It was killed, or has closed its link. What else it says is not heard.
     ended: bool,
+    /// We have killed it for what it did.
+    condemned: bool,
     /// What it said before it ended.
     last_words: Option<String>,
 }
@@ -49,6 +51,8 @@ pub(crate) struct Death {
     pub(crate) fenced: bool,
     /// With code 0.
     pub(crate) orderly: bool,
+    /// By its own doing or for it, and not by a signal that somebody else has sent, or the kernel when memory was short.
+    pub(crate) own: bool,
 }
 
 impl<In: Decode<()>, Out: Encode> Child<In, Out> {
@@ -70,7 +74,15 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.fd_mappings(mappings).map_err(|e| fail(std::io::Error::other(e)))?;
         let process = command.spawn().map_err(fail)?;
-        Ok(Self { process, link, outbox: outbox.into(), since: Instant::now(), ended: false, last_words: None })
+        Ok(Self {
+            process,
+            link,
+            outbox: outbox.into(),
+            since: Instant::now(),
+            ended: false,
+            condemned: false,
+            last_words: None,
+        })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -151,6 +163,7 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
     /// Kills it for what it did; its death is then seen like any other.
     pub(crate) fn condemn(&mut self, problem: String) {
         self.last_words.get_or_insert(problem);
+        self.condemned = true;
         self.kill();
     }
 
@@ -175,6 +188,7 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
             lived: self.since.elapsed(),
             fenced: status.signal() == Some(nix::libc::SIGSYS),
             orderly: status.success(),
+            own: self.condemned || !matches!(status.signal(), Some(nix::libc::SIGKILL | nix::libc::SIGTERM)),
         })
     }
 

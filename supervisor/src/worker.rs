@@ -5,6 +5,7 @@ mod before;
 mod life;
 mod pulse;
 mod questions;
+mod suspicion;
 
 use crate::Error;
 use crate::child::{Backoff, Child, Death, dup, floor_word, who};
@@ -13,7 +14,8 @@ use crate::rules::{QueueState, queue_owners};
 pub(crate) use before::Before;
 use life::{Life, Stage, farewell};
 use loaded_ipc::{Admin, BackendIndex, Explained, Membership, MembershipReader, MembershipWriter, Question, ToWorker};
-use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD, RECEIVED};
+use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
+use loaded_ipc::{IN_HAND, RECEIVED, from_hand};
 use loaded_jail::proof::Expectation;
 use loaded_jail::{Floor, Identity, Survival};
 use loaded_queue::{Orphans, Owner};
@@ -22,11 +24,10 @@ use questions::Questions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child as Process;
 use std::time::{Duration, Instant};
+use suspicion::Suspicion;
 
 /// So many short lives that did not get ready, and it is the tables that are given up.
 const HOPELESS: u32 = 2;
-/// Two deaths within this time make the packets the worker held suspect.
-const POISON_WINDOW: Duration = Duration::from_secs(10);
 
 /// Between looks at processes that were told to end.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -54,6 +55,7 @@ pub(crate) struct Worker {
     pulse: Pulse,
     backoff: Backoff,
     died: Option<Instant>,
+    suspicion: Suspicion,
     /// Starts after a death.
     pub(crate) restarts: u64,
     /// Generation in which its tables were last opened, and so cleaned of what that did not know.
@@ -108,6 +110,7 @@ impl Worker {
             pulse: Pulse::new(),
             backoff: Backoff::new(),
             died: None,
+            suspicion: Suspicion::default(),
             restarts: 0,
             settled: 0,
         })
@@ -426,11 +429,22 @@ impl Worker {
     }
 
     fn bury(&mut self, death: &Death, stage: Stage, state: Option<QueueState>) {
-        let orphans = match self.died {
-            Some(before) if before.elapsed() < POISON_WINDOW => Orphans::Drop,
-            _ => Orphans::Repeat,
+        // That it did not go in time may be the machine's fault; its packets are under no suspicion for that.
+        let orphans = match death.own && !matches!(stage, Stage::Leaving(_)) {
+            true => self.suspicion.after(self.memory.seen.get(IN_HAND).and_then(from_hand), Instant::now()),
+            false => Orphans::Repeat,
         };
         if let Some(state) = state {
+            match orphans {
+                Orphans::Repeat => {}
+                Orphans::RepeatWithout(_) => log::error!(
+                    "{}: the packet it had in hand is dropped: not the first death of late with one",
+                    self.name()
+                ),
+                Orphans::Drop => {
+                    log::error!("{}: {} packets are dropped: one may be the cause", self.name(), state.waiting)
+                }
+            }
             self.release(orphans, &state);
         }
         self.backoff.after(death.lived);
@@ -441,7 +455,6 @@ impl Worker {
         {
             log::error!("{}: empty its tables: {error}", self.name());
         }
-        // That it did not go in time may be the machine's fault; its packets are under no suspicion for that.
         if !matches!(stage, Stage::Leaving(_)) {
             self.died = Some(Instant::now());
         }

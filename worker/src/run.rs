@@ -8,8 +8,8 @@ use crate::outcome::verdict;
 use crate::setup::{Assembly, OutOfStep};
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{
-    Clipped, Fault, FromWorker, LinkError, MARK_MASK, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker, VERSION,
-    clip, mark_of,
+    Clipped, Fault, FromWorker, IN_HAND, LinkError, MARK_MASK, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker,
+    VERSION, clip, in_hand, mark_of,
 };
 use loaded_jail::{Floor, Identity, JailError, Layer, Level, Survival, inherited, leave};
 use loaded_queue::{BATCH, Faults, Packet, Port};
@@ -139,6 +139,7 @@ fn behind_fence(
     if !wait_for_go(link)? {
         return Ok(());
     }
+    counters.set(IN_HAND, 0);
     // A worker before us may have been hostile, and has written these. So they are first read behind the fence; and
     // only now, for until now it may have gone on writing.
     let flows = FlowTable::open(flows, Timeouts::default())?;
@@ -192,7 +193,8 @@ fn forward(
     loop {
         let received = port.receive()?;
         let now = now();
-        for (look, (bytes, meta)) in looks.iter_mut().zip(port.waiting()) {
+        for (look, (id, bytes, meta)) in looks.iter_mut().zip(port.waiting()) {
+            decider.counters().set(IN_HAND, in_hand(id));
             *look = Some(decider.look(bytes, meta));
         }
         for look in looks[..received.min(BATCH)].iter().flatten() {
@@ -204,6 +206,7 @@ fn forward(
             // Without a look there is no verdict: the token then drops the packet and `Faults` counts it.
             let Some(Some(look)) = next.next() else { continue };
             let (meta, length) = (packet.meta(), packet.bytes().len());
+            decider.counters().set(IN_HAND, in_hand(packet.id()));
             let decided = decider.decide(look, Place { room: packet.room(), length, meta }, now);
             if decided.outcome == Outcome::RepeatedFragment {
                 waiting += u64::from(hold(&mut early, packet, look, decider, now));
@@ -216,6 +219,7 @@ fn forward(
                 None => packet.settle_resized(verdict(decided.outcome), decided.length),
             }
         }
+        decider.counters().set(IN_HAND, 0);
         port.flush();
         decider.counters().add(RECEIVED, received as u64 - waiting);
         early.look(port, decider, now);

@@ -6,8 +6,24 @@ use bincode::{Decode, Encode};
 /// Number of counters about packets: received ones, one for each outcome, one for each fault.
 pub const COUNTERS: usize = 1 + Outcome::ALL.len() + Fault::ALL.len();
 
+/// Index of a word that is no counter: the packet that the worker looks at or decides about, as [`in_hand`] has it; 0 between
+/// two. Should the worker die, it is the one under suspicion.
+pub const IN_HAND: usize = COUNTERS;
+
 /// The backends' counters begin here: on a cache line, if the first counter does.
-const BACKENDS: usize = COUNTERS.next_multiple_of(8);
+const BACKENDS: usize = (IN_HAND + 1).next_multiple_of(8);
+
+/// The packet with this id as a word that is not 0.
+#[must_use]
+pub fn in_hand(id: u32) -> u64 {
+    1 << 32 | u64::from(id)
+}
+
+/// The id in such a word; whatever a hostile worker has put there.
+#[must_use]
+pub fn from_hand(word: u64) -> Option<u32> {
+    (word >> 32 == 1).then(|| u32::try_from(word & u64::from(u32::MAX)).ok()).flatten()
+}
 
 /// Number of counters a worker has in all: those about packets, then each backend's.
 pub const ALL_COUNTERS: usize = BACKENDS + MAX_BACKEND_INDEX as usize * 8;
@@ -197,6 +213,15 @@ mod tests {
         assert!(BackendCounter::Flows.index(BackendIndex(0)) >= COUNTERS);
         assert_eq!(BackendCounter::Flows.index(BackendIndex(1)) - BackendCounter::Flows.index(BackendIndex(0)), 8);
         assert_eq!(BackendCounter::View.index(BackendIndex(MAX_BACKEND_INDEX - 1)), ALL_COUNTERS - 2);
+    }
+
+    #[test]
+    fn a_packet_in_hand_survives_as_a_word() {
+        for id in [0, 1, u32::MAX] {
+            assert_eq!(from_hand(in_hand(id)), Some(id));
+        }
+        assert_eq!((from_hand(0), from_hand(7), from_hand(u64::MAX)), (None, None, None));
+        assert!(!Outcome::ALL.iter().any(|outcome| outcome.index() == IN_HAND));
     }
 
     #[test]

@@ -101,13 +101,22 @@ pub(crate) fn bind_message(queue: u16, max_len: u32) -> Vec<u8> {
 
 /// One verdict for every packet that waits with an id up to `last`.
 pub(crate) fn batch_message(queue: u16, verdict: u32, last: u32) -> Vec<u8> {
+    verdict_message(MessageKind::VerdictBatch, queue, verdict, last)
+}
+
+/// One verdict for the packet with this id alone. That the kernel does not know it is an answer of ENOENT.
+pub(crate) fn single_message(queue: u16, verdict: u32, id: u32) -> Vec<u8> {
+    verdict_message(MessageKind::Verdict, queue, verdict, id)
+}
+
+fn verdict_message(kind: MessageKind, queue: u16, verdict: u32, id: u32) -> Vec<u8> {
     let mut m = vec![0; HEADERS];
     let mut value = [0; 8];
     value[..4].copy_from_slice(&verdict.to_be_bytes());
-    value[4..].copy_from_slice(&last.to_be_bytes());
+    value[4..].copy_from_slice(&id.to_be_bytes());
     attr(&mut m, NFQA_VERDICT_HDR, &value);
     let length = u32::try_from(m.len()).unwrap_or(u32::MAX);
-    m[..HEADERS].copy_from_slice(&headers(MessageKind::VerdictBatch, queue, length, false));
+    m[..HEADERS].copy_from_slice(&headers(kind, queue, length, false));
     m
 }
 

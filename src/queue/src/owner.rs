@@ -46,6 +46,8 @@ pub struct Owner {
 pub enum Orphans {
     /// They go through the hook once more and meet the next worker.
     Repeat,
+    /// The same, but for the one with this id, which is dropped: it has killed workers. If it is none of them, all repeat.
+    RepeatWithout(u32),
     /// They are dropped: one of them may be what kills workers.
     Drop,
 }
@@ -144,12 +146,21 @@ impl Owner {
             // The kernel's answer to some verdict of the dead worker. It is for nobody any more.
             recv(self.socket.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT).map_err(fail("discard an answer"))?;
         };
+        let tell = |message: &[u8]| {
+            send(self.socket.as_raw_fd(), message, MsgFlags::empty()).map_err(fail("release orphans")).map(drop)
+        };
         let verdict = match orphans {
             Orphans::Repeat => NF_REPEAT,
+            Orphans::RepeatWithout(id) => {
+                // Ids are compared as the kernel does (nfq_id_after): what is newer waits unread, and was in nobody's hand.
+                if last.wrapping_sub(id) <= u32::MAX / 2 {
+                    tell(&netlink::single_message(self.queue, NF_DROP, id))?;
+                }
+                NF_REPEAT
+            }
             Orphans::Drop => NF_DROP,
         };
-        let message = netlink::batch_message(self.queue, verdict, last);
-        send(self.socket.as_raw_fd(), &message, MsgFlags::empty()).map_err(fail("release orphans")).map(drop)
+        tell(&netlink::batch_message(self.queue, verdict, last))
     }
 
     /// The queue's number.

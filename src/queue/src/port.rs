@@ -180,12 +180,12 @@ impl Port {
         Ok(packets)
     }
 
-    /// The packets that still wait in this batch, first to last, for looking ahead.
-    pub fn waiting(&self) -> impl Iterator<Item = (&[u8], Meta)> {
+    /// The packets that still wait in this batch, first to last, for looking ahead: each with its id.
+    pub fn waiting(&self) -> impl Iterator<Item = (u32, &[u8], Meta)> {
         let slots = self.batch.next..self.batch.received;
         slots.filter_map(|slot| {
             let arrived = self.batch.arrived[slot]?;
-            Some((self.arena.payload(slot, arrived.length), arrived.into()))
+            Some((arrived.id, self.arena.payload(slot, arrived.length), arrived.into()))
         })
     }
 
@@ -270,6 +270,12 @@ impl From<Arrived> for Meta {
 }
 
 impl Packet<'_> {
+    /// Its number in the queue: rises by one with each packet, modulo 2^32.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.arrived.id
+    }
+
     /// What the kernel says about it.
     #[must_use]
     pub fn meta(&self) -> Meta {

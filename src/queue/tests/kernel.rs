@@ -351,6 +351,54 @@ fn nothing_a_dead_worker_held_is_lost() {
     }
 }
 
+/// The one that has killed its worker twice goes, and no other; an id that is none of them changes nothing.
+#[test]
+fn one_packet_that_a_dead_worker_held_is_dropped_alone() {
+    for gone in [Some(2), None] {
+        if !namespace() {
+            return;
+        }
+        let (owner, mut port, sender, receiver) = lab();
+        for byte in 0..5 {
+            sender.send_to(&[byte], "127.0.0.9:9999").expect("send");
+        }
+        assert_eq!(port.receive().expect("receive"), 5);
+        let ids: Vec<u32> = port.waiting().map(|(id, ..)| id).collect();
+        std::mem::forget(port);
+        let suspect = gone.map_or(ids[4].wrapping_add(1), |at: usize| ids[at]);
+        owner.release(Orphans::RepeatWithout(suspect), last_id()).expect("release");
+        let mut next = Port::open(owner.as_fd().try_clone_to_owned().expect("dup"), QUEUE).expect("port");
+        let left: Vec<u8> = (0..5).filter(|byte| gone != Some(usize::from(*byte))).collect();
+        assert_eq!(drain(&mut next, left.len(), |_| Verdict::Accept), left.len());
+        let got = left.iter().map(|_| {
+            let mut byte = [0];
+            receiver.recv(&mut byte).expect("delivered");
+            byte[0]
+        });
+        let mut got: Vec<u8> = got.collect();
+        got.sort_unstable();
+        assert_eq!((got, waiting()), (left, "0".to_owned()));
+    }
+}
+
+/// Another process than the one that bound it goes on with a queue, if it has the very socket.
+#[test]
+fn a_queue_is_adopted_by_its_own_socket_alone() {
+    if !namespace() {
+        return;
+    }
+    let first = Owner::open(QUEUE, 10).expect("first");
+    let text = std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue").expect("queues");
+    let portid: u32 = text.split_whitespace().nth(1).expect("port").parse().expect("number");
+    let socket = first.as_fd().try_clone_to_owned().expect("dup");
+    drop(first);
+    let adopted = Owner::adopt(socket, QUEUE, portid).expect("adopted");
+    assert!(matches!(Owner::open(QUEUE, 10), Err(OwnerError::Refused(QUEUE))), "it lives on");
+    let other = Owner::open(QUEUE + 1, 10).expect("another queue").as_fd().try_clone_to_owned().expect("dup");
+    assert!(matches!(Owner::adopt(other, QUEUE, portid), Err(OwnerError::Os { .. })));
+    drop(adopted);
+}
+
 /// The kernel's answers to verdicts of the dead worker lie before everything else in the socket.
 #[test]
 fn unread_answers_do_not_hide_what_a_dead_worker_held() {
