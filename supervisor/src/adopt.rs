@@ -13,6 +13,7 @@ use crate::memory::Memory;
 use crate::plan::{Plan, immutable_change};
 use crate::rules::{QueueState, queue_holders, queue_owner, queue_owners};
 use crate::worker::{Before, Given};
+use loaded_ipc::counted;
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, QUEUE_FD};
 use loaded_jail::Process;
 use loaded_queue::Owner;
@@ -43,6 +44,8 @@ pub(crate) struct Set {
     pub(crate) clients: OwnedFd,
     pub(crate) counters: OwnedFd,
     pub(crate) before: Before,
+    /// Room for an export of the tables, if there is who can make one.
+    pub(crate) export: Option<OwnedFd>,
 }
 
 /// Looks who answers our queues. Needs CAP_SYS_PTRACE.
@@ -62,6 +65,10 @@ pub(crate) fn find(queues: &[u16], plan: &Plan, pairs: &[(u16, u16)]) -> Result<
     let found = journal::read(custody.as_fd());
     let known = found.as_ref().map_or_else(|_| queues.to_vec(), |state| state.queues.iter().map(|(_, q)| *q).collect());
     let problem = match &found {
+        // Who could export them is dead.
+        Ok(State { tables, .. }) if *tables != LAYOUT_VERSION => {
+            Some(format!("their tables have layout {tables}, and this binary knows {LAYOUT_VERSION}"))
+        }
         Ok(state) => misfit(state, plan, pairs),
         Err(error) => Some(format!("its journal: {error}")),
     };
@@ -110,10 +117,6 @@ fn name_others(states: &[QueueState], queues: &[u16]) {
 
 /// What stands against going on from this state by this plan.
 pub(crate) fn misfit(state: &State<'_>, plan: &Plan, pairs: &[(u16, u16)]) -> Option<String> {
-    if state.tables != LAYOUT_VERSION {
-        let (theirs, ours) = (state.tables, LAYOUT_VERSION);
-        return Some(format!("their tables have layout {theirs}, this binary knows {ours}"));
-    }
     if *state.queues != *pairs {
         return Some("workers are to run on other cores".to_owned());
     }
@@ -139,24 +142,35 @@ impl Set {
         let [queue, flows, clients, counters] =
             [QUEUE_FD, FLOWS_FD, CLIENTS_FD, COUNTERS_FD].map(|number| first.take(number));
         let (queue, flows, clients, counters) = (queue?, flows?, clients?, counters?);
-        Ok(Self { queue, flows, clients, counters, before: Before::Serving(workers) })
+        Ok(Self { queue, flows, clients, counters, before: Before::Serving(workers), export: None })
     }
 }
 
 impl Set {
     /// As a worker begins with it, after a look at each part: a process that was taken over may have had it.
-    pub(crate) fn given(self, queue: u16, plan: &Plan, journal: &Journal) -> Result<Given, Error> {
+    pub(crate) fn given(
+        self,
+        queue: u16,
+        plan: &Plan,
+        state: Option<&State<'_>>,
+        journal: &Journal,
+    ) -> Result<Given, Error> {
         let portid = queue_owners()?.into_iter().find(|state| state.queue == queue).map_or(0, |state| state.portid);
         let owner = Owner::adopt(self.queue, queue, portid).map_err(Error::Queue)?;
-        let memory = Memory::adopt(self.flows, self.clients, self.counters, plan)?;
-        Ok(Given { owner, memory, journal: dup(journal.custody())?, before: self.before })
+        let export = self.export.filter(|_| state.is_some_and(|state| state.tables != LAYOUT_VERSION)).map(File::from);
+        let tables = if export.is_some() { None } else { Some((self.flows, self.clients)) };
+        // Counters of another order are begun anew.
+        let counters = Some(self.counters).filter(|_| state.is_some_and(|state| state.counters == counted()));
+        let memory = Memory::with(tables, counters, plan)?;
+        Ok(Given { owner, memory, journal: dup(journal.custody())?, before: self.before, export })
     }
 }
 
 impl Given {
     /// With empty tables.
     pub(crate) fn anew(owner: Owner, plan: &Plan, journal: &Journal) -> Result<Self, Error> {
-        Ok(Self { owner, memory: Memory::new(plan)?, journal: dup(journal.custody())?, before: Before::Nobody })
+        let (memory, journal) = (Memory::new(plan)?, dup(journal.custody())?);
+        Ok(Self { owner, memory, journal, before: Before::Nobody, export: None })
     }
 }
 

@@ -210,6 +210,11 @@ impl Backoff {
         self.due <= Instant::now()
     }
 
+    /// After a life of this length that somebody else has ended: that says nothing about the next one.
+    pub(crate) fn after_a_kill(&mut self, lived: Duration) {
+        self.due = Instant::now() + if lived < HEALTHY_LIFE { FIRST_BACKOFF } else { Duration::ZERO };
+    }
+
     /// After a life of this length.
     pub(crate) fn after(&mut self, lived: Duration) {
         self.short_lives = if lived < HEALTHY_LIFE { self.short_lives.saturating_add(1) } else { 0 };

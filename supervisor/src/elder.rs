@@ -26,10 +26,10 @@ pub(crate) const LINK_FD: RawFd = 3;
 pub(crate) const JOURNAL_FD: RawFd = 4;
 /// Its control socket: who asks meanwhile waits in there.
 pub(crate) const CONTROL_FD: RawFd = 5;
-/// For each worker in the order of the journal: queue, flows, clients, counters.
+/// For each worker in the order of the journal: queue, flows, clients, counters, room for an export.
 pub(crate) const SETS_FD: RawFd = 6;
 /// How many for each.
-pub(crate) const SET: usize = 4;
+pub(crate) const SET: usize = 5;
 
 /// How long the old one may take until its workers have ended.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -64,7 +64,8 @@ impl Elder {
         let mut sets = std::collections::BTreeMap::new();
         for &(_, queue) in state.queues.iter() {
             let before = Before::Serving(Vec::new());
-            sets.insert(queue, Set { queue: next()?, flows: next()?, clients: next()?, counters: next()?, before });
+            let (socket, flows, clients, counters) = (next()?, next()?, next()?, next()?);
+            sets.insert(queue, Set { queue: socket, flows, clients, counters, before, export: Some(next()?) });
         }
         Ok(Inheritance::given(state, sets))
     }
@@ -74,12 +75,12 @@ impl Elder {
         journal::read(self.journal.as_fd()).map_err(|error| Error::Succession(format!("its journal: {error}")))
     }
 
-    /// Says that our workers are ready, and waits until its own have ended.
+    /// Says that our workers are ready, and waits until its own have ended, and if need be their tables are exported.
     ///
     /// # Errors
     /// If it is gone, or takes too long.
-    pub(crate) fn ask(&self) -> Result<(), Error> {
-        self.link.send(&FromSuccessor::Prepared)?;
+    pub(crate) fn ask(&self, export: bool) -> Result<(), Error> {
+        self.link.send(&FromSuccessor::Prepared { export })?;
         let until = Instant::now() + PATIENCE;
         loop {
             match self.link.receive() {

@@ -40,6 +40,8 @@ pub(crate) struct State<'a> {
     pub(crate) format: u32,
     /// [`loaded_table::LAYOUT_VERSION`] of the tables.
     pub(crate) tables: u32,
+    /// What the workers count, in the order of their memory.
+    pub(crate) counters: Cow<'a, str>,
     /// Of the binary, for the log.
     pub(crate) version: Cow<'a, str>,
     /// The supervisor's.
@@ -171,6 +173,7 @@ mod tests {
         let state = State {
             format: FORMAT,
             tables: 1,
+            counters: "".into(),
             version: "0.1.0".into(),
             pid,
             fence: "".into(),

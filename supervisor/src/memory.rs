@@ -1,12 +1,14 @@
 //! The memory a worker works in. The supervisor keeps it, so that a respawned worker finds its flows.
 
 use crate::Error;
+use crate::moment;
 use crate::plan::Plan;
 use loaded_ipc::ALL_COUNTERS;
-use loaded_table::{AffinityTable, CounterReader, Counters, FlowTable, Region, shm};
+use loaded_table::{AffinityTable, CounterReader, Counters, FlowTable, Region, Timeouts, export, shm};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 
 /// Tables and counters of one worker.
 #[derive(Debug)]
@@ -23,22 +25,68 @@ pub(crate) struct Memory {
 impl Memory {
     /// Makes empty tables of the sizes in the plan, with fresh secret hash keys.
     pub(crate) fn new(plan: &Plan) -> Result<Self, Error> {
+        Self::with(None, None, plan)
+    }
+
+    /// The same, but with the flows and clients, and with the counters, of a worker that goes on or has ended, where they
+    /// are given. What is in them is judged by who opens them.
+    pub(crate) fn with(
+        tables: Option<(OwnedFd, OwnedFd)>,
+        counters: Option<OwnedFd>,
+        plan: &Plan,
+    ) -> Result<Self, Error> {
         let capacities = (plan.flows as usize, plan.clients as usize);
-        let flows = shm::create("loaded-flows", FlowTable::bytes_for(capacities.0))?;
-        let clients = shm::create("loaded-clients", AffinityTable::bytes_for(capacities.1))?;
-        let counters = shm::create("loaded-counters", Counters::bytes_for(ALL_COUNTERS))?;
+        let sizes = (FlowTable::bytes_for(capacities.0), AffinityTable::bytes_for(capacities.1));
+        let are_empty = tables.is_none();
+        let (flows, clients) = match tables {
+            Some(tables) => tables,
+            None => (shm::create("loaded-flows", sizes.0)?, shm::create("loaded-clients", sizes.1)?),
+        };
+        let counters = match counters {
+            Some(counters) => counters,
+            None => shm::create("loaded-counters", Counters::bytes_for(ALL_COUNTERS))?,
+        };
+        shm::check(&flows, sizes.0)?;
+        shm::check(&clients, sizes.1)?;
+        shm::check(&counters, Counters::bytes_for(ALL_COUNTERS))?;
         let this = Self { seen: CounterReader::map(&counters)?, flows, clients, counters, capacities };
-        this.clear()?;
+        if are_empty {
+            this.clear()?;
+        }
         Ok(this)
     }
 
-    /// Those of a worker that goes on, or has ended: for the sizes in the plan. What is in them is judged by who opens them.
-    pub(crate) fn adopt(flows: OwnedFd, clients: OwnedFd, counters: OwnedFd, plan: &Plan) -> Result<Self, Error> {
-        let capacities = (plan.flows as usize, plan.clients as usize);
-        shm::check(&flows, FlowTable::bytes_for(capacities.0))?;
-        shm::check(&clients, AffinityTable::bytes_for(capacities.1))?;
-        shm::check(&counters, Counters::bytes_for(ALL_COUNTERS))?;
-        Ok(Self { seen: CounterReader::map(&counters)?, flows, clients, counters, capacities })
+    /// Memory that takes an export.
+    pub(crate) fn room_for_export(&self) -> Result<OwnedFd, Error> {
+        Ok(shm::create("loaded-export", 8 + export::bytes_for(self.capacities.0, self.capacities.1))?)
+    }
+
+    /// Writes what is in the tables there, for a binary that lays them out otherwise. While nobody works with them.
+    pub(crate) fn export(&self, room: &File) -> Result<(), Error> {
+        let fail = |source| Error::Start { act: "write an export of the tables", source };
+        let (flows, clients) = self.open()?;
+        let bytes = export::export(&flows, &clients, moment::seconds());
+        room.write_all_at(&bytes, 8).map_err(fail)?;
+        room.write_all_at(&(bytes.len() as u64).to_le_bytes(), 0).map_err(fail)
+    }
+
+    /// Puts what another binary has exported into the tables, which are empty. Returns how many flows and clients that were.
+    pub(crate) fn import(&self, room: &File) -> Result<(usize, usize), Error> {
+        let fail = |source| Error::Start { act: "read an export of the tables", source };
+        let mut length = [0; 8];
+        room.read_exact_at(&mut length, 0).map_err(fail)?;
+        let most = 8 + export::bytes_for(self.capacities.0, self.capacities.1);
+        let length = usize::try_from(u64::from_le_bytes(length)).map_or(most, |length| length.min(most));
+        let mut bytes = vec![0; length];
+        room.read_exact_at(&mut bytes, 8).map_err(fail)?;
+        let (mut flows, mut clients) = self.open()?;
+        let taken = export::import(&bytes, &mut flows, &mut clients, moment::seconds());
+        taken.ok_or_else(|| Error::Succession("its export of the tables is none".to_owned()))
+    }
+
+    fn open(&self) -> Result<(FlowTable, AffinityTable), Error> {
+        let flows = FlowTable::open(Region::map(&self.flows)?, Timeouts::default())?;
+        Ok((flows, AffinityTable::open(Region::map(&self.clients)?, |_| {})?))
     }
 
     /// Makes the tables empty again: what a hostile worker has left there must not rule its successors.

@@ -45,6 +45,11 @@ fn from_millis(at: i64) -> Instant {
     moment.unwrap_or(now)
 }
 
+/// Seconds of that clock, as the workers' tables have them.
+pub(crate) fn seconds() -> u32 {
+    u32::try_from(clock() / 1000).unwrap_or(0)
+}
+
 fn clock() -> i64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| millis(time.into()))
 }

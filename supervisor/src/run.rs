@@ -127,7 +127,7 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
     let mut workers = Vec::with_capacity(cores.len());
     for (place, &queue) in (0..).zip(cores.iter().copied()).zip(&queues) {
         let given = match sets.remove(&queue) {
-            Some(set) => set.given(queue, &plan, &journal)?,
+            Some(set) => set.given(queue, &plan, state.as_ref(), &journal)?,
             None => Given::anew(open_queue(queue, plan.queue_len)?, &plan, &journal)?,
         };
         workers.push(Worker::new(place, given, plan.queue_len)?);

@@ -21,6 +21,7 @@ use loaded_jail::{Floor, Identity, Survival};
 use loaded_queue::{Orphans, Owner};
 use pulse::Pulse;
 use questions::Questions;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child as Process;
 use std::time::{Duration, Instant};
@@ -43,6 +44,7 @@ pub(crate) struct Worker {
     /// In the custody of its processes.
     journal: OwnedFd,
     before: Before,
+    export: Option<File>,
     /// Both ends of the link from the prober: whoever of the two is started again finds it as it was.
     membership: (MembershipWriter, MembershipReader),
     serving: Option<Life>,
@@ -69,6 +71,8 @@ pub(crate) struct Given {
     pub(crate) memory: Memory,
     pub(crate) journal: OwnedFd,
     pub(crate) before: Before,
+    /// Where the tables of those before will be exported to, if ours are laid out otherwise.
+    pub(crate) export: Option<File>,
 }
 
 /// What all workers of an instance have in common.
@@ -91,7 +95,7 @@ pub(crate) struct Orders {
 impl Worker {
     pub(crate) fn new(place: (u16, u16), given: Given, queue_len: u32) -> Result<Self, Error> {
         let (position, core) = place;
-        let Given { owner, memory, journal, before } = given;
+        let Given { owner, memory, journal, before, export } = given;
         let membership = MembershipWriter::pair()?;
         membership.0.set_nonblocking()?;
         membership.1.set_nonblocking()?;
@@ -102,6 +106,7 @@ impl Worker {
             memory,
             journal,
             before,
+            export,
             membership,
             serving: None,
             next: None,
@@ -162,6 +167,20 @@ impl Worker {
     pub(crate) fn set(&self) -> Result<[OwnedFd; 4], Error> {
         let Memory { flows, clients, counters, .. } = &self.memory;
         Ok([dup(self.owner.as_fd())?, dup(flows)?, dup(clients)?, dup(counters)?])
+    }
+
+    /// Whether its tables come from an export.
+    pub(crate) fn imports(&self) -> bool {
+        self.export.is_some()
+    }
+
+    /// Those before have ended: takes over what was in their tables, if ours are laid out otherwise.
+    pub(crate) fn import(&mut self) -> Result<(), Error> {
+        if let Some(room) = self.export.take() {
+            let (flows, clients) = self.memory.import(&room)?;
+            log::info!("{}: {flows} flows and {clients} clients came over into tables of another layout", self.name());
+        }
+        Ok(())
     }
 
     /// Frees what somebody else's process may have held, which has ended by now, and starts one of ours.
@@ -442,12 +461,16 @@ impl Worker {
                     self.name()
                 ),
                 Orphans::Drop => {
-                    log::error!("{}: {} packets are dropped: one may be the cause", self.name(), state.waiting)
+                    log::error!("{}: {} packets are dropped: one may be the cause", self.name(), state.waiting);
                 }
             }
             self.release(orphans, &state);
         }
-        self.backoff.after(death.lived);
+        if death.own {
+            self.backoff.after(death.lived)
+        } else {
+            self.backoff.after_a_kill(death.lived)
+        }
         // Tables of a worker that was taken over, or that keep its successors from starting, are worth nothing.
         let was_ready = matches!(stage, Stage::Serving | Stage::Leaving(_));
         if (death.fenced || (!was_ready && self.backoff.short_lives >= HOPELESS))

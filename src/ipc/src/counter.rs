@@ -137,6 +137,14 @@ counted! {
     }
 }
 
+/// What a worker counts, in the order of its memory: two binaries of which this says the same can read each other's.
+#[must_use]
+pub fn counted() -> String {
+    let outcomes = Outcome::ALL.iter().map(|outcome| outcome.label());
+    let all: Vec<_> = outcomes.chain(Fault::ALL.iter().map(|fault| fault.label())).collect();
+    format!("{} {ALL_COUNTERS}", all.join(" "))
+}
+
 /// What a worker counts of one backend: eight words, one cache line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BackendCounter {

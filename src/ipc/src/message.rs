@@ -273,7 +273,10 @@ pub enum FromSuccessor {
     /// It does not follow, and says why; nothing has changed. At most [`MAX_TEXT`] bytes.
     Refused(String),
     /// Its workers wait for the queues; its rules stand.
-    Prepared,
+    Prepared {
+        /// Its tables are laid out otherwise: what is in them is to be exported.
+        export: bool,
+    },
     /// Its workers serve.
     Serving,
 }

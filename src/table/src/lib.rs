@@ -9,6 +9,7 @@
 //! - `layout` says where each byte lies. A change there is a change of [`LAYOUT_VERSION`].
 //! - `map` (over `bucket`) is the hash map: two candidate buckets of eight ways, nothing ever moves, nothing ever grows, every
 //!   operation touches at most two buckets.
+//! - [`export`] carries what is in them over to a binary with another layout.
 //! - [`flow`] and [`affinity`] give the map its two meanings, and decide what may be thrown out when it is full.
 //!
 //! There is no clock and no random source in here: the time (seconds of a monotonic clock) and the hash key are
@@ -18,6 +19,7 @@
 pub mod affinity;
 mod bucket;
 mod error;
+pub mod export;
 pub mod flow;
 mod idle;
 mod layout;

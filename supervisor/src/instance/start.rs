@@ -10,6 +10,7 @@ use crate::journal;
 use crate::routes;
 use crate::rules::{Installed, Tools};
 use crate::worker::Worker;
+use loaded_ipc::counted;
 use loaded_jail::Role;
 use loaded_jail::policy::print;
 use loaded_table::LAYOUT_VERSION;
@@ -31,15 +32,19 @@ impl Instance {
     /// Starts everything beside workers that serve; then rules, workers and prober change over, as in a reload. An error
     /// before the workers change leaves those that serve as they are.
     pub(crate) fn take_over(&mut self, tools: &Tools, elder: Option<&Elder>) -> Result<(), Error> {
+        let imports = self.workers.iter().any(Worker::imports);
         self.routes.extend(&routes::hops(&self.roster)?)?;
         self.write_down();
         self.reach(|this| this.workers.iter().all(Worker::can_follow))?;
         self.serves_by(Installed::take_over(&self.rules, tools)?);
         if let Some(elder) = elder {
-            elder.ask()?;
+            elder.ask(imports)?;
             self.roster.inherit(&elder.state()?.roster);
         }
-        self.workers.iter_mut().for_each(Worker::follow);
+        for worker in &mut self.workers {
+            worker.import()?;
+            worker.follow();
+        }
         self.start()?;
         if let Err(error) = self.routes.settle(&routes::hops(&self.roster)?) {
             log::error!("{error}; to be tried again");
@@ -79,6 +84,7 @@ impl Instance {
         let state = journal::State {
             format: journal::FORMAT,
             tables: LAYOUT_VERSION,
+            counters: counted().into(),
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             fence: print(Role::Supervisor).into(),

@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -40,6 +40,9 @@ pub(super) struct Upgrade {
     link: Link<FromSuccessor, ToSuccessor>,
     begun: Instant,
     stage: Stage,
+    /// For each worker room for an export of its tables.
+    rooms: Vec<File>,
+    exports: bool,
     refusal: Option<String>,
 }
 
@@ -87,8 +90,12 @@ impl Instance {
         link.set_nonblocking()?;
         let mut given: Vec<OwnedFd> = vec![theirs.into(), dup(self.journal.custody())?, dup(control.listener())?];
         debug_assert_eq!((LINK_FD, JOURNAL_FD, CONTROL_FD), (3, 4, 5));
+        let mut rooms = Vec::new();
         for worker in &self.workers {
+            let room = worker.memory.room_for_export()?;
             given.extend(worker.set()?);
+            given.push(dup(&room)?);
+            rooms.push(File::from(room));
         }
         debug_assert_eq!(given.len(), SET * self.workers.len() + 3);
         let mappings = given.into_iter().zip(LINK_FD..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
@@ -103,7 +110,8 @@ impl Instance {
             command.spawn().map_err(|source| Error::Succession(format!("{}: {source}", program.display())))?;
         log::info!("upgrade: {} is started, as pid {}", program.display(), process.id());
         let stage = Stage::Preparing;
-        self.upgrade = Some(Upgrade { process, link, begun: Instant::now(), stage, refusal: None });
+        let begun = Instant::now();
+        self.upgrade = Some(Upgrade { process, link, begun, stage, rooms, exports: false, refusal: None });
         Ok(())
     }
 
@@ -117,8 +125,8 @@ impl Instance {
             return false;
         };
         match upgrade.hear() {
-            Ok(Some(FromSuccessor::Prepared)) => {
-                upgrade.stage = Stage::GivingWay;
+            Ok(Some(FromSuccessor::Prepared { export })) => {
+                (upgrade.stage, upgrade.exports) = (Stage::GivingWay, export);
                 self.workers.iter_mut().for_each(Worker::give_way);
                 self.prober.stop();
             }
@@ -143,6 +151,16 @@ impl Instance {
             return;
         }
         self.write_down();
+        let exported = match &self.upgrade {
+            Some(upgrade) if upgrade.exports => {
+                let mut pairs = self.workers.iter().zip(&upgrade.rooms);
+                pairs.try_for_each(|(worker, room)| worker.memory.export(room))
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = exported {
+            return self.go_on(&error.to_string());
+        }
         if let Some(upgrade) = &mut self.upgrade {
             upgrade.stage = Stage::Given;
             // If it is gone its end is heard next.
@@ -207,7 +225,7 @@ impl Upgrade {
                 self.refusal = Some(crate::child::printable(&text));
                 Err("it refuses".to_owned())
             }
-            Ok(FromSuccessor::Prepared) if self.stage == Stage::Preparing => Ok(Some(FromSuccessor::Prepared)),
+            Ok(said @ FromSuccessor::Prepared { .. }) if self.stage == Stage::Preparing => Ok(Some(said)),
             Ok(FromSuccessor::Serving) if self.stage == Stage::Given => Ok(Some(FromSuccessor::Serving)),
             Ok(_) => Err("it is out of step".to_owned()),
             Err(LinkError::Empty) if self.begun.elapsed() > PATIENCE => Err(format!("not ready within {PATIENCE:?}")),

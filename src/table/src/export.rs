@@ -1,0 +1,166 @@
+//! Tables in a form that does not depend on their layout, to be carried from a binary to one that lays them out otherwise.
+//!
+//! ```text
+//! 0   "loadedEX", version, flows, clients       8 + 4 + 4 + 4 bytes, integers little endian
+//! 20  each flow    32 bytes: protocol, state, service, vip, backend, client, client port, service port, idle seconds
+//!     each client  24 bytes: prefix, service, backend, idle seconds
+//! ```
+//! Neither this nor the number of a [`FlowState`] ever changes its meaning; what a reader does not know it leaves out.
+
+use crate::affinity::{AffinityKey, AffinityTable};
+use crate::flow::{Flow, FlowKey, FlowState, FlowTable};
+
+const MAGIC: [u8; 8] = *b"loadedEX";
+const VERSION: u32 = 1;
+const HEADER: usize = 20;
+const FLOW: usize = 32;
+const CLIENT: usize = 24;
+
+/// Most bytes that the tables of so many flows and clients can give: each has twice as many places.
+pub const fn bytes_for(flows: usize, clients: usize) -> usize {
+    HEADER + 2 * (flows.saturating_add(8)) * FLOW + 2 * (clients.saturating_add(8)) * CLIENT
+}
+
+/// Everything that is in these tables at `now`, seconds.
+pub fn export(flows: &FlowTable, clients: &AffinityTable, now: u32) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER + flows.len() * FLOW + clients.len() * CLIENT);
+    bytes.extend(MAGIC);
+    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend([0; 8]);
+    let (mut count, mut clients_count) = (0_u32, 0_u32);
+    flows.for_each(|slot, key, flow| {
+        let FlowKey { protocol, client, client_port, service_port } = *key;
+        bytes.extend([protocol, flow.state as u8]);
+        for word in [flow.service, flow.vip, flow.backend] {
+            bytes.extend(word.to_le_bytes());
+        }
+        bytes.extend(client);
+        bytes.extend(client_port.to_le_bytes());
+        bytes.extend(service_port.to_le_bytes());
+        bytes.extend(flows.idle(slot, now).unwrap_or(0).to_le_bytes());
+        count += 1;
+    });
+    clients.for_each(|slot, key, client| {
+        bytes.extend(key.prefix);
+        bytes.extend(key.service.to_le_bytes());
+        bytes.extend(client.backend.to_le_bytes());
+        bytes.extend(clients.idle(slot, now).unwrap_or(0).to_le_bytes());
+        clients_count += 1;
+    });
+    bytes[12..16].copy_from_slice(&count.to_le_bytes());
+    bytes[16..20].copy_from_slice(&clients_count.to_le_bytes());
+    bytes
+}
+
+/// Puts what was exported into empty tables. Returns how many flows and clients found a place; `None` if this is no export.
+/// Whatever the bytes are, nothing worse comes of it than wrong entries.
+pub fn import(bytes: &[u8], flows: &mut FlowTable, clients: &mut AffinityTable, now: u32) -> Option<(usize, usize)> {
+    let (header, rest) = bytes.split_at_checked(HEADER)?;
+    let number = |at: usize| header.get(at..at + 4).map(|b| u32::from_le_bytes(b.try_into().unwrap_or_default()));
+    if !header.starts_with(&MAGIC) || number(8)? != VERSION {
+        return None;
+    }
+    let (count, clients_count) = (number(12)? as usize, number(16)? as usize);
+    let (records, rest) = rest.split_at_checked(count.checked_mul(FLOW)?)?;
+    let rest = rest.get(..clients_count.checked_mul(CLIENT)?)?;
+    let taken = records.chunks_exact(FLOW).filter_map(flow).filter(|(key, flow, idle)| {
+        let hashed = flows.prepare(key);
+        flows.insert(&hashed, key, *flow, now.wrapping_sub(*idle)).is_ok()
+    });
+    let taken = taken.count();
+    let kept = rest.chunks_exact(CLIENT).filter_map(client).filter(|(key, backend, idle)| {
+        let hashed = clients.prepare(key);
+        clients.assign(&hashed, key, *backend, now.wrapping_sub(*idle), |_| u32::MAX).is_some()
+    });
+    Some((taken, kept.count()))
+}
+
+fn flow(record: &[u8]) -> Option<(FlowKey, Flow, u32)> {
+    let key = FlowKey {
+        protocol: *record.first()?,
+        client: record.get(8..24)?.try_into().ok()?,
+        client_port: word(record, 24)?,
+        service_port: word(record, 26)?,
+    };
+    let state = FlowState::from_u8(*record.get(1)?)?;
+    let flow = Flow { service: word(record, 2)?, vip: word(record, 4)?, backend: word(record, 6)?, state };
+    Some((key, flow, long(record, 28)?))
+}
+
+fn client(record: &[u8]) -> Option<(AffinityKey, u16, u32)> {
+    let key = AffinityKey { prefix: record.get(..16)?.try_into().ok()?, service: word(record, 16)? };
+    Some((key, word(record, 18)?, long(record, 20)?))
+}
+
+fn word(record: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(record.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn long(record: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(record.get(at..at + 4)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Region, Timeouts, shm};
+
+    fn tables(capacity: usize, key: [u8; 16]) -> (FlowTable, AffinityTable) {
+        let region = |bytes| Region::map(shm::create("table", bytes).expect("create")).expect("map");
+        let (flows, clients) = (region(FlowTable::bytes_for(capacity)), region(AffinityTable::bytes_for(capacity)));
+        FlowTable::format(&flows, capacity, key).expect("format");
+        AffinityTable::format(&clients, capacity, key).expect("format");
+        let open = FlowTable::open(flows, Timeouts::default()).expect("open");
+        (open, AffinityTable::open(clients, |_| {}).expect("open"))
+    }
+
+    fn key(n: u16) -> FlowKey {
+        let mut client = [0; 16];
+        client[14..].copy_from_slice(&n.to_be_bytes());
+        FlowKey { protocol: 6, client, client_port: n, service_port: 80 }
+    }
+
+    #[test]
+    fn everything_comes_over_into_tables_of_another_kind() {
+        let (mut flows, mut clients) = tables(1024, [1; 16]);
+        for n in 0..1000 {
+            let flow = Flow { vip: n % 3, backend: n % 7, service: n % 5, state: FlowState::Established };
+            let hashed = flows.prepare(&key(n));
+            flows.insert(&hashed, &key(n), flow, 500 - u32::from(n % 100)).expect("room");
+            let of = AffinityKey { prefix: key(n).client, service: n % 5 };
+            let hashed = clients.prepare(&of);
+            clients.assign(&hashed, &of, n % 7, 500, |_| 3600).expect("room");
+        }
+        let bytes = export(&flows, &clients, 500);
+        assert!(bytes.len() <= bytes_for(1024, 1024));
+        let (mut other, mut others) = tables(2048, [9; 16]);
+        assert_eq!(import(&bytes, &mut other, &mut others, 600), Some((1000, 1000)));
+        for n in 0..1000 {
+            let slot = other.find(&other.prepare(&key(n)), &key(n), 600, |_| true).expect("there");
+            let flow = other.get(slot).expect("whole");
+            assert_eq!(
+                (flow.vip, flow.backend, flow.service, flow.state),
+                (n % 3, n % 7, n % 5, FlowState::Established)
+            );
+            assert_eq!(other.idle(slot, 600), Some(u32::from(n % 100)), "as long unseen as it was");
+            let of = AffinityKey { prefix: key(n).client, service: n % 5 };
+            assert_eq!(others.find(&others.prepare(&of), &of, 600, 3600).map(|found| found.1), Some(n % 7));
+        }
+    }
+
+    #[test]
+    fn what_is_no_export_changes_nothing() {
+        let (mut flows, mut clients) = tables(64, [1; 16]);
+        let whole = export(&flows, &clients, 0);
+        assert_eq!(import(&whole, &mut flows, &mut clients, 0), Some((0, 0)));
+        let mut lying = whole.clone();
+        lying[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
+        for bytes in [&[][..], &whole[..19], &lying, &[0; 64]] {
+            assert_eq!(import(bytes, &mut flows, &mut clients, 0), None);
+        }
+        // A state that this binary does not know is left out.
+        let mut strange = [whole.as_slice(), &[6, 99], &[0; 30]].concat();
+        strange[12..16].copy_from_slice(&1_u32.to_le_bytes());
+        assert_eq!(import(&strange, &mut flows, &mut clients, 0), Some((0, 0)));
+    }
+}
