@@ -6,8 +6,9 @@ mod reload;
 mod status;
 mod watch;
 
-use crate::child::START_DEADLINE;
-use crate::control::{Control, History};
+use crate::audit::AuditLog;
+use crate::child::{Obituary, START_DEADLINE};
+use crate::control::{By, Control, Event, History, unix_ms};
 use crate::memory::random;
 use crate::plan::Plan;
 use crate::prober::{self, Prober};
@@ -64,6 +65,7 @@ pub(crate) struct Instance {
     questions: Questions,
     installed: Option<Installed>,
     routes: Routes,
+    audit: AuditLog,
 }
 
 /// What an instance begins with.
@@ -81,12 +83,13 @@ pub(crate) struct Start {
     pub(crate) control: Control,
     pub(crate) routes: Routes,
     pub(crate) layers: Vec<String>,
+    pub(crate) audit: AuditLog,
 }
 
 impl Instance {
     pub(crate) fn new(start: Start) -> Self {
         let Start { options, plan, roster, steering, rules, queues, terms, workers, prober, signals, .. } = start;
-        let Start { control, routes, layers, .. } = start;
+        let Start { control, routes, layers, audit, .. } = start;
         Self {
             options,
             plan,
@@ -110,6 +113,7 @@ impl Instance {
             questions: Questions::default(),
             installed: None,
             routes,
+            audit,
         }
     }
 
@@ -240,7 +244,21 @@ impl Instance {
     fn bury(&mut self) -> Vec<String> {
         let mut deaths: Vec<_> = self.workers.iter_mut().flat_map(|worker| worker.reap(queue_state)).collect();
         deaths.extend(self.prober.reap(&self.roster, &self.workers));
-        deaths
+        let texts = deaths.into_iter().map(|Obituary { name, text, fenced }| match fenced {
+            None => format!("{name}: {text}"),
+            Some(pid) => {
+                let cause = self.audit.cause(&name, pid);
+                self.note_fenced(format!("{name} killed by its fence"), format!("pid {pid}: {cause}"));
+                format!("{name}: {text}; {cause}")
+            }
+        });
+        texts.collect()
+    }
+
+    /// A security event must be found after the log has scrolled by.
+    pub(crate) fn note_fenced(&mut self, what: String, cause: String) {
+        let at = unix_ms(SystemTime::now());
+        self.history.push(Event { at, service: None, address: None, what, cause, by: By::Kernel });
     }
 
     fn report(&self) {

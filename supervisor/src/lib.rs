@@ -6,12 +6,14 @@
 //! - [`rules`]: netfilter rules and steering; what belongs to others in netfilter.
 //! - `roster`: what runs now: numbers that stay, health, what is leaving. Pure.
 //! - [`run`]: the start; `preflight`: what is looked at before; `instance`: the running loop, with reloads.
-//! - `worker`, `prober` (over `child`), `memory`, `push`: the children, their memory, what they are told.
+//! - `worker`, `prober` (over `child`), `memory`, `push`: the children, their memory, what they are told. `audit`: what a
+//!   child was killed for.
 //! - [`control`]: the operator's socket: status, history, drain.
 //! - [`doctor`]: what on this host stands in the way.
 //! - [`daemon`], `output`, `signals`, `report`: detaching, the log, signals, counters as text.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod child;
 pub mod config;
 pub mod control;

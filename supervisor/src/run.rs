@@ -1,5 +1,6 @@
 //! From the command line to a running instance: check everything, have everything, start the children, only then the rules.
 
+use crate::audit::AuditLog;
 use crate::config::{self, Overrides};
 use crate::control::{Control, default_path};
 use crate::daemon::{self, PidFile};
@@ -113,6 +114,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let steering = Steering::new(&plan, steering_keys()?);
     let roster = Roster::empty().next(&plan, &[], 0, Instant::now())?;
     let rules = RuleSet::new(&roster.reach(&plan), &queues, &steering);
+    let audit = AuditLog::open();
     trim_supervisor()?;
 
     let terms = terms(identity, options.floor, &level, workers.len());
@@ -132,6 +134,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         control,
         routes,
         layers,
+        audit,
     };
     let mut instance = Instance::new(start);
     // The prober uses them at once.

@@ -6,7 +6,7 @@ mod pulse;
 mod questions;
 
 use crate::Error;
-use crate::child::{Backoff, Child, Death, dup, floor_word, who};
+use crate::child::{Backoff, Child, Death, Obituary, dup, floor_word, who};
 use crate::memory::Memory;
 use crate::rules::QueueState;
 use life::{Life, Stage, farewell};
@@ -48,6 +48,8 @@ pub(crate) struct Worker {
     died: Option<Instant>,
     /// Starts after a death.
     pub(crate) restarts: u64,
+    /// Deaths by its own fence.
+    pub(crate) fenced: u64,
     /// Generation in which its tables were last opened, and so cleaned of what that did not know.
     settled: u64,
 }
@@ -87,6 +89,7 @@ impl Worker {
             backoff: Backoff::new(),
             died: None,
             restarts: 0,
+            fenced: 0,
             settled: 0,
         })
     }
@@ -309,11 +312,12 @@ impl Worker {
     }
 
     /// Processes that have ended, and how. The packets a dead one held are freed for the next one.
-    pub(crate) fn reap(&mut self, queue: impl FnOnce(u16) -> Option<QueueState>) -> Vec<String> {
+    pub(crate) fn reap(&mut self, queue: impl FnOnce(u16) -> Option<QueueState>) -> Vec<Obituary> {
         let mut deaths = Vec::new();
         if let Some(death) = self.next.as_mut().and_then(|life| life.child.reap(farewell)) {
             self.next = None;
-            deaths.push(format!("{} to be: {}", self.name(), death.text));
+            self.fenced += u64::from(death.fenced);
+            deaths.push(Obituary::new(format!("{} to be", self.name()), death));
         }
         if let Some(life) = &mut self.serving
             && let Some(death) = life.child.reap(farewell)
@@ -329,7 +333,8 @@ impl Worker {
                 }
             } else {
                 self.bury(&death, stage, state);
-                deaths.push(format!("{}: {}", self.name(), death.text));
+                self.fenced += u64::from(death.fenced);
+                deaths.push(Obituary::new(self.name(), death));
             }
             if self.switching {
                 self.promote();

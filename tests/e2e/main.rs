@@ -30,6 +30,7 @@ mod drain;
 mod dsr;
 mod explain;
 mod failover;
+mod fence;
 mod fragments;
 mod generated;
 mod gone;

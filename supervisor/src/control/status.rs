@@ -65,6 +65,9 @@ pub struct Process {
     pub core: Option<u16>,
     /// How often it was started again after it had died. A reload is none.
     pub restarts: u64,
+    /// How often it was killed by its own sandbox (SIGSYS): each one a security event.
+    #[serde(default)]
+    pub fenced: u64,
     /// As the kernel reports it; `None` while there is no process.
     pub sandbox: Option<Sandbox>,
     /// Resident memory, kB (VmRSS, proc_pid_status(5)).
