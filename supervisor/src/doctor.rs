@@ -10,7 +10,9 @@ use crate::plan::Plan;
 use crate::preflight::available_cores;
 use crate::rules::{Severity, Tools, check_discovery, host_check, queue_owners};
 use crate::run::{self, Options};
+use crate::trial::Trial;
 use loaded_jail::{CHROOT, Identity, Level, check_chroot_dir};
+use loaded_queue::Repeat;
 use loaded_table::{AffinityTable, FlowTable};
 use nix::unistd::geteuid;
 use std::fmt;
@@ -58,6 +60,7 @@ impl fmt::Display for Finding {
 pub fn examine(options: &Options) -> Vec<Finding> {
     let mut findings = kernel();
     findings.extend(programs());
+    findings.push(repeat());
     match run::load(options) {
         Ok(loaded) => findings.extend(with_plan(&loaded.plan)),
         Err(crate::Error::Config(config::ConfigError::NotFound { .. })) => {
@@ -120,6 +123,27 @@ fn kernel() -> Vec<Finding> {
 
 fn programs() -> Option<Finding> {
     Tools::find().err().map(|error| fatal("programs", error))
+}
+
+/// What the kernel makes of NF_REPEAT: tried, as at a start.
+fn repeat() -> Finding {
+    const LOST: &str = "packets that a killed worker holds would be dropped";
+    if !geteuid().is_root() {
+        return unseen("repeat", "whether this kernel repeats packets only root can try");
+    }
+    match Trial::begin().result() {
+        Repeat::Repeats => sound("repeat", "packets go through the rules again when they are told to (NF_REPEAT)"),
+        Repeat::Accepts => warning(
+            "repeat",
+            format!(
+                "this kernel accepts packets that it is told to repeat (NF_REPEAT): {LOST}, and a firewall that drops what \
+                 is INVALID ends all connections; use another kernel, uname -r says which this is"
+            ),
+        ),
+        Repeat::Unknown(why) => {
+            warning("repeat", format!("could not be tried ({why}): {LOST}; try again: loaded doctor"))
+        }
+    }
 }
 
 /// Who has our queues.

@@ -21,6 +21,7 @@ use crate::worker::{self, Worker};
 use crate::{Error, push, report};
 use explain::Questions;
 use loaded_ipc::ServiceIndex;
+use loaded_queue::Repeat;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use reload::{LastReload, Reload};
 use std::collections::BTreeSet;
@@ -66,6 +67,7 @@ pub(crate) struct Instance {
     installed: Option<Installed>,
     routes: Routes,
     audit: AuditLog,
+    repeat: Repeat,
 }
 
 /// What an instance begins with.
@@ -84,12 +86,13 @@ pub(crate) struct Start {
     pub(crate) routes: Routes,
     pub(crate) layers: Vec<String>,
     pub(crate) audit: AuditLog,
+    pub(crate) repeat: Repeat,
 }
 
 impl Instance {
     pub(crate) fn new(start: Start) -> Self {
         let Start { options, plan, roster, steering, rules, queues, terms, workers, prober, signals, .. } = start;
-        let Start { control, routes, layers, audit, .. } = start;
+        let Start { control, routes, layers, audit, repeat, .. } = start;
         Self {
             options,
             plan,
@@ -114,6 +117,7 @@ impl Instance {
             installed: None,
             routes,
             audit,
+            repeat,
         }
     }
 

@@ -10,6 +10,7 @@
 //!   child was killed for.
 //! - [`control`]: the operator's socket: status, history, drain.
 //! - [`doctor`]: what on this host stands in the way.
+//! - [`trial`]: whether this kernel repeats packets, tried at every start.
 //! - [`daemon`], `output`, `signals`, `report`: detaching, the log, signals, counters as text.
 #![forbid(unsafe_code)]
 
@@ -34,6 +35,7 @@ mod routes;
 pub mod rules;
 pub mod run;
 mod signals;
+pub mod trial;
 mod worker;
 
 pub use error::Error;

@@ -12,11 +12,12 @@ use crate::roster::Roster;
 use crate::routes::Routes;
 use crate::rules::{Installed, RuleSet, Steering, Tools, clean_stale, queue_owner, queue_owners};
 use crate::signals::Signals;
+use crate::trial::Trial;
 use crate::worker::{self, Worker};
 use crate::{Error, output};
 use loaded_jail::proof::Expectation;
 use loaded_jail::{CHROOT, Floor, Identity, Layer, Level, Role, check_chroot_dir, trim_supervisor};
-use loaded_queue::{Owner, OwnerError};
+use loaded_queue::{BATCH, Owner, OwnerError, Repeat};
 use nix::unistd::geteuid;
 use sd_notify::NotifyState;
 use std::path::{Path, PathBuf, absolute};
@@ -88,6 +89,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let cores = plan.check_cores(&available_cores()?)?;
     let tools = Tools::find()?;
     let level = check_kernel(options.floor)?;
+    let trial = Trial::begin();
     check_host(&plan)?;
     check_discovery(&plan)?;
 
@@ -114,6 +116,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let steering = Steering::new(&plan, steering_keys()?);
     let roster = Roster::empty().next(&plan, &[], 0, Instant::now())?;
     let rules = RuleSet::new(&roster.reach(&plan), &queues, &steering);
+    let repeat = trial.result();
+    warn_unless_repeated(&repeat);
+    workers.iter_mut().for_each(|worker| worker.repeats = repeat == Repeat::Repeats);
     let audit = AuditLog::open();
     trim_supervisor()?;
 
@@ -135,6 +140,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         routes,
         layers,
         audit,
+        repeat,
     };
     let mut instance = Instance::new(start);
     // The prober uses them at once.
@@ -190,6 +196,26 @@ fn terms(identity: Identity, floor: Floor, level: &Level, workers: usize) -> (wo
     let probing = Expectation { seccomp, ..Expectation::prober(&identity, workers) };
     let worker = worker::Terms { identity: identity.clone(), floor, expected };
     (worker, prober::Terms { identity, floor, expected: probing })
+}
+
+/// What it means that this kernel does not repeat, or may not.
+fn warn_unless_repeated(repeat: &Repeat) {
+    let dropped = format!(
+        "packets that a killed worker holds, at most {BATCH} of each, are dropped instead of going through the rules again \
+         to the next worker"
+    );
+    match repeat {
+        Repeat::Repeats => {}
+        Repeat::Accepts => log::error!(
+            "this kernel accepts what it is told to repeat (NF_REPEAT): {dropped}; and conntrack sees replies of backends \
+             as INVALID, so a firewall that drops these ends all connections. Another kernel mends it"
+        ),
+        Repeat::Unknown(why) => {
+            log::error!(
+                "whether this kernel repeats what it is told to (NF_REPEAT) could not be tried: {why}. So {dropped}"
+            );
+        }
+    }
 }
 
 fn open_queue(queue: u16, max_len: u32) -> Result<Owner, Error> {

@@ -50,6 +50,8 @@ pub(crate) struct Worker {
     pub(crate) restarts: u64,
     /// Deaths by its own fence.
     pub(crate) fenced: u64,
+    /// Whether this kernel sends packets through the rules again when it is told to.
+    pub(crate) repeats: bool,
     /// Generation in which its tables were last opened, and so cleaned of what that did not know.
     settled: u64,
 }
@@ -90,6 +92,7 @@ impl Worker {
             died: None,
             restarts: 0,
             fenced: 0,
+            repeats: true,
             settled: 0,
         })
     }
@@ -344,7 +347,9 @@ impl Worker {
     }
 
     /// Frees what a process has read and not answered, while nobody reads the queue.
-    fn release(&self, orphans: Orphans, state: &QueueState) {
+    pub(crate) fn release(&self, orphans: Orphans, state: &QueueState) {
+        // Else they would go on as they are: to a VIP, and so to this host's own stack.
+        let orphans = if self.repeats { orphans } else { Orphans::Drop };
         if let Err(error) = self.owner.release(orphans, state.last_id) {
             log::error!("{}: {error}", self.name());
         }

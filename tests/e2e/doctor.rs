@@ -70,6 +70,7 @@ fn what_stands_in_the_way_is_named_with_its_cure() {
     let sound = doctor();
     assert_eq!(sound.code, Some(0), "{}{}", sound.out, sound.err);
     assert!(!sound.out.contains("fatal"), "{}", sound.out);
+    assert!(sound.out.contains("ok       repeat     packets go through the rules again"), "{}", sound.out);
     for (harm, says, cure) in BROKEN {
         assert!(!sound.out.contains(says), "before {harm}:\n{}", sound.out);
         lab.sh("lb", harm);

@@ -113,6 +113,15 @@ impl Owner {
     /// # Errors
     /// When the kernel refuses.
     pub fn release(&self, orphans: Orphans, last_id: u32) -> Result<(), OwnerError> {
+        let verdict = match orphans {
+            Orphans::Repeat => NF_REPEAT,
+            Orphans::Drop => NF_DROP,
+        };
+        self.release_by(verdict, last_id)
+    }
+
+    /// The same, by any verdict.
+    pub(crate) fn release_by(&self, verdict: u32, last_id: u32) -> Result<(), OwnerError> {
         let fail = |act| move |errno| OwnerError::Os { queue: self.queue, act, errno };
         let mut message = [0; 256];
         let mut answers = 0;
@@ -130,10 +139,6 @@ impl Owner {
             }
             // The kernel's answer to some verdict of the dead worker. It is for nobody any more.
             recv(self.socket.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT).map_err(fail("discard an answer"))?;
-        };
-        let verdict = match orphans {
-            Orphans::Repeat => NF_REPEAT,
-            Orphans::Drop => NF_DROP,
         };
         let message = netlink::batch_message(self.queue, verdict, last);
         send(self.socket.as_raw_fd(), &message, MsgFlags::empty()).map_err(fail("release orphans")).map(drop)

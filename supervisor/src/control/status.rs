@@ -23,6 +23,10 @@ pub struct Status {
     pub last_reload: Option<Reload>,
     /// Layers of the sandbox that this kernel has, as found at start. /proc shows seccomp alone.
     pub layers: Vec<String>,
+    /// What this kernel makes of the verdict NF_REPEAT, as tried at start: `repeats`, `accepts` or `unknown: …`. Unless it
+    /// repeats, packets that a killed worker held are dropped.
+    #[serde(default)]
+    pub nf_repeat: String,
     /// The supervisor first.
     pub processes: Vec<Process>,
     /// In the order of the configuration.

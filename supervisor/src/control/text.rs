@@ -130,6 +130,13 @@ fn troubles(status: &Status) -> Vec<String> {
             lines.push(format!("service {}: {state}", service.name));
         }
     }
+    // An older instance says nothing.
+    if !matches!(status.nf_repeat.as_str(), "" | "repeats") {
+        lines.push(format!(
+            "NF_REPEAT: this kernel {}: packets that a killed worker held are dropped",
+            status.nf_repeat
+        ));
+    }
     if let Some(reload) = status.last_reload.as_ref().filter(|reload| !reload.ok) {
         let ago = span(status.now.saturating_sub(reload.at));
         lines.push(format!("reload {ago} ago failed, generation {} goes on: {}", status.generation, reload.text));
@@ -250,6 +257,9 @@ fn write_processes(out: &mut String, status: &Status) {
     out.push_str(&table(&rows, &[false, true, true, false, true, true, true, false]));
     if !status.layers.is_empty() {
         let _ = writeln!(out, "layers that this kernel has: {}", status.layers.join(", "));
+    }
+    if !status.nf_repeat.is_empty() {
+        let _ = writeln!(out, "NF_REPEAT, by which packets of a killed worker go on: {}", status.nf_repeat);
     }
 }
 

@@ -43,6 +43,7 @@ impl Instance {
                 text: last.text.clone(),
             }),
             layers: self.layers.clone(),
+            nf_repeat: self.repeat.to_string(),
             processes: self.processes(),
             services: services.into_iter().map(|(index, entry)| self.service(index, entry)).collect(),
             queues: self.workers.iter().map(|worker| queue(worker, &queues)).collect(),

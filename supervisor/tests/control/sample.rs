@@ -102,6 +102,7 @@ pub(crate) fn status() -> Status {
         generation: 7,
         last_reload: Some(Reload { at: NOW - 720, ok: true, text: "1 backend removed".to_owned() }),
         layers: vec!["seccomp".to_owned(), "Landlock".to_owned()],
+        nf_repeat: "repeats".to_owned(),
         processes: vec![
             process(Role::Supervisor, "supervisor", 812),
             process(Role::Worker, "worker[0]", 813),

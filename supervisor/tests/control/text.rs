@@ -76,6 +76,19 @@ fn a_security_event_comes_first() {
 }
 
 #[test]
+fn a_kernel_that_does_not_repeat_is_named() {
+    let mut sample = sample::status();
+    assert!(!status(&sample).contains("! NF_REPEAT") && status(&sample).contains("go on: repeats\n"));
+    for found in ["accepts", "unknown: no room"] {
+        sample.nf_repeat = found.to_owned();
+        let line = format!("! NF_REPEAT: this kernel {found}: packets that a killed worker held are dropped\n");
+        assert!(status(&sample).contains(&line), "{}", status(&sample));
+    }
+    sample.nf_repeat = String::new();
+    assert!(!status(&sample).contains("NF_REPEAT"), "an older instance does not say");
+}
+
+#[test]
 fn the_tables_are_aligned_and_fit_a_terminal() {
     let text = status(&sample::status());
     println!("{text}");
