@@ -87,6 +87,31 @@ fn parse(word: &str) -> Repeat {
     }
 }
 
+/// What our rules are made of beside what every iptables has: the kernel's module, and a rule that needs it.
+pub(crate) const PARTS: [(&str, &str); 5] = [
+    ("xt_NFQUEUE", "-j NFQUEUE --queue-num 0"),
+    ("xt_bpf", "-m bpf --bytecode \"1,6 0 0 0\" -j RETURN"),
+    ("xt_CT", "-j CT --notrack"),
+    ("xt_iprange", "-m iprange --src-range ADDRESS-ADDRESS -j RETURN"),
+    ("xt_socket", "-m socket -j RETURN"),
+];
+
+/// Which of [`PARTS`] are missing in a family, tried in a network namespace that ends with the thread that made it.
+pub(crate) fn missing_parts() -> Result<Vec<&'static str>, String> {
+    let tried = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("make a network namespace: {error}"))?;
+        let tools = Tools::find().map_err(|error| error.to_string())?;
+        let works = |rule: &str| {
+            [(Family::V4, "192.0.2.1"), (Family::V6, "2001:db8::1")].into_iter().all(|(family, address)| {
+                let rule = rule.replace("ADDRESS", address);
+                tools.restore(family, &format!("*raw\n-A PREROUTING {rule}\nCOMMIT\n")).is_ok()
+            })
+        };
+        Ok(PARTS.into_iter().filter(|(_, rule)| !works(rule)).map(|(module, _)| module).collect())
+    });
+    tried.join().unwrap_or_else(|_| Err("the thread that tries it has died".to_owned()))
+}
+
 /// The role: tries, says the result on standard output, and ends.
 pub fn run() {
     // Should the supervisor die meanwhile; all waits here are short anyway.
@@ -142,6 +167,13 @@ mod tests {
         let Some((owner, sender, listener)) = room() else { return };
         assert_eq!(try_repeat(&owner, &sender, &listener), Repeat::Repeats);
         assert_eq!(try_repeat(&owner, &sender, &listener), Repeat::Repeats, "nothing is left behind");
+    }
+
+    #[test]
+    fn all_parts_of_our_rules_are_there() {
+        if nix::unistd::geteuid().is_root() {
+            assert_eq!(missing_parts(), Ok(Vec::new()));
+        }
     }
 
     #[test]

@@ -81,8 +81,7 @@ impl Owner {
                 .map_err(fail("open a netlink socket (kernel without nfnetlink?)"))?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(fail("bind the netlink socket"))?;
         no_enobufs(&socket).map_err(fail("set NETLINK_NO_ENOBUFS"))?;
-        let buffer = (max_len as usize).saturating_mul(BUFFER_PER_PACKET).clamp(MIN_BUFFER, MAX_BUFFER);
-        setsockopt(&socket, sockopt::RcvBufForce, &buffer).map_err(fail("size the receive buffer"))?;
+        setsockopt(&socket, sockopt::RcvBufForce, &receive_buffer(max_len)).map_err(fail("size the receive buffer"))?;
         // A verdict with a payload of 64 KiB must fit; sysctl net.core.wmem_default may be less.
         setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).map_err(fail("size the send buffer"))?;
         let wait = |ms| setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(ms));
@@ -149,6 +148,13 @@ impl Owner {
     pub fn queue(&self) -> u16 {
         self.queue
     }
+}
+
+/// The receive buffer of a queue of this length, bytes: what the kernel is asked for. It doubles that
+/// (sock_setsockopt, net/core/sock.c).
+#[must_use]
+pub fn receive_buffer(max_len: u32) -> usize {
+    (max_len as usize).saturating_mul(BUFFER_PER_PACKET).clamp(MIN_BUFFER, MAX_BUFFER)
 }
 
 impl AsFd for Owner {
