@@ -15,7 +15,9 @@ use crate::plan::{Plan, Service};
 use crate::rules::{Reach, Served};
 pub(crate) use entry::{BackendEntry, Health};
 pub(crate) use judge::Impossible;
-use loaded_ipc::{Admin, BackendIndex, Cause, MAX_BACKEND_INDEX, Mode, PortRange, Protocol, ServiceIndex, Unserved};
+use loaded_ipc::{
+    Admin, BackendIndex, Cause, MAX_BACKEND_INDEX, Mode, OnFailure, PortRange, Protocol, ServiceIndex, Unserved,
+};
 use slots::Slots;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -33,6 +35,7 @@ const FORGOTTEN: Duration = Duration::from_secs(300);
 pub(crate) struct Roster {
     generation: u64,
     unserved: Unserved,
+    malformed: OnFailure,
     drain: Duration,
     vips: Slots<IpAddr>,
     services: Slots<ServiceEntry>,
@@ -71,6 +74,7 @@ impl Roster {
         Self {
             generation: 0,
             unserved: Unserved::Pass,
+            malformed: OnFailure::Drop,
             drain: Duration::ZERO,
             vips: Slots::new(u16::MAX),
             services: Slots::new(u16::MAX),
@@ -94,6 +98,7 @@ impl Roster {
         let mut next = self.clone();
         next.generation += 1;
         next.unserved = plan.unserved;
+        next.malformed = plan.on_failure.parse_error;
         next.drain = Duration::from_secs(plan.drain.into());
         next.forget(now);
         next.see_off(plan, now);
@@ -252,6 +257,11 @@ impl Roster {
     /// What becomes of packets to a VIP that no service serves there.
     pub(crate) fn unserved(&self) -> Unserved {
         self.unserved
+    }
+
+    /// What becomes of packets that do not hold together.
+    pub(crate) fn malformed(&self) -> OnFailure {
+        self.malformed
     }
 
     /// VIPs, by rising number.

@@ -6,6 +6,7 @@ use crate::control::{Control, default_path};
 use crate::daemon::{self, PidFile};
 use crate::instance::{Instance, Start, steering_keys};
 use crate::memory::Memory;
+use crate::plan::Plan;
 use crate::preflight::{available_cores, check_discovery, check_host, check_kernel};
 use crate::prober::{self, Prober};
 use crate::roster::Roster;
@@ -15,9 +16,10 @@ use crate::signals::Signals;
 use crate::trial::Trial;
 use crate::worker::{self, Worker};
 use crate::{Error, output};
+use loaded_ipc::OnFailure;
 use loaded_jail::proof::Expectation;
 use loaded_jail::{CHROOT, Floor, Identity, Layer, Level, Role, check_chroot_dir, trim_supervisor};
-use loaded_queue::{BATCH, Owner, OwnerError, Repeat};
+use loaded_queue::{BATCH, Overflow, Owner, OwnerError, Repeat};
 use nix::unistd::geteuid;
 use sd_notify::NotifyState;
 use std::path::{Path, PathBuf, absolute};
@@ -103,13 +105,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     }
     let mut workers = Vec::with_capacity(cores.len());
     for ((position, &core), &queue) in (0..).zip(&cores).zip(&queues) {
-        workers.push(Worker::new(
-            position,
-            core,
-            open_queue(queue, plan.queue_len)?,
-            Memory::new(&plan)?,
-            plan.queue_len,
-        )?);
+        workers.push(Worker::new(position, core, open_queue(queue, &plan)?, Memory::new(&plan)?, plan.queue_len)?);
     }
     let control = Control::bind(&options.control.clone().unwrap_or_else(default_path))?;
     let prober = Prober::new()?;
@@ -218,8 +214,12 @@ fn warn_unless_repeated(repeat: &Repeat) {
     }
 }
 
-fn open_queue(queue: u16, max_len: u32) -> Result<Owner, Error> {
-    Owner::open(queue, max_len).map_err(|error| match error {
+fn open_queue(queue: u16, plan: &Plan) -> Result<Owner, Error> {
+    let overflow = match plan.on_failure.queue_full {
+        OnFailure::Drop => Overflow::Drop,
+        OnFailure::Pass => Overflow::Pass,
+    };
+    Owner::open_for(queue, plan.queue_len, overflow).map_err(|error| match error {
         OwnerError::Refused(queue) => match queue_owner(queue) {
             Ok(Some(owner)) => Error::QueueBusy { queue, owner },
             _ => Error::Queue(error),

@@ -30,6 +30,7 @@ mod drain;
 mod dsr;
 mod explain;
 mod failover;
+mod failures;
 mod fence;
 mod fragments;
 mod generated;

@@ -41,6 +41,16 @@ pub struct Owner {
     queue: u16,
 }
 
+/// What becomes of packets that find `max_len` others waiting, or the socket's buffer full: the kernel has one flag for both
+/// (`nfqnl_enqueue_packet`, net/netfilter/nfnetlink_queue.c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// They are dropped and counted.
+    Drop,
+    /// They go on as they are, and the kernel counts them nowhere.
+    Pass,
+}
+
 /// What becomes of packets whose worker died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Orphans {
@@ -75,6 +85,14 @@ impl Owner {
     /// # Errors
     /// [`OwnerError::Refused`] if the queue has an owner already.
     pub fn open(queue: u16, max_len: u32) -> Result<Self, OwnerError> {
+        Self::open_for(queue, max_len, Overflow::Drop)
+    }
+
+    /// The same, with what becomes of packets that find it full.
+    ///
+    /// # Errors
+    /// As [`Owner::open`].
+    pub fn open_for(queue: u16, max_len: u32, overflow: Overflow) -> Result<Self, OwnerError> {
         let fail = |act| move |errno| OwnerError::Os { queue, act, errno };
         let socket =
             socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)
@@ -87,7 +105,7 @@ impl Owner {
         let wait = |ms| setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(ms));
 
         wait(CONFIGURE_TIMEOUT_MS).map_err(fail("set a receive timeout"))?;
-        send(socket.as_raw_fd(), &netlink::bind_message(queue, max_len), MsgFlags::empty())
+        send(socket.as_raw_fd(), &netlink::bind_message(queue, max_len, overflow == Overflow::Pass), MsgFlags::empty())
             .map_err(fail("send the configuration (kernel without nfnetlink_queue?)"))?;
         let mut answer = [0; 512];
         let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())
