@@ -9,7 +9,7 @@ use cli::{Ask, Task};
 use loaded_jail::selftest::{self, ProberRoom, examine_prober};
 use loaded_jail::{Floor, Pinger, Policy, Role, policy};
 use loaded_supervisor::control::{self, Reply, Request};
-use loaded_supervisor::{Error, SUCCESSOR, daemon, doctor, run};
+use loaded_supervisor::{Error, SUCCESSOR, daemon, doctor, run, trial};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -27,6 +27,10 @@ fn main() -> ExitCode {
     }
     if let Some(prober) = role::prober(&arguments) {
         loaded_prober::run(&prober);
+    }
+    if role::is_trial(&arguments) {
+        trial::run();
+        return ExitCode::SUCCESS;
     }
     let detached = arguments.iter().position(|a| a == daemon::DETACHED).map(|at| arguments.remove(at)).is_some();
     let successor = arguments.iter().position(|a| a == SUCCESSOR).map(|at| arguments.remove(at)).is_some();

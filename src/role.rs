@@ -1,8 +1,9 @@
-//! The hidden command line of a child, as the supervisor writes it: `--role worker UID GID NAME CORE PARENT FLOOR SURVIVAL`
-//! or `--role prober UID GID NAME PARENT FLOOR WORKERS MARKED`.
+//! The hidden command line of a child, as the supervisor writes it: `--role worker UID GID NAME CORE PARENT FLOOR SURVIVAL`,
+//! `--role prober UID GID NAME PARENT FLOOR WORKERS MARKED` or `--role trial`.
 
 use loaded_jail::{Floor, Identity, Survival};
 use loaded_prober::Arguments as Prober;
+use loaded_supervisor::trial;
 use loaded_worker::run::Arguments;
 use std::ffi::OsString;
 
@@ -32,6 +33,11 @@ pub(crate) fn prober(arguments: &[OsString]) -> Option<Prober> {
         workers: workers.parse().ok()?,
         marked: marked.parse().ok()?,
     })
+}
+
+/// Whether this process is to try the kernel.
+pub(crate) fn is_trial(arguments: &[OsString]) -> bool {
+    words(arguments).is_some_and(|words| matches!(words.as_slice(), [_, "--role", trial::ROLE]))
 }
 
 /// `None` where a word is not UTF-8: such a line is the operator's.
@@ -87,6 +93,7 @@ mod tests {
         ] {
             assert!(prober(&line(other)).is_none() && worker(&line(other)).is_none(), "{other}");
         }
+        assert!(is_trial(&line("loaded --role trial")) && !is_trial(&line("loaded --role trial more")));
         assert!(worker(&line("loaded --role prober 9 8 nine 77 required 1 0")).is_none());
         assert!(prober(&line("loaded --role worker 9 8 nine 3 77 required dies")).is_none());
     }

@@ -41,11 +41,23 @@ pub(crate) struct Backoff {
     pub(crate) short_lives: u32,
 }
 
+/// That a child has died, for the log and the history.
+#[derive(Debug)]
+pub(crate) struct Obituary {
+    /// Of the child: `worker[0]`.
+    pub(crate) name: String,
+    /// How it ended.
+    pub(crate) text: String,
+    /// It was killed by its own fence, and had this pid.
+    pub(crate) fenced: Option<u32>,
+}
+
 /// How a child ended.
 #[derive(Debug)]
 pub(crate) struct Death {
     /// For the log.
     pub(crate) text: String,
+    pub(crate) pid: u32,
     pub(crate) lived: Duration,
     /// By its own fence.
     pub(crate) fenced: bool,
@@ -185,6 +197,7 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
         }
         Some(Death {
             text: describe(status, self.last_words.take()),
+            pid: self.process.id(),
             lived: self.since.elapsed(),
             fenced: status.signal() == Some(nix::libc::SIGSYS),
             orderly: status.success(),
@@ -198,6 +211,12 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
         // Who does not take it does not end, and is killed for that.
         let _ = self.flush();
         self.process
+    }
+}
+
+impl Obituary {
+    pub(crate) fn new(name: String, death: Death) -> Self {
+        Self { name, text: death.text, fenced: death.fenced.then_some(death.pid) }
     }
 }
 
@@ -249,9 +268,7 @@ fn describe(status: ExitStatus, last_words: Option<String>) -> String {
     let end = match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with code {code}"),
         (None, Some(nix::libc::SIGSYS)) => {
-            "killed by its own fence (SIGSYS): SECURITY EVENT, a suspected compromise or a missing rule; \
-             the kernel's audit log names the system call"
-                .to_owned()
+            "killed by its own fence (SIGSYS): SECURITY EVENT, a suspected compromise or a missing rule".to_owned()
         }
         (None, signal) => format!("killed by signal {}", signal.unwrap_or(0)),
     };

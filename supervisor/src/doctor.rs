@@ -1,21 +1,29 @@
 //! `loaded doctor`: looks at this host and names what keeps packets from being balanced, each with the command that
 //! mends it. It changes nothing; what only root can see is said not to have been looked at.
 
+mod conntrack;
 mod direct;
 mod errors;
 mod firewall;
+mod offloads;
 
 use crate::config;
 use crate::plan::Plan;
 use crate::preflight::available_cores;
 use crate::rules::{Severity, Tools, check_discovery, host_check, queue_owners};
 use crate::run::{self, Options};
-use loaded_jail::{CHROOT, Identity, Level, check_chroot_dir};
+use crate::trial::{self, Trial};
+use loaded_jail::{CHROOT, Identity, Layer, Level, check_chroot_dir};
+use loaded_queue::{Repeat, receive_buffer as buffer};
 use loaded_table::{AffinityTable, FlowTable};
 use nix::unistd::geteuid;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::Path;
+
+/// What a packet of an Ethernet's size costs while it waits: two KiB of data and the sk_buff (SKB_TRUESIZE), bytes.
+const WAITING_PACKET: usize = 2304;
 
 /// How something was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,15 +66,22 @@ impl fmt::Display for Finding {
 pub fn examine(options: &Options) -> Vec<Finding> {
     let mut findings = kernel();
     findings.extend(programs());
+    findings.push(repeat());
+    findings.extend(matches());
+    let mut vips = BTreeSet::new();
     match run::load(options) {
-        Ok(loaded) => findings.extend(with_plan(&loaded.plan)),
+        Ok(loaded) => {
+            findings.extend(with_plan(&loaded.plan));
+            vips.extend(loaded.plan.services.iter().flat_map(|service| service.vips.iter().copied()));
+        }
         Err(crate::Error::Config(config::ConfigError::NotFound { .. })) => {
             findings
                 .push(unseen("config", "no configuration was found: what depends on one was not looked at (-c FILE)"));
         }
         Err(error) => findings.push(fatal("config", error)),
     }
-    findings.extend(firewall::findings());
+    findings.extend(firewall::findings(&vips));
+    findings.extend(offloads::findings());
     findings
 }
 
@@ -92,6 +107,8 @@ fn with_plan(plan: &Plan) -> Vec<Finding> {
         Severity::Warning => warning("host", problem.text),
     }));
     findings.extend(pings(plan));
+    findings.extend(broadcasts(plan));
+    findings.push(receive_buffer(plan));
     findings.extend(direct::findings(plan));
     findings.push(memory(plan, workers, &fs::read_to_string("/proc/meminfo").unwrap_or_default()));
     findings
@@ -104,7 +121,12 @@ fn kernel() -> Vec<Finding> {
         .map(|layer| warning("kernel", format!("lacks {}: {}", layer.name(), layer.consequence())))
         .collect();
     if findings.is_empty() {
-        let names: Vec<_> = level.findings().iter().map(|finding| finding.layer.name()).collect();
+        // Of Landlock the kernel's ABI is worth a word: each adds rights that can be taken away.
+        let names = level.findings().iter().map(|finding| match finding.layer {
+            Layer::Landlock => format!("Landlock ({})", finding.detail.split(',').next().unwrap_or_default()),
+            layer => layer.name().to_owned(),
+        });
+        let names: Vec<_> = names.collect();
         findings.push(sound("kernel", format!("has every layer of the sandbox: {}", names.join(", "))));
     }
     findings.push(match fs::exists("/proc/net/netfilter/nfnetlink_queue") {
@@ -120,6 +142,70 @@ fn kernel() -> Vec<Finding> {
 
 fn programs() -> Option<Finding> {
     Tools::find().err().map(|error| fatal("programs", error))
+}
+
+/// What the kernel makes of NF_REPEAT: tried, as at a start.
+fn repeat() -> Finding {
+    const LOST: &str = "packets that a killed worker holds would be dropped";
+    if !geteuid().is_root() {
+        return unseen("repeat", "whether this kernel repeats packets only root can try");
+    }
+    match Trial::begin().result() {
+        Repeat::Repeats => sound("repeat", "packets go through the rules again when they are told to (NF_REPEAT)"),
+        Repeat::Accepts => warning(
+            "repeat",
+            format!(
+                "this kernel accepts packets that it is told to repeat (NF_REPEAT): {LOST}, and a firewall that drops what \
+                 is INVALID ends all connections; use another kernel, uname -r says which this is"
+            ),
+        ),
+        Repeat::Unknown(why) => {
+            warning("repeat", format!("could not be tried ({why}): {LOST}; try again: loaded doctor"))
+        }
+    }
+}
+
+/// Parts of xtables that our rules are made of: each is tried in a network namespace of its own.
+fn matches() -> Option<Finding> {
+    if !geteuid().is_root() {
+        return Some(unseen("matches", "which matches iptables has only root can try"));
+    }
+    let missing = match trial::missing_parts() {
+        Ok(missing) => missing,
+        Err(why) => return Some(unseen("matches", format!("could not be tried: {why}"))),
+    };
+    let text =
+        |modules: &[&str]| format!("rules cannot be installed without what is missing: modprobe {}", modules.join(" "));
+    // Without xt_socket the workers keep the pieces of packets together.
+    Some(match missing.as_slice() {
+        [] => sound(
+            "matches",
+            format!("iptables has all that rules are made of: {}", trial::PARTS.map(|p| p.0).join(", ")),
+        ),
+        ["xt_socket"] => warning(
+            "matches",
+            "the kernel does not put fragments together without a match, so workers keep pieces together: modprobe xt_socket",
+        ),
+        modules => fatal("matches", text(modules)),
+    })
+}
+
+/// Whether this host itself answers pings to a broadcast address, by which nodes are looked for.
+fn broadcasts(plan: &Plan) -> Option<Finding> {
+    let places = plan.services.iter().filter_map(|service| service.discover.as_ref()).flat_map(|look| &look.places);
+    places.into_iter().find(|place| place.to.is_ipv4())?;
+    let ignores = fs::read_to_string("/proc/sys/net/ipv4/icmp_echo_ignore_broadcasts").ok()?;
+    Some(match ignores.trim() {
+        "0" => warning(
+            "broadcasts",
+            "this host answers pings to a broadcast address, so another balancer that looks for nodes takes it for one (nodes \
+             must answer, with 0): sysctl -w net.ipv4.icmp_echo_ignore_broadcasts=1",
+        ),
+        _ => sound(
+            "broadcasts",
+            "are not answered here; each node must answer: sysctl -w net.ipv4.icmp_echo_ignore_broadcasts=0 there",
+        ),
+    })
 }
 
 /// Who has our queues.
@@ -166,6 +252,26 @@ fn pings(plan: &Plan) -> Option<Finding> {
     })
 }
 
+/// A packet that waits for a worker to read it waits in the socket's buffer. It is set by right (SO_RCVBUFFORCE), so
+/// net.core.rmem_max does not bound it; our own bound does.
+fn receive_buffer(plan: &Plan) -> Finding {
+    let bytes = buffer(plan.queue_len);
+    // The kernel doubles what it is asked for (sock_setsockopt, net/core/sock.c).
+    let fits = u32::try_from(bytes * 2 / WAITING_PACKET).unwrap_or(u32::MAX);
+    match plan.queue_len > fits {
+        true => warning(
+            "receive",
+            format!(
+                "{} packets may wait, but the socket's buffer of {} MiB holds {fits} ordinary ones and the rest is dropped (socket \
+                 full): set queue_len = {fits}",
+                plan.queue_len,
+                bytes >> 20
+            ),
+        ),
+        false => sound("receive", format!("a buffer of {} MiB holds a full queue of ordinary packets", bytes >> 20)),
+    }
+}
+
 /// Tables are taken at the start; packets that wait are memory of the kernel that nobody else can have.
 fn memory(plan: &Plan, workers: usize, meminfo: &str) -> Finding {
     let kib = |key: &str| -> Option<u64> {
@@ -175,8 +281,7 @@ fn memory(plan: &Plan, workers: usize, meminfo: &str) -> Finding {
     let Some(available) = kib("MemAvailable") else { return unseen("memory", "/proc/meminfo says nothing") };
     let tables = FlowTable::bytes_for(plan.flows as usize) + AffinityTable::bytes_for(plan.clients as usize);
     let tables = (tables as u64 * workers as u64).div_ceil(1 << 20);
-    // What a packet of an Ethernet's size costs: two KiB of data and the sk_buff (SKB_TRUESIZE).
-    let waiting = (u64::from(plan.queue_len) * workers as u64 * 2304).div_ceil(1 << 20);
+    let waiting = (u64::from(plan.queue_len) * workers as u64 * WAITING_PACKET as u64).div_ceil(1 << 20);
     let text = format!(
         "{tables} MiB for tables; full queues would hold {waiting} MiB of ordinary packets; {} MiB are available",
         available / 1024
@@ -207,6 +312,19 @@ fn fatal(object: &'static str, text: impl ToString) -> Finding {
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_queue_that_the_socket_cannot_hold_is_named() {
+        let mut plan = crate::plan::tests::plan();
+        plan.queue_len = 16_384;
+        assert_eq!(receive_buffer(&plan).verdict, Verdict::Sound);
+        plan.queue_len = 10 << 20;
+        let found = receive_buffer(&plan);
+        assert_eq!(found.verdict, Verdict::Warning);
+        assert!(found.text.ends_with("set queue_len = 233016"), "{}", found.text);
+        plan.queue_len = 233_016;
+        assert_eq!(receive_buffer(&plan).verdict, Verdict::Sound, "{}", receive_buffer(&plan).text);
+    }
 
     #[test]
     fn what_does_not_fit_into_memory_is_named() {

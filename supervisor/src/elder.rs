@@ -7,11 +7,13 @@
 
 use crate::Error;
 use crate::adopt::{Inheritance, Set};
+use crate::audit::AuditLog;
 use crate::control::{Control, ControlError};
 use crate::journal::{self, State};
 use crate::worker::Before;
 use loaded_ipc::{FromSuccessor, Link, LinkError, ToSuccessor, clip};
 use loaded_jail::inherited;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -26,8 +28,10 @@ pub(crate) const LINK_FD: RawFd = 3;
 pub(crate) const JOURNAL_FD: RawFd = 4;
 /// Its control socket: who asks meanwhile waits in there.
 pub(crate) const CONTROL_FD: RawFd = 5;
+/// The kernel's log, or /dev/null: it cannot be opened any more with the rights that are left.
+pub(crate) const KMSG_FD: RawFd = 6;
 /// For each worker in the order of the journal: queue, flows, clients, counters, room for an export.
-pub(crate) const SETS_FD: RawFd = 6;
+pub(crate) const SETS_FD: RawFd = 7;
 /// How many for each.
 pub(crate) const SET: usize = 5;
 
@@ -68,6 +72,11 @@ impl Elder {
             sets.insert(queue, Set { queue: socket, flows, clients, counters, before, export: Some(next()?) });
         }
         Ok(Inheritance::given(state, sets))
+    }
+
+    /// The kernel's log, from where it has read it.
+    pub(crate) fn audit(&self) -> AuditLog {
+        AuditLog::of(inherited(KMSG_FD).ok().map(File::from))
     }
 
     /// What it has written down last.

@@ -8,7 +8,9 @@ mod status;
 mod upgrade;
 mod watch;
 
-use crate::control::{Control, History};
+use crate::audit::AuditLog;
+use crate::child::Obituary;
+use crate::control::{By, Control, Event, History, unix_ms};
 use crate::journal::Journal;
 use crate::memory::random;
 use crate::plan::Plan;
@@ -22,6 +24,7 @@ use crate::worker::{self, Worker};
 use crate::{Error, push, report};
 use explain::Questions;
 use loaded_ipc::ServiceIndex;
+use loaded_queue::Repeat;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use reload::{LastReload, Reload};
 use std::collections::BTreeSet;
@@ -68,6 +71,8 @@ pub(crate) struct Instance {
     questions: Questions,
     installed: Option<Installed>,
     routes: Routes,
+    audit: AuditLog,
+    repeat: Repeat,
     journal: Journal,
     /// Something has changed that the journal does not say yet.
     unwritten: bool,
@@ -105,12 +110,14 @@ pub(crate) struct Start {
     pub(crate) history: History,
     pub(crate) journal: Journal,
     pub(crate) invocation: Invocation,
+    pub(crate) audit: AuditLog,
+    pub(crate) repeat: Repeat,
 }
 
 impl Instance {
     pub(crate) fn new(start: Start) -> Self {
         let Start { options, plan, roster, steering, rules, queues, terms, workers, prober, signals, .. } = start;
-        let Start { control, routes, layers, history, journal, invocation, .. } = start;
+        let Start { control, routes, layers, history, journal, invocation, audit, repeat, .. } = start;
         Self {
             options,
             plan,
@@ -139,6 +146,8 @@ impl Instance {
             invocation,
             upgrade: None,
             upgrade_again: false,
+            audit,
+            repeat,
         }
     }
 
@@ -245,7 +254,21 @@ impl Instance {
     fn bury(&mut self) -> Vec<String> {
         let mut deaths: Vec<_> = self.workers.iter_mut().flat_map(Worker::reap).collect();
         deaths.extend(self.prober.reap(&self.roster, &self.workers));
-        deaths
+        let texts = deaths.into_iter().map(|Obituary { name, text, fenced }| match fenced {
+            None => format!("{name}: {text}"),
+            Some(pid) => {
+                let cause = self.audit.cause(&name, pid);
+                self.note_fenced(format!("{name} killed by its fence"), format!("pid {pid}: {cause}"));
+                format!("{name}: {text}; {cause}")
+            }
+        });
+        texts.collect()
+    }
+
+    /// A security event must be found after the log has scrolled by.
+    pub(crate) fn note_fenced(&mut self, what: String, cause: String) {
+        let at = unix_ms(SystemTime::now());
+        self.history.push(Event { at, service: None, address: None, what, cause, by: By::Kernel });
     }
 
     fn report(&self) {

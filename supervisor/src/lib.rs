@@ -6,13 +6,16 @@
 //! - [`rules`]: netfilter rules and steering; what belongs to others in netfilter.
 //! - `roster`: what runs now: numbers that stay, health, what is leaving. Pure.
 //! - [`run`]: the start; `preflight`: what is looked at before; `instance`: the running loop, with reloads.
-//! - `worker`, `prober` (over `child`), `memory`, `push`: the children, their memory, what they are told.
+//! - `worker`, `prober` (over `child`), `memory`, `push`: the children, their memory, what they are told. `audit`: what a
+//!   child was killed for.
 //! - [`control`]: the operator's socket: status, history, drain.
 //! - [`doctor`]: what on this host stands in the way.
+//! - [`trial`]: whether this kernel repeats packets, tried at every start.
 //! - [`daemon`], `output`, `signals`, `report`: detaching, the log, signals, counters as text.
 #![forbid(unsafe_code)]
 
 mod adopt;
+mod audit;
 mod child;
 pub mod config;
 pub mod control;
@@ -36,6 +39,7 @@ mod routes;
 pub mod rules;
 pub mod run;
 mod signals;
+pub mod trial;
 mod worker;
 
 pub use elder::SUCCESSOR;

@@ -7,7 +7,7 @@ pub(crate) mod display;
 pub use diff::{Change, What, diff, immutable_change};
 
 use crate::network::Network;
-use loaded_ipc::{Affinity, Check, CheckKind, Mode, Policy, PortRange, Protocol, Strategy, Unserved};
+use loaded_ipc::{Affinity, Check, CheckKind, Mode, OnFailure, Policy, PortRange, Protocol, Strategy, Unserved};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -51,6 +51,8 @@ pub struct Plan {
     pub clients: u32,
     /// What becomes of packets to a VIP that no service serves there.
     pub unserved: Unserved,
+    /// What becomes of packets that nobody decides about. [`Failures::CLOSED`] if any service is of mode "nat".
+    pub on_failure: Failures,
     /// Name servers: port 53 from and to them is never balanced (key NS of the classic format). At most 64,
     /// none twice, none a VIP.
     pub nameservers: Vec<IpAddr>,
@@ -62,6 +64,23 @@ pub struct Plan {
     pub defragment: bool,
     /// Whether workers go on when the supervisor is killed, until another one takes them over; else they die with it.
     pub linger: bool,
+}
+
+/// What becomes of packets that nobody decides about. All down is each service's own business ([`Policy`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failures {
+    /// No process has bound the queue.
+    pub no_worker: OnFailure,
+    /// So many packets wait that the queue, or the socket's buffer, is full.
+    pub queue_full: OnFailure,
+    /// A packet does not hold together.
+    pub parse_error: OnFailure,
+}
+
+impl Failures {
+    /// Whatever fails, packets are dropped.
+    pub const CLOSED: Self =
+        Self { no_worker: OnFailure::Drop, queue_full: OnFailure::Drop, parse_error: OnFailure::Drop };
 }
 
 /// One balanced service.
@@ -227,6 +246,7 @@ pub(crate) mod tests {
             flows: 1024,
             clients: 1024,
             unserved: Unserved::Pass,
+            on_failure: Failures::CLOSED,
             nameservers: vec![],
             services: vec![],
             drain: 300,

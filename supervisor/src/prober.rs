@@ -2,7 +2,7 @@
 //! of the process, the roster keeps what it said last.
 
 use crate::Error;
-use crate::child::{Backoff, Child, dup, floor_word, printable, who};
+use crate::child::{Backoff, Child, Obituary, dup, floor_word, printable, who};
 use crate::memory::random;
 use crate::push;
 use crate::roster::{Impossible, Roster};
@@ -34,6 +34,8 @@ pub(crate) struct Prober {
     life: Option<Life>,
     backoff: Backoff,
     pub(crate) restarts: u64,
+    /// Deaths by its own fence.
+    pub(crate) fenced: u64,
     died: bool,
     /// It was said what raw sockets mean.
     warned: bool,
@@ -85,6 +87,7 @@ impl Prober {
             life: None,
             backoff: Backoff::new(),
             restarts: 0,
+            fenced: 0,
             died: false,
             warned: false,
         })
@@ -192,7 +195,7 @@ impl Prober {
     }
 
     /// Whether it has ended, and how; not a word if that was our wish.
-    pub(crate) fn reap(&mut self, roster: &Roster, workers: &[Worker]) -> Option<String> {
+    pub(crate) fn reap(&mut self, roster: &Roster, workers: &[Worker]) -> Option<Obituary> {
         let life = self.life.as_mut()?;
         let death = life.child.reap(farewell)?;
         let stopped = life.stopped && !death.fenced;
@@ -208,7 +211,8 @@ impl Prober {
         }
         self.died = true;
         self.backoff.after(death.lived);
-        Some(format!("prober: {}", death.text))
+        self.fenced += u64::from(death.fenced);
+        Some(Obituary::new("prober".to_owned(), death))
     }
 
     /// Lets it end by itself.

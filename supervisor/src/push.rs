@@ -22,7 +22,8 @@ pub(crate) fn to_worker(roster: &Roster, worker: &Worker, now: Instant) -> Order
 
 /// The configuration alone, from `Begin` to `Commit`.
 fn transaction(roster: &Roster, now: Instant) -> Vec<ToWorker> {
-    let mut messages = vec![ToWorker::Begin { generation: roster.generation(), unserved: roster.unserved() }];
+    let (unserved, malformed) = (roster.unserved(), roster.malformed());
+    let mut messages = vec![ToWorker::Begin { generation: roster.generation(), unserved, malformed }];
     messages.extend(roster.vips().map(|(index, address)| ToWorker::Vip { index, address }));
     for (index, entry) in roster.services() {
         let service = &entry.service;

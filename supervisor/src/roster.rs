@@ -15,7 +15,9 @@ use crate::plan::{Plan, Service};
 use crate::rules::{Reach, Served};
 pub(crate) use entry::{BackendEntry, Health};
 pub(crate) use judge::Impossible;
-use loaded_ipc::{Admin, BackendIndex, Cause, MAX_BACKEND_INDEX, Mode, PortRange, Protocol, ServiceIndex, Unserved};
+use loaded_ipc::{
+    Admin, BackendIndex, Cause, MAX_BACKEND_INDEX, Mode, OnFailure, PortRange, Protocol, ServiceIndex, Unserved,
+};
 use serde::{Deserialize, Serialize};
 use slots::Slots;
 use std::collections::BTreeMap;
@@ -35,6 +37,7 @@ pub(crate) struct Roster {
     generation: u64,
     unserved: Unserved,
     linger: bool,
+    malformed: OnFailure,
     drain: Duration,
     vips: Slots<IpAddr>,
     services: Slots<ServiceEntry>,
@@ -76,6 +79,7 @@ impl Roster {
             generation: 0,
             unserved: Unserved::Pass,
             linger: true,
+            malformed: OnFailure::Drop,
             drain: Duration::ZERO,
             vips: Slots::new(u16::MAX),
             services: Slots::new(u16::MAX),
@@ -100,6 +104,7 @@ impl Roster {
         next.generation += 1;
         next.unserved = plan.unserved;
         next.linger = plan.linger;
+        next.malformed = plan.on_failure.parse_error;
         next.drain = Duration::from_secs(plan.drain.into());
         next.forget(now);
         next.see_off(plan, now);
@@ -263,6 +268,11 @@ impl Roster {
     /// Whether workers go on when the supervisor is killed.
     pub(crate) fn lingers(&self) -> bool {
         self.linger
+    }
+
+    /// What becomes of packets that do not hold together.
+    pub(crate) fn malformed(&self) -> OnFailure {
+        self.malformed
     }
 
     /// VIPs, by rising number.

@@ -1,6 +1,7 @@
 //! From the command line to a running instance: check everything, have everything, start the children, only then the rules.
 
 use crate::adopt::{self, Inheritance, misfit};
+use crate::audit::AuditLog;
 use crate::config::{self, Overrides};
 use crate::control::{Control, History, default_path};
 use crate::daemon::{self, PidFile};
@@ -14,12 +15,14 @@ use crate::roster::Roster;
 use crate::routes::Routes;
 use crate::rules::{RuleSet, Steering, Tools, clean_stale, queue_owner, queue_owners};
 use crate::signals::Signals;
+use crate::trial::Trial;
 use crate::worker::{self, Given, Worker};
 use crate::{Error, output};
+use loaded_ipc::OnFailure;
 use loaded_jail::policy::print;
 use loaded_jail::proof::Expectation;
 use loaded_jail::{CHROOT, Floor, Identity, Layer, Level, Role, check_chroot_dir, trim_supervisor};
-use loaded_queue::{Owner, OwnerError};
+use loaded_queue::{BATCH, Overflow, Owner, OwnerError, Repeat};
 use nix::unistd::geteuid;
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
@@ -108,6 +111,7 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
     let cores = plan.check_cores(&available_cores()?)?;
     let tools = Tools::find()?;
     let level = check_kernel(options.floor)?;
+    let trial = Trial::begin();
     check_host(&plan)?;
     check_discovery(&plan)?;
 
@@ -128,7 +132,7 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
     for (place, &queue) in (0..).zip(cores.iter().copied()).zip(&queues) {
         let given = match sets.remove(&queue) {
             Some(set) => set.given(queue, &plan, state.as_ref(), &journal)?,
-            None => Given::anew(open_queue(queue, plan.queue_len)?, &plan, &journal)?,
+            None => Given::anew(open_queue(queue, &plan)?, &plan, &journal)?,
         };
         workers.push(Worker::new(place, given, plan.queue_len)?);
     }
@@ -147,6 +151,10 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
     };
     let roster = before.next(&plan, &[], 0, Instant::now())?;
     let rules = RuleSet::new(&roster.reach(&plan), &queues, &steering);
+    let repeat = trial.result();
+    warn_unless_repeated(&repeat);
+    workers.iter_mut().for_each(|worker| worker.repeats = repeat == Repeat::Repeats);
+    let audit = elder.as_ref().map_or_else(AuditLog::open, Elder::audit);
     trim_supervisor(is_filtered)?;
 
     let terms = terms(identity, options.floor, &level, workers.len());
@@ -168,6 +176,8 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
         history,
         journal,
         invocation,
+        audit,
+        repeat,
     });
     match is_inherited {
         true => instance.take_over(&tools, elder.as_ref()),
@@ -260,8 +270,32 @@ fn terms(identity: Identity, floor: Floor, level: &Level, workers: usize) -> (wo
     (worker, prober::Terms { identity, floor, expected: probing })
 }
 
-fn open_queue(queue: u16, max_len: u32) -> Result<Owner, Error> {
-    Owner::open(queue, max_len).map_err(|error| match error {
+/// What it means that this kernel does not repeat, or may not.
+fn warn_unless_repeated(repeat: &Repeat) {
+    let dropped = format!(
+        "packets that a killed worker holds, at most {BATCH} of each, are dropped instead of going through the rules again \
+         to the next worker"
+    );
+    match repeat {
+        Repeat::Repeats => {}
+        Repeat::Accepts => log::error!(
+            "this kernel accepts what it is told to repeat (NF_REPEAT): {dropped}; and conntrack sees replies of backends \
+             as INVALID, so a firewall that drops these ends all connections. Another kernel mends it"
+        ),
+        Repeat::Unknown(why) => {
+            log::error!(
+                "whether this kernel repeats what it is told to (NF_REPEAT) could not be tried: {why}. So {dropped}"
+            );
+        }
+    }
+}
+
+fn open_queue(queue: u16, plan: &Plan) -> Result<Owner, Error> {
+    let overflow = match plan.on_failure.queue_full {
+        OnFailure::Drop => Overflow::Drop,
+        OnFailure::Pass => Overflow::Pass,
+    };
+    Owner::open_for(queue, plan.queue_len, overflow).map_err(|error| match error {
         OwnerError::Refused(queue) => match queue_owner(queue) {
             Ok(Some(owner)) => Error::QueueBusy { queue, owner },
             _ => Error::Queue(error),

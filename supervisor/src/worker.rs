@@ -8,7 +8,7 @@ mod questions;
 mod suspicion;
 
 use crate::Error;
-use crate::child::{Backoff, Child, Death, dup, floor_word, who};
+use crate::child::{Backoff, Child, Death, Obituary, dup, floor_word, who};
 use crate::memory::Memory;
 use crate::rules::{QueueState, queue_owners};
 pub(crate) use before::Before;
@@ -60,6 +60,10 @@ pub(crate) struct Worker {
     suspicion: Suspicion,
     /// Starts after a death.
     pub(crate) restarts: u64,
+    /// Deaths by its own fence.
+    pub(crate) fenced: u64,
+    /// Whether this kernel sends packets through the rules again when it is told to.
+    pub(crate) repeats: bool,
     /// Generation in which its tables were last opened, and so cleaned of what that did not know.
     settled: u64,
 }
@@ -117,6 +121,8 @@ impl Worker {
             died: None,
             suspicion: Suspicion::default(),
             restarts: 0,
+            fenced: 0,
+            repeats: true,
             settled: 0,
         })
     }
@@ -402,11 +408,12 @@ impl Worker {
     }
 
     /// Processes that have ended, and how. The packets a dead one held are freed for the next one.
-    pub(crate) fn reap(&mut self) -> Vec<String> {
+    pub(crate) fn reap(&mut self) -> Vec<Obituary> {
         let mut deaths = Vec::new();
         if let Some(death) = self.next.as_mut().and_then(|life| life.child.reap(farewell)) {
             self.next = None;
-            deaths.push(format!("{} to be: {}", self.name(), death.text));
+            self.fenced += u64::from(death.fenced);
+            deaths.push(Obituary::new(format!("{} to be", self.name()), death));
         }
         if let Some(life) = &mut self.serving
             && let Some(death) = life.child.reap(farewell)
@@ -422,7 +429,8 @@ impl Worker {
                 }
             } else {
                 self.bury(&death, stage, state);
-                deaths.push(format!("{}: {}", self.name(), death.text));
+                self.fenced += u64::from(death.fenced);
+                deaths.push(Obituary::new(self.name(), death));
             }
             if self.switching {
                 self.promote();
@@ -441,7 +449,9 @@ impl Worker {
     }
 
     /// Frees what a process has read and not answered, while nobody reads the queue.
-    fn release(&self, orphans: Orphans, state: &QueueState) {
+    pub(crate) fn release(&self, orphans: Orphans, state: &QueueState) {
+        // Else they would go on as they are: to a VIP, and so to this host's own stack.
+        let orphans = if self.repeats { orphans } else { Orphans::Drop };
         if let Err(error) = self.owner.release(orphans, state.last_id) {
             log::error!("{}: {error}", self.name());
         }

@@ -1,7 +1,7 @@
 //! Direct server return: what clients send goes to a backend as it is, and its answers pass the balancer by.
 
 mod checks;
-mod lab;
+pub(crate) mod lab;
 mod routes;
 
 use crate::balance::places;

@@ -30,6 +30,8 @@ mod drain;
 mod dsr;
 mod explain;
 mod failover;
+mod failures;
+mod fence;
 mod fragments;
 mod generated;
 mod gone;

@@ -8,8 +8,8 @@
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use loaded_ipc::{
-    ALL_COUNTERS, Admin, Affinity, AllDown, BackendIndex, Mode, OnBackendDown, Outcome, Passive, Policy, PortRange,
-    Protocol, ServiceIndex, Strategy, ToWorker, Unserved,
+    ALL_COUNTERS, Admin, Affinity, AllDown, BackendIndex, Mode, OnBackendDown, OnFailure, Outcome, Passive, Policy,
+    PortRange, Protocol, ServiceIndex, Strategy, ToWorker, Unserved,
 };
 use loaded_queue::Meta;
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts, shm};
@@ -56,7 +56,7 @@ impl World {
     fn new(affinity: bool, v6: bool) -> Self {
         let mut assembly = Assembly::default();
         let mut take = |message| assembly.take(message, 0).expect("in step");
-        take(ToWorker::Begin { generation: 1, unserved: Unserved::Pass });
+        take(ToWorker::Begin { generation: 1, unserved: Unserved::Pass, malformed: OnFailure::Drop });
         for (index, vip) in (0..).zip(["192.0.2.100", "2001:db8:1::100"]) {
             take(ToWorker::Vip { index, address: vip.parse().expect("address") });
         }

@@ -18,7 +18,7 @@ use crate::wire::{self, Address, Field, Kind, Malformed, Packet};
 use admit::client_key;
 pub use fragments::Datagram;
 use fragments::Fragments;
-use loaded_ipc::{Admin, BackendIndex, Idle, Mode, Outcome, Unserved};
+use loaded_ipc::{Admin, BackendIndex, Idle, Mode, OnFailure, Outcome, Unserved};
 use loaded_queue::Meta;
 use loaded_table::{AffinityTable, Counters, Flow, FlowKey, FlowTable, Hashed, Slot, Timeouts};
 pub use told::{Told, shown};
@@ -178,7 +178,7 @@ impl Decider {
 
     /// Third stage: decides, and changes the packet if it is ours. `look` must come from the same bytes.
     pub fn decide(&mut self, look: &Look, place: Place<'_>, now: Now) -> Decided {
-        let Ok(packet) = &look.packet else { return place.stays(Outcome::DroppedMalformed) };
+        let Ok(packet) = &look.packet else { return place.stays(self.malformed()) };
         let Some(wanted) = &look.wanted else {
             return match packet.kind {
                 Kind::Fragment => self.piece(packet, place, now),
@@ -302,6 +302,15 @@ impl Decider {
         place.stays(outcome)
     }
 
+    /// What becomes of a packet that does not hold together.
+    #[cold]
+    fn malformed(&self) -> Outcome {
+        match self.setup.malformed() {
+            OnFailure::Pass => Outcome::PassedMalformed,
+            OnFailure::Drop => Outcome::DroppedMalformed,
+        }
+    }
+
     /// What becomes of a packet to a VIP that nothing is balanced for there.
     fn unserved(&self) -> Outcome {
         match self.setup.unserved() {
@@ -390,7 +399,7 @@ pub(crate) fn example(now: Now) -> Decider {
         age: u32::MAX,
     };
     let messages = [
-        ToWorker::Begin { generation: 7, unserved: Unserved::Pass },
+        ToWorker::Begin { generation: 7, unserved: Unserved::Pass, malformed: OnFailure::Drop },
         ToWorker::Vip { index: 0, address: "192.0.2.1".parse().expect("address") },
         ToWorker::Service { index: ServiceIndex(0), protocol, mode, strategy, affinity, policy },
         ToWorker::Listen { vip: 0 },

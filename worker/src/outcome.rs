@@ -19,7 +19,9 @@ pub fn verdict(outcome: Outcome) -> Verdict {
         | O::ErrorForwarded => Verdict::Rewrite,
         // Through the rules again: there its new source, the VIP, keeps it out of connection tracking.
         O::Returned | O::ErrorReturned | O::ErrorRelayed | O::RepeatedFragment => Verdict::Repeat,
-        O::PassedForeign | O::PassedOwn | O::PassedUnserved | O::PassedNeighbour => Verdict::Accept,
+        O::PassedForeign | O::PassedOwn | O::PassedUnserved | O::PassedNeighbour | O::PassedMalformed => {
+            Verdict::Accept
+        }
         O::DroppedMalformed
         | O::DroppedFragment
         | O::DroppedUnserved

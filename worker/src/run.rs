@@ -341,7 +341,7 @@ fn report_panics() {
 mod tests {
     use super::*;
     use crate::decide::example;
-    use loaded_ipc::{Admin, BackendIndex, Chosen, Question, Unserved, Why, WorkerLink};
+    use loaded_ipc::{Admin, BackendIndex, Chosen, OnFailure, Question, Unserved, Why, WorkerLink};
 
     fn obeys_by(link: &SupervisorLink) -> Superior<'_> {
         Superior { link: Some(link), survival: Survival::DiesToo }
@@ -381,9 +381,12 @@ mod tests {
         assert_eq!(obeys(&[]), Some(true));
         assert_eq!(obeys(&[admin(5), admin(5)]), Some(true));
         assert_eq!(obeys(&[admin(5), ToWorker::Stop, ToWorker::Commit]), Some(false));
-        for strange in
-            [admin(4), ToWorker::Go, ToWorker::Commit, ToWorker::Begin { generation: 8, unserved: Unserved::Pass }]
-        {
+        for strange in [
+            admin(4),
+            ToWorker::Go,
+            ToWorker::Commit,
+            ToWorker::Begin { generation: 8, unserved: Unserved::Pass, malformed: OnFailure::Drop },
+        ] {
             assert_eq!(obeys(&[strange]), None);
         }
         let (supervisor, worker) = WorkerLink::pair().expect("pair");

@@ -1,8 +1,8 @@
 //! The configuration as it comes over the link: what is out of step is refused, and the rest is what was said.
 
 use loaded_ipc::{
-    Admin, Affinity, AllDown, BackendIndex, Mode, OnBackendDown, Passive, Policy, PortRange, Protocol, ServiceIndex,
-    Strategy as Choice, ToWorker, Unserved,
+    Admin, Affinity, AllDown, BackendIndex, Mode, OnBackendDown, OnFailure, Passive, Policy, PortRange, Protocol,
+    ServiceIndex, Strategy as Choice, ToWorker, Unserved,
 };
 use loaded_worker::setup::{Assembly, OutOfStep, Setup, address};
 use loaded_worker::wire::Family;
@@ -21,7 +21,7 @@ const PASSIVE: Passive = Passive { fails: 3, timeout: 500, hold: 10, port: None 
 const AFFINITY: Affinity = Affinity { prefix4: 24, prefix6: 56, timeout: 60 };
 
 fn begin() -> ToWorker {
-    ToWorker::Begin { generation: 7, unserved: Unserved::Pass }
+    ToWorker::Begin { generation: 7, unserved: Unserved::Pass, malformed: OnFailure::Drop }
 }
 
 fn vip(index: u16, text: &str) -> ToWorker {

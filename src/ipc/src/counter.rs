@@ -93,6 +93,8 @@ counted! {
         PassedOwn = "passed_own",
         /// Passed: to a VIP, but to nothing that is balanced there; the host's own traffic.
         PassedUnserved = "passed_unserved",
+        /// Passed: header, length or upper layer do not hold together, and `on_failure.parse_error` says pass.
+        PassedMalformed = "passed_malformed",
         /// Passed: IPv6 neighbour or multicast listener discovery.
         PassedNeighbour = "passed_neighbour",
 

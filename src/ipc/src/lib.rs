@@ -29,7 +29,7 @@ pub use message::{
 };
 pub use types::{
     Admin, Affinity, AllDown, BackendIndex, Cause, Check, CheckKind, Idle, MAX_BACKEND_INDEX, MAX_IDLE, Mode,
-    OnBackendDown, Passive, Policy, PortRange, Protocol, ServiceIndex, Strategy, Unserved,
+    OnBackendDown, OnFailure, Passive, Policy, PortRange, Protocol, ServiceIndex, Strategy, Unserved,
 };
 
 /// The supervisor's end of a link to a worker.

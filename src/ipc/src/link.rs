@@ -171,7 +171,11 @@ mod tests {
         let (supervisor, worker) = Link::<FromWorker, ToWorker>::pair().expect("pair");
         for message in [
             ToWorker::Hello { version: 1, worker: 2, queue: 3 },
-            ToWorker::Begin { generation: u64::MAX, unserved: crate::Unserved::Drop },
+            ToWorker::Begin {
+                generation: u64::MAX,
+                unserved: crate::Unserved::Drop,
+                malformed: crate::OnFailure::Pass,
+            },
             ToWorker::Vip { index: 0, address: "192.0.2.1".parse().expect("v4") },
             ToWorker::Service {
                 index: ServiceIndex(7),

@@ -169,6 +169,16 @@ pub enum Unserved {
     Drop,
 }
 
+/// What becomes of a packet that cannot be decided about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum OnFailure {
+    /// Dropped: fail closed.
+    Drop,
+    /// It goes on as it came, unbalanced: fail open.
+    Pass,
+}
+
 /// When packets show a worker that a backend does not take connections. It then gives it no new flows for a while;
 /// what the backend has is not touched. Never more than half of a service's backends, and never the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
@@ -326,6 +336,15 @@ impl fmt::Display for Unserved {
         f.write_str(match self {
             Self::Pass => "pass",
             Self::Drop => "drop",
+        })
+    }
+}
+
+impl fmt::Display for OnFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Drop => "drop",
+            Self::Pass => "pass",
         })
     }
 }

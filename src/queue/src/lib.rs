@@ -7,7 +7,9 @@ mod netlink;
 mod owner;
 mod port;
 mod template;
+mod trial;
 
 pub use layout::{BATCH, SPARE};
-pub use owner::{Orphans, Owner, OwnerError, RECEIVE_TIMEOUT_MS};
+pub use owner::{Orphans, Overflow, Owner, OwnerError, RECEIVE_TIMEOUT_MS, receive_buffer};
 pub use port::{Faults, Held, Meta, Packet, Port, Release, Verdict};
+pub use trial::{Repeat, try_repeat};

@@ -37,6 +37,7 @@ const NFQA_CFG_MASK: u16 = 4;
 const NFQA_CFG_FLAGS: u16 = 5;
 const NFQNL_CFG_CMD_BIND: u8 = 1;
 const NFQNL_COPY_PACKET: u8 = 2;
+const NFQA_CFG_F_FAIL_OPEN: u32 = 1;
 const NFQA_CFG_F_GSO: u32 = 4;
 
 const NFQA_SKB_CSUMNOTREADY: u32 = 1;
@@ -83,7 +84,7 @@ pub(crate) enum MessageKind {
 ///
 /// It is one message on purpose. Once a queue is bound packets can come, and a second configuration call would
 /// have to wait for its answer among them.
-pub(crate) fn bind_message(queue: u16, max_len: u32) -> Vec<u8> {
+pub(crate) fn bind_message(queue: u16, max_len: u32, fail_open: bool) -> Vec<u8> {
     let mut m = vec![0; HEADERS];
     attr(&mut m, NFQA_CFG_CMD, &[NFQNL_CFG_CMD_BIND, 0, 0, 0]);
     let mut params = [0; 5];
@@ -92,8 +93,9 @@ pub(crate) fn bind_message(queue: u16, max_len: u32) -> Vec<u8> {
     params[4] = NFQNL_COPY_PACKET;
     attr(&mut m, NFQA_CFG_PARAMS, &params);
     attr(&mut m, NFQA_CFG_QUEUE_MAXLEN, &max_len.to_be_bytes());
-    attr(&mut m, NFQA_CFG_MASK, &NFQA_CFG_F_GSO.to_be_bytes());
-    attr(&mut m, NFQA_CFG_FLAGS, &NFQA_CFG_F_GSO.to_be_bytes());
+    let flags = NFQA_CFG_F_GSO | if fail_open { NFQA_CFG_F_FAIL_OPEN } else { 0 };
+    attr(&mut m, NFQA_CFG_MASK, &(NFQA_CFG_F_GSO | NFQA_CFG_F_FAIL_OPEN).to_be_bytes());
+    attr(&mut m, NFQA_CFG_FLAGS, &flags.to_be_bytes());
     let length = u32::try_from(m.len()).unwrap_or(u32::MAX);
     m[..HEADERS].copy_from_slice(&headers(MessageKind::Config, queue, length, true));
     m
@@ -261,12 +263,14 @@ mod tests {
 
     #[test]
     fn binding_is_one_message_of_known_bytes() {
-        let m = bind_message(0x0105, 0x1000);
+        let m = bind_message(0x0105, 0x1000, false);
         assert_eq!(m.len(), 20 + 8 + 12 + 8 + 8 + 8);
         assert_eq!(&m[18..20], &[1, 5]);
         assert_eq!(&m[20..28], &[8, 0, 1, 0, 1, 0, 0, 0]);
         assert_eq!(&m[28..40], &[9, 0, 2, 0, 0, 0, 0xff, 0xff, 2, 0, 0, 0]);
         assert_eq!(&m[40..48], &[8, 0, 3, 0, 0, 0, 0x10, 0]);
+        assert_eq!(&m[48..], &[8, 0, 4, 0, 0, 0, 0, 5, 8, 0, 5, 0, 0, 0, 0, 4]);
+        assert_eq!(&bind_message(0x0105, 0x1000, true)[48..], &[8, 0, 4, 0, 0, 0, 0, 5, 8, 0, 5, 0, 0, 0, 0, 5]);
     }
 
     proptest! {

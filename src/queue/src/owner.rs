@@ -41,6 +41,16 @@ pub struct Owner {
     queue: u16,
 }
 
+/// What becomes of packets that find `max_len` others waiting, or the socket's buffer full: the kernel has one flag for both
+/// (`nfqnl_enqueue_packet`, net/netfilter/nfnetlink_queue.c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// They are dropped and counted.
+    Drop,
+    /// They go on as they are, and the kernel counts them nowhere.
+    Pass,
+}
+
 /// What becomes of packets whose worker died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Orphans {
@@ -77,20 +87,27 @@ impl Owner {
     /// # Errors
     /// [`OwnerError::Refused`] if the queue has an owner already.
     pub fn open(queue: u16, max_len: u32) -> Result<Self, OwnerError> {
+        Self::open_for(queue, max_len, Overflow::Drop)
+    }
+
+    /// The same, with what becomes of packets that find it full.
+    ///
+    /// # Errors
+    /// As [`Owner::open`].
+    pub fn open_for(queue: u16, max_len: u32, overflow: Overflow) -> Result<Self, OwnerError> {
         let fail = |act| move |errno| OwnerError::Os { queue, act, errno };
         let socket =
             socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)
                 .map_err(fail("open a netlink socket (kernel without nfnetlink?)"))?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(fail("bind the netlink socket"))?;
         no_enobufs(&socket).map_err(fail("set NETLINK_NO_ENOBUFS"))?;
-        let buffer = (max_len as usize).saturating_mul(BUFFER_PER_PACKET).clamp(MIN_BUFFER, MAX_BUFFER);
-        setsockopt(&socket, sockopt::RcvBufForce, &buffer).map_err(fail("size the receive buffer"))?;
+        setsockopt(&socket, sockopt::RcvBufForce, &receive_buffer(max_len)).map_err(fail("size the receive buffer"))?;
         // A verdict with a payload of 64 KiB must fit; sysctl net.core.wmem_default may be less.
         setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).map_err(fail("size the send buffer"))?;
         let wait = |ms| setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(ms));
 
         wait(CONFIGURE_TIMEOUT_MS).map_err(fail("set a receive timeout"))?;
-        send(socket.as_raw_fd(), &netlink::bind_message(queue, max_len), MsgFlags::empty())
+        send(socket.as_raw_fd(), &netlink::bind_message(queue, max_len, overflow == Overflow::Pass), MsgFlags::empty())
             .map_err(fail("send the configuration (kernel without nfnetlink_queue?)"))?;
         let mut answer = [0; 512];
         let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())
@@ -128,6 +145,16 @@ impl Owner {
     /// # Errors
     /// When the kernel refuses.
     pub fn release(&self, orphans: Orphans, last_id: u32) -> Result<(), OwnerError> {
+        let (verdict, without) = match orphans {
+            Orphans::Repeat => (NF_REPEAT, None),
+            Orphans::RepeatWithout(id) => (NF_REPEAT, Some(id)),
+            Orphans::Drop => (NF_DROP, None),
+        };
+        self.release_by(verdict, without, last_id)
+    }
+
+    /// The same, by any verdict; the packet with the id `without`, if it is one of them, is dropped.
+    pub(crate) fn release_by(&self, verdict: u32, without: Option<u32>, last_id: u32) -> Result<(), OwnerError> {
         let fail = |act| move |errno| OwnerError::Os { queue: self.queue, act, errno };
         let mut message = [0; 256];
         let mut answers = 0;
@@ -149,17 +176,10 @@ impl Owner {
         let tell = |message: &[u8]| {
             send(self.socket.as_raw_fd(), message, MsgFlags::empty()).map_err(fail("release orphans")).map(drop)
         };
-        let verdict = match orphans {
-            Orphans::Repeat => NF_REPEAT,
-            Orphans::RepeatWithout(id) => {
-                // Ids are compared as the kernel does (nfq_id_after): what is newer waits unread, and was in nobody's hand.
-                if last.wrapping_sub(id) <= u32::MAX / 2 {
-                    tell(&netlink::single_message(self.queue, NF_DROP, id))?;
-                }
-                NF_REPEAT
-            }
-            Orphans::Drop => NF_DROP,
-        };
+        // Ids are compared as the kernel does (nfq_id_after): what is newer waits unread, and was in nobody's hand.
+        if let Some(id) = without.filter(|id| last.wrapping_sub(*id) <= u32::MAX / 2) {
+            tell(&netlink::single_message(self.queue, NF_DROP, id))?;
+        }
         tell(&netlink::batch_message(self.queue, verdict, last))
     }
 
@@ -168,6 +188,13 @@ impl Owner {
     pub fn queue(&self) -> u16 {
         self.queue
     }
+}
+
+/// The receive buffer of a queue of this length, bytes: what the kernel is asked for. It doubles that
+/// (sock_setsockopt, net/core/sock.c).
+#[must_use]
+pub fn receive_buffer(max_len: u32) -> usize {
+    (max_len as usize).saturating_mul(BUFFER_PER_PACKET).clamp(MIN_BUFFER, MAX_BUFFER)
 }
 
 impl AsFd for Owner {

@@ -1,12 +1,14 @@
 //! From draft to plan: everything that needs more than one value to see.
 
-use super::draft::{Draft, DraftCheck, DraftMember, DraftService};
+use super::draft::{Draft, DraftCheck, DraftFailures, DraftMember, DraftService};
 use super::location::{At, Flaw, Mark};
 use super::probe;
 use super::value::{name_server, one_host};
 use super::{CLIENTS, DRAIN, FLOWS, Families, Overrides, QUEUE_BASE, QUEUE_LEN, UNSERVED, USER};
-use crate::plan::{Backend, MAX_BACKENDS, MAX_NAMESERVERS, MAX_PORT_RANGES, MAX_SERVICES, MAX_VIPS, Plan, Service};
-use loaded_ipc::{Policy, PortRange, Protocol};
+use crate::plan::{
+    Backend, Failures, MAX_BACKENDS, MAX_NAMESERVERS, MAX_PORT_RANGES, MAX_SERVICES, MAX_VIPS, Plan, Service,
+};
+use loaded_ipc::{Mode, OnFailure, Policy, PortRange, Protocol};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -28,6 +30,7 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<Plan, Flaw
         let last = cores.value.1;
         return Err(cores.flaw(format!("core {last} would answer queue {queue_base} + {last}, past 65535")));
     }
+    let on_failure = failures(&draft)?;
     Ok(Plan {
         user: overrides.user.clone().or(draft.user).unwrap_or_else(|| USER.to_owned()),
         cores: draft.cores.map(|cores| cores.value),
@@ -36,6 +39,7 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<Plan, Flaw
         flows: draft.flows.unwrap_or(FLOWS),
         clients: draft.clients.unwrap_or(CLIENTS),
         unserved: draft.unserved.unwrap_or(UNSERVED),
+        on_failure,
         nameservers: nameservers(&draft.nameservers, &vips)?,
         services,
         drain: draft.drain.unwrap_or(DRAIN),
@@ -247,6 +251,40 @@ fn check_gateways(draft: &Draft, vips: &HashMap<IpAddr, Mark>) -> Result<(), Fla
         }
     }
     Ok(())
+}
+
+/// Default is to drop. What passes goes on as it came: to a backend's own address nothing has been changed, so it is for a
+/// route of the operator's to lead it on. Where packets are to be translated there is no such way: the VIP is an address of
+/// this host, whose own stack would answer.
+fn failures(draft: &Draft) -> Result<Failures, Flaw> {
+    let DraftFailures { no_worker, queue_full, receive_overrun, parse_error } = draft.on_failure;
+    let way = |said: Option<At<OnFailure>>| said.map_or(OnFailure::Drop, |said| said.value);
+    if let Some(overrun) = receive_overrun.filter(|overrun| overrun.value != way(queue_full)) {
+        let text = format!(
+            "receive_overrun is {}, but queue_full is {}: the kernel has one flag for both, so write the same or leave \
+             receive_overrun out",
+            overrun.value,
+            way(queue_full)
+        );
+        let flaw = overrun.flaw(text);
+        return Err(match queue_full {
+            Some(full) => flaw.see(full.mark),
+            None => flaw,
+        });
+    }
+    let all = [("no_worker", no_worker), ("queue_full", queue_full), ("parse_error", parse_error)];
+    let passes =
+        all.into_iter().find_map(|(key, said)| Some((key, said.filter(|said| said.value == OnFailure::Pass)?)));
+    let translates = draft.services.iter().find(|service| service.mode == Mode::Nat);
+    if let (Some((key, said)), Some(service)) = (passes, translates) {
+        let text = format!(
+            "{key} cannot be pass, for service {:?} is of mode nat: what passes untranslated meets this host's own stack, \
+             which answers with a reset or serves what was not meant; write drop, or have services of mode dsr only",
+            service.name.value
+        );
+        return Err(said.flaw(text).see(service.name.mark));
+    }
+    Ok(Failures { no_worker: way(no_worker), queue_full: way(queue_full), parse_error: way(parse_error) })
 }
 
 fn nameservers(draft: &[At<IpAddr>], vips: &HashMap<IpAddr, Mark>) -> Result<Vec<IpAddr>, Flaw> {

@@ -7,7 +7,7 @@ use super::{
     PASSIVE_HOLD, PASSIVE_TIMEOUT, RISE, SLOW_START,
 };
 use crate::network::Network;
-use loaded_ipc::{Affinity, Idle, Mode, Policy, PortRange, Protocol, Strategy, Unserved};
+use loaded_ipc::{Affinity, Idle, Mode, OnFailure, Policy, PortRange, Protocol, Strategy, Unserved};
 use std::net::IpAddr;
 
 /// All that the files say. `None` takes the default.
@@ -20,6 +20,7 @@ pub(super) struct Draft {
     pub(super) flows: Option<u32>,
     pub(super) clients: Option<u32>,
     pub(super) unserved: Option<Unserved>,
+    pub(super) on_failure: DraftFailures,
     pub(super) nameservers: Vec<At<IpAddr>>,
     /// Addresses of this host beside the VIPs (private_GW); no backend or VIP may be one of them.
     pub(super) gateways: Vec<At<IpAddr>>,
@@ -27,6 +28,16 @@ pub(super) struct Draft {
     pub(super) defragment: Option<bool>,
     pub(super) linger: Option<bool>,
     pub(super) services: Vec<DraftService>,
+}
+
+/// What is said about packets that nobody decides about.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct DraftFailures {
+    pub(super) no_worker: Option<At<OnFailure>>,
+    pub(super) queue_full: Option<At<OnFailure>>,
+    /// The same as `queue_full`, or nothing: the kernel has one flag for both.
+    pub(super) receive_overrun: Option<At<OnFailure>>,
+    pub(super) parse_error: Option<At<OnFailure>>,
 }
 
 /// One service as written.

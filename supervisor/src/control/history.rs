@@ -40,6 +40,8 @@ pub enum By {
     Reload,
     /// The look for new nodes.
     Discovery,
+    /// The kernel: a process was killed by its sandbox.
+    Kernel,
 }
 
 impl fmt::Display for By {
@@ -50,6 +52,7 @@ impl fmt::Display for By {
             Self::Operator => "operator",
             Self::Reload => "reload",
             Self::Discovery => "discovery",
+            Self::Kernel => "kernel",
         })
     }
 }

@@ -42,6 +42,11 @@ fn processes(out: &mut Page, status: &Status) {
     for process in &status.processes {
         restarts.one(&[("process", &process.name)], process.restarts);
     }
+    let help = "Deaths of a process by its own sandbox: each one a security event.";
+    let mut fenced = out.family("loaded_process_fenced_total", Kind::Counter, help);
+    for process in &status.processes {
+        fenced.one(&[("process", &process.name)], process.fenced);
+    }
     let mut memory = out.family("loaded_process_resident_memory_bytes", Kind::Gauge, "Resident memory of a process.");
     for process in &status.processes {
         if let Some(kb) = process.memory_kb {

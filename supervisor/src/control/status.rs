@@ -23,6 +23,10 @@ pub struct Status {
     pub last_reload: Option<Reload>,
     /// Layers of the sandbox that this kernel has, as found at start. /proc shows seccomp alone.
     pub layers: Vec<String>,
+    /// What this kernel makes of the verdict NF_REPEAT, as tried at start: `repeats`, `accepts` or `unknown: …`. Unless it
+    /// repeats, packets that a killed worker held are dropped.
+    #[serde(default)]
+    pub nf_repeat: String,
     /// The supervisor first.
     pub processes: Vec<Process>,
     /// In the order of the configuration.
@@ -65,6 +69,9 @@ pub struct Process {
     pub core: Option<u16>,
     /// How often it was started again after it had died. A reload is none.
     pub restarts: u64,
+    /// How often it was killed by its own sandbox (SIGSYS): each one a security event.
+    #[serde(default)]
+    pub fenced: u64,
     /// As the kernel reports it; `None` while there is no process.
     pub sandbox: Option<Sandbox>,
     /// Resident memory, kB (VmRSS, proc_pid_status(5)).

@@ -6,6 +6,7 @@ use super::status::{Admin, Backend, BackendState, Process, Role, Sandbox, Servic
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// So many lines are made of trouble with backends; the tables below have them all.
@@ -111,6 +112,15 @@ fn verdict(status: &Status) -> String {
 /// What a person must know first, the worst first. One line each.
 fn troubles(status: &Status) -> Vec<String> {
     let mut lines = Vec::new();
+    // Of one name there may be two during a change, with the same figures.
+    let fenced = status.processes.iter().filter(|process| process.fenced > 0);
+    let fenced: BTreeMap<_, _> = fenced.map(|process| (&process.name, process.fenced)).collect();
+    for (name, count) in fenced {
+        lines.push(format!(
+            "{name}: {count} SECURITY EVENT{}: killed by its own sandbox, see loaded history",
+            if count == 1 { "" } else { "S" }
+        ));
+    }
     for Process { name, state, .. } in status.processes.iter().filter(|process| !process.serving) {
         lines.push(format!("{name}: {state}"));
     }
@@ -119,6 +129,13 @@ fn troubles(status: &Status) -> Vec<String> {
         for service in status.services.iter().filter(|service| service.state == state) {
             lines.push(format!("service {}: {state}", service.name));
         }
+    }
+    // An older instance says nothing.
+    if !matches!(status.nf_repeat.as_str(), "" | "repeats") {
+        lines.push(format!(
+            "NF_REPEAT: this kernel {}: packets that a killed worker held are dropped",
+            status.nf_repeat
+        ));
     }
     if let Some(reload) = status.last_reload.as_ref().filter(|reload| !reload.ok) {
         let ago = span(status.now.saturating_sub(reload.at));
@@ -241,6 +258,9 @@ fn write_processes(out: &mut String, status: &Status) {
     if !status.layers.is_empty() {
         let _ = writeln!(out, "layers that this kernel has: {}", status.layers.join(", "));
     }
+    if !status.nf_repeat.is_empty() {
+        let _ = writeln!(out, "NF_REPEAT, by which packets of a killed worker go on: {}", status.nf_repeat);
+    }
 }
 
 /// "uid 65534, seccomp 2, NET_ADMIN"
@@ -276,7 +296,7 @@ fn write_queues(out: &mut String, status: &Status) {
 
 /// Those that are not 0.
 fn write_counters(out: &mut String, status: &Status) {
-    let counted = |map: &std::collections::BTreeMap<String, u64>| {
+    let counted = |map: &BTreeMap<String, u64>| {
         let counted = map.iter().filter(|(_, count)| **count > 0);
         counted.map(|(label, count)| vec![label.clone(), count.to_string()]).collect::<Vec<_>>()
     };

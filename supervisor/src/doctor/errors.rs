@@ -11,25 +11,34 @@ const INVALID: &str = "invalid";
 /// Rules of both families that are hooked into OUTPUT and drop what is INVALID.
 pub(super) fn findings(tools: &Tools) -> Vec<Finding> {
     let saved = Family::ALL.map(|family| tools.save(family).unwrap_or_default());
-    let mut rules = saved.iter().flat_map(|text| dropping(text)).collect::<Vec<_>>();
+    let programs = [("iptables", "icmp"), ("ip6tables", "ipv6-icmp")].into_iter().zip(&saved);
+    let mut rules: Vec<(String, String)> = programs
+        .flat_map(|((program, icmp), text)| {
+            let cure = move |rule: &String| {
+                let chain = rule.split(' ').nth(1).unwrap_or_default().to_owned();
+                format!("{program} -I {chain} -p {icmp} -j ACCEPT")
+            };
+            dropping(text, icmp).into_iter().map(move |rule| (format!("rule `{rule}`"), cure(&rule)))
+        })
+        .collect();
     if let Some(Ok(listed)) = tools.nft(&["-s", "list", "ruleset"]) {
         rules.extend(dropping_nft(&listed, &saved));
     }
-    let text = |rule| {
+    let text = |(rule, cure)| {
         format!(
             "{rule} takes this host's own ICMP errors about balanced packets, so transfers hang where a link of this host \
-             is narrow: let ICMP and ICMPv6 errors pass before it"
+             is narrow: {cure}"
         )
     };
     rules.into_iter().map(|rule| warning("firewall", text(rule))).collect()
 }
 
 /// Such rules in what iptables-save says, also in chains that OUTPUT leads to.
-fn dropping(saved: &str) -> Vec<String> {
-    saved.split("COMMIT\n").flat_map(in_table).collect()
+fn dropping(saved: &str, icmp: &str) -> Vec<String> {
+    saved.split("COMMIT\n").flat_map(|table| in_table(table, icmp)).collect()
 }
 
-fn in_table(table: &str) -> Vec<String> {
+fn in_table(table: &str, icmp: &str) -> Vec<String> {
     let rules: Vec<Vec<&str>> = table.lines().map(|line| line.split(' ').collect()).collect();
     let mut chains = BTreeSet::from(["OUTPUT"]);
     loop {
@@ -37,8 +46,14 @@ fn in_table(table: &str) -> Vec<String> {
         let targets = rules.iter().filter(inside).filter_map(|rule| after(rule, "-j").or(after(rule, "-g")));
         let found: BTreeSet<_> = targets.chain(chains.iter().copied()).collect();
         if found.len() == chains.len() {
-            let drops = |rule: &&Vec<&str>| inside(rule) && takes_invalid(rule);
-            return rules.iter().filter(drops).map(|rule| format!("rule `{}`", rule.join(" "))).collect();
+            // What a chain lets pass first, its later rules do not get.
+            let passes =
+                |chain: &str| rules.iter().position(|rule| rule[..] == ["-A", chain, "-p", icmp, "-j", "ACCEPT"]);
+            let passed =
+                |(at, rule): &(usize, &Vec<&str>)| after(rule, "-A").and_then(passes).is_some_and(|first| first < *at);
+            let drops = |(_, rule): &(usize, &Vec<&str>)| inside(rule) && takes_invalid(rule);
+            let rules = rules.iter().enumerate().filter(drops).filter(|rule| !passed(rule));
+            return rules.map(|(_, rule)| rule.join(" ")).collect();
         }
         chains = found;
     }
@@ -61,7 +76,8 @@ fn takes_invalid(rule: &[&str]) -> bool {
 }
 
 /// Such rules in chains that nft shows as hooked into output, without the tables that iptables-save has shown.
-fn dropping_nft(listed: &str, saved: &[String; 2]) -> Vec<String> {
+fn dropping_nft(listed: &str, saved: &[String; 2]) -> Vec<(String, String)> {
+    const PASSES: &str = "meta l4proto { icmp, ipv6-icmp } accept";
     let shown = |table: &str| {
         let (saved, name) = match table.split_once(' ') {
             Some(("ip", name)) => (&saved[0], name),
@@ -79,8 +95,13 @@ fn dropping_nft(listed: &str, saved: &[String; 2]) -> Vec<String> {
             (chain, hooked) = (name.trim_end_matches(" {"), false);
         } else if line.contains(" hook output ") {
             hooked = !shown(table);
+        } else if line == PASSES {
+            hooked = false;
         } else if hooked && takes_invalid_nft(line) {
-            rules.push(format!("rule `{line}` in chain {chain} of the nftables table {table}"));
+            rules.push((
+                format!("rule `{line}` in chain {chain} of the nftables table {table}"),
+                format!("nft 'insert rule {table} {chain} {PASSES}'"),
+            ));
         }
     }
     rules
@@ -111,10 +132,13 @@ mod tests {
                      -A out2 -m conntrack ! --ctstate RELATED,ESTABLISHED -j REJECT\n\
                      -A unused -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n";
         let expected = [
-            "rule `-A OUTPUT -m state --state NEW,INVALID -j DROP`",
-            "rule `-A out2 -m conntrack ! --ctstate RELATED,ESTABLISHED -j REJECT`",
+            "-A OUTPUT -m state --state NEW,INVALID -j DROP",
+            "-A out2 -m conntrack ! --ctstate RELATED,ESTABLISHED -j REJECT",
         ];
-        assert_eq!(dropping(saved), expected);
+        assert_eq!(dropping(saved, "icmp"), expected);
+        let passing = saved.replace(":OUTPUT ACCEPT [0:0]\n", "-A OUTPUT -p icmp -j ACCEPT\n");
+        assert_eq!(dropping(&passing, "icmp"), expected[1..]);
+        assert_eq!(dropping(&passing, "ipv6-icmp"), expected);
     }
 
     #[test]
@@ -130,9 +154,13 @@ mod tests {
         let saved = ["*filter\nCOMMIT\n".to_owned(), String::new()];
         let named = dropping_nft(listed, &saved);
         assert_eq!(named.len(), 2, "{named:?}");
-        assert!(named.iter().all(|rule| rule.ends_with("in chain out of the nftables table inet mine")));
-        assert!(named[0].starts_with("rule `ct state vmap { established"), "{named:?}");
-        assert!(named[1].starts_with("rule `ct state { invalid, untracked }"), "{named:?}");
+        assert!(named.iter().all(|(rule, _)| rule.ends_with("in chain out of the nftables table inet mine")));
+        assert!(named[0].0.starts_with("rule `ct state vmap { established"), "{named:?}");
+        assert!(named[1].0.starts_with("rule `ct state { invalid, untracked }"), "{named:?}");
         assert_eq!(dropping_nft(listed, &[String::new(), String::new()]).len(), 3);
+        let cure = "nft 'insert rule inet mine out meta l4proto { icmp, ipv6-icmp } accept'";
+        assert_eq!(named[0].1, cure);
+        let accept = "policy accept;\n\t\tmeta l4proto { icmp, ipv6-icmp } accept\n";
+        assert!(dropping_nft(&listed.replace("policy accept;\n", accept), &saved).is_empty());
     }
 }

@@ -293,6 +293,7 @@ fn meaning(outcome: Outcome) -> &'static str {
         }
         Outcome::DroppedUnserved => "dropped, since no service takes it",
         Outcome::PassedUnserved => "passes, since no service takes it: it is this host's own business",
+        Outcome::PassedMalformed => "passes, since no such packet is sound and parse_error = \"pass\"",
         Outcome::DroppedMalformed => "dropped, since no such packet is sound",
         _ => "is not looked at further",
     }

@@ -43,6 +43,7 @@ impl Instance {
                 text: last.text.clone(),
             }),
             layers: self.layers.clone(),
+            nf_repeat: self.repeat.to_string(),
             processes: self.processes(),
             services: services.into_iter().map(|(index, entry)| self.service(index, entry)).collect(),
             queues: self.workers.iter().map(|worker| queue(worker, &queues)).collect(),
@@ -53,19 +54,21 @@ impl Instance {
 
     fn processes(&self) -> Vec<Process> {
         let own = (std::process::id(), "serving", ago(self.since));
-        let mut all = vec![seen(Role::Supervisor, "supervisor".to_owned(), own, 0, None)];
+        let mut all = vec![seen(Role::Supervisor, "supervisor".to_owned(), own, Lives::default(), None)];
         for worker in &self.workers {
+            let lives = Lives { restarts: worker.restarts, fenced: worker.fenced };
             for life in worker.processes() {
-                all.push(seen(Role::Worker, worker.name(), life, worker.restarts, Some(worker.core)));
+                all.push(seen(Role::Worker, worker.name(), life, lives, Some(worker.core)));
             }
             if let Some(wait) = worker.wait() {
-                all.push(waiting(Role::Worker, worker.name(), wait, worker.restarts, Some(worker.core)));
+                all.push(waiting(Role::Worker, worker.name(), wait, lives, Some(worker.core)));
             }
         }
+        let lives = Lives { restarts: self.prober.restarts, fenced: self.prober.fenced };
         match self.prober.process() {
-            Some(life) => all.push(seen(Role::Prober, "prober".to_owned(), life, self.prober.restarts, None)),
+            Some(life) => all.push(seen(Role::Prober, "prober".to_owned(), life, lives, None)),
             None if self.is_probed() => {
-                all.push(waiting(Role::Prober, "prober".to_owned(), self.prober.wait(), self.prober.restarts, None));
+                all.push(waiting(Role::Prober, "prober".to_owned(), self.prober.wait(), lives, None));
             }
             None => {}
         }
@@ -144,11 +147,18 @@ fn ejection(worker: &Worker, index: BackendIndex) -> Option<Ejection> {
     Some(Ejection { worker: worker.position, cause })
 }
 
+/// How many processes there have been in one's place.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lives {
+    restarts: u64,
+    fenced: u64,
+}
+
 fn seen(
     role: Role,
     name: String,
     (pid, state, age): (u32, &str, Duration),
-    restarts: u64,
+    Lives { restarts, fenced }: Lives,
     core: Option<u16>,
 ) -> Process {
     let look = process::look(pid).ok();
@@ -161,12 +171,13 @@ fn seen(
         since: seconds(SystemTime::now() - age),
         core,
         restarts,
+        fenced,
         memory_kb: look.as_ref().and_then(|look| look.memory_kb),
         sandbox: look.map(|look| look.sandbox),
     }
 }
 
-fn waiting(role: Role, name: String, wait: Duration, restarts: u64, core: Option<u16>) -> Process {
+fn waiting(role: Role, name: String, wait: Duration, Lives { restarts, fenced }: Lives, core: Option<u16>) -> Process {
     Process {
         role,
         name,
@@ -176,6 +187,7 @@ fn waiting(role: Role, name: String, wait: Duration, restarts: u64, core: Option
         since: seconds(SystemTime::now()),
         core,
         restarts,
+        fenced,
         memory_kb: None,
         sandbox: None,
     }

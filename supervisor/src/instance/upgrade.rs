@@ -5,7 +5,7 @@
 use super::Instance;
 use crate::Error;
 use crate::child::dup;
-use crate::elder::{CONTROL_FD, JOURNAL_FD, LINK_FD, SET, SUCCESSOR};
+use crate::elder::{CONTROL_FD, JOURNAL_FD, KMSG_FD, LINK_FD, SET, SUCCESSOR};
 use crate::routes;
 use crate::worker::Worker;
 use command_fds::{CommandFdExt, FdMapping};
@@ -89,7 +89,8 @@ impl Instance {
         let (link, theirs) = Link::<FromSuccessor, ToSuccessor>::pair()?;
         link.set_nonblocking()?;
         let mut given: Vec<OwnedFd> = vec![theirs.into(), dup(self.journal.custody())?, dup(control.listener())?];
-        debug_assert_eq!((LINK_FD, JOURNAL_FD, CONTROL_FD), (3, 4, 5));
+        given.push(self.audit.descriptor().map_err(fail("pass on the kernel's log"))?);
+        debug_assert_eq!((LINK_FD, JOURNAL_FD, CONTROL_FD, KMSG_FD), (3, 4, 5, 6));
         let mut rooms = Vec::new();
         for worker in &self.workers {
             let room = worker.memory.room_for_export()?;
@@ -97,7 +98,7 @@ impl Instance {
             given.push(dup(&room)?);
             rooms.push(File::from(room));
         }
-        debug_assert_eq!(given.len(), SET * self.workers.len() + 3);
+        debug_assert_eq!(given.len(), SET * self.workers.len() + 4);
         let mappings = given.into_iter().zip(LINK_FD..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
         let Invocation { program, arguments, directory } = &self.invocation;
         let mut command = Command::new(program);

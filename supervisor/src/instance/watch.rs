@@ -102,6 +102,7 @@ impl Instance {
         }
         self.watch.due = now + EVERY;
         self.sample();
+        self.tell_late_causes();
         self.examine_queues(now);
         if !self.routes.is_empty() && now >= self.watch.mends {
             self.watch.mends = now + MEND_EVERY;
@@ -129,6 +130,14 @@ impl Instance {
         if let Err(error) = begun {
             log::error!("{error}; to be tried again");
             self.watch.rest(REST);
+        }
+    }
+
+    /// System calls of children that were killed by their fence, which were not known at once.
+    fn tell_late_causes(&mut self) {
+        for cause in self.audit.late() {
+            log::error!("SECURITY EVENT: {cause}");
+            self.note_fenced("cause of a death by the fence".to_owned(), cause);
         }
     }
 

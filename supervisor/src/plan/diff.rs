@@ -89,6 +89,9 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     whole.setting("drain", seconds(old.drain), seconds(new.drain));
     whole.setting("unserved", old.unserved.to_string(), new.unserved.to_string());
     whole.setting("linger", old.linger.to_string(), new.linger.to_string());
+    let (was, is) = (&old.on_failure, &new.on_failure);
+    whole.setting("on_failure.no_worker", was.no_worker.to_string(), is.no_worker.to_string());
+    whole.setting("on_failure.parse_error", was.parse_error.to_string(), is.parse_error.to_string());
     let (removed, added) = exchanged(&old.nameservers, &new.nameservers);
     removed.for_each(|server| whole.push(What::NameserverRemoved(server)));
     added.for_each(|server| whole.push(What::NameserverAdded(server)));
@@ -115,6 +118,7 @@ pub fn immutable_change(old: &Plan, new: &Plan) -> Option<String> {
         ("cores", cores(old.cores), cores(new.cores)),
         number("queue_base", old.queue_base.into(), new.queue_base.into()),
         number("queue_len", old.queue_len, new.queue_len),
+        ("on_failure.queue_full", old.on_failure.queue_full.to_string(), new.on_failure.queue_full.to_string()),
         number("flows", old.flows, new.flows),
         number("clients", old.clients, new.clients),
         // The hook that the kernel would unregister empties every queue (net/netfilter/core.c, nf_queue_nf_hook_drop).

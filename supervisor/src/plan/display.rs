@@ -1,6 +1,6 @@
 //! The plan in words, for `--check` and for what a reload would change: one fact a line.
 
-use super::{Backend, Discover, Place, Plan, Service, check_port, span};
+use super::{Backend, Discover, Failures, Place, Plan, Service, check_port, span};
 use loaded_ipc::{
     Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, Passive, PortRange, Protocol, Unserved,
 };
@@ -22,6 +22,13 @@ impl fmt::Display for Plan {
         }
         if self.unserved != Unserved::Pass {
             writeln!(f, "unserved     {}: what no service of a VIP serves", self.unserved)?;
+        }
+        if self.on_failure != Failures::CLOSED {
+            let Failures { no_worker, queue_full, parse_error } = self.on_failure;
+            writeln!(f, "on failure   {no_worker}: nobody has bound a queue")?;
+            writeln!(f, "             {queue_full}: a queue is full, or the socket that is read from it")?;
+            writeln!(f, "             {parse_error}: a packet does not hold together")?;
+            writeln!(f, "             pass: the packet goes on without a mark, where the routes lead it")?;
         }
         for server in &self.nameservers {
             writeln!(f, "name server  {server}, port 53 is not balanced")?;

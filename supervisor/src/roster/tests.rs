@@ -48,6 +48,7 @@ fn plan(services: Vec<Service>) -> Plan {
         flows: 1024,
         clients: 1024,
         unserved: loaded_ipc::Unserved::Pass,
+        on_failure: crate::plan::Failures::CLOSED,
         nameservers: Vec::new(),
         defragment: true,
         linger: true,

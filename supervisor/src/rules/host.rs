@@ -71,8 +71,8 @@ impl Host<'_> {
         }
         if vips.iter().any(IpAddr::is_ipv6) && self.off("ipv6/conf/all/forwarding") {
             problems.push(fatal(
-                "IPv6 packets are not forwarded to backends: sysctl -w net.ipv6.conf.all.forwarding=1 \
-                 (and accept_ra=2 on an interface that lives from router advertisements)",
+                "IPv6 packets are not forwarded to backends, and an interface that lives from router \
+                 advertisements then needs accept_ra=2: sysctl -w net.ipv6.conf.all.forwarding=1",
             ));
         }
         let backends: BTreeSet<_> = plan.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
@@ -91,6 +91,7 @@ impl Host<'_> {
         }
         problems.extend(self.own_answers(plan));
         problems.extend(self.direct(plan));
+        problems.extend(self.one_armed(&replied, &towards));
         let unreachable = v4(backends.iter()).filter(|backend| lookup(&self.routes, *backend).is_none());
         problems.extend(unreachable.map(|backend| Problem {
             severity: Severity::Warning,
@@ -154,6 +155,26 @@ impl Host<'_> {
             }
         }
         problems
+    }
+
+    /// Clients and backends on one interface: the kernel tells a backend of the shorter way to a client there, and replies
+    /// then come past us (ip_rt_send_redirect, net/ipv4/route.c). IN_DEV_TX_REDIRECTS is "all or this one".
+    fn one_armed(&self, vips: &BTreeSet<IpAddr>, towards: &BTreeSet<&str>) -> Vec<Problem> {
+        let default = self.routes.iter().filter(|route| route.length == 0).min_by_key(|route| route.metric);
+        let to_vips = v4(vips.iter()).filter_map(|vip| lookup(&self.routes, vip));
+        let clients: BTreeSet<_> = to_vips.chain(default).map(|route| route.interface.as_str()).collect();
+        let tells = |interface: &&&str| {
+            self.setting("all", "send_redirects").max(self.setting(interface, "send_redirects")) != 0
+        };
+        let problem = |interface: &&str| Problem {
+            severity: Severity::Warning,
+            text: format!(
+                "clients and backends are both on {interface}, and redirects may tell backends to answer past this host: \
+                 sysctl -w net.ipv4.conf.all.send_redirects=0 {}=0",
+                key_of(interface, "send_redirects")
+            ),
+        };
+        towards.intersection(&clients).filter(tells).map(problem).collect()
     }
 
     fn own_answer(&self, interface: &str, network: Option<&Route>) -> Option<Problem> {

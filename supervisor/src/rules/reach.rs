@@ -2,7 +2,7 @@
 //! keeps its flows until its drain deadline, so its packets go to the workers until then.
 
 use crate::plan::{Plan, Service};
-use loaded_ipc::{Mode, PortRange, Protocol, Unserved};
+use loaded_ipc::{Mode, OnFailure, PortRange, Protocol, Unserved};
 use std::net::IpAddr;
 
 /// What rules bring to the workers.
@@ -16,6 +16,9 @@ pub struct Reach {
     pub defragment: bool,
     /// Whether whatever is sent to a VIP goes to the workers, also what nobody serves there.
     pub whole_vips: bool,
+    /// Whether packets go on as they are when nobody has bound a queue. Not while replies are translated: see
+    /// [`Reach::bypasses`].
+    pub bypass: bool,
     /// In any order and overlapping as they like: rules are made of the union.
     pub served: Vec<Served>,
 }
@@ -42,6 +45,7 @@ impl Reach {
             nameservers: plan.nameservers.clone(),
             defragment: plan.defragment,
             whole_vips: plan.unserved == Unserved::Drop,
+            bypass: plan.on_failure.no_worker == OnFailure::Pass,
             served: plan.services.iter().map(Served::of).collect(),
         }
     }
@@ -58,6 +62,11 @@ impl Reach {
         if !more.vips.is_empty() {
             self.served.push(more);
         }
+    }
+
+    /// A service of mode "nat" may be leaving while all others are of the other mode: until it has left, nothing passes.
+    pub(crate) fn bypasses(&self) -> bool {
+        self.bypass && self.backends().next().is_none()
     }
 
     pub(crate) fn vips(&self) -> impl Iterator<Item = IpAddr> {

@@ -43,6 +43,7 @@ pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: 
         flows: 1024,
         clients: 1024,
         unserved: loaded_ipc::Unserved::Pass,
+        on_failure: crate::plan::Failures::CLOSED,
         nameservers: Vec::new(),
         defragment: true,
         linger: true,
@@ -103,6 +104,24 @@ fn replies_of_backends_that_answer_clients_themselves_are_nobodys_business() {
     (nat.name, nat.mode, nat.vips) = ("nat".to_owned(), Mode::Nat, addresses(&["192.0.2.101"]));
     plan.services.push(nat);
     assert!(lines(&plan, Family::V4, "LOADED-3-M").iter().any(|rule| rule.starts_with("-s 198.51.100.11/32 ")));
+}
+
+#[test]
+fn packets_that_nobody_takes_pass_only_where_none_is_translated() {
+    let mut plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Tcp, &[(80, 80)]);
+    let queues = |plan: &Plan| lines(plan, Family::V4, "LOADED-3-Q").split_off(1);
+    let ends = |plan: &Plan, end: &str| queues(plan).iter().all(|rule| rule.ends_with(end));
+    assert!(queues(&plan)[0].ends_with("-j NFQUEUE --queue-num 3") && queues(&plan)[1] == "-j NFQUEUE --queue-num 4");
+    plan.services[0].mode = Mode::Dsr;
+    assert!(!ends(&plan, "--queue-bypass"));
+    let closed = rules(&plan);
+    plan.on_failure.no_worker = loaded_ipc::OnFailure::Pass;
+    assert!(ends(&plan, " --queue-bypass"), "{:?}", queues(&plan));
+    assert_eq!(queues(&plan)[1], "-j NFQUEUE --queue-num 4 --queue-bypass");
+    assert_ne!(rules(&plan), closed, "a reload must write it");
+    // No such plan is made, but a service of the other mode may still be leaving.
+    plan.services[0].mode = Mode::Nat;
+    assert!(!queues(&plan).iter().any(|rule| rule.contains("bypass")));
 }
 
 #[test]
@@ -277,7 +296,7 @@ fn any_served() -> impl proptest::strategy::Strategy<Value = Served> {
 proptest! {
     #[test]
     fn rules_are_the_union_without_overlap_in_any_order(all in prop::collection::vec(any_served(), 1..6), turn in 0_usize..6) {
-        let empty = Reach { base: 3, nameservers: Vec::new(), defragment: true, whole_vips: false, served: Vec::new() };
+        let empty = Reach { base: 3, nameservers: Vec::new(), defragment: true, whole_vips: false, bypass: false, served: Vec::new() };
         let build = |list: &[&Served]| {
             let mut reach = empty.clone();
             list.iter().for_each(|served| reach.extend((*served).clone()));

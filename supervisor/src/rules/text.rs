@@ -183,9 +183,11 @@ impl Layout<'_> {
     /// The last worker needs no program: it gets the rest, also what is too short for the programs to read.
     fn to_queues(&self, program: impl Fn(u16) -> String) -> Vec<String> {
         let last = self.workers() - 1;
+        // Without it the kernel drops what nobody takes (nf_queue, net/netfilter/nf_queue.c, ESRCH).
+        let bypass = if self.reach.bypasses() { " --queue-bypass" } else { "" };
         let rules = (0..).zip(self.queues).map(|(worker, queue)| match worker {
-            _ if worker == last => format!("-j NFQUEUE --queue-num {queue}"),
-            _ => format!("-m bpf --bytecode \"{}\" -j NFQUEUE --queue-num {queue}", program(worker)),
+            _ if worker == last => format!("-j NFQUEUE --queue-num {queue}{bypass}"),
+            _ => format!("-m bpf --bytecode \"{}\" -j NFQUEUE --queue-num {queue}{bypass}", program(worker)),
         });
         rules.collect()
     }

@@ -1,7 +1,8 @@
 //! What a reload would change.
 
 use crate::plan;
-use loaded_supervisor::plan::{Plan, diff, immutable_change};
+use loaded_ipc::OnFailure;
+use loaded_supervisor::plan::{Failures, Plan, diff, immutable_change};
 
 fn base() -> String {
     "drain = \"5m\"\nnameservers = [\"192.0.2.53\"]\n[[service]]\nname = \"web\"\nvip = [\"192.0.2.100\"]\nprotocol = \"tcp\"\n\
@@ -119,6 +120,16 @@ fn what_goes_drains() {
 }
 
 #[test]
+fn what_fails_open_can_be_changed_but_for_the_queue_itself() {
+    let old = plan("f.toml", &base());
+    let on_failure = Failures { no_worker: OnFailure::Pass, parse_error: OnFailure::Pass, ..Failures::CLOSED };
+    let new = Plan { on_failure, ..old.clone() };
+    let expected = ["on_failure.no_worker drop \u{2192} pass", "on_failure.parse_error drop \u{2192} pass"];
+    assert_eq!(lines(&old, &new), expected);
+    assert_eq!(immutable_change(&old, &new), None);
+}
+
+#[test]
 fn what_needs_a_restart_is_told() {
     let old = plan("f.toml", &base());
     let new = Plan { user: "www".to_owned(), cores: Some((1, 2)), flows: 1024, ..old.clone() };
@@ -133,6 +144,7 @@ fn what_needs_a_restart_is_told() {
         Plan { queue_len: 5, ..old.clone() },
         Plan { clients: 2048, ..old.clone() },
         Plan { defragment: false, ..old.clone() },
+        Plan { on_failure: Failures { queue_full: OnFailure::Pass, ..Failures::CLOSED }, ..old.clone() },
     ] {
         assert!(immutable_change(&old, &new).is_some());
     }

@@ -1,12 +1,12 @@
 //! Properties: no text makes a reader panic; what is written is what is read.
 
 use loaded_ipc::{
-    Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, Passive, Policy, PortRange, Protocol, Strategy,
-    Unserved,
+    Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, OnFailure, Passive, Policy, PortRange, Protocol,
+    Strategy, Unserved,
 };
 use loaded_supervisor::config::{Overrides, Source, parse};
 use loaded_supervisor::network::Network;
-use loaded_supervisor::plan::{Backend, Discover, Place, Plan, Service, diff, immutable_change};
+use loaded_supervisor::plan::{Backend, Discover, Failures, Place, Plan, Service, diff, immutable_change};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::{Just, any, prop, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::Strategy as Values;
@@ -277,6 +277,9 @@ fn plans() -> impl Values<Value = Plan> {
             let nameservers = nameservers.into_iter().collect();
             let (user, queue_base) = (if user == "root" { "nobody".into() } else { user }, queue_base.into());
             let (defragment, linger) = (drain % 2 == 0, drain % 3 != 0);
+            let translates = services.iter().any(|service| service.mode == Mode::Nat);
+            let way = |bit: u32| if !translates && flows >> bit & 1 == 1 { OnFailure::Pass } else { OnFailure::Drop };
+            let on_failure = Failures { no_worker: way(0), queue_full: way(1), parse_error: way(2) };
             Plan {
                 user,
                 cores,
@@ -285,6 +288,7 @@ fn plans() -> impl Values<Value = Plan> {
                 flows,
                 clients,
                 unserved,
+                on_failure,
                 nameservers,
                 services,
                 drain,
@@ -297,7 +301,7 @@ fn plans() -> impl Values<Value = Plan> {
 
 fn write_plan(plan: &Plan) -> String {
     let Plan { user, cores, queue_base, queue_len, flows, clients, unserved, nameservers, services, .. } = plan;
-    let Plan { drain, defragment, linger, .. } = plan;
+    let Plan { drain, defragment, linger, on_failure, .. } = plan;
     let cores = cores.map_or(String::new(), |(low, high)| format!("cores = \"{low}-{high}\"\n"));
     let servers: Vec<String> = nameservers.iter().map(|server| format!("\"{server}\"")).collect();
     let servers = match servers.as_slice() {
@@ -309,7 +313,11 @@ fn write_plan(plan: &Plan) -> String {
          clients = {clients}\nunserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\ndefragment = {defragment}\n\
          linger = {linger}\n"
     );
-    top + &services.iter().map(write_service).collect::<String>()
+    let Failures { no_worker, queue_full, parse_error } = on_failure;
+    let failures = format!(
+        "[on_failure]\nno_worker = \"{no_worker}\"\nqueue_full = \"{queue_full}\"\nparse_error = \"{parse_error}\"\n"
+    );
+    top + &failures + &services.iter().map(write_service).collect::<String>()
 }
 
 fn write_service(service: &Service) -> String {

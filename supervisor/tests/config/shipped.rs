@@ -51,6 +51,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         flows: 262_144,
         clients: 262_144,
         unserved: loaded_ipc::Unserved::Pass,
+        on_failure: loaded_supervisor::plan::Failures::CLOSED,
         nameservers: ips(nameservers),
         services: vec![service],
         drain: 300,

@@ -346,3 +346,62 @@ fn toml_stands_alone() {
     let error = parse(&sources, &Overrides::default()).unwrap_err().to_string();
     assert!(error.starts_with("f.toml: refused: a TOML file is a whole configuration"), "{error}");
 }
+
+/// `[on_failure]` with these lines (from line 2), then a service of this mode.
+fn failing(lines: &str, mode: &str) -> String {
+    format!("[on_failure]\n{lines}\n{}", service(&format!("ports = [80]\nmode = \"{mode}\"")))
+}
+
+#[test]
+fn failures_are_closed_unless_something_else_is_said() {
+    use loaded_ipc::OnFailure::{Drop, Pass};
+    use loaded_supervisor::plan::Failures;
+    let failures = |lines: &str, mode: &str| plan(NAME, &failing(lines, mode)).on_failure;
+    assert_eq!(good("").on_failure, Failures::CLOSED);
+    let closed = "no_worker = \"drop\"\nqueue_full = \"drop\"\nreceive_overrun = \"drop\"\nparse_error = \"drop\"";
+    assert_eq!(failures(closed, "nat"), Failures::CLOSED);
+    for (lines, expected) in [
+        ("no_worker = \"pass\"", Failures { no_worker: Pass, ..Failures::CLOSED }),
+        ("queue_full = \"pass\"", Failures { queue_full: Pass, ..Failures::CLOSED }),
+        ("queue_full = \"pass\"\nreceive_overrun = \"pass\"", Failures { queue_full: Pass, ..Failures::CLOSED }),
+        (
+            "parse_error = \"pass\"\nno_worker = \"drop\"",
+            Failures { parse_error: Pass, no_worker: Drop, ..Failures::CLOSED },
+        ),
+    ] {
+        assert_eq!(failures(lines, "dsr"), expected, "{lines}");
+    }
+    let shown = plan(NAME, &failing("queue_full = \"pass\"", "dsr")).to_string();
+    assert!(
+        shown.contains("on failure   drop: nobody has bound a queue\n             pass: a queue is full"),
+        "{shown}"
+    );
+    assert!(!good("").to_string().contains("on failure"));
+}
+
+#[test]
+fn what_passes_untranslated_is_refused_with_its_place() {
+    let why =
+        "cannot be pass, for service \"web\" is of mode nat: what passes untranslated meets this host's own stack";
+    for (lines, place) in [
+        ("no_worker = \"pass\"", "2:13: no_worker"),
+        ("no_worker = \"drop\"\nqueue_full = \"pass\"", "3:14: queue_full"),
+        ("no_worker = \"drop\"\nparse_error = \"pass\"", "3:15: parse_error"),
+    ] {
+        refused(NAME, &failing(lines, "nat"), &format!("{place} {why}"));
+        // One of several is enough.
+        let both = failing(lines, "dsr") + &service("ports = [81]\nmode = \"nat\"").replace("\"web\"", "\"other\"");
+        refused(NAME, &both, &format!("{place} {}", why.replace("web", "other")));
+    }
+    let overrun =
+        |lines: &str, place: &str| refused(NAME, &failing(lines, "dsr"), &format!("{place}: receive_overrun is "));
+    overrun("receive_overrun = \"pass\"", "2:19");
+    overrun("queue_full = \"pass\"\nreceive_overrun = \"drop\"", "3:19");
+    refused(
+        NAME,
+        &failing("parse_error = \"open\"", "dsr"),
+        "2:15: parse_error cannot be \"open\"; write drop or pass",
+    );
+    refused(NAME, &failing("all_down = \"drop\"", "dsr"), "2:1: all_down has no place in [on_failure]");
+    top("no_worker = \"drop\"", "1:1: no_worker has no place in the top level; it belongs into the table [on_failure]");
+}

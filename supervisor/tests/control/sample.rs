@@ -67,6 +67,7 @@ pub(crate) fn process(role: Role, name: &str, pid: u32) -> Process {
         since: NOW - 7500,
         core: (role == Role::Worker).then_some(0),
         restarts: 0,
+        fenced: 0,
         sandbox: Some(Sandbox {
             uid: if role == Role::Supervisor { 0 } else { 65534 },
             seccomp_filters: Some(2),
@@ -101,6 +102,7 @@ pub(crate) fn status() -> Status {
         generation: 7,
         last_reload: Some(Reload { at: NOW - 720, ok: true, text: "1 backend removed".to_owned() }),
         layers: vec!["seccomp".to_owned(), "Landlock".to_owned()],
+        nf_repeat: "repeats".to_owned(),
         processes: vec![
             process(Role::Supervisor, "supervisor", 812),
             process(Role::Worker, "worker[0]", 813),
@@ -122,7 +124,7 @@ pub(crate) fn status() -> Status {
 
 pub(crate) fn history() -> History {
     let mut history = History::new();
-    for (n, by) in (0..).zip([By::Check, By::Packets, By::Operator, By::Reload, By::Discovery]) {
+    for (n, by) in (0..).zip([By::Check, By::Packets, By::Operator, By::Reload, By::Discovery, By::Kernel]) {
         let (what, cause) = ("up -> down".to_owned(), "connection refused".to_owned());
         let address = "198.51.100.12".parse().ok();
         history.push(Event { at: NOW * 1000 + n, service: Some("web".to_owned()), address, what, cause, by });

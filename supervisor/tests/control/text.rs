@@ -58,6 +58,37 @@ fn what_is_wrong_comes_before_the_tables() {
 }
 
 #[test]
+fn a_security_event_comes_first() {
+    let mut sample = sample::status();
+    let mut next = process(Role::Worker, "worker[0]", 820);
+    next.serving = false;
+    sample.processes.push(next);
+    for process in sample.processes.iter_mut().filter(|process| process.name == "worker[0]") {
+        process.fenced = 2;
+    }
+    sample.processes[2].fenced = 1;
+    let text = status(&sample);
+    let troubles: Vec<_> = text.lines().skip(1).take(3).collect();
+    let events = ["prober: 1 SECURITY EVENT", "worker[0]: 2 SECURITY EVENTS"];
+    let expected = events.map(|event| format!("! {event}: killed by its own sandbox, see loaded history"));
+    assert_eq!(troubles[..2], expected, "{text}");
+    assert!(troubles[2].starts_with("! worker[0]: serving"), "{text}");
+}
+
+#[test]
+fn a_kernel_that_does_not_repeat_is_named() {
+    let mut sample = sample::status();
+    assert!(!status(&sample).contains("! NF_REPEAT") && status(&sample).contains("go on: repeats\n"));
+    for found in ["accepts", "unknown: no room"] {
+        sample.nf_repeat = found.to_owned();
+        let line = format!("! NF_REPEAT: this kernel {found}: packets that a killed worker held are dropped\n");
+        assert!(status(&sample).contains(&line), "{}", status(&sample));
+    }
+    sample.nf_repeat = String::new();
+    assert!(!status(&sample).contains("NF_REPEAT"), "an older instance does not say");
+}
+
+#[test]
 fn the_tables_are_aligned_and_fit_a_terminal() {
     let text = status(&sample::status());
     println!("{text}");
@@ -99,7 +130,7 @@ fn no_string_moves_the_cursor() {
 
 #[test]
 fn history_is_a_table_of_times_and_causes() {
-    let text = history(&sample::history().last(2));
+    let text = history(&sample::history().last(3)[..2]);
     assert_eq!(
         text,
         "TIME (UTC)               SERVICE  BACKEND        CHANGE      BY         CAUSE\n\

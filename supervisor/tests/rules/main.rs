@@ -112,6 +112,7 @@ fn plan(base: u16, vips: &[&str], backends: &[&str], protocol: Protocol) -> Plan
         flows: 1024,
         clients: 1024,
         unserved: loaded_ipc::Unserved::Pass,
+        on_failure: loaded_supervisor::plan::Failures::CLOSED,
         nameservers: addresses(&["9.9.9.9", "2620:fe::fe"]),
         services: vec![service],
         drain: 300,

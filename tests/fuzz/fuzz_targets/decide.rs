@@ -13,7 +13,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use loaded_fuzz::judge::{sound, walk};
 use loaded_ipc::{
-    Admin, Affinity, AllDown, Idle, Mode, OnBackendDown, Outcome, Passive, Policy, Protocol, Strategy, Unserved,
+    Admin, Affinity, AllDown, Idle, Mode, OnBackendDown, OnFailure, Outcome, Passive, Policy, Protocol, Strategy, Unserved,
 };
 use loaded_queue::{Meta, SPARE, Verdict};
 use loaded_worker::outcome::verdict;
@@ -130,6 +130,7 @@ fn service(place: u8, wish: &Wish) -> Service {
         age: if bit(5) { wish.seconds.into() } else { u32::MAX },
         index: None,
         unserved: if bit(6) { Unserved::Drop } else { Unserved::Pass },
+        malformed: if bit(7) { OnFailure::Pass } else { OnFailure::Drop },
     }
 }
 

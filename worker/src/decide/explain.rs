@@ -37,7 +37,7 @@ impl Decider {
         let (packet, wanted) = match (&look.packet, &look.wanted) {
             (Ok(packet), Some(wanted)) => (packet, wanted),
             (Ok(packet), None) => return ends(assumed, self.without_flow(packet)),
-            (Err(_), _) => return ends(assumed, Outcome::DroppedMalformed),
+            (Err(_), _) => return ends(assumed, self.malformed()),
         };
         match wanted.way {
             Way::Request { vip } => self.explain_request(packet, wanted, vip, (assumed, place), now),

@@ -16,7 +16,7 @@ impl Decider {
         if place.meta.cut {
             return place.stays(Outcome::DroppedCut);
         }
-        let Some(piece) = wire::fragment(place.bytes(), packet) else { return place.stays(Outcome::DroppedMalformed) };
+        let Some(piece) = wire::fragment(place.bytes(), packet) else { return place.stays(self.malformed()) };
         let datagram = Datagram::of(packet, &piece);
         match self.fragments.meet(&datagram, &piece, now.millis) {
             Met::First => self.first(packet, &datagram, &piece, place, now),
@@ -49,9 +49,12 @@ impl Decider {
     ) -> Decided {
         // Who makes pieces makes the checksum before; and one of a part would be of no use.
         (place.meta.partial, place.meta.gso) = (false, false);
+        let malformed = self.malformed();
         let (decided, fate) = match wire::parse_first(place.bytes(), packet) {
-            Err(_) => (place.stays(Outcome::DroppedMalformed), None),
-            Ok(whole) if wire::lacks_checksum(place.bytes(), &whole) => (place.stays(Outcome::DroppedMalformed), None),
+            Err(_) => (place.stays(malformed), Some(staying(malformed))),
+            Ok(whole) if wire::lacks_checksum(place.bytes(), &whole) => {
+                (place.stays(malformed), Some(staying(malformed)))
+            }
             // No error is so long that it would be cut up (RFC 1812 §4.3.2.3, RFC 4443 §2.4).
             Ok(Packet { kind: Kind::Error(_), .. }) => (place.stays(Outcome::DroppedFragment), None),
             Ok(whole) => self.decide_first(&whole, place, now),
@@ -105,9 +108,12 @@ impl Decider {
 fn staying(outcome: Outcome) -> Fate {
     use Outcome as O;
     match outcome {
-        O::PassedForeign | O::PassedOwn | O::PassedUnserved | O::PassedNeighbour | O::DroppedUnserved => {
-            Fate::Stays(outcome)
-        }
+        O::PassedForeign
+        | O::PassedOwn
+        | O::PassedUnserved
+        | O::PassedNeighbour
+        | O::PassedMalformed
+        | O::DroppedUnserved => Fate::Stays(outcome),
         _ => Fate::Stays(O::DroppedFragment),
     }
 }

@@ -3,7 +3,9 @@
 use super::{Backend, OutOfStep, Pool, Service, Setup, Vip, address};
 use crate::balance::{Balancer, MemberSpec};
 use crate::wire::{Address, Family};
-use loaded_ipc::{Affinity, BackendIndex, MAX_BACKEND_INDEX, Mode, Policy, PortRange, Protocol, ServiceIndex};
+use loaded_ipc::{
+    Affinity, BackendIndex, MAX_BACKEND_INDEX, Mode, OnFailure, Policy, PortRange, Protocol, ServiceIndex,
+};
 use loaded_ipc::{Strategy, ToWorker, Unserved};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +18,7 @@ const MAX_HOLD: u32 = 3600;
 /// What has come of a transaction.
 #[derive(Debug, Default)]
 pub struct Assembly {
-    begun: Option<(u64, Unserved)>,
+    begun: Option<(u64, Unserved, OnFailure)>,
     vips: BTreeMap<u16, Address>,
     backends: BTreeMap<u16, (Backend, u16)>,
     services: BTreeMap<u16, Draft>,
@@ -42,8 +44,8 @@ impl Assembly {
     /// [`OutOfStep`] for a message that has no place here. The transaction is then worthless.
     pub fn take(&mut self, message: ToWorker, worker: u16) -> Result<Option<Setup>, OutOfStep> {
         match message {
-            ToWorker::Begin { generation, unserved } if self.begun.is_none() => {
-                self.begun = Some((generation, unserved));
+            ToWorker::Begin { generation, unserved, malformed } if self.begun.is_none() => {
+                self.begun = Some((generation, unserved, malformed));
             }
             _ if self.begun.is_none() => return Err(OutOfStep("an item before Begin")),
             ToWorker::Begin { .. } | ToWorker::Hello { .. } => return Err(OutOfStep("a second Begin or Hello")),
@@ -132,10 +134,13 @@ impl Assembly {
                 }
             }
         }
-        let (generation, unserved) = self.begun.unwrap_or((0, Unserved::Pass));
+        let (generation, unserved, malformed) = self.begun.unwrap_or((0, Unserved::Pass, OnFailure::Drop));
+        // What passes as it came would meet the host's own stack at the VIP of such a service.
+        let translates = self.services.values().any(|service| service.mode == Mode::Nat);
         Ok(Setup {
             generation,
             unserved,
+            malformed: if translates { OnFailure::Drop } else { malformed },
             vip_order,
             behind,
             backends: slots(self.backends.into_iter().map(|(index, (backend, _))| (index, backend))),

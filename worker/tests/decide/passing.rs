@@ -2,7 +2,7 @@
 
 use super::packets::{ACK, SYN, echo, ends, icmp_of, ip, is_v4, piece, put, sound, tcp, udp, unreachable};
 use super::world::{SIDES, Service, WHOLE, World};
-use loaded_ipc::{Outcome, Protocol, Unserved};
+use loaded_ipc::{Mode, OnFailure, Outcome, Protocol, Unserved};
 use loaded_queue::Meta;
 
 const SCTP: u8 = 132;
@@ -129,6 +129,24 @@ fn malformed_packets_are_dropped() {
         world.unchanged(odd, Outcome::DroppedMalformed);
     }
     assert_eq!(world.decider.held(), (0, 0));
+}
+
+/// Only where nothing is translated: elsewhere what passes would be this host's own business.
+#[test]
+fn malformed_packets_pass_where_that_is_wanted() {
+    for (mode, malformed, outcome) in [
+        (Mode::Dsr, OnFailure::Pass, Outcome::PassedMalformed),
+        (Mode::Dsr, OnFailure::Drop, Outcome::DroppedMalformed),
+        (Mode::Nat, OnFailure::Pass, Outcome::DroppedMalformed),
+    ] {
+        let mut world = World::new(&[Service { mode, malformed, ..Service::default() }]);
+        for side in SIDES {
+            let whole = tcp((side.client, 4001), (side.vip, 80), SYN);
+            world.unchanged(whole[..whole.len() - 1].to_vec(), outcome);
+            world.unchanged(ip(side.client, side.vip, icmp_of(side.vip), vec![8, 0, 0]), outcome);
+        }
+        assert_eq!(world.decider.held(), (0, 0));
+    }
 }
 
 /// An IPv4 address in an IPv6 header never comes from an honest network, and must not meet flows of IPv4.

@@ -2,8 +2,8 @@
 
 use super::packets::{ACK, End, SYN, ends, quoted, sound, tcp, udp};
 use loaded_ipc::{
-    ALL_COUNTERS, Admin, Affinity, AllDown, BackendCounter, BackendIndex, Mode, OnBackendDown, Outcome, Policy,
-    PortRange, Protocol, ServiceIndex, Strategy, ToWorker, Unserved, View,
+    ALL_COUNTERS, Admin, Affinity, AllDown, BackendCounter, BackendIndex, Mode, OnBackendDown, OnFailure, Outcome,
+    Policy, PortRange, Protocol, ServiceIndex, Strategy, ToWorker, Unserved, View,
 };
 use loaded_queue::{Meta, SPARE};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts, shm};
@@ -76,6 +76,7 @@ pub(crate) struct Service {
     pub(crate) index: Option<u16>,
     /// Of the whole configuration; the first service's counts.
     pub(crate) unserved: Unserved,
+    pub(crate) malformed: OnFailure,
 }
 
 pub(crate) const POLICY: Policy = Policy {
@@ -105,6 +106,7 @@ pub(crate) const BARE: Service = Service {
     age: u32::MAX,
     index: None,
     unserved: Unserved::Pass,
+    malformed: OnFailure::Drop,
 };
 
 impl Default for Service {
@@ -116,7 +118,8 @@ impl Default for Service {
 
 /// The messages of a whole transaction.
 pub(crate) fn messages(services: &[Service]) -> Vec<ToWorker> {
-    let mut all = vec![ToWorker::Begin { generation: 7, unserved: services[0].unserved }];
+    let mut all =
+        vec![ToWorker::Begin { generation: 7, unserved: services[0].unserved, malformed: services[0].malformed }];
     all.extend((0..).zip(VIPS).map(|(n, vip)| ToWorker::Vip { index: n * 3, address: vip.parse().expect("address") }));
     for (place, service) in (0..).zip(services) {
         let Service { protocol, mode, strategy, affinity, policy, age, .. } = *service;

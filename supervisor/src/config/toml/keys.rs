@@ -13,6 +13,7 @@ pub(super) const TOP: Keys = Keys {
         "flows",
         "clients",
         "unserved",
+        "on_failure",
         "nameservers",
         "drain",
         "defragment",
@@ -26,6 +27,10 @@ pub(super) const TOP: Keys = Keys {
         ("discover", IN_SERVICE),
         ("on_backend_down", IN_SERVICE),
         ("all_down", IN_SERVICE),
+        ("no_worker", IN_ON_FAILURE),
+        ("queue_full", IN_ON_FAILURE),
+        ("receive_overrun", IN_ON_FAILURE),
+        ("parse_error", IN_ON_FAILURE),
         ("panic_threshold", IN_SERVICE),
         ("slow_start", IN_SERVICE),
         ("failover", "into the classic format; here each [[service]] has a check, or -f gives it one"),
@@ -64,10 +69,18 @@ pub(super) const SERVICE: Keys = Keys {
         ("clients", AT_TOP),
         ("nameservers", AT_TOP),
         ("unserved", AT_TOP),
+        ("on_failure", AT_TOP),
         ("drain", AT_TOP),
         ("backup", "into a [[service.backend]]"),
         ("weight", "into a [[service.backend]]"),
     ],
+};
+
+pub(super) const ON_FAILURE: Keys = Keys {
+    table: "[on_failure]",
+    known: &["no_worker", "queue_full", "receive_overrun", "parse_error"],
+    later: &[],
+    elsewhere: &[("all_down", IN_SERVICE), ("on_backend_down", IN_SERVICE), ("unserved", "to the top level")],
 };
 
 pub(super) const IDLE: Keys =
@@ -94,6 +107,7 @@ pub(super) const BACKEND: Keys = Keys {
 pub(super) const AFFINITY: Keys =
     Keys { table: "affinity", known: &["by", "prefix4", "prefix6", "timeout"], later: &[], elsewhere: &[] };
 
+const IN_ON_FAILURE: &str = "into the table [on_failure]";
 const IN_SERVICE: &str = "into a [[service]]";
 const AT_TOP: &str = "to the top level, above the first [[service]]";
 const BEFORE_BACKEND: &str = "into the [[service]], above its first [[service.backend]]";

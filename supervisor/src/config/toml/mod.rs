@@ -5,15 +5,15 @@ mod keys;
 mod probe;
 mod table;
 
-use super::draft::{Draft, DraftMember, DraftService, POLICY};
+use super::draft::{Draft, DraftFailures, DraftMember, DraftService, POLICY};
 use super::location::{At, Flaw, Mark};
 use super::value::{self, address};
 use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, MODE, PREFIX4, PREFIX6};
 use crate::plan::{MAX_DRAIN, MAX_TIMEOUT, MAX_WEIGHT, TABLE_ENTRIES};
 use ::toml::de::DeTable;
-use keys::{AFFINITY, BACKEND, IDLE, SERVICE, TOP};
+use keys::{AFFINITY, BACKEND, IDLE, ON_FAILURE, SERVICE, TOP};
 use loaded_ipc::{
-    Affinity, AllDown, Idle, MAX_IDLE, Mode, OnBackendDown, Policy, PortRange, Protocol, Strategy, Unserved,
+    Affinity, AllDown, Idle, MAX_IDLE, Mode, OnBackendDown, OnFailure, Policy, PortRange, Protocol, Strategy, Unserved,
 };
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -38,6 +38,7 @@ pub(super) fn draft(text: &str) -> Result<Draft, Flaw> {
         flows: top.number("flows", TABLE_ENTRIES)?,
         clients: top.number("clients", TABLE_ENTRIES)?,
         unserved: top.get("unserved").map(|item| read(item, unserved)).transpose()?.map(|unserved| unserved.value),
+        on_failure: top.get("on_failure").map(on_failure).transpose()?.unwrap_or_default(),
         nameservers: top.get("nameservers").map(addresses).transpose()?.unwrap_or_default(),
         gateways: Vec::new(),
         drain: top.get("drain").map(|item| seconds(item, 1..=MAX_DRAIN)).transpose()?,
@@ -133,6 +134,24 @@ fn unserved(text: &str) -> Result<Unserved, String> {
         "drop" => Ok(Unserved::Drop),
         _ => Err(format!("unserved cannot be {text:?}; write pass or drop")),
     }
+}
+
+fn on_failure(item: Item<'_>) -> Result<DraftFailures, Flaw> {
+    let table = item.table(&ON_FAILURE)?;
+    let way = |key: &'static str| {
+        let parse = |text: &str| match text {
+            "drop" => Ok(OnFailure::Drop),
+            "pass" => Ok(OnFailure::Pass),
+            _ => Err(format!("{key} cannot be {text:?}; write drop or pass")),
+        };
+        table.get(key).map(|item| read(item, parse)).transpose()
+    };
+    Ok(DraftFailures {
+        no_worker: way("no_worker")?,
+        queue_full: way("queue_full")?,
+        receive_overrun: way("receive_overrun")?,
+        parse_error: way("parse_error")?,
+    })
 }
 
 fn protocol(table: &Table<'_>) -> Result<Protocol, Flaw> {

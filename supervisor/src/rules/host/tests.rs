@@ -172,3 +172,18 @@ fn what_nobody_serves_at_a_vip_that_is_not_local_should_be_dropped() {
     one.unserved = loaded_ipc::Unserved::Drop;
     assert_eq!(problems_of(&one, &on), [""; 0]);
 }
+
+#[test]
+fn one_interface_for_clients_and_backends_must_send_no_redirects() {
+    let on = [("ipv4/conf/all/send_redirects", 1)];
+    let found = problems("192.0.2.100", &["192.0.2.11"], &[&GOOD[..], &on].concat());
+    let cure = "sysctl -w net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.eth0.send_redirects=0";
+    assert!(
+        found
+            .iter()
+            .any(|text| text.starts_with("warning: clients and backends are both on eth0") && text.ends_with(cure))
+    );
+    let off = problems("192.0.2.100", &["192.0.2.11"], &GOOD);
+    let two_armed = problems("192.0.2.100", &["198.51.100.11"], &[&GOOD[..], &on].concat());
+    assert!(!off.iter().chain(&two_armed).any(|text| text.contains("redirects")), "{off:?} {two_armed:?}");
+}

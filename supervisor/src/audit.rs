@@ -1,0 +1,311 @@
+//! Which system call a child was killed for, from the kernel's own record of it.
+//!
+//! A seccomp kill makes an audit record (audit_seccomp, kernel/auditsc.c). An audit daemon takes it; where none runs, kauditd
+//! prints it to the kernel's log (kauditd_printk_skb, kernel/audit.c), some time after the process was killed and under
+//! printk's rate limit. So there may be no record to be had, and that is then said with where else to look.
+//!
+//! The log is opened before the supervisor trims itself: /dev/kmsg asks for CAP_SYSLOG when it is opened and not when it is
+//! read (devkmsg_open, kernel/printk/printk.c). Records count processes as the first pid namespace does: in a container
+//! with a namespace of its own none is found.
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
+use syscalls::Sysno;
+
+/// Lines read at a time: some 100 µs of work, however much the kernel has to say.
+const READ_AT_ONCE: u32 = 256;
+/// No record of the log is longer (CONSOLE_EXT_LOG_MAX, kernel/printk/internal.h).
+const LONGEST: usize = 8192;
+/// Records that are kept: each is the death of a process somewhere on this machine.
+const KEPT: usize = 64;
+/// A process id may be another process's by then.
+const KEPT_FOR: Duration = Duration::from_secs(10);
+/// What the loop waits for a record. Mostly it is there before the process is.
+const PATIENCE: Duration = Duration::from_millis(3);
+/// When no record is waited for any more.
+const GIVEN_UP: Duration = Duration::from_secs(1);
+
+/// Of a 64-bit x86 system call, and of an arm64 one (include/uapi/linux/audit.h).
+#[cfg(target_arch = "x86_64")]
+const OWN_ARCH: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const OWN_ARCH: u32 = 0xc000_00b7;
+/// In the numbers of the x32 interface (arch/x86/include/uapi/asm/unistd.h).
+#[cfg(target_arch = "x86_64")]
+const X32: i64 = 0x4000_0000;
+
+/// The kernel's log, from where it stood when it was opened.
+#[derive(Debug)]
+pub(crate) struct AuditLog {
+    kmsg: Option<File>,
+    kept: VecDeque<(Instant, Record)>,
+    awaited: Vec<Awaited>,
+}
+
+/// The death of a process by its fence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Record {
+    pid: u32,
+    call: Call,
+}
+
+/// A system call, as audit names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Call {
+    arch: u32,
+    number: i64,
+}
+
+/// A death whose record has not come yet.
+#[derive(Debug)]
+struct Awaited {
+    name: String,
+    pid: u32,
+    since: Instant,
+}
+
+impl AuditLog {
+    /// Opens the kernel's log. Where that is not possible no call will have a name.
+    pub(crate) fn open() -> Self {
+        let kmsg = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open("/dev/kmsg");
+        let kmsg = kmsg.and_then(|mut file| file.seek(SeekFrom::End(0)).map(|_| file));
+        let kmsg = kmsg.inspect_err(|error| {
+            log::info!("/dev/kmsg: {error}: if a child is killed by its fence, the log cannot name the system call");
+        });
+        Self::of(kmsg.ok())
+    }
+
+    /// As somebody else has opened it. What cannot be read as the log is /dev/null: no record is ever in there.
+    pub(crate) fn of(kmsg: Option<File>) -> Self {
+        Self { kmsg, kept: VecDeque::new(), awaited: Vec::new() }
+    }
+
+    /// The log as a descriptor for another process; /dev/null where there is none.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        match &self.kmsg {
+            Some(kmsg) => Ok(kmsg.try_clone()?.into()),
+            None => Ok(File::open("/dev/null")?.into()),
+        }
+    }
+
+    /// What the process `name` with this pid, dead by its fence, had called; in words for the log. What is not known yet is
+    /// said by [`AuditLog::late`].
+    pub(crate) fn cause(&mut self, name: &str, pid: u32) -> String {
+        match (self.find(pid, PATIENCE), &self.kmsg) {
+            (Some(call), _) => format!("it called {call}"),
+            (None, Some(_)) => {
+                self.awaited.push(Awaited { name: name.to_owned(), pid, since: Instant::now() });
+                "the kernel's record of the system call is awaited".to_owned()
+            }
+            (None, None) => elsewhere(pid),
+        }
+    }
+
+    /// What is known by now of earlier deaths. To be called now and then: it keeps up with the log.
+    pub(crate) fn late(&mut self) -> Vec<String> {
+        self.keep_up();
+        let mut news = Vec::new();
+        for death in std::mem::take(&mut self.awaited) {
+            let Awaited { name, pid, since } = &death;
+            match self.find(*pid, Duration::ZERO) {
+                Some(call) => news.push(format!("{name}, pid {pid}, was killed by its fence since it called {call}")),
+                None if since.elapsed() >= GIVEN_UP => news.push(format!("{name}, pid {pid}: {}", elsewhere(*pid))),
+                None => self.awaited.push(death),
+            }
+        }
+        news
+    }
+
+    fn find(&mut self, pid: u32, patience: Duration) -> Option<Call> {
+        let deadline = Instant::now() + patience;
+        loop {
+            self.keep_up();
+            if let Some(at) = self.kept.iter().position(|(_, record)| record.pid == pid) {
+                return self.kept.remove(at).map(|(_, record)| record.call);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let kmsg = self.kmsg.as_ref().filter(|_| !left.is_zero())?;
+            let wait = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            // A poll in whole milliseconds may end early with a remainder of less; the loop is bounded by the clock.
+            let _ = poll(&mut [PollFd::new(kmsg.as_fd(), PollFlags::POLLIN)], wait);
+        }
+    }
+
+    /// Reads what is new, a bounded part of it.
+    fn keep_up(&mut self) {
+        self.kept.retain(|(since, _)| since.elapsed() < KEPT_FOR);
+        let Some(kmsg) = &mut self.kmsg else { return };
+        let mut line = [0; LONGEST];
+        for _ in 0..READ_AT_ONCE {
+            match kmsg.read(&mut line) {
+                Ok(length) => {
+                    if let Some(record) = line.get(..length).and_then(parse) {
+                        self.kept.truncate(KEPT - 1);
+                        self.kept.push_front((Instant::now(), record));
+                    }
+                }
+                // What we had not read was overwritten; the next read goes on with the oldest that is left.
+                Err(error) if error.raw_os_error() == Some(nix::libc::EPIPE) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+fn elsewhere(pid: u32) -> String {
+    format!(
+        "the kernel's log has no record of the system call; see: ausearch -m SECCOMP -p {pid}, or: dmesg | grep type=1326"
+    )
+}
+
+/// A line of /dev/kmsg: `PRIORITY,SEQUENCE,TIME,FLAGS;TEXT`. Only the kernel itself writes lines of its own facility, 0
+/// (devkmsg_write), and audit puts the names a process has chosen in quotes, or in hexadecimal where they hold a quote or
+/// a space (audit_log_untrustedstring), so no name can look like a field.
+fn parse(line: &[u8]) -> Option<Record> {
+    let (prefix, text) = std::str::from_utf8(line).ok()?.split_once(';')?;
+    let priority: u32 = prefix.split(',').next()?.parse().ok()?;
+    if priority >= 8 {
+        return None;
+    }
+    let text = text.lines().next()?.strip_prefix("audit: ")?.strip_prefix("type=1326 ")?;
+    let field = |name: &str| text.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    let is_sigsys = field("sig")? == nix::libc::SIGSYS.to_string();
+    let call = Call { arch: u32::from_str_radix(field("arch")?, 16).ok()?, number: field("syscall")?.parse().ok()? };
+    let record = Record { pid: field("pid")?.parse().ok()?, call };
+    is_sigsys.then_some(record)
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { arch, number } = *self;
+        if arch != OWN_ARCH {
+            return write!(f, "number {number} of a foreign interface (audit architecture {arch:x})");
+        }
+        #[cfg(target_arch = "x86_64")]
+        if number > 0 && number & X32 != 0 {
+            return write!(f, "number {} of the x32 interface", number & !X32);
+        }
+        match usize::try_from(number).ok().and_then(Sysno::new) {
+            Some(call) => write!(f, "{} (system call {number})", call.name()),
+            None => write!(f, "a system call without a name, {number}"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+    use std::process::{Command, Stdio};
+
+    const LINE: &str = "5,333,748160885,-;audit: type=1326 audit(1795639422.851:2): auid=4294967295 uid=0 gid=0 \
+                        ses=4294967295 pid=8504 comm=\"python3\" exe=\"/usr/bin/python3\" sig=31 arch=c000003e \
+                        syscall=169 compat=0 ip=0x7f64bb11f829 code=0x80000000\n";
+
+    fn read(line: &str) -> Option<Record> {
+        parse(line.as_bytes())
+    }
+
+    #[test]
+    fn a_record_names_process_and_call() {
+        let call = Call { arch: 0xc000_003e, number: 169 };
+        assert_eq!(read(LINE), Some(Record { pid: 8504, call }));
+        // A label of a security module, and continuation lines.
+        let longer = LINE.replace(" pid=", " subj=unconfined pid=") + " SUBSYSTEM=none\n";
+        assert_eq!(read(&longer), read(LINE));
+    }
+
+    #[test]
+    fn nothing_else_is_one() {
+        let others = [
+            String::new(),
+            LINE.replace("type=1326", "type=1400"),
+            LINE.replace("sig=31", "sig=11"),
+            LINE.replace("sig=31 ", ""),
+            LINE.replace("syscall=169", "syscall=x"),
+            LINE.replace("pid=8504", "ppid=8504"),
+            LINE.replace("audit: type", "type"),
+            LINE.replace("audit: type", "x audit: type"),
+            // Written by a process: the kernel gives such lines the facility "user".
+            LINE.replace("5,333", "13,333"),
+        ];
+        for line in others {
+            assert_eq!(read(&line), None, "{line}");
+        }
+        // A process cannot be called like a field: the kernel writes such a name in hexadecimal, and pid comes first.
+        let named = LINE.replace("\"python3\"", "\"pid=1\"");
+        assert_eq!(read(&named), read(LINE));
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn calls_have_names() {
+        let text = |arch, number| Call { arch, number }.to_string();
+        assert_eq!(text(OWN_ARCH, 169), "reboot (system call 169)");
+        assert_eq!(text(OWN_ARCH, 100_000), "a system call without a name, 100000");
+        assert_eq!(text(OWN_ARCH, -1), "a system call without a name, -1");
+        assert_eq!(text(OWN_ARCH, X32 | 59), "number 59 of the x32 interface");
+        assert_eq!(text(0x4000_0003, 11), "number 11 of a foreign interface (audit architecture 40000003)");
+    }
+
+    /// Of this kernel. The process that dies is this test once more.
+    #[test]
+    fn a_real_death_is_found() {
+        const FENCED: &str = "LOADED_TEST_DIES_OF_ITS_FENCE";
+        if std::env::var_os(FENCED).is_some() {
+            return die_of_a_fence();
+        }
+        let mut log = AuditLog::open();
+        if log.kmsg.is_none() {
+            assert!(std::env::var_os("LOADED_CI").is_none(), "/dev/kmsg cannot be read");
+            println!("skipped: /dev/kmsg cannot be read");
+            return;
+        }
+        // The kernel prints ten records in five seconds, and others may run tests that die.
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args(["--exact", "audit::tests::a_real_death_is_found"]).env(FENCED, "1");
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let status = child.wait().unwrap();
+            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(nix::libc::SIGSYS), "{status}");
+            let said = log.cause("worker[0]", child.id());
+            let said = if said.starts_with("it called") {
+                said
+            } else {
+                std::thread::sleep(GIVEN_UP);
+                log.late().concat()
+            };
+            if said.contains("getsid (system call ") {
+                assert!(log.awaited.is_empty() && log.late().is_empty(), "it is said once");
+                return;
+            }
+            assert!(said.contains(&format!("ausearch -m SECCOMP -p {}", child.id())), "{said}");
+            assert!(Instant::now() < end, "no record of any death within 30 s");
+        }
+    }
+
+    fn die_of_a_fence() {
+        let rules = [(nix::libc::SYS_getsid, vec![])].into();
+        let arch = std::env::consts::ARCH.try_into().unwrap();
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::KillProcess, arch).unwrap();
+        let program: BpfProgram = filter.try_into().unwrap();
+        apply_filter(&program).unwrap();
+        let _ = nix::unistd::getsid(None);
+    }
+
+    #[test]
+    fn without_a_log_it_is_said_where_to_look() {
+        let mut log = AuditLog { kmsg: None, kept: VecDeque::new(), awaited: Vec::new() };
+        assert!(log.cause("worker[0]", 7).contains("ausearch -m SECCOMP -p 7"));
+        assert!(log.late().is_empty());
+    }
+}
