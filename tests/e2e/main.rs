@@ -53,4 +53,5 @@ mod reused;
 mod rules;
 mod spread;
 mod storm;
+mod taken;
 mod trace;
