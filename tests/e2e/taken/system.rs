@@ -236,7 +236,8 @@ fn client_of(loaded: &Loaded, family: Family, worker: u16) -> u16 {
     (10..50).find(|n| place(*n) == worker).expect("a client of each worker")
 }
 
-fn payload(name: &str, aim: Aim) -> Vec<u8> {
+/// What takes worker 0 over.
+pub(super) fn payload(name: &str, aim: Aim) -> Vec<u8> {
     let mut link = [0; 16];
     link[..4].copy_from_slice(b"eth0");
     let parts: [&[u8]; 8] = [

@@ -2,6 +2,7 @@
 
 use super::{Order, write_answer};
 use loaded_queue::Packet;
+use std::net::Ipv6Addr;
 
 /// `include/uapi/linux/netfilter.h`: a queue's number is in the upper half of the code; the flag lets a packet pass where
 /// nobody answers that queue.
@@ -26,7 +27,7 @@ const AROUND: u32 = 16;
 /// Whether the packet is dealt with by it.
 type Act = fn(&mut Packet<'_>, &Order) -> bool;
 
-const ACTS: [(&str, Act); 14] = [
+const ACTS: [(&str, Act); 15] = [
     ("verdict: drop", |packet, _| given(packet, DROP, &[])),
     ("verdict: let it pass as it came", |packet, _| given(packet, ACCEPT, &[])),
     ("verdict: none", |packet, _| {
@@ -56,6 +57,16 @@ const ACTS: [(&str, Act); 14] = [
         put_header(&mut bytes, PAYLOAD, 5);
         given(packet, ACCEPT, &bytes)
     }),
+    ("verdict: another packet", |packet, _| {
+        let mut attributes = [0; 240];
+        let bytes = packet.bytes();
+        let length = bytes.len().min(attributes.len() - 4);
+        attributes[4..4 + length].copy_from_slice(&bytes[..length]);
+        forge(&mut attributes[4..4 + length]);
+        // Below 240.
+        put_header(&mut attributes, PAYLOAD, u16::try_from(4 + length).unwrap_or(0));
+        given(packet, ACCEPT, &attributes[..(4 + length).next_multiple_of(4)])
+    }),
     ("verdict: of packets in another queue", |packet, order| {
         let (named, own) = (order.target.process, packet.id());
         for id in named.saturating_sub(AROUND)..named.saturating_add(AROUND) {
@@ -84,6 +95,23 @@ fn refused(packet: &mut Packet<'_>, code: u32) -> bool {
     let id = packet.id();
     packet.say(code, id, &[]);
     given(packet, DROP, &[])
+}
+
+/// To its sender, as if from an address of nobody here.
+fn forge(bytes: &mut [u8]) {
+    if bytes[0] >> 4 == 6 {
+        bytes.copy_within(8..24, 24);
+        bytes[8..24].copy_from_slice(&Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 9).octets());
+        return;
+    }
+    bytes.copy_within(12..16, 16);
+    bytes[12..16].copy_from_slice(&[203, 0, 113, 9]);
+    bytes[10..12].fill(0);
+    let words = bytes[..20].chunks_exact(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+    let sum: u32 = words.sum();
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    bytes[10..12].copy_from_slice(&(!sum).to_be_bytes()[2..]);
 }
 
 fn attribute(kind: u16, value: u32) -> [u8; 8] {

@@ -74,7 +74,7 @@ pub(super) const TERMS: Terms = Terms {
 const REMAINS: [&str; 11] = [
     "any verdict on packets of its own queue, or none",
     "sending them on to another queue, where they are packets like any other",
-    "other content for them",
+    "other content for them, from anybody and to anybody",
     "their mark, which in mode dsr names a backend, and their priority",
     "any bytes in its own tables and counters: what its successors remember of flows and clients, and what is shown of them",
     "any bytes on its link to the supervisor; what is no answer to a question ends it",
