@@ -42,19 +42,23 @@ const LEFT: [&str; 11] = [
     "clients: any bytes",
 ];
 
-/// Both families side by side, each with half of it.
-fn by_halves<T: Copy + Send + Sync>(all: &[T], act: impl Fn(&mut System, Family, T) + Sync) {
+/// So many systems side by side, half of them for each family.
+const SYSTEMS: usize = 4;
+
+/// Shares it out among the systems.
+fn shared_out<T: Copy + Send + Sync>(all: &[T], act: impl Fn(&mut System, Family, T) + Sync) {
     if binary().is_none() {
         return;
     }
     std::thread::scope(|scope| {
-        for (half, family) in Family::BOTH.into_iter().enumerate() {
-            let (act, of_half) = (&act, all.iter().skip(half).step_by(2));
+        for share in 0..SYSTEMS {
+            let (act, family) = (&act, Family::BOTH[share % 2]);
+            let of_share = all.iter().skip(share).step_by(SYSTEMS);
             scope.spawn(move || {
                 let Some(mut system) = System::up() else { return };
                 let before = View::first(&system.lab);
                 system.under_traffic(|system| {
-                    for one in of_half {
+                    for one in of_share {
                         act(system, family, *one);
                         answers_at_once(system);
                         system.settle();
@@ -86,7 +90,7 @@ fn serves(system: &System, family: Family) {
 
 #[test]
 fn what_is_no_answer_ends_the_worker() {
-    by_halves(&SAID, |system, family, (act, words)| {
+    shared_out(&SAID, |system, family, (act, words)| {
         let place = system.loaded.log().len();
         let generation = system.loaded.status()["generation"].as_u64().unwrap();
         let aim = Aim { process: u32::try_from(generation).unwrap(), signal: 0 };
@@ -100,7 +104,7 @@ fn what_is_no_answer_ends_the_worker() {
 
 #[test]
 fn what_it_leaves_in_its_tables_is_judged() {
-    by_halves(&LEFT, |system, family, act| {
+    shared_out(&LEFT, |system, family, act| {
         let (aim, place) = (system.at_supervisor(), system.loaded.log().len());
         assert_eq!(system.order(family, act, aim, NOW), Heard::Answer(0), "{act}\n{}", system.tail());
         // It goes on with what is in there: wrongly, but it goes on.

@@ -199,6 +199,8 @@ impl System {
         assert!(lives(self.loaded.pid()), "{after_what}: the supervisor is dead");
         assert_eq!(pids(&self.loaded)[1], Some(self.workers[1]), "{after_what}: worker 1 is another\n{}", self.tail());
         assert_eq!(self.loaded.prober(), Some(self.prober), "{after_what}: the prober is another\n{}", self.tail());
+        // The answers to the prober are none of its business.
+        assert!(!self.loaded.log().contains(" down: "), "{after_what}: a backend is down\n{}", self.tail());
         let changes = View::take(&self.lab).changes(before);
         assert!(changes.is_empty(), "{after_what}: changed outside: {changes:#?}\n{}", self.tail());
     }
