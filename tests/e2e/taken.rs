@@ -57,7 +57,7 @@ fn every_forbidden_act_fails_and_changes_nothing() {
                     for (number, (act, at)) in of_share {
                         // Each share has both families.
                         let family = Family::BOTH[number / SYSTEMS % 2];
-                        attempt(system, family, *act, *at);
+                        attempt(system, family, (*act, *at), &before);
                         system.check(&before, act.name);
                         system.settle();
                     }
@@ -73,7 +73,7 @@ fn every_forbidden_act_fails_and_changes_nothing() {
 }
 
 #[track_caller]
-fn attempt(system: &mut System, family: Family, act: Act, at: At) {
+fn attempt(system: &mut System, family: Family, (act, at): (Act, At), before: &View) {
     let process = match at {
         At::Supervisor => system.loaded.pid(),
         At::Worker => system.workers[1],
@@ -101,7 +101,9 @@ fn attempt(system: &mut System, family: Family, act: Act, at: At) {
         (Expect::Survives, _) => matches!(heard, Heard::Answer(-4095..)) && deaths.is_empty(),
         (Expect::Succeeds, _) => matches!(heard, Heard::Answer(0..)) && deaths.is_empty(),
     };
-    assert!(good, "{what}, expected: {}\n{}", act.expect, system.tail());
+    // What it has done to the host is worth more words than that it lives.
+    let changes = || View::take(&system.lab).changes(before);
+    assert!(good, "{what}, expected: {}, changed outside: {:#?}\n{}", act.expect, changes(), system.tail());
 }
 
 /// Not only by its Cargo features: the switch is not in the program.
