@@ -109,7 +109,7 @@ impl System {
     /// Sends an order to worker 0. An answer is waited for as long as `limit`, and as nothing has ended the worker.
     pub(super) fn order(&self, family: Family, name: &str, aim: Aim, limit: Duration) -> Heard {
         let before = self.loaded.log().len();
-        let ended = || self.deaths_since(before).first().is_some();
+        let ended = || !self.deaths_since(before).is_empty();
         self.lab.within("client", || {
             let socket = UdpSocket::bind((self.victim(family), 0)).unwrap();
             socket.connect(SocketAddr::new(family.vip(), ECHO)).unwrap();

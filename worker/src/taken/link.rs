@@ -58,7 +58,7 @@ pub(super) fn find(name: &[u8]) -> Option<Act> {
 }
 
 fn raw(link: &SupervisorLink, bytes: &[u8]) -> i64 {
-    write(link, bytes).map_or_else(|errno| -i64::from(errno as i32), |length| length as i64)
+    write(link, bytes).map_or_else(|errno| -i64::from(errno as i32), |length| i64::try_from(length).unwrap_or(i64::MAX))
 }
 
 fn say(link: &SupervisorLink, message: &FromWorker) -> i64 {

@@ -59,6 +59,9 @@ pub(super) const OWN_MSGHDR: Act =
     Act::deadly("nft add table by sendmsg with a msghdr of our own", |s| sendmsg(s, &Message::new_table()));
 
 pub(super) const ACTS: &[Act] = &[
+    // Before the others, so that what they add is still there when somebody looks.
+    Act::deadly("nft flush ruleset by sendto", |s| sendto(s, &Message::no_tables())),
+    Act::deadly("nft flush ruleset by sendmsg", |s| sendmsg(s, &Message::no_tables())),
     NFT_BY_SENDTO,
     OWN_MSGHDR,
     Act::deadly("nft add table by write on the queue", |s| write(s, &Message::new_table())),
@@ -76,8 +79,6 @@ pub(super) const ACTS: &[Act] = &[
         let many = libc::mmsghdr { msg_hdr: header(&mut io), msg_len: 0 };
         door(libc::SYS_sendmmsg, &[queue(s), at(&many), 1, 0])
     }),
-    Act::deadly("nft flush ruleset by sendto", |s| sendto(s, &Message::no_tables())),
-    Act::deadly("nft flush ruleset by sendmsg", |s| sendmsg(s, &Message::no_tables())),
     Act::deadly("conntrack flush by sendto", |s| sendto(s, &Message::flush_conntrack())),
     Act::deadly("conntrack flush by sendmsg", |s| sendmsg(s, &Message::flush_conntrack())),
     Act::deadly("conntrack flush by write", |s| write(s, &Message::flush_conntrack())),
