@@ -477,9 +477,9 @@ impl Worker {
             self.release(orphans, &state);
         }
         if death.own {
-            self.backoff.after(death.lived)
+            self.backoff.after(death.lived);
         } else {
-            self.backoff.after_a_kill(death.lived)
+            self.backoff.after_a_kill(death.lived);
         }
         // Tables of a worker that was taken over, or that keep its successors from starting, are worth nothing.
         let was_ready = matches!(stage, Stage::Serving | Stage::Leaving(_));

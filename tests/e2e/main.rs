@@ -56,5 +56,6 @@ mod reused;
 mod rules;
 mod spread;
 mod storm;
+mod taken;
 mod trace;
 mod witness;

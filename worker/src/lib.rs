@@ -17,6 +17,8 @@ pub mod replay;
 pub mod run;
 pub mod selftest;
 pub mod setup;
+#[cfg(feature = "taken")]
+mod taken;
 pub mod wire;
 
 pub use run::run;

@@ -92,6 +92,8 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
     let pinned = cpus.set(usize::from(arguments.core)).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cpus));
     pinned.map_err(|e| Error::Pin(arguments.core, e))?;
 
+    #[cfg(feature = "taken")]
+    crate::taken::reach()?;
     fence::drop_to(&arguments.identity, arguments.parent, arguments.survival)?;
     let (queue, prepared) = receive_setup(link)?;
     let [flows_fd, clients_fd, counters_fd] = [inherited(FLOWS_FD)?, inherited(CLIENTS_FD)?, inherited(COUNTERS_FD)?];
@@ -105,6 +107,8 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
     if !port.sealed() && Level::probe().has(Layer::Mseal) {
         return Err(Error::Unsealed);
     }
+    #[cfg(feature = "taken")]
+    crate::taken::arm(fence::bindings(&port), queue)?;
     fence::close(&port, arguments.floor)?;
 
     // Behind the fence nothing may be dropped that closes or unmaps: it would be the last thing it does.
@@ -205,8 +209,12 @@ fn forward(
         while let Some(mut packet) = port.next() {
             // Without a look there is no verdict: the token then drops the packet and `Faults` counts it.
             let Some(Some(look)) = next.next() else { continue };
-            let (meta, length) = (packet.meta(), packet.bytes().len());
             decider.counters().set(IN_HAND, in_hand(packet.id()));
+            #[cfg(feature = "taken")]
+            if superior.link.is_some_and(|link| crate::taken::over(&mut packet, link)) {
+                continue;
+            }
+            let (meta, length) = (packet.meta(), packet.bytes().len());
             let decided = decider.decide(look, Place { room: packet.room(), length, meta }, now);
             if decided.outcome == Outcome::RepeatedFragment {
                 waiting += u64::from(hold(&mut early, packet, look, decider, now));

@@ -21,7 +21,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-use crate::act::{Act, Expect, Scene};
+use crate::act::{Act, Expect, Scene, Target};
 use crate::error::JailError;
 use crate::identity::CHROOT;
 use crate::kernel::{self, leave};
@@ -87,14 +87,14 @@ impl fmt::Display for Seen {
 /// `enter` runs in the child and answers the numbers that it bound; after it the child makes no call but the act's own
 /// and exit_group. What the numbers name (templates, descriptors) must stay, so `enter` forgets its owners.
 pub fn run_act<E: fmt::Display>(enter: &dyn Fn() -> Result<Bindings, E>, act: &Act) -> Result<Seen, JailError> {
-    let parent = u64::from(std::process::id());
+    let target = Target::in_room(std::process::id());
     let enter = || {
         if let Some(prepare) = act.prepare {
             prepare();
         }
         let own = u64::from(std::process::id());
         let Some(page) = new_page(MapFlags::MAP_PRIVATE) else { leave(NOT_ENTERED) };
-        enter().map(|bindings| Scene { bindings, parent, own, page: page.as_ptr() as u64 })
+        enter().map(|bindings| Scene { bindings, target, own, page: page.as_ptr() as u64 })
     };
     run_inside(&enter, &|scene: &mut Scene| (act.run)(scene))
 }
@@ -221,7 +221,7 @@ fn watch(child: Pid) -> Result<WaitStatus, JailError> {
     }
 }
 
-fn new_page(sharing: MapFlags) -> Option<std::ptr::NonNull<std::ffi::c_void>> {
+pub(crate) fn new_page(sharing: MapFlags) -> Option<std::ptr::NonNull<std::ffi::c_void>> {
     let length = NonZeroUsize::new(PAGE)?;
     // SAFETY: a new anonymous mapping where the kernel likes it; nothing is replaced.
     unsafe { mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, sharing) }.ok()

@@ -203,7 +203,7 @@ fn hole_seen_from_outside() {
     for (name, changed) in [
         ("nft add table by sendto on the queue", 0),
         ("conntrack flush by sendto", 3),
-        ("ioctl SIOCSIFFLAGS on the queue: lo down", 1),
+        ("ioctl SIOCSIFFLAGS on the queue: a link down", 1),
         ("bind a foreign queue by sendto", 2),
         ("unbind the own queue by sendto", 2),
     ] {

@@ -1,5 +1,8 @@
 //! A worker's side of a queue: receive packets in batches, answer each exactly once.
 
+#[cfg(feature = "taken")]
+mod taken;
+
 use crate::arena::Arena;
 use crate::layout::{self, BATCH, Body, HEADROOM, MARKED, PAYLOAD_AT, VERDICT_ATTR};
 use crate::netlink::{

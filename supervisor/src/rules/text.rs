@@ -9,12 +9,16 @@
 //!                 └                      ⇒ M  to a VIP → Q; from a backend → R (through B1, B2… when they are many)
 //! E: error to a VIP → Q; error whose quoted packet went to a backend → R
 //! OUTPUT ─→ O: errors that this host makes itself → E: "too big" for a link of ours, "time exceeded" here
-//! Q: untracked, then one queue a worker by the source      R: one queue a worker by the destination
+//! Q: untracked, then one queue a worker by the source      R: one queue a worker by the destination, but for this host
 //! D: never reached; its match makes the kernel put fragments together
 //! ```
 //! `→` is a jump, `⇒` a goto. A packet to a VIP is asked for before one from a backend: a backend that is itself a
 //! client of the VIP is a client, and most packets are found after a few rules. R does not untrack before the verdict:
 //! connections that a backend opens itself pass the worker untouched and must stay tracked.
+//!
+//! What a backend sends to this host itself meets no worker: it is nobody's reply, for this host's own connections to a
+//! VIP meet no rule. And among it are the answers to the prober. By the worker that their address falls to they would all be lost
+//! when it hangs, or be what it likes when it is hostile; and all backends would be down, for the clients of all workers.
 
 use super::apply::Defrag;
 use super::reach::Reach;
@@ -177,7 +181,9 @@ impl Layout<'_> {
     }
 
     fn replies(&self) -> Vec<String> {
-        self.to_queues(|worker| self.steering.reply(self.family, worker, self.workers()).to_string())
+        let to_this_host = "-m addrtype --dst-type LOCAL -j RETURN".to_owned();
+        let steer = |worker| self.steering.reply(self.family, worker, self.workers()).to_string();
+        std::iter::once(to_this_host).chain(self.to_queues(steer)).collect()
     }
 
     /// The last worker needs no program: it gets the rest, also what is too short for the programs to read.

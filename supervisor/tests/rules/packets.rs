@@ -24,13 +24,22 @@ pub(crate) fn taken(family: Family, chain: &str, skip: usize, act: impl FnOnce()
     more.iter().position(|count| *count == 1).map(|worker| u16::try_from(worker).unwrap())
 }
 
+/// A socket that may send from addresses of others: IPv4 routes nothing from such unless it is transparent.
+pub(crate) fn bound(from: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind(from).unwrap();
+    if from.is_ipv4() {
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpTransparent, &true).unwrap();
+    }
+    socket
+}
+
 pub(crate) fn udp(from: IpAddr, to: IpAddr, bytes: usize) {
-    let socket = UdpSocket::bind(SocketAddr::new(from, 80)).unwrap();
+    let socket = bound(SocketAddr::new(from, 80));
     socket.send_to(&vec![0; bytes], SocketAddr::new(to, 80)).unwrap();
 }
 
 pub(crate) fn udp_between(from: IpAddr, port: u16, to: IpAddr, to_port: u16) {
-    let socket = UdpSocket::bind(SocketAddr::new(from, port)).unwrap();
+    let socket = bound(SocketAddr::new(from, port));
     socket.send_to(b"x", SocketAddr::new(to, to_port)).unwrap();
 }
 
@@ -70,18 +79,36 @@ pub(crate) fn icmp(to: IpAddr, kind: u8, payload: &[u8]) {
     raw.send_to(&packet, SocketAddr::new(to, 0)).unwrap();
 }
 
-/// Makes every address of ours and of the clients local to this namespace: what is sent between them crosses lo and
-/// so raw PREROUTING, as a packet from outside would.
+/// Makes every address of ours local to this namespace, and those of others neighbours: what is sent between them
+/// crosses lo, or a cable that comes back here, and so raw PREROUTING, as a packet from outside would.
 pub(crate) fn everybody_lives_here() {
-    // Addresses of a route need not be added, but then IPv6 wants to be asked for leave to bind to them.
-    std::fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1").unwrap();
+    // Addresses of a route need not be added, but then one wants to be asked for leave to bind to them.
+    for family in ["ipv4", "ipv6"] {
+        std::fs::write(format!("/proc/sys/net/{family}/ip_nonlocal_bind"), "1").unwrap();
+    }
     run("ip", &["addr", "add", &format!("{ROUTER4}/32"), "dev", "lo"]);
     run("ip", &["-6", "addr", "add", &format!("{ROUTER6}/128"), "dev", "lo", "nodad"]);
-    for net in [VIP4, BACKENDS[0], BACKENDS[1], "9.9.9.9", "10.9.0.0/16"] {
+    for net in [VIP4, BACKENDS[0], BACKENDS[1]] {
         run("ip", &["route", "add", "local", net, "dev", "lo", "src", ROUTER4]);
     }
-    for net in [VIP6, BACKENDS[2], BACKENDS[3], "fd00:9::/32"] {
+    for net in [VIP6, BACKENDS[2], BACKENDS[3]] {
         run("ip", &["-6", "route", "add", "local", net, "dev", "lo", "src", ROUTER6]);
+    }
+    // IPv6 routes to nobody by way of lo. Both ends have one address, so nobody need be asked for it.
+    let mac = "02:00:00:00:00:01";
+    run("ip", &["link", "add", "out", "address", mac, "type", "veth", "peer", "name", "in", "address", mac]);
+    for end in ["out", "in"] {
+        run("ip", &["link", "set", end, "arp", "off", "up"]);
+    }
+    for net in ["9.9.9.9", "10.9.0.0/16"] {
+        run("ip", &["route", "add", net, "dev", "out", "src", ROUTER4]);
+    }
+    run("ip", &["-6", "route", "add", "fd00:9::/32", "dev", "out", "src", ROUTER6]);
+    // Behind the rules what comes in is delivered here all the same, to who waits for it in a client's place.
+    std::fs::write("/proc/sys/net/ipv4/conf/in/accept_local", "1").unwrap();
+    for (family, net) in [("-4", "10.9.0.0/16"), ("-6", "fd00:9::/32")] {
+        run("ip", &[family, "rule", "add", "iif", "in", "lookup", "100"]);
+        run("ip", &[family, "route", "add", "local", net, "dev", "lo", "table", "100"]);
     }
 }
 

@@ -17,15 +17,17 @@ fn the_kernel_steers_as_the_function_says() {
                 let worker = steering.worker_of(client, 3);
                 seen[family as usize][usize::from(worker)] += 1;
                 let worker = Some(worker);
-                // The first rule of Q untracks.
+                // The first rule of Q untracks, that of R is for what is sent to this host.
                 let asked = taken(family, "LOADED-40-Q", 1, || udp(client, vip, 100));
-                let answered = taken(family, "LOADED-40-R", 0, || udp(backend, client, 100));
+                let answered = taken(family, "LOADED-40-R", 1, || udp(backend, client, 100));
                 let error = taken(family, "LOADED-40-Q", 1, || icmp_error(vip, vip, client));
                 assert_eq!((asked, answered, error), (worker, worker, worker), "{client}");
+                let own = if family == Family::V4 { ip(ROUTER4) } else { ip(ROUTER6) };
+                assert_eq!(taken(family, "LOADED-40-R", 1, || udp(backend, own, 100)), None, "the prober's");
                 // About a request, from a router: to the client's worker too.
-                let error = taken(family, "LOADED-40-R", 0, || icmp_error(client, client, backend));
+                let error = taken(family, "LOADED-40-R", 1, || icmp_error(client, client, backend));
                 assert_eq!(error, worker, "{client}");
-                let other = taken(family, "LOADED-40-R", 0, || icmp_error(client, client, vip));
+                let other = taken(family, "LOADED-40-R", 1, || icmp_error(client, client, vip));
                 assert_eq!(other, None, "an error about something else is not ours");
             }
         }
@@ -43,9 +45,9 @@ fn a_worker_s_own_reply_and_name_servers_are_not_queued() {
         // NF_REPEAT brings a rewritten reply by again with the VIP as its source.
         assert_eq!(taken(Family::V4, "LOADED-40-S", 0, || udp(ip(VIP4), client, 10)), Some(0));
         let (backend, server) = (ip(BACKENDS[0]), ip("9.9.9.9"));
-        assert_eq!(taken(Family::V4, "LOADED-40-R", 0, || udp_between(backend, 5353, server, 53)), None);
+        assert_eq!(taken(Family::V4, "LOADED-40-R", 1, || udp_between(backend, 5353, server, 53)), None);
         assert_eq!(taken(Family::V4, "LOADED-40-Q", 1, || udp_between(server, 53, ip(VIP4), 5353)), None);
-        assert!(taken(Family::V4, "LOADED-40-R", 0, || udp_between(backend, 5353, server, 54)).is_some());
+        assert!(taken(Family::V4, "LOADED-40-R", 1, || udp_between(backend, 5353, server, 54)).is_some());
     });
 }
 
@@ -80,7 +82,7 @@ fn only_the_ports_of_a_service_are_taken() {
         assert!(![79, 81, 182, 1982, 22].into_iter().any(asked));
         let answered = |port| {
             let sent = || udp_between(ip(BACKENDS[1]), port, client, 9);
-            taken(Family::V4, "LOADED-40-R", 0, sent).is_some()
+            taken(Family::V4, "LOADED-40-R", 1, sent).is_some()
         };
         assert!(answered(181) && !answered(182));
     });

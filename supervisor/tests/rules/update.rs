@@ -29,7 +29,7 @@ fn streams() -> [(IpAddr, IpAddr); 4] {
 /// Sends until `end`; returns how many.
 fn send_numbers(stream: u8, end: &AtomicBool) -> u32 {
     let (from, to) = streams()[usize::from(stream)];
-    let socket = UdpSocket::bind(SocketAddr::new(from, PORT)).unwrap();
+    let socket = bound(SocketAddr::new(from, PORT));
     let (mut number, mut next) = (0_u32, Instant::now());
     while !end.load(Ordering::Relaxed) {
         let payload = [&[stream], &number.to_be_bytes()[..]].concat();

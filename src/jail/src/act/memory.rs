@@ -42,6 +42,36 @@ pub(super) const TEMPLATES: &[Act] = &[
     Act { name: "store into the templates", expect: Expect::Segv, prepare: None, run: store },
 ];
 
+/// The descriptors of the tables and counters, and the one behind them. A worker may have closed them: the filter judges
+/// the call before the kernel looks whether there is such a descriptor.
+const FLOWS: u64 = 6;
+const COUNTERS: u64 = 8;
+const BEHIND: u64 = 9;
+const SHARE: u64 = 0x01;
+
+fn map_shared(fd: u64) -> i64 {
+    door(libc::SYS_mmap, &[0, PAGE, READ | WRITE, SHARE, fd, 0])
+}
+
+/// What others read too must keep its size, its seals and its place.
+pub(super) const SHARED: &[Act] = &[
+    Act::deadly("mmap the flow table once more", |_| map_shared(FLOWS)),
+    Act::deadly("mmap the counters once more", |_| map_shared(COUNTERS)),
+    Act::deadly("mmap the descriptor behind them, writable", |_| map_shared(BEHIND)),
+    Act::deadly("ftruncate the flow table", |_| door(libc::SYS_ftruncate, &[FLOWS, 0])),
+    Act::deadly("ftruncate the descriptor behind", |_| door(libc::SYS_ftruncate, &[BEHIND, 0])),
+    Act::deadly("fallocate a hole into the counters", |_| door(libc::SYS_fallocate, &[COUNTERS, 3, 0, PAGE])),
+    Act::deadly("write to the flow table", |s| door(libc::SYS_write, &[FLOWS, s.page, 8])),
+    Act::deadly("pwrite to the descriptor behind", |s| door(libc::SYS_pwrite64, &[BEHIND, s.page, 8, 0])),
+    Act::deadly("read the descriptor behind", |s| door(libc::SYS_read, &[BEHIND, s.page, 8])),
+    Act::deadly("pread the flow table", |s| door(libc::SYS_pread64, &[FLOWS, s.page, 8, 0])),
+    Act::deadly("fcntl F_ADD_SEALS on the flow table", |_| door(libc::SYS_fcntl, &[FLOWS, 1033, 8])),
+    Act::deadly("fcntl F_SETFL on the counters", |_| {
+        door(libc::SYS_fcntl, &[COUNTERS, 4, u64::from(libc::O_NONBLOCK.cast_unsigned())])
+    }),
+    Act::deadly("close the counters", |_| door(libc::SYS_close, &[COUNTERS])),
+];
+
 fn store(s: &Scene) -> i64 {
     let row = s.templates().start as *mut u8;
     // SAFETY: meant to fault. The bindings name memory that the room mapped; if it can be written, the act reports

@@ -1,6 +1,6 @@
 //! Netlink messages that a worker must not be able to send, built on the stack.
 
-use super::{QUEUE, at};
+use super::at;
 
 const REQUEST: u16 = 1; // NLM_F_REQUEST
 const ACK: u16 = 4; // NLM_F_ACK
@@ -54,6 +54,16 @@ impl Message {
         message
     }
 
+    /// `nft flush ruleset`: the deletion of a table that is not named is that of all (nf_tables_deltable).
+    pub(super) fn no_tables() -> Message {
+        const NFT_MSG_DELTABLE: u16 = 2;
+        let mut message = Message::new();
+        message.netlink(0x10, 0, 0, SUBSYS_NFTABLES, None);
+        message.netlink(SUBSYS_NFTABLES << 8 | NFT_MSG_DELTABLE, ACK, 0, 0, None);
+        message.netlink(0x11, 0, 0, SUBSYS_NFTABLES, None);
+        message
+    }
+
     /// `conntrack -F`.
     pub(super) fn flush_conntrack() -> Message {
         const IPCTNL_MSG_CT_DELETE: u16 = 2;
@@ -62,14 +72,14 @@ impl Message {
         message
     }
 
-    /// Unbinds the worker's own queue: its packets would be dropped.
-    pub(super) fn unbind_queue() -> Message {
-        Message::queue_command(2, QUEUE)
+    /// Unbinds a queue: its packets would be dropped.
+    pub(super) fn unbind_queue(queue: u16) -> Message {
+        Message::queue_command(2, queue)
     }
 
-    /// Binds a queue that is somebody else's, or nobody's yet.
-    pub(super) fn bind_foreign_queue() -> Message {
-        Message::queue_command(1, QUEUE + 72)
+    /// Binds a queue.
+    pub(super) fn bind_queue(queue: u16) -> Message {
+        Message::queue_command(1, queue)
     }
 
     fn queue_command(command: u8, queue: u16) -> Message {
@@ -104,8 +114,9 @@ mod tests {
         for (message, parts) in [
             (Message::new_table(), vec![20, 32, 20]),
             (Message::flush_conntrack(), vec![20]),
-            (Message::unbind_queue(), vec![28]),
-            (Message::bind_foreign_queue(), vec![28]),
+            (Message::no_tables(), vec![20, 20, 20]),
+            (Message::unbind_queue(5), vec![28]),
+            (Message::bind_queue(77), vec![28]),
         ] {
             let mut at = 0;
             for part in parts {

@@ -14,6 +14,8 @@ mod message;
 pub mod prober;
 mod process;
 mod queue;
+#[cfg(feature = "taken")]
+pub mod taken;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -62,15 +64,49 @@ impl fmt::Display for Expect {
 pub struct Scene {
     /// The numbers behind the policy's symbols.
     pub(crate) bindings: Bindings,
-    /// The supervisor's part: the process that runs the suite.
-    pub(crate) parent: u64,
-    /// The sacrificed child itself.
+    /// What the acts are aimed at.
+    pub(crate) target: Target,
+    /// The process that acts.
     pub(crate) own: u64,
     /// A private page, readable and writable, mapped before the fence.
     pub(crate) page: u64,
 }
 
+/// Things that are not the worker's own, whose loss can be seen from outside.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// A process: where the suite runs in a room of its own, the one that runs it, in the supervisor's part.
+    pub process: u32,
+    /// The signal for it. 0 only asks whether it may be signalled.
+    pub signal: i32,
+    /// The number of the worker's own queue.
+    pub queue: u16,
+    /// A queue that is not the worker's: somebody else's, or nobody's yet.
+    pub foreign: u16,
+    /// The name of a link that is up, with zeros behind it, as struct ifreq has it.
+    pub link: [u8; 16],
+}
+
+impl Target {
+    /// What there is in a room of the suite's own, whose supervisor's part is played by this process.
+    pub(crate) fn in_room(process: u32) -> Target {
+        let mut link = [0; 16];
+        link[..2].copy_from_slice(b"lo");
+        Target { process, signal: 0, queue: QUEUE, foreign: QUEUE + 72, link }
+    }
+}
+
 impl Scene {
+    /// The process aimed at, for a register.
+    fn process(&self) -> u64 {
+        u64::from(self.target.process)
+    }
+
+    /// The signal for it.
+    fn signal(&self) -> u64 {
+        u64::from(self.target.signal.unsigned_abs())
+    }
+
     /// A descriptor for a register, the first where the name stands for several. One that the role has not is -1.
     fn fd(&self, fd: Fd) -> u64 {
         self.bindings.numbers(fd).map_or(u64::from(u32::MAX), |numbers| u64::from(numbers.start.unsigned_abs()))
@@ -102,6 +138,11 @@ impl fmt::Debug for Act {
 }
 
 impl Act {
+    /// Whether something must be done before the fence closes for it to be tried.
+    pub fn needs_preparation(&self) -> bool {
+        self.prepare.is_some()
+    }
+
     const fn deadly(name: &'static str, run: fn(&Scene) -> i64) -> Act {
         Act { name, expect: Expect::Sigsys, prepare: None, run }
     }
@@ -125,6 +166,7 @@ pub fn forbidden() -> Vec<Act> {
         process::ACTS,
         memory::ACTS,
         memory::TEMPLATES,
+        memory::SHARED,
         queue::ACTS,
         #[cfg(target_arch = "x86_64")]
         x86::ACTS,
@@ -150,8 +192,9 @@ pub fn short() -> Vec<Act> {
 
 /// A raw system call, made by an act.
 fn door(number: c_long, args: &[u64]) -> i64 {
-    // SAFETY: acts run in a sacrificed child only (`run` is private to this crate, and only `run_act` uses it). Whatever
-    // the call does to this address space ends with it; pointers are to live stack or static memory, or wrong on purpose.
+    // SAFETY: acts run in a sacrificed child only (`run` is private to this crate, and only `run_act` uses it), or in a
+    // worker of a build for tests that was taken over. Whatever the call does to this address space ends with it;
+    // pointers are to live stack or static memory, or wrong on purpose.
     unsafe { kernel::syscall(number, args) }
 }
 

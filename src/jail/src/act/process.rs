@@ -53,25 +53,25 @@ pub(super) const ACTS: &[Act] = &[
     Act::deadly("socketpair", |s| door(libc::SYS_socketpair, &[bit(libc::AF_UNIX), bit(libc::SOCK_STREAM), 0, s.page])),
     Act::deadly("pipe2", |s| door(libc::SYS_pipe2, &[s.page, 0])),
     Act::deadly("epoll_create1", |_| door(libc::SYS_epoll_create1, &[0])),
-    Act::deadly("kill the supervisor (signal 0)", |s| door(libc::SYS_kill, &[s.parent, 0])),
-    Act::deadly("tgkill the supervisor (signal 0)", |s| door(libc::SYS_tgkill, &[s.parent, s.parent, 0])),
+    Act::deadly("kill the supervisor", |s| door(libc::SYS_kill, &[s.process(), s.signal()])),
+    Act::deadly("tgkill the supervisor", |s| door(libc::SYS_tgkill, &[s.process(), s.process(), s.signal()])),
     Act::deadly("tgkill itself (signal 0)", |s| door(libc::SYS_tgkill, &[s.own, s.own, 0])),
-    Act::deadly("pidfd_open the supervisor", |s| door(libc::SYS_pidfd_open, &[s.parent, 0])),
+    Act::deadly("pidfd_open the supervisor", |s| door(libc::SYS_pidfd_open, &[s.process(), 0])),
     Act::deadly("pidfd_getfd", |s| door(libc::SYS_pidfd_getfd, &[s.fd(Fd::Link), 0, 0])),
     Act::deadly("pidfd_send_signal", |s| door(libc::SYS_pidfd_send_signal, &[s.fd(Fd::Link), 0, NULL, 0])),
     Act::deadly("ptrace seize the supervisor", |s| {
-        door(libc::SYS_ptrace, &[u64::from(libc::PTRACE_SEIZE), s.parent, 0, 0])
+        door(libc::SYS_ptrace, &[u64::from(libc::PTRACE_SEIZE), s.process(), 0, 0])
     }),
     Act::deadly("process_vm_readv the supervisor", |s| {
         let io = libc::iovec { iov_base: s.page as *mut _, iov_len: 8 };
-        door(libc::SYS_process_vm_readv, &[s.parent, at(&io), 1, at(&io), 1, 0])
+        door(libc::SYS_process_vm_readv, &[s.process(), at(&io), 1, at(&io), 1, 0])
     }),
     Act::deadly("process_vm_writev the supervisor", |s| {
         let io = libc::iovec { iov_base: s.page as *mut _, iov_len: 8 };
-        door(libc::SYS_process_vm_writev, &[s.parent, at(&io), 1, at(&io), 1, 0])
+        door(libc::SYS_process_vm_writev, &[s.process(), at(&io), 1, at(&io), 1, 0])
     }),
-    Act::deadly("sched_setaffinity of the supervisor", |s| door(libc::SYS_sched_setaffinity, &[s.parent, 0, NULL])),
-    Act::deadly("prlimit of the supervisor", |s| door(libc::SYS_prlimit64, &[s.parent, 0, NULL, NULL])),
+    Act::deadly("sched_setaffinity of the supervisor", |s| door(libc::SYS_sched_setaffinity, &[s.process(), 0, NULL])),
+    Act::deadly("prlimit of the supervisor", |s| door(libc::SYS_prlimit64, &[s.process(), 0, NULL, NULL])),
     Act::deadly("io_uring_setup", |s| door(libc::SYS_io_uring_setup, &[1, s.page])),
     Act::deadly("io_uring_enter", |_| door(libc::SYS_io_uring_enter, &[0, 0, 0, 0, NULL, 0])),
     Act::deadly("bpf", |s| door(libc::SYS_bpf, &[0, s.page, 72])),

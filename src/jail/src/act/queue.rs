@@ -59,6 +59,9 @@ pub(super) const OWN_MSGHDR: Act =
     Act::deadly("nft add table by sendmsg with a msghdr of our own", |s| sendmsg(s, &Message::new_table()));
 
 pub(super) const ACTS: &[Act] = &[
+    // Before the others, so that what they add is still there when somebody looks.
+    Act::deadly("nft flush ruleset by sendto", |s| sendto(s, &Message::no_tables())),
+    Act::deadly("nft flush ruleset by sendmsg", |s| sendmsg(s, &Message::no_tables())),
     NFT_BY_SENDTO,
     OWN_MSGHDR,
     Act::deadly("nft add table by write on the queue", |s| write(s, &Message::new_table())),
@@ -79,11 +82,13 @@ pub(super) const ACTS: &[Act] = &[
     Act::deadly("conntrack flush by sendto", |s| sendto(s, &Message::flush_conntrack())),
     Act::deadly("conntrack flush by sendmsg", |s| sendmsg(s, &Message::flush_conntrack())),
     Act::deadly("conntrack flush by write", |s| write(s, &Message::flush_conntrack())),
-    Act::deadly("unbind the own queue by sendto", |s| sendto(s, &Message::unbind_queue())),
-    Act::deadly("unbind the own queue by sendmsg", |s| sendmsg(s, &Message::unbind_queue())),
-    Act::deadly("unbind the own queue by write", |s| write(s, &Message::unbind_queue())),
-    Act::deadly("bind a foreign queue by sendto", |s| sendto(s, &Message::bind_foreign_queue())),
-    Act::deadly("bind a foreign queue by sendmsg", |s| sendmsg(s, &Message::bind_foreign_queue())),
+    Act::deadly("unbind the own queue by sendto", |s| sendto(s, &Message::unbind_queue(s.target.queue))),
+    Act::deadly("unbind the own queue by sendmsg", |s| sendmsg(s, &Message::unbind_queue(s.target.queue))),
+    Act::deadly("unbind the own queue by write", |s| write(s, &Message::unbind_queue(s.target.queue))),
+    Act::deadly("unbind a foreign queue by sendto", |s| sendto(s, &Message::unbind_queue(s.target.foreign))),
+    Act::deadly("unbind a foreign queue by sendmsg", |s| sendmsg(s, &Message::unbind_queue(s.target.foreign))),
+    Act::deadly("bind a foreign queue by sendto", |s| sendto(s, &Message::bind_queue(s.target.foreign))),
+    Act::deadly("bind a foreign queue by sendmsg", |s| sendmsg(s, &Message::bind_queue(s.target.foreign))),
     Act::deadly("sendfile to the queue", |s| door(libc::SYS_sendfile, &[queue(s), link(s), NULL, 0])),
     Act::deadly("splice to the queue", |s| door(libc::SYS_splice, &[link(s), NULL, queue(s), NULL, 0, 0])),
     Act::deadly("vmsplice", |s| door(libc::SYS_vmsplice, &[queue(s), NULL, 0, 0])),
@@ -148,10 +153,10 @@ pub(super) const ACTS: &[Act] = &[
     Act::deadly("setsockopt SO_ATTACH_FILTER on the queue", |s| {
         door(libc::SYS_setsockopt, &[queue(s), SOL_SOCKET, 26, s.page, 16])
     }),
-    Act::deadly("ioctl SIOCSIFFLAGS on the queue: lo down", |s| {
+    Act::deadly("ioctl SIOCSIFFLAGS on the queue: a link down", |s| {
         // struct ifreq: 16 bytes of name, then flags; 0 is "not IFF_UP".
         let mut request = [0u8; 40];
-        request[..2].copy_from_slice(b"lo");
+        request[..16].copy_from_slice(&s.target.link);
         door(libc::SYS_ioctl, &[queue(s), libc::SIOCSIFFLAGS, at(&request)])
     }),
     Act::deadly("ioctl FIONREAD on the queue", |s| door(libc::SYS_ioctl, &[queue(s), libc::FIONREAD, s.page])),

@@ -212,6 +212,8 @@ pub(crate) struct Terms {
     pub(crate) fds: &'static [&'static str],
     /// What is behind them, once for each worker.
     pub(crate) fd_per_worker: Option<&'static str>,
+    /// What one that is hostile can still do; empty where it is not listed.
+    pub(crate) remains: &'static [&'static str],
     /// What a fault of memory comes to.
     pub(crate) faults: &'static str,
 }

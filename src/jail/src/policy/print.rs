@@ -41,6 +41,7 @@ fn child(role: Role, policy: &Policy) -> String {
     page.line("faults", terms.faults);
     page.line("seccomp", "these calls with these arguments, in any of the listed ways; any other kills the process");
     page.rules(policy);
+    page.remains(terms);
     page.0
 }
 
@@ -76,6 +77,15 @@ impl Page {
         self.line("capabilities", sets);
         for kept in terms.caps {
             self.row("", &kept.cap.to_string(), kept.why);
+        }
+    }
+
+    fn remains(&mut self, terms: &Terms) {
+        if !terms.remains.is_empty() {
+            self.line("remains", "what one that is hostile can still do, and nothing else");
+        }
+        for one in terms.remains {
+            let _ = writeln!(self.0, "  {one}");
         }
     }
 

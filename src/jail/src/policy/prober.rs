@@ -56,6 +56,7 @@ pub(super) const TERMS: Terms = Terms {
     ],
     fds: FDS,
     fd_per_worker: Some("worker: the socket to one worker; so many of these as there are workers"),
+    remains: &[],
     faults: "SIGSEGV and SIGBUS have no handler",
 };
 

@@ -29,6 +29,7 @@ pub(super) const TERMS: Terms = Terms {
     limits: &[],
     fds: &[],
     fd_per_worker: None,
+    remains: &[],
     faults: "",
 };
 

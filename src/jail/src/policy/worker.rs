@@ -68,8 +68,28 @@ pub(super) const TERMS: Terms = Terms {
         "custody: the supervisor's journal, open for reading alone",
     ],
     fd_per_worker: None,
+    remains: &REMAINS,
     faults: "SIGSEGV and SIGBUS have no handler: a store into the templates kills as SIGSEGV",
 };
+
+/// To each of these there is a proof in tests/e2e/taken/remains.rs that it is so; that there is nothing else is what the
+/// acts are for. README.md has the same list.
+///
+/// Not on it: attributes for conntrack. A verdict can carry them, but they are for a packet that has an entry
+/// (nfqnl_ct_parse), and where packets are queued, in raw PREROUTING, none has one yet.
+const REMAINS: [&str; 11] = [
+    "any verdict on packets of its own queue, or none",
+    "sending them on to another queue, where they are packets like any other",
+    "other content for them, from anybody and to anybody",
+    "their mark, which in mode dsr names a backend, and their priority",
+    "any bytes in its own tables and counters: what its successors remember of flows and clients, and what is shown of them",
+    "any bytes on its link to the supervisor; what is no answer to a question ends it",
+    "untrue answers to loaded explain, and last words in the log",
+    "hearing what is for it: its packets, the supervisor, the prober, the time",
+    "standing still: it is replaced after 1.5 s, or, where it counts as one that works, its packets wait",
+    "using up its core",
+    "ending, with any code",
+];
 
 pub(super) const RULES: [Rule; 10] = [
     // The one way to write to the queue socket, which also carries nftables, conntrack and queue configuration. The

@@ -1,0 +1,33 @@
+//! What a worker that was taken over can do with its port: say whatever fits the templates, as often as it likes.
+//!
+//! Only with the feature `taken`, which no binary of ours turns on.
+
+use super::{Packet, send};
+use crate::layout::{BATCHED, Body, VERDICT_ATTR, batched_template};
+use crate::netlink::ATTR;
+use std::os::fd::AsRawFd;
+
+impl Packet<'_> {
+    /// Sends a verdict at once: any code, about any id, with any attributes behind it (at most 240 bytes, whole words).
+    /// Attributes take the place of the packet's bytes. Nothing else is done or noted.
+    pub fn say(&mut self, code: u32, id: u32, attributes: &[u8]) {
+        const CLASS: usize = 0;
+        let (slot, length) = (self.slot, BATCHED[CLASS]);
+        self.port.put_verdict(slot, code, id);
+        let room = &mut self.port.arena.body_mut(slot)[VERDICT_ATTR..length];
+        let count = attributes.len().min(room.len() - ATTR);
+        room[..count].copy_from_slice(&attributes[..count]);
+        let body = match count.checked_sub(ATTR) {
+            Some(payload) => Body::Payload(payload),
+            None => Body::Bare,
+        };
+        self.port.fill(slot, body, length);
+        // What the kernel thinks of it comes as a message to the port.
+        let _ = send(self.port.socket.as_raw_fd(), self.port.templates.message(batched_template(CLASS, slot, 1)));
+    }
+
+    /// No other verdict is given on it, whatever was said.
+    pub fn leave(&mut self) {
+        self.answered = true;
+    }
+}
