@@ -7,7 +7,7 @@ pub(crate) mod display;
 pub use diff::{Change, What, diff, immutable_change};
 
 use crate::network::Network;
-use loaded_ipc::{Affinity, Check, CheckKind, Mode, Policy, PortRange, Protocol, Strategy, Unserved};
+use loaded_ipc::{Affinity, Check, CheckKind, Mode, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -48,6 +48,8 @@ pub struct Plan {
     pub flows: u32,
     /// Clients (affinity entries) one worker can hold, 1024..=67_108_864.
     pub clients: u32,
+    /// What of the flows one source prefix can keep.
+    pub quota: Quota,
     /// What becomes of packets to a VIP that no service serves there.
     pub unserved: Unserved,
     /// Name servers: port 53 from and to them is never balanced (key NS of the classic format). At most 64,
@@ -223,6 +225,7 @@ pub(crate) mod tests {
             queue_len: 1,
             flows: 1024,
             clients: 1024,
+            quota: crate::config::QUOTA,
             unserved: Unserved::Pass,
             nameservers: vec![],
             services: vec![],

@@ -21,6 +21,7 @@ pub(crate) fn to_worker(roster: &Roster, worker: &Worker, now: Instant) -> Order
 /// The configuration alone, from `Begin` to `Commit`.
 fn transaction(roster: &Roster, now: Instant) -> Vec<ToWorker> {
     let mut messages = vec![ToWorker::Begin { generation: roster.generation(), unserved: roster.unserved() }];
+    messages.push(ToWorker::Quota(roster.quota()));
     messages.extend(roster.vips().map(|(index, address)| ToWorker::Vip { index, address }));
     for (index, entry) in roster.services() {
         let service = &entry.service;

@@ -11,11 +11,14 @@ mod slots;
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests;
 
+use crate::config::QUOTA;
 use crate::plan::{Plan, Service};
 use crate::rules::{Reach, Served};
 pub(crate) use entry::{BackendEntry, Health};
 pub(crate) use judge::Impossible;
-use loaded_ipc::{Admin, BackendIndex, Cause, MAX_BACKEND_INDEX, Mode, PortRange, Protocol, ServiceIndex, Unserved};
+use loaded_ipc::{
+    Admin, BackendIndex, Cause, MAX_BACKEND_INDEX, Mode, PortRange, Protocol, Quota, ServiceIndex, Unserved,
+};
 use slots::Slots;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -33,6 +36,7 @@ const FORGOTTEN: Duration = Duration::from_secs(300);
 pub(crate) struct Roster {
     generation: u64,
     unserved: Unserved,
+    quota: Quota,
     drain: Duration,
     vips: Slots<IpAddr>,
     services: Slots<ServiceEntry>,
@@ -71,6 +75,7 @@ impl Roster {
         Self {
             generation: 0,
             unserved: Unserved::Pass,
+            quota: QUOTA,
             drain: Duration::ZERO,
             vips: Slots::new(u16::MAX),
             services: Slots::new(u16::MAX),
@@ -94,6 +99,7 @@ impl Roster {
         let mut next = self.clone();
         next.generation += 1;
         next.unserved = plan.unserved;
+        next.quota = plan.quota;
         next.drain = Duration::from_secs(plan.drain.into());
         next.forget(now);
         next.see_off(plan, now);
@@ -250,6 +256,10 @@ impl Roster {
     }
 
     /// What becomes of packets to a VIP that no service serves there.
+    pub(crate) fn quota(&self) -> Quota {
+        self.quota
+    }
+
     pub(crate) fn unserved(&self) -> Unserved {
         self.unserved
     }

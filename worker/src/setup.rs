@@ -13,7 +13,7 @@ pub(crate) use memory::Memories;
 
 use crate::balance::Balancer;
 use crate::wire::{Address, Family, is_mapped, mapped};
-use loaded_ipc::{Admin, Affinity, BackendIndex, Mode, Policy, PortRange, Unserved};
+use loaded_ipc::{Admin, Affinity, BackendIndex, Mode, Policy, PortRange, Quota, Unserved};
 use std::net::IpAddr;
 
 /// What is balanced where.
@@ -21,6 +21,7 @@ use std::net::IpAddr;
 pub struct Setup {
     generation: u64,
     unserved: Unserved,
+    quota: Option<Quota>,
     /// By index.
     vips: Box<[Option<Vip>]>,
     /// Addresses with their indices, sorted for the search.
@@ -97,6 +98,12 @@ impl Setup {
     #[must_use]
     pub fn unserved(&self) -> Unserved {
         self.unserved
+    }
+
+    /// What one source prefix can have; `None`: no bound.
+    #[must_use]
+    pub fn quota(&self) -> Option<Quota> {
+        self.quota
     }
 
     /// Index of a virtual IP.

@@ -13,7 +13,7 @@ mod message;
 mod types;
 
 pub use bincode::{Decode, Encode};
-pub use counter::{ALL_COUNTERS, BackendCounter, COUNTERS, Fault, Outcome, RECEIVED, View};
+pub use counter::{ALL_COUNTERS, BackendCounter, COUNTERS, Fault, Outcome, Pressure, RECEIVED, View};
 pub use descriptor::{
     CLIENTS_FD, COUNTERS_FD, FLOWS_FD, LINK_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD, PROBER_LINK_FD, QUEUE_FD, WORKERS_FD,
 };
@@ -25,7 +25,7 @@ pub use message::{
 };
 pub use types::{
     Admin, Affinity, AllDown, BackendIndex, Cause, Check, CheckKind, Idle, MAX_BACKEND_INDEX, MAX_IDLE, Mode,
-    OnBackendDown, Passive, Policy, PortRange, Protocol, ServiceIndex, Strategy, Unserved,
+    OnBackendDown, Passive, Policy, PortRange, Protocol, Quota, ServiceIndex, Strategy, Unserved,
 };
 
 /// The supervisor's end of a link to a worker.

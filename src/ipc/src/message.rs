@@ -2,14 +2,14 @@
 //! the child begins to work by it only at `Go`.
 
 use crate::{
-    Admin, Affinity, BackendIndex, Cause, Check, Explained, Mode, Policy, PortRange, Protocol, Question, ServiceIndex,
-    Strategy, Unserved,
+    Admin, Affinity, BackendIndex, Cause, Check, Explained, Mode, Policy, PortRange, Protocol, Question, Quota,
+    ServiceIndex, Strategy, Unserved,
 };
 use bincode::{Decode, Encode};
 use std::net::IpAddr;
 
 /// Version of the messages below. Bump it with any change to them.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 /// Largest frame either side accepts, bytes.
 pub const MAX_FRAME: usize = 512;
@@ -36,6 +36,8 @@ pub enum ToWorker {
         /// What becomes of packets to a virtual IP that no service serves there.
         unserved: Unserved,
     },
+    /// What one source prefix can have; without it there is no bound. At most once.
+    Quota(Quota),
     /// One virtual IP. Indices rise, here and below, but may have gaps: an index never changes its meaning while a
     /// flow that names it can live.
     Vip {

@@ -226,6 +226,8 @@ fn word(state: FlowState) -> &'static str {
         FlowState::Established => "established",
         FlowState::Closing => "closing",
         FlowState::Datagram => "answered",
+        FlowState::Replied => "answered, nothing heard since",
+        FlowState::OneSided => "open, by the client's word",
         FlowState::Echo => "echo",
         FlowState::ClientDone => "closed by the client",
         FlowState::BackendDone => "closed by the backend",

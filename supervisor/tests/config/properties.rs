@@ -1,8 +1,8 @@
 //! Properties: no text makes a reader panic; what is written is what is read.
 
 use loaded_ipc::{
-    Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, Passive, Policy, PortRange, Protocol, Strategy,
-    Unserved,
+    Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, Passive, Policy, PortRange, Protocol, Quota,
+    Strategy, Unserved,
 };
 use loaded_supervisor::config::{Overrides, Source, parse};
 use loaded_supervisor::network::Network;
@@ -284,6 +284,11 @@ fn plans() -> impl Values<Value = Plan> {
                 queue_len,
                 flows,
                 clients,
+                quota: Quota {
+                    prefix4: queue_len.to_be_bytes()[3] % 32 + 1,
+                    prefix6: flows.to_be_bytes()[3] % 128 + 1,
+                    percent: clients.to_be_bytes()[3] % 100 + 1,
+                },
                 unserved,
                 nameservers,
                 services,
@@ -295,8 +300,9 @@ fn plans() -> impl Values<Value = Plan> {
 }
 
 fn write_plan(plan: &Plan) -> String {
-    let Plan { user, cores, queue_base, queue_len, flows, clients, unserved, nameservers, services, drain, defragment } =
-        plan;
+    let Plan { user, cores, queue_base, queue_len, flows, clients, quota, unserved, .. } = plan;
+    let Plan { nameservers, services, drain, defragment, .. } = plan;
+    let Quota { prefix4, prefix6, percent } = quota;
     let cores = cores.map_or(String::new(), |(low, high)| format!("cores = \"{low}-{high}\"\n"));
     let servers: Vec<String> = nameservers.iter().map(|server| format!("\"{server}\"")).collect();
     let servers = match servers.as_slice() {
@@ -305,7 +311,7 @@ fn write_plan(plan: &Plan) -> String {
     };
     let top = format!(
         "user = \"{user}\"\n{cores}queue_base = {queue_base}\nqueue_len = {queue_len}\nflows = {flows}\n\
-         clients = {clients}\nunserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\ndefragment = {defragment}\n"
+         clients = {clients}\nquota = {{ prefix4 = {prefix4}, prefix6 = {prefix6}, percent = {percent} }}\nunserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\ndefragment = {defragment}\n"
     );
     top + &services.iter().map(write_service).collect::<String>()
 }

@@ -50,6 +50,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         queue_len: 16384,
         flows: 262_144,
         clients: 262_144,
+        quota: loaded_supervisor::config::QUOTA,
         unserved: loaded_ipc::Unserved::Pass,
         nameservers: ips(nameservers),
         services: vec![service],

@@ -12,6 +12,7 @@ pub(super) const TOP: Keys = Keys {
         "queue_len",
         "flows",
         "clients",
+        "quota",
         "unserved",
         "nameservers",
         "drain",
@@ -61,6 +62,7 @@ pub(super) const SERVICE: Keys = Keys {
         ("queue_len", AT_TOP),
         ("flows", AT_TOP),
         ("clients", AT_TOP),
+        ("quota", AT_TOP),
         ("nameservers", AT_TOP),
         ("unserved", AT_TOP),
         ("drain", AT_TOP),
@@ -68,6 +70,9 @@ pub(super) const SERVICE: Keys = Keys {
         ("weight", "into a [[service.backend]]"),
     ],
 };
+
+pub(super) const QUOTA: Keys =
+    Keys { table: "quota", known: &["prefix4", "prefix6", "percent"], later: &[], elsewhere: &[] };
 
 pub(super) const IDLE: Keys =
     Keys { table: "idle", known: &["tcp", "half_open", "closing", "udp", "echo"], later: &[], elsewhere: &[] };
