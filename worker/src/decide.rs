@@ -201,6 +201,13 @@ impl Decider {
         self.membership.tick(&mut self.setup, &self.counters, now);
     }
 
+    /// The packets decided about have waited for long, and others were dropped, maybe. Who cannot hear the answers of
+    /// backends does not judge by them: what they have left unanswered so far is forgotten.
+    #[cold]
+    pub fn fall_behind(&mut self) {
+        self.membership.forgive();
+    }
+
     /// The checks say of a backend whether it is up.
     ///
     /// # Errors
