@@ -18,8 +18,8 @@ const KIND: u32 = 1;
 const KEY_MASK: u64 = 0x0000_ffff_ffff_ffff;
 /// Beside a flow's state: it could not be protected, since its client's prefix had its share.
 const BEYOND: u8 = 0x80;
-/// Seconds that a flow nobody has answered yet counts as much as one that is: an answer takes a fraction of that, and
-/// without it a new client's SYN would be the first to go in a flood that backends answer.
+/// Seconds that a new flow has to become more: answers take a fraction of that. Without it a new client's SYN would be the
+/// first to go, in a flood that backends answer as well as among the connections of one client that has all its ports.
 const GRACE: u32 = 1;
 
 /// Both ends of a flow as the client sees them, without the address of the service.
@@ -211,8 +211,10 @@ impl FlowTable {
     ///
     /// 1. what has expired;
     /// 2. what no backend has answered for more than a second;
-    /// 3. what is not open: the client has proven nothing, or both sides are done;
-    /// 4. what is open, but beyond the share of its client's prefix, or by the client's word alone.
+    /// 3. what is not open, and was not heard of for as long: the client has proven nothing, or both sides are done;
+    /// 4. what is open, but beyond the share of its client's prefix, and idle for as long;
+    /// 5. what was heard of since then;
+    /// 6. what is open by the client's word alone.
     ///
     /// Of each kind the one that is idle for the longest, and of equals any. Where there is none, `Full`: what is protected
     /// is never given up for a new flow.
@@ -308,7 +310,7 @@ impl FlowTable {
 }
 
 /// The rank in [`eviction_score`] of what is no loss.
-const OVER: u64 = 3;
+const OVER: u64 = 5;
 
 /// Higher goes first, as [`FlowTable::insert`] says; within one kind the older.
 fn eviction_score(idle: &Idle, map: &Map, way: &Way, now: u32) -> Option<u64> {
@@ -317,11 +319,12 @@ fn eviction_score(idle: &Idle, map: &Map, way: &Way, now: u32) -> Option<u64> {
     let rank: u64 = match FlowState::of_byte(way.state()) {
         None => OVER,
         Some(state) if idle.is_over(state, age, service) => OVER,
-        Some(FlowState::HalfOpen | FlowState::Unanswered) if age > GRACE => 2,
+        Some(state) if state.is_kept() && way.state() & BEYOND == 0 => return None,
         Some(FlowState::OneSided) => 0,
-        Some(state) if !state.is_kept() => 1,
-        Some(_) if way.state() & BEYOND != 0 => 0,
-        Some(_) => return None,
+        Some(_) if age <= GRACE => 1,
+        Some(FlowState::HalfOpen | FlowState::Unanswered) => 4,
+        Some(state) if state.is_kept() => 2,
+        Some(_) => 3,
     };
     Some(rank << 32 | u64::from(age))
 }

@@ -372,7 +372,7 @@ mod tests {
             Explained { chosen: chosen(u16::MAX), ..NEW },
             Explained { flow: flow(9, 2), ..NEW },
             Explained { flow: flow(0, 0), ..NEW },
-            Explained { flow: flow(0, 11), ..NEW },
+            Explained { flow: flow(0, 13), ..NEW },
             // Of another family, of another service.
             Explained { chosen: chosen(1), ..NEW },
             Explained { flow: flow(1, 2), ..NEW },
