@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// So many packets may wait in the queues before the flood does: its way is not to be the reason that others are lost.
 const WAITING: u64 = 4096;
 /// One in so many spoofed packets goes to a backend that answers; the others are for the tables alone.
-const ANSWERED: u32 = 16;
+const ANSWERED: u32 = 32;
 /// The port of services whose backend is number 89: no host, but a route that ends in nothing.
 const SINK: u16 = 9;
 const NOBODY: u16 = 89;

@@ -66,9 +66,7 @@ impl fmt::Display for Place {
 }
 
 pub(crate) fn quota(Quota { prefix4, prefix6, percent }: Quota) -> String {
-    format!(
-        "when half of the flows are open, a source /{prefix4} (IPv4) or /{prefix6} (IPv6) keeps {percent} % of them"
-    )
+    format!("a source /{prefix4} (IPv4) or /{prefix6} (IPv6) keeps {percent} % of the flows once half of them are open")
 }
 
 fn pace(discover: &Discover) -> String {
