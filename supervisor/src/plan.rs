@@ -7,7 +7,7 @@ pub(crate) mod display;
 pub use diff::{Change, What, diff, immutable_change};
 
 use crate::network::Network;
-use loaded_ipc::{Affinity, Check, CheckKind, Mode, OnFailure, Policy, PortRange, Protocol, Strategy, Unserved};
+use loaded_ipc::{Affinity, Check, CheckKind, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -49,6 +49,8 @@ pub struct Plan {
     pub flows: u32,
     /// Clients (affinity entries) one worker can hold, 1024..=67_108_864.
     pub clients: u32,
+    /// What of the flows one source prefix can keep.
+    pub quota: Quota,
     /// What becomes of packets to a VIP that no service serves there.
     pub unserved: Unserved,
     /// What becomes of packets that nobody decides about. [`Failures::CLOSED`] if any service is of mode "nat".
@@ -245,6 +247,7 @@ pub(crate) mod tests {
             queue_len: 1,
             flows: 1024,
             clients: 1024,
+            quota: crate::config::QUOTA,
             unserved: Unserved::Pass,
             on_failure: Failures::CLOSED,
             nameservers: vec![],

@@ -24,6 +24,7 @@ pub(crate) fn to_worker(roster: &Roster, worker: &Worker, now: Instant) -> Order
 fn transaction(roster: &Roster, now: Instant) -> Vec<ToWorker> {
     let (unserved, malformed) = (roster.unserved(), roster.malformed());
     let mut messages = vec![ToWorker::Begin { generation: roster.generation(), unserved, malformed }];
+    messages.push(ToWorker::Quota(roster.quota()));
     messages.extend(roster.vips().map(|(index, address)| ToWorker::Vip { index, address }));
     for (index, entry) in roster.services() {
         let service = &entry.service;

@@ -2,18 +2,19 @@
 
 use crate::rules::QueueState;
 use crate::worker::Worker;
-use loaded_ipc::{Fault, Outcome, RECEIVED};
+use loaded_ipc::{Fault, Outcome, Pressure, RECEIVED};
 use std::fmt::Write;
 
-/// "worker[0] core 1 queue 1: received=10 forwarded=6 …": every outcome that occurred, every fault that occurred, and
-/// the kernel's own numbers. The outcomes sum up to `received`.
+/// "worker[0] core 1 queue 1: received=10 forwarded=6 …": every outcome, fault and pressure that
+/// occurred, and the kernel's own numbers. The outcomes sum up to `received`.
 pub(crate) fn line(worker: &Worker, queue: Option<&QueueState>) -> String {
     let seen = |index| worker.memory.seen.get(index).unwrap_or(0);
     let mut line =
         format!("{} core {} queue {}: received={}", worker.name(), worker.core, worker.owner.queue(), seen(RECEIVED));
     let outcomes = Outcome::ALL.iter().map(|outcome| (outcome.label(), outcome.index()));
     let faults = Fault::ALL.iter().map(|fault| (fault.label(), fault.index()));
-    for (label, count) in outcomes.chain(faults).map(|(label, index)| (label, seen(index))) {
+    let pressure = Pressure::ALL.iter().map(|pressure| (pressure.label(), pressure.index()));
+    for (label, count) in outcomes.chain(faults).chain(pressure).map(|(label, index)| (label, seen(index))) {
         if count > 0 {
             // Writing to a string does not fail.
             let _ = write!(line, " {label}={count}");

@@ -11,12 +11,13 @@ mod slots;
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests;
 
+use crate::config::QUOTA;
 use crate::plan::{Plan, Service};
 use crate::rules::{Reach, Served};
 pub(crate) use entry::{BackendEntry, Health};
 pub(crate) use judge::Impossible;
 use loaded_ipc::{
-    Admin, BackendIndex, Cause, MAX_BACKEND_INDEX, Mode, OnFailure, PortRange, Protocol, ServiceIndex, Unserved,
+    Admin, BackendIndex, Cause, MAX_BACKEND_INDEX, Mode, OnFailure, PortRange, Protocol, Quota, ServiceIndex, Unserved,
 };
 use serde::{Deserialize, Serialize};
 use slots::Slots;
@@ -38,6 +39,7 @@ pub(crate) struct Roster {
     unserved: Unserved,
     linger: bool,
     malformed: OnFailure,
+    quota: Quota,
     drain: Duration,
     vips: Slots<IpAddr>,
     services: Slots<ServiceEntry>,
@@ -80,6 +82,7 @@ impl Roster {
             unserved: Unserved::Pass,
             linger: true,
             malformed: OnFailure::Drop,
+            quota: QUOTA,
             drain: Duration::ZERO,
             vips: Slots::new(u16::MAX),
             services: Slots::new(u16::MAX),
@@ -105,6 +108,7 @@ impl Roster {
         next.unserved = plan.unserved;
         next.linger = plan.linger;
         next.malformed = plan.on_failure.parse_error;
+        next.quota = plan.quota;
         next.drain = Duration::from_secs(plan.drain.into());
         next.forget(now);
         next.see_off(plan, now);
@@ -261,6 +265,10 @@ impl Roster {
     }
 
     /// What becomes of packets to a VIP that no service serves there.
+    pub(crate) fn quota(&self) -> Quota {
+        self.quota
+    }
+
     pub(crate) fn unserved(&self) -> Unserved {
         self.unserved
     }

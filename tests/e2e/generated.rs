@@ -40,17 +40,17 @@ address = "2001:db8:2::12"
 
 /// What the kernel counts of its queues, over all of them.
 #[derive(Debug, Default, PartialEq)]
-struct Kernel {
-    waiting: u64,
+pub(crate) struct Kernel {
+    pub(crate) waiting: u64,
     /// No room in the queue, or in the socket's buffer.
-    dropped: u64,
+    pub(crate) dropped: u64,
     /// Number of the last packet that was queued.
-    sequence: u64,
+    pub(crate) sequence: u64,
 }
 
 /// Columns of `nfqnl_seq_show`, net/netfilter/nfnetlink_queue.c: queue, port, waiting, copy mode, copy range, dropped by
 /// the queue, dropped by the socket, last id, 1.
-fn kernel(lab: &Lab) -> Kernel {
+pub(crate) fn kernel(lab: &Lab) -> Kernel {
     lab.queues().lines().fold(Kernel::default(), |sum, line| {
         let column: Vec<u64> = line.split_whitespace().map(|word| word.parse().unwrap()).collect();
         Kernel {

@@ -25,7 +25,7 @@ pub(crate) struct Loaded {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Counted {
     pub(crate) received: u64,
-    /// Outcomes and faults that occurred.
+    /// Outcomes, faults and pressure that occurred.
     pub(crate) counts: BTreeMap<String, u64>,
 }
 
@@ -36,7 +36,8 @@ impl Counted {
 
     /// Sum over the outcomes, each packet having exactly one; faults between worker and kernel are no outcomes.
     pub(crate) fn outcomes(&self) -> u64 {
-        let is_outcome = |label: &str| !label.starts_with("verdict_") && !label.starts_with("message_");
+        let others = ["verdict_", "message_", "membership_", "flow_"];
+        let is_outcome = |label: &str| others.iter().all(|other| !label.starts_with(other));
         self.counts.iter().filter(|(label, _)| is_outcome(label)).map(|(_, count)| count).sum()
     }
 }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! `LOADED_BIN` names another binary, `E2E_WRK_SECONDS` (5) and `E2E_DOWNLOAD_BYTES` (the whole 1 GiB) are the sizes of
-//! the load, `E2E_EXPLAIN_TUPLES` (10,000) that of the comparison in `explain`. With `LOADED_CI` set, what cannot run is a failure.
+//! the load, `E2E_EXPLAIN_TUPLES` (10,000) that of the comparison in `explain`, `E2E_FLOOD` (10,000,000) that of
+//! `flood`. With `LOADED_CI` set, what cannot run is a failure.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
@@ -32,6 +33,7 @@ mod explain;
 mod failover;
 mod failures;
 mod fence;
+mod flood;
 mod fragments;
 mod generated;
 mod gone;

@@ -132,7 +132,7 @@ fn face(lab: &Lab, loaded: &Loaded) -> (Value, Vec<String>) {
 }
 
 /// Resident memory in kB, and open descriptors.
-fn size(pid: u32) -> (u64, usize) {
+pub(crate) fn size(pid: u32) -> (u64, usize) {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     let memory = line.split_whitespace().nth(1).unwrap().parse().unwrap();

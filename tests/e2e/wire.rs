@@ -3,9 +3,11 @@
 use crate::lab::Lab;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket, sockopt,
+    AddressFamily, LinkAddr, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType, recv, sendmmsg, sendto,
+    setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
+use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -33,10 +35,28 @@ impl Sender {
 
     /// Sends an IP packet as it is; the version in its first byte chooses the type of the frame.
     pub(crate) fn send(&self, packet: &[u8]) {
-        let kind: [u8; 2] = if packet.first().is_some_and(|byte| byte >> 4 == 6) { [0x86, 0xdd] } else { [8, 0] };
-        let frame = [&self.addresses, &kind[..], packet].concat();
+        let frame = self.frame(packet);
         let sent = sendto(self.socket.as_raw_fd(), &frame, &self.interface, MsgFlags::empty());
         assert_eq!(sent, Ok(frame.len()));
+    }
+
+    /// A packet as it is sent.
+    pub(crate) fn frame(&self, packet: &[u8]) -> Vec<u8> {
+        let kind: [u8; 2] = if packet.first().is_some_and(|byte| byte >> 4 == 6) { [0x86, 0xdd] } else { [8, 0] };
+        [&self.addresses, &kind[..], packet].concat()
+    }
+
+    /// Sends many at once.
+    pub(crate) fn send_all(&self, frames: &[Vec<u8>]) {
+        let slices: Vec<_> = frames.iter().map(|frame| [IoSlice::new(frame)]).collect();
+        let to = vec![Some(self.interface); frames.len()];
+        let mut done = 0;
+        while done < frames.len() {
+            let mut headers = MultiHeaders::preallocate(frames.len() - done, None);
+            let rest = (&slices[done..], &to[done..]);
+            let sent = sendmmsg(self.socket.as_raw_fd(), &mut headers, rest.0, rest.1, [], MsgFlags::empty());
+            done += sent.unwrap().count();
+        }
     }
 }
 

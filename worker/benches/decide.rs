@@ -38,7 +38,7 @@ const POLICY: Policy = Policy {
     all_down: AllDown::Reject,
     panic_threshold: 10,
     slow_start: 30,
-    // No backend answers here: for the flow to stay as long as an open one.
+    // No backend answers here: for the flow of a remembered client to stay as long as an open one.
     idle: loaded_ipc::Idle { half_open: 7440, ..loaded_ipc::Idle::STANDARD },
     passive: Some(Passive { fails: 255, timeout: 60_000, hold: 10, port: None }),
 };
@@ -64,7 +64,9 @@ impl World {
             let affinity = affinity.then_some(Affinity { prefix4: 32, prefix6: 128, timeout });
             let (index, protocol) = (ServiceIndex(n), Protocol::Tcp);
             let (mode, strategy) = (Mode::Nat, Strategy::RoundRobin);
-            take(ToWorker::Service { index, protocol, mode, strategy, affinity, policy: POLICY });
+            let idle = if port == SHORT { loaded_ipc::Idle::STANDARD } else { POLICY.idle };
+            let policy = Policy { idle, ..POLICY };
+            take(ToWorker::Service { index, protocol, mode, strategy, affinity, policy });
             (0..2).for_each(|vip| assert!(take(ToWorker::Listen { vip }).is_none()));
             take(ToWorker::Port(PortRange { low: port, high: port }));
             for b in 0..6_u16 {

@@ -20,7 +20,7 @@ pub use fragments::Datagram;
 use fragments::Fragments;
 use loaded_ipc::{Admin, BackendIndex, Idle, Mode, OnFailure, Outcome, Unserved};
 use loaded_queue::Meta;
-use loaded_table::{AffinityTable, Counters, Flow, FlowKey, FlowTable, Hashed, Slot, Timeouts};
+use loaded_table::{AffinityTable, Counters, Flow, FlowKey, FlowTable, Hashed, Quota, Slot, Timeouts};
 pub use told::{Told, shown};
 
 /// What a worker knows, but for its tables: all memory is had.
@@ -31,6 +31,7 @@ pub struct Prepared {
     memories: Memories,
     fragments: Fragments,
     timeouts: Box<[Timeouts]>,
+    quota: Quota,
 }
 
 /// What a worker knows.
@@ -107,7 +108,8 @@ impl Prepared {
     pub fn new(setup: Setup) -> Self {
         let (membership, memories) = (Membership::new(&setup), Memories::new(&setup));
         let timeouts = setup.services().map(|service| service.map_or_else(Timeouts::default, timeouts)).collect();
-        Self { setup, membership, memories, fragments: Fragments::new(), timeouts }
+        let quota = setup.quota().map(|q| Quota::new(q.prefix4, q.prefix6, q.percent)).unwrap_or_default();
+        Self { setup, membership, memories, fragments: Fragments::new(), timeouts, quota }
     }
 
     /// Number of the configuration.
@@ -120,8 +122,9 @@ impl Prepared {
     /// the others are counted. Allocates nothing.
     #[must_use]
     pub fn open(self, mut flows: FlowTable, clients: AffinityTable, counters: Counters, now: Now) -> Decider {
-        let Self { setup, membership, memories, fragments, timeouts } = self;
+        let Self { setup, membership, memories, fragments, timeouts, quota } = self;
         flows.set_timeouts(timeouts);
+        flows.set_quota(quota);
         let mut decider = Decider { setup, membership, memories, fragments, flows, clients, counters };
         decider.adopt();
         decider.membership.begin(&mut decider.setup, &decider.counters, now);
@@ -196,6 +199,13 @@ impl Decider {
     /// What time does to backends. To be called every few milliseconds.
     pub fn tick(&mut self, now: Now) {
         self.membership.tick(&mut self.setup, &self.counters, now);
+    }
+
+    /// The packets decided about have waited for long, and others were dropped, maybe. Who cannot hear the answers of
+    /// backends does not judge by them: what they have left unanswered so far is forgotten.
+    #[cold]
+    pub fn fall_behind(&mut self) {
+        self.membership.forgive();
     }
 
     /// The checks say of a backend whether it is up.

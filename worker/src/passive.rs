@@ -12,6 +12,7 @@
 //!   taken out; one without loses nothing but its turn.
 //! - A reset to anything but a SYN counts neither way: it has no ACK. Of ICMP errors only the backend's own count, for
 //!   anyone may send one in a router's name.
+//! - A worker that is behind with its queue, as in a flood, judges nobody: the answers wait there, or were dropped.
 //! - Where the service says so, only openings to one port count: on the others a sound backend may refuse.
 //! - Never more than half of a pool's backends are out, and never the last that is usable ([`is_allowed`]).
 //! - A hold ends by itself, and at once when the checks bring the backend up.

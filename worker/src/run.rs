@@ -29,6 +29,8 @@ const SWEEP_BUSY: usize = 4;
 const SWEEP_IDLE: usize = 1024;
 /// Milliseconds after which a busy worker looks at its links; the coarse clock ticks every 1 to 10.
 const LOOK_EVERY: u64 = 5;
+/// Milliseconds without a moment in which nothing waited: what comes has waited for as long, and may be lost on the way.
+const BEHIND: u64 = 50;
 /// Messages of the supervisor that are read in one look.
 const ORDERS: usize = 32;
 
@@ -192,7 +194,7 @@ fn forward(
 ) -> Result<(), Error> {
     let mut looks: [Option<Look>; BATCH] = [None; BATCH];
     let mut faults = port.faults();
-    let mut looked = 0;
+    let (mut looked, mut idle) = (0, now().millis);
     let mut early = Early::new();
     loop {
         let received = port.receive()?;
@@ -232,6 +234,9 @@ fn forward(
         decider.counters().add(RECEIVED, received as u64 - waiting);
         early.look(port, decider, now);
         count_faults(decider.counters(), &mut faults, port.faults());
+        if received < BATCH {
+            idle = now.millis;
+        }
 
         if received == 0 || now.millis.saturating_sub(looked) >= LOOK_EVERY {
             looked = now.millis;
@@ -241,6 +246,9 @@ fn forward(
                 return Ok(());
             }
             inbox.look(decider, now);
+            if now.millis.saturating_sub(idle) >= BEHIND {
+                decider.fall_behind();
+            }
             decider.tick(now);
         }
         decider.sweep(now.seconds, if received == 0 { SWEEP_IDLE } else { SWEEP_BUSY });

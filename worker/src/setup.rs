@@ -13,7 +13,7 @@ pub(crate) use memory::Memories;
 
 use crate::balance::Balancer;
 use crate::wire::{Address, Family, is_mapped, mapped};
-use loaded_ipc::{Admin, Affinity, BackendIndex, Mode, OnFailure, Policy, PortRange, Unserved};
+use loaded_ipc::{Admin, Affinity, BackendIndex, Mode, OnFailure, Policy, PortRange, Quota, Unserved};
 use std::net::IpAddr;
 
 /// What is balanced where.
@@ -22,6 +22,7 @@ pub struct Setup {
     generation: u64,
     unserved: Unserved,
     malformed: OnFailure,
+    quota: Option<Quota>,
     /// By index.
     vips: Box<[Option<Vip>]>,
     /// Addresses with their indices, sorted for the search.
@@ -104,6 +105,12 @@ impl Setup {
     #[must_use]
     pub fn malformed(&self) -> OnFailure {
         self.malformed
+    }
+
+    /// What one source prefix can have; `None`: no bound.
+    #[must_use]
+    pub fn quota(&self) -> Option<Quota> {
+        self.quota
     }
 
     /// Index of a virtual IP.

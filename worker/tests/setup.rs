@@ -2,7 +2,7 @@
 
 use loaded_ipc::{
     Admin, Affinity, AllDown, BackendIndex, Mode, OnBackendDown, OnFailure, Passive, Policy, PortRange, Protocol,
-    ServiceIndex, Strategy as Choice, ToWorker, Unserved,
+    Quota, ServiceIndex, Strategy as Choice, ToWorker, Unserved,
 };
 use loaded_worker::setup::{Assembly, OutOfStep, Setup, address};
 use loaded_worker::wire::Family;
@@ -125,6 +125,7 @@ fn a_service_without_ports_takes_all_of_its_protocol() {
 fn a_message_out_of_step_is_refused() {
     let hello = ToWorker::Hello { version: 1, worker: 0, queue: 0 };
     let wrong = |prefix4, prefix6, timeout| service(0, Protocol::Tcp, Some(Affinity { prefix4, prefix6, timeout }));
+    let quota = |prefix4, prefix6, percent| ToWorker::Quota(Quota { prefix4, prefix6, percent });
     let policy = |policy| with_policy(0, Protocol::Tcp, None, policy);
     let passive = |passive| policy(Policy { passive: Some(passive), ..POLICY });
     let cases = [
@@ -132,6 +133,11 @@ fn a_message_out_of_step_is_refused() {
         (0, backend(0, "10.0.0.1", 1)),
         (0, service(0, Protocol::Tcp, None)),
         (0, ToWorker::Commit),
+        (0, quota(24, 48, 2)),
+        (1, quota(33, 48, 2)),
+        (1, quota(24, 0, 2)),
+        (1, quota(24, 48, 0)),
+        (1, quota(24, 48, 101)),
         (0, hello.clone()),
         (1, begin()),
         (5, hello),

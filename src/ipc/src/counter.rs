@@ -3,8 +3,8 @@
 use crate::{BackendIndex, Cause, MAX_BACKEND_INDEX};
 use bincode::{Decode, Encode};
 
-/// Number of counters about packets: received ones, one for each outcome, one for each fault.
-pub const COUNTERS: usize = 1 + Outcome::ALL.len() + Fault::ALL.len();
+/// Number of counters about packets: received ones, one for each outcome, one for each fault, and those of the flow table.
+pub const COUNTERS: usize = 1 + Outcome::ALL.len() + Fault::ALL.len() + Pressure::ALL.len();
 
 /// Index of a word that is no counter: the packet that the worker looks at or decides about, as [`in_hand`] has it; 0 between
 /// two. Should the worker die, it is the one under suspicion.
@@ -139,11 +139,22 @@ counted! {
     }
 }
 
+counted! {
+    /// What a full flow table had to do. No packet is lost by it; what is, is an outcome.
+    Pressure from RECEIVED + 1 + Outcome::ALL.len() + Fault::ALL.len(), {
+        /// A living flow made room for a new one: none that is protected.
+        Evicted = "flow_evicted",
+        /// A flow was opened, but is not protected: its source prefix has its share of those that are.
+        Unprotected = "flow_unprotected",
+    }
+}
+
 /// What a worker counts, in the order of its memory: two binaries of which this says the same can read each other's.
 #[must_use]
 pub fn counted() -> String {
     let outcomes = Outcome::ALL.iter().map(|outcome| outcome.label());
-    let all: Vec<_> = outcomes.chain(Fault::ALL.iter().map(|fault| fault.label())).collect();
+    let all = outcomes.chain(Fault::ALL.iter().map(|fault| fault.label()));
+    let all: Vec<_> = all.chain(Pressure::ALL.iter().map(|pressure| pressure.label())).collect();
     format!("{} {ALL_COUNTERS}", all.join(" "))
 }
 
@@ -247,7 +258,9 @@ mod tests {
     #[test]
     fn every_counter_has_its_own_place_and_name() {
         let outcomes = Outcome::ALL.iter().map(|o| (o.index(), o.label()));
-        let all: Vec<_> = outcomes.chain(Fault::ALL.iter().map(|f| (f.index(), f.label()))).collect();
+        let faults = Fault::ALL.iter().map(|f| (f.index(), f.label()));
+        let pressure = Pressure::ALL.iter().map(|p| (p.index(), p.label()));
+        let all: Vec<_> = outcomes.chain(faults).chain(pressure).collect();
         assert_eq!(all.iter().map(|a| a.0).collect::<Vec<_>>(), (1..COUNTERS).collect::<Vec<_>>());
         assert_eq!(all.iter().map(|a| a.1).collect::<BTreeSet<_>>().len(), all.len());
     }

@@ -14,7 +14,8 @@ mod types;
 
 pub use bincode::{Decode, Encode};
 pub use counter::{
-    ALL_COUNTERS, BackendCounter, COUNTERS, Fault, IN_HAND, Outcome, RECEIVED, View, counted, from_hand, in_hand,
+    ALL_COUNTERS, BackendCounter, COUNTERS, Fault, IN_HAND, Outcome, Pressure, RECEIVED, View, counted, from_hand,
+    in_hand,
 };
 pub use descriptor::{
     CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD, PROBER_LINK_FD,
@@ -29,7 +30,7 @@ pub use message::{
 };
 pub use types::{
     Admin, Affinity, AllDown, BackendIndex, Cause, Check, CheckKind, Idle, MAX_BACKEND_INDEX, MAX_IDLE, Mode,
-    OnBackendDown, OnFailure, Passive, Policy, PortRange, Protocol, ServiceIndex, Strategy, Unserved,
+    OnBackendDown, OnFailure, Passive, Policy, PortRange, Protocol, Quota, ServiceIndex, Strategy, Unserved,
 };
 
 /// The supervisor's end of a link to a worker.

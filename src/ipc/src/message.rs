@@ -3,13 +3,13 @@
 
 use crate::{
     Admin, Affinity, BackendIndex, Cause, Check, Explained, Mode, OnFailure, Policy, PortRange, Protocol, Question,
-    ServiceIndex, Strategy, Unserved,
+    Quota, ServiceIndex, Strategy, Unserved,
 };
 use bincode::{Decode, Encode};
 use std::net::IpAddr;
 
 /// Version of the messages below. Bump it with any change to them.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 
 /// Largest frame either side accepts, bytes.
 pub const MAX_FRAME: usize = 512;
@@ -39,6 +39,8 @@ pub enum ToWorker {
         /// [`Mode::Nat`] drops them whatever is said here.
         malformed: OnFailure,
     },
+    /// What one source prefix can have; without it there is no bound. At most once.
+    Quota(Quota),
     /// One virtual IP. Indices rise, here and below, but may have gaps: an index never changes its meaning while a
     /// flow that names it can live.
     Vip {

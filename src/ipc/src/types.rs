@@ -70,6 +70,18 @@ pub struct Affinity {
     pub timeout: u32,
 }
 
+/// How many of a worker's flows one source prefix can keep from being given up when the table is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Quota {
+    /// Leading bits of an IPv4 address that are counted together: 1..=32.
+    pub prefix4: u8,
+    /// Leading bits of an IPv6 address: 1..=128.
+    pub prefix6: u8,
+    /// Of the flows that a worker can hold, in percent: 1..=100.
+    pub percent: u8,
+}
+
 /// What the operator wants of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

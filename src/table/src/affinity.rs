@@ -11,6 +11,9 @@ use crate::map::{self, Hashed, Map, Record, Slot, Stored};
 use crate::shm::Region;
 
 const KIND: u32 = 2;
+/// The states of an entry: its client has only spoken, or has heard an answer.
+const HEARD_OF: u8 = 0;
+const PROVEN: u8 = 1;
 
 /// One client of one service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,7 +38,7 @@ pub struct Client {
 pub struct Assigned {
     /// The client's place.
     pub slot: Slot,
-    /// The entry that is gone now: the same client's old one, or another's that expired or was the longest unseen.
+    /// The entry that is gone now: the same client's old one, or another's that had to make room.
     pub removed: Option<Client>,
 }
 
@@ -60,7 +63,7 @@ impl AffinityTable {
     /// Opens a formatted region, drops every entry that is torn, and reports each client found, so that the counts
     /// begin right.
     pub fn open(region: Region, mut on_client: impl FnMut(Client)) -> Result<Self, Error> {
-        let map = Map::open(region, KIND, u64::MAX, |stored| stored.state == 0 && is_ours(&stored.record))?;
+        let map = Map::open(region, KIND, u64::MAX, |stored| stored.state <= PROVEN && is_ours(&stored.record))?;
         map.for_each(|_, stored| on_client(client(&stored.record)));
         Ok(Self { map })
     }
@@ -120,8 +123,16 @@ impl AffinityTable {
         self.map.touch(slot, now);
     }
 
-    /// Gives the client a backend, whether it had one or not. Always succeeds: where both buckets are full, an expired
-    /// client makes room (`timeout_of` gives each service's seconds), else the one unseen for the longest.
+    /// The client at `slot` has shown that it hears what it is answered, as a spoofed source cannot. It keeps its place
+    /// before those that have not.
+    #[inline]
+    pub fn prove(&mut self, slot: Slot) {
+        self.map.set_state(slot, PROVEN);
+    }
+
+    /// Gives the client a backend, whether it had one or not; it has yet to be proven. Always succeeds: where both buckets
+    /// are full, an expired client makes room (`timeout_of` gives each service's seconds), else of those that are not
+    /// proven, else of all, the one unseen for the longest.
     ///
     /// Count one client more for (`key.service`, `backend`), and one less for `removed`. `None` as an answer means
     /// that nothing was done; it happens only if `hashed` comes from another table.
@@ -137,12 +148,13 @@ impl AffinityTable {
         let score = |map: &Map, way: &Way| {
             let age = map::age(now, way.seen());
             let rank: u64 = match map.record(way) {
-                None => 2,
-                Some(record) => u64::from(age > timeout_of(client(&record).service)),
+                None => 3,
+                Some(record) if age > timeout_of(client(&record).service) => 2,
+                Some(_) => u64::from(way.state() != PROVEN),
             };
             Some(rank << 32 | u64::from(age))
         };
-        let placed = self.map.place(hashed, (record, 0, now), |_| true, score).ok()?;
+        let placed = self.map.place(hashed, (record, HEARD_OF, now), |_| true, score).ok()?;
         Some(Assigned { slot: placed.slot, removed: placed.displaced.map(|stored| client(&stored.record)) })
     }
 

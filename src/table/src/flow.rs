@@ -9,12 +9,18 @@ use crate::error::{Error, Full};
 use crate::idle::{Idle, Timeouts};
 use crate::layout;
 use crate::map::{self, Hashed, Map, Record, Slot, Stored};
+use crate::quota::Quota;
 use crate::shm::Region;
 
 const KIND: u32 = 1;
 /// Third key word: client port, service port and protocol are key; the byte above is zero and is key too; the top 16
 /// bits are the service, which is value.
 const KEY_MASK: u64 = 0x0000_ffff_ffff_ffff;
+/// Beside a flow's state: it could not be protected, since its client's prefix had its share.
+const BEYOND: u8 = 0x80;
+/// Seconds that a new flow has to become more: answers take a fraction of that. Without it a new client's SYN would be the
+/// first to go, in a flood that backends answer as well as among the connections of one client that has all its ports.
+const GRACE: u32 = 1;
 
 /// Both ends of a flow as the client sees them, without the address of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,26 +52,30 @@ pub struct Flow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FlowState {
-    /// TCP: the client has sent, the backend not yet. May be evicted, first of all.
+    /// TCP: the client has sent, the backend not yet. May be evicted, soon first of all.
     HalfOpen = 1,
-    /// TCP: open. Never evicted while it lives.
+    /// TCP: open. Protected.
     Established = 2,
     /// TCP: FIN both ways. May be evicted.
     Closing = 3,
-    /// UDP, both ways. Never evicted while it lives.
+    /// UDP: the client has spoken after the backend, as who hears nothing hardly does. Protected.
     Datagram = 4,
     /// ICMP echo. May be evicted.
     Echo = 5,
-    /// TCP: the client has sent FIN, the backend not: it may send for hours yet. Never evicted while it lives.
+    /// TCP: the client has sent FIN, the backend not: it may send for hours yet. Protected.
     ClientDone = 6,
-    /// TCP: the backend has sent FIN, the client not. Never evicted while it lives.
+    /// TCP: the backend has sent FIN, the client not. Protected.
     BackendDone = 7,
     /// TCP: the backend has answered, the client not yet acknowledged. May be evicted.
     Answered = 8,
-    /// UDP: the client has sent, the backend not yet. May be evicted, first of all.
+    /// UDP: the client has sent, the backend not yet. May be evicted, soon first of all.
     Unanswered = 9,
     /// TCP: RST seen, and nothing since. May be evicted.
     Reset = 10,
+    /// UDP: the backend has answered, the client not spoken since. May be evicted: a spoofed source gets as far.
+    Replied = 11,
+    /// TCP whose backend nobody hears (mode "dsr"): the client says that it is open. May be evicted, after all others.
+    OneSided = 12,
 }
 
 /// Where [`FlowTable::insert`] put a flow, and which one it put it over.
@@ -75,6 +85,8 @@ pub struct Inserted {
     pub slot: Slot,
     /// The entry that is gone now: the same flow's old one, an expired one, or an evicted one.
     pub displaced: Option<(FlowKey, Flow)>,
+    /// Whether that was another flow, which still lived.
+    pub evicted: bool,
 }
 
 /// The flow table of one worker.
@@ -82,6 +94,7 @@ pub struct Inserted {
 pub struct FlowTable {
     map: Map,
     idle: Idle,
+    quota: Quota,
 }
 
 impl FlowTable {
@@ -100,14 +113,21 @@ impl FlowTable {
     /// timeouts until [`FlowTable::set_timeouts`].
     pub fn open(region: Region, timeouts: Timeouts) -> Result<Self, Error> {
         let map = Map::open(region, KIND, KEY_MASK, |stored| {
-            FlowState::from_u8(stored.state).is_some() && stored.record.key[2] >> 40 & 0xff == 0
+            FlowState::of_byte(stored.state).is_some() && stored.record.key[2] >> 40 & 0xff == 0
         })?;
-        Ok(Self { map, idle: Idle::new(timeouts, Box::default()) })
+        Ok(Self { map, idle: Idle::new(timeouts, Box::default()), quota: Quota::default() })
     }
 
     /// Sets the timeouts of each service, by its index; others keep those of [`FlowTable::open`]. Allocates nothing.
     pub fn set_timeouts(&mut self, of_services: Box<[Timeouts]>) {
         self.idle = Idle::new(self.idle.others(), of_services);
+    }
+
+    /// Sets how many protected flows a source prefix may have; without it there is no bound. Those that are there are
+    /// counted by the next [`FlowTable::retain`]. Allocates nothing.
+    pub fn set_quota(&mut self, quota: Quota) {
+        self.quota = quota;
+        self.quota.begin(self.map.capacity(), self.map.hash_key());
     }
 
     /// Flows in the table, expired ones that no sweep has met yet included.
@@ -146,7 +166,7 @@ impl FlowTable {
     /// Third stage: the living flow with this key for which `accept` holds (its VIP, or its backend).
     #[inline]
     pub fn find(&self, hashed: &Hashed, key: &FlowKey, now: u32, accept: impl Fn(&Flow) -> bool) -> Option<Slot> {
-        self.map.find(hashed, &key.words(), |way, record| match FlowState::from_u8(way.state()) {
+        self.map.find(hashed, &key.words(), |way, record| match FlowState::of_byte(way.state()) {
             Some(state) => {
                 let flow = Flow::from_record(record, state);
                 map::age(now, way.seen()) <= self.idle.of(flow.service, state) && accept(&flow)
@@ -167,16 +187,37 @@ impl FlowTable {
         self.map.touch(slot, now)
     }
 
-    /// Changes the state; the idle time begins again.
+    /// Changes the state; the idle time begins again. Whether the flow is now protected, or need not be: `false` if its
+    /// client's prefix has its share.
     #[inline]
-    pub fn set_state(&mut self, slot: Slot, state: FlowState, now: u32) {
+    pub fn set_state(&mut self, slot: Slot, state: FlowState, now: u32) -> bool {
         self.map.touch(slot, now);
-        self.map.set_state(slot, state as u8);
+        let Some(stored) = self.map.read(slot) else { return true };
+        let beyond = match (is_protected(&stored), state.is_kept()) {
+            (true, false) => {
+                self.quota.give(&client_of(&stored.record));
+                false
+            }
+            // Once beyond the share it stays so, until it is given up or over.
+            (false, true) if is_beyond(&stored) => true,
+            (false, true) => !self.quota.take(&client_of(&stored.record)),
+            _ => false,
+        };
+        self.map.set_state(slot, state as u8 | if beyond { BEYOND } else { 0 });
+        !beyond
     }
 
-    /// Puts a flow in. The same key with the same VIP is replaced. Where both buckets are full, an expired entry
-    /// makes room, else the oldest half-open one, else the oldest of the closing and echo ones; where there is none,
-    /// `Full`: an open connection or a living datagram flow is never given up for a new one.
+    /// Puts a flow in. The same key with the same VIP is replaced. Where both buckets are full, one makes room:
+    ///
+    /// 1. what has expired;
+    /// 2. what no backend has answered for more than a second;
+    /// 3. what is not open, and was not heard of for as long: the client has proven nothing, or both sides are done;
+    /// 4. what is open, but beyond the share of its client's prefix, and idle for as long;
+    /// 5. what was heard of since then;
+    /// 6. what is open by the client's word alone.
+    ///
+    /// Of each kind the one that is idle for the longest, and of equals any. Where there is none, `Full`: what is protected
+    /// is never given up for a new flow.
     pub fn insert(&mut self, hashed: &Hashed, key: &FlowKey, flow: Flow, now: u32) -> Result<Inserted, Full> {
         let idle = &self.idle;
         let placed = self.map.place(
@@ -185,7 +226,14 @@ impl FlowTable {
             |record| Flow::vip_of(record) == flow.vip,
             |map, way| eviction_score(idle, map, way, now),
         )?;
-        Ok(Inserted { slot: placed.slot, displaced: placed.displaced.as_ref().and_then(unpack) })
+        if let Some(gone) = placed.displaced.as_ref().filter(|stored| is_protected(stored)) {
+            self.quota.give(&client_of(&gone.record));
+        }
+        if flow.state.is_kept() && !self.quota.take(&key.client) {
+            self.map.set_state(placed.slot, flow.state as u8 | BEYOND);
+        }
+        let evicted = placed.score.is_some_and(|score| score < OVER << 32);
+        Ok(Inserted { slot: placed.slot, displaced: placed.displaced.as_ref().and_then(unpack), evicted })
     }
 
     /// Whether [`FlowTable::insert`] would find room for a flow with this key and VIP.
@@ -199,20 +247,38 @@ impl FlowTable {
         self.map.idle(slot, now)
     }
 
+    /// Whether the flow at `slot` is never given up for a new one, as long as it lives.
+    pub fn is_protected(&self, slot: Slot) -> bool {
+        self.map.read(slot).is_some_and(|stored| is_protected(&stored))
+    }
+
+    /// Protected flows of the source prefix that a client is of: never fewer than there are, and seldom more. 0 without a
+    /// quota.
+    pub fn protected(&self, client: &[u8; 16]) -> u32 {
+        self.quota.of(client)
+    }
+
     /// Takes a flow out.
     pub fn remove(&mut self, slot: Slot) -> Option<Flow> {
-        unpack(&self.map.remove(slot)?).map(|(_, flow)| flow)
+        let stored = self.map.remove(slot)?;
+        if is_protected(&stored) {
+            self.quota.give(&client_of(&stored.record));
+        }
+        unpack(&stored).map(|(_, flow)| flow)
     }
 
     /// Looks at the next `budget_buckets` buckets (of [`FlowTable::buckets`]; goes round) and takes out what has
     /// expired. A call with a fixed small budget every so many packets keeps the cost even.
     pub fn sweep(&mut self, now: u32, budget_buckets: usize, mut on_expired: impl FnMut(&FlowKey, &Flow)) {
-        let idle = &self.idle;
-        let expired = |stored: &Stored, age| match FlowState::from_u8(stored.state) {
+        let Self { map, idle, quota } = self;
+        let expired = |stored: &Stored, age| match FlowState::of_byte(stored.state) {
             Some(state) => age > idle.of(service_of(&stored.record), state),
             None => true,
         };
-        self.map.sweep(now, budget_buckets, expired, |stored| {
+        map.sweep(now, budget_buckets, expired, |stored| {
+            if is_protected(stored) {
+                quota.give(&client_of(&stored.record));
+            }
             if let Some((key, flow)) = unpack(stored) {
                 on_expired(&key, &flow);
             }
@@ -220,9 +286,17 @@ impl FlowTable {
     }
 
     /// Takes out every flow that `keep` does not want, and every entry that is torn. Walks the table once; who comes
-    /// from another configuration can count what is left in the same walk.
+    /// from another configuration can count what is left in the same walk. What prefixes have is counted anew, too.
     pub fn retain(&mut self, mut keep: impl FnMut(&FlowKey, &Flow) -> bool) {
-        self.map.retain(|stored| unpack(stored).is_some_and(|(key, flow)| keep(&key, &flow)));
+        let Self { map, quota, .. } = self;
+        quota.forget();
+        map.retain(|stored| {
+            let kept = unpack(stored).is_some_and(|(key, flow)| keep(&key, &flow));
+            if kept && is_protected(stored) {
+                quota.count(&client_of(&stored.record));
+            }
+            kept
+        });
     }
 
     /// Calls `visit` for every flow, expired ones that no sweep has met yet included. Walks the table.
@@ -235,18 +309,22 @@ impl FlowTable {
     }
 }
 
-/// Higher goes first: expired, unanswered, then what is not open; within one kind the older.
+/// The rank in [`eviction_score`] of what is no loss.
+const OVER: u64 = 5;
+
+/// Higher goes first, as [`FlowTable::insert`] says; within one kind the older.
 fn eviction_score(idle: &Idle, map: &Map, way: &Way, now: u32) -> Option<u64> {
     let age = map::age(now, way.seen());
     let service = || map.record(way).map(|record| service_of(&record));
-    let rank: u64 = match FlowState::from_u8(way.state()) {
-        None => 3,
-        Some(state) if idle.is_over(state, age, service) => 3,
-        Some(FlowState::HalfOpen | FlowState::Unanswered) => 2,
-        Some(FlowState::Answered | FlowState::Closing | FlowState::Reset | FlowState::Echo) => 1,
-        Some(FlowState::Established | FlowState::ClientDone | FlowState::BackendDone | FlowState::Datagram) => {
-            return None;
-        }
+    let rank: u64 = match FlowState::of_byte(way.state()) {
+        None => OVER,
+        Some(state) if idle.is_over(state, age, service) => OVER,
+        Some(state) if state.is_kept() && way.state() & BEYOND == 0 => return None,
+        Some(FlowState::OneSided) => 0,
+        Some(_) if age <= GRACE => 1,
+        Some(FlowState::HalfOpen | FlowState::Unanswered) => 4,
+        Some(state) if state.is_kept() => 2,
+        Some(_) => 3,
     };
     Some(rank << 32 | u64::from(age))
 }
@@ -256,8 +334,24 @@ fn service_of(record: &Record) -> u16 {
     (record.key[2] >> 48) as u16
 }
 
+/// Whether a flow is never given up for another.
+#[inline]
+fn is_protected(stored: &Stored) -> bool {
+    !is_beyond(stored) && FlowState::of_byte(stored.state).is_some_and(FlowState::is_kept)
+}
+
+#[inline]
+fn is_beyond(stored: &Stored) -> bool {
+    stored.state & BEYOND != 0
+}
+
+fn client_of(record: &Record) -> [u8; 16] {
+    let [a, b, _] = record.key;
+    (u128::from(b) << 64 | u128::from(a)).to_le_bytes()
+}
+
 fn unpack(stored: &Stored) -> Option<(FlowKey, Flow)> {
-    let state = FlowState::from_u8(stored.state)?;
+    let state = FlowState::of_byte(stored.state)?;
     Some((FlowKey::from_record(&stored.record), Flow::from_record(&stored.record, state)))
 }
 
@@ -276,8 +370,23 @@ impl FlowState {
             8 => Self::Answered,
             9 => Self::Unanswered,
             10 => Self::Reset,
+            11 => Self::Replied,
+            12 => Self::OneSided,
             _ => return None,
         })
+    }
+
+    /// The state in a table's byte, which may say more.
+    #[inline]
+    fn of_byte(byte: u8) -> Option<Self> {
+        Self::from_u8(byte & !BEYOND)
+    }
+
+    /// Whether a flow in this state is protected: not given up for a new one, but where its client's prefix has more than
+    /// its share.
+    #[inline]
+    pub fn is_kept(self) -> bool {
+        matches!(self, Self::Established | Self::ClientDone | Self::BackendDone | Self::Datagram)
     }
 }
 
@@ -291,11 +400,11 @@ impl FlowKey {
     }
 
     fn from_record(record: &Record) -> Self {
-        let [a, b, c] = record.key;
+        let [.., c] = record.key;
         let [p0, p1, s0, s1, protocol, ..] = c.to_le_bytes();
         Self {
             protocol,
-            client: (u128::from(b) << 64 | u128::from(a)).to_le_bytes(),
+            client: client_of(record),
             client_port: u16::from_le_bytes([p0, p1]),
             service_port: u16::from_le_bytes([s0, s1]),
         }

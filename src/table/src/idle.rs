@@ -17,7 +17,8 @@ pub struct Timeouts {
     /// Default 240, the least RFC 5382 REQ-5 allows for what is not open: the reset may be a forged one that both sides
     /// ignore, and their next packet shows it.
     pub reset: u32,
-    /// Default 180: RFC 4787 REQ-5 wants 120 or more; 180 is what Linux conntrack gives a UDP stream.
+    /// Default 180: RFC 4787 REQ-5 wants 120 or more; 180 is what Linux conntrack gives a UDP stream. As soon as there is an
+    /// answer, for another one may be on its way.
     pub datagram: u32,
     /// Default 60, the least RFC 5508 REQ-2 allows.
     pub echo: u32,
@@ -46,10 +47,12 @@ impl Timeouts {
     pub fn of(&self, state: FlowState) -> u32 {
         match state {
             FlowState::HalfOpen | FlowState::Answered | FlowState::Unanswered => self.half_open,
-            FlowState::Established | FlowState::ClientDone | FlowState::BackendDone => self.established,
+            FlowState::Established | FlowState::ClientDone | FlowState::BackendDone | FlowState::OneSided => {
+                self.established
+            }
             FlowState::Closing => self.closing,
             FlowState::Reset => self.reset,
-            FlowState::Datagram => self.datagram,
+            FlowState::Replied | FlowState::Datagram => self.datagram,
             FlowState::Echo => self.echo,
         }
     }

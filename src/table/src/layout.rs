@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"loadedTB");
 
 /// Changes whenever the meaning of any byte of a region changes.
-pub const LAYOUT_VERSION: u32 = 1 + OTHER;
+pub const LAYOUT_VERSION: u32 = 2 + OTHER;
 
 /// For tests alone: a binary that knows other tables than the release.
 const OTHER: u32 = if cfg!(feature = "other-layout") { 1000 } else { 0 };
@@ -54,7 +54,7 @@ pub(crate) struct Bucket {
     pub(crate) tags: [AtomicU64; 2],
     /// Seconds, of the clock the caller passes in.
     pub(crate) seen: [AtomicU32; WAYS],
-    /// Meaning given by the table; for flows the `FlowState`.
+    /// Meaning given by the table: of flows the `FlowState` and a bit, of clients whether they are proven.
     pub(crate) state: [AtomicU8; WAYS],
     spare: [AtomicU16; 4],
     /// Three key words, then 32 bits of value (low) and 32 bits of check (high).

@@ -10,7 +10,8 @@
 //! - `map` (over `bucket`) is the hash map: two candidate buckets of eight ways, nothing ever moves, nothing ever grows, every
 //!   operation touches at most two buckets.
 //! - [`export`] carries what is in them over to a binary with another layout.
-//! - [`flow`] and [`affinity`] give the map its two meanings, and decide what may be thrown out when it is full.
+//! - [`flow`] and [`affinity`] give the map its two meanings, and decide what may be thrown out when it is full; [`Quota`]
+//!   bounds how much of that one source prefix can keep from happening.
 //!
 //! There is no clock and no random source in here: the time (seconds of a monotonic clock) and the hash key are
 //! passed in. No function allocates after `open`.
@@ -24,6 +25,7 @@ pub mod flow;
 mod idle;
 mod layout;
 mod map;
+mod quota;
 pub mod shm;
 
 pub use affinity::{AffinityKey, AffinityTable, Assigned, Client};
@@ -32,4 +34,5 @@ pub use flow::{Flow, FlowKey, FlowState, FlowTable, Inserted};
 pub use idle::Timeouts;
 pub use layout::{LAYOUT_VERSION, MAX_CAPACITY};
 pub use map::{Hashed, Slot};
+pub use quota::Quota;
 pub use shm::{CounterReader, Counters, Region};

@@ -47,6 +47,15 @@ pub(crate) struct Stored {
 pub(crate) struct Placed {
     pub(crate) slot: Slot,
     pub(crate) displaced: Option<Stored>,
+    /// The score of what is displaced, unless it is the same entry's.
+    pub(crate) score: Option<u64>,
+}
+
+/// Where an entry can be put, and the score of another one that is there.
+#[derive(Debug)]
+pub(crate) struct Room {
+    slot: Slot,
+    score: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -206,6 +215,11 @@ impl Map {
         }
     }
 
+    /// What random bits the table hashes with.
+    pub(crate) fn hash_key(&self) -> [u64; 2] {
+        self.hash_key
+    }
+
     /// Puts a record in: over the entry with the same key that `same` recognizes, else into a free way of the emptier
     /// candidate, else over the way with the highest `score` (`None`: must stay).
     pub(crate) fn place(
@@ -215,14 +229,14 @@ impl Map {
         same: impl Fn(&Record) -> bool,
         score: impl Fn(&Self, &Way) -> Option<u64>,
     ) -> Result<Placed, Full> {
-        let slot = self.room(hashed, &record.key, same, score).ok_or(Full)?;
+        let Room { slot, score } = self.room(hashed, &record.key, same, score).ok_or(Full)?;
         let displaced = self.remove(slot);
         let way = self.way(slot).ok_or(Full)?;
         let [a, b, c] = record.key;
         let last = u64::from(self.check(&record)) << 32 | u64::from(record.value);
         way.fill([a, b, c, last], state, now, hashed.tag);
         self.len += 1;
-        Ok(Placed { slot, displaced })
+        Ok(Placed { slot, displaced, score })
     }
 
     /// Where [`Map::place`] would put a record with this key.
@@ -233,9 +247,12 @@ impl Map {
         key: &[u64; 3],
         same: impl Fn(&Record) -> bool,
         score: impl Fn(&Self, &Way) -> Option<u64>,
-    ) -> Option<Slot> {
+    ) -> Option<Room> {
         let known = self.find(hashed, key, |_, found| same(found));
-        known.or_else(|| self.free_slot(hashed)).or_else(|| self.victim(hashed, score))
+        match known.or_else(|| self.free_slot(hashed)) {
+            Some(slot) => Some(Room { slot, score: None }),
+            None => self.victim(hashed, score),
+        }
     }
 
     /// Seconds since the entry at `slot` was last seen.
@@ -417,14 +434,19 @@ impl Map {
         (free != 0).then(|| Slot::new(index, free.trailing_zeros()))
     }
 
+    /// The way with the highest score. Of equals, and ages are whole seconds, not always the same one: else that one's
+    /// entries would be gone in no time while its neighbours stay.
     #[cold]
-    fn victim(&self, hashed: &Hashed, score: impl Fn(&Self, &Way) -> Option<u64>) -> Option<Slot> {
-        let candidates = [hashed.first, hashed.second].into_iter();
-        candidates
-            .flat_map(|index| (0..1 << WAY_BITS).map(move |way| Slot::new(index, way)))
-            .filter_map(|slot| score(self, &self.way(slot)?).map(|points| (points, slot)))
-            .max_by_key(|(points, _)| *points)
-            .map(|(_, slot)| slot)
+    fn victim(&self, hashed: &Hashed, score: impl Fn(&Self, &Way) -> Option<u64>) -> Option<Room> {
+        let all = 0..2_u32 << WAY_BITS;
+        all.filter_map(|n| {
+            let turn = n ^ (u32::from(hashed.tag) % (2 << WAY_BITS));
+            let bucket = if turn >> WAY_BITS == 0 { hashed.first } else { hashed.second };
+            let slot = Slot::new(bucket, turn % (1 << WAY_BITS));
+            score(self, &self.way(slot)?).map(|points| (points, slot))
+        })
+        .max_by_key(|(points, _)| *points)
+        .map(|(points, slot)| Room { slot, score: Some(points) })
     }
 }
 

@@ -38,7 +38,9 @@ fn state(n: u8) -> FlowState {
         S::Answered,
         S::Unanswered,
         S::Reset,
-    ][usize::from(n % 10)]
+        S::Replied,
+        S::OneSided,
+    ][usize::from(n % 12)]
 }
 
 #[derive(Debug, Clone)]

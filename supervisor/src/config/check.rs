@@ -4,7 +4,7 @@ use super::draft::{Draft, DraftCheck, DraftFailures, DraftMember, DraftService};
 use super::location::{At, Flaw, Mark};
 use super::probe;
 use super::value::{name_server, one_host};
-use super::{CLIENTS, DRAIN, FLOWS, Families, Overrides, QUEUE_BASE, QUEUE_LEN, UNSERVED, USER};
+use super::{CLIENTS, DRAIN, FLOWS, Families, Overrides, QUEUE_BASE, QUEUE_LEN, QUOTA, UNSERVED, USER};
 use crate::plan::{
     Backend, Failures, MAX_BACKENDS, MAX_NAMESERVERS, MAX_PORT_RANGES, MAX_SERVICES, MAX_VIPS, Plan, Service,
 };
@@ -38,6 +38,7 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<Plan, Flaw
         queue_len: overrides.queue_len.or(draft.queue_len).unwrap_or(QUEUE_LEN),
         flows: draft.flows.unwrap_or(FLOWS),
         clients: draft.clients.unwrap_or(CLIENTS),
+        quota: draft.quota.unwrap_or(QUOTA),
         unserved: draft.unserved.unwrap_or(UNSERVED),
         on_failure,
         nameservers: nameservers(&draft.nameservers, &vips)?,

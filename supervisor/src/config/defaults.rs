@@ -1,6 +1,6 @@
 //! The defaults, and why they are what they are. `scripts/loaded.toml` names each of them.
 
-use loaded_ipc::{AllDown, Mode, OnBackendDown, Unserved};
+use loaded_ipc::{AllDown, Mode, OnBackendDown, Quota, Unserved};
 
 /// Default account of the workers.
 pub const USER: &str = "nobody";
@@ -15,6 +15,11 @@ pub const MODE: Mode = Mode::Nat;
 pub const FLOWS: u32 = 262_144;
 /// Default clients of one worker: as much again.
 pub const CLIENTS: u32 = 262_144;
+/// Default of `quota`. The prefixes are the smallest that are routed by themselves, so the least that who owns one can send
+/// and hear from at will; a subscriber's network (/56, /48) is within. A share is 5242 of the default flows, which few
+/// networks have open at one worker; those that do, say a carrier's NAT, lose nothing by it while less than half of the
+/// table is protected, and then nothing but their longest idle flows, and these only to a new one that finds nothing else.
+pub const QUOTA: Quota = Quota { prefix4: 24, prefix6: 48, percent: 2 };
 /// Default seed of the maglev strategy: "loaded" in ASCII. A constant, so that several balancers agree unasked.
 pub const MAGLEV_SEED: u64 = 0x6c6f_6164_6564;
 /// Default seconds after a client's last packet until it is forgotten.

@@ -7,7 +7,7 @@ use super::{
     PASSIVE_HOLD, PASSIVE_TIMEOUT, RISE, SLOW_START,
 };
 use crate::network::Network;
-use loaded_ipc::{Affinity, Idle, Mode, OnFailure, Policy, PortRange, Protocol, Strategy, Unserved};
+use loaded_ipc::{Affinity, Idle, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
 use std::net::IpAddr;
 
 /// All that the files say. `None` takes the default.
@@ -19,6 +19,7 @@ pub(super) struct Draft {
     pub(super) queue_len: Option<u32>,
     pub(super) flows: Option<u32>,
     pub(super) clients: Option<u32>,
+    pub(super) quota: Option<Quota>,
     pub(super) unserved: Option<Unserved>,
     pub(super) on_failure: DraftFailures,
     pub(super) nameservers: Vec<At<IpAddr>>,

@@ -60,6 +60,10 @@ fn packets(out: &mut Page, status: &Status) {
     for (label, count) in &status.packets {
         family.one(&[("outcome", label)], count);
     }
+    let mut family = out.family("loaded_pressure_total", Kind::Counter, "What full flow tables had to do.");
+    for (label, count) in &status.pressure {
+        family.one(&[("what", label)], count);
+    }
     let help = "What went wrong between workers, kernel and prober.";
     let mut family = out.family("loaded_faults_total", Kind::Counter, help);
     for (label, count) in &status.faults {

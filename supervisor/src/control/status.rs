@@ -35,6 +35,8 @@ pub struct Status {
     pub queues: Vec<Queue>,
     /// Packets by what became of them, over all workers. The sum is what was received.
     pub packets: BTreeMap<String, u64>,
+    /// What full flow tables had to do, over all workers.
+    pub pressure: BTreeMap<String, u64>,
     /// What went wrong between workers, kernel and prober, over all workers.
     pub faults: BTreeMap<String, u64>,
 }

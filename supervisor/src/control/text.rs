@@ -300,7 +300,9 @@ fn write_counters(out: &mut String, status: &Status) {
         let counted = map.iter().filter(|(_, count)| **count > 0);
         counted.map(|(label, count)| vec![label.clone(), count.to_string()]).collect::<Vec<_>>()
     };
-    for (head, rows) in [("PACKETS", counted(&status.packets)), ("FAULTS", counted(&status.faults))] {
+    let (packets, pressure, faults) = (&status.packets, &status.pressure, &status.faults);
+    for (head, map) in [("PACKETS", packets), ("PRESSURE", pressure), ("FAULTS", faults)] {
+        let rows = counted(map);
         if !rows.is_empty() {
             let mut all = vec![vec![head.to_owned(), String::new()]];
             all.extend(rows);

@@ -226,6 +226,8 @@ fn word(state: FlowState) -> &'static str {
         FlowState::Established => "established",
         FlowState::Closing => "closing",
         FlowState::Datagram => "answered",
+        FlowState::Replied => "answered, nothing heard since",
+        FlowState::OneSided => "open, by the client's word",
         FlowState::Echo => "echo",
         FlowState::ClientDone => "closed by the client",
         FlowState::BackendDone => "closed by the backend",
@@ -371,7 +373,7 @@ mod tests {
             Explained { chosen: chosen(u16::MAX), ..NEW },
             Explained { flow: flow(9, 2), ..NEW },
             Explained { flow: flow(0, 0), ..NEW },
-            Explained { flow: flow(0, 11), ..NEW },
+            Explained { flow: flow(0, 13), ..NEW },
             // Of another family, of another service.
             Explained { chosen: chosen(1), ..NEW },
             Explained { flow: flow(1, 2), ..NEW },

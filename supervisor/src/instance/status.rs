@@ -11,7 +11,7 @@ use crate::plan;
 use crate::roster::{BackendEntry, ServiceEntry};
 use crate::rules::{QueueState, queue_owners};
 use crate::worker::Worker;
-use loaded_ipc::{BackendCounter, BackendIndex, Fault, Outcome, RECEIVED, ServiceIndex};
+use loaded_ipc::{BackendCounter, BackendIndex, Fault, Outcome, Pressure, RECEIVED, ServiceIndex};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -48,6 +48,7 @@ impl Instance {
             services: services.into_iter().map(|(index, entry)| self.service(index, entry)).collect(),
             queues: self.workers.iter().map(|worker| queue(worker, &queues)).collect(),
             packets: counted(Outcome::ALL.iter().map(|outcome| (outcome.label(), outcome.index())).collect()),
+            pressure: counted(Pressure::ALL.iter().map(|one| (one.label(), one.index())).collect()),
             faults: counted(Fault::ALL.iter().map(|fault| (fault.label(), fault.index())).collect()),
         }
     }

@@ -2,7 +2,7 @@
 //! services' nor the VIPs' nor the backends' says anything.
 
 use super::display::{affinity, all_down, balances, check, cores, discover, on_backend_down, panic_threshold};
-use super::display::{idle, passive, seconds, slow_start};
+use super::display::{idle, passive, quota, seconds, slow_start};
 use super::{Backend, Plan, Service};
 use std::fmt;
 use std::net::IpAddr;
@@ -87,6 +87,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut whole = Changes { service: None, changes: &mut changes };
     whole.setting("drain", seconds(old.drain), seconds(new.drain));
+    whole.setting("quota", quota(old.quota), quota(new.quota));
     whole.setting("unserved", old.unserved.to_string(), new.unserved.to_string());
     whole.setting("linger", old.linger.to_string(), new.linger.to_string());
     let (was, is) = (&old.on_failure, &new.on_failure);

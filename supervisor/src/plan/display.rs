@@ -2,7 +2,7 @@
 
 use super::{Backend, Discover, Failures, Place, Plan, Service, check_port, span};
 use loaded_ipc::{
-    Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, Passive, PortRange, Protocol, Unserved,
+    Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, Passive, PortRange, Protocol, Quota, Unserved,
 };
 use std::fmt;
 
@@ -13,6 +13,7 @@ impl fmt::Display for Plan {
         writeln!(f, "workers      as {}, on {}", self.user, cores(self.cores))?;
         writeln!(f, "queues       core n answers queue {base} + n; {} packets may wait in each", self.queue_len)?;
         writeln!(f, "tables       {} flows and {} clients a worker", self.flows, self.clients)?;
+        writeln!(f, "quota        {}", quota(self.quota))?;
         writeln!(f, "drain        what is taken out keeps its flows for {}", seconds(self.drain))?;
         if !self.defragment {
             writeln!(f, "fragments    come in pieces, which the workers keep together")?;
@@ -72,6 +73,10 @@ impl fmt::Display for Place {
         write!(f, "{}, asked by {}", self.network, self.to)?;
         self.interface.iter().try_for_each(|interface| write!(f, " on {interface}"))
     }
+}
+
+pub(crate) fn quota(Quota { prefix4, prefix6, percent }: Quota) -> String {
+    format!("a source /{prefix4} (IPv4) or /{prefix6} (IPv6) keeps {percent} % of the flows once half of them are open")
 }
 
 fn pace(discover: &Discover) -> String {

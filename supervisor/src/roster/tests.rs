@@ -47,6 +47,7 @@ fn plan(services: Vec<Service>) -> Plan {
         queue_len: 1024,
         flows: 1024,
         clients: 1024,
+        quota: crate::config::QUOTA,
         unserved: loaded_ipc::Unserved::Pass,
         on_failure: crate::plan::Failures::CLOSED,
         nameservers: Vec::new(),

@@ -42,6 +42,7 @@ pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: 
         queue_len: 1024,
         flows: 1024,
         clients: 1024,
+        quota: crate::config::QUOTA,
         unserved: loaded_ipc::Unserved::Pass,
         on_failure: crate::plan::Failures::CLOSED,
         nameservers: Vec::new(),

@@ -67,6 +67,11 @@ fn each_change_is_a_line_for_the_operator() {
             "service web: on_backend_down reset: the client's next packet is answered by a reset \u{2192} drain: TCP goes on to it, what has no connection goes to another backend",
         ),
         ("\"5m\"", "\"1m\"", "drain 5m \u{2192} 1m"),
+        (
+            "drain = ",
+            "quota = { prefix4 = 32, percent = 5 }\ndrain = ",
+            "quota a source /24 (IPv4) or /48 (IPv6) keeps 2 % of the flows once half of them are open \u{2192} a source /32 (IPv4) or /48 (IPv6) keeps 5 % of the flows once half of them are open",
+        ),
         ("drain = ", "unserved = \"drop\"\ndrain = ", "unserved pass \u{2192} drop"),
         (
             "\"tcp\" }",

@@ -2,7 +2,7 @@
 
 use loaded_ipc::{
     Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, OnFailure, Passive, Policy, PortRange, Protocol,
-    Strategy, Unserved,
+    Quota, Strategy, Unserved,
 };
 use loaded_supervisor::config::{Overrides, Source, parse};
 use loaded_supervisor::network::Network;
@@ -287,6 +287,11 @@ fn plans() -> impl Values<Value = Plan> {
                 queue_len,
                 flows,
                 clients,
+                quota: Quota {
+                    prefix4: queue_len.to_be_bytes()[3] % 32 + 1,
+                    prefix6: flows.to_be_bytes()[3] % 128 + 1,
+                    percent: clients.to_be_bytes()[3] % 100 + 1,
+                },
                 unserved,
                 on_failure,
                 nameservers,
@@ -300,8 +305,9 @@ fn plans() -> impl Values<Value = Plan> {
 }
 
 fn write_plan(plan: &Plan) -> String {
-    let Plan { user, cores, queue_base, queue_len, flows, clients, unserved, nameservers, services, .. } = plan;
-    let Plan { drain, defragment, linger, on_failure, .. } = plan;
+    let Plan { user, cores, queue_base, queue_len, flows, clients, quota, unserved, .. } = plan;
+    let Plan { nameservers, services, drain, defragment, linger, on_failure, .. } = plan;
+    let Quota { prefix4, prefix6, percent } = quota;
     let cores = cores.map_or(String::new(), |(low, high)| format!("cores = \"{low}-{high}\"\n"));
     let servers: Vec<String> = nameservers.iter().map(|server| format!("\"{server}\"")).collect();
     let servers = match servers.as_slice() {
@@ -310,8 +316,8 @@ fn write_plan(plan: &Plan) -> String {
     };
     let top = format!(
         "user = \"{user}\"\n{cores}queue_base = {queue_base}\nqueue_len = {queue_len}\nflows = {flows}\n\
-         clients = {clients}\nunserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\ndefragment = {defragment}\n\
-         linger = {linger}\n"
+         clients = {clients}\nquota = {{ prefix4 = {prefix4}, prefix6 = {prefix6}, percent = {percent} }}\n\
+         unserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\ndefragment = {defragment}\nlinger = {linger}\n"
     );
     let Failures { no_worker, queue_full, parse_error } = on_failure;
     let failures = format!(

@@ -50,6 +50,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         queue_len: 16384,
         flows: 262_144,
         clients: 262_144,
+        quota: loaded_supervisor::config::QUOTA,
         unserved: loaded_ipc::Unserved::Pass,
         on_failure: loaded_supervisor::plan::Failures::CLOSED,
         nameservers: ips(nameservers),
@@ -231,6 +232,7 @@ fn the_listing_tells_what_will_be_served() {
 workers      as nobody, on cores 0-1
 queues       core n answers queue 0 + n; 16384 packets may wait in each
 tables       262144 flows and 262144 clients a worker
+quota        a source /24 (IPv4) or /48 (IPv6) keeps 2 % of the flows once half of them are open
 drain        what is taken out keeps its flows for 5m
 name server  192.0.2.53, port 53 is not balanced
 service classic

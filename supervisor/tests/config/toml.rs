@@ -190,6 +190,10 @@ fn types_and_ranges_are_checked() {
     top("queue_len = 0", "1:13: queue_len is not within 1 and 10485760");
     top("queue_len = -1", "1:13: queue_len is not within 1 and 10485760");
     top("queue_base = 65536", "1:14: queue_base is not within 0 and 65535");
+    top("quota = { percent = 0 }", "1:21: percent is not within 1 and 100");
+    top("quota = { prefix4 = 33 }", "1:21: prefix4 is not within 1 and 32");
+    top("quota = { share = 3 }", "1:11: unknown key \"share\" in quota");
+    top("quota = 3", "1:9: quota is of type integer; write a table");
     top("flows = 1023", "1:9: flows is not within 1024 and 67108864");
     top("clients = 99999999999999999999999999999999999999999", "1:11: clients is not within");
     top("cores = \"3-1\"", "1:9: the range 3-1 runs backwards; write 1-3");

@@ -92,6 +92,7 @@ fn every_number_has_its_place() {
     assert_eq!(value("loaded_process_resident_memory_bytes", &[("process", "prober")]), 41_234.0 * 1024.0);
     assert_eq!(value("loaded_packets_total", &[("outcome", "forwarded")]), 3_580_000.0);
     assert_eq!(value("loaded_packets_total", &[("outcome", "dropped_clash")]), 0.0);
+    assert_eq!(value("loaded_pressure_total", &[("what", "flow_evicted")]), 3.0);
     assert_eq!(value("loaded_faults_total", &[("fault", "verdict_unknown_id")]), 2.0);
     let dropped = |reason| value("loaded_queue_dropped_packets_total", &[("queue", "5"), ("reason", reason)]);
     assert_eq!((dropped("queue_full"), dropped("socket_full")), (12.0, 4.0));
@@ -127,8 +128,9 @@ fn an_empty_status_is_a_page_too() {
     status.services.clear();
     status.processes.clear();
     status.queues.clear();
-    let Status { packets, faults, .. } = &mut status;
+    let Status { packets, pressure, faults, .. } = &mut status;
     packets.clear();
+    pressure.clear();
     faults.clear();
     let page = read(&render(&status));
     assert_eq!(page.samples.len(), 3);

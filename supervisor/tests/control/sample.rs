@@ -118,6 +118,7 @@ pub(crate) fn status() -> Status {
             dropped_socket: 4,
         }],
         packets: counters(&[("forwarded", 3_580_000), ("passed_own", 245), ("dropped_clash", 0)]),
+        pressure: counters(&[("flow_evicted", 3)]),
         faults: counters(&[("verdict_unknown_id", 2)]),
     }
 }

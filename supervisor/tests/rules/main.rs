@@ -111,6 +111,7 @@ fn plan(base: u16, vips: &[&str], backends: &[&str], protocol: Protocol) -> Plan
         queue_len: 1024,
         flows: 1024,
         clients: 1024,
+        quota: loaded_supervisor::config::QUOTA,
         unserved: loaded_ipc::Unserved::Pass,
         on_failure: loaded_supervisor::plan::Failures::CLOSED,
         nameservers: addresses(&["9.9.9.9", "2620:fe::fe"]),

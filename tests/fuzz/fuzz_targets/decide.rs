@@ -13,7 +13,8 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use loaded_fuzz::judge::{sound, walk};
 use loaded_ipc::{
-    Admin, Affinity, AllDown, Idle, Mode, OnBackendDown, OnFailure, Outcome, Passive, Policy, Protocol, Strategy, Unserved,
+    Admin, Affinity, AllDown, Idle, Mode, OnBackendDown, OnFailure, Outcome, Passive, Policy, Protocol, Quota,
+    Strategy, Unserved,
 };
 use loaded_queue::{Meta, SPARE, Verdict};
 use loaded_worker::outcome::verdict;
@@ -131,6 +132,7 @@ fn service(place: u8, wish: &Wish) -> Service {
         index: None,
         unserved: if bit(6) { Unserved::Drop } else { Unserved::Pass },
         malformed: if bit(7) { OnFailure::Pass } else { OnFailure::Drop },
+        quota: bit(8).then_some(Quota { prefix4: 24, prefix6: 48, percent: 2 }),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::state::first_state;
 use super::{Decider, Now, Wanted, opens};
 use crate::wire::{Family, Kind, Packet};
-use loaded_ipc::{Affinity, Outcome};
+use loaded_ipc::{Affinity, Outcome, Pressure};
 use loaded_table::{AffinityKey, Client, Flow, FlowKey, Hashed, Slot};
 
 /// Why a packet begins no flow.
@@ -64,6 +64,9 @@ impl Decider {
         let inserted = inserted.map_err(|_| Refusal::As(Outcome::DroppedTableFull))?;
         if let Some((_, displaced)) = inserted.displaced {
             self.gone(&displaced);
+        }
+        if inserted.evicted {
+            self.counters.add(Pressure::Evicted.index(), 1);
         }
         self.came(&flow);
         if opens(packet) {
@@ -151,8 +154,9 @@ impl Decider {
         self.setup.pool(service, family)?.balancer.choose(client).map(|backend| backend.0)
     }
 
-    /// A flow keeps its client, unless that is to have another backend next time.
-    pub(super) fn keep_client(&mut self, flow: Flow, packet: &Packet, now: u32) {
+    /// A flow keeps its client, unless that is to have another backend next time. `proven`: it has just shown that the
+    /// client hears what it is answered.
+    pub(super) fn keep_client(&mut self, flow: Flow, packet: &Packet, proven: bool, now: u32) {
         let Some(affinity) = self.setup.service(flow.service).and_then(|s| s.affinity) else { return };
         if !self.membership.mark(flow.backend).is_chosen() {
             return;
@@ -164,6 +168,9 @@ impl Decider {
             && backend == flow.backend
         {
             self.clients.refresh(slot, now);
+            if proven {
+                self.clients.prove(slot);
+            }
         }
     }
 }

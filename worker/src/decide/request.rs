@@ -1,11 +1,11 @@
 //! Requests: packets of clients to a virtual IP.
 
 use super::admit::Refusal;
-use super::state::{is_over, next_state, next_state_one_sided};
+use super::state::{is_over, is_proof, next_state, next_state_one_sided};
 use super::{Decided, Decider, Now, Place, Wanted, opens};
 use crate::setup::Backend;
 use crate::wire::{self, Kind, Packet, Side};
-use loaded_ipc::{Admin, AllDown, OnBackendDown, Outcome};
+use loaded_ipc::{Admin, AllDown, OnBackendDown, Outcome, Pressure};
 use loaded_table::{Flow, FlowState, Slot};
 
 /// What becomes of a packet of a known flow.
@@ -169,11 +169,15 @@ impl Decider {
             true => next_state_one_sided(flow.state, packet.kind),
         };
         let seen = self.flows.refresh(slot, now.seconds);
+        let mut proven = false;
         if next != flow.state {
-            self.flows.set_state(slot, next, now.seconds);
+            if !self.flows.set_state(slot, next, now.seconds) {
+                self.counters.add(Pressure::Unprotected.index(), 1);
+            }
+            proven = request && is_proof(next);
         }
-        if request && !self.memories.of(flow.service).is_fresh(seen, now.seconds) {
-            self.keep_client(flow, packet, now.seconds);
+        if request && (proven || !self.memories.of(flow.service).is_fresh(seen, now.seconds)) {
+            self.keep_client(flow, packet, proven, now.seconds);
         }
     }
 }

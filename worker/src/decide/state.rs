@@ -21,23 +21,25 @@ pub(super) fn next_state(state: FlowState, kind: Kind, request: bool) -> FlowSta
         // Both sides answer what comes after a real reset with another; so what comes last tells.
         (Kind::Tcp { acknowledges: true, .. }, S::Reset, _) => S::Established,
         (Kind::Tcp { acknowledges: true, opens: false, .. }, S::Answered, true) => S::Established,
-        (Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other, S::Unanswered, false) => S::Datagram,
+        (Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other, S::Unanswered, false) => S::Replied,
+        (Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other, S::Replied, true) => S::Datagram,
         _ => state,
     }
 }
 
 /// Where a flow is after a packet of its client, when nobody sees what the backend answers (mode "dsr"). An
-/// acknowledgement is taken for the proof that there was an answer. The client's FIN may be followed by hours of data to
-/// it, but each packet of them is acknowledged, and so keeps even a closing flow alive.
+/// acknowledgement is taken for a sign that there was an answer, but it proves nothing: such a flow lives as long as an
+/// open one, and has to go before any that is. The client's FIN may be followed by hours of data to it, but each packet of
+/// them is acknowledged, and so keeps even a closing flow alive.
 pub(super) fn next_state_one_sided(state: FlowState, kind: Kind) -> FlowState {
     use FlowState as S;
     match (kind, state) {
         (Kind::Tcp { resets: true, .. }, S::HalfOpen | S::Answered | S::Closing) => S::Closing,
         (Kind::Tcp { resets: true, .. }, _) => S::Reset,
         (Kind::Tcp { acknowledges: true, finishes: true, .. }, _) => S::Closing,
-        (Kind::Tcp { acknowledges: true, opens: false, .. }, S::HalfOpen | S::Answered | S::Reset) => S::Established,
+        (Kind::Tcp { acknowledges: true, opens: false, .. }, S::HalfOpen | S::Answered | S::Reset) => S::OneSided,
         // Who speaks twice is likely to have been answered.
-        (Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other, S::Unanswered) => S::Datagram,
+        (Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other, S::Unanswered) => S::Replied,
         _ => state,
     }
 }
@@ -51,6 +53,12 @@ pub(super) fn first_state(kind: Kind) -> FlowState {
         // SCTP too: its associations outlive a silence by their heartbeats (RFC 9260 §8.3: every 30 s).
         _ => FlowState::Unanswered,
     }
+}
+
+/// Whether a client whose packet has brought its flow to this state has heard an answer, as far as can be known.
+pub(super) fn is_proof(state: FlowState) -> bool {
+    use FlowState as S;
+    matches!(state, S::Established | S::Datagram | S::OneSided | S::Replied)
 }
 
 /// Whether a flow's connection has ended, so that another may begin on the same ports (RFC 9293 §3.6.1).

@@ -6,7 +6,7 @@ use crate::wire::{Address, Family};
 use loaded_ipc::{
     Affinity, BackendIndex, MAX_BACKEND_INDEX, Mode, OnFailure, Policy, PortRange, Protocol, ServiceIndex,
 };
-use loaded_ipc::{Strategy, ToWorker, Unserved};
+use loaded_ipc::{Quota, Strategy, ToWorker, Unserved};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Limits of what the messages may say.
@@ -19,6 +19,7 @@ const MAX_HOLD: u32 = 3600;
 #[derive(Debug, Default)]
 pub struct Assembly {
     begun: Option<(u64, Unserved, OnFailure)>,
+    quota: Option<Quota>,
     vips: BTreeMap<u16, Address>,
     backends: BTreeMap<u16, (Backend, u16)>,
     services: BTreeMap<u16, Draft>,
@@ -49,6 +50,14 @@ impl Assembly {
             }
             _ if self.begun.is_none() => return Err(OutOfStep("an item before Begin")),
             ToWorker::Begin { .. } | ToWorker::Hello { .. } => return Err(OutOfStep("a second Begin or Hello")),
+            ToWorker::Quota(quota) => {
+                if !is_sane_quota(quota) {
+                    return Err(OutOfStep("a quota outside its limits"));
+                }
+                if self.quota.replace(quota).is_some() {
+                    return Err(OutOfStep("a second quota"));
+                }
+            }
             ToWorker::Vip { index, address: ip } => {
                 if self.vips.insert(index, address(ip)).is_some() {
                     return Err(OutOfStep("a virtual IP twice"));
@@ -141,6 +150,7 @@ impl Assembly {
             generation,
             unserved,
             malformed: if translates { OnFailure::Drop } else { malformed },
+            quota: self.quota,
             vip_order,
             behind,
             backends: slots(self.backends.into_iter().map(|(index, (backend, _))| (index, backend))),
@@ -217,6 +227,11 @@ fn slots<T>(items: impl Iterator<Item = (u16, T)>) -> Box<[Option<T>]> {
 fn is_sane(affinity: &Affinity) -> bool {
     let Affinity { prefix4, prefix6, timeout } = *affinity;
     (1..=32).contains(&prefix4) && (1..=128).contains(&prefix6) && (1..=MAX_TIMEOUT).contains(&timeout)
+}
+
+fn is_sane_quota(quota: Quota) -> bool {
+    let Quota { prefix4, prefix6, percent } = quota;
+    (1..=32).contains(&prefix4) && (1..=128).contains(&prefix6) && (1..=100).contains(&percent)
 }
 
 fn is_sane_policy(policy: &Policy) -> bool {

@@ -4,7 +4,7 @@ use super::packets::{ACK, FIN, RST, SYN, echo, ends, icmp_of, ip, is_v4, put, tc
 use super::world::{AFFINITY, BACKENDS, BARE, POLICY, SIDES, Service, World, index_of};
 use loaded_ipc::{
     Admin, Affinity, AllDown, Assumed, BackendIndex, Chosen, Explained, Idle, KnownFlow, Mode, OnBackendDown, Outcome,
-    Passive, Policy, Protocol, Question, ServiceIndex, Strategy as Choice, Unserved, Why,
+    Passive, Policy, Protocol, Question, Quota, ServiceIndex, Strategy as Choice, Unserved, Why,
 };
 use loaded_table::FlowState;
 use proptest::collection::vec;
@@ -128,8 +128,9 @@ fn services() -> impl Strategy<Value = Vec<Service>> {
     let who = (vec(0..6_usize, 0..3), vec(0..6_usize, 0..3), any::<bool>(), 0..4_u8);
     (how, who).prop_map(|((strategy, affinity, mode, weights, policy), (backups, down, drop, shape))| {
         let unserved = if drop { Unserved::Drop } else { Unserved::Pass };
+        let quota = drop.then_some(Quota { prefix4: 24, prefix6: 48, percent: 1 });
         let vips = vec![0, 1, 2, 3];
-        let first = Service { strategy, affinity, mode, weights, policy, backups, down, unserved, vips, ..BARE };
+        let first = Service { strategy, affinity, mode, weights, policy, backups, down, unserved, quota, vips, ..BARE };
         let tcp = Service { protocol: Protocol::Tcp, ports: vec![53, 80], ..first.clone() };
         let udp = Service { protocol: Protocol::Udp, ports: vec![53], affinity: Some(AFFINITY), ..first.clone() };
         let rest = Service { policy: POLICY, ..first.clone() };
@@ -240,10 +241,10 @@ fn an_answer_says_why() {
         assert_eq!((said.assumed, said.outcome), (Assumed::Ack, Outcome::Forwarded));
         assert_eq!(said.flow.map(|flow| flow.state), Some(FlowState::Established as u8));
 
-        // Another connection of the client, of which its open one takes note only now and then.
+        // Another connection of the client, of which its open one took note when it opened, and else only now and then.
         world.now += 5;
         let (said, _) = ask(&mut world, &Question { client_port: 4001, ..tuple });
-        assert_eq!(said.chosen, Some(Chosen { why: Why::Client { idle: 12 }, ..first }));
+        assert_eq!(said.chosen, Some(Chosen { why: Why::Client { idle: 5 }, ..first }));
 
         // Nobody is left, and the flow there is is reset.
         (0..6).for_each(|backend| world.check(backend, false));

@@ -5,6 +5,7 @@ mod churn;
 mod direct;
 mod errors;
 mod explain;
+mod flood;
 mod flows;
 mod fragments;
 mod idle;

@@ -230,3 +230,23 @@ fn without_the_policy_nothing_is_judged() {
     load(&mut world, 0..300, &SIDES[0].backends);
     assert!((0..6).all(|n| !world.view(n).ejected));
 }
+
+/// Where the answers are: in the queue yet, or dropped, for it is full.
+#[test]
+fn a_worker_that_is_behind_blames_no_backend() {
+    let ejected = |behind: bool| {
+        let mut world = world(PASSIVE);
+        for n in 0..300 {
+            syn(&mut world, n, 80);
+            world.wait(5);
+            if behind {
+                world.decider.fall_behind();
+            }
+        }
+        // What was lost of the answers does not come any more.
+        (0..100).for_each(|_| world.wait(20));
+        (0..3).filter_map(|n| world.view(n).cause).collect::<Vec<_>>()
+    };
+    assert_eq!(ejected(false), [Cause::ConnectTimeout]);
+    assert_eq!(ejected(true), []);
+}

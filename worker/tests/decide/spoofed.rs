@@ -77,7 +77,7 @@ fn flows_that_no_backend_answers_keep_nobody_out() {
             flood(&mut world, 0);
             let (client, vip) = ((side.client, 4001), (side.vip, 80));
             let web = world.open(client, vip);
-            let dns = world.ask(client, vip);
+            let dns = world.talk(client, vip);
             // Who is in stays in.
             world.now += 1;
             flood(&mut world, 100);

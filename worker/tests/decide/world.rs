@@ -3,7 +3,7 @@
 use super::packets::{ACK, End, SYN, ends, quoted, sound, tcp, udp};
 use loaded_ipc::{
     ALL_COUNTERS, Admin, Affinity, AllDown, BackendCounter, BackendIndex, Mode, OnBackendDown, OnFailure, Outcome,
-    Policy, PortRange, Protocol, ServiceIndex, Strategy, ToWorker, Unserved, View,
+    Policy, PortRange, Protocol, Quota, ServiceIndex, Strategy, ToWorker, Unserved, View,
 };
 use loaded_queue::{Meta, SPARE};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts, shm};
@@ -77,6 +77,8 @@ pub(crate) struct Service {
     /// Of the whole configuration; the first service's counts.
     pub(crate) unserved: Unserved,
     pub(crate) malformed: OnFailure,
+    /// As `unserved`.
+    pub(crate) quota: Option<Quota>,
 }
 
 pub(crate) const POLICY: Policy = Policy {
@@ -107,6 +109,7 @@ pub(crate) const BARE: Service = Service {
     index: None,
     unserved: Unserved::Pass,
     malformed: OnFailure::Drop,
+    quota: None,
 };
 
 impl Default for Service {
@@ -120,6 +123,7 @@ impl Default for Service {
 pub(crate) fn messages(services: &[Service]) -> Vec<ToWorker> {
     let mut all =
         vec![ToWorker::Begin { generation: 7, unserved: services[0].unserved, malformed: services[0].malformed }];
+    all.extend(services[0].quota.map(ToWorker::Quota));
     all.extend((0..).zip(VIPS).map(|(n, vip)| ToWorker::Vip { index: n * 3, address: vip.parse().expect("address") }));
     for (place, service) in (0..).zip(services) {
         let Service { protocol, mode, strategy, affinity, policy, age, .. } = *service;
@@ -275,6 +279,13 @@ impl World {
     pub(crate) fn ask(&mut self, client: End<'_>, vip: End<'_>) -> String {
         let backend = self.forward(udp(client, vip), Outcome::ForwardedNew);
         self.answer(udp((&backend, vip.1), client));
+        backend
+    }
+
+    /// The same, and the client speaks once more, as who has heard the answer does.
+    pub(crate) fn talk(&mut self, client: End<'_>, vip: End<'_>) -> String {
+        let backend = self.ask(client, vip);
+        assert_eq!(self.forward(udp(client, vip), Outcome::Forwarded), backend);
         backend
     }
 

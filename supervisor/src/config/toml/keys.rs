@@ -12,6 +12,7 @@ pub(super) const TOP: Keys = Keys {
         "queue_len",
         "flows",
         "clients",
+        "quota",
         "unserved",
         "on_failure",
         "nameservers",
@@ -67,6 +68,7 @@ pub(super) const SERVICE: Keys = Keys {
         ("queue_len", AT_TOP),
         ("flows", AT_TOP),
         ("clients", AT_TOP),
+        ("quota", AT_TOP),
         ("nameservers", AT_TOP),
         ("unserved", AT_TOP),
         ("on_failure", AT_TOP),
@@ -82,6 +84,9 @@ pub(super) const ON_FAILURE: Keys = Keys {
     later: &[],
     elsewhere: &[("all_down", IN_SERVICE), ("on_backend_down", IN_SERVICE), ("unserved", "to the top level")],
 };
+
+pub(super) const QUOTA: Keys =
+    Keys { table: "quota", known: &["prefix4", "prefix6", "percent"], later: &[], elsewhere: &[] };
 
 pub(super) const IDLE: Keys =
     Keys { table: "idle", known: &["tcp", "half_open", "closing", "udp", "echo"], later: &[], elsewhere: &[] };

@@ -8,12 +8,13 @@ mod table;
 use super::draft::{Draft, DraftFailures, DraftMember, DraftService, POLICY};
 use super::location::{At, Flaw, Mark};
 use super::value::{self, address};
-use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, MODE, PREFIX4, PREFIX6};
+use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, MODE, PREFIX4, PREFIX6, QUOTA};
 use crate::plan::{MAX_DRAIN, MAX_TIMEOUT, MAX_WEIGHT, TABLE_ENTRIES};
 use ::toml::de::DeTable;
 use keys::{AFFINITY, BACKEND, IDLE, ON_FAILURE, SERVICE, TOP};
 use loaded_ipc::{
-    Affinity, AllDown, Idle, MAX_IDLE, Mode, OnBackendDown, OnFailure, Policy, PortRange, Protocol, Strategy, Unserved,
+    Affinity, AllDown, Idle, MAX_IDLE, Mode, OnBackendDown, OnFailure, Policy, PortRange, Protocol, Quota, Strategy,
+    Unserved,
 };
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -37,6 +38,7 @@ pub(super) fn draft(text: &str) -> Result<Draft, Flaw> {
         queue_len: top.number("queue_len", value::QUEUE_LEN)?,
         flows: top.number("flows", TABLE_ENTRIES)?,
         clients: top.number("clients", TABLE_ENTRIES)?,
+        quota: top.get("quota").map(quota).transpose()?,
         unserved: top.get("unserved").map(|item| read(item, unserved)).transpose()?.map(|unserved| unserved.value),
         on_failure: top.get("on_failure").map(on_failure).transpose()?.unwrap_or_default(),
         nameservers: top.get("nameservers").map(addresses).transpose()?.unwrap_or_default(),
@@ -125,6 +127,15 @@ fn idle(item: Item<'_>) -> Result<Idle, Flaw> {
         closing: time("closing", closing)?,
         udp: time("udp", udp)?,
         echo: time("echo", echo)?,
+    })
+}
+
+fn quota(item: Item<'_>) -> Result<Quota, Flaw> {
+    let table = item.table(&keys::QUOTA)?;
+    Ok(Quota {
+        prefix4: table.number("prefix4", 1..=32)?.unwrap_or(QUOTA.prefix4),
+        prefix6: table.number("prefix6", 1..=128)?.unwrap_or(QUOTA.prefix6),
+        percent: table.number("percent", 1..=100)?.unwrap_or(QUOTA.percent),
     })
 }
 
