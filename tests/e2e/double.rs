@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A build with the feature `double`; scripts/test makes it.
-fn binary() -> Option<PathBuf> {
+pub(crate) fn binary() -> Option<PathBuf> {
     let default = || root().join("target/double/debug/loaded");
     let path = std::env::var_os("LOADED_DOUBLE").map_or_else(default, PathBuf::from);
     if !path.is_file() {

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const START: Duration = Duration::from_secs(20);
@@ -17,6 +18,8 @@ const END: Duration = Duration::from_secs(10);
 /// The supervisor, in the foreground. Killed when dropped, and its log shown if the test fails.
 pub(crate) struct Loaded {
     child: Child,
+    /// The supervisor's; after an upgrade not the child's any more.
+    pid: AtomicU32,
     log: PathBuf,
     control: PathBuf,
 }
@@ -100,7 +103,8 @@ impl Loaded {
         let control = lab.state().join("control.sock");
         command.arg("--control").arg(&control);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
-        Self { child: command.spawn().unwrap(), log, control }
+        let child = command.spawn().unwrap();
+        Self { pid: AtomicU32::new(child.id()), child, log, control }
     }
 
     /// What it has logged so far.
@@ -109,7 +113,31 @@ impl Loaded {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    /// Asks for an upgrade and waits for what comes of it: the pid of the one that serves now, or why there is none.
+    #[track_caller]
+    pub(crate) fn upgrade(&self) -> Result<u32, String> {
+        let (before, old) = (self.log().len(), self.pid());
+        let line = |word: &str| {
+            let log = self.log();
+            log[before..].lines().find_map(|line| Some(line.split_once(word)?.1.to_owned()))
+        };
+        let serves = || line("upgrade: pid ").filter(|line| line.contains(" serves"));
+        let refused = || line("upgrade refused, everything stays as it is: ");
+        self.signal(Signal::SIGUSR2);
+        let ended = eventually(Duration::from_secs(40), || serves().is_some() || refused().is_some());
+        assert!(ended, "the upgrade does not end: {}", &self.log()[before..]);
+        match serves() {
+            Some(line) => {
+                let pid = line.split(' ').next().unwrap().parse().unwrap();
+                assert!(eventually(Duration::from_secs(5), || !lives(old)), "the old one lives on");
+                self.pid.store(pid, Ordering::Relaxed);
+                Ok(pid)
+            }
+            None => Err(refused().unwrap_or_default()),
+        }
     }
 
     /// Process ids of its workers.
@@ -195,7 +223,8 @@ impl Loaded {
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let end = std::time::Instant::now() + END;
         loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            // One that followed is no child of ours: that its elder has ended well is all there is.
+            if let Some(status) = self.child.try_wait().unwrap().filter(|_| !lives(self.pid())) {
                 return status;
             }
             assert!(std::time::Instant::now() < end, "loaded lives {END:?} after it should have ended");
@@ -262,6 +291,9 @@ fn counted(line: &str) -> Counted {
 impl Drop for Loaded {
     fn drop(&mut self) {
         // Ended already, or about to be.
+        if self.pid() != self.child.id() && lives(self.pid()) {
+            signal_to(self.pid(), Signal::SIGKILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

@@ -58,6 +58,8 @@ mod reused;
 mod rules;
 mod spread;
 mod storm;
+mod survive;
 mod taken;
 mod trace;
+mod upgrade;
 mod witness;

@@ -146,7 +146,7 @@ pub(crate) struct Datagrams {
 }
 
 /// Echoes on every backend, as fast as can be, until told to end.
-pub(crate) fn with_echo<T: Send>(lab: &Lab, act: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn with_echo<T>(lab: &Lab, act: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let over = &over;

@@ -25,6 +25,9 @@ use std::time::{Duration, Instant};
 /// How long the other binary may take, from its start until it serves.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A program that the other one runs may run one, and that one another.
+const GENERATIONS: u32 = 8;
+
 /// How this process was started, so that another binary can be started in the same way.
 #[derive(Debug, Clone)]
 pub(crate) struct Invocation {
@@ -223,7 +226,7 @@ impl Upgrade {
     fn hear(&mut self) -> Result<Option<FromSuccessor>, String> {
         match self.link.receive() {
             Ok(FromSuccessor::Refused(text)) => {
-                self.refusal = Some(crate::child::printable(&text));
+                self.refusal = Some(text);
                 Err("it refuses".to_owned())
             }
             Ok(said @ FromSuccessor::Prepared { .. }) if self.stage == Stage::Preparing => Ok(Some(said)),
@@ -237,15 +240,27 @@ impl Upgrade {
     }
 }
 
-/// Ends what a dead successor has left: children of ours that we have not started.
+/// Ends what a dead successor has left: children of ours that we have not started. When one of them dies its own children
+/// become ours, so this is done until there is none.
 fn end_orphans(known: &[u32]) {
+    for _ in 0..GENERATIONS {
+        let strangers = strangers(known);
+        if strangers.is_empty() {
+            break;
+        }
+        for pid in strangers.into_iter().filter_map(|pid| i32::try_from(pid).ok()).map(Pid::from_raw) {
+            let _ = kill(pid, Signal::SIGKILL);
+            // Its death is certain then, and waiting short.
+            let _ = waitpid(pid, None::<WaitPidFlag>);
+        }
+    }
+    if let Err(errno) = set_child_subreaper(false) {
+        log::warn!("be the parent of orphans no more: {errno}");
+    }
+}
+
+fn strangers(known: &[u32]) -> Vec<u32> {
     let own = std::process::id();
     let list = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
-    let strangers =
-        list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()).filter(|pid| !known.contains(pid));
-    for pid in strangers.filter_map(|pid| i32::try_from(pid).ok()).map(Pid::from_raw) {
-        let _ = kill(pid, Signal::SIGKILL);
-        // Its death is certain then, and waiting short.
-        let _ = waitpid(pid, None::<WaitPidFlag>);
-    }
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid| !known.contains(pid)).collect()
 }
