@@ -287,7 +287,8 @@ Without -c the configuration is the first of: loaded.config, loaded.conf, /etc/l
   loaded explain tcp 192.0.2.7:40000 203.0.113.1:443     where would this client's next packet go, and why?
 
 Signals: HUP reads the configuration again, and changes nothing if it is wrong; TERM, INT and QUIT take the rules out
-and end it; USR1 logs the counters; USR2 is not part of this version and does nothing. Under a service manager
+and end it; USR1 logs the counters; USR2 starts the binary that is now where this one was started from, which takes
+over without losing a packet. A supervisor that was killed: start it again, it goes on. Under a service manager
 (NOTIFY_SOCKET) it stays in the foreground.";
 
 /// Balances IPv4 and IPv6 traffic over NFQUEUE with sandboxed workers.
