@@ -13,14 +13,16 @@ use crate::memory::Memory;
 use crate::plan::{Plan, immutable_change};
 use crate::rules::{QueueState, queue_holders, queue_owner, queue_owners};
 use crate::worker::{Before, Given};
+use caps::{CapSet, Capability};
 use loaded_ipc::counted;
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, QUEUE_FD};
 use loaded_jail::Process;
 use loaded_queue::Owner;
 use loaded_table::LAYOUT_VERSION;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How long workers that nobody can go on from may take to die of SIGKILL.
@@ -46,6 +48,29 @@ pub(crate) struct Set {
     pub(crate) before: Before,
     /// Room for an export of the tables, if there is who can make one.
     pub(crate) export: Option<OwnedFd>,
+}
+
+static POSSIBLE: OnceLock<Result<(), &'static str>> = OnceLock::new();
+
+/// Whether descriptors can be taken out of workers here: if not, workers that outlive their supervisor would be in the way of
+/// the next one. To be asked before rights are given up; the answer stays.
+pub(crate) fn is_possible() -> Result<(), &'static str> {
+    *POSSIBLE.get_or_init(|| {
+        // Yama denies it to everybody then (yama_ptrace_access_check, security/yama/yama_lsm.c).
+        let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+        let own = || Process::open(std::process::id()).and_then(|own| own.take(0));
+        match caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_PTRACE) {
+            Ok(true) if scope.trim() == "3" => Err("kernel.yama.ptrace_scope is 3"),
+            Ok(true) if own().is_err() => Err("this kernel has no pidfd_getfd (Linux 5.6)"),
+            Ok(true) => Ok(()),
+            _ => Err("CAP_SYS_PTRACE is missing"),
+        }
+    })
+}
+
+/// The same as the supervisor before us has found it, when it had the right to look.
+pub(crate) fn is_known(possible: bool) {
+    let _ = POSSIBLE.set(if possible { Ok(()) } else { Err("the supervisor before this one could not look") });
 }
 
 /// Looks who answers our queues. Needs CAP_SYS_PTRACE.

@@ -46,6 +46,8 @@ pub(crate) struct State<'a> {
     pub(crate) version: Cow<'a, str>,
     /// The supervisor's.
     pub(crate) pid: u32,
+    /// Whether another supervisor could take the workers over if this one were killed.
+    pub(crate) adoptable: bool,
     /// The supervisor's own fence, as text.
     pub(crate) fence: Cow<'a, str>,
     /// Where it can be asked.
@@ -176,6 +178,7 @@ mod tests {
             counters: "".into(),
             version: "0.1.0".into(),
             pid,
+            adoptable: true,
             fence: "".into(),
             control: Path::new("/run/loaded/control-1.sock").into(),
             queues: vec![(0, 7), (3, 10)].into(),

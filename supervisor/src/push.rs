@@ -1,6 +1,7 @@
 //! The roster as a transaction for a worker, and for the prober.
 
 use crate::Error;
+use crate::adopt;
 use crate::plan::{Discover, Plan, Service, check_port};
 use crate::roster::Roster;
 use crate::rules::source_of;
@@ -16,7 +17,8 @@ pub(crate) fn to_worker(roster: &Roster, worker: &Worker, now: Instant) -> Order
     let (position, queue) = (worker.position, worker.owner.queue());
     let mut messages = vec![ToWorker::Hello { version: VERSION, worker: position, queue }];
     messages.extend(transaction(roster, now));
-    let survival = if roster.lingers() { Survival::Outlives } else { Survival::DiesToo };
+    let survival =
+        if roster.lingers() && adopt::is_possible().is_ok() { Survival::Outlives } else { Survival::DiesToo };
     Orders { generation: roster.generation(), survival, messages }
 }
 

@@ -118,6 +118,11 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
     // An elder has those two yet.
     let pid_file = options.pid_file.as_deref().filter(|_| elder.is_none());
     let mut pid_file = pid_file.map(|path| PidFile::write(path, None)).transpose()?;
+    if elder.is_none()
+        && let Err(why) = adopt::is_possible()
+    {
+        log::warn!("{why}: workers die with the supervisor, as with linger = false");
+    }
     let signals = Signals::new()?;
     let queues: Vec<u16> = cores.iter().map(|core| plan.queue_base + core).collect();
     let inherited = inherit(elder.as_ref(), &plan, &tools, &cores, &queues)?;
@@ -140,6 +145,7 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
     let control = if elder.is_some() { None } else { Some(Control::bind(&path)?) };
     let prober = Prober::new()?;
     let is_filtered = elder.is_some() && state.as_ref().is_some_and(|state| state.fence == print(Role::Supervisor));
+    let predecessor = state.as_ref().map(|state| state.pid);
     let (steering, before, history) = match state {
         Some(state) => {
             for change in diff(&state.plan, &plan) {
@@ -186,13 +192,13 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
     .inspect_err(|_| instance.give_up(is_inherited))?;
     drop(lock);
     if let Some(elder) = elder.take() {
-        let before = std::os::unix::process::parent_id();
+        // First: a service manager must not take the other one's end for ours.
+        daemon::notify(NotifyState::MainPid(std::process::id()));
         instance.follow(elder, &path);
         pid_file = options
             .pid_file
             .as_deref()
-            .and_then(|path| PidFile::write(path, Some(before)).inspect_err(|error| log::error!("{error}")).ok());
-        daemon::notify(NotifyState::MainPid(std::process::id()));
+            .and_then(|path| PidFile::write(path, predecessor).inspect_err(|error| log::error!("{error}")).ok());
     }
     let services = instance.plan.services.len();
     let backends: usize = instance.plan.services.iter().map(|service| service.backends.len()).sum();
@@ -232,6 +238,7 @@ fn inherit(
         return adopt::find(queues, plan, &pairs);
     };
     let inheritance = elder.inheritance()?;
+    adopt::is_known(inheritance.state.adoptable);
     match misfit(&inheritance.state, plan, &pairs) {
         Some(problem) => Err(Error::Succession(problem)),
         None => Ok(Some(inheritance)),

@@ -3,6 +3,7 @@
 
 use super::Instance;
 use crate::Error;
+use crate::adopt;
 use crate::child::START_DEADLINE;
 use crate::control::Control;
 use crate::elder::Elder;
@@ -87,6 +88,7 @@ impl Instance {
             counters: counted().into(),
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
+            adoptable: adopt::is_possible().is_ok(),
             fence: print(Role::Supervisor).into(),
             control: self.control.as_ref().map_or(Path::new(""), Control::path).into(),
             queues: self.workers.iter().map(|worker| (worker.core, worker.owner.queue())).collect(),

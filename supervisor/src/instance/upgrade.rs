@@ -6,7 +6,6 @@ use super::Instance;
 use crate::Error;
 use crate::child::dup;
 use crate::elder::{CONTROL_FD, JOURNAL_FD, KMSG_FD, LINK_FD, SET, SUCCESSOR};
-use crate::routes;
 use crate::worker::Worker;
 use command_fds::{CommandFdExt, FdMapping};
 use loaded_ipc::{FromSuccessor, Link, LinkError, ToSuccessor};
@@ -186,8 +185,7 @@ impl Instance {
         if let Some(Err(error)) = self.installed.as_mut().map(|installed| installed.update(&self.rules)) {
             log::error!("{error}");
         }
-        let back = routes::hops(&self.roster).and_then(|hops| self.routes.settle(&hops));
-        back.unwrap_or_else(|error| log::error!("{error}"));
+        self.routes.mend();
         self.workers.iter_mut().for_each(Worker::free_orphans);
     }
 

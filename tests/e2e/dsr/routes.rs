@@ -56,7 +56,11 @@ fn what_a_killed_instance_leaves_is_replaced_and_then_removed() {
     for family in Family::BOTH {
         assert_eq!(answering(&lab, family), BACKENDS.map(str::to_owned).into(), "{family:?}");
     }
+    // Its workers too: else what they serve would have to drain first.
+    let workers = second.workers();
     drop(second);
+    workers.into_iter().for_each(|pid| signal_to(pid, Signal::SIGKILL));
+    assert!(eventually(Duration::from_secs(2), || lab.queues().is_empty()), "{}", lab.queues());
     // One that needs no routes takes the left ones out.
     let nat = config("2s", &[Service { vips: &[110], ..Service::default() }]);
     let third = Loaded::toml(&lab, &nat);
