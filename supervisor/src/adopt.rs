@@ -8,7 +8,7 @@
 
 use crate::Error;
 use crate::child::dup;
-use crate::journal::{self, Journal, State, Unreadable};
+use crate::journal::{self, Journal, State};
 use crate::memory::Memory;
 use crate::plan::{Plan, immutable_change};
 use crate::rules::{QueueState, queue_holders, queue_owner, queue_owners};
@@ -17,13 +17,18 @@ use caps::{CapSet, Capability};
 use loaded_ipc::counted;
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, QUEUE_FD};
 use loaded_jail::Process;
-use loaded_queue::Owner;
+use loaded_queue::{Owner, is_port};
 use loaded_table::LAYOUT_VERSION;
+use nix::sys::stat::fstat;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+/// A lock is looked at for a moment by others.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// How long workers that nobody can go on from may take to die of SIGKILL.
 const DEATH: Duration = Duration::from_secs(2);
@@ -85,8 +90,16 @@ pub(crate) fn find(queues: &[u16], plan: &Plan, pairs: &[(u16, u16)]) -> Result<
         let owner = queue_owner(ours.queue)?.unwrap_or_else(|| "a process that has just ended".to_owned());
         Ok(Error::QueueBusy { queue: ours.queue, owner })
     };
-    let Some(custody) = workers_of(ours)?.iter().find_map(journal_of) else { return Err(busy()?) };
-    let Ok(lock) = journal::lock(custody.as_fd()) else { return Err(busy()?) };
+    let Some((_, custody)) = workers_of(ours)?.into_iter().next() else { return Err(busy()?) };
+    // Somebody else may only be looking whether it is free.
+    let mut tries = (0..LOCK_TRIES).map(|_| {
+        let lock = journal::lock(custody.as_fd());
+        if lock.is_err() {
+            std::thread::sleep(LOCK_PAUSE);
+        }
+        lock
+    });
+    let Some(lock) = tries.find_map(Result::ok) else { return Err(busy()?) };
     let found = journal::read(custody.as_fd());
     let known = found.as_ref().map_or_else(|_| queues.to_vec(), |state| state.queues.iter().map(|(_, q)| *q).collect());
     let problem = match &found {
@@ -100,10 +113,11 @@ pub(crate) fn find(queues: &[u16], plan: &Plan, pairs: &[(u16, u16)]) -> Result<
     let mut sets = BTreeMap::new();
     for state in states.iter().filter(|state| known.contains(&state.queue)) {
         let workers = workers_of(state)?;
-        if workers.is_empty() {
+        // Another instance may have got a queue meanwhile, whose worker had died.
+        if workers.is_empty() || workers.iter().any(|(_, other)| !is_same(other, &custody)) {
             return Err(busy()?);
         }
-        sets.insert(state.queue, workers);
+        sets.insert(state.queue, workers.into_iter().map(|(process, _)| process).collect::<Vec<_>>());
     }
     match (found, problem) {
         (Ok(state), None) => {
@@ -127,9 +141,8 @@ pub(crate) fn find(queues: &[u16], plan: &Plan, pairs: &[(u16, u16)]) -> Result<
 fn name_others(states: &[QueueState], queues: &[u16]) {
     for state in states.iter().filter(|state| !queues.contains(&state.queue)) {
         let workers = workers_of(state).unwrap_or_default();
-        let is_left =
-            |worker: &Process| journal_of(worker).is_some_and(|custody| journal::lock(custody.as_fd()).is_ok());
-        if let Some(worker) = workers.iter().find(|worker| is_left(worker)) {
+        let mut left = workers.iter().filter(|(_, custody)| journal::lock(custody.as_fd()).is_ok());
+        if let Some((worker, _)) = left.next() {
             log::warn!(
                 "queue {} is answered by worker {} of a supervisor that was killed: start that instance again (it goes on \
                  from there), or kill the worker",
@@ -162,11 +175,14 @@ impl Inheritance {
 
 impl Set {
     fn take(workers: Vec<Process>) -> Result<Self, Error> {
-        let first =
-            workers.first().ok_or(Error::ChildFailed("a worker has ended while it was taken over".to_owned()))?;
-        let [queue, flows, clients, counters] =
-            [QUEUE_FD, FLOWS_FD, CLIENTS_FD, COUNTERS_FD].map(|number| first.take(number));
-        let (queue, flows, clients, counters) = (queue?, flows?, clients?, counters?);
+        // One may end just now while another lives.
+        let all = |process: &Process| {
+            let take = |number| process.take(number).ok();
+            Some((take(QUEUE_FD)?, take(FLOWS_FD)?, take(CLIENTS_FD)?, take(COUNTERS_FD)?))
+        };
+        let taken = workers.iter().find_map(all);
+        let gone = || Error::ChildFailed("a worker has ended while it was taken over; start again".to_owned());
+        let (queue, flows, clients, counters) = taken.ok_or_else(gone)?;
         Ok(Self { queue, flows, clients, counters, before: Before::Serving(workers), export: None })
     }
 }
@@ -199,15 +215,23 @@ impl Given {
     }
 }
 
-/// The processes that hold a queue's socket, as far as they have a journal beside it.
-fn workers_of(state: &QueueState) -> Result<Vec<Process>, Error> {
-    let holders = queue_holders(state)?;
-    Ok(holders.into_iter().filter_map(|pid| Process::open(pid).ok()).filter(|p| journal_of(p).is_some()).collect())
+/// The processes that hold a queue's socket as a worker does, with the journal that each has in its custody. Looked at again
+/// once the process is held: its number may have come to mean another one.
+fn workers_of(state: &QueueState) -> Result<Vec<(Process, OwnedFd)>, Error> {
+    let worker = |pid| {
+        let process = Process::open(pid).ok()?;
+        let socket = process.take(QUEUE_FD).ok()?;
+        let custody = process.take(JOURNAL_FD).ok()?;
+        let is_worker = is_port(socket.as_fd(), state.portid) && journal::is_one(custody.as_fd());
+        is_worker.then_some((process, custody))
+    };
+    Ok(queue_holders(state)?.into_iter().filter_map(worker).collect())
 }
 
-fn journal_of(process: &Process) -> Option<OwnedFd> {
-    let custody = process.take(JOURNAL_FD).ok()?;
-    (!matches!(journal::read(custody.as_fd()), Err(Unreadable::Foreign))).then_some(custody)
+/// Whether two descriptors mean the same memory.
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let file = |fd: &OwnedFd| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+    file(one).is_some_and(|one| file(other) == Some(one))
 }
 
 fn end(processes: Vec<Process>) {

@@ -205,7 +205,8 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
         })
     }
 
-    /// Lets the process end by itself, by a last word or by the end of its link. Returns the process to wait for.
+    /// Lets the process end by itself: by a last word, or, if it does not outlive us, by the end of its link. Returns the process
+    /// to wait for.
     pub(crate) fn dismiss(mut self, word: Option<Out>) -> Process {
         self.outbox.extend(word);
         // Who does not take it does not end, and is killed for that.

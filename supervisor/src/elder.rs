@@ -38,6 +38,15 @@ pub(crate) const SET: usize = 5;
 /// How long the old one may take until its workers have ended.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What has become of an elder that was asked to give way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Its workers have ended.
+    Yours,
+    /// It was killed.
+    Dead,
+}
+
 /// The supervisor before us.
 #[derive(Debug)]
 pub(crate) struct Elder {
@@ -88,12 +97,14 @@ impl Elder {
     ///
     /// # Errors
     /// If it is gone, or takes too long.
-    pub(crate) fn ask(&self, export: bool) -> Result<(), Error> {
+    pub(crate) fn ask(&self, export: bool) -> Result<Answer, Error> {
         self.link.send(&FromSuccessor::Prepared { export })?;
         let until = Instant::now() + PATIENCE;
         loop {
             match self.link.receive() {
-                Ok(ToSuccessor::Yours) => return Ok(()),
+                Ok(ToSuccessor::Yours) => return Ok(Answer::Yours),
+                // Gone, or it has given us up: then it still holds the lock of its journal.
+                Err(LinkError::Closed) if journal::lock(self.journal.as_fd()).is_ok() => return Ok(Answer::Dead),
                 Err(LinkError::Empty) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
                 Err(LinkError::Empty) => {
                     return Err(Error::Succession(format!("its workers have not ended within {PATIENCE:?}")));

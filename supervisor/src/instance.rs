@@ -76,10 +76,14 @@ pub(crate) struct Instance {
     journal: Journal,
     /// Something has changed that the journal does not say yet.
     unwritten: bool,
+    /// When it was written last, and who the workers were.
+    written: (Instant, Vec<(u16, u32)>),
     invocation: Invocation,
     upgrade: Option<Upgrade>,
     /// USR2 has come during another change.
     upgrade_again: bool,
+    /// Workers of a dead supervisor are being taken over.
+    adopts: bool,
 }
 
 /// How an instance comes to its end.
@@ -143,9 +147,11 @@ impl Instance {
             routes,
             journal,
             unwritten: true,
+            written: (Instant::now(), Vec::new()),
             invocation,
             upgrade: None,
             upgrade_again: false,
+            adopts: false,
             audit,
             repeat,
         }
@@ -181,12 +187,9 @@ impl Instance {
             if self.signals.take_report() {
                 self.report();
             }
-            if self.unwritten {
-                self.write_down();
-            }
+            self.keep_written();
             // Who has given way cannot end alone: this is over in a moment, either way.
             if !self.has_given_way() && self.signals.take_end() {
-                self.stop_upgrade();
                 return Ok(Way::Ended);
             }
         }
@@ -210,7 +213,10 @@ impl Instance {
 
     /// Waits for something to happen, but not beyond `until`, and deals with the links and the control socket.
     fn turn(&mut self, until: Instant) -> Result<(), Error> {
-        let timed = self.workers.iter().filter_map(Worker::due).chain(self.prober_due());
+        let gave_way = self.has_given_way();
+        let ours = self.workers.iter().filter_map(Worker::due).chain(self.prober_due());
+        // Who has given way starts nobody, whenever that was due.
+        let timed = ours.filter(|due| !gave_way || *due > Instant::now());
         let timed = timed.chain(self.control.as_ref().and_then(Control::next_deadline)).chain([self.watch.due()]);
         let timed = timed.chain(self.questions.due()).chain(self.upgrade_due());
         let next = timed.fold(until, Instant::min);
@@ -222,7 +228,8 @@ impl Instance {
             PollFd::new(link, PollFlags::POLLIN | out)
         }));
         wanted.extend(self.successor().map(|link| PollFd::new(link, PollFlags::POLLIN)));
-        if let Some(control) = &self.control {
+        // What is asked of who has given way waits for the other one.
+        if let Some(control) = self.control.as_ref().filter(|_| !gave_way) {
             control.poll_fds(&mut wanted);
         }
         let wait = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
@@ -239,7 +246,9 @@ impl Instance {
             worker.talk(&self.terms.0);
         }
         self.answer_questions();
-        self.answer();
+        if !gave_way {
+            self.answer();
+        }
         Ok(())
     }
 
@@ -281,6 +290,7 @@ impl Instance {
 
     /// Takes the rules out, lets the workers answer what still waits, and ends them.
     pub(crate) fn end(mut self) -> Result<(), Error> {
+        self.stop_upgrade();
         let mut installed = self.installed.take();
         let removed = installed.as_mut().map_or(Ok(()), Installed::remove);
         if !self.drain() {

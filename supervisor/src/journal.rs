@@ -16,6 +16,7 @@ use crate::plan::Plan;
 use crate::roster::Roster;
 use crate::rules::Steering;
 use loaded_table::shm;
+use nix::sys::stat::{Mode, fchmod};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
@@ -54,6 +55,8 @@ pub(crate) struct State<'a> {
     pub(crate) control: Cow<'a, Path>,
     /// Core and queue of each worker, in their order.
     pub(crate) queues: Cow<'a, [(u16, u16)]>,
+    /// Queues and the processes that answer them.
+    pub(crate) workers: Cow<'a, [(u16, u32)]>,
     pub(crate) steering: Steering,
     pub(crate) plan: Cow<'a, Plan>,
     pub(crate) roster: Cow<'a, Roster>,
@@ -88,6 +91,8 @@ impl Journal {
     pub(crate) fn create() -> Result<Self, Error> {
         let fail = |act| move |source| Error::Start { act, source };
         let memory = File::from(shm::create("loaded-journal", HEADER + 2 * SLOT)?);
+        // By itself, too: whoever comes to see its name cannot open it.
+        fchmod(&memory, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|e| fail("keep the journal to ourselves")(e.into()))?;
         let custody = reopen(memory.as_fd(), OpenOptions::new().read(true)).map_err(fail("open the journal again"))?;
         memory.try_lock().map_err(|error| fail("lock the journal")(error.into()))?;
         Ok(Self { memory, custody: custody.into(), second: false })
@@ -146,6 +151,13 @@ pub(crate) fn read(custody: BorrowedFd<'_>) -> Result<State<'static>, Unreadable
     Ok(serde_json::from_slice(&text)?)
 }
 
+/// Whether this is a journal, whatever is in it.
+pub(crate) fn is_one(custody: BorrowedFd<'_>) -> bool {
+    let mut magic = [0; 8];
+    let read = custody.try_clone_to_owned().and_then(|fd| File::from(fd).read_exact_at(&mut magic, 0));
+    read.is_ok() && u64::from_le_bytes(magic) == MAGIC
+}
+
 /// The lock of a supervisor's journal: had only when that supervisor lives no more. Good as long as the file is open.
 pub(crate) fn lock(custody: BorrowedFd<'_>) -> io::Result<File> {
     let file = reopen(custody, OpenOptions::new().read(true).write(true))?;
@@ -182,6 +194,7 @@ mod tests {
             fence: "".into(),
             control: Path::new("/run/loaded/control-1.sock").into(),
             queues: vec![(0, 7), (3, 10)].into(),
+            workers: vec![(7, 99)].into(),
             steering: Steering::new(&plan, Keys::new([1, 2, 3, 4, 5, u32::MAX])),
             plan: Cow::Borrowed(&plan),
             roster: Cow::Borrowed(&roster),

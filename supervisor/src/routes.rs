@@ -84,13 +84,15 @@ pub(crate) struct Routes {
     base: u16,
     tools: Tools,
     hops: Hops,
+    /// What is there may be more: somebody before us has made it.
+    unsure: bool,
     /// The last trouble with mending, so that it is told once.
     trouble: Option<String>,
 }
 
 impl Routes {
     pub(crate) fn new(base: u16, tools: Tools) -> Self {
-        Self { base, tools, hops: Hops::new(), trouble: None }
+        Self { base, tools, hops: Hops::new(), unsure: false, trouble: None }
     }
 
     /// Takes out what a killed instance with this queue base has left and nobody wants.
@@ -100,6 +102,11 @@ impl Routes {
     pub(crate) fn clean_stale(&mut self) -> Result<(), Error> {
         self.hops.clear();
         if self.tools.has_ip() { self.apply(false) } else { Ok(()) }
+    }
+
+    /// Somebody else's are in use, and are settled later.
+    pub(crate) fn inherit(&mut self) {
+        self.unsure = true;
     }
 
     /// Adds what is not there. To be done before a worker uses these marks.
@@ -123,11 +130,13 @@ impl Routes {
     /// # Errors
     /// If that cannot be done.
     pub(crate) fn settle(&mut self, hops: &Hops) -> Result<(), Error> {
-        if self.hops == *hops {
+        if self.hops == *hops && !self.unsure {
             return Ok(());
         }
         self.hops.clone_from(hops);
-        self.apply(false)
+        self.apply(false)?;
+        self.unsure = false;
+        Ok(())
     }
 
     /// Puts back what others have taken away: an interface that was down has lost its routes, and some managers of

@@ -146,6 +146,7 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
     let prober = Prober::new()?;
     let is_filtered = elder.is_some() && state.as_ref().is_some_and(|state| state.fence == print(Role::Supervisor));
     let predecessor = state.as_ref().map(|state| state.pid);
+    let before_rules = state.as_ref().map(|s| RuleSet::new(&s.roster.reach(&s.plan), &queues, &s.steering));
     let (steering, before, history) = match state {
         Some(state) => {
             for change in diff(&state.plan, &plan) {
@@ -189,16 +190,18 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
         true => instance.take_over(&tools, elder.as_ref()),
         false => instance.start_anew(&tools),
     }
-    .inspect_err(|_| instance.give_up(is_inherited))?;
+    .inspect_err(|_| instance.give_up(&tools, before_rules.as_ref(), elder.as_ref()))?;
     drop(lock);
     if let Some(elder) = elder.take() {
-        // First: a service manager must not take the other one's end for ours.
+        // First: who looks for a process by these must find ours before the other one ends.
         daemon::notify(NotifyState::MainPid(std::process::id()));
+        let path_of_pid = options.pid_file.as_deref();
+        let written = path_of_pid.map(|path| PidFile::write(path, predecessor)).transpose();
+        pid_file = written.unwrap_or_else(|error| {
+            log::error!("{error}");
+            None
+        });
         instance.follow(elder, &path);
-        pid_file = options
-            .pid_file
-            .as_deref()
-            .and_then(|path| PidFile::write(path, predecessor).inspect_err(|error| log::error!("{error}")).ok());
     }
     let services = instance.plan.services.len();
     let backends: usize = instance.plan.services.iter().map(|service| service.backends.len()).sum();

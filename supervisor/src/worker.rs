@@ -17,11 +17,11 @@ use loaded_ipc::{Admin, BackendIndex, Explained, Membership, MembershipReader, M
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{IN_HAND, RECEIVED, from_hand};
 use loaded_jail::proof::Expectation;
-use loaded_jail::{Floor, Identity, Survival};
+use loaded_jail::{Floor, Identity, Process as Foreign, Survival};
 use loaded_queue::{Orphans, Owner};
 use pulse::Pulse;
 use questions::Questions;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child as Process;
 use std::time::{Duration, Instant};
@@ -154,6 +154,18 @@ impl Worker {
     /// Whether its first process serves, or waits for nothing but the end of those before.
     pub(crate) fn can_follow(&self) -> bool {
         self.is_ready() || self.serving.as_ref().is_some_and(|life| life.stage == Stage::Prepared)
+    }
+
+    /// Those before are these processes, and nobody's any more. What their tables hold cannot be exported now.
+    pub(crate) fn comes_after(&mut self, pids: impl Iterator<Item = u32>) {
+        let is_worker = |process: &Foreign| {
+            fs::read_to_string(format!("/proc/{}/comm", process.pid()))
+                .is_ok_and(|name| name.trim_end() == "loaded-worker")
+        };
+        self.before = Before::Serving(pids.filter_map(|pid| Foreign::open(pid).ok()).filter(is_worker).collect());
+        if self.export.take().is_some() {
+            log::error!("{}: nobody is left to export its tables: its flows are lost", self.name());
+        }
     }
 
     /// Those before end, and its first process begins.

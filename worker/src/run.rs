@@ -152,8 +152,12 @@ fn behind_fence(
     let clients = AffinityTable::open(clients, |_| {})?;
     let prepared = ManuallyDrop::into_inner(prepared);
     let mut decider = ManuallyDrop::new(prepared.open(flows, clients, counters, now()));
-    link.send(&FromWorker::Ready { generation })?;
     let mut superior = Superior { link: Some(link), survival };
+    match link.send(&FromWorker::Ready { generation }) {
+        // The one before has ended, so nobody else could serve.
+        Err(LinkError::Closed) if superior.is_left() => {}
+        said => said?,
+    }
     forward(&mut superior, inbox, port, &mut decider)
 }
 

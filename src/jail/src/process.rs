@@ -18,8 +18,8 @@ impl Process {
     /// # Errors
     /// If there is none, or the kernel has no such calls.
     pub fn open(pid: u32) -> Result<Self, JailError> {
-        // SAFETY: takes two numbers; no memory is passed.
-        let pidfd = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) });
+        // SAFETY: takes two numbers, no memory is passed; what it returns is a descriptor that nobody else knows of.
+        let pidfd = unsafe { descriptor(libc::syscall(libc::SYS_pidfd_open, pid, 0)) };
         Ok(Self { pidfd: pidfd.map_err(refused("open", format!("process {pid}")))?, pid })
     }
 
@@ -36,8 +36,8 @@ impl Process {
     /// # Errors
     /// If it has no such descriptor, has ended, or may not be traced.
     pub fn take(&self, fd: RawFd) -> Result<OwnedFd, JailError> {
-        // SAFETY: takes three numbers; no memory is passed.
-        let taken = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.pidfd.as_raw_fd(), fd, 0) });
+        // SAFETY: takes three numbers, no memory is passed; what it returns is a descriptor that nobody else knows of.
+        let taken = unsafe { descriptor(libc::syscall(libc::SYS_pidfd_getfd, self.pidfd.as_raw_fd(), fd, 0)) };
         taken.map_err(refused("take", format!("descriptor {fd} of process {}", self.pid)))
     }
 
@@ -65,10 +65,12 @@ impl Process {
     }
 }
 
-fn descriptor(answer: libc::c_long) -> Result<OwnedFd, Errno> {
+/// # Safety
+/// `answer` is that of a call which returns a new descriptor, or fails.
+unsafe fn descriptor(answer: libc::c_long) -> Result<OwnedFd, Errno> {
     let number = Errno::result(answer)?;
     let number = RawFd::try_from(number).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the kernel has just made this descriptor, close-on-exec, and nobody else knows of it.
+    // SAFETY: new, by this function's contract, so nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

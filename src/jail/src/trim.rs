@@ -11,7 +11,7 @@ use crate::policy::compile::compile;
 use crate::policy::{Policy, Role, Terms};
 
 /// Trims the calling process for good. Call it when set-up is over (naming the owner of a busy queue
-/// needs CAP_SYS_PTRACE) and before the first thread and the first child.
+/// and taking over a dead supervisor's workers need CAP_SYS_PTRACE) and before the first thread and the first child.
 ///
 /// Children of uid 0 get these capabilities back at exec and no more: the bounding set masks what root would gain
 /// (capabilities(7), "Capabilities and execution of programs by root").

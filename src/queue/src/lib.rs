@@ -10,6 +10,6 @@ mod template;
 mod trial;
 
 pub use layout::{BATCH, SPARE};
-pub use owner::{Orphans, Overflow, Owner, OwnerError, RECEIVE_TIMEOUT_MS, receive_buffer};
+pub use owner::{Orphans, Overflow, Owner, OwnerError, RECEIVE_TIMEOUT_MS, is_port, receive_buffer};
 pub use port::{Faults, Held, Meta, Packet, Port, Release, Verdict};
 pub use trial::{Repeat, try_repeat};

@@ -127,11 +127,12 @@ impl Owner {
     /// # Errors
     /// If this is not the socket that the kernel's list names as the owner of `queue`: `portid`, its second column.
     pub fn adopt(socket: OwnedFd, queue: u16, portid: u32) -> Result<Self, OwnerError> {
-        let fail = |act| move |errno| OwnerError::Os { queue, act, errno };
-        let address = getsockname::<NetlinkAddr>(socket.as_raw_fd()).map_err(fail("ask whose socket this is"))?;
-        match address.pid() == portid {
+        match is_port(socket.as_fd(), portid) {
             true => Ok(Self { socket, queue }),
-            false => Err(fail("take over its socket: another one owns the queue")(Errno::EBADF)),
+            false => {
+                let act = "take over its socket: another one owns the queue";
+                Err(OwnerError::Os { queue, act, errno: Errno::EBADF })
+            }
         }
     }
 
@@ -188,6 +189,12 @@ impl Owner {
     pub fn queue(&self) -> u16 {
         self.queue
     }
+}
+
+/// Whether this is the netlink socket with this port: the kernel gives no number to two of a kind at a time.
+#[must_use]
+pub fn is_port(socket: BorrowedFd<'_>, portid: u32) -> bool {
+    getsockname::<NetlinkAddr>(socket.as_raw_fd()).is_ok_and(|address| address.pid() == portid)
 }
 
 /// The receive buffer of a queue of this length, bytes: what the kernel is asked for. It doubles that

@@ -6,10 +6,10 @@ use crate::Error;
 use crate::adopt;
 use crate::child::START_DEADLINE;
 use crate::control::Control;
-use crate::elder::Elder;
+use crate::elder::{Answer, Elder};
 use crate::journal;
 use crate::routes;
-use crate::rules::{Installed, Tools};
+use crate::rules::{Installed, RuleSet, Tools};
 use crate::worker::Worker;
 use loaded_ipc::counted;
 use loaded_jail::Role;
@@ -17,7 +17,10 @@ use loaded_jail::policy::print;
 use loaded_table::LAYOUT_VERSION;
 use std::borrow::Cow;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Between two writes of the journal, beside those that must not wait.
+const WRITTEN_EVERY: Duration = Duration::from_millis(100);
 
 impl Instance {
     /// Starts everything where nothing is: the children first, and the rules that bring packets last.
@@ -34,21 +37,60 @@ impl Instance {
     /// before the workers change leaves those that serve as they are.
     pub(crate) fn take_over(&mut self, tools: &Tools, elder: Option<&Elder>) -> Result<(), Error> {
         let imports = self.workers.iter().any(Worker::imports);
+        self.adopts = elder.is_none();
+        self.routes.inherit();
         self.routes.extend(&routes::hops(&self.roster)?)?;
         self.write_down();
         self.reach(|this| this.workers.iter().all(Worker::can_follow))?;
         self.serves_by(Installed::take_over(&self.rules, tools)?);
         if let Some(elder) = elder {
-            elder.ask(imports)?;
+            match elder.ask(imports)? {
+                Answer::Yours => {
+                    for worker in &mut self.workers {
+                        worker.import()?;
+                    }
+                }
+                Answer::Dead => self.comes_after(&elder.state()?),
+            }
             self.roster.inherit(&elder.state()?.roster);
+            // It was told what was believed before.
+            self.prober.stop();
         }
-        for worker in &mut self.workers {
-            worker.import()?;
-            worker.follow();
+        self.workers.iter_mut().for_each(Worker::follow);
+        match elder {
+            Some(_) => self.start()?,
+            None => self.start_come_what_may()?,
         }
-        self.start()?;
         if let Err(error) = self.routes.settle(&routes::hops(&self.roster)?) {
             log::error!("{error}; to be tried again");
+        }
+        Ok(())
+    }
+
+    /// The elder was killed while it gave way: its workers are nobody's, and are ended like those of any dead supervisor.
+    fn comes_after(&mut self, state: &journal::State<'_>) {
+        log::warn!("supervisor {} was killed while it gave way; its workers are taken over", state.pid);
+        for worker in &mut self.workers {
+            let queue = worker.owner.queue();
+            let theirs = state.workers.iter().filter(|(of, _)| *of == queue).map(|(_, pid)| *pid);
+            worker.comes_after(theirs);
+        }
+    }
+
+    /// Nobody serves any more, so a child that dies now is started again as ever; only that it takes too long is said.
+    fn start_come_what_may(&mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + START_DEADLINE;
+        while !self.is_started() && Instant::now() < deadline {
+            if let Err(error) = self.launch() {
+                log::error!("{error}; to be tried again");
+            }
+            self.turn(deadline)?;
+            for death in self.bury() {
+                log::error!("{death}");
+            }
+        }
+        if !self.is_started() {
+            log::error!("not every child is ready within {START_DEADLINE:?}");
         }
         Ok(())
     }
@@ -63,12 +105,23 @@ impl Instance {
         self.unwritten = true;
     }
 
-    /// After an error at the start: what was started ends, and what was not there before is taken away.
-    pub(crate) fn give_up(&mut self, is_inherited: bool) {
+    /// After an error at the start: what was started ends, what was not there before is taken away, and what others serve by
+    /// (`rules`, of those before) is as it was. An elder sees to its own.
+    pub(crate) fn give_up(&mut self, tools: &Tools, before: Option<&RuleSet>, elder: Option<&Elder>) {
         self.workers.iter_mut().for_each(Worker::kill);
         self.prober.stop();
-        if !is_inherited && let Err(error) = self.routes.remove() {
-            log::warn!("{error}");
+        match before {
+            Some(rules) if elder.is_none() => {
+                if let Err(error) = Installed::take_over(rules, tools) {
+                    log::error!("{error}");
+                }
+            }
+            Some(_) => {}
+            None => {
+                if let Err(error) = self.routes.remove() {
+                    log::warn!("{error}");
+                }
+            }
         }
     }
 
@@ -79,9 +132,24 @@ impl Instance {
         self.installed = Some(installed);
     }
 
+    /// Keeps the journal: not more often than a prober's changes of mind are worth.
+    pub(super) fn keep_written(&mut self) {
+        let (at, workers) = &self.written;
+        if (self.unwritten || *workers != self.serving()) && at.elapsed() >= WRITTEN_EVERY {
+            self.write_down();
+        }
+    }
+
+    /// Queues and the processes that answer them.
+    fn serving(&self) -> Vec<(u16, u32)> {
+        let of = |worker: &Worker| worker.processes().map(|(pid, ..)| (worker.owner.queue(), pid)).collect::<Vec<_>>();
+        self.workers.iter().flat_map(of).collect()
+    }
+
     /// Writes down what another supervisor has to know to go on.
     pub(super) fn write_down(&mut self) {
         self.unwritten = false;
+        self.written = (Instant::now(), self.serving());
         let state = journal::State {
             format: journal::FORMAT,
             tables: LAYOUT_VERSION,
@@ -92,6 +160,7 @@ impl Instance {
             fence: print(Role::Supervisor).into(),
             control: self.control.as_ref().map_or(Path::new(""), Control::path).into(),
             queues: self.workers.iter().map(|worker| (worker.core, worker.owner.queue())).collect(),
+            workers: Cow::Borrowed(&self.written.1),
             steering: self.steering,
             plan: Cow::Borrowed(&self.plan),
             roster: Cow::Borrowed(&self.roster),
@@ -105,7 +174,11 @@ impl Instance {
 
     /// Starts every child and waits until all are jailed, proven and at work.
     fn start(&mut self) -> Result<(), Error> {
-        self.reach(|this| this.workers.iter().all(Worker::is_ready) && (!this.is_probed() || this.prober.is_probing()))
+        self.reach(Self::is_started)
+    }
+
+    fn is_started(&self) -> bool {
+        self.workers.iter().all(Worker::is_ready) && (!self.is_probed() || self.prober.is_probing())
     }
 
     /// Starts every child and waits until it is so.
@@ -117,7 +190,8 @@ impl Instance {
             if let Some(death) = self.bury().into_iter().next() {
                 return Err(Error::ChildFailed(death));
             }
-            if self.signals.take_end() {
+            // Workers of a dead supervisor are taken over first, and then ended in order.
+            if !self.adopts && self.signals.take_end() {
                 return Err(Error::Interrupted);
             }
             if Instant::now() >= deadline {

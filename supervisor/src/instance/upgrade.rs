@@ -5,6 +5,7 @@
 use super::Instance;
 use crate::Error;
 use crate::child::dup;
+use crate::daemon;
 use crate::elder::{CONTROL_FD, JOURNAL_FD, KMSG_FD, LINK_FD, SET, SUCCESSOR};
 use crate::worker::Worker;
 use command_fds::{CommandFdExt, FdMapping};
@@ -13,6 +14,7 @@ use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use sd_notify::NotifyState;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -45,6 +47,8 @@ pub(super) struct Upgrade {
     /// For each worker room for an export of its tables.
     rooms: Vec<File>,
     exports: bool,
+    /// Children that were there before it, of ours or not.
+    strangers: Vec<u32>,
     refusal: Option<String>,
 }
 
@@ -87,7 +91,12 @@ impl Instance {
         let fail = |act| move |source| Error::Start { act, source };
         // It goes on from what is written now.
         self.write_down();
-        let Some(control) = &self.control else { return Ok(()) };
+        let Some(control) = &self.control else {
+            return Err(Error::Succession("there is no control socket to hand over; restart".to_owned()));
+        };
+        if std::process::id() == 1 {
+            return Err(Error::Succession("process 1 cannot give way: with it the container ends".to_owned()));
+        }
         let (link, theirs) = Link::<FromSuccessor, ToSuccessor>::pair()?;
         link.set_nonblocking()?;
         let mut given: Vec<OwnedFd> = vec![theirs.into(), dup(self.journal.custody())?, dup(control.listener())?];
@@ -108,13 +117,16 @@ impl Instance {
         let mapped = command.fd_mappings(mappings.collect());
         mapped.map_err(|e| fail("give descriptors to the new binary")(std::io::Error::other(e)))?;
         // Should it die when its workers serve already, they become children of ours and can be ended.
+        let strangers = children();
         set_child_subreaper(true).map_err(|e| fail("become the parent of orphans")(e.into()))?;
-        let process =
-            command.spawn().map_err(|source| Error::Succession(format!("{}: {source}", program.display())))?;
+        let process = command.spawn().map_err(|source| {
+            let _ = set_child_subreaper(false);
+            Error::Succession(format!("{} in {}: {source}", program.display(), directory.display()))
+        })?;
         log::info!("upgrade: {} is started, as pid {}", program.display(), process.id());
         let stage = Stage::Preparing;
         let begun = Instant::now();
-        self.upgrade = Some(Upgrade { process, link, begun, stage, rooms, exports: false, refusal: None });
+        self.upgrade = Some(Upgrade { process, link, begun, stage, rooms, exports: false, strangers, refusal: None });
         Ok(())
     }
 
@@ -130,11 +142,14 @@ impl Instance {
         match upgrade.hear() {
             Ok(Some(FromSuccessor::Prepared { export })) => {
                 (upgrade.stage, upgrade.exports) = (Stage::GivingWay, export);
+                // Should we be killed now, it knows whose end to wait for.
+                self.write_down();
                 self.workers.iter_mut().for_each(Worker::give_way);
                 self.prober.stop();
             }
             Ok(Some(FromSuccessor::Serving)) => {
                 log::info!("upgrade: pid {} serves; this one ends", upgrade.process.id());
+                self.pass_on();
                 return true;
             }
             Ok(_) => {}
@@ -145,6 +160,21 @@ impl Instance {
         }
         self.yield_queues();
         false
+    }
+
+    /// What was asked of us meanwhile is asked of the other one; and the service manager, which may believe us alone, is told.
+    fn pass_on(&mut self) {
+        let Some(pid) = self.upgrade.as_ref().map(|upgrade| upgrade.process.id()) else { return };
+        daemon::notify(NotifyState::MainPid(pid));
+        let signal = match () {
+            () if self.signals.take_end() => Signal::SIGTERM,
+            () if self.signals.take_reload() || self.again => Signal::SIGHUP,
+            () => return,
+        };
+        // It is a child that nobody has waited for: the number is its own.
+        if let Err(errno) = kill(Pid::from_raw(pid.cast_signed()), signal) {
+            log::error!("pass {signal} on to pid {pid}: {errno}");
+        }
     }
 
     /// When our workers have ended, the queues are the other one's.
@@ -176,17 +206,17 @@ impl Instance {
         let Some(mut upgrade) = self.upgrade.take() else { return };
         let _ = upgrade.process.kill();
         let status = upgrade.process.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-        end_orphans(&self.children());
+        end_orphans(&self.known(&upgrade.strangers));
         let why = upgrade.refusal.unwrap_or_else(|| format!("{problem} ({status})"));
         log::error!("upgrade refused, everything stays as it is: {why}");
-        if upgrade.stage == Stage::Preparing {
-            return;
-        }
+        // It may have got as far as its rules and routes.
         if let Some(Err(error)) = self.installed.as_mut().map(|installed| installed.update(&self.rules)) {
             log::error!("{error}");
         }
         self.routes.mend();
-        self.workers.iter_mut().for_each(Worker::free_orphans);
+        if upgrade.stage != Stage::Preparing {
+            self.workers.iter_mut().for_each(Worker::free_orphans);
+        }
     }
 
     /// We are to end before it has come to anything.
@@ -194,7 +224,8 @@ impl Instance {
         if let Some(mut upgrade) = self.upgrade.take() {
             let _ = upgrade.process.kill();
             let _ = upgrade.process.wait();
-            end_orphans(&self.children());
+            end_orphans(&self.known(&upgrade.strangers));
+            self.routes.mend();
         }
     }
 
@@ -213,9 +244,10 @@ impl Instance {
         self.upgrade.as_ref().map(|upgrade| upgrade.begun + PATIENCE)
     }
 
-    fn children(&self) -> Vec<u32> {
+    /// Children that the other one has not left: those that were there before it, and ours.
+    fn known(&self, strangers: &[u32]) -> Vec<u32> {
         let workers = self.workers.iter().flat_map(Worker::processes).map(|(pid, ..)| pid);
-        workers.chain(self.prober.process().map(|(pid, ..)| pid)).collect()
+        workers.chain(self.prober.process().map(|(pid, ..)| pid)).chain(strangers.iter().copied()).collect()
     }
 }
 
@@ -242,11 +274,11 @@ impl Upgrade {
 /// become ours, so this is done until there is none.
 fn end_orphans(known: &[u32]) {
     for _ in 0..GENERATIONS {
-        let strangers = strangers(known);
+        let strangers: Vec<_> = children().into_iter().filter(|pid| !known.contains(pid)).collect();
         if strangers.is_empty() {
             break;
         }
-        for pid in strangers.into_iter().filter_map(|pid| i32::try_from(pid).ok()).map(Pid::from_raw) {
+        for pid in strangers.into_iter().map(|pid| Pid::from_raw(pid.cast_signed())) {
             let _ = kill(pid, Signal::SIGKILL);
             // Its death is certain then, and waiting short.
             let _ = waitpid(pid, None::<WaitPidFlag>);
@@ -257,8 +289,16 @@ fn end_orphans(known: &[u32]) {
     }
 }
 
-fn strangers(known: &[u32]) -> Vec<u32> {
+/// Our children. The kernel's own list of them may miss one while another ends (proc(5)), so each process is asked.
+fn children() -> Vec<u32> {
     let own = std::process::id();
-    let list = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
-    list.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid| !known.contains(pid)).collect()
+    let pids =
+        fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_ours = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // "PID (NAME) STATE PPID …", and a name may have any character.
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<u32>().ok());
+        parent == Some(own)
+    };
+    pids.filter(is_ours).collect()
 }

@@ -104,7 +104,7 @@ impl Instance {
         self.sample();
         self.tell_late_causes();
         self.examine_queues(now);
-        if !self.routes.is_empty() && now >= self.watch.mends {
+        if !self.routes.is_empty() && self.upgrade.is_none() && now >= self.watch.mends {
             self.watch.mends = now + MEND_EVERY;
             self.routes.mend();
         }

@@ -3,7 +3,7 @@
 use super::lab::{routes, up};
 use super::{ALL, SOME, answering, text};
 use crate::lab::{BACKENDS, Lab, Said, eventually};
-use crate::loaded::Loaded;
+use crate::loaded::{Loaded, signal_to};
 use crate::net::Family;
 use crate::reload::{FREE, Service, change, config};
 use nix::sys::signal::Signal;

@@ -8,7 +8,8 @@ use caps::Capability;
 use super::{Kept, Rule, Terms};
 
 pub(super) const TERMS: Terms = Terms {
-    // Not here: CAP_SYS_PTRACE, of use only to name the owner of a busy queue, which is over by then. CAP_SYS_MODULE: the
+    // Not here: CAP_SYS_PTRACE, of use only to find out who has a queue and to take workers of a dead supervisor over, which is
+    // done by then. CAP_SYS_MODULE: the
     // kernel loads netfilter modules by itself on demand. CAP_SYS_NICE: a child pins itself while it is still root.
     // CAP_DAC_OVERRIDE: configuration is root's own.
     caps: &[
