@@ -6,6 +6,7 @@ mod life;
 mod pulse;
 mod questions;
 mod suspicion;
+mod takeover;
 
 use crate::Error;
 use crate::child::{Backoff, Child, Death, Obituary, dup, floor_word, who};
@@ -17,11 +18,11 @@ use loaded_ipc::{Admin, BackendIndex, Explained, Membership, MembershipReader, M
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{IN_HAND, RECEIVED, from_hand};
 use loaded_jail::proof::Expectation;
-use loaded_jail::{Floor, Identity, Process as Foreign, Survival};
+use loaded_jail::{Floor, Identity, Survival};
 use loaded_queue::{Orphans, Owner};
 use pulse::Pulse;
 use questions::Questions;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child as Process;
 use std::time::{Duration, Instant};
@@ -149,77 +150,6 @@ impl Worker {
     pub(crate) fn prepare(&mut self, terms: &Terms, orders: Orders) -> Result<(), Error> {
         self.next = Some(self.spawn(terms, orders)?);
         Ok(())
-    }
-
-    /// Whether its first process serves, or waits for nothing but the end of those before.
-    pub(crate) fn can_follow(&self) -> bool {
-        self.is_ready() || self.serving.as_ref().is_some_and(|life| life.stage == Stage::Prepared)
-    }
-
-    /// Those before are these processes, and nobody's any more. What their tables hold cannot be exported now.
-    pub(crate) fn comes_after(&mut self, pids: impl Iterator<Item = u32>) {
-        let is_worker = |process: &Foreign| {
-            fs::read_to_string(format!("/proc/{}/comm", process.pid()))
-                .is_ok_and(|name| name.trim_end() == "loaded-worker")
-        };
-        self.before = Before::Serving(pids.filter_map(|pid| Foreign::open(pid).ok()).filter(is_worker).collect());
-        if self.export.take().is_some() {
-            log::error!("{}: nobody is left to export its tables: its flows are lost", self.name());
-        }
-    }
-
-    /// Those before end, and its first process begins.
-    pub(crate) fn follow(&mut self) {
-        self.before.end();
-    }
-
-    /// The process that serves answers what it holds and goes, and the queue is free for another supervisor's.
-    pub(crate) fn give_way(&mut self) {
-        if let Some(life) = self.serving.as_mut().filter(|life| !matches!(life.stage, Stage::Leaving(_))) {
-            life.child.tell(ToWorker::Stop);
-            life.stage = Stage::Leaving(Instant::now());
-        }
-    }
-
-    /// What its processes work with, for another supervisor: queue, flows, clients, counters.
-    pub(crate) fn set(&self) -> Result<[OwnedFd; 4], Error> {
-        let Memory { flows, clients, counters, .. } = &self.memory;
-        Ok([dup(self.owner.as_fd())?, dup(flows)?, dup(clients)?, dup(counters)?])
-    }
-
-    /// Whether its tables come from an export.
-    pub(crate) fn imports(&self) -> bool {
-        self.export.is_some()
-    }
-
-    /// Those before have ended: takes over what was in their tables, if ours are laid out otherwise.
-    pub(crate) fn import(&mut self) -> Result<(), Error> {
-        if let Some(room) = self.export.take() {
-            let (flows, clients) = self.memory.import(&room)?;
-            log::info!("{}: {flows} flows and {clients} clients came over into tables of another layout", self.name());
-        }
-        Ok(())
-    }
-
-    /// Frees what somebody else's process may have held, which has ended by now, and starts one of ours.
-    pub(crate) fn free_orphans(&mut self) {
-        if self.serving.is_none()
-            && let Some(state) = queue_state(self.owner.queue()).filter(|state| state.waiting > 0)
-        {
-            self.release(Orphans::Repeat, &state);
-        }
-        self.backoff = Backoff::new();
-    }
-
-    /// Kills its processes.
-    pub(crate) fn kill(&mut self) {
-        let lives = self.serving.iter_mut().chain(&mut self.next);
-        lives.filter(|life| !life.child.has_ended()).for_each(|life| life.child.kill());
-    }
-
-    /// Whether no process of ours is there.
-    pub(crate) fn is_vacant(&self) -> bool {
-        self.serving.is_none() && self.next.is_none()
     }
 
     /// Whether there is a next process, dead or alive.
@@ -449,15 +379,6 @@ impl Worker {
             }
         }
         deaths
-    }
-
-    /// Where those before have ended just now: frees what they held, if they could not answer it.
-    fn settle(&mut self) {
-        if self.before.settle() == Some(true)
-            && let Some(state) = queue_state(self.owner.queue()).filter(|state| state.waiting > 0)
-        {
-            self.release(Orphans::Repeat, &state);
-        }
     }
 
     /// Frees what a process has read and not answered, while nobody reads the queue.

@@ -116,6 +116,11 @@ impl Loaded {
         self.pid.load(Ordering::Relaxed)
     }
 
+    /// Another process is the supervisor now.
+    pub(crate) fn is_followed_by(&self, pid: u32) {
+        self.pid.store(pid, Ordering::Relaxed);
+    }
+
     /// Asks for an upgrade and waits for what comes of it: the pid of the one that serves now, or why there is none.
     #[track_caller]
     pub(crate) fn upgrade(&self) -> Result<u32, String> {
@@ -133,7 +138,7 @@ impl Loaded {
             Some(line) => {
                 let pid = line.split(' ').next().unwrap().parse().unwrap();
                 assert!(eventually(Duration::from_secs(5), || !lives(old)), "the old one lives on");
-                self.pid.store(pid, Ordering::Relaxed);
+                self.is_followed_by(pid);
                 Ok(pid)
             }
             None => Err(refused().unwrap_or_default()),

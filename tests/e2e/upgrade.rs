@@ -173,6 +173,51 @@ fn a_new_one_that_is_killed_is_no_loss() {
     loaded.stop();
 }
 
+/// The old one is killed at any moment of the upgrade: either its workers go on, or the new one's do.
+#[test]
+fn an_old_one_that_is_killed_is_no_loss() {
+    let Some(lab) = Lab::up() else { return };
+    let place = Place::of(&lab);
+    let text = services("", ALL);
+    let mut loaded = place.start(&lab, &text);
+    let mut dice = Dice::new(13);
+    let (mut followed, mut adopted) = (0, 0);
+    let witness = Witness::of(&lab, || {
+        for round in 0..setting("E2E_RUNS", 12) {
+            let (old, before) = (loaded.pid(), loaded.log().len());
+            let log = || loaded.log()[before..].to_owned();
+            loaded.signal(Signal::SIGUSR2);
+            let started = || log().contains("is started, as pid ");
+            assert!(eventually(Duration::from_secs(5), started), "round {round}: {}", loaded.log());
+            let said = log();
+            let new: u32 = said.split_once("is started, as pid ").unwrap().1.lines().next().unwrap().parse().unwrap();
+            std::thread::sleep(Duration::from_millis(u64::try_from(dice.below(350)).unwrap()));
+            if lives(old) {
+                signal_to(old, Signal::SIGKILL);
+            }
+            let decided = || !lives(new) || log().contains("loaded: serving:");
+            assert!(eventually(Duration::from_secs(10), decided), "round {round}: {}", loaded.log());
+            match lives(new) {
+                true => {
+                    followed += 1;
+                    loaded.is_followed_by(new);
+                }
+                false => {
+                    adopted += 1;
+                    loaded = place.start(&lab, &text);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    });
+    println!("followed {followed} times, taken over {adopted} times");
+    witness.has_seen_nothing();
+    // The last one may be no child of ours.
+    loaded.signal(Signal::SIGTERM);
+    assert!(eventually(Duration::from_secs(5), || !lives(loaded.pid())), "it does not end: {}", loaded.log());
+    assert!(!lab.rules().contains("LOADED"), "rules stay");
+}
+
 /// In the background, with the control socket where it usually is, and the log in syslog.
 #[test]
 fn a_daemon_is_upgraded_too() {
