@@ -40,6 +40,9 @@ fn connections_outlive_a_hundred_workers() {
     witness.has_seen_nothing();
     assert!(restarts(&loaded) >= kills() * 9 / 10, "{} restarts", restarts(&loaded));
     assert_eq!(lab.waiting(), 0);
+    for worker in loaded.counters() {
+        assert_eq!(worker.outcomes(), worker.received, "{worker:?}");
+    }
     loaded.stop();
 }
 
