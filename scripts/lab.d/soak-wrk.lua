@@ -2,10 +2,11 @@
 local answers, file, pause = 0, nil, 0
 
 local function write()
-  local out = io.open(file, "w")
+  local out = io.open(file .. ".new", "w")
   if out then
     out:write(answers, "\n")
     out:close()
+    os.rename(file .. ".new", file) -- or else a reader would find it empty now and then
   end
 end
 
