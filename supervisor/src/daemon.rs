@@ -107,8 +107,7 @@ impl PidFile {
             // A full disk has left it so.
             fs::remove_file(path).map_err(fail)?;
         } else if let Some(pid) = recorded(path) {
-            let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            if comm.trim() == "loaded" && pid != std::process::id() && Some(pid) != before {
+            if is_instance(pid) && pid != std::process::id() && Some(pid) != before {
                 return Err(fail(io::Error::other(format!("pid {pid} is running: stop it, or name another file"))));
             }
             fs::remove_file(path).map_err(fail)?;
@@ -135,6 +134,13 @@ impl Drop for PidFile {
             log::warn!("remove {}: {error}", self.0.display());
         }
     }
+}
+
+/// Whether a process has our name and has not ended. One that was killed keeps its name until its parent has asked for it.
+fn is_instance(pid: u32) -> bool {
+    // "PID (NAME) STATE …", proc_pid_stat(5); Z and X have ended.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.split_once(" (loaded) ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
 }
 
 /// The process id in a pid file. Follows no link and waits for no pipe.

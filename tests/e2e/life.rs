@@ -59,6 +59,24 @@ fn a_daemon_serves_when_its_starter_returns() {
     assert_eq!(lab.rules(), before);
 }
 
+/// Nobody has waited for it yet: its name is still in the list of processes.
+#[test]
+fn one_that_was_killed_keeps_no_pid_file() {
+    let Some(lab) = Lab::up() else { return };
+    let pid_file = lab.state().join("loaded.pid").to_str().unwrap().to_owned();
+    let spawn = || {
+        let add =
+            |command: &mut std::process::Command| drop(command.args(["-D", "--pid-file", &pid_file]).args(classic()));
+        Loaded::spawn_with(&lab, add).until_it_serves()
+    };
+    let first = spawn();
+    first.signal(Signal::SIGKILL);
+    assert!(eventually(Duration::from_secs(5), || !lives(first.pid())));
+    let second = spawn();
+    assert_eq!(fs::read_to_string(&pid_file).unwrap().trim(), second.pid().to_string());
+    second.stop();
+}
+
 #[test]
 fn a_daemons_error_is_its_starters() {
     let Some(lab) = Lab::up() else { return };

@@ -146,6 +146,7 @@ fn behind_fence(
         return Ok(());
     }
     counters.set(IN_HAND, 0);
+    agree(&counters);
     // A worker before us may have been hostile, and has written these. So they are first read behind the fence; and
     // only now, for until now it may have gone on writing.
     let flows = FlowTable::open(flows, Timeouts::default())?;
@@ -159,6 +160,12 @@ fn behind_fence(
         said => said?,
     }
     forward(&mut superior, inbox, port, &mut decider)
+}
+
+/// A worker that was killed within a batch has counted outcomes, and not yet that it has received their packets.
+fn agree(counters: &Counters) {
+    let outcomes = Outcome::ALL.iter().filter_map(|outcome| counters.get(outcome.index()));
+    counters.set(RECEIVED, outcomes.fold(0, u64::wrapping_add));
 }
 
 /// Waits, on the still blocking link, until the queue and the tables are this worker's: `false` if they never will be.
