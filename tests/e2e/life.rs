@@ -65,8 +65,9 @@ fn one_that_was_killed_keeps_no_pid_file() {
     let Some(lab) = Lab::up() else { return };
     let pid_file = lab.state().join("loaded.pid").to_str().unwrap().to_owned();
     let spawn = || {
-        let add =
-            |command: &mut std::process::Command| drop(command.args(["-D", "--pid-file", &pid_file]).args(classic()));
+        let add = |command: &mut std::process::Command| {
+            command.args(["-D", "--pid-file", &pid_file]).args(classic());
+        };
         Loaded::spawn_with(&lab, add).until_it_serves()
     };
     let first = spawn();
