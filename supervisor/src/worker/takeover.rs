@@ -2,7 +2,7 @@
 //! somebody else's.
 
 use super::life::Stage;
-use super::{Before, Worker, queue_state};
+use super::{Before, Worker, waiting};
 use crate::Error;
 use crate::child::{Backoff, dup};
 use crate::memory::Memory;
@@ -67,7 +67,7 @@ impl Worker {
     /// Frees what somebody else's process may have held, which has ended by now, and starts one of ours.
     pub(crate) fn free_orphans(&mut self) {
         if self.serving.is_none()
-            && let Some(state) = queue_state(self.owner.queue()).filter(|state| state.waiting > 0)
+            && let Ok(Some(state)) = waiting(self.owner.queue())
         {
             self.release(Orphans::Repeat, &state);
         }
@@ -88,7 +88,7 @@ impl Worker {
     /// Where those before have ended just now: frees what they held, if they could not answer it.
     pub(super) fn settle(&mut self) {
         if self.before.settle() == Some(true)
-            && let Some(state) = queue_state(self.owner.queue()).filter(|state| state.waiting > 0)
+            && let Ok(Some(state)) = waiting(self.owner.queue())
         {
             self.release(Orphans::Repeat, &state);
         }
