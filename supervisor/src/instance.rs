@@ -84,6 +84,8 @@ pub(crate) struct Instance {
     upgrade_again: bool,
     /// Workers of a dead supervisor are being taken over.
     adopts: bool,
+    /// The start is over.
+    serves: bool,
 }
 
 /// How an instance comes to its end.
@@ -152,6 +154,7 @@ impl Instance {
             upgrade: None,
             upgrade_again: false,
             adopts: false,
+            serves: false,
             audit,
             repeat,
         }
@@ -164,6 +167,7 @@ impl Instance {
 
     /// Watches until told to end, or followed by another one.
     pub(crate) fn serve(&mut self) -> Result<Way, Error> {
+        self.serves = true;
         loop {
             // A machine that is short of something for a moment must not cost the children that run.
             if let Err(error) = self.launch() {
@@ -200,12 +204,13 @@ impl Instance {
         if self.has_given_way() {
             return Ok(());
         }
+        let probes = self.may_probe();
         let Self { workers, roster, terms, prober, .. } = self;
         let mut first = Ok(());
         for worker in workers.iter_mut() {
             first = first.and(worker.start(&terms.0, |worker| push::to_worker(roster, worker, Instant::now())));
         }
-        if self.reload.as_ref().is_none_or(Reload::is_switched) {
+        if probes {
             first = first.and(prober.start(&terms.1, roster, workers));
         }
         first
@@ -252,10 +257,17 @@ impl Instance {
         Ok(())
     }
 
+    /// Whether a prober may be started: not while workers prepare for another roster; nor at the start before they are ready,
+    /// for what it does by then must not be taken for a start that fails.
+    fn may_probe(&self) -> bool {
+        let ready = self.serves || self.workers.iter().all(Worker::can_follow);
+        ready && self.reload.as_ref().is_none_or(Reload::is_switched)
+    }
+
     /// A prober that there is no work for is never due; while workers prepare none is started.
     fn prober_due(&self) -> Option<Instant> {
         let running = self.prober.link().is_some();
-        let wanted = self.reload.as_ref().is_none_or(Reload::is_switched) && self.is_probed();
+        let wanted = self.may_probe() && self.is_probed();
         (running || wanted).then(|| self.prober.due()).flatten()
     }
 
