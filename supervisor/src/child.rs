@@ -19,6 +19,9 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// Six doublings; a child that cannot live is tried eight times a minute.
 const LONGEST_BACKOFF: Duration = Duration::from_millis(6400);
 
+/// The wait after a start that the machine had no descriptor, process or memory for.
+const SHORTAGE_WAIT: Duration = Duration::from_millis(500);
+
 /// A child that runs.
 #[derive(Debug)]
 pub(crate) struct Child<In, Out> {
@@ -232,6 +235,12 @@ impl Backoff {
     /// After a life of this length that somebody else has ended: that says nothing about the next one.
     pub(crate) fn after_a_kill(&mut self, lived: Duration) {
         self.due = Instant::now() + if lived < HEALTHY_LIFE { FIRST_BACKOFF } else { Duration::ZERO };
+    }
+
+    /// After a start that did not come about. That says nothing about the child: no short life, and no longer waits, for
+    /// packets wait as long.
+    pub(crate) fn after_no_start(&mut self) {
+        self.due = Instant::now() + SHORTAGE_WAIT;
     }
 
     /// After a life of this length.

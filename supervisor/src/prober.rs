@@ -98,7 +98,13 @@ impl Prober {
         if self.life.is_some() || !self.backoff.is_due() {
             return Ok(());
         }
-        let seed = u64::from_ne_bytes(random()?);
+        let seed = match random() {
+            Ok(bytes) => u64::from_ne_bytes(bytes),
+            Err(error) => {
+                self.backoff.after_no_start();
+                return Err(error);
+            }
+        };
         let Some(messages) = push::to_prober(roster, (self.ping4.1, self.ping6.1), seed) else { return Ok(()) };
         self.warn(&messages);
         let targets = messages.iter().filter(|message| matches!(message, ToProber::Target { .. })).count();
@@ -112,7 +118,7 @@ impl Prober {
                 Ok(())
             }
             Err(error) => {
-                self.backoff.after(Duration::ZERO);
+                self.backoff.after_no_start();
                 Err(error)
             }
         }

@@ -58,6 +58,8 @@ pub(crate) struct Worker {
     backoff: Backoff,
     died: Option<Instant>,
     suspicion: Suspicion,
+    /// What is yet to become of the packets that a dead one held: the kernel's list of queues could not be read.
+    unreleased: Option<Orphans>,
     /// Starts after a death.
     pub(crate) restarts: u64,
     /// Deaths by its own fence.
@@ -120,6 +122,7 @@ impl Worker {
             backoff: Backoff::new(),
             died: None,
             suspicion: Suspicion::default(),
+            unreleased: None,
             restarts: 0,
             fenced: 0,
             repeats: true,
@@ -132,14 +135,14 @@ impl Worker {
         if self.serving.is_some() || self.next.is_some() || !self.backoff.is_due() {
             return Ok(());
         }
-        match self.spawn(terms, orders(self)) {
+        match self.release_late().and_then(|()| self.spawn(terms, orders(self))) {
             Ok(life) => {
                 self.serving = Some(life);
                 self.restarts += u64::from(self.died.is_some());
                 Ok(())
             }
             Err(error) => {
-                self.backoff.after(Duration::ZERO);
+                self.backoff.after_no_start();
                 Err(error)
             }
         }
@@ -192,7 +195,7 @@ impl Worker {
     /// Frees what somebody else's process may have held, which has ended by now, and starts one of ours.
     pub(crate) fn free_orphans(&mut self) {
         if self.serving.is_none()
-            && let Some(state) = queue_state(self.owner.queue()).filter(|state| state.waiting > 0)
+            && let Ok(Some(state)) = waiting(self.owner.queue())
         {
             self.release(Orphans::Repeat, &state);
         }
@@ -420,11 +423,11 @@ impl Worker {
         {
             let stage = life.stage;
             self.serving = None;
-            let state = queue_state(self.owner.queue()).filter(|state| state.waiting > 0);
+            let state = waiting(self.owner.queue());
             if matches!(stage, Stage::Leaving(_)) && death.orderly {
                 self.backoff = Backoff::new();
                 // An honest one holds nothing when it goes, and little has come since: more than that was held back.
-                if let Some(state) = state.filter(|state| state.waiting > self.crowd) {
+                if let Some(state) = state.ok().flatten().filter(|state| state.waiting > self.crowd) {
                     self.release(Orphans::Repeat, &state);
                 }
             } else {
@@ -442,10 +445,20 @@ impl Worker {
     /// Where those before have ended just now: frees what they held, if they could not answer it.
     fn settle(&mut self) {
         if self.before.settle() == Some(true)
-            && let Some(state) = queue_state(self.owner.queue()).filter(|state| state.waiting > 0)
+            && let Ok(Some(state)) = waiting(self.owner.queue())
         {
             self.release(Orphans::Repeat, &state);
         }
+    }
+
+    /// Frees what the last dead one held, if that could not be done at its death. Nobody reads the queue now.
+    fn release_late(&mut self) -> Result<(), Error> {
+        let Some(orphans) = self.unreleased else { return Ok(()) };
+        if let Some(state) = waiting(self.owner.queue())? {
+            self.release(orphans, &state);
+        }
+        self.unreleased = None;
+        Ok(())
     }
 
     /// Frees what a process has read and not answered, while nobody reads the queue.
@@ -457,33 +470,39 @@ impl Worker {
         }
     }
 
-    fn bury(&mut self, death: &Death, stage: Stage, state: Option<QueueState>) {
+    fn bury(&mut self, death: &Death, stage: Stage, state: Result<Option<QueueState>, Error>) {
         // That it did not go in time may be the machine's fault; its packets are under no suspicion for that.
         let orphans = match death.own && !matches!(stage, Stage::Leaving(_)) {
             true => self.suspicion.after(self.memory.seen.get(IN_HAND).and_then(from_hand), Instant::now()),
             false => Orphans::Repeat,
         };
-        if let Some(state) = state {
-            match orphans {
-                Orphans::Repeat => {}
-                Orphans::RepeatWithout(_) => log::error!(
-                    "{}: the packet it had in hand is dropped: not the first death of late with one",
-                    self.name()
-                ),
-                Orphans::Drop => {
-                    log::error!("{}: {} packets are dropped: one may be the cause", self.name(), state.waiting);
+        if !matches!(state, Ok(None)) {
+            let what = match orphans {
+                Orphans::Repeat => None,
+                Orphans::RepeatWithout(_) => {
+                    Some("the packet it had in hand is dropped: not the first death of late with one")
                 }
+                Orphans::Drop => Some("the packets it held are dropped: one may be the cause"),
+            };
+            if let Some(what) = what {
+                log::error!("{}: {what}", self.name());
             }
-            self.release(orphans, &state);
+        }
+        self.unreleased = state.is_err().then_some(orphans);
+        match state {
+            Ok(Some(state)) => self.release(orphans, &state),
+            Ok(None) => {}
+            Err(error) => log::error!("{}: {error}; the packets it held are freed later", self.name()),
         }
         if death.own {
             self.backoff.after(death.lived);
         } else {
             self.backoff.after_a_kill(death.lived);
         }
-        // Tables of a worker that was taken over, or that keep its successors from starting, are worth nothing.
+        // Tables of a worker that was taken over, or that keep its successors from starting, are worth nothing. Somebody
+        // else's kill during a start is not their doing.
         let was_ready = matches!(stage, Stage::Serving | Stage::Leaving(_));
-        if (death.fenced || (!was_ready && self.backoff.short_lives >= HOPELESS))
+        if (death.fenced || (!was_ready && death.own && self.backoff.short_lives >= HOPELESS))
             && let Err(error) = self.memory.clear()
         {
             log::error!("{}: empty its tables: {error}", self.name());
@@ -515,6 +534,7 @@ impl Worker {
     }
 }
 
-fn queue_state(queue: u16) -> Option<QueueState> {
-    queue_owners().ok()?.into_iter().find(|state| state.queue == queue)
+/// The state of a queue in which packets wait.
+fn waiting(queue: u16) -> Result<Option<QueueState>, Error> {
+    Ok(queue_owners()?.into_iter().find(|state| state.queue == queue && state.waiting > 0))
 }
