@@ -4,8 +4,7 @@
 use crate::lab::{Lab, eventually};
 use crate::loaded::{Loaded, lives, signal_to};
 use crate::net::Family;
-use crate::packet::Dice;
-use crate::scarce::RATE;
+use crate::scarce::{RATE, REST};
 use crate::taken::system::{Heard, PATIENCE, System};
 use crate::witness::{Witness, datagrams, with_echo};
 use nix::sys::signal::Signal;
@@ -18,8 +17,6 @@ const DEADLY: &str = "store into the templates";
 const DROPPED: &str = "the packet it had in hand is dropped";
 /// The third death in that time without a packet in hand costs all that was received and not answered.
 const BLIND: &str = "the packets it held are dropped";
-/// What a worker receives at a time (src/queue).
-const BATCH: usize = 32;
 /// Workers that stand still, one after the other.
 const HANGS: u32 = 6;
 
@@ -62,19 +59,19 @@ fn a_packet_of_death_takes_nobody_with_it() {
 fn workers_that_hang_again_and_again_cost_a_packet_each_at_most() {
     let Some(lab) = Lab::up() else { return };
     let loaded = Loaded::classic(&lab);
-    let mut dice = Dice::new(11);
     with_echo(&lab, || {
         let mut counted = None;
         let witness = Witness::of(&lab, || {
             counted = Some(datagrams(&lab, Some(RATE), || {
                 for _ in 0..HANGS {
-                    let victim = dice.one_of(&loaded.workers());
+                    // The older one: they take turns, and none hangs three times within ten seconds.
+                    let victim = loaded.workers()[0];
                     let begin = Instant::now();
                     signal_to(victim, Signal::SIGSTOP);
                     assert!(eventually(PATIENCE, || !lives(victim)), "{victim} is not found");
                     println!("found after {:?}", begin.elapsed());
                     assert!(eventually(PATIENCE, || loaded.workers().len() == 2));
-                    std::thread::sleep(Duration::from_millis(300));
+                    std::thread::sleep(REST);
                 }
             }));
         });
@@ -84,7 +81,8 @@ fn workers_that_hang_again_and_again_cost_a_packet_each_at_most() {
         println!("{counted:?}, {hangs} hung, {dropped} with a packet in hand that was dropped, {blind} others");
         assert_eq!(hangs, HANGS as usize, "{log}");
         let lost = usize::try_from(counted.sent - counted.answered).unwrap();
-        assert!(lost <= dropped + blind * BATCH && dropped < hangs, "{lost} lost, {dropped} dropped\n{log}");
+        assert_eq!(blind, 0, "{log}");
+        assert!(lost <= dropped && dropped < hangs, "{lost} lost, {dropped} dropped\n{log}");
         witness.has_seen_nothing();
     });
     assert!(eventually(Duration::from_secs(2), || lab.waiting() == 0), "{}", lab.queues());

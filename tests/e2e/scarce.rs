@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Numbered datagrams a second: the queues (`nfq_len`, 16384) hold those of many seconds.
 pub(crate) const RATE: u64 = 1000;
+/// Between two troubles: a client gives up after three seconds, and what waited during two of them would be late.
+pub(crate) const REST: Duration = Duration::from_secs(1);
 /// A wait of half a second, a start, and a machine at work.
 const PATIENCE: Duration = Duration::from_secs(8);
 

@@ -1,6 +1,6 @@
 //! No free descriptor: nothing can be opened, started or accepted.
 
-use super::{PATIENCE, comes_back, unnoticed};
+use super::{PATIENCE, REST, comes_back, unnoticed};
 use crate::checked::{backends, service};
 use crate::lab::{Lab, eventually};
 use crate::loaded::{Loaded, signal_to};
@@ -16,7 +16,7 @@ const NONE: &str = "10";
 /// As before.
 const MANY: &str = "1024";
 /// How long the shortage lasts.
-const SHORTAGE: Duration = Duration::from_millis(1500);
+const SHORTAGE: Duration = Duration::from_millis(1200);
 
 fn limit(pid: u32, soft: &str) {
     let status = Command::new("prlimit").args(["--pid", &pid.to_string(), &format!("--nofile={soft}:")]).status();
@@ -48,11 +48,12 @@ fn without_descriptors_the_supervisor_waits_and_tries_again() {
     let pid = loaded.pid();
     unnoticed(&lab, || {
         // A worker that is killed at work holds packets now and then.
-        for round in 0..4 {
+        for _ in 0..4 {
             let (workers, prober) = (loaded.workers(), loaded.prober().unwrap());
             let place = loaded.log().len();
             limit(pid, NONE);
-            signal_to(workers[round % 2], Signal::SIGKILL);
+            // The older one: each has its turn.
+            signal_to(workers[0], Signal::SIGKILL);
             signal_to(prober, Signal::SIGKILL);
             // It stays in the backlog, and makes the listening socket readable all the time.
             let client = UnixStream::connect(lab.state().join("control.sock")).unwrap();
@@ -71,6 +72,7 @@ fn without_descriptors_the_supervisor_waits_and_tries_again() {
             assert!(eventually(PATIENCE, || loaded.workers().len() == 2 && loaded.prober().is_some()));
             comes_back(&loaded, 4);
             assert!(workers.contains(&loaded.workers()[0]), "the other worker lives");
+            std::thread::sleep(REST);
         }
     });
     assert!((1..=3).all(|n| loaded.backend("web", crate::net::Family::V6.backend(n))["state"] == "up"));
