@@ -60,6 +60,8 @@ pub(crate) struct Instance {
     /// Layers of the sandbox that this kernel has.
     layers: Vec<String>,
     since: SystemTime,
+    /// The same by the clock that nobody sets.
+    began: Instant,
     history: History,
     reload: Option<Reload>,
     last_reload: Option<LastReload>,
@@ -138,6 +140,7 @@ impl Instance {
             control,
             layers,
             since: SystemTime::now(),
+            began: Instant::now(),
             history,
             reload: None,
             last_reload: None,

@@ -21,7 +21,7 @@ use crate::{Error, output};
 use loaded_ipc::OnFailure;
 use loaded_jail::policy::print;
 use loaded_jail::proof::Expectation;
-use loaded_jail::{CHROOT, Floor, Identity, Layer, Level, Role, check_chroot_dir, trim_supervisor};
+use loaded_jail::{CHROOT, Floor, Identity, Layer, Level, Role, check_chroot_dir, spare_from_oom, trim_supervisor};
 use loaded_queue::{BATCH, Overflow, Owner, OwnerError, Repeat};
 use nix::unistd::geteuid;
 use sd_notify::NotifyState;
@@ -162,6 +162,11 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
     warn_unless_repeated(&repeat);
     workers.iter_mut().for_each(|worker| worker.repeats = repeat == Repeat::Repeats);
     let audit = elder.as_ref().map_or_else(AuditLog::open, Elder::audit);
+    if let Err(error) = spare_from_oom() {
+        log::info!(
+            "oom_score_adj: {error}: if memory runs out the kernel may kill the supervisor; CAP_SYS_RESOURCE mends it"
+        );
+    }
     trim_supervisor(is_filtered)?;
 
     let terms = terms(identity, options.floor, &level, workers.len());

@@ -97,10 +97,19 @@ impl Loaded {
     pub(crate) fn spawn_as(binary: &Path, lab: &Lab, add: impl FnOnce(&mut Command)) -> Self {
         let count = fs::read_dir(lab.state()).unwrap().count();
         let log = lab.state().join(format!("loaded.{count}.log"));
+        Self::spawn_at(binary, lab, (log, lab.state().join("control.sock")), add)
+    }
+
+    /// The same, with log and control socket at these places.
+    pub(crate) fn spawn_at(
+        binary: &Path,
+        lab: &Lab,
+        (log, control): (PathBuf, PathBuf),
+        add: impl FnOnce(&mut Command),
+    ) -> Self {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &lab.namespace("lb")]).arg(binary).args(["-U", "nobody"]);
         add(&mut command);
-        let control = lab.state().join("control.sock");
         command.arg("--control").arg(&control);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
         let child = command.spawn().unwrap();

@@ -4,7 +4,7 @@
 mod link;
 mod outside;
 mod remains;
-mod system;
+pub(crate) mod system;
 
 use crate::net::Family;
 use loaded_jail::act::{Act, Expect, allowed, forbidden};

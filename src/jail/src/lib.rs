@@ -35,6 +35,7 @@ pub mod proof;
 mod seal;
 pub mod selftest;
 mod trim;
+mod victim;
 
 pub use drop::{Survival, drop_rights};
 pub use error::JailError;
@@ -48,3 +49,4 @@ pub use policy::{Bindings, CHECK_SOCKETS, Policy, Role};
 pub use process::Process;
 pub use seal::{Floor, limit_resources, restrict_with_landlock, seal};
 pub use trim::trim_supervisor;
+pub use victim::{offer_to_oom, spare_from_oom};

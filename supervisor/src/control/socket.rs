@@ -2,9 +2,10 @@
 //! network namespace or in several, and none has to be told of the others.
 
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, RenameFlags, renameat2};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::geteuid;
+use nix::unistd::{geteuid, linkat};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -93,10 +94,10 @@ impl Bound {
         let unnamed = directory.join(format!(".{}", std::process::id()));
         let _ = fs::remove_file(&unnamed);
         let listener = listener(&unnamed).map_err(|errno| fail("make it")(errno.into()))?;
-        let named = fs::hard_link(&unnamed, path);
         let metadata = fs::symlink_metadata(&unnamed);
+        let named = name(&unnamed, path);
         let _ = fs::remove_file(&unnamed);
-        named.map_err(fail("give it its name"))?;
+        named.map_err(|errno| fail("give it its name")(errno.into()))?;
         let metadata = metadata.map_err(fail("look at it"))?;
         Ok(Self { listener, path: path.to_owned(), file: (metadata.dev(), metadata.ino()) })
     }
@@ -140,6 +141,15 @@ fn listener(path: &Path) -> Result<UnixListener, Errno> {
         let _ = fs::remove_file(path);
     }
     listening.map(|()| UnixListener::from(fd))
+}
+
+/// Gives it its name, unless somebody has that by now. Renaming takes no room on a full disk; a file system that cannot
+/// rename so (renameat2(2), EINVAL) can link.
+fn name(unnamed: &Path, path: &Path) -> Result<(), Errno> {
+    match renameat2(AT_FDCWD, unnamed, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
+        Err(Errno::EINVAL | Errno::ENOSYS) => linkat(AT_FDCWD, unnamed, AT_FDCWD, path, AtFlags::empty()),
+        named => named,
+    }
 }
 
 /// What has a name.

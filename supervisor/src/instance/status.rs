@@ -15,6 +15,9 @@ use loaded_ipc::{BackendCounter, BackendIndex, Fault, Outcome, Pressure, RECEIVE
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
+/// A wall clock that has moved by so much was set.
+const STEP: Duration = Duration::from_secs(2);
+
 impl Instance {
     /// Everything there is to see now.
     pub(super) fn status(&self) -> Status {
@@ -35,7 +38,7 @@ impl Instance {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             now: seconds(SystemTime::now()),
-            since: seconds(self.since),
+            since: seconds(self.started()),
             generation: self.roster.generation(),
             last_reload: self.last_reload.as_ref().map(|last| Reload {
                 at: seconds(last.at),
@@ -53,8 +56,16 @@ impl Instance {
         }
     }
 
+    /// When it was started, by the wall clock of now: that may have been set meanwhile.
+    fn started(&self) -> SystemTime {
+        let by_now = SystemTime::now() - self.began.elapsed();
+        let apart = by_now.duration_since(self.since).unwrap_or_else(|error| error.duration());
+        // What does not change is not to shake.
+        if apart < STEP { self.since } else { by_now }
+    }
+
     fn processes(&self) -> Vec<Process> {
-        let own = (std::process::id(), "serving", ago(self.since));
+        let own = (std::process::id(), "serving", self.began.elapsed());
         let mut all = vec![seen(Role::Supervisor, "supervisor".to_owned(), own, Lives::default(), None)];
         for worker in &self.workers {
             let lives = Lives { restarts: worker.restarts, fenced: worker.fenced };
@@ -210,10 +221,6 @@ fn queue(worker: &Worker, states: &[QueueState]) -> Queue {
 
 fn seconds(time: SystemTime) -> u64 {
     unix_ms(time) / 1000
-}
-
-fn ago(time: SystemTime) -> Duration {
-    time.elapsed().unwrap_or_default()
 }
 
 /// Rounded up: a drain with half a second left has one.

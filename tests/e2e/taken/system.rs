@@ -12,25 +12,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Echo of the backends.
-pub(super) const ECHO: u16 = 7007;
+pub(crate) const ECHO: u16 = 7007;
 /// A life of a second is no short one: the next is begun at once.
 const HEALTHY_LIFE: Duration = Duration::from_millis(1020);
 /// For a death, and for a new life; the rest is for a busy machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(8);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 /// `worker/src/taken.rs`
-pub(super) const MAGIC: &[u8; 16] = b"taken-by-packet\n";
+pub(crate) const MAGIC: &[u8; 16] = b"taken-by-packet\n";
 const ANSWER: usize = 44;
 
 /// What an order is aimed at.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Aim {
-    pub(super) process: u32,
-    pub(super) signal: u16,
+pub(crate) struct Aim {
+    pub(crate) process: u32,
+    pub(crate) signal: u16,
 }
 
 /// What the sender of an order hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(crate) enum Heard {
     /// The worker lives; what the kernel has answered it.
     Answer(i32),
     /// The datagram has met the balancer's own kernel.
@@ -39,17 +39,17 @@ pub(super) enum Heard {
 }
 
 /// It ends before its lab.
-pub(super) struct System {
-    pub(super) loaded: Loaded,
-    pub(super) lab: Lab,
+pub(crate) struct System {
+    pub(crate) loaded: Loaded,
+    pub(crate) lab: Lab,
     /// Of both families: a client of worker 0, and one of worker 1.
     clients: [(u16, u16); 2],
-    pub(super) workers: [u32; 2],
-    pub(super) prober: u32,
+    pub(crate) workers: [u32; 2],
+    pub(crate) prober: u32,
 }
 
 /// A build with the feature `taken`; scripts/test makes it.
-pub(super) fn binary() -> Option<PathBuf> {
+pub(crate) fn binary() -> Option<PathBuf> {
     let default = || root().join("target/double/debug/loaded");
     let path = std::env::var_os("LOADED_DOUBLE").map_or_else(default, PathBuf::from);
     if !path.is_file() {
@@ -61,7 +61,7 @@ pub(super) fn binary() -> Option<PathBuf> {
 }
 
 /// Everything to the virtual IPs, by address: `prefix6` is what makes clients of one network clients of two workers.
-pub(super) fn service(backends: u16) -> String {
+pub(crate) fn service(backends: u16) -> String {
     let each = |family: Family| {
         (1..=backends).map(move |n| format!("[[service.backend]]\naddress = \"{}\"\n", family.backend(n)))
     };
@@ -76,7 +76,7 @@ pub(super) fn service(backends: u16) -> String {
 }
 
 impl System {
-    pub(super) fn up() -> Option<Self> {
+    pub(crate) fn up() -> Option<Self> {
         let binary = binary()?;
         let lab = Lab::up()?;
         let config = lab.file("loaded.toml", &service(3));
@@ -94,20 +94,20 @@ impl System {
         Some(system)
     }
 
-    pub(super) fn victim(&self, family: Family) -> IpAddr {
+    pub(crate) fn victim(&self, family: Family) -> IpAddr {
         family.client(self.clients[usize::from(family == Family::V6)].0)
     }
 
-    pub(super) fn decent(&self, family: Family) -> IpAddr {
+    pub(crate) fn decent(&self, family: Family) -> IpAddr {
         family.client(self.clients[usize::from(family == Family::V6)].1)
     }
 
-    pub(super) fn at_supervisor(&self) -> Aim {
+    pub(crate) fn at_supervisor(&self) -> Aim {
         Aim { process: self.loaded.pid(), signal: 9 }
     }
 
     /// Sends an order to worker 0. An answer is waited for as long as `limit`, and as nothing has ended the worker.
-    pub(super) fn order(&self, family: Family, name: &str, aim: Aim, limit: Duration) -> Heard {
+    pub(crate) fn order(&self, family: Family, name: &str, aim: Aim, limit: Duration) -> Heard {
         let before = self.loaded.log().len();
         let ended = || !self.deaths_since(before).is_empty();
         self.lab.within("client", || {
@@ -128,7 +128,7 @@ impl System {
     }
 
     /// The lines on deaths of worker 0 behind this place of the log.
-    pub(super) fn deaths_since(&self, place: usize) -> Vec<String> {
+    pub(crate) fn deaths_since(&self, place: usize) -> Vec<String> {
         let log = self.loaded.log();
         let lines = log[place..].split_inclusive('\n').filter(|line| line.ends_with('\n'));
         let deaths = lines.filter(|line| {
@@ -139,7 +139,7 @@ impl System {
 
     /// Waits until a worker 0 serves that has lived for a second.
     #[track_caller]
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let grown = || age(self.serving()).is_some_and(|age| age > HEALTHY_LIFE);
         assert!(eventually(2 * PATIENCE, grown), "worker 0 does not come back:\n{}", self.tail());
         self.workers[0] = self.serving();
@@ -162,7 +162,7 @@ impl System {
 
     /// Runs `act` while decent clients of worker 1 ask; none may be disappointed.
     #[track_caller]
-    pub(super) fn under_traffic(&mut self, act: impl FnOnce(&mut Self)) {
+    pub(crate) fn under_traffic(&mut self, act: impl FnOnce(&mut Self)) {
         let over = AtomicBool::new(false);
         let namespace = self.lab.namespace("client");
         let froms = Family::BOTH.map(|family| (family, self.decent(family)));
@@ -205,7 +205,7 @@ impl System {
         assert!(changes.is_empty(), "{after_what}: changed outside: {changes:#?}\n{}", self.tail());
     }
 
-    pub(super) fn tail(&self) -> String {
+    pub(crate) fn tail(&self) -> String {
         let log = self.loaded.log();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(12)..].join("\n")
@@ -213,7 +213,7 @@ impl System {
 }
 
 /// Of both workers, where there is one.
-pub(super) fn pids(loaded: &Loaded) -> [Option<u32>; 2] {
+pub(crate) fn pids(loaded: &Loaded) -> [Option<u32>; 2] {
     let core = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let workers = loaded.workers();
     // "--role worker UID GID NAME CORE …", with zeros between the words.
@@ -239,7 +239,7 @@ fn client_of(loaded: &Loaded, family: Family, worker: u16) -> u16 {
 }
 
 /// What takes worker 0 over.
-pub(super) fn payload(name: &str, aim: Aim) -> Vec<u8> {
+pub(crate) fn payload(name: &str, aim: Aim) -> Vec<u8> {
     let mut link = [0; 16];
     link[..4].copy_from_slice(b"eth0");
     let parts: [&[u8]; 8] = [
