@@ -208,7 +208,6 @@ impl Instance {
         let status = upgrade.process.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
         end_orphans(&self.known(&upgrade.strangers));
         let why = upgrade.refusal.unwrap_or_else(|| format!("{problem} ({status})"));
-        log::error!("upgrade refused, everything stays as it is: {why}");
         // It may have got as far as its rules and routes.
         if let Some(Err(error)) = self.installed.as_mut().map(|installed| installed.update(&self.rules)) {
             log::error!("{error}");
@@ -217,6 +216,7 @@ impl Instance {
         if upgrade.stage != Stage::Preparing {
             self.workers.iter_mut().for_each(Worker::free_orphans);
         }
+        log::error!("upgrade refused, everything stays as it is: {why}");
     }
 
     /// We are to end before it has come to anything.
