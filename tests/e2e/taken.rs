@@ -92,7 +92,11 @@ fn attempt(system: &mut System, family: Family, (act, at): (Act, At), before: &V
     let good = match (act.expect, act.name) {
         // What these do is meant for the supervisor: an end, and an empty message.
         (_, "exit_group") => died(&["ended with code 42"]),
-        (_, "write on the link") => died(&["killed by signal 9"]),
+        // The supervisor may see it only when the worker has answered already.
+        (_, "write on the link") => crate::lab::eventually(PATIENCE, || {
+            let deaths = system.deaths_since(place);
+            !deaths.is_empty() && deaths.iter().all(|death| death.contains("killed by signal 9"))
+        }),
         (Expect::Sigsys, _) => died(&[FENCE]),
         (Expect::Segv, _) => died(&[FAULT]),
         (Expect::Death, _) => died(&[FENCE, FAULT]),

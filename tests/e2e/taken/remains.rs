@@ -155,13 +155,13 @@ fn any_verdict(system: &mut System, family: Family) {
     free_what_waits(system);
 }
 
-/// Ends the worker, with what it holds. After the first death of a while that comes again, and with it the order; so its
+/// Ends the worker, with what it holds, as if by its own doing. That comes again, and with it the order, until the third death; so its
 /// successor must go, too.
 fn free_what_waits(system: &mut System) {
-    for _ in 0..3 {
+    for _ in 0..4 {
         if waiting(system, "0") > 0 {
             let place = system.loaded.log().len();
-            signal_to(system.workers[0], Signal::SIGKILL);
+            signal_to(system.workers[0], Signal::SIGSEGV);
             assert!(eventually(PATIENCE, || !system.deaths_since(place).is_empty()));
             system.settle();
         }
