@@ -135,9 +135,7 @@ fn each_illness_is_found_in_time_and_named() {
                 let (at, _) = seen.iter().find(|(_, event)| *event == format!("{address} {what}")).unwrap();
                 assert!(IN_TIME.contains(at), "{name}: {address} {what} after {at:?}");
                 let backend = loaded.backend(name, address);
-                // Known and not mended yet: over IPv6 this error does not reach the prober in time any more.
-                let late = name == "prohibited" && family == Family::V6 && backend["cause"] == "no connection in time";
-                assert!(late || backend["cause"] == wanted.unwrap_or(cause), "{name}: {backend}");
+                assert_eq!(backend["cause"], wanted.unwrap_or(cause), "{name}: {backend}");
             }
         }
         for family in Family::BOTH {

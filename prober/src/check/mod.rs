@@ -175,9 +175,9 @@ impl Flight {
 
     /// The time is over: what that means depends on how far it came.
     pub(crate) fn late(&self) -> Cause {
-        match self.stage {
+        match &self.stage {
             Stage::Echo { .. } => Cause::NoEcho,
-            Stage::Connect(_) => Cause::ConnectTimeout,
+            Stage::Connect(socket) => tcp::not_connected(socket),
             Stage::Datagram { wrong: true, .. } => Cause::WrongAnswer,
             Stage::Status(..) | Stage::Datagram { .. } | Stage::Between => Cause::AnswerTimeout,
         }

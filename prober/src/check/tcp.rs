@@ -35,6 +35,13 @@ pub(super) fn connected(socket: &OwnedFd) -> Result<(), Cause> {
     }
 }
 
+/// Why there is no connection when its time is over. An ICMP error that comes while connect(2) still holds the socket, as
+/// on a short link, does not end the connection but is kept (`sk_err_soft` in tcp_v6_err, net/ipv6/tcp_ipv6.c) and told to
+/// who asks (sock_getsockopt, net/core/sock.c).
+pub(super) fn not_connected(socket: &OwnedFd) -> Cause {
+    connected(socket).err().unwrap_or(Cause::ConnectTimeout)
+}
+
 /// Sends a whole request on a connection that has sent nothing yet.
 pub(super) fn send(socket: &OwnedFd, request: &[u8]) -> Result<(), Cause> {
     match send_bytes(socket.as_raw_fd(), request, MsgFlags::MSG_NOSIGNAL) {
