@@ -1,24 +1,11 @@
 //! A hostile prober behind the real one's fence (`prober/src/double.rs`): it can take backends out, down to the floor, and
 //! nothing else.
 
-use crate::lab::{Lab, root};
+use crate::lab::{Lab, double};
 use crate::loaded::{Loaded, lives};
 use crate::net::{Family, get};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-/// A build with the feature `double`; scripts/test makes it.
-pub(crate) fn binary() -> Option<PathBuf> {
-    let default = || root().join("target/double/debug/loaded");
-    let path = std::env::var_os("LOADED_DOUBLE").map_or_else(default, PathBuf::from);
-    if !path.is_file() {
-        assert!(std::env::var_os("LOADED_CI").is_none(), "{} is missing: scripts/test double", path.display());
-        println!("skipped: {} is missing", path.display());
-        return None;
-    }
-    Some(path)
-}
 
 fn service(act: &str, more: &str) -> String {
     let backends: String = Family::BOTH
@@ -43,7 +30,7 @@ struct Outcome {
 }
 
 fn suffer(act: &str, more: &str, time: Duration) -> Option<Outcome> {
-    let binary = binary()?;
+    let binary = double()?;
     let lab = Lab::up()?;
     let config = lab.file("loaded.toml", &service(act, more));
     let loaded = Loaded::spawn_as(&binary, &lab, |command| {

@@ -175,6 +175,18 @@ pub(crate) fn binary() -> PathBuf {
     std::env::var_os("LOADED_BIN").map_or_else(|| root().join("target/release/loaded"), PathBuf::from)
 }
 
+/// The same with what only tests need: a prober and workers that can be hostile, other tables. scripts/test makes it.
+pub(crate) fn double() -> Option<PathBuf> {
+    let default = || root().join("target/double/debug/loaded");
+    let path = std::env::var_os("LOADED_DOUBLE").map_or_else(default, PathBuf::from);
+    if !path.is_file() {
+        assert!(std::env::var_os("LOADED_CI").is_none(), "{} is missing: scripts/test double", path.display());
+        println!("skipped: {} is missing", path.display());
+        return None;
+    }
+    Some(path)
+}
+
 /// A number from the environment.
 pub(crate) fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: a number")))

@@ -154,6 +154,16 @@ impl Loaded {
         }
     }
 
+    /// Asks for an upgrade: the pid of the new one, which has begun and does not serve yet.
+    #[track_caller]
+    pub(crate) fn begin_upgrade(&self) -> u32 {
+        let before = self.log().len();
+        let begun = || Some(self.log()[before..].split_once("is started, as pid ")?.1.lines().next()?.parse().unwrap());
+        self.signal(Signal::SIGUSR2);
+        assert!(eventually(Duration::from_secs(5), || begun().is_some()), "nothing begins: {}", self.log());
+        begun().unwrap()
+    }
+
     /// Process ids of its workers.
     pub(crate) fn workers(&self) -> Vec<u32> {
         let is_worker = |pid: &u32| {

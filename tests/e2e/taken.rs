@@ -6,6 +6,7 @@ mod outside;
 mod remains;
 pub(crate) mod system;
 
+use crate::lab::double;
 use crate::net::Family;
 use loaded_jail::act::{Act, Expect, allowed, forbidden};
 use nix::sched::{CloneFlags, setns};
@@ -13,7 +14,7 @@ use outside::View;
 use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use system::{Aim, Heard, MAGIC, PATIENCE, System, binary};
+use system::{Aim, Heard, MAGIC, PATIENCE, System};
 
 /// So many systems side by side: each act that kills costs a worker a life of a second.
 const SYSTEMS: usize = 6;
@@ -43,7 +44,7 @@ fn trials() -> Vec<(Act, At)> {
 
 #[test]
 fn every_forbidden_act_fails_and_changes_nothing() {
-    if binary().is_none() {
+    if double().is_none() {
         return;
     }
     let (trials, begin) = (trials(), Instant::now());
@@ -113,7 +114,7 @@ fn attempt(system: &mut System, family: Family, (act, at): (Act, At), before: &V
 /// Not only by its Cargo features: the switch is not in the program.
 #[test]
 fn the_release_has_no_such_switch() {
-    let Some(double) = binary() else { return };
+    let Some(double) = double() else { return };
     let has = |path: &Path| std::fs::read(path).unwrap().windows(MAGIC.len()).any(|bytes| bytes == MAGIC);
     assert!(has(&double), "looked for the wrong thing");
     assert!(!has(&crate::lab::binary()), "the release can be taken over by a packet");

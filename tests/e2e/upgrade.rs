@@ -1,7 +1,6 @@
 //! USR2: another binary takes the place of the one that runs, or refuses and changes nothing.
 
-use crate::double::binary as double;
-use crate::lab::{Lab, binary, eventually, setting};
+use crate::lab::{Lab, binary, double, eventually, setting};
 use crate::loaded::{Loaded, children, lives, signal_to};
 use crate::net::{Family, get};
 use crate::packet::Dice;
@@ -145,11 +144,7 @@ fn a_new_one_that_is_killed_is_no_loss() {
         for round in 0..setting("E2E_RUNS", 12) {
             let (old, before) = (loaded.pid(), loaded.log().len());
             let log = || loaded.log()[before..].to_owned();
-            loaded.signal(Signal::SIGUSR2);
-            let started = || log().contains("is started, as pid ");
-            assert!(eventually(Duration::from_secs(5), started), "round {round}: {}", loaded.log());
-            let said = log();
-            let new: u32 = said.split_once("is started, as pid ").unwrap().1.lines().next().unwrap().parse().unwrap();
+            let new = loaded.begin_upgrade();
             std::thread::sleep(Duration::from_millis(u64::try_from(dice.below(250)).unwrap()));
             // It has ended only if it was refused.
             signal_to(new, Signal::SIGKILL);
@@ -186,11 +181,7 @@ fn an_old_one_that_is_killed_is_no_loss() {
         for round in 0..setting("E2E_RUNS", 12) {
             let (old, before) = (loaded.pid(), loaded.log().len());
             let log = || loaded.log()[before..].to_owned();
-            loaded.signal(Signal::SIGUSR2);
-            let started = || log().contains("is started, as pid ");
-            assert!(eventually(Duration::from_secs(5), started), "round {round}: {}", loaded.log());
-            let said = log();
-            let new: u32 = said.split_once("is started, as pid ").unwrap().1.lines().next().unwrap().parse().unwrap();
+            let new = loaded.begin_upgrade();
             std::thread::sleep(Duration::from_millis(u64::try_from(dice.below(350)).unwrap()));
             if lives(old) {
                 signal_to(old, Signal::SIGKILL);

@@ -2,8 +2,8 @@
 //! supervisor is not confused, and answers at once.
 
 use super::outside::View;
-use super::system::{Aim, Heard, PATIENCE, System, binary, service};
-use crate::lab::eventually;
+use super::system::{Aim, Heard, PATIENCE, System, service};
+use crate::lab::{double, eventually};
 use crate::net::{Family, get};
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ const SYSTEMS: usize = 4;
 
 /// Shares it out among the systems.
 fn shared_out<T: Copy + Send + Sync>(all: &[T], act: impl Fn(&mut System, Family, T) + Sync) {
-    if binary().is_none() {
+    if double().is_none() {
         return;
     }
     std::thread::scope(|scope| {
@@ -121,7 +121,7 @@ fn what_it_leaves_in_its_tables_is_judged() {
 /// Absurd figures are shown, and decide nothing: they do not keep the flows of a backend that leaves beyond its time.
 #[test]
 fn absurd_counters_are_numbers() {
-    let Some(_) = binary() else { return };
+    let Some(_) = double() else { return };
     let Some(mut system) = System::up() else { return };
     let before = View::first(&system.lab);
     system.under_traffic(|system| {

@@ -3,8 +3,8 @@
 
 use super::outside::View;
 use super::stays;
-use super::system::{Aim, ECHO, Heard, PATIENCE, System, binary, payload};
-use crate::lab::{eventually, shipped};
+use super::system::{Aim, ECHO, Heard, PATIENCE, System, payload};
+use crate::lab::{double, eventually, shipped};
 use crate::loaded::signal_to;
 use crate::net::{Family, ask, get};
 use crate::wire::{HEADER, open};
@@ -64,7 +64,7 @@ fn the_list_is_written_down_as_it_is_printed() {
 
 #[test]
 fn what_remains_is_as_listed() {
-    if binary().is_none() {
+    if double().is_none() {
         return;
     }
     std::thread::scope(|scope| {

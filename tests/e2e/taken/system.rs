@@ -1,13 +1,12 @@
 //! A system at work whose worker 0 can be taken over by a packet, and decent clients of worker 1.
 
 use super::outside::View;
-use crate::lab::{Lab, eventually, root};
+use crate::lab::{Lab, double, eventually};
 use crate::loaded::{Loaded, lives};
 use crate::net::{Family, get};
 use nix::errno::Errno;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -48,18 +47,6 @@ pub(crate) struct System {
     pub(crate) prober: u32,
 }
 
-/// A build with the feature `taken`; scripts/test makes it.
-pub(crate) fn binary() -> Option<PathBuf> {
-    let default = || root().join("target/double/debug/loaded");
-    let path = std::env::var_os("LOADED_DOUBLE").map_or_else(default, PathBuf::from);
-    if !path.is_file() {
-        assert!(std::env::var_os("LOADED_CI").is_none(), "{} is missing: scripts/test double", path.display());
-        println!("skipped: {} is missing", path.display());
-        return None;
-    }
-    Some(path)
-}
-
 /// Everything to the virtual IPs, by address: `prefix6` is what makes clients of one network clients of two workers.
 pub(crate) fn service(backends: u16) -> String {
     let each = |family: Family| {
@@ -77,7 +64,7 @@ pub(crate) fn service(backends: u16) -> String {
 
 impl System {
     pub(crate) fn up() -> Option<Self> {
-        let binary = binary()?;
+        let binary = double()?;
         let lab = Lab::up()?;
         let config = lab.file("loaded.toml", &service(3));
         let loaded = Loaded::spawn_as(&binary, &lab, |command| {
