@@ -4,6 +4,7 @@
 use crate::lab::{Lab, eventually, setting};
 use crate::loaded::{Loaded, lives, signal_to};
 use crate::net::{Family, backend_of, get};
+use crate::packet::Dice;
 use crate::reload::{Service, config};
 use crate::witness::{Datagrams, ECHO, Witness, datagrams, with_echo};
 use nix::sys::signal::Signal;
@@ -76,6 +77,77 @@ fn nobody_notices_twenty_supervisors_killed() {
     witness.has_seen_nothing();
     assert_eq!(counted.sent, counted.answered, "{} lost\n{}", counted.sent - counted.answered, lab.queues());
     assert!(eventually(Duration::from_secs(5), || lab.waiting() == 0), "{}", lab.queues());
+    loaded.stop();
+}
+
+/// Workers of the old configuration and of the new one stand side by side when it is killed, and one of the old was told to
+/// go: by the other old one's place being taken it is known that all were. Its successor serves all the same.
+#[test]
+fn a_change_can_lose_its_supervisor_in_the_middle() {
+    let Some(lab) = Lab::up() else { return };
+    let texts = [services("", ALL), services("affinity = \"none\"", ALL)];
+    let mut loaded = Loaded::toml(&lab, &texts[0]);
+    let mut counted = Datagrams::default();
+    let witness = Witness::of(&lab, || {
+        counted = echoed(&lab, || {
+            for round in 1..=setting("E2E_RUNS", 6) {
+                let old = loaded.workers();
+                let [slow, quick] = old[..] else { panic!("{old:?}") };
+                signal_to(slow, Signal::SIGSTOP);
+                let text = &texts[usize::try_from(round % 2).unwrap()];
+                lab.file("loaded.toml", text);
+                loaded.signal(Signal::SIGHUP);
+                let told = eventually(Duration::from_secs(1), || !lives(quick));
+                let new: Vec<_> = loaded.workers().into_iter().filter(|pid| !old.contains(pid)).collect();
+                loaded.end(Signal::SIGKILL);
+                signal_to(slow, Signal::SIGCONT);
+                assert!(told && new.len() == 2, "round {round}: {new:?}\n{}", loaded.log());
+                assert!(eventually(Duration::from_secs(1), || !lives(slow)), "round {round}: it was not told to go");
+                std::thread::sleep(Duration::from_millis(150));
+                assert!(new.iter().all(|&pid| lives(pid)), "round {round}: nobody serves");
+                loaded = Loaded::toml(&lab, text);
+                assert!(loaded.log().contains("its workers go on, and are taken over"), "{}", loaded.log());
+                std::thread::sleep(Duration::from_millis(150));
+            }
+        });
+    });
+    println!("datagrams: {counted:?}");
+    witness.has_seen_nothing();
+    assert_eq!(counted.sent, counted.answered, "{} lost\n{}", counted.sent - counted.answered, lab.queues());
+    loaded.stop();
+}
+
+/// At any moment of a start that takes over, or of a change.
+#[test]
+fn nobody_notices_supervisors_killed_at_work() {
+    let Some(lab) = Lab::up() else { return };
+    let texts = [services("", ALL), services("affinity = \"none\"", ALL)];
+    let mut loaded = Loaded::toml(&lab, &texts[0]);
+    let mut dice = Dice::new(17);
+    let moment = |dice: &mut Dice, most| Duration::from_millis(u64::try_from(dice.below(most)).unwrap());
+    let mut early = 0;
+    let witness = Witness::of(&lab, || {
+        for round in 0..setting("E2E_RUNS", 12) {
+            let text = &texts[usize::try_from(round % 2).unwrap()];
+            let config = ["-c".to_owned(), lab.file("loaded.toml", text)];
+            match round % 3 {
+                0 => loaded.signal(Signal::SIGHUP),
+                _ => {
+                    loaded.end(Signal::SIGKILL);
+                    loaded = Loaded::spawn(&lab, &config);
+                }
+            }
+            std::thread::sleep(moment(&mut dice, 150));
+            early += u32::from(!loaded.log().contains("loaded: serving:"));
+            loaded.end(Signal::SIGKILL);
+            std::thread::sleep(moment(&mut dice, 100));
+            loaded = Loaded::start(&lab, &config);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    });
+    println!("{early} were killed before they served");
+    witness.has_seen_nothing();
+    assert!(early > 0);
     loaded.stop();
 }
 

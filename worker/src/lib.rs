@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 pub mod balance;
+mod clock;
 pub mod decide;
 mod early;
+mod error;
 pub mod fence;
 mod inbox;
 pub mod membership;
@@ -17,6 +19,7 @@ pub mod replay;
 pub mod run;
 pub mod selftest;
 pub mod setup;
+mod superior;
 #[cfg(feature = "taken")]
 mod taken;
 pub mod wire;

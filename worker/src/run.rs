@@ -1,28 +1,28 @@
 //! The worker's life: take over what the supervisor opened, give up all rights, then receive, decide, answer.
 
+use crate::clock::now;
 use crate::decide::{Decider, Look, Now, Place, Prepared};
 use crate::early::Early;
+use crate::error::Error;
 use crate::fence;
 use crate::inbox::Inbox;
 use crate::outcome::verdict;
-use crate::setup::{Assembly, OutOfStep};
+use crate::setup::Assembly;
+use crate::superior::{Superior, out_of_step, set_turn, wait_for_turn};
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{
     Clipped, Fault, FromWorker, IN_HAND, LinkError, MARK_MASK, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker,
-    VERSION, clip, in_hand, mark_of,
+    Turn, VERSION, clip, in_hand, mark_of,
 };
-use loaded_jail::{Floor, Identity, JailError, Layer, Level, Survival, inherited, leave};
+use loaded_jail::{Floor, Identity, Layer, Level, Survival, inherited, leave};
 use loaded_queue::{BATCH, Faults, Packet, Port};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::mem::ManuallyDrop;
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
 
 /// Buckets of each table that are swept after each batch, and after each wait that brought nothing.
 const SWEEP_BUSY: usize = 4;
@@ -31,8 +31,6 @@ const SWEEP_IDLE: usize = 1024;
 const LOOK_EVERY: u64 = 5;
 /// Milliseconds without a moment in which nothing waited: what comes has waited for as long, and may be lost on the way.
 const BEHIND: u64 = 50;
-/// Messages of the supervisor that are read in one look.
-const ORDERS: usize = 32;
 
 /// How a worker ends on purpose; the supervisor reads the reason on the link.
 const EXIT_FAILED: i32 = 3;
@@ -52,29 +50,6 @@ pub struct Arguments {
     pub floor: Floor,
     /// Whether to go on when the supervisor dies.
     pub survival: Survival,
-}
-
-/// Why a worker cannot run. The supervisor gets the text.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("{0}")]
-    Jail(#[from] JailError),
-    #[error("link to the supervisor: {0}")]
-    Link(#[from] LinkError),
-    #[error("{0}")]
-    OutOfStep(#[from] OutOfStep),
-    #[error("link to the supervisor: make it wait no more: {0}")]
-    Unblock(nix::errno::Errno),
-    #[error("tables: {0}")]
-    Table(#[from] loaded_table::Error),
-    #[error("queue: {0}")]
-    Queue(#[from] std::io::Error),
-    #[error("the kernel has mseal, but the verdict templates could not be sealed with it")]
-    Unsealed,
-    #[error("pin to core {0}: {1}")]
-    Pin(u16, nix::errno::Errno),
-    #[error("the supervisor speaks version {0} of the messages, this worker {VERSION}")]
-    Version(u16),
 }
 
 /// The link, where the panic hook finds it too.
@@ -142,9 +117,8 @@ fn behind_fence(
     let prepared = ManuallyDrop::new(prepared);
     let generation = prepared.generation();
     link.send(&FromWorker::Prepared { generation })?;
-    if !wait_for_go(link)? {
-        return Ok(());
-    }
+    let Some(mut superior) = wait_for_turn(link, survival, &counters)? else { return Ok(()) };
+    set_turn(&counters, Turn::Begun);
     counters.set(IN_HAND, 0);
     agree(&counters);
     // A worker before us may have been hostile, and has written these. So they are first read behind the fence; and
@@ -153,10 +127,9 @@ fn behind_fence(
     let clients = AffinityTable::open(clients, |_| {})?;
     let prepared = ManuallyDrop::into_inner(prepared);
     let mut decider = ManuallyDrop::new(prepared.open(flows, clients, counters, now()));
-    let mut superior = Superior { link: Some(link), survival };
-    match link.send(&FromWorker::Ready { generation }) {
+    match superior.link.map_or(Ok(()), |link| link.send(&FromWorker::Ready { generation })) {
         // The one before has ended, so nobody else could serve.
-        Err(LinkError::Closed) if superior.is_left() => {}
+        Err(LinkError::Closed) if superior.is_left(decider.counters()) => {}
         said => said?,
     }
     forward(&mut superior, inbox, port, &mut decider)
@@ -166,19 +139,6 @@ fn behind_fence(
 fn agree(counters: &Counters) {
     let outcomes = Outcome::ALL.iter().filter_map(|outcome| counters.get(outcome.index()));
     counters.set(RECEIVED, outcomes.fold(0, u64::wrapping_add));
-}
-
-/// Waits, on the still blocking link, until the queue and the tables are this worker's: `false` if they never will be.
-/// From then on the link never blocks. The fence lets this one flag be set, so that nobody need poll for an order.
-fn wait_for_go(link: &SupervisorLink) -> Result<bool, Error> {
-    match link.receive() {
-        Ok(ToWorker::Go) => {}
-        Ok(ToWorker::Stop) | Err(LinkError::Closed) => return Ok(false),
-        Ok(other) => return Err(out_of_step(&other, "instead of Go")),
-        Err(error) => return Err(error.into()),
-    }
-    fcntl(link, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(Error::Unblock)?;
-    Ok(true)
 }
 
 /// Receives the transaction, on the still blocking link.
@@ -254,6 +214,7 @@ fn forward(
             // Every packet of the batch has its verdict; nothing of the tables is touched after an order to stop.
             if !superior.obey(decider, now)? {
                 early.leave(port, decider);
+                set_turn(decider.counters(), Turn::Over);
                 return Ok(());
             }
             inbox.look(decider, now);
@@ -279,51 +240,6 @@ fn hold(early: &mut Early, mut packet: Packet<'_>, look: &Look, decider: &Decide
     false
 }
 
-/// Who gives orders to a worker that serves.
-struct Superior<'l> {
-    /// `None`: the supervisor is dead, and nobody gives orders any more.
-    link: Option<&'l SupervisorLink>,
-    survival: Survival,
-}
-
-impl Superior<'_> {
-    /// Does what the supervisor says. `false`: this worker is to end.
-    fn obey(&mut self, decider: &mut Decider, now: Now) -> Result<bool, Error> {
-        let Some(link) = self.link else { return Ok(true) };
-        for _ in 0..ORDERS {
-            match link.receive() {
-                Err(LinkError::Empty) => break,
-                // A supervisor that wants an end says so. One that says nothing more was killed: what it said last holds.
-                Err(LinkError::Closed) => return Ok(self.is_left()),
-                Ok(ToWorker::Stop) => return Ok(false),
-                Err(error) => return Err(error.into()),
-                Ok(ToWorker::Admin { backend, admin }) if decider.set_admin(backend, admin, now).is_ok() => {}
-                Ok(ToWorker::Explain { id, question }) => {
-                    let explained = decider.explain(&question, now);
-                    match link.send(&FromWorker::Explained { id, explained }) {
-                        // Where the supervisor does not read, it does without an answer: packets come first.
-                        Ok(()) | Err(LinkError::Full) => {}
-                        Err(LinkError::Closed) => return Ok(self.is_left()),
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                Ok(message) => return Err(out_of_step(&message, "while serving")),
-            }
-        }
-        Ok(true)
-    }
-
-    /// The supervisor is gone. Whether to go on without.
-    fn is_left(&mut self) -> bool {
-        self.link = None;
-        self.survival == Survival::Outlives
-    }
-}
-
-fn out_of_step(message: &ToWorker, when: &str) -> Error {
-    Error::Link(LinkError::Malformed(format!("{message:?} {when}")))
-}
-
 fn count_faults(counters: &Counters, before: &mut Faults, after: Faults) {
     if *before == after {
         return;
@@ -341,16 +257,6 @@ fn count_faults(counters: &Counters, before: &mut Faults, after: Faults) {
     *before = after;
 }
 
-/// The monotonic clock. The coarse one is read without a system call and ticks often enough.
-fn now() -> Now {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(Duration::ZERO, Duration::from);
-    Now { seconds: u32::try_from(time.as_secs()).unwrap_or(u32::MAX), millis: millis(time) }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// A panic ends the worker with its message on the link. The way of the standard library, SIGABRT, would meet the
 /// fence first and look like an attack.
 fn report_panics() {
@@ -362,102 +268,4 @@ fn report_panics() {
         }
         leave(EXIT_FAILED)
     }));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::decide::example;
-    use loaded_ipc::{Admin, BackendIndex, Chosen, OnFailure, Question, Unserved, Why, WorkerLink};
-
-    fn obeys_by(link: &SupervisorLink) -> Superior<'_> {
-        Superior { link: Some(link), survival: Survival::DiesToo }
-    }
-
-    #[test]
-    fn before_the_order_to_begin_only_an_end_may_come() {
-        let ends = || WorkerLink::pair().expect("pair");
-        let (supervisor, worker) = ends();
-        supervisor.send(&ToWorker::Go).expect("send");
-        assert!(wait_for_go(&worker).expect("go"));
-        assert!(matches!(worker.receive(), Err(LinkError::Empty)), "it waits no more");
-
-        let (supervisor, worker) = ends();
-        supervisor.send(&ToWorker::Stop).expect("send");
-        assert!(!wait_for_go(&worker).expect("stop"));
-        let (supervisor, worker) = ends();
-        drop(supervisor);
-        assert!(!wait_for_go(&worker).expect("closed"));
-        for other in [ToWorker::Commit, ToWorker::Admin { backend: BackendIndex(5), admin: Admin::Enabled }] {
-            let (supervisor, worker) = ends();
-            supervisor.send(&other).expect("send");
-            assert!(wait_for_go(&worker).is_err());
-        }
-    }
-
-    #[test]
-    fn while_it_serves_a_worker_hears_of_backends_and_of_its_end() {
-        let mut decider = example(now());
-        let mut obeys = |messages: &[ToWorker]| {
-            let (supervisor, worker) = WorkerLink::pair().expect("pair");
-            worker.set_nonblocking().expect("nonblocking");
-            messages.iter().for_each(|message| supervisor.send(message).expect("send"));
-            obeys_by(&worker).obey(&mut decider, now()).ok()
-        };
-        let admin = |backend| ToWorker::Admin { backend: BackendIndex(backend), admin: Admin::Draining };
-        assert_eq!(obeys(&[]), Some(true));
-        assert_eq!(obeys(&[admin(5), admin(5)]), Some(true));
-        assert_eq!(obeys(&[admin(5), ToWorker::Stop, ToWorker::Commit]), Some(false));
-        for strange in [
-            admin(4),
-            ToWorker::Go,
-            ToWorker::Commit,
-            ToWorker::Begin { generation: 8, unserved: Unserved::Pass, malformed: OnFailure::Drop },
-        ] {
-            assert_eq!(obeys(&[strange]), None);
-        }
-        let (supervisor, worker) = WorkerLink::pair().expect("pair");
-        drop(supervisor);
-        assert!(!obeys_by(&worker).obey(&mut decider, now()).expect("an end"));
-    }
-
-    #[test]
-    fn who_outlives_its_supervisor_goes_on_by_what_it_was_told() {
-        let mut decider = example(now());
-        let (supervisor, worker) = WorkerLink::pair().expect("pair");
-        worker.set_nonblocking().expect("nonblocking");
-        let mut superior = Superior { link: Some(&worker), survival: Survival::Outlives };
-        supervisor.send(&ToWorker::Admin { backend: BackendIndex(5), admin: Admin::Draining }).expect("send");
-        drop(supervisor);
-        for _ in 0..3 {
-            assert!(superior.obey(&mut decider, now()).expect("goes on"));
-        }
-        assert!(superior.link.is_none(), "it looks no more");
-
-        // Told to end it ends all the same.
-        let (supervisor, worker) = WorkerLink::pair().expect("pair");
-        supervisor.send(&ToWorker::Stop).expect("send");
-        drop(supervisor);
-        let mut superior = Superior { link: Some(&worker), survival: Survival::Outlives };
-        assert!(!superior.obey(&mut decider, now()).expect("an end"));
-    }
-
-    #[test]
-    fn what_it_is_asked_while_it_serves_it_answers() {
-        let mut decider = example(now());
-        let (supervisor, worker) = WorkerLink::pair().expect("pair");
-        worker.set_nonblocking().expect("nonblocking");
-        let [client, vip] = ["203.0.113.7", "192.0.2.1"].map(|address| address.parse().expect("address"));
-        for id in [7, 8] {
-            let question = Question { protocol: 17, client, client_port: 1, vip, vip_port: 2 };
-            supervisor.send(&ToWorker::Explain { id, question }).expect("send");
-        }
-        assert!(obeys_by(&worker).obey(&mut decider, now()).expect("answers"));
-        let chosen = Some(Chosen { backend: BackendIndex(5), why: Why::Strategy { candidates: 1 } });
-        for expected in [7, 8] {
-            let Ok(FromWorker::Explained { id, explained }) = supervisor.receive() else { panic!("no answer") };
-            assert_eq!((id, explained.outcome, explained.chosen), (expected, Outcome::ForwardedNew, chosen));
-        }
-        assert_eq!(decider.held(), (0, 0), "nothing came of it");
-    }
 }

@@ -10,8 +10,36 @@ pub const COUNTERS: usize = 1 + Outcome::ALL.len() + Fault::ALL.len() + Pressure
 /// two. Should the worker die, it is the one under suspicion.
 pub const IN_HAND: usize = COUNTERS;
 
+/// Index of another such word: whose turn it is to work with queue and tables, one of [`Turn`]. When the supervisor dies in the
+/// middle of a change, the worker that waits for its turn sees here whether it has come.
+pub const TURN: usize = IN_HAND + 1;
+
+/// What the worker that serves, or served last, has said of its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Turn {
+    /// It has begun.
+    Begun = 0,
+    /// It was told to end: it has answered all that it held, and touches nothing any more.
+    Over = 1,
+    /// Its supervisor is dead, and it goes on.
+    Kept = 2,
+}
+
+impl Turn {
+    /// From the word; whatever a hostile worker has put there.
+    #[must_use]
+    pub fn from_word(word: u64) -> Self {
+        match word {
+            1 => Self::Over,
+            2 => Self::Kept,
+            _ => Self::Begun,
+        }
+    }
+}
+
 /// The backends' counters begin here: on a cache line, if the first counter does.
-const BACKENDS: usize = (IN_HAND + 1).next_multiple_of(8);
+const BACKENDS: usize = (TURN + 1).next_multiple_of(8);
 
 /// The packet with this id as a word that is not 0.
 #[must_use]
@@ -243,6 +271,10 @@ mod tests {
         }
         assert_eq!((from_hand(0), from_hand(7), from_hand(u64::MAX)), (None, None, None));
         assert!(!Outcome::ALL.iter().any(|outcome| outcome.index() == IN_HAND));
+        for turn in [Turn::Begun, Turn::Over, Turn::Kept] {
+            assert_eq!(Turn::from_word(turn as u64), turn);
+        }
+        assert_eq!((Turn::from_word(3), Turn::from_word(u64::MAX)), (Turn::Begun, Turn::Begun));
     }
 
     #[test]

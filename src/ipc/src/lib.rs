@@ -14,8 +14,8 @@ mod types;
 
 pub use bincode::{Decode, Encode};
 pub use counter::{
-    ALL_COUNTERS, BackendCounter, COUNTERS, Fault, IN_HAND, Outcome, Pressure, RECEIVED, View, counted, from_hand,
-    in_hand,
+    ALL_COUNTERS, BackendCounter, COUNTERS, Fault, IN_HAND, Outcome, Pressure, RECEIVED, TURN, Turn, View, counted,
+    from_hand, in_hand,
 };
 pub use descriptor::{
     CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD, PROBER_LINK_FD,

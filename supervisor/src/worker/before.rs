@@ -25,16 +25,18 @@ impl Before {
         matches!(self, Self::Ending(_))
     }
 
-    /// We are ready: they end. What they have read and not answered is then for [`Before::settle`]'s caller to free.
-    pub(super) fn end(&mut self) {
-        if let Self::Serving(processes) = self {
-            for process in processes.iter() {
-                if let Err(error) = process.kill() {
-                    log::error!("{error}");
-                }
+    /// We are ready: they end. What they have read and not answered is then for [`Before::settle`]'s caller to free. Whether
+    /// we have ended them, and not their own supervisor.
+    pub(super) fn end(&mut self) -> bool {
+        let Self::Serving(processes) = self else { return false };
+        let are_killed = !processes.is_empty();
+        for process in processes.iter() {
+            if let Err(error) = process.kill() {
+                log::error!("{error}");
             }
-            *self = Self::Ending(std::mem::take(processes));
         }
+        *self = Self::Ending(std::mem::take(processes));
+        are_killed
     }
 
     /// Whether the queue has become free just now, and whether what they held has to be freed.

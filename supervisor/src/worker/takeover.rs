@@ -6,7 +6,7 @@ use super::{Before, Worker, waiting};
 use crate::Error;
 use crate::child::{Backoff, dup};
 use crate::memory::Memory;
-use loaded_ipc::ToWorker;
+use loaded_ipc::{ToWorker, Turn};
 use loaded_jail::Process;
 use loaded_queue::Orphans;
 use std::fs;
@@ -33,7 +33,11 @@ impl Worker {
 
     /// Those before end, and its first process begins.
     pub(crate) fn follow(&mut self) {
-        self.before.end();
+        if self.before.end()
+            && let Err(error) = self.memory.set_turn(Turn::Over)
+        {
+            log::error!("{}: {error}", self.name());
+        }
     }
 
     /// The process that serves answers what it holds and goes, and the queue is free for another supervisor's.
