@@ -221,7 +221,8 @@ fn queues(plan: &Plan, cores: &[u16]) -> Option<Finding> {
         Some(state) => warning(
             "queues",
             format!(
-                "queue {} is answered already, by this service if it runs; a second one needs another --queue-base",
+                "queue {} is answered already: by this service if it runs, or by workers whose supervisor was killed, which \
+                 takes a start; a second service needs another --queue-base",
                 state.queue
             ),
         ),

@@ -65,6 +65,8 @@ pub(crate) struct Instance {
     history: History,
     reload: Option<Reload>,
     last_reload: Option<LastReload>,
+    /// When another binary could not take over, and why.
+    refused_upgrade: Option<(SystemTime, String)>,
     /// HUP has come during a reload.
     again: bool,
     /// Answered a look for new backends, and not yet in the roster.
@@ -144,6 +146,7 @@ impl Instance {
             history,
             reload: None,
             last_reload: None,
+            refused_upgrade: None,
             again: false,
             found: BTreeSet::new(),
             watch: Watch::new(),

@@ -21,7 +21,7 @@ const CONNECT_SECONDS: i64 = 30;
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// Nobody is there.
-    #[error("no instance answers at {}: is loaded running? --control names another socket", .0.display())]
+    #[error("no instance answers at {}: loaded does not run, or was killed and its workers go on until it is started again; --control names another socket", .0.display())]
     NoInstance(PathBuf),
     /// Several are there.
     #[error("{} instances answer: name one with --control\n{}", .0.len(), listed(.0))]

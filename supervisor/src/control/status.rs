@@ -21,6 +21,9 @@ pub struct Status {
     pub generation: u64,
     /// The last time it was told to read the configuration again.
     pub last_reload: Option<Reload>,
+    /// The last time another binary was to take over and could not.
+    #[serde(default)]
+    pub refused_upgrade: Option<Refused>,
     /// Layers of the sandbox that this kernel has, as found at start. /proc shows seccomp alone.
     pub layers: Vec<String>,
     /// What this kernel makes of the verdict NF_REPEAT, as tried at start: `repeats`, `accepts` or `unknown: …`. Unless it
@@ -49,6 +52,15 @@ pub struct Reload {
     /// Whether the new configuration is the one that is served.
     pub ok: bool,
     /// What was changed, or why nothing was.
+    pub text: String,
+}
+
+/// Why another binary did not take over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// When.
+    pub at: u64,
+    /// Why.
     pub text: String,
 }
 
@@ -303,6 +315,23 @@ pub struct Queue {
     pub dropped_full: u32,
     /// Packets the kernel dropped since the socket's buffer was full.
     pub dropped_socket: u32,
+}
+
+impl Service {
+    /// The families it answers.
+    #[must_use]
+    pub fn families(&self) -> Vec<&'static str> {
+        let has = |v4| self.vips.iter().any(|vip| vip.is_ipv4() == v4);
+        [("IPv4", true), ("IPv6", false)].into_iter().filter(|(_, v4)| has(*v4)).map(|(name, _)| name).collect()
+    }
+
+    /// Those of them in which no backend is for new flows.
+    #[must_use]
+    pub fn families_down(&self) -> Vec<&'static str> {
+        let takes = |backend: &&Backend| backend.counts_as_up() && backend.admin == Admin::Enabled;
+        let serves = |name: &&str| self.backends.iter().filter(takes).any(|b| b.address.is_ipv4() == (*name == "IPv4"));
+        self.families().into_iter().filter(|name| !serves(name)).collect()
+    }
 }
 
 impl Backend {

@@ -91,14 +91,16 @@ fn verdict(status: &Status) -> String {
     let (all, up) = (staying().count(), staying().filter(|backend| backend.counts_as_up()).count());
     let workers = || status.processes.iter().filter(|process| process.role == Role::Worker);
     let services = || status.services.iter().filter(|service| service.state != ServiceState::Leaving);
-    let alive = services().filter(|service| service.state != ServiceState::AllDown).count();
-    let word = if !workers().any(|worker| worker.serving) || (alive == 0 && services().count() > 0) {
-        "NOT SERVING"
-    } else if !workers().all(|worker| worker.serving) || alive < services().count() {
-        "PARTLY SERVING"
-    } else {
-        "serving"
-    };
+    let is_down = |service: &&Service| service.state == ServiceState::AllDown;
+    let dead = services().filter(is_down).filter(|service| service.families_down().len() == service.families().len());
+    let word =
+        if !workers().any(|worker| worker.serving) || (dead.count() == services().count() && services().count() > 0) {
+            "NOT SERVING"
+        } else if !workers().all(|worker| worker.serving) || services().any(|service| is_down(&service)) {
+            "PARTLY SERVING"
+        } else {
+            "serving"
+        };
     let mut line = format!("{word}, generation {}, {up} of {all} backends up", status.generation);
     for (admin, word) in [(Admin::Draining, "draining"), (Admin::Disabled, "disabled")] {
         let count = staying().filter(|backend| backend.admin == admin).count();
@@ -127,7 +129,10 @@ fn troubles(status: &Status) -> Vec<String> {
     let states = [ServiceState::AllDown, ServiceState::Panic, ServiceState::Backup];
     for state in states {
         for service in status.services.iter().filter(|service| service.state == state) {
-            lines.push(format!("service {}: {state}", service.name));
+            let down = service.families_down();
+            let part = state == ServiceState::AllDown && !down.is_empty() && down.len() < service.families().len();
+            let part = if part { format!(" for {}", down.concat()) } else { String::new() };
+            lines.push(format!("service {}: {state}{part}", service.name));
         }
     }
     // An older instance says nothing.
@@ -140,6 +145,10 @@ fn troubles(status: &Status) -> Vec<String> {
     if let Some(reload) = status.last_reload.as_ref().filter(|reload| !reload.ok) {
         let ago = span(status.now.saturating_sub(reload.at));
         lines.push(format!("reload {ago} ago failed, generation {} goes on: {}", status.generation, reload.text));
+    }
+    if let Some(refused) = &status.refused_upgrade {
+        let ago = span(status.now.saturating_sub(refused.at));
+        lines.push(format!("upgrade {ago} ago refused, pid {} goes on: {}", status.pid, refused.text));
     }
     let mut of_backends = Vec::new();
     for service in &status.services {

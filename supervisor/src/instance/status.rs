@@ -4,7 +4,7 @@ use super::Instance;
 use super::watch::{State, counted, state, view};
 use crate::control::process;
 use crate::control::status::{
-    Backend, BackendState, Ejection, Process, Queue, Reload, Role, Service, ServiceState, Status,
+    Backend, BackendState, Ejection, Process, Queue, Refused, Reload, Role, Service, ServiceState, Status,
 };
 use crate::control::unix_ms;
 use crate::plan;
@@ -45,6 +45,7 @@ impl Instance {
                 ok: last.ok,
                 text: last.text.clone(),
             }),
+            refused_upgrade: self.refused_upgrade.clone().map(|(at, text)| Refused { at: seconds(at), text }),
             layers: self.layers.clone(),
             nf_repeat: self.repeat.to_string(),
             processes: self.processes(),

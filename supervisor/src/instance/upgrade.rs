@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child as Process, Command};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long the other binary may take, from its start until it serves.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -83,8 +83,13 @@ impl Instance {
             return;
         }
         if let Err(error) = self.start_successor() {
-            log::error!("upgrade refused, everything stays as it is: {error}");
+            self.refuse_upgrade(error.to_string());
         }
+    }
+
+    fn refuse_upgrade(&mut self, why: String) {
+        log::error!("upgrade refused, everything stays as it is: {why}");
+        self.refused_upgrade = Some((SystemTime::now(), why));
     }
 
     fn start_successor(&mut self) -> Result<(), Error> {
@@ -216,7 +221,7 @@ impl Instance {
         if upgrade.stage != Stage::Preparing {
             self.workers.iter_mut().for_each(Worker::free_orphans);
         }
-        log::error!("upgrade refused, everything stays as it is: {why}");
+        self.refuse_upgrade(why);
     }
 
     /// We are to end before it has come to anything.

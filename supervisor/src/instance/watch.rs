@@ -214,6 +214,7 @@ impl Instance {
         let name = service.as_deref().unwrap_or("?");
         match address {
             Some(address) => log::info!("service {name}: backend {address} {what}: {cause}"),
+            None if what == State::Fine.to_string() => log::info!("service {name}: {what}"),
             None => log::warn!("service {name}: {what}"),
         }
         self.history.push(Event { at: unix_ms(SystemTime::now()), service, address, what, cause, by });

@@ -174,7 +174,10 @@ fn failover_is_turned_on_by_the_option_and_by_the_key() {
     assert_eq!(with_failover(&format!("{GOOD}failover=0\n")), on);
     assert_eq!(plan("f", &format!("{GOOD}failover=0\n")), plan("f", GOOD));
     third_line("failover=yes", "3:10: failover=yes is neither failover=0 nor failover=1");
-    third_line("failover\nfailover=0", "4:10: failover has the value 1 already");
+    third_line(
+        "failover\nfailover=0",
+        "4:10: failover is 1 already; all files are one configuration: give it one value",
+    );
 }
 
 #[test]
@@ -257,10 +260,7 @@ fn discovery_stays_in_the_private_network() {
         &format!("{six}private_NIC=eth1\nRIP6=2001:db8::/32"),
         "7:6: 2001:db8::/32 is no network to look into: its prefix is not within /48 and /128",
     );
-    third_line(
-        "broadcast=198.51.100.255\nbroadcast=198.51.100.127",
-        "4:11: broadcast has the value 198.51.100.255 already",
-    );
+    third_line("broadcast=198.51.100.255\nbroadcast=198.51.100.127", "4:11: broadcast is 198.51.100.255 already");
 }
 
 #[test]
@@ -279,7 +279,10 @@ fn addresses_must_fit_together() {
     third_line("private_GW=198.51.100.11/24", "3:12: the gateway 198.51.100.11 is a backend too (see f:2:9)");
     third_line("private_GW=192.0.2.100/24", "3:12: the gateway 192.0.2.100 is a VIP too (see f:1:6)");
     third_line("NS=192.0.2.100", "3:4: 192.0.2.100 is a VIP; as a name server");
-    third_line("VIP4=192.0.2.101", "3:6: VIP4 has the value 192.0.2.100 already; leave one of them (see f:1:6)");
+    third_line(
+        "VIP4=192.0.2.101",
+        "3:6: VIP4 is 192.0.2.100 already; all files are one configuration: give it one value (see f:1:6)",
+    );
 }
 
 #[test]
@@ -325,7 +328,10 @@ fn merged_files_must_agree_and_errors_name_both() {
         parse(&sources, &Overrides::default())
     };
     let error = merged("strategy=rr\n", "strategy=weighted\n").unwrap_err().to_string();
-    assert_eq!(error, "six:4:10: strategy has the value rr already; leave one of them (see four:3:10)");
+    assert_eq!(
+        error,
+        "six:4:10: strategy is rr already; all files are one configuration: give it one value (see four:3:10)"
+    );
     assert!(merged("strategy=rr\npublic_NIC=a\n", "strategy=rr\npublic_NIC=b\n").is_ok());
     let error = merged("", "server4=198.51.100.11\n").unwrap_err().to_string();
     assert!(error.starts_with("six:4:9: 198.51.100.11 is a backend of \"classic\" twice"), "{error}");

@@ -2,10 +2,12 @@
 
 use crate::instance::{Instance, connect, error, hear, talk};
 use loaded_supervisor::control::{MAX_CONNECTIONS, MAX_REQUEST, REQUEST_DEADLINE, Reply, Request, TAKE_DEADLINE, ask};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs::Permissions;
 use std::io::Write;
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -114,8 +116,10 @@ fn who_does_not_take_its_answer_is_ended_after_two_seconds() {
     }
     is_served(&instance, TAKE_DEADLINE + SLACK);
     assert!(begin.elapsed() > TAKE_DEADLINE, "all places were taken");
-    std::thread::sleep(SLACK);
     for stream in &mut greedy {
+        // Nobody reads before it is ended.
+        let mut ended = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+        assert_eq!(poll(&mut ended, PollTimeout::from(20_000u16)), Ok(1), "it is not ended");
         let part = hear(stream).len();
         assert!((1..400_000).contains(&part), "{part}");
     }

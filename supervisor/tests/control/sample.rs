@@ -100,6 +100,7 @@ pub(crate) fn status() -> Status {
         now: NOW,
         since: NOW - 90_000,
         generation: 7,
+        refused_upgrade: None,
         last_reload: Some(Reload { at: NOW - 720, ok: true, text: "1 backend removed".to_owned() }),
         layers: vec!["seccomp".to_owned(), "Landlock".to_owned()],
         nf_repeat: "repeats".to_owned(),

@@ -17,9 +17,16 @@ fn the_first_line_is_the_verdict() {
     assert_eq!(first(&sample), "serving, generation 7, 2 of 3 backends up, 1 draining, 1 disabled");
     sample.services.push(service("dns", vec![backend("198.51.100.20", 9)]));
     sample.services[1].state = ServiceState::AllDown;
+    sample.services[1].backends[0].state = BackendState::Down;
     assert!(first(&sample).starts_with("PARTLY SERVING, "));
     assert!(status(&sample).contains("! service dns: all down\n"));
     sample.services.remove(0);
+    assert!(first(&sample).starts_with("NOT SERVING, "));
+    // Of two families one has nobody, and the other serves.
+    sample.services[0].backends.push(backend("2001:db8::20", 10));
+    assert!(first(&sample).starts_with("PARTLY SERVING, "));
+    assert!(status(&sample).contains("! service dns: all down for IPv4\n"));
+    sample.services[0].backends[1].admin = Admin::Disabled;
     assert!(first(&sample).starts_with("NOT SERVING, "));
     sample.services[0].state = ServiceState::Leaving;
     assert!(first(&sample).starts_with("serving, "), "nothing is asked of it");

@@ -160,7 +160,7 @@ fn repeated<'t>(given: &mut HashMap<(Key, Option<usize>), At<&'t str>>, entry: &
         let (name, value) = (entry.key.name(), written(&first));
         return Err(entry
             .value
-            .flaw(format!("{name} has the value {value} already; leave one of them"))
+            .flaw(format!("{name} is {value} already; all files are one configuration: give it one value"))
             .see(first.mark));
     }
     Ok(first.mark != entry.value.mark)
