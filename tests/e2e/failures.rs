@@ -1,5 +1,5 @@
 //! The failure matrix: what becomes of packets that nobody decides about, with `drop` and with `pass`. Each case is one of
-//! its cells (README, "Failure matrix").
+//! its cells (README, "When nobody decides").
 
 use crate::dsr::lab::up;
 use crate::lab::{Lab, eventually};
