@@ -118,7 +118,6 @@ fn behind_fence(
     let generation = prepared.generation();
     link.send(&FromWorker::Prepared { generation })?;
     let Some(mut superior) = wait_for_turn(link, survival, &counters)? else { return Ok(()) };
-    set_turn(&counters, Turn::Begun);
     counters.set(IN_HAND, 0);
     agree(&counters);
     // A worker before us may have been hostile, and has written these. So they are first read behind the fence; and

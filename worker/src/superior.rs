@@ -70,6 +70,7 @@ pub(crate) fn wait_for_turn<'l>(
     let link = match link.receive() {
         Ok(ToWorker::Go) => {
             fcntl(link, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(Error::Unblock)?;
+            set_turn(counters, Turn::Begun);
             Some(link)
         }
         Err(LinkError::Closed) if survival == Survival::Outlives && is_our_turn(counters) => None,
@@ -86,10 +87,8 @@ fn is_our_turn(counters: &Counters) -> bool {
     let since = now().millis;
     while now().millis.saturating_sub(since) < SAID_WITHIN {
         match counters.get(TURN).map(Turn::from_word) {
-            Some(Turn::Over) => {
-                fence(Ordering::Acquire);
-                return true;
-            }
+            // Should several wait, one gets it.
+            Some(Turn::Over) => return counters.exchange(TURN, Turn::Over as u64, Turn::Kept as u64),
             Some(Turn::Begun) => std::hint::spin_loop(),
             Some(Turn::Kept) | None => break,
         }
@@ -155,7 +154,10 @@ mod tests {
             let counters = counters();
             set_turn(&counters, turn);
             drop(supervisor);
-            wait_for_turn(&worker, survival, &counters).expect("closed").map(|superior| superior.link.is_none())
+            let taken = wait_for_turn(&worker, survival, &counters).expect("closed");
+            let another = waits(&worker, &counters).expect("closed");
+            assert!(taken.is_none() || another.is_none(), "two of a kind");
+            taken.map(|superior| superior.link.is_none())
         };
         assert_eq!(left(Survival::Outlives, Turn::Over), Some(true));
         for (survival, turn) in [

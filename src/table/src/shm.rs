@@ -14,7 +14,8 @@ use std::ffi::c_void;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 /// Every mapping begins on a page, so no type of ours is aligned more strictly than this.
 const PAGE: usize = 4096;
@@ -245,6 +246,13 @@ impl Counters {
         }
     }
 
+    /// Sets counter `index` to `after` if it is `before`, of several who try at once for one alone: whether it was this one.
+    /// What the one who has set it to `before` did until then is seen from here on.
+    pub fn exchange(&self, index: usize, before: u64, after: u64) -> bool {
+        let counter = self.words.as_slice().get(index);
+        counter.is_some_and(|counter| counter.compare_exchange(before, after, AcqRel, Relaxed).is_ok())
+    }
+
     /// The value of counter `index`, if it exists.
     pub fn get(&self, index: usize) -> Option<u64> {
         self.words.as_slice().get(index).map(|counter| counter.load(Relaxed))
@@ -305,6 +313,9 @@ mod tests {
         writer.set(1, 7);
         writer.set(4, 1);
         assert_eq!(reader.iter().collect::<Vec<_>>(), [1, 7, 0, 41]);
+        assert!(writer.exchange(1, 7, 8));
+        assert!(!writer.exchange(1, 7, 9) && !writer.exchange(4, 1, 2));
+        assert_eq!(reader.get(1), Some(8));
         drop(writer);
         Counters::map(&fd).expect("map").add(0, u64::MAX);
         assert_eq!(reader.get(0), Some(0));
