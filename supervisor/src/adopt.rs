@@ -8,7 +8,7 @@
 
 use crate::Error;
 use crate::child::dup;
-use crate::journal::{self, Journal, State};
+use crate::journal::{self, Journal, State, Unreadable};
 use crate::memory::Memory;
 use crate::plan::{Plan, immutable_change};
 use crate::rules::{QueueState, queue_holders, queue_owner, queue_owners};
@@ -26,10 +26,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// A lock is looked at for a moment by others.
-const LOCK_TRIES: u32 = 10;
-const LOCK_PAUSE: Duration = Duration::from_millis(5);
-
 /// How long workers that nobody can go on from may take to die of SIGKILL.
 const DEATH: Duration = Duration::from_secs(2);
 
@@ -39,8 +35,8 @@ pub(crate) struct Inheritance {
     pub(crate) state: State<'static>,
     /// By queue. Of a worker that has died too, nothing is left.
     pub(crate) sets: BTreeMap<u16, Set>,
-    /// Of the dead one's journal: nobody else takes the same over.
-    lock: Option<File>,
+    /// Of the dead ones' journals: nobody else takes the same over.
+    locks: Vec<File>,
 }
 
 /// What a worker worked with.
@@ -90,18 +86,21 @@ pub(crate) fn find(queues: &[u16], plan: &Plan, pairs: &[(u16, u16)]) -> Result<
         let owner = queue_owner(ours.queue)?.unwrap_or_else(|| "a process that has just ended".to_owned());
         Ok(Error::QueueBusy { queue: ours.queue, owner })
     };
-    let Some((_, custody)) = workers_of(ours)?.into_iter().next() else { return Err(busy()?) };
-    // Somebody else may only be looking whether it is free.
-    let mut tries = (0..LOCK_TRIES).map(|_| {
-        let lock = journal::lock(custody.as_fd());
-        if lock.is_err() {
-            std::thread::sleep(LOCK_PAUSE);
-        }
-        lock
-    });
-    let Some(lock) = tries.find_map(Result::ok) else { return Err(busy()?) };
-    let found = journal::read(custody.as_fd());
-    let known = found.as_ref().map_or_else(|_| queues.to_vec(), |state| state.queues.iter().map(|(_, q)| *q).collect());
+    let mut dead = Dead::default();
+    if dead.workers(ours)?.is_none() {
+        return Err(busy()?);
+    }
+    let known = dead.latest().map_or_else(|_| queues.to_vec(), |state| state.queues.iter().map(|(_, q)| *q).collect());
+    let mut sets = BTreeMap::new();
+    for state in states.iter().filter(|state| known.contains(&state.queue)) {
+        // Another instance may have got a queue meanwhile, whose worker had died.
+        let Some(workers) = dead.workers(state)? else { return Err(busy()?) };
+        sets.insert(state.queue, workers);
+    }
+    if !dead.are_of_one_line() {
+        return Err(busy()?);
+    }
+    let found = dead.latest();
     let problem = match &found {
         // Who could export them is dead.
         Ok(State { tables, .. }) if *tables != LAYOUT_VERSION => {
@@ -110,21 +109,12 @@ pub(crate) fn find(queues: &[u16], plan: &Plan, pairs: &[(u16, u16)]) -> Result<
         Ok(state) => misfit(state, plan, pairs),
         Err(error) => Some(format!("its journal: {error}")),
     };
-    let mut sets = BTreeMap::new();
-    for state in states.iter().filter(|state| known.contains(&state.queue)) {
-        let workers = workers_of(state)?;
-        // Another instance may have got a queue meanwhile, whose worker had died.
-        if workers.is_empty() || workers.iter().any(|(_, other)| !is_same(other, &custody)) {
-            return Err(busy()?);
-        }
-        sets.insert(state.queue, workers.into_iter().map(|(process, _)| process).collect::<Vec<_>>());
-    }
     match (found, problem) {
         (Ok(state), None) => {
             let sets = sets.into_iter().map(|(queue, workers)| Ok((queue, Set::take(workers)?)));
             let sets = sets.collect::<Result<_, Error>>()?;
             log::warn!("supervisor {} was killed; its workers go on, and are taken over", state.pid);
-            Ok(Some(Inheritance { state, sets, lock: Some(lock) }))
+            Ok(Some(Inheritance { state, sets, locks: dead.locks() }))
         }
         (_, problem) => {
             log::error!(
@@ -134,6 +124,46 @@ pub(crate) fn find(queues: &[u16], plan: &Plan, pairs: &[(u16, u16)]) -> Result<
             end(sets.into_values().flatten().collect());
             Ok(None)
         }
+    }
+}
+
+/// Supervisors that live no more, by their journals: mostly one. There are two where the second was killed while it took the
+/// first one's workers over, and some of them have ended for its own.
+#[derive(Debug, Default)]
+struct Dead(Vec<(OwnedFd, File)>);
+
+impl Dead {
+    /// The workers that answer a queue, if there are any, and nobody's supervisor lives.
+    fn workers(&mut self, state: &QueueState) -> Result<Option<Vec<Process>>, Error> {
+        let mut processes = Vec::new();
+        for (process, custody) in workers_of(state)? {
+            if !self.0.iter().any(|(known, _)| is_same(known, &custody)) {
+                let Ok(lock) = journal::lock_soon(custody.as_fd()) else { return Ok(None) };
+                self.0.push((custody, lock));
+            }
+            processes.push(process);
+        }
+        Ok(Some(processes).filter(|processes| !processes.is_empty()))
+    }
+
+    fn states(&self) -> impl Iterator<Item = Result<State<'static>, Unreadable>> {
+        self.0.iter().map(|(custody, _)| journal::read(custody.as_fd()))
+    }
+
+    /// What was written down last. It begins with all that was known before.
+    fn latest(&self) -> Result<State<'static>, Unreadable> {
+        let latest = self.states().filter_map(Result::ok).max_by_key(|state| state.at);
+        latest.map_or_else(|| self.states().next().unwrap_or(Err(Unreadable::Empty)), Ok)
+    }
+
+    /// Whether they have followed one another: then they steer by the same secret.
+    fn are_of_one_line(&self) -> bool {
+        let steering: Vec<_> = self.states().filter_map(|state| Some(state.ok()?.steering)).collect();
+        steering.windows(2).all(|pair| pair[0] == pair[1])
+    }
+
+    fn locks(self) -> Vec<File> {
+        self.0.into_iter().map(|(_, lock)| lock).collect()
     }
 }
 
@@ -162,14 +192,14 @@ pub(crate) fn misfit(state: &State<'_>, plan: &Plan, pairs: &[(u16, u16)]) -> Op
 }
 
 impl Inheritance {
-    /// Its parts: the sets, what was known, and the lock, to be kept until those before have ended.
-    pub(crate) fn split(self) -> (BTreeMap<u16, Set>, Option<State<'static>>, Option<File>) {
-        (self.sets, Some(self.state), self.lock)
+    /// Its parts: the sets, what was known, and the locks, to be kept until those before have ended.
+    pub(crate) fn split(self) -> (BTreeMap<u16, Set>, Option<State<'static>>, Vec<File>) {
+        (self.sets, Some(self.state), self.locks)
     }
 
     /// From a supervisor that gives way.
     pub(crate) fn given(state: State<'static>, sets: BTreeMap<u16, Set>) -> Self {
-        Self { state, sets, lock: None }
+        Self { state, sets, locks: Vec::new() }
     }
 }
 

@@ -8,12 +8,12 @@ use command_fds::{CommandFdExt, FdMapping};
 use loaded_jail::{inherited, keep_only_fds};
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
-use nix::unistd::{dup2_stderr, setsid};
+use nix::unistd::{dup2_stderr, geteuid, setsid};
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -136,8 +136,12 @@ impl Drop for PidFile {
     }
 }
 
-/// Whether a process has our name and has not ended. One that was killed keeps its name until its parent has asked for it.
+/// Whether a process of our user has our name and has not ended: anybody can take a name, and wait for a number. One that was
+/// killed keeps its name until its parent has asked for it.
 fn is_instance(pid: u32) -> bool {
+    if !fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == geteuid().as_raw()) {
+        return false;
+    }
     // "PID (NAME) STATE …", proc_pid_stat(5); Z and X have ended.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.split_once(" (loaded) ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))

@@ -104,7 +104,7 @@ impl Elder {
             match self.link.receive() {
                 Ok(ToSuccessor::Yours) => return Ok(Answer::Yours),
                 // Gone, or it has given us up: then it still holds the lock of its journal.
-                Err(LinkError::Closed) if journal::lock(self.journal.as_fd()).is_ok() => return Ok(Answer::Dead),
+                Err(LinkError::Closed) if self.is_dead() => return Ok(Answer::Dead),
                 Err(LinkError::Empty) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
                 Err(LinkError::Empty) => {
                     return Err(Error::Succession(format!("its workers have not ended within {PATIENCE:?}")));
@@ -112,6 +112,11 @@ impl Elder {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Whether it was killed.
+    pub(crate) fn is_dead(&self) -> bool {
+        journal::lock_soon(self.journal.as_fd()).is_ok()
     }
 
     /// Says that we serve: it ends. Its control socket becomes ours, under `path`.

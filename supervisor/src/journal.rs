@@ -24,6 +24,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// Version of [`State`] as text. Fields may come with a default; any other change needs another number.
 pub(crate) const FORMAT: u32 = 1;
@@ -33,6 +34,9 @@ const MAGIC: u64 = u64::from_le_bytes(*b"loadedJN");
 /// Room for one state: 4096 backends with a full history take about 2 MB. Pages that are never written cost nothing.
 const SLOT: usize = 16 << 20;
 const HEADER: usize = 4096;
+
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// What is written down.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -47,6 +51,9 @@ pub(crate) struct State<'a> {
     pub(crate) version: Cow<'a, str>,
     /// The supervisor's.
     pub(crate) pid: u32,
+    /// When it was written: milliseconds of the monotonic clock.
+    #[serde(default)]
+    pub(crate) at: i64,
     /// Whether another supervisor could take the workers over if this one were killed.
     pub(crate) adoptable: bool,
     /// The supervisor's own fence, as text.
@@ -165,6 +172,21 @@ pub(crate) fn lock(custody: BorrowedFd<'_>) -> io::Result<File> {
     Ok(file)
 }
 
+/// The same, tried for a moment: others may only be looking, and one that is killed gives its lock back a moment after its links
+/// (its descriptors are closed one after the other, in no order that is promised).
+pub(crate) fn lock_soon(custody: BorrowedFd<'_>) -> io::Result<File> {
+    let mut tries = 0;
+    loop {
+        match lock(custody) {
+            Err(_) if tries < LOCK_TRIES => {
+                tries += 1;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Another open file of the same memory: with rights of its own, and locks of its own (flock(2)).
 fn reopen(memory: BorrowedFd<'_>, how: &OpenOptions) -> io::Result<File> {
     how.open(format!("/proc/self/fd/{}", memory.as_raw_fd()))
@@ -190,6 +212,7 @@ mod tests {
             counters: "".into(),
             version: "0.1.0".into(),
             pid,
+            at: 0,
             adoptable: true,
             fence: "".into(),
             control: Path::new("/run/loaded/control-1.sock").into(),

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::moment;
 use crate::plan::Plan;
-use loaded_ipc::{ALL_COUNTERS, TURN, Turn};
+use loaded_ipc::ALL_COUNTERS;
 use loaded_table::{AffinityTable, CounterReader, Counters, FlowTable, Region, Timeouts, export, shm};
 use std::fs::File;
 use std::io::Read;
@@ -56,10 +56,9 @@ impl Memory {
         Ok(this)
     }
 
-    /// Says for workers that were killed whose turn it is: should we be killed as well, the one that waits knows.
-    pub(crate) fn set_turn(&self, turn: Turn) -> Result<(), Error> {
-        Counters::map(&self.counters)?.set(TURN, turn as u64);
-        Ok(())
+    /// The counters, to be written: for a worker that was killed.
+    pub(crate) fn counters(&self) -> Result<Counters, Error> {
+        Ok(Counters::map(&self.counters)?)
     }
 
     /// Memory that takes an export.

@@ -31,6 +31,11 @@ pub(crate) mod option {
     }
 }
 
+/// That clock's time.
+pub(crate) fn now() -> i64 {
+    clock()
+}
+
 fn to_millis(moment: Instant) -> i64 {
     let now = Instant::now();
     let ahead = millis(moment.saturating_duration_since(now));

@@ -132,7 +132,7 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
         log::warn!("{error}");
     }
     let journal = Journal::create()?;
-    let (mut sets, state, lock) = inherited.map_or((BTreeMap::new(), None, None), Inheritance::split);
+    let (mut sets, state, locks) = inherited.map_or((BTreeMap::new(), None, Vec::new()), Inheritance::split);
     let mut workers = Vec::with_capacity(cores.len());
     for (place, &queue) in (0..).zip(cores.iter().copied()).zip(&queues) {
         let given = match sets.remove(&queue) {
@@ -196,7 +196,7 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
         false => instance.start_anew(&tools),
     }
     .inspect_err(|_| instance.give_up(&tools, before_rules.as_ref(), elder.as_ref()))?;
-    drop(lock);
+    drop(locks);
     if let Some(elder) = elder.take() {
         // First: who looks for a process by these must find ours before the other one ends.
         daemon::notify(NotifyState::MainPid(std::process::id()));

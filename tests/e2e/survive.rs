@@ -1,7 +1,7 @@
 //! A supervisor that is killed: its workers go on by what they were told last, and the next one takes them over with
 //! everything that they and the dead one knew.
 
-use crate::lab::{Lab, eventually, setting};
+use crate::lab::{Lab, binary, eventually, setting};
 use crate::loaded::{Loaded, lives, signal_to};
 use crate::net::{Family, backend_of, get};
 use crate::packet::Dice;
@@ -9,7 +9,9 @@ use crate::reload::{Service, config};
 use crate::witness::{Datagrams, ECHO, Witness, datagrams, with_echo};
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 /// Both families, TCP with checks and the echo of numbered datagrams.
@@ -115,6 +117,36 @@ fn a_change_can_lose_its_supervisor_in_the_middle() {
     witness.has_seen_nothing();
     assert_eq!(counted.sent, counted.answered, "{} lost\n{}", counted.sent - counted.answered, lab.queues());
     loaded.stop();
+}
+
+/// One is killed when it has ended the first of two workers that it takes over: then each has another supervisor, both dead.
+#[test]
+fn workers_of_two_dead_supervisors_are_taken_over_together() {
+    let Some(lab) = Lab::up() else { return };
+    let text = services("", ALL);
+    let mut first = Loaded::toml(&lab, &text);
+    let old = kill(&mut first);
+    let traced = lab.state().join("traced");
+    let inject = "-e trace=pidfd_send_signal -e inject=pidfd_send_signal:signal=SIGKILL:when=2";
+    fs::write(&traced, format!("#!/bin/sh\nexec strace -o /dev/null {inject} {} \"$@\"\n", binary().display()))
+        .unwrap();
+    fs::set_permissions(&traced, fs::Permissions::from_mode(0o755)).unwrap();
+    let config = lab.file("loaded.toml", &text);
+    let mut second = Loaded::spawn_as(&traced, &lab, |command| {
+        command.args(["-D", "-c", &config]);
+    });
+    second.wait();
+    assert_eq!(
+        old.iter().filter(|&&pid| lives(pid)).count(),
+        1,
+        "it was killed too late or too early: {}",
+        second.log()
+    );
+    serves(&lab);
+    let third = Loaded::toml(&lab, &text);
+    assert!(third.log().contains("its workers go on, and are taken over"), "{}", third.log());
+    serves(&lab);
+    third.stop();
 }
 
 /// At any moment of a start that takes over, or of a change.

@@ -209,6 +209,33 @@ fn an_old_one_that_is_killed_is_no_loss() {
     assert!(!lab.rules().contains("LOADED"), "rules stay");
 }
 
+/// The old one is killed while it gives way, and then a worker of the new one: nobody else is left, so the new one goes on.
+#[test]
+fn who_is_left_alone_does_not_give_up() {
+    let Some(lab) = Lab::up() else { return };
+    let place = Place::of(&lab);
+    let loaded = place.start(&lab, &services("", ALL));
+    let (elder, old) = (loaded.pid(), loaded.workers());
+    signal_to(old[0], Signal::SIGSTOP);
+    let new = loaded.begin_upgrade();
+    assert!(eventually(Duration::from_secs(5), || !lives(old[1])), "it does not give way: {}", loaded.log());
+    loaded.is_followed_by(new);
+    let theirs = loaded.workers();
+    signal_to(theirs[1], Signal::SIGSTOP);
+    signal_to(elder, Signal::SIGKILL);
+    let alone = || loaded.log().contains("was killed while it gave way; its workers are taken over");
+    assert!(eventually(Duration::from_secs(5), alone), "{}", loaded.log());
+    // It waits for that one.
+    std::thread::sleep(Duration::from_millis(100));
+    signal_to(theirs[1], Signal::SIGKILL);
+    let whole = || lives(new) && loaded.workers().len() == 2 && !loaded.workers().contains(&theirs[1]);
+    assert!(eventually(Duration::from_secs(5), whole), "{}", loaded.log());
+    serves(&lab);
+    loaded.signal(Signal::SIGTERM);
+    assert!(eventually(Duration::from_secs(5), || !lives(new)), "it does not end: {}", loaded.log());
+    assert!(!lab.rules().contains("LOADED"), "rules stay");
+}
+
 /// In the background, with the control socket where it usually is, and the log in syslog.
 #[test]
 fn a_daemon_is_upgraded_too() {

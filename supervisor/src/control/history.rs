@@ -68,10 +68,12 @@ impl History {
         Self::default()
     }
 
-    /// Adds one; the oldest goes when there are too many.
+    /// Adds one; the oldest goes when there are too many. First goes what a child has said, which may be hostile and talk for
+    /// hours: it is not to wash away what the kernel and the operator have done.
     pub fn push(&mut self, event: Event) {
         if self.0.len() == HISTORY {
-            self.0.pop_front();
+            let said = |event: &Event| matches!(event.by, By::Check | By::Packets | By::Discovery);
+            self.0.remove(self.0.iter().position(said).unwrap_or(0));
         }
         self.0.push_back(event);
     }
@@ -112,6 +114,17 @@ mod tests {
         assert_eq!(times(3), [2497, 2498, 2499]);
         assert!(times(0).is_empty());
         assert_eq!(times(usize::MAX), (1500..2500).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_children_say_washes_nothing_else_away() {
+        let mut history = History::new();
+        history.push(Event { by: By::Kernel, ..event(0) });
+        (1..5000).for_each(|at| history.push(event(at)));
+        let kept = history.last(usize::MAX);
+        assert_eq!((kept.len(), kept[0].at, kept[1].at), (HISTORY, 0, 4001));
+        (0..5000).for_each(|at| history.push(Event { by: By::Operator, ..event(at) }));
+        assert_eq!(history.last(usize::MAX)[0].at, 4000);
     }
 
     #[test]

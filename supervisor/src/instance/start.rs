@@ -8,6 +8,7 @@ use crate::child::START_DEADLINE;
 use crate::control::Control;
 use crate::elder::{Answer, Elder};
 use crate::journal;
+use crate::moment;
 use crate::routes;
 use crate::rules::{Installed, RuleSet, Tools};
 use crate::worker::Worker;
@@ -57,8 +58,14 @@ impl Instance {
             self.prober.stop();
         }
         self.workers.iter_mut().for_each(Worker::follow);
-        match elder {
-            Some(_) => self.start()?,
+        match elder.map(|elder| (elder, self.start())) {
+            Some((_, Ok(()))) => {}
+            Some((elder, Err(error))) if matches!(error, Error::Interrupted) || !elder.is_dead() => return Err(error),
+            // Nobody goes on if we do not.
+            Some((_, Err(error))) => {
+                log::error!("{error}");
+                self.start_come_what_may()?;
+            }
             None => self.start_come_what_may()?,
         }
         if let Err(error) = self.routes.settle(&routes::hops(&self.roster)?) {
@@ -156,6 +163,7 @@ impl Instance {
             counters: counted().into(),
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
+            at: moment::now(),
             adoptable: adopt::is_possible().is_ok(),
             fence: print(Role::Supervisor).into(),
             control: self.control.as_ref().map_or(Path::new(""), Control::path).into(),

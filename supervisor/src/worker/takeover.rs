@@ -6,7 +6,7 @@ use super::{Before, Worker, waiting};
 use crate::Error;
 use crate::child::{Backoff, dup};
 use crate::memory::Memory;
-use loaded_ipc::{ToWorker, Turn};
+use loaded_ipc::{TURN, ToWorker, Turn};
 use loaded_jail::Process;
 use loaded_queue::Orphans;
 use std::fs;
@@ -33,10 +33,13 @@ impl Worker {
 
     /// Those before end, and its first process begins.
     pub(crate) fn follow(&mut self) {
-        if self.before.end()
-            && let Err(error) = self.memory.set_turn(Turn::Over)
-        {
-            log::error!("{}: {error}", self.name());
+        // Should we be killed as well, the one that waits has to know: so there is to be nothing between the two.
+        let turn = self.memory.counters();
+        let are_killed = self.before.end();
+        match turn {
+            Ok(counters) if are_killed => counters.set(TURN, Turn::Over as u64),
+            Ok(_) => {}
+            Err(error) => log::error!("{}: {error}", self.name()),
         }
     }
 
