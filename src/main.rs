@@ -7,7 +7,7 @@ mod role;
 
 use cli::{Ask, Task};
 use loaded_jail::selftest::{self, ProberRoom, examine_prober};
-use loaded_jail::{Floor, Pinger, Policy, Role, offer_to_oom, policy};
+use loaded_jail::{Floor, Pinger, Policy, Role, begin_session, offer_to_oom, policy};
 use loaded_supervisor::control::{self, Reply, Request};
 use loaded_supervisor::{Error, SUCCESSOR, daemon, doctor, run, trial};
 use std::ffi::OsString;
@@ -23,11 +23,13 @@ const UNASKED: &str = "the answer does not fit the question: is the instance of 
 fn main() -> ExitCode {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
     if let Some(worker) = role::worker(&arguments) {
+        begin_session();
         // Where it cannot be, it is as unlikely a victim as the supervisor.
         let _ = offer_to_oom();
         loaded_worker::run(&worker);
     }
     if let Some(prober) = role::prober(&arguments) {
+        begin_session();
         let _ = offer_to_oom();
         loaded_prober::run(&prober);
     }

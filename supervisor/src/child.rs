@@ -86,8 +86,6 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
         let mappings = given.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
         let mut command = Command::new("/proc/self/exe");
         command.arg0("loaded").arg("--role").args(words);
-        // What a terminal sends to all in the foreground is for the supervisor, which ends its children in order.
-        command.process_group(0);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.fd_mappings(mappings).map_err(|e| fail(std::io::Error::other(e)))?;
         let process = command.spawn().map_err(fail)?;

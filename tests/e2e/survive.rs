@@ -288,6 +288,23 @@ fn a_worker_that_died_too_is_started_anew() {
     loaded.stop();
 }
 
+/// The kernel sends SIGHUP to who is stopped when its supervisor dies, if the two share a session.
+#[test]
+fn a_stopped_worker_outlives_its_supervisor_too() {
+    let Some(lab) = Lab::up() else { return };
+    let text = services("", ALL);
+    let mut loaded = Loaded::toml(&lab, &text);
+    let workers = loaded.workers();
+    signal_to(workers[0], Signal::SIGSTOP);
+    loaded.end(Signal::SIGKILL);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(workers.iter().all(|&pid| lives(pid)), "it died with its supervisor");
+    let next = Loaded::toml(&lab, &text);
+    assert!(next.log().contains("are taken over"), "{}", next.log());
+    serves(&lab);
+    next.stop();
+}
+
 /// With `linger = false` nothing is balanced without a supervisor, and nothing leaks past it.
 #[test]
 fn without_linger_workers_die_with_their_supervisor() {

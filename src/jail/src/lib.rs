@@ -34,6 +34,7 @@ mod process;
 pub mod proof;
 mod seal;
 pub mod selftest;
+mod session;
 mod trim;
 mod victim;
 
@@ -48,5 +49,6 @@ pub use ping::{Family, Pinger, pinger};
 pub use policy::{Bindings, CHECK_SOCKETS, Policy, Role};
 pub use process::Process;
 pub use seal::{Floor, limit_resources, restrict_with_landlock, seal};
+pub use session::begin_session;
 pub use trim::trim_supervisor;
 pub use victim::{offer_to_oom, spare_from_oom};
