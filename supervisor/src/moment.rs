@@ -31,11 +31,6 @@ pub(crate) mod option {
     }
 }
 
-/// That clock's time.
-pub(crate) fn now() -> i64 {
-    clock()
-}
-
 fn to_millis(moment: Instant) -> i64 {
     let now = Instant::now();
     let ahead = millis(moment.saturating_duration_since(now));
@@ -55,7 +50,8 @@ pub(crate) fn seconds() -> u32 {
     u32::try_from(clock() / 1000).unwrap_or(0)
 }
 
-fn clock() -> i64 {
+/// That clock's time.
+pub(crate) fn clock() -> i64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| millis(time.into()))
 }
 

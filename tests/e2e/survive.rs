@@ -82,8 +82,8 @@ fn nobody_notices_twenty_supervisors_killed() {
     loaded.stop();
 }
 
-/// Workers of the old configuration and of the new one stand side by side when it is killed, and one of the old was told to
-/// go: by the other old one's place being taken it is known that all were. Its successor serves all the same.
+/// It is killed when it has told both old workers to go, and one of them has not yet: the end of the other one shows that they
+/// were told. The successors of both serve all the same.
 #[test]
 fn a_change_can_lose_its_supervisor_in_the_middle() {
     let Some(lab) = Lab::up() else { return };

@@ -163,7 +163,7 @@ impl Instance {
             counters: counted().into(),
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
-            at: moment::now(),
+            at: moment::clock(),
             adoptable: adopt::is_possible().is_ok(),
             fence: print(Role::Supervisor).into(),
             control: self.control.as_ref().map_or(Path::new(""), Control::path).into(),
