@@ -6,8 +6,8 @@ mod replay;
 mod role;
 
 use cli::{Ask, Task};
-use loaded_jail::selftest::{self, ProberRoom, examine_prober};
-use loaded_jail::{Floor, Pinger, Policy, Role, begin_session, offer_to_oom, policy};
+use loaded_sandbox::selftest::{self, ProberRoom, examine_prober};
+use loaded_sandbox::{Pinger, Policy, Role, SandboxRequirement, begin_session, offer_to_oom, policy};
 use loaded_supervisor::control::{self, Reply, Request};
 use loaded_supervisor::{Error, SUCCESSOR, daemon, doctor, run, trial};
 use std::ffi::OsString;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let detached = arguments.iter().position(|a| a == daemon::DETACHED).map(|at| arguments.remove(at)).is_some();
     let successor = arguments.iter().position(|a| a == SUCCESSOR).map(|at| arguments.remove(at)).is_some();
     let options = cli::read(&arguments);
-    let floor = if options.allow_weak_sandbox { Floor::AllowWeak } else { Floor::Required };
+    let floor = if options.allow_weak_sandbox { SandboxRequirement::AllowWeak } else { SandboxRequirement::Required };
     let run_options = run::Options {
         config: options.config,
         overrides: options.overrides,
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs into the worker's fence, and then, in a room of its own, into the prober's.
-fn selftest(floor: Floor) -> Result<i32, AnyError> {
+fn selftest(floor: SandboxRequirement) -> Result<i32, AnyError> {
     let code = loaded_worker::selftest::run(floor);
     if code != 0 {
         return Ok(code);

@@ -1,8 +1,8 @@
 //! The hidden command line of a child, as the supervisor writes it: `--role worker UID GID NAME CORE PARENT FLOOR SURVIVAL`,
 //! `--role prober UID GID NAME PARENT FLOOR WORKERS MARKED` or `--role trial`.
 
-use loaded_jail::{Floor, Identity, Survival};
 use loaded_prober::Arguments as Prober;
+use loaded_sandbox::{Identity, SandboxRequirement, Survival};
 use loaded_supervisor::trial;
 use loaded_worker::run::Arguments;
 use std::ffi::OsString;
@@ -50,8 +50,8 @@ fn identity(uid: &str, gid: &str, name: &str) -> Option<Identity> {
 }
 
 /// What is not understood is the strict one.
-fn level(floor: &str) -> Floor {
-    if floor == "allow-weak" { Floor::AllowWeak } else { Floor::Required }
+fn level(floor: &str) -> SandboxRequirement {
+    if floor == "allow-weak" { SandboxRequirement::AllowWeak } else { SandboxRequirement::Required }
 }
 
 #[cfg(test)]
@@ -68,7 +68,7 @@ mod tests {
         let worker = worker(&line("loaded --role worker 9 8 nine 3 77 allow-weak outlives")).unwrap();
         assert_eq!((worker.identity.uid, worker.identity.gid, worker.identity.name.as_str()), (9, 8, "nine"));
         assert_eq!((worker.core, worker.parent), (3, 77));
-        assert!(matches!(worker.floor, Floor::AllowWeak) && worker.survival == Survival::Outlives);
+        assert!(matches!(worker.floor, SandboxRequirement::AllowWeak) && worker.survival == Survival::Outlives);
     }
 
     #[test]
@@ -76,7 +76,7 @@ mod tests {
         let prober = prober(&line("loaded --role prober 9 8 nine 77 required 64 3")).unwrap();
         assert_eq!((prober.identity.uid, prober.identity.gid, prober.identity.name.as_str()), (9, 8, "nine"));
         assert_eq!((prober.parent, prober.workers, prober.marked), (77, 64, 3));
-        assert!(matches!(prober.floor, Floor::Required));
+        assert!(matches!(prober.floor, SandboxRequirement::Required));
     }
 
     #[test]

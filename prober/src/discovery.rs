@@ -11,7 +11,7 @@ const MAX_SEEN: usize = 256;
 
 /// Where to look for nodes of one service.
 #[derive(Debug, Clone)]
-pub(crate) struct Look {
+pub(crate) struct Sweep {
     pub(crate) service: ServiceIndex,
     /// Where requests go.
     pub(crate) to: IpAddr,
@@ -26,7 +26,7 @@ pub(crate) struct Look {
     pub(crate) interval: u32,
 }
 
-impl Look {
+impl Sweep {
     /// What is wrong with it, if anything.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         let Self { to, from, network, prefix, interval, .. } = self;
@@ -67,7 +67,7 @@ pub(crate) struct Discovery {
 
 #[derive(Debug)]
 struct Round {
-    look: Look,
+    look: Sweep,
     due: u64,
     /// Of the last request.
     token: Option<u64>,
@@ -84,7 +84,7 @@ struct Seen {
 }
 
 impl Discovery {
-    pub(crate) fn new(looks: Vec<Look>) -> Self {
+    pub(crate) fn new(looks: Vec<Sweep>) -> Self {
         let looks = looks.into_iter().map(|look| Round { look, due: u64::MAX, token: None }).collect();
         Self { looks, seen: Vec::with_capacity(MAX_SEEN) }
     }
@@ -157,13 +157,13 @@ mod tests {
 
     const TOKEN: u64 = 5;
 
-    fn look(network: &str, prefix: u8) -> Look {
+    fn look(network: &str, prefix: u8) -> Sweep {
         let network: IpAddr = network.parse().expect("address");
         let from = if network.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0u16; 8]) };
-        Look { service: ServiceIndex(3), to: network, from, interface: 0, network, prefix, interval: 1000 }
+        Sweep { service: ServiceIndex(3), to: network, from, interface: 0, network, prefix, interval: 1000 }
     }
 
-    fn looking(look: Look) -> Discovery {
+    fn looking(look: Sweep) -> Discovery {
         let mut discovery = Discovery::new(vec![look]);
         discovery.looks[0].token = Some(TOKEN);
         discovery

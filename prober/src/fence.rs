@@ -2,8 +2,9 @@
 
 use crate::setup::Setup;
 use loaded_ipc::{PING4_FD, PING6_FD, PROBER_LINK_FD, WORKERS_FD};
-use loaded_jail::{
-    Bindings, Floor, Identity, JailError, Level, Policy, Role, Survival, drop_rights, keep_only_fds, seal,
+use loaded_sandbox::{
+    Bindings, Identity, KernelSupport, Policy, Role, SandboxError, SandboxRequirement, Survival, drop_rights,
+    keep_only_fds, seal,
 };
 use std::os::fd::RawFd;
 
@@ -29,7 +30,7 @@ impl Needs {
 ///
 /// # Errors
 /// When a step fails; the process must then end.
-pub(crate) fn drop_to(identity: &Identity, parent: u32, given: u16) -> Result<Level, JailError> {
+pub(crate) fn drop_to(identity: &Identity, parent: u32, given: u16) -> Result<KernelSupport, SandboxError> {
     let kept: Vec<RawFd> = (0..WORKERS_FD + RawFd::from(given)).collect();
     keep_only_fds(&kept)?;
     drop_rights(Role::Prober, identity, parent, Survival::DiesToo)
@@ -39,7 +40,7 @@ pub(crate) fn drop_to(identity: &Identity, parent: u32, given: u16) -> Result<Le
 ///
 /// # Errors
 /// When a step fails, or the kernel lacks a layer below which `floor` does not go.
-pub(crate) fn close(needs: &Needs, floor: Floor) -> Result<Level, JailError> {
+pub(crate) fn close(needs: &Needs, floor: SandboxRequirement) -> Result<KernelSupport, SandboxError> {
     let bindings = Bindings::Prober {
         link_fd: PROBER_LINK_FD,
         ping4_fd: PING4_FD,

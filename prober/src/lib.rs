@@ -1,7 +1,7 @@
 //! The prober: checks backends, tells the supervisor what it found, and every worker which backends are up.
 //!
 //! *What this process may do:* open TCP and UDP sockets to the checked ports, ping by the sockets it was given, say "up" or
-//! "down" of backends it was told of. *What it may not:* everything else; see its policy in `loaded_jail`.
+//! "down" of backends it was told of. *What it may not:* everything else; see its policy in `loaded_sandbox`.
 //!
 //! ```text
 //!  run        the life: descriptors, rights, transaction, fence, Go

@@ -9,7 +9,7 @@ use loaded_ipc::{
     Clipped, FromProber, LinkError, MAX_TEXT, MembershipWriter, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger,
     ProberSupervisorLink, ToProber, VERSION, WORKERS_FD, clip,
 };
-use loaded_jail::{Floor, Identity, JailError, inherited, leave};
+use loaded_sandbox::{Identity, SandboxError, SandboxRequirement, inherited, leave};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::convert::Infallible;
@@ -30,7 +30,7 @@ pub struct Arguments {
     /// The supervisor's process id.
     pub parent: u32,
     /// Whether a kernel without a layer is good enough.
-    pub floor: Floor,
+    pub floor: SandboxRequirement,
     /// How many workers it has links to, 0..=[`MAX_WORKERS`].
     pub workers: u16,
     /// How many sockets with marks come behind them, 0..=[`MAX_MARKED`].
@@ -41,7 +41,7 @@ pub struct Arguments {
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("{0}")]
-    Jail(#[from] JailError),
+    Jail(#[from] SandboxError),
     #[error("link to the supervisor: {0}")]
     Link(#[from] LinkError),
     #[error("{0}")]

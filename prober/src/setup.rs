@@ -2,7 +2,7 @@
 //! supervisor.
 
 use crate::check::Plan;
-use crate::discovery::Look;
+use crate::discovery::Sweep;
 use loaded_ipc::{BackendIndex, MAX_BACKEND_INDEX, ToProber};
 use std::net::IpAddr;
 
@@ -20,7 +20,7 @@ pub struct Setup {
     pub(crate) seed: u64,
     pub(crate) plans: Vec<Plan>,
     pub(crate) targets: Vec<Subject>,
-    pub(crate) looks: Vec<Look>,
+    pub(crate) looks: Vec<Sweep>,
 }
 
 /// A backend to be checked.
@@ -83,7 +83,7 @@ pub struct Assembly {
     targets: Vec<Subject>,
     /// Which backends have been named.
     named: Vec<bool>,
-    looks: Vec<Look>,
+    looks: Vec<Sweep>,
 }
 
 impl Assembly {
@@ -141,7 +141,7 @@ impl Assembly {
                 self.targets.push(Subject { backend, address, check, up, proven, vip });
             }
             ToProber::Discover { service, to, from, interface, network, prefix, interval } => {
-                let look = Look { service, to, from, interface, network, prefix, interval };
+                let look = Sweep { service, to, from, interface, network, prefix, interval };
                 if self.looks.len() == MAX_LOOKS {
                     return Err(OutOfStep("too many places to look for nodes in"));
                 }

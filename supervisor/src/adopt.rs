@@ -12,12 +12,12 @@ use crate::journal::{self, Journal, State, Unreadable};
 use crate::memory::Memory;
 use crate::plan::{Plan, immutable_change};
 use crate::rules::{QueueState, queue_holders, queue_owner, queue_owners};
-use crate::worker::{Before, Given};
+use crate::worker::{PreviousWorkers, WorkerParts};
 use caps::{CapSet, Capability};
 use loaded_ipc::counted;
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, QUEUE_FD};
-use loaded_jail::Process;
 use loaded_queue::{Owner, is_port};
+use loaded_sandbox::Process;
 use loaded_table::LAYOUT_VERSION;
 use nix::sys::stat::fstat;
 use std::collections::BTreeMap;
@@ -34,19 +34,19 @@ const DEATH: Duration = Duration::from_secs(2);
 pub(crate) struct Inheritance {
     pub(crate) state: State<'static>,
     /// By queue. Of a worker that has died too, nothing is left.
-    pub(crate) sets: BTreeMap<u16, Set>,
+    pub(crate) sets: BTreeMap<u16, InheritedWorker>,
     /// Of the dead ones' journals: nobody else takes the same over.
     locks: Vec<File>,
 }
 
 /// What a worker worked with.
 #[derive(Debug)]
-pub(crate) struct Set {
+pub(crate) struct InheritedWorker {
     pub(crate) queue: OwnedFd,
     pub(crate) flows: OwnedFd,
     pub(crate) clients: OwnedFd,
     pub(crate) counters: OwnedFd,
-    pub(crate) before: Before,
+    pub(crate) before: PreviousWorkers,
     /// Room for an export of the tables, if there is who can make one.
     pub(crate) export: Option<OwnedFd>,
 }
@@ -111,7 +111,7 @@ pub(crate) fn find(queues: &[u16], plan: &Plan, pairs: &[(u16, u16)]) -> Result<
     };
     match (found, problem) {
         (Ok(state), None) => {
-            let sets = sets.into_iter().map(|(queue, workers)| Ok((queue, Set::take(workers)?)));
+            let sets = sets.into_iter().map(|(queue, workers)| Ok((queue, InheritedWorker::take(workers)?)));
             let sets = sets.collect::<Result<_, Error>>()?;
             log::warn!("supervisor {} was killed; its workers go on, and are taken over", state.pid);
             Ok(Some(Inheritance { state, sets, locks: dead.locks() }))
@@ -193,17 +193,17 @@ pub(crate) fn misfit(state: &State<'_>, plan: &Plan, pairs: &[(u16, u16)]) -> Op
 
 impl Inheritance {
     /// Its parts: the sets, what was known, and the locks, to be kept until those before have ended.
-    pub(crate) fn split(self) -> (BTreeMap<u16, Set>, Option<State<'static>>, Vec<File>) {
+    pub(crate) fn split(self) -> (BTreeMap<u16, InheritedWorker>, Option<State<'static>>, Vec<File>) {
         (self.sets, Some(self.state), self.locks)
     }
 
     /// From a supervisor that gives way.
-    pub(crate) fn given(state: State<'static>, sets: BTreeMap<u16, Set>) -> Self {
+    pub(crate) fn given(state: State<'static>, sets: BTreeMap<u16, InheritedWorker>) -> Self {
         Self { state, sets, locks: Vec::new() }
     }
 }
 
-impl Set {
+impl InheritedWorker {
     fn take(workers: Vec<Process>) -> Result<Self, Error> {
         // One may end just now while another lives.
         let all = |process: &Process| {
@@ -213,11 +213,11 @@ impl Set {
         let taken = workers.iter().find_map(all);
         let gone = || Error::ChildFailed("a worker has ended while it was taken over; start again".to_owned());
         let (queue, flows, clients, counters) = taken.ok_or_else(gone)?;
-        Ok(Self { queue, flows, clients, counters, before: Before::Serving(workers), export: None })
+        Ok(Self { queue, flows, clients, counters, before: PreviousWorkers::Serving(workers), export: None })
     }
 }
 
-impl Set {
+impl InheritedWorker {
     /// As a worker begins with it, after a look at each part: a process that was taken over may have had it.
     pub(crate) fn given(
         self,
@@ -225,7 +225,7 @@ impl Set {
         plan: &Plan,
         state: Option<&State<'_>>,
         journal: &Journal,
-    ) -> Result<Given, Error> {
+    ) -> Result<WorkerParts, Error> {
         let portid = queue_owners()?.into_iter().find(|state| state.queue == queue).map_or(0, |state| state.portid);
         let owner = Owner::adopt(self.queue, queue, portid).map_err(Error::Queue)?;
         let export = self.export.filter(|_| state.is_some_and(|state| state.tables != LAYOUT_VERSION)).map(File::from);
@@ -233,15 +233,15 @@ impl Set {
         // Counters of another order are begun anew.
         let counters = Some(self.counters).filter(|_| state.is_some_and(|state| state.counters == counted()));
         let memory = Memory::with(tables, counters, plan)?;
-        Ok(Given { owner, memory, journal: dup(journal.custody())?, before: self.before, export })
+        Ok(WorkerParts { owner, memory, journal: dup(journal.custody())?, before: self.before, export })
     }
 }
 
-impl Given {
+impl WorkerParts {
     /// With empty tables.
     pub(crate) fn anew(owner: Owner, plan: &Plan, journal: &Journal) -> Result<Self, Error> {
         let (memory, journal) = (Memory::new(plan)?, dup(journal.custody())?);
-        Ok(Self { owner, memory, journal, before: Before::Nobody, export: None })
+        Ok(Self { owner, memory, journal, before: PreviousWorkers::Nobody, export: None })
     }
 }
 

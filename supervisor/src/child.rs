@@ -3,7 +3,7 @@
 use crate::Error;
 use command_fds::{CommandFdExt, FdMapping};
 use loaded_ipc::{Decode, Encode, Link, LinkError};
-use loaded_jail::{Floor, Identity};
+use loaded_sandbox::{Identity, SandboxRequirement};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -261,8 +261,8 @@ pub(crate) fn who(role: &str, identity: &Identity) -> Vec<String> {
 }
 
 /// The word for the floor.
-pub(crate) fn floor_word(floor: Floor) -> String {
-    if floor == Floor::AllowWeak { "allow-weak" } else { "required" }.to_owned()
+pub(crate) fn floor_word(floor: SandboxRequirement) -> String {
+    if floor == SandboxRequirement::AllowWeak { "allow-weak" } else { "required" }.to_owned()
 }
 
 pub(crate) fn dup(fd: impl AsFd) -> Result<OwnedFd, Error> {

@@ -5,7 +5,7 @@
 
 use crate::Error;
 use command_fds::{CommandFdExt, FdMapping};
-use loaded_jail::{inherited, keep_only_fds};
+use loaded_sandbox::{inherited, keep_only_fds};
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
 use nix::unistd::{dup2_stderr, geteuid, setsid};

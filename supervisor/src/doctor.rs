@@ -13,8 +13,8 @@ use crate::preflight::available_cores;
 use crate::rules::{Severity, Tools, check_discovery, host_check, queue_owners};
 use crate::run::{self, Options};
 use crate::trial::{self, Trial};
-use loaded_jail::{CHROOT, Identity, Layer, Level, check_chroot_dir};
 use loaded_queue::{Repeat, receive_buffer as buffer};
+use loaded_sandbox::{CHROOT, Identity, KernelSupport, Layer, check_chroot_dir};
 use loaded_table::{AffinityTable, FlowTable};
 use nix::unistd::geteuid;
 use std::collections::BTreeSet;
@@ -116,7 +116,7 @@ fn with_plan(plan: &Plan) -> Vec<Finding> {
 
 /// Layers of the sandbox.
 fn kernel() -> Vec<Finding> {
-    let level = Level::probe();
+    let level = KernelSupport::probe();
     let mut findings: Vec<_> = (level.absent())
         .map(|layer| warning("kernel", format!("lacks {}: {}", layer.name(), layer.consequence())))
         .collect();

@@ -4,8 +4,8 @@ use crate::config::ConfigError;
 use crate::plan::CoresError;
 use crate::rules;
 use loaded_ipc::LinkError;
-use loaded_jail::JailError;
 use loaded_queue::OwnerError;
+use loaded_sandbox::SandboxError;
 use std::io;
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ pub enum Error {
     Host(String),
     /// The sandbox, or what it needs.
     #[error("{0}")]
-    Jail(#[from] JailError),
+    Jail(#[from] SandboxError),
     /// Another process answers the queue.
     #[error(
         "queue {queue} belongs to {owner}: stop it, or give this instance other queues (--queue-base, or FIRST_CORE and \

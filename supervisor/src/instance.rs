@@ -94,7 +94,7 @@ pub(crate) struct Instance {
 
 /// How an instance comes to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Exit {
     /// It was told to.
     Ended,
     /// Another one serves in its place.
@@ -113,7 +113,7 @@ pub(crate) struct Start {
     pub(crate) workers: Vec<Worker>,
     pub(crate) prober: Prober,
     pub(crate) signals: Signals,
-    /// `None`: an elder has it yet.
+    /// `None`: a predecessor has it yet.
     pub(crate) control: Option<Control>,
     pub(crate) routes: Routes,
     pub(crate) layers: Vec<String>,
@@ -172,7 +172,7 @@ impl Instance {
     }
 
     /// Watches until told to end, or followed by another one.
-    pub(crate) fn serve(&mut self) -> Result<Way, Error> {
+    pub(crate) fn serve(&mut self) -> Result<Exit, Error> {
         self.serves = true;
         loop {
             // A machine that is short of something for a moment must not cost the children that run.
@@ -185,7 +185,7 @@ impl Instance {
             }
             self.step();
             if self.step_upgrade() {
-                return Ok(Way::Followed);
+                return Ok(Exit::Followed);
             }
             self.look();
             if self.signals.take_reload() {
@@ -200,7 +200,7 @@ impl Instance {
             self.keep_written();
             // Who has given way cannot end alone: this is over in a moment, either way.
             if !self.has_given_way() && self.signals.take_end() {
-                return Ok(Way::Ended);
+                return Ok(Exit::Ended);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The memory a worker works in. The supervisor keeps it, so that a respawned worker finds its flows.
 
 use crate::Error;
-use crate::moment;
+use crate::monotonic;
 use crate::plan::Plan;
 use loaded_ipc::ALL_COUNTERS;
 use loaded_table::{AffinityTable, CounterReader, Counters, FlowTable, Region, Timeouts, export, shm};
@@ -70,7 +70,7 @@ impl Memory {
     pub(crate) fn export(&self, room: &File) -> Result<(), Error> {
         let fail = |source| Error::Start { act: "write an export of the tables", source };
         let (flows, clients) = self.open()?;
-        let bytes = export::export(&flows, &clients, moment::seconds());
+        let bytes = export::export(&flows, &clients, monotonic::seconds());
         room.write_all_at(&bytes, 8).map_err(fail)?;
         room.write_all_at(&(bytes.len() as u64).to_le_bytes(), 0).map_err(fail)
     }
@@ -85,7 +85,7 @@ impl Memory {
         let mut bytes = vec![0; length];
         room.read_exact_at(&mut bytes, 8).map_err(fail)?;
         let (mut flows, mut clients) = self.open()?;
-        let taken = export::import(&bytes, &mut flows, &mut clients, moment::seconds());
+        let taken = export::import(&bytes, &mut flows, &mut clients, monotonic::seconds());
         taken.ok_or_else(|| Error::Succession("its export of the tables is none".to_owned()))
     }
 

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::plan::Plan;
 use crate::rules::{Problem, Severity, check_discovery as discovery_check, host_check};
-use loaded_jail::{Floor, Level};
+use loaded_sandbox::{KernelSupport, SandboxRequirement};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
@@ -16,8 +16,8 @@ pub(crate) fn available_cores() -> Result<Vec<u16>, Error> {
 }
 
 /// What this kernel offers the sandbox. Names the layers it lacks; refuses below the floor.
-pub(crate) fn check_kernel(floor: Floor) -> Result<Level, Error> {
-    let level = Level::probe();
+pub(crate) fn check_kernel(floor: SandboxRequirement) -> Result<KernelSupport, Error> {
+    let level = KernelSupport::probe();
     for layer in level.absent() {
         log::warn!("this kernel lacks {}: {}", layer.name(), layer.consequence());
     }

@@ -11,8 +11,8 @@ use loaded_ipc::{
     BackendIndex, CheckKind, FromProber, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger, ServiceIndex, ToProber,
     WORKERS_FD, mark_of,
 };
-use loaded_jail::proof::{Expectation, prove};
-use loaded_jail::{Floor, Identity};
+use loaded_sandbox::proof::{Expectation, prove};
+use loaded_sandbox::{Identity, SandboxRequirement};
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -65,7 +65,7 @@ enum Stage {
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
     pub(crate) identity: Identity,
-    pub(crate) floor: Floor,
+    pub(crate) floor: SandboxRequirement,
     pub(crate) expected: Expectation,
 }
 
@@ -82,8 +82,8 @@ impl Prober {
     /// Opens its sockets, while we may.
     pub(crate) fn new() -> Result<Self, Error> {
         Ok(Self {
-            ping4: pinger(loaded_jail::Family::V4)?,
-            ping6: pinger(loaded_jail::Family::V6)?,
+            ping4: pinger(loaded_sandbox::Family::V4)?,
+            ping6: pinger(loaded_sandbox::Family::V6)?,
             life: None,
             backoff: Backoff::new(),
             restarts: 0,
@@ -324,15 +324,15 @@ fn marked_sockets(messages: &[ToProber]) -> Result<Vec<OwnedFd>, Error> {
         ToProber::Target { backend, check, vip: Some(vip), .. } => Some((*backend, *check, vip.is_ipv4())),
         _ => None,
     });
-    let open = |(backend, check, v4)| Ok(loaded_jail::marked(v4, streams(check), mark_of(backend))?);
+    let open = |(backend, check, v4)| Ok(loaded_sandbox::marked(v4, streams(check), mark_of(backend))?);
     targets.map(open).collect()
 }
 
 /// A socket that pings, or /dev/null where none can be had.
-fn pinger(family: loaded_jail::Family) -> Result<(OwnedFd, Pinger), Error> {
-    match loaded_jail::pinger(family) {
-        Ok((socket, loaded_jail::Pinger::Ping)) => Ok((socket, Pinger::Ping)),
-        Ok((socket, loaded_jail::Pinger::Raw)) => Ok((socket, Pinger::Raw)),
+fn pinger(family: loaded_sandbox::Family) -> Result<(OwnedFd, Pinger), Error> {
+    match loaded_sandbox::pinger(family) {
+        Ok((socket, loaded_sandbox::Pinger::Ping)) => Ok((socket, Pinger::Ping)),
+        Ok((socket, loaded_sandbox::Pinger::Raw)) => Ok((socket, Pinger::Raw)),
         Err(error) => {
             log::warn!("no ping socket: {error}; checks by ping will fail");
             let null = File::options().read(true).write(true).open("/dev/null");

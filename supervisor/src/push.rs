@@ -7,7 +7,7 @@ use crate::roster::Roster;
 use crate::rules::source_of;
 use crate::worker::{Orders, Worker};
 use loaded_ipc::{Check, Mode, Pinger, ToProber, ToWorker, VERSION};
-use loaded_jail::Survival;
+use loaded_sandbox::Survival;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;

@@ -5,10 +5,10 @@ use crate::audit::AuditLog;
 use crate::config::{self, Overrides};
 use crate::control::{Control, History, default_path};
 use crate::daemon::{self, PidFile};
-use crate::elder::Elder;
-use crate::instance::{Instance, Invocation, Start, Way, steering_keys};
+use crate::instance::{Exit, Instance, Invocation, Start, steering_keys};
 use crate::journal::Journal;
 use crate::plan::{Plan, diff};
+use crate::predecessor::Predecessor;
 use crate::preflight::{available_cores, check_discovery, check_host, check_kernel};
 use crate::prober::{self, Prober};
 use crate::roster::Roster;
@@ -16,13 +16,15 @@ use crate::routes::Routes;
 use crate::rules::{RuleSet, Steering, Tools, clean_stale, queue_owner, queue_owners};
 use crate::signals::Signals;
 use crate::trial::Trial;
-use crate::worker::{self, Given, Worker};
+use crate::worker::{self, Worker, WorkerParts};
 use crate::{Error, output};
 use loaded_ipc::OnFailure;
-use loaded_jail::policy::print;
-use loaded_jail::proof::Expectation;
-use loaded_jail::{CHROOT, Floor, Identity, Layer, Level, Role, check_chroot_dir, spare_from_oom, trim_supervisor};
 use loaded_queue::{BATCH, Overflow, Owner, OwnerError, Repeat};
+use loaded_sandbox::policy::print;
+use loaded_sandbox::proof::Expectation;
+use loaded_sandbox::{
+    CHROOT, Identity, KernelSupport, Layer, Role, SandboxRequirement, check_chroot_dir, spare_from_oom, trim_supervisor,
+};
 use nix::unistd::geteuid;
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
@@ -45,7 +47,7 @@ pub struct Options {
     /// Where to listen for the operator; `None`: where he looks for it.
     pub control: Option<PathBuf>,
     /// Whether a kernel without a layer of the sandbox is good enough.
-    pub floor: Floor,
+    pub floor: SandboxRequirement,
 }
 
 /// Loads the configuration, from where it usually is if no file is named.
@@ -80,17 +82,17 @@ pub fn run(options: &Options) -> Result<(), Error> {
     if !geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    let mut elder = if options.successor { Some(Elder::take()?) } else { None };
-    let result = live(options, &mut elder);
-    if let (Some(elder), Err(error)) = (&elder, &result) {
-        elder.refuse(error);
+    let mut predecessor = if options.successor { Some(Predecessor::take()?) } else { None };
+    let result = live(options, &mut predecessor);
+    if let (Some(predecessor), Err(error)) = (&predecessor, &result) {
+        predecessor.refuse(error);
     }
     result
 }
 
-/// From the start to the end. An elder that we have followed is there no more.
-fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
-    let starter = if options.detached && elder.is_none() { Some(daemon::take_starter()?) } else { None };
+/// From the start to the end. A predecessor that we have followed is there no more.
+fn live(options: &Options, predecessor: &mut Option<Predecessor>) -> Result<(), Error> {
+    let starter = if options.detached && predecessor.is_none() { Some(daemon::take_starter()?) } else { None };
     // Before the working directory changes: a reload reads the same files, an upgrade starts the same command.
     let invocation = Invocation::of_this()?;
     let options = with_absolute_paths(options)?;
@@ -101,7 +103,7 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
     let plan = loaded.plan;
     if options.detached {
         daemon::detach()?;
-        if elder.is_some() {
+        if predecessor.is_some() {
             output::to_syslog();
         }
     }
@@ -115,17 +117,17 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
     check_host(&plan)?;
     check_discovery(&plan)?;
 
-    // An elder has those two yet.
-    let pid_file = options.pid_file.as_deref().filter(|_| elder.is_none());
+    // A predecessor has those two yet.
+    let pid_file = options.pid_file.as_deref().filter(|_| predecessor.is_none());
     let mut pid_file = pid_file.map(|path| PidFile::write(path, None)).transpose()?;
-    if elder.is_none()
+    if predecessor.is_none()
         && let Err(why) = adopt::is_possible()
     {
         log::warn!("{why}: workers die with the supervisor, as with linger = false");
     }
     let signals = Signals::new()?;
     let queues: Vec<u16> = cores.iter().map(|core| plan.queue_base + core).collect();
-    let inherited = inherit(elder.as_ref(), &plan, &tools, &cores, &queues)?;
+    let inherited = inherit(predecessor.as_ref(), &plan, &tools, &cores, &queues)?;
     let is_inherited = inherited.is_some();
     let mut routes = Routes::new(plan.queue_base, tools.clone());
     if !is_inherited && let Err(error) = routes.clean_stale() {
@@ -137,15 +139,16 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
     for (place, &queue) in (0..).zip(cores.iter().copied()).zip(&queues) {
         let given = match sets.remove(&queue) {
             Some(set) => set.given(queue, &plan, state.as_ref(), &journal)?,
-            None => Given::anew(open_queue(queue, &plan)?, &plan, &journal)?,
+            None => WorkerParts::anew(open_queue(queue, &plan)?, &plan, &journal)?,
         };
         workers.push(Worker::new(place, given, plan.queue_len)?);
     }
     let path = options.control.clone().unwrap_or_else(default_path);
-    let control = if elder.is_some() { None } else { Some(Control::bind(&path)?) };
+    let control = if predecessor.is_some() { None } else { Some(Control::bind(&path)?) };
     let prober = Prober::new()?;
-    let is_filtered = elder.is_some() && state.as_ref().is_some_and(|state| state.fence == print(Role::Supervisor));
-    let predecessor = state.as_ref().map(|state| state.pid);
+    let is_filtered =
+        predecessor.is_some() && state.as_ref().is_some_and(|state| state.fence == print(Role::Supervisor));
+    let replaced = state.as_ref().map(|state| state.pid);
     let before_rules = state.as_ref().map(|s| RuleSet::new(&s.roster.reach(&s.plan), &queues, &s.steering));
     let (steering, before, history) = match state {
         Some(state) => {
@@ -161,7 +164,7 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
     let repeat = trial.result();
     warn_unless_repeated(&repeat);
     workers.iter_mut().for_each(|worker| worker.repeats = repeat == Repeat::Repeats);
-    let audit = elder.as_ref().map_or_else(AuditLog::open, Elder::audit);
+    let audit = predecessor.as_ref().map_or_else(AuditLog::open, Predecessor::audit);
     if let Err(error) = spare_from_oom() {
         log::info!(
             "oom_score_adj: {error}: if memory runs out the kernel may kill the supervisor; CAP_SYS_RESOURCE mends it"
@@ -192,21 +195,21 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
         repeat,
     });
     match is_inherited {
-        true => instance.take_over(&tools, elder.as_ref()),
+        true => instance.take_over(&tools, predecessor.as_ref()),
         false => instance.start_anew(&tools),
     }
-    .inspect_err(|_| instance.give_up(&tools, before_rules.as_ref(), elder.as_ref()))?;
+    .inspect_err(|_| instance.give_up(&tools, before_rules.as_ref(), predecessor.as_ref()))?;
     drop(locks);
-    if let Some(elder) = elder.take() {
+    if let Some(predecessor) = predecessor.take() {
         // First: who looks for a process by these must find ours before the other one ends.
         daemon::notify(NotifyState::MainPid(std::process::id()));
         let path_of_pid = options.pid_file.as_deref();
-        let written = path_of_pid.map(|path| PidFile::write(path, predecessor)).transpose();
+        let written = path_of_pid.map(|path| PidFile::write(path, replaced)).transpose();
         pid_file = written.unwrap_or_else(|error| {
             log::error!("{error}");
             None
         });
-        instance.follow(elder, &path);
+        instance.follow(predecessor, &path);
     }
     let services = instance.plan.services.len();
     let backends: usize = instance.plan.services.iter().map(|service| service.backends.len()).sum();
@@ -218,7 +221,7 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
     });
     daemon::notify(NotifyState::Ready);
     match released.and_then(|()| instance.serve()) {
-        Ok(Way::Followed) => {
+        Ok(Exit::Followed) => {
             // Rules, routes, control socket and pid file are another one's by now.
             std::mem::forget((instance, pid_file));
             Ok(())
@@ -232,20 +235,20 @@ fn live(options: &Options, elder: &mut Option<Elder>) -> Result<(), Error> {
     }
 }
 
-/// What there is to go on from: of an elder that gives way, or of a supervisor that was killed.
+/// What there is to go on from: of a predecessor that gives way, or of a supervisor that was killed.
 fn inherit(
-    elder: Option<&Elder>,
+    predecessor: Option<&Predecessor>,
     plan: &Plan,
     tools: &Tools,
     cores: &[u16],
     queues: &[u16],
 ) -> Result<Option<Inheritance>, Error> {
     let pairs: Vec<(u16, u16)> = cores.iter().copied().zip(queues.iter().copied()).collect();
-    let Some(elder) = elder else {
+    let Some(predecessor) = predecessor else {
         clean_up(tools, queues)?;
         return adopt::find(queues, plan, &pairs);
     };
-    let inheritance = elder.inheritance()?;
+    let inheritance = predecessor.inheritance()?;
     adopt::is_known(inheritance.state.adoptable);
     match misfit(&inheritance.state, plan, &pairs) {
         Some(problem) => Err(Error::Succession(problem)),
@@ -277,7 +280,12 @@ fn clean_up(tools: &Tools, queues: &[u16]) -> Result<(), Error> {
 }
 
 /// What children must be.
-fn terms(identity: Identity, floor: Floor, level: &Level, workers: usize) -> (worker::Terms, prober::Terms) {
+fn terms(
+    identity: Identity,
+    floor: SandboxRequirement,
+    level: &KernelSupport,
+    workers: usize,
+) -> (worker::Terms, prober::Terms) {
     let seccomp = level.has(Layer::Seccomp);
     let expected = Expectation { seccomp, ..Expectation::of(Role::Worker, &identity) };
     let probing = Expectation { seccomp, ..Expectation::prober(&identity, workers) };

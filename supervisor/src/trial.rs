@@ -3,8 +3,8 @@
 //! namespace does not find back.
 
 use crate::rules::{Family, Tools};
-use loaded_jail::selftest::raise_loopback;
 use loaded_queue::{Owner, Repeat, try_repeat};
+use loaded_sandbox::selftest::raise_loopback;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
@@ -144,7 +144,7 @@ mod tests {
     use crate::journal::Journal;
     use crate::plan::tests::plan;
     use crate::rules::QueueState;
-    use crate::worker::{Given, Worker};
+    use crate::worker::{Worker, WorkerParts};
     use loaded_queue::Orphans;
     use nix::sys::socket::{MsgFlags, recv};
     use std::os::fd::AsRawFd;
@@ -189,7 +189,7 @@ mod tests {
         let Some((owner, sender, listener)) = room() else { return };
         let worker_fd = owner.as_fd().try_clone_to_owned().unwrap();
         let read = || recv(worker_fd.as_raw_fd(), &mut [0; 512], MsgFlags::empty());
-        let given = Given::anew(owner, &plan(), &Journal::create().unwrap()).unwrap();
+        let given = WorkerParts::anew(owner, &plan(), &Journal::create().unwrap()).unwrap();
         let mut worker = Worker::new((0, 0), given, QUEUE_LEN).unwrap();
         for (last_id, repeats) in [(1, true), (3, false)] {
             worker.repeats = repeats;

@@ -1,8 +1,8 @@
 //! One worker from the supervisor's side: its queue, memory and membership link, which stay, and its processes, which come
 //! and go. One serves; during a reload another one stands ready to take its place.
 
-mod before;
 mod life;
+mod previous;
 mod pulse;
 mod questions;
 mod suspicion;
@@ -12,14 +12,14 @@ use crate::Error;
 use crate::child::{Backoff, Child, Death, Obituary, dup, floor_word, who};
 use crate::memory::Memory;
 use crate::rules::{QueueState, queue_owners};
-pub(crate) use before::Before;
 use life::{Life, Stage, farewell};
 use loaded_ipc::{Admin, BackendIndex, Explained, Membership, MembershipReader, MembershipWriter, Question, ToWorker};
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{IN_HAND, RECEIVED, from_hand};
-use loaded_jail::proof::Expectation;
-use loaded_jail::{Floor, Identity, Survival};
 use loaded_queue::{Orphans, Owner};
+use loaded_sandbox::proof::Expectation;
+use loaded_sandbox::{Identity, SandboxRequirement, Survival};
+pub(crate) use previous::PreviousWorkers;
 use pulse::Pulse;
 use questions::Questions;
 use std::fs::File;
@@ -44,7 +44,7 @@ pub(crate) struct Worker {
     pub(crate) memory: Memory,
     /// In the custody of its processes.
     journal: OwnedFd,
-    before: Before,
+    before: PreviousWorkers,
     export: Option<File>,
     /// Both ends of the link from the prober: whoever of the two is started again finds it as it was.
     membership: (MembershipWriter, MembershipReader),
@@ -73,11 +73,11 @@ pub(crate) struct Worker {
 
 /// What a worker begins with.
 #[derive(Debug)]
-pub(crate) struct Given {
+pub(crate) struct WorkerParts {
     pub(crate) owner: Owner,
     pub(crate) memory: Memory,
     pub(crate) journal: OwnedFd,
-    pub(crate) before: Before,
+    pub(crate) before: PreviousWorkers,
     /// Where the tables of those before will be exported to, if ours are laid out otherwise.
     pub(crate) export: Option<File>,
 }
@@ -86,7 +86,7 @@ pub(crate) struct Given {
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
     pub(crate) identity: Identity,
-    pub(crate) floor: Floor,
+    pub(crate) floor: SandboxRequirement,
     /// What /proc must show of a worker that says it is prepared.
     pub(crate) expected: Expectation,
 }
@@ -100,9 +100,9 @@ pub(crate) struct Orders {
 }
 
 impl Worker {
-    pub(crate) fn new(place: (u16, u16), given: Given, queue_len: u32) -> Result<Self, Error> {
+    pub(crate) fn new(place: (u16, u16), given: WorkerParts, queue_len: u32) -> Result<Self, Error> {
         let (position, core) = place;
-        let Given { owner, memory, journal, before, export } = given;
+        let WorkerParts { owner, memory, journal, before, export } = given;
         let membership = MembershipWriter::pair()?;
         membership.0.set_nonblocking()?;
         membership.1.set_nonblocking()?;

@@ -152,7 +152,7 @@ fn the_policy_that_is_enforced_is_the_one_reviewed() {
     for role in ["worker", "prober", "supervisor"] {
         let output = Command::new(binary()).args(["--print-sandbox", role]).output().unwrap();
         assert!(output.status.success());
-        let golden = fs::read_to_string(root().join(format!("src/jail/golden/{role}.txt"))).unwrap();
+        let golden = fs::read_to_string(root().join(format!("src/sandbox/golden/{role}.txt"))).unwrap();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), golden, "{role}");
     }
 }

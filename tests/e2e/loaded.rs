@@ -247,7 +247,7 @@ impl Loaded {
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let end = std::time::Instant::now() + END;
         loop {
-            // One that followed is no child of ours: that its elder has ended well is all there is.
+            // One that followed is no child of ours: that its predecessor has ended well is all there is.
             if let Some(status) = self.child.try_wait().unwrap().filter(|_| !lives(self.pid())) {
                 return status;
             }

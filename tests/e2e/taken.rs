@@ -8,7 +8,7 @@ pub(crate) mod system;
 
 use crate::lab::double;
 use crate::net::Family;
-use loaded_jail::act::{Act, Expect, allowed, forbidden};
+use loaded_sandbox::act::{Act, Expect, allowed, forbidden};
 use nix::sched::{CloneFlags, setns};
 use outside::View;
 use std::fs::File;

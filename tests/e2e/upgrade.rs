@@ -215,14 +215,14 @@ fn who_is_left_alone_does_not_give_up() {
     let Some(lab) = Lab::up() else { return };
     let place = Place::of(&lab);
     let loaded = place.start(&lab, &services("", ALL));
-    let (elder, old) = (loaded.pid(), loaded.workers());
+    let (predecessor, old) = (loaded.pid(), loaded.workers());
     signal_to(old[0], Signal::SIGSTOP);
     let new = loaded.begin_upgrade();
     assert!(eventually(Duration::from_secs(5), || !lives(old[1])), "it does not give way: {}", loaded.log());
     loaded.is_followed_by(new);
     let theirs = loaded.workers();
     signal_to(theirs[1], Signal::SIGSTOP);
-    signal_to(elder, Signal::SIGKILL);
+    signal_to(predecessor, Signal::SIGKILL);
     let alone = || loaded.log().contains("was killed while it gave way; its workers are taken over");
     assert!(eventually(Duration::from_secs(5), alone), "{}", loaded.log());
     // It waits for that one.

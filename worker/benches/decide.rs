@@ -13,7 +13,7 @@ use loaded_ipc::{
 };
 use loaded_queue::Meta;
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts, shm};
-use loaded_worker::decide::{Decider, Look, Now, Place};
+use loaded_worker::decide::{Decider, Lookup, Now, Place};
 use loaded_worker::setup::Assembly;
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -98,7 +98,7 @@ impl World {
         // The kernel's stores are long done when a packet is looked at; so shall these be.
         black_box(self.arena.chunks_exact(STRIDE).map(|bytes| u32::from(bytes[0]) + u32::from(bytes[63])).sum::<u32>());
         let begin = Instant::now();
-        let mut looks: [Option<Look>; BATCH] = [None; BATCH];
+        let mut looks: [Option<Lookup>; BATCH] = [None; BATCH];
         for (look, bytes) in looks.iter_mut().zip(self.arena.chunks_exact(STRIDE)) {
             *look = Some(self.decider.look(black_box(&bytes[..64]), META));
         }

@@ -80,7 +80,7 @@ pub struct Decided {
 /// A packet as far as it can be looked at without changing anything; the first of three stages, between which the
 /// table's memory has time to come near.
 #[derive(Debug, Clone, Copy)]
-pub struct Look {
+pub struct Lookup {
     packet: Result<Packet, Malformed>,
     wanted: Option<Wanted>,
 }
@@ -88,14 +88,14 @@ pub struct Look {
 /// The flow a packet would belong to.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
-    way: Way,
+    way: Direction,
     key: FlowKey,
     hashed: Hashed,
 }
 
 /// Which way a packet goes, by its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Direction {
     /// To this virtual IP.
     Request { vip: u16 },
     /// From a backend.
@@ -154,7 +154,7 @@ impl Decider {
     /// First stage: reads the packet and asks for the memory its flow would be in.
     #[must_use]
     #[inline]
-    pub fn look(&self, bytes: &[u8], meta: Meta) -> Look {
+    pub fn look(&self, bytes: &[u8], meta: Meta) -> Lookup {
         let packet = match wire::parse(bytes, meta.cut) {
             Ok(packet) if !meta.partial && wire::lacks_checksum(bytes, &packet) => Err(Malformed::Checksum),
             packet => packet,
@@ -163,15 +163,15 @@ impl Decider {
             let (way, key) = self.key(packet)?;
             Some(Wanted { way, key, hashed: self.flows.prepare(&key) })
         });
-        Look { packet, wanted }
+        Lookup { packet, wanted }
     }
 
     /// Second stage: asks for the flow's own line, and for where the client of a new flow would be.
     #[inline]
-    pub fn prefetch(&self, look: &Look) {
+    pub fn prefetch(&self, look: &Lookup) {
         if let (Ok(packet), Some(wanted)) = (&look.packet, &look.wanted)
             && !self.flows.prefetch_entry(&wanted.hashed)
-            && let Way::Request { vip } = wanted.way
+            && let Direction::Request { vip } = wanted.way
             && let Some(service) = self.service(packet, vip)
             && let Some(affinity) = self.setup.service(service).and_then(|s| s.affinity)
         {
@@ -180,7 +180,7 @@ impl Decider {
     }
 
     /// Third stage: decides, and changes the packet if it is ours. `look` must come from the same bytes.
-    pub fn decide(&mut self, look: &Look, place: Place<'_>, now: Now) -> Decided {
+    pub fn decide(&mut self, look: &Lookup, place: Place<'_>, now: Now) -> Decided {
         let Ok(packet) = &look.packet else { return place.stays(self.malformed()) };
         let Some(wanted) = &look.wanted else {
             return match packet.kind {
@@ -191,8 +191,8 @@ impl Decider {
         match (packet.kind, wanted.way) {
             _ if place.meta.cut && !self.goes_direct(packet, wanted, now) => self.cut(packet, wanted, place, now),
             (Kind::Error(quoted), way) => self.error(packet, &quoted, wanted, way, place, now),
-            (_, Way::Request { vip }) => self.request(packet, wanted, vip, place, now),
-            (_, Way::Reply) => self.reply(packet, wanted, place, now),
+            (_, Direction::Request { vip }) => self.request(packet, wanted, vip, place, now),
+            (_, Direction::Reply) => self.reply(packet, wanted, place, now),
         }
     }
 
@@ -226,13 +226,13 @@ impl Decider {
 
     /// The flow a packet belongs to, if it is of a kind that has flows and goes our way.
     #[inline(always)]
-    fn key(&self, packet: &Packet) -> Option<(Way, FlowKey)> {
+    fn key(&self, packet: &Packet) -> Option<(Direction, FlowKey)> {
         let way = match self.setup.vip(&packet.destination) {
-            Some(vip) => Way::Request { vip },
-            None if self.setup.is_backend(behind(packet)) => Way::Reply,
+            Some(vip) => Direction::Request { vip },
+            None if self.setup.is_backend(behind(packet)) => Direction::Reply,
             None => return None,
         };
-        let request = way != Way::Reply;
+        let request = way != Direction::Reply;
         let (protocol, client, client_port, service_port) = match packet.kind {
             Kind::Tcp { ports: (from, to), .. }
             | Kind::Udp { ports: (from, to) }
@@ -260,11 +260,11 @@ impl Decider {
     #[cold]
     fn goes_direct(&self, packet: &Packet, wanted: &Wanted, now: Now) -> bool {
         match (wanted.way, self.find(packet, wanted, now)) {
-            (Way::Request { .. }, Some((_, flow))) => self.setup.is_direct(flow.backend),
-            (Way::Request { vip }, None) => {
+            (Direction::Request { .. }, Some((_, flow))) => self.setup.is_direct(flow.backend),
+            (Direction::Request { vip }, None) => {
                 self.service(packet, vip).and_then(|s| self.setup.service(s)).is_some_and(|s| s.mode == Mode::Dsr)
             }
-            (Way::Reply, _) => false,
+            (Direction::Reply, _) => false,
         }
     }
 
@@ -272,10 +272,10 @@ impl Decider {
     #[inline]
     fn find(&self, packet: &Packet, wanted: &Wanted, now: Now) -> Option<(Slot, Flow)> {
         let slot = match wanted.way {
-            Way::Request { vip } => {
+            Direction::Request { vip } => {
                 self.flows.find(&wanted.hashed, &wanted.key, now.seconds, |flow| flow.vip == vip)?
             }
-            Way::Reply => self.flows.find(&wanted.hashed, &wanted.key, now.seconds, |flow| {
+            Direction::Reply => self.flows.find(&wanted.hashed, &wanted.key, now.seconds, |flow| {
                 let backend = self.setup.backend(flow.backend);
                 backend.is_some_and(|backend| !backend.direct && backend.address == *behind(packet))
             })?,
@@ -300,14 +300,14 @@ impl Decider {
     fn cut(&mut self, packet: &Packet, wanted: &Wanted, place: Place<'_>, now: Now) -> Decided {
         let known = self.find(packet, wanted, now);
         let outcome = match (wanted.way, known) {
-            (Way::Request { .. }, Some((slot, flow))) if self.is_to_be_reset(packet, flow) => {
+            (Direction::Request { .. }, Some((slot, flow))) if self.is_to_be_reset(packet, flow) => {
                 return self.reset_client(packet, slot, place, now);
             }
             (_, Some(_)) => Outcome::DroppedCut,
-            (Way::Request { vip }, None) if self.service(packet, vip).is_some() => Outcome::DroppedCut,
-            (Way::Request { .. }, None) if matches!(packet.kind, Kind::Error(_)) => Outcome::DroppedStrayError,
-            (Way::Request { .. }, None) => self.unserved(),
-            (Way::Reply, None) => Outcome::PassedOwn,
+            (Direction::Request { vip }, None) if self.service(packet, vip).is_some() => Outcome::DroppedCut,
+            (Direction::Request { .. }, None) if matches!(packet.kind, Kind::Error(_)) => Outcome::DroppedStrayError,
+            (Direction::Request { .. }, None) => self.unserved(),
+            (Direction::Reply, None) => Outcome::PassedOwn,
         };
         place.stays(outcome)
     }

@@ -2,13 +2,13 @@
 
 use crate::setup::OutOfStep;
 use loaded_ipc::{LinkError, VERSION};
-use loaded_jail::JailError;
+use loaded_sandbox::SandboxError;
 
 /// Why a worker cannot run. The supervisor gets the text.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("{0}")]
-    Jail(#[from] JailError),
+    Jail(#[from] SandboxError),
     #[error("link to the supervisor: {0}")]
     Link(#[from] LinkError),
     #[error("{0}")]

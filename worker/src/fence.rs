@@ -3,15 +3,15 @@
 //! The same steps serve the running worker and `--selftest`, which runs into them on purpose.
 
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
-use loaded_jail::{Bindings, Floor, Identity, JailError, Level, Policy, Role, Survival};
-use loaded_jail::{drop_rights, keep_only_fds, seal};
 use loaded_queue::Port;
+use loaded_sandbox::{Bindings, Identity, KernelSupport, Policy, Role, SandboxError, SandboxRequirement, Survival};
+use loaded_sandbox::{drop_rights, keep_only_fds, seal};
 
 /// First half, as root and right after exec: no descriptor but the listed ones, another user, an empty root.
 ///
 /// # Errors
 /// When a step fails; the process must then end.
-pub fn drop_to(identity: &Identity, parent: u32, survival: Survival) -> Result<Level, JailError> {
+pub fn drop_to(identity: &Identity, parent: u32, survival: Survival) -> Result<KernelSupport, SandboxError> {
     keep_only_fds(&[0, 1, 2, QUEUE_FD, LINK_FD, MEMBERSHIP_FD, FLOWS_FD, CLIENTS_FD, COUNTERS_FD, JOURNAL_FD])?;
     drop_rights(Role::Worker, identity, parent, survival)
 }
@@ -20,12 +20,12 @@ pub fn drop_to(identity: &Identity, parent: u32, survival: Survival) -> Result<L
 ///
 /// # Errors
 /// When a step fails, or the kernel lacks a layer below which `floor` does not go.
-pub fn close(port: &Port, floor: Floor) -> Result<Level, JailError> {
+pub fn close(port: &Port, floor: SandboxRequirement) -> Result<KernelSupport, SandboxError> {
     close_by(&Policy::worker(), port, floor)
 }
 
 /// As [`close`], by a policy of the caller's. A release has no other than the worker's; tests of the self-test have.
-pub(crate) fn close_by(policy: &Policy, port: &Port, floor: Floor) -> Result<Level, JailError> {
+pub(crate) fn close_by(policy: &Policy, port: &Port, floor: SandboxRequirement) -> Result<KernelSupport, SandboxError> {
     seal(policy, &bindings(port), floor)
 }
 

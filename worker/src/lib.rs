@@ -13,13 +13,13 @@ mod error;
 pub mod fence;
 mod inbox;
 pub mod membership;
+mod orders;
 pub mod outcome;
 mod passive;
 pub mod replay;
 pub mod run;
 pub mod selftest;
 pub mod setup;
-mod superior;
 #[cfg(feature = "taken")]
 mod taken;
 pub mod wire;

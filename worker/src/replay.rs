@@ -1,7 +1,7 @@
 //! The worker's decisions over packets that somebody has recorded: the same code in the same order as in
 //! [`crate::run`], without a queue, a fence or a right. Nothing is sent. The time is that of the packets.
 
-use crate::decide::{Decider, Look, Now, Place, Prepared, Told};
+use crate::decide::{Decider, Lookup, Now, Place, Prepared, Told};
 use crate::outcome::verdict;
 use crate::setup::{Assembly, OutOfStep};
 use loaded_ipc::{ALL_COUNTERS, RECEIVED, ToWorker, mark_of};
@@ -150,7 +150,7 @@ impl Replay {
 
     /// The flow as it is after the packet, or if the packet has ended it, as it was. A packet that was let pass belongs to
     /// none, whatever its ports are.
-    fn flow(&self, look: &Look, outcome: Outcome, earlier: Option<Told>) -> Option<Told> {
+    fn flow(&self, look: &Lookup, outcome: Outcome, earlier: Option<Told>) -> Option<Told> {
         match verdict(outcome) {
             Verdict::Accept => None,
             _ => self.decider.flow_of(look, self.now).or(earlier),

@@ -1,21 +1,21 @@
 //! The worker's life: take over what the supervisor opened, give up all rights, then receive, decide, answer.
 
 use crate::clock::now;
-use crate::decide::{Decider, Look, Now, Place, Prepared};
+use crate::decide::{Decider, Lookup, Now, Place, Prepared};
 use crate::early::Early;
 use crate::error::Error;
 use crate::fence;
 use crate::inbox::Inbox;
+use crate::orders::{Orders, out_of_step, set_turn, wait_for_turn};
 use crate::outcome::verdict;
 use crate::setup::Assembly;
-use crate::superior::{Superior, out_of_step, set_turn, wait_for_turn};
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{
     Clipped, Fault, FromWorker, IN_HAND, LinkError, MARK_MASK, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker,
     Turn, VERSION, clip, in_hand, mark_of,
 };
-use loaded_jail::{Floor, Identity, Layer, Level, Survival, inherited, leave};
 use loaded_queue::{BATCH, Faults, Packet, Port};
+use loaded_sandbox::{Identity, KernelSupport, Layer, SandboxRequirement, Survival, inherited, leave};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -47,7 +47,7 @@ pub struct Arguments {
     /// The supervisor's process id.
     pub parent: u32,
     /// Whether a kernel without a layer is good enough.
-    pub floor: Floor,
+    pub floor: SandboxRequirement,
     /// Whether to go on when the supervisor dies.
     pub survival: Survival,
 }
@@ -81,7 +81,7 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
     let _custody = ManuallyDrop::new([flows_fd, clients_fd, counters_fd, inherited(JOURNAL_FD)?]);
     let inbox = Inbox::new(inherited(MEMBERSHIP_FD)?, prepared.generation())?;
     let port = Port::open(inherited(QUEUE_FD)?, queue)?;
-    if !port.sealed() && Level::probe().has(Layer::Mseal) {
+    if !port.sealed() && KernelSupport::probe().has(Layer::Mseal) {
         return Err(Error::Unsealed);
     }
     #[cfg(feature = "taken")]
@@ -117,7 +117,7 @@ fn behind_fence(
     let prepared = ManuallyDrop::new(prepared);
     let generation = prepared.generation();
     link.send(&FromWorker::Prepared { generation })?;
-    let Some(mut superior) = wait_for_turn(link, survival, &counters)? else { return Ok(()) };
+    let Some(mut orders) = wait_for_turn(link, survival, &counters)? else { return Ok(()) };
     counters.set(IN_HAND, 0);
     agree(&counters);
     // A worker before us may have been hostile, and has written these. So they are first read behind the fence; and
@@ -126,12 +126,12 @@ fn behind_fence(
     let clients = AffinityTable::open(clients, |_| {})?;
     let prepared = ManuallyDrop::into_inner(prepared);
     let mut decider = ManuallyDrop::new(prepared.open(flows, clients, counters, now()));
-    match superior.link.map_or(Ok(()), |link| link.send(&FromWorker::Ready { generation })) {
+    match orders.link.map_or(Ok(()), |link| link.send(&FromWorker::Ready { generation })) {
         // The one before has ended, so nobody else could serve.
-        Err(LinkError::Closed) if superior.is_left(decider.counters()) => {}
+        Err(LinkError::Closed) if orders.is_left(decider.counters()) => {}
         said => said?,
     }
-    forward(&mut superior, inbox, port, &mut decider)
+    forward(&mut orders, inbox, port, &mut decider)
 }
 
 /// A worker that was killed within a batch has counted outcomes, and not yet that it has received their packets.
@@ -156,13 +156,8 @@ fn receive_setup(link: &SupervisorLink) -> Result<(u16, Prepared), Error> {
 }
 
 /// The hot loop: two system calls a batch, no allocation, no lock.
-fn forward(
-    superior: &mut Superior<'_>,
-    inbox: &mut Inbox,
-    port: &mut Port,
-    decider: &mut Decider,
-) -> Result<(), Error> {
-    let mut looks: [Option<Look>; BATCH] = [None; BATCH];
+fn forward(orders: &mut Orders<'_>, inbox: &mut Inbox, port: &mut Port, decider: &mut Decider) -> Result<(), Error> {
+    let mut looks: [Option<Lookup>; BATCH] = [None; BATCH];
     let mut faults = port.faults();
     let (mut looked, mut idle) = (0, now().millis);
     let mut early = Early::new();
@@ -183,7 +178,7 @@ fn forward(
             let Some(Some(look)) = next.next() else { continue };
             decider.counters().set(IN_HAND, in_hand(packet.id()));
             #[cfg(feature = "taken")]
-            if superior.link.is_some_and(|link| crate::taken::over(&mut packet, link)) {
+            if orders.link.is_some_and(|link| crate::taken::over(&mut packet, link)) {
                 continue;
             }
             let (meta, length) = (packet.meta(), packet.bytes().len());
@@ -211,7 +206,7 @@ fn forward(
         if received == 0 || now.millis.saturating_sub(looked) >= LOOK_EVERY {
             looked = now.millis;
             // Every packet of the batch has its verdict; nothing of the tables is touched after an order to stop.
-            if !superior.obey(decider, now)? {
+            if !orders.obey(decider, now)? {
                 early.leave(port, decider);
                 set_turn(decider.counters(), Turn::Over);
                 return Ok(());
@@ -228,7 +223,7 @@ fn forward(
 
 /// Lets a piece wait for the first one of its datagram; where there is no room it is dropped. Whether it waits.
 #[cold]
-fn hold(early: &mut Early, mut packet: Packet<'_>, look: &Look, decider: &Decider, now: Now) -> bool {
+fn hold(early: &mut Early, mut packet: Packet<'_>, look: &Lookup, decider: &Decider, now: Now) -> bool {
     let waits = match Decider::datagram(look, packet.bytes()) {
         Some(datagram) => early.hold(packet, datagram, now),
         None => Err(packet),

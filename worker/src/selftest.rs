@@ -1,6 +1,6 @@
 //! `loaded --selftest`: runs into the fence on purpose, on the machine it is to protect, and says what came of it.
 //!
-//! Each forbidden act of [`loaded_jail::act`] is tried by a child of its own that went the way of a running worker: the
+//! Each forbidden act of [`loaded_sandbox::act`] is tried by a child of its own that went the way of a running worker: the
 //! same descriptors, the same two stages of [`fence`], real tables, a real queue, real sealed templates. That a child
 //! died is not believed: what an act is aimed at is looked at from outside, before and after. And as a fence that stops
 //! the work is no use either, a packet is received and answered behind it.
@@ -14,9 +14,11 @@ use crate::fence;
 use crate::inbox::Inbox;
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{LinkError, SupervisorLink};
-use loaded_jail::selftest::{Seen, run_all, run_inside};
-use loaded_jail::{Bindings, Floor, Identity, JailError, Level, Policy, Survival, act, inherited};
 use loaded_queue::{OwnerError, Port, Verdict};
+use loaded_sandbox::selftest::{Seen, run_all, run_inside};
+use loaded_sandbox::{
+    Bindings, Identity, KernelSupport, Policy, SandboxError, SandboxRequirement, Survival, act, inherited,
+};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts};
 use nix::unistd::geteuid;
 use outside::View;
@@ -44,7 +46,7 @@ pub enum Error {
     NotRoot,
     /// The jail said no.
     #[error("{0}")]
-    Jail(#[from] JailError),
+    Jail(#[from] SandboxError),
     /// The queue could not be had.
     #[error("{0}")]
     Queue(#[from] OwnerError),
@@ -91,7 +93,7 @@ pub struct Row {
 /// What the self-test found.
 #[derive(Debug)]
 pub struct Findings {
-    level: Level,
+    level: KernelSupport,
     rows: Vec<Row>,
     /// What changed outside, in detail.
     changes: Vec<String>,
@@ -101,7 +103,7 @@ pub struct Findings {
 /// Runs the self-test with the policy of the release and prints the table. The exit code: 0 if all is as it must be,
 /// 1 if a line is red or the test could not be run.
 #[must_use]
-pub fn run(floor: Floor) -> i32 {
+pub fn run(floor: SandboxRequirement) -> i32 {
     match examine(&Policy::worker(), floor) {
         Ok(findings) => {
             // A reader that has gone away does not change what was found.
@@ -120,13 +122,13 @@ pub fn run(floor: Floor) -> i32 {
 ///
 /// # Errors
 /// When the test could not be run; nothing is known then.
-pub fn examine(policy: &Policy, floor: Floor) -> Result<Findings, Error> {
+pub fn examine(policy: &Policy, floor: SandboxRequirement) -> Result<Findings, Error> {
     if !geteuid().is_root() {
         return Err(Error::NotRoot);
     }
     let start = Instant::now();
     let identity = Identity::lookup(USER)?;
-    let level = Level::probe();
+    let level = KernelSupport::probe();
     floor.check(&level)?;
 
     let room = Room::furnish()?;
@@ -149,7 +151,7 @@ fn acts() -> Vec<act::Act> {
 }
 
 /// The way of [`crate::run()`] into the fence, step for step; in the sacrificed child.
-fn enter(policy: &Policy, identity: &Identity, parent: u32, floor: Floor) -> Result<Port, Error> {
+fn enter(policy: &Policy, identity: &Identity, parent: u32, floor: SandboxRequirement) -> Result<Port, Error> {
     silence()?;
     fence::drop_to(identity, parent, Survival::DiesToo)?;
     let link = SupervisorLink::from_fd(inherited(LINK_FD)?);

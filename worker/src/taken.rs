@@ -17,10 +17,10 @@ mod memory;
 mod verdict;
 
 use loaded_ipc::SupervisorLink;
-use loaded_jail::act::Target;
-use loaded_jail::act::taken::Hands;
-use loaded_jail::{Bindings, JailError};
 use loaded_queue::Packet;
+use loaded_sandbox::act::Target;
+use loaded_sandbox::act::taken::Hands;
+use loaded_sandbox::{Bindings, SandboxError};
 use loaded_table::Counters;
 use memory::Memories;
 use std::cell::OnceCell;
@@ -73,7 +73,7 @@ pub(crate) fn reach() -> Result<(), loaded_table::Error> {
 ///
 /// # Errors
 /// Without memory.
-pub(crate) fn arm(bindings: Bindings, queue: u16) -> Result<(), JailError> {
+pub(crate) fn arm(bindings: Bindings, queue: u16) -> Result<(), SandboxError> {
     let hands = Hands::free(bindings)?;
     let memories = MEMORIES.with(|cell| cell.get().map(|memories| Memories::clone(memories)));
     if let Some(memories) = memories {

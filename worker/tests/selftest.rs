@@ -4,8 +4,8 @@
 //! program, started again with the case's number. It answers nextest's `--list`.
 #![allow(clippy::unwrap_used)]
 
-use loaded_jail::policy::{Arg, Fd, Part};
-use loaded_jail::{Floor, Policy};
+use loaded_sandbox::policy::{Arg, Fd, Part};
+use loaded_sandbox::{Policy, SandboxRequirement};
 use loaded_worker::selftest::{Findings, examine};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 
 fn release() {
     let start = Instant::now();
-    let findings = examine(&Policy::worker(), Floor::Required).unwrap();
+    let findings = examine(&Policy::worker(), SandboxRequirement::Required).unwrap();
     println!("{findings}");
     assert_eq!(findings.red().count(), 0);
     assert_eq!(findings.changes(), [] as [&str; 0]);
@@ -79,7 +79,7 @@ fn without_the_descriptor() {
 }
 
 fn weakened(part: Part) -> Findings {
-    let findings = examine(&Policy::worker().without(part), Floor::Required).unwrap();
+    let findings = examine(&Policy::worker().without(part), SandboxRequirement::Required).unwrap();
     for row in findings.red() {
         println!("red: {:<52} expected {}, seen {}", row.name, row.expected, row.seen);
     }
@@ -106,7 +106,7 @@ fn has_effect(findings: &Findings) {
 
 fn not_root() {
     nix::unistd::setuid(nix::unistd::Uid::from_raw(65534)).unwrap();
-    let error = examine(&Policy::worker(), Floor::Required).unwrap_err().to_string();
+    let error = examine(&Policy::worker(), SandboxRequirement::Required).unwrap_err().to_string();
     assert!(error.contains("root"), "{error}");
-    assert_eq!(loaded_worker::selftest::run(Floor::Required), 1);
+    assert_eq!(loaded_worker::selftest::run(SandboxRequirement::Required), 1);
 }

@@ -17,7 +17,7 @@ use crate::ping::Pings;
 use crate::random::Random;
 use http::{Progress, StatusLine};
 use loaded_ipc::Cause;
-use loaded_jail::disconnect;
+use loaded_sandbox::disconnect;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, socket};

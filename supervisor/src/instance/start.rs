@@ -6,15 +6,15 @@ use crate::Error;
 use crate::adopt;
 use crate::child::START_DEADLINE;
 use crate::control::Control;
-use crate::elder::{Answer, Elder};
 use crate::journal;
-use crate::moment;
+use crate::monotonic;
+use crate::predecessor::{Answer, Predecessor};
 use crate::routes;
 use crate::rules::{Installed, RuleSet, Tools};
 use crate::worker::Worker;
 use loaded_ipc::counted;
-use loaded_jail::Role;
-use loaded_jail::policy::print;
+use loaded_sandbox::Role;
+use loaded_sandbox::policy::print;
 use loaded_table::LAYOUT_VERSION;
 use std::borrow::Cow;
 use std::path::Path;
@@ -36,31 +36,33 @@ impl Instance {
 
     /// Starts everything beside workers that serve; then rules, workers and prober change over, as in a reload. An error
     /// before the workers change leaves those that serve as they are.
-    pub(crate) fn take_over(&mut self, tools: &Tools, elder: Option<&Elder>) -> Result<(), Error> {
+    pub(crate) fn take_over(&mut self, tools: &Tools, predecessor: Option<&Predecessor>) -> Result<(), Error> {
         let imports = self.workers.iter().any(Worker::imports);
-        self.adopts = elder.is_none();
+        self.adopts = predecessor.is_none();
         self.routes.inherit();
         self.routes.extend(&routes::hops(&self.roster)?)?;
         self.write_down();
         self.reach(|this| this.workers.iter().all(Worker::can_follow))?;
         self.serves_by(Installed::take_over(&self.rules, tools)?);
-        if let Some(elder) = elder {
-            match elder.ask(imports)? {
+        if let Some(predecessor) = predecessor {
+            match predecessor.ask(imports)? {
                 Answer::Yours => {
                     for worker in &mut self.workers {
                         worker.import()?;
                     }
                 }
-                Answer::Dead => self.comes_after(&elder.state()?),
+                Answer::Dead => self.comes_after(&predecessor.state()?),
             }
-            self.roster.inherit(&elder.state()?.roster);
+            self.roster.inherit(&predecessor.state()?.roster);
             // It was told what was believed before.
             self.prober.stop();
         }
         self.workers.iter_mut().for_each(Worker::follow);
-        match elder.map(|elder| (elder, self.start())) {
+        match predecessor.map(|predecessor| (predecessor, self.start())) {
             Some((_, Ok(()))) => {}
-            Some((elder, Err(error))) if matches!(error, Error::Interrupted) || !elder.is_dead() => return Err(error),
+            Some((predecessor, Err(error))) if matches!(error, Error::Interrupted) || !predecessor.is_dead() => {
+                return Err(error);
+            }
             // Nobody goes on if we do not.
             Some((_, Err(error))) => {
                 log::error!("{error}");
@@ -74,7 +76,7 @@ impl Instance {
         Ok(())
     }
 
-    /// The elder was killed while it gave way: its workers are nobody's, and are ended like those of any dead supervisor.
+    /// The predecessor was killed while it gave way: its workers are nobody's, and are ended like those of any dead supervisor.
     fn comes_after(&mut self, state: &journal::State<'_>) {
         log::warn!("supervisor {} was killed while it gave way; its workers are taken over", state.pid);
         for worker in &mut self.workers {
@@ -103,8 +105,8 @@ impl Instance {
     }
 
     /// The control socket and the place of a supervisor that waits for nothing but this.
-    pub(crate) fn follow(&mut self, elder: Elder, path: &Path) {
-        let followed = elder.state().and_then(|state| Ok(elder.follow(&state.control, path)?));
+    pub(crate) fn follow(&mut self, predecessor: Predecessor, path: &Path) {
+        let followed = predecessor.state().and_then(|state| Ok(predecessor.follow(&state.control, path)?));
         match followed {
             Ok(control) => self.control = Some(control),
             Err(error) => log::error!("{error}; nobody can ask this instance until it is started again"),
@@ -113,12 +115,12 @@ impl Instance {
     }
 
     /// After an error at the start: what was started ends, what was not there before is taken away, and what others serve by
-    /// (`rules`, of those before) is as it was. An elder sees to its own.
-    pub(crate) fn give_up(&mut self, tools: &Tools, before: Option<&RuleSet>, elder: Option<&Elder>) {
+    /// (`rules`, of those before) is as it was. A predecessor sees to its own.
+    pub(crate) fn give_up(&mut self, tools: &Tools, before: Option<&RuleSet>, predecessor: Option<&Predecessor>) {
         self.workers.iter_mut().for_each(Worker::kill);
         self.prober.stop();
         match before {
-            Some(rules) if elder.is_none() => {
+            Some(rules) if predecessor.is_none() => {
                 if let Err(error) = Installed::take_over(rules, tools) {
                     log::error!("{error}");
                 }
@@ -163,7 +165,7 @@ impl Instance {
             counters: counted().into(),
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
-            at: moment::clock(),
+            at: monotonic::clock(),
             adoptable: adopt::is_possible().is_ok(),
             fence: print(Role::Supervisor).into(),
             control: self.control.as_ref().map_or(Path::new(""), Control::path).into(),

@@ -6,7 +6,7 @@ use super::Instance;
 use crate::Error;
 use crate::child::dup;
 use crate::daemon;
-use crate::elder::{CONTROL_FD, JOURNAL_FD, KMSG_FD, LINK_FD, SET, SUCCESSOR};
+use crate::predecessor::{CONTROL_FD, JOURNAL_FD, KMSG_FD, LINK_FD, SET, SUCCESSOR};
 use crate::worker::Worker;
 use command_fds::{CommandFdExt, FdMapping};
 use loaded_ipc::{FromSuccessor, Link, LinkError, ToSuccessor};

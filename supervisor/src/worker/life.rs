@@ -4,7 +4,7 @@ use super::Terms;
 use super::questions::Questions;
 use crate::child::{Child, START_DEADLINE, printable};
 use loaded_ipc::{Admin, BackendIndex, FromWorker, ToWorker};
-use loaded_jail::proof::prove;
+use loaded_sandbox::proof::prove;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

@@ -2,13 +2,13 @@
 //! somebody else's.
 
 use super::life::Stage;
-use super::{Before, Worker, waiting};
+use super::{PreviousWorkers, Worker, waiting};
 use crate::Error;
 use crate::child::{Backoff, dup};
 use crate::memory::Memory;
 use loaded_ipc::{TURN, ToWorker, Turn};
-use loaded_jail::Process;
 use loaded_queue::Orphans;
+use loaded_sandbox::Process;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -25,7 +25,8 @@ impl Worker {
             fs::read_to_string(format!("/proc/{}/comm", process.pid()))
                 .is_ok_and(|name| name.trim_end() == "loaded-worker")
         };
-        self.before = Before::Serving(pids.filter_map(|pid| Process::open(pid).ok()).filter(is_worker).collect());
+        self.before =
+            PreviousWorkers::Serving(pids.filter_map(|pid| Process::open(pid).ok()).filter(is_worker).collect());
         if self.export.take().is_some() {
             log::error!("{}: nobody is left to export its tables: its flows are lost", self.name());
         }

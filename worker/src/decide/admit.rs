@@ -63,12 +63,12 @@ impl Decider {
         let inserted = self.flows.insert(&wanted.hashed, &wanted.key, flow, now.seconds);
         let inserted = inserted.map_err(|_| Refusal::As(Outcome::DroppedTableFull))?;
         if let Some((_, displaced)) = inserted.displaced {
-            self.gone(&displaced);
+            self.count_removed(&displaced);
         }
         if inserted.evicted {
             self.counters.add(Pressure::Evicted.index(), 1);
         }
-        self.came(&flow);
+        self.count_added(&flow);
         if opens(packet) {
             let port = wanted.key.service_port;
             self.membership.opening(&mut self.setup, &self.counters, backend, port, now);

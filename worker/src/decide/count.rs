@@ -55,7 +55,7 @@ impl Decider {
     }
 
     /// A flow is in the table now.
-    pub(super) fn came(&mut self, flow: &Flow) {
+    pub(super) fn count_added(&mut self, flow: &Flow) {
         let backend = BackendIndex(flow.backend);
         self.counters.add(BackendCounter::Flows.index(backend), 1);
         self.counters.add(BackendCounter::NewFlows.index(backend), 1);
@@ -63,7 +63,7 @@ impl Decider {
     }
 
     /// A flow is in the table no more.
-    pub(super) fn gone(&mut self, flow: &Flow) {
+    pub(super) fn count_removed(&mut self, flow: &Flow) {
         self.counters.take(BackendCounter::Flows.index(BackendIndex(flow.backend)));
         self.count_flow(flow, false);
     }

@@ -1,6 +1,6 @@
 //! ICMP errors about packets of flows. They do not keep a flow alive: anyone can send one.
 
-use super::{Decided, Decider, Now, Place, Wanted, Way};
+use super::{Decided, Decider, Direction, Now, Place, Wanted};
 use crate::wire::{self, Family, Packet, Quoted, Side};
 use loaded_ipc::{Cause, Outcome};
 use loaded_table::FlowState;
@@ -11,12 +11,12 @@ impl Decider {
         packet: &Packet,
         quoted: &Quoted,
         wanted: &Wanted,
-        way: Way,
+        way: Direction,
         mut place: Place<'_>,
         now: Now,
     ) -> Decided {
         let outcome = match (way, self.find(packet, wanted, now)) {
-            (Way::Request { .. }, Some((_, flow))) if quoted.source == packet.destination => {
+            (Direction::Request { .. }, Some((_, flow))) if quoted.source == packet.destination => {
                 let Some(backend) = self.setup.backend(flow.backend) else {
                     return place.stays(Outcome::DroppedStrayError);
                 };
@@ -29,8 +29,8 @@ impl Decider {
                 wire::replace_in_error(place.bytes(), packet, quoted, outer, (Side::Source, backend));
                 Outcome::ErrorForwarded
             }
-            (Way::Request { .. }, _) => Outcome::DroppedStrayError,
-            (Way::Reply, Some((_, flow))) if quoted.source == packet.destination => {
+            (Direction::Request { .. }, _) => Outcome::DroppedStrayError,
+            (Direction::Reply, Some((_, flow))) if quoted.source == packet.destination => {
                 let Some(&vip) = self.setup.vip_address(flow.vip) else { return place.stays(Outcome::PassedOwn) };
                 // The backend's own word; a router's anyone could have sent in its name.
                 if flow.state == FlowState::HalfOpen
@@ -47,7 +47,7 @@ impl Decider {
                 wire::replace_in_error(place.bytes(), packet, quoted, outer, (Side::Destination, &vip));
                 if from_backend { Outcome::ErrorReturned } else { Outcome::ErrorRelayed }
             }
-            (Way::Reply, _) => Outcome::PassedOwn,
+            (Direction::Reply, _) => Outcome::PassedOwn,
         };
         place.stays(outcome)
     }

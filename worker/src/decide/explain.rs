@@ -3,7 +3,7 @@
 use super::admit::{Claim, Refusal, Source};
 use super::request::{Course, unreachable};
 use super::state::is_over;
-use super::{Decider, Look, Now, Place, Wanted, Way};
+use super::{Decider, Direction, Lookup, Now, Place, Wanted};
 use crate::setup::address;
 use crate::wire::{self, Packet, protocol};
 use loaded_ipc::{Assumed, BackendIndex, Chosen, Explained, KnownFlow, Outcome, Question, ServiceIndex, Why};
@@ -40,14 +40,14 @@ impl Decider {
             (Err(_), _) => return ends(assumed, self.malformed()),
         };
         match wanted.way {
-            Way::Request { vip } => self.explain_request(packet, wanted, vip, (assumed, place), now),
+            Direction::Request { vip } => self.explain_request(packet, wanted, vip, (assumed, place), now),
             // Not to a virtual IP.
-            Way::Reply => ends(assumed, Outcome::PassedOwn),
+            Direction::Reply => ends(assumed, Outcome::PassedOwn),
         }
     }
 
     /// Whether the packet is of a flow whose next packet is hardly one that opens a connection.
-    fn goes_on(&self, look: &Look, now: Now) -> bool {
+    fn goes_on(&self, look: &Lookup, now: Now) -> bool {
         let (Ok(packet), Some(wanted)) = (&look.packet, &look.wanted) else { return false };
         let state = self.find(packet, wanted, now).map(|(_, flow)| flow.state);
         state.is_some_and(|state| state != FlowState::HalfOpen && !is_over(state))

@@ -1,7 +1,7 @@
 //! Pieces of datagrams: the first is decided like a whole packet, the others go the same way.
 
 use super::fragments::{Datagram, Fate, Met};
-use super::{Decided, Decider, Look, Now, Place, Wanted, Way};
+use super::{Decided, Decider, Direction, Lookup, Now, Place, Wanted};
 use crate::wire::{self, Field, Fragment, Kind, Packet, Side};
 use loaded_ipc::Outcome;
 
@@ -28,7 +28,7 @@ impl Decider {
 
     /// The datagram that a packet, not yet decided or held back, is a piece of.
     #[must_use]
-    pub fn datagram(look: &Look, bytes: &[u8]) -> Option<Datagram> {
+    pub fn datagram(look: &Lookup, bytes: &[u8]) -> Option<Datagram> {
         let packet = look.packet.as_ref().ok()?;
         Some(Datagram::of(packet, &wire::fragment(bytes, packet)?))
     }
@@ -71,8 +71,8 @@ impl Decider {
         };
         let wanted = Wanted { way, key, hashed: self.flows.prepare(&key) };
         let decided = match way {
-            Way::Request { vip } => self.request(whole, &wanted, vip, place, now),
-            Way::Reply => self.reply(whole, &wanted, place, now),
+            Direction::Request { vip } => self.request(whole, &wanted, vip, place, now),
+            Direction::Reply => self.reply(whole, &wanted, place, now),
         };
         let flow = self.find(whole, &wanted, now).map(|(_, flow)| flow);
         let fate = match (decided.outcome, flow) {

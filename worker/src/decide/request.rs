@@ -40,7 +40,7 @@ impl Decider {
             (Course::Reset, Some((slot, _))) => return self.reset_client(packet, slot, place, now),
             (Course::Unreachable, Some((slot, _))) => {
                 if let Some(flow) = self.flows.remove(slot) {
-                    self.gone(&flow);
+                    self.count_removed(&flow);
                 }
                 return unreachable(packet, place, Outcome::AnsweredUnreachable);
             }
@@ -83,7 +83,7 @@ impl Decider {
         match self.membership.mark(flow.backend) {
             mark if mark.is_sound() => Course::Ahead,
             mark if mark.is_kept() => self.of_one_that_takes_no_new(opens, flow),
-            _ => self.of_one_that_is_out(packet, flow),
+            _ => self.course_when_down(packet, flow),
         }
     }
 
@@ -100,7 +100,7 @@ impl Decider {
 
     /// Of a backend that is down or disabled.
     #[cold]
-    fn of_one_that_is_out(&self, packet: &Packet, flow: Flow) -> Course {
+    fn course_when_down(&self, packet: &Packet, flow: Flow) -> Course {
         match (packet.kind, self.on_backend_down(flow)) {
             (Kind::Tcp { opens: true, .. }, _) => Course::Anew,
             // Nobody is to answer a reset. If the backend hears it, so much the better.
@@ -135,7 +135,7 @@ impl Decider {
     /// Whether a packet of this flow is to be answered by a reset.
     pub(super) fn is_to_be_reset(&self, packet: &Packet, flow: Flow) -> bool {
         let kept = self.membership.mark(flow.backend).is_kept();
-        !kept && self.of_one_that_is_out(packet, flow) == Course::Reset
+        !kept && self.course_when_down(packet, flow) == Course::Reset
     }
 
     /// Ends a connection towards the client. The flow stays, so that the backend, should it speak yet, is told as well.

@@ -1,6 +1,6 @@
 //! What is known about a packet, for who wants to see it. Changes nothing.
 
-use super::{Decider, Look, Now, Way};
+use super::{Decider, Direction, Lookup, Now};
 use crate::wire::Address;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -22,7 +22,7 @@ pub struct Told {
 impl Decider {
     /// The living flow a packet belongs to. `look` must come from the packet as it came in.
     #[must_use]
-    pub fn flow_of(&self, look: &Look, now: Now) -> Option<Told> {
+    pub fn flow_of(&self, look: &Lookup, now: Now) -> Option<Told> {
         let (Ok(packet), Some(wanted)) = (&look.packet, &look.wanted) else { return None };
         let (_, flow) = self.find(packet, wanted, now)?;
         Some(Told {
@@ -36,11 +36,11 @@ impl Decider {
 
     /// Index of the service a request is for, whether it gets a flow or not.
     #[must_use]
-    pub fn service_of(&self, look: &Look) -> Option<u16> {
+    pub fn service_of(&self, look: &Lookup) -> Option<u16> {
         match (&look.packet, &look.wanted) {
             (Ok(packet), Some(wanted)) => match wanted.way {
-                Way::Request { vip } => self.service(packet, vip),
-                Way::Reply => None,
+                Direction::Request { vip } => self.service(packet, vip),
+                Direction::Reply => None,
             },
             _ => None,
         }

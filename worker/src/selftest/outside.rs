@@ -2,7 +2,7 @@
 
 use super::room::{FOREIGN, Room, run, tool_exists};
 use super::{Error, Row, os};
-use loaded_jail::act;
+use loaded_sandbox::act;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, setsockopt, socket,

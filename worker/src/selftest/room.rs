@@ -3,9 +3,9 @@
 use super::{Error, os};
 use loaded_ipc::{ALL_COUNTERS, MembershipReader, MembershipWriter, SupervisorLink, WorkerLink};
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
-use loaded_jail::selftest::{private_room, raise_loopback};
-use loaded_jail::{act, keep_only_fds};
 use loaded_queue::Owner;
+use loaded_sandbox::selftest::{private_room, raise_loopback};
+use loaded_sandbox::{act, keep_only_fds};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, shm};
 use nix::fcntl::OFlag;
 use nix::unistd::dup3;

@@ -1,7 +1,7 @@
 //! What it can say to the supervisor, and not say.
 
 use loaded_ipc::{Assumed, Explained, FromWorker, MAX_FRAME, Outcome, SupervisorLink, ToWorker};
-use loaded_jail::leave;
+use loaded_sandbox::leave;
 use nix::unistd::write;
 
 type Act = fn(&SupervisorLink, u64) -> i64;

@@ -1,0 +1,160 @@
+//! What can go wrong: each variant names the attempted act and its object.
+
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+use crate::ping::Family;
+use crate::policy::Role;
+
+/// A step of dropping rights that did not happen. The caller must end: a process with half a fence is worse than none.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The user database could not be asked.
+    #[error("look up user \"{user}\": {source}")]
+    LookUpUser {
+        /// Name as given.
+        user: String,
+        /// The answer of getpwnam.
+        source: Errno,
+    },
+    /// No such user.
+    #[error("look up user \"{user}\": no such user; name another with -U")]
+    UnknownUser {
+        /// Name as given.
+        user: String,
+    },
+    /// The user is root, or root's group.
+    #[error("run workers as \"{user}\": {what} 0 is root's; name a user without rights with -U, best one of its own")]
+    RootUser {
+        /// Name as given.
+        user: String,
+        /// "uid" or "gid".
+        what: &'static str,
+    },
+    /// The directory for chroot is unfit.
+    #[error("chroot directory {path}: {problem}; make it with: install -d -m 0755 -o root -g root {path}")]
+    ChrootDir {
+        /// Which directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A role was asked to do what is not its part.
+    #[error("{act}: the {role} does not do that")]
+    WrongRole {
+        /// What was asked.
+        act: &'static str,
+        /// Of whom.
+        role: Role,
+    },
+    /// The kernel said no.
+    #[error("{act} {object}: {source}")]
+    Refused {
+        /// The attempted act, usually the system call.
+        act: &'static str,
+        /// On what.
+        object: String,
+        /// Why not.
+        source: Errno,
+    },
+    /// The kernel said yes, but reading back shows something else.
+    #[error("{object} after dropping rights: wanted {wanted}, found {found}")]
+    NotAsTold {
+        /// What was read back.
+        object: &'static str,
+        /// What it should be.
+        wanted: String,
+        /// What it is.
+        found: String,
+    },
+    /// Rights are per thread: dropping them in one leaves the others with all.
+    #[error("{act}: this process has more than one thread, and rights are per thread")]
+    Threads {
+        /// What was about to be done.
+        act: &'static str,
+    },
+    /// The parent died before we could ask to die with it.
+    #[error("check parent: expected pid {expected}, found {found}; the supervisor is gone")]
+    Orphaned {
+        /// The pid that started us.
+        expected: u32,
+        /// The pid that owns us now.
+        found: u32,
+    },
+    /// A descriptor that must be kept is not there, or the kept ones are not 0..n.
+    #[error("keep descriptors {kept:?}: {problem}")]
+    Descriptors {
+        /// What was to be kept.
+        kept: Vec<i32>,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A capability that the role needs is missing.
+    #[error("{act}: {capability} is missing ({why}); start as root with it in the bounding set")]
+    MissingCapability {
+        /// What was about to be done.
+        act: &'static str,
+        /// Which one.
+        capability: String,
+        /// For what.
+        why: &'static str,
+    },
+    /// The caps crate reports text, not numbers.
+    #[error("{act} {object}: {detail}")]
+    Capabilities {
+        /// The attempted act.
+        act: &'static str,
+        /// Which set.
+        object: &'static str,
+        /// Its words.
+        detail: String,
+    },
+    /// The numbers bound to the symbols of a policy make no sense.
+    #[error("bind the {role}'s policy: {problem}")]
+    Bindings {
+        /// Whose policy.
+        role: Role,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The filter could not be compiled or loaded.
+    #[error("{act} the {role}'s seccomp filter: {detail}")]
+    Seccomp {
+        /// "compile" or "load".
+        act: &'static str,
+        /// Whose.
+        role: Role,
+        /// The words of seccompiler.
+        detail: String,
+    },
+    /// The Landlock crate refused, which best effort should never do.
+    #[error("restrict the process with Landlock: {detail}")]
+    Landlock {
+        /// Its words.
+        detail: String,
+    },
+    /// No socket that pings could be had.
+    #[error(
+        "open a socket that pings {family}: as a ping socket: {ping}; as a raw socket: {raw}; \
+         let group 0 ping (sysctl -w net.ipv4.ping_group_range=\"0 0\") or start with CAP_NET_RAW"
+    )]
+    NoPinger {
+        /// Of which family.
+        family: Family,
+        /// Why not the one kind.
+        ping: Errno,
+        /// Why not the other.
+        raw: Errno,
+    },
+    /// This kernel offers less than the floor.
+    #[error(
+        "this kernel has no {missing}, so {consequence}; refusing to start (--allow-weak-sandbox starts all the same)"
+    )]
+    BelowFloor {
+        /// The layer.
+        missing: &'static str,
+        /// What a hostile worker gains.
+        consequence: &'static str,
+    },
+}

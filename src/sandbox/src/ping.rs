@@ -1,0 +1,135 @@
+//! Sockets that ping, opened by the supervisor and handed to the prober, which opens none itself.
+//!
+//! The right one is a ping socket: the kernel makes the echo request's checksum and id and lets in the answers to its own
+//! requests only; it refuses other types and a forged sender (ping_supported in net/ipv4/ping.c). Where the host's
+//! `net.ipv4.ping_group_range` forbids these (it does by default, even to root), a raw socket does, with these bonds:
+//!
+//!  - A filter, locked, lets in nothing but echo replies. They may be answers to other processes: the prober must know
+//!    its own by id and content.
+//!  - Its header is made by the kernel: IP_HDRINCL, with which nobody forges senders, is off, and the prober cannot turn
+//!    it on, for seccomp forbids setsockopt.
+//!
+//! What is left to a prober taken over that has a raw socket: to send other ICMP messages, from addresses of the host.
+
+use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+
+use crate::error::SandboxError;
+
+/// Which ICMP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// ICMP over IPv4.
+    V4,
+    /// ICMPv6.
+    V6,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
+    }
+}
+
+/// What kind of socket it became, for the prober has to speak to each in its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pinger {
+    /// A ping socket: the kernel sets checksum and id; what is read starts with the ICMP header.
+    Ping,
+    /// A raw socket: id, and for IPv4 the checksum, are the prober's; what is read starts with the IP header for IPv4,
+    /// with the ICMP header for IPv6 (raw(7), RFC 3542 §3).
+    Raw,
+}
+
+/// Opens one: non-blocking, close-on-exec, able to reach broadcast addresses (IPv4), and not hearing its own multicasts
+/// (IPv6).
+///
+/// # Errors
+/// When neither kind can be had; the text says why not and what to do.
+pub fn pinger(family: Family) -> Result<(OwnedFd, Pinger), SandboxError> {
+    let opened = match open(family, SockType::Datagram) {
+        Ok(fd) => Ok((fd, Pinger::Ping)),
+        Err(ping) => open(family, SockType::Raw)
+            .and_then(|fd| let_in_replies_only(&fd, family).map(|()| (fd, Pinger::Raw)))
+            .map_err(|raw| SandboxError::NoPinger { family, ping, raw }),
+    };
+    let (fd, kind) = opened?;
+    let (level, option, value, object) = match family {
+        Family::V4 => (libc::SOL_SOCKET, libc::SO_BROADCAST, 1i32, "SO_BROADCAST of a socket that pings IPv4"),
+        Family::V6 => {
+            (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, 0, "IPV6_MULTICAST_LOOP of a socket that pings IPv6")
+        }
+    };
+    set(&fd, level, option, &value).map_err(|source| SandboxError::Refused {
+        act: "set",
+        object: object.to_owned(),
+        source,
+    })?;
+    Ok((fd, kind))
+}
+
+fn open(family: Family, kind: SockType) -> Result<OwnedFd, Errno> {
+    let (family, protocol) = match family {
+        Family::V4 => (AddressFamily::Inet, SockProtocol::Icmp),
+        Family::V6 => (AddressFamily::Inet6, SockProtocol::IcmpV6),
+    };
+    socket(family, kind, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, protocol)
+}
+
+const LOAD_HEADER_LENGTH: u16 = 0xb1; // BPF_LDX|BPF_B|BPF_MSH: x = 4 * (byte & 15), the length of an IPv4 header
+const LOAD_BYTE: u16 = 0x30; // BPF_LD|BPF_B|BPF_ABS
+const LOAD_BYTE_PAST_X: u16 = 0x50; // BPF_LD|BPF_B|BPF_IND
+const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP|BPF_JEQ|BPF_K
+const RETURN: u16 = 0x06; // BPF_RET|BPF_K: how many bytes to let in
+const ECHO_REPLY: u32 = 0; // RFC 792
+const ECHO_REPLY_V6: u32 = 129; // RFC 4443 §4.2
+
+const fn instruction(code: u16, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code, jt: 0, jf: 0, k }
+}
+
+const fn unless_equal(k: u32, skip: u8) -> libc::sock_filter {
+    libc::sock_filter { code: JUMP_IF_EQUAL, jt: 0, jf: skip, k }
+}
+
+/// A raw IPv4 socket sees the IP header (raw_rcv in net/ipv4/raw.c).
+const REPLIES: [libc::sock_filter; 5] = [
+    instruction(LOAD_HEADER_LENGTH, 0),
+    instruction(LOAD_BYTE_PAST_X, 0),
+    unless_equal(ECHO_REPLY, 1),
+    instruction(RETURN, u32::MAX),
+    instruction(RETURN, 0),
+];
+/// A raw IPv6 socket sees ICMPv6 (rawv6_rcv in net/ipv6/raw.c).
+const REPLIES_V6: [libc::sock_filter; 4] =
+    [instruction(LOAD_BYTE, 0), unless_equal(ECHO_REPLY_V6, 1), instruction(RETURN, u32::MAX), instruction(RETURN, 0)];
+
+/// The filter for good: once locked it can be neither changed nor taken off (sk_attach_filter in net/core/filter.c).
+/// What came between the opening and this is heard all the same, so who reads looks at the type too.
+fn let_in_replies_only(fd: &OwnedFd, family: Family) -> Result<(), Errno> {
+    match family {
+        Family::V4 => attach(fd, &REPLIES)?,
+        Family::V6 => attach(fd, &REPLIES_V6)?,
+    }
+    set(fd, libc::SOL_SOCKET, libc::SO_LOCK_FILTER, &1i32)
+}
+
+fn attach(fd: &OwnedFd, program: &[libc::sock_filter]) -> Result<(), Errno> {
+    let len = u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
+    // The kernel copies the program and does not write to it.
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    set(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+}
+
+fn set<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> Result<(), Errno> {
+    let length = libc::socklen_t::try_from(size_of::<T>()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: reads one T, which is an int or a sock_fprog as the options used here want, whose pointer is good.
+    let answer = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), length) };
+    Errno::result(answer).map(drop)
+}

@@ -1,0 +1,161 @@
+//! Stage two: from an unprivileged process to one that can do nothing but its work. Nothing can be opened, mapped or
+//! allocated from the kernel afterwards, so everything must be there by now.
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
+    Scope,
+};
+use nix::sys::prctl;
+use nix::sys::resource::setrlimit;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+use crate::error::SandboxError;
+use crate::kernel;
+use crate::policy::compile::compile;
+use crate::policy::{Bindings, Policy, Role, Terms};
+use crate::support::{self, KernelSupport, Layer};
+
+/// The newest Landlock that this program knows. Never the kernel's own: what is asked for must not depend on where we
+/// run; the crate's best effort takes off what the kernel cannot do.
+const NEWEST: ABI = ABI::V10;
+
+/// What to do on a kernel that lacks Landlock or seccomp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxRequirement {
+    /// Refuse, naming the layer.
+    Required,
+    /// Go on without it: `--allow-weak-sandbox`.
+    AllowWeak,
+}
+
+impl SandboxRequirement {
+    /// For the supervisor, before it starts anything: would `seal` refuse on this kernel?
+    pub fn check(self, level: &KernelSupport) -> Result<(), SandboxError> {
+        for layer in [Layer::Seccomp, Layer::Landlock] {
+            if self == SandboxRequirement::Required && !level.has(layer) {
+                return Err(SandboxError::BelowFloor { missing: layer.name(), consequence: layer.consequence() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Seals the process. Runs after [`drop_rights`](crate::drop_rights), when everything is allocated and `env` is known.
+///
+/// The order: Landlock needs one new descriptor, so it precedes RLIMIT_NOFILE; it and seccomp need no_new_privs for a
+/// process without CAP_SYS_ADMIN; setrlimit and everything else must precede seccomp.
+pub fn seal(policy: &Policy, env: &Bindings, floor: SandboxRequirement) -> Result<KernelSupport, SandboxError> {
+    if policy.role() == Role::Supervisor {
+        return Err(SandboxError::WrongRole { act: "seal", role: policy.role() });
+    }
+    if kernel::has_threads() {
+        return Err(SandboxError::Threads { act: "seal" });
+    }
+    // Compiled before anything is lost, so that a mistake in the policy is reported and not lived with.
+    let program = compile(policy, Some(env))?;
+    let mut level = KernelSupport::default();
+    level.note(Layer::Seccomp, support::has_seccomp(), "kill-process action");
+
+    prctl::set_no_new_privs().map_err(|source| SandboxError::Refused {
+        act: "set",
+        object: "no_new_privs".to_owned(),
+        source,
+    })?;
+    let (tcp_ports, udp_ports) = env.ports();
+    level.note_landlock(restrict_with_landlock(tcp_ports, udp_ports)?);
+    floor.check(&level)?;
+    limit_resources(policy.role(), env.workers())?;
+    let_faults_kill()?;
+    freeze_heap();
+
+    if level.has(Layer::Seccomp) {
+        // TSYNC although there is one thread: if that were wrong, the others would be inside as well.
+        seccompiler::apply_filter_all_threads(&program).map_err(|e| SandboxError::Seccomp {
+            act: "load",
+            role: policy.role(),
+            detail: e.to_string(),
+        })?;
+    }
+    Ok(level)
+}
+
+/// Takes every right that Landlock knows and gives none back but these: to connect to `tcp_ports` by TCP and to send to
+/// `udp_ports` by UDP, on any host. Answers the ABI of the kernel, 0 for none.
+///
+/// Netlink, UDP (before ABI 10) and descriptors that are open already are outside of what it sees (tests/facts.rs). Not so
+/// a socket that is open but not connected: who connects it is asked then (hook_socket_connect in security/landlock/net.c).
+pub fn restrict_with_landlock(tcp_ports: &[u16], udp_ports: &[u16]) -> Result<i64, SandboxError> {
+    let failed = |e: RulesetError| SandboxError::Landlock { detail: e.to_string() };
+    let abi = support::landlock_abi();
+    if abi == 0 {
+        return Ok(0);
+    }
+    let mut ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_all(NEWEST))
+        .and_then(|r| r.handle_access(AccessNet::from_all(NEWEST)))
+        .and_then(|r| r.scope(Scope::from_all(NEWEST)))
+        .and_then(Ruleset::create)
+        .map_err(failed)?;
+    for port in tcp_ports {
+        ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp)).map_err(failed)?;
+    }
+    for port in udp_ports {
+        ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectSendUdp)).map_err(failed)?;
+    }
+    if !udp_ports.is_empty() {
+        // Port 0: the kernel gives the socket a port of its own when it sends (AccessNet::ConnectSendUdp).
+        ruleset = ruleset.add_rule(NetPort::new(0, AccessNet::BindUdp)).map_err(failed)?;
+    }
+    let status = ruleset.restrict_self().map_err(failed)?;
+    // The crate's best effort may be none at all, and that is no error to it.
+    if status.ruleset == RulesetStatus::NotEnforced {
+        return Err(SandboxError::Landlock { detail: format!("the kernel has ABI {abi} and enforces nothing") });
+    }
+    Ok(abi)
+}
+
+/// Sets the limits of a role, soft and hard, so that they cannot be raised without CAP_SYS_RESOURCE. `workers`: how many
+/// a prober talks to; 0 for any other role.
+pub fn limit_resources(role: Role, workers: usize) -> Result<(), SandboxError> {
+    for limit in Terms::of(role).limits {
+        let value = limit.value.with(workers);
+        setrlimit(limit.resource, value, value).map_err(|source| SandboxError::Refused {
+            act: "set limit",
+            object: format!("{} {value}", limit.name),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// Takes away the handlers that Rust's runtime has for stack overflow. Theirs puts the default back by rt_sigaction when
+/// the fault is another one (library/std/src/sys/pal/unix/stack_overflow.rs), which behind the fence is SIGSYS: every
+/// wild pointer would be logged as a suspected compromise, and a store into the templates not as what it is.
+fn let_faults_kill() -> Result<(), SandboxError> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
+        // SAFETY: the default action is no code of ours.
+        unsafe { sigaction(signal, &default) }.map_err(|source| SandboxError::Refused {
+            act: "take the handler of",
+            object: signal.to_string(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// What small allocations after the seal can use in all: messages of the link, some 64 KiB each, many times over.
+const SPARE_HEAP: usize = 1 << 20;
+
+/// Makes the allocator live with what it has. glibc's `free` gives memory back once 128 KiB at the top are unused, by
+/// brk, and the process would die of it (mallopt(3), M_TRIM_THRESHOLD); and a `malloc` finding nothing calls brk or mmap.
+/// What does not fit in the spare still dies, as it should: nothing in the fence may grow.
+fn freeze_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets two numbers of the allocator: never map a block by itself, never give memory back.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+    }
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(SPARE_HEAP)));
+}

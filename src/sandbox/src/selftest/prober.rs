@@ -1,0 +1,134 @@
+//! The room of a prober, and its way into the fence.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
+
+use nix::errno::Errno;
+
+use super::{Seen, private_room, raise_loopback, run_all};
+use crate::act::Act;
+use crate::act::prober::{CHECKED_PORT, OTHER_PORT, allowed, forbidden, landlocked};
+use crate::drop::{Survival, drop_rights};
+use crate::error::SandboxError;
+use crate::fds::keep_only_fds;
+use crate::identity::Identity;
+use crate::ping::{Family, Pinger, pinger};
+use crate::policy::{Bindings, Policy};
+use crate::seal::{SandboxRequirement, seal};
+use crate::support::{KernelSupport, Layer};
+
+/// Links to workers that the room's prober has.
+const WORKERS: RawFd = 2;
+/// Which groups may open ping sockets in this network.
+const PING_GROUPS: &str = "/proc/sys/net/ipv4/ping_group_range";
+
+/// A room with a working `lo`, someone who listens on the ports of the acts, and what a prober is started with.
+#[derive(Debug)]
+pub struct ProberRoom {
+    null: File,
+    link: OwnedFd,
+    ping4: OwnedFd,
+    ping6: OwnedFd,
+    workers: Vec<OwnedFd>,
+    /// Listeners, and the far ends of links.
+    _others: Vec<OwnedFd>,
+    supervisor: u32,
+}
+
+impl ProberRoom {
+    /// Makes it around this process, for good ([`private_room`]). `kind`: by what the prober is to ping. A new network
+    /// has the kernel's default, which leaves raw sockets only.
+    pub fn furnish(kind: Pinger) -> Result<ProberRoom, SandboxError> {
+        private_room()?;
+        raise_loopback()?;
+        if kind == Pinger::Ping {
+            std::fs::write(PING_GROUPS, "0 0").map_err(os("write to", PING_GROUPS))?;
+        }
+        let null = File::options().read(true).write(true).open("/dev/null").map_err(os("open", "/dev/null"))?;
+        let mut others = Vec::new();
+        for port in [CHECKED_PORT, OTHER_PORT] {
+            others.push(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(os("listen on", "lo"))?.into());
+            others.push(TcpListener::bind((Ipv6Addr::LOCALHOST, port)).map_err(os("listen on", "lo"))?.into());
+            others.push(UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).map_err(os("bind a UDP socket on", "lo"))?.into());
+            others.push(UdpSocket::bind((Ipv6Addr::LOCALHOST, port)).map_err(os("bind a UDP socket on", "lo"))?.into());
+        }
+        let mut near = Vec::new();
+        for _ in 0..=WORKERS {
+            let (one, other) = UnixDatagram::pair().map_err(os("make", "a pair of sockets"))?;
+            near.push(one.into());
+            others.push(other.into());
+        }
+        let link = near.swap_remove(0);
+        let ((ping4, _), (ping6, _)) = (pinger(Family::V4)?, pinger(Family::V6)?);
+        Ok(ProberRoom { null, link, ping4, ping6, workers: near, _others: others, supervisor: std::process::id() })
+    }
+
+    /// The numbers of a prober in this room that checks these TCP ports, and [`CHECKED_PORT`] by UDP.
+    pub fn bindings(&self, tcp_ports: &[u16]) -> Bindings {
+        Bindings::Prober {
+            link_fd: 3,
+            ping4_fd: 4,
+            ping6_fd: 5,
+            workers: 6..6 + WORKERS,
+            tcp_ports: tcp_ports.to_vec(),
+            udp_ports: vec![CHECKED_PORT],
+        }
+    }
+
+    /// The way of a prober into its fence, for a sacrificed child: its descriptors and no other, then the two stages.
+    pub fn enter(&self, policy: &Policy, bindings: &Bindings, floor: SandboxRequirement) -> Result<(), SandboxError> {
+        let identity = Identity::lookup("nobody")?;
+        let ours = [&self.link, &self.ping4, &self.ping6].into_iter().chain(&self.workers);
+        let mut fds = vec![self.null.as_raw_fd(); 3];
+        fds.extend(ours.map(AsRawFd::as_raw_fd));
+        take_places(&fds)?;
+        drop_rights(policy.role(), &identity, self.supervisor, Survival::DiesToo)?;
+        seal(policy, bindings, floor).map(drop)
+    }
+}
+
+/// Runs everything a prober must and must not be able to do. The policy of the release is [`Policy::prober`]; `udp` as
+/// given there. The process must have one thread.
+///
+/// # Errors
+/// When the test could not be run; nothing is known then.
+pub fn examine_prober(
+    room: &ProberRoom,
+    policy: &Policy,
+    udp: bool,
+    floor: SandboxRequirement,
+) -> Result<Vec<(Act, Seen)>, SandboxError> {
+    let bindings = room.bindings(&[CHECKED_PORT]);
+    let mut acts = [forbidden(udp), allowed(udp)].concat();
+    if KernelSupport::probe().has(Layer::LandlockNet) {
+        acts.extend(landlocked());
+    }
+    run_all(&|| room.enter(policy, &bindings, floor).map(|()| bindings.clone()), &acts)
+}
+
+/// Puts duplicates of these on 0, 1, 2 and on, and closes all else. In a child that leaves by exit_group, so that no
+/// owner closes a number that is another's by then.
+fn take_places(fds: &[RawFd]) -> Result<(), SandboxError> {
+    let refused = |source| SandboxError::Refused { act: "duplicate", object: "a descriptor".to_owned(), source };
+    // First out of the way of the places.
+    let high = fds.iter().map(|fd| {
+        // SAFETY: makes a new descriptor above the places; nothing owns it until it is there.
+        Errno::result(unsafe { libc::fcntl(*fd, libc::F_DUPFD, 100) })
+    });
+    let high: Vec<RawFd> = high.collect::<Result<_, _>>().map_err(refused)?;
+    for (fd, place) in high.iter().zip(0..) {
+        // SAFETY: whatever had this number belonged to the parent's half of the program, which this child does not run.
+        Errno::result(unsafe { libc::dup2(*fd, place) }).map_err(refused)?;
+    }
+    let places: Vec<RawFd> = (0..).take(fds.len()).collect();
+    keep_only_fds(&places)
+}
+
+fn os(act: &'static str, object: &'static str) -> impl FnOnce(std::io::Error) -> SandboxError {
+    move |e| {
+        let source = e.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        SandboxError::Refused { act, object: object.to_owned(), source }
+    }
+}

@@ -1,0 +1,58 @@
+//! The supervisor's own trim: it stays root, with eight capabilities and without the calls it never makes.
+
+use caps::CapSet;
+use nix::sys::prctl;
+
+use crate::drop::{drop_bounding_set, keep_only_caps};
+use crate::error::SandboxError;
+use crate::kernel;
+use crate::policy::compile::compile;
+use crate::policy::{Policy, Role, Terms};
+use crate::support::{self, KernelSupport, Layer};
+
+/// Trims the calling process for good. Call it when set-up is over (naming the owner of a busy queue
+/// and taking over a dead supervisor's workers need CAP_SYS_PTRACE) and before the first thread and the first child.
+///
+/// Children of uid 0 get these capabilities back at exec and no more: the bounding set masks what root would gain
+/// (capabilities(7), "Capabilities and execution of programs by root").
+///
+/// `is_filtered`: the very same deny list is in force already, inherited from the supervisor before this one. Filters only
+/// add up, for this process and all its children, so one for each upgrade would be some too many.
+pub fn trim_supervisor(is_filtered: bool) -> Result<KernelSupport, SandboxError> {
+    const ACT: &str = "trim the supervisor";
+    if kernel::has_threads() {
+        return Err(SandboxError::Threads { act: ACT });
+    }
+    let terms = Terms::of(Role::Supervisor);
+    let policy = Policy::supervisor();
+    let program = compile(&policy, None)?;
+    for kept in terms.caps {
+        // Missing now (a container, a unit file) is missing when a worker must be replaced: say so at start.
+        let held = caps::has_cap(None, CapSet::Permitted, kept.cap).map_err(|e| SandboxError::Capabilities {
+            act: "read",
+            object: "the permitted set",
+            detail: e.to_string(),
+        })?;
+        if !held {
+            return Err(SandboxError::MissingCapability { act: ACT, capability: kept.cap.to_string(), why: kept.why });
+        }
+    }
+    drop_bounding_set(terms)?;
+    keep_only_caps(&terms.cap_set())?;
+    prctl::set_no_new_privs().map_err(|source| SandboxError::Refused {
+        act: "set",
+        object: "no_new_privs".to_owned(),
+        source,
+    })?;
+
+    let mut level = KernelSupport::default();
+    level.note(Layer::Seccomp, support::has_seccomp(), "deny list");
+    if level.has(Layer::Seccomp) && !is_filtered {
+        seccompiler::apply_filter(&program).map_err(|e| SandboxError::Seccomp {
+            act: "load",
+            role: Role::Supervisor,
+            detail: e.to_string(),
+        })?;
+    }
+    Ok(level)
+}

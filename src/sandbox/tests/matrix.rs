@@ -1,0 +1,116 @@
+//! Kernels that lack a layer, played by a seccomp filter that gives the old kernel's answer. Each must be named, with
+//! its consequence; below the floor the start is refused unless weakness was asked for.
+
+#![allow(clippy::unwrap_used)]
+
+mod room;
+
+use std::process::ExitCode;
+
+use loaded_sandbox::selftest::private_room;
+use loaded_sandbox::{
+    Bindings, KernelSupport, Layer, Policy, Role, SandboxError, SandboxRequirement, Survival, drop_rights,
+    keep_only_fds, open_fds, seal,
+};
+use room::{child_passes, kernel_without, nobody, raw};
+
+fn main() -> ExitCode {
+    room::run(&[
+        ("this kernel", this_kernel),
+        ("without Landlock", without_landlock),
+        ("with Landlock switched off at boot", landlock_off),
+        ("without seccomp", without_seccomp),
+        ("without MDWE", without_mdwe),
+        ("without mseal", without_mseal),
+        ("without close_range", without_close_range),
+    ])
+}
+
+fn bindings() -> Bindings {
+    Bindings::Worker { queue_fd: 3, link_fd: 4, membership_fd: 5, templates: 0x2000_0000_0000..0x2000_0000_1000 }
+}
+
+fn enter(floor: SandboxRequirement) -> Result<KernelSupport, SandboxError> {
+    private_room().unwrap();
+    let mut level = drop_rights(Role::Worker, &nobody(), std::os::unix::process::parent_id(), Survival::DiesToo)?;
+    level.merge(seal(&Policy::worker(), &bindings(), floor)?);
+    Ok(level)
+}
+
+fn this_kernel() {
+    let level = KernelSupport::probe();
+    println!("{level}");
+    assert_eq!(level.findings().len(), Layer::ALL.len());
+    child_passes(move || {
+        let entered = enter(SandboxRequirement::Required).unwrap();
+        for layer in [Layer::Seccomp, Layer::Landlock, Layer::LandlockNet, Layer::LandlockScopes, Layer::Mdwe] {
+            assert_eq!(entered.has(layer), level.has(layer), "{layer:?}: what is there is used");
+        }
+    });
+}
+
+/// Refused at the floor with the layer's name; entered when weakness was asked for, and then told.
+fn below_floor(missing: Layer, without: fn()) {
+    child_passes(|| {
+        without();
+        let level = KernelSupport::probe();
+        assert!(!level.has(missing));
+        assert!(level.to_string().contains(missing.consequence()), "{level}");
+        let error = SandboxRequirement::Required.check(&level).unwrap_err().to_string();
+        assert!(error.contains(missing.name()) && error.contains("--allow-weak-sandbox"), "{error}");
+        assert!(SandboxRequirement::AllowWeak.check(&level).is_ok());
+    });
+    child_passes(|| {
+        without();
+        let error = enter(SandboxRequirement::Required).unwrap_err();
+        assert!(matches!(error, SandboxError::BelowFloor { .. }), "{error}");
+    });
+    child_passes(|| {
+        without();
+        let level = enter(SandboxRequirement::AllowWeak).unwrap();
+        assert!(level.absent().any(|layer| layer == missing));
+    });
+}
+
+fn without_landlock() {
+    below_floor(Layer::Landlock, || kernel_without(libc::SYS_landlock_create_ruleset, None, libc::ENOSYS));
+}
+
+fn landlock_off() {
+    below_floor(Layer::Landlock, || kernel_without(libc::SYS_landlock_create_ruleset, None, libc::EOPNOTSUPP));
+}
+
+fn without_seccomp() {
+    below_floor(Layer::Seccomp, || kernel_without(libc::SYS_seccomp, None, libc::ENOSYS));
+}
+
+fn without_mdwe() {
+    child_passes(|| {
+        for option in [libc::PR_SET_MDWE, libc::PR_GET_MDWE] {
+            kernel_without(libc::SYS_prctl, Some(u64::from(option.unsigned_abs())), libc::EINVAL);
+        }
+        assert!(!KernelSupport::probe().has(Layer::Mdwe));
+        let level = enter(SandboxRequirement::Required).unwrap();
+        assert_eq!(level.absent().collect::<Vec<_>>(), [Layer::Mdwe]);
+    });
+}
+
+fn without_mseal() {
+    child_passes(|| {
+        kernel_without(libc::SYS_mseal, None, libc::ENOSYS);
+        assert!(!KernelSupport::probe().has(Layer::Mseal));
+        assert!(SandboxRequirement::Required.check(&KernelSupport::probe()).is_ok());
+    });
+}
+
+fn without_close_range() {
+    child_passes(|| {
+        kernel_without(libc::SYS_close_range, None, libc::ENOSYS);
+        assert!(!KernelSupport::probe().has(Layer::CloseRange));
+        for _ in 0..5 {
+            assert!(raw(libc::SYS_dup, [0; 6]) > 2);
+        }
+        keep_only_fds(&[0, 1, 2]).unwrap();
+        assert_eq!(open_fds().unwrap(), [0, 1, 2]);
+    });
+}

@@ -1,0 +1,240 @@
+//! Whom a worker obeys: when its turn comes, what it is told while it serves, and what it does when nobody tells it anything
+//! any more.
+
+use crate::clock::now;
+use crate::decide::{Decider, Now};
+use crate::error::Error;
+use loaded_ipc::{FromWorker, LinkError, SupervisorLink, TURN, ToWorker, Turn};
+use loaded_sandbox::Survival;
+use loaded_table::Counters;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use std::sync::atomic::{Ordering, fence};
+
+/// Messages of the supervisor that are read in one look.
+const ORDERS: usize = 32;
+/// Milliseconds until a worker has said whose turn it is, after its supervisor's death; it looks at its link every 50.
+const SAID_WITHIN: u64 = 1000;
+
+/// Who gives orders to a worker that serves.
+pub(crate) struct Orders<'l> {
+    /// `None`: the supervisor is dead, and nobody gives orders any more.
+    pub(crate) link: Option<&'l SupervisorLink>,
+    pub(crate) survival: Survival,
+}
+
+impl Orders<'_> {
+    /// Does what the supervisor says. `false`: this worker is to end.
+    pub(crate) fn obey(&mut self, decider: &mut Decider, now: Now) -> Result<bool, Error> {
+        let Some(link) = self.link else { return Ok(true) };
+        for _ in 0..ORDERS {
+            match link.receive() {
+                Err(LinkError::Empty) => break,
+                // A supervisor that wants an end says so. One that says nothing more was killed: what it said last holds.
+                Err(LinkError::Closed) => return Ok(self.is_left(decider.counters())),
+                Ok(ToWorker::Stop) => return Ok(false),
+                Err(error) => return Err(error.into()),
+                Ok(ToWorker::Admin { backend, admin }) if decider.set_admin(backend, admin, now).is_ok() => {}
+                Ok(ToWorker::Explain { id, question }) => {
+                    let explained = decider.explain(&question, now);
+                    match link.send(&FromWorker::Explained { id, explained }) {
+                        // Where the supervisor does not read, it does without an answer: packets come first.
+                        Ok(()) | Err(LinkError::Full) => {}
+                        Err(LinkError::Closed) => return Ok(self.is_left(decider.counters())),
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Ok(message) => return Err(out_of_step(&message, "while serving")),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The supervisor is gone. Whether to go on without.
+    pub(crate) fn is_left(&mut self, counters: &Counters) -> bool {
+        self.link = None;
+        let goes_on = self.survival == Survival::Outlives;
+        if goes_on {
+            set_turn(counters, Turn::Kept);
+        }
+        goes_on
+    }
+}
+
+/// Waits, on the still blocking link, until the queue and the tables are this worker's: `None` if they never will be.
+/// From then on the link never blocks. The fence lets this one flag be set, so that nobody need poll for an order.
+pub(crate) fn wait_for_turn<'l>(
+    link: &'l SupervisorLink,
+    survival: Survival,
+    counters: &Counters,
+) -> Result<Option<Orders<'l>>, Error> {
+    let link = match link.receive() {
+        Ok(ToWorker::Go) => {
+            fcntl(link, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(Error::Unblock)?;
+            set_turn(counters, Turn::Begun);
+            Some(link)
+        }
+        Err(LinkError::Closed) if survival == Survival::Outlives && is_our_turn(counters) => None,
+        Ok(ToWorker::Stop) | Err(LinkError::Closed) => return Ok(None),
+        Ok(other) => return Err(out_of_step(&other, "instead of Go")),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some(Orders { link, survival }))
+}
+
+/// The supervisor was killed before it could say so: whether it had told the worker before us to end, and that one has. It
+/// alone knows. There is no call in the fence to wait with, and it is not for long.
+fn is_our_turn(counters: &Counters) -> bool {
+    let since = now().millis;
+    while now().millis.saturating_sub(since) < SAID_WITHIN {
+        match counters.get(TURN).map(Turn::from_word) {
+            // Should several wait, one gets it.
+            Some(Turn::Over) => return counters.exchange(TURN, Turn::Over as u64, Turn::Kept as u64),
+            Some(Turn::Begun) => std::hint::spin_loop(),
+            Some(Turn::Kept) | None => break,
+        }
+    }
+    false
+}
+
+pub(crate) fn set_turn(counters: &Counters, turn: Turn) {
+    // Before it is over, all that was done in the tables is done.
+    fence(Ordering::Release);
+    counters.set(TURN, turn as u64);
+}
+
+pub(crate) fn out_of_step(message: &ToWorker, when: &str) -> Error {
+    Error::Link(LinkError::Malformed(format!("{message:?} {when}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::example;
+    use loaded_ipc::{
+        ALL_COUNTERS, Admin, BackendIndex, Chosen, OnFailure, Outcome, Question, Unserved, Why, WorkerLink,
+    };
+    use loaded_table::shm;
+
+    fn obeys_by(link: &SupervisorLink) -> Orders<'_> {
+        Orders { link: Some(link), survival: Survival::DiesToo }
+    }
+
+    fn counters() -> Counters {
+        let memory = shm::create("test", Counters::bytes_for(ALL_COUNTERS)).expect("memory");
+        Counters::map(&memory).expect("map")
+    }
+
+    fn waits<'l>(link: &'l SupervisorLink, counters: &Counters) -> Result<Option<Orders<'l>>, Error> {
+        wait_for_turn(link, Survival::Outlives, counters)
+    }
+
+    #[test]
+    fn before_the_order_to_begin_only_an_end_may_come() {
+        let ends = || WorkerLink::pair().expect("pair");
+        let counters = counters();
+        let (supervisor, worker) = ends();
+        supervisor.send(&ToWorker::Go).expect("send");
+        assert!(waits(&worker, &counters).expect("go").is_some_and(|orders| orders.link.is_some()));
+        assert!(matches!(worker.receive(), Err(LinkError::Empty)), "it waits no more");
+
+        let (supervisor, worker) = ends();
+        supervisor.send(&ToWorker::Stop).expect("send");
+        assert!(waits(&worker, &counters).expect("stop").is_none());
+        for other in [ToWorker::Commit, ToWorker::Admin { backend: BackendIndex(5), admin: Admin::Enabled }] {
+            let (supervisor, worker) = ends();
+            supervisor.send(&other).expect("send");
+            assert!(waits(&worker, &counters).is_err());
+        }
+    }
+
+    #[test]
+    fn whose_supervisor_dies_takes_its_turn_if_nobody_else_has_it() {
+        let left = |survival, turn| {
+            let (supervisor, worker) = WorkerLink::pair().expect("pair");
+            let counters = counters();
+            set_turn(&counters, turn);
+            drop(supervisor);
+            let taken = wait_for_turn(&worker, survival, &counters).expect("closed");
+            let another = waits(&worker, &counters).expect("closed");
+            assert!(taken.is_none() || another.is_none(), "two of a kind");
+            taken.map(|orders| orders.link.is_none())
+        };
+        assert_eq!(left(Survival::Outlives, Turn::Over), Some(true));
+        for (survival, turn) in [
+            (Survival::Outlives, Turn::Kept),
+            // Nobody says anything: the one before may be about to.
+            (Survival::Outlives, Turn::Begun),
+            (Survival::DiesToo, Turn::Over),
+            (Survival::DiesToo, Turn::Begun),
+        ] {
+            assert_eq!(left(survival, turn), None, "{survival:?} {turn:?}");
+        }
+    }
+
+    #[test]
+    fn while_it_serves_a_worker_hears_of_backends_and_of_its_end() {
+        let mut decider = example(now());
+        let mut obeys = |messages: &[ToWorker]| {
+            let (supervisor, worker) = WorkerLink::pair().expect("pair");
+            worker.set_nonblocking().expect("nonblocking");
+            messages.iter().for_each(|message| supervisor.send(message).expect("send"));
+            obeys_by(&worker).obey(&mut decider, now()).ok()
+        };
+        let admin = |backend| ToWorker::Admin { backend: BackendIndex(backend), admin: Admin::Draining };
+        assert_eq!(obeys(&[]), Some(true));
+        assert_eq!(obeys(&[admin(5), admin(5)]), Some(true));
+        assert_eq!(obeys(&[admin(5), ToWorker::Stop, ToWorker::Commit]), Some(false));
+        for strange in [
+            admin(4),
+            ToWorker::Go,
+            ToWorker::Commit,
+            ToWorker::Begin { generation: 8, unserved: Unserved::Pass, malformed: OnFailure::Drop },
+        ] {
+            assert_eq!(obeys(&[strange]), None);
+        }
+        let (supervisor, worker) = WorkerLink::pair().expect("pair");
+        drop(supervisor);
+        assert!(!obeys_by(&worker).obey(&mut decider, now()).expect("an end"));
+    }
+
+    #[test]
+    fn who_outlives_its_supervisor_goes_on_by_what_it_was_told() {
+        let mut decider = example(now());
+        let (supervisor, worker) = WorkerLink::pair().expect("pair");
+        worker.set_nonblocking().expect("nonblocking");
+        let mut orders = Orders { link: Some(&worker), survival: Survival::Outlives };
+        supervisor.send(&ToWorker::Admin { backend: BackendIndex(5), admin: Admin::Draining }).expect("send");
+        drop(supervisor);
+        for _ in 0..3 {
+            assert!(orders.obey(&mut decider, now()).expect("goes on"));
+        }
+        assert!(orders.link.is_none(), "it looks no more");
+        assert_eq!(decider.counters().get(TURN), Some(Turn::Kept as u64));
+
+        // Told to end it ends all the same.
+        let (supervisor, worker) = WorkerLink::pair().expect("pair");
+        supervisor.send(&ToWorker::Stop).expect("send");
+        drop(supervisor);
+        let mut orders = Orders { link: Some(&worker), survival: Survival::Outlives };
+        assert!(!orders.obey(&mut decider, now()).expect("an end"));
+    }
+
+    #[test]
+    fn what_it_is_asked_while_it_serves_it_answers() {
+        let mut decider = example(now());
+        let (supervisor, worker) = WorkerLink::pair().expect("pair");
+        worker.set_nonblocking().expect("nonblocking");
+        let [client, vip] = ["203.0.113.7", "192.0.2.1"].map(|address| address.parse().expect("address"));
+        for id in [7, 8] {
+            let question = Question { protocol: 17, client, client_port: 1, vip, vip_port: 2 };
+            supervisor.send(&ToWorker::Explain { id, question }).expect("send");
+        }
+        assert!(obeys_by(&worker).obey(&mut decider, now()).expect("answers"));
+        let chosen = Some(Chosen { backend: BackendIndex(5), why: Why::Strategy { candidates: 1 } });
+        for expected in [7, 8] {
+            let Ok(FromWorker::Explained { id, explained }) = supervisor.receive() else { panic!("no answer") };
+            assert_eq!((id, explained.outcome, explained.chosen), (expected, Outcome::ForwardedNew, chosen));
+        }
+        assert_eq!(decider.held(), (0, 0), "nothing came of it");
+    }
+}
