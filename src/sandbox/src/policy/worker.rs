@@ -72,8 +72,8 @@ pub(super) const TERMS: Terms = Terms {
     faults: "SIGSEGV and SIGBUS have no handler: a store into the templates kills as SIGSEGV",
 };
 
-/// To each of these there is a proof in tests/e2e/taken/remains.rs that it is so; that there is nothing else is what the
-/// acts are for. README.md has the same list.
+/// To each of these there is a proof in tests/e2e/security/hostile_worker/remains.rs that it is so; that there is
+/// nothing else is what the acts are for. README.md has the same list.
 ///
 /// Not on it: attributes for conntrack. A verdict can carry them, but they are for a packet that has an entry
 /// (nfqnl_ct_parse), and where packets are queued, in raw PREROUTING, none has one yet.

@@ -1,0 +1,9 @@
+//! Backends that fail, are taken out and come back.
+
+mod checks;
+mod discovery;
+mod down_policies;
+mod drain;
+mod failover;
+mod prober_killed;
+mod silent_host;

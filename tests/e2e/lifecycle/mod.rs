@@ -1,0 +1,10 @@
+//! The program's processes: start, reload, upgrade, death and end.
+
+mod refused_start;
+mod reload;
+mod reload_storm;
+mod start_stop;
+mod supervisor_killed;
+mod upgrade;
+mod worker_hung;
+mod worker_killed;

@@ -1,0 +1,66 @@
+//! Workers die all the time, by whoever's hand, and nobody notices.
+
+use crate::rig::lab::{Lab, eventually, setting};
+use crate::rig::loaded::{Loaded, signal_to};
+use crate::rig::packet::Dice;
+use crate::rig::witness::{Witness, datagrams, with_echo};
+use nix::sys::signal::Signal;
+use std::time::Duration;
+
+/// Deaths in each test.
+fn kills() -> u64 {
+    setting("E2E_KILLS", 100)
+}
+
+/// A worker of chance, a moment after the last one.
+fn kill_workers(loaded: &Loaded, signal: Signal, times: u64) {
+    let mut dice = Dice::new(5);
+    for _ in 0..times {
+        std::thread::sleep(Duration::from_millis(200 + u64::try_from(dice.below(200)).unwrap()));
+        let workers = loaded.workers();
+        // Both may be dead for a moment.
+        if !workers.is_empty() {
+            signal_to(dice.one_of(&workers), signal);
+        }
+    }
+    assert!(eventually(Duration::from_secs(5), || loaded.workers().len() == 2), "{:?}", loaded.workers());
+}
+
+fn restarts(loaded: &Loaded) -> u64 {
+    let processes = loaded.status()["processes"].as_array().unwrap().clone();
+    processes.iter().filter_map(|process| process["restarts"].as_u64()).sum()
+}
+
+#[test]
+fn connections_outlive_a_hundred_workers() {
+    let Some(lab) = Lab::up() else { return };
+    let loaded = Loaded::classic(&lab);
+    let witness = Witness::of(&lab, || kill_workers(&loaded, Signal::SIGKILL, kills()));
+    println!("{} restarts", restarts(&loaded));
+    witness.has_seen_nothing();
+    assert!(restarts(&loaded) >= kills() * 9 / 10, "{} restarts", restarts(&loaded));
+    assert!(eventually(Duration::from_secs(5), || lab.waiting() == 0), "{}", lab.queues());
+    for worker in loaded.counters() {
+        assert_eq!(worker.outcomes(), worker.received, "{worker:?}");
+    }
+    loaded.stop();
+}
+
+/// At half of what the machine can do.
+#[test]
+fn datagrams_outlive_a_hundred_workers() {
+    let Some(lab) = Lab::up() else { return };
+    let loaded = Loaded::classic(&lab);
+    with_echo(&lab, || {
+        let most = datagrams(&lab, None, || std::thread::sleep(Duration::from_secs(2)));
+        let capacity = most.answered / 2;
+        let undisturbed = datagrams(&lab, Some(capacity / 2), || std::thread::sleep(Duration::from_secs(2)));
+        println!("capacity {capacity}/s; at half of it, undisturbed: {undisturbed:?}");
+        assert_eq!(undisturbed.sent, undisturbed.answered, "half is too much");
+        let counted = datagrams(&lab, Some(capacity / 2), || kill_workers(&loaded, Signal::SIGKILL, kills()));
+        println!("{counted:?}, {} restarts, waiting {}", restarts(&loaded), lab.waiting());
+        assert_eq!(counted.sent, counted.answered, "{} lost\n{}", counted.sent - counted.answered, lab.queues());
+    });
+    assert!(restarts(&loaded) >= kills() * 9 / 10, "{} restarts", restarts(&loaded));
+    loaded.stop();
+}

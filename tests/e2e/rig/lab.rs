@@ -1,0 +1,247 @@
+//! The lab as a value: up while it lives, down when it is dropped, also by a panic.
+
+use super::net::Family;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Names of the backends.
+pub(crate) const BACKENDS: [&str; 3] = ["b1", "b2", "b3"];
+/// Longer than any command of ours takes, two minutes of `wrk` excepted.
+const PATIENCE: &str = "150";
+
+/// A lab of three backends.
+pub(crate) struct Lab {
+    name: String,
+}
+
+/// What a command has said and how it ended.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Lab {
+    /// `None`, after saying so, where it cannot be and need not be.
+    pub(crate) fn up() -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("LOADED_CI").is_none(), "LOADED_CI is set and this is not root");
+            println!("skipped: the lab needs root");
+            return None;
+        }
+        assert!(binary().is_file(), "{} is missing: cargo build --release, or set LOADED_BIN", binary().display());
+        let name = format!("e2e{}n{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let lab = Self { name };
+        let said = lab.script("up");
+        assert_eq!(said.code, Some(0), "scripts/lab up: {}", said.err);
+        Some(lab)
+    }
+
+    fn script(&self, act: &str) -> Said {
+        let mut command = bounded(&[root().join("scripts/lab").to_str().unwrap(), act]);
+        let output = command.env("LAB", &self.name).env("LAB_STATE", self.state()).output();
+        said(&output.unwrap())
+    }
+
+    /// The directory of its logs; ours go there, too.
+    pub(crate) fn state(&self) -> PathBuf {
+        Path::new("/run/loaded-lab").join(&self.name)
+    }
+
+    /// Writes a file there.
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
+        let path = self.state().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Name of a network namespace.
+    pub(crate) fn namespace(&self, who: &str) -> String {
+        format!("{}-{who}", self.name)
+    }
+
+    /// Runs a command in a namespace.
+    pub(crate) fn exec(&self, who: &str, words: &[&str]) -> Said {
+        let namespace = self.namespace(who);
+        let words = [&["ip", "netns", "exec", &namespace], words].concat();
+        said(&bounded(&words).output().unwrap())
+    }
+
+    /// Runs a shell script in a namespace; it must succeed. Returns what it prints.
+    #[track_caller]
+    pub(crate) fn sh(&self, who: &str, script: &str) -> String {
+        let said = self.exec(who, &["bash", "-o", "pipefail", "-c", script]);
+        assert_eq!(said.code, Some(0), "{who}: {script}: {}{}", said.out, said.err);
+        said.out
+    }
+
+    /// Runs a function of ours in a namespace, on a thread of its own.
+    #[track_caller]
+    pub(crate) fn within<T: Send>(&self, who: &str, act: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(Path::new("/run/netns").join(self.namespace(who))).unwrap();
+        let inside = || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            act()
+        };
+        std::thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Kills a backend's nginx as a crash would: all of its processes, at once.
+    #[track_caller]
+    pub(crate) fn kill_web(&self, who: &str) {
+        let pid = fs::read_to_string(self.pid_file(who)).unwrap().trim().to_owned();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        for pid in std::iter::once(pid.as_str()).chain(children.split_whitespace()) {
+            kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+        }
+    }
+
+    /// Starts it again, as scripts/lab does, and waits until it listens.
+    #[track_caller]
+    pub(crate) fn start_web(&self, who: &str) {
+        let (namespace, prefix) = (self.namespace(who), self.state().join(who));
+        let conf = prefix.join("nginx.conf");
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &namespace, "nginx", "-e", "stderr", "-p"]).arg(&prefix).arg("-c").arg(&conf);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        fs::write(self.pid_file(who), child.id().to_string()).unwrap();
+        std::thread::spawn(move || drop(child.wait()));
+        let listens = || self.sh(who, "ss -Hnlt 'sport = :80' | wc -l").trim().parse::<u32>().unwrap() >= 2;
+        assert!(eventually(Duration::from_secs(5), listens), "nginx of {who} does not listen");
+    }
+
+    fn pid_file(&self, who: &str) -> PathBuf {
+        self.state().join(format!("{who}-nginx.pid"))
+    }
+
+    /// Lines of a backend's access log: "CLIENT PORT URI STATUS".
+    pub(crate) fn access_log(&self, backend: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.state().join(backend).join("access.log")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Packets without a verdict, in all queues of the balancer.
+    pub(crate) fn waiting(&self) -> u32 {
+        let queues = self.queues();
+        let column = |line: &str| line.split_whitespace().nth(2).unwrap().parse::<u32>().unwrap();
+        queues.lines().map(column).sum()
+    }
+
+    /// The kernel's list of queues in the balancer; no text where no queue was ever bound.
+    pub(crate) fn queues(&self) -> String {
+        let list = "/proc/thread-self/net/netfilter/nfnetlink_queue";
+        self.within("lb", || fs::read_to_string(list).unwrap_or_default())
+    }
+
+    /// All rules of the balancer as the three programs show them, without counters and comments.
+    pub(crate) fn rules(&self) -> String {
+        let text = self.sh("lb", "iptables-save && ip6tables-save && nft -s list ruleset");
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| format!("{}\n", line.split(" [").next().unwrap_or(line))).collect()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let said = self.script("down");
+        if said.code != Some(0) {
+            let problem = format!("scripts/lab down: {}", said.err);
+            assert!(std::thread::panicking(), "{problem}");
+            eprintln!("{problem}");
+        }
+    }
+}
+
+/// The workspace.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file of the workspace.
+pub(crate) fn shipped(path: &str) -> String {
+    root().join(path).to_str().unwrap().to_owned()
+}
+
+/// The program under test.
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("LOADED_BIN").map_or_else(|| root().join("target/release/loaded"), PathBuf::from)
+}
+
+/// The same with what only tests need: a prober and workers that can be hostile, other tables. scripts/test makes it.
+pub(crate) fn double() -> Option<PathBuf> {
+    let default = || root().join("target/double/debug/loaded");
+    let path = std::env::var_os("LOADED_DOUBLE").map_or_else(default, PathBuf::from);
+    if !path.is_file() {
+        assert!(std::env::var_os("LOADED_CI").is_none(), "{} is missing: scripts/test double", path.display());
+        println!("skipped: {} is missing", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// A number from the environment.
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: a number")))
+}
+
+/// A command that cannot last for ever.
+pub(crate) fn bounded(words: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["-k", "5", PATIENCE]).args(words).stdin(std::process::Stdio::null());
+    command
+}
+
+pub(crate) fn said(output: &Output) -> Said {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Said { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+/// Waits until it is so; `false` if it is not within `limit`.
+pub(crate) fn eventually(limit: Duration, is_so: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    while !is_so() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+/// More VIPs for the balancer: 101, 102 and 103 of both families.
+pub(crate) fn more_vips(lab: &Lab) {
+    let namespace = lab.namespace("lb");
+    for n in 101..=103 {
+        for (address, flag) in [(Family::V4.client(n), "/24"), (Family::V6.client(n), "/64")] {
+            let words = ["ip", "-n", &namespace, "address", "add", &format!("{address}{flag}"), "dev", "eth0", "nodad"];
+            let words = if address.is_ipv4() { &words[..8] } else { &words };
+            assert_eq!(lab.exec("lb", words).code, Some(0), "{address}");
+        }
+    }
+}
+
+/// The base chains of netfilter with their numbers and their tables': another one has another number.
+pub(crate) fn base_chains(lab: &Lab) -> Vec<String> {
+    let text = lab.sh("lb", "nft -a list ruleset");
+    let mut chains = Vec::new();
+    let (mut table, mut chain) = ("", "");
+    for line in text.lines().map(str::trim) {
+        match line.split_whitespace().next() {
+            Some("table") => table = line,
+            Some("chain") => chain = line,
+            Some("type") => chains.push(format!("{table} {chain}")),
+            _ => {}
+        }
+    }
+    chains.sort();
+    chains
+}

@@ -1,0 +1,14 @@
+//! What end-to-end tests are made of: a lab in network namespaces, `loaded` in it, and clients. Knows no test.
+
+pub(crate) mod config;
+pub(crate) mod direct_return;
+pub(crate) mod lab;
+pub(crate) mod loaded;
+pub(crate) mod net;
+pub(crate) mod packet;
+pub(crate) mod queues;
+pub(crate) mod requests;
+pub(crate) mod routers;
+pub(crate) mod servers;
+pub(crate) mod wire;
+pub(crate) mod witness;

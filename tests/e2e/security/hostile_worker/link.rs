@@ -1,0 +1,155 @@
+//! What a worker that was taken over says to the supervisor, and what it leaves to its successors: it is replaced, the
+//! supervisor is not confused, and answers at once.
+
+use super::outside::View;
+use super::system::{Aim, Heard, PATIENCE, System, service};
+use crate::rig::lab::{double, eventually};
+use crate::rig::net::{Family, get};
+use nix::sys::signal::Signal;
+use std::time::{Duration, Instant};
+
+/// An answer of the supervisor takes some milliseconds; with the program that asks, and on a busy machine, more. One that
+/// waited for a worker would take a second.
+const AT_ONCE: Duration = Duration::from_millis(700);
+const NOW: Duration = Duration::from_millis(500);
+
+/// What it says, and what the supervisor logs as it kills it.
+const SAID: [(&str, &str); 10] = [
+    ("link: bytes that are no message", "a message does not decode"),
+    ("link: an empty message", "killed by signal 9"),
+    ("link: half a message", "a message does not decode"),
+    ("link: a message and more", "bytes behind the message"),
+    ("link: a message longer than any", "a message is longer than"),
+    ("link: bytes without end", "a message does not decode"),
+    ("link: ready once more", "out of turn"),
+    ("link: ready in another generation", "out of turn"),
+    ("link: prepared once more", "out of turn"),
+    ("link: an answer nobody asked for", "out of turn"),
+];
+
+/// What it writes into its tables before it ends, and whether its successors find out only by trying to open them.
+const LEFT: [&str; 11] = [
+    "flows: no magic",
+    "flows: another version",
+    "flows: a vast capacity",
+    "flows: no capacity",
+    "flows: more buckets than there are",
+    "flows: another key",
+    "flows: any entries",
+    "flows: any bytes",
+    "clients: no magic",
+    "clients: any entries",
+    "clients: any bytes",
+];
+
+/// So many systems side by side, half of them for each family.
+const SYSTEMS: usize = 4;
+
+/// Shares it out among the systems.
+fn shared_out<T: Copy + Send + Sync>(all: &[T], act: impl Fn(&mut System, Family, T) + Sync) {
+    if double().is_none() {
+        return;
+    }
+    std::thread::scope(|scope| {
+        for share in 0..SYSTEMS {
+            let (act, family) = (&act, Family::BOTH[share % 2]);
+            let of_share = all.iter().skip(share).step_by(SYSTEMS);
+            scope.spawn(move || {
+                let Some(mut system) = System::up() else { return };
+                let before = View::first(&system.lab);
+                system.under_traffic(|system| {
+                    for one in of_share {
+                        act(system, family, *one);
+                        answers_at_once(system);
+                        system.settle();
+                        system.check(&before, "afterwards");
+                        serves(system, family);
+                    }
+                });
+                system.loaded.stop();
+            });
+        }
+    });
+}
+
+#[track_caller]
+fn answers_at_once(system: &System) {
+    let begin = Instant::now();
+    let status = system.loaded.status();
+    let time = begin.elapsed();
+    assert!(time < AT_ONCE, "loaded status takes {time:?}");
+    assert!(status["processes"].as_array().unwrap().len() == 4, "{status}");
+}
+
+/// The client of worker 0 is served.
+#[track_caller]
+fn serves(system: &System, family: Family) {
+    let body = system.lab.within("client", || get(system.victim(family), family.vip(), 80));
+    body.unwrap_or_else(|error| panic!("worker 0 does not serve: {error}\n{}", system.tail()));
+}
+
+#[test]
+fn what_is_no_answer_ends_the_worker() {
+    shared_out(&SAID, |system, family, (act, words)| {
+        let place = system.loaded.log().len();
+        let generation = system.loaded.status()["generation"].as_u64().unwrap();
+        let aim = Aim { process: u32::try_from(generation).unwrap(), signal: 0 };
+        system.order(family, act, aim, NOW);
+        assert!(eventually(PATIENCE, || !system.deaths_since(place).is_empty()), "{act}: it lives\n{}", system.tail());
+        answers_at_once(system);
+        let deaths = system.deaths_since(place);
+        assert!(deaths.iter().all(|death| death.contains(words)), "{act}: {deaths:?}");
+    });
+}
+
+#[test]
+fn what_it_leaves_in_its_tables_is_judged() {
+    shared_out(&LEFT, |system, family, act| {
+        let (aim, place) = (system.at_supervisor(), system.loaded.log().len());
+        assert_eq!(system.order(family, act, aim, NOW), Heard::Answer(0), "{act}\n{}", system.tail());
+        // It goes on with what is in there: wrongly, but it goes on.
+        for _ in 0..5 {
+            let _ = system.lab.within("client", || get(system.victim(family), family.vip(), 80));
+        }
+        assert_eq!(system.deaths_since(place), [""; 0], "{act}");
+        assert_eq!(system.order(family, "time: end as if in order", aim, PATIENCE), Heard::Nothing);
+        assert!(eventually(PATIENCE, || !system.deaths_since(place).is_empty()));
+        answers_at_once(system);
+    });
+}
+
+/// Absurd figures are shown, and decide nothing: they do not keep the flows of a backend that leaves beyond its time.
+#[test]
+fn absurd_counters_are_numbers() {
+    let Some(_) = double() else { return };
+    let Some(mut system) = System::up() else { return };
+    let before = View::first(&system.lab);
+    system.under_traffic(|system| {
+        let aim = system.at_supervisor();
+        for act in ["counters: all as large as can be", "counters: all back to nothing"] {
+            assert_eq!(system.order(Family::V4, act, aim, NOW), Heard::Answer(0), "{act}\n{}", system.tail());
+            answers_at_once(system);
+            for words in [&["status"][..], &["metrics"], &["history"]] {
+                let said = system.loaded.ask(words);
+                assert_eq!(said.code, Some(0), "{act}: {words:?}: {}", said.err);
+            }
+            system.loaded.signal(Signal::SIGUSR1);
+        }
+        system.check(&before, "absurd counters");
+        // The third backend leaves, and has three seconds for its flows, however many they say it has.
+        system.lab.file("loaded.toml", &service(2));
+        system.loaded.signal(Signal::SIGHUP);
+        let third = |admin: &str| {
+            let status = system.loaded.status();
+            let backends = status["services"][0]["backends"].as_array().unwrap().clone();
+            backends.iter().filter(|backend| backend["state"] == "leaving" && backend["admin"] == admin).count()
+        };
+        assert!(eventually(PATIENCE, || third("draining") == 2), "{}", system.tail());
+        let left = Instant::now();
+        let act = "counters: all as large as can be";
+        assert_eq!(system.order(Family::V6, act, aim, NOW), Heard::Answer(0), "{}", system.tail());
+        assert!(eventually(PATIENCE, || third("disabled") == 2), "{}", system.loaded.status());
+        println!("the third backend's flows were ended {:?} after it left", left.elapsed());
+    });
+    system.loaded.stop();
+}

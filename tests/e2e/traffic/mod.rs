@@ -1,0 +1,17 @@
+//! Packets on their way through the balancer: which backend they reach, unchanged but for what must change.
+
+mod addresses;
+mod balance;
+mod checksum_offload;
+mod dsr;
+mod explain;
+mod fragments;
+mod icmp_errors;
+mod load;
+mod on_failure;
+mod path_mtu;
+mod protocols;
+mod reused_ports;
+mod strategies;
+mod timeouts;
+mod traceroute;

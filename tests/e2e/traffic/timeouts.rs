@@ -1,0 +1,79 @@
+//! Flows that nobody uses are forgotten by the timeouts of their service; those that a reload brings count for flows that are
+//! there.
+
+use super::protocols::text;
+use crate::rig::lab::{Lab, eventually};
+use crate::rig::loaded::Loaded;
+use crate::rig::net::{Family, dial};
+use crate::rig::packet::{TCP, ip, syn};
+use crate::rig::wire::Sender;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+const WEB: &str = "protocol = \"tcp\"\nports = [80]";
+const OPENINGS: u16 = 6;
+
+fn flows(loaded: &Loaded) -> u64 {
+    let of = |family: Family, n| loaded.backend("all", family.backend(n))["flows"].as_u64().expect("a number");
+    Family::BOTH.iter().flat_map(|family| (1..=3).map(|n| of(*family, n))).sum()
+}
+
+/// One request on a connection that goes on.
+#[track_caller]
+fn request(stream: &mut TcpStream) {
+    write!(stream, "GET / HTTP/1.1\r\nHost: vip\r\n\r\n").unwrap();
+    let end = format!(" {}\n", stream.local_addr().unwrap().ip());
+    let mut answer = Vec::new();
+    while !answer.ends_with(end.as_bytes()) {
+        let mut part = [0; 2048];
+        let length = stream.read(&mut part).unwrap();
+        assert!(length > 0, "the end, after {answer:?}");
+        answer.extend(&part[..length]);
+    }
+}
+
+/// For each family a connection that is open, and openings that nobody answers.
+fn begin(lab: &Lab, sender: &Sender, port: u16) -> Vec<TcpStream> {
+    let mut open = Vec::new();
+    for family in Family::BOTH {
+        let to = SocketAddr::new(family.vip(), 80);
+        let mut stream = lab.within("client", || dial(family.client(20), to)).unwrap();
+        request(&mut stream);
+        open.push(stream);
+        for n in 0..OPENINGS {
+            // Without a right checksum nobody answers.
+            sender.send(&ip(family.client(20), family.vip(), TCP, &syn(port + n, 80)));
+        }
+    }
+    open
+}
+
+#[test]
+fn flows_are_forgotten_by_the_clock_of_their_service() {
+    let Some(lab) = Lab::up() else { return };
+    // Of small tables each sweep meets all.
+    let config = |idle: &str| text(&format!("{WEB}\n{idle}"), "flows = 1024\nclients = 1024");
+    let loaded = Loaded::toml(&lab, &config("idle = { tcp = \"8s\", half_open = \"2s\" }"));
+    let sender = Sender::to_balancer(&lab, "client", "eth0");
+    let all = 2 * u64::from(OPENINGS) + 2;
+
+    let mut open = begin(&lab, &sender, 5000);
+    assert!(eventually(Duration::from_secs(1), || flows(&loaded) == all), "{} flows, not {all}", flows(&loaded));
+    // What is half open goes first; what is open is there, and works.
+    assert!(eventually(Duration::from_secs(5), || flows(&loaded) == 2), "{} flows", flows(&loaded));
+    open.iter_mut().for_each(request);
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(flows(&loaded), 2);
+    open.iter_mut().for_each(request);
+    assert!(eventually(Duration::from_secs(12), || flows(&loaded) == 0), "{} flows", flows(&loaded));
+
+    // By default both are remembered for longer; and a reload says so to flows that are there.
+    let _open = begin(&lab, &sender, 6000);
+    lab.file("loaded.toml", &config(""));
+    let (done, text) = loaded.reload();
+    assert!(done, "{text}");
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(flows(&loaded), all);
+    loaded.stop();
+}
