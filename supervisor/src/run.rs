@@ -1,23 +1,24 @@
 //! From the command line to a running instance: check everything, have everything, start the children, only then the rules.
 
-use crate::adopt::{self, Inheritance, misfit};
-use crate::audit::AuditLog;
+use crate::Error;
+use crate::children::audit::AuditLog;
+use crate::children::prober::{self, Prober};
+use crate::children::worker::{self, Worker, WorkerParts};
 use crate::config::{self, Overrides};
 use crate::control::{Control, History, default_path};
-use crate::daemon::{self, PidFile};
+use crate::handover::journal::Journal;
+use crate::handover::orphans::{self, Inheritance, misfit};
+use crate::handover::predecessor::Predecessor;
 use crate::instance::{Exit, Instance, Invocation, Start, steering_keys};
-use crate::journal::Journal;
 use crate::plan::{Plan, diff};
-use crate::predecessor::Predecessor;
 use crate::preflight::{available_cores, check_discovery, check_host, check_kernel};
-use crate::prober::{self, Prober};
+use crate::process::daemon::{self, PidFile};
+use crate::process::output;
+use crate::process::signals::Signals;
 use crate::roster::Roster;
 use crate::routes::Routes;
 use crate::rules::{RuleSet, Steering, Tools, clean_stale, queue_owner, queue_owners};
-use crate::signals::Signals;
 use crate::trial::Trial;
-use crate::worker::{self, Worker, WorkerParts};
-use crate::{Error, output};
 use loaded_ipc::OnFailure;
 use loaded_queue::{BATCH, Overflow, Owner, OwnerError, Repeat};
 use loaded_sandbox::policy::print;
@@ -121,7 +122,7 @@ fn live(options: &Options, predecessor: &mut Option<Predecessor>) -> Result<(), 
     let pid_file = options.pid_file.as_deref().filter(|_| predecessor.is_none());
     let mut pid_file = pid_file.map(|path| PidFile::write(path, None)).transpose()?;
     if predecessor.is_none()
-        && let Err(why) = adopt::is_possible()
+        && let Err(why) = orphans::is_possible()
     {
         log::warn!("{why}: workers die with the supervisor, as with linger = false");
     }
@@ -246,10 +247,10 @@ fn inherit(
     let pairs: Vec<(u16, u16)> = cores.iter().copied().zip(queues.iter().copied()).collect();
     let Some(predecessor) = predecessor else {
         clean_up(tools, queues)?;
-        return adopt::find(queues, plan, &pairs);
+        return orphans::find(queues, plan, &pairs);
     };
     let inheritance = predecessor.inheritance()?;
-    adopt::is_known(inheritance.state.adoptable);
+    orphans::is_known(inheritance.state.adoptable);
     match misfit(&inheritance.state, plan, &pairs) {
         Some(problem) => Err(Error::Succession(problem)),
         None => Ok(Some(inheritance)),

@@ -141,10 +141,10 @@ fn furnish(tools: &Tools) -> Result<(Owner, UdpSocket, UdpSocket), String> {
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use super::*;
-    use crate::journal::Journal;
+    use crate::children::worker::{Worker, WorkerParts};
+    use crate::handover::journal::Journal;
     use crate::plan::tests::plan;
     use crate::rules::QueueState;
-    use crate::worker::{Worker, WorkerParts};
     use loaded_queue::Orphans;
     use nix::sys::socket::{MsgFlags, recv};
     use std::os::fd::AsRawFd;

@@ -6,14 +6,14 @@
 
 use super::Instance;
 use crate::Error;
+use crate::children::briefing;
+use crate::children::worker::Worker;
 use crate::config;
 use crate::plan::{Plan, diff, immutable_change};
 use crate::preflight::{check_discovery, check_host};
-use crate::push;
 use crate::roster::Roster;
 use crate::routes::{self, Hops};
 use crate::rules::RuleSet;
-use crate::worker::Worker;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
@@ -120,7 +120,7 @@ impl Instance {
         let hops = routes::hops(&roster)?;
         let reload = Reload { plan, roster, rules, hops, why, changes, begun: now, switched: None };
         for worker in &mut self.workers {
-            let orders = push::to_worker(&reload.roster, worker, now);
+            let orders = briefing::to_worker(&reload.roster, worker, now);
             if let Err(error) = worker.prepare(&self.terms.0, orders) {
                 self.workers.iter_mut().for_each(Worker::abort);
                 return Err(error);

@@ -3,15 +3,15 @@
 
 use super::Instance;
 use crate::Error;
-use crate::adopt;
-use crate::child::START_DEADLINE;
+use crate::children::child::START_DEADLINE;
+use crate::children::worker::Worker;
 use crate::control::Control;
-use crate::journal;
-use crate::monotonic;
-use crate::predecessor::{Answer, Predecessor};
+use crate::handover::journal;
+use crate::handover::monotonic;
+use crate::handover::orphans;
+use crate::handover::predecessor::{Answer, Predecessor};
 use crate::routes;
 use crate::rules::{Installed, RuleSet, Tools};
-use crate::worker::Worker;
 use loaded_ipc::counted;
 use loaded_sandbox::Role;
 use loaded_sandbox::policy::print;
@@ -166,7 +166,7 @@ impl Instance {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             at: monotonic::clock(),
-            adoptable: adopt::is_possible().is_ok(),
+            adoptable: orphans::is_possible().is_ok(),
             fence: print(Role::Supervisor).into(),
             control: self.control.as_ref().map_or(Path::new(""), Control::path).into(),
             queues: self.workers.iter().map(|worker| (worker.core, worker.owner.queue())).collect(),

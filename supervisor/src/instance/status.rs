@@ -2,6 +2,7 @@
 
 use super::Instance;
 use super::watch::{State, counted, state, view};
+use crate::children::worker::Worker;
 use crate::control::process;
 use crate::control::status::{
     Backend, BackendState, Ejection, Process, Queue, Refused, Reload, Role, Service, ServiceState, Status,
@@ -10,7 +11,6 @@ use crate::control::unix_ms;
 use crate::plan;
 use crate::roster::{BackendEntry, ServiceEntry};
 use crate::rules::{QueueState, queue_owners};
-use crate::worker::Worker;
 use loaded_ipc::{BackendCounter, BackendIndex, Fault, Outcome, Pressure, RECEIVED, ServiceIndex};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};

@@ -4,10 +4,10 @@
 
 use super::Instance;
 use crate::Error;
-use crate::child::dup;
-use crate::daemon;
-use crate::predecessor::{CONTROL_FD, JOURNAL_FD, KMSG_FD, LINK_FD, SET, SUCCESSOR};
-use crate::worker::Worker;
+use crate::children::child::dup;
+use crate::children::worker::Worker;
+use crate::handover::predecessor::{CONTROL_FD, JOURNAL_FD, KMSG_FD, LINK_FD, SET, SUCCESSOR};
+use crate::process::daemon;
 use command_fds::{CommandFdExt, FdMapping};
 use loaded_ipc::{FromSuccessor, Link, LinkError, ToSuccessor};
 use nix::sys::prctl::set_child_subreaper;

@@ -2,11 +2,11 @@
 
 use super::Instance;
 use super::reload::{REST, Why};
+use crate::children::prober::News;
+use crate::children::worker::Worker;
 use crate::control::{By, Event, unix_ms};
-use crate::prober::News;
 use crate::roster::Roster;
 use crate::rules::{own_addresses, queue_owners};
-use crate::worker::Worker;
 use loaded_ipc::{Admin, AllDown, BackendCounter, BackendIndex, Cause, ServiceIndex, View};
 use std::collections::BTreeMap;
 use std::fmt;

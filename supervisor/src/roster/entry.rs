@@ -17,10 +17,10 @@ pub(crate) struct BackendEntry {
     pub(crate) discovered: bool,
     /// What the operator has said, and until when a drain may last.
     pub(crate) wish: Admin,
-    #[serde(with = "crate::monotonic::option")]
+    #[serde(with = "crate::handover::monotonic::option")]
     pub(crate) drains_until: Option<Instant>,
     /// No plan has it any more; from this time on its flows are ended.
-    #[serde(with = "crate::monotonic::option")]
+    #[serde(with = "crate::handover::monotonic::option")]
     pub(crate) leaves: Option<Instant>,
     pub(crate) health: Health,
 }
@@ -35,10 +35,10 @@ pub(crate) struct Health {
     /// Microseconds of the last check.
     pub(crate) latency: u32,
     /// Since when it is up, or down.
-    #[serde(with = "crate::monotonic")]
+    #[serde(with = "crate::handover::monotonic")]
     pub(crate) since: Instant,
     /// When it came up, if it was ever seen down: its slow start.
-    #[serde(with = "crate::monotonic::option")]
+    #[serde(with = "crate::handover::monotonic::option")]
     pub(crate) rose: Option<Instant>,
 }
 

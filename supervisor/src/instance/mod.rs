@@ -3,25 +3,27 @@
 mod explain;
 mod operate;
 mod reload;
+mod report;
 mod start;
 mod status;
 mod upgrade;
 mod watch;
 
-use crate::audit::AuditLog;
-use crate::child::Obituary;
+use crate::Error;
+use crate::children::audit::AuditLog;
+use crate::children::briefing;
+use crate::children::child::Obituary;
+use crate::children::memory::random;
+use crate::children::prober::{self, Prober};
+use crate::children::worker::{self, Worker};
 use crate::control::{By, Control, Event, History, unix_ms};
-use crate::journal::Journal;
-use crate::memory::random;
+use crate::handover::journal::Journal;
 use crate::plan::Plan;
-use crate::prober::{self, Prober};
+use crate::process::signals::Signals;
 use crate::roster::Roster;
 use crate::routes::Routes;
 use crate::rules::{Installed, QueueState, RuleSet, Steering, queue_owners};
 use crate::run::Options;
-use crate::signals::Signals;
-use crate::worker::{self, Worker};
-use crate::{Error, push, report};
 use explain::Questions;
 use loaded_ipc::ServiceIndex;
 use loaded_queue::Repeat;
@@ -214,7 +216,7 @@ impl Instance {
         let Self { workers, roster, terms, prober, .. } = self;
         let mut first = Ok(());
         for worker in workers.iter_mut() {
-            first = first.and(worker.start(&terms.0, |worker| push::to_worker(roster, worker, Instant::now())));
+            first = first.and(worker.start(&terms.0, |worker| briefing::to_worker(roster, worker, Instant::now())));
         }
         if probes {
             first = first.and(prober.start(&terms.1, roster, workers));

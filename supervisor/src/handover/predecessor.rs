@@ -6,11 +6,11 @@
 //! end, in order, and the new one's begin.
 
 use crate::Error;
-use crate::adopt::{Inheritance, InheritedWorker};
-use crate::audit::AuditLog;
+use crate::children::audit::AuditLog;
+use crate::children::worker::PreviousWorkers;
 use crate::control::{Control, ControlError};
-use crate::journal::{self, State};
-use crate::worker::PreviousWorkers;
+use crate::handover::journal::{self, State};
+use crate::handover::orphans::{Inheritance, InheritedWorker};
 use loaded_ipc::{FromSuccessor, Link, LinkError, ToSuccessor, clip};
 use loaded_sandbox::inherited;
 use std::fs::File;

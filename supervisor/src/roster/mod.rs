@@ -54,7 +54,7 @@ struct Leaving {
     vips: Vec<IpAddr>,
     protocol: Protocol,
     ports: Vec<PortRange>,
-    #[serde(with = "crate::monotonic")]
+    #[serde(with = "crate::handover::monotonic")]
     until: Instant,
 }
 
@@ -65,7 +65,7 @@ pub(crate) struct ServiceEntry {
     /// Its VIPs by number, sorted; none when it leaves.
     pub(crate) listens: Vec<u16>,
     /// No plan has it any more, and at this time it goes.
-    #[serde(with = "crate::monotonic::option")]
+    #[serde(with = "crate::handover::monotonic::option")]
     pub(crate) leaves: Option<Instant>,
 }
 

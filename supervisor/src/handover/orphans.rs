@@ -7,12 +7,12 @@
 //! fence.
 
 use crate::Error;
-use crate::child::dup;
-use crate::journal::{self, Journal, State, Unreadable};
-use crate::memory::Memory;
+use crate::children::child::dup;
+use crate::children::memory::Memory;
+use crate::children::worker::{PreviousWorkers, WorkerParts};
+use crate::handover::journal::{self, Journal, State, Unreadable};
 use crate::plan::{Plan, immutable_change};
 use crate::rules::{QueueState, queue_holders, queue_owner, queue_owners};
-use crate::worker::{PreviousWorkers, WorkerParts};
 use caps::{CapSet, Capability};
 use loaded_ipc::counted;
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, QUEUE_FD};

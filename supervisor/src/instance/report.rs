@@ -1,7 +1,7 @@
 //! A worker's counters as one line of text.
 
+use crate::children::worker::Worker;
 use crate::rules::QueueState;
-use crate::worker::Worker;
 use loaded_ipc::{Fault, Outcome, Pressure, RECEIVED};
 use std::fmt::Write;
 

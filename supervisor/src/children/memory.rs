@@ -1,7 +1,7 @@
 //! The memory a worker works in. The supervisor keeps it, so that a respawned worker finds its flows.
 
 use crate::Error;
-use crate::monotonic;
+use crate::handover::monotonic;
 use crate::plan::Plan;
 use loaded_ipc::ALL_COUNTERS;
 use loaded_table::{AffinityTable, CounterReader, Counters, FlowTable, Region, Timeouts, export, shm};

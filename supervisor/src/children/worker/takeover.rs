@@ -4,8 +4,8 @@
 use super::life::Stage;
 use super::{PreviousWorkers, Worker, waiting};
 use crate::Error;
-use crate::child::{Backoff, dup};
-use crate::memory::Memory;
+use crate::children::child::{Backoff, dup};
+use crate::children::memory::Memory;
 use loaded_ipc::{TURN, ToWorker, Turn};
 use loaded_queue::Orphans;
 use loaded_sandbox::Process;

@@ -2,11 +2,11 @@
 //! of the process, the roster keeps what it said last.
 
 use crate::Error;
-use crate::child::{Backoff, Child, Obituary, dup, floor_word, printable, who};
-use crate::memory::random;
-use crate::push;
+use crate::children::briefing;
+use crate::children::child::{Backoff, Child, Obituary, dup, floor_word, printable, who};
+use crate::children::memory::random;
+use crate::children::worker::Worker;
 use crate::roster::{Impossible, Roster};
-use crate::worker::Worker;
 use loaded_ipc::{
     BackendIndex, CheckKind, FromProber, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger, ServiceIndex, ToProber,
     WORKERS_FD, mark_of,
@@ -105,7 +105,7 @@ impl Prober {
                 return Err(error);
             }
         };
-        let Some(messages) = push::to_prober(roster, (self.ping4.1, self.ping6.1), seed) else { return Ok(()) };
+        let Some(messages) = briefing::to_prober(roster, (self.ping4.1, self.ping6.1), seed) else { return Ok(()) };
         self.warn(&messages);
         let targets = messages.iter().filter(|message| matches!(message, ToProber::Target { .. })).count();
         match self.spawn(terms, messages, workers) {

@@ -2,7 +2,7 @@
 
 use super::Terms;
 use super::questions::Questions;
-use crate::child::{Child, START_DEADLINE, printable};
+use crate::children::child::{Child, START_DEADLINE, printable};
 use loaded_ipc::{Admin, BackendIndex, FromWorker, ToWorker};
 use loaded_sandbox::proof::prove;
 use std::collections::BTreeMap;

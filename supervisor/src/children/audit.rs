@@ -273,7 +273,7 @@ mod tests {
         let end = Instant::now() + Duration::from_secs(30);
         loop {
             let mut command = Command::new(std::env::current_exe().unwrap());
-            command.args(["--exact", "audit::tests::a_real_death_is_found"]).env(FENCED, "1");
+            command.args(["--exact", "children::audit::tests::a_real_death_is_found"]).env(FENCED, "1");
             let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             let status = child.wait().unwrap();
             assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(nix::libc::SIGSYS), "{status}");

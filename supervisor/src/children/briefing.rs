@@ -1,11 +1,11 @@
 //! The roster as a transaction for a worker, and for the prober.
 
 use crate::Error;
-use crate::adopt;
+use crate::children::worker::{Orders, Worker};
+use crate::handover::orphans;
 use crate::plan::{Discover, Plan, Service, check_port};
 use crate::roster::Roster;
 use crate::rules::source_of;
-use crate::worker::{Orders, Worker};
 use loaded_ipc::{Check, Mode, Pinger, ToProber, ToWorker, VERSION};
 use loaded_sandbox::Survival;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub(crate) fn to_worker(roster: &Roster, worker: &Worker, now: Instant) -> Order
     let mut messages = vec![ToWorker::Hello { version: VERSION, worker: position, queue }];
     messages.extend(transaction(roster, now));
     let survival =
-        if roster.lingers() && adopt::is_possible().is_ok() { Survival::Outlives } else { Survival::DiesToo };
+        if roster.lingers() && orphans::is_possible().is_ok() { Survival::Outlives } else { Survival::DiesToo };
     Orders { generation: roster.generation(), survival, messages }
 }
 

@@ -9,8 +9,8 @@ mod suspicion;
 mod takeover;
 
 use crate::Error;
-use crate::child::{Backoff, Child, Death, Obituary, dup, floor_word, who};
-use crate::memory::Memory;
+use crate::children::child::{Backoff, Child, Death, Obituary, dup, floor_word, who};
+use crate::children::memory::Memory;
 use crate::rules::{QueueState, queue_owners};
 use life::{Life, Stage, farewell};
 use loaded_ipc::{Admin, BackendIndex, Explained, Membership, MembershipReader, MembershipWriter, Question, ToWorker};

@@ -1,0 +1,8 @@
+//! The child processes as the supervisor sees them: started, told, listened to, ended, and started again.
+
+pub(crate) mod audit;
+pub(crate) mod briefing;
+pub(crate) mod child;
+pub(crate) mod memory;
+pub(crate) mod prober;
+pub(crate) mod worker;
