@@ -1,5 +1,5 @@
 //! Packets that kill whoever takes them, and workers that stand still again and again: each costs what is documented
-//! (`supervisor/src/worker/suspicion.rs`), and nobody else a packet.
+//! (`supervisor/src/children/worker/suspicion.rs`), and nobody else a packet.
 
 use super::hostile_worker::system::{Heard, PATIENCE, System};
 use crate::rig::lab::{Lab, eventually};
