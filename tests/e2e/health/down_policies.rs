@@ -138,7 +138,7 @@ fn policy(name: &str, judge: impl Fn(&Lab, u16, Seen)) {
     let loaded = Loaded::toml(&lab, &toml(&format!("on_backend_down = \"{name}\""), &backends(&[1, 2, 3], "")));
     (1..=3).for_each(|n| all_become(&loaded, n, "up"));
     for family in Family::BOTH {
-        // What is on its way while a flow is given to another backend belongs to no flow any more (README, Limits).
+        // What is on its way while a flow is given to another backend belongs to no flow any more (docs/guide.md, Mode nat).
         let astray = if name == "rehash" { 20 } else { 0 };
         let (n, seen) = suffer(&lab, &loaded, &servers, family, astray);
         judge(&lab, n, seen);

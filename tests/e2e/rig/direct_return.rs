@@ -9,7 +9,7 @@
 
 use super::lab::{BACKENDS, Lab, root};
 
-/// As the README says it of backends, routers and the balancer.
+/// As docs/guide.md says it of backends, routers and the balancer.
 pub(crate) fn up() -> Option<Lab> {
     let lab = Lab::up()?;
     let namespace = |who: &str| lab.namespace(who);

@@ -1,5 +1,5 @@
 //! The failure matrix: what becomes of packets that nobody decides about, with `drop` and with `pass`. Each case is one of
-//! its cells (README, "When nobody decides").
+//! its cells (docs/guide.md, "When nobody decides").
 
 use crate::rig::config::{FREE, Service, config};
 use crate::rig::direct_return::up;

@@ -73,7 +73,7 @@ pub(super) const TERMS: Terms = Terms {
 };
 
 /// To each of these there is a proof in tests/e2e/security/hostile_worker/remains.rs that it is so; that there is
-/// nothing else is what the acts are for. README.md has the same list.
+/// nothing else is what the acts are for. docs/security.md has the same list.
 ///
 /// Not on it: attributes for conntrack. A verdict can carry them, but they are for a packet that has an entry
 /// (nfqnl_ct_parse), and where packets are queued, in raw PREROUTING, none has one yet.
