@@ -15,7 +15,7 @@ use std::path::PathBuf;
 pub(crate) struct Options {
     /// The files of `-c`, in order; none: look in the usual places.
     pub(crate) config: Vec<PathBuf>,
-    /// What the command line says beside the files.
+    /// Settings of the command line, which override the files.
     pub(crate) overrides: Overrides,
     /// Stay in the foreground and log to stderr.
     pub(crate) foreground: bool,
@@ -23,13 +23,13 @@ pub(crate) struct Options {
     pub(crate) pid_file: Option<PathBuf>,
     /// Start although the kernel lacks a layer of the sandbox.
     pub(crate) allow_weak_sandbox: bool,
-    /// The control socket, absolute; none: where it usually is.
+    /// The control socket, absolute; none: its usual place.
     pub(crate) control: Option<PathBuf>,
     /// What to do.
     pub(crate) task: Task,
 }
 
-/// What this run is for.
+/// What this run does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Task {
     /// Balance.
@@ -44,28 +44,28 @@ pub(crate) enum Task {
     Replay(ReplayLine),
     /// Print a role's sandbox policy and end.
     PrintSandbox(Role),
-    /// Try the fence and end.
+    /// Run the sandbox's self-test and end.
     Selftest,
     /// Look at the host and end.
     Doctor,
 }
 
-/// What can be done beside starting.
+/// The subcommands.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 enum Errand {
     #[command(flatten)]
     Ask(Ask),
     /// Show what a worker would do with each packet of a capture (pcap or pcapng); needs no instance and no rights
     Replay(ReplayLine),
-    /// Look at this host: what keeps packets from being balanced, and the command that mends it; changes nothing
+    /// Examine this host: what keeps packets from being balanced, and the command that fixes it; changes nothing
     Doctor {
-        /// For this configuration
+        /// Examine the host for this configuration
         #[arg(short, long, value_name = "FILE")]
         config: Vec<PathBuf>,
     },
 }
 
-/// Which capture, and by which configuration.
+/// The arguments of `loaded replay`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct ReplayLine {
     /// The capture
@@ -74,35 +74,35 @@ pub(crate) struct ReplayLine {
     /// Decide by this configuration; several classic files make one [as for starting]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Vec<PathBuf>,
-    /// Write what would go out to this file, as pcap of raw IP
+    /// Write the packets that would go out to this file, as pcap of raw IP
     #[arg(long, value_name = "FILE")]
     pub(crate) write: Option<PathBuf>,
-    /// As JSON, for programs: a line a packet, then one with the sums
+    /// Print JSON: one line per packet, then the sums
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// What is asked of a running instance. These are the subcommands, with their help.
+/// The subcommands that ask a running instance, with their help.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(crate) enum Ask {
-    /// Show how it is: what is wrong first, then services, backends, processes with their sandbox, queues, counters
+    /// Show the state: problems first, then services, backends, processes with their sandbox, queues, counters
     Status {
-        /// As JSON, for programs
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Change what is wanted of a backend, until the next change or the end of the instance
+    /// Drain, disable or enable a backend; holds until the next change or the end of the instance
     Backend {
-        /// What to do with it.
+        /// The order.
         #[command(subcommand)]
         order: Order,
     },
     /// Show the last changes of membership, each with its cause
     History {
-        /// So many, at most 1000
+        /// Number of changes, at most 1000
         #[arg(short = 'n', long = "last", value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=HISTORY as i64))]
         last: u16,
-        /// As JSON, for programs
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -112,19 +112,19 @@ pub(crate) enum Ask {
     Explain(ExplainLine),
 }
 
-/// Which packet. Of a TCP connection that is open it is an ACK, else a SYN.
+/// The packet in question: an ACK of a TCP connection that is open, a SYN of any other.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct ExplainLine {
     /// tcp, udp, sctp, icmp (an echo request), esp, gre, or a number
     #[arg(value_name = "PROTO", value_parser = protocol)]
     pub(crate) protocol: u8,
-    /// Who sends it: 192.0.2.7:40000, [2001:db8::7]:40000; for icmp ADDR[:ID], for what has no ports ADDR
+    /// The sender: 192.0.2.7:40000, [2001:db8::7]:40000; for icmp ADDR[:ID], for protocols without ports ADDR
     #[arg(value_name = "CLIENT:PORT", value_parser = end)]
     pub(crate) client: End,
-    /// The virtual IP that it is sent to, and the port
+    /// The virtual IP it is sent to, and the port
     #[arg(value_name = "VIP:PORT", value_parser = end)]
     pub(crate) vip: End,
-    /// As JSON, for programs
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -133,10 +133,10 @@ pub(crate) struct ExplainLine {
 pub(crate) type End = (IpAddr, Option<u16>);
 
 impl ExplainLine {
-    /// As the instance is asked.
+    /// The question as the instance takes it.
     ///
     /// # Errors
-    /// If there is a port too few or too many.
+    /// If a port is missing or there is one too many.
     pub(crate) fn tuple(&self) -> Result<Tuple, String> {
         let Self { protocol, client: (client, client_port), vip: (vip, vip_port), .. } = *self;
         match (protocol, client_port, vip_port) {
@@ -153,42 +153,42 @@ impl ExplainLine {
 /// An order about one backend.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(crate) enum Order {
-    /// No new flows; those it has go on until the deadline
+    /// Give it no new flows; its flows go on until the deadline
     Drain {
-        /// Which.
+        /// The backend.
         #[command(flatten)]
         backend: BackendLine,
-        /// How long its flows may go on: 90s, 5m, 2h, at most 7d [configuration]
+        /// How long its flows may go on: 90s, 5m, 2h, at most 7d [default: the configuration's drain]
         #[arg(long, value_name = "TIME", value_parser = deadline)]
         deadline: Option<u32>,
     },
-    /// Use it again, as its checks say
+    /// Use it again, as its checks allow
     Enable {
-        /// Which.
+        /// The backend.
         #[command(flatten)]
         backend: BackendLine,
     },
-    /// No flows: those it has are dealt with as when it were down
+    /// Give it no flows at all; its flows are treated as if it were down
     Disable {
-        /// Which.
+        /// The backend.
         #[command(flatten)]
         backend: BackendLine,
     },
 }
 
-/// Which backend.
+/// The backend an order is about.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct BackendLine {
     /// Address of the backend
     #[arg(value_name = "ADDR")]
     pub(crate) address: IpAddr,
-    /// In this service only; otherwise in every service that has it
+    /// In this service only; without it, in every service that has the backend
     #[arg(long, value_name = "NAME")]
     pub(crate) service: Option<String>,
 }
 
 impl Order {
-    /// As the instance is told.
+    /// The order as the instance takes it.
     pub(crate) fn parts(self) -> (Action, BackendLine) {
         match self {
             Self::Drain { backend, deadline } => (Action::Drain { deadline }, backend),
@@ -219,21 +219,22 @@ fn parse<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) -> R
     let mut command = Line::command();
     let matches = command.try_get_matches_from_mut(arguments)?;
     if let Some(option) = option_beside_a_subcommand(&matches) {
-        let text = format!("--{} does not go with a subcommand: it is for starting", option.replace('_', "-"));
+        let text =
+            format!("--{} cannot be used with a subcommand: it is for starting an instance", option.replace('_', "-"));
         return Err(command.error(ErrorKind::ArgumentConflict, text));
     }
     Ok(Line::from_arg_matches(&matches)?.into())
 }
 
-/// A subcommand starts nothing: an option that is for starting would have no effect.
+/// The first option for starting an instance that was given with a subcommand, where it would have no effect.
 fn option_beside_a_subcommand(matches: &ArgMatches) -> Option<&str> {
     matches.subcommand_name()?;
     let given = |id: &&str| *id != "control" && matches.value_source(id) == Some(ValueSource::CommandLine);
-    // The group of the tasks is listed beside its members.
+    // clap lists the group of the tasks beside its members.
     matches.ids().map(clap::Id::as_str).filter(|id| *id != "TaskLine").find(given)
 }
 
-/// A protocol by its name or number.
+/// Reads a protocol's name or number.
 fn protocol(text: &str) -> Result<u8, String> {
     Ok(match text {
         "tcp" => 6,
@@ -249,7 +250,7 @@ fn protocol(text: &str) -> Result<u8, String> {
     })
 }
 
-/// An address with or without a port; one of IPv6 is in brackets if it has a port.
+/// Reads an address with or without a port; an IPv6 address with a port is in brackets.
 fn end(text: &str) -> Result<End, String> {
     let bare = || text.parse().or_else(|_| text.trim_start_matches('[').trim_end_matches(']').parse());
     match text.parse::<SocketAddr>() {
@@ -260,7 +261,7 @@ fn end(text: &str) -> Result<End, String> {
     }
 }
 
-/// A duration such as `90s`, `5m`, `2h` or `1d`, in seconds.
+/// Reads a duration such as `90s`, `5m`, `2h` or `1d`; in seconds.
 fn deadline(text: &str) -> Result<u32, String> {
     let wrong = || format!("{text:?} is not a time from 1s to 7d; write one number and s, m, h or d, such as 5m");
     let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
@@ -279,75 +280,75 @@ const AFTER: &str = "\
 Without -c the configuration is the first of: loaded.config, loaded.conf, /etc/loaded/loaded.toml,
 /etc/loaded/loaded.config. A name ending in .toml is TOML; every other file is the classic format.
 
-  loaded --check -c loaded.config                        is it right? what would be served?
+  loaded --check -c loaded.config                        validate it, print what would be served
   loaded -D -U nobody -c loaded.config                   serve, in the foreground
   loaded -U nobody -c loaded.config -c loaded.config6    serve both families in the background
   loaded --check --diff                                  what would HUP change?
   loaded backend drain 198.51.100.11 --deadline 5m       take a backend out gently
   loaded explain tcp 192.0.2.7:40000 203.0.113.1:443     where would this client's next packet go, and why?
 
-Signals: HUP reads the configuration again, and changes nothing if it is wrong; TERM, INT and QUIT take the rules out
-and end it; USR1 logs the counters; USR2 starts the binary that is now where this one was started from, which takes
-over without losing a packet. A supervisor that was killed: start it again, it goes on. Under a service manager
-(NOTIFY_SOCKET) it stays in the foreground.";
+Signals: HUP reloads the configuration, and changes nothing if it is wrong; TERM, INT and QUIT remove the rules and
+end the instance; USR1 logs the counters; USR2 upgrades: the binary now at this one's path takes over without losing
+a packet. If the supervisor was killed, start it again: it takes over the workers that went on. Under a service
+manager (NOTIFY_SOCKET) it stays in the foreground.";
 
 /// Balances IPv4 and IPv6 traffic over NFQUEUE with sandboxed workers.
 #[derive(Debug, Parser)]
 #[command(name = "loaded", version, after_help = AFTER, max_term_width = 110, disable_help_subcommand = true)]
 struct Line {
-    /// Serve IPv4 only, whatever else the files name
+    /// Serve IPv4 only, even if the files name IPv6 too
     #[arg(short = '4', long, conflicts_with = "ipv6")]
     ipv4: bool,
-    /// Serve IPv6 only, whatever else the files name
+    /// Serve IPv6 only, even if the files name IPv4 too
     #[arg(short = '6', long)]
     ipv6: bool,
     /// Read this configuration; several classic files make one
     #[arg(short, long, value_name = "FILE")]
     config: Vec<PathBuf>,
-    /// Check backends, and give dead ones no work
+    /// Check backends and take dead ones out
     #[arg(short, long)]
     failover: bool,
     /// Stay in the foreground and log to stderr; otherwise detach and log to syslog
     #[arg(short = 'D', long)]
     foreground: bool,
-    /// Packets that may wait in the kernel for one worker [configuration, or 16384]
+    /// Packets that may wait in the kernel for one worker [default: the configuration's, or 16384]
     #[arg(short = 'Q', long, value_name = "LEN", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_QUEUE_LEN)))]
     queue_len: Option<u32>,
-    /// Netfilter queue of core 0; core n answers queue N + n [configuration, or 0]
+    /// Netfilter queue of core 0; core n answers queue N + n [default: the configuration's, or 0]
     #[arg(long, value_name = "N")]
     queue_base: Option<u16>,
-    /// Run the workers as this account, never root [configuration, or nobody]
+    /// Run the workers as this account, never root [default: the configuration's, or nobody]
     #[arg(short = 'U', long, value_name = "USER")]
     user: Option<String>,
     /// Write the process id of the supervisor to this file
     #[arg(long, value_name = "PATH")]
     pid_file: Option<PathBuf>,
-    /// Start although this kernel lacks a layer of the sandbox; the log names the layer
+    /// Start even if this kernel lacks a layer of the sandbox; the log names the layer
     #[arg(long)]
     allow_weak_sandbox: bool,
-    /// The control socket: where to make it, or whom to ask [/run/loaded/control-PID.sock, or the only one there]
+    /// The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]
     #[arg(long, value_name = "PATH", global = true)]
     control: Option<PathBuf>,
     #[command(flatten)]
     task: TaskLine,
-    /// With --check: print what a reload of the instance that runs would change
+    /// With --check: print what a reload of the running instance would change
     #[arg(long, requires = "check", conflicts_with_all = ["print_sandbox", "selftest"])]
     diff: bool,
     #[command(subcommand)]
     errand: Option<Errand>,
 }
 
-/// At most one; none means to serve.
+/// At most one of these; none means to serve.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 struct TaskLine {
-    /// Validate the configuration, print what would be served, and end; changes nothing
+    /// Validate the configuration, print what would be served, and exit; changes nothing
     #[arg(long)]
     check: bool,
-    /// Print the sandbox policy of a role (worker, prober or supervisor), and end
+    /// Print the sandbox policy of a role (worker, prober or supervisor), and exit
     #[arg(long, value_name = "ROLE", hide_possible_values = true)]
     print_sandbox: Option<Role>,
-    /// Try every forbidden act inside the sandbox, print what happened, and end
+    /// Try every forbidden act inside the sandbox, print what happened, and exit
     #[arg(long)]
     selftest: bool,
 }
