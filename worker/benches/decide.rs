@@ -11,10 +11,10 @@ use loaded_ipc::{
     ALL_COUNTERS, Admin, Affinity, AllDown, BackendIndex, Mode, OnBackendDown, OnFailure, Outcome, Passive, Policy,
     PortRange, Protocol, ServiceIndex, Strategy, ToWorker, Unserved,
 };
-use loaded_queue::Meta;
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts, shm};
 use loaded_worker::decide::{Decider, Lookup, Now, Place};
 use loaded_worker::setup::Assembly;
+use loaded_worker::wire::PacketFacts;
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -24,7 +24,6 @@ const CAPACITY: usize = 1_000_000;
 const PACKETS_A_SECOND: u64 = 500_000;
 /// About as far apart as the packets of the worker's arena.
 const STRIDE: usize = 65_536 + 256;
-const META: Meta = Meta { cut: false, partial: false, gso: false };
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
@@ -100,14 +99,14 @@ impl World {
         let begin = Instant::now();
         let mut looks: [Option<Lookup>; BATCH] = [None; BATCH];
         for (look, bytes) in looks.iter_mut().zip(self.arena.chunks_exact(STRIDE)) {
-            *look = Some(self.decider.look(black_box(&bytes[..64]), META));
+            *look = Some(self.decider.look(black_box(&bytes[..64]), PacketFacts::WHOLE));
         }
         for look in looks.iter().flatten() {
             self.decider.prefetch(look);
         }
         let mut as_expected = true;
         for (look, bytes) in looks.iter().flatten().zip(self.arena.chunks_exact_mut(STRIDE)) {
-            let place = Place { room: &mut bytes[..64 + 48], length: 64, meta: META };
+            let place = Place { room: &mut bytes[..64 + 48], length: 64, facts: PacketFacts::WHOLE };
             as_expected &= self.decider.decide(look, place, at(self.now)).outcome == expected;
         }
         let spent = begin.elapsed();

@@ -14,12 +14,11 @@ mod told;
 
 use crate::membership::{Membership, Unknown};
 use crate::setup::{Memories, Service, Setup};
-use crate::wire::{self, Address, Field, Kind, Malformed, Packet};
+use crate::wire::{self, Address, ChecksumState, Kind, Malformed, Packet, PacketFacts};
 use admit::client_key;
 pub use fragments::Datagram;
 use fragments::Fragments;
 use loaded_ipc::{Admin, BackendIndex, Idle, Mode, OnFailure, Outcome, Unserved};
-use loaded_queue::Meta;
 use loaded_table::{AffinityTable, Counters, Flow, FlowKey, FlowTable, Hashed, Quota, Slot, Timeouts};
 pub use told::{Told, shown};
 
@@ -63,7 +62,7 @@ pub struct Place<'p> {
     /// How many of them are the packet's.
     pub length: usize,
     /// What the kernel says about it.
-    pub meta: Meta,
+    pub facts: PacketFacts,
 }
 
 /// What became of a packet, and how long it is now.
@@ -154,9 +153,11 @@ impl Decider {
     /// First stage: reads the packet and asks for the memory its flow would be in.
     #[must_use]
     #[inline]
-    pub fn look(&self, bytes: &[u8], meta: Meta) -> Lookup {
-        let packet = match wire::parse(bytes, meta.cut) {
-            Ok(packet) if !meta.partial && wire::lacks_checksum(bytes, &packet) => Err(Malformed::Checksum),
+    pub fn look(&self, bytes: &[u8], facts: PacketFacts) -> Lookup {
+        let packet = match wire::parse(bytes, facts.cut) {
+            Ok(packet) if facts.checksum == ChecksumState::Complete && wire::lacks_checksum(bytes, &packet) => {
+                Err(Malformed::Checksum)
+            }
             packet => packet,
         };
         let wanted = packet.as_ref().ok().and_then(|packet| {
@@ -189,7 +190,7 @@ impl Decider {
             };
         };
         match (packet.kind, wanted.way) {
-            _ if place.meta.cut && !self.goes_direct(packet, wanted, now) => self.cut(packet, wanted, place, now),
+            _ if place.facts.cut && !self.goes_direct(packet, wanted, now) => self.cut(packet, wanted, place, now),
             (Kind::Error(quoted), way) => self.error(packet, &quoted, wanted, way, place, now),
             (_, Direction::Request { vip }) => self.request(packet, wanted, vip, place, now),
             (_, Direction::Reply) => self.reply(packet, wanted, place, now),
@@ -350,15 +351,6 @@ impl Place<'_> {
     /// Goes on to this backend: by routing, as it is, or with the address that it has by now.
     fn goes(&self, outcome: Outcome, backend: u16, is_direct: bool) -> Decided {
         Decided { direct: is_direct.then_some(BackendIndex(backend)), ..self.stays(outcome) }
-    }
-
-    /// What the checksum field of the packet holds.
-    fn field(&self) -> Field {
-        match (self.meta.partial, self.meta.gso) {
-            (false, _) => Field::Complete,
-            (true, false) => Field::Partial,
-            (true, true) => Field::PartialGso,
-        }
     }
 }
 

@@ -4,8 +4,9 @@
 use crate::decide::{Decider, Lookup, Now, Place, Prepared, Told};
 use crate::outcome::verdict;
 use crate::setup::{Assembly, OutOfStep};
+use crate::wire::{PacketFacts, SPARE};
 use loaded_ipc::{ALL_COUNTERS, RECEIVED, ToWorker, mark_of};
-use loaded_queue::{Meta, RECEIVE_TIMEOUT_MS, SPARE};
+use loaded_queue::RECEIVE_TIMEOUT_MS;
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts, shm};
 use std::time::Duration;
 
@@ -113,12 +114,12 @@ impl Replay {
         self.room[..length].copy_from_slice(before);
         let now = self.now;
 
-        let meta = Meta { cut, partial: false, gso: false };
-        let look = self.decider.look(before, meta);
+        let facts = PacketFacts { cut, ..PacketFacts::WHOLE };
+        let look = self.decider.look(before, facts);
         self.decider.prefetch(&look);
         let earlier = self.decider.flow_of(&look, now);
         let room = (length + SPARE).min(MAX_PAYLOAD);
-        let decided = self.decider.decide(&look, Place { room: &mut self.room[..room], length, meta }, now);
+        let decided = self.decider.decide(&look, Place { room: &mut self.room[..room], length, facts }, now);
         self.decider.counters().add(decided.outcome.index(), 1);
         self.decider.counters().add(RECEIVED, 1);
         let flow = self.flow(&look, decided.outcome, earlier);

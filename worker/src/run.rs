@@ -9,12 +9,13 @@ use crate::inbox::Inbox;
 use crate::orders::{Orders, out_of_step, set_turn, wait_for_turn};
 use crate::outcome::verdict;
 use crate::setup::Assembly;
+use crate::wire::{ChecksumState, PacketFacts};
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{
     Clipped, Fault, FromWorker, IN_HAND, LinkError, MARK_MASK, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker,
     Turn, VERSION, clip, in_hand, mark_of,
 };
-use loaded_queue::{BATCH, Faults, Packet, Port};
+use loaded_queue::{BATCH, Faults, Meta, Packet, Port};
 use loaded_sandbox::{Identity, KernelSupport, Layer, SandboxRequirement, Survival, inherited, leave};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -31,6 +32,8 @@ const SWEEP_IDLE: usize = 1024;
 const LOOK_EVERY: u64 = 5;
 /// Milliseconds without a moment in which nothing waited: what comes has waited for as long, and may be lost on the way.
 const BEHIND: u64 = 50;
+/// The queue leaves as much behind a packet as an answer may need.
+const _: () = assert!(loaded_queue::SPARE >= crate::wire::SPARE);
 
 /// How a worker ends on purpose; the supervisor reads the reason on the link.
 const EXIT_FAILED: i32 = 3;
@@ -166,7 +169,7 @@ fn forward(orders: &mut Orders<'_>, inbox: &mut Inbox, port: &mut Port, decider:
         let now = now();
         for (look, (id, bytes, meta)) in looks.iter_mut().zip(port.waiting()) {
             decider.counters().set(IN_HAND, in_hand(id));
-            *look = Some(decider.look(bytes, meta));
+            *look = Some(decider.look(bytes, facts(meta)));
         }
         for look in looks[..received.min(BATCH)].iter().flatten() {
             decider.prefetch(look);
@@ -181,8 +184,8 @@ fn forward(orders: &mut Orders<'_>, inbox: &mut Inbox, port: &mut Port, decider:
             if orders.link.is_some_and(|link| crate::taken::over(&mut packet, link)) {
                 continue;
             }
-            let (meta, length) = (packet.meta(), packet.bytes().len());
-            let decided = decider.decide(look, Place { room: packet.room(), length, meta }, now);
+            let (facts, length) = (facts(packet.meta()), packet.bytes().len());
+            let decided = decider.decide(look, Place { room: packet.room(), length, facts }, now);
             if decided.outcome == Outcome::RepeatedFragment {
                 waiting += u64::from(hold(&mut early, packet, look, decider, now));
                 continue;
@@ -219,6 +222,12 @@ fn forward(orders: &mut Orders<'_>, inbox: &mut Inbox, port: &mut Port, decider:
         }
         decider.sweep(now.seconds, if received == 0 { SWEEP_IDLE } else { SWEEP_BUSY });
     }
+}
+
+/// What decisions need to know of what the queue says about a packet.
+#[inline]
+fn facts(meta: Meta) -> PacketFacts {
+    PacketFacts { cut: meta.cut, checksum: ChecksumState::new(meta.partial, meta.gso) }
 }
 
 /// Lets a piece wait for the first one of its datagram; where there is no room it is dropped. Whether it waits.

@@ -16,9 +16,10 @@ use loaded_ipc::{
     Admin, Affinity, AllDown, Idle, Mode, OnBackendDown, OnFailure, Outcome, Passive, Policy, Protocol, Quota,
     Strategy, Unserved,
 };
-use loaded_queue::{Meta, SPARE, Verdict};
+use loaded_queue::Verdict;
 use loaded_worker::outcome::verdict;
 use loaded_worker::replay::Replay;
+use loaded_worker::wire::{ChecksumState, PacketFacts, SPARE};
 use packets::{echo, ip, piece, tcp, udp, unreachable};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
@@ -55,8 +56,8 @@ struct Wish {
 
 #[derive(Debug, Arbitrary)]
 enum Event<'b> {
-    Packet { shape: Shape, garble: Vec<(u8, u8)>, meta: u8 },
-    Raw { bytes: &'b [u8], meta: u8 },
+    Packet { shape: Shape, garble: Vec<(u8, u8)>, facts: u8 },
+    Raw { bytes: &'b [u8], facts: u8 },
     Seconds(u8),
     Long(u32),
     Millis(u8),
@@ -179,12 +180,12 @@ fn build(shape: Shape) -> Vec<u8> {
     }
 }
 
-fn meta(bits: u8) -> Meta {
-    Meta { cut: bits % 16 == 1, partial: bits & 32 != 0, gso: bits & 64 != 0 }
+fn facts(bits: u8) -> PacketFacts {
+    PacketFacts { cut: bits % 16 == 1, checksum: ChecksumState::new(bits & 32 != 0, bits & 64 != 0) }
 }
 
 /// What must hold of every packet's end. `ours`: nobody has garbled the packet or the tables.
-fn check(before: &[u8], after: &[u8], meta: Meta, ours: bool, outcome: Outcome, direct: bool) {
+fn check(before: &[u8], after: &[u8], facts: PacketFacts, ours: bool, outcome: Outcome, direct: bool) {
     if direct || !matches!(verdict(outcome), Verdict::Rewrite | Verdict::Repeat) || outcome == Outcome::RepeatedFragment
     {
         assert_eq!(before, after, "{outcome:?} changes nothing");
@@ -195,14 +196,14 @@ fn check(before: &[u8], after: &[u8], meta: Meta, ours: bool, outcome: Outcome, 
         assert!(after.len() <= before.len() + SPARE && sound(after), "{outcome:?} {after:02x?}");
         return;
     }
-    assert!(!meta.cut, "{outcome:?} of a packet that is not whole");
+    assert!(!facts.cut, "{outcome:?} of a packet that is not whole");
     assert_eq!(before.len(), after.len());
     let error = matches!(outcome, Outcome::ErrorForwarded | Outcome::ErrorReturned | Outcome::ErrorRelayed);
     // A wrong checksum stays wrong, but where the kernel says that the field holds something else.
-    if sound(before) && !meta.partial {
+    if sound(before) && facts.checksum == ChecksumState::Complete {
         assert!(sound(after), "{outcome:?}: {before:02x?} became {after:02x?}");
     }
-    if meta.partial && !meta.gso && !error {
+    if facts.checksum == ChecksumState::Partial && !error {
         let upper = |bytes| walk(bytes).filter(|packet| !packet.piece).and_then(|packet| packet.upper(bytes));
         assert!(upper(after).is_none_or(|sum| sum == 0xffff), "{outcome:?}: {after:02x?}");
     }
@@ -221,25 +222,25 @@ fn is_answer(outcome: Outcome) -> bool {
 }
 
 /// The bytes of a packet event, and whether they are as they were built.
-fn packet(event: &Event<'_>) -> Option<(Vec<u8>, Meta, bool)> {
-    let (mut bytes, meta, ours) = match event {
-        Event::Packet { shape, garble, meta: bits } => {
+fn packet(event: &Event<'_>) -> Option<(Vec<u8>, PacketFacts, bool)> {
+    let (mut bytes, facts, ours) = match event {
+        Event::Packet { shape, garble, facts: bits } => {
             let mut bytes = build(*shape);
             let end = bytes.len().min(100);
             for (at, byte) in garble.iter().take(4) {
                 bytes[usize::from(*at) % end] = *byte;
             }
-            (bytes, meta(*bits), garble.is_empty())
+            (bytes, facts(*bits), garble.is_empty())
         }
-        Event::Raw { bytes, meta: bits } => (bytes.to_vec(), meta(*bits), false),
+        Event::Raw { bytes, facts: bits } => (bytes.to_vec(), facts(*bits), false),
         _ => return None,
     };
-    if meta.cut && bytes.len() > 1 {
+    if facts.cut && bytes.len() > 1 {
         bytes.pop();
     }
     // Addresses of packets with options are looked for elsewhere.
     let plain = matches!(bytes.first(), Some(0x45 | 0x60));
-    Some((bytes, meta, ours && plain))
+    Some((bytes, facts, ours && plain))
 }
 
 fn live(input: &Input<'_>, services: &[Service]) {
@@ -248,12 +249,12 @@ fn live(input: &Input<'_>, services: &[Service]) {
     let mut trusted = true;
     let (mut sent, mut ended) = (0_u64, 0_u64);
     for event in input.events.iter().take(MOST) {
-        if let Some((mut bytes, meta, ours)) = packet(event) {
+        if let Some((mut bytes, facts, ours)) = packet(event) {
             let before = bytes.clone();
             sent += 1;
-            let outcome = world.send_as(&mut bytes, meta);
+            let outcome = world.send_as(&mut bytes, facts);
             ended += u64::from(Outcome::ALL.contains(&outcome));
-            check(&before, &world.sent, meta, ours && trusted, outcome, world.direct.is_some());
+            check(&before, &world.sent, facts, ours && trusted, outcome, world.direct.is_some());
             continue;
         }
         let index = |backend: u8| world::index_of(u16::from(backend & 1), usize::from(backend >> 1) % 6);
@@ -296,10 +297,10 @@ fn replay(input: &Input<'_>, services: &[Service]) {
             Event::Millis(n) => at = at.saturating_sub(Duration::from_millis(u64::from(*n))),
             _ => {}
         }
-        let Some((bytes, meta, ours)) = packet(event) else { continue };
+        let Some((bytes, facts, ours)) = packet(event) else { continue };
         sent += 1;
-        let fate = replay.decide(&bytes, usize::from(meta.cut), at);
-        let whole = Meta { cut: fate.cut, partial: false, gso: false };
+        let fate = replay.decide(&bytes, usize::from(facts.cut), at);
+        let whole = PacketFacts { cut: fate.cut, ..PacketFacts::WHOLE };
         check(fate.before, fate.after.unwrap_or(fate.before), whole, ours, fate.outcome, fate.mark.is_some());
         assert!(fate.mark.is_none() || fate.verdict == Verdict::Accept || fate.after.is_none());
     }

@@ -3,8 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use loaded_fuzz::judge::{sound, walk};
-use loaded_queue::SPARE;
-use loaded_worker::wire::{self, Kind, Packet};
+use loaded_worker::wire::{self, Kind, Packet, SPARE};
 
 /// More extension headers than this are refused.
 const MAX_EXTENSIONS: usize = 8;

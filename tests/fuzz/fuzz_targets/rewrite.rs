@@ -5,7 +5,7 @@
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use loaded_fuzz::judge::{put, same, walk, word};
-use loaded_worker::wire::{Address, Family, Field, Kind, Packet, Side, mapped, parse, replace, replace_in_error};
+use loaded_worker::wire::{Address, Family, ChecksumState, Kind, Packet, Side, mapped, parse, replace, replace_in_error};
 
 #[derive(Debug, Arbitrary)]
 struct Input<'b> {
@@ -73,11 +73,11 @@ fn plain_packet(bytes: &mut [u8], packet: &Packet, input: &Input<'_>) {
     let checksum = walked.checksum().filter(|_| packet.kind != Kind::Fragment && packet.protocol != 1);
     let (before, original) = (sums(bytes, None), bytes.to_vec());
     let field = match (input.field % 3, checksum) {
-        (1, Some(_)) => Field::Partial,
-        (2, Some(_)) => Field::PartialGso,
-        _ => Field::Complete,
+        (1, Some(_)) => ChecksumState::Partial,
+        (2, Some(_)) => ChecksumState::PartialGso,
+        _ => ChecksumState::Complete,
     };
-    if field == Field::Complete {
+    if field == ChecksumState::Complete {
         replace(bytes, packet, side, &new, field);
         assert_same(before, sums(bytes, None));
         let read = parse(bytes, false);
@@ -95,7 +95,7 @@ fn plain_packet(bytes: &mut [u8], packet: &Packet, input: &Input<'_>) {
     let Some(at) = checksum else { return };
     put(bytes, at, walked.pseudo(bytes));
     replace(bytes, packet, side, &new, field);
-    if field == Field::PartialGso {
+    if field == ChecksumState::PartialGso {
         assert!(same(word(bytes, at).expect("within"), walked.pseudo(bytes)));
     } else if let Some(sum) = walked.upper(bytes) {
         assert_eq!(sum, 0xffff, "a whole checksum was made");

@@ -5,13 +5,11 @@ use super::request::{Course, unreachable};
 use super::state::is_over;
 use super::{Decider, Direction, Lookup, Now, Place, Wanted};
 use crate::setup::address;
-use crate::wire::{self, Packet, protocol};
+use crate::wire::{self, Packet, PacketFacts, SPARE, protocol};
 use loaded_ipc::{Assumed, BackendIndex, Chosen, Explained, KnownFlow, Outcome, Question, ServiceIndex, Why};
-use loaded_queue::{Meta, SPARE};
 use loaded_table::{Flow, FlowState};
 use std::net::IpAddr;
 
-const META: Meta = Meta { cut: false, partial: false, gso: false };
 /// An IPv6 header and one of TCP, the longest of those below.
 const LONGEST: usize = 40 + 20;
 const SYN: u8 = 2;
@@ -27,13 +25,13 @@ impl Decider {
         let mut assumed = if question.protocol == protocol::TCP { Assumed::Syn } else { Assumed::Any };
         let mut room = [0; LONGEST + SPARE];
         let mut length = write(question, assumed, &mut room);
-        let mut look = self.look(&room[..length], META);
+        let mut look = self.look(&room[..length], PacketFacts::WHOLE);
         if assumed == Assumed::Syn && self.goes_on(&look, now) {
             assumed = Assumed::Ack;
             length = write(question, assumed, &mut room);
-            look = self.look(&room[..length], META);
+            look = self.look(&room[..length], PacketFacts::WHOLE);
         }
-        let place = Place { room: &mut room, length, meta: META };
+        let place = Place { room: &mut room, length, facts: PacketFacts::WHOLE };
         let (packet, wanted) = match (&look.packet, &look.wanted) {
             (Ok(packet), Some(wanted)) => (packet, wanted),
             (Ok(packet), None) => return ends(assumed, self.without_flow(packet)),

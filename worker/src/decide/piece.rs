@@ -2,7 +2,7 @@
 
 use super::fragments::{Datagram, Fate, Met};
 use super::{Decided, Decider, Direction, Lookup, Now, Place, Wanted};
-use crate::wire::{self, Field, Fragment, Kind, Packet, Side};
+use crate::wire::{self, ChecksumState, Fragment, Kind, Packet, Side};
 use loaded_ipc::Outcome;
 
 impl Decider {
@@ -13,7 +13,7 @@ impl Decider {
         if !ours {
             return place.stays(Outcome::PassedForeign);
         }
-        if place.meta.cut {
+        if place.facts.cut {
             return place.stays(Outcome::DroppedCut);
         }
         let Some(piece) = wire::fragment(place.bytes(), packet) else { return place.stays(self.malformed()) };
@@ -48,7 +48,7 @@ impl Decider {
         now: Now,
     ) -> Decided {
         // Who makes pieces makes the checksum before; and one of a part would be of no use.
-        (place.meta.partial, place.meta.gso) = (false, false);
+        place.facts.checksum = ChecksumState::Complete;
         let malformed = self.malformed();
         let (decided, fate) = match wire::parse_first(place.bytes(), packet) {
             Err(_) => (place.stays(malformed), Some(staying(malformed))),
@@ -94,7 +94,7 @@ impl Decider {
         let Some(address) = address else { return place.stays(Outcome::DroppedFragment) };
         let direct = self.setup.is_direct(backend);
         if !direct {
-            wire::replace(place.bytes(), packet, side, address, Field::Complete);
+            wire::replace(place.bytes(), packet, side, address, ChecksumState::Complete);
         }
         match side {
             Side::Destination => self.sent(backend, place.length),

@@ -22,7 +22,7 @@ impl Decider {
             let refused = (flow.backend, wanted.key.service_port, Cause::Refused);
             self.membership.refused(&mut self.setup, &self.counters, refused, now);
         }
-        let field = place.field();
+        let field = place.facts.checksum;
         wire::replace(place.bytes(), packet, Side::Source, &address, field);
         self.advance(slot, flow, packet, false, now);
         place.stays(Outcome::Returned)

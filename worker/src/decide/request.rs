@@ -54,7 +54,7 @@ impl Decider {
             return place.stays(Outcome::DroppedNoBackend);
         };
         if !direct {
-            let field = place.field();
+            let field = place.facts.checksum;
             wire::replace(place.bytes(), packet, Side::Destination, &address, field);
         }
         self.sent(backend, place.length);

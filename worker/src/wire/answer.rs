@@ -16,6 +16,10 @@ const LONGEST_ICMP: usize = 576;
 /// An ICMPv6 error fits the smallest MTU there is (RFC 4443 §2.4 (c)).
 const LONGEST_ICMP6: usize = 1280;
 
+/// Bytes by which an answer can be longer than the packet it answers: an ICMPv6 error puts 40 bytes of IP header and 8 of
+/// its own before what it quotes, an ICMP error 20 and 8.
+pub const SPARE: usize = IPV6_HEADER + ICMP_HEADER;
+
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
@@ -65,7 +69,7 @@ pub fn reset(room: &mut [u8], packet: &Packet) -> Option<usize> {
 /// Makes of a TCP or UDP packet of `length` bytes the ICMP error "port unreachable" about it (RFC 792 type 3 code 3, RFC
 /// 4443 §3.1 type 1 code 4) and returns its length. It quotes the packet from its first byte on: as much as the
 /// error may have (576 bytes in IPv4, 1280 in IPv6) and as `room` holds; the packet's length and
-/// [`loaded_queue::SPARE`] is enough. `packet` must be what [`super::parse`] made of the packet.
+/// [`SPARE`] is enough. `packet` must be what [`super::parse`] made of the packet.
 ///
 /// What is quoted is the packet as it came here. If the kernel says that its transport checksum is partial, then so it
 /// is in the quote: the sender left it to the interface and has not seen the complete one either, and hosts find the

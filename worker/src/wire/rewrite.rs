@@ -1,6 +1,7 @@
 //! Changing an address, and every checksum that covers it.
 
 use super::checksum::{add, pseudo_header, sum, update, update_sum};
+use super::facts::ChecksumState;
 use super::parse::{Address, Family, ICMP_HEADER, Kind, Packet, Quoted, protocol};
 use std::ops::Range;
 
@@ -13,21 +14,8 @@ pub enum Side {
     Destination,
 }
 
-/// What the transport checksum field holds, as the kernel says (`NFQA_SKB_INFO`). After new bytes the kernel takes
-/// a packet as `CHECKSUM_NONE`: what the field says then is what goes out, except that it makes the checksum of
-/// each segment of a GSO packet itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Field {
-    /// A checksum.
-    Complete,
-    /// The pseudo header's sum, of a packet that goes out in one piece: the checksum must be made.
-    Partial,
-    /// The pseudo header's sum, of a GSO packet.
-    PartialGso,
-}
-
 /// Sets an address. `packet` must be what [`super::parse`] made of the same bytes.
-pub fn replace(bytes: &mut [u8], packet: &Packet, side: Side, new: &Address, field: Field) {
+pub fn replace(bytes: &mut [u8], packet: &Packet, side: Side, new: &Address, field: ChecksumState) {
     let (at, new) = place(packet.family, 0, side, new);
     let old = swap(bytes, at, new);
     let new = sum(new);
@@ -64,7 +52,7 @@ pub fn replace_in_error(
     let after = sum(&bytes[body]);
     patch(bytes, packet.transport + 2, |c| update(c, before, after));
     if let Some((side, new)) = outer {
-        replace(bytes, packet, side, new, Field::Complete);
+        replace(bytes, packet, side, new, ChecksumState::Complete);
     }
 }
 
@@ -87,16 +75,16 @@ fn swap(bytes: &mut [u8], at: Range<usize>, new: &[u8]) -> u16 {
     old
 }
 
-fn transport(bytes: &mut [u8], packet: &Packet, old: u16, new: u16, field: Field) {
+fn transport(bytes: &mut [u8], packet: &Packet, old: u16, new: u16, field: ChecksumState) {
     let at = match (packet.kind, checksum_at(packet.family, packet.protocol)) {
         // A fragment's upper layer is not there, or is not whole.
         (Kind::Fragment, _) | (_, None) => return,
         (_, Some(offset)) => packet.transport + offset,
     };
     match field {
-        Field::PartialGso => patch(bytes, at, |c| update_sum(c, old, new)),
-        Field::Complete => patch(bytes, at, |c| changed(c, old, new, packet.protocol)),
-        Field::Partial => {
+        ChecksumState::PartialGso => patch(bytes, at, |c| update_sum(c, old, new)),
+        ChecksumState::Complete => patch(bytes, at, |c| changed(c, old, new, packet.protocol)),
+        ChecksumState::Partial => {
             patch(bytes, at, |_| 0);
             let made = !add(pseudo(bytes, packet), sum(upper_layer(bytes, packet)));
             patch(bytes, at, |_| if packet.protocol == protocol::UDP { nonzero(made) } else { made });

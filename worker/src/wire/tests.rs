@@ -156,7 +156,7 @@ fn extension_headers_end() {
         bytes[6] = first;
         let packet = parse(&bytes, false).expect("parses");
         assert_eq!((packet.transport, packet.kind), (48, Kind::Udp { ports: (5, 6) }));
-        replace(&mut bytes, &packet, Side::Destination, &v6("2001:db8::99"), Field::Complete);
+        replace(&mut bytes, &packet, Side::Destination, &v6("2001:db8::99"), ChecksumState::Complete);
         assert!(sound(&bytes));
     }
     // Nine headers that each name the next are too many; so is one that points outside.
@@ -200,7 +200,7 @@ fn a_zero_udp_checksum_stays_zero() {
     let mut bytes = ip(Family::V4, &CLIENT4, &VIP4, protocol::UDP, &udp(1, 80, b"data"), &[]);
     put(&mut bytes, 26, 0);
     let packet = parse(&bytes, false).expect("parses");
-    replace(&mut bytes, &packet, Side::Destination, &BACKEND4, Field::Complete);
+    replace(&mut bytes, &packet, Side::Destination, &BACKEND4, ChecksumState::Complete);
     assert_eq!(get(&bytes, 26), 0);
     assert!(sound(&bytes));
 }
@@ -266,8 +266,8 @@ proptest! {
             let length = u16::try_from(bytes.len() - packet.transport).expect("short").to_be_bytes();
             plain(&[addresses, &[0, packet.protocol], &length])
         };
-        let field = match field { 0 => Field::Complete, 1 => Field::Partial, _ => Field::PartialGso };
-        if let (Some(at), Field::Partial | Field::PartialGso) = (at, field) {
+        let field = match field { 0 => ChecksumState::Complete, 1 => ChecksumState::Partial, _ => ChecksumState::PartialGso };
+        if let (Some(at), ChecksumState::Partial | ChecksumState::PartialGso) = (at, field) {
             let sum = pseudo(&bytes);
             put(&mut changed, at, sum);
         }
@@ -275,7 +275,7 @@ proptest! {
         let after = parse(&changed, false).expect("parses");
         prop_assert_eq!(if source { after.source } else { after.destination }, new);
         match (field, at) {
-            (Field::PartialGso, Some(at)) => {
+            (ChecksumState::PartialGso, Some(at)) => {
                 let (got, want) = (get(&changed, at), pseudo(&changed));
                 prop_assert!(got == want || got == !want && want == 0xffff || got % 0xffff == want % 0xffff);
             }
@@ -287,8 +287,8 @@ proptest! {
     fn there_and_back_is_where_it_was((bytes, new) in case()) {
         let packet = parse(&bytes, false).expect("parses");
         let mut changed = bytes.clone();
-        replace(&mut changed, &packet, Side::Destination, &new, Field::Complete);
-        replace(&mut changed, &packet, Side::Destination, &packet.destination, Field::Complete);
+        replace(&mut changed, &packet, Side::Destination, &new, ChecksumState::Complete);
+        replace(&mut changed, &packet, Side::Destination, &packet.destination, ChecksumState::Complete);
         let again = parse(&changed, false).expect("parses");
         prop_assert_eq!(again, packet);
         prop_assert!(sound(&changed));
@@ -304,7 +304,7 @@ proptest! {
             put(&mut bytes, if four { 2 } else { 4 }, if four { length } else { length - 40 });
         }
         if let Ok(packet) = parse(&bytes, cut) {
-            for field in [Field::Complete, Field::Partial, Field::PartialGso] {
+            for field in [ChecksumState::Complete, ChecksumState::Partial, ChecksumState::PartialGso] {
                 replace(&mut bytes, &packet, Side::Source, &new, field);
             }
             if let Kind::Error(quoted) = packet.kind {
@@ -319,7 +319,7 @@ proptest! {
         let at = at.index(bytes.len().min(60));
         bytes[at] = byte;
         if let Ok(packet) = parse(&bytes, false) {
-            replace(&mut bytes, &packet, Side::Destination, &new, Field::Partial);
+            replace(&mut bytes, &packet, Side::Destination, &new, ChecksumState::Partial);
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Direct server return: packets keep their addresses and get a mark; what backends answer is never seen.
 
 use super::packets::{ACK, End, FIN, RST, SYN, echo, tcp, udp, unreachable};
-use super::world::{BACKENDS, BARE, SIDES, Service, Side, WHOLE, World, index_of};
+use super::world::{BACKENDS, BARE, SIDES, Service, Side, World, index_of};
 use loaded_ipc::{Admin, BackendIndex, Mode, Outcome};
-use loaded_queue::Meta;
 use loaded_table::Timeouts;
+use loaded_worker::wire::PacketFacts;
 
 const LIVES: Timeouts = Timeouts { half_open: 30, established: 7440, closing: 30, reset: 240, datagram: 180, echo: 60 };
 
@@ -192,7 +192,7 @@ fn a_packet_too_long_to_be_handed_over_goes_on_all_the_same() {
     for side in SIDES {
         let mut world = world();
         let (client, vip) = ends_of(&side);
-        let cut = Meta { cut: true, ..WHOLE };
+        let cut = PacketFacts { cut: true, ..PacketFacts::WHOLE };
         let mut bytes = tcp(client, vip, SYN);
         assert_eq!(world.send_as(&mut bytes, cut), Outcome::ForwardedNew);
         assert!(world.direct.is_some());

@@ -1,9 +1,12 @@
 //! What is not ours, not whole, or not balanced.
 
 use super::packets::{ACK, SYN, echo, ends, icmp_of, ip, is_v4, piece, put, sound, tcp, udp, unreachable};
-use super::world::{SIDES, Service, WHOLE, World};
+use super::world::{SIDES, Service, World};
 use loaded_ipc::{Mode, OnFailure, Outcome, Protocol, Unserved};
-use loaded_queue::Meta;
+use loaded_worker::wire::{ChecksumState, PacketFacts};
+
+/// The kernel has left the checksum to the network card.
+const PARTIAL: PacketFacts = PacketFacts { checksum: ChecksumState::Partial, ..PacketFacts::WHOLE };
 
 const SCTP: u8 = 132;
 const GRE: u8 = 47;
@@ -95,7 +98,7 @@ fn udp_over_ipv6_without_a_checksum_is_refused() {
     let mut bytes = udp((v6.client, 4001), (v6.vip, 80));
     put(&mut bytes, 46, 0);
     world.unchanged(bytes.clone(), Outcome::DroppedMalformed);
-    assert_eq!(world.send_as(&mut bytes, Meta { partial: true, ..WHOLE }), Outcome::ForwardedNew);
+    assert_eq!(world.send_as(&mut bytes, PARTIAL), Outcome::ForwardedNew);
 }
 
 #[test]
@@ -179,7 +182,7 @@ fn neighbour_discovery_passes() {
 /// A packet of which we have only the beginning can be passed on or dropped, but never sent back.
 #[test]
 fn cut_packets_are_never_rewritten() {
-    let cut = Meta { cut: true, ..WHOLE };
+    let cut = PacketFacts { cut: true, ..PacketFacts::WHOLE };
     for side in SIDES {
         let mut world =
             World::new(&[web(), Service { protocol: Protocol::Udp, ports: vec![53], ..Service::default() }]);
@@ -220,7 +223,7 @@ fn unfinished_checksums_are_finished() {
             let mut bytes = honest;
             let transport = if bytes[0] >> 4 == 4 { 20 } else { 40 };
             put(&mut bytes, transport + at, 0x1234);
-            let outcome = world.send_as(&mut bytes, Meta { partial: true, ..WHOLE });
+            let outcome = world.send_as(&mut bytes, PARTIAL);
             assert_eq!(outcome, Outcome::ForwardedNew);
             assert!(sound(&bytes));
             assert!(side.backends.contains(&ends(&bytes).1.as_str()));

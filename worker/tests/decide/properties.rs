@@ -1,10 +1,11 @@
 //! Whatever comes, whatever the tables hold.
 
 use super::packets::{ACK, FIN, RST, SYN, echo, ip, sound, tcp, udp, unreachable};
-use super::world::{AFFINITY, BACKENDS, SIDES, Service, Side, WHOLE, World, only_requests_name_backends};
+use super::world::{AFFINITY, BACKENDS, SIDES, Service, Side, World, only_requests_name_backends};
 use loaded_ipc::{Affinity, Outcome, Protocol, Strategy as Choice};
-use loaded_queue::{Meta, Verdict};
+use loaded_queue::Verdict;
 use loaded_worker::outcome::verdict;
+use loaded_worker::wire::{ChecksumState, PacketFacts};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -17,7 +18,7 @@ enum Event {
     Packet {
         bytes: Vec<u8>,
         garble: Vec<(Index, u8)>,
-        meta: Meta,
+        facts: PacketFacts,
     },
     /// Time passes.
     Later(u32),
@@ -61,18 +62,19 @@ fn packet() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-fn meta() -> impl Strategy<Value = Meta> {
-    (prop::bool::weighted(0.1), any::<bool>(), any::<bool>()).prop_map(|(cut, partial, gso)| Meta { cut, partial, gso })
+fn facts() -> impl Strategy<Value = PacketFacts> {
+    (prop::bool::weighted(0.1), any::<bool>(), any::<bool>())
+        .prop_map(|(cut, partial, gso)| PacketFacts { cut, checksum: ChecksumState::new(partial, gso) })
 }
 
 fn event() -> impl Strategy<Value = Event> {
     let garble = prop_oneof![3 => Just(vec![]), 1 => vec(any::<(Index, u8)>(), 1..4)];
-    let real = (packet(), garble, prop_oneof![2 => Just(WHOLE), 1 => meta()]);
-    let random = (vec(any::<u8>(), 0..100), meta());
+    let real = (packet(), garble, prop_oneof![2 => Just(PacketFacts::WHOLE), 1 => facts()]);
+    let random = (vec(any::<u8>(), 0..100), facts());
     let scribble = (any::<bool>(), any::<Index>(), vec(any::<u8>(), 1..40));
     prop_oneof![
-        40 => real.prop_map(|(bytes, garble, meta)| Event::Packet { bytes, garble, meta }),
-        4 => random.prop_map(|(bytes, meta)| Event::Packet { bytes, garble: vec![], meta }),
+        40 => real.prop_map(|(bytes, garble, facts)| Event::Packet { bytes, garble, facts }),
+        4 => random.prop_map(|(bytes, facts)| Event::Packet { bytes, garble: vec![], facts }),
         4 => prop_oneof![0..40_u32, any::<u32>()].prop_map(Event::Later),
         2 => Just(Event::Sweep),
         1 => Just(Event::Respawn),
@@ -101,13 +103,13 @@ fn services() -> impl Strategy<Value = Vec<Service>> {
 
 /// What must hold of every packet's end.
 /// `ours`: nobody has garbled the packet or the tables.
-fn check(before: &[u8], after: &[u8], meta: Meta, ours: bool, outcome: Outcome) {
+fn check(before: &[u8], after: &[u8], facts: PacketFacts, ours: bool, outcome: Outcome) {
     let rewritten = matches!(verdict(outcome), Verdict::Rewrite | Verdict::Repeat);
     if !rewritten {
         assert_eq!(before, after, "{outcome:?} changes nothing");
         return;
     }
-    assert!(!meta.cut, "{outcome:?} of a packet that is not whole");
+    assert!(!facts.cut, "{outcome:?} of a packet that is not whole");
     assert_eq!(before.len(), after.len());
     if outcome == Outcome::RepeatedFragment {
         assert_eq!(before, after, "it waits as it is");
@@ -117,10 +119,13 @@ fn check(before: &[u8], after: &[u8], meta: Meta, ours: bool, outcome: Outcome) 
     let ours = ours && !(before[0] >> 4 == 4 && (before[6] & 0x1f, before[7]) != (0, 0));
     // A wrong checksum stays wrong, but where the kernel says that the field holds something else.
     let error = matches!(outcome, Outcome::ErrorForwarded | Outcome::ErrorReturned | Outcome::ErrorRelayed);
-    if !ours || !(sound(before) || meta.partial && !error) {
+    if !ours || !(sound(before) || facts.checksum != ChecksumState::Complete && !error) {
         return;
     }
-    assert!(meta.gso && meta.partial || sound(after), "{outcome:?}: {before:02x?} became {after:02x?}");
+    assert!(
+        facts.checksum == ChecksumState::PartialGso || sound(after),
+        "{outcome:?}: {before:02x?} became {after:02x?}"
+    );
     only_requests_name_backends(after, outcome);
 }
 
@@ -134,18 +139,18 @@ proptest! {
         let mut trusted = true;
         for event in events {
             match event {
-                Event::Packet { mut bytes, garble, meta } => {
+                Event::Packet { mut bytes, garble, facts } => {
                     let ours = trusted && garble.is_empty() && matches!(bytes.first(), Some(0x45 | 0x60));
                     for (at, byte) in garble {
                         let at = at.index(bytes.len().min(100));
                         bytes[at] = byte;
                     }
-                    if meta.cut && bytes.len() > 1 {
+                    if facts.cut && bytes.len() > 1 {
                         bytes.truncate(bytes.len() - 1);
                     }
                     let before = bytes.clone();
-                    let outcome = world.send_as(&mut bytes, meta);
-                    check(&before, &bytes, meta, ours, outcome);
+                    let outcome = world.send_as(&mut bytes, facts);
+                    check(&before, &bytes, facts, ours, outcome);
                 }
                 Event::Later(seconds) => world.now = world.now.wrapping_add(seconds),
                 Event::Sweep => world.sweep(),

@@ -3,6 +3,7 @@
 use super::packets::{ACK, FIN, RST, SYN, tcp, udp};
 use super::world::{SIDES, Service, Side, World};
 use loaded_ipc::Outcome;
+use loaded_worker::wire::PacketFacts;
 
 const PSH: u8 = 8;
 
@@ -36,8 +37,8 @@ fn lives_for(mut world: World, side: &Side, backend: &str, seconds: u32) {
     let mut at = |after, outcome| {
         world.now = began + after;
         let mut bytes = reply();
-        let meta = loaded_queue::Meta { cut: true, ..super::world::WHOLE };
-        assert_eq!(world.send_as(&mut bytes, meta), outcome, "after {after} s");
+        let facts = PacketFacts { cut: true, ..PacketFacts::WHOLE };
+        assert_eq!(world.send_as(&mut bytes, facts), outcome, "after {after} s");
     };
     at(seconds, Outcome::DroppedCut);
     at(seconds + 1, Outcome::PassedOwn);

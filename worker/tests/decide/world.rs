@@ -5,18 +5,16 @@ use loaded_ipc::{
     ALL_COUNTERS, Admin, Affinity, AllDown, BackendCounter, BackendIndex, Mode, OnBackendDown, OnFailure, Outcome,
     Policy, PortRange, Protocol, Quota, ServiceIndex, Strategy, ToWorker, Unserved, View,
 };
-use loaded_queue::{Meta, SPARE};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts, shm};
 use loaded_worker::decide::{Decider, Now, Place};
 use loaded_worker::setup::{Assembly, Setup};
+use loaded_worker::wire::{PacketFacts, SPARE};
 use std::fs::File;
 
 /// VIPs and backends by their indices.
 pub(crate) const VIPS: [&str; 4] = ["192.0.2.100", "2001:db8:1::100", "192.0.2.101", "2001:db8:1::101"];
 pub(crate) const BACKENDS: [&str; 6] =
     ["198.51.100.11", "198.51.100.12", "198.51.100.13", "2001:db8:2::11", "2001:db8:2::12", "2001:db8:2::13"];
-
-pub(crate) const WHOLE: Meta = Meta { cut: false, partial: false, gso: false };
 
 /// The same things in both families.
 #[derive(Debug, Clone, Copy)]
@@ -230,14 +228,14 @@ impl World {
 
     /// A packet comes in; it is changed as the worker changes it.
     pub(crate) fn send(&mut self, bytes: &mut [u8]) -> Outcome {
-        self.send_as(bytes, WHOLE)
+        self.send_as(bytes, PacketFacts::WHOLE)
     }
 
-    pub(crate) fn send_as(&mut self, bytes: &mut [u8], meta: Meta) -> Outcome {
-        let look = self.decider.look(bytes, meta);
+    pub(crate) fn send_as(&mut self, bytes: &mut [u8], facts: PacketFacts) -> Outcome {
+        let look = self.decider.look(bytes, facts);
         self.decider.prefetch(&look);
         let mut room = [&bytes[..], &[0xaa; SPARE]].concat();
-        let decided = self.decider.decide(&look, Place { room: &mut room, length: bytes.len(), meta }, self.time());
+        let decided = self.decider.decide(&look, Place { room: &mut room, length: bytes.len(), facts }, self.time());
         room.truncate(decided.length);
         let same = bytes.len().min(room.len());
         bytes[..same].copy_from_slice(&room[..same]);

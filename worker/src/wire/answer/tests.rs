@@ -59,7 +59,7 @@ fn udp(data: &[u8]) -> Vec<u8> {
 
 /// A packet and the spare bytes behind it, which hold rubbish.
 fn room_of(bytes: &[u8]) -> Vec<u8> {
-    [bytes, &[0xa5; loaded_queue::SPARE]].concat()
+    [bytes, &[0xa5; SPARE]].concat()
 }
 
 /// Checks an answer's IP header and returns what is behind it.
@@ -88,7 +88,7 @@ fn behind_header(answer: &[u8], family: Family, protocol: u8) -> &[u8] {
 /// Answers a segment with a RST and returns its (sequence number, acknowledgement number if it has ACK).
 fn answered(family: Family, segment: &[u8], extra: usize) -> (u32, Option<u32>) {
     let mut room = room_of(&request(family, protocol::TCP, segment, extra));
-    let packet = parse(&room[..room.len() - loaded_queue::SPARE], false).expect("parses");
+    let packet = parse(&room[..room.len() - SPARE], false).expect("parses");
     let length = reset(&mut room, &packet).expect("an answer");
     let answer = &room[..length];
     let tcp = TcpSlice::from_slice(behind_header(answer, family, protocol::TCP)).expect("tcp");
