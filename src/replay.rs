@@ -10,7 +10,7 @@ use capture::{Capture, Record};
 use loaded_supervisor::config::{self, Overrides};
 use loaded_supervisor::control::text::plain;
 use loaded_supervisor::{Briefing, briefing};
-use loaded_worker::replay::{Fate, Outcome, Replay, Verdict};
+use loaded_worker::replay::{Outcome, Replay, Replayed, Verdict};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -119,10 +119,10 @@ impl Session {
             let at = record.time.saturating_sub(*first.get_or_insert(record.time));
             match record.packet {
                 Some(bytes) => {
-                    let fate = replay.decide(bytes, record.missing, at);
-                    self.tell(&record, at, &fate).map_err(Error::Print)?;
+                    let replayed = replay.decide(bytes, record.missing, at);
+                    self.tell(&record, at, &replayed).map_err(Error::Print)?;
                     if let Some(written) = &mut self.written {
-                        written.packet(&record, &fate)?;
+                        written.packet(&record, &replayed)?;
                     }
                 }
                 None => {
@@ -136,13 +136,13 @@ impl Session {
         end
     }
 
-    fn tell(&mut self, record: &Record<'_>, at: Duration, fate: &Fate<'_>) -> io::Result<()> {
-        let headers = Headers { bytes: fate.before, cut: fate.cut };
-        let rewritten = fate.after.map(|bytes| Headers { bytes, cut: false });
-        let service = fate.service.and_then(|index| self.services.get(&index));
+    fn tell(&mut self, record: &Record<'_>, at: Duration, replayed: &Replayed<'_>) -> io::Result<()> {
+        let headers = Headers { bytes: replayed.before, cut: replayed.cut };
+        let rewritten = replayed.after.map(|bytes| Headers { bytes, cut: false });
+        let service = replayed.service.and_then(|index| self.services.get(&index));
         if self.json {
-            let flow = fate.flow.map(|flow| Flow {
-                known: fate.known,
+            let flow = replayed.flow.map(|flow| Flow {
+                known: replayed.known,
                 protocol: flow.protocol,
                 client: flow.client.0.to_string(),
                 client_port: flow.client.1,
@@ -156,8 +156,8 @@ impl Session {
                 headers: Some(headers.to_string()),
                 service: service.map(String::as_str),
                 flow,
-                reason: fate.outcome.label(),
-                verdict: Some(word(fate)),
+                reason: replayed.outcome.label(),
+                verdict: Some(word(replayed)),
                 rewritten: rewritten.map(|headers| headers.to_string()),
             };
             return json_line(&mut self.out, &line);
@@ -166,11 +166,11 @@ impl Session {
         if let Some(name) = service {
             write!(self.out, " service={}", plain(name).replace('\n', "?"))?;
         }
-        if let Some(flow) = &fate.flow {
-            let age = if fate.known { "known" } else { "new" };
+        if let Some(flow) = &replayed.flow {
+            let age = if replayed.known { "known" } else { "new" };
             write!(self.out, " flow={age} backend={}", flow.backend)?;
         }
-        write!(self.out, " {} {}", fate.outcome.label(), word(fate))?;
+        write!(self.out, " {} {}", replayed.outcome.label(), word(replayed))?;
         match rewritten {
             Some(headers) => writeln!(self.out, " -> {headers}"),
             None => writeln!(self.out),
@@ -218,8 +218,8 @@ fn json_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     writeln!(out, "{}", plain(&serde_json::to_string(value)?))
 }
 
-fn word(fate: &Fate<'_>) -> String {
-    match (fate.mark, fate.verdict) {
+fn word(replayed: &Replayed<'_>) -> String {
+    match (replayed.mark, replayed.verdict) {
         (Some(mark), _) => format!("mark {mark:#x}"),
         (None, Verdict::Rewrite) => "rewrite".to_owned(),
         (None, Verdict::Repeat) => "repeat".to_owned(),
@@ -250,13 +250,13 @@ impl Written {
     }
 
     /// Adds what goes on of a packet; of one that is dropped that is nothing.
-    fn packet(&mut self, record: &Record<'_>, fate: &Fate<'_>) -> Result<(), Error> {
+    fn packet(&mut self, record: &Record<'_>, replayed: &Replayed<'_>) -> Result<(), Error> {
         // What passes as it is may have been recorded without its end.
-        let missing = if fate.cut { record.missing } else { 0 };
-        let (bytes, missing) = match (fate.verdict, fate.after) {
+        let missing = if replayed.cut { record.missing } else { 0 };
+        let (bytes, missing) = match (replayed.verdict, replayed.after) {
             (Verdict::Drop, _) => return Ok(()),
             (Verdict::Rewrite | Verdict::Repeat, Some(after)) => (after, 0),
-            _ => (fate.before, missing),
+            _ => (replayed.before, missing),
         };
         // No packet is longer than 65,535 bytes, and times behind 2106 are not for this format.
         let word = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);

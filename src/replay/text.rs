@@ -1,7 +1,6 @@
 //! Packets as text: who speaks to whom, about what.
 
-use loaded_worker::decide::shown;
-use loaded_worker::wire::{Kind, parse};
+use loaded_worker::wire::{Kind, parse, to_ip};
 use std::fmt::{self, Display};
 use std::net::{IpAddr, SocketAddr};
 
@@ -25,7 +24,7 @@ impl Display for Headers<'_> {
                 None => write!(f, "{} bytes, malformed", self.bytes.len()),
             };
         };
-        let (source, destination) = (shown(&packet.source), shown(&packet.destination));
+        let (source, destination) = (to_ip(&packet.source), to_ip(&packet.destination));
         match packet.kind {
             Kind::Fragment => write!(f, "{source} > {destination} {} piece", Protocol(packet.protocol)),
             Kind::Echo { request, id } => {
@@ -33,7 +32,7 @@ impl Display for Headers<'_> {
                 write!(f, "{source} > {destination} {} echo {word} id {id}", Protocol(packet.protocol))
             }
             Kind::Error(q) => {
-                let inner = (shown(&q.source), shown(&q.destination));
+                let inner = (to_ip(&q.source), to_ip(&q.destination));
                 let outer = Protocol(packet.protocol);
                 write!(f, "{source} > {destination} {outer} error about ")?;
                 match WITH_PORTS.contains(&q.protocol) {

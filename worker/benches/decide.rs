@@ -8,12 +8,13 @@
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use loaded_ipc::{
-    ALL_COUNTERS, Admin, Affinity, AllDown, BackendIndex, Mode, OnBackendDown, OnFailure, Outcome, Passive, Policy,
-    PortRange, Protocol, ServiceIndex, Strategy, ToWorker, Unserved,
+    ALL_COUNTERS, Admin, Affinity, AllDown, BackendIndex, Idle, Mode, OnBackendDown, OnFailure, Outcome, Passive,
+    Policy, PortRange, Protocol, ServiceIndex, Strategy, ToWorker, Unserved,
 };
-use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts, shm};
-use loaded_worker::decide::{Decider, Lookup, Now, Place};
-use loaded_worker::setup::Assembly;
+use loaded_table::{AffinityTable, Counters, FlowTable, Region, shm};
+use loaded_worker::decide::{Decider, Lookup, PacketBuffer};
+use loaded_worker::setup::{Assembly, flow_timeouts};
+use loaded_worker::time::Now;
 use loaded_worker::wire::PacketFacts;
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -38,7 +39,7 @@ const POLICY: Policy = Policy {
     panic_threshold: 10,
     slow_start: 30,
     // No backend answers here: for the flow of a remembered client to stay as long as an open one.
-    idle: loaded_ipc::Idle { half_open: 7440, ..loaded_ipc::Idle::STANDARD },
+    idle: Idle { half_open: 7440, ..Idle::STANDARD },
     passive: Some(Passive { fails: 255, timeout: 60_000, hold: 10, port: None }),
 };
 
@@ -63,7 +64,7 @@ impl World {
             let affinity = affinity.then_some(Affinity { prefix4: 32, prefix6: 128, timeout });
             let (index, protocol) = (ServiceIndex(n), Protocol::Tcp);
             let (mode, strategy) = (Mode::Nat, Strategy::RoundRobin);
-            let idle = if port == SHORT { loaded_ipc::Idle::STANDARD } else { POLICY.idle };
+            let idle = if port == SHORT { Idle::STANDARD } else { POLICY.idle };
             let policy = Policy { idle, ..POLICY };
             take(ToWorker::Service { index, protocol, mode, strategy, affinity, policy });
             (0..2).for_each(|vip| assert!(take(ToWorker::Listen { vip }).is_none()));
@@ -79,7 +80,7 @@ impl World {
         let region = |bytes| Region::map(shm::create("bench", bytes).expect("create")).expect("map");
         let flows = region(FlowTable::bytes_for(CAPACITY));
         FlowTable::format(&flows, CAPACITY, *b"0123456789abcdef").expect("format");
-        let flows = FlowTable::open(flows, Timeouts::default()).expect("open");
+        let flows = FlowTable::open(flows, flow_timeouts(&Idle::STANDARD)).expect("open");
         let clients = region(AffinityTable::bytes_for(CAPACITY));
         AffinityTable::format(&clients, CAPACITY, *b"fedcba9876543210").expect("format");
         let clients = AffinityTable::open(clients, |_| {}).expect("open");
@@ -99,15 +100,15 @@ impl World {
         let begin = Instant::now();
         let mut looks: [Option<Lookup>; BATCH] = [None; BATCH];
         for (look, bytes) in looks.iter_mut().zip(self.arena.chunks_exact(STRIDE)) {
-            *look = Some(self.decider.look(black_box(&bytes[..64]), PacketFacts::WHOLE));
+            *look = Some(self.decider.lookup(black_box(&bytes[..64]), PacketFacts::WHOLE));
         }
         for look in looks.iter().flatten() {
             self.decider.prefetch(look);
         }
         let mut as_expected = true;
         for (look, bytes) in looks.iter().flatten().zip(self.arena.chunks_exact_mut(STRIDE)) {
-            let place = Place { room: &mut bytes[..64 + 48], length: 64, facts: PacketFacts::WHOLE };
-            as_expected &= self.decider.decide(look, place, at(self.now)).outcome == expected;
+            let buffer = PacketBuffer { space: &mut bytes[..64 + 48], length: 64, facts: PacketFacts::WHOLE };
+            as_expected &= self.decider.decide(look, buffer, at(self.now)).outcome == expected;
         }
         let spent = begin.elapsed();
         assert!(as_expected);

@@ -7,6 +7,9 @@ use loaded_table::{Flow, FlowKey, FlowState, FlowTable, Region, Timeouts, shm};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+const TIMEOUTS: Timeouts =
+    Timeouts { half_open: 30, established: 7440, closing: 30, reset: 240, datagram: 180, echo: 60 };
+
 const BATCH: usize = 32;
 const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 
@@ -27,7 +30,7 @@ fn table(capacity: usize) -> FlowTable {
     let fd = shm::create("bench", FlowTable::bytes_for(capacity)).expect("create");
     let region = Region::map(fd).expect("map");
     FlowTable::format(&region, capacity, *b"0123456789abcdef").expect("format");
-    FlowTable::open(region, Timeouts::default()).expect("open")
+    FlowTable::open(region, TIMEOUTS).expect("open")
 }
 
 fn fill(table: &mut FlowTable, keys: &[FlowKey]) {

@@ -8,12 +8,12 @@ use loaded_sandbox::SandboxError;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("{0}")]
-    Jail(#[from] SandboxError),
+    Sandbox(#[from] SandboxError),
     #[error("link to the supervisor: {0}")]
     Link(#[from] LinkError),
     #[error("{0}")]
     OutOfStep(#[from] OutOfStep),
-    #[error("link to the supervisor: make it wait no more: {0}")]
+    #[error("link to the supervisor: set O_NONBLOCK: {0}")]
     Unblock(nix::errno::Errno),
     #[error("tables: {0}")]
     Table(#[from] loaded_table::Error),
@@ -23,6 +23,6 @@ pub(crate) enum Error {
     Unsealed,
     #[error("pin to core {0}: {1}")]
     Pin(u16, nix::errno::Errno),
-    #[error("the supervisor speaks version {0} of the messages, this worker {VERSION}")]
+    #[error("the supervisor speaks version {0} of the messages, this worker speaks {VERSION}")]
     Version(u16),
 }

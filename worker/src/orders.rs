@@ -1,45 +1,47 @@
-//! Whom a worker obeys: when its turn comes, what it is told while it serves, and what it does when nobody tells it anything
-//! any more.
+//! The supervisor's orders: when a worker's turn comes, what it is told while it serves, and how it goes on when its
+//! supervisor dies.
 
 use crate::clock::now;
-use crate::decide::{Decider, Now};
+use crate::decide::Decider;
 use crate::error::Error;
+use crate::time::Now;
 use loaded_ipc::{FromWorker, LinkError, SupervisorLink, TURN, ToWorker, Turn};
 use loaded_sandbox::Survival;
 use loaded_table::Counters;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::sync::atomic::{Ordering, fence};
 
-/// Messages of the supervisor that are read in one look.
+/// Most messages of the supervisor read in one poll.
 const ORDERS: usize = 32;
-/// Milliseconds until a worker has said whose turn it is, after its supervisor's death; it looks at its link every 50.
-const SAID_WITHIN: u64 = 1000;
+/// Milliseconds a successor waits, after the supervisor's death, for its predecessor to give up its turn. The predecessor
+/// polls its link at least every 50 ms.
+const TURN_WITHIN_MS: u64 = 1000;
 
 /// Who gives orders to a worker that serves.
 pub(crate) struct Orders<'l> {
-    /// `None`: the supervisor is dead, and nobody gives orders any more.
+    /// `None`: the supervisor is dead and nobody gives orders any more.
     pub(crate) link: Option<&'l SupervisorLink>,
     pub(crate) survival: Survival,
 }
 
 impl Orders<'_> {
-    /// Does what the supervisor says. `false`: this worker is to end.
+    /// Carries out the supervisor's orders. `false`: this worker is to end.
     pub(crate) fn obey(&mut self, decider: &mut Decider, now: Now) -> Result<bool, Error> {
         let Some(link) = self.link else { return Ok(true) };
         for _ in 0..ORDERS {
             match link.receive() {
                 Err(LinkError::Empty) => break,
-                // A supervisor that wants an end says so. One that says nothing more was killed: what it said last holds.
-                Err(LinkError::Closed) => return Ok(self.is_left(decider.counters())),
+                // A supervisor that wants its worker to end says so. One whose link closes was killed: its last orders hold.
+                Err(LinkError::Closed) => return Ok(self.outlives_supervisor(decider.counters())),
                 Ok(ToWorker::Stop) => return Ok(false),
                 Err(error) => return Err(error.into()),
                 Ok(ToWorker::Admin { backend, admin }) if decider.set_admin(backend, admin, now).is_ok() => {}
                 Ok(ToWorker::Explain { id, question }) => {
                     let explained = decider.explain(&question, now);
                     match link.send(&FromWorker::Explained { id, explained }) {
-                        // Where the supervisor does not read, it does without an answer: packets come first.
+                        // If the supervisor does not read, it gets no answer: packets come first.
                         Ok(()) | Err(LinkError::Full) => {}
-                        Err(LinkError::Closed) => return Ok(self.is_left(decider.counters())),
+                        Err(LinkError::Closed) => return Ok(self.outlives_supervisor(decider.counters())),
                         Err(error) => return Err(error.into()),
                     }
                 }
@@ -49,8 +51,8 @@ impl Orders<'_> {
         Ok(true)
     }
 
-    /// The supervisor is gone. Whether to go on without.
-    pub(crate) fn is_left(&mut self, counters: &Counters) -> bool {
+    /// The supervisor is gone. Returns whether to go on without it.
+    pub(crate) fn outlives_supervisor(&mut self, counters: &Counters) -> bool {
         self.link = None;
         let goes_on = self.survival == Survival::Outlives;
         if goes_on {
@@ -60,8 +62,9 @@ impl Orders<'_> {
     }
 }
 
-/// Waits, on the still blocking link, until the queue and the tables are this worker's: `None` if they never will be.
-/// From then on the link never blocks. The fence lets this one flag be set, so that nobody need poll for an order.
+/// Waits, on the link that still blocks, until the queue and the tables are this worker's; `None` if they never will be.
+/// From then on the link is non-blocking. The sandbox allows this one flag to be set, so that no worker has to poll before
+/// its turn.
 pub(crate) fn wait_for_turn<'l>(
     link: &'l SupervisorLink,
     survival: Survival,
@@ -81,13 +84,14 @@ pub(crate) fn wait_for_turn<'l>(
     Ok(Some(Orders { link, survival }))
 }
 
-/// The supervisor was killed before it could say so: whether it had told the worker before us to end, and that one has. It
-/// alone knows. There is no call in the fence to wait with, and it is not for long.
+/// The supervisor was killed before it said "go". Returns whether it had already told the predecessor to end: then the
+/// predecessor says so in the counters. The sandbox has no call to wait with, so this spins, for no longer than
+/// [`TURN_WITHIN_MS`].
 fn is_our_turn(counters: &Counters) -> bool {
     let since = now().millis;
-    while now().millis.saturating_sub(since) < SAID_WITHIN {
+    while now().millis.saturating_sub(since) < TURN_WITHIN_MS {
         match counters.get(TURN).map(Turn::from_word) {
-            // Should several wait, one gets it.
+            // If several wait, one of them gets it.
             Some(Turn::Over) => return counters.exchange(TURN, Turn::Over as u64, Turn::Kept as u64),
             Some(Turn::Begun) => std::hint::spin_loop(),
             Some(Turn::Kept) | None => break,
@@ -97,7 +101,7 @@ fn is_our_turn(counters: &Counters) -> bool {
 }
 
 pub(crate) fn set_turn(counters: &Counters, turn: Turn) {
-    // Before it is over, all that was done in the tables is done.
+    // Whoever sees this word also sees all that was written into the tables before.
     fence(Ordering::Release);
     counters.set(TURN, turn as u64);
 }
@@ -129,13 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn before_the_order_to_begin_only_an_end_may_come() {
+    fn before_go_only_stop_may_come() {
         let ends = || WorkerLink::pair().expect("pair");
         let counters = counters();
         let (supervisor, worker) = ends();
         supervisor.send(&ToWorker::Go).expect("send");
         assert!(waits(&worker, &counters).expect("go").is_some_and(|orders| orders.link.is_some()));
-        assert!(matches!(worker.receive(), Err(LinkError::Empty)), "it waits no more");
+        assert!(matches!(worker.receive(), Err(LinkError::Empty)), "the link blocks no more");
 
         let (supervisor, worker) = ends();
         supervisor.send(&ToWorker::Stop).expect("send");
@@ -148,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_supervisor_dies_takes_its_turn_if_nobody_else_has_it() {
+    fn an_orphan_takes_its_turn_if_no_other_worker_has_it() {
         let left = |survival, turn| {
             let (supervisor, worker) = WorkerLink::pair().expect("pair");
             let counters = counters();
@@ -156,13 +160,13 @@ mod tests {
             drop(supervisor);
             let taken = wait_for_turn(&worker, survival, &counters).expect("closed");
             let another = waits(&worker, &counters).expect("closed");
-            assert!(taken.is_none() || another.is_none(), "two of a kind");
+            assert!(taken.is_none() || another.is_none(), "two workers took the same turn");
             taken.map(|orders| orders.link.is_none())
         };
         assert_eq!(left(Survival::Outlives, Turn::Over), Some(true));
         for (survival, turn) in [
             (Survival::Outlives, Turn::Kept),
-            // Nobody says anything: the one before may be about to.
+            // The predecessor has said nothing, but may be about to.
             (Survival::Outlives, Turn::Begun),
             (Survival::DiesToo, Turn::Over),
             (Survival::DiesToo, Turn::Begun),
@@ -172,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn while_it_serves_a_worker_hears_of_backends_and_of_its_end() {
+    fn a_serving_worker_obeys_admin_and_stop_and_nothing_else() {
         let mut decider = example(now());
         let mut obeys = |messages: &[ToWorker]| {
             let (supervisor, worker) = WorkerLink::pair().expect("pair");
@@ -198,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn who_outlives_its_supervisor_goes_on_by_what_it_was_told() {
+    fn a_worker_that_outlives_its_supervisor_goes_on_by_its_last_orders() {
         let mut decider = example(now());
         let (supervisor, worker) = WorkerLink::pair().expect("pair");
         worker.set_nonblocking().expect("nonblocking");
@@ -208,10 +212,10 @@ mod tests {
         for _ in 0..3 {
             assert!(orders.obey(&mut decider, now()).expect("goes on"));
         }
-        assert!(orders.link.is_none(), "it looks no more");
+        assert!(orders.link.is_none(), "it does not poll the link any more");
         assert_eq!(decider.counters().get(TURN), Some(Turn::Kept as u64));
 
-        // Told to end it ends all the same.
+        // If it was told to end, it ends all the same.
         let (supervisor, worker) = WorkerLink::pair().expect("pair");
         supervisor.send(&ToWorker::Stop).expect("send");
         drop(supervisor);
@@ -220,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_is_asked_while_it_serves_it_answers() {
+    fn a_serving_worker_answers_questions() {
         let mut decider = example(now());
         let (supervisor, worker) = WorkerLink::pair().expect("pair");
         worker.set_nonblocking().expect("nonblocking");
@@ -235,6 +239,6 @@ mod tests {
             let Ok(FromWorker::Explained { id, explained }) = supervisor.receive() else { panic!("no answer") };
             assert_eq!((id, explained.outcome, explained.chosen), (expected, Outcome::ForwardedNew, chosen));
         }
-        assert_eq!(decider.held(), (0, 0), "nothing came of it");
+        assert_eq!(decider.held(), (0, 0), "nothing has changed");
     }
 }

@@ -1,9 +1,9 @@
-//! The one verdict that goes with each outcome.
+//! Which verdict goes with each outcome.
 
 use loaded_ipc::Outcome;
 use loaded_queue::Verdict;
 
-/// What the kernel is told to do with a packet of this outcome. Decisions name outcomes only, so a packet's verdict and
+/// What the kernel is told to do with a packet of this outcome. Decisions name only outcomes, so that a packet's verdict and
 /// its counter cannot disagree.
 #[must_use]
 pub fn verdict(outcome: Outcome) -> Verdict {
@@ -17,7 +17,7 @@ pub fn verdict(outcome: Outcome) -> Verdict {
         | O::RefusedReset
         | O::RefusedUnreachable
         | O::ErrorForwarded => Verdict::Rewrite,
-        // Through the rules again: there its new source, the VIP, keeps it out of connection tracking.
+        // Through the rules again, where its new source, the VIP, keeps it out of connection tracking.
         O::Returned | O::ErrorReturned | O::ErrorRelayed | O::RepeatedFragment => Verdict::Repeat,
         O::PassedForeign | O::PassedOwn | O::PassedUnserved | O::PassedNeighbour | O::PassedMalformed => {
             Verdict::Accept

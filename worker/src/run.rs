@@ -1,23 +1,24 @@
-//! The worker's life: take over what the supervisor opened, give up all rights, then receive, decide, answer.
+//! The worker's life: it takes over what the supervisor opened, gives up all rights, then receives, decides and answers.
 
 use crate::clock::now;
-use crate::decide::{Decider, Lookup, Now, Place, Prepared};
-use crate::early::Early;
+use crate::decide::{Decided, Decider, Lookup, PacketBuffer, Prepared};
 use crate::error::Error;
 use crate::fence;
 use crate::inbox::Inbox;
 use crate::orders::{Orders, out_of_step, set_turn, wait_for_turn};
 use crate::outcome::verdict;
-use crate::setup::Assembly;
+use crate::pending_fragments::PendingFragments;
+use crate::setup::{Assembly, flow_timeouts};
+use crate::time::Now;
 use crate::wire::{ChecksumState, PacketFacts};
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{
-    Clipped, Fault, FromWorker, IN_HAND, LinkError, MARK_MASK, MAX_TEXT, Outcome, RECEIVED, SupervisorLink, ToWorker,
-    Turn, VERSION, clip, in_hand, mark_of,
+    Clipped, Fault, FromWorker, IN_HAND, Idle, LinkError, MARK_MASK, MAX_TEXT, Outcome, RECEIVED, SupervisorLink,
+    ToWorker, Turn, VERSION, clip, in_hand, mark_of,
 };
 use loaded_queue::{BATCH, Faults, Meta, Packet, Port};
 use loaded_sandbox::{Identity, KernelSupport, Layer, SandboxRequirement, Survival, inherited, leave};
-use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts};
+use loaded_table::{AffinityTable, Counters, FlowTable, Region};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use std::convert::Infallible;
@@ -25,19 +26,20 @@ use std::fmt::Write;
 use std::mem::ManuallyDrop;
 use std::sync::{Mutex, OnceLock};
 
-/// Buckets of each table that are swept after each batch, and after each wait that brought nothing.
+/// Buckets of each table swept after each batch, and after each wait that brought no packet.
 const SWEEP_BUSY: usize = 4;
 const SWEEP_IDLE: usize = 1024;
-/// Milliseconds after which a busy worker looks at its links; the coarse clock ticks every 1 to 10.
-const LOOK_EVERY: u64 = 5;
-/// Milliseconds without a moment in which nothing waited: what comes has waited for as long, and may be lost on the way.
-const BEHIND: u64 = 50;
-/// The queue leaves as much behind a packet as an answer may need.
+/// Milliseconds after which a busy worker polls its links; the coarse clock ticks every 1 to 10 ms.
+const POLL_EVERY_MS: u64 = 5;
+/// After this many milliseconds in which every batch was full the worker is behind: packets have waited as long, and some
+/// may have been dropped.
+const BEHIND_MS: u64 = 50;
+// The queue leaves as much space behind a packet as an answer may need.
 const _: () = assert!(loaded_queue::SPARE >= crate::wire::SPARE);
 
-/// How a worker ends on purpose; the supervisor reads the reason on the link.
+/// Exit code after an error, whose text the supervisor gets on the link.
 const EXIT_FAILED: i32 = 3;
-/// The supervisor is gone or says so.
+/// Exit code when the supervisor is gone or has said to stop.
 const EXIT_DONE: i32 = 0;
 
 /// What the supervisor tells a worker on its command line.
@@ -49,7 +51,7 @@ pub struct Arguments {
     pub core: u16,
     /// The supervisor's process id.
     pub parent: u32,
-    /// Whether a kernel without a layer is good enough.
+    /// Whether a kernel that lacks a layer of the sandbox is good enough.
     pub floor: SandboxRequirement,
     /// Whether to go on when the supervisor dies.
     pub survival: Survival,
@@ -80,7 +82,7 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
     let flows = Region::map(&flows_fd)?.for_good();
     let clients = Region::map(&clients_fd)?.for_good();
     let counters = Counters::map(&counters_fd)?.for_good();
-    // Kept for a supervisor that comes after one that was killed.
+    // Custody: the next supervisor finds these here if this one is killed.
     let _custody = ManuallyDrop::new([flows_fd, clients_fd, counters_fd, inherited(JOURNAL_FD)?]);
     let inbox = Inbox::new(inherited(MEMBERSHIP_FD)?, prepared.generation())?;
     let port = Port::open(inherited(QUEUE_FD)?, queue)?;
@@ -97,7 +99,7 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
     end(link, behind_fence(link, inbox, port, prepared, (flows, clients, counters), arguments.survival))
 }
 
-/// Says how it ended, if it can be said, and ends. The exit code has to do if not.
+/// Reports how it ended, if the link still works, and exits.
 fn end(link: &SupervisorLink, result: Result<(), Error>) -> ! {
     match result {
         Ok(()) => leave(EXIT_DONE),
@@ -116,34 +118,34 @@ fn behind_fence(
     (flows, clients, counters): (Region, Region, Counters),
     survival: Survival,
 ) -> Result<(), Error> {
-    // Its memories are long enough to be unmapped, and it may be told to go before it is used.
+    // Large allocations are unmapped when they are dropped, and the worker may be stopped before it uses this.
     let prepared = ManuallyDrop::new(prepared);
     let generation = prepared.generation();
     link.send(&FromWorker::Prepared { generation })?;
     let Some(mut orders) = wait_for_turn(link, survival, &counters)? else { return Ok(()) };
     counters.set(IN_HAND, 0);
-    agree(&counters);
+    make_counters_agree(&counters);
     // A worker before us may have been hostile, and has written these. So they are first read behind the fence; and
     // only now, for until now it may have gone on writing.
-    let flows = FlowTable::open(flows, Timeouts::default())?;
+    let flows = FlowTable::open(flows, flow_timeouts(&Idle::STANDARD))?;
     let clients = AffinityTable::open(clients, |_| {})?;
     let prepared = ManuallyDrop::into_inner(prepared);
     let mut decider = ManuallyDrop::new(prepared.open(flows, clients, counters, now()));
     match orders.link.map_or(Ok(()), |link| link.send(&FromWorker::Ready { generation })) {
-        // The one before has ended, so nobody else could serve.
-        Err(LinkError::Closed) if orders.is_left(decider.counters()) => {}
+        // The predecessor has ended, so nobody else could serve.
+        Err(LinkError::Closed) if orders.outlives_supervisor(decider.counters()) => {}
         said => said?,
     }
     forward(&mut orders, inbox, port, &mut decider)
 }
 
-/// A worker that was killed within a batch has counted outcomes, and not yet that it has received their packets.
-fn agree(counters: &Counters) {
+/// A worker that was killed within a batch has counted outcomes, but not yet received packets: makes the sums agree.
+fn make_counters_agree(counters: &Counters) {
     let outcomes = Outcome::ALL.iter().filter_map(|outcome| counters.get(outcome.index()));
     counters.set(RECEIVED, outcomes.fold(0, u64::wrapping_add));
 }
 
-/// Receives the transaction, on the still blocking link.
+/// Receives the configuration, on the link that still blocks.
 fn receive_setup(link: &SupervisorLink) -> Result<(u16, Prepared), Error> {
     let (worker, queue) = match link.receive()? {
         ToWorker::Hello { version: VERSION, worker, queue } => (worker, queue),
@@ -158,64 +160,58 @@ fn receive_setup(link: &SupervisorLink) -> Result<(u16, Prepared), Error> {
     }
 }
 
-/// The hot loop: two system calls a batch, no allocation, no lock.
+/// The hot loop: two system calls for each batch, no allocation, no lock.
 fn forward(orders: &mut Orders<'_>, inbox: &mut Inbox, port: &mut Port, decider: &mut Decider) -> Result<(), Error> {
-    let mut looks: [Option<Lookup>; BATCH] = [None; BATCH];
+    let mut lookups: [Option<Lookup>; BATCH] = [None; BATCH];
     let mut faults = port.faults();
-    let (mut looked, mut idle) = (0, now().millis);
-    let mut early = Early::new();
+    let (mut polled, mut not_behind) = (0, now().millis);
+    let mut pending = PendingFragments::new();
     loop {
         let received = port.receive()?;
         let now = now();
-        for (look, (id, bytes, meta)) in looks.iter_mut().zip(port.waiting()) {
+        for (lookup, (id, bytes, meta)) in lookups.iter_mut().zip(port.waiting()) {
             decider.counters().set(IN_HAND, in_hand(id));
-            *look = Some(decider.look(bytes, facts(meta)));
+            *lookup = Some(decider.lookup(bytes, facts(meta)));
         }
-        for look in looks[..received.min(BATCH)].iter().flatten() {
-            decider.prefetch(look);
+        for lookup in lookups[..received.min(BATCH)].iter().flatten() {
+            decider.prefetch(lookup);
         }
-        let mut next = looks.iter();
+        let mut next = lookups.iter();
         let mut waiting = 0;
         while let Some(mut packet) = port.next() {
-            // Without a look there is no verdict: the token then drops the packet and `Faults` counts it.
-            let Some(Some(look)) = next.next() else { continue };
+            // Without a lookup there is no verdict: the token then drops the packet, and `Faults` counts it.
+            let Some(Some(lookup)) = next.next() else { continue };
             decider.counters().set(IN_HAND, in_hand(packet.id()));
             #[cfg(feature = "taken")]
             if orders.link.is_some_and(|link| crate::taken::over(&mut packet, link)) {
                 continue;
             }
             let (facts, length) = (facts(packet.meta()), packet.bytes().len());
-            let decided = decider.decide(look, Place { room: packet.room(), length, facts }, now);
-            if decided.outcome == Outcome::RepeatedFragment {
-                waiting += u64::from(hold(&mut early, packet, look, decider, now));
-                continue;
-            }
-            decider.counters().add(decided.outcome.index(), 1);
-            match decided.direct {
-                Some(backend) => packet.settle_marked(mark_of(backend), MARK_MASK),
-                None if decided.length == length => packet.settle(verdict(decided.outcome)),
-                None => packet.settle_resized(verdict(decided.outcome), decided.length),
+            let decided = decider.decide(lookup, PacketBuffer { space: packet.room(), length, facts }, now);
+            match decided.outcome {
+                Outcome::RepeatedFragment => waiting += u64::from(hold(&mut pending, packet, lookup, decider, now)),
+                _ => settle(packet, length, decided, decider.counters()),
             }
         }
         decider.counters().set(IN_HAND, 0);
         port.flush();
         decider.counters().add(RECEIVED, received as u64 - waiting);
-        early.look(port, decider, now);
+        pending.release_due(port, decider, now);
         count_faults(decider.counters(), &mut faults, port.faults());
         if received < BATCH {
-            idle = now.millis;
+            not_behind = now.millis;
         }
 
-        if received == 0 || now.millis.saturating_sub(looked) >= LOOK_EVERY {
-            looked = now.millis;
-            // Every packet of the batch has its verdict; nothing of the tables is touched after an order to stop.
+        if received == 0 || now.millis.saturating_sub(polled) >= POLL_EVERY_MS {
+            polled = now.millis;
+            // Every packet of the batch has its verdict, and after an order to stop the tables are not touched any more.
             if !orders.obey(decider, now)? {
-                early.leave(port, decider);
+                pending.release_all(port, decider);
                 set_turn(decider.counters(), Turn::Over);
                 return Ok(());
             }
-            inbox.look(decider, now);
-            if now.millis.saturating_sub(idle) >= BEHIND {
+            inbox.poll(decider, now);
+            if now.millis.saturating_sub(not_behind) >= BEHIND_MS {
                 decider.fall_behind();
             }
             decider.tick(now);
@@ -224,17 +220,28 @@ fn forward(orders: &mut Orders<'_>, inbox: &mut Inbox, port: &mut Port, decider:
     }
 }
 
-/// What decisions need to know of what the queue says about a packet.
+/// Counts the outcome of a packet that had `length` bytes, and gives its verdict.
+#[inline]
+fn settle(packet: Packet<'_>, length: usize, decided: Decided, counters: &Counters) {
+    counters.add(decided.outcome.index(), 1);
+    match decided.direct {
+        Some(backend) => packet.settle_marked(mark_of(backend), MARK_MASK),
+        None if decided.length == length => packet.settle(verdict(decided.outcome)),
+        None => packet.settle_resized(verdict(decided.outcome), decided.length),
+    }
+}
+
+/// What the queue says about a packet, as decisions take it.
 #[inline]
 fn facts(meta: Meta) -> PacketFacts {
     PacketFacts { cut: meta.cut, checksum: ChecksumState::new(meta.partial, meta.gso) }
 }
 
-/// Lets a piece wait for the first one of its datagram; where there is no room it is dropped. Whether it waits.
+/// Lets a fragment wait for the first one of its datagram; if too many wait it is dropped. Returns whether it waits.
 #[cold]
-fn hold(early: &mut Early, mut packet: Packet<'_>, look: &Lookup, decider: &Decider, now: Now) -> bool {
-    let waits = match Decider::datagram(look, packet.bytes()) {
-        Some(datagram) => early.hold(packet, datagram, now),
+fn hold(pending: &mut PendingFragments, mut packet: Packet<'_>, lookup: &Lookup, decider: &Decider, now: Now) -> bool {
+    let waits = match Decider::datagram(lookup, packet.bytes()) {
+        Some(datagram) => pending.hold(packet, datagram, now),
         None => Err(packet),
     };
     let Err(packet) = waits else { return true };
@@ -260,8 +267,8 @@ fn count_faults(counters: &Counters, before: &mut Faults, after: Faults) {
     *before = after;
 }
 
-/// A panic ends the worker with its message on the link. The way of the standard library, SIGABRT, would meet the
-/// fence first and look like an attack.
+/// Makes a panic end the worker with its message on the link. SIGABRT, which the standard library uses, would run into the
+/// sandbox and look like an attack.
 fn report_panics() {
     let text = Mutex::new(String::with_capacity(MAX_TEXT));
     std::panic::set_hook(Box::new(move |panic| {

@@ -12,14 +12,15 @@ mod room;
 
 use crate::fence;
 use crate::inbox::Inbox;
+use crate::setup::flow_timeouts;
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
-use loaded_ipc::{LinkError, SupervisorLink};
+use loaded_ipc::{Idle, LinkError, SupervisorLink};
 use loaded_queue::{OwnerError, Port, Verdict};
 use loaded_sandbox::selftest::{Seen, run_all, run_inside};
 use loaded_sandbox::{
     Bindings, Identity, KernelSupport, Policy, SandboxError, SandboxRequirement, Survival, act, inherited,
 };
-use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts};
+use loaded_table::{AffinityTable, Counters, FlowTable, Region};
 use nix::unistd::geteuid;
 use outside::View;
 use room::Room;
@@ -156,7 +157,7 @@ fn enter(policy: &Policy, identity: &Identity, parent: u32, floor: SandboxRequir
     fence::drop_to(identity, parent, Survival::DiesToo)?;
     let link = SupervisorLink::from_fd(inherited(LINK_FD)?);
     let [flows_fd, clients_fd, counters_fd] = [inherited(FLOWS_FD)?, inherited(CLIENTS_FD)?, inherited(COUNTERS_FD)?];
-    let flows = FlowTable::open(Region::map(&flows_fd)?, Timeouts::default())?;
+    let flows = FlowTable::open(Region::map(&flows_fd)?, flow_timeouts(&Idle::STANDARD))?;
     let clients = AffinityTable::open(Region::map(&clients_fd)?, |_| {})?;
     let counters = Counters::map(&counters_fd)?;
     let custody = [flows_fd, clients_fd, counters_fd, inherited(JOURNAL_FD)?];

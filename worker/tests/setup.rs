@@ -4,8 +4,8 @@ use loaded_ipc::{
     Admin, Affinity, AllDown, BackendIndex, Mode, OnBackendDown, OnFailure, Passive, Policy, PortRange, Protocol,
     Quota, ServiceIndex, Strategy as Choice, ToWorker, Unserved,
 };
-use loaded_worker::setup::{Assembly, OutOfStep, Setup, address};
-use loaded_worker::wire::Family;
+use loaded_worker::setup::{Assembly, OutOfStep, Setup};
+use loaded_worker::wire::{Family, from_ip};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -82,7 +82,7 @@ fn whole() -> Vec<ToWorker> {
 fn a_setup_is_what_the_messages_say() {
     let mut setup = take(&whole()).expect("in step").expect("committed");
     assert_eq!(setup.generation(), 7);
-    let of = |text: &str| address(text.parse().expect("address"));
+    let of = |text: &str| from_ip(text.parse().expect("address"));
     let vips = ["192.0.2.1", "2001:db8::1", "10.0.0.1", "::"].map(|a| setup.vip(&of(a)));
     assert_eq!(vips, [Some(3), Some(9), None, None]);
     let behind = ["10.0.0.1", "2001:db8::a", "10.0.0.2", "10.0.0.9", "192.0.2.1"].map(|a| setup.is_backend(&of(a)));

@@ -140,6 +140,13 @@ impl Idle {
     /// Linux conntrack gives. `echo`: the least RFC 5508 REQ-2 allows.
     pub const STANDARD: Self = Self { tcp: 2 * 3600 + 4 * 60, half_open: 30, closing: 30, udp: 180, echo: 60 };
 
+    /// After a reset: 4 min, the least RFC 5382 REQ-5 allows for what is not open, since the reset may be a forgery that both
+    /// sides ignore; but no longer than an open connection.
+    #[must_use]
+    pub fn reset(&self) -> u32 {
+        self.tcp.min(240)
+    }
+
     /// Whether each is within its range.
     #[must_use]
     pub fn is_sane(&self) -> bool {

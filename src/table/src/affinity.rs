@@ -7,7 +7,7 @@
 use crate::bucket::Way;
 use crate::error::Error;
 use crate::layout;
-use crate::map::{self, Hashed, Map, Record, Slot, Stored};
+use crate::map::{self, Hashed, KeyValue, Map, Slot, Stored};
 use crate::shm::Region;
 
 const KIND: u32 = 2;
@@ -144,7 +144,7 @@ impl AffinityTable {
         now: u32,
         timeout_of: impl Fn(u16) -> u32,
     ) -> Option<Assigned> {
-        let record = Record { key: key.words(), value: u32::from(backend) };
+        let record = KeyValue { key: key.words(), value: u32::from(backend) };
         let score = |map: &Map, way: &Way| {
             let age = map::age(now, way.seen());
             let rank: u64 = match map.record(way) {
@@ -198,7 +198,7 @@ impl AffinityKey {
         [a, b, u64::from(self.service)]
     }
 
-    fn from_record(record: &Record) -> Self {
+    fn from_record(record: &KeyValue) -> Self {
         let [a, b, _] = record.key;
         let prefix = (u128::from(b) << 64 | u128::from(a)).to_le_bytes();
         Self { prefix, service: client(record).service }
@@ -206,12 +206,12 @@ impl AffinityKey {
 }
 
 /// Bits we never write must be zero: an entry with others is not ours.
-fn is_ours(record: &Record) -> bool {
+fn is_ours(record: &KeyValue) -> bool {
     record.key[2] >> 16 == 0 && record.value >> 16 == 0
 }
 
 #[inline]
-fn client(record: &Record) -> Client {
+fn client(record: &KeyValue) -> Client {
     let [s0, s1, ..] = record.key[2].to_le_bytes();
     let [b0, b1, ..] = record.value.to_le_bytes();
     Client { service: u16::from_le_bytes([s0, s1]), backend: u16::from_le_bytes([b0, b1]) }

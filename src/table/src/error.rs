@@ -62,4 +62,4 @@ pub enum Error {
 /// Both candidate buckets hold nothing but entries that must not be thrown out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("table: insert: both buckets are full of live entries")]
-pub struct Full;
+pub struct TableFull;

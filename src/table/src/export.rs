@@ -8,7 +8,8 @@
 //! Neither this nor the number of a [`FlowState`] ever changes its meaning; what a reader does not know it leaves out.
 
 use crate::affinity::{AffinityKey, AffinityTable};
-use crate::flow::{Flow, FlowKey, FlowState, FlowTable};
+use crate::flow::{Flow, FlowKey, FlowTable};
+use crate::state::FlowState;
 
 const MAGIC: [u8; 8] = *b"loadedEX";
 const VERSION: u32 = 1;
@@ -103,14 +104,15 @@ fn long(record: &[u8], at: usize) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Region, Timeouts, shm};
+    use crate::timeouts::Timeouts;
+    use crate::{Region, shm};
 
     fn tables(capacity: usize, key: [u8; 16]) -> (FlowTable, AffinityTable) {
         let region = |bytes| Region::map(shm::create("table", bytes).expect("create")).expect("map");
         let (flows, clients) = (region(FlowTable::bytes_for(capacity)), region(AffinityTable::bytes_for(capacity)));
         FlowTable::format(&flows, capacity, key).expect("format");
         AffinityTable::format(&clients, capacity, key).expect("format");
-        let open = FlowTable::open(flows, Timeouts::default()).expect("open");
+        let open = FlowTable::open(flows, Timeouts::EXAMPLE).expect("open");
         (open, AffinityTable::open(clients, |_| {}).expect("open"))
     }
 

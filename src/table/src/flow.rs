@@ -5,12 +5,13 @@
 //! apart.
 
 use crate::bucket::Way;
-use crate::error::{Error, Full};
-use crate::idle::{Idle, Timeouts};
+use crate::error::{Error, TableFull};
 use crate::layout;
-use crate::map::{self, Hashed, Map, Record, Slot, Stored};
-use crate::quota::Quota;
+use crate::map::{self, Hashed, KeyValue, Map, Slot, Stored};
+use crate::quota::QuotaTracker;
 use crate::shm::Region;
+use crate::state::FlowState;
+use crate::timeouts::{ServiceTimeouts, Timeouts};
 
 const KIND: u32 = 1;
 /// Third key word: client port, service port and protocol are key; the byte above is zero and is key too; the top 16
@@ -48,36 +49,6 @@ pub struct Flow {
     pub state: FlowState,
 }
 
-/// Where a flow is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum FlowState {
-    /// TCP: the client has sent, the backend not yet. May be evicted, soon first of all.
-    HalfOpen = 1,
-    /// TCP: open. Protected.
-    Established = 2,
-    /// TCP: FIN both ways. May be evicted.
-    Closing = 3,
-    /// UDP: the client has spoken after the backend, as who hears nothing hardly does. Protected.
-    Datagram = 4,
-    /// ICMP echo. May be evicted.
-    Echo = 5,
-    /// TCP: the client has sent FIN, the backend not: it may send for hours yet. Protected.
-    ClientDone = 6,
-    /// TCP: the backend has sent FIN, the client not. Protected.
-    BackendDone = 7,
-    /// TCP: the backend has answered, the client not yet acknowledged. May be evicted.
-    Answered = 8,
-    /// UDP: the client has sent, the backend not yet. May be evicted, soon first of all.
-    Unanswered = 9,
-    /// TCP: RST seen, and nothing since. May be evicted.
-    Reset = 10,
-    /// UDP: the backend has answered, the client not spoken since. May be evicted: a spoofed source gets as far.
-    Replied = 11,
-    /// TCP whose backend nobody hears (mode "dsr"): the client says that it is open. May be evicted, after all others.
-    OneSided = 12,
-}
-
 /// Where [`FlowTable::insert`] put a flow, and which one it put it over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inserted {
@@ -93,8 +64,8 @@ pub struct Inserted {
 #[derive(Debug)]
 pub struct FlowTable {
     map: Map,
-    idle: Idle,
-    quota: Quota,
+    idle: ServiceTimeouts,
+    quota: QuotaTracker,
 }
 
 impl FlowTable {
@@ -113,19 +84,19 @@ impl FlowTable {
     /// timeouts until [`FlowTable::set_timeouts`].
     pub fn open(region: Region, timeouts: Timeouts) -> Result<Self, Error> {
         let map = Map::open(region, KIND, KEY_MASK, |stored| {
-            FlowState::of_byte(stored.state).is_some() && stored.record.key[2] >> 40 & 0xff == 0
+            state_of(stored.state).is_some() && stored.record.key[2] >> 40 & 0xff == 0
         })?;
-        Ok(Self { map, idle: Idle::new(timeouts, Box::default()), quota: Quota::default() })
+        Ok(Self { map, idle: ServiceTimeouts::new(timeouts, Box::default()), quota: QuotaTracker::default() })
     }
 
     /// Sets the timeouts of each service, by its index; others keep those of [`FlowTable::open`]. Allocates nothing.
     pub fn set_timeouts(&mut self, of_services: Box<[Timeouts]>) {
-        self.idle = Idle::new(self.idle.others(), of_services);
+        self.idle = ServiceTimeouts::new(self.idle.others(), of_services);
     }
 
     /// Sets how many protected flows a source prefix may have; without it there is no bound. Those that are there are
     /// counted by the next [`FlowTable::retain`]. Allocates nothing.
-    pub fn set_quota(&mut self, quota: Quota) {
+    pub fn set_quota(&mut self, quota: QuotaTracker) {
         self.quota = quota;
         self.quota.begin(self.map.capacity(), self.map.hash_key());
     }
@@ -166,7 +137,7 @@ impl FlowTable {
     /// Third stage: the living flow with this key for which `accept` holds (its VIP, or its backend).
     #[inline]
     pub fn find(&self, hashed: &Hashed, key: &FlowKey, now: u32, accept: impl Fn(&Flow) -> bool) -> Option<Slot> {
-        self.map.find(hashed, &key.words(), |way, record| match FlowState::of_byte(way.state()) {
+        self.map.find(hashed, &key.words(), |way, record| match state_of(way.state()) {
             Some(state) => {
                 let flow = Flow::from_record(record, state);
                 map::age(now, way.seen()) <= self.idle.of(flow.service, state) && accept(&flow)
@@ -216,9 +187,9 @@ impl FlowTable {
     /// 5. what was heard of since then;
     /// 6. what is open by the client's word alone.
     ///
-    /// Of each kind the one that is idle for the longest, and of equals any. Where there is none, `Full`: what is protected
+    /// Of each kind the one that is idle for the longest, and of equals any. Where there is none, `TableFull`: what is protected
     /// is never given up for a new flow.
-    pub fn insert(&mut self, hashed: &Hashed, key: &FlowKey, flow: Flow, now: u32) -> Result<Inserted, Full> {
+    pub fn insert(&mut self, hashed: &Hashed, key: &FlowKey, flow: Flow, now: u32) -> Result<Inserted, TableFull> {
         let idle = &self.idle;
         let placed = self.map.place(
             hashed,
@@ -271,7 +242,7 @@ impl FlowTable {
     /// expired. A call with a fixed small budget every so many packets keeps the cost even.
     pub fn sweep(&mut self, now: u32, budget_buckets: usize, mut on_expired: impl FnMut(&FlowKey, &Flow)) {
         let Self { map, idle, quota } = self;
-        let expired = |stored: &Stored, age| match FlowState::of_byte(stored.state) {
+        let expired = |stored: &Stored, age| match state_of(stored.state) {
             Some(state) => age > idle.of(service_of(&stored.record), state),
             None => true,
         };
@@ -313,10 +284,10 @@ impl FlowTable {
 const OVER: u64 = 5;
 
 /// Higher goes first, as [`FlowTable::insert`] says; within one kind the older.
-fn eviction_score(idle: &Idle, map: &Map, way: &Way, now: u32) -> Option<u64> {
+fn eviction_score(idle: &ServiceTimeouts, map: &Map, way: &Way, now: u32) -> Option<u64> {
     let age = map::age(now, way.seen());
     let service = || map.record(way).map(|record| service_of(&record));
-    let rank: u64 = match FlowState::of_byte(way.state()) {
+    let rank: u64 = match state_of(way.state()) {
         None => OVER,
         Some(state) if idle.is_over(state, age, service) => OVER,
         Some(state) if state.is_kept() && way.state() & BEYOND == 0 => return None,
@@ -329,15 +300,21 @@ fn eviction_score(idle: &Idle, map: &Map, way: &Way, now: u32) -> Option<u64> {
     Some(rank << 32 | u64::from(age))
 }
 
+/// The state in a table's byte.
 #[inline]
-fn service_of(record: &Record) -> u16 {
+fn state_of(byte: u8) -> Option<FlowState> {
+    FlowState::from_u8(byte & !BEYOND)
+}
+
+#[inline]
+fn service_of(record: &KeyValue) -> u16 {
     (record.key[2] >> 48) as u16
 }
 
 /// Whether a flow is never given up for another.
 #[inline]
 fn is_protected(stored: &Stored) -> bool {
-    !is_beyond(stored) && FlowState::of_byte(stored.state).is_some_and(FlowState::is_kept)
+    !is_beyond(stored) && state_of(stored.state).is_some_and(FlowState::is_kept)
 }
 
 #[inline]
@@ -345,49 +322,14 @@ fn is_beyond(stored: &Stored) -> bool {
     stored.state & BEYOND != 0
 }
 
-fn client_of(record: &Record) -> [u8; 16] {
+fn client_of(record: &KeyValue) -> [u8; 16] {
     let [a, b, _] = record.key;
     (u128::from(b) << 64 | u128::from(a)).to_le_bytes()
 }
 
 fn unpack(stored: &Stored) -> Option<(FlowKey, Flow)> {
-    let state = FlowState::of_byte(stored.state)?;
+    let state = state_of(stored.state)?;
     Some((FlowKey::from_record(&stored.record), Flow::from_record(&stored.record, state)))
-}
-
-impl FlowState {
-    /// The state of this number.
-    #[inline]
-    pub fn from_u8(value: u8) -> Option<Self> {
-        Some(match value {
-            1 => Self::HalfOpen,
-            2 => Self::Established,
-            3 => Self::Closing,
-            4 => Self::Datagram,
-            5 => Self::Echo,
-            6 => Self::ClientDone,
-            7 => Self::BackendDone,
-            8 => Self::Answered,
-            9 => Self::Unanswered,
-            10 => Self::Reset,
-            11 => Self::Replied,
-            12 => Self::OneSided,
-            _ => return None,
-        })
-    }
-
-    /// The state in a table's byte, which may say more.
-    #[inline]
-    fn of_byte(byte: u8) -> Option<Self> {
-        Self::from_u8(byte & !BEYOND)
-    }
-
-    /// Whether a flow in this state is protected: not given up for a new one, but where its client's prefix has more than
-    /// its share.
-    #[inline]
-    pub fn is_kept(self) -> bool {
-        matches!(self, Self::Established | Self::ClientDone | Self::BackendDone | Self::Datagram)
-    }
 }
 
 impl FlowKey {
@@ -399,7 +341,7 @@ impl FlowKey {
         [a, b, u64::from_le_bytes([p0, p1, s0, s1, self.protocol, 0, 0, 0])]
     }
 
-    fn from_record(record: &Record) -> Self {
+    fn from_record(record: &KeyValue) -> Self {
         let [.., c] = record.key;
         let [p0, p1, s0, s1, protocol, ..] = c.to_le_bytes();
         Self {
@@ -413,15 +355,15 @@ impl FlowKey {
 
 impl Flow {
     #[inline]
-    fn to_record(self, key: &FlowKey) -> Record {
+    fn to_record(self, key: &FlowKey) -> KeyValue {
         let [a, b, c] = key.words();
         let [v0, v1] = self.vip.to_le_bytes();
         let [b0, b1] = self.backend.to_le_bytes();
-        Record { key: [a, b, c | u64::from(self.service) << 48], value: u32::from_le_bytes([v0, v1, b0, b1]) }
+        KeyValue { key: [a, b, c | u64::from(self.service) << 48], value: u32::from_le_bytes([v0, v1, b0, b1]) }
     }
 
     #[inline]
-    fn from_record(record: &Record, state: FlowState) -> Self {
+    fn from_record(record: &KeyValue, state: FlowState) -> Self {
         let [v0, v1, b0, b1] = record.value.to_le_bytes();
         let [.., s0, s1] = record.key[2].to_le_bytes();
         Self {
@@ -432,7 +374,7 @@ impl Flow {
         }
     }
 
-    fn vip_of(record: &Record) -> u16 {
+    fn vip_of(record: &KeyValue) -> u16 {
         let [v0, v1, ..] = record.value.to_le_bytes();
         u16::from_le_bytes([v0, v1])
     }

@@ -10,7 +10,7 @@
 //! - `map` (over `bucket`) is the hash map: two candidate buckets of eight ways, nothing ever moves, nothing ever grows, every
 //!   operation touches at most two buckets.
 //! - [`export`] carries what is in them over to a binary with another layout.
-//! - [`flow`] and [`affinity`] give the map its two meanings, and decide what may be thrown out when it is full; [`Quota`]
+//! - [`flow`] and [`affinity`] give the map its two meanings, and decide what may be thrown out when it is full; [`QuotaTracker`]
 //!   bounds how much of that one source prefix can keep from happening.
 //!
 //! There is no clock and no random source in here: the time (seconds of a monotonic clock) and the hash key are
@@ -22,17 +22,19 @@ mod bucket;
 mod error;
 pub mod export;
 pub mod flow;
-mod idle;
 mod layout;
 mod map;
 mod quota;
 pub mod shm;
+mod state;
+mod timeouts;
 
 pub use affinity::{AffinityKey, AffinityTable, Assigned, Client};
-pub use error::{Error, Full};
-pub use flow::{Flow, FlowKey, FlowState, FlowTable, Inserted};
-pub use idle::Timeouts;
+pub use error::{Error, TableFull};
+pub use flow::{Flow, FlowKey, FlowTable, Inserted};
 pub use layout::{LAYOUT_VERSION, MAX_CAPACITY};
 pub use map::{Hashed, Slot};
-pub use quota::Quota;
+pub use quota::QuotaTracker;
 pub use shm::{CounterReader, Counters, Region};
+pub use state::FlowState;
+pub use timeouts::Timeouts;

@@ -7,9 +7,9 @@
 //! **Hostile contents.** Indices come from the hash and are bounded by our own count; way numbers are 0..8 by
 //! construction; no length, index or pointer is ever read from the region once it is open.
 
-use crate::Error;
 use crate::bucket::Way;
-use crate::error::Full;
+use crate::error::Error;
+use crate::error::TableFull;
 use crate::layout::{self, Bucket, LAYOUT_VERSION, MAGIC, MAX_CAPACITY, RegionHeader, WAY_BITS};
 use crate::shm::{Array, Region, prefetch};
 use siphasher::sip::SipHasher13;
@@ -30,7 +30,7 @@ pub struct Slot(u32);
 
 /// What an entry holds: 192 bits of key and companions, 32 bits of value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Record {
+pub(crate) struct KeyValue {
     pub(crate) key: [u64; 3],
     pub(crate) value: u32,
 }
@@ -38,7 +38,7 @@ pub(crate) struct Record {
 /// An entry that was complete.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stored {
-    pub(crate) record: Record,
+    pub(crate) record: KeyValue,
     pub(crate) state: u8,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct Placed {
 
 /// Where an entry can be put, and the score of another one that is there.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct Vacancy {
     slot: Slot,
     score: Option<u64>,
 }
@@ -182,7 +182,12 @@ impl Map {
 
     /// The first entry with this key that `accept` likes.
     #[inline]
-    pub(crate) fn find(&self, hashed: &Hashed, key: &[u64; 3], accept: impl Fn(&Way, &Record) -> bool) -> Option<Slot> {
+    pub(crate) fn find(
+        &self,
+        hashed: &Hashed,
+        key: &[u64; 3],
+        accept: impl Fn(&Way, &KeyValue) -> bool,
+    ) -> Option<Slot> {
         self.each_match(hashed, |way| match self.record(&way) {
             Some(record) => self.same_key(&record.key, key) && accept(&way, &record),
             None => false,
@@ -225,13 +230,13 @@ impl Map {
     pub(crate) fn place(
         &mut self,
         hashed: &Hashed,
-        (record, state, now): (Record, u8, u32),
-        same: impl Fn(&Record) -> bool,
+        (record, state, now): (KeyValue, u8, u32),
+        same: impl Fn(&KeyValue) -> bool,
         score: impl Fn(&Self, &Way) -> Option<u64>,
-    ) -> Result<Placed, Full> {
-        let Room { slot, score } = self.room(hashed, &record.key, same, score).ok_or(Full)?;
+    ) -> Result<Placed, TableFull> {
+        let Vacancy { slot, score } = self.room(hashed, &record.key, same, score).ok_or(TableFull)?;
         let displaced = self.remove(slot);
-        let way = self.way(slot).ok_or(Full)?;
+        let way = self.way(slot).ok_or(TableFull)?;
         let [a, b, c] = record.key;
         let last = u64::from(self.check(&record)) << 32 | u64::from(record.value);
         way.fill([a, b, c, last], state, now, hashed.tag);
@@ -245,12 +250,12 @@ impl Map {
         &self,
         hashed: &Hashed,
         key: &[u64; 3],
-        same: impl Fn(&Record) -> bool,
+        same: impl Fn(&KeyValue) -> bool,
         score: impl Fn(&Self, &Way) -> Option<u64>,
-    ) -> Option<Room> {
+    ) -> Option<Vacancy> {
         let known = self.find(hashed, key, |_, found| same(found));
         match known.or_else(|| self.free_slot(hashed)) {
-            Some(slot) => Some(Room { slot, score: None }),
+            Some(slot) => Some(Vacancy { slot, score: None }),
             None => self.victim(hashed, score),
         }
     }
@@ -339,10 +344,10 @@ impl Map {
 
     /// The record in `way`, if its check holds.
     #[inline]
-    pub(crate) fn record(&self, way: &Way) -> Option<Record> {
+    pub(crate) fn record(&self, way: &Way) -> Option<KeyValue> {
         let [a, b, c, d] = way.entry();
         let last = d.load(Relaxed);
-        let record = Record { key: [a.load(Relaxed), b.load(Relaxed), c.load(Relaxed)], value: low(last) };
+        let record = KeyValue { key: [a.load(Relaxed), b.load(Relaxed), c.load(Relaxed)], value: low(last) };
         (self.check(&record) == high(last)).then_some(record)
     }
 
@@ -390,7 +395,7 @@ impl Map {
 
     /// Keyed, but a checksum and no more: it tells torn from whole, and not friend from foe.
     #[inline]
-    fn check(&self, record: &Record) -> u32 {
+    fn check(&self, record: &KeyValue) -> u32 {
         let [k0, k1] = self.hash_key;
         let [a, b, c] = record.key;
         let left = fold(a ^ k0 ^ 0x9e37_79b9_7f4a_7c15, b ^ k1 ^ 0xbf58_476d_1ce4_e5b9);
@@ -437,7 +442,7 @@ impl Map {
     /// The way with the highest score. Of equals, and ages are whole seconds, not always the same one: else that one's
     /// entries would be gone in no time while its neighbours stay.
     #[cold]
-    fn victim(&self, hashed: &Hashed, score: impl Fn(&Self, &Way) -> Option<u64>) -> Option<Room> {
+    fn victim(&self, hashed: &Hashed, score: impl Fn(&Self, &Way) -> Option<u64>) -> Option<Vacancy> {
         let all = 0..2_u32 << WAY_BITS;
         all.filter_map(|n| {
             let turn = n ^ (u32::from(hashed.tag) % (2 << WAY_BITS));
@@ -446,7 +451,7 @@ impl Map {
             score(self, &self.way(slot)?).map(|points| (points, slot))
         })
         .max_by_key(|(points, _)| *points)
-        .map(|(points, slot)| Room { slot, score: Some(points) })
+        .map(|(points, slot)| Vacancy { slot, score: Some(points) })
     }
 }
 

@@ -18,7 +18,7 @@ const WIDTH_BITS: u32 = 12;
 
 /// The counts of one flow table.
 #[derive(Debug, Default)]
-pub struct Quota {
+pub struct QuotaTracker {
     prefix4: u8,
     prefix6: u8,
     percent: u8,
@@ -32,7 +32,7 @@ pub struct Quota {
     cells: Box<[u32]>,
 }
 
-impl Quota {
+impl QuotaTracker {
     /// For prefixes of so many leading bits (at most 32 and 128), each of which has a share of `percent` of the flows that
     /// the table promises. Takes its memory, 32 KiB; the default takes none, and sets no bounds.
     #[must_use]
@@ -129,8 +129,8 @@ mod tests {
     }
 
     /// Of a table of so many flows.
-    fn quota(prefix4: u8, prefix6: u8, percent: u8, capacity: usize) -> Quota {
-        let mut quota = Quota::new(prefix4, prefix6, percent);
+    fn quota(prefix4: u8, prefix6: u8, percent: u8, capacity: usize) -> QuotaTracker {
+        let mut quota = QuotaTracker::new(prefix4, prefix6, percent);
         quota.begin(capacity, [1, 2]);
         quota
     }
@@ -181,7 +181,7 @@ mod tests {
         assert!(quota.take(&v4(1)));
         (0..3).for_each(|_| quota.give(&v4(1)));
         assert_eq!((quota.held, quota.cells.iter().sum::<u32>()), (0, 0));
-        let mut none = Quota::default();
+        let mut none = QuotaTracker::default();
         none.begin(1, [1, 2]);
         assert!((0..100).all(|_| none.take(&v4(1))));
     }

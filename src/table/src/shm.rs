@@ -4,7 +4,7 @@
 //! is a value: a process that scribbles into the same pages can give us wrong numbers, but no undefined behaviour.
 #![allow(unsafe_code)]
 
-use crate::Error;
+use crate::error::Error;
 use crate::layout::{Bucket, RegionHeader};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};

@@ -4,12 +4,15 @@ use loaded_table::{AffinityKey, AffinityTable, Client, Flow, FlowKey, FlowState,
 use proptest::prelude::*;
 use std::collections::HashMap;
 
+const TIMEOUTS: Timeouts =
+    Timeouts { half_open: 30, established: 7440, closing: 30, reset: 240, datagram: 180, echo: 60 };
+
 const HASH_KEY: [u8; 16] = *b"not random here!";
 
 fn flow_table(capacity: usize) -> FlowTable {
     let region = Region::map(shm::create("flows", FlowTable::bytes_for(capacity)).expect("create")).expect("map");
     FlowTable::format(&region, capacity, HASH_KEY).expect("format");
-    FlowTable::open(region, Timeouts::default()).expect("open")
+    FlowTable::open(region, TIMEOUTS).expect("open")
 }
 
 fn affinity_table(capacity: usize) -> AffinityTable {
@@ -80,13 +83,13 @@ proptest! {
             Timeouts { half_open: n / 2, established: n * 9, closing: n / 3, reset: n * 2, datagram: n, echo: n + 1 }
         });
         let open = || {
-            let mut table = FlowTable::open(Region::map(&fd).expect("map"), Timeouts::default()).expect("open");
+            let mut table = FlowTable::open(Region::map(&fd).expect("map"), TIMEOUTS).expect("open");
             table.set_timeouts(of_services.into());
             table
         };
         let timeout = |flow: &Flow| match of_services.get(usize::from(flow.service)) {
             Some(timeouts) => timeouts.of(flow.state),
-            None => Timeouts::default().of(flow.state),
+            None => TIMEOUTS.of(flow.state),
         };
         let mut table = open();
         let mut model: HashMap<(u16, u16), (Flow, u32)> = HashMap::new();
@@ -240,8 +243,8 @@ fn a_full_table_gives_up_the_right_flow() {
         let _ = put(&mut table, n, FlowState::Established, 400);
     }
     // Everything is open now: nothing is given up.
-    assert_eq!(put(&mut table, 50, FlowState::Established, 400), Err(loaded_table::Full));
-    assert_eq!(put(&mut table, 51, FlowState::HalfOpen, 400), Err(loaded_table::Full));
+    assert_eq!(put(&mut table, 50, FlowState::Established, 400), Err(loaded_table::TableFull));
+    assert_eq!(put(&mut table, 51, FlowState::HalfOpen, 400), Err(loaded_table::TableFull));
     assert_eq!(table.len(), 16);
     // But a flow that is there can always be replaced by itself.
     assert_eq!(gone(put(&mut table, 20, FlowState::Closing, 400).expect("same")), Some(20));

@@ -4,10 +4,13 @@
 
 use loaded_table::{Flow, FlowKey, FlowState, FlowTable, Region, Timeouts, shm};
 
+const TIMEOUTS: Timeouts =
+    Timeouts { half_open: 30, established: 7440, closing: 30, reset: 240, datagram: 180, echo: 60 };
+
 fn table(capacity: usize, key: u8) -> FlowTable {
     let region = Region::map(shm::create("overflow", FlowTable::bytes_for(capacity)).expect("create")).expect("map");
     FlowTable::format(&region, capacity, [key; 16]).expect("format");
-    FlowTable::open(region, Timeouts::default()).expect("open")
+    FlowTable::open(region, TIMEOUTS).expect("open")
 }
 
 fn key(n: u64) -> FlowKey {
@@ -77,8 +80,8 @@ fn a_fuller_table_would_break_its_promise() {
 #[test]
 fn a_full_table_gives_up_what_its_service_has_forgotten() {
     let mut table = table(8, 0);
-    let short = Timeouts { established: 10, ..Timeouts::default() };
-    table.set_timeouts([short, Timeouts::default()].into());
+    let short = Timeouts { established: 10, ..TIMEOUTS };
+    table.set_timeouts([short, TIMEOUTS].into());
     let insert = |table: &mut FlowTable, n: u64, service: u16, now: u32| {
         let flow = Flow { vip: 0, backend: 0, service, state: FlowState::Established };
         table.insert(&table.prepare(&key(n)), &key(n), flow, now)

@@ -1,9 +1,12 @@
 //! Who makes room for whom in a flood: how long a new flow stays, and how much one source prefix can keep.
 
-use loaded_table::{Flow, FlowKey, FlowState, FlowTable, Hashed, Inserted, Quota, Region, Timeouts, shm};
+use loaded_table::{Flow, FlowKey, FlowState, FlowTable, Hashed, Inserted, QuotaTracker, Region, Timeouts, shm};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+
+const TIMEOUTS: Timeouts =
+    Timeouts { half_open: 30, established: 7440, closing: 30, reset: 240, datagram: 180, echo: 60 };
 
 fn memory(capacity: usize) -> OwnedFd {
     let memory = shm::create("quota", FlowTable::bytes_for(capacity)).expect("create");
@@ -12,8 +15,8 @@ fn memory(capacity: usize) -> OwnedFd {
 }
 
 /// What is there is counted, as by who takes a table over.
-fn open(memory: &OwnedFd, quota: Option<Quota>) -> FlowTable {
-    let mut table = FlowTable::open(Region::map(memory).expect("map"), Timeouts::default()).expect("open");
+fn open(memory: &OwnedFd, quota: Option<QuotaTracker>) -> FlowTable {
+    let mut table = FlowTable::open(Region::map(memory).expect("map"), TIMEOUTS).expect("open");
     if let Some(quota) = quota {
         table.set_quota(quota);
         table.retain(|_, _| true);
@@ -116,7 +119,7 @@ fn a_prefix_with_more_than_its_share_makes_room_for_others() {
             (table, in_vain)
         };
         assert_eq!(fill(None).1, 32);
-        let (table, in_vain) = fill(Some(Quota::new(24, 48, 50)));
+        let (table, in_vain) = fill(Some(QuotaTracker::new(24, 48, 50)));
         assert_eq!(in_vain, 0);
         assert!(
             (0..32).all(|port| find(&table, &key(other, 1, port), 2).is_some_and(|(_, slot)| table.is_protected(slot)))
@@ -128,7 +131,7 @@ fn a_prefix_with_more_than_its_share_makes_room_for_others() {
 /// Everyone has the same right to what is beyond the shares: the longest idle goes.
 #[test]
 fn beyond_its_share_a_prefix_is_its_own_competitor() {
-    let mut table = open(&memory(64), Some(Quota::new(24, 48, 10)));
+    let mut table = open(&memory(64), Some(QuotaTracker::new(24, 48, 10)));
     (0..128).for_each(|n| assert!(connect(&mut table, &key(2, 1, n), u32::from(n))));
     for n in 128..512 {
         assert!(connect(&mut table, &key(2, 1, n), u32::from(n)), "{n}");
@@ -170,7 +173,7 @@ proptest! {
     #[test]
     fn counts_are_those_of_a_walk(ops in prop::collection::vec(op(), 1..400)) {
         let memory = memory(40);
-        let quota = || Some(Quota::new(24, 48, 10));
+        let quota = || Some(QuotaTracker::new(24, 48, 10));
         let mut table = open(&memory, quota());
         let mut now = 1000;
         for op in ops {

@@ -8,6 +8,9 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
+const TIMEOUTS: Timeouts =
+    Timeouts { half_open: 30, established: 7440, closing: 30, reset: 240, datagram: 180, echo: 60 };
+
 const CAPACITY: usize = 100;
 const BUCKETS: usize = 25;
 const HEADER: u64 = 128;
@@ -30,7 +33,7 @@ impl Memory {
     }
 
     fn flows(&self) -> Result<FlowTable, Error> {
-        FlowTable::open(self.region(), Timeouts::default())
+        FlowTable::open(self.region(), TIMEOUTS)
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) {

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::handover::monotonic;
 use crate::plan::Plan;
-use loaded_ipc::ALL_COUNTERS;
+use loaded_ipc::{ALL_COUNTERS, Idle};
 use loaded_table::{AffinityTable, CounterReader, Counters, FlowTable, Region, Timeouts, export, shm};
 use std::fs::File;
 use std::io::Read;
@@ -90,7 +90,7 @@ impl Memory {
     }
 
     fn open(&self) -> Result<(FlowTable, AffinityTable), Error> {
-        let flows = FlowTable::open(Region::map(&self.flows)?, Timeouts::default())?;
+        let flows = FlowTable::open(Region::map(&self.flows)?, timeouts())?;
         Ok((flows, AffinityTable::open(Region::map(&self.clients)?, |_| {})?))
     }
 
@@ -100,6 +100,13 @@ impl Memory {
         AffinityTable::format(&Region::map(&self.clients)?, self.capacities.1, random()?)?;
         Ok(())
     }
+}
+
+/// The default timeouts. Each worker sets those of its services when it takes the table over.
+fn timeouts() -> Timeouts {
+    let idle = Idle::STANDARD;
+    let Idle { tcp, half_open, closing, udp, echo } = idle;
+    Timeouts { half_open, established: tcp, closing, reset: idle.reset(), datagram: udp, echo }
 }
 
 /// Random bytes of the kernel.

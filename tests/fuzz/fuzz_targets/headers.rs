@@ -3,12 +3,12 @@
 
 use libfuzzer_sys::fuzz_target;
 use loaded_fuzz::judge::{sound, walk};
-use loaded_worker::wire::{self, Kind, Packet, SPARE};
+use loaded_worker::wire::{self, Kind, ParsedPacket, SPARE};
 
 /// More extension headers than this are refused.
 const MAX_EXTENSIONS: usize = 8;
 
-fn agrees(bytes: &[u8], packet: &Packet) {
+fn agrees(bytes: &[u8], packet: &ParsedPacket) {
     let plain = walk(bytes).expect("a plain reader can read it");
     assert!(plain.extensions <= MAX_EXTENSIONS, "{} extension headers", plain.extensions);
     assert_eq!((plain.protocol, plain.at), (packet.protocol, packet.transport));
@@ -27,7 +27,7 @@ fn agrees(bytes: &[u8], packet: &Packet) {
     }
 }
 
-fn answers(bytes: &[u8], packet: &Packet) {
+fn answers(bytes: &[u8], packet: &ParsedPacket) {
     let room = || [bytes, &[0xaa; SPARE]].concat();
     let (mut reset, mut unreachable) = (room(), room());
     let reset_length = wire::reset(&mut reset, packet);

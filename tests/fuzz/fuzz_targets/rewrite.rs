@@ -5,7 +5,7 @@
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use loaded_fuzz::judge::{put, same, walk, word};
-use loaded_worker::wire::{Address, Family, ChecksumState, Kind, Packet, Side, mapped, parse, replace, replace_in_error};
+use loaded_worker::wire::{Address, Family, ChecksumState, Kind, ParsedPacket, Endpoint, mapped, parse, replace, replace_in_error};
 
 #[derive(Debug, Arbitrary)]
 struct Input<'b> {
@@ -25,8 +25,8 @@ fn address(family: Family, new: [u8; 16]) -> Address {
     }
 }
 
-fn side(source: bool) -> Side {
-    if source { Side::Source } else { Side::Destination }
+fn side(source: bool) -> Endpoint {
+    if source { Endpoint::Source } else { Endpoint::Destination }
 }
 
 /// Every sum of a packet that rewriting must not change: outer header, outer upper layer, and the same of what is quoted.
@@ -66,7 +66,7 @@ fn normal(bytes: &[u8], quoted: Option<usize>) -> Vec<u8> {
     normal
 }
 
-fn plain_packet(bytes: &mut [u8], packet: &Packet, input: &Input<'_>) {
+fn plain_packet(bytes: &mut [u8], packet: &ParsedPacket, input: &Input<'_>) {
     let walked = walk(bytes).expect("it was read before");
     let (side, new) = (side(input.source), address(packet.family, input.new));
     let old = if input.source { packet.source } else { packet.destination };
@@ -127,7 +127,7 @@ fuzz_target!(|input: Input<'_>| {
     let (side, new) = (side(input.source), address(packet.family, input.new));
     let old = if input.source { about.source } else { about.destination };
     let other = if input.source { packet.destination } else { packet.source };
-    let opposite = if input.source { Side::Destination } else { Side::Source };
+    let opposite = if input.source { Endpoint::Destination } else { Endpoint::Source };
     let (before, original) = (sums(&bytes, quoted), bytes.clone());
     replace_in_error(&mut bytes, &packet, &about, input.outer.then_some((opposite, &new)), (side, &new));
     assert_same(before, sums(&bytes, quoted));

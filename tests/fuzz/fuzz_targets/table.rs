@@ -7,6 +7,8 @@ use loaded_table::{AffinityKey, AffinityTable, Client, Flow, FlowKey, FlowState,
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
+const TIMEOUTS: Timeouts = Timeouts { half_open: 30, established: 7440, closing: 30, reset: 240, datagram: 180, echo: 60 };
+
 /// Flows or clients at most, so that tables fill.
 const MOST: usize = 64;
 
@@ -98,10 +100,10 @@ fn flows(input: &Input) {
     });
     let timeout = |flow: &Flow| match of_services.get(usize::from(flow.service)) {
         Some(timeouts) => timeouts.of(flow.state),
-        None => Timeouts::default().of(flow.state),
+        None => TIMEOUTS.of(flow.state),
     };
     let open = || {
-        let mut table = FlowTable::open(region(), Timeouts::default()).expect("open");
+        let mut table = FlowTable::open(region(), TIMEOUTS).expect("open");
         table.set_timeouts(of_services.into());
         table
     };

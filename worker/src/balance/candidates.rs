@@ -17,7 +17,7 @@
 //!
 //! A member of weight 0 is nothing of all this: not counted, never a candidate.
 
-use super::pool::Member;
+use super::member::Member;
 use loaded_ipc::{AllDown, Policy};
 
 /// The rule's outcome.
@@ -83,16 +83,6 @@ impl Candidates {
             Tier::Last(last) => position == last,
             Tier::Nobody => false,
         }
-    }
-}
-
-impl Member {
-    fn is_enabled(&self) -> bool {
-        self.standing.enabled && self.spec.weight > 0
-    }
-
-    fn is_usable(&self) -> bool {
-        self.is_enabled() && self.standing.is_well()
     }
 }
 

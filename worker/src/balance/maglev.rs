@@ -23,8 +23,9 @@
 //! their clients would have to look on while nothing is wrong, and a backup more in the configuration would move clients.
 
 use super::candidates::Tier;
-use super::places::Places;
-use super::pool::{FULL_SHARE, Pool};
+use super::lookup_table::LookupTable;
+use super::member::FULL_SHARE;
+use super::pool::Pool;
 use super::rendezvous;
 use siphasher::sip::SipHasher13;
 
@@ -37,8 +38,8 @@ const MEMBER: u64 = u64::from_le_bytes(*b"member..");
 
 #[derive(Debug)]
 pub(super) struct Maglev {
-    primaries: Places,
-    backups: Places,
+    primaries: LookupTable,
+    backups: LookupTable,
     clients: SipHasher13,
     /// By position: a hash of the member's address.
     members: Box<[u64]>,
@@ -48,8 +49,8 @@ impl Maglev {
     pub(super) fn new(pool: &Pool, seed: u64) -> Self {
         let of_members = SipHasher13::new_with_keys(seed, MEMBER);
         Self {
-            primaries: Places::new(pool, false, seed),
-            backups: Places::new(pool, true, seed),
+            primaries: LookupTable::new(pool, false, seed),
+            backups: LookupTable::new(pool, true, seed),
             clients: SipHasher13::new_with_keys(seed, CLIENT),
             members: pool.members().map(|member| of_members.hash(&member.spec.address)).collect(),
         }

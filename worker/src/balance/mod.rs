@@ -6,8 +6,9 @@
 //! that its weight would give it, whatever the strategy.
 
 mod candidates;
+mod lookup_table;
 mod maglev;
-mod places;
+mod member;
 mod pool;
 mod rendezvous;
 mod rr;
@@ -15,13 +16,15 @@ mod rr;
 mod tests;
 mod weighted;
 
-pub use places::table_size;
-pub use pool::{FULL_SHARE, MemberSpec, PoolError, Standing};
+pub use lookup_table::table_size;
+pub use member::{FULL_SHARE, MemberSpec, Standing};
+pub use pool::PoolError;
 
 use candidates::Tier;
 use loaded_ipc::{BackendIndex, Policy, Strategy};
 use maglev::Maglev;
-use pool::{Member, Pool};
+use member::Member;
+use pool::Pool;
 use rr::RoundRobin;
 use weighted::FewestClients;
 

@@ -1,33 +1,9 @@
+//! The members of one (service, family), and what the weight of each comes to.
+
 use super::candidates::Candidates;
+use super::member::{FULL_SHARE, Member, MemberSpec, Standing};
 use loaded_ipc::{BackendIndex, Policy};
 use thiserror::Error;
-
-/// The share of a member that is not in its slow start: all of its weight.
-pub const FULL_SHARE: u16 = 1024;
-
-/// One backend of a service, as the configuration gives it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemberSpec {
-    /// The backend's stable number.
-    pub backend: BackendIndex,
-    /// Its address; IPv4 as `::ffff:a.b.c.d`. Maglev's permutations come from it, and from nothing else.
-    pub address: [u8; 16],
-    /// Its part relative to the others: 0..=65535. 0 takes no new clients and counts nowhere.
-    pub weight: u16,
-    /// Whether it serves only when no primary (a member that is no backup) can.
-    pub backup: bool,
-}
-
-/// What speaks for or against a member, each by its own source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
-    /// The operator wants it used: neither draining nor disabled.
-    pub enabled: bool,
-    /// The checks say it is up.
-    pub up: bool,
-    /// This worker has judged by the packets that it takes no connections.
-    pub ejected: bool,
-}
 
 /// Why a pool cannot be built.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -51,21 +27,6 @@ pub(super) struct Pool {
     effective: u64,
     /// How often a member has gone out.
     outs: u64,
-}
-
-/// A member and how it stands.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Member {
-    pub(super) spec: MemberSpec,
-    pub(super) standing: Standing,
-    /// Which of all goings out was its latest; 0: it never went out.
-    pub(super) out: u64,
-    /// 0..=`FULL_SHARE`, as the caller said.
-    share: u16,
-    /// Its weight in 1/1024 where it is a candidate, else 0.
-    effective: u64,
-    /// Its share relative to the largest of any candidate: 1..=`FULL_SHARE`, 0 where it is none.
-    part: u16,
 }
 
 impl Pool {
@@ -166,37 +127,6 @@ impl Pool {
                 self.effective += member.effective;
             }
         }
-    }
-}
-
-impl Member {
-    fn new(spec: MemberSpec) -> Self {
-        let standing = Standing { enabled: true, up: true, ejected: false };
-        Self { spec, standing, out: 0, share: FULL_SHARE, effective: 0, part: 0 }
-    }
-
-    #[inline]
-    pub(super) fn is_candidate(&self) -> bool {
-        self.part > 0
-    }
-
-    /// 1..=[`FULL_SHARE`] for a candidate, else 0.
-    #[inline]
-    pub(super) fn part(&self) -> u16 {
-        self.part
-    }
-
-    /// Weight times part: in 1/1024, at most 2^26; not 0 for a candidate, 0 for any other.
-    #[inline]
-    pub(super) fn effective(&self) -> u64 {
-        self.effective
-    }
-}
-
-impl Standing {
-    /// Neither the checks nor the packets speak against it.
-    pub(super) fn is_well(self) -> bool {
-        self.up && !self.ejected
     }
 }
 

@@ -4,7 +4,8 @@
 //! 5, 1, 1 that gives a a b a c a a and not a a a a a b c: a heavy backend never gets a burst. In its slow start a
 //! member earns the part of its weight that its share says, so it gets exactly that part of the turns.
 
-use super::pool::{Member, Pool};
+use super::member::Member;
+use super::pool::Pool;
 
 #[derive(Debug)]
 pub(super) struct RoundRobin {

@@ -11,7 +11,8 @@
 //! then, more new clients than its weight and share give it, whatever the others have. After the slow start it is a
 //! member like the others, and catches up.
 
-use super::pool::{FULL_SHARE, Pool};
+use super::member::FULL_SHARE;
+use super::pool::Pool;
 
 #[derive(Debug)]
 pub(super) struct FewestClients {

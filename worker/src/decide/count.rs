@@ -1,15 +1,16 @@
-//! What is counted of flows and clients: for the strategy that wants to know, and for the operator.
+//! Counts flows, clients and traffic, for the strategy `weighted` and for the operator; expires table entries; takes over
+//! the tables of an earlier worker.
 
-use super::Decider;
+use super::decider::Decider;
 use crate::wire::is_mapped;
 use loaded_ipc::{BackendCounter, BackendIndex, MAX_BACKEND_INDEX};
 use loaded_table::Flow;
 
 impl Decider {
-    /// Takes over the tables: drops what names an index that this configuration does not have, or things that do not
-    /// belong together, and counts the rest.
+    /// Takes over the tables: removes entries that name an index this configuration does not have, or a service and a
+    /// backend that do not belong together, and counts the rest.
     pub(super) fn adopt(&mut self) {
-        let Self { setup, memories, flows, clients, counters, .. } = self;
+        let Self { setup, affinity_timeouts, flows, clients, counters, .. } = self;
         for index in 0..MAX_BACKEND_INDEX {
             for counter in [BackendCounter::Flows, BackendCounter::View] {
                 counters.set(counter.index(BackendIndex(index)), 0);
@@ -20,16 +21,16 @@ impl Decider {
             let keep = vip && setup.belongs(flow.service, flow.backend, &key.client);
             if keep {
                 counters.add(BackendCounter::Flows.index(BackendIndex(flow.backend)), 1);
-                if memories.timeout(flow.service) == 0 {
+                if affinity_timeouts.seconds(flow.service) == 0 {
                     setup.count_client(flow.service, flow.backend, true);
                 }
             }
             keep
         });
         clients.retain(|key, client| {
-            // A service that has lost its affinity counts its flows.
-            let keep =
-                memories.timeout(client.service) > 0 && setup.belongs(client.service, client.backend, &key.prefix);
+            // A service without affinity, even if it had one before, counts its flows.
+            let keep = affinity_timeouts.seconds(client.service) > 0
+                && setup.belongs(client.service, client.backend, &key.prefix);
             if keep {
                 setup.count_client(client.service, client.backend, true);
             }
@@ -37,24 +38,24 @@ impl Decider {
         });
     }
 
-    /// Takes expired flows and clients out, a few buckets of each table at a time. `now` is in seconds.
+    /// Removes expired flows and clients, looking at `buckets` buckets of each table. `now` is in seconds.
     pub fn sweep(&mut self, now: u32, buckets: usize) {
-        let Self { setup, memories, flows, clients, counters, .. } = self;
+        let Self { setup, affinity_timeouts, flows, clients, counters, .. } = self;
         flows.sweep(now, buckets, |_, flow| {
             counters.take(BackendCounter::Flows.index(BackendIndex(flow.backend)));
-            if memories.timeout(flow.service) == 0 {
+            if affinity_timeouts.seconds(flow.service) == 0 {
                 setup.count_client(flow.service, flow.backend, false);
             }
         });
         clients.sweep(
             now,
             buckets,
-            |service| memories.timeout(service),
+            |service| affinity_timeouts.seconds(service),
             |client| setup.count_client(client.service, client.backend, false),
         );
     }
 
-    /// A flow is in the table now.
+    /// Counts a flow that was put into the table.
     pub(super) fn count_added(&mut self, flow: &Flow) {
         let backend = BackendIndex(flow.backend);
         self.counters.add(BackendCounter::Flows.index(backend), 1);
@@ -62,29 +63,29 @@ impl Decider {
         self.count_flow(flow, true);
     }
 
-    /// A flow is in the table no more.
+    /// Counts a flow that has left the table.
     pub(super) fn count_removed(&mut self, flow: &Flow) {
         self.counters.take(BackendCounter::Flows.index(BackendIndex(flow.backend)));
         self.count_flow(flow, false);
     }
 
-    /// A packet of so many bytes is sent to a backend.
+    /// Counts a packet of `bytes` bytes to a backend.
     #[inline]
-    pub(super) fn sent(&self, backend: u16, bytes: usize) {
+    pub(super) fn count_sent(&self, backend: u16, bytes: usize) {
         self.counters.add(BackendCounter::PacketsTo.index(BackendIndex(backend)), 1);
         self.counters.add(BackendCounter::BytesTo.index(BackendIndex(backend)), bytes as u64);
     }
 
-    /// A backend has sent a packet of so many bytes.
+    /// Counts a packet of `bytes` bytes from a backend.
     #[inline]
-    pub(super) fn received(&self, backend: u16, bytes: usize) {
+    pub(super) fn count_received(&self, backend: u16, bytes: usize) {
         self.counters.add(BackendCounter::PacketsFrom.index(BackendIndex(backend)), 1);
         self.counters.add(BackendCounter::BytesFrom.index(BackendIndex(backend)), bytes as u64);
     }
 
-    /// Where a service has no affinity, its flows are its clients.
+    /// In a service without affinity each flow counts as a client.
     fn count_flow(&mut self, flow: &Flow, more: bool) {
-        if self.memories.timeout(flow.service) == 0 {
+        if self.affinity_timeouts.seconds(flow.service) == 0 {
             self.setup.count_client(flow.service, flow.backend, more);
         }
     }

@@ -1,65 +1,65 @@
-//! What would become of a packet: the questions of the decision without its acts. Nothing changes.
+//! What would become of a client's next packet: the questions of the decision without its actions. Changes nothing.
 
-use super::admit::{Claim, Refusal, Source};
+use super::admit::{Admission, BackendSource, Refusal};
+use super::decider::{Decider, Lookup, PacketBuffer};
+use super::flow_state::is_over;
+use super::keys::{Direction, FlowQuery};
 use super::request::{Course, unreachable};
-use super::state::is_over;
-use super::{Decider, Direction, Lookup, Now, Place, Wanted};
-use crate::setup::address;
-use crate::wire::{self, Packet, PacketFacts, SPARE, protocol};
+use crate::time::Now;
+use crate::wire::{self, PacketFacts, ParsedPacket, SPARE, from_ip, protocol};
 use loaded_ipc::{Assumed, BackendIndex, Chosen, Explained, KnownFlow, Outcome, Question, ServiceIndex, Why};
 use loaded_table::{Flow, FlowState};
 use std::net::IpAddr;
 
-/// An IPv6 header and one of TCP, the longest of those below.
+/// Bytes of an IPv6 and a TCP header, the longest packet built here.
 const LONGEST: usize = 40 + 20;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
 impl Decider {
-    /// What would become of a client's next packet, as things are. It is decided about by the same functions as one that
-    /// comes; only what a backend has left unanswered for so long that it is to be ejected is seen at the next
-    /// [`Decider::tick`].
+    /// What would become of a client's next packet as things are now, by the same functions that decide about real ones.
+    /// One difference: a backend whose unanswered SYNs are overdue is ejected only by the next [`Decider::tick`] or SYN.
     #[must_use]
     #[cold]
     pub fn explain(&self, question: &Question, now: Now) -> Explained {
         let mut assumed = if question.protocol == protocol::TCP { Assumed::Syn } else { Assumed::Any };
-        let mut room = [0; LONGEST + SPARE];
-        let mut length = write(question, assumed, &mut room);
-        let mut look = self.look(&room[..length], PacketFacts::WHOLE);
-        if assumed == Assumed::Syn && self.goes_on(&look, now) {
+        let mut space = [0; LONGEST + SPARE];
+        let mut length = write(question, assumed, &mut space);
+        let mut lookup = self.lookup(&space[..length], PacketFacts::WHOLE);
+        if assumed == Assumed::Syn && self.goes_on(&lookup, now) {
             assumed = Assumed::Ack;
-            length = write(question, assumed, &mut room);
-            look = self.look(&room[..length], PacketFacts::WHOLE);
+            length = write(question, assumed, &mut space);
+            lookup = self.lookup(&space[..length], PacketFacts::WHOLE);
         }
-        let place = Place { room: &mut room, length, facts: PacketFacts::WHOLE };
-        let (packet, wanted) = match (&look.packet, &look.wanted) {
-            (Ok(packet), Some(wanted)) => (packet, wanted),
+        let buffer = PacketBuffer { space: &mut space, length, facts: PacketFacts::WHOLE };
+        let (packet, query) = match (&lookup.packet, &lookup.query) {
+            (Ok(packet), Some(query)) => (packet, query),
             (Ok(packet), None) => return ends(assumed, self.without_flow(packet)),
             (Err(_), _) => return ends(assumed, self.malformed()),
         };
-        match wanted.way {
-            Direction::Request { vip } => self.explain_request(packet, wanted, vip, (assumed, place), now),
+        match query.direction {
+            Direction::Request { vip } => self.explain_request(packet, query, vip, (assumed, buffer), now),
             // Not to a virtual IP.
             Direction::Reply => ends(assumed, Outcome::PassedOwn),
         }
     }
 
-    /// Whether the packet is of a flow whose next packet is hardly one that opens a connection.
-    fn goes_on(&self, look: &Lookup, now: Now) -> bool {
-        let (Ok(packet), Some(wanted)) = (&look.packet, &look.wanted) else { return false };
-        let state = self.find(packet, wanted, now).map(|(_, flow)| flow.state);
+    /// Whether the packet belongs to an open connection, so that a SYN is not what the client would send next.
+    fn goes_on(&self, lookup: &Lookup, now: Now) -> bool {
+        let (Ok(packet), Some(query)) = (&lookup.packet, &lookup.query) else { return false };
+        let state = self.find(packet, query, now).map(|(_, flow)| flow.state);
         state.is_some_and(|state| state != FlowState::HalfOpen && !is_over(state))
     }
 
     fn explain_request(
         &self,
-        packet: &Packet,
-        wanted: &Wanted,
+        packet: &ParsedPacket,
+        query: &FlowQuery,
         vip: u16,
-        (assumed, place): (Assumed, Place<'_>),
+        (assumed, buffer): (Assumed, PacketBuffer<'_>),
         now: Now,
     ) -> Explained {
-        let known = self.find(packet, wanted, now);
+        let known = self.find(packet, query, now);
         let flow = known.map(|(slot, flow)| KnownFlow {
             backend: BackendIndex(flow.backend),
             state: flow.state as u8,
@@ -70,23 +70,23 @@ impl Decider {
             let service = service.map(ServiceIndex);
             Explained { assumed, outcome, service, flow, chosen: None }
         };
-        let course = old.map_or(Course::Anew, |flow| self.course_now(packet, flow));
+        let course = old.map_or(Course::NewFlow, |flow| self.course_now(packet, flow));
         let (service, backend, why, outcome) = match (course, old) {
-            (Course::Ahead, Some(flow)) => (flow.service, flow.backend, Why::Flow, Outcome::Forwarded),
+            (Course::Forward, Some(flow)) => (flow.service, flow.backend, Why::Flow, Outcome::Forwarded),
             (Course::Reset, Some(flow)) => {
-                let answered = wire::reset(place.room, packet).is_some();
+                let answered = wire::reset(buffer.space, packet).is_some();
                 let outcome = if answered { Outcome::AnsweredReset } else { Outcome::DroppedNoBackend };
                 return end(Some(flow.service), outcome);
             }
             (Course::Unreachable, Some(flow)) => {
-                let outcome = unreachable(packet, place, Outcome::AnsweredUnreachable).outcome;
+                let outcome = unreachable(packet, buffer, Outcome::AnsweredUnreachable).outcome;
                 return end(Some(flow.service), outcome);
             }
-            _ => match self.would_admit(packet, wanted, vip, old, now) {
+            _ => match self.would_admit(packet, query, vip, old, now) {
                 Ok((service, backend, why)) => (service, backend, why, Outcome::ForwardedNew),
                 Err((service, Refusal::As(outcome))) => return end(service, outcome),
                 Err((_, Refusal::NoBackend { service })) => {
-                    return end(Some(service), self.refuse(packet, service, place).outcome);
+                    return end(Some(service), self.refuse(packet, service, buffer).outcome);
                 }
             },
         };
@@ -97,22 +97,23 @@ impl Decider {
         Explained { chosen, ..end(Some(service), outcome) }
     }
 
-    /// As [`Decider::admit`], without letting anything in. The service comes along as soon as it is known.
+    /// As [`Decider::admit`], without letting anything in. The error names the service too, if it is known.
     fn would_admit(
         &self,
-        packet: &Packet,
-        wanted: &Wanted,
+        packet: &ParsedPacket,
+        query: &FlowQuery,
         vip: u16,
         old: Option<Flow>,
         now: Now,
     ) -> Result<(u16, u16, Why), (Option<u16>, Refusal)> {
-        let Claim { service, source } = self.claim(packet, wanted, vip, old, now).map_err(|refusal| (None, refusal))?;
+        let Admission { service, source } =
+            self.admission(packet, query, vip, old, now).map_err(|refusal| (None, refusal))?;
         let refused = |refusal| (Some(service), refusal);
         let (backend, why) = match source {
-            Source::Client { slot, backend } => {
+            BackendSource::Affinity { slot, backend } => {
                 (backend, Why::Client { idle: self.clients.idle(slot, now.seconds).unwrap_or(0) })
             }
-            Source::Choice { seed, .. } => {
+            BackendSource::Strategy { seed, .. } => {
                 let balancer = self.setup.balancer(service, packet.family);
                 let none = refused(Refusal::NoBackend { service });
                 let (balancer, chosen) =
@@ -121,26 +122,26 @@ impl Decider {
                 (chosen.0, Why::Strategy { candidates })
             }
         };
-        if self.clashes(wanted, vip, backend, now) {
+        if self.clashes(query, vip, backend, now) {
             return Err(refused(Refusal::As(Outcome::DroppedClash)));
         }
-        if !self.flows.has_room(&wanted.hashed, &wanted.key, vip, now.seconds) {
+        if !self.flows.has_room(&query.hashed, &query.key, vip, now.seconds) {
             return Err(refused(Refusal::As(Outcome::DroppedTableFull)));
         }
         Ok((service, backend, why))
     }
 }
 
-/// A packet that is no request to a virtual IP, or none that could have a flow.
+/// The answer for a packet that is no request to a virtual IP, or cannot have a flow.
 fn ends(assumed: Assumed, outcome: Outcome) -> Explained {
     Explained { assumed, outcome, service: None, flow: None, chosen: None }
 }
 
-/// Writes the packet of a question, as far as decisions look at it, and returns its length: 0 if its addresses are of two
-/// families.
-fn write(question: &Question, assumed: Assumed, room: &mut [u8; LONGEST + SPARE]) -> usize {
-    room.fill(0);
-    let (from, to) = (address(question.client), address(question.vip));
+/// Writes the packet of a question, as far as decisions look at it, and returns its length: 0 if its two addresses are of
+/// different families.
+fn write(question: &Question, assumed: Assumed, space: &mut [u8; LONGEST + SPARE]) -> usize {
+    space.fill(0);
+    let (from, to) = (from_ip(question.client), from_ip(question.vip));
     let ([a, b], [c, d]) = (question.client_port.to_be_bytes(), question.vip_port.to_be_bytes());
     let ports = [a, b, c, d];
     let (header, echo) = match (question.client, question.vip) {
@@ -152,14 +153,14 @@ fn write(question: &Question, assumed: Assumed, room: &mut [u8; LONGEST + SPARE]
     let length: u8 = match question.protocol {
         protocol::TCP => {
             upper[..4].copy_from_slice(&ports);
-            // The header is of five words.
+            // Five words of header.
             upper[12] = 5 << 4;
             upper[13] = if assumed == Assumed::Ack { ACK } else { SYN };
             20
         }
         protocol::UDP => {
             upper[..4].copy_from_slice(&ports);
-            // Its length, and a checksum, which must not be missing over IPv6 (RFC 8200 §8.1).
+            // The length, and some checksum, which must not be missing over IPv6 (RFC 8200 §8.1).
             upper[4..8].copy_from_slice(&[0, 8, 0xff, 0xff]);
             8
         }
@@ -175,7 +176,7 @@ fn write(question: &Question, assumed: Assumed, room: &mut [u8; LONGEST + SPARE]
         _ => 8,
     };
     let all = header + usize::from(length);
-    let Some(packet) = room.get_mut(..all) else { return 0 };
+    let Some(packet) = space.get_mut(..all) else { return 0 };
     if header == 20 {
         // RFC 791 §3.1: version and length in words, the whole length, don't fragment, time to live, protocol.
         packet[..10].copy_from_slice(&[0x45, 0, 0, 20 + length, 0, 0, 0x40, 0, 64, question.protocol]);

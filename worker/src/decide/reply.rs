@@ -1,45 +1,54 @@
 //! Replies: packets of backends to clients.
 
-use super::{Decided, Decider, Now, Place, Wanted};
-use crate::wire::{self, Kind, Packet, Side};
+use super::decider::{Decided, Decider, PacketBuffer};
+use super::keys::FlowQuery;
+use crate::time::Now;
+use crate::wire::{self, Endpoint, Kind, ParsedPacket};
 use loaded_ipc::{Cause, Outcome};
 use loaded_table::{Flow, FlowState, Slot};
 
 impl Decider {
-    pub(super) fn reply(&mut self, packet: &Packet, wanted: &Wanted, mut place: Place<'_>, now: Now) -> Decided {
-        let Some((slot, flow)) = self.find(packet, wanted, now) else { return place.stays(Outcome::PassedOwn) };
-        let Some(&address) = self.setup.vip_address(flow.vip) else { return place.stays(Outcome::PassedOwn) };
-        self.received(flow.backend, place.length);
-        if !self.membership.mark(flow.backend).is_quiet() {
-            self.hear(packet, flow);
-            if let Some(outcome) = self.is_too_late(packet, flow) {
-                return self.answer_backend(packet, slot, outcome, place, now);
+    pub(super) fn reply(
+        &mut self,
+        packet: &ParsedPacket,
+        query: &FlowQuery,
+        mut buffer: PacketBuffer<'_>,
+        now: Now,
+    ) -> Decided {
+        let Some((slot, flow)) = self.find(packet, query, now) else { return buffer.unchanged(Outcome::PassedOwn) };
+        let Some(&address) = self.setup.vip_address(flow.vip) else { return buffer.unchanged(Outcome::PassedOwn) };
+        self.count_received(flow.backend, buffer.length);
+        if !self.backends.flags(flow.backend).is_unsuspected() {
+            self.note_answer(packet, flow);
+            if let Some(outcome) = self.outcome_when_down(packet, flow) {
+                return self.answer_backend(packet, slot, outcome, buffer, now);
             }
         }
         if flow.state == FlowState::HalfOpen
             && matches!(packet.kind, Kind::Tcp { resets: true, acknowledges: true, .. })
         {
-            let refused = (flow.backend, wanted.key.service_port, Cause::Refused);
-            self.membership.refused(&mut self.setup, &self.counters, refused, now);
+            let refused = (flow.backend, query.key.service_port, Cause::Refused);
+            self.backends.refused(&mut self.setup, &self.counters, refused, now);
         }
-        let field = place.facts.checksum;
-        wire::replace(place.bytes(), packet, Side::Source, &address, field);
+        let checksum = buffer.facts.checksum;
+        wire::replace(buffer.bytes(), packet, Endpoint::Source, &address, checksum);
         self.advance(slot, flow, packet, false, now);
-        place.stays(Outcome::Returned)
+        buffer.unchanged(Outcome::Returned)
     }
 
-    /// Any packet but a reset shows that the backend is well.
+    /// Any packet but a reset shows that the backend works.
     #[cold]
-    fn hear(&mut self, packet: &Packet, flow: Flow) {
+    fn note_answer(&mut self, packet: &ParsedPacket, flow: Flow) {
         if !matches!(packet.kind, Kind::Tcp { resets: true, .. }) {
-            self.membership.answered(flow.backend);
+            self.backends.answered(flow.backend);
         }
     }
 
-    /// What becomes of a reply if its flow has ended because its backend is out. A connection ends with the packet that
-    /// tells the client so; until then the client gets what there is, and its acknowledgement is that packet.
-    fn is_too_late(&self, packet: &Packet, flow: Flow) -> Option<Outcome> {
-        if self.membership.mark(flow.backend).is_kept() {
+    /// What becomes of a reply whose backend went down, if its flow has ended by that. A connection ends with the reset that
+    /// tells the client so. That answers the client's next packet, so until the client sends one it gets what the backend
+    /// still sends.
+    fn outcome_when_down(&self, packet: &ParsedPacket, flow: Flow) -> Option<Outcome> {
+        if self.backends.flags(flow.backend).keeps_flows() {
             return None;
         }
         match packet.kind {
@@ -52,17 +61,24 @@ impl Decider {
         }
     }
 
-    /// Without the answer, the packet would go to the client under the backend's own address, or the backend would
-    /// repeat it for minutes.
+    /// Resets the connection towards the backend. A packet that passed would reach the client under the backend's own address,
+    /// one that was dropped would be repeated for minutes.
     #[cold]
-    fn answer_backend(&mut self, packet: &Packet, slot: Slot, outcome: Outcome, place: Place<'_>, now: Now) -> Decided {
+    fn answer_backend(
+        &mut self,
+        packet: &ParsedPacket,
+        slot: Slot,
+        outcome: Outcome,
+        buffer: PacketBuffer<'_>,
+        now: Now,
+    ) -> Decided {
         if outcome != Outcome::AnsweredBackend {
-            return place.stays(outcome);
+            return buffer.unchanged(outcome);
         }
         self.flows.refresh(slot, now.seconds);
-        match wire::reset(place.room, packet) {
+        match wire::reset(buffer.space, packet) {
             Some(length) => Decided::answer(outcome, length),
-            None => place.stays(Outcome::DroppedBackendOut),
+            None => buffer.unchanged(Outcome::DroppedBackendOut),
         }
     }
 }

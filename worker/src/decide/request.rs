@@ -1,125 +1,127 @@
 //! Requests: packets of clients to a virtual IP.
 
 use super::admit::Refusal;
-use super::state::{is_over, is_proof, next_state, next_state_one_sided};
-use super::{Decided, Decider, Now, Place, Wanted, opens};
+use super::decider::{Decided, Decider, PacketBuffer};
+use super::flow_state::{is_over, is_proof, next_state, next_state_one_sided};
+use super::keys::{FlowQuery, opens};
 use crate::setup::Backend;
-use crate::wire::{self, Kind, Packet, Side};
+use crate::time::Now;
+use crate::wire::{self, Endpoint, Kind, ParsedPacket};
 use loaded_ipc::{Admin, AllDown, OnBackendDown, Outcome, Pressure};
 use loaded_table::{Flow, FlowState, Slot};
 
 /// What becomes of a packet of a known flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Course {
-    /// It goes the way of its flow.
-    Ahead,
-    /// It begins a flow of its own.
-    Anew,
-    /// Its connection has ended, and the client is told so.
+    /// It goes to the flow's backend.
+    Forward,
+    /// It begins a new flow in place of the old one.
+    NewFlow,
+    /// Its connection has ended: the client gets a reset.
     Reset,
-    /// So has what a datagram belonged to.
+    /// Its datagram flow has ended: the client gets an ICMP error.
     Unreachable,
 }
 
 impl Decider {
     pub(super) fn request(
         &mut self,
-        packet: &Packet,
-        wanted: &Wanted,
+        packet: &ParsedPacket,
+        query: &FlowQuery,
         vip: u16,
-        mut place: Place<'_>,
+        mut buffer: PacketBuffer<'_>,
         now: Now,
     ) -> Decided {
-        let known = self.find(packet, wanted, now);
-        let course = known.map_or(Course::Anew, |(_, flow)| self.course(packet, wanted, flow, now));
+        let known = self.find(packet, query, now);
+        let course = known.map_or(Course::NewFlow, |(_, flow)| self.course(packet, query, flow, now));
         let (backend, outcome) = match (course, known) {
-            (Course::Ahead, Some((slot, flow))) => {
+            (Course::Forward, Some((slot, flow))) => {
                 self.advance(slot, flow, packet, true, now);
                 (flow.backend, Outcome::Forwarded)
             }
-            (Course::Reset, Some((slot, _))) => return self.reset_client(packet, slot, place, now),
+            (Course::Reset, Some((slot, _))) => return self.reset_client(packet, slot, buffer, now),
             (Course::Unreachable, Some((slot, _))) => {
                 if let Some(flow) = self.flows.remove(slot) {
                     self.count_removed(&flow);
                 }
-                return unreachable(packet, place, Outcome::AnsweredUnreachable);
+                return unreachable(packet, buffer, Outcome::AnsweredUnreachable);
             }
-            _ => match self.admit(packet, wanted, vip, known.map(|(_, flow)| flow), now) {
+            _ => match self.admit(packet, query, vip, known.map(|(_, flow)| flow), now) {
                 Ok(backend) => (backend, Outcome::ForwardedNew),
-                Err(Refusal::As(outcome)) => return place.stays(outcome),
-                Err(Refusal::NoBackend { service }) => return self.refuse(packet, service, place),
+                Err(Refusal::As(outcome)) => return buffer.unchanged(outcome),
+                Err(Refusal::NoBackend { service }) => return self.refuse(packet, service, buffer),
             },
         };
         let Some(&Backend { address, direct, .. }) = self.setup.backend(backend) else {
-            return place.stays(Outcome::DroppedNoBackend);
+            return buffer.unchanged(Outcome::DroppedNoBackend);
         };
         if !direct {
-            let field = place.facts.checksum;
-            wire::replace(place.bytes(), packet, Side::Destination, &address, field);
+            let checksum = buffer.facts.checksum;
+            wire::replace(buffer.bytes(), packet, Endpoint::Destination, &address, checksum);
         }
-        self.sent(backend, place.length);
-        place.goes(outcome, backend, direct)
+        self.count_sent(backend, buffer.length);
+        buffer.forwarded(outcome, backend, direct)
     }
 
-    /// Where a packet of a known flow is to go. Of a backend that is sound there is one question only.
+    /// What becomes of a packet of a known flow. A SYN that is sent again counts as unanswered by the backend.
     #[inline]
-    fn course(&mut self, packet: &Packet, wanted: &Wanted, flow: Flow, now: Now) -> Course {
-        if opens(packet) && flow.state == FlowState::HalfOpen && self.membership.mark(flow.backend).is_chosen() {
-            // Once more: the last one was not answered.
-            let port = wanted.key.service_port;
-            self.membership.opening(&mut self.setup, &self.counters, flow.backend, port, now);
+    fn course(&mut self, packet: &ParsedPacket, query: &FlowQuery, flow: Flow, now: Now) -> Course {
+        if opens(packet) && flow.state == FlowState::HalfOpen && self.backends.flags(flow.backend).takes_new_flows() {
+            let port = query.key.service_port;
+            self.backends.opening(&mut self.setup, &self.counters, flow.backend, port, now);
         }
         self.course_now(packet, flow)
     }
 
-    /// The same as the backends stand now. Changes nothing.
+    /// The same, without counting anything.
     #[inline]
-    pub(super) fn course_now(&self, packet: &Packet, flow: Flow) -> Course {
+    pub(super) fn course_now(&self, packet: &ParsedPacket, flow: Flow) -> Course {
         let opens = opens(packet);
-        // A connection that begins on ports of one that is over is a new one (RFC 9293 §3.6.1).
+        // A connection may reuse the ports of one that is over (RFC 9293 §3.6.1).
         if opens && is_over(flow.state) {
-            return Course::Anew;
+            return Course::NewFlow;
         }
-        match self.membership.mark(flow.backend) {
-            mark if mark.is_sound() => Course::Ahead,
-            mark if mark.is_kept() => self.of_one_that_takes_no_new(opens, flow),
+        match self.backends.flags(flow.backend) {
+            flags if flags.is_serving() => Course::Forward,
+            flags if flags.keeps_flows() => self.course_when_not_accepting(opens, flow),
             _ => self.course_when_down(packet, flow),
         }
     }
 
-    /// Of a backend that is drained, ejected or not needed: what it has goes on, but a connection that the client only
-    /// begins can as well begin elsewhere. On a drained one that is every SYN, whatever was on its ports before.
+    /// For a backend that is draining, ejected or a backup that is not needed: its flows go on, but a connection that is only
+    /// being opened can as well open elsewhere. On a draining backend that holds for every SYN, whatever was on its ports
+    /// before.
     #[cold]
-    fn of_one_that_takes_no_new(&self, opens: bool, flow: Flow) -> Course {
-        let drains = || self.membership.admin(flow.backend) == Some(Admin::Draining);
+    fn course_when_not_accepting(&self, opens: bool, flow: Flow) -> Course {
+        let drains = || self.backends.admin(flow.backend) == Some(Admin::Draining);
         match opens && (flow.state == FlowState::HalfOpen || drains()) {
-            true => Course::Anew,
-            false => Course::Ahead,
+            true => Course::NewFlow,
+            false => Course::Forward,
         }
     }
 
-    /// Of a backend that is down or disabled.
+    /// For a backend that is down or disabled.
     #[cold]
-    fn course_when_down(&self, packet: &Packet, flow: Flow) -> Course {
+    fn course_when_down(&self, packet: &ParsedPacket, flow: Flow) -> Course {
         match (packet.kind, self.on_backend_down(flow)) {
-            (Kind::Tcp { opens: true, .. }, _) => Course::Anew,
-            // Nobody is to answer a reset. If the backend hears it, so much the better.
-            (Kind::Tcp { resets: true, .. }, OnBackendDown::Reset | OnBackendDown::Drain) => Course::Ahead,
+            (Kind::Tcp { opens: true, .. }, _) => Course::NewFlow,
+            // A reset is never answered. If the backend hears it, so much the better.
+            (Kind::Tcp { resets: true, .. }, OnBackendDown::Reset | OnBackendDown::Drain) => Course::Forward,
             (Kind::Tcp { .. }, OnBackendDown::Reset) => Course::Reset,
-            (Kind::Tcp { .. }, OnBackendDown::Rehash) => Course::Anew,
-            // The policy is for what is down; what the operator has disabled, or let drain long enough, ends.
+            (Kind::Tcp { .. }, OnBackendDown::Rehash) => Course::NewFlow,
+            // The policy "drain" is for backends that are down; flows of a disabled one end.
             (Kind::Tcp { .. }, OnBackendDown::Drain) if self.is_disabled(flow) => Course::Reset,
-            (Kind::Tcp { .. }, OnBackendDown::Drain) => Course::Ahead,
+            (Kind::Tcp { .. }, OnBackendDown::Drain) => Course::Forward,
             (Kind::Udp { .. }, OnBackendDown::Reset) => Course::Unreachable,
-            _ => Course::Anew,
+            _ => Course::NewFlow,
         }
     }
 
     fn is_disabled(&self, flow: Flow) -> bool {
-        self.membership.admin(flow.backend) == Some(Admin::Disabled)
+        self.backends.admin(flow.backend) == Some(Admin::Disabled)
     }
 
-    /// Whether connections of a backend that is out end with a reset.
+    /// Whether connections of an unavailable backend end with a reset.
     pub(super) fn ends_by_reset(&self, flow: Flow) -> bool {
         match self.on_backend_down(flow) {
             OnBackendDown::Reset => true,
@@ -132,38 +134,44 @@ impl Decider {
         self.setup.service(flow.service).map_or(OnBackendDown::Reset, |service| service.policy.on_backend_down)
     }
 
-    /// Whether a packet of this flow is to be answered by a reset.
-    pub(super) fn is_to_be_reset(&self, packet: &Packet, flow: Flow) -> bool {
-        let kept = self.membership.mark(flow.backend).is_kept();
+    /// Whether a packet of this flow is to be answered with a reset.
+    pub(super) fn is_to_be_reset(&self, packet: &ParsedPacket, flow: Flow) -> bool {
+        let kept = self.backends.flags(flow.backend).keeps_flows();
         !kept && self.course_when_down(packet, flow) == Course::Reset
     }
 
-    /// Ends a connection towards the client. The flow stays, so that the backend, should it speak yet, is told as well.
-    pub(super) fn reset_client(&mut self, packet: &Packet, slot: Slot, place: Place<'_>, now: Now) -> Decided {
+    /// Resets a connection towards the client. The flow stays, so that the backend gets a reset too, should it still send.
+    pub(super) fn reset_client(
+        &mut self,
+        packet: &ParsedPacket,
+        slot: Slot,
+        buffer: PacketBuffer<'_>,
+        now: Now,
+    ) -> Decided {
         self.flows.set_state(slot, FlowState::Reset, now.seconds);
-        match wire::reset(place.room, packet) {
+        match wire::reset(buffer.space, packet) {
             Some(length) => Decided::answer(Outcome::AnsweredReset, length),
-            None => place.stays(Outcome::DroppedNoBackend),
+            None => buffer.unchanged(Outcome::DroppedNoBackend),
         }
     }
 
-    /// A packet for which there is no backend.
-    pub(super) fn refuse(&self, packet: &Packet, service: u16, place: Place<'_>) -> Decided {
+    /// Answers or drops a packet for which there is no backend.
+    pub(super) fn refuse(&self, packet: &ParsedPacket, service: u16, buffer: PacketBuffer<'_>) -> Decided {
         let all_down = self.setup.service(service).map(|service| service.policy.all_down);
         match packet.kind {
-            _ if all_down != Some(AllDown::Reject) => place.stays(Outcome::DroppedNoBackend),
-            Kind::Tcp { resets: false, .. } => match wire::reset(place.room, packet) {
+            _ if all_down != Some(AllDown::Reject) => buffer.unchanged(Outcome::DroppedNoBackend),
+            Kind::Tcp { resets: false, .. } => match wire::reset(buffer.space, packet) {
                 Some(length) => Decided::answer(Outcome::RefusedReset, length),
-                None => place.stays(Outcome::DroppedNoBackend),
+                None => buffer.unchanged(Outcome::DroppedNoBackend),
             },
-            Kind::Udp { .. } => unreachable(packet, place, Outcome::RefusedUnreachable),
-            _ => place.stays(Outcome::DroppedNoBackend),
+            Kind::Udp { .. } => unreachable(packet, buffer, Outcome::RefusedUnreachable),
+            _ => buffer.unchanged(Outcome::DroppedNoBackend),
         }
     }
 
-    /// Moves a flow along and keeps it, and its client, alive.
+    /// Moves a flow to its next state, and keeps it and its client's affinity alive.
     #[inline]
-    pub(super) fn advance(&mut self, slot: Slot, flow: Flow, packet: &Packet, request: bool, now: Now) {
+    pub(super) fn advance(&mut self, slot: Slot, flow: Flow, packet: &ParsedPacket, request: bool, now: Now) {
         let next = match self.setup.is_direct(flow.backend) {
             false => next_state(flow.state, packet.kind, request),
             true => next_state_one_sided(flow.state, packet.kind),
@@ -176,16 +184,16 @@ impl Decider {
             }
             proven = request && is_proof(next);
         }
-        if request && (proven || !self.memories.of(flow.service).is_fresh(seen, now.seconds)) {
+        if request && (proven || !self.affinity_timeouts.of(flow.service).is_fresh(seen, now.seconds)) {
             self.keep_client(flow, packet, proven, now.seconds);
         }
     }
 }
 
-/// Answers a datagram by ICMP port unreachable.
-pub(super) fn unreachable(packet: &Packet, place: Place<'_>, outcome: Outcome) -> Decided {
-    match wire::unreachable(place.room, place.length, packet) {
+/// Answers a datagram with ICMP "port unreachable".
+pub(super) fn unreachable(packet: &ParsedPacket, buffer: PacketBuffer<'_>, outcome: Outcome) -> Decided {
+    match wire::unreachable(buffer.space, buffer.length, packet) {
         Some(length) => Decided::answer(outcome, length),
-        None => place.stays(Outcome::DroppedNoBackend),
+        None => buffer.unchanged(Outcome::DroppedNoBackend),
     }
 }

@@ -1,28 +1,28 @@
-//! What packets and time do to backends: failed openings, holds that end, slow starts.
+//! Lets packets and time act on backends: failed openings, ejections that end, slow starts.
 
-use super::{Mark, Member, Membership};
-use crate::decide::Now;
-use crate::passive::{counts, is_allowed};
-use crate::setup::{Pool, Setup};
+use super::passive::{counts, is_allowed};
+use super::{BackendFlags, BackendState, BackendStates};
+use crate::setup::{ServicePool, Setup};
+use crate::time::Now;
 use loaded_ipc::{Admin, Cause, Passive};
 use loaded_table::Counters;
 
-/// Milliseconds between two looks at what time changes.
-const TICK: u64 = 20;
-/// Changes that one tick makes at most; others wait for the next. Each costs a walk over its pool.
-const CHANGES: usize = 32;
+/// Milliseconds between two ticks.
+const TICK_MS: u64 = 20;
+/// Most backends that one tick changes; the others wait for the next. Each costs a walk over its pool.
+const MAX_CHANGES: usize = 32;
 
-impl Membership {
-    /// A SYN goes to this port of a backend. That may take it out: too many before were not answered.
+impl BackendStates {
+    /// A SYN goes to this port of a backend. This may eject it, if too many SYNs before were not answered.
     pub(crate) fn opening(&mut self, setup: &mut Setup, counters: &Counters, backend: u16, port: u16, now: Now) {
-        if let Some((member, passive)) = self.judged(backend, port) {
-            member.watch.opening(&passive, now.millis);
-            self.note(backend);
+        if let Some((state, passive)) = self.judged(backend, port) {
+            state.health.opening(&passive, now.millis);
+            self.update_flags(backend);
             self.judge(setup, counters, backend, now);
         }
     }
 
-    /// A backend has refused an opening to this port.
+    /// A backend has refused a connection to this port.
     pub(crate) fn refused(
         &mut self,
         setup: &mut Setup,
@@ -30,42 +30,42 @@ impl Membership {
         (backend, port, cause): (u16, u16, Cause),
         now: Now,
     ) {
-        if let Some((member, passive)) = self.judged(backend, port) {
-            let enough = member.watch.refused(&passive, now.millis);
-            self.note(backend);
+        if let Some((state, passive)) = self.judged(backend, port) {
+            let enough = state.health.refused(&passive, now.millis);
+            self.update_flags(backend);
             if enough {
                 self.eject(setup, counters, backend, cause, now);
             }
         }
     }
 
-    /// A backend has sent a packet that is no reset.
+    /// A backend has sent a packet that is not a reset.
     pub(crate) fn answered(&mut self, backend: u16) {
-        if let Some(member) = self.member_mut(backend) {
-            member.watch.forget();
-            self.note(backend);
+        if let Some(state) = self.state_mut(backend) {
+            state.health.forget();
+            self.update_flags(backend);
         }
     }
 
-    /// Nobody can tell what backends have answered of late: none has left anything unanswered.
+    /// Forgets what backends have left unanswered: the worker is behind, and their answers may be waiting or lost.
     pub(crate) fn forgive(&mut self) {
-        for index in 0..self.marks.len() {
-            if let Some(index) = u16::try_from(index).ok().filter(|_| self.marks[index].has(Mark::WATCHED)) {
+        for index in 0..self.flags.len() {
+            if let Some(index) = u16::try_from(index).ok().filter(|_| self.flags[index].has(BackendFlags::SUSPECTED)) {
                 self.answered(index);
             }
         }
     }
 
-    /// What time changes: holds that end, slow starts, openings that are left unanswered. Does nothing more often than
-    /// every [`TICK`].
+    /// Ends ejections, advances slow starts, and judges openings that stay unanswered. Does nothing if called more often than
+    /// every [`TICK_MS`].
     pub(crate) fn tick(&mut self, setup: &mut Setup, counters: &Counters, now: Now) {
-        if now.millis < self.next {
+        if now.millis < self.next_tick {
             return;
         }
-        self.next = now.millis + TICK;
-        let mut changes = CHANGES;
-        for index in 0..self.marks.len() {
-            if !self.marks[index].has(Mark::TIMED | Mark::WATCHED) {
+        self.next_tick = now.millis + TICK_MS;
+        let mut changes = MAX_CHANGES;
+        for index in 0..self.flags.len() {
+            if !self.flags[index].has(BackendFlags::TIMED | BackendFlags::SUSPECTED) {
                 continue;
             }
             let Ok(index) = u16::try_from(index) else { break };
@@ -78,62 +78,62 @@ impl Membership {
 
     /// Returns whether anything has changed.
     fn progress(&mut self, setup: &mut Setup, counters: &Counters, backend: u16, now: Now) -> bool {
-        let Some(member) = self.member_mut(backend) else { return false };
-        if member.watch.is_served(now.millis) {
-            member.watch.readmit();
+        let Some(state) = self.state_mut(backend) else { return false };
+        if state.health.is_hold_over(now.millis) {
+            state.health.readmit();
             self.settle(setup, counters, backend);
             return true;
         }
-        if member.climb(setup, backend, now.millis) {
-            self.note(backend);
+        if state.progress_slow_start(setup, backend, now.millis) {
+            self.update_flags(backend);
             return true;
         }
         self.judge(setup, counters, backend, now)
     }
 
-    /// Takes a backend out that leaves too many openings unanswered. Returns whether it looked.
+    /// Ejects a backend that leaves too many openings unanswered. Returns whether it has.
     fn judge(&mut self, setup: &mut Setup, counters: &Counters, backend: u16, now: Now) -> bool {
         let overdue = self
-            .member(backend)
-            .is_some_and(|member| member.passive.is_some_and(|passive| member.watch.is_overdue(&passive, now.millis)));
+            .state(backend)
+            .is_some_and(|state| state.passive.is_some_and(|passive| state.health.is_overdue(&passive, now.millis)));
         if overdue {
             self.eject(setup, counters, backend, Cause::ConnectTimeout, now);
         }
         overdue
     }
 
-    /// Takes a backend out, if the limits allow it. If not, it must fail as often again before they are asked again.
+    /// Ejects a backend, if the limits allow it. If not, it must fail as often again before it can be ejected.
     fn eject(&mut self, setup: &mut Setup, counters: &Counters, backend: u16, cause: Cause, now: Now) {
-        let Some(member) = self.member(backend) else { return };
-        let Some(pool) = setup.pool(member.service, member.family) else { return };
-        let allowed = !member.backup && !pool.balancer.is_panicking() && {
+        let Some(state) = self.state(backend) else { return };
+        let Some(pool) = setup.pool(state.service, state.family) else { return };
+        let allowed = !state.backup && !pool.balancer.is_panicking() && {
             let (usable, enabled) = pool.balancer.usable();
             is_allowed(usable, enabled, self.ejected(pool))
         };
-        let Some(member) = self.member_mut(backend) else { return };
-        match member.passive {
+        let Some(state) = self.state_mut(backend) else { return };
+        match state.passive {
             Some(passive) if allowed => {
-                member.watch.eject(&passive, cause, now.millis);
+                state.health.eject(&passive, cause, now.millis);
                 self.settle(setup, counters, backend);
             }
             _ => {
-                member.watch.forget();
-                self.note(backend);
+                state.health.forget();
+                self.update_flags(backend);
             }
         }
     }
 
     /// How many of the enabled primaries are ejected.
-    fn ejected(&self, pool: &Pool) -> usize {
-        let members = pool.backends.iter().filter_map(|&backend| self.member(backend));
-        members.filter(|m| !m.backup && m.admin == Admin::Enabled && m.watch.is_ejected()).count()
+    fn ejected(&self, pool: &ServicePool) -> usize {
+        let states = pool.backends.iter().filter_map(|&backend| self.state(backend));
+        states.filter(|m| !m.backup && m.admin == Admin::Enabled && m.health.is_ejected()).count()
     }
 
-    /// The member, if openings to this port of it are judged: one that takes new flows anyway.
-    fn judged(&mut self, backend: u16, port: u16) -> Option<(&mut Member, Passive)> {
-        let member = self.member_mut(backend)?;
-        let passive = member.passive.filter(|passive| counts(passive, port))?;
-        let judged = member.admin == Admin::Enabled && member.up && !member.watch.is_ejected();
-        judged.then_some((member, passive))
+    /// The backend's state, if openings to this port of it count: it is enabled, up and not ejected.
+    fn judged(&mut self, backend: u16, port: u16) -> Option<(&mut BackendState, Passive)> {
+        let state = self.state_mut(backend)?;
+        let passive = state.passive.filter(|passive| counts(passive, port))?;
+        let judged = state.admin == Admin::Enabled && state.up && !state.health.is_ejected();
+        judged.then_some((state, passive))
     }
 }

@@ -2,8 +2,9 @@
 //! its source, without IP options or extension headers, and every checksum in it is complete: after new bytes the
 //! kernel takes a packet as `CHECKSUM_NONE` (`nfqnl_mangle`, net/netfilter/nfnetlink_queue.c).
 
+use super::address::{Address, Family, is_mapped};
 use super::checksum::{add, pseudo_header, sum};
-use super::parse::{Address, Family, ICMP_HEADER, Kind, Packet, is_mapped, protocol};
+use super::parse::{ICMP_HEADER, Kind, ParsedPacket, protocol};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 const IPV4_HEADER: usize = 20;
@@ -29,7 +30,7 @@ const ACK: u8 = 0x10;
 ///
 /// `None`, and nothing is changed, for what is not TCP, for an RST, and where one of the addresses is not that of one
 /// host (RFC 9293 §3.9.2.3).
-pub fn reset(room: &mut [u8], packet: &Packet) -> Option<usize> {
+pub fn reset(room: &mut [u8], packet: &ParsedPacket) -> Option<usize> {
     let Kind::Tcp { ports: (from, to), opens, finishes, resets: false, acknowledges } = packet.kind else {
         return None;
     };
@@ -77,7 +78,7 @@ pub fn reset(room: &mut [u8], packet: &Packet) -> Option<usize> {
 ///
 /// `None`, and nothing is changed, for what has no ports, so for every ICMP error and fragment, for an RST, and where one
 /// of the addresses is not that of one host (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)).
-pub fn unreachable(room: &mut [u8], length: usize, packet: &Packet) -> Option<usize> {
+pub fn unreachable(room: &mut [u8], length: usize, packet: &ParsedPacket) -> Option<usize> {
     let has_sender = matches!(packet.kind, Kind::Udp { .. } | Kind::Tcp { resets: false, .. });
     if !has_sender || !is_one_host(&packet.source) || !is_one_host(&packet.destination) {
         return None;
@@ -136,7 +137,7 @@ fn length_said(bytes: &[u8], family: Family) -> Option<usize> {
 }
 
 /// Puts a header before an answer of `whole` bytes to `packet`.
-fn put_header(room: &mut [u8], packet: &Packet, protocol: u8, whole: usize) -> Option<()> {
+fn put_header(room: &mut [u8], packet: &ParsedPacket, protocol: u8, whole: usize) -> Option<()> {
     let (source, destination) = (&packet.destination, &packet.source);
     match packet.family {
         Family::V4 => {
@@ -171,7 +172,7 @@ fn put_header(room: &mut [u8], packet: &Packet, protocol: u8, whole: usize) -> O
 
 /// Sum of the answer's pseudo header. An IPv4 address' mapped form sums up like the address and 0xffff, which is zero in
 /// ones' complement.
-fn pseudo(packet: &Packet, protocol: u8, length: usize) -> u16 {
+fn pseudo(packet: &ParsedPacket, protocol: u8, length: usize) -> u16 {
     pseudo_header(&packet.source, &packet.destination, protocol, length)
 }
 

@@ -1,6 +1,7 @@
 //! A piece of a datagram (RFC 791 §3.2, RFC 8200 §4.5), for what is not put together before it comes to us.
 
-use super::parse::{Family, Kind, Packet};
+use super::address::Family;
+use super::parse::{Kind, ParsedPacket};
 
 /// Bytes of an IPv6 fragment header.
 const FRAGMENT_HEADER: usize = 8;
@@ -20,7 +21,7 @@ pub struct Fragment {
 
 /// What a packet of [`Kind::Fragment`] says of itself. `packet` must be what `parse` made of the same bytes.
 #[must_use]
-pub fn fragment(bytes: &[u8], packet: &Packet) -> Option<Fragment> {
+pub fn fragment(bytes: &[u8], packet: &ParsedPacket) -> Option<Fragment> {
     if packet.kind != Kind::Fragment {
         return None;
     }

@@ -1,5 +1,6 @@
-//! Packets: reading what one is, and changing its addresses. Pure; every byte is hostile.
+//! Packets: reading what one is, changing its addresses, and turning it into an answer. Pure; every byte is hostile.
 
+mod address;
 mod answer;
 pub mod checksum;
 mod facts;
@@ -7,13 +8,12 @@ mod fragment;
 mod parse;
 mod rewrite;
 
+pub use address::{Address, Family, from_ip, is_mapped, mapped, to_ip};
 pub use answer::{SPARE, reset, unreachable};
 pub use facts::{ChecksumState, PacketFacts};
 pub use fragment::{Fragment, fragment};
-pub use parse::{
-    Address, Family, Kind, Malformed, Packet, Quoted, is_mapped, lacks_checksum, mapped, parse, parse_first, protocol,
-};
-pub use rewrite::{Side, replace, replace_in_error};
+pub use parse::{Kind, Malformed, ParsedPacket, Quoted, lacks_checksum, parse, parse_first, protocol};
+pub use rewrite::{Endpoint, replace, replace_in_error};
 
 #[cfg(test)]
 mod tests;

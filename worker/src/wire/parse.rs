@@ -1,10 +1,8 @@
 //! What a packet is, read once. etherparse does the slicing, and is used nowhere else.
 
+use super::address::{Address, Family, is_mapped, mapped};
 use etherparse::{IpAuthHeaderSlice, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice, Ipv6RawExtHeaderSlice};
 use etherparse::{TcpHeaderSlice, UdpHeaderSlice};
-
-/// An address of either family; IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
-pub type Address = [u8; 16];
 
 /// IANA protocol numbers.
 pub mod protocol {
@@ -27,18 +25,9 @@ pub(super) const ICMP_HEADER: usize = 8;
 /// Ports, verification tag and checksum (RFC 9260 §3.1).
 const SCTP_HEADER: usize = 12;
 
-/// The Internet Protocol's two versions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
 /// A packet, as far as balancing needs to know it. Offsets are within the bytes it was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packet {
+pub struct ParsedPacket {
     /// IPv4 or IPv6.
     pub family: Family,
     /// Where it says it comes from.
@@ -92,7 +81,7 @@ pub enum Kind {
     Neighbour,
     /// Any other ICMP, or an error about something that cannot be balanced.
     OtherIcmp,
-    /// A piece of a packet.
+    /// A part of a packet.
     Fragment,
     /// A protocol of which we know neither ports nor identifiers: ESP, GRE, what comes with "no next header" (RFC 8200
     /// §4.7), or any other. IPv4's AH too, which no change of address survives.
@@ -135,44 +124,47 @@ pub enum Malformed {
 /// # Errors
 /// [`Malformed`], never a panic.
 #[inline]
-pub fn parse(bytes: &[u8], cut: bool) -> Result<Packet, Malformed> {
+pub fn parse(bytes: &[u8], cut: bool) -> Result<ParsedPacket, Malformed> {
     let ip = network(bytes).ok_or(Malformed::Header)?;
     if ip.length != bytes.len() && !(cut && ip.length > bytes.len()) {
         return Err(Malformed::Length);
     }
     let Ip { family, source, destination, .. } = ip;
-    let (protocol, transport, piece) = match family {
-        Family::V4 => (ip.next, ip.header, ip.piece),
+    let (protocol, transport, part) = match family {
+        Family::V4 => (ip.next, ip.header, ip.part),
         Family::V6 => extensions(bytes, ip.next, ip.header)?,
     };
-    let kind =
-        if piece != Piece::Whole { Kind::Fragment } else { upper(bytes, ip.length, family, protocol, transport)? };
-    Ok(Packet { family, source, destination, protocol, transport, kind })
+    let kind = if part != FragmentPart::Whole {
+        Kind::Fragment
+    } else {
+        upper(bytes, ip.length, family, protocol, transport)?
+    };
+    Ok(ParsedPacket { family, source, destination, protocol, transport, kind })
 }
 
-/// Reads the upper layer of the first piece of a datagram. Its header must be whole there (RFC 8200 §4.5, RFC 7112);
+/// Reads the upper layer of the first part of a datagram. Its header must be whole there (RFC 8200 §4.5, RFC 7112);
 /// the lengths in it are those of the whole datagram. `packet` must be what [`parse`] made of the same bytes.
 ///
 /// # Errors
 /// [`Malformed`].
-pub fn parse_first(bytes: &[u8], packet: &Packet) -> Result<Packet, Malformed> {
-    let Packet { family, mut protocol, mut transport, .. } = *packet;
+pub fn parse_first(bytes: &[u8], packet: &ParsedPacket) -> Result<ParsedPacket, Malformed> {
+    let ParsedPacket { family, mut protocol, mut transport, .. } = *packet;
     if family == Family::V6 {
-        let piece;
-        (protocol, transport, piece) = extensions(bytes, protocol, transport)?;
-        if piece != Piece::Whole {
+        let part;
+        (protocol, transport, part) = extensions(bytes, protocol, transport)?;
+        if part != FragmentPart::Whole {
             return Err(Malformed::Extension);
         }
     }
     let kind = upper(bytes, transport + usize::from(u16::MAX), family, protocol, transport)?;
-    Ok(Packet { protocol, transport, kind, ..*packet })
+    Ok(ParsedPacket { protocol, transport, kind, ..*packet })
 }
 
 /// Whether a packet is UDP over IPv6 and has no checksum: a zero in its place, which a checksum never is. Not to be asked
 /// where the field holds the pseudo header's sum only: that may be zero.
 #[must_use]
 #[inline]
-pub fn lacks_checksum(bytes: &[u8], packet: &Packet) -> bool {
+pub fn lacks_checksum(bytes: &[u8], packet: &ParsedPacket) -> bool {
     let field = || bytes.get(packet.transport + 6..packet.transport + 8);
     packet.family == Family::V6 && matches!(packet.kind, Kind::Udp { .. }) && field() == Some(&[0, 0])
 }
@@ -187,19 +179,19 @@ struct Ip {
     header: usize,
     /// Bytes of the whole packet.
     length: usize,
-    piece: Piece,
+    part: FragmentPart,
 }
 
 /// How much of a packet's upper layer is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Piece {
+enum FragmentPart {
     Whole,
     /// A fragment that begins with the upper layer's header.
     First,
     Later,
 }
 
-impl Piece {
+impl FragmentPart {
     fn of(more: bool, offset: u16) -> Self {
         match (more, offset) {
             (false, 0) => Self::Whole,
@@ -222,7 +214,7 @@ fn network(bytes: &[u8]) -> Option<Ip> {
                 next: h.protocol().0,
                 header: h.slice().len(),
                 length: usize::from(h.total_len()),
-                piece: Piece::of(h.more_fragments(), h.fragments_offset().value()),
+                part: FragmentPart::of(h.more_fragments(), h.fragments_offset().value()),
             })
         }
         6 => {
@@ -238,7 +230,7 @@ fn network(bytes: &[u8]) -> Option<Ip> {
                 next: h.next_header().0,
                 header: h.slice().len(),
                 length: h.slice().len() + usize::from(h.payload_length()),
-                piece: Piece::Whole,
+                part: FragmentPart::Whole,
             })
         }
         _ => None,
@@ -246,7 +238,7 @@ fn network(bytes: &[u8]) -> Option<Ip> {
 }
 
 /// Walks IPv6 extension headers: upper protocol, its offset, and whether this is a fragment (RFC 8200 §4).
-fn extensions(bytes: &[u8], mut next: u8, mut at: usize) -> Result<(u8, usize, Piece), Malformed> {
+fn extensions(bytes: &[u8], mut next: u8, mut at: usize) -> Result<(u8, usize, FragmentPart), Malformed> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
@@ -267,16 +259,16 @@ fn extensions(bytes: &[u8], mut next: u8, mut at: usize) -> Result<(u8, usize, P
                 let h = Ipv6FragmentHeaderSlice::from_slice(rest).map_err(|_| Malformed::Extension)?;
                 (next, at) = (h.next_header().0, at + h.slice().len());
                 let header = h.to_header();
-                let piece = Piece::of(header.more_fragments, header.fragment_offset.value());
-                if piece != Piece::Whole {
-                    return Ok((next, at, piece));
+                let part = FragmentPart::of(header.more_fragments, header.fragment_offset.value());
+                if part != FragmentPart::Whole {
+                    return Ok((next, at, part));
                 }
             }
             AUTHENTICATION => {
                 let h = IpAuthHeaderSlice::from_slice(rest).map_err(|_| Malformed::Extension)?;
                 (next, at) = (h.next_header().0, at + h.slice().len());
             }
-            _ => return Ok((next, at, Piece::Whole)),
+            _ => return Ok((next, at, FragmentPart::Whole)),
         }
     }
     Err(Malformed::Extension)
@@ -337,11 +329,11 @@ fn icmp(bytes: &[u8], family: Family, header: &[u8], at: usize) -> Kind {
 /// first fragment has them too.
 fn quoted(bytes: &[u8], family: Family, at: usize) -> Option<Quoted> {
     let inner = bytes.get(at..)?;
-    let ip = network(inner).filter(|ip| ip.family == family && ip.piece != Piece::Later)?;
+    let ip = network(inner).filter(|ip| ip.family == family && ip.part != FragmentPart::Later)?;
     let (protocol, offset) = match family {
         Family::V4 => (ip.next, ip.header),
         Family::V6 => match extensions(inner, ip.next, ip.header) {
-            Ok((protocol, offset, Piece::Whole | Piece::First)) => (protocol, offset),
+            Ok((protocol, offset, FragmentPart::Whole | FragmentPart::First)) => (protocol, offset),
             _ => return None,
         },
     };
@@ -356,17 +348,4 @@ fn quoted(bytes: &[u8], family: Family, at: usize) -> Option<Quoted> {
         _ => (0, 0),
     };
     Some(Quoted { source: ip.source, destination: ip.destination, protocol, ports, transport: at + offset })
-}
-
-/// Whether an address is IPv4's.
-#[must_use]
-pub fn is_mapped(address: &Address) -> bool {
-    address[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
-}
-
-/// An IPv4 address as `::ffff:a.b.c.d`.
-#[must_use]
-#[inline]
-pub fn mapped(v4: [u8; 4]) -> Address {
-    (0xffff << 32 | u128::from(u32::from_be_bytes(v4))).to_be_bytes()
 }

@@ -1,13 +1,14 @@
 //! Changing an address, and every checksum that covers it.
 
+use super::address::{Address, Family};
 use super::checksum::{add, pseudo_header, sum, update, update_sum};
 use super::facts::ChecksumState;
-use super::parse::{Address, Family, ICMP_HEADER, Kind, Packet, Quoted, protocol};
+use super::parse::{ICMP_HEADER, Kind, ParsedPacket, Quoted, protocol};
 use std::ops::Range;
 
 /// Which of the two addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum Endpoint {
     /// The sender's.
     Source,
     /// The receiver's.
@@ -15,7 +16,7 @@ pub enum Side {
 }
 
 /// Sets an address. `packet` must be what [`super::parse`] made of the same bytes.
-pub fn replace(bytes: &mut [u8], packet: &Packet, side: Side, new: &Address, field: ChecksumState) {
+pub fn replace(bytes: &mut [u8], packet: &ParsedPacket, side: Endpoint, new: &Address, field: ChecksumState) {
     let (at, new) = place(packet.family, 0, side, new);
     let old = swap(bytes, at, new);
     let new = sum(new);
@@ -29,10 +30,10 @@ pub fn replace(bytes: &mut [u8], packet: &Packet, side: Side, new: &Address, fie
 /// the quoted packet as its own. With `outer` `None` the error's own addresses stay.
 pub fn replace_in_error(
     bytes: &mut [u8],
-    packet: &Packet,
+    packet: &ParsedPacket,
     quoted: &Quoted,
-    outer: Option<(Side, &Address)>,
-    inner: (Side, &Address),
+    outer: Option<(Endpoint, &Address)>,
+    inner: (Endpoint, &Address),
 ) {
     let body = packet.transport..bytes.len();
     let before = sum(&bytes[body.clone()]);
@@ -57,12 +58,12 @@ pub fn replace_in_error(
 }
 
 /// Where an address lies in the IP header that begins at `base`, and the new one in the family's form.
-fn place(family: Family, base: usize, side: Side, new: &Address) -> (Range<usize>, &[u8]) {
+fn place(family: Family, base: usize, side: Endpoint, new: &Address) -> (Range<usize>, &[u8]) {
     let (first, length) = match (family, side) {
-        (Family::V4, Side::Source) => (12, 4),
-        (Family::V4, Side::Destination) => (16, 4),
-        (Family::V6, Side::Source) => (8, 16),
-        (Family::V6, Side::Destination) => (24, 16),
+        (Family::V4, Endpoint::Source) => (12, 4),
+        (Family::V4, Endpoint::Destination) => (16, 4),
+        (Family::V6, Endpoint::Source) => (8, 16),
+        (Family::V6, Endpoint::Destination) => (24, 16),
     };
     (base + first..base + first + length, &new[16 - length..])
 }
@@ -75,7 +76,7 @@ fn swap(bytes: &mut [u8], at: Range<usize>, new: &[u8]) -> u16 {
     old
 }
 
-fn transport(bytes: &mut [u8], packet: &Packet, old: u16, new: u16, field: ChecksumState) {
+fn transport(bytes: &mut [u8], packet: &ParsedPacket, old: u16, new: u16, field: ChecksumState) {
     let at = match (packet.kind, checksum_at(packet.family, packet.protocol)) {
         // A fragment's upper layer is not there, or is not whole.
         (Kind::Fragment, _) | (_, None) => return,
@@ -93,7 +94,7 @@ fn transport(bytes: &mut [u8], packet: &Packet, old: u16, new: u16, field: Check
 }
 
 /// The bytes the transport checksum covers. For UDP its own length counts (RFC 768).
-fn upper_layer<'b>(bytes: &'b [u8], packet: &Packet) -> &'b [u8] {
+fn upper_layer<'b>(bytes: &'b [u8], packet: &ParsedPacket) -> &'b [u8] {
     let rest = bytes.get(packet.transport..).unwrap_or(&[]);
     match (packet.protocol, rest.get(4..6)) {
         (protocol::UDP, Some(length)) => {
@@ -103,7 +104,7 @@ fn upper_layer<'b>(bytes: &'b [u8], packet: &Packet) -> &'b [u8] {
     }
 }
 
-fn pseudo(bytes: &[u8], packet: &Packet) -> u16 {
+fn pseudo(bytes: &[u8], packet: &ParsedPacket) -> u16 {
     let (source, destination) = match packet.family {
         Family::V4 => (&bytes[12..16], &bytes[16..20]),
         Family::V6 => (&bytes[8..24], &bytes[24..40]),

@@ -156,7 +156,7 @@ fn extension_headers_end() {
         bytes[6] = first;
         let packet = parse(&bytes, false).expect("parses");
         assert_eq!((packet.transport, packet.kind), (48, Kind::Udp { ports: (5, 6) }));
-        replace(&mut bytes, &packet, Side::Destination, &v6("2001:db8::99"), ChecksumState::Complete);
+        replace(&mut bytes, &packet, Endpoint::Destination, &v6("2001:db8::99"), ChecksumState::Complete);
         assert!(sound(&bytes));
     }
     // Nine headers that each name the next are too many; so is one that points outside.
@@ -200,7 +200,7 @@ fn a_zero_udp_checksum_stays_zero() {
     let mut bytes = ip(Family::V4, &CLIENT4, &VIP4, protocol::UDP, &udp(1, 80, b"data"), &[]);
     put(&mut bytes, 26, 0);
     let packet = parse(&bytes, false).expect("parses");
-    replace(&mut bytes, &packet, Side::Destination, &BACKEND4, ChecksumState::Complete);
+    replace(&mut bytes, &packet, Endpoint::Destination, &BACKEND4, ChecksumState::Complete);
     assert_eq!(get(&bytes, 26), 0);
     assert!(sound(&bytes));
 }
@@ -217,8 +217,8 @@ fn an_error_is_translated_inside_and_outside() {
         let packet = parse(&bytes, false).expect("parses");
         let Kind::Error(quoted) = packet.kind else { panic!("{:?}", packet.kind) };
         assert_eq!((quoted.source, quoted.destination, quoted.ports), (CLIENT4, BACKEND4, (4000, 53)));
-        let outer = Some((Side::Source, &VIP4));
-        replace_in_error(&mut bytes, &packet, &quoted, outer, (Side::Destination, &VIP4));
+        let outer = Some((Endpoint::Source, &VIP4));
+        replace_in_error(&mut bytes, &packet, &quoted, outer, (Endpoint::Destination, &VIP4));
         assert!(sound(&bytes));
         let mut expected = ip(Family::V4, &CLIENT4, &VIP4, protocol::UDP, &udp(4000, 53, &[7; 40]), &[]);
         expected.truncate(quoted_bytes);
@@ -250,7 +250,7 @@ fn case() -> impl Strategy<Value = (Vec<u8>, Address)> {
 proptest! {
     #[test]
     fn a_new_address_leaves_every_checksum_right((bytes, new) in case(), source: bool, field in 0..3) {
-        let side = if source { Side::Source } else { Side::Destination };
+        let side = if source { Endpoint::Source } else { Endpoint::Destination };
         let packet = parse(&bytes, false).expect("parses");
         let at = match (packet.protocol, packet.family) {
             (protocol::TCP, _) => Some(16),
@@ -287,8 +287,8 @@ proptest! {
     fn there_and_back_is_where_it_was((bytes, new) in case()) {
         let packet = parse(&bytes, false).expect("parses");
         let mut changed = bytes.clone();
-        replace(&mut changed, &packet, Side::Destination, &new, ChecksumState::Complete);
-        replace(&mut changed, &packet, Side::Destination, &packet.destination, ChecksumState::Complete);
+        replace(&mut changed, &packet, Endpoint::Destination, &new, ChecksumState::Complete);
+        replace(&mut changed, &packet, Endpoint::Destination, &packet.destination, ChecksumState::Complete);
         let again = parse(&changed, false).expect("parses");
         prop_assert_eq!(again, packet);
         prop_assert!(sound(&changed));
@@ -305,11 +305,11 @@ proptest! {
         }
         if let Ok(packet) = parse(&bytes, cut) {
             for field in [ChecksumState::Complete, ChecksumState::Partial, ChecksumState::PartialGso] {
-                replace(&mut bytes, &packet, Side::Source, &new, field);
+                replace(&mut bytes, &packet, Endpoint::Source, &new, field);
             }
             if let Kind::Error(quoted) = packet.kind {
-                let outer = Some((Side::Source, &new));
-                replace_in_error(&mut bytes, &packet, &quoted, outer, (Side::Destination, &new));
+                let outer = Some((Endpoint::Source, &new));
+                replace_in_error(&mut bytes, &packet, &quoted, outer, (Endpoint::Destination, &new));
             }
         }
     }
@@ -319,7 +319,7 @@ proptest! {
         let at = at.index(bytes.len().min(60));
         bytes[at] = byte;
         if let Ok(packet) = parse(&bytes, false) {
-            replace(&mut bytes, &packet, Side::Destination, &new, ChecksumState::Partial);
+            replace(&mut bytes, &packet, Endpoint::Destination, &new, ChecksumState::Partial);
         }
     }
 }

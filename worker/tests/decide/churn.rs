@@ -2,8 +2,9 @@
 
 use super::packets::{ACK, FIN, RST, SYN, echo, ends, tcp, udp};
 use super::world::{AFFINITY, BACKENDS, BARE, SIDES, Service, World, index_of};
-use loaded_ipc::{Admin, AllDown, BackendCounter, OnBackendDown, Outcome, Passive, Policy, Strategy as Choice};
-use loaded_table::{FlowTable, Region, Timeouts};
+use loaded_ipc::{Admin, AllDown, BackendCounter, Idle, OnBackendDown, Outcome, Passive, Policy, Strategy as Choice};
+use loaded_table::{FlowTable, Region};
+use loaded_worker::setup::flow_timeouts;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -104,7 +105,7 @@ impl Told {
 
 /// The counts of flows against those in the table.
 fn recount(world: &World, told: &Told) {
-    let table = FlowTable::open(Region::map(&world.flows).expect("map"), Timeouts::default()).expect("open");
+    let table = FlowTable::open(Region::map(&world.flows).expect("map"), flow_timeouts(&Idle::STANDARD)).expect("open");
     let mut counts = [0; 6];
     table.for_each(|_, _, flow| {
         let place = (0..6).find(|n| index_of(0, *n).0 == flow.backend).expect("a backend that is there");

@@ -2,12 +2,13 @@
 
 use super::packets::{ACK, End, SYN, ends, quoted, sound, tcp, udp};
 use loaded_ipc::{
-    ALL_COUNTERS, Admin, Affinity, AllDown, BackendCounter, BackendIndex, Mode, OnBackendDown, OnFailure, Outcome,
-    Policy, PortRange, Protocol, Quota, ServiceIndex, Strategy, ToWorker, Unserved, View,
+    ALL_COUNTERS, Admin, Affinity, AllDown, BackendCounter, BackendIndex, Idle, Mode, OnBackendDown, OnFailure,
+    Outcome, Policy, PortRange, Protocol, Quota, ServiceIndex, Strategy, ToWorker, Unserved, View,
 };
-use loaded_table::{AffinityTable, Counters, FlowTable, Region, Timeouts, shm};
-use loaded_worker::decide::{Decider, Now, Place};
-use loaded_worker::setup::{Assembly, Setup};
+use loaded_table::{AffinityTable, Counters, FlowTable, Region, shm};
+use loaded_worker::decide::{Decider, PacketBuffer};
+use loaded_worker::setup::{Assembly, Setup, flow_timeouts};
+use loaded_worker::time::Now;
 use loaded_worker::wire::{PacketFacts, SPARE};
 use std::fs::File;
 
@@ -84,7 +85,7 @@ pub(crate) const POLICY: Policy = Policy {
     all_down: AllDown::Drop,
     panic_threshold: 0,
     slow_start: 0,
-    idle: loaded_ipc::Idle::STANDARD,
+    idle: Idle::STANDARD,
     passive: None,
 };
 
@@ -232,14 +233,15 @@ impl World {
     }
 
     pub(crate) fn send_as(&mut self, bytes: &mut [u8], facts: PacketFacts) -> Outcome {
-        let look = self.decider.look(bytes, facts);
-        self.decider.prefetch(&look);
-        let mut room = [&bytes[..], &[0xaa; SPARE]].concat();
-        let decided = self.decider.decide(&look, Place { room: &mut room, length: bytes.len(), facts }, self.time());
-        room.truncate(decided.length);
-        let same = bytes.len().min(room.len());
-        bytes[..same].copy_from_slice(&room[..same]);
-        (self.sent, self.direct) = (room, decided.direct);
+        let lookup = self.decider.lookup(bytes, facts);
+        self.decider.prefetch(&lookup);
+        let mut space = [&bytes[..], &[0xaa; SPARE]].concat();
+        let decided =
+            self.decider.decide(&lookup, PacketBuffer { space: &mut space, length: bytes.len(), facts }, self.time());
+        space.truncate(decided.length);
+        let same = bytes.len().min(space.len());
+        bytes[..same].copy_from_slice(&space[..same]);
+        (self.sent, self.direct) = (space, decided.direct);
         decided.outcome
     }
 
@@ -296,7 +298,7 @@ impl World {
 }
 
 fn decider(services: &[Service], flows: &File, clients: &File, counters: &File, now: Now) -> Decider {
-    let flows = FlowTable::open(Region::map(flows).expect("map"), Timeouts::default()).expect("open");
+    let flows = FlowTable::open(Region::map(flows).expect("map"), flow_timeouts(&Idle::STANDARD)).expect("open");
     let clients = AffinityTable::open(Region::map(clients).expect("map"), |_| {}).expect("open");
     Decider::new(setup(services), flows, clients, Counters::map(counters).expect("map"), now)
 }

@@ -2,7 +2,7 @@
 //! between. The VIP is an address of the balancer, so what is passed meets a real listener there.
 
 use super::super::{reset, unreachable};
-use crate::wire::{Kind, Packet, parse};
+use crate::wire::{Kind, ParsedPacket, parse};
 use loaded_queue::{Faults, Meta, Owner, Port, Verdict};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
@@ -39,7 +39,7 @@ fn run(commands: &[&str]) {
 fn lab<T: Send + 'static>(
     setup: &[&str],
     client: impl FnOnce() -> T + Send + 'static,
-    mut decide: impl FnMut(&Packet, Meta) -> Act,
+    mut decide: impl FnMut(&ParsedPacket, Meta) -> Act,
 ) -> Option<T> {
     if !nix::unistd::geteuid().is_root() {
         assert!(std::env::var_os("LOADED_CI").is_none(), "under CI these tests must run as root");
@@ -108,7 +108,7 @@ const LOCAL: [&str; 3] = [
     "sysctl -q -w net.ipv4.conf.v0.accept_local=1",
 ];
 
-fn refuse(packet: &Packet, _: Meta) -> Act {
+fn refuse(packet: &ParsedPacket, _: Meta) -> Act {
     match packet.kind {
         Kind::Tcp { .. } => Act::Reset,
         Kind::Udp { .. } => Act::Unreachable,
@@ -198,7 +198,7 @@ fn a_connection_is_reset() {
     }
 }
 
-/// The kernel drops the answer to a GSO packet (see [`loaded_queue::Packet::settle_resized`]). What the client sends then is
+/// The kernel drops the answer to a GSO packet (see [`loaded_queue::ParsedPacket::settle_resized`]). What the client sends then is
 /// a single segment, and the answer to that arrives.
 #[test]
 fn an_upload_is_reset_when_its_first_segment_comes_again() {

@@ -1,8 +1,8 @@
 //! How long a flow may be idle.
 
-use crate::flow::FlowState;
+use crate::state::FlowState;
 
-/// Idle seconds after which a flow is forgotten, by state. A flow idle for exactly this long still lives.
+/// ServiceTimeouts seconds after which a flow is forgotten, by state. A flow idle for exactly this long still lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// Until both sides have spoken, TCP and UDP. Default 30: longer than the 16 s between a client's fourth and fifth
@@ -26,7 +26,7 @@ pub struct Timeouts {
 
 /// The timeouts of all services.
 #[derive(Debug)]
-pub(crate) struct Idle {
+pub(crate) struct ServiceTimeouts {
     /// By index.
     of_services: Box<[Timeouts]>,
     /// Of services without a place there.
@@ -35,14 +35,8 @@ pub(crate) struct Idle {
     bounds: (Timeouts, Timeouts),
 }
 
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self { half_open: 30, established: 2 * 3600 + 4 * 60, closing: 30, reset: 240, datagram: 180, echo: 60 }
-    }
-}
-
 impl Timeouts {
-    /// Idle seconds for `state`.
+    /// ServiceTimeouts seconds for `state`.
     #[inline]
     pub fn of(&self, state: FlowState) -> u32 {
         match state {
@@ -70,7 +64,7 @@ impl Timeouts {
     }
 }
 
-impl Idle {
+impl ServiceTimeouts {
     pub(crate) fn new(others: Timeouts, of_services: Box<[Timeouts]>) -> Self {
         let all = || of_services.iter().copied();
         let bounds = (
@@ -84,7 +78,7 @@ impl Idle {
         self.others
     }
 
-    /// Idle seconds for `state` in a service.
+    /// ServiceTimeouts seconds for `state` in a service.
     #[inline]
     pub(crate) fn of(&self, service: u16, state: FlowState) -> u32 {
         self.of_services.get(usize::from(service)).unwrap_or(&self.others).of(state)
@@ -101,4 +95,10 @@ impl Idle {
             _ => service().is_none_or(|service| age > self.of(service, state)),
         }
     }
+}
+
+#[cfg(test)]
+impl Timeouts {
+    pub(crate) const EXAMPLE: Self =
+        Self { half_open: 30, established: 7440, closing: 30, reset: 240, datagram: 180, echo: 60 };
 }

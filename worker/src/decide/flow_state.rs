@@ -1,24 +1,26 @@
-//! Where a flow is in its life.
+//! The state machine of a flow: which state follows a packet. What the states mean is said at [`FlowState`].
 
 use crate::wire::Kind;
 use loaded_table::FlowState;
 
-/// Where a flow is after a packet of one of its sides. What lives long needs both sides to have spoken, and the client
-/// to have acknowledged after the backend: a spoofed source can send, but must guess when and what the backend answers.
+/// The state after a packet of either side. A state that lives long takes packets of both sides, and an acknowledgement of
+/// the client after the backend's first packet: a spoofed source can send, but would have to guess what the backend answers
+/// and when.
 pub(super) fn next_state(state: FlowState, kind: Kind, request: bool) -> FlowState {
     use FlowState as S;
     match (kind, state, request) {
-        // Only what was open can turn out to be open still.
+        // What was never open, or is closing, cannot turn out to be still open after a forged reset.
         (Kind::Tcp { resets: true, .. }, S::HalfOpen | S::Answered | S::Closing, _) => S::Closing,
         (Kind::Tcp { resets: true, .. }, ..) => S::Reset,
-        // Without ACK, FIN or not, it is a SYN or what a backend drops without a reset (RFC 9293 §3.10.7).
+        // Without ACK it is a SYN, or a segment that a backend drops silently (RFC 9293 §3.10.7).
         (Kind::Tcp { acknowledges: false, .. }, _, true) => state,
         (Kind::Tcp { .. }, S::HalfOpen, false) => S::Answered,
         (Kind::Tcp { finishes: true, .. }, S::BackendDone, true)
         | (Kind::Tcp { finishes: true, .. }, S::ClientDone, false) => S::Closing,
         (Kind::Tcp { finishes: true, .. }, S::Established | S::Answered | S::Reset, true) => S::ClientDone,
         (Kind::Tcp { finishes: true, .. }, S::Established | S::Reset, false) => S::BackendDone,
-        // Both sides answer what comes after a real reset with another; so what comes last tells.
+        // After a real reset each side answers whatever comes with another reset. So a packet that is none and comes last shows
+        // that the connection is still open.
         (Kind::Tcp { acknowledges: true, .. }, S::Reset, _) => S::Established,
         (Kind::Tcp { acknowledges: true, opens: false, .. }, S::Answered, true) => S::Established,
         (Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other, S::Unanswered, false) => S::Replied,
@@ -27,10 +29,10 @@ pub(super) fn next_state(state: FlowState, kind: Kind, request: bool) -> FlowSta
     }
 }
 
-/// Where a flow is after a packet of its client, when nobody sees what the backend answers (mode "dsr"). An
-/// acknowledgement is taken for a sign that there was an answer, but it proves nothing: such a flow lives as long as an
-/// open one, and has to go before any that is. The client's FIN may be followed by hours of data to it, but each packet of
-/// them is acknowledged, and so keeps even a closing flow alive.
+/// The state after a packet of the client, where the backend's answers do not come this way (mode "dsr"). An
+/// acknowledgement is taken as a sign that there was an answer, but proves nothing: such a flow lives as long as an open
+/// one, but is evicted before any that is. After the client's FIN the backend may send for hours, but the client
+/// acknowledges each packet, which keeps even a closing flow alive.
 pub(super) fn next_state_one_sided(state: FlowState, kind: Kind) -> FlowState {
     use FlowState as S;
     match (kind, state) {
@@ -38,30 +40,30 @@ pub(super) fn next_state_one_sided(state: FlowState, kind: Kind) -> FlowState {
         (Kind::Tcp { resets: true, .. }, _) => S::Reset,
         (Kind::Tcp { acknowledges: true, finishes: true, .. }, _) => S::Closing,
         (Kind::Tcp { acknowledges: true, opens: false, .. }, S::HalfOpen | S::Answered | S::Reset) => S::OneSided,
-        // Who speaks twice is likely to have been answered.
+        // A client that sends twice has probably been answered.
         (Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other, S::Unanswered) => S::Replied,
         _ => state,
     }
 }
 
-/// The state of a flow that a packet of the client begins.
+/// The state of a flow that begins with this packet of a client.
 pub(super) fn first_state(kind: Kind) -> FlowState {
     match kind {
         Kind::Tcp { finishes: true, .. } | Kind::Tcp { resets: true, .. } => FlowState::Closing,
         Kind::Tcp { .. } => FlowState::HalfOpen,
         Kind::Echo { .. } => FlowState::Echo,
-        // SCTP too: its associations outlive a silence by their heartbeats (RFC 9260 §8.3: every 30 s).
+        // SCTP too: heartbeats keep an idle association's flow alive (RFC 9260 §8.3: every 30 s).
         _ => FlowState::Unanswered,
     }
 }
 
-/// Whether a client whose packet has brought its flow to this state has heard an answer, as far as can be known.
+/// Whether a packet that brought a flow to this state shows, as far as can be known, that the client hears the backend.
 pub(super) fn is_proof(state: FlowState) -> bool {
     use FlowState as S;
     matches!(state, S::Established | S::Datagram | S::OneSided | S::Replied)
 }
 
-/// Whether a flow's connection has ended, so that another may begin on the same ports (RFC 9293 §3.6.1).
+/// Whether the connection has ended, so that another may begin on the same ports (RFC 9293 §3.6.1).
 pub(super) fn is_over(state: FlowState) -> bool {
     matches!(state, FlowState::Closing | FlowState::Reset)
 }

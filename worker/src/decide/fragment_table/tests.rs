@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const FATE: Fate = Fate::Request { backend: 3 };
+const FATE: Disposition = Disposition::Request { backend: 3 };
 
 fn datagram(n: u32) -> Datagram {
     let mut source = [7; 16];
@@ -14,26 +14,26 @@ fn piece(offset: u32, length: u32, more: bool) -> Fragment {
 }
 
 /// As the decider does it.
-fn come(fragments: &mut Fragments, datagram: &Datagram, piece: &Fragment, now: u64) -> Met {
-    let met = fragments.meet(datagram, piece, now);
-    if met == Met::First {
-        fragments.settle(datagram, piece, FATE, now);
+fn come(fragments: &mut FragmentTable, datagram: &Datagram, piece: &Fragment, now: u64) -> FragmentStatus {
+    let met = fragments.add(datagram, piece, now);
+    if met == FragmentStatus::First {
+        fragments.remember(datagram, piece, FATE, now);
     }
     met
 }
 
 #[test]
 fn pieces_go_the_way_of_the_first() {
-    let (mut fragments, one, other) = (Fragments::new(), datagram(1), datagram(2));
-    assert_eq!(come(&mut fragments, &one, &piece(1480, 1480, true), 0), Met::Early);
+    let (mut fragments, one, other) = (FragmentTable::new(), datagram(1), datagram(2));
+    assert_eq!(come(&mut fragments, &one, &piece(1480, 1480, true), 0), FragmentStatus::BeforeFirst);
     assert!(!fragments.knows(&one, 0));
-    assert_eq!(come(&mut fragments, &one, &piece(0, 1480, true), 0), Met::First);
+    assert_eq!(come(&mut fragments, &one, &piece(0, 1480, true), 0), FragmentStatus::First);
     assert!(fragments.knows(&one, 0) && !fragments.knows(&other, 0));
-    assert_eq!(come(&mut fragments, &one, &piece(1480, 1480, true), 1), Met::Later(FATE));
-    assert_eq!(come(&mut fragments, &other, &piece(1480, 8, true), 1), Met::Early);
-    assert_eq!(come(&mut fragments, &one, &piece(2960, 5, false), 2), Met::Later(FATE));
+    assert_eq!(come(&mut fragments, &one, &piece(1480, 1480, true), 1), FragmentStatus::Later(FATE));
+    assert_eq!(come(&mut fragments, &other, &piece(1480, 8, true), 1), FragmentStatus::BeforeFirst);
+    assert_eq!(come(&mut fragments, &one, &piece(2960, 5, false), 2), FragmentStatus::Later(FATE));
     assert!(!fragments.knows(&one, 2), "it is complete: what comes now is another");
-    assert_eq!(come(&mut fragments, &one, &piece(0, 1480, true), 3), Met::First);
+    assert_eq!(come(&mut fragments, &one, &piece(0, 1480, true), 3), FragmentStatus::First);
 }
 
 #[test]
@@ -49,29 +49,41 @@ fn what_does_not_fit_poisons_and_a_duplicate_does_not() {
         ("beyond the largest", piece(65_528, 8, false)),
     ];
     for (name, bad) in bad {
-        let (mut fragments, datagram) = (Fragments::new(), datagram(1));
+        let (mut fragments, datagram) = (FragmentTable::new(), datagram(1));
         for piece in good(256) {
-            assert_ne!(come(&mut fragments, &datagram, &piece, 0), Met::Unfit, "{name}");
+            assert_ne!(come(&mut fragments, &datagram, &piece, 0), FragmentStatus::Rejected, "{name}");
         }
-        assert_eq!(come(&mut fragments, &datagram, &piece(128, 64, true), 0), Met::Unfit, "a duplicate is dropped");
-        assert_eq!(come(&mut fragments, &datagram, &piece(64, 64, true), 0), Met::Later(FATE), "and it alone");
-        assert_eq!(come(&mut fragments, &datagram, &bad, 0), Met::Unfit, "{name}");
-        assert_eq!(come(&mut fragments, &datagram, &piece(400, 64, true), 0), Met::Unfit, "after: {name}");
+        assert_eq!(
+            come(&mut fragments, &datagram, &piece(128, 64, true), 0),
+            FragmentStatus::Rejected,
+            "a duplicate is dropped"
+        );
+        assert_eq!(
+            come(&mut fragments, &datagram, &piece(64, 64, true), 0),
+            FragmentStatus::Later(FATE),
+            "and it alone"
+        );
+        assert_eq!(come(&mut fragments, &datagram, &bad, 0), FragmentStatus::Rejected, "{name}");
+        assert_eq!(
+            come(&mut fragments, &datagram, &piece(400, 64, true), 0),
+            FragmentStatus::Rejected,
+            "after: {name}"
+        );
     }
     for bad in [piece(264, 8, true), piece(264, 9, false), piece(240, 8, false)] {
-        let (mut fragments, datagram) = (Fragments::new(), datagram(1));
+        let (mut fragments, datagram) = (FragmentTable::new(), datagram(1));
         come(&mut fragments, &datagram, &piece(0, 64, true), 0);
-        assert_eq!(come(&mut fragments, &datagram, &piece(256, 8, false), 0), Met::Later(FATE));
-        assert_eq!(come(&mut fragments, &datagram, &bad, 0), Met::Unfit);
-        assert_eq!(come(&mut fragments, &datagram, &piece(64, 64, true), 0), Met::Unfit, "{bad:?}");
+        assert_eq!(come(&mut fragments, &datagram, &piece(256, 8, false), 0), FragmentStatus::Later(FATE));
+        assert_eq!(come(&mut fragments, &datagram, &bad, 0), FragmentStatus::Rejected);
+        assert_eq!(come(&mut fragments, &datagram, &piece(64, 64, true), 0), FragmentStatus::Rejected, "{bad:?}");
     }
 }
 
 #[test]
 fn a_datagram_is_forgotten_in_time_and_the_oldest_for_a_new_one() {
-    let mut fragments = Fragments::new();
+    let mut fragments = FragmentTable::new();
     come(&mut fragments, &datagram(1), &piece(0, 64, true), 5);
-    assert!(fragments.knows(&datagram(1), 5 + LIFE - 1) && !fragments.knows(&datagram(1), 5 + LIFE));
+    assert!(fragments.knows(&datagram(1), 5 + LIFETIME_MS - 1) && !fragments.knows(&datagram(1), 5 + LIFETIME_MS));
 
     // Of one sender: they share a set.
     let of = |id| Datagram { id, ..datagram(1) };
@@ -84,7 +96,7 @@ fn a_datagram_is_forgotten_in_time_and_the_oldest_for_a_new_one() {
 
 #[test]
 fn a_flood_of_one_sender_leaves_others_alone() {
-    let mut fragments = Fragments::new();
+    let mut fragments = FragmentTable::new();
     let others: Vec<_> = (2..).map(datagram).filter(|d| d.set() != datagram(1).set()).take(20).collect();
     for other in &others {
         come(&mut fragments, other, &piece(0, 64, true), 0);
@@ -103,13 +115,13 @@ proptest! {
     /// fits is all sent on.
     #[test]
     fn no_byte_goes_twice(pieces in prop::collection::vec((0u32..40, 1u32..8, any::<bool>()), 0..40)) {
-        let (mut fragments, datagram) = (Fragments::new(), datagram(1));
+        let (mut fragments, datagram) = (FragmentTable::new(), datagram(1));
         let mut gone = vec![false; 400];
         come(&mut fragments, &datagram, &piece(0, 8, true), 0);
         gone[..8].fill(true);
         for (offset, length, more) in pieces {
             let piece = piece(offset * 8 + 8, if more { length * 8 } else { length * 8 - 3 }, more);
-            if matches!(fragments.meet(&datagram, &piece, 0), Met::Later(_)) {
+            if matches!(fragments.add(&datagram, &piece, 0), FragmentStatus::Later(_)) {
                 let range = piece.offset as usize..(piece.offset + piece.length) as usize;
                 prop_assert!(gone[range.clone()].iter().all(|gone| !gone));
                 gone[range].fill(true);
@@ -127,11 +139,11 @@ proptest! {
         bounds.push(end);
         let pieces = bounds.windows(2).map(|w| piece(w[0], w[1] - w[0], w[1] != end));
         let mut pieces: Vec<_> = pieces.collect();
-        let mut fragments = Fragments::new();
-        prop_assert_eq!(come(&mut fragments, &datagram(1), &pieces.remove(0), 0), Met::First);
+        let mut fragments = FragmentTable::new();
+        prop_assert_eq!(come(&mut fragments, &datagram(1), &pieces.remove(0), 0), FragmentStatus::First);
         pieces.sort_by_key(|p| u64::from(p.offset).wrapping_add(turn).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         for piece in &pieces {
-            prop_assert_eq!(come(&mut fragments, &datagram(1), piece, 0), Met::Later(FATE));
+            prop_assert_eq!(come(&mut fragments, &datagram(1), piece, 0), FragmentStatus::Later(FATE));
         }
         prop_assert!(!fragments.knows(&datagram(1), 0));
     }

@@ -3,9 +3,9 @@
 use super::pool::Pool;
 use siphasher::sip::SipHasher13;
 
-/// Places for few members: prime, 100 each for 655.
+/// LookupTable for few members: prime, 100 each for 655.
 const SMALL: u32 = 65_537;
-/// Places for many members: prime, 100 each for 6553.
+/// LookupTable for many members: prime, 100 each for 6553.
 const LARGE: u32 = 655_373;
 
 /// No member has this position, for a pool has at most `Pool::MAX_MEMBERS`.
@@ -15,28 +15,28 @@ const NOBODY: u16 = u16::MAX;
 const OFFSET: u64 = u64::from_le_bytes(*b"offset..");
 const SKIP: u64 = u64::from_le_bytes(*b"skip....");
 
-/// Places in the table for `members` members: a prime, at least 100 for each. Two bytes of memory a place.
+/// LookupTable in the table for `members` members: a prime, at least 100 for each. Two bytes of memory a place.
 pub const fn table_size(members: usize) -> usize {
     if members * 100 <= SMALL as usize { SMALL as usize } else { LARGE as usize }
 }
 
 /// Place → position of the member in the pool.
 #[derive(Debug)]
-pub(super) struct Places(Box<[u16]>);
+pub(super) struct LookupTable(Box<[u16]>);
 
 /// A member's walk through its permutation.
-struct Turn {
+struct Permutation {
     position: u16,
     skip: u32,
     /// The next place to look at.
     at: u32,
-    /// Places it is to get.
+    /// LookupTable it is to get.
     share: u64,
-    /// Places it has.
+    /// LookupTable it has.
     taken: u64,
 }
 
-impl Places {
+impl LookupTable {
     /// The table of all the primaries, or of all the backups: empty where they have no weight. About
     /// `size * ln(size)` looks at a place.
     pub(super) fn new(pool: &Pool, backups: bool, seed: u64) -> Self {
@@ -58,12 +58,12 @@ impl Places {
             let share = sum * u64::from(size) / total - given;
             given += share;
             let at = scaled(OFFSET, &member.address, size);
-            Turn { position: *position, skip: scaled(SKIP, &member.address, size - 1) + 1, at, share, taken: 0 }
+            Permutation { position: *position, skip: scaled(SKIP, &member.address, size - 1) + 1, at, share, taken: 0 }
         });
         Self::filled(turns.collect(), size)
     }
 
-    fn filled(mut turns: Vec<Turn>, size: u32) -> Self {
+    fn filled(mut turns: Vec<Permutation>, size: u32) -> Self {
         let mut places: Box<[u16]> = vec![NOBODY; size as usize].into();
         // As many rounds as there are places for each who gets any; in each a member claims its part of its share.
         let claimants = turns.iter().filter(|turn| turn.share > 0).count();
@@ -86,7 +86,7 @@ impl Places {
     }
 }
 
-impl Turn {
+impl Permutation {
     /// Takes the next free place of the permutation. There is one, for all shares together are the table.
     fn claim(&mut self, places: &mut [u16], size: u32) {
         self.taken += 1;
@@ -118,7 +118,7 @@ mod tests {
 
     fn counts(members: &[MemberSpec], backups: bool) -> (usize, Vec<usize>) {
         let pool = Pool::new(members, policy(0)).expect("pool");
-        let places = Places::new(&pool, backups, 4);
+        let places = LookupTable::new(&pool, backups, 4);
         let mut counts = vec![0; members.len()];
         places.0.iter().for_each(|position| counts[usize::from(*position)] += 1);
         (places.0.len(), counts)

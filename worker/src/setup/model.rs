@@ -1,61 +1,53 @@
-//! The configuration as the worker uses it, put together from the supervisor's transaction. All memory the hot path
-//! needs is had here, before the fence closes.
-//!
-//! Things are named by indices that may have gaps, because an index keeps its meaning from one configuration to the
-//! next: each table has a slot for every index up to the largest. A backend's index is of one service; the same address
-//! may have several. So replies are recognised by their address, and the flow says which backend it was.
-
-mod assembly;
-mod memory;
-
-pub use assembly::Assembly;
-pub(crate) use memory::Memories;
+//! What a configuration says, by index and by address.
 
 use crate::balance::Balancer;
-use crate::wire::{Address, Family, is_mapped, mapped};
+use crate::wire::{Address, Family, is_mapped};
 use loaded_ipc::{Admin, Affinity, BackendIndex, Mode, OnFailure, Policy, PortRange, Quota, Unserved};
-use std::net::IpAddr;
 
-/// What is balanced where.
+/// A configuration.
 #[derive(Debug)]
 pub struct Setup {
-    generation: u64,
-    unserved: Unserved,
-    malformed: OnFailure,
-    quota: Option<Quota>,
+    pub(super) generation: u64,
+    pub(super) unserved: Unserved,
+    pub(super) malformed: OnFailure,
+    pub(super) quota: Option<Quota>,
     /// By index.
-    vips: Box<[Option<Vip>]>,
-    /// Addresses with their indices, sorted for the search.
-    vip_order: Box<[(Address, u16)]>,
-    backends: Box<[Option<Backend>]>,
-    /// Every address that replies come from, once, sorted for the search.
-    behind: Box<[Address]>,
-    services: Box<[Option<Box<Service>>]>,
+    pub(super) vips: Box<[Option<Vip>]>,
+    /// Addresses with their indices, sorted for binary search.
+    pub(super) vip_order: Box<[(Address, u16)]>,
+    /// By index.
+    pub(super) backends: Box<[Option<Backend>]>,
+    /// Every address that replies come from, once, sorted for binary search.
+    pub(super) reply_addresses: Box<[Address]>,
+    /// By index.
+    pub(super) services: Box<[Option<Box<Service>>]>,
 }
 
 /// A virtual IP and the services on it.
 #[derive(Debug)]
-struct Vip {
-    address: Address,
-    tcp: Vec<(PortRange, u16)>,
-    udp: Vec<(PortRange, u16)>,
-    any: Option<u16>,
+pub(super) struct Vip {
+    pub(super) address: Address,
+    /// Sorted port ranges, each with the index of its service.
+    pub(super) tcp: Vec<(PortRange, u16)>,
+    pub(super) udp: Vec<(PortRange, u16)>,
+    /// The service that takes every packet no other one does.
+    pub(super) any: Option<u16>,
 }
 
-/// A backend of one service, as the transaction says it is at the start.
+/// A backend of one service, as it is when the configuration begins.
 #[derive(Debug, Clone, Copy)]
 pub struct Backend {
     /// Its address.
     pub address: Address,
     /// Index of its service.
     pub service: u16,
-    /// Packets go to it as they are, and its replies another way.
+    /// Packets go to it unchanged, and its replies take another way (mode "dsr").
     pub direct: bool,
-    /// Only used when no other can be.
+    /// Used only while no other can be.
     pub backup: bool,
-    /// What the operator wants of it.
+    /// Whether the operator has enabled, drained or disabled it.
     pub admin: Admin,
-    /// What the checks say.
+    /// Whether the active checks report it up.
     pub up: bool,
     /// Seconds since it came up; `u32::MAX`: it was never seen down.
     pub age: u32,
@@ -64,32 +56,27 @@ pub struct Backend {
 /// A service.
 #[derive(Debug)]
 pub struct Service {
-    /// How its packets get to their backends.
+    /// How packets get to their backends.
     pub mode: Mode,
     /// Whether and how a client stays with its backend.
     pub affinity: Option<Affinity>,
     /// What happens when backends fail.
     pub policy: Policy,
-    v4: Pool,
-    v6: Pool,
+    pub(super) v4: ServicePool,
+    pub(super) v6: ServicePool,
 }
 
 /// A service's backends of one family.
 #[derive(Debug)]
-pub struct Pool {
-    /// What chooses among them.
+pub struct ServicePool {
+    /// Chooses among them.
     pub balancer: Balancer,
-    /// Their indices, rising.
+    /// Their indices, in rising order.
     pub backends: Box<[u16]>,
 }
 
-/// A message that does not fit where the transaction stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the configuration is out of step: {0}")]
-pub struct OutOfStep(&'static str);
-
 impl Setup {
-    /// Number of the transaction it came from.
+    /// Number of the configuration.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
@@ -101,13 +88,13 @@ impl Setup {
         self.unserved
     }
 
-    /// What becomes of packets that do not hold together.
+    /// What becomes of malformed packets.
     #[must_use]
     pub fn malformed(&self) -> OnFailure {
         self.malformed
     }
 
-    /// What one source prefix can have; `None`: no bound.
+    /// How many protected flows one source prefix may have; `None`: no limit.
     #[must_use]
     pub fn quota(&self) -> Option<Quota> {
         self.quota
@@ -127,11 +114,11 @@ impl Setup {
         slot(&self.vips, index).map(|vip| &vip.address)
     }
 
-    /// Whether an address is a backend's whose replies come this way, of whatever service.
+    /// Whether an address belongs to a backend, of any service, whose replies come this way.
     #[must_use]
     #[inline]
     pub fn is_backend(&self, address: &Address) -> bool {
-        self.behind.binary_search(address).is_ok()
+        self.reply_addresses.binary_search(address).is_ok()
     }
 
     /// A backend by its index.
@@ -148,14 +135,14 @@ impl Setup {
         self.backend(index).map(|backend| &backend.address)
     }
 
-    /// Whether packets go to a backend as they are, and its replies another way.
+    /// Whether packets go to a backend unchanged, and its replies take another way (mode "dsr").
     #[must_use]
     #[inline]
     pub fn is_direct(&self, index: u16) -> bool {
         self.backend(index).is_some_and(|backend| backend.direct)
     }
 
-    /// Every backend with its index, by rising index.
+    /// Every backend with its index, in rising order.
     pub fn backends(&self) -> impl Iterator<Item = (u16, &Backend)> {
         (0_u16..).zip(&self.backends).filter_map(|(index, backend)| Some((index, backend.as_ref()?)))
     }
@@ -197,7 +184,7 @@ impl Setup {
     }
 
     /// A service's backends of one family.
-    pub fn pool(&mut self, index: u16, family: Family) -> Option<&mut Pool> {
+    pub fn pool(&mut self, index: u16, family: Family) -> Option<&mut ServicePool> {
         let service = self.services.get_mut(usize::from(index))?.as_deref_mut()?;
         Some(match family {
             Family::V4 => &mut service.v4,
@@ -205,7 +192,7 @@ impl Setup {
         })
     }
 
-    /// What chooses among a service's backends of one family, to be asked only.
+    /// The balancer of a service's backends of one family, for questions that change nothing.
     #[must_use]
     pub fn balancer(&self, index: u16, family: Family) -> Option<&Balancer> {
         let service = self.service(index)?;
@@ -215,15 +202,15 @@ impl Setup {
         })
     }
 
-    /// Whether something can be at this backend for this service: entries that another worker left may name what this
-    /// configuration does not have, or, if it was hostile, what does not belong together.
+    /// Whether a table entry of this client, service and backend is possible: entries left by another worker may name what this
+    /// configuration does not have or, if that worker was hostile, what does not belong together.
     #[must_use]
     pub fn belongs(&self, service: u16, backend: u16, client: &Address) -> bool {
         let backend = self.backend(backend);
         backend.is_some_and(|b| b.service == service && is_mapped(&b.address) == is_mapped(client))
     }
 
-    /// A client of a service is counted, or no longer, at a backend.
+    /// Counts a client of a service at a backend, or one less.
     pub(crate) fn count_client(&mut self, service: u16, backend: u16, more: bool) {
         let Some(family) = self.backend(backend).map(Backend::family) else { return };
         if let Some(pool) = self.pool(service, family) {
@@ -240,15 +227,6 @@ impl Backend {
     #[must_use]
     pub fn family(&self) -> Family {
         if is_mapped(&self.address) { Family::V4 } else { Family::V6 }
-    }
-}
-
-/// An IP address in the form the worker uses.
-#[must_use]
-pub fn address(ip: IpAddr) -> Address {
-    match ip {
-        IpAddr::V4(v4) => mapped(v4.octets()),
-        IpAddr::V6(v6) => v6.octets(),
     }
 }
 

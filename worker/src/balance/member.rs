@@ -1,0 +1,84 @@
+//! One backend of a pool: what the configuration says of it, and how it stands.
+
+use loaded_ipc::BackendIndex;
+
+/// The share of a member that is not in its slow start: all of its weight.
+pub const FULL_SHARE: u16 = 1024;
+
+/// One backend of a service, as the configuration gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemberSpec {
+    /// The backend's stable number.
+    pub backend: BackendIndex,
+    /// Its address; IPv4 as `::ffff:a.b.c.d`. Maglev's permutations come from it, and from nothing else.
+    pub address: [u8; 16],
+    /// Its part relative to the others: 0..=65535. 0 takes no new clients and counts nowhere.
+    pub weight: u16,
+    /// Whether it serves only when no primary (a member that is no backup) can.
+    pub backup: bool,
+}
+
+/// What speaks for or against a member, each by its own source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The operator wants it used: neither draining nor disabled.
+    pub enabled: bool,
+    /// The checks say it is up.
+    pub up: bool,
+    /// This worker has judged by the packets that it takes no connections.
+    pub ejected: bool,
+}
+
+/// A member and how it stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Member {
+    pub(super) spec: MemberSpec,
+    pub(super) standing: Standing,
+    /// Which of all goings out was its latest; 0: it never went out.
+    pub(super) out: u64,
+    /// 0..=`FULL_SHARE`, as the caller said.
+    pub(super) share: u16,
+    /// Its weight in 1/1024 where it is a candidate, else 0.
+    pub(super) effective: u64,
+    /// Its share relative to the largest of any candidate: 1..=`FULL_SHARE`, 0 where it is none.
+    pub(super) part: u16,
+}
+
+impl Member {
+    pub(super) fn new(spec: MemberSpec) -> Self {
+        let standing = Standing { enabled: true, up: true, ejected: false };
+        Self { spec, standing, out: 0, share: FULL_SHARE, effective: 0, part: 0 }
+    }
+
+    #[inline]
+    pub(super) fn is_candidate(&self) -> bool {
+        self.part > 0
+    }
+
+    /// 1..=[`FULL_SHARE`] for a candidate, else 0.
+    #[inline]
+    pub(super) fn part(&self) -> u16 {
+        self.part
+    }
+
+    /// Weight times part: in 1/1024, at most 2^26; not 0 for a candidate, 0 for any other.
+    #[inline]
+    pub(super) fn effective(&self) -> u64 {
+        self.effective
+    }
+
+    pub(super) fn is_enabled(&self) -> bool {
+        self.standing.enabled && self.spec.weight > 0
+    }
+
+    pub(super) fn is_usable(&self) -> bool {
+        self.is_enabled() && self.standing.is_well()
+    }
+}
+
+impl Standing {
+    /// Neither the checks nor the packets speak against it.
+    pub(super) fn is_well(self) -> bool {
+        self.up && !self.ejected
+    }
+}

@@ -1,0 +1,49 @@
+//! A small decider for the tests of the rooms around it.
+
+use super::decider::Decider;
+use crate::setup::{Assembly, flow_timeouts};
+use crate::time::Now;
+use loaded_ipc::{ALL_COUNTERS, Admin, AllDown, BackendIndex, Idle, Mode, OnBackendDown, OnFailure, Policy, Protocol};
+use loaded_ipc::{ServiceIndex, Strategy, ToWorker, Unserved};
+use loaded_table::{AffinityTable, Counters, FlowTable, Region, shm};
+/// Generation 7: one service for everything to 192.0.2.1, with backend 5.
+pub(crate) fn example(now: Now) -> Decider {
+    let policy = Policy {
+        on_backend_down: OnBackendDown::Reset,
+        all_down: AllDown::Reject,
+        panic_threshold: 0,
+        slow_start: 0,
+        idle: Idle::STANDARD,
+        passive: None,
+    };
+    let (strategy, affinity, protocol, mode) = (Strategy::RoundRobin, None, Protocol::Any, Mode::Nat);
+    let backend = |index, address: &str| ToWorker::Backend {
+        index: BackendIndex(index),
+        address: address.parse().expect("address"),
+        weight: 1,
+        backup: false,
+        admin: Admin::Enabled,
+        up: true,
+        age: u32::MAX,
+    };
+    let messages = [
+        ToWorker::Begin { generation: 7, unserved: Unserved::Pass, malformed: OnFailure::Drop },
+        ToWorker::Vip { index: 0, address: "192.0.2.1".parse().expect("address") },
+        ToWorker::Service { index: ServiceIndex(0), protocol, mode, strategy, affinity, policy },
+        ToWorker::Listen { vip: 0 },
+        backend(5, "10.0.0.1"),
+        ToWorker::Commit,
+    ];
+    let mut assembly = Assembly::default();
+    let mut taken = messages.into_iter().map(|message| assembly.take(message, 0).expect("in step"));
+    let setup = taken.find_map(|setup| setup).expect("a setup");
+    let memory = |bytes| shm::create("example", bytes).expect("create");
+    let flows = Region::map(memory(FlowTable::bytes_for(8))).expect("map");
+    FlowTable::format(&flows, 8, [1; 16]).expect("format");
+    let clients = Region::map(memory(AffinityTable::bytes_for(8))).expect("map");
+    AffinityTable::format(&clients, 8, [1; 16]).expect("format");
+    let flows = FlowTable::open(flows, flow_timeouts(&Idle::STANDARD)).expect("open");
+    let clients = AffinityTable::open(clients, |_| {}).expect("open");
+    let counters = Counters::map(memory(Counters::bytes_for(ALL_COUNTERS))).expect("map");
+    Decider::new(setup, flows, clients, counters, now)
+}

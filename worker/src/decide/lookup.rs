@@ -1,0 +1,110 @@
+//! Which flow a packet belongs to, and what becomes of packets that have none or lack their end.
+
+use super::decider::{Decided, Decider, PacketBuffer};
+use super::keys::{Direction, FlowQuery, backend_side, flow_key};
+use crate::time::Now;
+use crate::wire::{Kind, ParsedPacket};
+use loaded_ipc::{Mode, OnFailure, Outcome, Unserved};
+use loaded_table::{Flow, FlowKey, Slot};
+
+impl Decider {
+    /// The flow a packet would belong to, if it is of a kind that has flows and is addressed to a VIP or comes from a backend.
+    #[inline(always)]
+    pub(super) fn key(&self, packet: &ParsedPacket) -> Option<(Direction, FlowKey)> {
+        let direction = match self.setup.vip(&packet.destination) {
+            Some(vip) => Direction::Request { vip },
+            None if self.setup.is_backend(backend_side(packet)) => Direction::Reply,
+            None => return None,
+        };
+        Some((direction, flow_key(packet, direction)?))
+    }
+
+    /// The living flow a packet belongs to.
+    #[inline]
+    pub(super) fn find(&self, packet: &ParsedPacket, query: &FlowQuery, now: Now) -> Option<(Slot, Flow)> {
+        let slot = match query.direction {
+            Direction::Request { vip } => {
+                self.flows.find(&query.hashed, &query.key, now.seconds, |flow| flow.vip == vip)?
+            }
+            Direction::Reply => self.flows.find(&query.hashed, &query.key, now.seconds, |flow| {
+                let backend = self.setup.backend(flow.backend);
+                backend.is_some_and(|backend| !backend.direct && backend.address == *backend_side(packet))
+            })?,
+        };
+        Some((slot, self.flows.get(slot)?))
+    }
+
+    /// The service a request is for.
+    pub(super) fn service(&self, packet: &ParsedPacket, vip: u16) -> Option<u16> {
+        match packet.kind {
+            Kind::Tcp { ports, .. } => self.setup.service_at(vip, false, ports.1),
+            Kind::Udp { ports } => self.setup.service_at(vip, true, ports.1),
+            _ => self.setup.service_for_all(vip),
+        }
+    }
+
+    /// What becomes of a packet that can have no flow.
+    pub(super) fn without_flow(&self, packet: &ParsedPacket) -> Outcome {
+        match packet.kind {
+            _ if self.setup.vip(&packet.destination).is_none() => match self.setup.is_backend(&packet.source) {
+                true => Outcome::PassedOwn,
+                false => Outcome::PassedForeign,
+            },
+            Kind::Neighbour => Outcome::PassedNeighbour,
+            // ICMP that names no flow: timestamp requests, unasked replies, errors that quote no packet.
+            _ => self.unserved(),
+        }
+    }
+
+    /// Whether a request goes to its backend unchanged, so that no more than its headers is needed here.
+    #[cold]
+    pub(super) fn is_forwarded_directly(&self, packet: &ParsedPacket, query: &FlowQuery, now: Now) -> bool {
+        match (query.direction, self.find(packet, query, now)) {
+            (Direction::Request { .. }, Some((_, flow))) => self.setup.is_direct(flow.backend),
+            (Direction::Request { vip }, None) => {
+                self.service(packet, vip).and_then(|s| self.setup.service(s)).is_some_and(|s| s.mode == Mode::Dsr)
+            }
+            (Direction::Reply, _) => false,
+        }
+    }
+
+    /// A packet whose end is missing cannot be rewritten and sent; it may pass if it would stay unchanged, and it may be
+    /// answered, for which its headers suffice.
+    pub(super) fn cut(
+        &mut self,
+        packet: &ParsedPacket,
+        query: &FlowQuery,
+        buffer: PacketBuffer<'_>,
+        now: Now,
+    ) -> Decided {
+        let known = self.find(packet, query, now);
+        let outcome = match (query.direction, known) {
+            (Direction::Request { .. }, Some((slot, flow))) if self.is_to_be_reset(packet, flow) => {
+                return self.reset_client(packet, slot, buffer, now);
+            }
+            (_, Some(_)) => Outcome::DroppedCut,
+            (Direction::Request { vip }, None) if self.service(packet, vip).is_some() => Outcome::DroppedCut,
+            (Direction::Request { .. }, None) if matches!(packet.kind, Kind::Error(_)) => Outcome::DroppedStrayError,
+            (Direction::Request { .. }, None) => self.unserved(),
+            (Direction::Reply, None) => Outcome::PassedOwn,
+        };
+        buffer.unchanged(outcome)
+    }
+
+    /// What becomes of a malformed packet.
+    #[cold]
+    pub(super) fn malformed(&self) -> Outcome {
+        match self.setup.malformed() {
+            OnFailure::Pass => Outcome::PassedMalformed,
+            OnFailure::Drop => Outcome::DroppedMalformed,
+        }
+    }
+
+    /// What becomes of a packet to a virtual IP where no service takes it.
+    pub(super) fn unserved(&self) -> Outcome {
+        match self.setup.unserved() {
+            Unserved::Pass => Outcome::PassedUnserved,
+            Unserved::Drop => Outcome::DroppedUnserved,
+        }
+    }
+}
