@@ -330,3 +330,12 @@ fn decisions_are_numbered_listed_and_whole() {
     }
     none(wrong);
 }
+
+#[test]
+fn the_glossary_has_each_word_once_and_in_order() {
+    let glossary = page("docs/glossary.md").text;
+    let entries = glossary.lines().filter_map(|line| line.strip_prefix("| **")?.split_once("**"));
+    let words: Vec<_> = entries.map(|(word, _)| word).collect();
+    let sorted: BTreeSet<_> = words.iter().map(|word| word.to_lowercase()).collect();
+    assert!(words.iter().map(|word| word.to_lowercase()).eq(sorted), "{words:?}");
+}
