@@ -11,13 +11,15 @@ need_root() {
 	[[ $(id -u) == 0 ]] || die "must run as root (network namespaces, netfilter and packages need it)"
 }
 
-# need_packages PACKAGE...
+# need_packages PACKAGE...: with LAB_INSTALL=no what is missing is an error.
 need_packages() {
 	local p missing=()
 	for p; do
 		[[ $(dpkg-query -W -f '${db:Status-Abbrev}' "$p" 2>/dev/null) == ii* ]] || missing+=("$p")
 	done
 	((${#missing[@]})) || return 0
+	[[ ${LAB_INSTALL:-yes} != no ]] || die "missing packages: ${missing[*]}"
+	[[ $(id -u) == 0 ]] || die "missing packages, and only root can install them: ${missing[*]}"
 	command -v apt-get >/dev/null || die "missing packages, and no apt-get to install them with: ${missing[*]}"
 	echo "installing: ${missing[*]}" >&2
 	# The nginx and haproxy packages start a service on the host when they are configured. The lab runs its own
@@ -48,6 +50,7 @@ need_cargo() {
 	command -v cargo >/dev/null || die "no cargo: install Rust first (https://rustup.rs), and let root find it in PATH"
 	command -v cc >/dev/null || need_packages gcc libc6-dev
 	for c; do
-		cargo "${c/rustfmt/fmt}" --version >/dev/null 2>&1 || rustup component add "$c" || die "cargo has no $c"
+		cargo "${c/rustfmt/fmt}" --version >/dev/null 2>&1 ||
+			{ [[ ${LAB_INSTALL:-yes} != no ]] && rustup component add "$c"; } || die "cargo has no $c"
 	done
 }

@@ -140,7 +140,7 @@ print(text.split(b'\\r\\n\\r\\n')[1].decode().split()[0])";
 
 #[test]
 fn the_deadline_of_a_drain_is_kept() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     small_buffers(&lab);
     let loaded = start(&lab);
     let mut times = Vec::new();
@@ -181,7 +181,7 @@ fn deadline(lab: &Lab, loaded: &Loaded, family: Family) -> Duration {
 #[test]
 fn disabling_ends_flows_at_once() {
     const BYTES: u64 = 4 << 20;
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     small_buffers(&lab);
     let loaded = start(&lab);
     for family in Family::BOTH {

@@ -90,7 +90,7 @@ fn clients() -> Vec<IpAddr> {
 
 #[test]
 fn a_dead_backend_gets_no_new_connection_after_a_second() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::toml(&lab, &web("affinity = \"none\""));
     let mut last = [Vec::new(), Vec::new()];
     for _ in 0..setting("E2E_RUNS", 2) {
@@ -120,7 +120,7 @@ fn a_dead_backend_gets_no_new_connection_after_a_second() {
 /// With affinity: clients of the others have not one error, its own have some for less than a second.
 #[test]
 fn clients_of_other_backends_notice_nothing() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::toml(&lab, &web("affinity = { by = \"client\", prefix6 = 128 }"));
     let (killed, fetches, _) = kill(&lab, &clients());
     let mut on_b1 = 0;
@@ -143,7 +143,7 @@ fn clients_of_other_backends_notice_nothing() {
 /// Clients of the others stay where they are when a backend goes and when it comes. Those that moved stay, too.
 #[test]
 fn only_clients_of_the_dead_backend_move() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     for more in ["strategy = \"rr\"", "strategy = \"maglev\""] {
         let loaded = Loaded::toml(&lab, &web(&format!("{more}\naffinity = {{ by = \"client\", prefix6 = 128 }}")));
         for family in Family::BOTH {
@@ -200,7 +200,7 @@ fn a_backend_that_returns_starts_slowly() {
 
 #[test]
 fn all_down_is_rejected_said_once_and_recovered_from() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::toml(&lab, &web("affinity = \"client\""));
     BACKENDS.iter().for_each(|backend| lab.kill_web(backend));
     let state = || loaded.status()["services"][0]["state"].as_str().unwrap().to_owned();

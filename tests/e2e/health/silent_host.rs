@@ -57,7 +57,7 @@ fn web() -> String {
 /// Also a client whose request is on its way when the host goes.
 #[test]
 fn connections_of_a_host_that_is_gone_are_reset() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::toml(&lab, &web());
     (1..=3).for_each(|n| becomes(&loaded, "web", n, "up"));
     for family in Family::BOTH {
@@ -89,7 +89,7 @@ fn connections_of_a_host_that_is_gone_are_reset() {
 /// The backend's kernel lives and says so.
 #[test]
 fn connections_of_a_killed_server_end_at_once() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::toml(&lab, &web());
     (1..=3).for_each(|n| becomes(&loaded, "web", n, "up"));
     let of = |name| Family::BOTH.into_iter().flat_map(|f| connections(&lab, f, name, 2)).collect::<Vec<_>>();
@@ -138,7 +138,7 @@ fn stream(socket: &UdpSocket, time: Duration) -> (Vec<(SystemTime, io::Result<St
 
 #[test]
 fn constant_datagrams_do_not_stick_to_a_host_that_is_gone() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let check = |kind: &str| format!("affinity = {{ by = \"client\", prefix6 = 128 }}\ncheck = {{ {kind}, {PACE} }}");
     for (policy, kind) in [("reset", "kind = \"udp\", send = \"x\", expect = \"b\""), ("rehash", "kind = \"icmp\"")] {
         let keys = format!("on_backend_down = \"{policy}\"\n{}", check(kind));

@@ -27,7 +27,7 @@ fn syn(n: u32) -> Vec<u8> {
 
 #[test]
 fn status_answers_while_a_flood_runs() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::start(&lab, &[classic(), vec!["-f".to_owned()]].concat());
     let sender = Sender::to_balancer(&lab, "client", "eth0");
     let over = AtomicBool::new(false);

@@ -166,7 +166,7 @@ fn fetch(lab: &Lab, over: &AtomicBool) -> (u64, Vec<String>) {
 
 #[test]
 fn random_reloads_under_load_leave_no_trace() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     more_vips(&lab);
     let (reloads, seed) = (setting("E2E_RELOADS", 30), setting("E2E_SEED", 3));
     let mut dice = Dice::new(seed);
@@ -243,7 +243,7 @@ fn random_reloads_under_load_leave_no_trace() {
     // The last file may have been one that is no good.
     put(&lab, &last);
     hup(&loaded, || {});
-    let Some(other) = Lab::up() else { return };
+    let Some(other) = lab.another() else { return };
     more_vips(&other);
     let fresh = Loaded::toml(&other, &last);
     let began = Instant::now();

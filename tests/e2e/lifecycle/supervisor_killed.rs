@@ -58,7 +58,7 @@ fn serves(lab: &Lab) {
 
 #[test]
 fn nobody_notices_twenty_supervisors_killed() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let text = services("", ALL);
     let mut loaded = Loaded::toml(&lab, &text);
     let mut counted = Datagrams::default();
@@ -86,7 +86,7 @@ fn nobody_notices_twenty_supervisors_killed() {
 /// were told. The successors of both serve all the same.
 #[test]
 fn a_change_can_lose_its_supervisor_in_the_middle() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let texts = [services("", ALL), services("affinity = \"none\"", ALL)];
     let mut loaded = Loaded::toml(&lab, &texts[0]);
     let mut counted = Datagrams::default();
@@ -152,7 +152,7 @@ fn workers_of_two_dead_supervisors_are_taken_over_together() {
 /// At any moment of a start that takes over, or of a change.
 #[test]
 fn nobody_notices_supervisors_killed_at_work() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let texts = [services("", ALL), services("affinity = \"none\"", ALL)];
     let mut loaded = Loaded::toml(&lab, &texts[0]);
     let mut dice = Dice::new(17);

@@ -59,7 +59,7 @@ fn serves(lab: &Lab) {
 #[test]
 fn nobody_notices_twenty_upgrades() {
     let (Some(other), own) = (double(), binary()) else { return };
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let before = lab.rules();
     let place = Place::of(&lab);
     let loaded = place.start(&lab, &services("", ALL));
@@ -134,7 +134,7 @@ fn an_upgrade_that_fails_changes_nothing() {
 /// The new one is killed at any moment of the upgrade; when it serves already, the next start takes over.
 #[test]
 fn a_new_one_that_is_killed_is_no_loss() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let place = Place::of(&lab);
     let text = services("", ALL);
     let mut loaded = place.start(&lab, &text);
@@ -171,7 +171,7 @@ fn a_new_one_that_is_killed_is_no_loss() {
 /// The old one is killed at any moment of the upgrade: either its workers go on, or the new one's do.
 #[test]
 fn an_old_one_that_is_killed_is_no_loss() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let place = Place::of(&lab);
     let text = services("", ALL);
     let mut loaded = place.start(&lab, &text);

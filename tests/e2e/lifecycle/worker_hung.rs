@@ -15,7 +15,7 @@ const EVERY: Duration = Duration::from_millis(25);
 
 #[test]
 fn a_worker_that_hangs_is_replaced_and_loses_nothing() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::classic(&lab);
     for family in Family::BOTH {
         let before = loaded.workers();

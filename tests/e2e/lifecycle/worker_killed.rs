@@ -33,7 +33,7 @@ fn restarts(loaded: &Loaded) -> u64 {
 
 #[test]
 fn connections_outlive_a_hundred_workers() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::classic(&lab);
     let witness = Witness::of(&lab, || kill_workers(&loaded, Signal::SIGKILL, kills()));
     println!("{} restarts", restarts(&loaded));
@@ -49,7 +49,7 @@ fn connections_outlive_a_hundred_workers() {
 /// At half of what the machine can do.
 #[test]
 fn datagrams_outlive_a_hundred_workers() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::classic(&lab);
     with_echo(&lab, || {
         let most = datagrams(&lab, None, || std::thread::sleep(Duration::from_secs(2)));

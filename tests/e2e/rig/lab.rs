@@ -1,5 +1,6 @@
 //! The lab as a value: up while it lives, down when it is dropped, also by a panic.
 
+use super::gate::Pass;
 use super::net::Family;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
@@ -7,6 +8,7 @@ use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,8 @@ const PATIENCE: &str = "150";
 /// A lab of three backends.
 pub(crate) struct Lab {
     name: String,
+    // Given back last, when the lab is down.
+    pass: Arc<Pass>,
 }
 
 /// What a command has said and how it ended.
@@ -29,8 +33,23 @@ pub(crate) struct Said {
 }
 
 impl Lab {
-    /// `None`, after saying so, where it cannot be and need not be.
+    /// For a test that waits more than it computes: other labs are up at the same time, and take their share of the
+    /// machine. `None`, after saying so, where a lab cannot be and need not be.
     pub(crate) fn up() -> Option<Self> {
+        Self::with(|| Arc::new(Pass::shared()))
+    }
+
+    /// For a test that measures time or capacity, or loads the machine: no other lab is up at the same time.
+    pub(crate) fn alone() -> Option<Self> {
+        Self::with(|| Arc::new(Pass::alone()))
+    }
+
+    /// A second lab for the same test, which has one already.
+    pub(crate) fn another(&self) -> Option<Self> {
+        Self::with(|| Arc::clone(&self.pass))
+    }
+
+    fn with(pass: impl FnOnce() -> Arc<Pass>) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !nix::unistd::geteuid().is_root() {
             assert!(std::env::var_os("LOADED_CI").is_none(), "LOADED_CI is set and this is not root");
@@ -39,7 +58,7 @@ impl Lab {
         }
         assert!(binary().is_file(), "{} is missing: cargo build --release, or set LOADED_BIN", binary().display());
         let name = format!("e2e{}n{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let lab = Self { name };
+        let lab = Self { name, pass: pass() };
         let said = lab.script("up");
         assert_eq!(said.code, Some(0), "scripts/lab up: {}", said.err);
         Some(lab)

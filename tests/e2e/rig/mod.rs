@@ -2,6 +2,7 @@
 
 pub(crate) mod config;
 pub(crate) mod direct_return;
+mod gate;
 pub(crate) mod lab;
 pub(crate) mod loaded;
 pub(crate) mod net;

@@ -56,7 +56,7 @@ fn a_packet_of_death_takes_nobody_with_it() {
 
 #[test]
 fn workers_that_hang_again_and_again_cost_a_packet_each_at_most() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::classic(&lab);
     with_echo(&lab, || {
         let mut counted = None;

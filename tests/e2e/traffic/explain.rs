@@ -336,7 +336,7 @@ fn wait_for(heard: &Receiver<(u16, Key)>, key: Key) -> Option<u16> {
 
 #[test]
 fn a_person_reads_it_and_a_stopped_worker_holds_nobody_up() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::toml(&lab, &toml());
     let words = |client: &'static str| ["explain", "tcp", client, "192.0.2.100:80"];
     let said = loaded.ask(&words("192.0.2.10:40000"));

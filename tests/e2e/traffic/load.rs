@@ -13,7 +13,7 @@ fn url(family: Family, path: &str) -> String {
 
 /// 64 connections for a while; no socket error, no other answer than 200.
 fn wrk(header: &str) {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::classic(&lab);
     let duration = format!("-d{}s", setting("E2E_WRK_SECONDS", 5));
     for family in Family::BOTH {
@@ -47,7 +47,7 @@ fn new_connections_without_socket_errors() {
 /// Through segmentation offload: packets of 64 KiB, each rewritten as one.
 #[test]
 fn a_large_download_is_intact() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::classic(&lab);
     let file = std::env::var("LAB_DATA").unwrap_or("/var/cache/loaded-lab".to_owned()) + "/big";
     let bytes = setting("E2E_DOWNLOAD_BYTES", std::fs::metadata(&file).unwrap().len());

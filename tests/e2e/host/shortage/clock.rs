@@ -59,7 +59,7 @@ fn is_about(at: &serde_json::Value, want: i64, slack: i64, what: &str) {
 
 #[test]
 fn a_clock_that_jumps_by_an_hour_moves_nothing_but_dates() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let Some(library) = library() else { return };
     let servers = webs(&lab);
     let (config, clock) = (lab.file("loaded.toml", &text()), lab.file("clock", "+0"));

@@ -42,7 +42,7 @@ fn checked() -> String {
 
 #[test]
 fn without_descriptors_the_supervisor_waits_and_tries_again() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::toml(&lab, &checked());
     comes_back(&loaded, 4);
     let pid = loaded.pid();

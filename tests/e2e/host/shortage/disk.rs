@@ -66,7 +66,7 @@ fn supervisor(lab: &Lab, log: &Path, pid_file: &Path, control: &Path) -> Loaded 
 
 #[test]
 fn a_full_disk_costs_the_log_and_nothing_else() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let disk = Disk::new(&lab);
     lab.file("loaded.toml", &text(1));
     let (pid_file, control) = (disk.at("loaded.pid"), disk.at("control.sock"));

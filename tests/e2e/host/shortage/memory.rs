@@ -123,7 +123,7 @@ impl Drop for Group {
 /// A worker dies while there is no memory for another one: what is started is killed by the kernel, until there is.
 #[test]
 fn a_worker_that_finds_no_memory_comes_back_when_there_is_some() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let Some(group) = Group::new(&lab) else { return };
     let loaded = Loaded::classic(&lab);
     let _ballast = group.ballast();
@@ -194,7 +194,7 @@ fn the_kernel_spares_the_supervisor_and_not_its_children() {
 /// Something else takes all memory, and the kernel takes a worker for it; the one that has asked for it is the next.
 #[test]
 fn a_worker_is_the_victim_of_somebody_elses_hunger() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let Some(group) = Group::new(&lab) else { return };
     let loaded = Loaded::classic(&lab);
     group.limit(Some(SMALL));

@@ -45,7 +45,7 @@ fn known(loaded: &Loaded) -> (Vec<Value>, Vec<[u64; 5]>) {
 #[test]
 fn services_that_stay_do_not_notice_those_that_change() {
     const BYTES: u64 = 12 << 20;
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     more_vips(&lab);
     let steady = Service { name: "steady", backends: &[(1, 1), (2, 1), (3, 1)], ..Service::default() };
     let side = Service { name: "side", vips: &[101], ports: "81", keys: FREE, ..Service::default() };
@@ -192,7 +192,7 @@ fn vip(family: Family) -> SocketAddr {
 #[test]
 fn a_removed_backend_drains_until_its_deadline() {
     const BYTES: u64 = 3 << 20;
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     small_buffers(&lab);
     let with = |backends| config("4s", &[Service { keys: STICKY, backends, ..Service::default() }]);
     let loaded = Loaded::toml(&lab, &with(&[(3, 1)]));

@@ -160,7 +160,7 @@ fn a_reload_asked_for_during_one_that_fails_is_made() {
 /// A datagram every 40 ms: never a moment's rest, and never much to do. Orders are heard all the same.
 #[test]
 fn a_worker_with_a_trickle_of_packets_lets_go() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let with = |weight| {
         let backends = &[(1, weight), (2, 1)];
         config("1s", &[Service { protocol: "udp", ports: "7007", backends, ..Service::default() }])

@@ -195,7 +195,7 @@ fn accounts(loaded: &Loaded, workers: &[u32]) {
 
 #[test]
 fn ten_million_spoofed_sources_hurt_nobody() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::toml(&lab, &config(""));
     prepare(&lab);
     let workers = loaded.workers();
@@ -258,7 +258,7 @@ impl Drop for Stop<'_> {
 
 #[test]
 fn one_client_with_all_its_ports_keeps_nobody_else_out() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::toml(&lab, &config("flows = 4096"));
     prepare(&lab);
     let workers = loaded.workers();
@@ -283,7 +283,7 @@ fn one_client_with_all_its_ports_keeps_nobody_else_out() {
 /// More than workers can take: what is lost is lost in the kernel, counted, and told once in a while.
 #[test]
 fn a_full_queue_is_told_and_nothing_more() {
-    let Some(lab) = Lab::up() else { return };
+    let Some(lab) = Lab::alone() else { return };
     let loaded = Loaded::toml(&lab, &config("queue_len = 64"));
     prepare(&lab);
     let workers = loaded.workers();
