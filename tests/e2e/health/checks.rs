@@ -2,6 +2,7 @@
 
 use crate::rig::lab::Lab;
 use crate::rig::loaded::Loaded;
+use crate::rig::machine::measured;
 use crate::rig::net::Family;
 use crate::rig::servers::{HEARD, Mood, Server, backends, becomes, events, service};
 use std::time::{Duration, SystemTime};
@@ -104,47 +105,52 @@ fn turn(lab: &Lab, case: &Case, server: &mut Option<Server>, ill: bool) {
 
 #[test]
 fn each_illness_is_found_in_time_and_named() {
-    let Some(lab) = Lab::alone() else { return };
-    // An ICMP error for each packet: which ones come must not depend on what else was refused (icmp(7)).
-    lab.sh("b1", "sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0");
-    let mut servers = CASES.each_ref().map(|case| serve(&lab, case));
-    let one = |(number, (name, check, port, ill, _)): (u16, Case)| {
-        let port = if port == 0 { String::new() } else { format!(", port = {port}") };
-        let check = format!("check = {{ {check}{port}, {PACE} }}");
-        service(name, "tcp", 1000 + number, &check) + &backends(&[host(ill)], "")
-    };
-    let services: String = (0..).zip(CASES).map(one).collect();
-    let pinged = service("pinged", "tcp", 2000, &format!("check = {{ kind = \"icmp\", {PACE} }}"));
-    let loaded = Loaded::toml(&lab, &format!("cores = \"0-1\"\n{services}{pinged}{}", backends(&[1], "")));
-    CASES.iter().for_each(|(name, _, _, ill, _)| becomes(&loaded, name, host(*ill), "up"));
+    measured(|lab| {
+        // An ICMP error for each packet: which ones come must not depend on what else was refused (icmp(7)).
+        lab.sh("b1", "sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0");
+        let mut servers = CASES.each_ref().map(|case| serve(lab, case));
+        let one = |(number, (name, check, port, ill, _)): (u16, Case)| {
+            let port = if port == 0 { String::new() } else { format!(", port = {port}") };
+            let check = format!("check = {{ {check}{port}, {PACE} }}");
+            service(name, "tcp", 1000 + number, &check) + &backends(&[host(ill)], "")
+        };
+        let services: String = (0..).zip(CASES).map(one).collect();
+        let pinged = service("pinged", "tcp", 2000, &format!("check = {{ kind = \"icmp\", {PACE} }}"));
+        let loaded = Loaded::toml(lab, &format!("cores = \"0-1\"\n{services}{pinged}{}", backends(&[1], "")));
+        CASES.iter().for_each(|(name, _, _, ill, _)| becomes(&loaded, name, host(*ill), "up"));
 
-    for (what, ill, wanted) in [("down", true, None), ("up", false, Some("check passed"))] {
-        let mut turned = Vec::new();
-        for (case, server) in CASES.iter().zip(&mut servers) {
-            turned.push(SystemTime::now());
-            turn(&lab, case, server, ill);
-        }
-        // A cause is that of the last check, whatever took it down.
-        CASES.iter().for_each(|(name, _, _, ill, _)| becomes(&loaded, name, host(*ill), what));
-        for ((name, _, _, ill, cause), since) in CASES.into_iter().zip(turned) {
-            let seen = events(&loaded, name, since);
-            println!("{name}: {seen:?}");
-            assert_eq!(seen.len(), 2, "{name}: one change in each family: {seen:?}");
+        for (what, ill, wanted) in [("down", true, None), ("up", false, Some("check passed"))] {
+            let mut turned = Vec::new();
+            for (case, server) in CASES.iter().zip(&mut servers) {
+                turned.push(SystemTime::now());
+                turn(lab, case, server, ill);
+            }
+            // A cause is that of the last check, whatever took it down.
+            CASES.iter().for_each(|(name, _, _, ill, _)| becomes(&loaded, name, host(*ill), what));
+            for ((name, _, _, ill, cause), since) in CASES.into_iter().zip(turned) {
+                let seen = events(&loaded, name, since);
+                println!("{name}: {seen:?}");
+                assert_eq!(seen.len(), 2, "{name}: one change in each family: {seen:?}");
+                for family in Family::BOTH {
+                    let address = family.backend(host(ill));
+                    let (at, _) = seen.iter().find(|(_, event)| *event == format!("{address} {what}")).unwrap();
+                    assert!(IN_TIME.contains(at), "{name}: {address} {what} after {at:?}");
+                    let backend = loaded.backend(name, address);
+                    assert_eq!(backend["cause"], wanted.unwrap_or(cause), "{name}: {backend}");
+                }
+            }
             for family in Family::BOTH {
-                let address = family.backend(host(ill));
-                let (at, _) = seen.iter().find(|(_, event)| *event == format!("{address} {what}")).unwrap();
-                assert!(IN_TIME.contains(at), "{name}: {address} {what} after {at:?}");
-                let backend = loaded.backend(name, address);
-                assert_eq!(backend["cause"], wanted.unwrap_or(cause), "{name}: {backend}");
+                let backend = loaded.backend("pinged", family.backend(1));
+                assert_eq!(
+                    (&backend["state"], &backend["cause"]),
+                    (&"up".into(), &"check passed".into()),
+                    "{family:?}"
+                );
             }
         }
-        for family in Family::BOTH {
-            let backend = loaded.backend("pinged", family.backend(1));
-            assert_eq!((&backend["state"], &backend["cause"]), (&"up".into(), &"check passed".into()), "{family:?}");
-        }
-    }
-    assert_eq!(events(&loaded, "pinged", SystemTime::UNIX_EPOCH).len(), 0, "its pings were answered all the time");
-    loaded.stop();
+        assert_eq!(events(&loaded, "pinged", SystemTime::UNIX_EPOCH).len(), 0, "its pings were answered all the time");
+        loaded.stop();
+    });
 }
 
 /// Good and bad for 250 ms each. In 250 ms there are at most three checks.

@@ -3,6 +3,7 @@
 use crate::rig::config::{STICKY, Service, change, config};
 use crate::rig::lab::{Lab, eventually, setting};
 use crate::rig::loaded::{Loaded, signal_to};
+use crate::rig::machine::measured;
 use crate::rig::net::{Family, backend_of, get};
 use crate::rig::requests::{download, small_buffers, sum_of};
 use crate::rig::wire::capture;
@@ -140,17 +141,18 @@ print(text.split(b'\\r\\n\\r\\n')[1].decode().split()[0])";
 
 #[test]
 fn the_deadline_of_a_drain_is_kept() {
-    let Some(lab) = Lab::alone() else { return };
-    small_buffers(&lab);
-    let loaded = start(&lab);
-    let mut times = Vec::new();
-    for family in Family::BOTH {
-        for _ in 0..setting("E2E_RUNS", 1) {
-            times.push(deadline(&lab, &loaded, family));
+    measured(|lab| {
+        small_buffers(lab);
+        let loaded = start(lab);
+        let mut times = Vec::new();
+        for family in Family::BOTH {
+            for _ in 0..setting("E2E_RUNS", 1) {
+                times.push(deadline(lab, &loaded, family));
+            }
         }
-    }
-    println!("a drain of 3 s ends a download after {times:?}");
-    loaded.stop();
+        println!("a drain of 3 s ends a download after {times:?}");
+        loaded.stop();
+    });
 }
 
 fn deadline(lab: &Lab, loaded: &Loaded, family: Family) -> Duration {
@@ -181,33 +183,33 @@ fn deadline(lab: &Lab, loaded: &Loaded, family: Family) -> Duration {
 #[test]
 fn disabling_ends_flows_at_once() {
     const BYTES: u64 = 4 << 20;
-    let Some(lab) = Lab::alone() else { return };
-    small_buffers(&lab);
-    let loaded = start(&lab);
-    for family in Family::BOTH {
-        // Also where flows of a backend that is down may drain: this one is not down, it is to be empty.
-        for policy in ["reset", "drain"] {
-            change_policy(&lab, &loaded, policy);
-            let (at, client) = (place(&lab, family, 40), family.client(40));
-            std::thread::scope(|scope| {
-                let lab = &lab;
-                let vip = SocketAddr::new(family.vip(), 80);
-                let running = scope.spawn(move || download(lab, client, vip, BYTES, "1500k"));
-                assert!(eventually(Duration::from_secs(3), || open_at(lab, at, client) == 1), "no download");
-                let began = Instant::now();
-                order(&loaded, &["disable"], family.backend(at));
-                assert_eq!(loaded.backend("web", family.backend(at))["admin"], "disabled");
-                assert_ne!(place(lab, family, 40), at, "{family:?}, {policy}: a new connection");
-                let said = running.join().unwrap();
-                assert!(said.err.contains("Connection reset by peer"), "{policy}: {said:?}");
-                assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-            });
-            let closed = || open_at(&lab, at, client) == 0;
-            assert!(eventually(Duration::from_secs(3), closed), "{policy}: the backend's side stays open");
-            order(&loaded, &["enable"], family.backend(at));
+    measured(|lab| {
+        small_buffers(lab);
+        let loaded = start(lab);
+        for family in Family::BOTH {
+            // Also where flows of a backend that is down may drain: this one is not down, it is to be empty.
+            for policy in ["reset", "drain"] {
+                change_policy(lab, &loaded, policy);
+                let (at, client) = (place(lab, family, 40), family.client(40));
+                std::thread::scope(|scope| {
+                    let vip = SocketAddr::new(family.vip(), 80);
+                    let running = scope.spawn(move || download(lab, client, vip, BYTES, "1500k"));
+                    assert!(eventually(Duration::from_secs(3), || open_at(lab, at, client) == 1), "no download");
+                    let began = Instant::now();
+                    order(&loaded, &["disable"], family.backend(at));
+                    assert_eq!(loaded.backend("web", family.backend(at))["admin"], "disabled");
+                    assert_ne!(place(lab, family, 40), at, "{family:?}, {policy}: a new connection");
+                    let said = running.join().unwrap();
+                    assert!(said.err.contains("Connection reset by peer"), "{policy}: {said:?}");
+                    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+                });
+                let closed = || open_at(lab, at, client) == 0;
+                assert!(eventually(Duration::from_secs(3), closed), "{policy}: the backend's side stays open");
+                order(&loaded, &["enable"], family.backend(at));
+            }
         }
-    }
-    loaded.stop();
+        loaded.stop();
+    });
 }
 
 fn change_policy(lab: &Lab, loaded: &Loaded, policy: &str) {

@@ -2,6 +2,7 @@
 
 use crate::rig::lab::{BACKENDS, Lab, eventually, setting};
 use crate::rig::loaded::Loaded;
+use crate::rig::machine::measured;
 use crate::rig::net::{Family, backend_of, get};
 use crate::rig::requests::places;
 use crate::rig::wire::capture_timed;
@@ -90,86 +91,92 @@ fn clients() -> Vec<IpAddr> {
 
 #[test]
 fn a_dead_backend_gets_no_new_connection_after_a_second() {
-    let Some(lab) = Lab::alone() else { return };
-    let loaded = Loaded::toml(&lab, &web("affinity = \"none\""));
-    let mut last = [Vec::new(), Vec::new()];
-    for _ in 0..setting("E2E_RUNS", 2) {
-        let all_up = || Family::BOTH.iter().all(|family| loaded.backend("web", family.backend(1))["state"] == "up");
-        assert!(eventually(Duration::from_secs(10), all_up), "b1 does not come up");
-        std::thread::sleep(HEARD);
-        let (killed, fetches, times) = kill(&lab, &clients());
-        for (list, time) in last.iter_mut().zip(times) {
-            list.push(time);
+    measured(|lab| {
+        let loaded = Loaded::toml(lab, &web("affinity = \"none\""));
+        let mut last = [Vec::new(), Vec::new()];
+        for _ in 0..setting("E2E_RUNS", 2) {
+            let all_up = || Family::BOTH.iter().all(|family| loaded.backend("web", family.backend(1))["state"] == "up");
+            assert!(eventually(Duration::from_secs(10), all_up), "b1 does not come up");
+            std::thread::sleep(HEARD);
+            let (killed, fetches, times) = kill(lab, &clients());
+            for (list, time) in last.iter_mut().zip(times) {
+                list.push(time);
+            }
+            for (client, (at, result)) in fetches.into_iter().flat_map(|(c, all)| all.into_iter().map(move |f| (c, f)))
+            {
+                let since = at.saturating_duration_since(killed);
+                let served = result.is_ok() || (at <= killed || since < Duration::from_secs(1));
+                assert!(served, "{client}: {since:?} after the death: {result:?}");
+            }
+            lab.start_web("b1");
         }
-        for (client, (at, result)) in fetches.into_iter().flat_map(|(c, all)| all.into_iter().map(move |f| (c, f))) {
-            let since = at.saturating_duration_since(killed);
-            let served = result.is_ok() || (at <= killed || since < Duration::from_secs(1));
-            assert!(served, "{client}: {since:?} after the death: {result:?}");
+        for (family, mut times) in Family::BOTH.into_iter().zip(last) {
+            times.sort_unstable();
+            println!("{family:?}: last opening to the dead backend: {times:?}");
+            assert!(times.iter().all(|time| *time < Duration::from_secs(1)), "{times:?}");
+            assert!(times.iter().all(|time| *time > Duration::ZERO), "no opening at all: there was no load");
         }
-        lab.start_web("b1");
-    }
-    for (family, mut times) in Family::BOTH.into_iter().zip(last) {
-        times.sort_unstable();
-        println!("{family:?}: last opening to the dead backend: {times:?}");
-        assert!(times.iter().all(|time| *time < Duration::from_secs(1)), "{times:?}");
-        assert!(times.iter().all(|time| *time > Duration::ZERO), "no opening at all: there was no load");
-    }
-    loaded.stop();
+        loaded.stop();
+    });
 }
 
 /// With affinity: clients of the others have not one error, its own have some for less than a second.
 #[test]
 fn clients_of_other_backends_notice_nothing() {
-    let Some(lab) = Lab::alone() else { return };
-    let loaded = Loaded::toml(&lab, &web("affinity = { by = \"client\", prefix6 = 128 }"));
-    let (killed, fetches, _) = kill(&lab, &clients());
-    let mut on_b1 = 0;
-    for (client, fetches) in fetches {
-        let home = fetches[0].1.as_ref().unwrap_or_else(|e| panic!("{client} before the death: {e}")).clone();
-        on_b1 += u32::from(home == "b1");
-        for (at, result) in fetches {
-            let since = at.saturating_duration_since(killed);
-            match result {
-                Ok(_) => {}
-                Err(error) if home == "b1" => assert!(since < Duration::from_secs(1), "{client}: {since:?}: {error}"),
-                Err(error) => panic!("{client} is on {home} and has an error {since:?} after b1's death: {error}"),
+    measured(|lab| {
+        let loaded = Loaded::toml(lab, &web("affinity = { by = \"client\", prefix6 = 128 }"));
+        let (killed, fetches, _) = kill(lab, &clients());
+        let mut on_b1 = 0;
+        for (client, fetches) in fetches {
+            let home = fetches[0].1.as_ref().unwrap_or_else(|e| panic!("{client} before the death: {e}")).clone();
+            on_b1 += u32::from(home == "b1");
+            for (at, result) in fetches {
+                let since = at.saturating_duration_since(killed);
+                match result {
+                    Ok(_) => {}
+                    Err(error) if home == "b1" => {
+                        assert!(since < Duration::from_secs(1), "{client}: {since:?}: {error}");
+                    }
+                    Err(error) => panic!("{client} is on {home} and has an error {since:?} after b1's death: {error}"),
+                }
             }
         }
-    }
-    assert!(on_b1 > 2, "{on_b1} clients were on b1");
-    loaded.stop();
+        assert!(on_b1 > 2, "{on_b1} clients were on b1");
+        loaded.stop();
+    });
 }
 
 /// Clients of the others stay where they are when a backend goes and when it comes. Those that moved stay, too.
 #[test]
 fn only_clients_of_the_dead_backend_move() {
-    let Some(lab) = Lab::alone() else { return };
-    for more in ["strategy = \"rr\"", "strategy = \"maglev\""] {
-        let loaded = Loaded::toml(&lab, &web(&format!("{more}\naffinity = {{ by = \"client\", prefix6 = 128 }}")));
-        for family in Family::BOTH {
-            // Each family is checked by itself, and may come back later than the other.
-            let all_up = || Family::BOTH.iter().all(|f| loaded.backend("web", f.backend(1))["state"] == "up");
-            assert!(eventually(Duration::from_secs(10), all_up), "b1 is not up");
-            std::thread::sleep(HEARD);
-            let before = places(&lab, family, 1);
-            lab.kill_web("b1");
-            let is = |state: &str| loaded.backend("web", family.backend(1))["state"] == state;
-            assert!(eventually(Duration::from_secs(5), || is("down")), "b1 is not found down");
-            std::thread::sleep(HEARD);
-            let during = places(&lab, family, 1);
-            let moved = before.iter().filter(|(client, place)| during[*client] != **place).count();
-            let of_b1 = before.values().filter(|place| *place == "b1").count();
-            println!("{more}, {family:?}: {moved} of {} clients moved, {of_b1} were on b1", before.len());
-            assert!(of_b1 > 0 && moved == of_b1 && during.values().all(|place| place != "b1"));
-            lab.start_web("b1");
-            let begin = Instant::now();
-            assert!(eventually(Duration::from_secs(6), || is("up")), "b1 does not come back");
-            // The second success in a row comes an interval after the first, of which jitter may take a tenth.
-            assert!(begin.elapsed() > Duration::from_millis(850), "up again after {:?}", begin.elapsed());
-            assert_eq!(places(&lab, family, 1), during, "affinity outlives a return");
+    measured(|lab| {
+        for more in ["strategy = \"rr\"", "strategy = \"maglev\""] {
+            let loaded = Loaded::toml(lab, &web(&format!("{more}\naffinity = {{ by = \"client\", prefix6 = 128 }}")));
+            for family in Family::BOTH {
+                // Each family is checked by itself, and may come back later than the other.
+                let all_up = || Family::BOTH.iter().all(|f| loaded.backend("web", f.backend(1))["state"] == "up");
+                assert!(eventually(Duration::from_secs(10), all_up), "b1 is not up");
+                std::thread::sleep(HEARD);
+                let before = places(lab, family, 1);
+                lab.kill_web("b1");
+                let is = |state: &str| loaded.backend("web", family.backend(1))["state"] == state;
+                assert!(eventually(Duration::from_secs(5), || is("down")), "b1 is not found down");
+                std::thread::sleep(HEARD);
+                let during = places(lab, family, 1);
+                let moved = before.iter().filter(|(client, place)| during[*client] != **place).count();
+                let of_b1 = before.values().filter(|place| *place == "b1").count();
+                println!("{more}, {family:?}: {moved} of {} clients moved, {of_b1} were on b1", before.len());
+                assert!(of_b1 > 0 && moved == of_b1 && during.values().all(|place| place != "b1"));
+                lab.start_web("b1");
+                let begin = Instant::now();
+                assert!(eventually(Duration::from_secs(6), || is("up")), "b1 does not come back");
+                // The second success in a row comes an interval after the first, of which jitter may take a tenth.
+                assert!(begin.elapsed() > Duration::from_millis(850), "up again after {:?}", begin.elapsed());
+                assert_eq!(places(lab, family, 1), during, "affinity outlives a return");
+            }
+            loaded.stop();
         }
-        loaded.stop();
-    }
+    });
 }
 
 #[test]
@@ -200,27 +207,28 @@ fn a_backend_that_returns_starts_slowly() {
 
 #[test]
 fn all_down_is_rejected_said_once_and_recovered_from() {
-    let Some(lab) = Lab::alone() else { return };
-    let loaded = Loaded::toml(&lab, &web("affinity = \"client\""));
-    BACKENDS.iter().for_each(|backend| lab.kill_web(backend));
-    let state = || loaded.status()["services"][0]["state"].as_str().unwrap().to_owned();
-    assert!(eventually(Duration::from_secs(5), || state() == "all_down"), "{}", state());
-    // Both families down, one line.
-    std::thread::sleep(Duration::from_secs(2));
-    for family in Family::BOTH {
-        let begin = Instant::now();
-        let error = lab.within("client", || get(family.client(12), family.vip(), 80)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{family:?}: {error}");
-        assert!(begin.elapsed() < Duration::from_millis(500), "{family:?}: {:?}", begin.elapsed());
-    }
-    assert!(loaded.count("refused_reset") >= 2);
-    let lines = loaded.log().lines().filter(|line| line.contains("all backends are down")).count();
-    assert_eq!(lines, 1, "{}", loaded.log());
-    BACKENDS.iter().for_each(|backend| lab.start_web(backend));
-    assert!(eventually(Duration::from_secs(8), || state() == "ok"), "{}", state());
-    std::thread::sleep(HEARD);
-    for family in Family::BOTH {
-        lab.within("client", || get(family.client(12), family.vip(), 80)).unwrap();
-    }
-    loaded.stop();
+    measured(|lab| {
+        let loaded = Loaded::toml(lab, &web("affinity = \"client\""));
+        BACKENDS.iter().for_each(|backend| lab.kill_web(backend));
+        let state = || loaded.status()["services"][0]["state"].as_str().unwrap().to_owned();
+        assert!(eventually(Duration::from_secs(5), || state() == "all_down"), "{}", state());
+        // Both families down, one line.
+        std::thread::sleep(Duration::from_secs(2));
+        for family in Family::BOTH {
+            let begin = Instant::now();
+            let error = lab.within("client", || get(family.client(12), family.vip(), 80)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{family:?}: {error}");
+            assert!(begin.elapsed() < Duration::from_millis(500), "{family:?}: {:?}", begin.elapsed());
+        }
+        assert!(loaded.count("refused_reset") >= 2);
+        let lines = loaded.log().lines().filter(|line| line.contains("all backends are down")).count();
+        assert_eq!(lines, 1, "{}", loaded.log());
+        BACKENDS.iter().for_each(|backend| lab.start_web(backend));
+        assert!(eventually(Duration::from_secs(8), || state() == "ok"), "{}", state());
+        std::thread::sleep(HEARD);
+        for family in Family::BOTH {
+            lab.within("client", || get(family.client(12), family.vip(), 80)).unwrap();
+        }
+        loaded.stop();
+    });
 }

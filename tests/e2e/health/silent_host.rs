@@ -2,6 +2,7 @@
 
 use crate::rig::lab::Lab;
 use crate::rig::loaded::Loaded;
+use crate::rig::machine::measured;
 use crate::rig::net::{Family, PATIENCE, backend_of, dial};
 use crate::rig::servers::{Mood, PORT, backends, becomes, datagrams, events, service, webs};
 use nix::sys::socket::{
@@ -57,56 +58,58 @@ fn web() -> String {
 /// Also a client whose request is on its way when the host goes.
 #[test]
 fn connections_of_a_host_that_is_gone_are_reset() {
-    let Some(lab) = Lab::alone() else { return };
-    let loaded = Loaded::toml(&lab, &web());
-    (1..=3).for_each(|n| becomes(&loaded, "web", n, "up"));
-    for family in Family::BOTH {
-        let [mut idle, mut asking] = <[_; 2]>::try_from(connections(&lab, family, "b1", 2)).unwrap();
-        let mut other = connections(&lab, family, "b2", 1);
-        cable(&lab, "b1", "down");
-        let gone = Instant::now();
-        let (error, time) = std::thread::scope(|scope| {
-            let asks = scope.spawn(|| (ask(&mut asking), gone.elapsed()));
-            becomes(&loaded, "web", 1, "down");
-            let begin = Instant::now();
-            let error = ask(&mut idle).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{family:?}: {error}");
-            println!("{family:?}: reset {:?} after the next packet", begin.elapsed());
-            assert!(begin.elapsed() < Duration::from_millis(300), "{:?}", begin.elapsed());
-            asks.join().unwrap()
-        });
-        println!("{family:?}: who waited was reset {time:?} after the host went: {error:?}");
-        assert_eq!(error.unwrap_err().kind(), ErrorKind::ConnectionReset);
-        // Its repetitions come after 0.2, 0.4, 0.8, 1.6 and 3.2 s and as long again.
-        assert!(time < Duration::from_millis(3500), "{time:?}");
-        assert_eq!(ask(&mut other[0]).unwrap(), "b2", "another backend's connection goes on");
-        cable(&lab, "b1", "up");
-        becomes(&loaded, "web", 1, "up");
-    }
-    loaded.stop();
+    measured(|lab| {
+        let loaded = Loaded::toml(lab, &web());
+        (1..=3).for_each(|n| becomes(&loaded, "web", n, "up"));
+        for family in Family::BOTH {
+            let [mut idle, mut asking] = <[_; 2]>::try_from(connections(lab, family, "b1", 2)).unwrap();
+            let mut other = connections(lab, family, "b2", 1);
+            cable(lab, "b1", "down");
+            let gone = Instant::now();
+            let (error, time) = std::thread::scope(|scope| {
+                let asks = scope.spawn(|| (ask(&mut asking), gone.elapsed()));
+                becomes(&loaded, "web", 1, "down");
+                let begin = Instant::now();
+                let error = ask(&mut idle).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{family:?}: {error}");
+                println!("{family:?}: reset {:?} after the next packet", begin.elapsed());
+                assert!(begin.elapsed() < Duration::from_millis(300), "{:?}", begin.elapsed());
+                asks.join().unwrap()
+            });
+            println!("{family:?}: who waited was reset {time:?} after the host went: {error:?}");
+            assert_eq!(error.unwrap_err().kind(), ErrorKind::ConnectionReset);
+            // Its repetitions come after 0.2, 0.4, 0.8, 1.6 and 3.2 s and as long again.
+            assert!(time < Duration::from_millis(3500), "{time:?}");
+            assert_eq!(ask(&mut other[0]).unwrap(), "b2", "another backend's connection goes on");
+            cable(lab, "b1", "up");
+            becomes(&loaded, "web", 1, "up");
+        }
+        loaded.stop();
+    });
 }
 
 /// The backend's kernel lives and says so.
 #[test]
 fn connections_of_a_killed_server_end_at_once() {
-    let Some(lab) = Lab::alone() else { return };
-    let loaded = Loaded::toml(&lab, &web());
-    (1..=3).for_each(|n| becomes(&loaded, "web", n, "up"));
-    let of = |name| Family::BOTH.into_iter().flat_map(|f| connections(&lab, f, name, 2)).collect::<Vec<_>>();
-    let (dead, others) = (of("b1"), of("b2"));
-    lab.kill_web("b1");
-    let begin = Instant::now();
-    for mut stream in dead {
-        let error = ask(&mut stream).unwrap_err();
-        let ended = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::UnexpectedEof];
-        assert!(ended.contains(&error.kind()), "{error}");
-    }
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
-    becomes(&loaded, "web", 1, "down");
-    for mut stream in others {
-        assert_eq!(ask(&mut stream).unwrap(), "b2");
-    }
-    loaded.stop();
+    measured(|lab| {
+        let loaded = Loaded::toml(lab, &web());
+        (1..=3).for_each(|n| becomes(&loaded, "web", n, "up"));
+        let of = |name| Family::BOTH.into_iter().flat_map(|f| connections(lab, f, name, 2)).collect::<Vec<_>>();
+        let (dead, others) = (of("b1"), of("b2"));
+        lab.kill_web("b1");
+        let begin = Instant::now();
+        for mut stream in dead {
+            let error = ask(&mut stream).unwrap_err();
+            let ended = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::UnexpectedEof];
+            assert!(ended.contains(&error.kind()), "{error}");
+        }
+        assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+        becomes(&loaded, "web", 1, "down");
+        for mut stream in others {
+            assert_eq!(ask(&mut stream).unwrap(), "b2");
+        }
+        loaded.stop();
+    });
 }
 
 /// A datagram each 10 ms from one socket for so long; who answered, and when, refusals included. When they were sent.
@@ -138,51 +141,56 @@ fn stream(socket: &UdpSocket, time: Duration) -> (Vec<(SystemTime, io::Result<St
 
 #[test]
 fn constant_datagrams_do_not_stick_to_a_host_that_is_gone() {
-    let Some(lab) = Lab::alone() else { return };
-    let check = |kind: &str| format!("affinity = {{ by = \"client\", prefix6 = 128 }}\ncheck = {{ {kind}, {PACE} }}");
-    for (policy, kind) in [("reset", "kind = \"udp\", send = \"x\", expect = \"b\""), ("rehash", "kind = \"icmp\"")] {
-        let keys = format!("on_backend_down = \"{policy}\"\n{}", check(kind));
-        let text = service("echo", "udp", 7007, &keys) + &backends(&[1, 2, 3], "");
-        let loaded = Loaded::toml(&lab, &format!("cores = \"0-1\"\n{text}"));
-        (1..=3).for_each(|n| becomes(&loaded, "echo", n, "up"));
-        for family in Family::BOTH {
-            let socket = datagrams(&lab, family, 30, 7007);
-            let home = crate::rig::servers::echo(&socket, PATIENCE).unwrap();
-            let n: u16 = home[1..].parse().unwrap();
-            let (gone, (seen, sent)) = std::thread::scope(|scope| {
-                let running = scope.spawn(|| stream(&socket, Duration::from_millis(3000)));
-                std::thread::sleep(Duration::from_millis(500));
-                cable(&lab, &home, "down");
-                (SystemTime::now(), running.join().unwrap())
-            });
-            let address = family.backend(n);
-            let events = events(&loaded, "echo", gone);
-            let down = events.iter().find(|(_, event)| *event == format!("{address} down")).map(|(at, _)| *at);
-            let down = down.unwrap_or_else(|| panic!("{address} does not go down: {events:?}"));
-            let since = |at: &SystemTime| at.duration_since(gone).ok();
-            let other = |(at, answer): &(SystemTime, io::Result<String>)| {
-                answer.as_ref().ok().filter(|name| **name != home).and_then(|_| since(at))
-            };
-            let first = seen.iter().find_map(other).unwrap_or_else(|| panic!("{policy}, {family:?}: sticks to {home}"));
-            let answers = seen.iter().filter_map(other).count();
-            println!(
-                "{policy}, {family:?}: {home} found down after {down:?}, next answer after {first:?}, {answers} more"
-            );
-            assert!(seen.iter().any(|(at, _)| *at < gone), "no stream");
-            assert!(down <= DETECTED + SLACK, "{down:?}");
-            assert!(first <= down + Duration::from_millis(500), "{first:?}, and down was known after {down:?}");
-            let rest = sent.iter().filter(|at| since(at).is_some_and(|at| at >= first)).count();
-            assert!(rest > 100 && answers * 100 >= rest * 95, "{answers} answers to {rest} datagrams");
-            // Under reset the client is told; under rehash it notices nothing but the silence before.
-            let is_told =
-                |answer: &io::Result<String>| answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused);
-            let told = seen.iter().filter(|(_, answer)| is_told(answer)).count();
-            assert_eq!(told > 0, policy == "reset", "{told} refusals");
-            cable(&lab, &home, "up");
-            becomes(&loaded, "echo", n, "up");
+    measured(|lab| {
+        let check =
+            |kind: &str| format!("affinity = {{ by = \"client\", prefix6 = 128 }}\ncheck = {{ {kind}, {PACE} }}");
+        for (policy, kind) in [("reset", "kind = \"udp\", send = \"x\", expect = \"b\""), ("rehash", "kind = \"icmp\"")]
+        {
+            let keys = format!("on_backend_down = \"{policy}\"\n{}", check(kind));
+            let text = service("echo", "udp", 7007, &keys) + &backends(&[1, 2, 3], "");
+            let loaded = Loaded::toml(lab, &format!("cores = \"0-1\"\n{text}"));
+            (1..=3).for_each(|n| becomes(&loaded, "echo", n, "up"));
+            for family in Family::BOTH {
+                let socket = datagrams(lab, family, 30, 7007);
+                let home = crate::rig::servers::echo(&socket, PATIENCE).unwrap();
+                let n: u16 = home[1..].parse().unwrap();
+                let (gone, (seen, sent)) = std::thread::scope(|scope| {
+                    let running = scope.spawn(|| stream(&socket, Duration::from_millis(3000)));
+                    std::thread::sleep(Duration::from_millis(500));
+                    cable(lab, &home, "down");
+                    (SystemTime::now(), running.join().unwrap())
+                });
+                let address = family.backend(n);
+                let events = events(&loaded, "echo", gone);
+                let down = events.iter().find(|(_, event)| *event == format!("{address} down")).map(|(at, _)| *at);
+                let down = down.unwrap_or_else(|| panic!("{address} does not go down: {events:?}"));
+                let since = |at: &SystemTime| at.duration_since(gone).ok();
+                let other = |(at, answer): &(SystemTime, io::Result<String>)| {
+                    answer.as_ref().ok().filter(|name| **name != home).and_then(|_| since(at))
+                };
+                let first =
+                    seen.iter().find_map(other).unwrap_or_else(|| panic!("{policy}, {family:?}: sticks to {home}"));
+                let answers = seen.iter().filter_map(other).count();
+                println!(
+                    "{policy}, {family:?}: {home} found down after {down:?}, next answer after {first:?}, {answers} more"
+                );
+                assert!(seen.iter().any(|(at, _)| *at < gone), "no stream");
+                assert!(down <= DETECTED + SLACK, "{down:?}");
+                assert!(first <= down + Duration::from_millis(500), "{first:?}, and down was known after {down:?}");
+                let rest = sent.iter().filter(|at| since(at).is_some_and(|at| at >= first)).count();
+                assert!(rest > 100 && answers * 100 >= rest * 95, "{answers} answers to {rest} datagrams");
+                // Under reset the client is told; under rehash it notices nothing but the silence before.
+                let is_told = |answer: &io::Result<String>| {
+                    answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
+                };
+                let told = seen.iter().filter(|(_, answer)| is_told(answer)).count();
+                assert_eq!(told > 0, policy == "reset", "{told} refusals");
+                cable(lab, &home, "up");
+                becomes(&loaded, "echo", n, "up");
+            }
+            loaded.stop();
         }
-        loaded.stop();
-    }
+    });
 }
 
 /// Where the connection from this very port goes.

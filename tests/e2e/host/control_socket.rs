@@ -2,6 +2,7 @@
 
 use crate::rig::lab::Lab;
 use crate::rig::loaded::{Loaded, classic};
+use crate::rig::machine::measured;
 use crate::rig::net::{Family, get};
 use crate::rig::wire::Sender;
 use std::io::{Read, Write};
@@ -27,43 +28,44 @@ fn syn(n: u32) -> Vec<u8> {
 
 #[test]
 fn status_answers_while_a_flood_runs() {
-    let Some(lab) = Lab::alone() else { return };
-    let loaded = Loaded::start(&lab, &[classic(), vec!["-f".to_owned()]].concat());
-    let sender = Sender::to_balancer(&lab, "client", "eth0");
-    let over = AtomicBool::new(false);
-    let (mut times, sent) = std::thread::scope(|scope| {
-        let flood = scope.spawn(|| {
-            let mut sent = 0;
-            while !over.load(Ordering::Relaxed) {
-                sender.send(&syn(sent));
-                sent += 1;
-            }
-            sent
+    measured(|lab| {
+        let loaded = Loaded::start(lab, &[classic(), vec!["-f".to_owned()]].concat());
+        let sender = Sender::to_balancer(lab, "client", "eth0");
+        let over = AtomicBool::new(false);
+        let (mut times, sent) = std::thread::scope(|scope| {
+            let flood = scope.spawn(|| {
+                let mut sent = 0;
+                while !over.load(Ordering::Relaxed) {
+                    sender.send(&syn(sent));
+                    sent += 1;
+                }
+                sent
+            });
+            std::thread::sleep(Duration::from_millis(300));
+            let times: Vec<Duration> = (0..40)
+                .map(|_| {
+                    let begin = Instant::now();
+                    let mut stream = UnixStream::connect(lab.state().join("control.sock")).unwrap();
+                    stream.write_all(b"\"status\"\n").unwrap();
+                    let mut answer = String::new();
+                    stream.read_to_string(&mut answer).unwrap();
+                    assert!(answer.starts_with("{\"status\":"), "{answer}");
+                    let time = begin.elapsed();
+                    std::thread::sleep(Duration::from_millis(40));
+                    time
+                })
+                .collect();
+            over.store(true, Ordering::Relaxed);
+            (times, flood.join().unwrap())
         });
-        std::thread::sleep(Duration::from_millis(300));
-        let times: Vec<Duration> = (0..40)
-            .map(|_| {
-                let begin = Instant::now();
-                let mut stream = UnixStream::connect(lab.state().join("control.sock")).unwrap();
-                stream.write_all(b"\"status\"\n").unwrap();
-                let mut answer = String::new();
-                stream.read_to_string(&mut answer).unwrap();
-                assert!(answer.starts_with("{\"status\":"), "{answer}");
-                let time = begin.elapsed();
-                std::thread::sleep(Duration::from_millis(40));
-                time
-            })
-            .collect();
-        over.store(true, Ordering::Relaxed);
-        (times, flood.join().unwrap())
+        times.sort_unstable();
+        println!("status under {sent} SYNs: median {:?}, slowest {:?}", times[20], times[39]);
+        assert!(sent > 20_000 && times[36] < Duration::from_millis(50), "{times:?}");
+        lab.within("client", || get(Family::V4.client(12), Family::V4.vip(), 80)).unwrap();
+        let metrics = loaded.ask(&["metrics"]);
+        assert!(metrics.code == Some(0) && metrics.out.contains("# TYPE loaded_"), "{metrics:?}");
+        loaded.stop();
     });
-    times.sort_unstable();
-    println!("status under {sent} SYNs: median {:?}, slowest {:?}", times[20], times[39]);
-    assert!(sent > 20_000 && times[36] < Duration::from_millis(50), "{times:?}");
-    lab.within("client", || get(Family::V4.client(12), Family::V4.vip(), 80)).unwrap();
-    let metrics = loaded.ask(&["metrics"]);
-    assert!(metrics.code == Some(0) && metrics.out.contains("# TYPE loaded_"), "{metrics:?}");
-    loaded.stop();
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use crate::rig::config::{FREE, Service, config};
 use crate::rig::lab::{Lab, eventually, more_vips, setting};
 use crate::rig::loaded::{Loaded, children, size};
+use crate::rig::machine::measured;
 use crate::rig::net::{Family, get};
 use crate::rig::packet::Dice;
 use crate::rig::requests::url;
@@ -166,102 +167,106 @@ fn fetch(lab: &Lab, over: &AtomicBool) -> (u64, Vec<String>) {
 
 #[test]
 fn random_reloads_under_load_leave_no_trace() {
-    let Some(lab) = Lab::alone() else { return };
-    more_vips(&lab);
-    let (reloads, seed) = (setting("E2E_RELOADS", 30), setting("E2E_SEED", 3));
-    let mut dice = Dice::new(seed);
-    let mut last = config("1s", &[Service { name: "steady", keys: FREE, ..Service::default() }]);
-    let loaded = Loaded::toml(&lab, &last);
-    let over = AtomicBool::new(false);
-    let (mut times, mut endings) = (Vec::new(), std::collections::BTreeMap::<_, u32>::new());
-    // The first reload grows what every one needs.
-    put(&lab, &last.replace("weight = 1", "weight = 2"));
-    hup(&loaded, || {});
-    let before = size(loaded.pid());
-    // Keep-alive connections are opened while only those backends are there that stay.
-    let steady = load(&lab);
-    let flows = |n| loaded.backend("steady", Family::V4.backend(n))["flows"].as_u64().unwrap();
-    assert!(eventually(Duration::from_secs(5), || flows(1) + flows(2) >= 64), "no load");
-    std::thread::sleep(Duration::from_millis(500));
-    let (fetched, errors) = std::thread::scope(|scope| {
-        let fetches = scope.spawn(|| fetch(&lab, &over));
-        let stop = Stop(&over);
-        for round in 0..reloads {
-            let text = any_config(&mut dice);
-            let (ending, time) = match dice.below(10) {
-                0 | 1 => {
-                    let cut = text[..dice.below(text.len())].trim_end().to_owned() + "\nx = [";
-                    put(&lab, &cut);
-                    hup(&loaded, || {})
+    measured(|lab| {
+        more_vips(lab);
+        let (reloads, seed) = (setting("E2E_RELOADS", 30), setting("E2E_SEED", 3));
+        let mut dice = Dice::new(seed);
+        let mut last = config("1s", &[Service { name: "steady", keys: FREE, ..Service::default() }]);
+        let loaded = Loaded::toml(lab, &last);
+        let over = AtomicBool::new(false);
+        let (mut times, mut endings) = (Vec::new(), std::collections::BTreeMap::<_, u32>::new());
+        // The first reload grows what every one needs.
+        put(lab, &last.replace("weight = 1", "weight = 2"));
+        hup(&loaded, || {});
+        let before = size(loaded.pid());
+        // Keep-alive connections are opened while only those backends are there that stay.
+        let steady = load(lab);
+        let flows = |n| loaded.backend("steady", Family::V4.backend(n))["flows"].as_u64().unwrap();
+        assert!(eventually(Duration::from_secs(5), || flows(1) + flows(2) >= 64), "no load");
+        std::thread::sleep(Duration::from_millis(500));
+        let (fetched, errors) = std::thread::scope(|scope| {
+            let fetches = scope.spawn(|| fetch(lab, &over));
+            let stop = Stop(&over);
+            for round in 0..reloads {
+                let text = any_config(&mut dice);
+                let (ending, time) = match dice.below(10) {
+                    0 | 1 => {
+                        let cut = text[..dice.below(text.len())].trim_end().to_owned() + "\nx = [";
+                        put(lab, &cut);
+                        hup(&loaded, || {})
+                    }
+                    2 | 3 => {
+                        put(lab, &text);
+                        last = any_config(&mut dice);
+                        let wait = Duration::from_millis(u64::try_from(dice.below(80)).unwrap());
+                        let second = || {
+                            std::thread::sleep(wait);
+                            put(lab, &last);
+                            loaded.signal(Signal::SIGHUP);
+                        };
+                        let time = hup(&loaded, second).1;
+                        // The second one may still be to come.
+                        std::thread::sleep(Duration::from_millis(500));
+                        ("two", time)
+                    }
+                    _ => {
+                        put(lab, &text);
+                        last = text;
+                        let how = hup(&loaded, || {});
+                        let why = || loaded.status()["last_reload"]["text"].clone();
+                        assert_ne!(how.0, "reload refused", "round {round}: {}\n{last}", why());
+                        how
+                    }
+                };
+                *endings.entry(ending).or_default() += 1;
+                assert!(loaded.workers().len() >= 2, "round {round}");
+                if ending == "reload: generation" {
+                    times.push(time);
                 }
-                2 | 3 => {
-                    put(&lab, &text);
-                    last = any_config(&mut dice);
-                    let wait = Duration::from_millis(u64::try_from(dice.below(80)).unwrap());
-                    let second = || {
-                        std::thread::sleep(wait);
-                        put(&lab, &last);
-                        loaded.signal(Signal::SIGHUP);
-                    };
-                    let time = hup(&loaded, second).1;
-                    // The second one may still be to come.
-                    std::thread::sleep(Duration::from_millis(500));
-                    ("two", time)
-                }
-                _ => {
-                    put(&lab, &text);
-                    last = text;
-                    let how = hup(&loaded, || {});
-                    let why = || loaded.status()["last_reload"]["text"].clone();
-                    assert_ne!(how.0, "reload refused", "round {round}: {}\n{last}", why());
-                    how
-                }
-            };
-            *endings.entry(ending).or_default() += 1;
-            assert!(loaded.workers().len() >= 2, "round {round}");
-            if ending == "reload: generation" {
-                times.push(time);
+                std::thread::sleep(Duration::from_millis(u64::try_from(dice.below(200)).unwrap()));
             }
-            std::thread::sleep(Duration::from_millis(u64::try_from(dice.below(200)).unwrap()));
-        }
-        drop(stop);
-        fetches.join().unwrap()
-    });
-    let said = end_of(steady);
-    times.sort_unstable();
-    let part = |percent: usize| times[(times.len() - 1) * percent / 100];
-    println!("{reloads} reloads of seed {seed}: {endings:?}");
-    println!("HUP to done: 0/50/90/99/100 %: {:?}", [0, 50, 90, 99, 100].map(part));
-    println!(
-        "{fetched} fetches over IPv6, {} errors; {}",
-        errors.len(),
-        said.lines().nth(6).unwrap_or_default().trim()
-    );
-    assert!(errors.is_empty(), "{} of {fetched}: {:?}", errors.len(), &errors[..errors.len().min(10)]);
-    assert!(said.contains(" requests in ") && !said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
+            drop(stop);
+            fetches.join().unwrap()
+        });
+        let said = end_of(steady);
+        times.sort_unstable();
+        let part = |percent: usize| times[(times.len() - 1) * percent / 100];
+        println!("{reloads} reloads of seed {seed}: {endings:?}");
+        println!("HUP to done: 0/50/90/99/100 %: {:?}", [0, 50, 90, 99, 100].map(part));
+        println!(
+            "{fetched} fetches over IPv6, {} errors; {}",
+            errors.len(),
+            said.lines().nth(6).unwrap_or_default().trim()
+        );
+        assert!(errors.is_empty(), "{} of {fetched}: {:?}", errors.len(), &errors[..errors.len().min(10)]);
+        assert!(
+            said.contains(" requests in ") && !said.contains("Socket errors") && !said.contains("Non-2xx"),
+            "{said}"
+        );
 
-    // The last file may have been one that is no good.
-    put(&lab, &last);
-    hup(&loaded, || {});
-    let Some(other) = lab.another() else { return };
-    more_vips(&other);
-    let fresh = Loaded::toml(&other, &last);
-    let began = Instant::now();
-    let equal = eventually(Duration::from_secs(60), || face(&lab, &loaded) == face(&other, &fresh));
-    if !equal {
-        let (is, wanted) = (face(&lab, &loaded), face(&other, &fresh));
-        assert_eq!(is.0, wanted.0);
-        assert_eq!(is.1, wanted.1);
-    }
-    // The last departure may be under way: for a moment there are twice as many workers.
-    let counts = |loaded: &Loaded| (size(loaded.pid()).1, children(loaded.pid()).len());
-    let alike = eventually(Duration::from_secs(10), || counts(&loaded) == counts(&fresh));
-    let after = size(loaded.pid());
-    println!("as a fresh start after {:?}; memory and descriptors {before:?}, then {after:?}", began.elapsed());
-    assert!(alike, "descriptors and children: {:?}, of a fresh start {:?}", counts(&loaded), counts(&fresh));
-    assert!(after.0 < before.0 + 8192, "kB of the supervisor: {} before, {} after", before.0, after.0);
-    fresh.stop();
-    loaded.stop();
+        // The last file may have been one that is no good.
+        put(lab, &last);
+        hup(&loaded, || {});
+        let other = lab.another();
+        more_vips(&other);
+        let fresh = Loaded::toml(&other, &last);
+        let began = Instant::now();
+        let equal = eventually(Duration::from_secs(60), || face(lab, &loaded) == face(&other, &fresh));
+        if !equal {
+            let (is, wanted) = (face(lab, &loaded), face(&other, &fresh));
+            assert_eq!(is.0, wanted.0);
+            assert_eq!(is.1, wanted.1);
+        }
+        // The last departure may be under way: for a moment there are twice as many workers.
+        let counts = |loaded: &Loaded| (size(loaded.pid()).1, children(loaded.pid()).len());
+        let alike = eventually(Duration::from_secs(10), || counts(&loaded) == counts(&fresh));
+        let after = size(loaded.pid());
+        println!("as a fresh start after {:?}; memory and descriptors {before:?}, then {after:?}", began.elapsed());
+        assert!(alike, "descriptors and children: {:?}, of a fresh start {:?}", counts(&loaded), counts(&fresh));
+        assert!(after.0 < before.0 + 8192, "kB of the supervisor: {} before, {} after", before.0, after.0);
+        fresh.stop();
+        loaded.stop();
+    });
 }
 
 /// Ends the fetches, also when the test fails.

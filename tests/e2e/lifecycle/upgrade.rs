@@ -1,14 +1,14 @@
 //! USR2: another binary takes the place of the one that runs, or refuses and changes nothing.
 
 use super::supervisor_killed::{ALL, echoed, services};
-use crate::rig::lab::{Lab, binary, double, eventually, setting};
+use crate::rig::lab::{Lab, binary, double, eventually, install, install_script, setting};
 use crate::rig::loaded::{Loaded, children, lives, signal_to};
+use crate::rig::machine::measured;
 use crate::rig::net::{Family, get};
 use crate::rig::packet::Dice;
 use crate::rig::witness::{Datagrams, Witness};
 use nix::sys::signal::Signal;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,14 +25,13 @@ impl Place {
     /// As a package does it: by another file under the same name.
     fn put(&self, binary: &Path) {
         let next = self.0.with_extension("next");
-        fs::copy(binary, &next).unwrap();
+        install(binary, &next);
         fs::rename(next, &self.0).unwrap();
     }
 
     fn put_script(&self, text: &str) {
         let next = self.0.with_extension("next");
-        fs::write(&next, text).unwrap();
-        fs::set_permissions(&next, fs::Permissions::from_mode(0o755)).unwrap();
+        install_script(text, &next);
         fs::rename(next, &self.0).unwrap();
     }
 
@@ -59,32 +58,33 @@ fn serves(lab: &Lab) {
 #[test]
 fn nobody_notices_twenty_upgrades() {
     let (Some(other), own) = (double(), binary()) else { return };
-    let Some(lab) = Lab::alone() else { return };
-    let before = lab.rules();
-    let place = Place::of(&lab);
-    let loaded = place.start(&lab, &services("", ALL));
-    let mut counted = Datagrams::default();
-    let witness = Witness::of(&lab, || {
-        counted = echoed(&lab, || {
-            for round in 0..setting("E2E_UPGRADES", 20) {
-                place.put(if round % 2 == 0 { &other } else { &own });
-                let pid = loaded.upgrade().unwrap_or_else(|why| panic!("round {round}: {why}"));
-                let file = fs::read_to_string(lab.state().join("upgraded.pid-file")).unwrap();
-                assert_eq!(file.trim(), pid.to_string(), "the pid file");
-                std::thread::sleep(Duration::from_millis(200));
-            }
+    measured(|lab| {
+        let before = lab.rules();
+        let place = Place::of(lab);
+        let loaded = place.start(lab, &services("", ALL));
+        let mut counted = Datagrams::default();
+        let witness = Witness::of(lab, || {
+            counted = echoed(lab, || {
+                for round in 0..setting("E2E_UPGRADES", 20) {
+                    place.put(if round % 2 == 0 { &other } else { &own });
+                    let pid = loaded.upgrade().unwrap_or_else(|why| panic!("round {round}: {why}"));
+                    let file = fs::read_to_string(lab.state().join("upgraded.pid-file")).unwrap();
+                    assert_eq!(file.trim(), pid.to_string(), "the pid file");
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+            });
         });
+        println!("datagrams: {counted:?}");
+        let carried = loaded.log().matches("clients came over into tables of another layout").count();
+        println!("{carried} tables were carried over");
+        assert!(carried as u64 >= 2 * setting("E2E_UPGRADES", 20), "{}", loaded.log());
+        witness.has_seen_nothing();
+        assert_eq!(counted.sent, counted.answered, "{} lost\n{}", counted.sent - counted.answered, lab.queues());
+        let status = loaded.status();
+        assert_eq!(status["pid"], loaded.pid(), "its control socket answers");
+        loaded.stop();
+        assert_eq!(lab.rules(), before);
     });
-    println!("datagrams: {counted:?}");
-    let carried = loaded.log().matches("clients came over into tables of another layout").count();
-    println!("{carried} tables were carried over");
-    assert!(carried as u64 >= 2 * setting("E2E_UPGRADES", 20), "{}", loaded.log());
-    witness.has_seen_nothing();
-    assert_eq!(counted.sent, counted.answered, "{} lost\n{}", counted.sent - counted.answered, lab.queues());
-    let status = loaded.status();
-    assert_eq!(status["pid"], loaded.pid(), "its control socket answers");
-    loaded.stop();
-    assert_eq!(lab.rules(), before);
 }
 
 /// A new binary that cannot serve leaves everything as it is.
@@ -134,79 +134,81 @@ fn an_upgrade_that_fails_changes_nothing() {
 /// The new one is killed at any moment of the upgrade; when it serves already, the next start takes over.
 #[test]
 fn a_new_one_that_is_killed_is_no_loss() {
-    let Some(lab) = Lab::alone() else { return };
-    let place = Place::of(&lab);
-    let text = services("", ALL);
-    let mut loaded = place.start(&lab, &text);
-    let mut dice = Dice::new(11);
-    let (mut refused, mut late) = (0, 0);
-    let witness = Witness::of(&lab, || {
-        for round in 0..setting("E2E_RUNS", 12) {
-            let (old, before) = (loaded.pid(), loaded.log().len());
-            let log = || loaded.log()[before..].to_owned();
-            let new = loaded.begin_upgrade();
-            std::thread::sleep(Duration::from_millis(u64::try_from(dice.below(250)).unwrap()));
-            // It has ended only if it was refused.
-            signal_to(new, Signal::SIGKILL);
-            let over = || log().contains("upgrade refused") || !lives(old);
-            assert!(eventually(Duration::from_secs(10), over), "round {round}: {}", loaded.log());
-            if lives(old) {
-                refused += 1;
-                let two = || loaded.workers().len() == 2 && children(old).len() == 3;
-                let whole = eventually(Duration::from_secs(5), two);
-                assert!(whole, "round {round}: {:?}\n{}", children(old), loaded.log());
-            } else {
-                late += 1;
-                loaded = place.start(&lab, &text);
+    measured(|lab| {
+        let place = Place::of(lab);
+        let text = services("", ALL);
+        let mut loaded = place.start(lab, &text);
+        let mut dice = Dice::new(11);
+        let (mut refused, mut late) = (0, 0);
+        let witness = Witness::of(lab, || {
+            for round in 0..setting("E2E_RUNS", 12) {
+                let (old, before) = (loaded.pid(), loaded.log().len());
+                let log = || loaded.log()[before..].to_owned();
+                let new = loaded.begin_upgrade();
+                std::thread::sleep(Duration::from_millis(u64::try_from(dice.below(250)).unwrap()));
+                // It has ended only if it was refused.
+                signal_to(new, Signal::SIGKILL);
+                let over = || log().contains("upgrade refused") || !lives(old);
+                assert!(eventually(Duration::from_secs(10), over), "round {round}: {}", loaded.log());
+                if lives(old) {
+                    refused += 1;
+                    let two = || loaded.workers().len() == 2 && children(old).len() == 3;
+                    let whole = eventually(Duration::from_secs(5), two);
+                    assert!(whole, "round {round}: {:?}\n{}", children(old), loaded.log());
+                } else {
+                    late += 1;
+                    loaded = place.start(lab, &text);
+                }
+                std::thread::sleep(Duration::from_millis(300));
             }
-            std::thread::sleep(Duration::from_millis(300));
-        }
+        });
+        println!("{refused} upgrades killed before they served, {late} after");
+        witness.has_seen_nothing();
+        assert!(refused > 2, "{}", loaded.log());
+        loaded.stop();
     });
-    println!("{refused} upgrades killed before they served, {late} after");
-    witness.has_seen_nothing();
-    assert!(refused > 2, "{}", loaded.log());
-    loaded.stop();
 }
 
 /// The old one is killed at any moment of the upgrade: either its workers go on, or the new one's do.
 #[test]
 fn an_old_one_that_is_killed_is_no_loss() {
-    let Some(lab) = Lab::alone() else { return };
-    let place = Place::of(&lab);
-    let text = services("", ALL);
-    let mut loaded = place.start(&lab, &text);
-    let mut dice = Dice::new(13);
-    let (mut followed, mut adopted) = (0, 0);
-    let witness = Witness::of(&lab, || {
-        for round in 0..setting("E2E_RUNS", 12) {
-            let (old, before) = (loaded.pid(), loaded.log().len());
-            let log = || loaded.log()[before..].to_owned();
-            let new = loaded.begin_upgrade();
-            std::thread::sleep(Duration::from_millis(u64::try_from(dice.below(350)).unwrap()));
-            if lives(old) {
-                signal_to(old, Signal::SIGKILL);
-            }
-            let decided = || !lives(new) || log().contains("loaded: serving:");
-            assert!(eventually(Duration::from_secs(10), decided), "round {round}: {}", loaded.log());
-            match lives(new) {
-                true => {
-                    followed += 1;
-                    loaded.is_followed_by(new);
+    measured(|lab| {
+        let place = Place::of(lab);
+        let text = services("", ALL);
+        let mut loaded = place.start(lab, &text);
+        let mut dice = Dice::new(13);
+        let (mut followed, mut adopted) = (0, 0);
+        let witness = Witness::of(lab, || {
+            for round in 0..setting("E2E_RUNS", 12) {
+                let (old, before) = (loaded.pid(), loaded.log().len());
+                let log = || loaded.log()[before..].to_owned();
+                let new = loaded.begin_upgrade();
+                std::thread::sleep(Duration::from_millis(u64::try_from(dice.below(350)).unwrap()));
+                if lives(old) {
+                    signal_to(old, Signal::SIGKILL);
                 }
-                false => {
-                    adopted += 1;
-                    loaded = place.start(&lab, &text);
+                let decided = || !lives(new) || log().contains("loaded: serving:");
+                assert!(eventually(Duration::from_secs(10), decided), "round {round}: {}", loaded.log());
+                match lives(new) {
+                    true => {
+                        followed += 1;
+                        loaded.is_followed_by(new);
+                    }
+                    false => {
+                        adopted += 1;
+                        loaded = place.start(lab, &text);
+                    }
                 }
+                std::thread::sleep(Duration::from_millis(300));
             }
-            std::thread::sleep(Duration::from_millis(300));
-        }
+        });
+        println!("followed {followed} times, taken over {adopted} times");
+        witness.has_seen_nothing();
+        // The last one may be no child of ours.
+        loaded.signal(Signal::SIGTERM);
+        assert!(eventually(Duration::from_secs(5), || !lives(loaded.pid())), "it does not end: {}", loaded.log());
+        assert!(!lab.rules().contains("LOADED"), "rules stay");
     });
-    println!("followed {followed} times, taken over {adopted} times");
-    witness.has_seen_nothing();
-    // The last one may be no child of ours.
-    loaded.signal(Signal::SIGTERM);
-    assert!(eventually(Duration::from_secs(5), || !lives(loaded.pid())), "it does not end: {}", loaded.log());
-    assert!(!lab.rules().contains("LOADED"), "rules stay");
 }
 
 /// The old one is killed while it gives way, and then a worker of the new one: nobody else is left, so the new one goes on.

@@ -1,9 +1,10 @@
 //! Workers die all the time, by whoever's hand, and nobody notices.
 
-use crate::rig::lab::{Lab, eventually, setting};
+use crate::rig::lab::{eventually, setting};
 use crate::rig::loaded::{Loaded, signal_to};
+use crate::rig::machine::measured;
 use crate::rig::packet::Dice;
-use crate::rig::witness::{Witness, datagrams, with_echo};
+use crate::rig::witness::{Witness, capacity, datagrams, with_echo};
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
@@ -33,34 +34,35 @@ fn restarts(loaded: &Loaded) -> u64 {
 
 #[test]
 fn connections_outlive_a_hundred_workers() {
-    let Some(lab) = Lab::alone() else { return };
-    let loaded = Loaded::classic(&lab);
-    let witness = Witness::of(&lab, || kill_workers(&loaded, Signal::SIGKILL, kills()));
-    println!("{} restarts", restarts(&loaded));
-    witness.has_seen_nothing();
-    assert!(restarts(&loaded) >= kills() * 9 / 10, "{} restarts", restarts(&loaded));
-    assert!(eventually(Duration::from_secs(5), || lab.waiting() == 0), "{}", lab.queues());
-    for worker in loaded.counters() {
-        assert_eq!(worker.outcomes(), worker.received, "{worker:?}");
-    }
-    loaded.stop();
+    measured(|lab| {
+        let loaded = Loaded::classic(lab);
+        let witness = Witness::of(lab, || kill_workers(&loaded, Signal::SIGKILL, kills()));
+        println!("{} restarts", restarts(&loaded));
+        witness.has_seen_nothing();
+        assert!(restarts(&loaded) >= kills() * 9 / 10, "{} restarts", restarts(&loaded));
+        assert!(eventually(Duration::from_secs(5), || lab.waiting() == 0), "{}", lab.queues());
+        for worker in loaded.counters() {
+            assert_eq!(worker.outcomes(), worker.received, "{worker:?}");
+        }
+        loaded.stop();
+    });
 }
 
 /// At half of what the machine can do.
 #[test]
 fn datagrams_outlive_a_hundred_workers() {
-    let Some(lab) = Lab::alone() else { return };
-    let loaded = Loaded::classic(&lab);
-    with_echo(&lab, || {
-        let most = datagrams(&lab, None, || std::thread::sleep(Duration::from_secs(2)));
-        let capacity = most.answered / 2;
-        let undisturbed = datagrams(&lab, Some(capacity / 2), || std::thread::sleep(Duration::from_secs(2)));
-        println!("capacity {capacity}/s; at half of it, undisturbed: {undisturbed:?}");
-        assert_eq!(undisturbed.sent, undisturbed.answered, "half is too much");
-        let counted = datagrams(&lab, Some(capacity / 2), || kill_workers(&loaded, Signal::SIGKILL, kills()));
-        println!("{counted:?}, {} restarts, waiting {}", restarts(&loaded), lab.waiting());
-        assert_eq!(counted.sent, counted.answered, "{} lost\n{}", counted.sent - counted.answered, lab.queues());
+    measured(|lab| {
+        let loaded = Loaded::classic(lab);
+        with_echo(lab, || {
+            let capacity = capacity(lab);
+            let undisturbed = datagrams(lab, capacity / 2, || std::thread::sleep(Duration::from_secs(2)));
+            println!("capacity {capacity}/s; at half of it, undisturbed: {undisturbed:?}");
+            assert_eq!(undisturbed.sent, undisturbed.answered, "half is too much");
+            let counted = datagrams(lab, capacity / 2, || kill_workers(&loaded, Signal::SIGKILL, kills()));
+            println!("{counted:?}, {} restarts, waiting {}", restarts(&loaded), lab.waiting());
+            assert_eq!(counted.sent, counted.answered, "{} lost\n{}", counted.sent - counted.answered, lab.queues());
+        });
+        assert!(restarts(&loaded) >= kills() * 9 / 10, "{} restarts", restarts(&loaded));
+        loaded.stop();
     });
-    assert!(restarts(&loaded) >= kills() * 9 / 10, "{} restarts", restarts(&loaded));
-    loaded.stop();
 }

@@ -34,34 +34,39 @@ pub(crate) struct Said {
 
 impl Lab {
     /// For a test that waits more than it computes: other labs are up at the same time, and take their share of the
-    /// machine. `None`, after saying so, where a lab cannot be and need not be.
+    /// machine. One that measures has `machine::measured`. `None`, after saying so, where a lab cannot be and need not be.
     pub(crate) fn up() -> Option<Self> {
-        Self::with(|| Arc::new(Pass::shared()))
-    }
-
-    /// For a test that measures time or capacity, or loads the machine: no other lab is up at the same time.
-    pub(crate) fn alone() -> Option<Self> {
-        Self::with(|| Arc::new(Pass::alone()))
+        Self::may_be().then(|| Self::of(Pass::shared()))
     }
 
     /// A second lab for the same test, which has one already.
-    pub(crate) fn another(&self) -> Option<Self> {
-        Self::with(|| Arc::clone(&self.pass))
+    pub(crate) fn another(&self) -> Self {
+        Self::begin(Arc::clone(&self.pass))
     }
 
-    fn with(pass: impl FnOnce() -> Arc<Pass>) -> Option<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
+    /// Whether a lab can be; where it cannot and need not be, it says so.
+    pub(super) fn may_be() -> bool {
         if !nix::unistd::geteuid().is_root() {
             assert!(std::env::var_os("LOADED_CI").is_none(), "LOADED_CI is set and this is not root");
             println!("skipped: the lab needs root");
-            return None;
+            return false;
         }
         assert!(binary().is_file(), "{} is missing: cargo build --release, or set LOADED_BIN", binary().display());
+        true
+    }
+
+    /// By a right to have one.
+    pub(super) fn of(pass: Pass) -> Self {
+        Self::begin(Arc::new(pass))
+    }
+
+    fn begin(pass: Arc<Pass>) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("e2e{}n{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let lab = Self { name, pass: pass() };
+        let lab = Self { name, pass };
         let said = lab.script("up");
         assert_eq!(said.code, Some(0), "scripts/lab up: {}", said.err);
-        Some(lab)
+        lab
     }
 
     fn script(&self, act: &str) -> Said {
@@ -205,6 +210,22 @@ pub(crate) fn double() -> Option<PathBuf> {
         return None;
     }
     Some(path)
+}
+
+/// Puts a program in place, by another process: what this one has open for writing, a child of another test has open for a
+/// moment, too, and then it cannot be executed.
+#[track_caller]
+pub(crate) fn install(program: &Path, to: &Path) {
+    let status = Command::new("install").args(["-m", "755"]).args([program, to]).status().unwrap();
+    assert!(status.success(), "install {} {}", program.display(), to.display());
+}
+
+/// The same with a script's text.
+#[track_caller]
+pub(crate) fn install_script(text: &str, to: &Path) {
+    let script = to.with_extension("text");
+    fs::write(&script, text).unwrap();
+    install(&script, to);
 }
 
 /// A number from the environment.

@@ -5,6 +5,7 @@ pub(crate) mod direct_return;
 mod gate;
 pub(crate) mod lab;
 pub(crate) mod loaded;
+pub(crate) mod machine;
 pub(crate) mod net;
 pub(crate) mod packet;
 pub(crate) mod queues;

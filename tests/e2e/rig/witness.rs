@@ -28,6 +28,12 @@ pub(crate) const ECHO: u16 = 7008;
 const SENDERS: u16 = 8;
 /// Datagrams are sent so often.
 const TICK: Duration = Duration::from_millis(1);
+/// Datagrams of each sender that are on their way while capacity is measured: batches for every worker, and far fewer than
+/// its queue takes.
+const WINDOW: u64 = 32;
+/// How long capacity is measured, and from when on.
+const MEASURED: Duration = Duration::from_secs(3);
+const WARM: Duration = Duration::from_secs(1);
 /// What a receiver's buffer takes: more than can wait for it.
 const BUFFER: usize = 64 << 20;
 
@@ -172,9 +178,46 @@ pub(crate) fn with_echo<T>(lab: &Lab, act: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Sends so many datagrams a second in all to the echo until `trouble` is over; with no rate as many as can be. Each has a
-/// number, and each answer is counted once.
-pub(crate) fn datagrams(lab: &Lab, rate: Option<u64>, trouble: impl FnOnce()) -> Datagrams {
+/// Answers a second to clients who each wait for an answer before they send another datagram: what the machine can go on
+/// doing. Whoever only sends learns what the queues take in.
+pub(crate) fn capacity(lab: &Lab) -> u64 {
+    let answered = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for family in Family::BOTH {
+            for n in 0..SENDERS {
+                let answered = &answered;
+                scope.spawn(move || {
+                    let socket = lab.within("client", || sender(family, n));
+                    answered.fetch_add(closed_loop(&socket), Relaxed);
+                });
+            }
+        }
+    });
+    answered.into_inner() / MEASURED.as_secs()
+}
+
+/// One of these clients: its answers within the time that is measured.
+fn closed_loop(socket: &UdpSocket) -> u64 {
+    let (began, mut count, mut text) = (Instant::now(), 0, [0; 64]);
+    let send = |number: u64| (0..number).for_each(|n| drop(socket.send(&n.to_be_bytes())));
+    send(WINDOW);
+    while began.elapsed() < WARM + MEASURED {
+        match socket.recv(&mut text) {
+            Ok(_) => {
+                count += u64::from(began.elapsed() >= WARM);
+                send(1);
+            }
+            Err(_) => send(WINDOW),
+        }
+    }
+    // What is on its way still finds somebody.
+    (1..WINDOW).for_each(|_| drop(socket.recv(&mut text)));
+    count
+}
+
+/// Sends so many datagrams a second in all to the echo until `trouble` is over. Each has a number, and each answer is
+/// counted once.
+pub(crate) fn datagrams(lab: &Lab, rate: u64, trouble: impl FnOnce()) -> Datagrams {
     let over = AtomicBool::new(false);
     let senders = u64::from(SENDERS) * 2;
     let (sent, answered) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -183,12 +226,8 @@ pub(crate) fn datagrams(lab: &Lab, rate: Option<u64>, trouble: impl FnOnce()) ->
         for family in Family::BOTH {
             for n in 0..SENDERS {
                 scope.spawn(move || {
-                    let socket = lab.within("client", || {
-                        let socket = buffered(SocketAddr::new(family.client(10 + n), 0));
-                        socket.connect(SocketAddr::new(family.vip(), ECHO)).unwrap();
-                        socket
-                    });
-                    let (mine, back) = stream(&socket, rate.map(|rate| rate / senders), over);
+                    let socket = lab.within("client", || sender(family, n));
+                    let (mine, back) = stream(&socket, rate / senders, over);
                     sent.fetch_add(mine, Relaxed);
                     answered.fetch_add(back, Relaxed);
                 });
@@ -202,7 +241,7 @@ pub(crate) fn datagrams(lab: &Lab, rate: Option<u64>, trouble: impl FnOnce()) ->
 }
 
 /// One client: how many it has sent, and how many different numbers came back.
-fn stream(socket: &UdpSocket, rate: Option<u64>, over: &AtomicBool) -> (u64, u64) {
+fn stream(socket: &UdpSocket, rate: u64, over: &AtomicBool) -> (u64, u64) {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let answers = scope.spawn(|| {
@@ -227,21 +266,26 @@ fn stream(socket: &UdpSocket, rate: Option<u64>, over: &AtomicBool) -> (u64, u64
         let (began, mut sent) = (Instant::now(), 0_u64);
         while !over.load(Relaxed) {
             let elapsed = u64::try_from(began.elapsed().as_micros()).unwrap();
-            let due = rate.map_or(sent + 32, |rate| rate * elapsed / 1_000_000);
+            let due = rate * elapsed / 1_000_000;
             while sent < due {
-                // With no rate the socket may be full.
+                // The socket may be full.
                 if socket.send(&sent.to_be_bytes()).is_err() {
                     break;
                 }
                 sent += 1;
             }
-            if rate.is_some() {
-                std::thread::sleep(TICK);
-            }
+            std::thread::sleep(TICK);
         }
         done.store(true, Relaxed);
         (sent, answers.join().unwrap())
     })
+}
+
+/// Of numbered datagrams, in the client's namespace.
+fn sender(family: Family, n: u16) -> UdpSocket {
+    let socket = buffered(SocketAddr::new(family.client(10 + n), 0));
+    socket.connect(SocketAddr::new(family.vip(), ECHO)).unwrap();
+    socket
 }
 
 fn buffered(at: SocketAddr) -> UdpSocket {

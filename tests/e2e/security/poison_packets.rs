@@ -2,8 +2,9 @@
 //! (`supervisor/src/children/worker/suspicion.rs`), and nobody else a packet.
 
 use super::hostile_worker::system::{Heard, PATIENCE, System};
-use crate::rig::lab::{Lab, eventually};
+use crate::rig::lab::eventually;
 use crate::rig::loaded::{Loaded, lives, signal_to};
+use crate::rig::machine::measured;
 use crate::rig::net::Family;
 use crate::rig::witness::{RATE, REST, Witness, datagrams, with_echo};
 use nix::sys::signal::Signal;
@@ -26,7 +27,7 @@ fn a_packet_of_death_takes_nobody_with_it() {
     let received = || system.loaded.status()["queues"][0]["received"].as_u64().unwrap();
     let (before, place) = (received(), system.loaded.log().len());
     let counted = with_echo(&system.lab, || {
-        datagrams(&system.lab, Some(RATE), || {
+        datagrams(&system.lab, RATE, || {
             let mut deaths = 0;
             for (family, costs, wait) in [
                 (Family::V4, 2, Duration::ZERO),
@@ -56,34 +57,35 @@ fn a_packet_of_death_takes_nobody_with_it() {
 
 #[test]
 fn workers_that_hang_again_and_again_cost_a_packet_each_at_most() {
-    let Some(lab) = Lab::alone() else { return };
-    let loaded = Loaded::classic(&lab);
-    with_echo(&lab, || {
-        let mut counted = None;
-        let witness = Witness::of(&lab, || {
-            counted = Some(datagrams(&lab, Some(RATE), || {
-                for _ in 0..HANGS {
-                    // The older one: they take turns, and none hangs three times within ten seconds.
-                    let victim = loaded.workers()[0];
-                    let begin = Instant::now();
-                    signal_to(victim, Signal::SIGSTOP);
-                    assert!(eventually(PATIENCE, || !lives(victim)), "{victim} is not found");
-                    println!("found after {:?}", begin.elapsed());
-                    assert!(eventually(PATIENCE, || loaded.workers().len() == 2));
-                    std::thread::sleep(REST);
-                }
-            }));
+    measured(|lab| {
+        let loaded = Loaded::classic(lab);
+        with_echo(lab, || {
+            let mut counted = None;
+            let witness = Witness::of(lab, || {
+                counted = Some(datagrams(lab, RATE, || {
+                    for _ in 0..HANGS {
+                        // The older one: they take turns, and none hangs three times within ten seconds.
+                        let victim = loaded.workers()[0];
+                        let begin = Instant::now();
+                        signal_to(victim, Signal::SIGSTOP);
+                        assert!(eventually(PATIENCE, || !lives(victim)), "{victim} is not found");
+                        println!("found after {:?}", begin.elapsed());
+                        assert!(eventually(PATIENCE, || loaded.workers().len() == 2));
+                        std::thread::sleep(REST);
+                    }
+                }));
+            });
+            let (log, counted) = (loaded.log(), counted.unwrap());
+            let (hangs, dropped) = (log.matches("; killing it").count(), log.matches(DROPPED).count());
+            let blind = log.matches(BLIND).count();
+            println!("{counted:?}, {hangs} hung, {dropped} with a packet in hand that was dropped, {blind} others");
+            assert_eq!(hangs, HANGS as usize, "{log}");
+            let lost = usize::try_from(counted.sent - counted.answered).unwrap();
+            assert_eq!(blind, 0, "{log}");
+            assert!(lost <= dropped && dropped < hangs, "{lost} lost, {dropped} dropped\n{log}");
+            witness.has_seen_nothing();
         });
-        let (log, counted) = (loaded.log(), counted.unwrap());
-        let (hangs, dropped) = (log.matches("; killing it").count(), log.matches(DROPPED).count());
-        let blind = log.matches(BLIND).count();
-        println!("{counted:?}, {hangs} hung, {dropped} with a packet in hand that was dropped, {blind} others");
-        assert_eq!(hangs, HANGS as usize, "{log}");
-        let lost = usize::try_from(counted.sent - counted.answered).unwrap();
-        assert_eq!(blind, 0, "{log}");
-        assert!(lost <= dropped && dropped < hangs, "{lost} lost, {dropped} dropped\n{log}");
-        witness.has_seen_nothing();
+        assert!(eventually(Duration::from_secs(2), || lab.waiting() == 0), "{}", lab.queues());
+        loaded.stop();
     });
-    assert!(eventually(Duration::from_secs(2), || lab.waiting() == 0), "{}", lab.queues());
-    loaded.stop();
 }

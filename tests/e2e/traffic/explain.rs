@@ -2,6 +2,7 @@
 
 use crate::rig::lab::{BACKENDS, Lab, eventually, setting};
 use crate::rig::loaded::{Loaded, signal_to};
+use crate::rig::machine::measured;
 use crate::rig::net::Family;
 use crate::rig::packet::{Dice, ESP, GRE, ICMP, ICMP6, SCTP, TCP, UDP, checksum, icmp, ip, syn, udp, upper};
 use crate::rig::wire::{HEADER, Sender, open};
@@ -336,46 +337,47 @@ fn wait_for(heard: &Receiver<(u16, Key)>, key: Key) -> Option<u16> {
 
 #[test]
 fn a_person_reads_it_and_a_stopped_worker_holds_nobody_up() {
-    let Some(lab) = Lab::alone() else { return };
-    let loaded = Loaded::toml(&lab, &toml());
-    let words = |client: &'static str| ["explain", "tcp", client, "192.0.2.100:80"];
-    let said = loaded.ask(&words("192.0.2.10:40000"));
-    assert_eq!(said.code, Some(0), "{}", said.err);
-    let lines: Vec<_> = said.out.lines().collect();
-    assert!(lines[0].starts_with("tcp 192.0.2.10:40000 -> 192.0.2.100:80: a SYN, of worker "), "{}", said.out);
-    assert_eq!(lines[1], "service hash, no flow yet");
-    assert!(lines[2].starts_with("forwarded_new: begins a flow of 198.51.100.1"), "{}", said.out);
-    assert!(lines[2].contains(", chosen by maglev (seed ") && lines[2].ends_with(") among 3"), "{}", said.out);
-    let said = loaded.ask(&["explain", "tcp", "192.0.2.10:40000", "192.0.2.99:80"]);
-    assert_eq!(said.code, Some(1));
-    assert!(said.err.contains("192.0.2.99 is no virtual IP of this instance"), "{}", said.err);
+    measured(|lab| {
+        let loaded = Loaded::toml(lab, &toml());
+        let words = |client: &'static str| ["explain", "tcp", client, "192.0.2.100:80"];
+        let said = loaded.ask(&words("192.0.2.10:40000"));
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        let lines: Vec<_> = said.out.lines().collect();
+        assert!(lines[0].starts_with("tcp 192.0.2.10:40000 -> 192.0.2.100:80: a SYN, of worker "), "{}", said.out);
+        assert_eq!(lines[1], "service hash, no flow yet");
+        assert!(lines[2].starts_with("forwarded_new: begins a flow of 198.51.100.1"), "{}", said.out);
+        assert!(lines[2].contains(", chosen by maglev (seed ") && lines[2].ends_with(") among 3"), "{}", said.out);
+        let said = loaded.ask(&["explain", "tcp", "192.0.2.10:40000", "192.0.2.99:80"]);
+        assert_eq!(said.code, Some(1));
+        assert!(said.err.contains("192.0.2.99 is no virtual IP of this instance"), "{}", said.err);
 
-    let workers = loaded.workers();
-    workers.iter().for_each(|pid| signal_to(*pid, Signal::SIGSTOP));
-    // Of both workers; the second part of them is refused at once, since the first is not answered.
-    for n in 0..40 {
-        let client = Ipv4Addr::new(10, 50, n, 1).into();
-        let tuple = Tuple { protocol: TCP, client, client_port: 1000, vip: Family::V4.vip(), vip_port: 80 };
-        let began = Instant::now();
-        let answer = explain(&lab, &tuple);
-        let text = answer["error"]["text"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
-        assert!(text.contains("has not answered") && text.starts_with("worker["), "{text}");
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-        let began = Instant::now();
-        assert!(loaded.status().is_object());
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-    }
-    assert_eq!(loaded.workers(), workers, "no packet waits: nobody is hung");
-    workers.iter().for_each(|pid| signal_to(*pid, Signal::SIGCONT));
-    std::thread::sleep(Duration::from_millis(300));
-    for n in 0..40 {
-        let client = Ipv4Addr::new(10, 50, n, 1).into();
-        let tuple = Tuple { protocol: TCP, client, client_port: 1000, vip: Family::V4.vip(), vip_port: 80 };
-        let answer = explain(&lab, &tuple);
-        assert_eq!(answer["explained"]["outcome"], "forwarded_new", "{answer}");
-    }
-    assert_eq!(loaded.workers(), workers);
-    loaded.stop();
+        let workers = loaded.workers();
+        workers.iter().for_each(|pid| signal_to(*pid, Signal::SIGSTOP));
+        // Of both workers; the second part of them is refused at once, since the first is not answered.
+        for n in 0..40 {
+            let client = Ipv4Addr::new(10, 50, n, 1).into();
+            let tuple = Tuple { protocol: TCP, client, client_port: 1000, vip: Family::V4.vip(), vip_port: 80 };
+            let began = Instant::now();
+            let answer = explain(lab, &tuple);
+            let text = answer["error"]["text"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+            assert!(text.contains("has not answered") && text.starts_with("worker["), "{text}");
+            assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+            let began = Instant::now();
+            assert!(loaded.status().is_object());
+            assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        }
+        assert_eq!(loaded.workers(), workers, "no packet waits: nobody is hung");
+        workers.iter().for_each(|pid| signal_to(*pid, Signal::SIGCONT));
+        std::thread::sleep(Duration::from_millis(300));
+        for n in 0..40 {
+            let client = Ipv4Addr::new(10, 50, n, 1).into();
+            let tuple = Tuple { protocol: TCP, client, client_port: 1000, vip: Family::V4.vip(), vip_port: 80 };
+            let answer = explain(lab, &tuple);
+            assert_eq!(answer["explained"]["outcome"], "forwarded_new", "{answer}");
+        }
+        assert_eq!(loaded.workers(), workers);
+        loaded.stop();
+    });
 }
 
 /// Whoever answers belongs to a configuration; who has answered by an old one is not taken for a liar.

@@ -3,8 +3,9 @@
 //! empty.
 
 use super::{comes_back, unnoticed};
-use crate::rig::lab::{Lab, eventually};
+use crate::rig::lab::eventually;
 use crate::rig::loaded::Loaded;
+use crate::rig::machine::measured;
 use crate::rig::net::Family;
 use crate::rig::servers::{Mood, PORT, backends, becomes, service, webs};
 use crate::rig::witness::ECHO;
@@ -59,71 +60,72 @@ fn is_about(at: &serde_json::Value, want: i64, slack: i64, what: &str) {
 
 #[test]
 fn a_clock_that_jumps_by_an_hour_moves_nothing_but_dates() {
-    let Some(lab) = Lab::alone() else { return };
-    let Some(library) = library() else { return };
-    let servers = webs(&lab);
-    let (config, clock) = (lab.file("loaded.toml", &text()), lab.file("clock", "+0"));
-    let loaded = Loaded::spawn_with(&lab, |command| {
-        command.args(["-D", "-c", &config]).env("LD_PRELOAD", library);
-        command.env("FAKETIME_TIMESTAMP_FILE", &clock).env("FAKETIME_NO_CACHE", "1");
-        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    })
-    .until_it_serves();
-    let _traces = Traces(loaded.pid());
-    comes_back(&loaded, 4);
-    (1..=3).for_each(|n| becomes(&loaded, "checked", n, "up"));
-    let children: Vec<_> = loaded.workers().into_iter().chain(loaded.prober()).collect();
-    for pid in &children {
-        assert_eq!(fs::read(format!("/proc/{pid}/environ")).unwrap(), b"", "environment of {pid}");
-    }
-    let drained = Family::V6.backend(3).to_string();
-    let order = |words: &[&str]| {
-        let said = loaded.ask(&[&["backend"], words, &[&drained, "--service", "checked"]].concat());
-        assert_eq!(said.code, Some(0), "{}", said.err);
-    };
-    let admin = || loaded.backend("checked", Family::V6.backend(3))["admin"].clone();
-    let mut events = 0;
-    unnoticed(&lab, || {
-        for offset in [3600_i64, -3600, 0] {
-            // The deadline of a drain begins before the jump and ends after it.
-            order(&["drain", "--deadline", "2s"]);
-            lab.file("clock.new", &format!("{offset:+}"));
-            fs::rename(lab.state().join("clock.new"), &clock).unwrap();
-            let status = loaded.status();
-            is_about(&status["now"], seconds(offset), 5, "the clock has not jumped");
-            assert_eq!(admin(), "draining");
-            // Found down and up again in the time that checks take.
-            servers[0].set(Mood::Says(500));
-            becomes(&loaded, "checked", 1, "down");
-            servers[0].set(Mood::Says(200));
-            becomes(&loaded, "checked", 1, "up");
-            assert!(eventually(Duration::from_secs(5), || admin() == "disabled"), "the deadline does not pass");
-            order(&["enable"]);
-            let backend = loaded.backend("checked", Family::V4.backend(1));
-            let left = backend["slow_start_left"].as_u64().unwrap_or_else(|| panic!("{backend}"));
-            assert!((20..=30).contains(&left), "{backend}");
-            let status = loaded.status();
-            is_about(&backend["since"], seconds(offset), 8, "since when it is up");
-            for process in status["processes"].as_array().unwrap() {
-                is_about(&process["since"], seconds(offset), 120, "since when a process is there");
-            }
-            is_about(&status["since"], seconds(offset), 120, "since when the instance is there");
-            // In the order in which things happened, whatever their dates.
-            let history = loaded.json(&["history", "-n", "1000"]);
-            let news = &history.as_array().unwrap()[events..];
-            events += news.len();
-            assert!(news.len() >= 6, "{news:?}");
-            news.iter().for_each(|event| {
-                let at = event["at"].as_i64().unwrap() / 1000;
-                // The drain was ordered before the jump.
-                let is_drain = event["by"] == "operator" && event["what"].as_str().unwrap().contains("drain");
-                assert!(is_drain || (at - seconds(offset)).abs() <= 60, "{event}");
-            });
-            let said = loaded.ask(&["status"]);
-            assert!(said.code == Some(0) && loaded.ask(&["metrics"]).code == Some(0), "{}", said.err);
+    measured(|lab| {
+        let Some(library) = library() else { return };
+        let servers = webs(lab);
+        let (config, clock) = (lab.file("loaded.toml", &text()), lab.file("clock", "+0"));
+        let loaded = Loaded::spawn_with(lab, |command| {
+            command.args(["-D", "-c", &config]).env("LD_PRELOAD", library);
+            command.env("FAKETIME_TIMESTAMP_FILE", &clock).env("FAKETIME_NO_CACHE", "1");
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        })
+        .until_it_serves();
+        let _traces = Traces(loaded.pid());
+        comes_back(&loaded, 4);
+        (1..=3).for_each(|n| becomes(&loaded, "checked", n, "up"));
+        let children: Vec<_> = loaded.workers().into_iter().chain(loaded.prober()).collect();
+        for pid in &children {
+            assert_eq!(fs::read(format!("/proc/{pid}/environ")).unwrap(), b"", "environment of {pid}");
         }
+        let drained = Family::V6.backend(3).to_string();
+        let order = |words: &[&str]| {
+            let said = loaded.ask(&[&["backend"], words, &[&drained, "--service", "checked"]].concat());
+            assert_eq!(said.code, Some(0), "{}", said.err);
+        };
+        let admin = || loaded.backend("checked", Family::V6.backend(3))["admin"].clone();
+        let mut events = 0;
+        unnoticed(lab, || {
+            for offset in [3600_i64, -3600, 0] {
+                // The deadline of a drain begins before the jump and ends after it.
+                order(&["drain", "--deadline", "2s"]);
+                lab.file("clock.new", &format!("{offset:+}"));
+                fs::rename(lab.state().join("clock.new"), &clock).unwrap();
+                let status = loaded.status();
+                is_about(&status["now"], seconds(offset), 5, "the clock has not jumped");
+                assert_eq!(admin(), "draining");
+                // Found down and up again in the time that checks take.
+                servers[0].set(Mood::Says(500));
+                becomes(&loaded, "checked", 1, "down");
+                servers[0].set(Mood::Says(200));
+                becomes(&loaded, "checked", 1, "up");
+                assert!(eventually(Duration::from_secs(5), || admin() == "disabled"), "the deadline does not pass");
+                order(&["enable"]);
+                let backend = loaded.backend("checked", Family::V4.backend(1));
+                let left = backend["slow_start_left"].as_u64().unwrap_or_else(|| panic!("{backend}"));
+                assert!((20..=30).contains(&left), "{backend}");
+                let status = loaded.status();
+                is_about(&backend["since"], seconds(offset), 8, "since when it is up");
+                for process in status["processes"].as_array().unwrap() {
+                    is_about(&process["since"], seconds(offset), 120, "since when a process is there");
+                }
+                is_about(&status["since"], seconds(offset), 120, "since when the instance is there");
+                // In the order in which things happened, whatever their dates.
+                let history = loaded.json(&["history", "-n", "1000"]);
+                let news = &history.as_array().unwrap()[events..];
+                events += news.len();
+                assert!(news.len() >= 6, "{news:?}");
+                news.iter().for_each(|event| {
+                    let at = event["at"].as_i64().unwrap() / 1000;
+                    // The drain was ordered before the jump.
+                    let is_drain = event["by"] == "operator" && event["what"].as_str().unwrap().contains("drain");
+                    assert!(is_drain || (at - seconds(offset)).abs() <= 60, "{event}");
+                });
+                let said = loaded.ask(&["status"]);
+                assert!(said.code == Some(0) && loaded.ask(&["metrics"]).code == Some(0), "{}", said.err);
+            }
+        });
+        let now: Vec<_> = loaded.workers().into_iter().chain(loaded.prober()).collect();
+        assert_eq!(now, children, "a process was replaced: {}", loaded.log());
+        loaded.stop();
     });
-    let now: Vec<_> = loaded.workers().into_iter().chain(loaded.prober()).collect();
-    assert_eq!(now, children, "a process was replaced: {}", loaded.log());
-    loaded.stop();
 }

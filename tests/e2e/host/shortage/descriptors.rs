@@ -1,8 +1,9 @@
 //! No free descriptor: nothing can be opened, started or accepted.
 
 use super::{PATIENCE, comes_back, unnoticed};
-use crate::rig::lab::{Lab, eventually};
+use crate::rig::lab::eventually;
 use crate::rig::loaded::{Loaded, signal_to};
+use crate::rig::machine::measured;
 use crate::rig::servers::{backends, service};
 use crate::rig::witness::{ECHO, REST};
 use nix::sys::signal::Signal;
@@ -42,39 +43,40 @@ fn checked() -> String {
 
 #[test]
 fn without_descriptors_the_supervisor_waits_and_tries_again() {
-    let Some(lab) = Lab::alone() else { return };
-    let loaded = Loaded::toml(&lab, &checked());
-    comes_back(&loaded, 4);
-    let pid = loaded.pid();
-    unnoticed(&lab, || {
-        // A worker that is killed at work holds packets now and then.
-        for _ in 0..4 {
-            let (workers, prober) = (loaded.workers(), loaded.prober().unwrap());
-            let place = loaded.log().len();
-            limit(pid, NONE);
-            // The older one: each has its turn.
-            signal_to(workers[0], Signal::SIGKILL);
-            signal_to(prober, Signal::SIGKILL);
-            // It stays in the backlog, and makes the listening socket readable all the time.
-            let client = UnixStream::connect(lab.state().join("control.sock")).unwrap();
-            let (begin, before) = (Instant::now(), cpu(pid));
-            std::thread::sleep(SHORTAGE);
-            let (spent, time) = (cpu(pid) - before, begin.elapsed());
-            assert_eq!((loaded.workers().len(), loaded.prober()), (1, None), "there was a descriptor");
-            limit(pid, MANY);
-            drop(client);
-            let log = loaded.log()[place..].to_owned();
-            println!("{spent:?} of CPU time in {time:?}, {} lines", log.lines().count());
-            assert!(spent < time / 5, "the supervisor spins: {spent:?} of {time:?}");
-            assert!(log.contains("; to be tried again") && log.contains("accept on "), "{log}");
-            assert!(log.contains("Too many open files"), "{log}");
-            assert!(log.lines().count() < 60, "{log}");
-            assert!(eventually(PATIENCE, || loaded.workers().len() == 2 && loaded.prober().is_some()));
-            comes_back(&loaded, 4);
-            assert!(workers.contains(&loaded.workers()[0]), "the other worker lives");
-            std::thread::sleep(REST);
-        }
+    measured(|lab| {
+        let loaded = Loaded::toml(lab, &checked());
+        comes_back(&loaded, 4);
+        let pid = loaded.pid();
+        unnoticed(lab, || {
+            // A worker that is killed at work holds packets now and then.
+            for _ in 0..4 {
+                let (workers, prober) = (loaded.workers(), loaded.prober().unwrap());
+                let place = loaded.log().len();
+                limit(pid, NONE);
+                // The older one: each has its turn.
+                signal_to(workers[0], Signal::SIGKILL);
+                signal_to(prober, Signal::SIGKILL);
+                // It stays in the backlog, and makes the listening socket readable all the time.
+                let client = UnixStream::connect(lab.state().join("control.sock")).unwrap();
+                let (begin, before) = (Instant::now(), cpu(pid));
+                std::thread::sleep(SHORTAGE);
+                let (spent, time) = (cpu(pid) - before, begin.elapsed());
+                assert_eq!((loaded.workers().len(), loaded.prober()), (1, None), "there was a descriptor");
+                limit(pid, MANY);
+                drop(client);
+                let log = loaded.log()[place..].to_owned();
+                println!("{spent:?} of CPU time in {time:?}, {} lines", log.lines().count());
+                assert!(spent < time / 5, "the supervisor spins: {spent:?} of {time:?}");
+                assert!(log.contains("; to be tried again") && log.contains("accept on "), "{log}");
+                assert!(log.contains("Too many open files"), "{log}");
+                assert!(log.lines().count() < 60, "{log}");
+                assert!(eventually(PATIENCE, || loaded.workers().len() == 2 && loaded.prober().is_some()));
+                comes_back(&loaded, 4);
+                assert!(workers.contains(&loaded.workers()[0]), "the other worker lives");
+                std::thread::sleep(REST);
+            }
+        });
+        assert!((1..=3).all(|n| loaded.backend("web", crate::rig::net::Family::V6.backend(n))["state"] == "up"));
+        loaded.stop();
     });
-    assert!((1..=3).all(|n| loaded.backend("web", crate::rig::net::Family::V6.backend(n))["state"] == "up"));
-    loaded.stop();
 }

@@ -3,6 +3,7 @@
 use super::{PATIENCE, comes_back, unnoticed};
 use crate::rig::lab::{Lab, binary, eventually};
 use crate::rig::loaded::{Loaded, signal_to};
+use crate::rig::machine::measured;
 use crate::rig::net::Family;
 use crate::rig::servers::{backends, service};
 use crate::rig::witness::ECHO;
@@ -66,53 +67,56 @@ fn supervisor(lab: &Lab, log: &Path, pid_file: &Path, control: &Path) -> Loaded 
 
 #[test]
 fn a_full_disk_costs_the_log_and_nothing_else() {
-    let Some(lab) = Lab::alone() else { return };
-    let disk = Disk::new(&lab);
-    lab.file("loaded.toml", &text(1));
-    let (pid_file, control) = (disk.at("loaded.pid"), disk.at("control.sock"));
-    let mut loaded = supervisor(&lab, &disk.at("log"), &pid_file, &control).until_it_serves();
-    comes_back(&loaded, 4);
-    // What is left of its last page is room for lines, also on a full disk.
-    while loaded.log().len() % PAGE < PAGE - 200 {
-        loaded.counters();
-    }
-    disk.fill();
-    let full = loaded.log().len().next_multiple_of(PAGE);
-    unnoticed(&lab, || {
-        for pid in loaded.workers().into_iter().chain(loaded.prober()) {
-            signal_to(pid, Signal::SIGKILL);
-            let replaced = || !loaded.workers().contains(&pid) && loaded.prober() != Some(pid);
-            assert!(eventually(PATIENCE, replaced));
+    measured(|lab| {
+        let disk = Disk::new(lab);
+        lab.file("loaded.toml", &text(1));
+        let (pid_file, control) = (disk.at("loaded.pid"), disk.at("control.sock"));
+        let mut loaded = supervisor(lab, &disk.at("log"), &pid_file, &control).until_it_serves();
+        comes_back(&loaded, 4);
+        // What is left of its last page is room for lines, also on a full disk.
+        while loaded.log().len() % PAGE < PAGE - 200 {
+            loaded.counters();
+        }
+        disk.fill();
+        let full = loaded.log().len().next_multiple_of(PAGE);
+        unnoticed(lab, || {
+            for pid in loaded.workers().into_iter().chain(loaded.prober()) {
+                signal_to(pid, Signal::SIGKILL);
+                let replaced = || !loaded.workers().contains(&pid) && loaded.prober() != Some(pid);
+                assert!(eventually(PATIENCE, replaced));
+                comes_back(&loaded, 4);
+            }
+            let generation = loaded.status()["generation"].as_u64().unwrap();
+            lab.file("loaded.toml", &text(2));
+            loaded.signal(Signal::SIGHUP);
+            assert!(eventually(PATIENCE, || loaded.status()["generation"].as_u64() > Some(generation)));
             comes_back(&loaded, 4);
-        }
-        let generation = loaded.status()["generation"].as_u64().unwrap();
-        lab.file("loaded.toml", &text(2));
-        loaded.signal(Signal::SIGHUP);
-        assert!(eventually(PATIENCE, || loaded.status()["generation"].as_u64() > Some(generation)));
-        comes_back(&loaded, 4);
-        assert_eq!(loaded.backend("web", Family::V6.backend(1))["weight"], 2);
+            assert_eq!(loaded.backend("web", Family::V6.backend(1))["weight"], 2);
 
-        let workers = loaded.workers();
-        loaded.end(Signal::SIGKILL);
-        // What is not there yet cannot be made; nothing has changed for that.
-        for (name, pid_file, control) in
-            [("pid", disk.at("new.pid"), control.clone()), ("socket", lab.state().join("new.pid"), disk.at("new.sock"))]
-        {
-            let mut refused = supervisor(&lab, &lab.state().join(format!("refused.{name}.log")), &pid_file, &control);
-            assert_eq!(refused.wait().code(), Some(1));
-            let log = refused.log();
-            println!("{}", log.lines().last().unwrap_or_default());
-            let object = if name == "pid" { &pid_file } else { &control };
-            assert!(log.contains(object.to_str().unwrap()) && log.contains("No space left on device"), "{log}");
-            assert!(!lab.state().join("new.pid").exists() && !disk.at("new.sock").exists());
-            assert!(workers.iter().all(|pid| crate::rig::loaded::lives(*pid)), "{log}");
-        }
-        // What a dead supervisor has left makes room for the next one's.
-        loaded = supervisor(&lab, &lab.state().join("second.log"), &pid_file, &control).until_it_serves();
-        comes_back(&loaded, 4);
-        assert_eq!(fs::read_to_string(&pid_file).unwrap().trim(), loaded.pid().to_string());
+            let workers = loaded.workers();
+            loaded.end(Signal::SIGKILL);
+            // What is not there yet cannot be made; nothing has changed for that.
+            for (name, pid_file, control) in [
+                ("pid", disk.at("new.pid"), control.clone()),
+                ("socket", lab.state().join("new.pid"), disk.at("new.sock")),
+            ] {
+                let mut refused =
+                    supervisor(lab, &lab.state().join(format!("refused.{name}.log")), &pid_file, &control);
+                assert_eq!(refused.wait().code(), Some(1));
+                let log = refused.log();
+                println!("{}", log.lines().last().unwrap_or_default());
+                let object = if name == "pid" { &pid_file } else { &control };
+                assert!(log.contains(object.to_str().unwrap()) && log.contains("No space left on device"), "{log}");
+                assert!(!lab.state().join("new.pid").exists() && !disk.at("new.sock").exists());
+                assert!(workers.iter().all(|pid| crate::rig::loaded::lives(*pid)), "{log}");
+            }
+            // What a dead supervisor has left makes room for the next one's.
+            loaded = supervisor(lab, &lab.state().join("second.log"), &pid_file, &control).until_it_serves();
+            comes_back(&loaded, 4);
+            assert_eq!(fs::read_to_string(&pid_file).unwrap().trim(), loaded.pid().to_string());
+        });
+        let log = fs::read_to_string(disk.at("log")).unwrap();
+        assert!(log.len() <= full && !log.contains("reload: generation"), "the disk was not full:\n{log}");
+        loaded.stop();
     });
-    let log = fs::read_to_string(disk.at("log")).unwrap();
-    assert!(log.len() <= full && !log.contains("reload: generation"), "the disk was not full:\n{log}");
-    loaded.stop();
 }

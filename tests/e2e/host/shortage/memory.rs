@@ -3,11 +3,12 @@
 use super::{PATIENCE, comes_back, unnoticed};
 use crate::rig::lab::{Lab, eventually};
 use crate::rig::loaded::{Loaded, children, lives, signal_to};
+use crate::rig::machine::measured;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Less than a worker's start takes yet, whose buffers alone are more.
 const TIGHT: u64 = 512 << 10;
@@ -15,6 +16,8 @@ const TIGHT: u64 = 512 << 10;
 const BALLAST: &str = "64M";
 /// So many starts of each worker end so.
 const OOM_KILLS: usize = 2;
+/// On a busy machine a new worker may have its memory before the test sees it. So many may.
+const LATE: usize = 20;
 /// Room for some processes, and not for one that takes what it can get.
 const SMALL: u64 = 32 << 20;
 
@@ -123,40 +126,69 @@ impl Drop for Group {
 /// A worker dies while there is no memory for another one: what is started is killed by the kernel, until there is.
 #[test]
 fn a_worker_that_finds_no_memory_comes_back_when_there_is_some() {
-    let Some(lab) = Lab::alone() else { return };
-    let Some(group) = Group::new(&lab) else { return };
-    let loaded = Loaded::classic(&lab);
-    let _ballast = group.ballast();
-    group.take(loaded.pid());
-    let before = loaded.workers();
-    unnoticed(&lab, || {
-        for victim in &before {
-            let mut known = loaded.workers();
-            signal_to(*victim, Signal::SIGKILL);
-            for _ in 0..OOM_KILLS {
-                let new = newcomer(&loaded, &known);
-                known.push(new);
-                // Whoever is larger would be the kernel's choice where the supervisor may not spare itself.
-                signal_to(new, Signal::SIGSTOP);
-                fs::write(format!("/proc/{new}/oom_score_adj"), "1000").unwrap();
-                let killed = group.kills();
-                group.limit(Some(group.usage() + TIGHT));
-                signal_to(new, Signal::SIGCONT);
-                let short = eventually(PATIENCE, || group.kills() > killed);
-                group.limit(None);
-                assert!(short, "memory was not short");
-                assert!(lives(loaded.pid()), "the kernel has chosen the supervisor");
-                assert!(eventually(PATIENCE, || !lives(new)));
+    measured(|lab| {
+        let Some(group) = Group::new(lab) else { return };
+        let loaded = Loaded::classic(lab);
+        let _ballast = group.ballast();
+        group.take(loaded.pid());
+        let before = loaded.workers();
+        let mut late = 0;
+        unnoticed(lab, || {
+            for victim in &before {
+                let mut known = loaded.workers();
+                signal_to(*victim, Signal::SIGKILL);
+                let mut starved = 0;
+                while starved < OOM_KILLS {
+                    let new = newcomer(&loaded, &known);
+                    known.push(new);
+                    if starve(&group, &loaded, new) {
+                        starved += 1;
+                    } else {
+                        println!("worker {new} had all its memory before it could be stopped: the next one");
+                        late += 1;
+                        assert!(late < LATE, "memory was not short");
+                        signal_to(new, Signal::SIGKILL);
+                    }
+                    assert!(lives(loaded.pid()), "the kernel has chosen the supervisor");
+                    assert!(eventually(PATIENCE, || !lives(new)));
+                }
+                comes_back(&loaded, 3);
+                // With its tables it would be the larger one.
+                loaded.workers().into_iter().for_each(|pid| group.leave(pid));
             }
-            comes_back(&loaded, 3);
-            // With its tables it would be the larger one.
-            loaded.workers().into_iter().for_each(|pid| group.leave(pid));
-        }
+        });
+        assert!(loaded.workers().iter().all(|pid| !before.contains(pid)));
+        let kills = loaded.log().matches("killed by signal 9").count();
+        assert_eq!(kills, 2 * (1 + OOM_KILLS) + late, "{}", loaded.log());
+        loaded.stop();
     });
-    assert!(loaded.workers().iter().all(|pid| !before.contains(pid)));
-    let kills = loaded.log().matches("killed by signal 9").count();
-    assert_eq!(kills, 2 * (1 + OOM_KILLS), "{}", loaded.log());
-    loaded.stop();
+}
+
+/// Whether the kernel kills this new worker for want of memory: `false` if it had what it needs already, and serves.
+#[track_caller]
+fn starve(group: &Group, loaded: &Loaded, new: u32) -> bool {
+    // Whoever is larger would be the kernel's choice where the supervisor may not spare itself.
+    signal_to(new, Signal::SIGSTOP);
+    fs::write(format!("/proc/{new}/oom_score_adj"), "1000").unwrap();
+    let killed = group.kills();
+    let serves = || {
+        let status = loaded.status();
+        let processes = status["processes"].as_array().unwrap();
+        processes.iter().any(|process| process["pid"] == new && process["serving"] == true)
+    };
+    let end = Instant::now() + PATIENCE;
+    group.limit(Some(group.usage() + TIGHT));
+    signal_to(new, Signal::SIGCONT);
+    loop {
+        let short = eventually(Duration::from_secs(1), || group.kills() > killed);
+        // Without a limit, for to say its status the supervisor needs memory, too.
+        group.limit(None);
+        if short || serves() {
+            return short;
+        }
+        assert!(Instant::now() < end, "memory was not short");
+        group.limit(Some(group.usage() + TIGHT));
+    }
 }
 
 /// A process that starts in the place of one that is dead. Before its exec it shares the supervisor's memory, and its fate.
@@ -194,22 +226,23 @@ fn the_kernel_spares_the_supervisor_and_not_its_children() {
 /// Something else takes all memory, and the kernel takes a worker for it; the one that has asked for it is the next.
 #[test]
 fn a_worker_is_the_victim_of_somebody_elses_hunger() {
-    let Some(lab) = Lab::alone() else { return };
-    let Some(group) = Group::new(&lab) else { return };
-    let loaded = Loaded::classic(&lab);
-    group.limit(Some(SMALL));
-    let before = loaded.workers();
-    unnoticed(&lab, || {
-        for victim in &before {
-            group.take(*victim);
-            // The kernel's choice (oom_badness, mm/oom_kill.c) is this one as long as it is there.
-            fs::write(format!("/proc/{victim}/oom_score_adj"), "1000").unwrap();
-            let killed = group.kills();
-            group.glutton();
-            assert_eq!(group.kills(), killed + 2, "worker and glutton");
-            assert!(eventually(PATIENCE, || !lives(*victim)));
-            comes_back(&loaded, 3);
-        }
+    measured(|lab| {
+        let Some(group) = Group::new(lab) else { return };
+        let loaded = Loaded::classic(lab);
+        group.limit(Some(SMALL));
+        let before = loaded.workers();
+        unnoticed(lab, || {
+            for victim in &before {
+                group.take(*victim);
+                // The kernel's choice (oom_badness, mm/oom_kill.c) is this one as long as it is there.
+                fs::write(format!("/proc/{victim}/oom_score_adj"), "1000").unwrap();
+                let killed = group.kills();
+                group.glutton();
+                assert_eq!(group.kills(), killed + 2, "worker and glutton");
+                assert!(eventually(PATIENCE, || !lives(*victim)));
+                comes_back(&loaded, 3);
+            }
+        });
+        loaded.stop();
     });
-    loaded.stop();
 }

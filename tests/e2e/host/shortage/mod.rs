@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 pub(crate) fn unnoticed(lab: &Lab, trouble: impl FnOnce() + Send) {
     with_echo(lab, || {
         let mut counted = None;
-        let witness = Witness::of(lab, || counted = Some(datagrams(lab, Some(RATE), trouble)));
+        let witness = Witness::of(lab, || counted = Some(datagrams(lab, RATE, trouble)));
         witness.has_seen_nothing();
         let counted = counted.unwrap();
         println!("{counted:?}");

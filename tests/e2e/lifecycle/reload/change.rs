@@ -4,6 +4,7 @@ use crate::rig::config::{FREE, STICKY, Service, change, config};
 use crate::rig::lab::{Lab, eventually};
 use crate::rig::lab::{base_chains, more_vips};
 use crate::rig::loaded::Loaded;
+use crate::rig::machine::measured;
 use crate::rig::net::{Family, backend_of, get};
 use crate::rig::requests::{download, small_buffers, sum_of, url, wrk};
 use serde_json::Value;
@@ -45,40 +46,41 @@ fn known(loaded: &Loaded) -> (Vec<Value>, Vec<[u64; 5]>) {
 #[test]
 fn services_that_stay_do_not_notice_those_that_change() {
     const BYTES: u64 = 12 << 20;
-    let Some(lab) = Lab::alone() else { return };
-    more_vips(&lab);
-    let steady = Service { name: "steady", backends: &[(1, 1), (2, 1), (3, 1)], ..Service::default() };
-    let side = Service { name: "side", vips: &[101], ports: "81", keys: FREE, ..Service::default() };
-    let loaded = Loaded::toml(&lab, &config("1s", &[steady.clone(), side.clone()]));
-    let (chains, want) = (base_chains(&lab), sum_of(&lab, BYTES));
-    std::thread::scope(|scope| {
-        let lab = &lab;
-        let fetch = |family: Family| download(lab, family.client(40), SocketAddr::new(family.vip(), 80), BYTES, "1M");
-        let downloads = Family::BOTH.map(|family| (family, scope.spawn(move || fetch(family))));
-        let load = Family::BOTH.map(|family| scope.spawn(move || wrk(lab, &url(family.vip(), 80, "small"), 8, 11)));
-        std::thread::sleep(Duration::from_millis(500));
-        let mut was = known(&loaded);
-        let mut to = |changed: &[&Service<'_>]| {
-            let services: Vec<_> = std::iter::once(&steady).chain(changed.iter().copied()).cloned().collect();
-            change(lab, &loaded, &config("1s", &services));
-            let is = known(&loaded);
-            assert_eq!(is.0, was.0, "backends that do not change");
-            let pairs = was.1.iter().flatten().zip(is.1.iter().flatten());
-            assert!(pairs.clone().all(|(was, is)| was <= is), "counters: {was:?}, then {is:?}");
-            was = is;
-            for backend in loaded.status()["services"][0]["backends"].as_array().unwrap() {
-                assert_eq!(backend["state"], "unchecked", "{backend}");
+    measured(|lab| {
+        more_vips(lab);
+        let steady = Service { name: "steady", backends: &[(1, 1), (2, 1), (3, 1)], ..Service::default() };
+        let side = Service { name: "side", vips: &[101], ports: "81", keys: FREE, ..Service::default() };
+        let loaded = Loaded::toml(lab, &config("1s", &[steady.clone(), side.clone()]));
+        let (chains, want) = (base_chains(lab), sum_of(lab, BYTES));
+        std::thread::scope(|scope| {
+            let fetch =
+                |family: Family| download(lab, family.client(40), SocketAddr::new(family.vip(), 80), BYTES, "1M");
+            let downloads = Family::BOTH.map(|family| (family, scope.spawn(move || fetch(family))));
+            let load = Family::BOTH.map(|family| scope.spawn(move || wrk(lab, &url(family.vip(), 80, "small"), 8, 11)));
+            std::thread::sleep(Duration::from_millis(500));
+            let mut was = known(&loaded);
+            let mut to = |changed: &[&Service<'_>]| {
+                let services: Vec<_> = std::iter::once(&steady).chain(changed.iter().copied()).cloned().collect();
+                change(lab, &loaded, &config("1s", &services));
+                let is = known(&loaded);
+                assert_eq!(is.0, was.0, "backends that do not change");
+                let pairs = was.1.iter().flatten().zip(is.1.iter().flatten());
+                assert!(pairs.clone().all(|(was, is)| was <= is), "counters: {was:?}, then {is:?}");
+                was = is;
+                for backend in loaded.status()["services"][0]["backends"].as_array().unwrap() {
+                    assert_eq!(backend["state"], "unchecked", "{backend}");
+                }
+            };
+            every_change(lab, &loaded, &side, &mut to);
+            for (family, download) in downloads {
+                let said = download.join().unwrap();
+                assert_eq!((said.code, &said.out), (Some(0), &want), "{family:?}: {}", said.err);
             }
-        };
-        every_change(lab, &loaded, &side, &mut to);
-        for (family, download) in downloads {
-            let said = download.join().unwrap();
-            assert_eq!((said.code, &said.out), (Some(0), &want), "{family:?}: {}", said.err);
-        }
-        load.into_iter().for_each(|load| load.join().unwrap());
+            load.into_iter().for_each(|load| load.join().unwrap());
+        });
+        assert_eq!(base_chains(lab), chains, "a base chain was made anew");
+        loaded.stop();
     });
-    assert_eq!(base_chains(&lab), chains, "a base chain was made anew");
-    loaded.stop();
 }
 
 fn every_change(lab: &Lab, loaded: &Loaded, side: &Service<'_>, to: &mut dyn FnMut(&[&Service<'_>])) {
@@ -192,44 +194,47 @@ fn vip(family: Family) -> SocketAddr {
 #[test]
 fn a_removed_backend_drains_until_its_deadline() {
     const BYTES: u64 = 3 << 20;
-    let Some(lab) = Lab::alone() else { return };
-    small_buffers(&lab);
-    let with = |backends| config("4s", &[Service { keys: STICKY, backends, ..Service::default() }]);
-    let loaded = Loaded::toml(&lab, &with(&[(3, 1)]));
-    let want = sum_of(&lab, BYTES);
-    std::thread::scope(|scope| {
-        let lab = &lab;
-        let short = |family: Family| download(lab, family.client(40), vip(family), BYTES, "1500k");
-        let long = |family: Family| download(lab, family.client(41), vip(family), 1 << 30, "1M");
-        let short = Family::BOTH.map(|family| scope.spawn(move || short(family)));
-        let long = Family::BOTH.map(|family| scope.spawn(move || long(family)));
-        let flows = |family: Family| loaded.backend("web", family.backend(3))["flows"].as_u64().unwrap();
-        let begun = || Family::BOTH.map(flows) == [2, 2];
-        assert!(eventually(Duration::from_secs(3), begun), "{:?}", Family::BOTH.map(flows));
-        change(lab, &loaded, &with(&[(1, 1)]));
-        let removed = std::time::Instant::now();
-        for family in Family::BOTH {
-            let backend = loaded.backend("web", family.backend(3));
-            assert_eq!(backend["state"], "leaving", "{backend}");
-            assert!((1..=4).contains(&backend["drain_left"].as_u64().unwrap()) && backend["flows"] == 2, "{backend}");
-            // Also clients that were its own.
-            for n in [20, 40, 41] {
-                assert!(spread(lab, family.client(n), vip(family), 2).contains_key("b1"), "{family:?} client {n}");
+    measured(|lab| {
+        small_buffers(lab);
+        let with = |backends| config("4s", &[Service { keys: STICKY, backends, ..Service::default() }]);
+        let loaded = Loaded::toml(lab, &with(&[(3, 1)]));
+        let want = sum_of(lab, BYTES);
+        std::thread::scope(|scope| {
+            let short = |family: Family| download(lab, family.client(40), vip(family), BYTES, "1500k");
+            let long = |family: Family| download(lab, family.client(41), vip(family), 1 << 30, "1M");
+            let short = Family::BOTH.map(|family| scope.spawn(move || short(family)));
+            let long = Family::BOTH.map(|family| scope.spawn(move || long(family)));
+            let flows = |family: Family| loaded.backend("web", family.backend(3))["flows"].as_u64().unwrap();
+            let begun = || Family::BOTH.map(flows) == [2, 2];
+            assert!(eventually(Duration::from_secs(3), begun), "{:?}", Family::BOTH.map(flows));
+            change(lab, &loaded, &with(&[(1, 1)]));
+            let removed = std::time::Instant::now();
+            for family in Family::BOTH {
+                let backend = loaded.backend("web", family.backend(3));
+                assert_eq!(backend["state"], "leaving", "{backend}");
+                assert!(
+                    (1..=4).contains(&backend["drain_left"].as_u64().unwrap()) && backend["flows"] == 2,
+                    "{backend}"
+                );
+                // Also clients that were its own.
+                for n in [20, 40, 41] {
+                    assert!(spread(lab, family.client(n), vip(family), 2).contains_key("b1"), "{family:?} client {n}");
+                }
             }
-        }
-        for download in short {
-            let said = download.join().unwrap();
-            assert_eq!((said.code, &said.out), (Some(0), &want), "one that ends in time: {}", said.err);
-        }
-        for download in long {
-            let said = download.join().unwrap();
-            assert!(said.err.contains("reset by peer"), "one that does not: {:?} {}", said.code, said.err);
-        }
-        let after = removed.elapsed();
-        println!("reset {after:?} after the removal");
-        assert!((Duration::from_secs(3)..Duration::from_secs(8)).contains(&after), "{after:?}");
+            for download in short {
+                let said = download.join().unwrap();
+                assert_eq!((said.code, &said.out), (Some(0), &want), "one that ends in time: {}", said.err);
+            }
+            for download in long {
+                let said = download.join().unwrap();
+                assert!(said.err.contains("reset by peer"), "one that does not: {:?} {}", said.code, said.err);
+            }
+            let after = removed.elapsed();
+            println!("reset {after:?} after the removal");
+            assert!((Duration::from_secs(3)..Duration::from_secs(8)).contains(&after), "{after:?}");
+        });
+        let open = || lab.sh("b3", "ss -Htn state established '( sport = :80 )' | wc -l");
+        assert!(eventually(Duration::from_secs(3), || open().trim() == "0"), "the backend is not told: {}", open());
+        loaded.stop();
     });
-    let open = || lab.sh("b3", "ss -Htn state established '( sport = :80 )' | wc -l");
-    assert!(eventually(Duration::from_secs(3), || open().trim() == "0"), "the backend is not told: {}", open());
-    loaded.stop();
 }

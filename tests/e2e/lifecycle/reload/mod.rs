@@ -6,6 +6,7 @@ mod refused;
 use crate::rig::config::{STICKY, Service, change, config};
 use crate::rig::lab::{Lab, base_chains, eventually, setting};
 use crate::rig::loaded::{Loaded, children, signal_to};
+use crate::rig::machine::measured;
 use crate::rig::net::{Family, get};
 use crate::rig::packet::Dice;
 use crate::rig::requests::{download, sum_of};
@@ -160,37 +161,38 @@ fn a_reload_asked_for_during_one_that_fails_is_made() {
 /// A datagram every 40 ms: never a moment's rest, and never much to do. Orders are heard all the same.
 #[test]
 fn a_worker_with_a_trickle_of_packets_lets_go() {
-    let Some(lab) = Lab::alone() else { return };
-    let with = |weight| {
-        let backends = &[(1, weight), (2, 1)];
-        config("1s", &[Service { protocol: "udp", ports: "7007", backends, ..Service::default() }])
-    };
-    let loaded = Loaded::toml(&lab, &with(1));
-    let over = std::sync::atomic::AtomicBool::new(false);
-    let mut times = Vec::new();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            lab.within("client", || {
-                let socket = UdpSocket::bind((Family::V4.client(10), 0)).unwrap();
-                while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                    socket.send_to(b"x", (Family::V4.vip(), 7007)).unwrap();
-                    std::thread::sleep(Duration::from_millis(40));
-                }
+    measured(|lab| {
+        let with = |weight| {
+            let backends = &[(1, weight), (2, 1)];
+            config("1s", &[Service { protocol: "udp", ports: "7007", backends, ..Service::default() }])
+        };
+        let loaded = Loaded::toml(lab, &with(1));
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let mut times = Vec::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                lab.within("client", || {
+                    let socket = UdpSocket::bind((Family::V4.client(10), 0)).unwrap();
+                    while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                        socket.send_to(b"x", (Family::V4.vip(), 7007)).unwrap();
+                        std::thread::sleep(Duration::from_millis(40));
+                    }
+                });
             });
+            std::thread::sleep(Duration::from_millis(300));
+            for weight in 2..6 {
+                lab.file("loaded.toml", &with(weight));
+                let began = std::time::Instant::now();
+                loaded.signal(Signal::SIGHUP);
+                let done = || loaded.log().matches("reload: generation").count() == usize::from(weight) - 1;
+                let done = eventually(Duration::from_secs(10), done);
+                times.push(if done { began.elapsed() } else { Duration::MAX });
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
         });
-        std::thread::sleep(Duration::from_millis(300));
-        for weight in 2..6 {
-            lab.file("loaded.toml", &with(weight));
-            let began = std::time::Instant::now();
-            loaded.signal(Signal::SIGHUP);
-            let done = || loaded.log().matches("reload: generation").count() == usize::from(weight) - 1;
-            let done = eventually(Duration::from_secs(10), done);
-            times.push(if done { began.elapsed() } else { Duration::MAX });
-        }
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        println!("reloads with a trickle of packets: {times:?}");
+        assert!(!loaded.log().contains("does not go"), "a worker was killed");
+        assert!(times.iter().all(|time| *time < Duration::from_millis(800)), "{times:?}");
+        loaded.stop();
     });
-    println!("reloads with a trickle of packets: {times:?}");
-    assert!(!loaded.log().contains("does not go"), "a worker was killed");
-    assert!(times.iter().all(|time| *time < Duration::from_millis(800)), "{times:?}");
-    loaded.stop();
 }

@@ -5,6 +5,7 @@ mod source;
 
 use crate::rig::lab::{Lab, eventually, setting};
 use crate::rig::loaded::{Loaded, size};
+use crate::rig::machine::measured;
 use crate::rig::net::{Family, dial, get};
 use crate::rig::packet::{TCP, ip, syn};
 use crate::rig::queues::kernel;
@@ -195,56 +196,56 @@ fn accounts(loaded: &Loaded, workers: &[u32]) {
 
 #[test]
 fn ten_million_spoofed_sources_hurt_nobody() {
-    let Some(lab) = Lab::alone() else { return };
-    let loaded = Loaded::toml(&lab, &config(""));
-    prepare(&lab);
-    let workers = loaded.workers();
-    let sender = Sender::to_balancer(&lab, "client", "eth0");
-    let total = u32::try_from(setting("E2E_FLOOD", 10_000_000)).unwrap();
-    let mut streams: Vec<_> = Family::BOTH
-        .into_iter()
-        .flat_map(|family| (10..14).map(move |n| (family, n)))
-        .map(|(family, n)| {
-            let to = SocketAddr::new(family.vip(), 80);
-            let mut stream = lab.within("client", || dial(family.client(n), to)).unwrap();
-            request(&mut stream).unwrap();
-            stream
-        })
-        .collect();
-    let bytes = 16 << 20;
-    let expected = sum_of(&lab, bytes);
-    // Each worker has had its first packets, and what they cost.
-    let before = resident(&loaded);
-    let over = AtomicBool::new(false);
-    let (time, new, old) = std::thread::scope(|scope| {
-        let stop = Stop(&over);
-        let old = scope.spawn(|| regulars(&mut streams, &over));
-        let new = scope.spawn(|| newcomers(&lab, &over));
-        let slow = Family::BOTH.map(|family| {
-            let lab = &lab;
-            scope.spawn(move || download(lab, family.client(20), SocketAddr::new(family.vip(), 80), bytes, "1M"))
+    measured(|lab| {
+        let loaded = Loaded::toml(lab, &config(""));
+        prepare(lab);
+        let workers = loaded.workers();
+        let sender = Sender::to_balancer(lab, "client", "eth0");
+        let total = u32::try_from(setting("E2E_FLOOD", 10_000_000)).unwrap();
+        let mut streams: Vec<_> = Family::BOTH
+            .into_iter()
+            .flat_map(|family| (10..14).map(move |n| (family, n)))
+            .map(|(family, n)| {
+                let to = SocketAddr::new(family.vip(), 80);
+                let mut stream = lab.within("client", || dial(family.client(n), to)).unwrap();
+                request(&mut stream).unwrap();
+                stream
+            })
+            .collect();
+        let bytes = 16 << 20;
+        let expected = sum_of(lab, bytes);
+        // Each worker has had its first packets, and what they cost.
+        let before = resident(&loaded);
+        let over = AtomicBool::new(false);
+        let (time, new, old) = std::thread::scope(|scope| {
+            let stop = Stop(&over);
+            let old = scope.spawn(|| regulars(&mut streams, &over));
+            let new = scope.spawn(|| newcomers(lab, &over));
+            let slow = Family::BOTH.map(|family| {
+                scope.spawn(move || download(lab, family.client(20), SocketAddr::new(family.vip(), 80), bytes, "1M"))
+            });
+            let time = flood(lab, &sender, (0, total), true);
+            for slow in slow {
+                let said = slow.join().unwrap();
+                assert_eq!((said.code, said.out), (Some(0), expected.clone()), "{}", said.err);
+            }
+            drop(stop);
+            (time, new.join().unwrap(), old.join().unwrap())
         });
-        let time = flood(&lab, &sender, (0, total), true);
-        for slow in slow {
-            let said = slow.join().unwrap();
-            assert_eq!((said.code, said.out), (Some(0), expected.clone()), "{}", said.err);
+        let after = resident(&loaded);
+        println!("{total} packets in {time:.1?}; kB {before:?}, then {after:?}; {:?}", kernel(lab));
+        for (who, tried) in [("new connections", &new), ("requests of old ones", &old)] {
+            println!("{who}: {} done, {} failed, slowest {:.2?}", tried.done, tried.failed.len(), tried.slowest);
         }
-        drop(stop);
-        (time, new.join().unwrap(), old.join().unwrap())
+        assert!(eventually(Duration::from_secs(5), || lab.waiting() == 0), "{}", lab.queues());
+        accounts(&loaded, &workers);
+        assert!(old.failed.is_empty() && old.done > 0, "{:?}", old.failed);
+        assert!(new.failed.is_empty() && new.done > 0, "{:?}", new.failed);
+        for (before, after) in before.iter().zip(&after) {
+            assert!(*after < before + 2048, "kB: {before} before, {after} after");
+        }
+        loaded.stop();
     });
-    let after = resident(&loaded);
-    println!("{total} packets in {time:.1?}; kB {before:?}, then {after:?}; {:?}", kernel(&lab));
-    for (who, tried) in [("new connections", &new), ("requests of old ones", &old)] {
-        println!("{who}: {} done, {} failed, slowest {:.2?}", tried.done, tried.failed.len(), tried.slowest);
-    }
-    assert!(eventually(Duration::from_secs(5), || lab.waiting() == 0), "{}", lab.queues());
-    accounts(&loaded, &workers);
-    assert!(old.failed.is_empty() && old.done > 0, "{:?}", old.failed);
-    assert!(new.failed.is_empty() && new.done > 0, "{:?}", new.failed);
-    for (before, after) in before.iter().zip(&after) {
-        assert!(*after < before + 2048, "kB: {before} before, {after} after");
-    }
-    loaded.stop();
 }
 
 /// Ends those who try, also when the test fails.
@@ -258,59 +259,61 @@ impl Drop for Stop<'_> {
 
 #[test]
 fn one_client_with_all_its_ports_keeps_nobody_else_out() {
-    let Some(lab) = Lab::alone() else { return };
-    let loaded = Loaded::toml(&lab, &config("flows = 4096"));
-    prepare(&lab);
-    let workers = loaded.workers();
-    let senders = [("client", "eth0"), ("b3", "eth1")].map(|(who, to)| Sender::to_balancer(&lab, who, to));
-    for family in Family::BOTH {
-        open_all(&lab, (&senders[0], &senders[1]), family, 1..=u16::MAX);
-        // All of a worker's places are taken, by one client.
-        let held = Family::BOTH.map(|family| flows_of(&loaded, "sink", family, NOBODY));
-        println!("{family:?}: the one client of each family has {held:?} flows");
-        assert!(held.iter().sum::<u64>() >= 8000, "{held:?}");
-        // Forty others: about half of them are that worker's.
-        let refused = lab.within("client", || {
-            let clients = (10..50).map(|n| family.client(n));
-            clients.filter_map(|client| Some((client, get(client, family.vip(), 80).err()?))).collect::<Vec<_>>()
-        });
-        assert!(refused.is_empty(), "{} of 40 do not get in: {refused:?}", refused.len());
-    }
-    accounts(&loaded, &workers);
-    loaded.stop();
+    measured(|lab| {
+        let loaded = Loaded::toml(lab, &config("flows = 4096"));
+        prepare(lab);
+        let workers = loaded.workers();
+        let senders = [("client", "eth0"), ("b3", "eth1")].map(|(who, to)| Sender::to_balancer(lab, who, to));
+        for family in Family::BOTH {
+            open_all(lab, (&senders[0], &senders[1]), family, 1..=u16::MAX);
+            // All of a worker's places are taken, by one client.
+            let held = Family::BOTH.map(|family| flows_of(&loaded, "sink", family, NOBODY));
+            println!("{family:?}: the one client of each family has {held:?} flows");
+            assert!(held.iter().sum::<u64>() >= 8000, "{held:?}");
+            // Forty others: about half of them are that worker's.
+            let refused = lab.within("client", || {
+                let clients = (10..50).map(|n| family.client(n));
+                clients.filter_map(|client| Some((client, get(client, family.vip(), 80).err()?))).collect::<Vec<_>>()
+            });
+            assert!(refused.is_empty(), "{} of 40 do not get in: {refused:?}", refused.len());
+        }
+        accounts(&loaded, &workers);
+        loaded.stop();
+    });
 }
 
 /// More than workers can take: what is lost is lost in the kernel, counted, and told once in a while.
 #[test]
 fn a_full_queue_is_told_and_nothing_more() {
-    let Some(lab) = Lab::alone() else { return };
-    let loaded = Loaded::toml(&lab, &config("queue_len = 64"));
-    prepare(&lab);
-    let workers = loaded.workers();
-    let sender = Sender::to_balancer(&lab, "client", "eth0");
-    let (began, mut sent) = (Instant::now(), 0);
-    while began.elapsed() < Duration::from_secs(3) {
-        flood(&lab, &sender, (sent, 10_000), false);
-        sent += 10_000;
-    }
-    assert!(eventually(Duration::from_secs(5), || lab.waiting() == 0), "{}", lab.queues());
-    let dropped = kernel(&lab).dropped;
-    assert!(dropped > 0, "nothing was lost of {sent} packets");
-    let told = || loaded.log().matches("packets were dropped before they could be answered").count();
-    assert!(eventually(Duration::from_secs(3), || told() > 0), "the log does not say so");
-    // Of each of two queues, in ten seconds once.
-    let most = 2 * (1 + usize::try_from(began.elapsed().as_secs()).unwrap() / 10);
-    assert!(told() <= most, "{} lines, not {most}", told());
-    let status = loaded.status();
-    let queues = status["queues"].as_array().unwrap();
-    let counted: u64 = queues.iter().map(|queue| queue["dropped_full"].as_u64().unwrap()).sum();
-    println!("{sent} packets, {dropped} dropped by full queues; {} lines in the log", told());
-    assert!(counted > 0 && counted <= dropped, "{counted} of {dropped} in the status");
-    for family in Family::BOTH {
-        let answers =
-            lab.within("client", || (10..50).filter(|n| get(family.client(*n), family.vip(), 80).is_ok()).count());
-        assert_eq!(answers, 40, "{family:?}: it serves as before");
-    }
-    accounts(&loaded, &workers);
-    loaded.stop();
+    measured(|lab| {
+        let loaded = Loaded::toml(lab, &config("queue_len = 64"));
+        prepare(lab);
+        let workers = loaded.workers();
+        let sender = Sender::to_balancer(lab, "client", "eth0");
+        let (began, mut sent) = (Instant::now(), 0);
+        while began.elapsed() < Duration::from_secs(3) {
+            flood(lab, &sender, (sent, 10_000), false);
+            sent += 10_000;
+        }
+        assert!(eventually(Duration::from_secs(5), || lab.waiting() == 0), "{}", lab.queues());
+        let dropped = kernel(lab).dropped;
+        assert!(dropped > 0, "nothing was lost of {sent} packets");
+        let told = || loaded.log().matches("packets were dropped before they could be answered").count();
+        assert!(eventually(Duration::from_secs(3), || told() > 0), "the log does not say so");
+        // Of each of two queues, in ten seconds once.
+        let most = 2 * (1 + usize::try_from(began.elapsed().as_secs()).unwrap() / 10);
+        assert!(told() <= most, "{} lines, not {most}", told());
+        let status = loaded.status();
+        let queues = status["queues"].as_array().unwrap();
+        let counted: u64 = queues.iter().map(|queue| queue["dropped_full"].as_u64().unwrap()).sum();
+        println!("{sent} packets, {dropped} dropped by full queues; {} lines in the log", told());
+        assert!(counted > 0 && counted <= dropped, "{counted} of {dropped} in the status");
+        for family in Family::BOTH {
+            let answers =
+                lab.within("client", || (10..50).filter(|n| get(family.client(*n), family.vip(), 80).is_ok()).count());
+            assert_eq!(answers, 40, "{family:?}: it serves as before");
+        }
+        accounts(&loaded, &workers);
+        loaded.stop();
+    });
 }

@@ -1,0 +1,130 @@
+//! What others take of the machine while a test measures. A test that fails then is repeated, and says so: what it asserts
+//! stays as strict as it is.
+
+use super::gate::Pass;
+use super::lab::Lab;
+use std::collections::BTreeMap;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::{Duration, Instant};
+
+/// Attempts of a test from which the machine was taken.
+const ATTEMPTS: u32 = 4;
+/// More than these percent of all cores, used by others, mean that the machine was taken.
+const MOST: f64 = 10.0;
+/// How long a repetition waits for a quiet machine, and how long it must have been quiet for.
+const PATIENCE: Duration = Duration::from_secs(30);
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Runs a test that measures time or capacity, or loads the machine, in a lab while no other is up. If it fails, it is
+/// repeated where others had the machine meanwhile; where nobody had, or the last time, it fails.
+#[track_caller]
+pub(crate) fn measured(test: impl Fn(&Lab)) {
+    for attempt in 1.. {
+        let Some((pass, others)) = Lab::may_be().then(|| (Pass::alone(), Others::now())) else { return };
+        // What the test holds, its lab too, it gives back while it unwinds.
+        let run = || test(&Lab::of(pass));
+        let Err(panic) = catch_unwind(AssertUnwindSafe(run)) else { return };
+        let share = others.share() * 100.0;
+        if share <= MOST || attempt == ATTEMPTS {
+            println!("attempt {attempt} has failed; others had {share:.0} % of the machine");
+            resume_unwind(panic);
+        }
+        println!("REPEATED: attempt {attempt} has failed, and others had {share:.0} % of the machine meanwhile");
+        wait_for_quiet();
+    }
+}
+
+/// Waits until others leave the machine alone, or for as long as it has patience.
+fn wait_for_quiet() {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let others = Others::now();
+        std::thread::sleep(QUIET);
+        if others.share() * 100.0 <= MOST || Instant::now() > end {
+            return;
+        }
+    }
+}
+
+/// All processes at one moment, none of them started by the test that follows, and the time stolen by other virtual machines.
+struct Others {
+    at: Instant,
+    processes: BTreeMap<u32, Process>,
+    stolen: u64,
+}
+
+/// Of /proc/PID/stat (proc(5)).
+struct Process {
+    parent: u32,
+    started: u64,
+    /// Clock ticks, its own and those of children that have ended.
+    used: u64,
+}
+
+impl Others {
+    fn now() -> Self {
+        Self { at: Instant::now(), processes: processes(), stolen: stolen() }
+    }
+
+    /// The part of all cores that others have used since: processes that were there, their children, other virtual machines.
+    fn share(&self) -> f64 {
+        let now = processes();
+        let known = |pid: u32| match (self.processes.get(&pid), now.get(&pid)) {
+            (Some(then), Some(process)) => then.started == process.started,
+            _ => false,
+        };
+        let me = std::process::id();
+        let mut used = stolen() - self.stolen;
+        for (&pid, process) in &now {
+            if pid == me {
+                continue;
+            }
+            if known(pid) {
+                used += process.used.saturating_sub(self.processes[&pid].used);
+            } else if is_descendant(pid, &now, &known) {
+                used += process.used;
+            }
+        }
+        let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).unwrap().unwrap();
+        let cores = std::thread::available_parallelism().unwrap().get();
+        used as f64 / per_second as f64 / self.at.elapsed().as_secs_f64() / cores as f64
+    }
+}
+
+/// Whether it comes from a process that was there before, other than this one and the first of all, who adopts orphans.
+fn is_descendant(mut pid: u32, now: &BTreeMap<u32, Process>, known: &impl Fn(u32) -> bool) -> bool {
+    while let Some(process) = now.get(&pid) {
+        pid = process.parent;
+        if pid <= 1 || pid == std::process::id() {
+            return false;
+        }
+        if known(pid) {
+            return true;
+        }
+    }
+    false
+}
+
+fn processes() -> BTreeMap<u32, Process> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid| Some((pid, process(pid)?))).collect()
+}
+
+/// `None` once it has ended.
+fn process(pid: u32) -> Option<Process> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold anything. What follows is field 3, the state.
+    let fields: Vec<_> = text.rsplit_once(") ")?.1.split(' ').collect();
+    let number = |n: usize| fields[n - 3].parse::<u64>().ok();
+    let used = (14..=17).map(number).sum::<Option<u64>>()?;
+    Some(Process { parent: u32::try_from(number(4)?).ok()?, started: number(22)?, used })
+}
+
+/// Clock ticks that other virtual machines had of ours, on all cores.
+fn stolen() -> u64 {
+    let text = fs::read_to_string("/proc/stat").unwrap();
+    let steal = text.lines().next().and_then(|line| line.split_whitespace().nth(8));
+    steal.and_then(|ticks| ticks.parse().ok()).unwrap_or_default()
+}
