@@ -47,6 +47,9 @@ fn wait_for_quiet() {
     }
 }
 
+/// The first process, who adopts orphans.
+const INIT: u32 = 1;
+
 /// All processes at one moment, none of them started by the test that follows, and the time stolen by other virtual machines.
 struct Others {
     at: Instant,
@@ -70,22 +73,19 @@ impl Others {
     /// The part of all cores that others have used since: processes that were there, their children, other virtual machines.
     fn share(&self) -> f64 {
         let now = processes();
-        let known = |pid: u32| match (self.processes.get(&pid), now.get(&pid)) {
+        let stays = |pid: u32| match (self.processes.get(&pid), now.get(&pid)) {
             (Some(then), Some(process)) => then.started == process.started,
             _ => false,
         };
-        let me = std::process::id();
-        let mut used = stolen() - self.stolen;
-        for (&pid, process) in &now {
-            if pid == me {
-                continue;
-            }
-            if known(pid) {
-                used += process.used.saturating_sub(self.processes[&pid].used);
-            } else if is_descendant(pid, &now, &known) {
-                used += process.used;
-            }
-        }
+        let is_other = |pid: u32| pid != INIT && pid != std::process::id();
+        // Who has ended meanwhile is in its parent's sum; init has those of the test as well, and is left out.
+        let is_counted = |pid: u32, process: &Process| is_other(pid) && (stays(pid) || process.parent != INIT);
+        let then = self.processes.iter().filter(|(pid, process)| is_counted(**pid, process));
+        let then: u64 = then.map(|(_, process)| process.used).sum();
+        let others =
+            now.iter().filter(|(pid, _)| is_other(**pid) && (stays(**pid) || is_descendant(**pid, &now, &stays)));
+        let used: u64 = others.map(|(_, process)| process.used).sum();
+        let used = used.saturating_sub(then) + stolen().saturating_sub(self.stolen);
         let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).unwrap().unwrap();
         let cores = std::thread::available_parallelism().unwrap().get();
         used as f64 / per_second as f64 / self.at.elapsed().as_secs_f64() / cores as f64
@@ -96,7 +96,7 @@ impl Others {
 fn is_descendant(mut pid: u32, now: &BTreeMap<u32, Process>, known: &impl Fn(u32) -> bool) -> bool {
     while let Some(process) = now.get(&pid) {
         pid = process.parent;
-        if pid <= 1 || pid == std::process::id() {
+        if pid <= INIT || pid == std::process::id() {
             return false;
         }
         if known(pid) {
