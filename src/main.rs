@@ -6,8 +6,8 @@ mod replay;
 mod role;
 
 use cli::{Ask, Task};
-use loaded_sandbox::selftest::{self, ProberRoom, examine_prober};
-use loaded_sandbox::{Pinger, Policy, Role, SandboxRequirement, begin_session, offer_to_oom, policy};
+use loaded_sandbox::selftest::{self, ProberTestbed, examine_prober};
+use loaded_sandbox::{PingKind, Role, SandboxPolicy, SandboxRequirement, begin_session, offer_to_oom, policy};
 use loaded_supervisor::control::{self, Reply, Request};
 use loaded_supervisor::{Error, SUCCESSOR, daemon, doctor, run, trial};
 use std::ffi::OsString;
@@ -40,7 +40,8 @@ fn main() -> ExitCode {
     let detached = arguments.iter().position(|a| a == daemon::DETACHED).map(|at| arguments.remove(at)).is_some();
     let successor = arguments.iter().position(|a| a == SUCCESSOR).map(|at| arguments.remove(at)).is_some();
     let options = cli::read(&arguments);
-    let floor = if options.allow_weak_sandbox { SandboxRequirement::AllowWeak } else { SandboxRequirement::Required };
+    let requirement =
+        if options.allow_weak_sandbox { SandboxRequirement::AllowWeak } else { SandboxRequirement::Required };
     let run_options = run::Options {
         config: options.config,
         overrides: options.overrides,
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
         successor,
         pid_file: options.pid_file,
         control: options.control,
-        floor,
+        floor: requirement,
     };
     let control = run_options.control.as_deref();
     let done: Result<i32, AnyError> = match options.task {
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
         Task::Replay(line) => replay::run(&line),
         Task::Ask(question) => ask(control, question).map(|text| say(&text)),
         Task::PrintSandbox(role) => Ok(say(&policy::print(role.into()))),
-        Task::Selftest => selftest(floor),
+        Task::Selftest => selftest(requirement),
         Task::Doctor => Ok(examine(&run_options)),
     };
     match done {
@@ -75,14 +76,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs into the worker's fence, and then, in a room of its own, into the prober's.
-fn selftest(floor: SandboxRequirement) -> Result<i32, AnyError> {
-    let code = loaded_worker::selftest::run(floor);
+// A build for tests can weaken the sandbox and take its own children over. It must never be mistaken for a release.
+const _: () = assert!(cfg!(debug_assertions) || !(cfg!(feature = "hostile") || loaded_sandbox::FOR_TESTS));
+
+/// Tries to break out of the worker's sandbox and then, in namespaces of its own, out of the prober's.
+fn selftest(requirement: SandboxRequirement) -> Result<i32, AnyError> {
+    let code = loaded_worker::selftest::run(requirement);
     if code != 0 {
         return Ok(code);
     }
     // With checks by UDP, so that what they need is tried too.
-    let results = examine_prober(&ProberRoom::furnish(Pinger::Raw)?, &Policy::prober(true), true, floor)?;
+    let results =
+        examine_prober(&ProberTestbed::set_up(PingKind::Raw)?, &SandboxPolicy::prober(true), true, requirement)?;
     let said = say(&format!("\nprober\n{}", selftest::table(&results)));
     Ok(said.max(i32::from(!selftest::red(&results).is_empty())))
 }

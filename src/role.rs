@@ -1,5 +1,5 @@
-//! The hidden command line of a child, as the supervisor writes it: `--role worker UID GID NAME CORE PARENT FLOOR SURVIVAL`,
-//! `--role prober UID GID NAME PARENT FLOOR WORKERS MARKED` or `--role trial`.
+//! The hidden command line of a child, as the supervisor writes it: `--role worker UID GID NAME CORE PARENT REQUIREMENT SURVIVAL`,
+//! `--role prober UID GID NAME PARENT REQUIREMENT WORKERS MARKED` or `--role trial`.
 
 use loaded_prober::Arguments as Prober;
 use loaded_sandbox::{Identity, SandboxRequirement, Survival};
@@ -10,12 +10,12 @@ use std::ffi::OsString;
 /// The worker this process is to be, if it is one.
 pub(crate) fn worker(arguments: &[OsString]) -> Option<Arguments> {
     let words = words(arguments)?;
-    let &[_, "--role", "worker", uid, gid, name, core, parent, floor, survival] = words.as_slice() else { return None };
+    let &[_, "--role", "worker", uid, gid, name, core, parent, word, survival] = words.as_slice() else { return None };
     Some(Arguments {
         identity: identity(uid, gid, name)?,
         core: core.parse().ok()?,
         parent: parent.parse().ok()?,
-        floor: level(floor),
+        requirement: requirement(word),
         survival: if survival == "outlives" { Survival::Outlives } else { Survival::DiesToo },
     })
 }
@@ -23,13 +23,13 @@ pub(crate) fn worker(arguments: &[OsString]) -> Option<Arguments> {
 /// The prober this process is to be, if it is one.
 pub(crate) fn prober(arguments: &[OsString]) -> Option<Prober> {
     let words = words(arguments)?;
-    let &[_, "--role", "prober", uid, gid, name, parent, floor, workers, marked] = words.as_slice() else {
+    let &[_, "--role", "prober", uid, gid, name, parent, word, workers, marked] = words.as_slice() else {
         return None;
     };
     Some(Prober {
         identity: identity(uid, gid, name)?,
         parent: parent.parse().ok()?,
-        floor: level(floor),
+        requirement: requirement(word),
         workers: workers.parse().ok()?,
         marked: marked.parse().ok()?,
     })
@@ -50,8 +50,8 @@ fn identity(uid: &str, gid: &str, name: &str) -> Option<Identity> {
 }
 
 /// What is not understood is the strict one.
-fn level(floor: &str) -> SandboxRequirement {
-    if floor == "allow-weak" { SandboxRequirement::AllowWeak } else { SandboxRequirement::Required }
+fn requirement(word: &str) -> SandboxRequirement {
+    if word == "allow-weak" { SandboxRequirement::AllowWeak } else { SandboxRequirement::Required }
 }
 
 #[cfg(test)]
@@ -68,7 +68,7 @@ mod tests {
         let worker = worker(&line("loaded --role worker 9 8 nine 3 77 allow-weak outlives")).unwrap();
         assert_eq!((worker.identity.uid, worker.identity.gid, worker.identity.name.as_str()), (9, 8, "nine"));
         assert_eq!((worker.core, worker.parent), (3, 77));
-        assert!(matches!(worker.floor, SandboxRequirement::AllowWeak) && worker.survival == Survival::Outlives);
+        assert!(matches!(worker.requirement, SandboxRequirement::AllowWeak) && worker.survival == Survival::Outlives);
     }
 
     #[test]
@@ -76,7 +76,7 @@ mod tests {
         let prober = prober(&line("loaded --role prober 9 8 nine 77 required 64 3")).unwrap();
         assert_eq!((prober.identity.uid, prober.identity.gid, prober.identity.name.as_str()), (9, 8, "nine"));
         assert_eq!((prober.parent, prober.workers, prober.marked), (77, 64, 3));
-        assert!(matches!(prober.floor, SandboxRequirement::Required));
+        assert!(matches!(prober.requirement, SandboxRequirement::Required));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Looks for nodes that may become backends, and remembers who answered so that nobody is reported too often.
+//! Sweeps networks for nodes that may become backends, and remembers who answered so that none is reported too often.
 
 use crate::clock::{MILLISECOND, SECOND};
 use crate::ping::Pings;
@@ -6,36 +6,36 @@ use crate::random::Random;
 use loaded_ipc::ServiceIndex;
 use std::net::IpAddr;
 
-/// Addresses that are remembered.
-const MAX_SEEN: usize = 256;
+/// Most addresses that are remembered.
+const MAX_DISCOVERED: usize = 256;
 
-/// Where to look for nodes of one service.
+/// A network to sweep for nodes of one service.
 #[derive(Debug, Clone)]
 pub(crate) struct Sweep {
     pub(crate) service: ServiceIndex,
     /// Where requests go.
     pub(crate) to: IpAddr,
-    /// From which address of ours; unspecified: from any.
+    /// The address of ours to send from; unspecified: any.
     pub(crate) from: IpAddr,
-    /// Out of which interface; 0: as the routes say.
+    /// The index of the interface to send from; 0: as routed.
     pub(crate) interface: u32,
-    /// Answers count from this prefix alone.
+    /// Only answers from this prefix count.
     pub(crate) network: IpAddr,
     pub(crate) prefix: u8,
-    /// Milliseconds.
+    /// Milliseconds from one sweep to the next.
     pub(crate) interval: u32,
 }
 
 impl Sweep {
-    /// What is wrong with it, if anything.
+    /// What is wrong with the configured values, if anything.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         let Self { to, from, network, prefix, interval, .. } = self;
         let v4 = to.is_ipv4();
         if network.is_ipv4() != v4 || *prefix > if v4 { 32 } else { 128 } {
-            return Some("a place to look in is no prefix of its family");
+            return Some("the prefix to sweep is not one of its address family");
         }
         if self.directed() && from.is_ipv4() != v4 {
-            return Some("a place to look in is asked from an address of the other family");
+            return Some("a sweep is sent from an address of the other family");
         }
         (!(100..=86_400_000).contains(interval)).then_some("a discovery interval is out of range")
     }
@@ -58,57 +58,57 @@ impl Sweep {
     }
 }
 
-/// All looks, and who answered.
+/// All sweeps, and who answered.
 #[derive(Debug)]
 pub(crate) struct Discovery {
-    looks: Vec<Round>,
-    seen: Vec<Seen>,
+    rounds: Vec<Round>,
+    seen: Vec<Discovered>,
 }
 
 #[derive(Debug)]
 struct Round {
-    look: Sweep,
+    sweep: Sweep,
     due: u64,
-    /// Of the last request.
+    /// Of the last request; its answers carry it.
     token: Option<u64>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct Discovered {
     service: ServiceIndex,
     address: IpAddr,
-    /// Until when it is not reported again.
+    /// When it may be reported again, microseconds.
     until: u64,
-    /// Whether the supervisor is still to be told.
+    /// Whether the supervisor is still to be told of it.
     owed: bool,
 }
 
 impl Discovery {
-    pub(crate) fn new(looks: Vec<Sweep>) -> Self {
-        let looks = looks.into_iter().map(|look| Round { look, due: u64::MAX, token: None }).collect();
-        Self { looks, seen: Vec::with_capacity(MAX_SEEN) }
+    pub(crate) fn new(rounds: Vec<Sweep>) -> Self {
+        let rounds = rounds.into_iter().map(|sweep| Round { sweep, due: u64::MAX, token: None }).collect();
+        Self { rounds, seen: Vec::with_capacity(MAX_DISCOVERED) }
     }
 
-    /// From now on there is something due: the first round soon, but not all at once.
+    /// Schedules the first sweeps: within a second, but not all at once.
     pub(crate) fn begin(&mut self, now: u64, random: &mut Random) {
-        for round in &mut self.looks {
-            round.due = now + random.below(round.look.interval().min(SECOND));
+        for round in &mut self.rounds {
+            round.due = now + random.below(round.sweep.interval().min(SECOND));
         }
     }
 
-    /// When the next look is due.
+    /// When the next sweep is due, microseconds.
     pub(crate) fn next(&self) -> Option<u64> {
-        self.looks.iter().map(|round| round.due).min()
+        self.rounds.iter().map(|round| round.due).min()
     }
 
-    /// Sends what is due. What the kernel does not take now is sent in the next round.
+    /// Sends what is due. What the kernel refuses now is sent again in the next round.
     pub(crate) fn send(&mut self, now: u64, pings: &mut Pings, random: &mut Random) {
-        for round in self.looks.iter_mut().filter(|round| round.due <= now) {
-            round.due = now + round.look.interval();
+        for round in self.rounds.iter_mut().filter(|round| round.due <= now) {
+            round.due = now + round.sweep.interval();
             let token = random.next();
-            let sent = match (round.look.to, round.look.from) {
-                (IpAddr::V6(to), IpAddr::V6(from)) if round.look.directed() => {
-                    pings.send_from(from, round.look.interface, to, token)
+            let sent = match (round.sweep.to, round.sweep.from) {
+                (IpAddr::V6(to), IpAddr::V6(from)) if round.sweep.directed() => {
+                    pings.send_from(from, round.sweep.interface, to, token)
                 }
                 (to, _) => pings.send(to, token),
             };
@@ -118,26 +118,26 @@ impl Discovery {
         }
     }
 
-    /// Takes an echo reply.
+    /// Handles an echo reply that belongs to no check.
     pub(crate) fn hear(&mut self, address: IpAddr, token: u64, now: u64) {
-        let Some(Round { look, .. }) = self.looks.iter().find(|round| round.token == Some(token)) else { return };
-        if !look.contains(address) || address == look.from {
+        let Some(Round { sweep, .. }) = self.rounds.iter().find(|round| round.token == Some(token)) else { return };
+        if !sweep.contains(address) || address == sweep.from {
             return;
         }
-        let (service, until) = (look.service, now + look.interval());
-        let news = Seen { service, address, until, owed: true };
+        let (service, until) = (sweep.service, now + sweep.interval());
+        let news = Discovered { service, address, until, owed: true };
         if let Some(seen) = self.seen.iter_mut().find(|seen| seen.service == service && seen.address == address) {
             if seen.until <= now {
                 *seen = news;
             }
-        } else if self.seen.len() < MAX_SEEN {
+        } else if self.seen.len() < MAX_DISCOVERED {
             self.seen.push(news);
         } else if let Some(seen) = self.seen.iter_mut().find(|seen| seen.until <= now && !seen.owed) {
             *seen = news;
         }
     }
 
-    /// Tells of those that the supervisor has not been told of, until `tell` says that it could not.
+    /// Reports nodes that are still to be reported, until `tell` returns that it could not.
     pub(crate) fn tell<E>(&mut self, mut tell: impl FnMut(ServiceIndex, IpAddr) -> Result<bool, E>) -> Result<(), E> {
         for seen in self.seen.iter_mut().filter(|seen| seen.owed) {
             if !tell(seen.service, seen.address)? {
@@ -157,15 +157,15 @@ mod tests {
 
     const TOKEN: u64 = 5;
 
-    fn look(network: &str, prefix: u8) -> Sweep {
+    fn sweep(network: &str, prefix: u8) -> Sweep {
         let network: IpAddr = network.parse().expect("address");
         let from = if network.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0u16; 8]) };
         Sweep { service: ServiceIndex(3), to: network, from, interface: 0, network, prefix, interval: 1000 }
     }
 
-    fn looking(look: Sweep) -> Discovery {
-        let mut discovery = Discovery::new(vec![look]);
-        discovery.looks[0].token = Some(TOKEN);
+    fn sweeping(sweep: Sweep) -> Discovery {
+        let mut discovery = Discovery::new(vec![sweep]);
+        discovery.rounds[0].token = Some(TOKEN);
         discovery
     }
 
@@ -192,16 +192,16 @@ mod tests {
             ("2001:db8::1", 128, "2001:db8::1", "2001:db8::2"),
             ("10.0.0.0", 8, "10.255.0.1", "::ffff:10.255.0.1"),
         ] {
-            assert!(look(network, prefix).contains(inside.parse().expect("address")), "{inside}");
-            assert!(!look(network, prefix).contains(outside.parse().expect("address")), "{outside}");
+            assert!(sweep(network, prefix).contains(inside.parse().expect("address")), "{inside}");
+            assert!(!sweep(network, prefix).contains(outside.parse().expect("address")), "{outside}");
         }
-        assert!(look("0.0.0.0", 0).contains(node(1)) && look("::", 0).contains("2001:db8::1".parse().expect("v6")));
-        assert!(look("10.0.0.0", 33).fault().is_some());
+        assert!(sweep("0.0.0.0", 0).contains(node(1)) && sweep("::", 0).contains("2001:db8::1".parse().expect("v6")));
+        assert!(sweep("10.0.0.0", 33).fault().is_some());
     }
 
     #[test]
     fn an_address_is_reported_once_an_interval() {
-        let mut discovery = looking(look("10.0.0.0", 8));
+        let mut discovery = sweeping(sweep("10.0.0.0", 8));
         for _ in 0..3 {
             discovery.hear(node(1), TOKEN, 0);
         }
@@ -216,22 +216,22 @@ mod tests {
 
     #[test]
     fn a_flood_of_addresses_fills_what_there_is_and_no_more() {
-        let mut discovery = looking(look("10.0.0.0", 8));
+        let mut discovery = sweeping(sweep("10.0.0.0", 8));
         let room = discovery.seen.capacity();
         for n in 0..100_000 {
             discovery.hear(node(n), TOKEN, 0);
         }
-        assert_eq!(told(&mut discovery).len(), MAX_SEEN);
+        assert_eq!(told(&mut discovery).len(), MAX_DISCOVERED);
         for n in 0..100_000 {
             discovery.hear(node(500_000 + n), TOKEN, 1_000_000);
         }
-        assert_eq!(told(&mut discovery).len(), MAX_SEEN, "the old ones make room after an interval");
+        assert_eq!(told(&mut discovery).len(), MAX_DISCOVERED, "the old ones make room after an interval");
         assert_eq!(discovery.seen.capacity(), room);
     }
 
     #[test]
     fn what_could_not_be_said_is_said_later() {
-        let mut discovery = looking(look("10.0.0.0", 8));
+        let mut discovery = sweeping(sweep("10.0.0.0", 8));
         discovery.hear(node(1), TOKEN, 0);
         let refused: Result<(), Infallible> = discovery.tell(|_, _| Ok(false));
         refused.expect("cannot fail");

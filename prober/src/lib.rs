@@ -4,7 +4,7 @@
 //! "down" of backends it was told of. *What it may not:* everything else; see its policy in `loaded_sandbox`.
 //!
 //! ```text
-//!  run        the life: descriptors, rights, transaction, fence, Go
+//!  run        the life: descriptors, rights, transaction, sandbox, Go
 //!  prober     the loop: one ppoll over the link, the checks in flight and the ping sockets
 //!  setup      the transaction, checked                health      rise and fall, pure
 //!  schedule   who is checked when                     check/*     one check: tcp, http, udp, dns, or a ping first
@@ -12,30 +12,31 @@
 //!  report     what the supervisor is still owed       membership  what the workers are still owed
 //! ```
 //!
-//! One thread, and all memory before the fence closes: nothing that a backend or a worker does makes it grow.
+//! One thread, and all memory before the sandbox is entered: nothing that a backend or a worker does makes it grow.
 #![forbid(unsafe_code)]
 
 mod check;
 mod clock;
 mod discovery;
-#[cfg(feature = "double")]
-mod double;
-mod fence;
 pub mod health;
-mod marks;
+#[cfg_attr(not(feature = "hostile"), path = "hostile/none.rs")]
+mod hostile;
 mod membership;
+mod pending;
 mod ping;
 mod prober;
 mod random;
 mod report;
 mod run;
+mod sandbox;
 mod schedule;
 mod setup;
+mod target;
 
 pub use ping::Pings;
 pub use prober::Prober;
 pub use run::{Arguments, run};
-pub use setup::{Assembly, MAX_CHECKS, MAX_LOOKS, MAX_TARGETS, OutOfStep, Setup};
+pub use setup::{Assembly, MAX_CHECKS, MAX_SWEEPS, MAX_TARGETS, OutOfStep, Setup};
 
 /// Checks that are under way at the same time, at most. Others wait for their turn.
 pub const MAX_FLIGHTS: usize = 256;

@@ -1,60 +1,56 @@
-//! What the workers are told. The state is said, not its changes: a worker that does not read is told the last word when it
-//! reads again, and one that is gone is nobody's trouble.
+//! Membership messages to the workers. They carry states, not changes: a worker that has not read for a while is told the
+//! present state when it reads again. One that is gone is the supervisor's business.
 
-use crate::marks::Marks;
+use crate::pending::PendingSet;
 use loaded_ipc::{LinkError, Membership, MembershipWriter};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Backends said again each second to each worker: a worker that died with messages read is followed by one that was told
-/// the state before them, and would not hear of them otherwise.
+/// Backends whose state is repeated to each worker each second. A worker may die after it has read messages; the one that
+/// follows it was configured with an older state and would miss them.
 const AGAIN: usize = 64;
 
-/// All workers.
+/// The links to all workers.
 #[derive(Debug)]
 pub(crate) struct Writers {
-    all: Vec<Writer>,
+    pub(crate) all: Vec<Writer>,
     targets: usize,
-    /// Where saying again goes on.
+    /// The target to repeat next.
     again: usize,
 }
 
 #[derive(Debug)]
-struct Writer {
-    link: MembershipWriter,
-    /// Of which targets it is owed word.
-    owed: Marks,
-    state: State,
+pub(crate) struct Writer {
+    pub(crate) link: MembershipWriter,
+    /// Targets whose state it is still owed.
+    owed: PendingSet,
+    state: LinkState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum LinkState {
     Open,
-    /// The worker does not read; wait for room.
+    /// The worker does not read: wait until the link can be written to.
     Full,
     Gone,
 }
 
 impl Writers {
     pub(crate) fn new(links: Vec<MembershipWriter>, targets: usize) -> Self {
-        let all =
-            links.into_iter().map(|link| Writer { link, owed: Marks::new(targets), state: State::Open }).collect();
+        let all = links
+            .into_iter()
+            .map(|link| Writer { link, owed: PendingSet::new(targets), state: LinkState::Open })
+            .collect();
         Self { all, targets, again: 0 }
     }
 
-    /// The links, for a test double.
-    #[cfg(feature = "double")]
-    pub(crate) fn links(&self) -> impl Iterator<Item = &MembershipWriter> {
-        self.all.iter().map(|writer| &writer.link)
-    }
-
-    /// Every worker is owed word of one target.
+    /// Owes every worker the state of one target.
     pub(crate) fn owe(&mut self, target: usize) {
         for writer in &mut self.all {
             writer.owed.set(target);
         }
     }
 
-    /// Once a second: the next few targets again, round and round.
+    /// Owes every worker the next [`AGAIN`] targets once more; once a second.
     pub(crate) fn owe_again(&mut self) {
         for _ in 0..AGAIN.min(self.targets) {
             self.owe(self.again);
@@ -62,18 +58,18 @@ impl Writers {
         }
     }
 
-    /// Says what is owed as far as there is room. `word` gives what to say of a target.
+    /// Sends what is owed until a link is full. `word` makes the message about a target.
     pub(crate) fn flush(&mut self, word: impl Fn(usize) -> Option<Membership>) {
-        for writer in self.all.iter_mut().filter(|writer| writer.state == State::Open) {
+        for writer in self.all.iter_mut().filter(|writer| writer.state == LinkState::Open) {
             while let Some(target) = writer.owed.next() {
                 match word(target).map_or(Ok(()), |word| writer.link.send(&word)) {
                     Ok(()) => writer.owed.clear(target),
                     Err(LinkError::Full) => {
-                        writer.state = State::Full;
+                        writer.state = LinkState::Full;
                         break;
                     }
                     Err(_) => {
-                        writer.state = State::Gone;
+                        writer.state = LinkState::Gone;
                         break;
                     }
                 }
@@ -81,18 +77,18 @@ impl Writers {
         }
     }
 
-    /// The links to wait for room on, each with its place.
+    /// The full links, each with its index, to wait until they can be written to.
     pub(crate) fn full(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
-        let full = self.all.iter().enumerate().filter(|(_, writer)| writer.state == State::Full);
+        let full = self.all.iter().enumerate().filter(|(_, writer)| writer.state == LinkState::Full);
         full.map(|(place, writer)| (place, writer.link.as_fd()))
     }
 
-    /// There is room again, or the worker is gone, as the next message will show.
+    /// The link can be written to again, or the worker is gone, which the next message will show.
     pub(crate) fn writable(&mut self, place: usize) {
         if let Some(writer) = self.all.get_mut(place)
-            && writer.state == State::Full
+            && writer.state == LinkState::Full
         {
-            writer.state = State::Open;
+            writer.state = LinkState::Open;
         }
     }
 }

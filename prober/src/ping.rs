@@ -1,9 +1,10 @@
-//! The two ping sockets, which the supervisor opened, and the echo messages on them (RFC 792, RFC 4443 §4).
+//! The two ping sockets, opened by the supervisor, and the echo messages on them (RFC 792, RFC 4443 §4).
 //!
-//! A reply is known by its token, eight random bytes that the request carried, and by who sent it. Nothing else of it is
-//! believed: a ping socket changes the id, and a raw socket hears every ICMP message of the host.
+//! A reply is recognised by its token, eight random bytes that the request carried, and by its sender. Nothing else in it
+//! is believed: a ping socket changes the id, and a raw socket hears every ICMP message of the host.
 
 use loaded_ipc::Pinger;
+use loaded_sandbox::Family;
 use nix::errno::Errno;
 use nix::libc::{in6_addr, in6_pktinfo};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn6, SockaddrStorage, recvfrom, sendmsg, sendto};
@@ -16,19 +17,12 @@ const MESSAGE: usize = 16;
 /// An IPv4 header with all its options, and a message.
 const MAX_DATAGRAM: usize = 60 + MESSAGE;
 
-/// The families, each with a socket of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Family {
-    V4,
-    V6,
-}
-
 /// The sockets that can ping.
 #[derive(Debug)]
 pub struct Pings {
     v4: Option<Ping>,
     v6: Option<Ping>,
-    /// Of requests on raw sockets; a ping socket has its own.
+    /// The id of requests on raw sockets; on a ping socket the kernel sets its own.
     id: u16,
     sequence: u16,
 }
@@ -40,7 +34,7 @@ struct Ping {
 }
 
 impl Pings {
-    /// Takes the sockets over; they must not block. `None` where there is none: checks that need it are then not made.
+    /// Takes over the sockets, which must not block. Without one, checks that need it end as [`loaded_ipc::Cause::NotMade`].
     #[must_use]
     pub fn new(v4: Option<(OwnedFd, Pinger)>, v6: Option<(OwnedFd, Pinger)>) -> Self {
         let ping = |(socket, pinger)| match pinger {
@@ -56,7 +50,7 @@ impl Pings {
         self.of(family).map(|ping| ping.socket.as_fd())
     }
 
-    /// Sends an echo request. Without a socket for it the answer is EMFILE: for want of a descriptor.
+    /// Sends an echo request. EMFILE where there is no socket for its family.
     pub(crate) fn send(&mut self, to: IpAddr, token: u64) -> Result<(), Errno> {
         let request = self.request(to.is_ipv4(), token);
         let ping = self.of(if to.is_ipv4() { Family::V4 } else { Family::V6 }).ok_or(Errno::EMFILE)?;
@@ -64,8 +58,8 @@ impl Pings {
         sendto(ping.socket.as_raw_fd(), &request, &to, MsgFlags::empty()).map(drop)
     }
 
-    /// Sends an echo request out of one interface, from one address of ours. Allocates some forty bytes for the time of
-    /// the call; the heap behind the fence has room for them.
+    /// Sends an echo request out of one interface, from one address of ours. Allocates some forty bytes during the call; the
+    /// heap that `seal` leaves has room for them.
     pub(crate) fn send_from(&mut self, from: Ipv6Addr, interface: u32, to: Ipv6Addr, token: u64) -> Result<(), Errno> {
         let request = self.request(false, token);
         let ping = self.of(Family::V6).ok_or(Errno::EMFILE)?;
@@ -75,7 +69,7 @@ impl Pings {
         sendmsg(ping.socket.as_raw_fd(), &[IoSlice::new(&request)], &control, MsgFlags::empty(), Some(&to)).map(drop)
     }
 
-    /// Takes one datagram from the socket: who replied, with which token. `Some(None)`: it was something else.
+    /// Reads one datagram: who replied, with which token. `None`: nothing is waiting. `Some(None)`: it was something else.
     pub(crate) fn receive(&self, family: Family) -> Option<Option<(IpAddr, u64)>> {
         let ping = self.of(family)?;
         let mut bytes = [0; MAX_DATAGRAM];
@@ -84,7 +78,7 @@ impl Pings {
                 let token = token_of(bytes.get(..length)?, family, ping.raw);
                 Some(token.and_then(|token| Some((source(&from?)?, token))))
             }
-            // An error that some packet brought; the call has cleared it.
+            // An error from an ICMP message; the call has cleared it.
             Err(Errno::EAGAIN) => None,
             Err(_) => Some(None),
         }
@@ -108,7 +102,7 @@ impl Pings {
             let sum = checksum(&message);
             message[2..4].copy_from_slice(&sum.to_be_bytes());
         }
-        // The kernel makes ICMPv6's, which needs the source address, on either kind of socket (RFC 3542 §3.1).
+        // The kernel computes ICMPv6's, which covers the source address, on either kind of socket (RFC 3542 §3.1).
         message
     }
 }

@@ -1,41 +1,42 @@
-//! The loop: start what is due, wait, take what has come, say what is owed. It never waits for anything but ppoll.
+//! The loop: start the checks that are due, report, wait, handle what has come. It waits in ppoll and nowhere else.
 
-use crate::check::{Flight, Plan, Subject};
+use crate::check::{CheckPlan, Destination, Flight};
 use crate::clock::{self, SECOND};
 use crate::discovery::Discovery;
-#[cfg(feature = "double")]
-use crate::double;
 use crate::health::Health;
+use crate::hostile;
 use crate::membership::Writers;
-use crate::ping::{Family, Pings};
+use crate::ping::Pings;
 use crate::random::Random;
 use crate::report::Reports;
 use crate::schedule::{self, Schedule};
-use crate::setup::Setup;
+use crate::setup::{Setup, TargetSetup};
+use crate::target::Target;
 use crate::{MAX_FLIGHTS, MAX_WORKERS};
-use loaded_ipc::{BackendIndex, Cause, LinkError, Membership, MembershipWriter, ProberSupervisorLink, ToProber};
+use loaded_ipc::{Cause, LinkError, Membership, MembershipWriter, ProberSupervisorLink, ToProber};
+use loaded_sandbox::Family;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Datagrams taken from a ping socket before others have their turn.
+/// Datagrams read from a ping socket before other sockets have their turn.
 const ECHOES_AT_ONCE: usize = 64;
-/// The link, two ping sockets, the checks in flight, and workers that do not read.
+/// The link, two ping sockets, the checks under way, and the links to workers that do not read.
 const MAX_POLLED: usize = 3 + MAX_FLIGHTS + MAX_WORKERS;
 
-/// The prober at work, apart from its process: tests drive it without a fence.
+/// The prober at work. It knows nothing of its process, so tests run it in a thread and without a sandbox.
 #[derive(Debug)]
 pub struct Prober<'l> {
     generation: u64,
     link: &'l ProberSupervisorLink,
     writers: Writers,
     pings: Pings,
-    plans: Vec<Plan>,
+    plans: Vec<CheckPlan>,
     targets: Vec<Target>,
     schedule: Schedule,
-    /// By slot.
+    /// The checks under way, by slot.
     flights: Vec<Option<Flight>>,
+    /// Slots without a check.
     free: Vec<usize>,
     discovery: Discovery,
     reports: Reports,
@@ -43,31 +44,9 @@ pub struct Prober<'l> {
     next_second: u64,
 }
 
-/// A backend, and what is known of it.
-#[derive(Debug)]
-pub(crate) struct Target {
-    pub(crate) backend: BackendIndex,
-    /// Where pings go.
-    address: IpAddr,
-    /// Where connections and datagrams go.
-    goal: IpAddr,
-    /// The socket for these, but while a check uses it.
-    marked: Option<OwnedFd>,
-    check: u16,
-    pub(crate) health: Health,
-    /// What the last check said.
-    pub(crate) cause: Cause,
-    /// Microseconds it took.
-    pub(crate) latency: u32,
-    /// From when on a measurement may be reported.
-    pub(crate) measure_from: u64,
-    /// What the supervisor was told, or has told us, that checks have shown.
-    pub(crate) told: Option<bool>,
-}
-
-/// What was waited for.
+/// What a wait was ended by.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum EventSource {
     Link,
     Ping(Family),
     Flight(usize),
@@ -75,8 +54,8 @@ enum Place {
 }
 
 impl<'l> Prober<'l> {
-    /// Makes everything ready; nothing more is allocated after this. No link and no ping socket may block, and of
-    /// `workers` the first [`MAX_WORKERS`] are told. `marked` are the sockets of the targets that have a virtual IP.
+    /// Allocates everything that it will need. No link and no ping socket may block. Of `workers` the first
+    /// [`MAX_WORKERS`] are told. `marked` are the sockets of the targets that have a virtual IP, in the same order.
     #[must_use]
     pub fn new(
         setup: Setup,
@@ -85,24 +64,24 @@ impl<'l> Prober<'l> {
         pings: Pings,
         marked: Vec<OwnedFd>,
     ) -> Self {
-        let Setup { generation, seed, plans, targets, looks } = setup;
+        let Setup { generation, seed, plans, targets, sweeps } = setup;
         let mut workers = workers;
         workers.truncate(MAX_WORKERS);
         let count = targets.len();
-        // All numbers that the fence leaves to sockets of checks are then in use at most.
+        // So that all sockets together never need more numbers than the sandbox allows to checks.
         let flights = MAX_FLIGHTS.saturating_sub(marked.len());
         let mut marked = marked.into_iter();
-        let target = |subject: crate::setup::Subject| Target {
-            backend: subject.backend,
-            address: subject.address,
-            goal: subject.vip.unwrap_or(subject.address),
-            marked: subject.vip.and_then(|_| marked.next()),
-            check: subject.check,
-            health: Health::new(subject.up, subject.proven),
+        let target = |setup: TargetSetup| Target {
+            backend: setup.backend,
+            address: setup.address,
+            destination: setup.vip.unwrap_or(setup.address),
+            marked: setup.vip.and_then(|_| marked.next()),
+            check: setup.check,
+            health: Health::new(setup.up, setup.proven),
             cause: Cause::Unchecked,
             latency: 0,
             measure_from: 0,
-            told: subject.proven.then_some(subject.up),
+            reported: setup.proven.then_some(setup.up),
         };
         Self {
             generation,
@@ -114,33 +93,24 @@ impl<'l> Prober<'l> {
             schedule: Schedule::new(count),
             flights: std::iter::repeat_with(|| None).take(flights).collect(),
             free: (0..flights).rev().collect(),
-            discovery: Discovery::new(looks),
+            discovery: Discovery::new(sweeps),
             reports: Reports::new(count),
             random: Random::new(seed),
             next_second: u64::MAX,
         }
     }
 
-    /// Waits for `Go`, and then works until the link ends.
+    /// Waits for `Go`, then works until the link ends.
     ///
     /// # Errors
-    /// Always: [`LinkError::Closed`] when the supervisor is gone, which is no failure; else what is wrong with the link.
+    /// Always: [`LinkError::Closed`] when the supervisor has closed the link, which is no failure; else what is wrong with it.
     pub fn run(&mut self) -> Result<std::convert::Infallible, LinkError> {
         self.wait_for_go()?;
-        #[cfg(feature = "double")]
-        self.play()?;
+        hostile::play(&self.plans, self.link, &self.writers, &self.targets, self.generation)?;
         self.begin();
         loop {
             self.turn()?;
         }
-    }
-
-    /// The part of a test double, if the configuration names one.
-    #[cfg(feature = "double")]
-    fn play(&self) -> Result<(), LinkError> {
-        let Some(request) = self.plans.iter().find_map(Plan::request) else { return Ok(()) };
-        let Self { link, writers: workers, targets, generation, .. } = self;
-        double::play(request, &double::Reach { link, workers, targets, generation: *generation })
     }
 
     fn wait_for_go(&self) -> Result<(), LinkError> {
@@ -158,7 +128,7 @@ impl<'l> Prober<'l> {
         }
     }
 
-    /// Makes first checks and looks due, and owes every worker word of every backend.
+    /// Schedules the first checks and sweeps, and owes every worker the state of every backend.
     fn begin(&mut self) {
         let now = clock::now();
         self.next_second = now;
@@ -170,7 +140,7 @@ impl<'l> Prober<'l> {
         self.discovery.begin(now, &mut self.random);
     }
 
-    /// One round.
+    /// One round of the loop.
     fn turn(&mut self) -> Result<(), LinkError> {
         let now = clock::now();
         if now >= self.next_second {
@@ -185,13 +155,13 @@ impl<'l> Prober<'l> {
         self.wait(clock::now(), &mut woken)?;
         for place in woken.into_iter().map_while(|place| place) {
             match place {
-                Place::Link => self.hear_supervisor()?,
-                Place::Ping(family) => self.hear_echoes(family),
-                Place::Flight(slot) => self.advance(slot, |flight, plan, _| flight.ready(plan)),
-                Place::Writer(worker) => self.writers.writable(worker),
+                EventSource::Link => self.hear_supervisor()?,
+                EventSource::Ping(family) => self.hear_echoes(family),
+                EventSource::Flight(slot) => self.advance(slot, |flight, plan, _| flight.ready(plan)),
+                EventSource::Writer(worker) => self.writers.writable(worker),
             }
         }
-        // Only now, so that an answer which is here counts although this process was late.
+        // Only now, so that an answer that has arrived counts even if this process was late.
         self.give_up_late(clock::now());
         Ok(())
     }
@@ -203,9 +173,13 @@ impl<'l> Prober<'l> {
             let Some(target) = self.targets.get_mut(usize::from(number)) else { continue };
             let Some(plan) = self.plans.get(usize::from(target.check)) else { continue };
             let started = clock::now();
-            let subject =
-                Subject { target: number, address: target.address, goal: target.goal, marked: &mut target.marked };
-            match Flight::start(subject, plan, started, &mut self.pings, &mut self.random) {
+            let destination = Destination {
+                target: number,
+                address: target.address,
+                destination: target.destination,
+                marked: &mut target.marked,
+            };
+            match Flight::start(destination, plan, started, &mut self.pings, &mut self.random) {
                 Ok(flight) => {
                     if let Some(slot) = self.free.pop() {
                         self.flights[slot] = Some(flight);
@@ -226,7 +200,7 @@ impl<'l> Prober<'l> {
         Ok(())
     }
 
-    /// Microseconds until something is to be done without being woken.
+    /// Microseconds until something is due; at most a second.
     fn until_next(&self, now: u64) -> u64 {
         let check = self.schedule.next().filter(|_| !self.free.is_empty());
         let deadlines = self.flights.iter().flatten().map(|flight| flight.deadline);
@@ -234,23 +208,23 @@ impl<'l> Prober<'l> {
         all.min().map_or(SECOND, |at| at.saturating_sub(now).min(SECOND))
     }
 
-    /// Waits, and writes down what is ready, without gaps.
-    fn wait(&self, now: u64, woken: &mut [Option<Place>; MAX_POLLED]) -> Result<(), LinkError> {
+    /// Waits, and notes what is ready at the beginning of `woken`.
+    fn wait(&self, now: u64, woken: &mut [Option<EventSource>; MAX_POLLED]) -> Result<(), LinkError> {
         let room = if self.reports.full() { PollFlags::POLLOUT } else { PollFlags::empty() };
         let mut polled: [PollFd<'_>; MAX_POLLED] =
             std::array::from_fn(|_| PollFd::new(self.link.as_fd(), PollFlags::POLLIN | room));
-        let mut places = [Place::Link; MAX_POLLED];
+        let mut sources = [EventSource::Link; MAX_POLLED];
         let pings = [Family::V4, Family::V6].into_iter().filter_map(|family| {
             let socket = self.pings.socket(family)?;
-            Some((Place::Ping(family), socket, PollFlags::POLLIN))
+            Some((EventSource::Ping(family), socket, PollFlags::POLLIN))
         });
         let flights = self.flights.iter().enumerate().filter_map(|(slot, flight)| {
             let (socket, events) = flight.as_ref()?.waits_for()?;
-            Some((Place::Flight(slot), socket, events))
+            Some((EventSource::Flight(slot), socket, events))
         });
-        let writers = self.writers.full().map(|(worker, link)| (Place::Writer(worker), link, PollFlags::POLLOUT));
+        let writers = self.writers.full().map(|(worker, link)| (EventSource::Writer(worker), link, PollFlags::POLLOUT));
         let mut count = 1;
-        let rest = polled.iter_mut().zip(&mut places).skip(1);
+        let rest = polled.iter_mut().zip(&mut sources).skip(1);
         for ((polled, noted), (place, fd, events)) in rest.zip(pings.chain(flights).chain(writers)) {
             *polled = PollFd::new(fd, events);
             *noted = place;
@@ -261,15 +235,15 @@ impl<'l> Prober<'l> {
             Err(Errno::EINTR) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         }
-        // A flag that is not known to nix is an event as well.
-        let ready = polled[..count].iter().zip(places).filter(|(polled, _)| polled.any() != Some(false));
+        // A flag that nix does not know is an event as well.
+        let ready = polled[..count].iter().zip(sources).filter(|(polled, _)| polled.any() != Some(false));
         for (woken, (_, place)) in woken.iter_mut().zip(ready) {
             *woken = Some(place);
         }
         Ok(())
     }
 
-    /// While it works, the supervisor has nothing to say; it ends the prober by ending the link.
+    /// The supervisor has nothing to say to a prober at work; it ends one by closing the link.
     fn hear_supervisor(&mut self) -> Result<(), LinkError> {
         self.reports.writable();
         match self.link.receive() {
@@ -290,15 +264,15 @@ impl<'l> Prober<'l> {
             });
             match flight {
                 Some(slot) => self.advance(slot, |flight, plan, target| {
-                    flight.echoed(plan, target.goal, &mut target.marked, clock::now())
+                    flight.echoed(plan, target.destination, &mut target.marked, clock::now())
                 }),
                 None => self.discovery.hear(from, token, clock::now()),
             }
         }
     }
 
-    /// Lets a check go on, and ends it if it has its result.
-    fn advance(&mut self, slot: usize, step: impl FnOnce(&mut Flight, &Plan, &mut Target) -> Option<Cause>) {
+    /// Takes a check one step further, and ends it if that gave a result.
+    fn advance(&mut self, slot: usize, step: impl FnOnce(&mut Flight, &CheckPlan, &mut Target) -> Option<Cause>) {
         let Some(flight) = self.flights.get_mut(slot).and_then(Option::as_mut) else { return };
         let Some(target) = self.targets.get_mut(usize::from(flight.target)) else { return };
         let Some(plan) = self.plans.get(usize::from(target.check)) else { return };
@@ -329,7 +303,7 @@ impl<'l> Prober<'l> {
         }
     }
 
-    /// A check is over: judge, owe word of it, and make the next one due.
+    /// A check is over: judge the result, note what to report, and schedule the next one.
     fn conclude(&mut self, number: u16, started: u64, cause: Cause) {
         let place = usize::from(number);
         let Some(target) = self.targets.get_mut(place) else { return };

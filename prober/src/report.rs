@@ -1,35 +1,35 @@
-//! What the supervisor is told, and what it is still owed because its link was full: the last word on each backend, never a
-//! queue of words.
+//! Reports to the supervisor. While its link is full they are not queued: what it is still owed is the present state of each
+//! backend.
 
 use crate::clock::SECOND;
 use crate::discovery::Discovery;
-use crate::marks::Marks;
-use crate::prober::Target;
+use crate::pending::PendingSet;
+use crate::target::Target;
 use loaded_ipc::{FromProber, LinkError, ProberSupervisorLink};
 
-/// Microseconds between two measurements of a backend.
+/// Microseconds between two reported measurements of a backend.
 const MEASURED_EVERY: u64 = 5 * SECOND;
 
-/// What is owed.
+/// What the supervisor is still owed.
 #[derive(Debug)]
 pub(crate) struct Reports {
     alive: bool,
-    changed: Marks,
-    measured: Marks,
+    changed: PendingSet,
+    measured: PendingSet,
     full: bool,
 }
 
 impl Reports {
     pub(crate) fn new(targets: usize) -> Self {
-        Self { alive: false, changed: Marks::new(targets), measured: Marks::new(targets), full: false }
+        Self { alive: false, changed: PendingSet::new(targets), measured: PendingSet::new(targets), full: false }
     }
 
-    /// Once a second.
+    /// The sign of life is due; once a second.
     pub(crate) fn alive(&mut self) {
         self.alive = true;
     }
 
-    /// A check of a target is done.
+    /// Notes the result of a target's check.
     pub(crate) fn result(&mut self, place: usize, target: &Target, changed: bool, now: u64) {
         if changed {
             self.changed.set(place);
@@ -39,20 +39,20 @@ impl Reports {
         }
     }
 
-    /// Whether to wait for room on the link.
+    /// Whether the link is full: wait until it can be written to.
     pub(crate) fn full(&self) -> bool {
         self.full
     }
 
-    /// There is room again.
+    /// The link can be written to again.
     pub(crate) fn writable(&mut self) {
         self.full = false;
     }
 
-    /// Says what is owed as far as there is room, changes before measurements.
+    /// Sends what is owed until the link is full, changes before measurements.
     ///
     /// # Errors
-    /// What the link says, but not that it is full.
+    /// If the link has ended. That it is full is none.
     pub(crate) fn flush(
         &mut self,
         link: &ProberSupervisorLink,
@@ -64,17 +64,17 @@ impl Reports {
             self.alive = false;
         }
         while let Some(place) = self.changed.next() {
-            if let Some(Target { backend, health, cause, latency, told, .. }) = targets.get_mut(place) {
+            if let Some(Target { backend, health, cause, latency, reported, .. }) = targets.get_mut(place) {
                 let (backend, up, cause, latency) = (*backend, health.up(), *cause, *latency);
-                // It may have changed and changed back while the link was full.
-                let word = match *told == Some(up) {
+                // It may have gone down and come up again, or the other way round, while the link was full.
+                let word = match *reported == Some(up) {
                     false => FromProber::Changed { backend, up, cause, latency },
                     true => FromProber::Measured { backend, cause, latency },
                 };
                 if !self.say(link, &word)? {
                     return Ok(());
                 }
-                *told = Some(up);
+                *reported = Some(up);
             }
             self.changed.clear(place);
         }
@@ -92,7 +92,7 @@ impl Reports {
         Ok(())
     }
 
-    /// Whether it could be said.
+    /// Returns whether it could be sent.
     fn say(&mut self, link: &ProberSupervisorLink, message: &FromProber) -> Result<bool, LinkError> {
         if self.full {
             return Ok(false);

@@ -1,8 +1,8 @@
 //! The prober's life: take over what the supervisor opened, give up all rights, then check until the link ends.
 
-use crate::fence::{self, Needs};
 use crate::ping::Pings;
 use crate::prober::Prober;
+use crate::sandbox::{self, Needs};
 use crate::setup::{Assembly, OutOfStep, Setup};
 use crate::{MAX_MARKED, MAX_WORKERS};
 use loaded_ipc::{
@@ -30,7 +30,7 @@ pub struct Arguments {
     /// The supervisor's process id.
     pub parent: u32,
     /// Whether a kernel without a layer is good enough.
-    pub floor: SandboxRequirement,
+    pub requirement: SandboxRequirement,
     /// How many workers it has links to, 0..=[`MAX_WORKERS`].
     pub workers: u16,
     /// How many sockets with marks come behind them, 0..=[`MAX_MARKED`].
@@ -41,7 +41,7 @@ pub struct Arguments {
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("{0}")]
-    Jail(#[from] SandboxError),
+    Sandbox(#[from] SandboxError),
     #[error("link to the supervisor: {0}")]
     Link(#[from] LinkError),
     #[error("{0}")]
@@ -69,12 +69,12 @@ pub fn run(arguments: &Arguments) -> ! {
 }
 
 fn serve(link: &ProberSupervisorLink, arguments: &Arguments) -> Result<Infallible, Error> {
-    let Arguments { identity, parent, floor, workers, marked } = arguments;
+    let Arguments { identity, parent, requirement, workers, marked } = arguments;
     if usize::from(*workers) > MAX_WORKERS {
         return Err(Error::Workers(*workers));
     }
     let given = workers.saturating_add(*marked);
-    fence::drop_to(identity, *parent, given)?;
+    sandbox::drop_to(identity, *parent, given)?;
     let (ping4, ping6, setup) = receive_setup(link)?;
     let pings = Pings::new(pinger(PING4_FD, ping4)?, pinger(PING6_FD, ping6)?);
     let mut writers = Vec::with_capacity(usize::from(*workers));
@@ -86,15 +86,15 @@ fn serve(link: &ProberSupervisorLink, arguments: &Arguments) -> Result<Infallibl
     if setup.marked() != usize::from(*marked) || usize::from(*marked) > MAX_MARKED {
         return Err(Error::Marked(*marked, setup.marked()));
     }
-    // They lie where the fence lets checks have their sockets; these do not block already.
+    // They lie where the sandbox lets checks have their sockets; these do not block already.
     let numbers = WORKERS_FD + RawFd::from(*workers)..WORKERS_FD + RawFd::from(given);
     let sockets = numbers.map(inherited).collect::<Result<Vec<_>, _>>()?;
     link.set_nonblocking()?;
     let (generation, needs) = (setup.generation(), Needs::of(&setup, *workers));
     let mut prober = Prober::new(setup, link, writers, pings, sockets);
-    fence::close(&needs, *floor)?;
+    sandbox::close(&needs, *requirement)?;
 
-    // Behind the fence nothing may be dropped that frees much or closes: it ends here and does not return.
+    // Inside the sandbox nothing may be dropped that frees much or closes: it ends here and does not return.
     let ended = link.send(&FromProber::Prepared { generation }).and_then(|()| prober.run());
     let Err(error) = ended.map(|never| match never {});
     end(link, &error.into())
@@ -137,7 +137,7 @@ fn pinger(number: RawFd, pinger: Pinger) -> Result<Option<(OwnedFd, Pinger)>, Er
 }
 
 /// A panic ends the prober with its message on the link. The way of the standard library, SIGABRT, would meet the
-/// fence first and look like an attack.
+/// sandbox first and look like an attack.
 fn report_panics() {
     let text = Mutex::new(String::with_capacity(MAX_TEXT));
     std::panic::set_hook(Box::new(move |panic| {

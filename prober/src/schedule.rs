@@ -1,6 +1,6 @@
 //! Who is checked when. A target is either here or in flight, so the heap never outgrows what it was made with.
 
-use crate::check::Plan;
+use crate::check::CheckPlan;
 use crate::clock::SECOND;
 use crate::health::Health;
 use crate::random::Random;
@@ -38,14 +38,14 @@ impl Schedule {
 
 /// Microseconds until the first check: anywhere in the interval, so that targets are spread over it; within a second for
 /// one of which nothing is known.
-pub(crate) fn first_wait(plan: &Plan, health: Health, random: &mut Random) -> u64 {
+pub(crate) fn first_wait(plan: &CheckPlan, health: Health, random: &mut Random) -> u64 {
     let interval = plan.interval(health.up());
     let window = if health.proven() { interval } else { interval.min(SECOND) };
     random.below(window)
 }
 
 /// Microseconds from the start of a check to the start of the next.
-pub(crate) fn wait(plan: &Plan, up: bool, random: &mut Random) -> u64 {
+pub(crate) fn wait(plan: &CheckPlan, up: bool, random: &mut Random) -> u64 {
     let interval = plan.interval(up);
     let part = interval * u64::from(plan.jitter) / 100;
     interval - part + random.below(2 * part + 1)

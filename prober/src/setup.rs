@@ -1,64 +1,64 @@
-//! The transaction as the prober uses it. What does not fit ends the prober: a supervisor that is out of step is no
-//! supervisor.
+//! The configuration as the prober uses it, assembled from the messages of a transaction. A message that does not fit ends
+//! the prober: a supervisor that is out of step cannot be trusted.
 
-use crate::check::Plan;
+use crate::check::CheckPlan;
 use crate::discovery::Sweep;
 use loaded_ipc::{BackendIndex, MAX_BACKEND_INDEX, ToProber};
 use std::net::IpAddr;
 
-/// Backends that can be checked.
+/// Most backends that can be checked.
 pub const MAX_TARGETS: usize = 4096;
-/// Kinds of checks.
+/// Most kinds of checks.
 pub const MAX_CHECKS: usize = 256;
-/// Places to look for nodes in.
-pub const MAX_LOOKS: usize = 64;
+/// Most networks that can be swept for nodes.
+pub const MAX_SWEEPS: usize = 64;
 
 /// What is to be checked, and how.
 #[derive(Debug)]
 pub struct Setup {
     pub(crate) generation: u64,
     pub(crate) seed: u64,
-    pub(crate) plans: Vec<Plan>,
-    pub(crate) targets: Vec<Subject>,
-    pub(crate) looks: Vec<Sweep>,
+    pub(crate) plans: Vec<CheckPlan>,
+    pub(crate) targets: Vec<TargetSetup>,
+    pub(crate) sweeps: Vec<Sweep>,
 }
 
 /// A backend to be checked.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Subject {
+pub(crate) struct TargetSetup {
     pub(crate) backend: BackendIndex,
     pub(crate) address: IpAddr,
-    /// Place of its plan.
+    /// Index of its plan.
     pub(crate) check: u16,
     pub(crate) up: bool,
     pub(crate) proven: bool,
-    /// Where connections and datagrams go by a marked socket.
+    /// Where connections and datagrams go by a marked socket (mode "dsr").
     pub(crate) vip: Option<IpAddr>,
 }
 
 impl Setup {
-    /// Number of the transaction it came from.
+    /// Generation of the transaction it came from.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Targets that have a marked socket.
+    /// Number of targets that have a marked socket.
     #[must_use]
     pub fn marked(&self) -> usize {
         self.targets.iter().filter(|target| target.vip.is_some()).count()
     }
 
-    /// The TCP ports it will connect to, sorted, each once.
+    /// The TCP ports that checks connect to, sorted, each once.
     #[must_use]
     pub fn tcp_ports(&self) -> Vec<u16> {
-        sorted(self.plans.iter().filter_map(Plan::tcp_port))
+        sorted(self.plans.iter().filter_map(CheckPlan::tcp_port))
     }
 
-    /// The UDP ports it will send to, sorted, each once. Without any it opens no UDP socket.
+    /// The UDP ports that checks send to, sorted, each once. Without any the prober opens no UDP socket.
     #[must_use]
     pub fn udp_ports(&self) -> Vec<u16> {
-        sorted(self.plans.iter().filter_map(Plan::udp_port))
+        sorted(self.plans.iter().filter_map(CheckPlan::udp_port))
     }
 }
 
@@ -69,7 +69,7 @@ fn sorted(ports: impl Iterator<Item = u16>) -> Vec<u16> {
     ports
 }
 
-/// A message that does not fit where the transaction stands, or says what cannot be.
+/// A message came out of order or holds an impossible value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the configuration is out of step: {0}")]
 pub struct OutOfStep(&'static str);
@@ -79,15 +79,15 @@ pub struct OutOfStep(&'static str);
 pub struct Assembly {
     seed: u64,
     generation: Option<u64>,
-    plans: Vec<Plan>,
-    targets: Vec<Subject>,
-    /// Which backends have been named.
+    plans: Vec<CheckPlan>,
+    targets: Vec<TargetSetup>,
+    /// By backend: whether it has been named.
     named: Vec<bool>,
-    looks: Vec<Sweep>,
+    sweeps: Vec<Sweep>,
 }
 
 impl Assembly {
-    /// Nothing yet; `seed` is that of `Hello`.
+    /// Nothing received yet; `seed` is that of `Hello`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
@@ -96,62 +96,62 @@ impl Assembly {
             plans: Vec::new(),
             targets: Vec::new(),
             named: vec![false; usize::from(MAX_BACKEND_INDEX)],
-            looks: Vec::new(),
+            sweeps: Vec::new(),
         }
     }
 
-    /// Takes one message. `Commit` answers with the whole, and begins anew.
+    /// Takes one message. `Commit` returns the whole configuration.
     ///
     /// # Errors
-    /// The message is not one that may come now, or names what cannot be; the transaction must then be given up.
+    /// The message came out of order or holds an impossible value: give up the transaction.
     pub fn take(&mut self, message: ToProber) -> Result<Option<Setup>, OutOfStep> {
         let generation = match (self.generation, message) {
             (None, ToProber::Begin { generation }) => {
                 self.generation = Some(generation);
                 return Ok(None);
             }
-            (None, _) => return Err(OutOfStep("something before Begin")),
+            (None, _) => return Err(OutOfStep("a message before Begin")),
             (Some(generation), ToProber::Commit) => generation,
             (Some(_), item) => return self.item(item).map(|()| None),
         };
-        let Self { seed, plans, targets, looks, .. } = std::mem::replace(self, Self::new(self.seed));
-        Ok(Some(Setup { generation, seed, plans, targets, looks }))
+        let Self { seed, plans, targets, sweeps, .. } = std::mem::replace(self, Self::new(self.seed));
+        Ok(Some(Setup { generation, seed, plans, targets, sweeps }))
     }
 
     fn item(&mut self, item: ToProber) -> Result<(), OutOfStep> {
         match item {
             ToProber::Check { index, check } => {
                 if usize::from(index) != self.plans.len() || self.plans.len() == MAX_CHECKS {
-                    return Err(OutOfStep("the number of a check"));
+                    return Err(OutOfStep("a check is out of sequence, or one too many"));
                 }
-                self.plans.push(Plan::new(check).map_err(OutOfStep)?);
+                self.plans.push(CheckPlan::new(check).map_err(OutOfStep)?);
             }
             ToProber::Target { backend, address, check, up, proven, vip } => {
                 if self.targets.len() == MAX_TARGETS {
                     return Err(OutOfStep("too many backends"));
                 }
                 if usize::from(check) >= self.plans.len() {
-                    return Err(OutOfStep("a backend with a check that is not there"));
+                    return Err(OutOfStep("a backend refers to an unknown check"));
                 }
                 match self.named.get_mut(usize::from(backend.0)) {
                     Some(named @ false) => *named = true,
-                    Some(true) => return Err(OutOfStep("a backend that was named before")),
-                    None => return Err(OutOfStep("the number of a backend")),
+                    Some(true) => return Err(OutOfStep("a backend is named twice")),
+                    None => return Err(OutOfStep("a backend's number is too large")),
                 }
-                self.targets.push(Subject { backend, address, check, up, proven, vip });
+                self.targets.push(TargetSetup { backend, address, check, up, proven, vip });
             }
             ToProber::Discover { service, to, from, interface, network, prefix, interval } => {
-                let look = Sweep { service, to, from, interface, network, prefix, interval };
-                if self.looks.len() == MAX_LOOKS {
-                    return Err(OutOfStep("too many places to look for nodes in"));
+                let sweep = Sweep { service, to, from, interface, network, prefix, interval };
+                if self.sweeps.len() == MAX_SWEEPS {
+                    return Err(OutOfStep("too many networks to sweep for nodes"));
                 }
-                match look.fault() {
+                match sweep.fault() {
                     Some(fault) => return Err(OutOfStep(fault)),
-                    None => self.looks.push(look),
+                    None => self.sweeps.push(sweep),
                 }
             }
             ToProber::Hello { .. } | ToProber::Begin { .. } | ToProber::Commit | ToProber::Go => {
-                return Err(OutOfStep("something that is not part of a transaction"));
+                return Err(OutOfStep("a message that belongs to no transaction"));
             }
         }
         Ok(())
@@ -190,10 +190,10 @@ mod tests {
         let begin = [ToProber::Begin { generation: 9 }];
         let checks = (0..256).map(check);
         let targets = (0..4096).map(|n| target(n * 2));
-        let looks = (0..64).map(|n| discover(n, 1000));
-        let all = begin.into_iter().chain(checks).chain(targets).chain(looks);
+        let sweeps = (0..64).map(|n| discover(n, 1000));
+        let all = begin.into_iter().chain(checks).chain(targets).chain(sweeps);
         let setup = assembly(all.clone().chain([ToProber::Commit])).expect("good").expect("whole");
-        assert_eq!((setup.generation(), setup.targets.len(), setup.looks.len()), (9, 4096, 64));
+        assert_eq!((setup.generation(), setup.targets.len(), setup.sweeps.len()), (9, 4096, 64));
         assert_eq!((setup.tcp_ports(), setup.udp_ports()), (vec![80, 81], Vec::new()));
         for more in [check(256), target(1), discover(64, 1000)] {
             assert!(assembly(all.clone().chain([more])).is_err());

@@ -16,7 +16,7 @@
 //! - [`run`] knows the order of the worker's life and its loop. Never why a packet goes where it goes.
 //! - `orders` and `inbox` know the links to the supervisor and from the prober; `pending_fragments` knows the packets that wait
 //!   in the kernel; `clock` reads the time; [`outcome`] knows the verdict of each outcome.
-//! - [`fence`] closes the sandbox; [`selftest`] tries to get out of it.
+//! - [`sandbox`] knows the two stages of entering it; [`selftest`] tries to get out of it.
 //! - [`replay`] decides about recorded packets. It knows no kernel.
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,8 @@ pub mod balance;
 mod clock;
 pub mod decide;
 mod error;
-pub mod fence;
+#[cfg_attr(not(feature = "hostile"), path = "hostile/none.rs")]
+mod hostile;
 mod inbox;
 pub mod membership;
 mod orders;
@@ -32,10 +33,9 @@ pub mod outcome;
 mod pending_fragments;
 pub mod replay;
 pub mod run;
+pub mod sandbox;
 pub mod selftest;
 pub mod setup;
-#[cfg(feature = "taken")]
-mod taken;
 pub mod time;
 pub mod wire;
 

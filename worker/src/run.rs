@@ -3,11 +3,12 @@
 use crate::clock::now;
 use crate::decide::{Decided, Decider, Lookup, PacketBuffer, Prepared};
 use crate::error::Error;
-use crate::fence;
+use crate::hostile;
 use crate::inbox::Inbox;
 use crate::orders::{Orders, out_of_step, set_turn, wait_for_turn};
 use crate::outcome::verdict;
 use crate::pending_fragments::PendingFragments;
+use crate::sandbox;
 use crate::setup::{Assembly, flow_timeouts};
 use crate::time::Now;
 use crate::wire::{ChecksumState, PacketFacts};
@@ -52,7 +53,7 @@ pub struct Arguments {
     /// The supervisor's process id.
     pub parent: u32,
     /// Whether a kernel that lacks a layer of the sandbox is good enough.
-    pub floor: SandboxRequirement,
+    pub requirement: SandboxRequirement,
     /// Whether to go on when the supervisor dies.
     pub survival: Survival,
 }
@@ -74,9 +75,8 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
     let pinned = cpus.set(usize::from(arguments.core)).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cpus));
     pinned.map_err(|e| Error::Pin(arguments.core, e))?;
 
-    #[cfg(feature = "taken")]
-    crate::taken::reach()?;
-    fence::drop_to(&arguments.identity, arguments.parent, arguments.survival)?;
+    hostile::map_memory()?;
+    sandbox::drop_to(&arguments.identity, arguments.parent, arguments.survival)?;
     let (queue, prepared) = receive_setup(link)?;
     let [flows_fd, clients_fd, counters_fd] = [inherited(FLOWS_FD)?, inherited(CLIENTS_FD)?, inherited(COUNTERS_FD)?];
     let flows = Region::map(&flows_fd)?.for_good();
@@ -89,14 +89,13 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
     if !port.sealed() && KernelSupport::probe().has(Layer::Mseal) {
         return Err(Error::Unsealed);
     }
-    #[cfg(feature = "taken")]
-    crate::taken::arm(fence::bindings(&port), queue)?;
-    fence::close(&port, arguments.floor)?;
+    hostile::prepare(&sandbox::bindings(&port), queue)?;
+    sandbox::close(&port, arguments.requirement)?;
 
-    // Behind the fence nothing may be dropped that closes or unmaps: it would be the last thing it does.
+    // Inside the sandbox nothing may be dropped that closes or unmaps: it would be the last thing it does.
     let mut kept = ManuallyDrop::new((inbox, port));
     let (inbox, port) = &mut *kept;
-    end(link, behind_fence(link, inbox, port, prepared, (flows, clients, counters), arguments.survival))
+    end(link, serve_sandboxed(link, inbox, port, prepared, (flows, clients, counters), arguments.survival))
 }
 
 /// Reports how it ended, if the link still works, and exits.
@@ -110,7 +109,7 @@ fn end(link: &SupervisorLink, result: Result<(), Error>) -> ! {
     }
 }
 
-fn behind_fence(
+fn serve_sandboxed(
     link: &SupervisorLink,
     inbox: &mut Inbox,
     port: &mut Port,
@@ -125,7 +124,7 @@ fn behind_fence(
     let Some(mut orders) = wait_for_turn(link, survival, &counters)? else { return Ok(()) };
     counters.set(IN_HAND, 0);
     make_counters_agree(&counters);
-    // A worker before us may have been hostile, and has written these. So they are first read behind the fence; and
+    // A worker before us may have been hostile, and has written these. So they are first read inside the sandbox; and
     // only now, for until now it may have gone on writing.
     let flows = FlowTable::open(flows, flow_timeouts(&Idle::STANDARD))?;
     let clients = AffinityTable::open(clients, |_| {})?;
@@ -182,8 +181,7 @@ fn forward(orders: &mut Orders<'_>, inbox: &mut Inbox, port: &mut Port, decider:
             // Without a lookup there is no verdict: the token then drops the packet, and `Faults` counts it.
             let Some(Some(lookup)) = next.next() else { continue };
             decider.counters().set(IN_HAND, in_hand(packet.id()));
-            #[cfg(feature = "taken")]
-            if orders.link.is_some_and(|link| crate::taken::over(&mut packet, link)) {
+            if hostile::takes_over(&mut packet, orders.link) {
                 continue;
             }
             let (facts, length) = (facts(packet.meta()), packet.bytes().len());

@@ -1,33 +1,33 @@
-//! `loaded --selftest`: runs into the fence on purpose, on the machine it is to protect, and says what came of it.
+//! `loaded --selftest`: tries to break out of the sandbox, on the machine it is to protect, and says what came of it.
 //!
-//! Each forbidden act of [`loaded_sandbox::act`] is tried by a child of its own that went the way of a running worker: the
-//! same descriptors, the same two stages of [`fence`], real tables, a real queue, real sealed templates. That a child
-//! died is not believed: what an act is aimed at is looked at from outside, before and after. And as a fence that stops
+//! Each forbidden attempt of [`loaded_sandbox::attempt`] is tried by a child of its own that went the way of a running worker: the
+//! same descriptors, the same two stages of [`sandbox`], real tables, a real queue, real sealed templates. That a child
+//! died is not believed: what an attempt is aimed at is looked at from outside, before and after. And as a sandbox that stops
 //! the work is no use either, a packet is received and answered behind it.
 //!
-//! All this happens in a network and a mount namespace of its own ([`room`]); the host sees nothing of it.
+//! All this happens in a network and a mount namespace of its own ([`testbed`]); the host sees nothing of it.
 
 mod outside;
-mod room;
+mod testbed;
 
-use crate::fence;
 use crate::inbox::Inbox;
+use crate::sandbox;
 use crate::setup::flow_timeouts;
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{Idle, LinkError, SupervisorLink};
 use loaded_queue::{OwnerError, Port, Verdict};
-use loaded_sandbox::selftest::{Seen, run_all, run_inside};
+use loaded_sandbox::selftest::{Observed, run_all, run_inside};
 use loaded_sandbox::{
-    Bindings, Identity, KernelSupport, Policy, SandboxError, SandboxRequirement, Survival, act, inherited,
+    Bindings, Identity, KernelSupport, SandboxError, SandboxPolicy, SandboxRequirement, Survival, attempt, inherited,
 };
 use loaded_table::{AffinityTable, Counters, FlowTable, Region};
 use nix::unistd::geteuid;
 use outside::View;
-use room::Room;
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::time::Instant;
+use testbed::Testbed;
 
 /// Who the children become. Every system has it, and it is nobody's business which user `-U` will name.
 const USER: &str = "nobody";
@@ -43,11 +43,11 @@ const CHECKSUM: std::ops::Range<usize> = 26..28;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Namespaces, a queue and sacrificed children need root.
-    #[error("must be started as root: it puts up a room with a queue of its own and drops from root in there")]
+    #[error("must be started as root: it sets up namespaces with a queue of its own and drops from root in there")]
     NotRoot,
-    /// The jail said no.
+    /// The sandbox said no.
     #[error("{0}")]
-    Jail(#[from] SandboxError),
+    Sandbox(#[from] SandboxError),
     /// The queue could not be had.
     #[error("{0}")]
     Queue(#[from] OwnerError),
@@ -73,9 +73,9 @@ pub enum Error {
         /// Its own words.
         problem: String,
     },
-    /// The room does not have what its watcher should miss.
-    #[error("the room is not as furnished: {0}")]
-    Room(&'static str),
+    /// The testbed does not have what its watcher should miss.
+    #[error("the testbed is not as it was set up: {0}")]
+    Testbed(&'static str),
 }
 
 /// One line of the table.
@@ -94,7 +94,7 @@ pub struct Row {
 /// What the self-test found.
 #[derive(Debug)]
 pub struct Findings {
-    level: KernelSupport,
+    support: KernelSupport,
     rows: Vec<Row>,
     /// What changed outside, in detail.
     changes: Vec<String>,
@@ -104,8 +104,8 @@ pub struct Findings {
 /// Runs the self-test with the policy of the release and prints the table. The exit code: 0 if all is as it must be,
 /// 1 if a line is red or the test could not be run.
 #[must_use]
-pub fn run(floor: SandboxRequirement) -> i32 {
-    match examine(&Policy::worker(), floor) {
+pub fn run(requirement: SandboxRequirement) -> i32 {
+    match examine(&SandboxPolicy::worker(), requirement) {
         Ok(findings) => {
             // A reader that has gone away does not change what was found.
             let _ = write!(std::io::stdout(), "{findings}");
@@ -118,53 +118,58 @@ pub fn run(floor: SandboxRequirement) -> i32 {
     }
 }
 
-/// Runs the self-test with a policy, in this process: closes every descriptor but 0, 1 and 2, and leaves the process in
-/// the room. It must have one thread, own no descriptor, and end soon after.
+/// Runs the self-test with a policy, in this process: closes every descriptor but 0, 1 and 2, and leaves the process on
+/// the testbed. It must have one thread, own no descriptor, and end soon after.
 ///
 /// # Errors
 /// When the test could not be run; nothing is known then.
-pub fn examine(policy: &Policy, floor: SandboxRequirement) -> Result<Findings, Error> {
+pub fn examine(policy: &SandboxPolicy, requirement: SandboxRequirement) -> Result<Findings, Error> {
     if !geteuid().is_root() {
         return Err(Error::NotRoot);
     }
     let start = Instant::now();
     let identity = Identity::lookup(USER)?;
-    let level = KernelSupport::probe();
-    floor.check(&level)?;
+    let support = KernelSupport::probe();
+    requirement.check(&support)?;
 
-    let room = Room::furnish()?;
+    let testbed = Testbed::set_up()?;
     let parent = std::process::id();
-    let enter = || enter(policy, &identity, parent, floor);
+    let enter = || enter(policy, &identity, parent, requirement);
     let before = View::take()?;
-    before.check(&room)?;
-    let results = run_all(&|| enter().map(kept), &acts())?;
+    before.check(&testbed)?;
+    let results = run_all(&|| enter().map(kept), &attempts())?;
     let mut rows: Vec<Row> = results.into_iter().map(Row::of).collect();
-    rows.push(packet(&room, &enter)?);
+    rows.push(packet(&testbed, &enter)?);
     let after = View::take()?;
     rows.extend(after.compare(&before));
-    Ok(Findings { level, rows, changes: after.changes(&before), seconds: start.elapsed().as_secs_f32() })
+    Ok(Findings { support, rows, changes: after.changes(&before), seconds: start.elapsed().as_secs_f32() })
 }
 
 /// The last one needs a message that waits on the queue: the kernel's answers to the empty templates that the allowed
-/// acts sent (EINVAL: a verdict without its header) are there by then.
-fn acts() -> Vec<act::Act> {
-    [act::forbidden(), act::allowed(), vec![act::receive_into_templates()]].concat()
+/// attempts sent (EINVAL: a verdict without its header) are there by then.
+fn attempts() -> Vec<attempt::Attempt> {
+    [attempt::forbidden(), attempt::allowed(), vec![attempt::receive_into_templates()]].concat()
 }
 
-/// The way of [`crate::run()`] into the fence, step for step; in the sacrificed child.
-fn enter(policy: &Policy, identity: &Identity, parent: u32, floor: SandboxRequirement) -> Result<Port, Error> {
+/// The way of [`crate::run()`] into the sandbox, step for step; in the sacrificed child.
+fn enter(
+    policy: &SandboxPolicy,
+    identity: &Identity,
+    parent: u32,
+    requirement: SandboxRequirement,
+) -> Result<Port, Error> {
     silence()?;
-    fence::drop_to(identity, parent, Survival::DiesToo)?;
+    sandbox::drop_to(identity, parent, Survival::DiesToo)?;
     let link = SupervisorLink::from_fd(inherited(LINK_FD)?);
     let [flows_fd, clients_fd, counters_fd] = [inherited(FLOWS_FD)?, inherited(CLIENTS_FD)?, inherited(COUNTERS_FD)?];
     let flows = FlowTable::open(Region::map(&flows_fd)?, flow_timeouts(&Idle::STANDARD))?;
     let clients = AffinityTable::open(Region::map(&clients_fd)?, |_| {})?;
     let counters = Counters::map(&counters_fd)?;
     let custody = [flows_fd, clients_fd, counters_fd, inherited(JOURNAL_FD)?];
-    let port = Port::open(inherited(QUEUE_FD)?, act::QUEUE).map_err(os("build the templates"))?;
+    let port = Port::open(inherited(QUEUE_FD)?, attempt::QUEUE).map_err(os("build the templates"))?;
     let inbox = Inbox::new(inherited(MEMBERSHIP_FD)?, 0)?;
-    fence::close_by(policy, &port, floor)?;
-    // Dropped behind the fence they would unmap and close, and the child would die before its act.
+    sandbox::close_by(policy, &port, requirement)?;
+    // Dropped inside the sandbox they would unmap and close, and the child would die before its attempt.
     std::mem::forget((link, inbox, flows, clients, counters, custody));
     Ok(port)
 }
@@ -178,19 +183,19 @@ fn silence() -> Result<(), Error> {
     done.map_err(|errno| os("put /dev/null on 0, 1 and 2")(errno.into()))
 }
 
-/// What the acts aim at must outlive them; see [`enter`].
+/// What the attempts aim at must outlive them; see [`enter`].
 fn kept(port: Port) -> Bindings {
-    let bindings = fence::bindings(&port);
+    let bindings = sandbox::bindings(&port);
     std::mem::forget(port);
     bindings
 }
 
-/// A datagram is queued, a fenced child answers it through the templates with new bytes, and they arrive.
-fn packet(room: &Room, enter: &dyn Fn() -> Result<Port, Error>) -> Result<Row, Error> {
-    room.ask()?;
+/// A datagram is queued, a sandboxed child answers it through the templates with new bytes, and they arrive.
+fn packet(testbed: &Testbed, enter: &dyn Fn() -> Result<Port, Error>) -> Result<Row, Error> {
+    testbed.ask()?;
     let seen = run_inside(enter, &answer)?;
-    let delivered = room.answer();
-    let good = seen == Seen::Lives(ANSWERED) && delivered;
+    let delivered = testbed.answer();
+    let good = seen == Observed::Lives(ANSWERED) && delivered;
     let seen = match (good, delivered) {
         (true, _) => "delivered".to_owned(),
         (_, true) => format!("delivered, {seen}"),
@@ -199,7 +204,7 @@ fn packet(room: &Room, enter: &dyn Fn() -> Result<Port, Error>) -> Result<Row, E
     Ok(Row { name: "allowed: receive a packet, answer it".to_owned(), expected: "delivered".to_owned(), seen, good })
 }
 
-/// Behind the fence: receives until the room's datagram is there and sends it on with its new payload.
+/// Inside the sandbox: receives until the testbed's datagram is there and sends it on with its new payload.
 fn answer(port: &mut Port) -> i64 {
     for _ in 0..PATIENCE {
         if port.receive().is_err() {
@@ -207,8 +212,8 @@ fn answer(port: &mut Port) -> i64 {
         }
         let mut answered = false;
         while let Some(mut packet) = port.next() {
-            if let Some(payload) = packet.bytes().get_mut(PAYLOAD..PAYLOAD + room::ANSWER.len()) {
-                payload.copy_from_slice(room::ANSWER);
+            if let Some(payload) = packet.bytes().get_mut(PAYLOAD..PAYLOAD + testbed::ANSWER.len()) {
+                payload.copy_from_slice(testbed::ANSWER);
                 answered = true;
             }
             // Zero says "no checksum" (RFC 768).
@@ -230,12 +235,12 @@ fn os(act: &'static str) -> impl FnOnce(std::io::Error) -> Error {
 }
 
 impl Row {
-    fn of((act, seen): (act::Act, Seen)) -> Self {
-        let name = match act.expect {
-            act::Expect::Survives => format!("allowed: {}", act.name),
-            _ => act.name.to_owned(),
+    fn of((attempt, seen): (attempt::Attempt, Observed)) -> Self {
+        let name = match attempt.expect {
+            attempt::Expect::Survives => format!("allowed: {}", attempt.name),
+            _ => attempt.name.to_owned(),
         };
-        Self { name, expected: act.expect.to_string(), seen: seen.to_string(), good: seen.is(act.expect) }
+        Self { name, expected: attempt.expect.to_string(), seen: seen.to_string(), good: seen.is(attempt.expect) }
     }
 }
 
@@ -245,7 +250,7 @@ impl Findings {
         self.rows.iter().filter(|row| !row.good)
     }
 
-    /// What an act changed outside, a line each.
+    /// What an attempt changed outside, a line each.
     #[must_use]
     pub fn changes(&self) -> &[String] {
         &self.changes
@@ -254,8 +259,8 @@ impl Findings {
 
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "layers of this kernel\n{}", self.level)?;
-        writeln!(f, "{:<54} {:<18} seen", "act", "expected")?;
+        writeln!(f, "layers of this kernel\n{}", self.support)?;
+        writeln!(f, "{:<54} {:<18} seen", "attempt", "expected")?;
         for Row { name, expected, seen, good } in &self.rows {
             writeln!(f, "{name:<54} {expected:<18} {seen:<18} {}", if *good { "ok" } else { "RED" })?;
         }

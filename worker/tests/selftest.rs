@@ -1,11 +1,12 @@
 //! The self-test's own test: green with the policy of the release, and red as soon as one demand is taken out of it.
 //!
-//! `harness = false`: the self-test needs a process with one thread and leaves it in its room, so each case is this
+//! `harness = false`: the self-test needs a process with one thread and leaves it in its namespaces, so each case is this
 //! program, started again with the case's number. It answers nextest's `--list`.
 #![allow(clippy::unwrap_used)]
 
-use loaded_sandbox::policy::{Arg, Fd, Part};
-use loaded_sandbox::{Policy, SandboxRequirement};
+use loaded_sandbox::hostile::Part;
+use loaded_sandbox::policy::{Arg, Fd};
+use loaded_sandbox::{SandboxPolicy, SandboxRequirement};
 use loaded_worker::selftest::{Findings, examine};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
 
 fn release() {
     let start = Instant::now();
-    let findings = examine(&Policy::worker(), SandboxRequirement::Required).unwrap();
+    let findings = examine(&SandboxPolicy::worker(), SandboxRequirement::Required).unwrap();
     println!("{findings}");
     assert_eq!(findings.red().count(), 0);
     assert_eq!(findings.changes(), [] as [&str; 0]);
@@ -79,7 +80,7 @@ fn without_the_descriptor() {
 }
 
 fn weakened(part: Part) -> Findings {
-    let findings = examine(&Policy::worker().without(part), SandboxRequirement::Required).unwrap();
+    let findings = examine(&SandboxPolicy::worker().without(part), SandboxRequirement::Required).unwrap();
     for row in findings.red() {
         println!("red: {:<52} expected {}, seen {}", row.name, row.expected, row.seen);
     }
@@ -88,12 +89,12 @@ fn weakened(part: Part) -> Findings {
 }
 
 #[track_caller]
-fn lives(findings: &Findings, act: &str) {
-    let row = findings.red().find(|row| row.name == act).unwrap_or_else(|| panic!("{act} is not red"));
+fn lives(findings: &Findings, attempt: &str) {
+    let row = findings.red().find(|row| row.name == attempt).unwrap_or_else(|| panic!("{attempt} is not red"));
     assert!(row.seen.starts_with("lives"), "{row:?}");
 }
 
-/// What the act was after is there, for root to see outside: the acts are no duds, and the watcher is awake.
+/// What the attempt was after is there, for root to see outside: the attempts are no duds, and the watcher is awake.
 #[track_caller]
 fn has_effect(findings: &Findings) {
     assert!(findings.changes().iter().any(|line| line.starts_with("+ table ip pwned")), "no table in sight");
@@ -106,7 +107,7 @@ fn has_effect(findings: &Findings) {
 
 fn not_root() {
     nix::unistd::setuid(nix::unistd::Uid::from_raw(65534)).unwrap();
-    let error = examine(&Policy::worker(), SandboxRequirement::Required).unwrap_err().to_string();
+    let error = examine(&SandboxPolicy::worker(), SandboxRequirement::Required).unwrap_err().to_string();
     assert!(error.contains("root"), "{error}");
     assert_eq!(loaded_worker::selftest::run(SandboxRequirement::Required), 1);
 }

@@ -12,7 +12,7 @@ const A_IN: [u8; 4] = [0, 1, 0, 1];
 
 /// A question for the addresses of a name, but for its id.
 #[derive(Debug)]
-pub(super) struct Query {
+pub(crate) struct Query {
     message: Vec<u8>,
 }
 

@@ -9,9 +9,9 @@ mod http;
 mod plan;
 mod tcp;
 
-pub(crate) use plan::Plan;
 #[cfg(test)]
 pub(crate) use plan::tests;
+pub(crate) use plan::{CheckPlan, Work};
 
 use crate::ping::Pings;
 use crate::random::Random;
@@ -21,7 +21,6 @@ use loaded_sandbox::disconnect;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, socket};
-use plan::Work;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -34,26 +33,26 @@ pub(crate) struct Flight {
     pub(crate) started: u64,
     /// When it has failed, microseconds.
     pub(crate) deadline: u64,
-    stage: Stage,
+    stage: CheckStage,
     /// Its socket is the target's and goes back to it.
     lent: bool,
 }
 
 /// What is to be checked.
 #[derive(Debug)]
-pub(crate) struct Subject<'t> {
+pub(crate) struct Destination<'t> {
     /// Place of the target.
     pub(crate) target: u16,
     /// Where pings go.
     pub(crate) address: IpAddr,
     /// Where connections and datagrams go.
-    pub(crate) goal: IpAddr,
+    pub(crate) destination: IpAddr,
     /// The socket for these, if it has one.
     pub(crate) marked: &'t mut Option<OwnedFd>,
 }
 
 #[derive(Debug)]
-enum Stage {
+enum CheckStage {
     /// Waits for an echo reply with this token.
     Echo { token: u64 },
     /// Waits for the connection.
@@ -69,28 +68,28 @@ enum Stage {
 impl Flight {
     /// Begins a check at `now`. An error is its result, had at once.
     pub(crate) fn start(
-        Subject { target, address, goal, marked }: Subject<'_>,
-        plan: &Plan,
+        Destination { target, address, destination, marked }: Destination<'_>,
+        plan: &CheckPlan,
         now: u64,
         pings: &mut Pings,
         random: &mut Random,
     ) -> Result<Self, Cause> {
         let has_own = marked.is_some();
-        let to = |port| SocketAddr::new(goal, port);
+        let to = |port| SocketAddr::new(destination, port);
         let stage = match &plan.work {
             Work::Echo | Work::EchoTcp { .. } => {
                 let token = random.next();
                 pings.send(address, token).map_err(cause_of)?;
-                Stage::Echo { token }
+                CheckStage::Echo { token }
             }
-            Work::Tcp { port } | Work::Http { port, .. } => Stage::Connect(tcp::connect_to(to(*port), marked)?),
+            Work::Tcp { port } | Work::Http { port, .. } => CheckStage::Connect(tcp::connect_to(to(*port), marked)?),
             Work::Udp { port, send, .. } => {
-                Stage::Datagram { socket: datagram::send_to(to(*port), send, marked)?, id: 0, wrong: false }
+                CheckStage::Datagram { socket: datagram::send_to(to(*port), send, marked)?, id: 0, wrong: false }
             }
             Work::Dns { port, query } => {
                 let id = random.short();
                 let socket = query.with_id(id, |message| datagram::send_to(to(*port), message, marked))?;
-                Stage::Datagram { socket, id, wrong: false }
+                CheckStage::Datagram { socket, id, wrong: false }
             }
         };
         Ok(Self { target, started: now, deadline: now + plan.timeout(), stage, lent: has_own && marked.is_none() })
@@ -99,29 +98,31 @@ impl Flight {
     /// What to wait for; `None`: for an echo reply on a ping socket.
     pub(crate) fn waits_for(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match &self.stage {
-            Stage::Connect(socket) => Some((socket.as_fd(), PollFlags::POLLOUT)),
-            Stage::Status(socket, _) | Stage::Datagram { socket, .. } => Some((socket.as_fd(), PollFlags::POLLIN)),
-            Stage::Echo { .. } | Stage::Between => None,
+            CheckStage::Connect(socket) => Some((socket.as_fd(), PollFlags::POLLOUT)),
+            CheckStage::Status(socket, _) | CheckStage::Datagram { socket, .. } => {
+                Some((socket.as_fd(), PollFlags::POLLIN))
+            }
+            CheckStage::Echo { .. } | CheckStage::Between => None,
         }
     }
 
     /// Whether an echo reply with this token is the one it waits for.
     pub(crate) fn awaits_echo(&self, token: u64) -> bool {
-        matches!(self.stage, Stage::Echo { token: own } if own == token)
+        matches!(self.stage, CheckStage::Echo { token: own } if own == token)
     }
 
     /// The echo reply has come. The answer is the check's result, if that was all.
     pub(crate) fn echoed(
         &mut self,
-        plan: &Plan,
-        goal: IpAddr,
+        plan: &CheckPlan,
+        destination: IpAddr,
         marked: &mut Option<OwnedFd>,
         now: u64,
     ) -> Option<Cause> {
         let Work::EchoTcp { port } = plan.work else { return Some(Cause::Passed) };
         let has_own = marked.is_some();
-        match tcp::connect_to(SocketAddr::new(goal, port), marked) {
-            Ok(socket) => (self.stage, self.lent) = (Stage::Connect(socket), has_own),
+        match tcp::connect_to(SocketAddr::new(destination, port), marked) {
+            Ok(socket) => (self.stage, self.lent) = (CheckStage::Connect(socket), has_own),
             Err(cause) => return Some(cause),
         }
         self.deadline = now + plan.timeout();
@@ -129,25 +130,25 @@ impl Flight {
     }
 
     /// The socket is ready, or has an error. The answer is the check's result, if it has one now.
-    pub(crate) fn ready(&mut self, plan: &Plan) -> Option<Cause> {
-        match std::mem::replace(&mut self.stage, Stage::Between) {
-            Stage::Connect(socket) => {
+    pub(crate) fn ready(&mut self, plan: &CheckPlan) -> Option<Cause> {
+        match std::mem::replace(&mut self.stage, CheckStage::Between) {
+            CheckStage::Connect(socket) => {
                 let connected = tcp::connected(&socket);
                 match (&plan.work, connected) {
                     (Work::Http { request, .. }, Ok(())) => {
                         let sent = tcp::send(&socket, request);
-                        self.stage = Stage::Status(socket, StatusLine::default());
+                        self.stage = CheckStage::Status(socket, StatusLine::default());
                         sent.err()
                     }
                     (_, connected) => {
-                        self.stage = Stage::Connect(socket);
+                        self.stage = CheckStage::Connect(socket);
                         Some(connected.err().unwrap_or(Cause::Passed))
                     }
                 }
             }
-            Stage::Status(socket, mut line) => {
+            CheckStage::Status(socket, mut line) => {
                 let progress = http::receive(&socket, &mut line);
-                self.stage = Stage::Status(socket, line);
+                self.stage = CheckStage::Status(socket, line);
                 match (progress, &plan.work) {
                     (Progress::More, _) => None,
                     (Progress::Status(n), Work::Http { status, .. }) if n >= status.0 && n <= status.1 => {
@@ -157,16 +158,16 @@ impl Flight {
                     (Progress::Failed(cause), _) => Some(cause),
                 }
             }
-            Stage::Datagram { socket, id, mut wrong } => {
+            CheckStage::Datagram { socket, id, mut wrong } => {
                 let result = datagram::receive(&socket, &mut wrong, |answer| match &plan.work {
                     Work::Dns { query, .. } => query.judge(id, answer),
                     Work::Udp { expect, .. } => answer.starts_with(expect).then_some(Cause::Passed),
                     _ => None,
                 });
-                self.stage = Stage::Datagram { socket, id, wrong };
+                self.stage = CheckStage::Datagram { socket, id, wrong };
                 result
             }
-            stage @ (Stage::Echo { .. } | Stage::Between) => {
+            stage @ (CheckStage::Echo { .. } | CheckStage::Between) => {
                 self.stage = stage;
                 None
             }
@@ -176,25 +177,27 @@ impl Flight {
     /// The time is over: what that means depends on how far it came.
     pub(crate) fn late(&self) -> Cause {
         match &self.stage {
-            Stage::Echo { .. } => Cause::NoEcho,
-            Stage::Connect(socket) => tcp::not_connected(socket),
-            Stage::Datagram { wrong: true, .. } => Cause::WrongAnswer,
-            Stage::Status(..) | Stage::Datagram { .. } | Stage::Between => Cause::AnswerTimeout,
+            CheckStage::Echo { .. } => Cause::NoEcho,
+            CheckStage::Connect(socket) => tcp::not_connected(socket),
+            CheckStage::Datagram { wrong: true, .. } => Cause::WrongAnswer,
+            CheckStage::Status(..) | CheckStage::Datagram { .. } | CheckStage::Between => Cause::AnswerTimeout,
         }
     }
 
     /// Ends it, and closes its socket or gives back the one that was lent.
     pub(crate) fn end(self) -> Option<OwnedFd> {
         match self.stage {
-            Stage::Connect(socket) | Stage::Status(socket, _) | Stage::Datagram { socket, .. } if self.lent => {
+            CheckStage::Connect(socket) | CheckStage::Status(socket, _) | CheckStage::Datagram { socket, .. }
+                if self.lent =>
+            {
                 give_up(&socket);
                 Some(socket)
             }
-            Stage::Connect(socket) | Stage::Status(socket, _) | Stage::Datagram { socket, .. } => {
+            CheckStage::Connect(socket) | CheckStage::Status(socket, _) | CheckStage::Datagram { socket, .. } => {
                 close(socket);
                 None
             }
-            Stage::Echo { .. } | Stage::Between => None,
+            CheckStage::Echo { .. } | CheckStage::Between => None,
         }
     }
 }
@@ -215,7 +218,7 @@ fn give_up(socket: &OwnedFd) {
     let _ = disconnect(socket.as_fd());
 }
 
-/// A socket of a check. Every flag is given here: behind the fence there is no fcntl and no setsockopt.
+/// A socket of a check. Every flag is given here: inside the sandbox there is no fcntl and no setsockopt.
 fn open(to: SocketAddr, kind: SockType) -> Result<OwnedFd, Cause> {
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     socket(family, kind, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None).map_err(cause_of)

@@ -7,7 +7,7 @@ use loaded_ipc::{Check, CheckKind};
 
 /// One kind of check, with everything made that it sends.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct CheckPlan {
     /// Milliseconds.
     pub(crate) interval: u32,
     /// Milliseconds.
@@ -18,12 +18,12 @@ pub(crate) struct Plan {
     pub(crate) jitter: u8,
     pub(crate) rise: u8,
     pub(crate) fall: u8,
-    pub(super) work: Work,
+    pub(crate) work: Work,
 }
 
 /// What a check does.
 #[derive(Debug)]
-pub(super) enum Work {
+pub(crate) enum Work {
     Echo,
     Tcp { port: u16 },
     EchoTcp { port: u16 },
@@ -32,7 +32,7 @@ pub(super) enum Work {
     Dns { port: u16, query: Query },
 }
 
-impl Plan {
+impl CheckPlan {
     /// Makes a plan of what the supervisor said, if that keeps to the ranges of [`Check`].
     pub(crate) fn new(check: Check) -> Result<Self, &'static str> {
         let Check { kind, interval, interval_down, timeout, jitter, rise, fall } = check;
@@ -63,12 +63,6 @@ impl Plan {
             Work::Tcp { port } | Work::EchoTcp { port } | Work::Http { port, .. } => Some(port),
             Work::Echo | Work::Udp { .. } | Work::Dns { .. } => None,
         }
-    }
-
-    /// What is sent for a check by HTTP.
-    #[cfg(feature = "double")]
-    pub(crate) fn request(&self) -> Option<&[u8]> {
-        if let Work::Http { request, .. } = &self.work { Some(request) } else { None }
     }
 
     /// The UDP port it sends to.
@@ -119,8 +113,8 @@ impl Work {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) fn plan(kind: CheckKind) -> Plan {
-        Plan::new(check(kind)).expect("a good check")
+    pub(crate) fn plan(kind: CheckKind) -> CheckPlan {
+        CheckPlan::new(check(kind)).expect("a good check")
     }
 
     fn check(kind: CheckKind) -> Check {
@@ -129,9 +123,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_check_out_of_range_is_refused() {
-        assert!(Plan::new(check(CheckKind::Tcp { port: 0 })).is_err());
+        assert!(CheckPlan::new(check(CheckKind::Tcp { port: 0 })).is_err());
         let udp = CheckKind::Udp { port: 1, send: vec![0; 129], expect: Vec::new() };
-        assert!(Plan::new(check(udp)).is_err());
+        assert!(CheckPlan::new(check(udp)).is_err());
         let good = check(CheckKind::Icmp);
         for bad in [
             Check { interval: 99, ..good.clone() },
@@ -141,11 +135,11 @@ pub(crate) mod tests {
             Check { rise: 0, ..good.clone() },
             Check { fall: 0, ..good.clone() },
         ] {
-            assert!(Plan::new(bad).is_err());
+            assert!(CheckPlan::new(bad).is_err());
         }
         for status in [(99, 200), (200, 600), (300, 200)] {
             let (method, path, host) = ("GET".into(), "/".into(), "h".into());
-            assert!(Plan::new(check(CheckKind::Http { port: 80, method, path, host, status })).is_err());
+            assert!(CheckPlan::new(check(CheckKind::Http { port: 80, method, path, host, status })).is_err());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A prober without its fence, in a thread and a network of its own, with the ends of its links in the test's hands.
+//! A prober without its sandbox, in a thread and a network of its own, with the ends of its links in the test's hands.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 

@@ -141,7 +141,7 @@ pub fn clip(mut text: String) -> String {
     text
 }
 
-/// Writes into a string until its capacity is used up: behind a fence there may be no more memory.
+/// Writes into a string until its capacity is used up: inside the sandbox there may be no more memory.
 #[derive(Debug)]
 pub struct Clipped<'s>(pub &'s mut String);
 

@@ -113,7 +113,7 @@ pub enum ToWorker {
 /// Worker to supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum FromWorker {
-    /// The configuration stands and the fence is closed. It waits for `Go`, and has not looked into the tables.
+    /// The configuration stands and the process is sandboxed. It waits for `Go`, and has not looked into the tables.
     Prepared {
         /// Of the transaction it answers.
         generation: u64,
@@ -214,7 +214,7 @@ pub enum Pinger {
 /// Prober to supervisor. It can only speak about backends it was told of.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum FromProber {
-    /// The targets stand and the fence is closed. It waits for `Go`.
+    /// The targets stand and the process is sandboxed. It waits for `Go`.
     Prepared {
         /// Of the transaction it answers.
         generation: u64,

@@ -30,7 +30,7 @@ pub(crate) struct Arena {
 impl Arena {
     pub(crate) fn new() -> io::Result<Self> {
         let length = NonZeroUsize::new(ARENA).ok_or(Errno::EINVAL)?;
-        // SAFETY: a new private mapping at an address of the kernel's choice. MAP_POPULATE: the worker's fence
+        // SAFETY: a new private mapping at an address of the kernel's choice. MAP_POPULATE: the worker's sandbox
         // does not stop page faults, but the hot path should not take them either.
         let base = unsafe {
             mmap_anonymous(

@@ -1,7 +1,7 @@
 //! A worker's side of a queue: receive packets in batches, answer each exactly once.
 
-#[cfg(feature = "taken")]
-mod taken;
+#[cfg(feature = "hostile")]
+mod hostile;
 
 use crate::arena::Arena;
 use crate::layout::{self, BATCH, Body, HEADROOM, MARKED, PAYLOAD_AT, VERDICT_ATTR};

@@ -14,7 +14,7 @@ use nix::unistd::{Gid, Uid, chdir, chroot, getgroups, getresgid, getresuid, setg
 use crate::error::SandboxError;
 use crate::identity::{CHROOT, Identity, check_chroot_dir};
 use crate::kernel;
-use crate::policy::{Role, Terms};
+use crate::policy::{Confinement, Role};
 use crate::support::{KernelSupport, Layer};
 
 /// securebits, all of them locked so that they outlive any later gain of rights (capabilities(7)):
@@ -38,7 +38,7 @@ pub enum Survival {
 }
 
 /// Drops what `role` must not have. Runs as root in a child after exec, before any thread exists; `parent` is the pid
-/// that started us. The returned level names what this kernel lacks.
+/// that started us. The returned support names what this kernel lacks.
 ///
 /// After an error the process is in a state nobody tested: end it.
 pub fn drop_rights(
@@ -47,7 +47,7 @@ pub fn drop_rights(
     parent: u32,
     survival: Survival,
 ) -> Result<KernelSupport, SandboxError> {
-    let terms = Terms::of(role);
+    let confinement = Confinement::of(role);
     if role == Role::Supervisor {
         return Err(SandboxError::WrongRole { act: "drop to an unprivileged user", role });
     }
@@ -57,15 +57,15 @@ pub fn drop_rights(
     identity.refuse_root()?;
 
     name_process(role)?;
-    drop_bounding_set(terms)?;
+    drop_bounding_set(confinement)?;
     lock_securebits()?;
-    leave_namespaces(terms)?;
+    leave_namespaces(confinement)?;
     lock_in()?;
     become_user(identity)?;
-    keep_only_caps(&terms.cap_set())?;
-    let level = harden(parent, survival)?;
-    read_back(terms, identity)?;
-    Ok(level)
+    keep_only_caps(&confinement.cap_set())?;
+    let support = harden(parent, survival)?;
+    read_back(confinement, identity)?;
+    Ok(support)
 }
 
 fn refused<'a>(act: &'static str, object: impl Into<String> + 'a) -> impl FnOnce(Errno) -> SandboxError + 'a {
@@ -82,14 +82,14 @@ fn name_process(role: Role) -> Result<(), SandboxError> {
 ///
 /// Counts up until the kernel says EINVAL (`cap_valid` in kernel/capability.c; the same number as
 /// /proc/sys/kernel/cap_last_cap), so a capability that is newer than this program goes as well.
-pub(crate) fn drop_bounding_set(terms: &Terms) -> Result<(), SandboxError> {
+pub(crate) fn drop_bounding_set(confinement: &Confinement) -> Result<(), SandboxError> {
     for number in 0..64 {
         let held = match kernel::prctl(libc::PR_CAPBSET_READ, number, 0) {
             Ok(held) => held == 1,
             Err(Errno::EINVAL) => break,
             Err(source) => return Err(refused("read the bounding set", format!("capability {number}"))(source)),
         };
-        if held && terms.cap_mask() & (1 << number) == 0 {
+        if held && confinement.cap_mask() & (1 << number) == 0 {
             kernel::prctl(libc::PR_CAPBSET_DROP, number, 0)
                 .map_err(refused("drop from the bounding set", format!("capability {number}")))?;
         }
@@ -104,9 +104,9 @@ fn lock_securebits() -> Result<(), SandboxError> {
 
 /// Before the ids: it needs CAP_SYS_ADMIN. New sockets then live in a network with nothing in it; the inherited queue
 /// descriptor keeps acting on the network it was opened in (netlink_net_capable in net/netlink/af_netlink.c asks about the socket's namespace), which is why seccomp must exist.
-fn leave_namespaces(terms: &Terms) -> Result<(), SandboxError> {
-    let flags = terms.namespaces.iter().fold(CloneFlags::empty(), |all, n| all | n.flag);
-    let names: Vec<&str> = terms.namespaces.iter().map(|n| n.name).collect();
+fn leave_namespaces(confinement: &Confinement) -> Result<(), SandboxError> {
+    let flags = confinement.namespaces.iter().fold(CloneFlags::empty(), |all, n| all | n.flag);
+    let names: Vec<&str> = confinement.namespaces.iter().map(|n| n.name).collect();
     unshare(flags).map_err(refused("unshare", names.join(", ")))
 }
 
@@ -150,19 +150,19 @@ fn harden(parent: u32, survival: Survival) -> Result<KernelSupport, SandboxError
     // setresuid made it fs.suid_dumpable, which an admin may have set to 1. 0: no core, no ptrace by our own uid.
     prctl::set_dumpable(false).map_err(refused("clear", "the dumpable flag"))?;
 
-    let mut level = KernelSupport::default();
+    let mut support = KernelSupport::default();
     let mdwe = u64::from(libc::PR_MDWE_REFUSE_EXEC_GAIN);
     match kernel::prctl(libc::PR_SET_MDWE, mdwe, 0) {
-        Ok(_) => level.note(Layer::Mdwe, true, ""),
+        Ok(_) => support.note(Layer::Mdwe, true, ""),
         // Linux before 6.3.
-        Err(Errno::EINVAL) => level.note(Layer::Mdwe, false, ""),
+        Err(Errno::EINVAL) => support.note(Layer::Mdwe, false, ""),
         Err(e) => return Err(refused("set", "memory-deny-write-execute")(e)),
     }
-    Ok(level)
+    Ok(support)
 }
 
 /// Ask the kernel what we are now. There is no /proc in here; the supervisor looks at that from outside (`proof`).
-fn read_back(terms: &Terms, identity: &Identity) -> Result<(), SandboxError> {
+fn read_back(confinement: &Confinement, identity: &Identity) -> Result<(), SandboxError> {
     let not_as_told = |object, wanted: String, found: String| {
         if wanted == found { Ok(()) } else { Err(SandboxError::NotAsTold { object, wanted, found }) }
     };
@@ -183,7 +183,7 @@ fn read_back(terms: &Terms, identity: &Identity) -> Result<(), SandboxError> {
 
     let bits = kernel::prctl(libc::PR_GET_SECUREBITS, 0, 0).map_err(refused("read", "securebits"))?;
     not_as_told("securebits", format!("{SECUREBITS:#x}"), format!("{bits:#x}"))?;
-    let caps = terms.cap_mask();
+    let caps = confinement.cap_mask();
     for (object, wanted, found) in [
         ("effective capabilities", caps, held(CapSet::Effective)?),
         ("permitted capabilities", caps, held(CapSet::Permitted)?),

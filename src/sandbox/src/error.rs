@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use crate::ping::Family;
+use crate::family::Family;
 use crate::policy::Role;
 
-/// A step of dropping rights that did not happen. The caller must end: a process with half a fence is worse than none.
+/// A step of dropping rights that did not happen. The caller must end: a process with half a sandbox is worse than none.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// The user database could not be asked.
@@ -147,11 +147,11 @@ pub enum SandboxError {
         /// Why not the other.
         raw: Errno,
     },
-    /// This kernel offers less than the floor.
+    /// This kernel lacks a required layer.
     #[error(
         "this kernel has no {missing}, so {consequence}; refusing to start (--allow-weak-sandbox starts all the same)"
     )]
-    BelowFloor {
+    WeakKernel {
         /// The layer.
         missing: &'static str,
         /// What a hostile worker gains.

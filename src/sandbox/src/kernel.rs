@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 /// Ends the process at once: no atexit handlers, no flushing, no destructors, one system call.
 ///
-/// Inside the fence this is the only way to leave: `abort` needs rt_sigprocmask, gettid and tgkill and would
+/// Inside the sandbox this is the only way to leave: `abort` needs rt_sigprocmask, gettid and tgkill and would
 /// come out as SIGSYS, which the supervisor must be able to read as "suspected compromise".
 pub fn leave(code: i32) -> ! {
     // SAFETY: _exit takes an integer and does not return; glibc's and musl's _exit is exit_group(2).

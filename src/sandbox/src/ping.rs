@@ -11,35 +11,17 @@
 //!
 //! What is left to a prober taken over that has a raw socket: to send other ICMP messages, from addresses of the host.
 
-use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
 use crate::error::SandboxError;
+use crate::family::Family;
 
-/// Which ICMP.
+/// The kind of a socket that pings: the prober has to talk to each in its own way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// ICMP over IPv4.
-    V4,
-    /// ICMPv6.
-    V6,
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        })
-    }
-}
-
-/// What kind of socket it became, for the prober has to speak to each in its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pinger {
+pub enum PingKind {
     /// A ping socket: the kernel sets checksum and id; what is read starts with the ICMP header.
     Ping,
     /// A raw socket: id, and for IPv4 the checksum, are the prober's; what is read starts with the IP header for IPv4,
@@ -52,11 +34,11 @@ pub enum Pinger {
 ///
 /// # Errors
 /// When neither kind can be had; the text says why not and what to do.
-pub fn pinger(family: Family) -> Result<(OwnedFd, Pinger), SandboxError> {
+pub fn open_ping_socket(family: Family) -> Result<(OwnedFd, PingKind), SandboxError> {
     let opened = match open(family, SockType::Datagram) {
-        Ok(fd) => Ok((fd, Pinger::Ping)),
+        Ok(fd) => Ok((fd, PingKind::Ping)),
         Err(ping) => open(family, SockType::Raw)
-            .and_then(|fd| let_in_replies_only(&fd, family).map(|()| (fd, Pinger::Raw)))
+            .and_then(|fd| let_in_replies_only(&fd, family).map(|()| (fd, PingKind::Raw)))
             .map_err(|raw| SandboxError::NoPinger { family, ping, raw }),
     };
     let (fd, kind) = opened?;

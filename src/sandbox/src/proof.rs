@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use crate::identity::{CHROOT, Identity};
-use crate::policy::{Role, Terms};
+use crate::policy::{Confinement, Role};
 
 /// What a sealed process of a role must look like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,12 +37,12 @@ impl Expectation {
     /// Of a child of this role that runs as `identity`. A prober has a descriptor more for each worker:
     /// [`Expectation::prober`].
     pub fn of(role: Role, identity: &Identity) -> Expectation {
-        let terms = Terms::of(role);
+        let confinement = Confinement::of(role);
         Expectation {
             uid: identity.uid,
             gid: identity.gid,
-            caps: terms.cap_mask(),
-            fds: terms.fds.len(),
+            caps: confinement.cap_mask(),
+            fds: confinement.fds.len(),
             // /var/run is a symlink to /run on most systems, and /proc shows the real path.
             root: fs::canonicalize(CHROOT).unwrap_or_else(|_| CHROOT.into()),
             seccomp: true,

@@ -12,7 +12,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use crate::error::SandboxError;
 use crate::kernel;
 use crate::policy::compile::compile;
-use crate::policy::{Bindings, Policy, Role, Terms};
+use crate::policy::{Bindings, Confinement, Role, SandboxPolicy};
 use crate::support::{self, KernelSupport, Layer};
 
 /// The newest Landlock that this program knows. Never the kernel's own: what is asked for must not depend on where we
@@ -30,10 +30,10 @@ pub enum SandboxRequirement {
 
 impl SandboxRequirement {
     /// For the supervisor, before it starts anything: would `seal` refuse on this kernel?
-    pub fn check(self, level: &KernelSupport) -> Result<(), SandboxError> {
+    pub fn check(self, support: &KernelSupport) -> Result<(), SandboxError> {
         for layer in [Layer::Seccomp, Layer::Landlock] {
-            if self == SandboxRequirement::Required && !level.has(layer) {
-                return Err(SandboxError::BelowFloor { missing: layer.name(), consequence: layer.consequence() });
+            if self == SandboxRequirement::Required && !support.has(layer) {
+                return Err(SandboxError::WeakKernel { missing: layer.name(), consequence: layer.consequence() });
             }
         }
         Ok(())
@@ -44,7 +44,11 @@ impl SandboxRequirement {
 ///
 /// The order: Landlock needs one new descriptor, so it precedes RLIMIT_NOFILE; it and seccomp need no_new_privs for a
 /// process without CAP_SYS_ADMIN; setrlimit and everything else must precede seccomp.
-pub fn seal(policy: &Policy, env: &Bindings, floor: SandboxRequirement) -> Result<KernelSupport, SandboxError> {
+pub fn seal(
+    policy: &SandboxPolicy,
+    env: &Bindings,
+    requirement: SandboxRequirement,
+) -> Result<KernelSupport, SandboxError> {
     if policy.role() == Role::Supervisor {
         return Err(SandboxError::WrongRole { act: "seal", role: policy.role() });
     }
@@ -53,8 +57,8 @@ pub fn seal(policy: &Policy, env: &Bindings, floor: SandboxRequirement) -> Resul
     }
     // Compiled before anything is lost, so that a mistake in the policy is reported and not lived with.
     let program = compile(policy, Some(env))?;
-    let mut level = KernelSupport::default();
-    level.note(Layer::Seccomp, support::has_seccomp(), "kill-process action");
+    let mut support = KernelSupport::default();
+    support.note(Layer::Seccomp, support::has_seccomp(), "kill-process action");
 
     prctl::set_no_new_privs().map_err(|source| SandboxError::Refused {
         act: "set",
@@ -62,13 +66,13 @@ pub fn seal(policy: &Policy, env: &Bindings, floor: SandboxRequirement) -> Resul
         source,
     })?;
     let (tcp_ports, udp_ports) = env.ports();
-    level.note_landlock(restrict_with_landlock(tcp_ports, udp_ports)?);
-    floor.check(&level)?;
+    support.note_landlock(restrict_with_landlock(tcp_ports, udp_ports)?);
+    requirement.check(&support)?;
     limit_resources(policy.role(), env.workers())?;
     let_faults_kill()?;
     freeze_heap();
 
-    if level.has(Layer::Seccomp) {
+    if support.has(Layer::Seccomp) {
         // TSYNC although there is one thread: if that were wrong, the others would be inside as well.
         seccompiler::apply_filter_all_threads(&program).map_err(|e| SandboxError::Seccomp {
             act: "load",
@@ -76,7 +80,7 @@ pub fn seal(policy: &Policy, env: &Bindings, floor: SandboxRequirement) -> Resul
             detail: e.to_string(),
         })?;
     }
-    Ok(level)
+    Ok(support)
 }
 
 /// Takes every right that Landlock knows and gives none back but these: to connect to `tcp_ports` by TCP and to send to
@@ -117,7 +121,7 @@ pub fn restrict_with_landlock(tcp_ports: &[u16], udp_ports: &[u16]) -> Result<i6
 /// Sets the limits of a role, soft and hard, so that they cannot be raised without CAP_SYS_RESOURCE. `workers`: how many
 /// a prober talks to; 0 for any other role.
 pub fn limit_resources(role: Role, workers: usize) -> Result<(), SandboxError> {
-    for limit in Terms::of(role).limits {
+    for limit in Confinement::of(role).limits {
         let value = limit.value.with(workers);
         setrlimit(limit.resource, value, value).map_err(|source| SandboxError::Refused {
             act: "set limit",
@@ -129,7 +133,7 @@ pub fn limit_resources(role: Role, workers: usize) -> Result<(), SandboxError> {
 }
 
 /// Takes away the handlers that Rust's runtime has for stack overflow. Theirs puts the default back by rt_sigaction when
-/// the fault is another one (library/std/src/sys/pal/unix/stack_overflow.rs), which behind the fence is SIGSYS: every
+/// the fault is another one (library/std/src/sys/pal/unix/stack_overflow.rs), which inside the sandbox is SIGSYS: every
 /// wild pointer would be logged as a suspected compromise, and a store into the templates not as what it is.
 fn let_faults_kill() -> Result<(), SandboxError> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
@@ -149,7 +153,7 @@ const SPARE_HEAP: usize = 1 << 20;
 
 /// Makes the allocator live with what it has. glibc's `free` gives memory back once 128 KiB at the top are unused, by
 /// brk, and the process would die of it (mallopt(3), M_TRIM_THRESHOLD); and a `malloc` finding nothing calls brk or mmap.
-/// What does not fit in the spare still dies, as it should: nothing in the fence may grow.
+/// What does not fit in the spare still dies, as it should: nothing in the sandbox may grow.
 fn freeze_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: sets two numbers of the allocator: never map a block by itself, never give memory back.

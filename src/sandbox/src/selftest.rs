@@ -1,8 +1,8 @@
-//! Runs into the fence on purpose: each act in a child of its own, which enters the fence and tries it.
+//! Tries to break out on purpose: each attempt is made by a child of its own, inside the sandbox.
 //!
-//! The caller composes: it makes a room ([`private_room`]), puts a real queue and real templates there, and gives the
-//! *release* way into the fence as `enter`. What changed outside is for the caller to look at. For a prober all of it is
-//! here ([`examine_prober`]), because its room needs nothing that other crates have.
+//! The caller composes: it makes a testbed ([`enter_private_namespaces`]), puts a real queue and real templates there, and gives the
+//! *release* way into the sandbox as `enter`. What changed outside is for the caller to look at. For a prober all of it is
+//! here ([`examine_prober`]), because its testbed needs nothing that other crates have.
 
 mod prober;
 
@@ -21,93 +21,94 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-use crate::act::{Act, Expect, Scene, Target};
+use crate::attempt::{ALIVE, Attempt, Context, Expect, Victims};
 use crate::error::SandboxError;
 use crate::identity::CHROOT;
 use crate::kernel::{self, leave};
 use crate::policy::Bindings;
 
-pub use prober::{ProberRoom, examine_prober};
+pub use prober::{ProberTestbed, examine_prober};
 
-/// The exit code of a child that is alive after its act.
-pub(crate) const ALIVE: i32 = 42;
-/// The exit code of a child that could not enter the fence.
+/// The exit code of a child that could not enter the sandbox.
 const NOT_ENTERED: i32 = 43;
-/// An act is one system call; entering the fence is some 60 ms, most of it the network namespace. Beyond this it hangs.
+/// An attempt is one system call; entering the sandbox is some 60 ms, most of it the network namespace. Beyond this it hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAGE: usize = 4096;
 
-/// What came of an act.
+/// What came of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
-    /// Killed at the act by this signal.
+pub enum Observed {
+    /// Killed at the attempt by this signal.
     Killed(i32),
     /// Alive after it; the kernel's answer, -errno if it refused.
     Lives(i64),
-    /// Never got as far as the act; why.
+    /// Never got as far as the attempt; why.
     NotEntered(String),
     /// Neither dead nor done after ten seconds.
     Hung,
 }
 
-impl Seen {
+impl Observed {
     /// Is it what was expected?
     pub fn is(&self, expect: Expect) -> bool {
         match (expect, self) {
-            (Expect::Sigsys, Seen::Killed(signal)) => *signal == libc::SIGSYS,
-            (Expect::Segv, Seen::Killed(signal)) => *signal == libc::SIGSEGV,
-            (Expect::Death, Seen::Killed(signal)) => [libc::SIGSYS, libc::SIGSEGV].contains(signal),
-            (Expect::Errno(number), Seen::Lives(answer)) => *answer == -i64::from(number),
-            (Expect::Survives, Seen::Lives(_)) | (Expect::Succeeds, Seen::Lives(0..)) => true,
+            (Expect::Sigsys, Observed::Killed(signal)) => *signal == libc::SIGSYS,
+            (Expect::Segv, Observed::Killed(signal)) => *signal == libc::SIGSEGV,
+            (Expect::Death, Observed::Killed(signal)) => [libc::SIGSYS, libc::SIGSEGV].contains(signal),
+            (Expect::Errno(number), Observed::Lives(answer)) => *answer == -i64::from(number),
+            (Expect::Survives, Observed::Lives(_)) | (Expect::Succeeds, Observed::Lives(0..)) => true,
             _ => false,
         }
     }
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for Observed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Seen::Killed(signal) => match Signal::try_from(*signal) {
+            Observed::Killed(signal) => match Signal::try_from(*signal) {
                 Ok(name) => f.pad(name.as_str()),
                 Err(_) => f.pad(&format!("signal {signal}")),
             },
-            Seen::Lives(answer @ ..0) => {
+            Observed::Lives(answer @ ..0) => {
                 let errno = Errno::from_raw(i32::try_from(-answer).unwrap_or(0));
                 f.pad(&format!("lives ({errno:?})"))
             }
-            Seen::Lives(_) => f.pad("lives"),
-            Seen::NotEntered(why) => f.pad(&format!("fence not entered: {why}")),
-            Seen::Hung => f.pad("hung"),
+            Observed::Lives(_) => f.pad("lives"),
+            Observed::NotEntered(why) => f.pad(&format!("sandbox not entered: {why}")),
+            Observed::Hung => f.pad("hung"),
         }
     }
 }
 
-/// Forks a child, lets it `enter` the fence and perform `act`, and says what came of it.
+/// Forks a child, lets it `enter` the sandbox and perform `attempt`, and says what came of it.
 ///
-/// `enter` runs in the child and answers the numbers that it bound; after it the child makes no call but the act's own
+/// `enter` runs in the child and answers the numbers that it bound; after it the child makes no call but the attempt's own
 /// and exit_group. What the numbers name (templates, descriptors) must stay, so `enter` forgets its owners.
-pub fn run_act<E: fmt::Display>(enter: &dyn Fn() -> Result<Bindings, E>, act: &Act) -> Result<Seen, SandboxError> {
-    let target = Target::in_room(std::process::id());
+pub fn run_attempt<E: fmt::Display>(
+    enter: &dyn Fn() -> Result<Bindings, E>,
+    attempt: &Attempt,
+) -> Result<Observed, SandboxError> {
+    let victims = Victims::on_testbed(std::process::id());
     let enter = || {
-        if let Some(prepare) = act.prepare {
+        if let Some(prepare) = attempt.prepare {
             prepare();
         }
         let own = u64::from(std::process::id());
         let Some(page) = new_page(MapFlags::MAP_PRIVATE) else { leave(NOT_ENTERED) };
-        enter().map(|bindings| Scene { bindings, target, own, page: page.as_ptr() as u64 })
+        enter().map(|bindings| Context { bindings, victims, own, page: page.as_ptr() as u64 })
     };
-    run_inside(&enter, &|scene: &mut Scene| (act.run)(scene))
+    run_inside(&enter, &|scene: &mut Context| (attempt.run)(scene))
 }
 
-/// Forks a child, lets it `enter` the fence and do `work` there with what it entered with, and says what came of it;
-/// if it lives, with the number that `work` answered. For work that the fence must not stop.
+/// Forks a child, lets it `enter` the sandbox and do `work` there with what it entered with, and says what came of it;
+/// if it lives, with the number that `work` answered. For work that the sandbox must not stop.
 ///
 /// The calling process must have one thread: a child forked from a threaded one may find the allocator locked by a
 /// thread that is not there.
 pub fn run_inside<T, E: fmt::Display>(
     enter: &dyn Fn() -> Result<T, E>,
     work: &dyn Fn(&mut T) -> i64,
-) -> Result<Seen, SandboxError> {
+) -> Result<Observed, SandboxError> {
     if kernel::has_threads() {
         return Err(SandboxError::Threads { act: "run an act" });
     }
@@ -119,51 +120,51 @@ pub fn run_inside<T, E: fmt::Display>(
     }
 }
 
-/// Runs acts one after the other.
+/// Runs attempts one after the other.
 pub fn run_all<E: fmt::Display>(
     enter: &dyn Fn() -> Result<Bindings, E>,
-    acts: &[Act],
-) -> Result<Vec<(Act, Seen)>, SandboxError> {
-    acts.iter().map(|act| Ok((*act, run_act(enter, act)?))).collect()
+    attempts: &[Attempt],
+) -> Result<Vec<(Attempt, Observed)>, SandboxError> {
+    attempts.iter().map(|attempt| Ok((*attempt, run_attempt(enter, attempt)?))).collect()
 }
 
 /// Those that did not come out as expected.
-pub fn red(results: &[(Act, Seen)]) -> Vec<&(Act, Seen)> {
-    results.iter().filter(|(act, seen)| !seen.is(act.expect)).collect()
+pub fn red(results: &[(Attempt, Observed)]) -> Vec<&(Attempt, Observed)> {
+    results.iter().filter(|(attempt, seen)| !seen.is(attempt.expect)).collect()
 }
 
-/// Act, expected, seen; a line each and a sum at the end.
-pub fn table(results: &[(Act, Seen)]) -> String {
+/// Attempt, expected, seen; a line each and a sum at the end.
+pub fn table(results: &[(Attempt, Observed)]) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "{:<52} {:<18} {:<18}", "act", "expected", "seen");
-    for (act, seen) in results {
-        let mark = if seen.is(act.expect) { "ok" } else { "RED" };
-        let _ = writeln!(text, "{:<52} {:<18} {:<18} {mark}", act.name, act.expect, seen);
+    let _ = writeln!(text, "{:<52} {:<18} {:<18}", "attempt", "expected", "seen");
+    for (attempt, seen) in results {
+        let mark = if seen.is(attempt.expect) { "ok" } else { "RED" };
+        let _ = writeln!(text, "{:<52} {:<18} {:<18} {mark}", attempt.name, attempt.expect, seen);
     }
     let red = red(results).len();
-    let _ = writeln!(text, "{} acts, {red} red", results.len());
+    let _ = writeln!(text, "{} attempts, {red} red", results.len());
     text
 }
 
 /// Puts the calling process into a network and a mount namespace of its own, with an empty /var/run/empty, so that
-/// nothing it does reaches the host. For self-tests: acts are aimed at the firewall and at `lo`.
+/// nothing it does reaches the host. For self-tests: attempts are aimed at the firewall and at `lo`.
 ///
-/// `lo` is down in a new network. Children inherit the room; there is no way back for this process.
-pub fn private_room() -> Result<(), SandboxError> {
+/// `lo` is down in a new network. Children inherit the testbed; there is no way back for this process.
+pub fn enter_private_namespaces() -> Result<(), SandboxError> {
     const NOTHING: Option<&str> = None;
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).map_err(refused("unshare", "net, mount"))?;
     // systemd makes / shared: without this the tmpfs would appear on the host too (mount_namespaces(7)).
     mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING)
         .map_err(refused("make private", "/"))?;
     // Mounting follows the symlink that /var/run is on most systems.
-    mount(Some("room"), "/var/run", Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))
+    mount(Some("testbed"), "/var/run", Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))
         .map_err(refused("mount a tmpfs on", "/var/run"))?;
     nix::unistd::mkdir(CHROOT, nix::sys::stat::Mode::from_bits_truncate(0o755))
         .map_err(refused("make directory", CHROOT))
 }
 
-/// Sets `lo` of the room up. Without a tool: the self-test must run where there is no `ip`.
+/// Sets `lo` of the testbed up. Without a tool: the self-test must run where there is no `ip`.
 pub fn raise_loopback() -> Result<(), SandboxError> {
     let socket = UdpSocket::bind("0.0.0.0:0").map_err(|e| {
         let source = e.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
@@ -227,18 +228,18 @@ pub(crate) fn new_page(sharing: MapFlags) -> Option<std::ptr::NonNull<std::ffi::
     unsafe { mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, sharing) }.ok()
 }
 
-/// A page that the child writes and the parent reads: behind the fence there is no other way to tell. New pages are
+/// A page that the child writes and the parent reads: inside the sandbox there is no other way to tell. New pages are
 /// zero, which is a valid state of all these.
 #[repr(C)]
-struct Page {
-    /// 0: not in yet. 1: in, about to act. 2: acted.
+struct ReportPage {
+    /// 0: not in yet. 1: in, about to attempt. 2: acted.
     phase: AtomicU32,
     answer: AtomicI64,
     length: AtomicUsize,
     text: [AtomicU8; 400],
 }
 
-struct Report(std::ptr::NonNull<Page>);
+struct Report(std::ptr::NonNull<ReportPage>);
 
 impl Report {
     fn new() -> Result<Report, SandboxError> {
@@ -246,8 +247,8 @@ impl Report {
         Ok(Report(page.cast()))
     }
 
-    fn page(&self) -> &Page {
-        // SAFETY: mapped in `new`, unmapped in `drop`, page-aligned, larger than Page, and all fields are atomics.
+    fn page(&self) -> &ReportPage {
+        // SAFETY: mapped in `new`, unmapped in `drop`, page-aligned, larger than ReportPage, and all fields are atomics.
         unsafe { self.0.as_ref() }
     }
 
@@ -273,13 +274,13 @@ impl Report {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn read(&self, status: WaitStatus) -> Seen {
+    fn read(&self, status: WaitStatus) -> Observed {
         let phase = self.page().phase.load(Ordering::SeqCst);
         match status {
-            WaitStatus::StillAlive => Seen::Hung,
-            WaitStatus::Signaled(_, signal, _) if phase == 1 => Seen::Killed(signal as i32),
-            WaitStatus::Exited(_, ALIVE) if phase >= 1 => Seen::Lives(self.page().answer.load(Ordering::SeqCst)),
-            other => Seen::NotEntered(format!("{} {other:?}", self.explanation())),
+            WaitStatus::StillAlive => Observed::Hung,
+            WaitStatus::Signaled(_, signal, _) if phase == 1 => Observed::Killed(signal as i32),
+            WaitStatus::Exited(_, ALIVE) if phase >= 1 => Observed::Lives(self.page().answer.load(Ordering::SeqCst)),
+            other => Observed::NotEntered(format!("{} {other:?}", self.explanation())),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What this kernel offers: which layers of the fence are there, and what follows where one is not.
+//! What this kernel offers: which layers of the sandbox are there, and what follows where one is not.
 
 use std::fmt;
 
@@ -71,7 +71,7 @@ impl Layer {
 
 /// One layer as found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct LayerSupport {
     /// Which.
     pub layer: Layer,
     /// Is it there (and, after `seal`, in force)?
@@ -80,22 +80,22 @@ pub struct Finding {
     pub detail: String,
 }
 
-/// The level that was reached, or that can be.
+/// The support that was reached, or that can be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KernelSupport {
-    findings: Vec<Finding>,
+    findings: Vec<LayerSupport>,
 }
 
 impl KernelSupport {
     /// Asks the kernel for everything, changing nothing. For the supervisor's log at start.
     pub fn probe() -> KernelSupport {
-        let mut level = KernelSupport::default();
-        level.note(Layer::Seccomp, has_seccomp(), "kill-process action");
-        level.note_landlock(landlock_abi());
-        level.note(Layer::Mseal, has_mseal(), "");
-        level.note(Layer::Mdwe, has_mdwe(), "");
-        level.note(Layer::CloseRange, has_close_range(), "");
-        level
+        let mut support = KernelSupport::default();
+        support.note(Layer::Seccomp, has_seccomp(), "kill-process action");
+        support.note_landlock(landlock_abi());
+        support.note(Layer::Mseal, has_mseal(), "");
+        support.note(Layer::Mdwe, has_mdwe(), "");
+        support.note(Layer::CloseRange, has_close_range(), "");
+        support
     }
 
     /// Adds the findings of another stage; the later one counts.
@@ -112,7 +112,7 @@ impl KernelSupport {
     }
 
     /// Everything found, for printing.
-    pub fn findings(&self) -> &[Finding] {
+    pub fn findings(&self) -> &[LayerSupport] {
         &self.findings
     }
 
@@ -122,7 +122,7 @@ impl KernelSupport {
     }
 
     pub(crate) fn note(&mut self, layer: Layer, present: bool, detail: &str) {
-        self.findings.push(Finding { layer, present, detail: detail.to_owned() });
+        self.findings.push(LayerSupport { layer, present, detail: detail.to_owned() });
     }
 
     pub(crate) fn note_landlock(&mut self, abi: i64) {
@@ -135,7 +135,7 @@ impl KernelSupport {
 impl fmt::Display for KernelSupport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for finding in &self.findings {
-            let Finding { layer, present, detail } = finding;
+            let LayerSupport { layer, present, detail } = finding;
             let word = if *present { "present" } else { "ABSENT" };
             write!(f, "{:<26} {word}", layer.name())?;
             if !detail.is_empty() {

@@ -7,7 +7,7 @@ use crate::drop::{drop_bounding_set, keep_only_caps};
 use crate::error::SandboxError;
 use crate::kernel;
 use crate::policy::compile::compile;
-use crate::policy::{Policy, Role, Terms};
+use crate::policy::{Confinement, Role, SandboxPolicy};
 use crate::support::{self, KernelSupport, Layer};
 
 /// Trims the calling process for good. Call it when set-up is over (naming the owner of a busy queue
@@ -23,10 +23,10 @@ pub fn trim_supervisor(is_filtered: bool) -> Result<KernelSupport, SandboxError>
     if kernel::has_threads() {
         return Err(SandboxError::Threads { act: ACT });
     }
-    let terms = Terms::of(Role::Supervisor);
-    let policy = Policy::supervisor();
+    let confinement = Confinement::of(Role::Supervisor);
+    let policy = SandboxPolicy::supervisor();
     let program = compile(&policy, None)?;
-    for kept in terms.caps {
+    for kept in confinement.caps {
         // Missing now (a container, a unit file) is missing when a worker must be replaced: say so at start.
         let held = caps::has_cap(None, CapSet::Permitted, kept.cap).map_err(|e| SandboxError::Capabilities {
             act: "read",
@@ -37,22 +37,22 @@ pub fn trim_supervisor(is_filtered: bool) -> Result<KernelSupport, SandboxError>
             return Err(SandboxError::MissingCapability { act: ACT, capability: kept.cap.to_string(), why: kept.why });
         }
     }
-    drop_bounding_set(terms)?;
-    keep_only_caps(&terms.cap_set())?;
+    drop_bounding_set(confinement)?;
+    keep_only_caps(&confinement.cap_set())?;
     prctl::set_no_new_privs().map_err(|source| SandboxError::Refused {
         act: "set",
         object: "no_new_privs".to_owned(),
         source,
     })?;
 
-    let mut level = KernelSupport::default();
-    level.note(Layer::Seccomp, support::has_seccomp(), "deny list");
-    if level.has(Layer::Seccomp) && !is_filtered {
+    let mut support = KernelSupport::default();
+    support.note(Layer::Seccomp, support::has_seccomp(), "deny list");
+    if support.has(Layer::Seccomp) && !is_filtered {
         seccompiler::apply_filter(&program).map_err(|e| SandboxError::Seccomp {
             act: "load",
             role: Role::Supervisor,
             detail: e.to_string(),
         })?;
     }
-    Ok(level)
+    Ok(support)
 }

@@ -1,22 +1,22 @@
 //! The kernel facts that the order of dropping stands on, each tried alone. A kernel where one of them does not hold
-//! is a kernel where the jail does not hold.
+//! is a kernel where the sandbox does not hold.
 
 #![allow(clippy::unwrap_used)]
 
-mod room;
+mod rig;
 
 use std::fs;
 use std::process::ExitCode;
 
-use loaded_sandbox::selftest::private_room;
+use loaded_sandbox::selftest::enter_private_namespaces;
 use loaded_sandbox::{Role, SandboxError, Survival, drop_rights, limit_resources, restrict_with_landlock};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-use room::{child_passes, errno, in_child, nobody, raw};
+use rig::{child_passes, errno, in_child, nobody, raw};
 
 fn main() -> ExitCode {
-    room::run(&[
+    rig::run(&[
         ("securebits are locked and keep capabilities apart from ids", securebits),
         ("the parent-death signal is cleared by setresuid", pdeathsig),
         ("a dead parent is noticed", orphan),
@@ -48,7 +48,7 @@ fn prctl(option: i32, a: u64, b: u64) -> i64 {
 }
 
 fn dropped(role: Role) {
-    private_room().unwrap();
+    enter_private_namespaces().unwrap();
     drop_rights(role, &nobody(), std::os::unix::process::parent_id(), Survival::DiesToo).unwrap();
 }
 
@@ -109,7 +109,7 @@ fn pdeathsig() {
 
 fn orphan() {
     child_passes(|| {
-        private_room().unwrap();
+        enter_private_namespaces().unwrap();
         let error = drop_rights(Role::Worker, &nobody(), 1, Survival::DiesToo).unwrap_err();
         assert!(matches!(error, SandboxError::Orphaned { expected: 1, .. }), "{error}");
     });
@@ -278,7 +278,7 @@ fn nothing_comes_back() {
 
 fn prober() {
     child_passes(|| {
-        private_room().unwrap();
+        enter_private_namespaces().unwrap();
         lo_up();
         // Opened now: there is no /proc inside the chroot.
         let status = fs::File::open("/proc/self/status").unwrap();
@@ -290,7 +290,7 @@ fn prober() {
         assert_eq!(send_over_lo(), Ok(1), "its network is the one it came from");
     });
     child_passes(|| {
-        private_room().unwrap();
+        enter_private_namespaces().unwrap();
         lo_up();
         drop_rights(Role::Worker, &nobody(), std::os::unix::process::parent_id(), Survival::DiesToo).unwrap();
         assert_eq!(send_over_lo(), Err(Some(libc::ENETUNREACH)), "a worker's is empty");
@@ -309,7 +309,7 @@ fn send_over_lo() -> Result<usize, Option<i32>> {
 
 fn threads() {
     child_passes(|| {
-        private_room().unwrap();
+        enter_private_namespaces().unwrap();
         let (stop, wait) = std::sync::mpsc::channel::<()>();
         let other = std::thread::spawn(move || wait.recv());
         let error =
@@ -332,7 +332,7 @@ fn supervisor() {
 
 fn no_chroot() {
     child_passes(|| {
-        private_room().unwrap();
+        enter_private_namespaces().unwrap();
         fs::remove_dir("/var/run/empty").unwrap();
         let error =
             drop_rights(Role::Worker, &nobody(), std::os::unix::process::parent_id(), Survival::DiesToo).unwrap_err();

@@ -1,21 +1,21 @@
 //! Kernels that lack a layer, played by a seccomp filter that gives the old kernel's answer. Each must be named, with
-//! its consequence; below the floor the start is refused unless weakness was asked for.
+//! its consequence; below the requirement the start is refused unless weakness was asked for.
 
 #![allow(clippy::unwrap_used)]
 
-mod room;
+mod rig;
 
 use std::process::ExitCode;
 
-use loaded_sandbox::selftest::private_room;
+use loaded_sandbox::selftest::enter_private_namespaces;
 use loaded_sandbox::{
-    Bindings, KernelSupport, Layer, Policy, Role, SandboxError, SandboxRequirement, Survival, drop_rights,
+    Bindings, KernelSupport, Layer, Role, SandboxError, SandboxPolicy, SandboxRequirement, Survival, drop_rights,
     keep_only_fds, open_fds, seal,
 };
-use room::{child_passes, kernel_without, nobody, raw};
+use rig::{child_passes, kernel_without, nobody, raw};
 
 fn main() -> ExitCode {
-    room::run(&[
+    rig::run(&[
         ("this kernel", this_kernel),
         ("without Landlock", without_landlock),
         ("with Landlock switched off at boot", landlock_off),
@@ -30,58 +30,58 @@ fn bindings() -> Bindings {
     Bindings::Worker { queue_fd: 3, link_fd: 4, membership_fd: 5, templates: 0x2000_0000_0000..0x2000_0000_1000 }
 }
 
-fn enter(floor: SandboxRequirement) -> Result<KernelSupport, SandboxError> {
-    private_room().unwrap();
-    let mut level = drop_rights(Role::Worker, &nobody(), std::os::unix::process::parent_id(), Survival::DiesToo)?;
-    level.merge(seal(&Policy::worker(), &bindings(), floor)?);
-    Ok(level)
+fn enter(requirement: SandboxRequirement) -> Result<KernelSupport, SandboxError> {
+    enter_private_namespaces().unwrap();
+    let mut support = drop_rights(Role::Worker, &nobody(), std::os::unix::process::parent_id(), Survival::DiesToo)?;
+    support.merge(seal(&SandboxPolicy::worker(), &bindings(), requirement)?);
+    Ok(support)
 }
 
 fn this_kernel() {
-    let level = KernelSupport::probe();
-    println!("{level}");
-    assert_eq!(level.findings().len(), Layer::ALL.len());
+    let support = KernelSupport::probe();
+    println!("{support}");
+    assert_eq!(support.findings().len(), Layer::ALL.len());
     child_passes(move || {
         let entered = enter(SandboxRequirement::Required).unwrap();
         for layer in [Layer::Seccomp, Layer::Landlock, Layer::LandlockNet, Layer::LandlockScopes, Layer::Mdwe] {
-            assert_eq!(entered.has(layer), level.has(layer), "{layer:?}: what is there is used");
+            assert_eq!(entered.has(layer), support.has(layer), "{layer:?}: what is there is used");
         }
     });
 }
 
-/// Refused at the floor with the layer's name; entered when weakness was asked for, and then told.
-fn below_floor(missing: Layer, without: fn()) {
+/// Refused at the requirement with the layer's name; entered when weakness was asked for, and then told.
+fn refused_without(missing: Layer, without: fn()) {
     child_passes(|| {
         without();
-        let level = KernelSupport::probe();
-        assert!(!level.has(missing));
-        assert!(level.to_string().contains(missing.consequence()), "{level}");
-        let error = SandboxRequirement::Required.check(&level).unwrap_err().to_string();
+        let support = KernelSupport::probe();
+        assert!(!support.has(missing));
+        assert!(support.to_string().contains(missing.consequence()), "{support}");
+        let error = SandboxRequirement::Required.check(&support).unwrap_err().to_string();
         assert!(error.contains(missing.name()) && error.contains("--allow-weak-sandbox"), "{error}");
-        assert!(SandboxRequirement::AllowWeak.check(&level).is_ok());
+        assert!(SandboxRequirement::AllowWeak.check(&support).is_ok());
     });
     child_passes(|| {
         without();
         let error = enter(SandboxRequirement::Required).unwrap_err();
-        assert!(matches!(error, SandboxError::BelowFloor { .. }), "{error}");
+        assert!(matches!(error, SandboxError::WeakKernel { .. }), "{error}");
     });
     child_passes(|| {
         without();
-        let level = enter(SandboxRequirement::AllowWeak).unwrap();
-        assert!(level.absent().any(|layer| layer == missing));
+        let support = enter(SandboxRequirement::AllowWeak).unwrap();
+        assert!(support.absent().any(|layer| layer == missing));
     });
 }
 
 fn without_landlock() {
-    below_floor(Layer::Landlock, || kernel_without(libc::SYS_landlock_create_ruleset, None, libc::ENOSYS));
+    refused_without(Layer::Landlock, || kernel_without(libc::SYS_landlock_create_ruleset, None, libc::ENOSYS));
 }
 
 fn landlock_off() {
-    below_floor(Layer::Landlock, || kernel_without(libc::SYS_landlock_create_ruleset, None, libc::EOPNOTSUPP));
+    refused_without(Layer::Landlock, || kernel_without(libc::SYS_landlock_create_ruleset, None, libc::EOPNOTSUPP));
 }
 
 fn without_seccomp() {
-    below_floor(Layer::Seccomp, || kernel_without(libc::SYS_seccomp, None, libc::ENOSYS));
+    refused_without(Layer::Seccomp, || kernel_without(libc::SYS_seccomp, None, libc::ENOSYS));
 }
 
 fn without_mdwe() {
@@ -90,8 +90,8 @@ fn without_mdwe() {
             kernel_without(libc::SYS_prctl, Some(u64::from(option.unsigned_abs())), libc::EINVAL);
         }
         assert!(!KernelSupport::probe().has(Layer::Mdwe));
-        let level = enter(SandboxRequirement::Required).unwrap();
-        assert_eq!(level.absent().collect::<Vec<_>>(), [Layer::Mdwe]);
+        let support = enter(SandboxRequirement::Required).unwrap();
+        assert_eq!(support.absent().collect::<Vec<_>>(), [Layer::Mdwe]);
     });
 }
 

@@ -2,19 +2,19 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod room;
+mod rig;
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitCode;
 
-use loaded_sandbox::selftest::{private_room, raise_loopback};
-use loaded_sandbox::{Family, Pinger, pinger};
+use loaded_sandbox::selftest::{enter_private_namespaces, raise_loopback};
+use loaded_sandbox::{Family, PingKind, open_ping_socket};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use room::{child_passes, errno, raw};
+use rig::{child_passes, errno, raw};
 
 fn main() -> ExitCode {
-    room::run(&[
+    rig::run(&[
         ("a ping socket where the host allows it, else a raw one", kinds),
         ("neither kind can be had: the text says what to do", neither),
         ("a raw socket hears echo replies and nothing else", replies_only),
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 fn enter() {
-    private_room().unwrap();
+    enter_private_namespaces().unwrap();
     raise_loopback().unwrap();
 }
 
@@ -45,13 +45,13 @@ fn option(fd: &OwnedFd, level: i32, name: i32) -> i32 {
 fn kinds() {
     enter();
     for family in FAMILIES {
-        let (fd, kind) = pinger(family).unwrap();
-        assert_eq!((kind, option(&fd, libc::SOL_SOCKET, libc::SO_TYPE)), (Pinger::Raw, libc::SOCK_RAW));
+        let (fd, kind) = open_ping_socket(family).unwrap();
+        assert_eq!((kind, option(&fd, libc::SOL_SOCKET, libc::SO_TYPE)), (PingKind::Raw, libc::SOCK_RAW));
     }
     allow_ping_sockets();
     for family in FAMILIES {
-        let (fd, kind) = pinger(family).unwrap();
-        assert_eq!((kind, option(&fd, libc::SOL_SOCKET, libc::SO_TYPE)), (Pinger::Ping, libc::SOCK_DGRAM));
+        let (fd, kind) = open_ping_socket(family).unwrap();
+        assert_eq!((kind, option(&fd, libc::SOL_SOCKET, libc::SO_TYPE)), (PingKind::Ping, libc::SOCK_DGRAM));
         assert!(OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL).unwrap()).contains(OFlag::O_NONBLOCK));
         assert_eq!(fcntl(&fd, FcntlArg::F_GETFD).unwrap(), FdFlag::FD_CLOEXEC.bits());
     }
@@ -61,7 +61,7 @@ fn neither() {
     enter();
     caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_NET_RAW).unwrap();
     for family in FAMILIES {
-        let text = pinger(family).unwrap_err().to_string();
+        let text = open_ping_socket(family).unwrap_err().to_string();
         println!("{text}");
         assert!(text.contains(&family.to_string()) && text.contains("EACCES") && text.contains("EPERM"), "{text}");
         assert!(text.contains("ping_group_range=\"0 0\"") && text.contains("CAP_NET_RAW"), "{text}");
@@ -111,8 +111,8 @@ fn replies_only() {
     for (family, request, reply, others) in
         [(Family::V4, 8, 0, [3, 5, 11, 13]), (Family::V6, 128, 129, [1, 2, 137, 143])]
     {
-        let (fd, kind) = pinger(family).unwrap();
-        assert_eq!(kind, Pinger::Raw);
+        let (fd, kind) = open_ping_socket(family).unwrap();
+        assert_eq!(kind, PingKind::Raw);
         let all = unfiltered(family);
         send(&fd, family, request);
         for other in others {
@@ -126,7 +126,7 @@ fn replies_only() {
 fn filter_locked() {
     enter();
     for family in FAMILIES {
-        let (fd, _) = pinger(family).unwrap();
+        let (fd, _) = open_ping_socket(family).unwrap();
         let set = |option: i32, value: u64, length: u64| {
             let socket = fd.as_raw_fd().unsigned_abs().into();
             raw(libc::SYS_setsockopt, [socket, 1, u64::from(option.unsigned_abs()), value, length, 0])
@@ -148,9 +148,9 @@ fn options() {
             if allowed {
                 allow_ping_sockets();
             }
-            let (v4, _) = pinger(Family::V4).unwrap();
+            let (v4, _) = open_ping_socket(Family::V4).unwrap();
             assert_eq!(option(&v4, libc::SOL_SOCKET, libc::SO_BROADCAST), 1);
-            let (v6, _) = pinger(Family::V6).unwrap();
+            let (v6, _) = open_ping_socket(Family::V6).unwrap();
             assert_eq!(option(&v6, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP), 0);
             if !allowed {
                 assert_eq!(option(&v4, libc::IPPROTO_IP, libc::IP_HDRINCL), 0);

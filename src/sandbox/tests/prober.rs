@@ -1,32 +1,37 @@
-//! The suite of a hostile prober against the release fence, in the room that `--selftest` has.
+//! The suite of a hostile prober against the release sandbox, on the testbed of `--selftest`.
 
 #![allow(clippy::unwrap_used)]
 
-mod room;
+mod rig;
 
 use std::fs;
 use std::process::ExitCode;
 
-use loaded_sandbox::act::prober::{CHECKED_PORT, OTHER_PORT, allowed, forbidden, landlocked};
-use loaded_sandbox::act::{Act, Expect};
-use loaded_sandbox::policy::{Arg, Fd, Part};
+use loaded_sandbox::attempt::prober::{CHECKED_PORT, OTHER_PORT, allowed, forbidden, landlocked};
+use loaded_sandbox::attempt::{Attempt, Expect};
+use loaded_sandbox::hostile::Part;
+use loaded_sandbox::policy::{Arg, Fd};
 use loaded_sandbox::proof::{Expectation, prove_deep};
-use loaded_sandbox::selftest::{ProberRoom, Seen, examine_prober, private_room, red, run_act, run_inside, table};
-use loaded_sandbox::{Bindings, CHECK_SOCKETS, Pinger, Policy, SandboxError, SandboxRequirement, inherited, leave};
+use loaded_sandbox::selftest::{
+    Observed, ProberTestbed, enter_private_namespaces, examine_prober, red, run_attempt, run_inside, table,
+};
+use loaded_sandbox::{
+    Bindings, CHECK_SOCKETS, PingKind, SandboxError, SandboxPolicy, SandboxRequirement, inherited, leave,
+};
 use nix::unistd::{ForkResult, fork};
-use room::{errno, nobody, raw};
+use rig::{errno, nobody, raw};
 
 /// SOCK_STREAM|SOCK_NONBLOCK|SOCK_CLOEXEC
 const TCP_KIND: u64 = 0x8_0801;
 
 fn main() -> ExitCode {
-    room::run(&[
-        ("every forbidden act dies, every allowed one comes out well", whole_suite),
+    rig::run(&[
+        ("every forbidden attempt dies, every allowed one comes out well", whole_suite),
         ("with UDP checks too", whole_suite_udp),
         ("with ping sockets too", whole_suite_ping_sockets),
-        ("without the default action, no forbidden act dies of another cause", default_weakened),
+        ("without the default action, no forbidden attempt dies of another cause", default_weakened),
         ("without each demand on an argument, the suite is red", demands_weakened),
-        ("without a rule, its allowed act is red", rule_removed),
+        ("without a rule, its allowed attempt is red", rule_removed),
         ("a port that Landlock is told of can be reached, no other", ports),
         ("past MSG_FASTOPEN there is no Landlock", fast_open),
         ("a sealed prober is proved from outside", proved),
@@ -36,53 +41,53 @@ fn main() -> ExitCode {
 }
 
 #[track_caller]
-fn green(kind: Pinger, udp: bool) {
-    let room = ProberRoom::furnish(kind).unwrap();
-    let results = examine_prober(&room, &Policy::prober(udp), udp, SandboxRequirement::Required).unwrap();
+fn green(kind: PingKind, udp: bool) {
+    let testbed = ProberTestbed::set_up(kind).unwrap();
+    let results = examine_prober(&testbed, &SandboxPolicy::prober(udp), udp, SandboxRequirement::Required).unwrap();
     println!("{}", table(&results));
     assert!(red(&results).is_empty());
 }
 
 fn whole_suite() {
-    green(Pinger::Raw, false);
+    green(PingKind::Raw, false);
 }
 
 fn whole_suite_udp() {
-    green(Pinger::Raw, true);
+    green(PingKind::Raw, true);
 }
 
-/// In a room within a room, as after another role's self-test.
+/// A testbed inside another, as after another role's self-test.
 fn whole_suite_ping_sockets() {
-    drop(ProberRoom::furnish(Pinger::Raw).unwrap());
-    green(Pinger::Ping, false);
+    drop(ProberTestbed::set_up(PingKind::Raw).unwrap());
+    green(PingKind::Ping, false);
 }
 
-fn run(room: &ProberRoom, policy: &Policy, act: &Act) -> Seen {
-    run_with(room, policy, &room.bindings(&[CHECKED_PORT]), act)
+fn run(testbed: &ProberTestbed, policy: &SandboxPolicy, attempt: &Attempt) -> Observed {
+    run_with(testbed, policy, &testbed.bindings(&[CHECKED_PORT]), attempt)
 }
 
-fn run_with(room: &ProberRoom, policy: &Policy, bindings: &Bindings, act: &Act) -> Seen {
-    let enter = || room.enter(policy, bindings, SandboxRequirement::Required).map(|()| bindings.clone());
-    run_act::<SandboxError>(&enter, act).unwrap()
+fn run_with(testbed: &ProberTestbed, policy: &SandboxPolicy, bindings: &Bindings, attempt: &Attempt) -> Observed {
+    let enter = || testbed.enter(policy, bindings, SandboxRequirement::Required).map(|()| bindings.clone());
+    run_attempt::<SandboxError>(&enter, attempt).unwrap()
 }
 
-fn named(name: &str) -> Act {
+fn named(name: &str) -> Attempt {
     let all = [forbidden(false), allowed(true), landlocked()].concat();
-    all.into_iter().find(|act| act.name == name).unwrap_or_else(|| panic!("no act {name}"))
+    all.into_iter().find(|attempt| attempt.name == name).unwrap_or_else(|| panic!("no attempt {name}"))
 }
 
 fn default_weakened() {
-    let room = ProberRoom::furnish(Pinger::Raw).unwrap();
-    for act in forbidden(false) {
-        let seen = run(&room, &Policy::prober(false).without(Part::Default), &act);
-        let of_another_layer = act.name.contains("int 0x80");
-        let lives = matches!(seen, Seen::Lives(_));
-        assert!(lives != of_another_layer, "{act:?}: {seen}");
+    let testbed = ProberTestbed::set_up(PingKind::Raw).unwrap();
+    for attempt in forbidden(false) {
+        let seen = run(&testbed, &SandboxPolicy::prober(false).without(Part::Default), &attempt);
+        let of_another_layer = attempt.name.contains("int 0x80");
+        let lives = matches!(seen, Observed::Lives(_));
+        assert!(lives != of_another_layer, "{attempt:?}: {seen}");
     }
 }
 
 fn demands_weakened() {
-    let room = ProberRoom::furnish(Pinger::Raw).unwrap();
+    let testbed = ProberTestbed::set_up(PingKind::Raw).unwrap();
     let stream = u32::try_from(TCP_KIND).unwrap();
     let no_signal = libc::MSG_NOSIGNAL.cast_unsigned();
     let receive = (libc::MSG_DONTWAIT | libc::MSG_TRUNC).cast_unsigned();
@@ -109,21 +114,21 @@ fn demands_weakened() {
         ("getsockopt", Arg::Is(2, libc::SO_ERROR.cast_unsigned()), "getsockopt SO_TYPE of a check"),
         ("close", Arg::FdIs(Fd::Checks), "close the last worker's link"),
     ] {
-        let act = named(name);
-        assert_eq!(act.expect, Expect::Sigsys);
-        let mut weaker = Policy::prober(false).without(Part::Argument(call, arg));
+        let attempt = named(name);
+        assert_eq!(attempt.expect, Expect::Sigsys);
+        let mut weaker = SandboxPolicy::prober(false).without(Part::Argument(call, arg));
         if call == "getsockopt" && name.contains("TCP_INFO") {
             weaker = weaker.without(Part::Argument(call, Arg::Is(2, libc::SO_ERROR.cast_unsigned())));
         }
-        let seen = run(&room, &weaker, &act);
+        let seen = run(&testbed, &weaker, &attempt);
         println!("without {call} {arg:?}: {name}: {seen}");
-        assert!(matches!(seen, Seen::Lives(_)), "{name}: {seen}");
-        assert_eq!(run(&room, &Policy::prober(false), &act), Seen::Killed(libc::SIGSYS), "{name}");
+        assert!(matches!(seen, Observed::Lives(_)), "{name}: {seen}");
+        assert_eq!(run(&testbed, &SandboxPolicy::prober(false), &attempt), Observed::Killed(libc::SIGSYS), "{name}");
     }
 }
 
 fn rule_removed() {
-    let room = ProberRoom::furnish(Pinger::Raw).unwrap();
+    let testbed = ProberTestbed::set_up(PingKind::Raw).unwrap();
     for (call, name) in [
         ("read", "read on the link"),
         ("write", "write on the last worker's link"),
@@ -139,33 +144,40 @@ fn rule_removed() {
         ("rt_sigreturn", "rt_sigreturn from a handler"),
         ("restart_syscall", "restart_syscall"),
     ] {
-        let seen = run(&room, &Policy::prober(true).without(Part::Call(call)), &named(name));
-        assert_eq!(seen, Seen::Killed(libc::SIGSYS), "{call}: {name}");
+        let seen = run(&testbed, &SandboxPolicy::prober(true).without(Part::Call(call)), &named(name));
+        assert_eq!(seen, Observed::Killed(libc::SIGSYS), "{call}: {name}");
     }
     // A datagram's rules are there only for who has a UDP check.
     for name in ["check a port by UDP, IPv4", "check a port by UDP, IPv6"] {
-        assert_eq!(run(&room, &Policy::prober(false), &named(name)), Seen::Killed(libc::SIGSYS), "{name}");
+        assert_eq!(
+            run(&testbed, &SandboxPolicy::prober(false), &named(name)),
+            Observed::Killed(libc::SIGSYS),
+            "{name}"
+        );
     }
 }
 
 fn ports() {
-    let room = ProberRoom::furnish(Pinger::Raw).unwrap();
-    let policy = Policy::prober(false);
+    let testbed = ProberTestbed::set_up(PingKind::Raw).unwrap();
+    let policy = SandboxPolicy::prober(false);
     for family in ["IPv4", "IPv6"] {
         let other = named(&format!("connect by TCP to another port, {family}"));
         let checked = named(&format!("check a port by TCP, {family}"));
-        let denied = Seen::Lives(errno(libc::EACCES));
-        assert_eq!(run_with(&room, &policy, &room.bindings(&[CHECKED_PORT]), &other), denied);
-        assert_eq!(run_with(&room, &policy, &room.bindings(&[CHECKED_PORT, OTHER_PORT]), &other), Seen::Lives(0));
-        assert_eq!(run_with(&room, &policy, &room.bindings(&[]), &checked), denied);
-        assert_eq!(run_with(&room, &policy, &room.bindings(&[OTHER_PORT]), &checked), denied);
+        let denied = Observed::Lives(errno(libc::EACCES));
+        assert_eq!(run_with(&testbed, &policy, &testbed.bindings(&[CHECKED_PORT]), &other), denied);
+        assert_eq!(
+            run_with(&testbed, &policy, &testbed.bindings(&[CHECKED_PORT, OTHER_PORT]), &other),
+            Observed::Lives(0)
+        );
+        assert_eq!(run_with(&testbed, &policy, &testbed.bindings(&[]), &checked), denied);
+        assert_eq!(run_with(&testbed, &policy, &testbed.bindings(&[OTHER_PORT]), &checked), denied);
     }
 }
 
 /// Why the flags of sendto are in the policy: with this one a connection to the other port is there afterwards.
 fn fast_open() {
-    let room = ProberRoom::furnish(Pinger::Raw).unwrap();
-    let bindings = room.bindings(&[CHECKED_PORT]);
+    let testbed = ProberTestbed::set_up(PingKind::Raw).unwrap();
+    let bindings = testbed.bindings(&[CHECKED_PORT]);
     let connections = || {
         let table = fs::read_to_string("/proc/net/tcp").unwrap();
         let local = format!("0100007F:{OTHER_PORT:04X}");
@@ -173,9 +185,9 @@ fn fast_open() {
         let of_the_port = |l: &&str| l.split_whitespace().nth(1) == Some(&local) && !l.contains(" 00000000:0000 0A ");
         table.lines().filter(of_the_port).count()
     };
-    let open_fast = |policy: &Policy| {
-        let enter = || room.enter(policy, &bindings, SandboxRequirement::Required);
-        let act = |_: &mut ()| {
+    let open_fast = |policy: &SandboxPolicy| {
+        let enter = || testbed.enter(policy, &bindings, SandboxRequirement::Required);
+        let attempt = |_: &mut ()| {
             let fd = raw(libc::SYS_socket, [2, TCP_KIND, 0, 0, 0, 0]).unsigned_abs();
             let [high, low] = OTHER_PORT.to_be_bytes();
             let to = [2, 0, high, low, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0u8].as_ptr() as u64;
@@ -185,25 +197,25 @@ fn fast_open() {
             raw(libc::SYS_ppoll, [0, 0, [0u64, 50_000_000].as_ptr() as u64, 0, 8, 0]);
             sent
         };
-        run_inside(&enter, &act).unwrap()
+        run_inside(&enter, &attempt).unwrap()
     };
-    let release = Policy::prober(false);
-    assert_eq!(open_fast(&release), Seen::Killed(libc::SIGSYS));
+    let release = SandboxPolicy::prober(false);
+    assert_eq!(open_fast(&release), Observed::Killed(libc::SIGSYS));
     assert_eq!(connections(), 0);
     let no_signal = libc::MSG_NOSIGNAL.cast_unsigned();
     let seen = open_fast(&release.without(Part::Argument("sendto", Arg::OnlyBits(3, no_signal))));
     println!("with the flag: {seen}, connections {}", connections());
     // A kernel where Landlock looks at this as well is welcome.
-    assert!(connections() == 1 || seen == Seen::Lives(errno(libc::EACCES)), "{seen}");
+    assert!(connections() == 1 || seen == Observed::Lives(errno(libc::EACCES)), "{seen}");
 }
 
 fn proved() {
-    let room = ProberRoom::furnish(Pinger::Raw).unwrap();
-    let bindings = room.bindings(&[CHECKED_PORT]);
+    let testbed = ProberTestbed::set_up(PingKind::Raw).unwrap();
+    let bindings = testbed.bindings(&[CHECKED_PORT]);
     // SAFETY: one thread.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
-            room.enter(&Policy::prober(false), &bindings, SandboxRequirement::Required).unwrap();
+            testbed.enter(&SandboxPolicy::prober(false), &bindings, SandboxRequirement::Required).unwrap();
             raw(libc::SYS_ppoll, [0; 6]);
             leave(0);
         }
@@ -244,9 +256,9 @@ fn proved() {
 }
 
 fn sockets_limited() {
-    let room = ProberRoom::furnish(Pinger::Raw).unwrap();
-    let bindings = room.bindings(&[CHECKED_PORT]);
-    let enter = || room.enter(&Policy::prober(false), &bindings, SandboxRequirement::Required);
+    let testbed = ProberTestbed::set_up(PingKind::Raw).unwrap();
+    let bindings = testbed.bindings(&[CHECKED_PORT]);
+    let enter = || testbed.enter(&SandboxPolicy::prober(false), &bindings, SandboxRequirement::Required);
     let count = |_: &mut ()| {
         let mut opened = 0;
         while raw(libc::SYS_socket, [2, TCP_KIND, 0, 0, 0, 0]) >= 0 {
@@ -256,11 +268,11 @@ fn sockets_limited() {
         raw(libc::SYS_close, [263, 0, 0, 0, 0, 0]).min(opened).max(opened)
     };
     let seen = run_inside(&enter, &count).unwrap();
-    assert_eq!(seen, Seen::Lives(i64::from(CHECK_SOCKETS)));
+    assert_eq!(seen, Observed::Lives(i64::from(CHECK_SOCKETS)));
 }
 
 fn inherited_high() {
-    private_room().unwrap();
+    enter_private_namespaces().unwrap();
     assert_eq!(raw(libc::SYS_dup3, [0, 200, 0, 0, 0, 0]), 200);
     let fd = inherited(200).unwrap();
     let again = inherited(200).unwrap_err().to_string();

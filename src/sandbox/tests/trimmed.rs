@@ -2,35 +2,35 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod room;
+mod rig;
 
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use loaded_sandbox::selftest::{private_room, red, run_all, table};
-use loaded_sandbox::{Bindings, Layer, Policy, SandboxError, act, trim_supervisor};
+use loaded_sandbox::selftest::{enter_private_namespaces, red, run_all, table};
+use loaded_sandbox::{Bindings, Layer, SandboxError, SandboxPolicy, attempt, trim_supervisor};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
-use room::{child_passes, in_child, nobody, raw, release_fence};
+use rig::{child_passes, in_child, nobody, raw, release_sandbox};
 
 fn main() -> ExitCode {
-    room::run(&[
+    rig::run(&[
         ("capabilities are exactly the table's", capabilities),
         ("iptables-restore installs and removes", iptables),
         ("iptables-legacy-restore installs and removes", iptables_legacy),
         ("each denied call kills", denied),
         ("an x32 number kills", x32),
         ("a child started by exec inherits both", inherited),
-        ("a worker enters its fence below it", worker_below),
+        ("a worker enters its sandbox below it", worker_below),
         ("a missing capability is named", missing_capability),
         ("a child of another user can be stopped", stop_child),
     ])
 }
 
 fn trimmed() {
-    private_room().unwrap();
+    enter_private_namespaces().unwrap();
     assert!(trim_supervisor(false).unwrap().has(Layer::Seccomp));
 }
 
@@ -104,7 +104,7 @@ fn iptables_legacy() {
     const RESTORE: &str = "/usr/sbin/iptables-legacy-restore";
     // Does it work here at all, untrimmed? Many kernels are built without the legacy tables.
     let works = in_child(|| {
-        private_room().unwrap();
+        enter_private_namespaces().unwrap();
         feed(RESTORE, RULES).unwrap();
     });
     if !Path::new(RESTORE).exists() || !matches!(works, WaitStatus::Exited(_, 0)) {
@@ -119,7 +119,7 @@ fn died_of_sigsys(status: WaitStatus) -> bool {
 }
 
 fn denied() {
-    for rule in Policy::supervisor().rules() {
+    for rule in SandboxPolicy::supervisor().rules() {
         let status = in_child(|| {
             trim_supervisor(false).unwrap();
             raw(rule.number, [u64::MAX; 6]);
@@ -157,7 +157,7 @@ fn worker_below() {
         trimmed();
         let templates = 0x2000_0000_0000..0x2000_0000_1000;
         let bindings = Bindings::Worker { queue_fd: 3, link_fd: 4, membership_fd: 5, templates };
-        let results = run_all(&release_fence(Policy::worker(), bindings), &act::short()).unwrap();
+        let results = run_all(&release_sandbox(SandboxPolicy::worker(), bindings), &attempt::short()).unwrap();
         println!("{}", table(&results));
         assert!(red(&results).is_empty());
     });

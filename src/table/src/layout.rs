@@ -15,8 +15,8 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"loadedTB");
 /// Changes whenever the meaning of any byte of a region changes.
 pub const LAYOUT_VERSION: u32 = 2 + OTHER;
 
-/// For tests alone: a binary that knows other tables than the release.
-const OTHER: u32 = if cfg!(feature = "other-layout") { 1000 } else { 0 };
+/// A build for tests claims another version than the release, so that an upgrade from one to the other exports tables.
+const OTHER: u32 = if cfg!(feature = "hostile") { 1000 } else { 0 };
 
 /// Most entries a table may promise: 2^28, 20 GiB of memory. Slots are numbered in 32 bits.
 pub const MAX_CAPACITY: usize = 1 << 28;

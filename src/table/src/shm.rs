@@ -116,7 +116,7 @@ impl Region {
         Ok(Self { start, bytes, for_good: false })
     }
 
-    /// The same, never unmapped: behind a fence munmap is deadly, also on the way out of an error.
+    /// The same, never unmapped: inside the sandbox munmap is deadly, also on the way out of an error.
     #[must_use]
     pub fn for_good(mut self) -> Self {
         self.for_good = true;

@@ -330,9 +330,9 @@ fn marked_sockets(messages: &[ToProber]) -> Result<Vec<OwnedFd>, Error> {
 
 /// A socket that pings, or /dev/null where none can be had.
 fn pinger(family: loaded_sandbox::Family) -> Result<(OwnedFd, Pinger), Error> {
-    match loaded_sandbox::pinger(family) {
-        Ok((socket, loaded_sandbox::Pinger::Ping)) => Ok((socket, Pinger::Ping)),
-        Ok((socket, loaded_sandbox::Pinger::Raw)) => Ok((socket, Pinger::Raw)),
+    match loaded_sandbox::open_ping_socket(family) {
+        Ok((socket, loaded_sandbox::PingKind::Ping)) => Ok((socket, Pinger::Ping)),
+        Ok((socket, loaded_sandbox::PingKind::Raw)) => Ok((socket, Pinger::Raw)),
         Err(error) => {
             log::warn!("no ping socket: {error}; checks by ping will fail");
             let null = File::options().read(true).write(true).open("/dev/null");

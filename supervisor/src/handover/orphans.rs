@@ -17,7 +17,7 @@ use caps::{CapSet, Capability};
 use loaded_ipc::counted;
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, QUEUE_FD};
 use loaded_queue::{Owner, is_port};
-use loaded_sandbox::Process;
+use loaded_sandbox::PidFd;
 use loaded_table::LAYOUT_VERSION;
 use nix::sys::stat::fstat;
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ pub(crate) fn is_possible() -> Result<(), &'static str> {
     *POSSIBLE.get_or_init(|| {
         // Yama denies it to everybody then (yama_ptrace_access_check, security/yama/yama_lsm.c).
         let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-        let own = || Process::open(std::process::id()).and_then(|own| own.take(0));
+        let own = || PidFd::open(std::process::id()).and_then(|own| own.take(0));
         match caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_PTRACE) {
             Ok(true) if scope.trim() == "3" => Err("kernel.yama.ptrace_scope is 3"),
             Ok(true) if own().is_err() => Err("this kernel has no pidfd_getfd (Linux 5.6)"),
@@ -134,7 +134,7 @@ struct Dead(Vec<(OwnedFd, File)>);
 
 impl Dead {
     /// The workers that answer a queue, if there are any, and nobody's supervisor lives.
-    fn workers(&mut self, state: &QueueState) -> Result<Option<Vec<Process>>, Error> {
+    fn workers(&mut self, state: &QueueState) -> Result<Option<Vec<PidFd>>, Error> {
         let mut processes = Vec::new();
         for (process, custody) in workers_of(state)? {
             if !self.0.iter().any(|(known, _)| is_same(known, &custody)) {
@@ -204,9 +204,9 @@ impl Inheritance {
 }
 
 impl InheritedWorker {
-    fn take(workers: Vec<Process>) -> Result<Self, Error> {
+    fn take(workers: Vec<PidFd>) -> Result<Self, Error> {
         // One may end just now while another lives.
-        let all = |process: &Process| {
+        let all = |process: &PidFd| {
             let take = |number| process.take(number).ok();
             Some((take(QUEUE_FD)?, take(FLOWS_FD)?, take(CLIENTS_FD)?, take(COUNTERS_FD)?))
         };
@@ -247,9 +247,9 @@ impl WorkerParts {
 
 /// The processes that hold a queue's socket as a worker does, with the journal that each has in its custody. Looked at again
 /// once the process is held: its number may have come to mean another one.
-fn workers_of(state: &QueueState) -> Result<Vec<(Process, OwnedFd)>, Error> {
+fn workers_of(state: &QueueState) -> Result<Vec<(PidFd, OwnedFd)>, Error> {
     let worker = |pid| {
-        let process = Process::open(pid).ok()?;
+        let process = PidFd::open(pid).ok()?;
         let socket = process.take(QUEUE_FD).ok()?;
         let custody = process.take(JOURNAL_FD).ok()?;
         let is_worker = is_port(socket.as_fd(), state.portid) && journal::is_one(custody.as_fd());
@@ -264,14 +264,14 @@ fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
     file(one).is_some_and(|one| file(other) == Some(one))
 }
 
-fn end(processes: Vec<Process>) {
+fn end(processes: Vec<PidFd>) {
     let until = Instant::now() + DEATH;
     for process in &processes {
         if let Err(error) = process.kill() {
             log::error!("{error}");
         }
     }
-    while !processes.iter().all(Process::has_ended) && Instant::now() < until {
+    while !processes.iter().all(PidFd::has_ended) && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -1,4 +1,4 @@
-//! A hostile prober behind the real one's fence (`prober/src/double.rs`): it can take backends out, down to the floor, and
+//! A hostile prober in the real one's sandbox (`prober/src/hostile.rs`): it can take backends out, down to the floor, and
 //! nothing else.
 
 use crate::rig::lab::{Lab, double};
@@ -14,7 +14,7 @@ fn service(act: &str, more: &str) -> String {
         .collect();
     format!(
         "[[service]]\nname = \"web\"\nvip = [\"{}\", \"{}\"]\nprotocol = \"tcp\"\nports = [80]\naffinity = \"none\"\n{more}\n\
-         check = {{ kind = \"http\", path = \"/double/{act}\", status = \"200-499\", interval = \"500ms\" }}\n{backends}",
+         check = {{ kind = \"http\", path = \"/hostile/{act}\", status = \"200-499\", interval = \"500ms\" }}\n{backends}",
         Family::V4.vip(),
         Family::V6.vip()
     )

@@ -1,4 +1,4 @@
-//! What the kernel says about each worker. The forbidden acts themselves are tried by `loaded --selftest`.
+//! What the kernel says about each worker. The forbidden attempts themselves are made by `loaded --selftest`.
 
 use crate::rig::lab::Lab;
 use crate::rig::loaded::Loaded;

@@ -1,8 +1,8 @@
-//! What the acts of a hostile worker are aimed at, as root sees it from outside of the fence.
+//! What the attempts of a hostile worker are aimed at, as root sees it from outside of the sandbox.
 
-use super::room::{FOREIGN, Room, run, tool_exists};
+use super::testbed::{FOREIGN, Testbed, run, tool_exists};
 use super::{Error, Row, os};
-use loaded_sandbox::act;
+use loaded_sandbox::attempt;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, setsockopt, socket,
@@ -12,7 +12,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use std::fs;
 use std::os::fd::AsRawFd;
 
-/// The room at one moment, without what a packet may change.
+/// The testbed at one moment, without what a packet may change.
 #[derive(Debug)]
 pub(super) struct View {
     /// The rules of the firewall, and the tool that printed them.
@@ -43,19 +43,19 @@ impl View {
         })
     }
 
-    /// Is there what the acts could take away? A watcher of an empty room would call everything unchanged.
-    pub(super) fn check(&self, room: &Room) -> Result<(), Error> {
-        let queue = act::QUEUE.to_string();
+    /// Is there what the attempts could take away? A watcher of an empty testbed would call everything unchanged.
+    pub(super) fn check(&self, testbed: &Testbed) -> Result<(), Error> {
+        let queue = attempt::QUEUE.to_string();
         let bound = self.queues.iter().any(|line| line.split(' ').next() == Some(&queue));
         let up = self.links.iter().any(|line| line.starts_with("lo ") && line.contains("IFF_UP"));
         for (there, what) in [
             (self.rules.1.contains(FOREIGN), "the foreign rule is not seen"),
             (bound, "the queue is not seen in /proc/net/netfilter/nfnetlink_queue"),
             (up, "lo is not seen as up"),
-            (!room.tracks || self.connections.is_some_and(|n| n > 0), "the tracked connection is not seen"),
+            (!testbed.tracks || self.connections.is_some_and(|n| n > 0), "the tracked connection is not seen"),
         ] {
             if !there {
-                return Err(Error::Room(what));
+                return Err(Error::Testbed(what));
             }
         }
         Ok(())
@@ -110,7 +110,7 @@ fn same(what: &str, same: bool) -> Row {
 fn rules() -> Result<(&'static str, String), Error> {
     if tool_exists("nft") {
         let mut rules = run("nft", &["--stateless", "list", "ruleset"])?;
-        // Then iptables is the legacy one here, or an act took the rule away. Not asked otherwise: it loads modules.
+        // Then iptables is the legacy one here, or an attempt took the rule away. Not asked otherwise: it loads modules.
         if !rules.contains(FOREIGN) {
             rules += &run("iptables-legacy-save", &[]).map_or_else(|_| String::new(), |saved| without_counters(&saved));
         }

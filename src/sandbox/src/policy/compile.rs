@@ -7,14 +7,14 @@ use seccompiler::{
     SeccompRule, TargetArch, sock_filter,
 };
 
-use super::{Arg, Bindings, Policy, Rule, Stance};
+use super::{Arg, Bindings, SandboxPolicy, SyscallRule};
 use crate::error::SandboxError;
 
 /// x32 calls have this bit and the architecture of x86_64, so an architecture check lets them by (seccomp(2)). An
 /// allow list does not care; a deny list by number could be walked around with it where the kernel has x32.
 const X32_BIT: u32 = 0x4000_0000;
 
-pub(crate) fn compile(policy: &Policy, env: Option<&Bindings>) -> Result<BpfProgram, SandboxError> {
+pub(crate) fn compile(policy: &SandboxPolicy, env: Option<&Bindings>) -> Result<BpfProgram, SandboxError> {
     let role = policy.role;
     if let Some(env) = env {
         env.check(role)?;
@@ -29,25 +29,21 @@ pub(crate) fn compile(policy: &Policy, env: Option<&Bindings>) -> Result<BpfProg
             alternatives.push(SeccompRule::new(conditions).map_err(|e| unfit(policy, &e))?);
         }
     }
-    let (listed, others) = match policy.stance {
-        Stance::AllowListed => (SeccompAction::Allow, SeccompAction::KillProcess),
-        Stance::KillListed => (SeccompAction::KillProcess, SeccompAction::Allow),
-        // seccompiler refuses two equal actions; Log is Allow with a line in the audit log.
-        #[cfg(feature = "weakened")]
-        Stance::AllowAll => (SeccompAction::Allow, SeccompAction::Log),
-    };
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|e| unfit(policy, &e))?;
     // seccompiler puts the architecture check first, with KILL_PROCESS: int 0x80 ends there.
-    let filter = SeccompFilter::new(table, others, listed, arch).map_err(|e| unfit(policy, &e))?;
-    let mut program = match policy.stance {
-        Stance::KillListed => kill_x32(),
-        _ => BpfProgram::new(),
-    };
+    let filter =
+        SeccompFilter::new(table, policy.others.clone(), policy.listed.clone(), arch).map_err(|e| unfit(policy, &e))?;
+    let is_deny_list = policy.listed == SeccompAction::KillProcess;
+    let mut program = if is_deny_list { kill_x32() } else { BpfProgram::new() };
     program.extend(BpfProgram::try_from(filter).map_err(|e| unfit(policy, &e))?);
     Ok(program)
 }
 
-fn conditions(policy: &Policy, rule: &Rule, env: Option<&Bindings>) -> Result<Vec<SeccompCondition>, SandboxError> {
+fn conditions(
+    policy: &SandboxPolicy,
+    rule: &SyscallRule,
+    env: Option<&Bindings>,
+) -> Result<Vec<SeccompCondition>, SandboxError> {
     use SeccompCmpArgLen::{Dword, Qword};
     use SeccompCmpOp::{Eq, Ge, Lt, MaskedEq};
 
@@ -93,7 +89,7 @@ fn kill_x32() -> BpfProgram {
     ]
 }
 
-fn unfit(policy: &Policy, error: &BackendError) -> SandboxError {
+fn unfit(policy: &SandboxPolicy, error: &BackendError) -> SandboxError {
     SandboxError::Seccomp { act: "compile", role: policy.role, detail: error.to_string() }
 }
 
@@ -119,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_workers_policy_compiles_small() {
-        let program = compile(&Policy::worker(), Some(&worker())).unwrap();
+        let program = compile(&SandboxPolicy::worker(), Some(&worker())).unwrap();
         // Each packet batch runs through it twice; a program that grew has a reason or a mistake.
         assert!(program.len() < 100, "{} instructions", program.len());
     }
@@ -127,7 +123,7 @@ mod tests {
     #[test]
     fn the_probers_policy_compiles() {
         for udp in [false, true] {
-            let program = compile(&Policy::prober(udp), Some(&prober())).unwrap();
+            let program = compile(&SandboxPolicy::prober(udp), Some(&prober())).unwrap();
             // Beyond 4096 the kernel refuses a filter (BPF_MAXINSNS).
             assert!(program.len() < 400, "{} instructions", program.len());
         }
@@ -135,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_rule_with_symbols_needs_bindings() {
-        for policy in [Policy::worker(), Policy::prober(true)] {
+        for policy in [SandboxPolicy::worker(), SandboxPolicy::prober(true)] {
             let text = compile(&policy, None).unwrap_err().to_string();
             assert!(text.contains("needs bindings"), "{text}");
         }
@@ -154,29 +150,29 @@ mod tests {
             (3, 4, 5, 0..64),
         ] {
             let bindings = Bindings::Worker { queue_fd, link_fd, membership_fd, templates };
-            assert!(compile(&Policy::worker(), Some(&bindings)).is_err(), "{bindings:?}");
+            assert!(compile(&SandboxPolicy::worker(), Some(&bindings)).is_err(), "{bindings:?}");
         }
         for (link_fd, ping4_fd, ping6_fd, workers) in
             [(3, 3, 5, 6..7), (3, 4, 4, 6..7), (-1, 4, 5, 6..7), (3, 4, 5, 6..6), (3, 4, 5, 5..7), (8, 4, 5, 6..7)]
         {
             let (tcp_ports, udp_ports) = (Vec::new(), Vec::new());
             let bindings = Bindings::Prober { link_fd, ping4_fd, ping6_fd, workers, tcp_ports, udp_ports };
-            assert!(compile(&Policy::prober(true), Some(&bindings)).is_err(), "{bindings:?}");
+            assert!(compile(&SandboxPolicy::prober(true), Some(&bindings)).is_err(), "{bindings:?}");
         }
-        assert!(compile(&Policy::prober(false), Some(&worker())).is_err(), "another role's");
-        assert!(compile(&Policy::worker(), Some(&prober())).is_err(), "another role's");
+        assert!(compile(&SandboxPolicy::prober(false), Some(&worker())).is_err(), "another role's");
+        assert!(compile(&SandboxPolicy::worker(), Some(&prober())).is_err(), "another role's");
     }
 
     #[test]
     fn the_supervisors_deny_list_starts_with_x32() {
-        let program = compile(&Policy::supervisor(), None).unwrap();
+        let program = compile(&SandboxPolicy::supervisor(), None).unwrap();
         assert_eq!(program[1].k, X32_BIT);
     }
 
     /// Two rules of one call are two ways; one of them without demands would make the other meaningless.
     #[test]
     fn no_rule_is_listed_twice() {
-        for policy in [Policy::worker(), Policy::prober(true), Policy::supervisor()] {
+        for policy in [SandboxPolicy::worker(), SandboxPolicy::prober(true), SandboxPolicy::supervisor()] {
             for (place, rule) in policy.rules().iter().enumerate() {
                 for other in &policy.rules()[..place] {
                     let apart = rule.number != other.number

@@ -8,8 +8,6 @@ pub(crate) mod compile;
 mod print;
 mod prober;
 mod supervisor;
-#[cfg(feature = "weakened")]
-mod weaken;
 mod worker;
 
 use std::borrow::Cow;
@@ -18,12 +16,11 @@ use std::fmt;
 use caps::{Capability, CapsHashSet};
 use nix::sched::CloneFlags;
 use nix::sys::resource::Resource;
+use seccompiler::SeccompAction;
 
 pub use bindings::Bindings;
 pub use print::print;
 pub use prober::CHECK_SOCKETS;
-#[cfg(feature = "weakened")]
-pub use weaken::Part;
 
 /// The three kinds of process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +81,7 @@ pub enum Arg {
 
 /// One system call of a policy: allowed, or for the supervisor's deny list deadly. Rules of one call are alternatives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub struct SyscallRule {
     /// Its name.
     pub call: &'static str,
     /// Its number on this architecture.
@@ -95,47 +92,48 @@ pub struct Rule {
     pub why: &'static str,
 }
 
-impl Rule {
-    const fn new(call: &'static str, number: libc::c_long, args: &'static [Arg], why: &'static str) -> Rule {
-        Rule { call, number, args: Cow::Borrowed(args), why }
+impl SyscallRule {
+    const fn new(call: &'static str, number: libc::c_long, args: &'static [Arg], why: &'static str) -> SyscallRule {
+        SyscallRule { call, number, args: Cow::Borrowed(args), why }
     }
 }
 
-/// What happens to a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stance {
-    /// The listed are allowed, every other kills the process.
-    AllowListed,
-    /// The listed kill the process, every other is allowed.
-    KillListed,
-    /// Weakened for a test: every call is allowed.
-    #[cfg(feature = "weakened")]
-    AllowAll,
-}
-
-/// A role's system calls. Made by [`Policy::worker`], [`Policy::prober`] and [`Policy::supervisor`] and by nothing else
-/// in a release.
+/// A role's system calls. In a release only [`SandboxPolicy::worker`], [`SandboxPolicy::prober`] and
+/// [`SandboxPolicy::supervisor`] make one.
 #[derive(Debug, Clone)]
-pub struct Policy {
-    role: Role,
-    stance: Stance,
-    rules: Vec<Rule>,
+pub struct SandboxPolicy {
+    pub(crate) role: Role,
+    /// What a call in `rules` comes to.
+    pub(crate) listed: SeccompAction,
+    /// What any other call comes to.
+    pub(crate) others: SeccompAction,
+    pub(crate) rules: Vec<SyscallRule>,
 }
 
-impl Policy {
+impl SandboxPolicy {
     /// What a worker may still call once it is sealed.
-    pub fn worker() -> Policy {
-        Policy { role: Role::Worker, stance: Stance::AllowListed, rules: worker::RULES.to_vec() }
+    pub fn worker() -> SandboxPolicy {
+        SandboxPolicy::allow(Role::Worker, worker::RULES.to_vec())
     }
 
-    /// What the prober may still call once it is sealed; UDP sockets only if a check is by UDP.
-    pub fn prober(udp: bool) -> Policy {
-        Policy { role: Role::Prober, stance: Stance::AllowListed, rules: prober::rules(udp) }
+    /// What the prober may still call once it is sealed; UDP sockets only if a check uses UDP.
+    pub fn prober(udp: bool) -> SandboxPolicy {
+        SandboxPolicy::allow(Role::Prober, prober::rules(udp))
     }
 
-    /// What kills the supervisor and every child it starts.
-    pub fn supervisor() -> Policy {
-        Policy { role: Role::Supervisor, stance: Stance::KillListed, rules: supervisor::rules() }
+    /// What kills the supervisor and every child it starts; any other call is allowed.
+    pub fn supervisor() -> SandboxPolicy {
+        SandboxPolicy {
+            role: Role::Supervisor,
+            listed: SeccompAction::KillProcess,
+            others: SeccompAction::Allow,
+            rules: supervisor::rules(),
+        }
+    }
+
+    /// The rules are allowed, any other call kills the process.
+    fn allow(role: Role, rules: Vec<SyscallRule>) -> SandboxPolicy {
+        SandboxPolicy { role, listed: SeccompAction::Allow, others: SeccompAction::KillProcess, rules }
     }
 
     /// Whose policy this is.
@@ -144,14 +142,14 @@ impl Policy {
     }
 
     /// The table.
-    pub fn rules(&self) -> &[Rule] {
+    pub fn rules(&self) -> &[SyscallRule] {
         &self.rules
     }
 }
 
 /// A capability that stays.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct KeptCapability {
     pub(crate) cap: Capability,
     pub(crate) why: &'static str,
 }
@@ -169,41 +167,41 @@ pub(crate) struct Namespace {
 pub(crate) struct Limit {
     pub(crate) name: &'static str,
     pub(crate) resource: Resource,
-    pub(crate) value: Amount,
+    pub(crate) value: LimitValue,
     pub(crate) why: &'static str,
 }
 
 /// A number that may depend on how many workers the process talks to.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Amount {
+pub(crate) enum LimitValue {
     /// It does not.
     Fixed(u64),
     /// One more for each of them.
     AndWorkers(u64),
 }
 
-impl Amount {
+impl LimitValue {
     pub(crate) fn with(self, workers: usize) -> u64 {
         match self {
-            Amount::Fixed(value) => value,
-            Amount::AndWorkers(value) => value.saturating_add(workers as u64),
+            LimitValue::Fixed(value) => value,
+            LimitValue::AndWorkers(value) => value.saturating_add(workers as u64),
         }
     }
 }
 
-impl fmt::Display for Amount {
+impl fmt::Display for LimitValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Amount::Fixed(value) => write!(f, "{value}"),
-            Amount::AndWorkers(value) => write!(f, "{value}+workers"),
+            LimitValue::Fixed(value) => write!(f, "{value}"),
+            LimitValue::AndWorkers(value) => write!(f, "{value}+workers"),
         }
     }
 }
 
 /// Everything about a role that is not a system call.
 #[derive(Debug)]
-pub(crate) struct Terms {
-    pub(crate) caps: &'static [Kept],
+pub(crate) struct Confinement {
+    pub(crate) caps: &'static [KeptCapability],
     pub(crate) namespaces: &'static [Namespace],
     /// What Landlock takes.
     pub(crate) landlock: &'static str,
@@ -218,12 +216,12 @@ pub(crate) struct Terms {
     pub(crate) faults: &'static str,
 }
 
-impl Terms {
-    pub(crate) fn of(role: Role) -> &'static Terms {
+impl Confinement {
+    pub(crate) fn of(role: Role) -> &'static Confinement {
         match role {
-            Role::Supervisor => &supervisor::TERMS,
-            Role::Worker => &worker::TERMS,
-            Role::Prober => &prober::TERMS,
+            Role::Supervisor => &supervisor::CONFINEMENT,
+            Role::Worker => &worker::CONFINEMENT,
+            Role::Prober => &prober::CONFINEMENT,
         }
     }
 

@@ -2,55 +2,55 @@
 
 use std::fmt::Write;
 
-use super::{Arg, CHECK_SOCKETS, Fd, Policy, Role, Rule, Terms};
+use super::{Arg, CHECK_SOCKETS, Confinement, Fd, Role, SandboxPolicy, SyscallRule};
 use crate::identity::CHROOT;
 
 /// The whole sandbox of a role, as it is enforced.
 pub fn print(role: Role) -> String {
     match role {
-        Role::Prober => child(role, &Policy::prober(true)),
-        Role::Worker => child(role, &Policy::worker()),
-        Role::Supervisor => supervisor(&Policy::supervisor()),
+        Role::Prober => child(role, &SandboxPolicy::prober(true)),
+        Role::Worker => child(role, &SandboxPolicy::worker()),
+        Role::Supervisor => supervisor(&SandboxPolicy::supervisor()),
     }
 }
 
-fn child(role: Role, policy: &Policy) -> String {
-    let terms = Terms::of(role);
-    let mut page = Page::default();
+fn child(role: Role, policy: &SandboxPolicy) -> String {
+    let confinement = Confinement::of(role);
+    let mut page = PolicyText::default();
     page.line("role", &role.to_string());
     page.line("user", "the one of -U: all four uids and gids, no supplementary group; never uid 0 or gid 0");
     page.line("chroot", &format!("{CHROOT}, which must be empty and writable by root alone"));
-    page.capabilities(terms, "effective, permitted and bounding set; inheritable and ambient are empty");
+    page.capabilities(confinement, "effective, permitted and bounding set; inheritable and ambient are empty");
     page.line("securebits", "noroot, no-setuid-fixup, no-cap-ambient-raise, all locked; keep-caps locked off");
     let dies =
         if role == Role::Worker { "dies with the supervisor if linger = false" } else { "dies with the supervisor" };
     page.line("privileges", &format!("no_new_privs; not dumpable; {dies}; no page writable and executable"));
-    for (i, namespace) in terms.namespaces.iter().enumerate() {
+    for (i, namespace) in confinement.namespaces.iter().enumerate() {
         page.row(if i == 0 { "namespaces" } else { "" }, &format!("own {}", namespace.name), namespace.why);
     }
-    page.line("landlock", terms.landlock);
-    for (i, limit) in terms.limits.iter().enumerate() {
+    page.line("landlock", confinement.landlock);
+    for (i, limit) in confinement.limits.iter().enumerate() {
         page.row(if i == 0 { "rlimits" } else { "" }, &format!("{} {}", limit.name, limit.value), limit.why);
     }
-    for (i, fd) in terms.fds.iter().enumerate() {
+    for (i, fd) in confinement.fds.iter().enumerate() {
         page.line(if i == 0 { "descriptors" } else { "" }, &format!("{i} {fd}"));
     }
-    if let Some(each) = terms.fd_per_worker {
-        page.line("", &format!("{}… {each}", terms.fds.len()));
+    if let Some(each) = confinement.fd_per_worker {
+        page.line("", &format!("{}… {each}", confinement.fds.len()));
     }
-    page.line("faults", terms.faults);
+    page.line("faults", confinement.faults);
     page.line("seccomp", "these calls with these arguments, in any of the listed ways; any other kills the process");
     page.rules(policy);
-    page.remains(terms);
+    page.remains(confinement);
     page.0
 }
 
-fn supervisor(policy: &Policy) -> String {
-    let mut page = Page::default();
+fn supervisor(policy: &SandboxPolicy) -> String {
+    let mut page = PolicyText::default();
     page.line("role", "supervisor");
     page.line("user", "root");
     page.capabilities(
-        Terms::of(Role::Supervisor),
+        Confinement::of(Role::Supervisor),
         "effective, permitted and bounding set; inheritable and ambient are empty",
     );
     page.line("privileges", "no_new_privs");
@@ -61,9 +61,9 @@ fn supervisor(policy: &Policy) -> String {
 }
 
 #[derive(Default)]
-struct Page(String);
+struct PolicyText(String);
 
-impl Page {
+impl PolicyText {
     fn line(&mut self, key: &str, text: &str) {
         // Writing to a String cannot fail.
         let _ = writeln!(self.0, "{key:<13}{text}");
@@ -73,23 +73,23 @@ impl Page {
         let _ = writeln!(self.0, "{key:<13}{what:<19}{why}");
     }
 
-    fn capabilities(&mut self, terms: &Terms, sets: &str) {
+    fn capabilities(&mut self, confinement: &Confinement, sets: &str) {
         self.line("capabilities", sets);
-        for kept in terms.caps {
+        for kept in confinement.caps {
             self.row("", &kept.cap.to_string(), kept.why);
         }
     }
 
-    fn remains(&mut self, terms: &Terms) {
-        if !terms.remains.is_empty() {
+    fn remains(&mut self, confinement: &Confinement) {
+        if !confinement.remains.is_empty() {
             self.line("remains", "what one that is hostile can still do, and nothing else");
         }
-        for one in terms.remains {
+        for one in confinement.remains {
             let _ = writeln!(self.0, "  {one}");
         }
     }
 
-    fn rules(&mut self, policy: &Policy) {
+    fn rules(&mut self, policy: &SandboxPolicy) {
         let mut last_why = "";
         for rule in policy.rules() {
             let why = if rule.why == last_why { "" } else { rule.why };
@@ -102,7 +102,7 @@ impl Page {
     }
 }
 
-fn demand(rule: &Rule, arg: Arg) -> String {
+fn demand(rule: &SyscallRule, arg: Arg) -> String {
     match arg {
         Arg::FdIs(Fd::Queue) => "arg 0 == queue".to_owned(),
         Arg::FdIs(Fd::Link) => "arg 0 == link".to_owned(),

@@ -5,17 +5,17 @@
 //! by UDP, send datagrams to anyone (from Landlock ABI 10 on, to the ports of checks); tell the supervisor and the
 //! workers that backends are up or down. It cannot forge a sender's address: that needs a socket option, and no call of
 //! it sets one. By a socket that came with a mark (mode "dsr") it reaches that backend under any address, by the same
-//! protocols and ports. Where it got raw sockets to ping by, it can send any ICMP message ([`pinger`](crate::pinger)).
+//! protocols and ports. Where it got raw sockets to ping by, it can send any ICMP message ([`open_ping_socket`](crate::open_ping_socket)).
 
 use nix::sched::CloneFlags;
 use nix::sys::resource::Resource;
 
-use super::{Amount, Arg, Fd, Limit, Namespace, Rule, Terms};
+use super::{Arg, Confinement, Fd, Limit, LimitValue, Namespace, SyscallRule};
 
 /// Sockets of checks that are open at one time: descriptors beside those the prober was started with.
 pub const CHECK_SOCKETS: i32 = 256;
 
-pub(super) const TERMS: Terms = Terms {
+pub(super) const CONFINEMENT: Confinement = Confinement {
     caps: &[],
     // No network namespace of its own: it must reach the backends the way packets do.
     namespaces: &[
@@ -32,25 +32,25 @@ pub(super) const TERMS: Terms = Terms {
         Limit {
             name: "CORE",
             resource: Resource::RLIMIT_CORE,
-            value: Amount::Fixed(0),
+            value: LimitValue::Fixed(0),
             why: "a dump would hold answers of backends",
         },
         Limit {
             name: "FSIZE",
             resource: Resource::RLIMIT_FSIZE,
-            value: Amount::Fixed(0),
+            value: LimitValue::Fixed(0),
             why: "no file can grow, should one be open",
         },
         Limit {
             name: "NPROC",
             resource: Resource::RLIMIT_NPROC,
-            value: Amount::Fixed(0),
+            value: LimitValue::Fixed(0),
             why: "fork is EAGAIN for a user not root",
         },
         Limit {
             name: "NOFILE",
             resource: Resource::RLIMIT_NOFILE,
-            value: Amount::AndWorkers(FDS.len() as u64 + CHECK_SOCKETS as u64),
+            value: LimitValue::AndWorkers(FDS.len() as u64 + CHECK_SOCKETS as u64),
             why: "256 sockets beside the descriptors",
         },
     ],
@@ -74,8 +74,8 @@ const DATAGRAM: u32 = (libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEX
 
 /// A socket of exactly this kind. Protocol 0 is TCP and UDP; a number could also name MPTCP, whose connections Landlock
 /// does not see, and the ping protocol.
-const fn socket(args: &'static [Arg; 3], why: &'static str) -> Rule {
-    Rule::new("socket", libc::SYS_socket, args, why)
+const fn socket(args: &'static [Arg; 3], why: &'static str) -> SyscallRule {
+    SyscallRule::new("socket", libc::SYS_socket, args, why)
 }
 
 const fn kind(family: i32, kind: u32) -> [Arg; 3] {
@@ -87,7 +87,7 @@ const TCP6: [Arg; 3] = kind(libc::AF_INET6, STREAM);
 const UDP4: [Arg; 3] = kind(libc::AF_INET, DATAGRAM);
 const UDP6: [Arg; 3] = kind(libc::AF_INET6, DATAGRAM);
 
-const DATAGRAMS: &[Rule] = &[
+const DATAGRAMS: &[SyscallRule] = &[
     socket(&UDP4, "UDP and DNS checks; only if the configuration has one"),
     socket(&UDP6, "UDP and DNS checks; only if the configuration has one"),
 ];
@@ -98,52 +98,77 @@ const SEND: u32 = libc::MSG_NOSIGNAL.cast_unsigned();
 /// So no MSG_ERRQUEUE, MSG_OOB, MSG_PEEK.
 const RECEIVE: u32 = (libc::MSG_DONTWAIT | libc::MSG_TRUNC).cast_unsigned();
 
-pub(super) fn rules(udp: bool) -> Vec<Rule> {
+pub(super) fn rules(udp: bool) -> Vec<SyscallRule> {
     [LINKS_AND_STREAMS, if udp { DATAGRAMS } else { &[] }, REST].concat()
 }
 
-const LINKS_AND_STREAMS: &[Rule] = &[
+const LINKS_AND_STREAMS: &[SyscallRule] = &[
     // read and not recvmsg: a read throws away descriptors that a peer attaches (unix(7), SCM_RIGHTS). Not the links to
     // the workers: they say nothing, and a hostile one must not be heard.
-    Rule::new("read", libc::SYS_read, &[Arg::FdIs(Fd::Link)], "hear the supervisor: the end of the link means stop"),
+    SyscallRule::new(
+        "read",
+        libc::SYS_read,
+        &[Arg::FdIs(Fd::Link)],
+        "hear the supervisor: the end of the link means stop",
+    ),
     // write and not sendmsg: no descriptor can be attached to it.
-    Rule::new("write", libc::SYS_write, &[Arg::FdIs(Fd::Link)], "tell the supervisor: prepared, or what changed"),
-    Rule::new("write", libc::SYS_write, &[Arg::FdIs(Fd::Workers)], "tell a worker which backends are up"),
+    SyscallRule::new(
+        "write",
+        libc::SYS_write,
+        &[Arg::FdIs(Fd::Link)],
+        "tell the supervisor: prepared, or what changed",
+    ),
+    SyscallRule::new("write", libc::SYS_write, &[Arg::FdIs(Fd::Workers)], "tell a worker which backends are up"),
     socket(&TCP4, "TCP and HTTP checks"),
     socket(&TCP6, "TCP and HTTP checks"),
 ];
 
-const REST: &[Rule] = &[
+const REST: &[SyscallRule] = &[
     // Where to is behind a pointer. Landlock knows it: the ports of checks. Never one of the first descriptors, so these
     // keep their peers. And their numbers: a new socket gets the lowest free number, and as no other call but close frees
     // one, and that none of theirs, every socket of a check lies above them.
-    Rule::new("connect", libc::SYS_connect, &[Arg::FdIs(Fd::Checks)], "TCP checks, and UDP ones to see a refusal"),
-    Rule::new(
+    SyscallRule::new(
+        "connect",
+        libc::SYS_connect,
+        &[Arg::FdIs(Fd::Checks)],
+        "TCP checks, and UDP ones to see a refusal",
+    ),
+    SyscallRule::new(
         "sendto",
         libc::SYS_sendto,
         &[Arg::FdIs(Fd::Checks), Arg::OnlyBits(3, SEND)],
         "send the question of a check",
     ),
-    Rule::new("sendto", libc::SYS_sendto, &[Arg::FdIs(Fd::Ping4), Arg::OnlyBits(3, SEND)], "ping"),
-    Rule::new("sendto", libc::SYS_sendto, &[Arg::FdIs(Fd::Ping6), Arg::OnlyBits(3, SEND)], "ping"),
+    SyscallRule::new("sendto", libc::SYS_sendto, &[Arg::FdIs(Fd::Ping4), Arg::OnlyBits(3, SEND)], "ping"),
+    SyscallRule::new("sendto", libc::SYS_sendto, &[Arg::FdIs(Fd::Ping6), Arg::OnlyBits(3, SEND)], "ping"),
     // Its control data can name the interface and the sender's address, which must be one of the host's own
     // (ip6_datagram_send_ctl in net/ipv6/datagram.c; tests/prober.rs). Extension headers that matter need CAP_NET_RAW
     // there. Not on ping4: nothing needs it.
-    Rule::new(
+    SyscallRule::new(
         "sendmsg",
         libc::SYS_sendmsg,
         &[Arg::FdIs(Fd::Ping6), Arg::OnlyBits(2, SEND)],
         "ask all nodes of a link, from an address of ours",
     ),
-    Rule::new(
+    SyscallRule::new(
         "recvfrom",
         libc::SYS_recvfrom,
         &[Arg::FdIs(Fd::Checks), Arg::OnlyBits(3, RECEIVE)],
         "read the answer of a check",
     ),
-    Rule::new("recvfrom", libc::SYS_recvfrom, &[Arg::FdIs(Fd::Ping4), Arg::OnlyBits(3, RECEIVE)], "read an echo"),
-    Rule::new("recvfrom", libc::SYS_recvfrom, &[Arg::FdIs(Fd::Ping6), Arg::OnlyBits(3, RECEIVE)], "read an echo"),
-    Rule::new(
+    SyscallRule::new(
+        "recvfrom",
+        libc::SYS_recvfrom,
+        &[Arg::FdIs(Fd::Ping4), Arg::OnlyBits(3, RECEIVE)],
+        "read an echo",
+    ),
+    SyscallRule::new(
+        "recvfrom",
+        libc::SYS_recvfrom,
+        &[Arg::FdIs(Fd::Ping6), Arg::OnlyBits(3, RECEIVE)],
+        "read an echo",
+    ),
+    SyscallRule::new(
         "getsockopt",
         libc::SYS_getsockopt,
         &[
@@ -153,17 +178,17 @@ const REST: &[Rule] = &[
         ],
         "learn how a connect ended",
     ),
-    Rule::new("close", libc::SYS_close, &[Arg::FdIs(Fd::Checks)], "end a check"),
+    SyscallRule::new("close", libc::SYS_close, &[Arg::FdIs(Fd::Checks)], "end a check"),
     // Any arguments: it stores revents where the prober itself can write, and waits.
-    Rule::new("ppoll", libc::SYS_ppoll, &[], "wait for answers, or until the next check is due"),
+    SyscallRule::new("ppoll", libc::SYS_ppoll, &[], "wait for answers, or until the next check is due"),
     // The C library waits by this call where the architecture has it.
     #[cfg(target_arch = "x86_64")]
-    Rule::new("poll", libc::SYS_poll, &[], "wait for answers, or until the next check is due"),
+    SyscallRule::new("poll", libc::SYS_poll, &[], "wait for answers, or until the next check is due"),
     // The vDSO answers without a system call except where the clock source has none.
-    Rule::new("clock_gettime", libc::SYS_clock_gettime, &[], "know when a check is due"),
-    Rule::new("rt_sigreturn", libc::SYS_rt_sigreturn, &[], "return from a signal handler"),
-    Rule::new("restart_syscall", libc::SYS_restart_syscall, &[], "resume a wait after stop and continue"),
-    Rule::new("exit_group", libc::SYS_exit_group, &[], "end, with a code that says why"),
+    SyscallRule::new("clock_gettime", libc::SYS_clock_gettime, &[], "know when a check is due"),
+    SyscallRule::new("rt_sigreturn", libc::SYS_rt_sigreturn, &[], "return from a signal handler"),
+    SyscallRule::new("restart_syscall", libc::SYS_restart_syscall, &[], "resume a wait after stop and continue"),
+    SyscallRule::new("exit_group", libc::SYS_exit_group, &[], "end, with a code that says why"),
     // Not here on purpose: setsockopt, with which a raw socket would forge senders (IP_HDRINCL) and lose its filter; bind
     // and listen, with which it would serve; and as for the worker mmap, brk, futex, getrandom.
 ];

@@ -5,25 +5,28 @@
 
 use caps::Capability;
 
-use super::{Kept, Rule, Terms};
+use super::{Confinement, KeptCapability, SyscallRule};
 
-pub(super) const TERMS: Terms = Terms {
+pub(super) const CONFINEMENT: Confinement = Confinement {
     // Not here: CAP_SYS_PTRACE, of use only to find out who has a queue and to take workers of a dead supervisor over, which is
     // done by then. CAP_SYS_MODULE: the
     // kernel loads netfilter modules by itself on demand. CAP_SYS_NICE: a child pins itself while it is still root.
     // CAP_DAC_OVERRIDE: configuration is root's own.
     caps: &[
-        Kept { cap: Capability::CAP_NET_ADMIN, why: "bind queues, install rules, and pass it on to workers" },
-        Kept {
+        KeptCapability { cap: Capability::CAP_NET_ADMIN, why: "bind queues, install rules, and pass it on to workers" },
+        KeptCapability {
             cap: Capability::CAP_NET_RAW,
             why: "iptables-legacy needs a raw socket, and pings where ping sockets are refused",
         },
-        Kept { cap: Capability::CAP_SYS_ADMIN, why: "a respawned worker leaves its namespaces" },
-        Kept { cap: Capability::CAP_SYS_CHROOT, why: "a respawned child chroots" },
-        Kept { cap: Capability::CAP_SETPCAP, why: "a respawned child drops its bounding set and locks securebits" },
-        Kept { cap: Capability::CAP_SETUID, why: "a respawned child changes its user" },
-        Kept { cap: Capability::CAP_SETGID, why: "a respawned child changes its groups" },
-        Kept { cap: Capability::CAP_KILL, why: "stop children, which run as another user" },
+        KeptCapability { cap: Capability::CAP_SYS_ADMIN, why: "a respawned worker leaves its namespaces" },
+        KeptCapability { cap: Capability::CAP_SYS_CHROOT, why: "a respawned child chroots" },
+        KeptCapability {
+            cap: Capability::CAP_SETPCAP,
+            why: "a respawned child drops its bounding set and locks securebits",
+        },
+        KeptCapability { cap: Capability::CAP_SETUID, why: "a respawned child changes its user" },
+        KeptCapability { cap: Capability::CAP_SETGID, why: "a respawned child changes its groups" },
+        KeptCapability { cap: Capability::CAP_KILL, why: "stop children, which run as another user" },
     ],
     namespaces: &[],
     landlock: "",
@@ -36,11 +39,11 @@ pub(super) const TERMS: Terms = Terms {
 
 macro_rules! deadly {
     ($why:literal: $($call:ident = $number:path),+ $(,)?) => {
-        [$(Rule::new(stringify!($call), $number, &[], $why)),+]
+        [$(SyscallRule::new(stringify!($call), $number, &[], $why)),+]
     };
 }
 
-pub(super) fn rules() -> Vec<Rule> {
+pub(super) fn rules() -> Vec<SyscallRule> {
     let mut rules = Vec::new();
     rules.extend(deadly!("code in the kernel":
         bpf = libc::SYS_bpf,

@@ -7,10 +7,10 @@ use caps::Capability;
 use nix::sched::CloneFlags;
 use nix::sys::resource::Resource;
 
-use super::{Amount, Arg, Fd, Kept, Limit, Namespace, Rule, Terms};
+use super::{Arg, Confinement, Fd, KeptCapability, Limit, LimitValue, Namespace, SyscallRule};
 
-pub(super) const TERMS: Terms = Terms {
-    caps: &[Kept {
+pub(super) const CONFINEMENT: Confinement = Confinement {
+    caps: &[KeptCapability {
         cap: Capability::CAP_NET_ADMIN,
         why: "the kernel asks it of the sender of a verdict (netlink_net_capable in nfnetlink_rcv)",
     }],
@@ -29,19 +29,19 @@ pub(super) const TERMS: Terms = Terms {
         Limit {
             name: "CORE",
             resource: Resource::RLIMIT_CORE,
-            value: Amount::Fixed(0),
+            value: LimitValue::Fixed(0),
             why: "a dump would hold packets and keys",
         },
         Limit {
             name: "FSIZE",
             resource: Resource::RLIMIT_FSIZE,
-            value: Amount::Fixed(0),
+            value: LimitValue::Fixed(0),
             why: "no file can grow, should one be open",
         },
         Limit {
             name: "NPROC",
             resource: Resource::RLIMIT_NPROC,
-            value: Amount::Fixed(0),
+            value: LimitValue::Fixed(0),
             why: "fork is EAGAIN for a user not root",
         },
         // Not 0: poll(2) and ppoll(2) answer EINVAL when asked for more descriptors than this. Open ones stay open;
@@ -49,7 +49,7 @@ pub(super) const TERMS: Terms = Terms {
         Limit {
             name: "NOFILE",
             resource: Resource::RLIMIT_NOFILE,
-            value: Amount::Fixed(1),
+            value: LimitValue::Fixed(1),
             why: "no new descriptor, poll works",
         },
     ],
@@ -73,7 +73,7 @@ pub(super) const TERMS: Terms = Terms {
 };
 
 /// To each of these there is a proof in tests/e2e/security/hostile_worker/remains.rs that it is so; that there is
-/// nothing else is what the acts are for. docs/security.md has the same list.
+/// nothing else is what the attempts are for. docs/security.md has the same list.
 ///
 /// Not on it: attributes for conntrack. A verdict can carry them, but they are for a packet that has an entry
 /// (nfqnl_ct_parse), and where packets are queued, in raw PREROUTING, none has one yet.
@@ -91,14 +91,14 @@ const REMAINS: [&str; 11] = [
     "ending, with any code",
 ];
 
-pub(super) const RULES: [Rule; 10] = [
+pub(super) const RULES: [SyscallRule; 10] = [
     // The one way to write to the queue socket, which also carries nftables, conntrack and queue configuration. The
     // pointer must be the start of a row of the msghdr table; that table, its iovecs and all netlink headers are in
     // sealed memory that nobody can change or map over. So whatever the caller wants, the kernel reads our message:
-    // a verdict for our queue, with an id and a payload that the caller chooses (tests/fence.rs).
+    // a verdict for our queue, with an id and a payload that the caller chooses (tests/worker.rs).
     // Alignment matters: a pointer 8 bytes into a row would read msg_iov from another field.
     // flags 0: no MSG_OOB, no MSG_DONTROUTE, nothing that a protocol may one day give a meaning.
-    Rule::new(
+    SyscallRule::new(
         "sendmsg",
         libc::SYS_sendmsg,
         &[Arg::FdIs(Fd::Queue), Arg::InTemplates(1), Arg::AlignedTo(1, 64), Arg::Is(2, 0)],
@@ -106,42 +106,47 @@ pub(super) const RULES: [Rule; 10] = [
     ),
     // Its pointers are free: seccomp cannot see behind them, and the arena may be anywhere. What can they do?
     //  - The kernel stores through them as the worker itself would (copy_to_user), so page protection holds: into the
-    //    read-only templates it is EFAULT (tests/fence.rs), into code pages too. Elsewhere the worker can
+    //    read-only templates it is EFAULT (tests/worker.rs), into code pages too. Elsewhere the worker can
     //    write anyway.
     //  - msg_control receives no descriptors: netlink carries credentials only (netlink_recvmsg in af_netlink.c).
     //  - timeout is written back by the kernel and would make a wait of any length; it must be null.
     //  - vlen is cut to UIO_MAXIOV by the kernel (net/socket.c).
     // flags exactly MSG_WAITFORONE: wait for the first packet up to the SO_RCVTIMEO which the supervisor set before,
     // take the others as they are there. So no poll is needed. MSG_ERRQUEUE, MSG_PEEK and the rest are out.
-    Rule::new(
+    SyscallRule::new(
         "recvmmsg",
         libc::SYS_recvmmsg,
         &[Arg::FdIs(Fd::Queue), Arg::Is(3, libc::MSG_WAITFORONE.cast_unsigned()), Arg::Null(4)],
         "receive packets in batches",
     ),
     // read and not recvmsg: a read throws away descriptors that a peer attaches (unix(7), SCM_RIGHTS).
-    Rule::new("read", libc::SYS_read, &[Arg::FdIs(Fd::Link)], "hear the supervisor: the end of the link means stop"),
+    SyscallRule::new(
+        "read",
+        libc::SYS_read,
+        &[Arg::FdIs(Fd::Link)],
+        "hear the supervisor: the end of the link means stop",
+    ),
     // And no word back: a worker has nothing to say to the prober, so none can talk it into anything.
-    Rule::new("read", libc::SYS_read, &[Arg::FdIs(Fd::Membership)], "hear the prober: which backends are up"),
-    // A worker waits for the order to begin behind the fence, on a link that blocks, and must never wait for one again
+    SyscallRule::new("read", libc::SYS_read, &[Arg::FdIs(Fd::Membership)], "hear the prober: which backends are up"),
+    // A worker waits for the order to begin inside the sandbox, on a link that blocks, and must never wait for one again
     // once it serves. Of all flags this sets one and clears those that the link has not; nothing can be seen or moved
     // by it (setfl in fs/fcntl.c).
-    Rule::new(
+    SyscallRule::new(
         "fcntl",
         libc::SYS_fcntl,
         &[Arg::FdIs(Fd::Link), Arg::Is(1, libc::F_SETFL.cast_unsigned()), Arg::Is(2, libc::O_NONBLOCK.cast_unsigned())],
         "after the order to begin, wait for no other",
     ),
     // write and not sendmsg: no descriptor can be attached to it.
-    Rule::new("write", libc::SYS_write, &[Arg::FdIs(Fd::Link)], "tell the supervisor: ready, or why it failed"),
+    SyscallRule::new("write", libc::SYS_write, &[Arg::FdIs(Fd::Link)], "tell the supervisor: ready, or why it failed"),
     // The vDSO answers without a system call except where the clock source has none. Any clock id: a negative one
     // means a clock behind a descriptor, and none of ours is one (EINVAL, get_clock_desc in posix-clock.c).
-    Rule::new("clock_gettime", libc::SYS_clock_gettime, &[], "age flows and affinities"),
+    SyscallRule::new("clock_gettime", libc::SYS_clock_gettime, &[], "age flows and affinities"),
     // Called by the return of a handler, never by us. It can set any registers, which we grant the attacker anyway.
-    Rule::new("rt_sigreturn", libc::SYS_rt_sigreturn, &[], "return from a signal handler"),
+    SyscallRule::new("rt_sigreturn", libc::SYS_rt_sigreturn, &[], "return from a signal handler"),
     // Called by the kernel after SIGSTOP and SIGCONT inside a wait; without it a debugger's stop would be a death.
-    Rule::new("restart_syscall", libc::SYS_restart_syscall, &[], "resume a wait after stop and continue"),
-    Rule::new("exit_group", libc::SYS_exit_group, &[], "end, with a code that says why"),
+    SyscallRule::new("restart_syscall", libc::SYS_restart_syscall, &[], "resume a wait after stop and continue"),
+    SyscallRule::new("exit_group", libc::SYS_exit_group, &[], "end, with a code that says why"),
     // Not here on purpose: mmap, munmap, brk, madvise, futex, getrandom. Everything is allocated before the seal, so
     // an allocation that needs the kernel is a bug or an attack, and both end the same way.
 ];

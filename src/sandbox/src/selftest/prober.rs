@@ -1,4 +1,4 @@
-//! The room of a prober, and its way into the fence.
+//! The testbed of a prober, and its way into the sandbox.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
@@ -7,26 +7,27 @@ use std::os::unix::net::UnixDatagram;
 
 use nix::errno::Errno;
 
-use super::{Seen, private_room, raise_loopback, run_all};
-use crate::act::Act;
-use crate::act::prober::{CHECKED_PORT, OTHER_PORT, allowed, forbidden, landlocked};
+use super::{Observed, enter_private_namespaces, raise_loopback, run_all};
+use crate::attempt::Attempt;
+use crate::attempt::prober::{CHECKED_PORT, OTHER_PORT, allowed, forbidden, landlocked};
 use crate::drop::{Survival, drop_rights};
 use crate::error::SandboxError;
+use crate::family::Family;
 use crate::fds::keep_only_fds;
 use crate::identity::Identity;
-use crate::ping::{Family, Pinger, pinger};
-use crate::policy::{Bindings, Policy};
+use crate::ping::{PingKind, open_ping_socket};
+use crate::policy::{Bindings, SandboxPolicy};
 use crate::seal::{SandboxRequirement, seal};
 use crate::support::{KernelSupport, Layer};
 
-/// Links to workers that the room's prober has.
+/// Links to workers that the testbed's prober has.
 const WORKERS: RawFd = 2;
 /// Which groups may open ping sockets in this network.
 const PING_GROUPS: &str = "/proc/sys/net/ipv4/ping_group_range";
 
-/// A room with a working `lo`, someone who listens on the ports of the acts, and what a prober is started with.
+/// A testbed with a working `lo`, someone who listens on the ports of the attempts, and what a prober is started with.
 #[derive(Debug)]
-pub struct ProberRoom {
+pub struct ProberTestbed {
     null: File,
     link: OwnedFd,
     ping4: OwnedFd,
@@ -37,13 +38,13 @@ pub struct ProberRoom {
     supervisor: u32,
 }
 
-impl ProberRoom {
-    /// Makes it around this process, for good ([`private_room`]). `kind`: by what the prober is to ping. A new network
+impl ProberTestbed {
+    /// Makes it around this process, for good ([`enter_private_namespaces`]). `kind`: by what the prober is to ping. A new network
     /// has the kernel's default, which leaves raw sockets only.
-    pub fn furnish(kind: Pinger) -> Result<ProberRoom, SandboxError> {
-        private_room()?;
+    pub fn set_up(kind: PingKind) -> Result<ProberTestbed, SandboxError> {
+        enter_private_namespaces()?;
         raise_loopback()?;
-        if kind == Pinger::Ping {
+        if kind == PingKind::Ping {
             std::fs::write(PING_GROUPS, "0 0").map_err(os("write to", PING_GROUPS))?;
         }
         let null = File::options().read(true).write(true).open("/dev/null").map_err(os("open", "/dev/null"))?;
@@ -61,11 +62,11 @@ impl ProberRoom {
             others.push(other.into());
         }
         let link = near.swap_remove(0);
-        let ((ping4, _), (ping6, _)) = (pinger(Family::V4)?, pinger(Family::V6)?);
-        Ok(ProberRoom { null, link, ping4, ping6, workers: near, _others: others, supervisor: std::process::id() })
+        let ((ping4, _), (ping6, _)) = (open_ping_socket(Family::V4)?, open_ping_socket(Family::V6)?);
+        Ok(ProberTestbed { null, link, ping4, ping6, workers: near, _others: others, supervisor: std::process::id() })
     }
 
-    /// The numbers of a prober in this room that checks these TCP ports, and [`CHECKED_PORT`] by UDP.
+    /// The numbers of a prober in this testbed that checks these TCP ports, and [`CHECKED_PORT`] by UDP.
     pub fn bindings(&self, tcp_ports: &[u16]) -> Bindings {
         Bindings::Prober {
             link_fd: 3,
@@ -77,35 +78,40 @@ impl ProberRoom {
         }
     }
 
-    /// The way of a prober into its fence, for a sacrificed child: its descriptors and no other, then the two stages.
-    pub fn enter(&self, policy: &Policy, bindings: &Bindings, floor: SandboxRequirement) -> Result<(), SandboxError> {
+    /// The way of a prober into its sandbox, for a sacrificed child: its descriptors and no other, then the two stages.
+    pub fn enter(
+        &self,
+        policy: &SandboxPolicy,
+        bindings: &Bindings,
+        requirement: SandboxRequirement,
+    ) -> Result<(), SandboxError> {
         let identity = Identity::lookup("nobody")?;
         let ours = [&self.link, &self.ping4, &self.ping6].into_iter().chain(&self.workers);
         let mut fds = vec![self.null.as_raw_fd(); 3];
         fds.extend(ours.map(AsRawFd::as_raw_fd));
         take_places(&fds)?;
         drop_rights(policy.role(), &identity, self.supervisor, Survival::DiesToo)?;
-        seal(policy, bindings, floor).map(drop)
+        seal(policy, bindings, requirement).map(drop)
     }
 }
 
-/// Runs everything a prober must and must not be able to do. The policy of the release is [`Policy::prober`]; `udp` as
+/// Runs everything a prober must and must not be able to do. The policy of the release is [`SandboxPolicy::prober`]; `udp` as
 /// given there. The process must have one thread.
 ///
 /// # Errors
 /// When the test could not be run; nothing is known then.
 pub fn examine_prober(
-    room: &ProberRoom,
-    policy: &Policy,
+    testbed: &ProberTestbed,
+    policy: &SandboxPolicy,
     udp: bool,
-    floor: SandboxRequirement,
-) -> Result<Vec<(Act, Seen)>, SandboxError> {
-    let bindings = room.bindings(&[CHECKED_PORT]);
-    let mut acts = [forbidden(udp), allowed(udp)].concat();
+    requirement: SandboxRequirement,
+) -> Result<Vec<(Attempt, Observed)>, SandboxError> {
+    let bindings = testbed.bindings(&[CHECKED_PORT]);
+    let mut attempts = [forbidden(udp), allowed(udp)].concat();
     if KernelSupport::probe().has(Layer::LandlockNet) {
-        acts.extend(landlocked());
+        attempts.extend(landlocked());
     }
-    run_all(&|| room.enter(policy, &bindings, floor).map(|()| bindings.clone()), &acts)
+    run_all(&|| testbed.enter(policy, &bindings, requirement).map(|()| bindings.clone()), &attempts)
 }
 
 /// Puts duplicates of these on 0, 1, 2 and on, and closes all else. In a child that leaves by exit_group, so that no

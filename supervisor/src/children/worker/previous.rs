@@ -1,7 +1,7 @@
 //! Who answers a queue before a worker's first process does: the workers of a supervisor that was killed, or of one that
 //! gives way. Only when they have ended the process begins: a queue and its tables have one user at a time.
 
-use loaded_sandbox::Process;
+use loaded_sandbox::PidFd;
 
 /// Those before.
 #[derive(Debug)]
@@ -9,9 +9,9 @@ pub(crate) enum PreviousWorkers {
     /// None, or they have ended.
     Nobody,
     /// They serve, and go on until we are ready. Empty: their own supervisor ends them.
-    Serving(Vec<Process>),
+    Serving(Vec<PidFd>),
     /// They were told to end.
-    Ending(Vec<Process>),
+    Ending(Vec<PidFd>),
 }
 
 impl PreviousWorkers {
@@ -42,7 +42,7 @@ impl PreviousWorkers {
     /// Whether the queue has become free just now, and whether what they held has to be freed.
     pub(super) fn settle(&mut self) -> Option<bool> {
         let Self::Ending(processes) = self else { return None };
-        if !processes.iter().all(Process::has_ended) {
+        if !processes.iter().all(PidFd::has_ended) {
             return None;
         }
         let killed = !processes.is_empty();

@@ -8,7 +8,7 @@ use crate::children::child::{Backoff, dup};
 use crate::children::memory::Memory;
 use loaded_ipc::{TURN, ToWorker, Turn};
 use loaded_queue::Orphans;
-use loaded_sandbox::Process;
+use loaded_sandbox::PidFd;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -21,12 +21,12 @@ impl Worker {
 
     /// Those before are these processes, and nobody's any more. What their tables hold cannot be exported now.
     pub(crate) fn comes_after(&mut self, pids: impl Iterator<Item = u32>) {
-        let is_worker = |process: &Process| {
+        let is_worker = |process: &PidFd| {
             fs::read_to_string(format!("/proc/{}/comm", process.pid()))
                 .is_ok_and(|name| name.trim_end() == "loaded-worker")
         };
         self.before =
-            PreviousWorkers::Serving(pids.filter_map(|pid| Process::open(pid).ok()).filter(is_worker).collect());
+            PreviousWorkers::Serving(pids.filter_map(|pid| PidFd::open(pid).ok()).filter(is_worker).collect());
         if self.export.take().is_some() {
             log::error!("{}: nobody is left to export its tables: its flows are lost", self.name());
         }

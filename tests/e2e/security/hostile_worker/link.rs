@@ -46,20 +46,20 @@ const LEFT: [&str; 11] = [
 const SYSTEMS: usize = 4;
 
 /// Shares it out among the systems.
-fn shared_out<T: Copy + Send + Sync>(all: &[T], act: impl Fn(&mut System, Family, T) + Sync) {
+fn shared_out<T: Copy + Send + Sync>(all: &[T], attempt: impl Fn(&mut System, Family, T) + Sync) {
     if double().is_none() {
         return;
     }
     std::thread::scope(|scope| {
         for share in 0..SYSTEMS {
-            let (act, family) = (&act, Family::BOTH[share % 2]);
+            let (attempt, family) = (&attempt, Family::BOTH[share % 2]);
             let of_share = all.iter().skip(share).step_by(SYSTEMS);
             scope.spawn(move || {
                 let Some(mut system) = System::up() else { return };
                 let before = View::first(&system.lab);
                 system.under_traffic(|system| {
                     for one in of_share {
-                        act(system, family, *one);
+                        attempt(system, family, *one);
                         answers_at_once(system);
                         system.settle();
                         system.check(&before, "afterwards");
@@ -90,28 +90,32 @@ fn serves(system: &System, family: Family) {
 
 #[test]
 fn what_is_no_answer_ends_the_worker() {
-    shared_out(&SAID, |system, family, (act, words)| {
+    shared_out(&SAID, |system, family, (attempt, words)| {
         let place = system.loaded.log().len();
         let generation = system.loaded.status()["generation"].as_u64().unwrap();
         let aim = Aim { process: u32::try_from(generation).unwrap(), signal: 0 };
-        system.order(family, act, aim, NOW);
-        assert!(eventually(PATIENCE, || !system.deaths_since(place).is_empty()), "{act}: it lives\n{}", system.tail());
+        system.order(family, attempt, aim, NOW);
+        assert!(
+            eventually(PATIENCE, || !system.deaths_since(place).is_empty()),
+            "{attempt}: it lives\n{}",
+            system.tail()
+        );
         answers_at_once(system);
         let deaths = system.deaths_since(place);
-        assert!(deaths.iter().all(|death| death.contains(words)), "{act}: {deaths:?}");
+        assert!(deaths.iter().all(|death| death.contains(words)), "{attempt}: {deaths:?}");
     });
 }
 
 #[test]
 fn what_it_leaves_in_its_tables_is_judged() {
-    shared_out(&LEFT, |system, family, act| {
+    shared_out(&LEFT, |system, family, attempt| {
         let (aim, place) = (system.at_supervisor(), system.loaded.log().len());
-        assert_eq!(system.order(family, act, aim, NOW), Heard::Answer(0), "{act}\n{}", system.tail());
+        assert_eq!(system.order(family, attempt, aim, NOW), Heard::Answer(0), "{attempt}\n{}", system.tail());
         // It goes on with what is in there: wrongly, but it goes on.
         for _ in 0..5 {
             let _ = system.lab.within("client", || get(system.victim(family), family.vip(), 80));
         }
-        assert_eq!(system.deaths_since(place), [""; 0], "{act}");
+        assert_eq!(system.deaths_since(place), [""; 0], "{attempt}");
         assert_eq!(system.order(family, "time: end as if in order", aim, PATIENCE), Heard::Nothing);
         assert!(eventually(PATIENCE, || !system.deaths_since(place).is_empty()));
         answers_at_once(system);
@@ -126,12 +130,12 @@ fn absurd_counters_are_numbers() {
     let before = View::first(&system.lab);
     system.under_traffic(|system| {
         let aim = system.at_supervisor();
-        for act in ["counters: all as large as can be", "counters: all back to nothing"] {
-            assert_eq!(system.order(Family::V4, act, aim, NOW), Heard::Answer(0), "{act}\n{}", system.tail());
+        for attempt in ["counters: all as large as can be", "counters: all back to nothing"] {
+            assert_eq!(system.order(Family::V4, attempt, aim, NOW), Heard::Answer(0), "{attempt}\n{}", system.tail());
             answers_at_once(system);
             for words in [&["status"][..], &["metrics"], &["history"]] {
                 let said = system.loaded.ask(words);
-                assert_eq!(said.code, Some(0), "{act}: {words:?}: {}", said.err);
+                assert_eq!(said.code, Some(0), "{attempt}: {words:?}: {}", said.err);
             }
             system.loaded.signal(Signal::SIGUSR1);
         }
@@ -146,8 +150,8 @@ fn absurd_counters_are_numbers() {
         };
         assert!(eventually(PATIENCE, || third("draining") == 2), "{}", system.tail());
         let left = Instant::now();
-        let act = "counters: all as large as can be";
-        assert_eq!(system.order(Family::V6, act, aim, NOW), Heard::Answer(0), "{}", system.tail());
+        let attempt = "counters: all as large as can be";
+        assert_eq!(system.order(Family::V6, attempt, aim, NOW), Heard::Answer(0), "{}", system.tail());
         assert!(eventually(PATIENCE, || third("disabled") == 2), "{}", system.loaded.status());
         println!("the third backend's flows were ended {:?} after it left", left.elapsed());
     });

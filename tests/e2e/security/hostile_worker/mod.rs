@@ -1,4 +1,4 @@
-//! A worker that a packet has taken over, in a system at work (`worker/src/taken.rs`): it tries everything, and nothing
+//! A worker that a packet has taken over, in a system at work (`worker/src/hostile.rs`): it tries everything, and nothing
 //! changes for anybody else. What it can do all the same is the list that `--print-sandbox worker` prints.
 
 mod link;
@@ -8,7 +8,7 @@ pub(crate) mod system;
 
 use crate::rig::lab::double;
 use crate::rig::net::Family;
-use loaded_sandbox::act::{Act, Expect, allowed, forbidden};
+use loaded_sandbox::attempt::{Attempt, Expect, allowed, forbidden};
 use nix::sched::{CloneFlags, setns};
 use outside::View;
 use std::fs::File;
@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use system::{Aim, Heard, MAGIC, PATIENCE, System};
 
-/// So many systems side by side: each act that kills costs a worker a life of a second.
+/// So many systems side by side: each attempt that kills costs a worker a life of a second.
 const SYSTEMS: usize = 6;
 
 /// The calling thread goes to the clients' network, for good.
@@ -24,7 +24,7 @@ fn enter(namespace: &str) {
     setns(File::open(Path::new("/run/netns").join(namespace)).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
 }
 
-/// Whom an act is aimed at.
+/// Whom an attempt is aimed at.
 #[derive(Debug, Clone, Copy)]
 enum At {
     Supervisor,
@@ -32,12 +32,12 @@ enum At {
     Prober,
 }
 
-/// Acts aimed at a process are tried at all three.
-fn trials() -> Vec<(Act, At)> {
-    let acts = [forbidden(), allowed()].concat();
-    let each = acts.into_iter().filter(|act| !act.needs_preparation()).flat_map(|act| {
-        let others: &[At] = if act.name.contains("the supervisor") { &[At::Worker, At::Prober] } else { &[] };
-        [&[At::Supervisor], others].concat().into_iter().map(move |at| (act, at))
+/// Attempts aimed at a process are tried at all three.
+fn trials() -> Vec<(Attempt, At)> {
+    let attempts = [forbidden(), allowed()].concat();
+    let each = attempts.into_iter().filter(|attempt| !attempt.needs_preparation()).flat_map(|attempt| {
+        let others: &[At] = if attempt.name.contains("the supervisor") { &[At::Worker, At::Prober] } else { &[] };
+        [&[At::Supervisor], others].concat().into_iter().map(move |at| (attempt, at))
     });
     each.collect()
 }
@@ -55,11 +55,11 @@ fn every_forbidden_act_fails_and_changes_nothing() {
                 let Some(mut system) = System::up() else { return };
                 let before = View::first(&system.lab);
                 system.under_traffic(|system| {
-                    for (number, (act, at)) in of_share {
+                    for (number, (attempt, at)) in of_share {
                         // Each share has both families.
                         let family = Family::BOTH[number / SYSTEMS % 2];
-                        attempt(system, family, (*act, *at), &before);
-                        system.check(&before, act.name);
+                        try_one(system, family, (*attempt, *at), &before);
+                        system.check(&before, attempt.name);
                         system.settle();
                     }
                 });
@@ -69,28 +69,28 @@ fn every_forbidden_act_fails_and_changes_nothing() {
             });
         }
     });
-    println!("{} acts in {:?}", trials.len(), begin.elapsed());
-    assert!(trials.len() > 170, "only {} acts", trials.len());
+    println!("{} attempts in {:?}", trials.len(), begin.elapsed());
+    assert!(trials.len() > 170, "only {} attempts", trials.len());
 }
 
 #[track_caller]
-fn attempt(system: &mut System, family: Family, (act, at): (Act, At), before: &View) {
+fn try_one(system: &mut System, family: Family, (attempt, at): (Attempt, At), before: &View) {
     let process = match at {
         At::Supervisor => system.loaded.pid(),
         At::Worker => system.workers[1],
         At::Prober => system.prober,
     };
     let place = system.loaded.log().len();
-    let heard = system.order(family, act.name, Aim { process, signal: 9 }, PATIENCE);
+    let heard = system.order(family, attempt.name, Aim { process, signal: 9 }, PATIENCE);
     let deaths = system.deaths_since(place);
-    let what = format!("{family:?} {} (at the {at:?}): {heard:?} {deaths:?}", act.name);
+    let what = format!("{family:?} {} (at the {at:?}): {heard:?} {deaths:?}", attempt.name);
     let died = |words: &[&str]| {
         let as_expected = |death: &String| words.iter().any(|word| death.contains(word));
         heard == Heard::Nothing && !deaths.is_empty() && deaths.iter().all(as_expected)
     };
     const FENCE: &str = "(SIGSYS): SECURITY EVENT";
     const FAULT: &str = "killed by signal 11";
-    let good = match (act.expect, act.name) {
+    let good = match (attempt.expect, attempt.name) {
         // What these do is meant for the supervisor: an end, and an empty message.
         (_, "exit_group") => died(&["ended with code 42"]),
         // The supervisor may see it only when the worker has answered already.
@@ -102,13 +102,13 @@ fn attempt(system: &mut System, family: Family, (act, at): (Act, At), before: &V
         (Expect::Segv, _) => died(&[FAULT]),
         (Expect::Death, _) => died(&[FENCE, FAULT]),
         (Expect::Errno(number), _) => heard == Heard::Answer(-number),
-        // Less than any errno: the worker does not know the act, or has not answered.
+        // Less than any errno: the worker does not know the attempt, or has not answered.
         (Expect::Survives, _) => matches!(heard, Heard::Answer(-4095..)) && deaths.is_empty(),
         (Expect::Succeeds, _) => matches!(heard, Heard::Answer(0..)) && deaths.is_empty(),
     };
     // What it has done to the host is worth more words than that it lives.
     let changes = || View::take(&system.lab).changes(before);
-    assert!(good, "{what}, expected: {}, changed outside: {:#?}\n{}", act.expect, changes(), system.tail());
+    assert!(good, "{what}, expected: {}, changed outside: {:#?}\n{}", attempt.expect, changes(), system.tail());
 }
 
 /// Not only by its Cargo features: the switch is not in the program.

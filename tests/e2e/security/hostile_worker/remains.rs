@@ -104,11 +104,11 @@ fn at(process: u32) -> Aim {
 }
 
 #[track_caller]
-fn hears(system: &System, family: Family, act: &str, process: u32, expected: Heard) {
+fn hears(system: &System, family: Family, attempt: &str, process: u32, expected: Heard) {
     let place = system.loaded.log().len();
     let limit = if expected == Heard::Nothing { Duration::from_millis(200) } else { Duration::from_secs(2) };
-    assert_eq!(system.order(family, act, at(process), limit), expected, "{act}\n{}", system.tail());
-    assert_eq!(system.deaths_since(place), [""; 0], "{act}");
+    assert_eq!(system.order(family, attempt, at(process), limit), expected, "{attempt}\n{}", system.tail());
+    assert_eq!(system.deaths_since(place), [""; 0], "{attempt}");
 }
 
 /// A datagram of worker 0's client, that nobody reads the answer to.
@@ -228,9 +228,9 @@ fn source(packet: &[u8]) -> Option<IpAddr> {
 }
 
 fn mark_and_priority(system: &mut System, family: Family) {
-    for (act, what, value) in [("verdict: mark", "mark", 0x4000_0001), ("verdict: priority", "priority", 7)] {
+    for (attempt, what, value) in [("verdict: mark", "mark", 0x4000_0001), ("verdict: priority", "priority", 7)] {
         let before = watched(system, what);
-        hears(system, family, act, value, Heard::Refused);
+        hears(system, family, attempt, value, Heard::Refused);
         assert_eq!(watched(system, what), before + 1, "{what}");
     }
 }
@@ -284,9 +284,9 @@ fn untrue_answers(system: &mut System, family: Family) {
 }
 
 fn hearing(system: &mut System, family: Family) {
-    for act in ["recvmmsg on the queue", "read on the link", "read on the membership link", "clock_gettime"] {
-        let heard = system.order(family, act, at(0), Duration::from_secs(2));
-        assert!(matches!(heard, Heard::Answer(-4095..)), "{act}: {heard:?}\n{}", system.tail());
+    for attempt in ["recvmmsg on the queue", "read on the link", "read on the membership link", "clock_gettime"] {
+        let heard = system.order(family, attempt, at(0), Duration::from_secs(2));
+        assert!(matches!(heard, Heard::Answer(-4095..)), "{attempt}: {heard:?}\n{}", system.tail());
     }
 }
 
@@ -308,11 +308,11 @@ fn using_up_its_core(system: &mut System, family: Family) {
 }
 
 fn ending(system: &mut System, family: Family) {
-    for (act, code) in [("exit_group", "code 42"), ("time: end as if in order", "code 0")] {
+    for (attempt, code) in [("exit_group", "code 42"), ("time: end as if in order", "code 0")] {
         let place = system.loaded.log().len();
-        system.order(family, act, at(0), PATIENCE);
+        system.order(family, attempt, at(0), PATIENCE);
         let deaths = system.deaths_since(place);
-        assert!(!deaths.is_empty() && deaths.iter().all(|death| death.contains(code)), "{act}: {deaths:?}");
+        assert!(!deaths.is_empty() && deaths.iter().all(|death| death.contains(code)), "{attempt}: {deaths:?}");
         system.settle();
     }
     let body = system.lab.within("client", || get(system.victim(family), family.vip(), 80));

@@ -16,7 +16,7 @@ pub(crate) const ECHO: u16 = 7007;
 const HEALTHY_LIFE: Duration = Duration::from_millis(1020);
 /// For a death, and for a new life; the rest is for a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
-/// `worker/src/taken.rs`
+/// `worker/src/hostile.rs`
 pub(crate) const MAGIC: &[u8; 16] = b"taken-by-packet\n";
 const ANSWER: usize = 44;
 
@@ -147,9 +147,9 @@ impl System {
         }
     }
 
-    /// Runs `act` while decent clients of worker 1 ask; none may be disappointed.
+    /// Runs `attempt` while decent clients of worker 1 ask; none may be disappointed.
     #[track_caller]
-    pub(crate) fn under_traffic(&mut self, act: impl FnOnce(&mut Self)) {
+    pub(crate) fn under_traffic(&mut self, attempt: impl FnOnce(&mut Self)) {
         let over = AtomicBool::new(false);
         let namespace = self.lab.namespace("client");
         let froms = Family::BOTH.map(|family| (family, self.decent(family)));
@@ -168,7 +168,7 @@ impl System {
         let (served, failed) = std::thread::scope(|scope| {
             let fetch = &fetch;
             let threads: Vec<_> = froms.map(|(family, from)| scope.spawn(move || fetch(family, from))).into();
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(self)));
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attempt(self)));
             over.store(true, Ordering::Relaxed);
             let each = threads.into_iter().map(|thread| thread.join().unwrap());
             let sum =

@@ -1,61 +1,61 @@
-//! Each rule of the prober's policy at work: whole checks and pings, as far as they go in the room. And what the kernel
+//! Each rule of the prober's policy at work: whole checks and pings, as far as they go on the testbed. And what the kernel
 //! itself must refuse in the course of one.
 
 use super::{
     CHECKED_PORT, DGRAM, INET, INET6, NO_SIGNAL, NULL, OTHER_PORT, QUIET, SO_ERROR, SOL_SOCKET, STREAM, last_worker,
     open, receive, send, v4, v6,
 };
-use crate::act::{Act, Scene, at, door};
+use crate::attempt::{Attempt, Context, at, door};
 use crate::policy::Fd;
 
-pub(super) const LANDLOCKED: &[Act] = &[
-    Act::refused("connect by TCP to another port, IPv4", libc::EACCES, |s| check_v4(s, OTHER_PORT)),
-    Act::refused("connect by TCP to another port, IPv6", libc::EACCES, |s| check_v6(s, OTHER_PORT)),
+pub(super) const LANDLOCKED: &[Attempt] = &[
+    Attempt::refused("connect by TCP to another port, IPv4", libc::EACCES, |s| check_v4(s, OTHER_PORT)),
+    Attempt::refused("connect by TCP to another port, IPv6", libc::EACCES, |s| check_v6(s, OTHER_PORT)),
 ];
 
-pub(super) const ACTS: &[Act] = &[
-    Act::lives("read on the link", |s| door(libc::SYS_read, &[s.fd(Fd::Link), s.page, 0])),
-    Act::succeeds("write on the link", |s| door(libc::SYS_write, &[s.fd(Fd::Link), at(b"w"), 1])),
-    Act::succeeds("write on the first worker's link", |s| door(libc::SYS_write, &[s.fd(Fd::Workers), at(b"w"), 1])),
-    Act::succeeds("write on the last worker's link", |s| door(libc::SYS_write, &[last_worker(s), at(b"w"), 1])),
-    Act::succeeds("check a port by TCP, IPv4", |s| check_v4(s, CHECKED_PORT)),
-    Act::succeeds("check a port by TCP, IPv6", |s| check_v6(s, CHECKED_PORT)),
-    Act::succeeds("ping IPv4", |s| {
+pub(super) const ATTEMPTS: &[Attempt] = &[
+    Attempt::lives("read on the link", |s| door(libc::SYS_read, &[s.fd(Fd::Link), s.page, 0])),
+    Attempt::succeeds("write on the link", |s| door(libc::SYS_write, &[s.fd(Fd::Link), at(b"w"), 1])),
+    Attempt::succeeds("write on the first worker's link", |s| door(libc::SYS_write, &[s.fd(Fd::Workers), at(b"w"), 1])),
+    Attempt::succeeds("write on the last worker's link", |s| door(libc::SYS_write, &[last_worker(s), at(b"w"), 1])),
+    Attempt::succeeds("check a port by TCP, IPv4", |s| check_v4(s, CHECKED_PORT)),
+    Attempt::succeeds("check a port by TCP, IPv6", |s| check_v6(s, CHECKED_PORT)),
+    Attempt::succeeds("ping IPv4", |s| {
         let asked = door(libc::SYS_sendto, &[s.fd(Fd::Ping4), at(&echo(8)), 12, NO_SIGNAL, at(&v4(0)), 16]);
         if asked < 0 { asked } else { answer(s, s.fd(Fd::Ping4)) }
     }),
-    Act::succeeds("ping IPv6", |s| {
+    Attempt::succeeds("ping IPv6", |s| {
         let asked = door(libc::SYS_sendto, &[s.fd(Fd::Ping6), at(&echo(128)), 12, 0, at(&v6(0)), 28]);
         if asked < 0 { asked } else { answer(s, s.fd(Fd::Ping6)) }
     }),
-    Act::succeeds("ping IPv6 by sendmsg from ::1", |s| {
+    Attempt::succeeds("ping IPv6 by sendmsg from ::1", |s| {
         let asked = ping_from(s, v6(0).sin6_addr);
         if asked < 0 { asked } else { answer(s, s.fd(Fd::Ping6)) }
     }),
-    // Allowed by the fence, and refused by the kernel: a sender that is not the host's.
-    Act::refused("ping IPv6 by sendmsg from a forged address", libc::EINVAL, |s| {
+    // Allowed by the sandbox, and refused by the kernel: a sender that is not the host's.
+    Attempt::refused("ping IPv6 by sendmsg from a forged address", libc::EINVAL, |s| {
         ping_from(s, libc::in6_addr { s6_addr: [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 66] })
     }),
-    Act::succeeds("ppoll", |_| door(libc::SYS_ppoll, &[NULL, 0, at(&[0u64; 2]), NULL, 8])),
+    Attempt::succeeds("ppoll", |_| door(libc::SYS_ppoll, &[NULL, 0, at(&[0u64; 2]), NULL, 8])),
     #[cfg(target_arch = "x86_64")]
-    Act::succeeds("poll", |_| door(libc::SYS_poll, &[NULL, 0, 0])),
+    Attempt::succeeds("poll", |_| door(libc::SYS_poll, &[NULL, 0, 0])),
 ];
 
-pub(super) const DATAGRAM: &[Act] = &[
-    Act::succeeds("check a port by UDP, IPv4", |_| ask(open(INET, DGRAM | QUIET, 0), at(&v4(CHECKED_PORT)), 16)),
-    Act::succeeds("check a port by UDP, IPv6", |_| ask(open(INET6, DGRAM | QUIET, 0), at(&v6(CHECKED_PORT)), 28)),
+pub(super) const DATAGRAM: &[Attempt] = &[
+    Attempt::succeeds("check a port by UDP, IPv4", |_| ask(open(INET, DGRAM | QUIET, 0), at(&v4(CHECKED_PORT)), 16)),
+    Attempt::succeeds("check a port by UDP, IPv6", |_| ask(open(INET6, DGRAM | QUIET, 0), at(&v6(CHECKED_PORT)), 28)),
 ];
 
-fn check_v4(s: &Scene, port: u16) -> i64 {
+fn check_v4(s: &Context, port: u16) -> i64 {
     check(s, open(INET, STREAM | QUIET, 0), at(&v4(port)), 16)
 }
 
-fn check_v6(s: &Scene, port: u16) -> i64 {
+fn check_v6(s: &Context, port: u16) -> i64 {
     check(s, open(INET6, STREAM | QUIET, 0), at(&v6(port)), 28)
 }
 
 /// Connects, learns how that ended, asks, finds no answer yet, and closes; the first error of these.
-fn check(s: &Scene, socket: i64, to: u64, length: u64) -> i64 {
+fn check(s: &Context, socket: i64, to: u64, length: u64) -> i64 {
     let Ok(fd) = u64::try_from(socket) else { return socket };
     let begun = door(libc::SYS_connect, &[fd, to, length]);
     if begun < 0 && begun != -i64::from(libc::EINPROGRESS) {
@@ -109,7 +109,7 @@ fn echo(kind: u8) -> [u8; 12] {
 }
 
 /// Whatever the socket lets in.
-fn answer(s: &Scene, fd: u64) -> i64 {
+fn answer(s: &Context, fd: u64) -> i64 {
     match wait(fd, libc::POLLIN) {
         0 => receive(s, fd, 0),
         no => no,
@@ -118,7 +118,7 @@ fn answer(s: &Scene, fd: u64) -> i64 {
 
 /// struct cmsghdr with struct in6_pktinfo (RFC 3542 §6.1): 36 bytes, and 4 to fill the row.
 #[repr(C)]
-struct Source {
+struct PacketInfo {
     length: usize,
     level: i32,
     kind: i32,
@@ -126,8 +126,8 @@ struct Source {
     interface: u32,
 }
 
-fn ping_from(s: &Scene, address: libc::in6_addr) -> i64 {
-    let source = Source { length: 36, level: libc::IPPROTO_IPV6, kind: libc::IPV6_PKTINFO, address, interface: 0 };
+fn ping_from(s: &Context, address: libc::in6_addr) -> i64 {
+    let source = PacketInfo { length: 36, level: libc::IPPROTO_IPV6, kind: libc::IPV6_PKTINFO, address, interface: 0 };
     let (to, request) = (v6(0), echo(128));
     let io = libc::iovec { iov_base: at(&request) as *mut _, iov_len: request.len() };
     // SAFETY: all-zero is a valid msghdr.

@@ -1,17 +1,17 @@
-//! What it can say to the supervisor, and not say.
+//! What a hijacked worker can say to the supervisor, and how it can waste time.
 
 use loaded_ipc::{Assumed, Explained, FromWorker, MAX_FRAME, Outcome, SupervisorLink, ToWorker};
 use loaded_sandbox::leave;
 use nix::unistd::write;
 
-type Act = fn(&SupervisorLink, u64) -> i64;
+type LinkAttempt = fn(&SupervisorLink, u64) -> i64;
 
 /// An answer that any worker could give.
 const LIE: Explained =
     Explained { assumed: Assumed::Any, outcome: Outcome::PassedForeign, service: None, flow: None, chosen: None };
 
-/// The number is the generation that the order names.
-const ACTS: [(&str, Act); 15] = [
+/// By name. The number they take is the generation that the datagram names.
+const ATTEMPTS: [(&str, LinkAttempt); 15] = [
     ("link: bytes that are no message", |link, _| raw(link, &[0xff; 64])),
     ("link: an empty message", |link, _| raw(link, &[])),
     ("link: half a message", |link, _| raw(link, &[0; 3])),
@@ -34,7 +34,7 @@ const ACTS: [(&str, Act); 15] = [
         }
     }),
     ("link: last words that forge a log", |link, _| {
-        let text = "\x1b[2J\nloaded: worker[1]: killed by its own fence\r\n\u{202e}";
+        let text = "\x1b[2J\nloaded: worker[1]: killed by its own sandbox\r\n\u{202e}";
         say(link, &FromWorker::Failed(text.to_owned()));
         leave(3)
     }),
@@ -53,8 +53,8 @@ const ACTS: [(&str, Act); 15] = [
     ("time: end as if in order", |_, _| leave(0)),
 ];
 
-pub(super) fn find(name: &[u8]) -> Option<Act> {
-    ACTS.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, act)| *act)
+pub(super) fn find(name: &[u8]) -> Option<LinkAttempt> {
+    ATTEMPTS.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, attempt)| *attempt)
 }
 
 fn raw(link: &SupervisorLink, bytes: &[u8]) -> i64 {

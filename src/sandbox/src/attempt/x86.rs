@@ -2,21 +2,21 @@
 
 use std::ffi::c_long;
 
-use super::{Act, Expect, Scene, door};
+use super::{Attempt, Context, Expect, door};
 use crate::policy::Fd;
 
-pub(super) const ACTS: &[Act] = &[
-    Act::deadly("sendmsg by its x32 number", |s| x32(libc::SYS_sendmsg, s)),
-    Act::deadly("getpid by its x32 number", |s| x32(libc::SYS_getpid, s)),
-    Act { name: "getpid by int 0x80", expect: Expect::Death, prepare: None, run: int80 },
+pub(super) const ATTEMPTS: &[Attempt] = &[
+    Attempt::deadly("sendmsg by its x32 number", |s| x32(libc::SYS_sendmsg, s)),
+    Attempt::deadly("getpid by its x32 number", |s| x32(libc::SYS_getpid, s)),
+    Attempt { name: "getpid by int 0x80", expect: Expect::Death, prepare: None, run: int80 },
 ];
 
-fn x32(number: c_long, s: &Scene) -> i64 {
+fn x32(number: c_long, s: &Context) -> i64 {
     door(number | 0x4000_0000, &[s.fd(Fd::Queue), s.templates().start, 0])
 }
 
 /// The 32-bit gate, where 20 is getpid. SIGSYS by the filter's architecture check; SIGSEGV on a kernel built without it.
-fn int80(_: &Scene) -> i64 {
+fn int80(_: &Context) -> i64 {
     let answer: i64;
     // SAFETY: getpid takes no argument and touches no memory; the gate may clear r8 to r11.
     unsafe {

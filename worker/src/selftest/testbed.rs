@@ -4,8 +4,8 @@ use super::{Error, os};
 use loaded_ipc::{ALL_COUNTERS, MembershipReader, MembershipWriter, SupervisorLink, WorkerLink};
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_queue::Owner;
-use loaded_sandbox::selftest::{private_room, raise_loopback};
-use loaded_sandbox::{act, keep_only_fds};
+use loaded_sandbox::selftest::{enter_private_namespaces, raise_loopback};
+use loaded_sandbox::{attempt, keep_only_fds};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, shm};
 use nix::fcntl::OFlag;
 use nix::unistd::dup3;
@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-/// The payload that the fenced child puts in place of [`QUESTION`]; as long as that.
+/// The payload that the sandboxed child puts in place of [`QUESTION`]; as long as that.
 pub(super) const ANSWER: &[u8; 8] = b"answered";
 const QUESTION: &[u8; 8] = b"question";
 /// Its datagrams are queued and not tracked, as those to a virtual IP are.
@@ -47,9 +47,9 @@ COMMIT
 COMMIT
 ";
 
-/// The furnished room. What it holds must stay open to the end.
+/// The testbed. What it holds must stay open to the end.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct Testbed {
     /// Whether there is a tracked connection, and so something to flush.
     pub(super) tracks: bool,
     listener: UdpSocket,
@@ -59,11 +59,11 @@ pub(super) struct Room {
     _connection: Option<(TcpListener, TcpStream)>,
 }
 
-impl Room {
+impl Testbed {
     /// Makes it around this process, for good.
-    pub(super) fn furnish() -> Result<Self, Error> {
+    pub(super) fn set_up() -> Result<Self, Error> {
         keep_only_fds(&[0, 1, 2])?;
-        private_room()?;
+        enter_private_namespaces()?;
         raise_loopback()?;
         let (owner, links) = lay_out_descriptors()?;
         restore(RULES)?;
@@ -100,11 +100,11 @@ fn lay_out_descriptors() -> Result<(Owner, (WorkerLink, MembershipWriter)), Erro
     for number in [QUEUE_FD, LINK_FD, MEMBERSHIP_FD, FLOWS_FD, CLIENTS_FD, COUNTERS_FD, JOURNAL_FD] {
         let place = OwnedFd::from(File::open("/dev/null").map_err(os("open /dev/null"))?);
         if place.as_raw_fd() != number {
-            return Err(Error::Room("the descriptors of a worker are taken"));
+            return Err(Error::Testbed("the descriptors of a worker are taken"));
         }
         places.push(place);
     }
-    let owner = Owner::open(act::QUEUE, QUEUE_LENGTH)?;
+    let owner = Owner::open(attempt::QUEUE, QUEUE_LENGTH)?;
     let (link, worker) = WorkerLink::pair()?;
     let worker: SupervisorLink = worker;
     let (prober, membership) = MembershipWriter::pair()?;

@@ -7,12 +7,12 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// A process (pidfd_open(2), Linux 5.3).
 #[derive(Debug)]
-pub struct Process {
+pub struct PidFd {
     pidfd: OwnedFd,
     pid: u32,
 }
 
-impl Process {
+impl PidFd {
     /// The process with this number now.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_descriptor_is_taken_out_of_a_process_and_works() {
         let mut child = Command::new("sleep").arg("60").stdout(Stdio::piped()).spawn().expect("spawn");
-        let process = Process::open(child.id()).expect("open");
+        let process = PidFd::open(child.id()).expect("open");
         let Ok(end) = process.take(1) else {
             assert!(!nix::unistd::geteuid().is_root(), "root may take what it wants");
             child.kill().and_then(|()| child.wait()).expect("kill");
@@ -110,6 +110,6 @@ mod tests {
         pipe.read_to_string(&mut text).expect("read");
         assert_eq!(text, "here");
         child.wait().expect("wait");
-        assert!(Process::open(child.id()).is_err(), "it is gone");
+        assert!(PidFd::open(child.id()).is_err(), "it is gone");
     }
 }

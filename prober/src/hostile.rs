@@ -1,20 +1,21 @@
-//! A hostile prober, for tests: behind the real one's fence, with its links and nothing else. What it does is named by the
-//! path of the first HTTP check; without such a path it is the real one. Never a part of a release.
+//! For tests alone (feature `hostile`): a hostile prober, in the real one's sandbox and with nothing but its links. The path
+//! of the first HTTP check orders what it does; without such a path it is honest.
 //!
 //! ```text
-//!  /double/unknown   speaks of backends that are not there, and of other generations
-//!  /double/half      sends what is no message: half ones, empty ones, too long ones, random bytes
-//!  /double/mutter    the same, but to the workers alone and for a second; then it is honest
-//!  /double/flood     sends to all as many well-formed changes as it can
-//!  /double/drown     the same, but to the workers alone; the supervisor hears what it wants to hear
-//!  /double/silent    says nothing
-//!  /double/alldown   says in good form that every backend is down
+//!  /hostile/unknown   speaks of backends that do not exist, and of other generations
+//!  /hostile/half      sends what is no message: halves, nothing, too much, random bytes
+//!  /hostile/mutter    the same, but to the workers alone and for a second; then it is honest
+//!  /hostile/flood     sends as many well-formed changes as it can, to supervisor and workers
+//!  /hostile/drown     the same, but to the workers alone; the supervisor hears what it expects
+//!  /hostile/silent    says nothing
+//!  /hostile/alldown   says in good form that every backend is down
 //! ```
 
+use crate::check::{CheckPlan, Work};
 use crate::clock::{self, SECOND};
 use crate::membership::Writers;
-use crate::prober::Target;
 use crate::random::Random;
+use crate::target::Target;
 use loaded_ipc::{BackendIndex, Cause, FromProber, LinkError, MAX_BACKEND_INDEX, MAX_FRAME, ProberSupervisorLink};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -26,36 +27,48 @@ const BURST: usize = 64;
 /// Length of a membership message: fixed integers, little endian.
 const MEMBERSHIP: usize = 8 + 2 + 1;
 
-/// What it can reach.
+/// What a hijacked prober has in its hands.
 #[derive(Debug)]
-pub(crate) struct Reach<'a> {
-    pub(crate) link: &'a ProberSupervisorLink,
-    pub(crate) workers: &'a Writers,
-    pub(crate) targets: &'a [Target],
-    pub(crate) generation: u64,
+struct Hijacked<'a> {
+    link: &'a ProberSupervisorLink,
+    workers: &'a Writers,
+    targets: &'a [Target],
+    generation: u64,
 }
 
-/// Plays the part that a request names. It comes back where the part ends with honesty, or there is none.
+/// Behaves as the path of the first HTTP check orders. Returns when that is over and honesty follows, or if there is no
+/// such order.
 ///
 /// # Errors
 /// The link has ended.
-pub(crate) fn play(request: &[u8], reach: &Reach<'_>) -> Result<(), LinkError> {
-    let path = request.split(|byte| *byte == b' ').nth(1);
-    match path.and_then(|path| path.strip_prefix(b"/double/")) {
-        Some(b"unknown") => reach.unknown(),
-        Some(b"half") => reach.half(),
-        Some(b"mutter") => reach.mutter(SECOND),
-        Some(b"flood") => reach.flood(true),
-        Some(b"drown") => reach.flood(false),
+pub(crate) fn play(
+    plans: &[CheckPlan],
+    link: &ProberSupervisorLink,
+    workers: &Writers,
+    targets: &[Target],
+    generation: u64,
+) -> Result<(), LinkError> {
+    let request = plans.iter().find_map(|plan| match &plan.work {
+        Work::Http { request, .. } => Some(request),
+        _ => None,
+    });
+    let path = request.and_then(|request| request.split(|byte| *byte == b' ').nth(1));
+    let hijacked = Hijacked { link, workers, targets, generation };
+    match path.and_then(|path| path.strip_prefix(b"/hostile/")) {
+        Some(b"unknown") => hijacked.unknown(),
+        Some(b"half") => hijacked.half(),
+        Some(b"mutter") => hijacked.mutter(SECOND),
+        Some(b"flood") => hijacked.flood(true),
+        Some(b"drown") => hijacked.flood(false),
         Some(b"silent") => loop {
-            reach.wait(SECOND)?;
+            hijacked.wait(SECOND)?;
         },
-        Some(b"alldown") => reach.all_down(),
+        Some(b"alldown") => hijacked.all_down(),
         _ => Ok(()),
     }
 }
 
-impl Reach<'_> {
+impl Hijacked<'_> {
     fn unknown(&self) -> Result<(), LinkError> {
         for backend in [0, 1, 7, 4095, MAX_BACKEND_INDEX - 1, MAX_BACKEND_INDEX, u16::MAX].map(BackendIndex) {
             let known = self.targets.iter().any(|target| target.backend == backend);
@@ -137,7 +150,7 @@ impl Reach<'_> {
     }
 
     fn all_down(&self) -> Result<(), LinkError> {
-        for target in self.targets.iter().filter(|target| target.told != Some(false)) {
+        for target in self.targets.iter().filter(|target| target.reported != Some(false)) {
             let cause = Cause::Refused;
             self.say(&FromProber::Changed { backend: target.backend, up: false, cause, latency: 0 })?;
         }
@@ -152,7 +165,7 @@ impl Reach<'_> {
 
     /// To every worker; what has no room is lost. Returns how many were tried.
     fn tell(&self, frame: &[u8]) -> u32 {
-        self.workers.links().map(|worker| write(worker, frame)).fold(0, |count, _| count + 1)
+        self.workers.all.iter().map(|writer| write(&writer.link, frame)).fold(0, |count, _| count + 1)
     }
 
     fn say(&self, word: &FromProber) -> Result<(), LinkError> {

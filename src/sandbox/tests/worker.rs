@@ -1,37 +1,38 @@
-//! The forbidden-act suite against the release fence, with a stand-in for the queue: a netfilter netlink socket and a
-//! sealed table of `msghdr`s. The worker crate runs the same acts with a real queue and real templates.
+//! The forbidden-attempt suite against the release sandbox, with a stand-in for the queue: a netfilter netlink socket and a
+//! sealed table of `msghdr`s. The worker crate runs the same attempts with a real queue and real templates.
 
 #![allow(clippy::unwrap_used)]
 
-mod room;
+mod rig;
 
 use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::{Command, ExitCode};
 
-use loaded_sandbox::act::{self, Expect};
-use loaded_sandbox::policy::{Arg, Fd, Part};
+use loaded_sandbox::attempt::{self, Expect};
+use loaded_sandbox::hostile::Part;
+use loaded_sandbox::policy::{Arg, Fd};
 use loaded_sandbox::proof::{Expectation, prove, prove_deep};
-use loaded_sandbox::selftest::{Seen, private_room, red, run_act, run_all, table};
+use loaded_sandbox::selftest::{Observed, enter_private_namespaces, red, run_all, run_attempt, table};
 use loaded_sandbox::{
-    Bindings, Policy, Role, SandboxRequirement, Survival, drop_rights, keep_only_fds, leave, open_fds, seal,
+    Bindings, Role, SandboxPolicy, SandboxRequirement, Survival, drop_rights, keep_only_fds, leave, open_fds, seal,
 };
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{ForkResult, fork};
-use room::{child_passes, errno, nobody, raw, release_fence};
+use rig::{child_passes, errno, nobody, raw, release_sandbox};
 
 fn main() -> ExitCode {
-    room::run(&[
-        ("every forbidden act dies, every allowed one lives", whole_suite),
-        ("without the default action, no forbidden act dies of another cause", default_weakened),
+    rig::run(&[
+        ("every forbidden attempt dies, every allowed one lives", whole_suite),
+        ("without the default action, no forbidden attempt dies of another cause", default_weakened),
         ("without each demand on an argument, the suite is red", demands_weakened),
-        ("without a rule, its allowed act is red", rule_removed),
+        ("without a rule, its allowed attempt is red", rule_removed),
         ("receiving into the templates is EFAULT", receive_into_templates),
         ("a hole is seen from outside", hole_seen_from_outside),
         ("a sealed worker is proved from outside", proved),
         ("an unsealed process is not proved", not_proved),
-        ("a fence that cannot be entered is told as such", not_entered),
+        ("a sandbox that cannot be entered is told as such", not_entered),
         ("only the kept descriptors are open", kept_descriptors),
         ("a worker that is dumpable is not proved", dumpable_not_proved),
         ("small allocations live behind the seal, large ones die", heap),
@@ -39,13 +40,13 @@ fn main() -> ExitCode {
     ])
 }
 
-/// The far end of the link, where `furnish` leaves it; 7 is the far end of the membership link.
+/// The far end of the link, where `set_up` leaves it; 7 is the far end of the membership link.
 const FAR_LINK: RawFd = 6;
 
-/// A room with lo up, the queue socket as 3 (bound to queue `act::QUEUE`), the link as 4, the membership link as 5, and a
+/// A testbed with lo up, the queue socket as 3 (bound to queue `attempt::QUEUE`), the link as 4, the membership link as 5, and a
 /// sealed table.
-fn furnish() -> Bindings {
-    private_room().unwrap();
+fn set_up() -> Bindings {
+    enter_private_namespaces().unwrap();
     assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
     // SAFETY: plain socket calls; the descriptors go to 3, 4 and 5 by hand and are owned by nobody, as after exec.
     unsafe {
@@ -66,14 +67,14 @@ fn furnish() -> Bindings {
     }
     // struct nlmsghdr, nfgenmsg, NFQA_CFG_CMD: bind; acknowledged, so that the answer says whether it worked.
     let answer = tell_queue(1);
-    assert_eq!(answer, 0, "bind queue {}", act::QUEUE);
+    assert_eq!(answer, 0, "bind queue {}", attempt::QUEUE);
     let templates = sealed_table();
     Bindings::Worker { queue_fd: 3, link_fd: 4, membership_fd: 5, templates }
 }
 
 /// A queue command (1 bind, 2 unbind) on descriptor 3; the kernel's acknowledgement.
 fn tell_queue(command: u8) -> i32 {
-    let [high, low] = act::QUEUE.to_be_bytes();
+    let [high, low] = attempt::QUEUE.to_be_bytes();
     let mut message = vec![28, 0, 0, 0, 2, 3, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, high, low];
     message.extend([8, 0, 1, 0, command, 0, 0, 0]);
     let mut answer = [0u8; 64];
@@ -114,14 +115,14 @@ fn outside() -> (String, String, String, String) {
     )
 }
 
-fn all() -> Vec<act::Act> {
-    [act::forbidden(), act::allowed()].concat()
+fn all() -> Vec<attempt::Attempt> {
+    [attempt::forbidden(), attempt::allowed()].concat()
 }
 
 fn whole_suite() {
-    let bindings = furnish();
+    let bindings = set_up();
     let before = outside();
-    let results = run_all(&release_fence(Policy::worker(), bindings), &all()).unwrap();
+    let results = run_all(&release_sandbox(SandboxPolicy::worker(), bindings), &all()).unwrap();
     println!("{}", table(&results));
     assert!(red(&results).is_empty());
     assert_eq!(before, outside());
@@ -129,19 +130,19 @@ fn whole_suite() {
 }
 
 fn default_weakened() {
-    let bindings = furnish();
-    let fence = release_fence(Policy::worker().without(Part::Default), bindings);
-    for (act, seen) in run_all(&fence, &act::forbidden()).unwrap() {
-        // What does not depend on the default: page protection, and the architecture check. Any other act that does
+    let bindings = set_up();
+    let sandbox = release_sandbox(SandboxPolicy::worker().without(Part::Default), bindings);
+    for (attempt, seen) in run_all(&sandbox, &attempt::forbidden()).unwrap() {
+        // What does not depend on the default: page protection, and the architecture check. Any other attempt that does
         // not live here would prove nothing about the policy.
-        let of_another_layer = act.expect == Expect::Segv || act.name.contains("int 0x80");
-        let lives = matches!(seen, Seen::Lives(_));
-        assert!(lives != of_another_layer, "{act:?}: {seen}");
+        let of_another_layer = attempt.expect == Expect::Segv || attempt.name.contains("int 0x80");
+        let lives = matches!(seen, Observed::Lives(_));
+        assert!(lives != of_another_layer, "{attempt:?}: {seen}");
     }
 }
 
 fn demands_weakened() {
-    let bindings = furnish();
+    let bindings = set_up();
     let wait_for_one = libc::MSG_WAITFORONE.cast_unsigned();
     for (call, arg, name) in [
         ("sendmsg", Arg::FdIs(Fd::Queue), "sendmsg a template on the link"),
@@ -157,49 +158,49 @@ fn demands_weakened() {
         ("write", Arg::FdIs(Fd::Link), "nft add table by write on the queue"),
         ("write", Arg::FdIs(Fd::Link), "write on the membership link"),
     ] {
-        let fence = release_fence(Policy::worker().without(Part::Argument(call, arg)), bindings.clone());
-        let act = act::forbidden().into_iter().find(|a| a.name == name).unwrap();
+        let sandbox = release_sandbox(SandboxPolicy::worker().without(Part::Argument(call, arg)), bindings.clone());
+        let attempt = attempt::forbidden().into_iter().find(|a| a.name == name).unwrap();
         // A msghdr on the stack is 16-aligned; whether it is 64-aligned is chance, so that demand goes as well.
         let seen = match (name, arg) {
             ("nft add table by sendmsg with a msghdr of our own", _) => {
-                let weaker = Policy::worker()
+                let weaker = SandboxPolicy::worker()
                     .without(Part::Argument(call, arg))
                     .without(Part::Argument(call, Arg::AlignedTo(1, 64)));
-                run_act(&release_fence(weaker, bindings.clone()), &act).unwrap()
+                run_attempt(&release_sandbox(weaker, bindings.clone()), &attempt).unwrap()
             }
-            _ => run_act(&fence, &act).unwrap(),
+            _ => run_attempt(&sandbox, &attempt).unwrap(),
         };
         println!("without {call} {arg:?}: {name}: {seen}");
-        assert!(!seen.is(act.expect), "{name} still dies");
+        assert!(!seen.is(attempt.expect), "{name} still dies");
     }
 }
 
 fn rule_removed() {
-    let bindings = furnish();
+    let bindings = set_up();
     for call in ["sendmsg", "recvmmsg", "read", "write", "clock_gettime", "rt_sigreturn", "restart_syscall"] {
-        let fence = release_fence(Policy::worker().without(Part::Call(call)), bindings.clone());
-        let act = act::allowed().into_iter().find(|a| a.name.starts_with(call)).unwrap();
-        let seen = run_act(&fence, &act).unwrap();
-        assert_eq!(seen, Seen::Killed(libc::SIGSYS), "{call}");
+        let sandbox = release_sandbox(SandboxPolicy::worker().without(Part::Call(call)), bindings.clone());
+        let attempt = attempt::allowed().into_iter().find(|a| a.name.starts_with(call)).unwrap();
+        let seen = run_attempt(&sandbox, &attempt).unwrap();
+        assert_eq!(seen, Observed::Killed(libc::SIGSYS), "{call}");
     }
 }
 
 fn receive_into_templates() {
-    let bindings = furnish();
+    let bindings = set_up();
     // An acknowledgement must be waiting: bind a second time, and leave the answer where it is.
     let message: [u8; 28] = [28, 0, 0, 0, 2, 3, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 8, 0, 1, 0, 1, 0, 0, 0];
     // SAFETY: reads a live buffer of the length given.
     assert_eq!(unsafe { libc::send(3, message.as_ptr().cast(), 28, 0) }, 28);
-    let act = act::receive_into_templates();
-    let seen = run_act(&release_fence(Policy::worker(), bindings), &act).unwrap();
-    assert_eq!(seen, Seen::Lives(errno(libc::EFAULT)));
+    let attempt = attempt::receive_into_templates();
+    let seen = run_attempt(&release_sandbox(SandboxPolicy::worker(), bindings), &attempt).unwrap();
+    assert_eq!(seen, Observed::Lives(errno(libc::EFAULT)));
 }
 
-/// The suite's other half: an act that gets through does change something that can be seen. A suite whose acts were
+/// The suite's other half: an attempt that gets through does change something that can be seen. A suite whose attempts were
 /// duds would be green for ever.
 fn hole_seen_from_outside() {
-    let bindings = furnish();
-    let fence = release_fence(Policy::worker().without(Part::Default), bindings);
+    let bindings = set_up();
+    let sandbox = release_sandbox(SandboxPolicy::worker().without(Part::Default), bindings);
     let entry = "-I -p udp -s 192.0.2.1 -d 192.0.2.2 --sport 1 --dport 2 -t 600";
     assert!(Command::new("conntrack").args(entry.split(' ')).output().unwrap().status.success());
     for (name, changed) in [
@@ -209,10 +210,10 @@ fn hole_seen_from_outside() {
         ("bind a foreign queue by sendto", 2),
         ("unbind the own queue by sendto", 2),
     ] {
-        let act = act::forbidden().into_iter().find(|a| a.name == name).unwrap();
+        let attempt = attempt::forbidden().into_iter().find(|a| a.name == name).unwrap();
         let before = outside();
-        let seen = run_act(&fence, &act).unwrap();
-        assert!(matches!(seen, Seen::Lives(0..)), "{name}: {seen}");
+        let seen = run_attempt(&sandbox, &attempt).unwrap();
+        assert!(matches!(seen, Observed::Lives(0..)), "{name}: {seen}");
         let after = outside();
         let differs = [before.0 != after.0, before.1 != after.1, before.2 != after.2, before.3 != after.3];
         println!("{name}: {seen}, rules/link/queue/conntrack changed: {differs:?}");
@@ -233,13 +234,13 @@ fn sealed_child(bindings: &Bindings) -> (u32, OwnedFd) {
             }
             keep_only_fds(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]).unwrap();
             drop_rights(Role::Worker, &nobody(), supervisor, Survival::DiesToo).unwrap();
-            seal(&Policy::worker(), bindings, SandboxRequirement::Required).unwrap();
+            seal(&SandboxPolicy::worker(), bindings, SandboxRequirement::Required).unwrap();
             raw(libc::SYS_write, [4, b"R".as_ptr() as u64, 1, 0, 0, 0]);
             raw(libc::SYS_read, [4, (&raw mut *Box::new(0u8)) as u64, 1, 0, 0, 0]);
             leave(0);
         }
         ForkResult::Parent { child } => {
-            // SAFETY: this is the other end of the link, made by `furnish` and owned by nobody else.
+            // SAFETY: this is the other end of the link, made by `set_up` and owned by nobody else.
             let link = unsafe { OwnedFd::from_raw_fd(FAR_LINK) };
             let mut ready = [0u8];
             assert_eq!(nix::unistd::read(&link, &mut ready), Ok(1));
@@ -249,7 +250,7 @@ fn sealed_child(bindings: &Bindings) -> (u32, OwnedFd) {
 }
 
 fn proved() {
-    let bindings = furnish();
+    let bindings = set_up();
     let (pid, link) = sealed_child(&bindings);
     let expected = Expectation::of(Role::Worker, &nobody());
     let proof = prove_deep(pid, &expected).unwrap();
@@ -282,16 +283,16 @@ fn not_proved() {
 }
 
 fn not_entered() {
-    let bindings = furnish();
-    let act = act::allowed().remove(0);
-    let fence = || drop_rights(Role::Worker, &nobody(), 1, Survival::DiesToo).map(|_| bindings.clone());
-    let seen = run_act(&fence, &act).unwrap();
-    assert!(matches!(&seen, Seen::NotEntered(why) if why.contains("expected pid 1")), "{seen:?}");
-    assert!(!seen.is(act.expect));
+    let bindings = set_up();
+    let attempt = attempt::allowed().remove(0);
+    let sandbox = || drop_rights(Role::Worker, &nobody(), 1, Survival::DiesToo).map(|_| bindings.clone());
+    let seen = run_attempt(&sandbox, &attempt).unwrap();
+    assert!(matches!(&seen, Observed::NotEntered(why) if why.contains("expected pid 1")), "{seen:?}");
+    assert!(!seen.is(attempt.expect));
 }
 
 fn kept_descriptors() {
-    furnish();
+    set_up();
     child_passes(|| {
         keep_only_fds(&[0, 1, 2, 3, 4]).unwrap();
         assert_eq!(open_fds().unwrap(), [0, 1, 2, 3, 4]);
@@ -306,21 +307,21 @@ fn kept_descriptors() {
 }
 
 fn panic_inside() {
-    let bindings = furnish();
+    let bindings = set_up();
     let supervisor = std::process::id();
-    let status = room::in_child(|| {
+    let status = rig::in_child(|| {
         // What the worker's panic hook does: its last words on the link, then the one call that ends.
         std::panic::set_hook(Box::new(|_| {
             raw(libc::SYS_write, [4, b"panicked".as_ptr() as u64, 8, 0, 0, 0]);
             leave(101);
         }));
         drop_rights(Role::Worker, &nobody(), supervisor, Survival::DiesToo).unwrap();
-        seal(&Policy::worker(), &bindings, SandboxRequirement::Required).unwrap();
+        seal(&SandboxPolicy::worker(), &bindings, SandboxRequirement::Required).unwrap();
         let none: Option<u8> = std::hint::black_box(None);
         none.unwrap();
     });
     assert!(matches!(status, WaitStatus::Exited(_, 101)), "{status:?}");
-    // SAFETY: this is the other end of the link, made by `furnish` and owned by nobody else.
+    // SAFETY: this is the other end of the link, made by `set_up` and owned by nobody else.
     let link = unsafe { OwnedFd::from_raw_fd(FAR_LINK) };
     let mut words = [0u8; 16];
     assert_eq!(nix::unistd::read(&link, &mut words), Ok(8), "descriptor {}", link.as_raw_fd());
@@ -328,20 +329,20 @@ fn panic_inside() {
 
 /// From outside it shows only in who owns /proc/PID/status.
 fn dumpable_not_proved() {
-    let bindings = furnish();
+    let bindings = set_up();
     let supervisor = std::process::id();
     // SAFETY: one thread.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             drop_rights(Role::Worker, &nobody(), supervisor, Survival::DiesToo).unwrap();
             nix::sys::prctl::set_dumpable(true).unwrap();
-            seal(&Policy::worker(), &bindings, SandboxRequirement::Required).unwrap();
+            seal(&SandboxPolicy::worker(), &bindings, SandboxRequirement::Required).unwrap();
             raw(libc::SYS_write, [4, b"R".as_ptr() as u64, 1, 0, 0, 0]);
             raw(libc::SYS_read, [4, (&raw mut *Box::new(0u8)) as u64, 1, 0, 0, 0]);
             leave(0);
         }
         ForkResult::Parent { child } => {
-            // SAFETY: this is the other end of the link, made by `furnish` and owned by nobody else.
+            // SAFETY: this is the other end of the link, made by `set_up` and owned by nobody else.
             let link = unsafe { OwnedFd::from_raw_fd(FAR_LINK) };
             assert_eq!(nix::unistd::read(&link, &mut [0u8]), Ok(1));
             let pid = child.as_raw().unsigned_abs();
@@ -353,13 +354,13 @@ fn dumpable_not_proved() {
 }
 
 fn heap() {
-    let bindings = furnish();
+    let bindings = set_up();
     let supervisor = std::process::id();
-    let sealed = |act: fn()| {
-        room::in_child(|| {
+    let sealed = |attempt: fn()| {
+        rig::in_child(|| {
             drop_rights(Role::Worker, &nobody(), supervisor, Survival::DiesToo).unwrap();
-            seal(&Policy::worker(), &bindings, SandboxRequirement::Required).unwrap();
-            act();
+            seal(&SandboxPolicy::worker(), &bindings, SandboxRequirement::Required).unwrap();
+            attempt();
         })
     };
     // More than the allocator had at the seal, and all given back at once: both are brk without `freeze_heap`.

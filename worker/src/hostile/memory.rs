@@ -1,20 +1,22 @@
-//! Its own tables and counters, which are its to write: any bytes, and then more of its life, or its death.
+//! What a hijacked worker can write into its own tables and counters: any bytes.
 
-use super::Words;
 use loaded_ipc::{ALL_COUNTERS, CLIENTS_FD, COUNTERS_FD, FLOWS_FD, RECEIVED};
-use loaded_table::Error;
+use loaded_table::{Counters, Error};
 use std::fs::File;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use Which::{Clients, Flows};
+use Table::{Clients, Flows};
 
-/// Words of a table's header: magic, version and kind, capacity, buckets, key, key, check; the entries come behind.
+/// Words of a table's header: magic, version and kind, capacity, buckets, key, key, check. The entries follow.
 const HEADER: usize = 16;
 
-type Act = fn(&Memories) -> i64;
+/// Words of shared memory; the counters' mapping serves for the tables too.
+type Words = Counters;
 
-const ACTS: [(&str, Act); 14] = [
+type MemoryAttempt = fn(&SharedMemory) -> i64;
+
+const ATTEMPTS: [(&str, MemoryAttempt); 14] = [
     ("flows: no magic", |m| m.set(Flows, 0, 0)),
     ("flows: another version", |m| m.set(Flows, 1, 0x0000_0001_0000_0063)),
     ("flows: a vast capacity", |m| m.set(Flows, 2, 1 << 40)),
@@ -30,52 +32,52 @@ const ACTS: [(&str, Act); 14] = [
     ("counters: all back to nothing", |m| m.count(0)),
     ("counters: as of one that works", |m| {
         loop {
-            // Answers nothing, and looks busy.
+            // Answers no packet and looks busy.
             m.counters.add(RECEIVED, 1);
         }
     }),
 ];
 
 #[derive(Debug, Clone, Copy)]
-enum Which {
+enum Table {
     Flows,
     Clients,
 }
 
-/// All memory that it shares with the supervisor, as words.
+/// All memory that a worker shares with the supervisor, as words.
 #[derive(Debug, Clone)]
-pub(super) struct Memories {
+pub(super) struct SharedMemory {
     flows: Rc<Words>,
     clients: Rc<Words>,
     counters: Rc<Words>,
 }
 
-pub(super) fn find(name: &[u8]) -> Option<Act> {
-    ACTS.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, act)| *act)
+pub(super) fn find(name: &[u8]) -> Option<MemoryAttempt> {
+    ATTEMPTS.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, attempt)| *attempt)
 }
 
-impl Memories {
-    /// By way of /proc: the descriptors themselves are taken over by the worker, once.
+impl SharedMemory {
+    /// Opens them anew by /proc: the worker itself takes the descriptors over.
     pub(super) fn map() -> Result<Self, Error> {
         let words = |fd| Ok::<_, Error>(Rc::new(Words::map(open(fd)?)?.for_good()));
         Ok(Self { flows: words(FLOWS_FD)?, clients: words(CLIENTS_FD)?, counters: words(COUNTERS_FD)? })
     }
 
-    fn of(&self, which: Which) -> &Words {
-        match which {
+    fn of(&self, table: Table) -> &Words {
+        match table {
             Flows => &self.flows,
             Clients => &self.clients,
         }
     }
 
-    fn set(&self, which: Which, word: usize, value: u64) -> i64 {
-        self.of(which).set(word, value);
+    fn set(&self, table: Table, word: usize, value: u64) -> i64 {
+        self.of(table).set(word, value);
         0
     }
 
-    /// Random bytes from a word on to the end.
-    fn scribble(&self, which: Which, from: usize) -> i64 {
-        let words = self.of(which);
+    /// Fills everything from a word on with random bytes.
+    fn scribble(&self, table: Table, from: usize) -> i64 {
+        let words = self.of(table);
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
         for word in from.. {
             if words.get(word).is_none() {

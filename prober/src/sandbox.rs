@@ -1,14 +1,14 @@
-//! The fence of the prober: everything it needs is had first, then every right but its checks is given up.
+//! The sandbox of the prober: everything it needs is had first, then every right but its checks is given up.
 
 use crate::setup::Setup;
 use loaded_ipc::{PING4_FD, PING6_FD, PROBER_LINK_FD, WORKERS_FD};
 use loaded_sandbox::{
-    Bindings, Identity, KernelSupport, Policy, Role, SandboxError, SandboxRequirement, Survival, drop_rights,
+    Bindings, Identity, KernelSupport, Role, SandboxError, SandboxPolicy, SandboxRequirement, Survival, drop_rights,
     keep_only_fds, seal,
 };
 use std::os::fd::RawFd;
 
-/// What the fence must leave open, which depends on the configuration.
+/// What the sandbox must leave open, which depends on the configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Needs {
     /// Links to workers, from [`WORKERS_FD`] on.
@@ -39,8 +39,8 @@ pub(crate) fn drop_to(identity: &Identity, parent: u32, given: u16) -> Result<Ke
 /// Second half, when all memory is had: nothing but the loop's own system calls from here on.
 ///
 /// # Errors
-/// When a step fails, or the kernel lacks a layer below which `floor` does not go.
-pub(crate) fn close(needs: &Needs, floor: SandboxRequirement) -> Result<KernelSupport, SandboxError> {
+/// When a step fails, or the kernel lacks a layer that `requirement` demands.
+pub(crate) fn close(needs: &Needs, requirement: SandboxRequirement) -> Result<KernelSupport, SandboxError> {
     let bindings = Bindings::Prober {
         link_fd: PROBER_LINK_FD,
         ping4_fd: PING4_FD,
@@ -49,5 +49,5 @@ pub(crate) fn close(needs: &Needs, floor: SandboxRequirement) -> Result<KernelSu
         tcp_ports: needs.tcp_ports.clone(),
         udp_ports: needs.udp_ports.clone(),
     };
-    seal(&Policy::prober(!needs.udp_ports.is_empty()), &bindings, floor)
+    seal(&SandboxPolicy::prober(!needs.udp_ports.is_empty()), &bindings, requirement)
 }

@@ -1,7 +1,7 @@
-//! What the root tests share: each case runs in a forked child, in a room of its own.
+//! What the root tests share: each case runs in a forked child, in namespaces of its own.
 //!
 //! These test binaries have `harness = false`: libtest runs cases on threads, a forked child of a threaded process may
-//! find the allocator locked for ever, and every stage of the jail refuses a process with threads anyway. So each is
+//! find the allocator locked for ever, and every stage of the sandbox refuses a process with threads anyway. So each is
 //! a plain `main` with a list of cases, the simplest thing that is sound.
 
 #![allow(dead_code, clippy::unwrap_used)]
@@ -9,7 +9,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use loaded_sandbox::{Identity, Policy, SandboxError, leave};
+use loaded_sandbox::{Identity, SandboxError, SandboxPolicy, leave};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, geteuid};
 
@@ -45,12 +45,12 @@ pub(crate) fn run(cases: &[Case]) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs `act` in a forked child and says how that ended; 0 means no panic.
-pub(crate) fn in_child(act: impl FnOnce()) -> WaitStatus {
+/// Runs `attempt` in a forked child and says how that ended; 0 means no panic.
+pub(crate) fn in_child(attempt: impl FnOnce()) -> WaitStatus {
     // SAFETY: this program has one thread.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
-            let code = i32::from(catch_unwind(AssertUnwindSafe(act)).is_err());
+            let code = i32::from(catch_unwind(AssertUnwindSafe(attempt)).is_err());
             leave(code);
         }
         ForkResult::Parent { child } => waitpid(child, None).unwrap(),
@@ -59,8 +59,8 @@ pub(crate) fn in_child(act: impl FnOnce()) -> WaitStatus {
 
 /// As `in_child`, and the child must come out well. A panic has already printed why.
 #[track_caller]
-pub(crate) fn child_passes(act: impl FnOnce()) {
-    let status = in_child(act);
+pub(crate) fn child_passes(attempt: impl FnOnce()) {
+    let status = in_child(attempt);
     assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
 }
 
@@ -103,9 +103,9 @@ pub(crate) fn kernel_without(number: libc::c_long, first: Option<u64>, errno: i3
     seccompiler::apply_filter(&program).unwrap();
 }
 
-/// The release fence of a role, for `run_act`: the two stages and nothing else.
-pub(crate) fn release_fence(
-    policy: Policy,
+/// The release sandbox of a role, for `run_attempt`: the two stages and nothing else.
+pub(crate) fn release_sandbox(
+    policy: SandboxPolicy,
     bindings: loaded_sandbox::Bindings,
 ) -> impl Fn() -> Result<loaded_sandbox::Bindings, SandboxError> {
     let supervisor = std::process::id();

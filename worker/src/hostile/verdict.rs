@@ -1,6 +1,6 @@
-//! What it can say of packets: everything that fits a template.
+//! What verdicts a hijacked worker can give: everything that fits a template.
 
-use super::{Order, write_answer};
+use super::{Exploit, write_answer};
 use loaded_queue::Packet;
 use std::net::Ipv6Addr;
 
@@ -20,30 +20,30 @@ const PRIORITY: u16 = 21;
 const NESTED: u16 = 0x8000;
 const CTA_MARK: u16 = 8;
 /// A queue that nobody has bound.
-const NOBODYS: u32 = 999;
-/// Ids on both sides of the one that the order names.
+const UNBOUND: u32 = 999;
+/// Packet ids on both sides of the one that the datagram names.
 const AROUND: u32 = 16;
 
-/// Whether the packet is dealt with by it.
-type Act = fn(&mut Packet<'_>, &Order) -> bool;
+/// Returns whether the packet is answered by it.
+type VerdictAttempt = fn(&mut Packet<'_>, &Exploit) -> bool;
 
-const ACTS: [(&str, Act); 15] = [
+const ATTEMPTS: [(&str, VerdictAttempt); 15] = [
     ("verdict: drop", |packet, _| given(packet, DROP, &[])),
     ("verdict: let it pass as it came", |packet, _| given(packet, ACCEPT, &[])),
     ("verdict: none", |packet, _| {
         packet.leave();
         true
     }),
-    ("verdict: another queue", |packet, order| given(packet, QUEUE | u32::from(order.target.foreign) << 16, &[])),
-    ("verdict: nobody's queue", |packet, _| given(packet, QUEUE | NOBODYS << 16, &[])),
-    ("verdict: nobody's queue, or pass", |packet, _| given(packet, QUEUE | BYPASS | NOBODYS << 16, &[])),
+    ("verdict: another queue", |packet, exploit| given(packet, QUEUE | u32::from(exploit.victims.foreign) << 16, &[])),
+    ("verdict: nobody's queue", |packet, _| given(packet, QUEUE | UNBOUND << 16, &[])),
+    ("verdict: nobody's queue, or pass", |packet, _| given(packet, QUEUE | BYPASS | UNBOUND << 16, &[])),
     ("verdict: stolen", |packet, _| refused(packet, STOLEN)),
     ("verdict: of no kind", |packet, _| refused(packet, 77)),
-    ("verdict: mark", |packet, order| given(packet, ACCEPT, &attribute(MARK, order.target.process))),
-    ("verdict: priority", |packet, order| given(packet, ACCEPT, &attribute(PRIORITY, order.target.process))),
-    ("verdict: conntrack", |packet, order| {
+    ("verdict: mark", |packet, exploit| given(packet, ACCEPT, &attribute(MARK, exploit.victims.process))),
+    ("verdict: priority", |packet, exploit| given(packet, ACCEPT, &attribute(PRIORITY, exploit.victims.process))),
+    ("verdict: conntrack", |packet, exploit| {
         let mut nested = [0; 12];
-        nested[4..].copy_from_slice(&attribute(CTA_MARK, order.target.process));
+        nested[4..].copy_from_slice(&attribute(CTA_MARK, exploit.victims.process));
         put_header(&mut nested, CT | NESTED, 12);
         given(packet, ACCEPT, &nested)
     }),
@@ -67,8 +67,8 @@ const ACTS: [(&str, Act); 15] = [
         put_header(&mut attributes, PAYLOAD, u16::try_from(4 + length).unwrap_or(0));
         given(packet, ACCEPT, &attributes[..(4 + length).next_multiple_of(4)])
     }),
-    ("verdict: of packets in another queue", |packet, order| {
-        let (named, own) = (order.target.process, packet.id());
+    ("verdict: of packets in another queue", |packet, exploit| {
+        let (named, own) = (exploit.victims.process, packet.id());
         for id in named.saturating_sub(AROUND)..named.saturating_add(AROUND) {
             if id != own {
                 packet.say(DROP, id, &[]);
@@ -79,8 +79,8 @@ const ACTS: [(&str, Act); 15] = [
     }),
 ];
 
-pub(super) fn find(name: &[u8]) -> Option<Act> {
-    ACTS.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, act)| *act)
+pub(super) fn find(name: &[u8]) -> Option<VerdictAttempt> {
+    ATTEMPTS.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, attempt)| *attempt)
 }
 
 fn given(packet: &mut Packet<'_>, code: u32, attributes: &[u8]) -> bool {
@@ -90,14 +90,14 @@ fn given(packet: &mut Packet<'_>, code: u32, attributes: &[u8]) -> bool {
     true
 }
 
-/// The kernel refuses the code, and the packet is still there.
+/// The kernel refuses the code, so the packet still waits and is dropped then.
 fn refused(packet: &mut Packet<'_>, code: u32) -> bool {
     let id = packet.id();
     packet.say(code, id, &[]);
     given(packet, DROP, &[])
 }
 
-/// To its sender, as if from an address of nobody here.
+/// Turns it into a packet to its own sender, from an address that is nobody's here.
 fn forge(bytes: &mut [u8]) {
     if bytes[0] >> 4 == 6 {
         bytes.copy_within(8..24, 24);

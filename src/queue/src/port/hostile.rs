@@ -1,6 +1,5 @@
-//! What a worker that was taken over can do with its port: say whatever fits the templates, as often as it likes.
-//!
-//! Only with the feature `taken`, which no binary of ours turns on.
+//! For tests alone (feature `hostile`): a worker that was taken over sends whatever fits the templates, as often as it
+//! likes.
 
 use super::{Packet, send};
 use crate::layout::{BATCHED, Body, VERDICT_ATTR, batched_template};
@@ -14,19 +13,19 @@ impl Packet<'_> {
         const CLASS: usize = 0;
         let (slot, length) = (self.slot, BATCHED[CLASS]);
         self.port.put_verdict(slot, code, id);
-        let room = &mut self.port.arena.body_mut(slot)[VERDICT_ATTR..length];
-        let count = attributes.len().min(room.len() - ATTR);
-        room[..count].copy_from_slice(&attributes[..count]);
+        let behind = &mut self.port.arena.body_mut(slot)[VERDICT_ATTR..length];
+        let count = attributes.len().min(behind.len() - ATTR);
+        behind[..count].copy_from_slice(&attributes[..count]);
         let body = match count.checked_sub(ATTR) {
             Some(payload) => Body::Payload(payload),
             None => Body::Bare,
         };
         self.port.fill(slot, body, length);
-        // What the kernel thinks of it comes as a message to the port.
+        // The kernel's answer comes as a message to the port.
         let _ = send(self.port.socket.as_raw_fd(), self.port.templates.message(batched_template(CLASS, slot, 1)));
     }
 
-    /// No other verdict is given on it, whatever was said.
+    /// Marks the packet as answered, whatever was said: it gets no default verdict.
     pub fn leave(&mut self) {
         self.answered = true;
     }

@@ -1,10 +1,12 @@
-//! The fence of a worker: everything it needs is had first, then every right but its queue is given up.
+//! The sandbox of a worker: everything it needs is had first, then every right but its queue is given up.
 //!
 //! The same steps serve the running worker and `--selftest`, which runs into them on purpose.
 
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_queue::Port;
-use loaded_sandbox::{Bindings, Identity, KernelSupport, Policy, Role, SandboxError, SandboxRequirement, Survival};
+use loaded_sandbox::{
+    Bindings, Identity, KernelSupport, Role, SandboxError, SandboxPolicy, SandboxRequirement, Survival,
+};
 use loaded_sandbox::{drop_rights, keep_only_fds, seal};
 
 /// First half, as root and right after exec: no descriptor but the listed ones, another user, an empty root.
@@ -19,14 +21,18 @@ pub fn drop_to(identity: &Identity, parent: u32, survival: Survival) -> Result<K
 /// Second half, when all memory is had: nothing but the loop's own system calls from here on.
 ///
 /// # Errors
-/// When a step fails, or the kernel lacks a layer below which `floor` does not go.
-pub fn close(port: &Port, floor: SandboxRequirement) -> Result<KernelSupport, SandboxError> {
-    close_by(&Policy::worker(), port, floor)
+/// When a step fails, or the kernel lacks a layer that `requirement` demands.
+pub fn close(port: &Port, requirement: SandboxRequirement) -> Result<KernelSupport, SandboxError> {
+    close_by(&SandboxPolicy::worker(), port, requirement)
 }
 
 /// As [`close`], by a policy of the caller's. A release has no other than the worker's; tests of the self-test have.
-pub(crate) fn close_by(policy: &Policy, port: &Port, floor: SandboxRequirement) -> Result<KernelSupport, SandboxError> {
-    seal(policy, &bindings(port), floor)
+pub(crate) fn close_by(
+    policy: &SandboxPolicy,
+    port: &Port,
+    requirement: SandboxRequirement,
+) -> Result<KernelSupport, SandboxError> {
+    seal(policy, &bindings(port), requirement)
 }
 
 /// The numbers behind the symbols of the policy.

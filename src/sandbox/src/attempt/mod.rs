@@ -1,0 +1,205 @@
+//! What a hostile worker would try, one attempt at a time, and what must come of it. [`prober`] has the prober's.
+//!
+//! A forbidden attempt is a single raw system call (or a single store) with all its data on the stack: an allocation or a
+//! second call on the way could die of SIGSYS by itself and make a hole look closed. `tests/worker.rs` shows that none
+//! does: with the default action weakened, every attempt that ought to die lives. Attempts with another expectation may
+//! be several calls.
+//!
+//! Attempts are aimed at things whose loss can be seen from outside: the rule set, conntrack, queue number [`QUEUE`], the
+//! link `lo`. So run them in a network namespace of their own (`selftest::enter_private_namespaces`).
+
+mod allowed;
+mod memory;
+mod message;
+pub mod prober;
+mod process;
+mod queue;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::ffi::c_long;
+use std::fmt;
+use std::ops::Range;
+
+use crate::kernel;
+use crate::policy::{Bindings, Fd};
+
+/// The queue number that attempts aim at. The testbed binds it and looks whether it is still bound afterwards.
+pub const QUEUE: u16 = 5;
+
+/// The exit code of a child that is alive after its attempt.
+pub(crate) const ALIVE: i32 = 42;
+
+/// What must come of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Killed by the filter.
+    Sigsys,
+    /// Killed by the page protection.
+    Segv,
+    /// Killed by either: which one depends on how the kernel was built.
+    Death,
+    /// The process lives and the kernel refuses with this errno.
+    Errno(i32),
+    /// The process lives, whatever the kernel answers.
+    Survives,
+    /// The process lives and the kernel does as asked.
+    Succeeds,
+}
+
+impl fmt::Display for Expect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Expect::Sigsys => f.pad("SIGSYS"),
+            Expect::Segv => f.pad("SIGSEGV"),
+            Expect::Death => f.pad("SIGSYS or SIGSEGV"),
+            Expect::Errno(number) => f.pad(&format!("errno {number}")),
+            Expect::Survives => f.pad("lives"),
+            Expect::Succeeds => f.pad("succeeds"),
+        }
+    }
+}
+
+/// What an attempt may use. The runner collects it before; asking the kernel for it would be a second system call.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The numbers behind the policy's symbols.
+    pub(crate) bindings: Bindings,
+    /// What the attempts are aimed at.
+    pub(crate) victims: Victims,
+    /// The process id of the child that makes the attempt.
+    pub(crate) own: u64,
+    /// The address of a private page, readable and writable, mapped before the sandbox is entered.
+    pub(crate) page: u64,
+}
+
+/// Things that are not the worker's own and whose loss can be seen from outside.
+#[derive(Debug, Clone, Copy)]
+pub struct Victims {
+    /// A process. On the suite's own testbed the one that runs it, standing in for the supervisor.
+    pub process: u32,
+    /// The signal for that process. 0 only asks whether it may be signalled.
+    pub signal: i32,
+    /// The number of the worker's own queue.
+    pub queue: u16,
+    /// The number of a queue that is not the worker's: another's, or not bound at all.
+    pub foreign: u16,
+    /// The name of a link that is up, padded with zeros as in struct ifreq.
+    pub link: [u8; 16],
+}
+
+impl Victims {
+    /// Those of the suite's own testbed, where `process` stands in for the supervisor.
+    pub(crate) fn on_testbed(process: u32) -> Victims {
+        let mut link = [0; 16];
+        link[..2].copy_from_slice(b"lo");
+        Victims { process, signal: 0, queue: QUEUE, foreign: QUEUE + 72, link }
+    }
+}
+
+impl Context {
+    /// The process to attack, as a register.
+    fn process(&self) -> u64 {
+        u64::from(self.victims.process)
+    }
+
+    /// The signal for it, as a register.
+    fn signal(&self) -> u64 {
+        u64::from(self.victims.signal.unsigned_abs())
+    }
+
+    /// A descriptor as a register: the first one where the name stands for several, -1 where the role has none.
+    fn fd(&self, fd: Fd) -> u64 {
+        self.bindings.numbers(fd).map_or(u64::from(u32::MAX), |numbers| u64::from(numbers.start.unsigned_abs()))
+    }
+
+    /// The addresses of the verdict templates; 0..0 for a role without any.
+    fn templates(&self) -> Range<u64> {
+        self.bindings.templates().unwrap_or_default()
+    }
+}
+
+/// One thing to try. Made by [`run_attempt`](crate::selftest::run_attempt), nowhere else.
+#[derive(Clone, Copy)]
+pub struct Attempt {
+    /// What is tried.
+    pub name: &'static str,
+    /// What must come of it.
+    pub expect: Expect,
+    /// Runs before the sandbox is entered, for attempts that need a signal to be on its way.
+    pub(crate) prepare: Option<fn()>,
+    /// Makes the attempt and returns the kernel's answer.
+    pub(crate) run: fn(&Context) -> i64,
+}
+
+impl fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} => {}", self.name, self.expect)
+    }
+}
+
+impl Attempt {
+    /// Whether it needs something done before the sandbox is entered.
+    pub fn needs_preparation(&self) -> bool {
+        self.prepare.is_some()
+    }
+
+    const fn deadly(name: &'static str, run: fn(&Context) -> i64) -> Attempt {
+        Attempt { name, expect: Expect::Sigsys, prepare: None, run }
+    }
+
+    const fn succeeds(name: &'static str, run: fn(&Context) -> i64) -> Attempt {
+        Attempt { name, expect: Expect::Succeeds, prepare: None, run }
+    }
+
+    const fn refused(name: &'static str, errno: i32, run: fn(&Context) -> i64) -> Attempt {
+        Attempt { name, expect: Expect::Errno(errno), prepare: None, run }
+    }
+
+    const fn lives(name: &'static str, run: fn(&Context) -> i64) -> Attempt {
+        Attempt { name, expect: Expect::Survives, prepare: None, run }
+    }
+}
+
+/// Everything a worker must not be able to do.
+pub fn forbidden() -> Vec<Attempt> {
+    [
+        process::ATTEMPTS,
+        memory::ATTEMPTS,
+        memory::TEMPLATES,
+        memory::SHARED,
+        queue::ATTEMPTS,
+        #[cfg(target_arch = "x86_64")]
+        x86::ATTEMPTS,
+    ]
+    .concat()
+}
+
+/// Uses each rule of the worker's policy once; all must live.
+pub fn allowed() -> Vec<Attempt> {
+    [allowed::ATTEMPTS, allowed::EVERYONE].concat()
+}
+
+/// Receives into the read-only templates: EFAULT, and the worker lives. Not in the lists, because a message must be
+/// waiting on the queue descriptor for the kernel to get as far as writing.
+pub fn receive_into_templates() -> Attempt {
+    allowed::RECEIVE_INTO_TEMPLATES
+}
+
+/// Three quick attempts, each at another layer of the policy.
+pub fn short() -> Vec<Attempt> {
+    [process::OPENAT, queue::NFT_BY_SENDTO, queue::OWN_MSGHDR].to_vec()
+}
+
+/// A raw system call, made by an attempt.
+fn door(number: c_long, args: &[u64]) -> i64 {
+    // SAFETY: attempts run in a sacrificed child only (`run` is private to this crate, and only `run_attempt` uses it), or in a
+    // worker of a build for tests that was taken over. Whatever the call does to this address space ends with it;
+    // pointers are to live stack or static memory, or wrong on purpose.
+    unsafe { kernel::syscall(number, args) }
+}
+
+/// An address as a register.
+fn at<T: ?Sized>(thing: &T) -> u64 {
+    std::ptr::from_ref(thing).cast::<u8>() as u64
+}

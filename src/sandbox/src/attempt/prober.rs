@@ -1,0 +1,197 @@
+//! What a hostile prober would try, and what a good one must be able to do.
+//!
+//! The testbed has listeners on `lo` ([`CHECKED_PORT`], [`OTHER_PORT`]) and the descriptors of a prober with two workers;
+//! `selftest::ProberTestbed` furnishes it.
+
+mod allowed;
+
+use super::allowed::EVERYONE;
+use super::{Attempt, Context, at, door, memory, process};
+use crate::policy::Fd;
+
+/// Where a check may go, by TCP and by UDP.
+pub const CHECKED_PORT: u16 = 8080;
+/// Where none may, although someone listens.
+pub const OTHER_PORT: u16 = 8081;
+
+/// Everything a prober must not be able to do; one with UDP checks may open UDP sockets.
+pub fn forbidden(udp: bool) -> Vec<Attempt> {
+    let shared = [
+        process::ATTEMPTS,
+        memory::ATTEMPTS,
+        #[cfg(target_arch = "x86_64")]
+        super::x86::ATTEMPTS,
+        ATTEMPTS,
+    ];
+    let mut attempts = shared.concat();
+    if !udp {
+        attempts.extend(DATAGRAM);
+    }
+    attempts
+}
+
+/// What Landlock refuses, where it knows TCP (ABI 4).
+pub fn landlocked() -> Vec<Attempt> {
+    allowed::LANDLOCKED.to_vec()
+}
+
+/// Each rule of the prober's policy at work; all must come out well.
+pub fn allowed(udp: bool) -> Vec<Attempt> {
+    let mut attempts = [allowed::ATTEMPTS, EVERYONE].concat();
+    if udp {
+        attempts.extend_from_slice(allowed::DATAGRAM);
+    }
+    attempts
+}
+
+const NULL: u64 = 0;
+const DONT_WAIT: u64 = 0x40;
+const FAST_OPEN: u64 = 0x2000_0000;
+const ERROR_QUEUE: u64 = 0x2000;
+const NO_SIGNAL: u64 = 0x4000;
+const INET: u64 = 2;
+const INET6: u64 = 10;
+const NETLINK: u64 = 16;
+const PACKET: u64 = 17;
+const STREAM: u64 = 1;
+const DGRAM: u64 = 2;
+const RAW: u64 = 3;
+/// SOCK_NONBLOCK|SOCK_CLOEXEC, as the prober asks for.
+const QUIET: u64 = 0x8_0800;
+const ICMP: u64 = 1;
+const ICMPV6: u64 = 58;
+const SOL_SOCKET: u64 = libc::SOL_SOCKET.unsigned_abs() as u64;
+const SO_ERROR: u64 = libc::SO_ERROR.unsigned_abs() as u64;
+
+const fn v4(port: u16) -> libc::sockaddr_in {
+    libc::sockaddr_in {
+        sin_family: 2,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: 0x7f00_0001u32.to_be() },
+        sin_zero: [0; 8],
+    }
+}
+
+const fn v6(port: u16) -> libc::sockaddr_in6 {
+    libc::sockaddr_in6 {
+        sin6_family: 10,
+        sin6_port: port.to_be(),
+        sin6_flowinfo: 0,
+        sin6_addr: libc::in6_addr { s6_addr: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1] },
+        sin6_scope_id: 0,
+    }
+}
+
+fn open(family: u64, kind: u64, protocol: u64) -> i64 {
+    door(libc::SYS_socket, &[family, kind, protocol])
+}
+
+fn last_worker(s: &Context) -> u64 {
+    s.fd(Fd::Checks) - 1
+}
+
+/// Names nothing, carries nothing; for death by the number or the descriptor alone.
+fn sendmsg(fd: u64, flags: u64) -> i64 {
+    door(libc::SYS_sendmsg, &[fd, NULL, flags])
+}
+
+fn send(fd: u64, flags: u64) -> i64 {
+    door(libc::SYS_sendto, &[fd, at(b"x"), 1, flags, NULL, 0])
+}
+
+fn receive(s: &Context, fd: u64, flags: u64) -> i64 {
+    door(libc::SYS_recvfrom, &[fd, s.page, 64, flags, NULL, NULL])
+}
+
+fn set(fd: u64, level: u64, option: u64) -> i64 {
+    door(libc::SYS_setsockopt, &[fd, level, option, at(&1u32), 4])
+}
+
+const ATTEMPTS: &[Attempt] = &[
+    // A kind of socket that is one off.
+    Attempt::deadly("socket TCP that blocks", |_| open(INET, STREAM, 0)),
+    Attempt::deadly("socket TCP that an exec would keep", |_| open(INET, STREAM | 0x800, 0)),
+    Attempt::deadly("socket MPTCP", |_| open(INET, STREAM | QUIET, 262)),
+    Attempt::deadly("socket SCTP", |_| open(INET, STREAM | QUIET, 132)),
+    Attempt::deadly("socket ping IPv4", |_| open(INET, DGRAM | QUIET, ICMP)),
+    Attempt::deadly("socket ping IPv6", |_| open(INET6, DGRAM | QUIET, ICMPV6)),
+    Attempt::deadly("socket raw ICMP", |_| open(INET, RAW | QUIET, ICMP)),
+    Attempt::deadly("socket raw IPv6", |_| open(INET6, RAW | QUIET, 255)),
+    Attempt::deadly("socket netlink route, non-blocking", |_| open(NETLINK, RAW | QUIET, 0)),
+    Attempt::deadly("socket unix, non-blocking", |_| open(1, STREAM | QUIET, 0)),
+    Attempt::deadly("socket packet, non-blocking", |_| open(PACKET, RAW | QUIET, 0)),
+    // No option of any socket.
+    Attempt::deadly("setsockopt IP_HDRINCL on ping4", |s| set(s.fd(Fd::Ping4), 0, 3)),
+    Attempt::deadly("setsockopt IPV6_HDRINCL on ping6", |s| set(s.fd(Fd::Ping6), 41, 36)),
+    Attempt::deadly("setsockopt SO_DETACH_FILTER on ping4", |s| set(s.fd(Fd::Ping4), SOL_SOCKET, 27)),
+    Attempt::deadly("setsockopt IP_TRANSPARENT on a check", |s| set(s.fd(Fd::Checks), 0, 19)),
+    Attempt::deadly("setsockopt TCP_FASTOPEN_CONNECT on a check", |s| set(s.fd(Fd::Checks), 6, 30)),
+    Attempt::deadly("getsockopt SO_PEERCRED of the link", |s| get(s, s.fd(Fd::Link), SOL_SOCKET, 17)),
+    Attempt::deadly("getsockopt SO_ERROR of a worker's link", |s| get(s, s.fd(Fd::Workers), SOL_SOCKET, SO_ERROR)),
+    Attempt::deadly("getsockopt SO_TYPE of a check", |s| get(s, s.fd(Fd::Checks), SOL_SOCKET, 3)),
+    Attempt::deadly("getsockopt TCP_INFO of a check", |s| get(s, s.fd(Fd::Checks), 6, 11)),
+    // It asks, it does not serve.
+    Attempt::deadly("bind a check", |s| door(libc::SYS_bind, &[s.fd(Fd::Checks), at(&v4(9)), 16])),
+    Attempt::deadly("bind ping4", |s| door(libc::SYS_bind, &[s.fd(Fd::Ping4), at(&v4(0)), 16])),
+    Attempt::deadly("listen on a check", |s| door(libc::SYS_listen, &[s.fd(Fd::Checks), 1])),
+    Attempt::deadly("accept4 on a check", |s| door(libc::SYS_accept4, &[s.fd(Fd::Checks), NULL, NULL, QUIET])),
+    Attempt::deadly("connect ping4", |s| door(libc::SYS_connect, &[s.fd(Fd::Ping4), at(&v4(0)), 16])),
+    Attempt::deadly("connect the link", |s| door(libc::SYS_connect, &[s.fd(Fd::Link), at(&v4(0)), 16])),
+    // Workers are told and not heard; nobody gets a descriptor.
+    Attempt::deadly("read on a worker's link", |s| door(libc::SYS_read, &[s.fd(Fd::Workers), s.page, 0])),
+    Attempt::deadly("recvfrom on a worker's link", |s| receive(s, s.fd(Fd::Workers), DONT_WAIT)),
+    Attempt::deadly("recvfrom on the link", |s| receive(s, s.fd(Fd::Link), DONT_WAIT)),
+    Attempt::deadly("recvmsg on the link, for descriptors", |s| {
+        door(libc::SYS_recvmsg, &[s.fd(Fd::Link), NULL, DONT_WAIT])
+    }),
+    Attempt::deadly("sendmsg on the link, with descriptors", |s| sendmsg(s.fd(Fd::Link), NO_SIGNAL)),
+    Attempt::deadly("sendmsg on a worker's link", |s| sendmsg(s.fd(Fd::Workers), NO_SIGNAL)),
+    Attempt::deadly("sendto on the link", |s| send(s.fd(Fd::Link), DONT_WAIT | NO_SIGNAL)),
+    Attempt::deadly("sendto on a worker's link", |s| send(s.fd(Fd::Workers), NO_SIGNAL)),
+    Attempt::deadly("shutdown a worker's link", |s| door(libc::SYS_shutdown, &[s.fd(Fd::Workers), 2])),
+    // Where and how it may send.
+    Attempt::deadly("sendmsg on ping4", |s| sendmsg(s.fd(Fd::Ping4), 0)),
+    Attempt::deadly("sendmsg on a check", |s| sendmsg(s.fd(Fd::Checks), 0)),
+    Attempt::deadly("sendmsg on ping6 with MSG_OOB", |s| sendmsg(s.fd(Fd::Ping6), 1)),
+    Attempt::deadly("sendmmsg on ping6", |s| door(libc::SYS_sendmmsg, &[s.fd(Fd::Ping6), NULL, 0, 0])),
+    Attempt::deadly("sendto on a check with MSG_FASTOPEN", |s| {
+        let to = v4(OTHER_PORT);
+        door(libc::SYS_sendto, &[s.fd(Fd::Checks), at(b"x"), 1, FAST_OPEN | NO_SIGNAL, at(&to), 16])
+    }),
+    Attempt::deadly("sendto on ping4 with MSG_OOB", |s| send(s.fd(Fd::Ping4), 1)),
+    Attempt::deadly("sendto on ping6 with MSG_OOB", |s| send(s.fd(Fd::Ping6), 1)),
+    Attempt::deadly("recvfrom on ping4 with MSG_ERRQUEUE", |s| receive(s, s.fd(Fd::Ping4), ERROR_QUEUE)),
+    Attempt::deadly("recvfrom on ping6 with MSG_ERRQUEUE", |s| receive(s, s.fd(Fd::Ping6), ERROR_QUEUE)),
+    Attempt::deadly("recvfrom on a check with MSG_PEEK", |s| receive(s, s.fd(Fd::Checks), 2 | DONT_WAIT)),
+    Attempt::deadly("recvfrom on descriptor 0", |s| receive(s, 0, DONT_WAIT)),
+    Attempt::deadly("write on ping4", |s| door(libc::SYS_write, &[s.fd(Fd::Ping4), s.page, 0])),
+    Attempt::deadly("write on a check", |s| door(libc::SYS_write, &[s.fd(Fd::Checks), s.page, 0])),
+    Attempt::deadly("write on descriptor 2", |s| door(libc::SYS_write, &[2, s.page, 0])),
+    Attempt::deadly("writev on a worker's link", |s| door(libc::SYS_writev, &[s.fd(Fd::Workers), NULL, 0])),
+    Attempt::deadly("read on a check", |s| door(libc::SYS_read, &[s.fd(Fd::Checks), s.page, 0])),
+    Attempt::deadly("read on descriptor 0", |s| door(libc::SYS_read, &[0, s.page, 0])),
+    // The descriptors must keep their meaning, for the policy knows them by number.
+    Attempt::deadly("close descriptor 0", |_| door(libc::SYS_close, &[0])),
+    Attempt::deadly("close the link", |s| door(libc::SYS_close, &[s.fd(Fd::Link)])),
+    Attempt::deadly("close ping4", |s| door(libc::SYS_close, &[s.fd(Fd::Ping4)])),
+    Attempt::deadly("close the last worker's link", |s| door(libc::SYS_close, &[last_worker(s)])),
+    Attempt::deadly("close a number beyond the limit", |s| door(libc::SYS_close, &[s.fd(Fd::Checks) + 256])),
+    Attempt::deadly("close_range", |s| door(libc::SYS_close_range, &[s.fd(Fd::Checks), s.fd(Fd::Checks), 0])),
+    Attempt::deadly("dup ping4", |s| door(libc::SYS_dup, &[s.fd(Fd::Ping4)])),
+    #[cfg(target_arch = "x86_64")]
+    Attempt::deadly("dup2 a worker's link over ping6", |s| door(libc::SYS_dup2, &[s.fd(Fd::Workers), s.fd(Fd::Ping6)])),
+    Attempt::deadly("dup3 the link over ping6", |s| door(libc::SYS_dup3, &[s.fd(Fd::Link), s.fd(Fd::Ping6), 0])),
+    Attempt::deadly("fcntl F_DUPFD the link", |s| door(libc::SYS_fcntl, &[s.fd(Fd::Link), 0, 0])),
+    Attempt::deadly("fcntl F_GETFL the link", |s| door(libc::SYS_fcntl, &[s.fd(Fd::Link), 3, 0])),
+    Attempt::deadly("ioctl SIOCGIFCONF on ping4", |s| door(libc::SYS_ioctl, &[s.fd(Fd::Ping4), 0x8912, s.page])),
+    Attempt::deadly("ioctl FIONREAD on the link", |s| door(libc::SYS_ioctl, &[s.fd(Fd::Link), libc::FIONREAD, s.page])),
+];
+
+fn get(s: &Context, fd: u64, level: u64, option: u64) -> i64 {
+    door(libc::SYS_getsockopt, &[fd, level, option, s.page, at(&8u32)])
+}
+
+const DATAGRAM: [Attempt; 2] = [
+    Attempt::deadly("socket UDP IPv4", |_| open(INET, DGRAM | QUIET, 0)),
+    Attempt::deadly("socket UDP IPv6", |_| open(INET6, DGRAM | QUIET, 0)),
+];
