@@ -1,8 +1,8 @@
 //! Affinity: client (an address or a prefix of it) and service → backend.
 //!
-//! The number of clients of each (service, backend) is kept outside, by the `weighted` strategy, without ever walking
-//! the table: every change that an operation makes to that number is in its answer. One client more for each
-//! [`AffinityTable::assign`] that succeeds, one less for each [`Client`] reported as gone.
+//! The strategy `weighted` counts the clients of each (service, backend) itself, without walking the table: each operation
+//! reports how it changes that number. One client more for each [`AffinityTable::assign`] that succeeds, one less for each
+//! [`Client`] reported as removed.
 
 use crate::bucket::Way;
 use crate::error::Error;
@@ -11,8 +11,8 @@ use crate::map::{self, Hashed, KeyValue, Map, Slot, Stored};
 use crate::shm::Region;
 
 const KIND: u32 = 2;
-/// The states of an entry: its client has only spoken, or has heard an answer.
-const HEARD_OF: u8 = 0;
+/// States of an entry: its client has only sent, or has shown that it hears what it is answered.
+const UNPROVEN: u8 = 0;
 const PROVEN: u8 = 1;
 
 /// One client of one service.
@@ -24,7 +24,7 @@ pub struct AffinityKey {
     pub service: u16,
 }
 
-/// One unit in the count of clients.
+/// A client, as it is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Client {
     /// Number of the service.
@@ -36,9 +36,9 @@ pub struct Client {
 /// What [`AffinityTable::assign`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Assigned {
-    /// The client's place.
+    /// Where the client's entry is.
     pub slot: Slot,
-    /// The entry that is gone now: the same client's old one, or another's that had to make room.
+    /// The entry that was replaced: the same client's old one, or another client's that had to make room.
     pub removed: Option<Client>,
 }
 
@@ -60,15 +60,14 @@ impl AffinityTable {
         map::format(region, KIND, capacity, hash_key)
     }
 
-    /// Opens a formatted region, drops every entry that is torn, and reports each client found, so that the counts
-    /// begin right.
+    /// Opens a formatted region, removes every torn entry, and reports each client found, so that it can be counted.
     pub fn open(region: Region, mut on_client: impl FnMut(Client)) -> Result<Self, Error> {
         let map = Map::open(region, KIND, u64::MAX, |stored| stored.state <= PROVEN && is_ours(&stored.record))?;
         map.for_each(|_, stored| on_client(client(&stored.record)));
         Ok(Self { map })
     }
 
-    /// Clients in the table, expired ones that no sweep has met yet included.
+    /// Clients in the table, including expired ones that no sweep has removed yet.
     pub fn len(&self) -> usize {
         self.map.len()
     }
@@ -83,18 +82,18 @@ impl AffinityTable {
         self.map.capacity()
     }
 
-    /// Buckets, the unit of [`AffinityTable::sweep`]'s budget.
+    /// Number of buckets, the unit of [`AffinityTable::sweep`]'s budget.
     pub fn buckets(&self) -> usize {
         self.map.buckets()
     }
 
-    /// First stage: hashes the key and asks for its two header lines.
+    /// First stage: hashes the key and prefetches its two header lines.
     #[inline]
     pub fn prepare(&self, key: &AffinityKey) -> Hashed {
         self.map.prepare(&key.words())
     }
 
-    /// Second stage: asks for the line of the entry, or of the place it would get.
+    /// Second stage: prefetches the line of the entry, or of the way it would get.
     #[inline]
     pub fn prefetch_entry(&self, hashed: &Hashed) {
         self.map.prefetch_entry(hashed);
@@ -117,25 +116,25 @@ impl AffinityTable {
         Some(client(&self.map.read(slot)?.record))
     }
 
-    /// A packet of the client was seen: its idle time begins again.
+    /// A packet of the client was seen: its idle time starts again.
     #[inline]
     pub fn refresh(&self, slot: Slot, now: u32) {
         self.map.touch(slot, now);
     }
 
-    /// The client at `slot` has shown that it hears what it is answered, as a spoofed source cannot. It keeps its place
-    /// before those that have not.
+    /// The client at `slot` has shown that it hears what it is answered, which a spoofed source cannot. It is evicted only
+    /// after all clients that have not.
     #[inline]
     pub fn prove(&mut self, slot: Slot) {
         self.map.set_state(slot, PROVEN);
     }
 
-    /// Gives the client a backend, whether it had one or not; it has yet to be proven. Always succeeds: where both buckets
-    /// are full, an expired client makes room (`timeout_of` gives each service's seconds), else of those that are not
-    /// proven, else of all, the one unseen for the longest.
+    /// Gives the client a backend, whether it had one or not; the entry is not proven yet. Always succeeds: if both buckets are
+    /// full, an expired client is evicted (`timeout_of` gives each service's seconds), else the one of the unproven, else of
+    /// all, that was unseen for the longest.
     ///
-    /// Count one client more for (`key.service`, `backend`), and one less for `removed`. `None` as an answer means
-    /// that nothing was done; it happens only if `hashed` comes from another table.
+    /// Count one client more for (`key.service`, `backend`), and one less for `removed`. `None`: nothing was done, since
+    /// `hashed` comes from another table.
     pub fn assign(
         &mut self,
         hashed: &Hashed,
@@ -147,24 +146,24 @@ impl AffinityTable {
         let record = KeyValue { key: key.words(), value: u32::from(backend) };
         let score = |map: &Map, way: &Way| {
             let age = map::age(now, way.seen());
-            let rank: u64 = match map.record(way) {
+            let rank: u64 = match map.key_value(way) {
                 None => 3,
                 Some(record) if age > timeout_of(client(&record).service) => 2,
                 Some(_) => u64::from(way.state() != PROVEN),
             };
             Some(rank << 32 | u64::from(age))
         };
-        let placed = self.map.place(hashed, (record, HEARD_OF, now), |_| true, score).ok()?;
+        let placed = self.map.place(hashed, (record, UNPROVEN, now), |_| true, score).ok()?;
         Some(Assigned { slot: placed.slot, removed: placed.displaced.map(|stored| client(&stored.record)) })
     }
 
-    /// Takes a client out, and says what to count down.
+    /// Removes a client, and says what to count down.
     pub fn remove(&mut self, slot: Slot) -> Option<Client> {
         Some(client(&self.map.remove(slot)?.record))
     }
 
-    /// Looks at the next `budget_buckets` buckets (goes round) and takes out the clients whose service's `timeout_of`
-    /// seconds have passed, reporting each.
+    /// Looks at the next `budget_buckets` buckets, round and round, and removes the clients that were unseen for longer than
+    /// their service's `timeout_of` seconds, reporting each.
     pub fn sweep(
         &mut self,
         now: u32,
@@ -176,18 +175,18 @@ impl AffinityTable {
         self.map.sweep(now, budget_buckets, expired, |stored| on_gone(client(&stored.record)));
     }
 
-    /// Takes out every client that `keep` does not want, and every entry that is torn. Walks the table once. Nothing is
-    /// reported: who counts begins with what is left.
+    /// Removes every client that `keep` does not want, and every torn entry. Walks the table once. Reports nothing: counting
+    /// starts again with what is left.
     pub fn retain(&mut self, mut keep: impl FnMut(&AffinityKey, Client) -> bool) {
         self.map.retain(|stored| {
-            is_ours(&stored.record) && keep(&AffinityKey::from_record(&stored.record), client(&stored.record))
+            is_ours(&stored.record) && keep(&AffinityKey::from_key_value(&stored.record), client(&stored.record))
         });
     }
 
-    /// Calls `visit` for every client, expired ones that no sweep has met yet included. Walks the table.
+    /// Calls `visit` for every client, including expired ones that no sweep has removed yet. Walks the table.
     pub fn for_each(&self, mut visit: impl FnMut(Slot, &AffinityKey, Client)) {
         self.map
-            .for_each(|slot, stored| visit(slot, &AffinityKey::from_record(&stored.record), client(&stored.record)));
+            .for_each(|slot, stored| visit(slot, &AffinityKey::from_key_value(&stored.record), client(&stored.record)));
     }
 }
 
@@ -198,14 +197,14 @@ impl AffinityKey {
         [a, b, u64::from(self.service)]
     }
 
-    fn from_record(record: &KeyValue) -> Self {
+    fn from_key_value(record: &KeyValue) -> Self {
         let [a, b, _] = record.key;
         let prefix = (u128::from(b) << 64 | u128::from(a)).to_le_bytes();
         Self { prefix, service: client(record).service }
     }
 }
 
-/// Bits we never write must be zero: an entry with others is not ours.
+/// Whether the bits that we never write are zero.
 fn is_ours(record: &KeyValue) -> bool {
     record.key[2] >> 16 == 0 && record.value >> 16 == 0
 }

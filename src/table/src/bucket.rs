@@ -1,9 +1,12 @@
-//! One bucket's header line and ways, as operations. What lies where is said in [`crate::layout`].
+//! Operations on a bucket's header line and on its ways. Where each byte lies is said in [`crate::layout`].
+//!
+//! *Way* is the word for a position in a set-associative cache: a bucket is a set of eight ways, and a key may be in any of
+//! them.
 
 use crate::layout::{Bucket, WAYS};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
 
-/// One way of one bucket. `index` is 0..8.
+/// One of the eight positions of a bucket. `index` is 0..8.
 pub(crate) struct Way<'a> {
     bucket: &'a Bucket,
     index: usize,
@@ -28,7 +31,7 @@ impl Way<'_> {
         self.bucket.state[self.index].load(Relaxed)
     }
 
-    /// Sets the last-seen time. Writes only when the second has changed, so that a line stays clean.
+    /// Sets the last-seen time. Writes only when the second has changed, so that the cache line stays clean.
     #[inline]
     pub(crate) fn touch(&self, now: u32) {
         let seen = &self.bucket.seen[self.index];
@@ -55,13 +58,13 @@ impl Way<'_> {
 
     #[inline]
     pub(crate) fn set_tag(&self, tag: u16) {
-        // One writer, so load and store suffice. The word is stored whole: a kill leaves the old or the new tags.
+        // There is one writer, so a load and a store suffice. The word is stored at once: a kill leaves the old or the new tags.
         let word = &self.bucket.tags[self.index / 4];
         let shift = self.index % 4 * 16;
         word.store(word.load(Relaxed) & !(0xffff << shift) | u64::from(tag) << shift, Release);
     }
 
-    /// Fills a free way; the tag, which publishes it, last.
+    /// Fills a free way. The tag publishes it, and is written last.
     #[inline]
     pub(crate) fn fill(&self, words: [u64; 4], state: u8, now: u32, tag: u16) {
         for (place, word) in self.entry().iter().zip(words) {
@@ -88,7 +91,7 @@ impl Bucket {
     }
 }
 
-/// A bit for each of the four 16-bit lanes that is zero. Exact: a lane's answer does not depend on its neighbours.
+/// A bit for each of the four 16-bit lanes that is zero. Exact: no lane depends on its neighbours.
 #[inline]
 fn zero_lanes(x: u64) -> u32 {
     const LOW15: u64 = 0x7fff_7fff_7fff_7fff;
@@ -102,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lanes_are_told_apart() {
+    fn each_zero_lane_is_found() {
         for lanes in 0..16_u32 {
             for other in [1_u64, 0x7fff, 0x8000, 0xffff] {
                 let word = (0..4).map(|i| if lanes >> i & 1 == 1 { 0 } else { other << (16 * i) }).sum();

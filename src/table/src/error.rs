@@ -1,27 +1,27 @@
 use std::io;
 use thiserror::Error;
 
-/// What can go wrong while memory is made, mapped or opened. Nothing here can happen once a table is open.
+/// What can go wrong while memory is created, mapped or opened. None of this can happen once a table is open.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The kernel refused an act on a memfd.
+    /// The kernel refused an operation on a memfd.
     #[error("shared memory {name}: {act}: {source}")]
     Memory {
         /// The name given to `create`, or "region".
         name: String,
-        /// What was tried: "memfd_create", "ftruncate", "seal", "mmap", "populate"…
+        /// The operation: "memfd_create", "ftruncate", "seal", "mmap", "populate"…
         act: &'static str,
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The descriptor is not a memfd that is sealed against shrinking: its owner could take pages away under us.
+    /// The descriptor is no memfd sealed against shrinking: whoever has it could take pages away under us.
     #[error("shared memory: map: the descriptor is not sealed against shrinking (seals {seals:#x})")]
     NotSealed {
         /// What F_GET_SEALS said.
         seals: i32,
     },
-    /// The region is smaller than the table in it needs.
+    /// The region is smaller than its table needs.
     #[error("table: open: region has {have} bytes, {need} needed")]
     Size {
         /// Bytes needed.
@@ -32,13 +32,13 @@ pub enum Error {
     /// The promised number of entries is 0 or more than [`crate::MAX_CAPACITY`].
     #[error("table: capacity {0} is outside 1..={max}", max = crate::MAX_CAPACITY)]
     Capacity(usize),
-    /// Nobody has formatted this region, or it is no table.
+    /// The region was never formatted, or is no table.
     #[error("table: open: no table here (magic {found:#018x})")]
     NotFormatted {
         /// The word where the magic belongs.
         found: u64,
     },
-    /// A table, but of another layout.
+    /// The table has another layout.
     #[error("table: open: layout version {found}, this program has {expected}")]
     Version {
         /// In the region.
@@ -46,7 +46,7 @@ pub enum Error {
         /// Ours.
         expected: u32,
     },
-    /// A flow table opened as affinity table, or the other way round.
+    /// A flow table was opened as an affinity table, or the other way round.
     #[error("table: open: kind {found}, expected {expected}")]
     Kind {
         /// In the region.
@@ -59,7 +59,7 @@ pub enum Error {
     Damaged,
 }
 
-/// Both candidate buckets hold nothing but entries that must not be thrown out.
+/// Both candidate buckets are full of entries that must not be evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("table: insert: both buckets are full of live entries")]
 pub struct TableFull;

@@ -1,11 +1,11 @@
-//! Tables in a form that does not depend on their layout, to be carried from a binary to one that lays them out otherwise.
+//! Tables in a form that does not depend on their layout, to carry them from one binary to another with a different layout.
 //!
 //! ```text
 //! 0   "loadedEX", version, flows, clients       8 + 4 + 4 + 4 bytes, integers little endian
 //! 20  each flow    32 bytes: protocol, state, service, vip, backend, client, client port, service port, idle seconds
 //!     each client  24 bytes: prefix, service, backend, idle seconds
 //! ```
-//! Neither this nor the number of a [`FlowState`] ever changes its meaning; what a reader does not know it leaves out.
+//! Neither this format nor the number of a [`FlowState`] ever changes its meaning; a reader skips what it does not know.
 
 use crate::affinity::{AffinityKey, AffinityTable};
 use crate::flow::{Flow, FlowKey, FlowTable};
@@ -17,12 +17,12 @@ const HEADER: usize = 20;
 const FLOW: usize = 32;
 const CLIENT: usize = 24;
 
-/// Most bytes that the tables of so many flows and clients can give: each has twice as many places.
+/// Most bytes that an export of tables of these capacities can have: each table has twice as many slots.
 pub const fn bytes_for(flows: usize, clients: usize) -> usize {
     HEADER + 2 * (flows.saturating_add(8)) * FLOW + 2 * (clients.saturating_add(8)) * CLIENT
 }
 
-/// Everything that is in these tables at `now`, seconds.
+/// Everything in these tables at `now`, in seconds.
 pub fn export(flows: &FlowTable, clients: &AffinityTable, now: u32) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + flows.len() * FLOW + clients.len() * CLIENT);
     bytes.extend(MAGIC);
@@ -53,8 +53,8 @@ pub fn export(flows: &FlowTable, clients: &AffinityTable, now: u32) -> Vec<u8> {
     bytes
 }
 
-/// Puts what was exported into empty tables. Returns how many flows and clients found a place; `None` if this is no export.
-/// Whatever the bytes are, nothing worse comes of it than wrong entries.
+/// Puts an export into empty tables. Returns how many flows and clients were put in; `None` if `bytes` are no export. Hostile
+/// bytes lead to wrong entries at worst.
 pub fn import(bytes: &[u8], flows: &mut FlowTable, clients: &mut AffinityTable, now: u32) -> Option<(usize, usize)> {
     let (header, rest) = bytes.split_at_checked(HEADER)?;
     let number = |at: usize| header.get(at..at + 4).map(|b| u32::from_le_bytes(b.try_into().unwrap_or_default()));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_comes_over_into_tables_of_another_kind() {
+    fn everything_is_imported_into_tables_of_another_size_and_key() {
         let (mut flows, mut clients) = tables(1024, [1; 16]);
         for n in 0..1000 {
             let flow = Flow { vip: n % 3, backend: n % 7, service: n % 5, state: FlowState::Established };
@@ -144,14 +144,14 @@ mod tests {
                 (flow.vip, flow.backend, flow.service, flow.state),
                 (n % 3, n % 7, n % 5, FlowState::Established)
             );
-            assert_eq!(other.idle(slot, 600), Some(u32::from(n % 100)), "as long unseen as it was");
+            assert_eq!(other.idle(slot, 600), Some(u32::from(n % 100)), "its idle time is kept");
             let of = AffinityKey { prefix: key(n).client, service: n % 5 };
             assert_eq!(others.find(&others.prepare(&of), &of, 600, 3600).map(|found| found.1), Some(n % 7));
         }
     }
 
     #[test]
-    fn what_is_no_export_changes_nothing() {
+    fn bytes_that_are_no_export_change_nothing() {
         let (mut flows, mut clients) = tables(64, [1; 16]);
         let whole = export(&flows, &clients, 0);
         assert_eq!(import(&whole, &mut flows, &mut clients, 0), Some((0, 0)));

@@ -1,8 +1,7 @@
 //! Flows: protocol, client, client port, service port → virtual IP, backend, service, state.
 //!
-//! One entry serves both directions. A request is found by its key and its VIP, a reply by its key and its backend;
-//! entries with one key and several VIPs live side by side, and the predicate given to [`FlowTable::find`] tells them
-//! apart.
+//! One entry serves both directions. A request is found by its key and its VIP, a reply by its key and its backend. Entries
+//! with the same key and different VIPs live side by side, and the predicate given to [`FlowTable::find`] tells them apart.
 
 use crate::bucket::Way;
 use crate::error::{Error, TableFull};
@@ -14,13 +13,14 @@ use crate::state::FlowState;
 use crate::timeouts::{ServiceTimeouts, Timeouts};
 
 const KIND: u32 = 1;
-/// Third key word: client port, service port and protocol are key; the byte above is zero and is key too; the top 16
-/// bits are the service, which is value.
+/// Third key word: client port, service port, protocol and a zero byte are key; the top 16 bits are the service, which is
+/// value.
 const KEY_MASK: u64 = 0x0000_ffff_ffff_ffff;
-/// Beside a flow's state: it could not be protected, since its client's prefix had its share.
-const BEYOND: u8 = 0x80;
-/// Seconds that a new flow has to become more: answers take a fraction of that. Without it a new client's SYN would be the
-/// first to go, in a flood that backends answer as well as among the connections of one client that has all its ports.
+/// A bit beside a flow's state: it is not protected, because its client's prefix already had its share.
+const OVER_QUOTA: u8 = 0x80;
+/// Seconds in which a new flow is not evicted before older ones; an answer takes a fraction of that. Without it a new client's
+/// SYN would be evicted first, both in a flood that backends answer and among the connections of one client that uses all its
+/// ports.
 const GRACE: u32 = 1;
 
 /// Both ends of a flow as the client sees them, without the address of the service.
@@ -49,14 +49,14 @@ pub struct Flow {
     pub state: FlowState,
 }
 
-/// Where [`FlowTable::insert`] put a flow, and which one it put it over.
+/// Where [`FlowTable::insert`] put a flow, and which one it displaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inserted {
-    /// The new flow's place.
+    /// Where the new flow is.
     pub slot: Slot,
-    /// The entry that is gone now: the same flow's old one, an expired one, or an evicted one.
+    /// The entry that was replaced: the same flow's old one, an expired one, or an evicted one.
     pub displaced: Option<(FlowKey, Flow)>,
-    /// Whether that was another flow, which still lived.
+    /// Whether that was another flow that was still alive.
     pub evicted: bool,
 }
 
@@ -64,7 +64,7 @@ pub struct Inserted {
 #[derive(Debug)]
 pub struct FlowTable {
     map: Map,
-    idle: ServiceTimeouts,
+    timeouts: ServiceTimeouts,
     quota: QuotaTracker,
 }
 
@@ -75,33 +75,33 @@ impl FlowTable {
     }
 
     /// Writes an empty table for `capacity` flows (1..=[`crate::MAX_CAPACITY`]) into `region`. `hash_key` must be
-    /// random and secret: who knows it can aim flows at one bucket.
+    /// random and secret: whoever knows it can aim flows at one bucket.
     pub fn format(region: &Region, capacity: usize, hash_key: [u8; 16]) -> Result<(), Error> {
         map::format(region, KIND, capacity, hash_key)
     }
 
-    /// Opens a formatted region and drops every entry that is torn. Walks the table once. All services have the same
-    /// timeouts until [`FlowTable::set_timeouts`].
+    /// Opens a formatted region and removes every torn entry. Walks the table once. All services have these timeouts until
+    /// [`FlowTable::set_timeouts`].
     pub fn open(region: Region, timeouts: Timeouts) -> Result<Self, Error> {
         let map = Map::open(region, KIND, KEY_MASK, |stored| {
             state_of(stored.state).is_some() && stored.record.key[2] >> 40 & 0xff == 0
         })?;
-        Ok(Self { map, idle: ServiceTimeouts::new(timeouts, Box::default()), quota: QuotaTracker::default() })
+        Ok(Self { map, timeouts: ServiceTimeouts::new(timeouts, Box::default()), quota: QuotaTracker::default() })
     }
 
-    /// Sets the timeouts of each service, by its index; others keep those of [`FlowTable::open`]. Allocates nothing.
+    /// Sets the timeouts of each service, by index; services beyond keep those of [`FlowTable::open`]. Allocates nothing.
     pub fn set_timeouts(&mut self, of_services: Box<[Timeouts]>) {
-        self.idle = ServiceTimeouts::new(self.idle.others(), of_services);
+        self.timeouts = ServiceTimeouts::new(self.timeouts.others(), of_services);
     }
 
-    /// Sets how many protected flows a source prefix may have; without it there is no bound. Those that are there are
-    /// counted by the next [`FlowTable::retain`]. Allocates nothing.
+    /// Sets how many protected flows a source prefix may have; without this there is no limit. The next
+    /// [`FlowTable::retain`] counts those already there. Allocates nothing.
     pub fn set_quota(&mut self, quota: QuotaTracker) {
         self.quota = quota;
         self.quota.begin(self.map.capacity(), self.map.hash_key());
     }
 
-    /// Flows in the table, expired ones that no sweep has met yet included.
+    /// Flows in the table, including expired ones that no sweep has removed yet.
     pub fn len(&self) -> usize {
         self.map.len()
     }
@@ -116,19 +116,19 @@ impl FlowTable {
         self.map.capacity()
     }
 
-    /// Buckets, the unit of [`FlowTable::sweep`]'s budget.
+    /// Number of buckets, the unit of [`FlowTable::sweep`]'s budget.
     pub fn buckets(&self) -> usize {
         self.map.buckets()
     }
 
-    /// First stage: hashes the key and asks for its two header lines.
+    /// First stage: hashes the key and prefetches its two header lines.
     #[inline]
     pub fn prepare(&self, key: &FlowKey) -> Hashed {
         self.map.prepare(&key.words())
     }
 
     /// Second stage, once the header lines have had time to arrive: asks for the line of the entry, or of the place it would get.
-    /// `false` if there is certainly no such flow.
+    /// Returns `false` if there is certainly no such flow.
     #[inline]
     pub fn prefetch_entry(&self, hashed: &Hashed) -> bool {
         self.map.prefetch_entry(hashed)
@@ -139,8 +139,8 @@ impl FlowTable {
     pub fn find(&self, hashed: &Hashed, key: &FlowKey, now: u32, accept: impl Fn(&Flow) -> bool) -> Option<Slot> {
         self.map.find(hashed, &key.words(), |way, record| match state_of(way.state()) {
             Some(state) => {
-                let flow = Flow::from_record(record, state);
-                map::age(now, way.seen()) <= self.idle.of(flow.service, state) && accept(&flow)
+                let flow = Flow::from_key_value(record, state);
+                map::age(now, way.seen()) <= self.timeouts.of(flow.service, state) && accept(&flow)
             }
             None => false,
         })
@@ -152,65 +152,66 @@ impl FlowTable {
         unpack(&self.map.read(slot)?).map(|(_, flow)| flow)
     }
 
-    /// A packet of the flow was seen: its idle time begins again. Returns when the last one was.
+    /// A packet of the flow was seen: its idle time starts again. Returns when the one before was seen, seconds.
     #[inline]
     pub fn refresh(&self, slot: Slot, now: u32) -> u32 {
         self.map.touch(slot, now)
     }
 
-    /// Changes the state; the idle time begins again. Whether the flow is now protected, or need not be: `false` if its
-    /// client's prefix has its share.
+    /// Changes the state; the idle time starts again. Returns `false` if the flow should be protected but is not, because its
+    /// client's prefix already has its share.
     #[inline]
     pub fn set_state(&mut self, slot: Slot, state: FlowState, now: u32) -> bool {
         self.map.touch(slot, now);
         let Some(stored) = self.map.read(slot) else { return true };
-        let beyond = match (is_protected(&stored), state.is_kept()) {
+        let over_quota = match (is_protected(&stored), state.is_kept()) {
             (true, false) => {
-                self.quota.give(&client_of(&stored.record));
+                self.quota.release(&client_of(&stored.record));
                 false
             }
-            // Once beyond the share it stays so, until it is given up or over.
-            (false, true) if is_beyond(&stored) => true,
+            // A flow over quota stays so until it is evicted or ends.
+            (false, true) if is_over_quota(&stored) => true,
             (false, true) => !self.quota.take(&client_of(&stored.record)),
             _ => false,
         };
-        self.map.set_state(slot, state as u8 | if beyond { BEYOND } else { 0 });
-        !beyond
+        self.map.set_state(slot, state as u8 | if over_quota { OVER_QUOTA } else { 0 });
+        !over_quota
     }
 
-    /// Puts a flow in. The same key with the same VIP is replaced. Where both buckets are full, one makes room:
+    /// Puts a flow in. One with the same key and VIP is replaced. If both buckets are full, a flow of the first of these kinds
+    /// that is there is evicted:
     ///
-    /// 1. what has expired;
-    /// 2. what no backend has answered for more than a second;
-    /// 3. what is not open, and was not heard of for as long: the client has proven nothing, or both sides are done;
-    /// 4. what is open, but beyond the share of its client's prefix, and idle for as long;
-    /// 5. what was heard of since then;
-    /// 6. what is open by the client's word alone.
+    /// 1. expired;
+    /// 2. not answered by its backend, and idle for more than a second;
+    /// 3. not open, and idle for more than a second: the client has proven nothing, or both sides have finished;
+    /// 4. open but over the quota of its client's prefix, and idle for more than a second;
+    /// 5. any of these kinds, idle for a second or less;
+    /// 6. open by the client's word alone (mode "dsr").
     ///
-    /// Of each kind the one that is idle for the longest, and of equals any. Where there is none, `TableFull`: what is protected
-    /// is never given up for a new flow.
+    /// Within a kind the one that is idle for the longest, and of equals any. `TableFull` if there is none: a protected flow is
+    /// never evicted for a new one.
     pub fn insert(&mut self, hashed: &Hashed, key: &FlowKey, flow: Flow, now: u32) -> Result<Inserted, TableFull> {
-        let idle = &self.idle;
+        let timeouts = &self.timeouts;
         let placed = self.map.place(
             hashed,
-            (flow.to_record(key), flow.state as u8, now),
+            (flow.to_key_value(key), flow.state as u8, now),
             |record| Flow::vip_of(record) == flow.vip,
-            |map, way| eviction_score(idle, map, way, now),
+            |map, way| eviction_score(timeouts, map, way, now),
         )?;
         if let Some(gone) = placed.displaced.as_ref().filter(|stored| is_protected(stored)) {
-            self.quota.give(&client_of(&gone.record));
+            self.quota.release(&client_of(&gone.record));
         }
         if flow.state.is_kept() && !self.quota.take(&key.client) {
-            self.map.set_state(placed.slot, flow.state as u8 | BEYOND);
+            self.map.set_state(placed.slot, flow.state as u8 | OVER_QUOTA);
         }
-        let evicted = placed.score.is_some_and(|score| score < OVER << 32);
+        let evicted = placed.score.is_some_and(|score| score < EXPIRED << 32);
         Ok(Inserted { slot: placed.slot, displaced: placed.displaced.as_ref().and_then(unpack), evicted })
     }
 
     /// Whether [`FlowTable::insert`] would find room for a flow with this key and VIP.
     pub fn has_room(&self, hashed: &Hashed, key: &FlowKey, vip: u16, now: u32) -> bool {
-        let score = |map: &Map, way: &Way| eviction_score(&self.idle, map, way, now);
-        self.map.room(hashed, &key.words(), |record| Flow::vip_of(record) == vip, score).is_some()
+        let score = |map: &Map, way: &Way| eviction_score(&self.timeouts, map, way, now);
+        self.map.vacancy(hashed, &key.words(), |record| Flow::vip_of(record) == vip, score).is_some()
     }
 
     /// Seconds since a packet of the flow at `slot` was last seen.
@@ -218,37 +219,36 @@ impl FlowTable {
         self.map.idle(slot, now)
     }
 
-    /// Whether the flow at `slot` is never given up for a new one, as long as it lives.
+    /// Whether the flow at `slot` is never evicted for a new one, as long as it lives.
     pub fn is_protected(&self, slot: Slot) -> bool {
         self.map.read(slot).is_some_and(|stored| is_protected(&stored))
     }
 
-    /// Protected flows of the source prefix that a client is of: never fewer than there are, and seldom more. 0 without a
-    /// quota.
+    /// Protected flows of a client's source prefix: never fewer than there are, and seldom more. 0 without a quota.
     pub fn protected(&self, client: &[u8; 16]) -> u32 {
         self.quota.of(client)
     }
 
-    /// Takes a flow out.
+    /// Removes a flow.
     pub fn remove(&mut self, slot: Slot) -> Option<Flow> {
         let stored = self.map.remove(slot)?;
         if is_protected(&stored) {
-            self.quota.give(&client_of(&stored.record));
+            self.quota.release(&client_of(&stored.record));
         }
         unpack(&stored).map(|(_, flow)| flow)
     }
 
-    /// Looks at the next `budget_buckets` buckets (of [`FlowTable::buckets`]; goes round) and takes out what has
-    /// expired. A call with a fixed small budget every so many packets keeps the cost even.
+    /// Looks at the next `budget_buckets` buckets (of [`FlowTable::buckets`]), round and round, and removes expired flows. Called
+    /// often with a small budget, it spreads the cost evenly.
     pub fn sweep(&mut self, now: u32, budget_buckets: usize, mut on_expired: impl FnMut(&FlowKey, &Flow)) {
-        let Self { map, idle, quota } = self;
+        let Self { map, timeouts, quota } = self;
         let expired = |stored: &Stored, age| match state_of(stored.state) {
-            Some(state) => age > idle.of(service_of(&stored.record), state),
+            Some(state) => age > timeouts.of(service_of(&stored.record), state),
             None => true,
         };
         map.sweep(now, budget_buckets, expired, |stored| {
             if is_protected(stored) {
-                quota.give(&client_of(&stored.record));
+                quota.release(&client_of(&stored.record));
             }
             if let Some((key, flow)) = unpack(stored) {
                 on_expired(&key, &flow);
@@ -256,8 +256,8 @@ impl FlowTable {
         });
     }
 
-    /// Takes out every flow that `keep` does not want, and every entry that is torn. Walks the table once; who comes
-    /// from another configuration can count what is left in the same walk. What prefixes have is counted anew, too.
+    /// Removes every flow that `keep` does not want, and every torn entry. Walks the table once, so `keep` can also count what
+    /// stays. Counts the protected flows of each prefix anew.
     pub fn retain(&mut self, mut keep: impl FnMut(&FlowKey, &Flow) -> bool) {
         let Self { map, quota, .. } = self;
         quota.forget();
@@ -270,7 +270,7 @@ impl FlowTable {
         });
     }
 
-    /// Calls `visit` for every flow, expired ones that no sweep has met yet included. Walks the table.
+    /// Calls `visit` for every flow, including expired ones that no sweep has removed yet. Walks the table.
     pub fn for_each(&self, mut visit: impl FnMut(Slot, &FlowKey, &Flow)) {
         self.map.for_each(|slot, stored| {
             if let Some((key, flow)) = unpack(stored) {
@@ -280,17 +280,18 @@ impl FlowTable {
     }
 }
 
-/// The rank in [`eviction_score`] of what is no loss.
-const OVER: u64 = 5;
+/// The rank in [`eviction_score`] of flows that have expired.
+const EXPIRED: u64 = 5;
 
-/// Higher goes first, as [`FlowTable::insert`] says; within one kind the older.
-fn eviction_score(idle: &ServiceTimeouts, map: &Map, way: &Way, now: u32) -> Option<u64> {
+/// The flow with the highest score is evicted first, in the order that [`FlowTable::insert`] gives: the rank of its kind, then
+/// its idle seconds. `None`: it is protected.
+fn eviction_score(timeouts: &ServiceTimeouts, map: &Map, way: &Way, now: u32) -> Option<u64> {
     let age = map::age(now, way.seen());
-    let service = || map.record(way).map(|record| service_of(&record));
+    let service = || map.key_value(way).map(|record| service_of(&record));
     let rank: u64 = match state_of(way.state()) {
-        None => OVER,
-        Some(state) if idle.is_over(state, age, service) => OVER,
-        Some(state) if state.is_kept() && way.state() & BEYOND == 0 => return None,
+        None => EXPIRED,
+        Some(state) if timeouts.is_expired(state, age, service) => EXPIRED,
+        Some(state) if state.is_kept() && way.state() & OVER_QUOTA == 0 => return None,
         Some(FlowState::OneSided) => 0,
         Some(_) if age <= GRACE => 1,
         Some(FlowState::HalfOpen | FlowState::Unanswered) => 4,
@@ -303,7 +304,7 @@ fn eviction_score(idle: &ServiceTimeouts, map: &Map, way: &Way, now: u32) -> Opt
 /// The state in a table's byte.
 #[inline]
 fn state_of(byte: u8) -> Option<FlowState> {
-    FlowState::from_u8(byte & !BEYOND)
+    FlowState::from_u8(byte & !OVER_QUOTA)
 }
 
 #[inline]
@@ -311,15 +312,15 @@ fn service_of(record: &KeyValue) -> u16 {
     (record.key[2] >> 48) as u16
 }
 
-/// Whether a flow is never given up for another.
+/// Whether a flow is never evicted for another.
 #[inline]
 fn is_protected(stored: &Stored) -> bool {
-    !is_beyond(stored) && state_of(stored.state).is_some_and(FlowState::is_kept)
+    !is_over_quota(stored) && state_of(stored.state).is_some_and(FlowState::is_kept)
 }
 
 #[inline]
-fn is_beyond(stored: &Stored) -> bool {
-    stored.state & BEYOND != 0
+fn is_over_quota(stored: &Stored) -> bool {
+    stored.state & OVER_QUOTA != 0
 }
 
 fn client_of(record: &KeyValue) -> [u8; 16] {
@@ -329,7 +330,7 @@ fn client_of(record: &KeyValue) -> [u8; 16] {
 
 fn unpack(stored: &Stored) -> Option<(FlowKey, Flow)> {
     let state = state_of(stored.state)?;
-    Some((FlowKey::from_record(&stored.record), Flow::from_record(&stored.record, state)))
+    Some((FlowKey::from_key_value(&stored.record), Flow::from_key_value(&stored.record, state)))
 }
 
 impl FlowKey {
@@ -341,7 +342,7 @@ impl FlowKey {
         [a, b, u64::from_le_bytes([p0, p1, s0, s1, self.protocol, 0, 0, 0])]
     }
 
-    fn from_record(record: &KeyValue) -> Self {
+    fn from_key_value(record: &KeyValue) -> Self {
         let [.., c] = record.key;
         let [p0, p1, s0, s1, protocol, ..] = c.to_le_bytes();
         Self {
@@ -355,7 +356,7 @@ impl FlowKey {
 
 impl Flow {
     #[inline]
-    fn to_record(self, key: &FlowKey) -> KeyValue {
+    fn to_key_value(self, key: &FlowKey) -> KeyValue {
         let [a, b, c] = key.words();
         let [v0, v1] = self.vip.to_le_bytes();
         let [b0, b1] = self.backend.to_le_bytes();
@@ -363,7 +364,7 @@ impl Flow {
     }
 
     #[inline]
-    fn from_record(record: &KeyValue, state: FlowState) -> Self {
+    fn from_key_value(record: &KeyValue, state: FlowState) -> Self {
         let [v0, v1, b0, b1] = record.value.to_le_bytes();
         let [.., s0, s1] = record.key[2].to_le_bytes();
         Self {

@@ -1,11 +1,11 @@
-//! Where each byte lies. All fields are atomics (see [`crate::shm::Plain`]), read and written relaxed.
+//! Where each byte of a table lies. All fields are atomics (see [`crate::shm::Plain`]), read and written relaxed.
 //!
 //! ```text
 //! 0    RegionHeader   128 bytes
 //! 128  Bucket 0       320 bytes: one header line, then eight entries of 32 bytes, two a line
 //! 448  Bucket 1 …
 //! ```
-//! A slot costs 40 bytes and there are [`SLOTS_AN_ENTRY`]: 80 bytes of memory a promised entry.
+//! A slot takes 40 bytes, and there are [`SLOTS_AN_ENTRY`] for each promised entry: 80 bytes of memory.
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
@@ -21,14 +21,14 @@ const OTHER: u32 = if cfg!(feature = "hostile") { 1000 } else { 0 };
 /// Most entries a table may promise: 2^28, 20 GiB of memory. Slots are numbered in 32 bits.
 pub const MAX_CAPACITY: usize = 1 << 28;
 
-/// Ways of a bucket.
+/// Ways of a bucket (see [`crate::bucket`]).
 pub(crate) const WAYS: usize = 1 << WAY_BITS;
 /// Bits of a slot's number that name the way.
 pub(crate) const WAY_BITS: u32 = 3;
 
-/// Slots a promised entry. Two, so that a table that holds all it promised is half full. Measured with entries that may
-/// not be displaced, after replacing each eight times over (`tests/overflow.rs`): inserts that found both buckets full
-/// were 0 of 19, 22 and 24 million at 40, 45 and 50 % of the slots; 2 of 26 million at 55 %; of a million about 4 at 60 %, 250 at
+/// Slots for each promised entry. Two, so that a table that holds all it promised is half full. Measured with entries that
+/// may not be displaced, after replacing each one eight times (`tests/overflow.rs`): of 19, 22 and 24 million inserts at 40,
+/// 45 and 50 % of the slots none found both buckets full; at 55 % 2 of 26 million; of a million about 4 at 60 %, 250 at
 /// 66 %, 7500 at 75 %.
 pub(crate) const SLOTS_AN_ENTRY: usize = 2;
 
@@ -50,11 +50,11 @@ pub(crate) struct RegionHeader {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Bucket {
-    /// Four 16-bit tags a word, way 0 lowest. 0 means the way is free; written last when it is filled.
+    /// Four 16-bit tags in each word, way 0 lowest. 0: the way is free. Written last when a way is filled.
     pub(crate) tags: [AtomicU64; 2],
-    /// Seconds, of the clock the caller passes in.
+    /// When a packet was last seen, in seconds of the clock that the caller passes in.
     pub(crate) seen: [AtomicU32; WAYS],
-    /// Meaning given by the table: of flows the `FlowState` and a bit, of clients whether they are proven.
+    /// In the flow table the `FlowState` and a bit, in the affinity table whether the client is proven.
     pub(crate) state: [AtomicU8; WAYS],
     spare: [AtomicU16; 4],
     /// Three key words, then 32 bits of value (low) and 32 bits of check (high).
@@ -65,7 +65,7 @@ const _: () = assert!(size_of::<RegionHeader>() == 128);
 const _: () = assert!(size_of::<Bucket>() == 320);
 const _: () = assert!(std::mem::offset_of!(Bucket, entries) == 64);
 
-/// Buckets of a table that promises `capacity` entries. At least two, so that there are two candidates.
+/// Buckets of a table that promises `capacity` entries; at least two, since a key has two candidates.
 pub(crate) const fn buckets_for(capacity: usize) -> usize {
     let buckets = capacity.saturating_mul(SLOTS_AN_ENTRY).div_ceil(WAYS);
     if buckets < 2 { 2 } else { buckets }

@@ -1,20 +1,22 @@
 //! Flow and affinity tables over shared memory.
 //!
-//! Each worker has one [`FlowTable`] and one [`AffinityTable`], each in a memfd that the supervisor keeps. The worker
-//! may be killed at any instruction; the next one maps the same memory and finds every entry that was complete. What
-//! it finds is judged, not believed: [`FlowTable::open`] drops every slot whose check does not hold.
+//! Each worker has one [`FlowTable`] and one [`AffinityTable`], each in a memfd that the supervisor keeps. A worker may be
+//! killed at any instruction; the next one maps the same memory and finds every entry that was complete. It checks what it
+//! finds: [`FlowTable::open`] removes every entry whose check fails.
 //!
-//! - [`shm`] is the only file with unsafe code: memfd, mmap, and a view of the memory as atomics, so that not even a
-//!   second process writing the same pages can cause undefined behaviour.
-//! - `layout` says where each byte lies. A change there is a change of [`LAYOUT_VERSION`].
-//! - `map` (over `bucket`) is the hash map: two candidate buckets of eight ways, nothing ever moves, nothing ever grows, every
-//!   operation touches at most two buckets.
-//! - [`export`] carries what is in them over to a binary with another layout.
-//! - [`flow`] and [`affinity`] give the map its two meanings, and decide what may be thrown out when it is full; [`QuotaTracker`]
-//!   bounds how much of that one source prefix can keep from happening.
+//! - [`shm`] knows memfds and mappings, and gives a view of them as atomics, so that not even a second process that writes the
+//!   same pages can cause undefined behaviour. It is the only file with unsafe code, and knows no table.
+//! - `layout` knows where each byte lies. A change there is a change of [`LAYOUT_VERSION`].
+//! - `bucket` and `map` know the hash map: two candidate buckets of eight ways, nothing moves, nothing grows, no operation
+//!   touches more than two buckets. They never know what an entry means.
+//! - [`flow`] and [`affinity`] give entries their two meanings, and decide which one is evicted when the map is full. They know
+//!   neither packets nor configurations: services and backends are numbers.
+//! - `state` names the states of a flow, `timeouts` how long each may be idle, and `quota` how many protected flows a source
+//!   prefix may have.
+//! - [`export`] carries what the tables hold to a binary with another layout.
 //!
-//! There is no clock and no random source in here: the time (seconds of a monotonic clock) and the hash key are
-//! passed in. No function allocates after `open`.
+//! There is no clock and no random source here: the time, in seconds of a monotonic clock, and the hash key are passed in.
+//! Nothing allocates after `open`.
 #![deny(unsafe_code)]
 
 pub mod affinity;

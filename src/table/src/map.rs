@@ -1,11 +1,12 @@
-//! The hash map under both tables: two candidate buckets, eight ways each, nothing moves, nothing grows.
+//! The hash map under both tables: a key has two candidate buckets of eight ways each; entries never move, the map never
+//! grows.
 //!
-//! **Crash.** A way is filled in this order: tag cleared, entry words, last seen, state, tag. A process killed between
-//! any two stores leaves a free way, never a half entry. Against memory that is worse than torn, every entry carries a
-//! 32-bit keyed check over key and value; an entry whose check fails is not there.
+//! **Crashes.** A way is filled in this order: tag cleared, entry words, last seen, state, tag. A process killed between any
+//! two stores leaves a free way, never half an entry. Against damage of other kinds every entry carries a 32-bit keyed check
+//! over key and value; an entry whose check fails does not exist.
 //!
-//! **Hostile contents.** Indices come from the hash and are bounded by our own count; way numbers are 0..8 by
-//! construction; no length, index or pointer is ever read from the region once it is open.
+//! **Hostile contents.** Indices come from the hash and are bounded by our own count; numbers of ways are 0..8 by
+//! construction; once the region is open no length, index or pointer is ever read from it.
 
 use crate::bucket::Way;
 use crate::error::Error;
@@ -15,7 +16,7 @@ use crate::shm::{Array, Region, prefetch};
 use siphasher::sip::SipHasher13;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, fence};
 
-/// A key's two candidate buckets and its tag. Good for any table with the same hash key and capacity.
+/// A key's two candidate buckets and its tag. Valid for every table with the same hash key and capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hashed {
     first: u32,
@@ -23,35 +24,35 @@ pub struct Hashed {
     tag: u16,
 }
 
-/// The place of an entry. It stays good until the next insert, remove or sweep; after that it may name another entry
-/// or none, which is a wrong answer but never a fault.
+/// Where an entry is. Valid until the next insert, remove or sweep; after that it may name another entry or none, which
+/// gives a wrong answer but never a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot(u32);
 
-/// What an entry holds: 192 bits of key and companions, 32 bits of value.
+/// What an entry holds: 192 bits of key and of data beside the key, and 32 bits of value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KeyValue {
     pub(crate) key: [u64; 3],
     pub(crate) value: u32,
 }
 
-/// An entry that was complete.
+/// A complete entry, as read from the region.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stored {
     pub(crate) record: KeyValue,
     pub(crate) state: u8,
 }
 
-/// Where an entry was put, and what had to go for it.
+/// Where an entry was put, and which one it displaced.
 #[derive(Debug)]
 pub(crate) struct Placed {
     pub(crate) slot: Slot,
     pub(crate) displaced: Option<Stored>,
-    /// The score of what is displaced, unless it is the same entry's.
+    /// The score of the displaced entry, unless it had the same key.
     pub(crate) score: Option<u64>,
 }
 
-/// Where an entry can be put, and the score of another one that is there.
+/// Where an entry can be put, and the score of the one that it would displace.
 #[derive(Debug)]
 pub(crate) struct Vacancy {
     slot: Slot,
@@ -64,13 +65,13 @@ pub(crate) struct Map {
     count: u32,
     capacity: usize,
     hash_key: [u64; 2],
-    /// Which bits of the third key word are key; the rest are companions, stored but not compared.
+    /// Which bits of the third key word are key; the rest is stored but not compared.
     mask: u64,
     len: usize,
     cursor: u32,
 }
 
-/// Seconds since `seen`. A time in the future (the clock went back, or the memory is torn) counts as now.
+/// Seconds since `seen`. A time in the future (the clock went back, or the memory is damaged) counts as now.
 #[inline]
 pub(crate) fn age(now: u32, seen: u32) -> u32 {
     let age = now.wrapping_sub(seen);
@@ -87,7 +88,7 @@ pub(crate) fn format(region: &Region, kind: u32, capacity: usize, hash_key: [u8;
     let size_error = || Error::Size { need, have: region.bytes() };
     let header = region.view::<RegionHeader>(0, 1).and_then(<[_]>::first).ok_or_else(size_error)?;
     let buckets = region.view::<Bucket>(size_of::<RegionHeader>(), count).ok_or_else(size_error)?;
-    // The magic goes first and comes last: half a format is no table.
+    // The magic is cleared first and written last: a half-formatted region is no table.
     header.magic.store(0, Relaxed);
     fence(Release);
     for bucket in buckets {
@@ -107,8 +108,8 @@ pub(crate) fn format(region: &Region, kind: u32, capacity: usize, hash_key: [u8;
 }
 
 impl Map {
-    /// Opens what `format` made and others filled. Every slot that is not in order is cleared: its check, its tag,
-    /// its bucket, and whatever `accept` says of it. Cost: one walk.
+    /// Opens a region that `format` made and others filled. Clears every slot whose check, tag or bucket is wrong, or that
+    /// `accept` refuses. Walks the map once.
     pub(crate) fn open(region: Region, kind: u32, mask: u64, accept: impl Fn(&Stored) -> bool) -> Result<Self, Error> {
         let have = region.bytes();
         let header = region.view::<RegionHeader>(0, 1).and_then(<[_]>::first).ok_or(Error::Size { need: 128, have })?;
@@ -157,7 +158,7 @@ impl Map {
         self.count as usize
     }
 
-    /// Hashes a key and asks for its two header lines.
+    /// Hashes a key and prefetches its two header lines.
     #[inline]
     pub(crate) fn prepare(&self, key: &[u64; 3]) -> Hashed {
         let hashed = self.hash(key);
@@ -169,18 +170,18 @@ impl Map {
         hashed
     }
 
-    /// Asks for the line of the first entry whose tag matches or, where none does, of the way that an insert would
-    /// fill. For when the header lines have arrived. Returns whether a tag matches: if not, there is no such entry.
+    /// Prefetches the line of the first entry whose tag matches or, if none does, of the way that an insert would fill. To be
+    /// called when the header lines have arrived. Returns whether a tag matches: if not, there is no such entry.
     #[inline]
     pub(crate) fn prefetch_entry(&self, hashed: &Hashed) -> bool {
-        let found = self.each_match(hashed, |_| true);
+        let found = self.first_match(hashed, |_| true);
         if let Some(way) = found.or_else(|| self.free_slot(hashed)).and_then(|slot| self.way(slot)) {
             prefetch(way.entry());
         }
         found.is_some()
     }
 
-    /// The first entry with this key that `accept` likes.
+    /// The first entry with this key that `accept` takes.
     #[inline]
     pub(crate) fn find(
         &self,
@@ -188,20 +189,20 @@ impl Map {
         key: &[u64; 3],
         accept: impl Fn(&Way, &KeyValue) -> bool,
     ) -> Option<Slot> {
-        self.each_match(hashed, |way| match self.record(&way) {
+        self.first_match(hashed, |way| match self.key_value(&way) {
             Some(record) => self.same_key(&record.key, key) && accept(&way, &record),
             None => false,
         })
     }
 
-    /// The entry at `slot`, if there is a whole one.
+    /// The entry at `slot`, if there is a complete one.
     #[inline]
     pub(crate) fn read(&self, slot: Slot) -> Option<Stored> {
         let way = self.way(slot)?;
         if way.tag() == 0 {
             return None;
         }
-        Some(Stored { record: self.record(&way)?, state: way.state() })
+        Some(Stored { record: self.key_value(&way)?, state: way.state() })
     }
 
     /// Sets the entry's last-seen time and returns the one it had.
@@ -220,13 +221,13 @@ impl Map {
         }
     }
 
-    /// What random bits the table hashes with.
+    /// The random key of the hash.
     pub(crate) fn hash_key(&self) -> [u64; 2] {
         self.hash_key
     }
 
-    /// Puts a record in: over the entry with the same key that `same` recognizes, else into a free way of the emptier
-    /// candidate, else over the way with the highest `score` (`None`: must stay).
+    /// Puts an entry in: over the one with the same key that `same` recognizes, else into a free way of the emptier candidate
+    /// bucket, else over the entry with the highest `score` (`None`: must stay).
     pub(crate) fn place(
         &mut self,
         hashed: &Hashed,
@@ -234,7 +235,7 @@ impl Map {
         same: impl Fn(&KeyValue) -> bool,
         score: impl Fn(&Self, &Way) -> Option<u64>,
     ) -> Result<Placed, TableFull> {
-        let Vacancy { slot, score } = self.room(hashed, &record.key, same, score).ok_or(TableFull)?;
+        let Vacancy { slot, score } = self.vacancy(hashed, &record.key, same, score).ok_or(TableFull)?;
         let displaced = self.remove(slot);
         let way = self.way(slot).ok_or(TableFull)?;
         let [a, b, c] = record.key;
@@ -244,9 +245,9 @@ impl Map {
         Ok(Placed { slot, displaced, score })
     }
 
-    /// Where [`Map::place`] would put a record with this key.
+    /// Where [`Map::place`] would put an entry with this key.
     #[inline]
-    pub(crate) fn room(
+    pub(crate) fn vacancy(
         &self,
         hashed: &Hashed,
         key: &[u64; 3],
@@ -265,7 +266,7 @@ impl Map {
         self.way(slot).map(|way| age(now, way.seen()))
     }
 
-    /// Frees the way; returns what was in it if that was whole.
+    /// Frees the way; returns its entry if that was complete.
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Stored> {
         let way = self.way(slot)?;
         if way.tag() == 0 {
@@ -273,13 +274,13 @@ impl Map {
         }
         let stored = self.read(slot);
         way.set_tag(0);
-        // Whatever is written into the way next must not become visible before it is free.
+        // What is written into the way next must not become visible before the way is free.
         fence(Release);
         self.len = self.len.saturating_sub(1);
         stored
     }
 
-    /// Looks at the next `budget` buckets and frees the ways that are torn or that `expired` names.
+    /// Looks at the next `budget` buckets and frees the ways whose entry is torn or `expired`, given its age in seconds.
     pub(crate) fn sweep(
         &mut self,
         now: u32,
@@ -297,7 +298,7 @@ impl Map {
                 let Some(way) = self.way(slot) else { continue };
                 let seen = way.seen();
                 if now.wrapping_sub(seen) > u32::MAX / 2 {
-                    // A time that has not come yet would keep the entry for ever. It starts afresh.
+                    // A time in the future would keep the entry for ever: its age starts again.
                     self.touch(slot, now);
                 }
                 match self.read(slot) {
@@ -314,7 +315,7 @@ impl Map {
         }
     }
 
-    /// Calls `visit` for every whole entry.
+    /// Calls `visit` for every complete entry.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(Slot, &Stored)) {
         for index in 0..self.count {
             let mut occupied = self.bucket(index).map_or(0, Bucket::occupied);
@@ -328,7 +329,7 @@ impl Map {
         }
     }
 
-    /// Frees every way that is torn or that `keep` does not want. One walk.
+    /// Frees every way whose entry is torn or not wanted by `keep`. Walks the map once.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&Stored) -> bool) {
         for index in 0..self.count {
             let mut occupied = self.bucket(index).map_or(0, Bucket::occupied);
@@ -342,9 +343,9 @@ impl Map {
         }
     }
 
-    /// The record in `way`, if its check holds.
+    /// The contents of `way`, if its check holds.
     #[inline]
-    pub(crate) fn record(&self, way: &Way) -> Option<KeyValue> {
+    pub(crate) fn key_value(&self, way: &Way) -> Option<KeyValue> {
         let [a, b, c, d] = way.entry();
         let last = d.load(Relaxed);
         let record = KeyValue { key: [a.load(Relaxed), b.load(Relaxed), c.load(Relaxed)], value: low(last) };
@@ -377,7 +378,7 @@ impl Map {
         bytes[8..16].copy_from_slice(&key[1].to_le_bytes());
         bytes[16..].copy_from_slice(&(key[2] & self.mask).to_le_bytes());
         let hash = SipHasher13::new_with_keys(self.hash_key[0], self.hash_key[1]).hash(&bytes);
-        // The upper bits of each half choose a bucket; the tag is made of the lower bits of both.
+        // The upper bits of each half of the hash choose a bucket; the lower bits of both make the tag.
         let scale = |half: u32| high(u64::from(half) * u64::from(self.count));
         let first = scale(low(hash));
         let second = match scale(high(hash)) {
@@ -393,7 +394,7 @@ impl Map {
         a[0] == b[0] && a[1] == b[1] && (a[2] ^ b[2]) & self.mask == 0
     }
 
-    /// Keyed, but a checksum and no more: it tells torn from whole, and not friend from foe.
+    /// Keyed, but only a checksum: it detects torn entries, not forged ones.
     #[inline]
     fn check(&self, record: &KeyValue) -> u32 {
         let [k0, k1] = self.hash_key;
@@ -413,9 +414,9 @@ impl Map {
         Some(Way::new(self.bucket(slot.0 >> WAY_BITS)?, slot.0))
     }
 
-    /// The first way with the tag for which `want` says so.
+    /// The first way with the tag for which `want` holds.
     #[inline]
-    fn each_match(&self, hashed: &Hashed, want: impl Fn(Way) -> bool) -> Option<Slot> {
+    fn first_match(&self, hashed: &Hashed, want: impl Fn(Way) -> bool) -> Option<Slot> {
         for index in [hashed.first, hashed.second] {
             let bucket = self.bucket(index)?;
             let mut matches = bucket.matches(hashed.tag);
@@ -439,8 +440,8 @@ impl Map {
         (free != 0).then(|| Slot::new(index, free.trailing_zeros()))
     }
 
-    /// The way with the highest score. Of equals, and ages are whole seconds, not always the same one: else that one's
-    /// entries would be gone in no time while its neighbours stay.
+    /// The way with the highest score. Ages are whole seconds, so many are equal. Among those the tag decides where to begin:
+    /// if it were always the same way, entries there would soon be gone while their neighbours stay.
     #[cold]
     fn victim(&self, hashed: &Hashed, score: impl Fn(&Self, &Way) -> Option<u64>) -> Option<Vacancy> {
         let all = 0..2_u32 << WAY_BITS;

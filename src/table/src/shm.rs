@@ -20,12 +20,12 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 /// Every mapping begins on a page, so no type of ours is aligned more strictly than this.
 const PAGE: usize = 4096;
 
-/// Where huge pages have another size, mappings are aligned to no purpose.
+/// On machines with huge pages of another size this alignment is just useless.
 const HUGE_PAGE: usize = 2 << 20;
 /// madvise(2). The libc crate has it for some C libraries only.
 const MADV_COLLAPSE: i32 = 25;
 
-/// Types that may be laid over memory another process can write.
+/// Types that may be laid over memory that another process can write.
 ///
 /// # Safety
 /// Made of atomics only (so concurrent writes are no data race), without padding, valid for every bit pattern,
@@ -39,8 +39,8 @@ unsafe impl Plain for Bucket {}
 // SAFETY: as for Bucket.
 unsafe impl Plain for RegionHeader {}
 
-/// Makes a zeroed memfd of `bytes` bytes that can never change its size: sealed against shrinking, growing and
-/// further seals, so that a hostile worker cannot take pages away under the supervisor (that would be SIGBUS).
+/// Makes a zeroed memfd of `bytes` bytes whose size can never change: it is sealed against shrinking, growing and further
+/// seals, so that a hostile worker cannot take pages away under the supervisor, which would die by SIGBUS.
 ///
 /// `name` shows up as `/memfd:name` in `/proc/PID/maps`.
 pub fn create(name: &str, bytes: usize) -> Result<OwnedFd, Error> {
@@ -55,10 +55,10 @@ pub fn create(name: &str, bytes: usize) -> Result<OwnedFd, Error> {
     Ok(fd)
 }
 
-/// Whether `fd` is what [`create`] makes for `bytes` bytes, whoever has made it.
+/// Checks that `fd` is what [`create`] makes for `bytes` bytes, whoever made it.
 ///
 /// # Errors
-/// If its size is another, or could change.
+/// If its size is another or could change.
 pub fn check(fd: impl AsFd, bytes: usize) -> Result<(), Error> {
     match sealed_size(fd)? {
         have if have.get() == bytes => Ok(()),
@@ -86,9 +86,9 @@ pub struct Region {
 }
 
 impl Region {
-    /// Maps `fd` readable and writable, and touches every page: memory that the machine does not have is an error
-    /// now, and not a SIGBUS under load. Asks for huge pages, for a table is too large for the TLB with small ones; the
-    /// kernel may decline.
+    /// Maps `fd` readable and writable, and touches every page: if the machine is short of memory, that is an error now and
+    /// not a SIGBUS under load. Asks for huge pages, since the TLB cannot hold the small pages of a whole table; the kernel may
+    /// decline.
     ///
     /// Refuses a descriptor that is not sealed against shrinking, so one that came from a hostile process is safe.
     pub fn map(fd: impl AsFd) -> Result<Self, Error> {
@@ -97,12 +97,12 @@ impl Region {
         let _ = unsafe { madvise(region.start, region.bytes.get(), MmapAdvise::MADV_HUGEPAGE) };
         // SAFETY: as above.
         match unsafe { madvise(region.start, region.bytes.get(), MmapAdvise::MADV_POPULATE_WRITE) } {
-            // EINVAL: Linux before 5.14 does not know it. The pages then come on first use.
+            // EINVAL: unknown to Linux before 5.14. The pages are then allocated on first use.
             Ok(()) | Err(nix::Error::EINVAL) => {}
             Err(source) => return Err(memory("populate", source)),
         }
-        // The advice above is nothing where the system says "never" for shared memory, the default. This is asked of
-        // the kernel whatever the system says (Linux 6.1).
+        // MADV_HUGEPAGE does nothing where the system says "never" for shared memory, which is the default. MADV_COLLAPSE
+        // works whatever the system says (Linux 6.1).
         // SAFETY: our own whole mapping; pages may move, but neither their content nor their address changes.
         unsafe { libc::madvise(region.start.as_ptr(), region.bytes.get(), MADV_COLLAPSE) };
         Ok(region)
@@ -151,7 +151,7 @@ fn aligned_hole(bytes: NonZeroUsize) -> Option<NonZeroUsize> {
     hole.addr().get().checked_next_multiple_of(HUGE_PAGE).and_then(NonZeroUsize::new)
 }
 
-/// `count` values of `T` in a region, checked once so that each look costs nothing.
+/// `count` values of `T` in a region, checked once so that access needs no check.
 #[derive(Debug)]
 pub(crate) struct Array<T> {
     region: Region,
@@ -197,7 +197,7 @@ pub(crate) fn prefetch<T>(line: &T) {
     let _ = line;
 }
 
-/// The writing end of a fixed array of counters. One writer, any number of readers.
+/// The writing end of a fixed array of counters: one writer, any number of readers.
 #[derive(Debug)]
 pub struct Counters {
     words: Array<AtomicU64>,
@@ -209,7 +209,7 @@ impl Counters {
         count.saturating_mul(size_of::<u64>())
     }
 
-    /// Maps the counters in `fd` for writing. Values of an earlier writer stay and are counted on.
+    /// Maps the counters in `fd` for writing. They go on from the values of an earlier writer.
     pub fn map(fd: impl AsFd) -> Result<Self, Error> {
         Ok(Self { words: words(Region::map(fd)?)? })
     }
@@ -224,7 +224,7 @@ impl Counters {
     /// Adds `n` to counter `index`; wraps at 2^64. An index that does not exist is ignored.
     #[inline]
     pub fn add(&self, index: usize, n: u64) {
-        // One writer, so load and store suffice: no locked instruction in the packet path.
+        // There is one writer, so a load and a store suffice: no locked instruction in the packet path.
         if let Some(counter) = self.words.as_slice().get(index) {
             counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
         }
@@ -246,8 +246,8 @@ impl Counters {
         }
     }
 
-    /// Sets counter `index` to `after` if it is `before`, of several who try at once for one alone: whether it was this one.
-    /// What the one who has set it to `before` did until then is seen from here on.
+    /// Sets counter `index` to `after` if it is `before`, atomically: if several try at once, one succeeds. Returns whether this
+    /// one did. It then sees everything that was written before the counter was set to `before`.
     pub fn exchange(&self, index: usize, before: u64, after: u64) -> bool {
         let counter = self.words.as_slice().get(index);
         counter.is_some_and(|counter| counter.compare_exchange(before, after, AcqRel, Relaxed).is_ok())
@@ -259,8 +259,7 @@ impl Counters {
     }
 }
 
-/// The reading end. What it reads was written by a process that may be hostile: numbers, and nothing more than
-/// numbers. They may be absurd, and may go backwards.
+/// The reading end. The writer may be hostile: what is read are numbers that may be absurd and may go backwards.
 #[derive(Debug)]
 pub struct CounterReader {
     words: Array<AtomicU64>,

@@ -1,32 +1,35 @@
-//! The states of a flow.
+//! The states of a flow. Which packet leads to which is for the caller to say. Which packet leads to which is for the caller to say.
 
-/// Where a flow is in its life.
+/// Where a flow is in its life. *Protected* flows are not evicted for new ones, unless their client's prefix is over its
+/// quota. *Protected* flows are not evicted for new ones, unless their client's prefix is over its
+/// quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FlowState {
-    /// TCP: the client has sent, the backend not yet. May be evicted, soon first of all.
+    /// TCP: the client has sent, the backend not yet. May be evicted, after a second before all others.
     HalfOpen = 1,
     /// TCP: open. Protected.
     Established = 2,
     /// TCP: FIN both ways. May be evicted.
     Closing = 3,
-    /// UDP: the client has spoken after the backend, as who hears nothing hardly does. Protected.
+    /// UDP: the client has sent again after the backend's answer, so it probably hears it. Protected.
     Datagram = 4,
     /// ICMP echo. May be evicted.
     Echo = 5,
-    /// TCP: the client has sent FIN, the backend not: it may send for hours yet. Protected.
+    /// TCP: the client has sent FIN, the backend not: it may go on sending for hours. Protected.
     ClientDone = 6,
     /// TCP: the backend has sent FIN, the client not. Protected.
     BackendDone = 7,
-    /// TCP: the backend has answered, the client not yet acknowledged. May be evicted.
+    /// TCP: the backend has answered, the client has not acknowledged yet. May be evicted.
     Answered = 8,
-    /// UDP: the client has sent, the backend not yet. May be evicted, soon first of all.
+    /// UDP: the client has sent, the backend not yet. May be evicted, after a second before all others.
     Unanswered = 9,
-    /// TCP: RST seen, and nothing since. May be evicted.
+    /// TCP: a RST was seen, and nothing since. May be evicted.
     Reset = 10,
-    /// UDP: the backend has answered, the client not spoken since. May be evicted: a spoofed source gets as far.
+    /// UDP: the backend has answered, the client has not sent since. May be evicted: a spoofed source gets this far.
     Replied = 11,
-    /// TCP whose backend nobody hears (mode "dsr"): the client says that it is open. May be evicted, after all others.
+    /// TCP whose backend's packets do not come this way (mode "dsr"): the client acts as if it were open. May be evicted, after
+    /// all others.
     OneSided = 12,
 }
 
@@ -51,8 +54,7 @@ impl FlowState {
         })
     }
 
-    /// Whether a flow in this state is protected: not given up for a new one, but where its client's prefix has more than
-    /// its share.
+    /// Whether a flow in this state is protected, unless its client's prefix is over its quota.
     #[inline]
     pub fn is_kept(self) -> bool {
         matches!(self, Self::Established | Self::ClientDone | Self::BackendDone | Self::Datagram)

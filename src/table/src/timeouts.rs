@@ -1,26 +1,21 @@
-//! How long a flow may be idle.
+//! How long a flow may be idle, by service and state. Plain numbers: defaults are the caller's.
 
 use crate::state::FlowState;
 
-/// ServiceTimeouts seconds after which a flow is forgotten, by state. A flow idle for exactly this long still lives.
+/// Idle seconds after which a flow is forgotten, by state. A flow that was idle for exactly this long still lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Until both sides have spoken, TCP and UDP. Default 30: longer than the 16 s between a client's fourth and fifth
-    /// SYN, so its retries meet the same backend. Short because each costs an attacker one packet.
+    /// TCP and UDP, until both sides have sent and the client has shown that it hears the backend.
     pub half_open: u32,
-    /// Default 7440 = 2 h 4 min, the least RFC 5382 REQ-5 allows: two hours until the first keep-alive, and 4 min. Also
-    /// of a connection that one side has closed: the other may be silent as long.
+    /// TCP, open; also with one side closed, for the other may stay silent as long.
     pub established: u32,
-    /// Default 30: a peer's retransmitted FINs (200 ms doubled seven times is 25 s) still find their flow. Less than
-    /// the 4 min of RFC 5382, which guards against a NAT giving the port to another; here the client owns it.
+    /// TCP, after both FINs.
     pub closing: u32,
-    /// Default 240, the least RFC 5382 REQ-5 allows for what is not open: the reset may be a forged one that both sides
-    /// ignore, and their next packet shows it.
+    /// TCP, after a RST: it may be a forgery that both sides ignore, and their next packet shows that.
     pub reset: u32,
-    /// Default 180: RFC 4787 REQ-5 wants 120 or more; 180 is what Linux conntrack gives a UDP stream. As soon as there is an
-    /// answer, for another one may be on its way.
+    /// UDP, as soon as the backend has answered, for another answer may be on its way.
     pub datagram: u32,
-    /// Default 60, the least RFC 5508 REQ-2 allows.
+    /// ICMP echo.
     pub echo: u32,
 }
 
@@ -29,14 +24,14 @@ pub struct Timeouts {
 pub(crate) struct ServiceTimeouts {
     /// By index.
     of_services: Box<[Timeouts]>,
-    /// Of services without a place there.
+    /// Of services with a higher index.
     others: Timeouts,
-    /// Of each state, the shortest and the longest of all.
+    /// For each state, the shortest and the longest of all services.
     bounds: (Timeouts, Timeouts),
 }
 
 impl Timeouts {
-    /// ServiceTimeouts seconds for `state`.
+    /// Idle seconds for `state`.
     #[inline]
     pub fn of(&self, state: FlowState) -> u32 {
         match state {
@@ -51,8 +46,8 @@ impl Timeouts {
         }
     }
 
-    /// Of each state what `choose` takes of both.
-    fn each(self, other: Self, choose: impl Fn(u32, u32) -> u32) -> Self {
+    /// For each state, what `choose` makes of both.
+    fn zip(self, other: Self, choose: impl Fn(u32, u32) -> u32) -> Self {
         Self {
             half_open: choose(self.half_open, other.half_open),
             established: choose(self.established, other.established),
@@ -68,8 +63,8 @@ impl ServiceTimeouts {
     pub(crate) fn new(others: Timeouts, of_services: Box<[Timeouts]>) -> Self {
         let all = || of_services.iter().copied();
         let bounds = (
-            all().fold(others, |least, one| least.each(one, u32::min)),
-            all().fold(others, |most, one| most.each(one, u32::max)),
+            all().fold(others, |least, one| least.zip(one, u32::min)),
+            all().fold(others, |most, one| most.zip(one, u32::max)),
         );
         Self { of_services, others, bounds }
     }
@@ -78,20 +73,20 @@ impl ServiceTimeouts {
         self.others
     }
 
-    /// ServiceTimeouts seconds for `state` in a service.
+    /// Idle seconds for `state` in a service.
     #[inline]
     pub(crate) fn of(&self, service: u16, state: FlowState) -> u32 {
         self.of_services.get(usize::from(service)).unwrap_or(&self.others).of(state)
     }
 
-    /// Whether a flow has been idle for too long. Its service, which costs a cache line, is asked for only where services
-    /// differ about it.
-    pub(crate) fn is_over(&self, state: FlowState, age: u32, service: impl Fn() -> Option<u16>) -> bool {
+    /// Whether a flow has been idle for too long. Its service, which costs a cache line to read, is asked for only if it
+    /// matters.
+    pub(crate) fn is_expired(&self, state: FlowState, age: u32, service: impl Fn() -> Option<u16>) -> bool {
         let (shortest, longest) = (self.bounds.0.of(state), self.bounds.1.of(state));
         match age {
             _ if age <= shortest => false,
             _ if age > longest => true,
-            // What is torn is over.
+            // A torn entry has no service, and counts as expired.
             _ => service().is_none_or(|service| age > self.of(service, state)),
         }
     }

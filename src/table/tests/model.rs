@@ -220,7 +220,7 @@ proptest! {
 
 /// Two buckets, sixteen ways: what makes room, and what does not.
 #[test]
-fn a_full_table_gives_up_the_right_flow() {
+fn a_full_table_evicts_the_right_flow() {
     let mut table = flow_table(1);
     let put = |table: &mut FlowTable, n: u16, state: FlowState, now: u32| {
         let key = flow_key(n);
@@ -252,7 +252,7 @@ fn a_full_table_gives_up_the_right_flow() {
 }
 
 #[test]
-fn a_full_affinity_table_gives_up_the_longest_unseen() {
+fn a_full_affinity_table_evicts_the_client_unseen_for_longest() {
     let mut table = affinity_table(1);
     let key = |n: u8| AffinityKey { prefix: [n; 16], service: u16::from(n % 2) };
     let put = |table: &mut AffinityTable, n: u8, now: u32| {
@@ -270,7 +270,7 @@ fn a_full_affinity_table_gives_up_the_longest_unseen() {
 }
 
 #[test]
-fn a_clock_that_went_back_expires_nothing_and_keeps_nothing_for_ever() {
+fn after_the_clock_went_back_nothing_expires_early_or_stays_for_ever() {
     let mut table = flow_table(10);
     let key = flow_key(1);
     let hashed = table.prepare(&key);

@@ -54,7 +54,7 @@ fn run(capacity: usize, load: usize, churn: usize, hash_key: u8) -> (u64, u64) {
 }
 
 #[test]
-fn a_table_takes_what_it_promises() {
+fn a_table_holds_as_many_entries_as_it_promises() {
     for (capacity, churn) in [(1, 1), (10, 10), (100, 10), (1000, 10), (30_000, 4)] {
         for hash_key in 0..4 {
             let (inserts, failed) = run(capacity, 50, churn, hash_key);
@@ -65,7 +65,7 @@ fn a_table_takes_what_it_promises() {
 
 /// Why not fuller: at three quarters, thousands of a million inserts find no room; at six tenths, a few.
 #[test]
-fn a_fuller_table_would_break_its_promise() {
+fn a_table_more_than_half_full_would_break_its_promise() {
     let per_million = |load| {
         let runs = (0..25).map(|hash_key| run(1000, load, 8, hash_key));
         let (inserts, failed) = runs.fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1));
@@ -78,7 +78,7 @@ fn a_fuller_table_would_break_its_promise() {
 
 /// Room is made by what is over by the clock of its own service.
 #[test]
-fn a_full_table_gives_up_what_its_service_has_forgotten() {
+fn a_full_table_evicts_flows_past_their_services_timeout() {
     let mut table = table(8, 0);
     let short = Timeouts { established: 10, ..TIMEOUTS };
     table.set_timeouts([short, TIMEOUTS].into());

@@ -106,7 +106,7 @@ fn a_new_flow_stays_while_a_flood_fills_the_table() {
 }
 
 #[test]
-fn a_prefix_with_more_than_its_share_makes_room_for_others() {
+fn a_prefix_over_its_share_gives_way_to_others() {
     for (network, other) in [(2, 4), (3, 5), (2, 5), (3, 4)] {
         // Each of its hosts has fewer than a share; without a quota the others find no room.
         let fill = |quota| {
@@ -130,7 +130,7 @@ fn a_prefix_with_more_than_its_share_makes_room_for_others() {
 
 /// Everyone has the same right to what is beyond the shares: the longest idle goes.
 #[test]
-fn beyond_its_share_a_prefix_is_its_own_competitor() {
+fn a_prefix_over_its_share_evicts_only_its_own_flows() {
     let mut table = open(&memory(64), Some(QuotaTracker::new(24, 48, 10)));
     (0..128).for_each(|n| assert!(connect(&mut table, &key(2, 1, n), u32::from(n))));
     for n in 128..512 {

@@ -213,7 +213,7 @@ proptest! {
 
 /// Killed after any store of an insert: the flow is there whole or not at all, and all others are.
 #[test]
-fn a_kill_between_any_two_stores_loses_at_most_the_one() {
+fn a_kill_between_any_two_stores_loses_at_most_one_entry() {
     let memory = formatted();
     fill(&memory);
     let size = usize::try_from(HEADER).expect("small") + BUCKETS * 320;
@@ -245,7 +245,7 @@ fn a_kill_between_any_two_stores_loses_at_most_the_one() {
 }
 
 #[test]
-fn open_names_what_is_wrong() {
+fn open_says_what_is_wrong() {
     let memory = Memory::new(FlowTable::bytes_for(CAPACITY));
     assert!(matches!(memory.flows(), Err(Error::NotFormatted { found: 0 })));
     assert!(matches!(FlowTable::format(&memory.region(), 0, [0; 16]), Err(Error::Capacity(0))));

@@ -1,26 +1,26 @@
-//! Who may be given to new clients, as long as nobody's standing changes.
+//! Which members of a pool may be chosen, by how all of them stand.
 //!
-//! A member is *usable* where it is enabled and neither the checks nor the packets speak against it. In this order:
+//! A member is *usable* if it is enabled, up and not ejected. The first of these that applies:
 //!
-//! 1. *Panic*: usable primaries are fewer than `panic_threshold` percent of the enabled ones, and no backup is usable. So
-//!    many do not fail at once; rather the prober has lost its network, or lies. Every enabled primary is a candidate.
+//! 1. *Panic*: fewer than `panic_threshold` percent of the enabled primaries are usable, and no backup is. So many do not fail at
+//!    once; it is more likely that the prober has lost its network, or lies. Every enabled primary is a candidate.
 //! 2. The usable primaries.
 //! 3. The usable backups.
-//! 4. With `all_down = last`, the one enabled member, primary or backup, that went out last. It went out when something
-//!    first spoke against it; what the operator says does not change when that was. Of those that were never usable in
-//!    this worker's life, the one the worker was told of last.
-//! 5. Nobody.
+//! 4. With `all_down = last`, the one enabled member, primary or backup, that failed last. It failed when it first went down or
+//!    was ejected; draining and disabling do not change when that was. If several have been down all the worker's life, the
+//!    one that was reported last.
+//! 5. None.
 //!
-//! The percent are compared as `usable * 100 < panic_threshold * enabled`, without rounding: one of two is not fewer
-//! than 50, one of three is fewer than 34 and not fewer than 33. A threshold of 0 never panics, one of 100 does as soon
-//! as one is out. With no primary enabled there is no panic.
+//! Percentages are compared as `usable * 100 < panic_threshold * enabled`, without rounding: one of two is not fewer than
+//! 50 %, one of three is fewer than 34 % and not fewer than 33 %. A threshold of 0 never panics, one of 100 panics as soon as
+//! one fails. With no primary enabled there is no panic.
 //!
-//! A member of weight 0 is nothing of all this: not counted, never a candidate.
+//! A member of weight 0 is not counted anywhere and never a candidate.
 
 use super::member::Member;
 use loaded_ipc::{AllDown, Policy};
 
-/// The rule's outcome.
+/// Where the candidates of a pool are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Candidates {
     pub(super) tier: Tier,
@@ -30,7 +30,7 @@ pub(super) struct Candidates {
     pub(super) enabled: usize,
 }
 
-/// Where the candidates are.
+/// Which group of members the candidates are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tier {
     /// The enabled primaries.
@@ -41,15 +41,15 @@ pub(super) enum Tier {
     Backups,
     /// The one at this position.
     Last(usize),
-    /// Nowhere.
-    Nobody,
+    /// No member.
+    None,
 }
 
 impl Candidates {
     /// O(members).
     pub(super) fn among(members: &[Member], policy: &Policy) -> Self {
         let (mut usable, mut enabled, mut backups) = (0, 0, 0);
-        // Who went out last, and when.
+        // Which member failed last, and when.
         let mut last: Option<(usize, u64)> = None;
         for (position, member) in members.iter().enumerate().filter(|(_, member)| member.is_enabled()) {
             let is_usable = usize::from(member.is_usable());
@@ -60,8 +60,8 @@ impl Candidates {
                     usable += is_usable;
                 }
             }
-            if last.is_none_or(|(_, out)| member.out > out) {
-                last = Some((position, member.out));
+            if last.is_none_or(|(_, failure)| member.last_failure > failure) {
+                last = Some((position, member.last_failure));
             }
         }
         let tier = match last {
@@ -69,19 +69,19 @@ impl Candidates {
             _ if usable > 0 => Tier::Primaries,
             _ if backups > 0 => Tier::Backups,
             Some((position, _)) if policy.all_down == AllDown::Last => Tier::Last(position),
-            _ => Tier::Nobody,
+            _ => Tier::None,
         };
         Self { tier, usable, enabled }
     }
 
-    /// Whether the member at this position is one.
+    /// Whether the member at this position is a candidate.
     pub(super) fn has(&self, position: usize, member: &Member) -> bool {
         match self.tier {
             Tier::Panic => member.is_enabled() && !member.spec.backup,
             Tier::Primaries => member.is_usable() && !member.spec.backup,
             Tier::Backups => member.is_usable() && member.spec.backup,
             Tier::Last(last) => position == last,
-            Tier::Nobody => false,
+            Tier::None => false,
         }
     }
 }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_is_who_went_out_last_and_is_enabled() {
+    fn the_last_resort_is_the_enabled_member_that_failed_last() {
         let members = [member(0, 1), member(1, 1), member(2, 1)];
         let policy = Policy { all_down: AllDown::Last, ..policy(0) };
         let mut balancer = Balancer::new(&members, STRATEGIES[1], 0, policy).expect("pool");

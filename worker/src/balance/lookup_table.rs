@@ -1,44 +1,43 @@
-//! The table of Maglev: which member has which place.
+//! Maglev's lookup table: which member owns which place.
 
 use super::pool::Pool;
 use siphasher::sip::SipHasher13;
 
-/// LookupTable for few members: prime, 100 each for 655.
+/// Places for up to 655 members: a prime, 100 for each.
 const SMALL: u32 = 65_537;
-/// LookupTable for many members: prime, 100 each for 6553.
+/// Places for up to 6553 members: a prime, 100 for each.
 const LARGE: u32 = 655_373;
 
-/// No member has this position, for a pool has at most `Pool::MAX_MEMBERS`.
-const NOBODY: u16 = u16::MAX;
+/// A free place. No member has this position, since a pool has at most `Pool::MAX_MEMBERS`.
+const FREE: u16 = u16::MAX;
 
-/// What a hash is for; the second half of its key.
+/// What a hash is for: the second half of its key.
 const OFFSET: u64 = u64::from_le_bytes(*b"offset..");
 const SKIP: u64 = u64::from_le_bytes(*b"skip....");
 
-/// LookupTable in the table for `members` members: a prime, at least 100 for each. Two bytes of memory a place.
+/// Places in the table for `members` members: a prime, at least 100 for each. A place takes two bytes.
 pub const fn table_size(members: usize) -> usize {
     if members * 100 <= SMALL as usize { SMALL as usize } else { LARGE as usize }
 }
 
-/// Place → position of the member in the pool.
+/// For each place, the position of its member in the pool.
 #[derive(Debug)]
 pub(super) struct LookupTable(Box<[u16]>);
 
-/// A member's walk through its permutation.
+/// A member's permutation of the places, and how far it has gone through it.
 struct Permutation {
     position: u16,
     skip: u32,
-    /// The next place to look at.
+    /// The next place to try.
     at: u32,
-    /// LookupTable it is to get.
+    /// Places it is to own.
     share: u64,
-    /// LookupTable it has.
+    /// Places it owns so far.
     taken: u64,
 }
 
 impl LookupTable {
-    /// The table of all the primaries, or of all the backups: empty where they have no weight. About
-    /// `size * ln(size)` looks at a place.
+    /// The table of all primaries, or of all backups; empty if they have no weight. Tries about `size * ln(size)` places.
     pub(super) fn new(pool: &Pool, backups: bool, seed: u64) -> Self {
         let mut members: Vec<_> =
             (0_u16..).zip(pool.members().map(|m| m.spec)).filter(|(_, m)| m.backup == backups).collect();
@@ -51,34 +50,34 @@ impl LookupTable {
         let scaled = |what: u64, address: &[u8; 16], range: u32| {
             scale(SipHasher13::new_with_keys(seed, what).hash(address), range)
         };
-        // What all so far should have, less what they have: no share is wrong by a whole place, and none is left over.
+        // What all members so far should have less what they have got: no share is wrong by a whole place, and none is left.
         let (mut sum, mut given) = (0, 0);
-        let turns = members.iter().map(|(position, member)| {
+        let permutations = members.iter().map(|(position, member)| {
             sum += u64::from(member.weight);
             let share = sum * u64::from(size) / total - given;
             given += share;
             let at = scaled(OFFSET, &member.address, size);
             Permutation { position: *position, skip: scaled(SKIP, &member.address, size - 1) + 1, at, share, taken: 0 }
         });
-        Self::filled(turns.collect(), size)
+        Self::filled(permutations.collect(), size)
     }
 
-    fn filled(mut turns: Vec<Permutation>, size: u32) -> Self {
-        let mut places: Box<[u16]> = vec![NOBODY; size as usize].into();
-        // As many rounds as there are places for each who gets any; in each a member claims its part of its share.
-        let claimants = turns.iter().filter(|turn| turn.share > 0).count();
+    fn filled(mut permutations: Vec<Permutation>, size: u32) -> Self {
+        let mut places: Box<[u16]> = vec![FREE; size as usize].into();
+        // As many rounds as places for each member that gets any; in each round a member claims its part of its share.
+        let claimants = permutations.iter().filter(|member| member.share > 0).count();
         let rounds = u64::from(size).div_ceil(claimants.max(1) as u64);
         for round in 1..=rounds {
-            for turn in &mut turns {
-                while turn.taken < turn.share * round / rounds {
-                    turn.claim(&mut places, size);
+            for member in &mut permutations {
+                while member.taken < member.share * round / rounds {
+                    member.claim(&mut places, size);
                 }
             }
         }
         Self(places)
     }
 
-    /// Whose place this hash comes to; `None` if the table is empty.
+    /// The position of the member that owns the place of this hash; `None` if the table is empty.
     #[inline]
     pub(super) fn at(&self, hash: u64) -> Option<usize> {
         let place = scale(hash, u32::try_from(self.0.len()).unwrap_or(0));
@@ -87,14 +86,14 @@ impl LookupTable {
 }
 
 impl Permutation {
-    /// Takes the next free place of the permutation. There is one, for all shares together are the table.
+    /// Takes the next free place of the permutation. There is one, since all shares together make up the table.
     fn claim(&mut self, places: &mut [u16], size: u32) {
         self.taken += 1;
         for _ in 0..size {
             let at = self.at;
             self.at = if size - at > self.skip { at + self.skip } else { self.skip - (size - at) };
             match places.get_mut(at as usize) {
-                Some(place) if *place == NOBODY => {
+                Some(place) if *place == FREE => {
                     *place = self.position;
                     return;
                 }

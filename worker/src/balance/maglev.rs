@@ -1,26 +1,25 @@
 //! Maglev consistent hashing (Eisenbud et al., NSDI 2016, §3.4), weighted.
 //!
-//! Every member has a permutation of the table's places, made of its *address* and the seed; members take turns in
-//! claiming the next free place of theirs. Nothing else goes in, neither their order nor their numbers nor the
-//! worker's: balancers with the same seed, the same members and the same view of them make the same choice.
+//! Every member has a permutation of the table's places, made of its *address* and the seed alone; members take turns in
+//! claiming the next free place of their permutation. Neither their order nor any number matters: balancers with the same
+//! seed, the same members and the same view of them make the same choice.
 //!
-//! Weights: a member's share of places is fixed first (exact to one place), then the turns are spread evenly over the
-//! fill, so that the heavy do not take all good places before the light begin. A share smaller than one place in the
-//! table may come out as none. Balancers that are to agree must also be on the same side of 655 configured members, where
-//! the table changes its size.
+//! Weights: each member's number of places is fixed first, exact to one place. Then its turns are spread evenly over the
+//! filling of the table, so that heavy members do not take all the early places of their permutations before light ones begin.
+//! A share of less than one place may come out as none. Balancers that are to agree must also be on the same side of 655
+//! configured members, where the table changes its size.
 //!
-//! The table is of the configured members and is never changed. (The paper makes it anew for those that are up; that
-//! also moves a few clients of the others.) A client whose place belongs to a member that is no candidate looks at
-//! another place, which its hash and the number of the attempt give. So who goes out loses its own clients, to the
-//! others by their weights; nobody else's move; and when it comes back exactly those return. After [`ATTEMPTS`], which
-//! only many members out or in their slow start can use up, the candidates draw lots (see [`rendezvous`]), with the same
-//! properties.
+//! The table holds all configured members and never changes. (The paper builds it anew for those that are up, which also moves
+//! a few clients of the others.) A client whose place belongs to a member that is no candidate tries another place, given by
+//! its hash and the number of the attempt. So a member that fails loses its own clients to the others, by their weights; no
+//! other clients move; and when it comes back, exactly those return. After [`ATTEMPTS`] without success, which needs many
+//! members down or in their slow start, rendezvous hashing decides (see [`rendezvous`]), with the same properties.
 //!
-//! Slow start: a member takes a client only if a hash of client and member is below its share; else the client looks on
-//! as if the member were out. As the share grows, clients come to it, and none goes from one of the others to another.
+//! Slow start: a member takes a client only if a hash of client and member is below its share; else the client tries on as if
+//! the member were down. As the share grows clients come to it, and none moves between two others.
 //!
-//! Backups have a table of their own. In one with the primaries they would own places where they do not serve, so that
-//! their clients would have to look on while nothing is wrong, and a backup more in the configuration would move clients.
+//! Backups have a table of their own. In a common one they would own places without serving there: clients would need more
+//! attempts even while all is well, and a backup added to the configuration would move clients.
 
 use super::candidates::Tier;
 use super::lookup_table::LookupTable;
@@ -29,10 +28,10 @@ use super::pool::Pool;
 use super::rendezvous;
 use siphasher::sip::SipHasher13;
 
-/// How many places a client looks at. With half of the weight out, one client in 65,536 finds none.
+/// How many places a client tries. With half of the weight down, one client in 65,536 finds none.
 const ATTEMPTS: u64 = 16;
 
-/// What a hash is for; the second half of its key.
+/// What a hash is for: the second half of its key.
 const CLIENT: u64 = u64::from_le_bytes(*b"client..");
 const MEMBER: u64 = u64::from_le_bytes(*b"member..");
 
@@ -41,7 +40,7 @@ pub(super) struct Maglev {
     primaries: LookupTable,
     backups: LookupTable,
     clients: SipHasher13,
-    /// By position: a hash of the member's address.
+    /// A hash of each member's address, by position.
     members: Box<[u64]>,
 }
 
@@ -56,26 +55,26 @@ impl Maglev {
         }
     }
 
-    /// O(1) while most members are candidates; at worst O(members), where few of them are.
+    /// O(1) while most members are candidates; O(members) at worst, when few of them are.
     #[inline]
     pub(super) fn choose(&self, pool: &Pool, client: &[u8]) -> Option<usize> {
         let places = match pool.candidates().tier {
             Tier::Panic | Tier::Primaries => &self.primaries,
             Tier::Backups => &self.backups,
             Tier::Last(position) => return Some(position),
-            Tier::Nobody => return None,
+            Tier::None => return None,
         };
         let hash = self.clients.hash(client);
         let first = places.at(hash)?;
         if self.takes(pool, first, hash) {
             return Some(first);
         }
-        // An odd number apart, so that no two attempts of a client have the same hash.
+        // The steps are odd, so no two attempts of a client have the same hash.
         let attempts = (1..ATTEMPTS).map(|n| mix(hash.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15))));
         attempts
             .filter_map(|hash| places.at(hash))
             .find(|&position| self.takes(pool, position, hash))
-            // Mixed twice: a lot must not depend on what `takes` has just looked at.
+            // Mixed twice: rendezvous must not depend on the bits that `takes` has just used.
             .or_else(|| rendezvous::choose(pool, |position| mix(self.pair(position, hash))))
     }
 
@@ -95,8 +94,8 @@ impl Maglev {
     }
 }
 
-/// The finalizer of SplitMix64 (Steele et al., OOPSLA 2014, fig. 15, with Stafford's constants, variant 13). A bijection;
-/// what goes in is keyed already.
+/// The finalizer of SplitMix64 (Steele et al., OOPSLA 2014, fig. 15, with Stafford's constants, variant 13). A bijection; its
+/// input is already a keyed hash.
 #[inline]
 pub(super) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -136,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_spread_by_weight_also_of_who_is_left() {
+    fn clients_spread_by_weight_over_the_members_that_are_left() {
         let mut balancer = balancer(&[1, 2, 1, 4], 9);
         balancer.set_standing(BackendIndex(3), DOWN);
         let chosen = choices(&mut balancer, 40_000);
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_out_loses_its_clients_and_gets_them_back() {
+    fn a_member_that_fails_loses_its_clients_and_gets_them_back() {
         for (members, gone) in [(3_u16, 1_u16), (10, 0), (50, 20), (300, 299)] {
             let mut balancer = balancer(&vec![2; usize::from(members)], 77);
             let before = choices(&mut balancer, CLIENTS);

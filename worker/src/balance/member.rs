@@ -2,7 +2,7 @@
 
 use loaded_ipc::BackendIndex;
 
-/// The share of a member that is not in its slow start: all of its weight.
+/// The share of a member outside its slow start: all of its weight.
 pub const FULL_SHARE: u16 = 1024;
 
 /// One backend of a service, as the configuration gives it.
@@ -10,22 +10,22 @@ pub const FULL_SHARE: u16 = 1024;
 pub struct MemberSpec {
     /// The backend's stable number.
     pub backend: BackendIndex,
-    /// Its address; IPv4 as `::ffff:a.b.c.d`. Maglev's permutations come from it, and from nothing else.
+    /// Its address; IPv4 as `::ffff:a.b.c.d`. Maglev's permutations depend on this alone.
     pub address: [u8; 16],
-    /// Its part relative to the others: 0..=65535. 0 takes no new clients and counts nowhere.
+    /// Its part relative to the others: 0..=65535. With 0 it gets no new clients and counts nowhere.
     pub weight: u16,
     /// Whether it serves only when no primary (a member that is no backup) can.
     pub backup: bool,
 }
 
-/// What speaks for or against a member, each by its own source.
+/// What speaks for or against a member, each from its own source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
-    /// The operator wants it used: neither draining nor disabled.
+    /// The operator has neither drained nor disabled it.
     pub enabled: bool,
-    /// The checks say it is up.
+    /// The active checks report it up.
     pub up: bool,
-    /// This worker has judged by the packets that it takes no connections.
+    /// Passive observation has ejected it: it does not accept connections.
     pub ejected: bool,
 }
 
@@ -34,20 +34,20 @@ pub struct Standing {
 pub(super) struct Member {
     pub(super) spec: MemberSpec,
     pub(super) standing: Standing,
-    /// Which of all goings out was its latest; 0: it never went out.
-    pub(super) out: u64,
+    /// The number of its latest failure among those of the whole pool; 0: it never failed.
+    pub(super) last_failure: u64,
     /// 0..=`FULL_SHARE`, as the caller said.
     pub(super) share: u16,
-    /// Its weight in 1/1024 where it is a candidate, else 0.
+    /// Its weight in 1/1024 if it is a candidate, else 0.
     pub(super) effective: u64,
-    /// Its share relative to the largest of any candidate: 1..=`FULL_SHARE`, 0 where it is none.
+    /// Its share relative to the largest of any candidate: 1..=`FULL_SHARE`; 0 if it is no candidate.
     pub(super) part: u16,
 }
 
 impl Member {
     pub(super) fn new(spec: MemberSpec) -> Self {
         let standing = Standing { enabled: true, up: true, ejected: false };
-        Self { spec, standing, out: 0, share: FULL_SHARE, effective: 0, part: 0 }
+        Self { spec, standing, last_failure: 0, share: FULL_SHARE, effective: 0, part: 0 }
     }
 
     #[inline]
@@ -77,7 +77,7 @@ impl Member {
 }
 
 impl Standing {
-    /// Neither the checks nor the packets speak against it.
+    /// Whether neither the active checks nor passive observation speak against it.
     pub(super) fn is_well(self) -> bool {
         self.up && !self.ejected
     }

@@ -1,9 +1,13 @@
-//! Which backend gets a new client: pure decisions, without I/O, clock or random source.
+//! The strategies: which backend gets a new client. Pure: no I/O, no clock, no random source.
 //!
-//! A [`Balancer`] is built once for each service and family, before the worker is locked down. After that nothing here
-//! allocates. Members come and go by their [`Standing`]; who of them are candidates is said in `candidates.rs`. A member
-//! in its slow start has a share of its weight, 1/[`FULL_SHARE`] at least, and gets at most that part of the new clients
-//! that its weight would give it, whatever the strategy.
+//! A [`Balancer`] is built once for each service and family, before the sandbox closes. After that nothing here allocates. The
+//! [`Standing`] of its members changes; `candidates` says which of them may be chosen. A member in its slow start has a share
+//! of its weight, at least 1/[`FULL_SHARE`], and gets at most that part of the new clients that its weight would give it,
+//! whatever the strategy.
+//!
+//! - `member`, `pool`: the backends of a service and family, and what the weight of each comes to
+//! - `candidates`: which members may be chosen (usable, backups, panic, `all_down`)
+//! - `rr`, `weighted`, `maglev`: the strategies; `lookup_table` and `rendezvous` belong to Maglev
 
 mod candidates;
 mod lookup_table;
@@ -43,13 +47,12 @@ enum Chooser {
 }
 
 impl Balancer {
-    /// Builds the balancer; all memory it will ever use is allocated here. All members begin enabled, up, not ejected and
-    /// at their full share.
+    /// Builds the balancer and allocates all its memory. All members begin enabled, up, not ejected and at their full share.
     ///
-    /// `start` is the worker's number: workers with different numbers begin with different backends. Maglev ignores
-    /// it, for there all must agree. Of the policy, `panic_threshold` and `all_down` are used. With Maglev the table is
-    /// made here, one more for the backups if there are any: 1 to 4 ms each for 65,537 places, about 50 ms for 655,373
-    /// (more than 655 members).
+    /// `start` is the worker's number: workers with different numbers begin with different backends. Maglev ignores it, since
+    /// there all workers must agree. Of the policy, `panic_threshold` and `all_down` are used. Maglev's table is built here,
+    /// and one more for the backups if there are any: 1 to 4 ms each for 65,537 places, about 50 ms for 655,373 (more than 655
+    /// members).
     ///
     /// # Errors
     /// [`PoolError`] if a backend is named twice or there are too many.
@@ -63,10 +66,10 @@ impl Balancer {
         Ok(Self { pool, chooser })
     }
 
-    /// The backend for a new client, or `None` if there is no candidate. Never one that is none.
+    /// The backend for a new client: always a candidate, or `None` if there is none.
     ///
-    /// `client` is what identifies the client: its address or prefix (16 bytes) where it has affinity, the bytes of
-    /// the flow where it has none. Only Maglev looks at it; balancers that are to agree must pass the same bytes.
+    /// `client` identifies the client: its address or prefix (16 bytes) with affinity, the bytes of the flow without. Only
+    /// Maglev uses it; balancers that are to agree must be given the same bytes.
     #[inline]
     pub fn choose(&mut self, client: &[u8]) -> Option<BackendIndex> {
         let position = match &mut self.chooser {
@@ -77,7 +80,7 @@ impl Balancer {
         self.pool.backend(position)
     }
 
-    /// What [`Balancer::choose`] would answer now; nothing changes.
+    /// What [`Balancer::choose`] would return now. Changes nothing.
     #[must_use]
     pub fn would_choose(&self, client: &[u8]) -> Option<BackendIndex> {
         let position = match &self.chooser {
@@ -88,13 +91,13 @@ impl Balancer {
         self.pool.backend(position)
     }
 
-    /// How many members may be given to new clients.
+    /// How many members may be chosen.
     #[must_use]
     pub fn candidates(&self) -> usize {
         self.pool.members().filter(|member| member.is_candidate()).count()
     }
 
-    /// One client (of the affinity table; a flow, where there is no affinity) more has this backend.
+    /// One client more (in the affinity table; a flow, without affinity) has this backend.
     #[inline]
     pub fn client_added(&mut self, backend: BackendIndex) {
         if let (Chooser::Weighted(weighted), Some(position)) = (&mut self.chooser, self.pool.position(backend)) {
@@ -110,10 +113,9 @@ impl Balancer {
         }
     }
 
-    /// Says how a backend stands. Returns whether it stood differently before; a backend that is no member changes
-    /// nothing. O(members).
+    /// Sets how a backend stands. Returns whether that is a change; a backend that is no member changes nothing. O(members).
     ///
-    /// If it comes back to a slow start, call [`Self::set_share`] before.
+    /// If it comes back with a slow start, call [`Self::set_share`] before.
     pub fn set_standing(&mut self, backend: BackendIndex, standing: Standing) -> bool {
         let changed = self.pool.set_standing(backend, standing);
         if changed {
@@ -126,22 +128,21 @@ impl Balancer {
         changed
     }
 
-    /// Says how much of its weight a backend is to have: 0..=[`FULL_SHARE`], more is as much as all. 0 is as 1, for a
-    /// candidate is never without a share. Shares are relative to the largest among the candidates, so that a slow start
-    /// of all at once is none. O(members).
+    /// Sets how much of its weight a backend has: 0..=[`FULL_SHARE`]; more counts as all, and 0 as 1, since a candidate always
+    /// has a share. Shares are relative to the largest among the candidates, so that a slow start of all at once has no
+    /// effect. O(members).
     pub fn set_share(&mut self, backend: BackendIndex, share: u16) {
         self.pool.set_share(backend, share);
     }
 
-    /// Whether the backend is a member that may be given to new clients.
+    /// Whether the backend is a member that may be chosen.
     #[inline]
     pub fn is_candidate(&self, backend: BackendIndex) -> bool {
         let position = self.pool.position(backend);
         position.and_then(|position| self.pool.member(position)).is_some_and(Member::is_candidate)
     }
 
-    /// How many primaries are usable (enabled, up, not ejected), and how many are enabled. For the limit of passive
-    /// judgement: to be asked before one is ejected.
+    /// How many primaries are usable (enabled, up, not ejected), and how many are enabled: for the limits of ejection.
     pub fn usable(&self) -> (usize, usize) {
         let candidates = self.pool.candidates();
         (candidates.usable, candidates.enabled)

@@ -23,14 +23,14 @@ pub(super) struct Pool {
     members: Box<[Member]>,
     policy: Policy,
     candidates: Candidates,
-    /// Of all candidates.
+    /// Sum over all candidates.
     effective: u64,
-    /// How often a member has gone out.
-    outs: u64,
+    /// How often a member has failed.
+    failures: u64,
 }
 
 impl Pool {
-    /// Most members: the largest Maglev table has 655,373 places, 100 for each.
+    /// Most members: the largest Maglev table has 655,373 places, 100 for each member.
     pub(super) const MAX_MEMBERS: usize = 6553;
 
     /// Takes the members, in any order. All begin enabled and up.
@@ -44,12 +44,12 @@ impl Pool {
             return Err(PoolError::Twice(pair[0].spec.backend));
         }
         let candidates = Candidates::among(&members, &policy);
-        let mut pool = Self { members, policy, candidates, effective: 0, outs: 0 };
+        let mut pool = Self { members, policy, candidates, effective: 0, failures: 0 };
         pool.weigh();
         Ok(pool)
     }
 
-    /// The members, by rising backend number.
+    /// The members, sorted by backend number.
     pub(super) fn members(&self) -> impl ExactSizeIterator<Item = &Member> {
         self.members.iter()
     }
@@ -63,13 +63,13 @@ impl Pool {
         &self.candidates
     }
 
-    /// Sum of what the candidates' weights come to, in 1/1024.
+    /// Sum of the candidates' effective weights, in 1/1024.
     #[inline]
     pub(super) fn effective(&self) -> u64 {
         self.effective
     }
 
-    /// Returns whether it stood differently before.
+    /// Returns whether that is a change.
     pub(super) fn set_standing(&mut self, backend: BackendIndex, standing: Standing) -> bool {
         let Some(member) = self.position(backend).and_then(|position| self.members.get_mut(position)) else {
             return false;
@@ -80,8 +80,8 @@ impl Pool {
         let was_well = member.standing.is_well();
         member.standing = standing;
         if was_well && !standing.is_well() {
-            self.outs += 1;
-            member.out = self.outs;
+            self.failures += 1;
+            member.last_failure = self.failures;
         }
         self.candidates = Candidates::among(&self.members, &self.policy);
         self.weigh();
@@ -110,12 +110,12 @@ impl Pool {
         self.members.get(position)
     }
 
-    /// Works out what each candidate's weight comes to.
+    /// Computes each candidate's effective weight.
     fn weigh(&mut self) {
         let candidates = self.candidates;
         let is_candidate = |position: usize, member: &Member| candidates.has(position, member);
         let shares = self.members.iter().enumerate().filter(|(p, m)| is_candidate(*p, m)).map(|(_, m)| m.share);
-        // Where all are in their slow start nobody is there to take what they leave: they are at full share.
+        // If all candidates are in their slow start none is there to take over for them: all get their full share.
         let most = u32::from(shares.max().unwrap_or(0).max(1));
         self.effective = 0;
         for (position, member) in self.members.iter_mut().enumerate() {
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pool_knows_its_members() {
+    fn members_are_found_by_backend() {
         let mut pool = Pool::new(&[member(9, 1), member(2, 1), member(4, 1)], policy(0)).expect("pool");
         assert_eq!(pool.members().map(|m| m.spec.backend.0).collect::<Vec<_>>(), [2, 4, 9]);
         assert_eq!(pool.position(BackendIndex(4)), Some(1));

@@ -1,8 +1,9 @@
-//! Rendezvous hashing, weighted: each candidate draws a lot for the client, and the best has it.
+//! Weighted rendezvous hashing: each candidate draws a lot for the client, and the best lot wins.
 //!
-//! With the lot `-log2(u) / weight`, `u` a uniform hash of client and member, a member wins by its weight (Efraimidis
-//! and Spirakis, Information Processing Letters 97, 2006). A lot depends on nobody else, so a change of one member moves
-//! only what that one wins or loses. O(members): for the few clients for whom the table has no answer.
+//! With `u` a uniform hash of client and member, the smallest lot `-log2(u) / weight` wins, which gives each member clients in
+//! proportion to its weight (Efraimidis and Spirakis, Information Processing Letters 97, 2006). A lot depends on no other
+//! member, so a change of one member moves only the clients that it wins or loses. O(members): for the few clients for whom
+//! the lookup table has no answer.
 
 use super::pool::Pool;
 
@@ -11,8 +12,8 @@ pub(super) fn choose(pool: &Pool, lot: impl Fn(usize) -> u64) -> Option<usize> {
     let mut best: Option<(usize, u64, u64)> = None;
     for (position, member) in pool.members().enumerate().filter(|(_, member)| member.is_candidate()) {
         let (cost, weight) = (minus_log2(lot(position)), member.effective());
-        // a/v < b/w as a*w < b*v: at most 31 and 26 bits. The shifts in `minus_log2` lose the difference between equals;
-        // the smaller address wins then, for positions differ from balancer to balancer.
+        // a/v < b/w as a*w < b*v, which has at most 31 + 26 bits. `minus_log2` rounds, so lots can be equal; then the smaller
+        // address wins, since positions differ between balancers.
         let is_better = best.is_none_or(|(other, b, w)| {
             let address = |position| pool.member(position).map(|member| member.spec.address);
             (cost * w, address(position)) < (b * weight, address(other))
@@ -30,7 +31,7 @@ fn minus_log2(hash: u64) -> u64 {
     const DIGITS: u32 = 24;
     let hash = hash.max(1);
     let zeros = hash.leading_zeros();
-    // 1.x with 31 digits after the point.
+    // 1.x with 31 binary digits after the point.
     let mut x = (hash << zeros) >> 32;
     let mut log = 0_u64;
     for _ in 0..DIGITS {

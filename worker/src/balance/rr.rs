@@ -1,20 +1,20 @@
 //! Smooth weighted round robin.
 //!
-//! Each turn every candidate earns its weight; the richest is chosen and pays the sum of all weights. With weights
-//! 5, 1, 1 that gives a a b a c a a and not a a a a a b c: a heavy backend never gets a burst. In its slow start a
-//! member earns the part of its weight that its share says, so it gets exactly that part of the turns.
+//! In each turn every candidate earns its weight; the richest is chosen and pays the sum of all weights. Weights 5, 1, 1 give
+//! a a b a c a a and not a a a a a b c: a heavy backend never gets a burst. In its slow start a member earns only its share of
+//! its weight, so it gets exactly that share of its turns.
 
 use super::member::Member;
 use super::pool::Pool;
 
 #[derive(Debug)]
 pub(super) struct RoundRobin {
-    /// In 1/1024 of a weight. Who is no candidate has none.
+    /// By position, in 1/1024 of a weight. A member that is no candidate has none.
     credit: Box<[i64]>,
 }
 
 impl RoundRobin {
-    /// `start` turns are taken ahead, so that workers with different numbers begin at different backends.
+    /// Takes `start` turns ahead, so that workers with different numbers begin with different backends.
     pub(super) fn new(pool: &Pool, start: u16) -> Self {
         let mut rr = Self { credit: vec![0; pool.len()].into() };
         for _ in 0..start {
@@ -37,15 +37,15 @@ impl RoundRobin {
         Some(position)
     }
 
-    /// Whose turn is next, without taking it.
+    /// Which member is next. Takes no turn.
     pub(super) fn next(&self, pool: &Pool) -> Option<usize> {
         richest(self.credit.iter().zip(pool.members()).map(|(credit, member)| earned(*credit, member)))
     }
 
-    /// To be called when the candidates are others than before.
+    /// To be called when the candidates have changed.
     ///
-    /// Who left or came back has neither credit nor debt, and nobody keeps more than a whole turn of either: when a
-    /// heavy member leaves, the rest would else settle among themselves, in bursts, what it has left them.
+    /// A member that left or came back has neither credit nor debt, and none keeps more than a whole turn of either: otherwise,
+    /// when a heavy member leaves, the others would work off in bursts what it has left them.
     pub(super) fn settle(&mut self, pool: &Pool) {
         let turn = pool.effective().cast_signed();
         for (credit, member) in self.credit.iter_mut().zip(pool.members()) {
@@ -54,13 +54,13 @@ impl RoundRobin {
     }
 }
 
-/// What a candidate has after it has earned.
+/// The credit of a candidate after it has earned; `None` for other members.
 #[inline]
 fn earned(credit: i64, member: &Member) -> Option<i64> {
     member.is_candidate().then(|| credit + member.effective().cast_signed())
 }
 
-/// The position of the first that has most; `None` are no candidates.
+/// The position of the first member with the most credit.
 #[inline]
 fn richest(earned: impl Iterator<Item = Option<i64>>) -> Option<usize> {
     let mut richest: Option<(usize, i64)> = None;
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_share_fairly_while_one_is_away_and_after() {
+    fn the_others_share_fairly_while_one_is_down_and_after() {
         let mut balancer = balancer(&[1, 2, 1], 0);
         turns(&mut balancer, 5);
         balancer.set_standing(BackendIndex(1), DOWN);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn who_went_and_came_a_thousand_times_does_not_wait() {
+    fn a_member_that_failed_a_thousand_times_does_not_wait() {
         let mut balancer = balancer(&[1; 16], 0);
         for time in 0..1000 {
             let turns = 1 + (0..100).take_while(|_| balancer.choose(&[]) != Some(BackendIndex(2))).count();
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn when_the_heavy_one_leaves_nobody_gets_a_burst() {
+    fn when_the_heavy_member_fails_no_other_gets_a_burst() {
         let mut balancer = balancer(&[1, 1, 256], 0);
         while balancer.choose(&[]) != Some(BackendIndex(0)) {}
         balancer.set_standing(BackendIndex(2), DOWN);

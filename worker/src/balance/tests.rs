@@ -32,7 +32,7 @@ pub(super) fn of_weights(strategy: Strategy, weights: &[u16], start: u16) -> Bal
 }
 
 #[test]
-fn none_where_there_is_none() {
+fn without_candidates_none_is_chosen() {
     for strategy in STRATEGIES {
         assert_eq!(of_weights(strategy, &[], 0).choose(b"client"), None);
         assert_eq!(of_weights(strategy, &[0, 0], 0).choose(b"client"), None);
@@ -47,7 +47,7 @@ fn none_where_there_is_none() {
 }
 
 #[test]
-fn backups_serve_when_the_primaries_are_out_and_panic_comes_when_they_are_too() {
+fn backups_serve_when_the_primaries_are_down_and_panic_begins_when_they_are_too() {
     for strategy in STRATEGIES {
         for (threshold, expected) in [(0, vec![]), (1, vec![0, 1])] {
             let mut members = [0, 1, 2, 3].map(|n| member(n, 1));

@@ -1,15 +1,14 @@
-//! Fewest clients for its weight.
+//! Fewest clients in proportion to weight.
 //!
-//! The counts are kept by being told of each client that comes and goes, so a choice costs O(members) however many
-//! clients there are. They are this worker's clients: workers split clients by a hash of the address, so each sees its
-//! even share of all.
+//! The caller reports each client that is added or removed, so a choice costs O(members) however many clients there are. They
+//! are this worker's clients: packets are spread over workers by a hash of the client's address, so each worker sees an even
+//! share of all.
 //!
-//! Slow start: a member that comes back has no clients, and would get *every* new one until it has caught up. A smaller
-//! weight alone does not help, it only lowers what has to be caught up. So such a member also takes part only as often
-//! as it would have its turn in a round robin: at each choice it earns the part of its weight that its share says, a
-//! client costs it the sum of all weights, and beyond the next client it saves no more than it earns at once. Never,
-//! then, more new clients than its weight and share give it, whatever the others have. After the slow start it is a
-//! member like the others, and catches up.
+//! Slow start: a member that comes back has no clients, and would get *every* new one until it has caught up. A smaller weight
+//! alone does not help, since it only lowers what has to be caught up. So such a member takes part only as often as it would
+//! have a turn in a round robin: at each choice it earns its share of its weight, a client costs it the sum of all weights, and
+//! it never saves for more than one client. So it gets no more new clients than its weight and share give it, whatever the
+//! others have. After the slow start it is a member like the others, and catches up.
 
 use super::member::FULL_SHARE;
 use super::pool::Pool;
@@ -17,9 +16,9 @@ use super::pool::Pool;
 #[derive(Debug)]
 pub(super) struct FewestClients {
     clients: Box<[u64]>,
-    /// What each member in its slow start has saved.
+    /// What each member in its slow start has saved, by position.
     saved: Box<[u64]>,
-    /// Where the search begins, so that among equals the turn goes round.
+    /// Where the search begins, so that equals take turns.
     next: usize,
 }
 
@@ -29,7 +28,7 @@ impl FewestClients {
         Self { clients: vec![0; pool.len()].into(), saved: vec![0; pool.len()].into(), next }
     }
 
-    /// The candidate for the next client; it is counted once the caller says so.
+    /// The candidate for the next client. The caller reports the client with [`Self::added`].
     #[inline]
     pub(super) fn choose(&mut self, pool: &Pool) -> Option<usize> {
         let Self { clients, saved, next } = self;
@@ -45,12 +44,12 @@ impl FewestClients {
         Some(position)
     }
 
-    /// The one that [`FewestClients::choose`] would choose.
+    /// What [`FewestClients::choose`] would return. Changes nothing.
     pub(super) fn next(&self, pool: &Pool) -> Option<usize> {
         fewest(pool, &self.clients, self.next, |position, earn| self.saved.get(position).map(|saved| earn(*saved)))
     }
 
-    /// To be called when the candidates are others than before: who is none keeps nothing for its return.
+    /// To be called when the candidates have changed: a member that is none loses its savings.
     pub(super) fn settle(&mut self, pool: &Pool) {
         for (saved, _) in self.saved.iter_mut().zip(pool.members()).filter(|(_, member)| !member.is_candidate()) {
             *saved = 0;
@@ -72,8 +71,8 @@ impl FewestClients {
     }
 }
 
-/// The candidate with the smallest clients/weight; of several the first from `next` on. `save` gives what a member in
-/// its slow start has saved once it has earned, as its second argument says.
+/// The candidate with the smallest clients/weight; of equals the first from `next` on. `save` is given a member in its slow
+/// start and how savings grow at a choice, and returns what the member has saved then.
 #[inline]
 fn fewest(
     pool: &Pool,
@@ -95,13 +94,13 @@ fn fewest(
         {
             continue;
         }
-        // a/v < b/w as a*w < b*v. A table has fewer than 2^29 slots and a weight 26 bits: no overflow; saturating
-        // all the same, for the counts are only as good as the reports.
+        // a/v < b/w as a*w < b*v. A table has fewer than 2^29 slots and a weight 26 bits, so nothing overflows; saturating
+        // all the same, since the counts are only as good as the reports.
         if best.is_none_or(|(_, b, w)| clients.saturating_mul(w) < b.saturating_mul(weight)) {
             best = Some((position, *clients, weight));
         }
     }
-    // The candidate with the largest share is never in a slow start: there is one.
+    // The candidate with the largest share counts as outside its slow start, so one is always found.
     best.map(|(position, _, _)| position)
 }
 
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn who_lost_clients_gets_the_next() {
+    fn a_member_that_lost_clients_gets_the_next() {
         let mut balancer = balancer(&[1, 1], 0);
         add(&mut balancer, 100);
         for _ in 0..10 {
@@ -162,9 +161,9 @@ mod tests {
         balancer.client_removed(BackendIndex(77));
     }
 
-    /// 1000 clients each; one comes back with none. The others' counts say that it is due every new client.
+    /// 1000 clients each, and one comes back with none: by the counts alone it would get every new client.
     #[test]
-    fn who_comes_back_is_not_flooded_in_its_slow_start() {
+    fn a_member_that_comes_back_is_not_flooded_in_its_slow_start() {
         let mut balancer = balancer(&[1, 1, 2, 1], 0);
         let back = BackendIndex(1);
         for n in [0, 2, 2, 3] {

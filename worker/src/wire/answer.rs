@@ -1,6 +1,6 @@
-//! Answers: the packet that is held becomes, in place, the one that refuses it. It goes from the packet's destination to
-//! its source, without IP options or extension headers, and every checksum in it is complete: after new bytes the
-//! kernel takes a packet as `CHECKSUM_NONE` (`nfqnl_mangle`, net/netfilter/nfnetlink_queue.c).
+//! Answers: a held packet becomes, in place, the packet that refuses it. The answer goes from the packet's destination to its
+//! source, has no IP options or extension headers, and all its checksums are complete: a packet with new bytes becomes
+//! `CHECKSUM_NONE` (`nfqnl_mangle`, net/netfilter/nfnetlink_queue.c).
 
 use super::address::{Address, Family, is_mapped};
 use super::checksum::{add, pseudo_header, sum};
@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
-/// What Linux gives its own packets (RFC 1700's default).
+/// As in Linux's own packets (RFC 1700's default).
 const HOP_LIMIT: u8 = 64;
 /// An ICMP error has at most this many bytes (RFC 1812 §4.3.2.3).
 const LONGEST_ICMP: usize = 576;
@@ -24,29 +24,29 @@ pub const SPARE: usize = IPV6_HEADER + ICMP_HEADER;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// Makes of a TCP packet the RST that a host without the connection answers (RFC 9293 §3.10.7.1), and returns its length:
-/// 40 bytes in IPv4, 60 in IPv6, never more than the packet had. `room` begins with the packet's bytes and `packet`
+/// Turns a TCP packet into the RST with which a host without that connection answers (RFC 9293 §3.10.7.1), and returns its
+/// length: 40 bytes in IPv4, 60 in IPv6, never more than the packet had. `space` begins with the packet's bytes, and `packet`
 /// must be what [`super::parse`] made of them.
 ///
-/// `None`, and nothing is changed, for what is not TCP, for an RST, and where one of the addresses is not that of one
-/// host (RFC 9293 §3.9.2.3).
-pub fn reset(room: &mut [u8], packet: &ParsedPacket) -> Option<usize> {
+/// `None`, with nothing changed, if it is not TCP, is an RST, or one of the addresses is not that of a single host (RFC 9293
+/// §3.9.2.3).
+pub fn reset(space: &mut [u8], packet: &ParsedPacket) -> Option<usize> {
     let Kind::Tcp { ports: (from, to), opens, finishes, resets: false, acknowledges } = packet.kind else {
         return None;
     };
     if !(is_one_host(&packet.source) && is_one_host(&packet.destination)) {
         return None;
     }
-    let segment = room.get(packet.transport..)?.first_chunk::<TCP_HEADER>()?;
+    let segment = space.get(packet.transport..)?.first_chunk::<TCP_HEADER>()?;
     let (sequence, acknowledgement) = (word(segment, 4), word(segment, 8));
     let data = packet.transport + usize::from(segment[12] >> 4) * 4;
-    // By the IP header: of a packet that was cut not all is here. It says at most 65,575.
-    let length = u32::try_from(length_said(room, packet.family)?.saturating_sub(data)).ok()?;
+    // By the IP header, since the end of the packet may be missing. At most 65,575.
+    let length = u32::try_from(header_says_length(space, packet.family)?.saturating_sub(data)).ok()?;
 
     let (sequence, acknowledgement, flags) = if acknowledges {
         (acknowledgement, 0, RST)
     } else {
-        // SYN and FIN count one each. Without ACK, `opens` is the SYN.
+        // SYN and FIN take one sequence number each. Without ACK, `opens` is the SYN.
         let next = sequence.wrapping_add(length + u32::from(opens) + u32::from(finishes));
         (0, next, RST | ACK)
     };
@@ -62,23 +62,23 @@ pub fn reset(room: &mut [u8], packet: &ParsedPacket) -> Option<usize> {
 
     let head = header_length(packet.family);
     let whole = head + TCP_HEADER;
-    room.get_mut(head..whole)?.copy_from_slice(&answer);
-    put_header(room, packet, protocol::TCP, whole)?;
+    space.get_mut(head..whole)?.copy_from_slice(&answer);
+    put_header(space, packet, protocol::TCP, whole)?;
     Some(whole)
 }
 
-/// Makes of a TCP or UDP packet of `length` bytes the ICMP error "port unreachable" about it (RFC 792 type 3 code 3, RFC
-/// 4443 §3.1 type 1 code 4) and returns its length. It quotes the packet from its first byte on: as much as the
-/// error may have (576 bytes in IPv4, 1280 in IPv6) and as `room` holds; the packet's length and
-/// [`SPARE`] is enough. `packet` must be what [`super::parse`] made of the packet.
+/// Turns a TCP or UDP packet of `length` bytes into the ICMP error "port unreachable" about it (RFC 792 type 3 code 3, RFC
+/// 4443 §3.1 type 1 code 4), and returns its length. The error quotes as much of the packet as it may have (576 bytes in IPv4,
+/// 1280 in IPv6) and as fits into `space`, for which the packet's length and [`SPARE`] are enough. `packet` must be what
+/// [`super::parse`] made of the packet.
 ///
-/// What is quoted is the packet as it came here. If the kernel says that its transport checksum is partial, then so it
-/// is in the quote: the sender left it to the interface and has not seen the complete one either, and hosts find the
-/// socket by addresses and ports alone (`__udp4_lib_err`, net/ipv4/udp.c).
+/// The packet is quoted as it came. If its transport checksum is partial, it is so in the quote: the sender left it to the
+/// network card and has never seen the complete one, and hosts find the socket by addresses and ports alone
+/// (`__udp4_lib_err`, net/ipv4/udp.c).
 ///
-/// `None`, and nothing is changed, for what has no ports, so for every ICMP error and fragment, for an RST, and where one
-/// of the addresses is not that of one host (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)).
-pub fn unreachable(room: &mut [u8], length: usize, packet: &ParsedPacket) -> Option<usize> {
+/// `None`, with nothing changed, if it has no ports (as ICMP errors and fragments), is an RST, or one of the addresses is not
+/// that of a single host (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)).
+pub fn unreachable(space: &mut [u8], length: usize, packet: &ParsedPacket) -> Option<usize> {
     let has_sender = matches!(packet.kind, Kind::Udp { .. } | Kind::Tcp { resets: false, .. });
     if !has_sender || !is_one_host(&packet.source) || !is_one_host(&packet.destination) {
         return None;
@@ -88,13 +88,13 @@ pub fn unreachable(room: &mut [u8], length: usize, packet: &ParsedPacket) -> Opt
         Family::V4 => (protocol::ICMP, 3, 3, LONGEST_ICMP),
         Family::V6 => (protocol::ICMP6, 1, 4, LONGEST_ICMP6),
     };
-    let whole = (head + ICMP_HEADER).checked_add(length)?.min(longest).min(room.len());
-    // Less than the sender's ports would be of no use to it (RFC 792: the header and 8 bytes).
+    let whole = (head + ICMP_HEADER).checked_add(length)?.min(longest).min(space.len());
+    // An error that does not quote the ports is of no use to the sender (RFC 792: the header and 8 bytes).
     if whole < head + ICMP_HEADER + (packet.transport + 8).min(longest - head - ICMP_HEADER) {
         return None;
     }
-    room.copy_within(..whole - head - ICMP_HEADER, head + ICMP_HEADER);
-    let error = room.get_mut(head..whole)?;
+    space.copy_within(..whole - head - ICMP_HEADER, head + ICMP_HEADER);
+    let error = space.get_mut(head..whole)?;
     error[..ICMP_HEADER].copy_from_slice(&[kind, code, 0, 0, 0, 0, 0, 0]);
     let pseudo = match packet.family {
         Family::V4 => 0,
@@ -102,12 +102,12 @@ pub fn unreachable(room: &mut [u8], length: usize, packet: &ParsedPacket) -> Opt
     };
     let checksum = !add(pseudo, sum(error));
     error[2..4].copy_from_slice(&checksum.to_be_bytes());
-    put_header(room, packet, icmp, whole)?;
+    put_header(space, packet, icmp, whole)?;
     Some(whole)
 }
 
-/// Whether an address is that of one host, as far as it can be seen: not unspecified, multicast, loopback, IPv4's
-/// broadcast or its class E. A subnet's broadcast address is known to routing alone.
+/// Whether an address can be that of a single host: not unspecified, multicast, loopback, IPv4's broadcast or its class E. The
+/// broadcast addresses of subnets are known to routing alone.
 fn is_one_host(address: &Address) -> bool {
     if is_mapped(address) {
         let [.., a, b, c, d] = *address;
@@ -127,7 +127,7 @@ fn header_length(family: Family) -> usize {
 }
 
 /// The packet's length by its own header, bytes.
-fn length_said(bytes: &[u8], family: Family) -> Option<usize> {
+fn header_says_length(bytes: &[u8], family: Family) -> Option<usize> {
     let (at, more) = match family {
         Family::V4 => (2, 0),
         Family::V6 => (4, IPV6_HEADER),
@@ -137,13 +137,13 @@ fn length_said(bytes: &[u8], family: Family) -> Option<usize> {
 }
 
 /// Puts a header before an answer of `whole` bytes to `packet`.
-fn put_header(room: &mut [u8], packet: &ParsedPacket, protocol: u8, whole: usize) -> Option<()> {
+fn put_header(space: &mut [u8], packet: &ParsedPacket, protocol: u8, whole: usize) -> Option<()> {
     let (source, destination) = (&packet.destination, &packet.source);
     match packet.family {
         Family::V4 => {
-            let header = room.first_chunk_mut::<IPV4_HEADER>()?;
+            let header = space.first_chunk_mut::<IPV4_HEADER>()?;
             let length = u16::try_from(whole).ok()?.to_be_bytes();
-            // Never cut up on its way, so it needs no identification (RFC 6864 §4.1).
+            // Never fragmented on its way, so it needs no identification (RFC 6864 §4.1).
             let dont_fragment = 0x40;
             *header = [0; IPV4_HEADER];
             header[0] = 4 << 4 | 5;
@@ -157,7 +157,7 @@ fn put_header(room: &mut [u8], packet: &ParsedPacket, protocol: u8, whole: usize
             header[10..12].copy_from_slice(&checksum.to_be_bytes());
         }
         Family::V6 => {
-            let header = room.first_chunk_mut::<IPV6_HEADER>()?;
+            let header = space.first_chunk_mut::<IPV6_HEADER>()?;
             let length = u16::try_from(whole.checked_sub(IPV6_HEADER)?).ok()?.to_be_bytes();
             header[..4].copy_from_slice(&[6 << 4, 0, 0, 0]);
             header[4..6].copy_from_slice(&length);
@@ -170,8 +170,8 @@ fn put_header(room: &mut [u8], packet: &ParsedPacket, protocol: u8, whole: usize
     Some(())
 }
 
-/// Sum of the answer's pseudo header. An IPv4 address' mapped form sums up like the address and 0xffff, which is zero in
-/// ones' complement.
+/// Sum of the answer's pseudo header. The mapped form of an IPv4 address adds 0xffff to its sum, which is zero in ones'
+/// complement.
 fn pseudo(packet: &ParsedPacket, protocol: u8, length: usize) -> u16 {
     pseudo_header(&packet.source, &packet.destination, protocol, length)
 }

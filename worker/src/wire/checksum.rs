@@ -1,12 +1,11 @@
 //! The Internet checksum (RFC 1071), whole and incremental (RFC 1624).
 //!
-//! A *sum* here is a folded ones' complement sum in network byte order, not inverted; a *checksum* is its inverse,
-//! as it stands in a header.
+//! A *sum* is a folded ones' complement sum, not inverted; a *checksum* is its inverse, as it stands in a header.
 
-/// Sum of bytes, as 16-bit words in network byte order; an odd last byte counts as if a zero followed.
+/// Sum of bytes, taken as 16-bit words in network byte order; a zero is added to an odd number of bytes.
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u16 {
-    // Ones' complement addition does not care for word size (RFC 1071, 2 (C)): 32-bit words into 64 bits cannot
+    // The word size does not matter to ones' complement addition (RFC 1071, 2 (C)): 32-bit words summed in 64 bits cannot
     // overflow below 16 GiB.
     let words = bytes.chunks_exact(4);
     let mut tail = [0; 4];
@@ -31,7 +30,7 @@ pub fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !add(add(!checksum, !old), new)
 }
 
-/// The sum after the same change, for a field that holds a sum: `CHECKSUM_PARTIAL` leaves the pseudo header's.
+/// The same for a field that holds a sum, as with `CHECKSUM_PARTIAL` that of the pseudo header.
 #[must_use]
 pub fn update_sum(field: u16, old: u16, new: u16) -> u16 {
     add(add(field, !old), new)

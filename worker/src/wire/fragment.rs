@@ -1,4 +1,4 @@
-//! A piece of a datagram (RFC 791 §3.2, RFC 8200 §4.5), for what is not put together before it comes to us.
+//! Fragments of a datagram (RFC 791 §3.2, RFC 8200 §4.5), for packets that the kernel does not reassemble before they are queued.
 
 use super::address::Family;
 use super::parse::{Kind, ParsedPacket};
@@ -11,11 +11,11 @@ const FRAGMENT_HEADER: usize = 8;
 pub struct Fragment {
     /// The identification, 16 bits in IPv4 and 32 in IPv6.
     pub id: u32,
-    /// Where it begins in the datagram's payload, bytes; a multiple of 8.
+    /// Where it begins in the datagram's payload, in bytes; a multiple of 8.
     pub offset: u32,
-    /// Bytes of the payload it has.
+    /// Bytes of the payload in it.
     pub length: u32,
-    /// It is not the last.
+    /// Whether more fragments follow.
     pub more: bool,
 }
 
@@ -32,7 +32,7 @@ pub fn fragment(bytes: &[u8], packet: &ParsedPacket) -> Option<Fragment> {
             let field = half(6)?;
             Some(Fragment { id: half(4)?, offset: (field & 0x1fff) * 8, length, more: field & 0x2000 != 0 })
         }
-        // `parse` stops behind the fragment header.
+        // `parse` stops right after the fragment header.
         Family::V6 => {
             let at = packet.transport.checked_sub(FRAGMENT_HEADER)?;
             let field = half(at + 2)?;

@@ -1,4 +1,4 @@
-//! What a packet is, read once. etherparse does the slicing, and is used nowhere else.
+//! Reads what a packet is, once. etherparse does the slicing, and is used nowhere else.
 
 use super::address::{Address, Family, is_mapped, mapped};
 use etherparse::{IpAuthHeaderSlice, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice, Ipv6RawExtHeaderSlice};
@@ -18,25 +18,25 @@ pub mod protocol {
     pub const SCTP: u8 = 132;
 }
 
-/// More extension headers than any sane packet has. A hostile one must not buy time with them.
+/// Most extension headers; no sane packet has as many. A hostile packet must not cost more time than this.
 const MAX_EXTENSIONS: usize = 8;
-/// An ICMP error quotes the packet it is about behind its own 8 bytes (RFC 792, RFC 4443 §3).
+/// An ICMP error quotes the packet it is about after its own 8 bytes (RFC 792, RFC 4443 §3).
 pub(super) const ICMP_HEADER: usize = 8;
 /// Ports, verification tag and checksum (RFC 9260 §3.1).
 const SCTP_HEADER: usize = 12;
 
-/// A packet, as far as balancing needs to know it. Offsets are within the bytes it was read from.
+/// A packet, as far as balancing needs to know it. Offsets refer to the bytes it was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParsedPacket {
     /// IPv4 or IPv6.
     pub family: Family,
-    /// Where it says it comes from.
+    /// Its source address.
     pub source: Address,
-    /// Where it goes.
+    /// Its destination address.
     pub destination: Address,
-    /// The upper-layer protocol behind all extension headers.
+    /// The upper-layer protocol, after all extension headers.
     pub protocol: u8,
-    /// Where the upper layer begins, bytes.
+    /// Offset of the upper layer, bytes.
     pub transport: usize,
     /// What the upper layer is.
     pub kind: Kind,
@@ -81,39 +81,39 @@ pub enum Kind {
     Neighbour,
     /// Any other ICMP, or an error about something that cannot be balanced.
     OtherIcmp,
-    /// A part of a packet.
+    /// A fragment.
     Fragment,
-    /// A protocol of which we know neither ports nor identifiers: ESP, GRE, what comes with "no next header" (RFC 8200
-    /// §4.7), or any other. IPv4's AH too, which no change of address survives.
+    /// A protocol of which we know neither ports nor identifiers: ESP, GRE, "no next header" (RFC 8200 §4.7), or any other.
+    /// Also AH in IPv4, which does not survive a change of addresses.
     Other,
 }
 
-/// The packet an ICMP error is about, as its sender had sent it: addresses and ports are in that direction.
+/// The packet that an ICMP error quotes. Addresses and ports are as its sender wrote them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quoted {
-    /// Who had sent it.
+    /// Its source address.
     pub source: Address,
-    /// Whom it was for.
+    /// Its destination address.
     pub destination: Address,
-    /// Its upper layer.
+    /// Its upper-layer protocol.
     pub protocol: u8,
-    /// Its ports; for an ICMP echo request the identifier and 0, for a reply 0 and the identifier;
-    /// 0 and 0 of what has none.
+    /// Its source and destination port; for an ICMP echo request the identifier and 0, for an echo reply 0 and the identifier;
+    /// 0 and 0 if it has neither.
     pub ports: (u16, u16),
     /// Offset of its upper layer in the whole packet.
     pub transport: usize,
 }
 
-/// Why bytes are no packet. The kernel has already checked the IP header of what it queues, so these are rare.
+/// Why bytes are no valid packet. Rare, since the kernel has checked the IP header of what it queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Malformed {
-    /// Neither version 4 nor 6, no whole IP header, or IPv4 addresses in that of IPv6.
+    /// Neither version 4 nor 6, an incomplete IP header, or IPv4 addresses in an IPv6 header.
     Header,
-    /// The length in the IP header is not the packet's.
+    /// The length in the IP header is wrong.
     Length,
-    /// The extension headers end outside the packet, are too many, or ask for routing.
+    /// Extension headers are incomplete, too many, or ask for routing.
     Extension,
-    /// No whole upper-layer header.
+    /// The upper-layer header is incomplete.
     Transport,
     /// UDP over IPv6 without a checksum, which receivers must discard (RFC 8200 §8.1).
     Checksum,
@@ -142,7 +142,7 @@ pub fn parse(bytes: &[u8], cut: bool) -> Result<ParsedPacket, Malformed> {
     Ok(ParsedPacket { family, source, destination, protocol, transport, kind })
 }
 
-/// Reads the upper layer of the first part of a datagram. Its header must be whole there (RFC 8200 §4.5, RFC 7112);
+/// Reads the upper layer of the first fragment of a datagram. Its header must be complete there (RFC 8200 §4.5, RFC 7112);
 /// the lengths in it are those of the whole datagram. `packet` must be what [`parse`] made of the same bytes.
 ///
 /// # Errors
@@ -160,8 +160,8 @@ pub fn parse_first(bytes: &[u8], packet: &ParsedPacket) -> Result<ParsedPacket, 
     Ok(ParsedPacket { protocol, transport, kind, ..*packet })
 }
 
-/// Whether a packet is UDP over IPv6 and has no checksum: a zero in its place, which a checksum never is. Not to be asked
-/// where the field holds the pseudo header's sum only: that may be zero.
+/// Whether a packet is UDP over IPv6 without a checksum: the field is zero, which a checksum never is. Not to be asked if the
+/// field holds only the sum of the pseudo header, which may be zero.
 #[must_use]
 #[inline]
 pub fn lacks_checksum(bytes: &[u8], packet: &ParsedPacket) -> bool {
@@ -175,18 +175,18 @@ struct Ip {
     source: Address,
     destination: Address,
     next: u8,
-    /// Bytes of the header without extensions.
+    /// Bytes of the header, without extensions.
     header: usize,
     /// Bytes of the whole packet.
     length: usize,
     part: FragmentPart,
 }
 
-/// How much of a packet's upper layer is there.
+/// Which part of a datagram a packet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FragmentPart {
     Whole,
-    /// A fragment that begins with the upper layer's header.
+    /// The fragment that begins with the upper layer's header.
     First,
     Later,
 }
@@ -201,7 +201,7 @@ impl FragmentPart {
     }
 }
 
-/// Inlined, for a result that goes through memory in small pieces is waited for when it is read in large ones.
+/// Always inlined: else the result would be written to memory in small parts and read back in large ones, which stalls.
 #[inline(always)]
 fn network(bytes: &[u8]) -> Option<Ip> {
     match bytes.first()? >> 4 {
@@ -219,7 +219,7 @@ fn network(bytes: &[u8]) -> Option<Ip> {
         }
         6 => {
             let h = Ipv6HeaderSlice::from_slice(bytes).ok()?;
-            // Never on an honest wire (RFC 4291 leaves them to hosts), and here they would be IPv4's own.
+            // Never sent by honest hosts (RFC 4291 means them for use within a host), and here they would look like IPv4.
             if is_mapped(&h.source()) || is_mapped(&h.destination()) {
                 return None;
             }
@@ -249,7 +249,7 @@ fn extensions(bytes: &[u8], mut next: u8, mut at: usize) -> Result<(u8, usize, F
         match next {
             HOP_BY_HOP | ROUTING | DESTINATION => {
                 let h = Ipv6RawExtHeaderSlice::from_slice(rest).map_err(|_| Malformed::Extension)?;
-                // Segments left: the packet is still to be routed elsewhere, and its checksum is made for there.
+                // With segments left the packet is to be routed on to another address, which its checksum covers.
                 if next == ROUTING && h.payload().get(1) != Some(&0) {
                     return Err(Malformed::Extension);
                 }
@@ -274,7 +274,7 @@ fn extensions(bytes: &[u8], mut next: u8, mut at: usize) -> Result<(u8, usize, F
     Err(Malformed::Extension)
 }
 
-/// `length` is that of the whole packet, of which `bytes` may be only the beginning.
+/// `length` is that of the whole packet; `bytes` may be only its beginning.
 #[inline(always)]
 fn upper(bytes: &[u8], length: usize, family: Family, protocol: u8, at: usize) -> Result<Kind, Malformed> {
     let rest = bytes.get(at..).ok_or(Malformed::Transport)?;
@@ -325,8 +325,8 @@ fn icmp(bytes: &[u8], family: Family, header: &[u8], at: usize) -> Kind {
     }
 }
 
-/// Reads the quoted packet, of which only 8 bytes of the upper layer need to be there. Routers quote what they saw: the
-/// first fragment has them too.
+/// Reads the quoted packet, of whose upper layer only 8 bytes need to be there. Routers quote what they saw, which may be the
+/// first fragment.
 fn quoted(bytes: &[u8], family: Family, at: usize) -> Option<Quoted> {
     let inner = bytes.get(at..)?;
     let ip = network(inner).filter(|ip| ip.family == family && ip.part != FragmentPart::Later)?;
@@ -343,7 +343,7 @@ fn quoted(bytes: &[u8], family: Family, at: usize) -> Option<Quoted> {
         (protocol::TCP | protocol::UDP | protocol::SCTP, Some(upper)) => (word(upper, 0), word(upper, 2)),
         (protocol::ICMP, Some(upper @ [8, ..])) | (protocol::ICMP6, Some(upper @ [128, ..])) => (word(upper, 4), 0),
         (protocol::ICMP, Some(upper @ [0, ..])) | (protocol::ICMP6, Some(upper @ [129, ..])) => (0, word(upper, 4)),
-        // An error is never about an error, and where ports belong they must be there.
+        // An ICMP error is never about another one, and a protocol with ports must show them.
         (protocol::TCP | protocol::UDP | protocol::SCTP | protocol::ICMP | protocol::ICMP6, _) => return None,
         _ => (0, 0),
     };

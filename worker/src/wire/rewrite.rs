@@ -1,4 +1,4 @@
-//! Changing an address, and every checksum that covers it.
+//! Replaces an address, and updates every checksum that covers it.
 
 use super::address::{Address, Family};
 use super::checksum::{add, pseudo_header, sum, update, update_sum};
@@ -17,7 +17,7 @@ pub enum Endpoint {
 
 /// Sets an address. `packet` must be what [`super::parse`] made of the same bytes.
 pub fn replace(bytes: &mut [u8], packet: &ParsedPacket, side: Endpoint, new: &Address, field: ChecksumState) {
-    let (at, new) = place(packet.family, 0, side, new);
+    let (at, new) = locate(packet.family, 0, side, new);
     let old = swap(bytes, at, new);
     let new = sum(new);
     if packet.family == Family::V4 {
@@ -26,8 +26,8 @@ pub fn replace(bytes: &mut [u8], packet: &ParsedPacket, side: Endpoint, new: &Ad
     transport(bytes, packet, old, new, field);
 }
 
-/// Sets an address of an ICMP error and the matching address of the packet it quotes, so that the receiver knows
-/// the quoted packet as its own. With `outer` `None` the error's own addresses stay.
+/// Sets an address of an ICMP error and the matching address of the packet it quotes, so that the receiver recognises the quoted
+/// packet as its own. If `outer` is `None` the error's own addresses stay.
 pub fn replace_in_error(
     bytes: &mut [u8],
     packet: &ParsedPacket,
@@ -39,13 +39,13 @@ pub fn replace_in_error(
     let before = sum(&bytes[body.clone()]);
 
     let base = packet.transport + ICMP_HEADER;
-    let (at, new) = place(packet.family, base, inner.0, inner.1);
+    let (at, new) = locate(packet.family, base, inner.0, inner.1);
     let old = swap(bytes, at, new);
     let new = sum(new);
     if packet.family == Family::V4 {
         patch(bytes, base + 10, |c| update(c, old, new));
     }
-    // The quoted checksum may lie beyond what is quoted.
+    // The quoted packet may end before its checksum.
     if let Some(at) = checksum_at(packet.family, quoted.protocol).map(|o| quoted.transport + o) {
         patch(bytes, at, |c| changed(c, old, new, quoted.protocol));
     }
@@ -57,8 +57,8 @@ pub fn replace_in_error(
     }
 }
 
-/// Where an address lies in the IP header that begins at `base`, and the new one in the family's form.
-fn place(family: Family, base: usize, side: Endpoint, new: &Address) -> (Range<usize>, &[u8]) {
+/// Where an address lies in the IP header that begins at `base`, and the bytes of the new one in that family.
+fn locate(family: Family, base: usize, side: Endpoint, new: &Address) -> (Range<usize>, &[u8]) {
     let (first, length) = match (family, side) {
         (Family::V4, Endpoint::Source) => (12, 4),
         (Family::V4, Endpoint::Destination) => (16, 4),
@@ -68,7 +68,7 @@ fn place(family: Family, base: usize, side: Endpoint, new: &Address) -> (Range<u
     (base + first..base + first + length, &new[16 - length..])
 }
 
-/// Puts the new address in its place and returns the sum of the old one.
+/// Writes the new address and returns the sum of the old one.
 fn swap(bytes: &mut [u8], at: Range<usize>, new: &[u8]) -> u16 {
     let Some(place) = bytes.get_mut(at) else { return 0 };
     let old = sum(place);
@@ -78,7 +78,7 @@ fn swap(bytes: &mut [u8], at: Range<usize>, new: &[u8]) -> u16 {
 
 fn transport(bytes: &mut [u8], packet: &ParsedPacket, old: u16, new: u16, field: ChecksumState) {
     let at = match (packet.kind, checksum_at(packet.family, packet.protocol)) {
-        // A fragment's upper layer is not there, or is not whole.
+        // The upper layer of a fragment is missing or incomplete.
         (Kind::Fragment, _) | (_, None) => return,
         (_, Some(offset)) => packet.transport + offset,
     };
@@ -112,8 +112,8 @@ fn pseudo(bytes: &[u8], packet: &ParsedPacket) -> u16 {
     pseudo_header(source, destination, packet.protocol, upper_layer(bytes, packet).len())
 }
 
-/// Offset of the checksum that covers the addresses through a pseudo header, within the upper layer. ICMP over
-/// IPv4 has none; other protocols are not rewritten.
+/// Offset, within the upper layer, of the checksum that covers the addresses by a pseudo header. ICMP over IPv4 has none; in
+/// other protocols nothing is rewritten.
 fn checksum_at(family: Family, protocol: u8) -> Option<usize> {
     match (protocol, family) {
         (protocol::TCP, _) => Some(16),
@@ -130,8 +130,8 @@ fn patch(bytes: &mut [u8], at: usize, change: impl FnOnce(u16) -> u16) {
     }
 }
 
-/// A transport checksum after a change. "No checksum" in UDP over IPv4 (RFC 768) stays so; a computed zero is sent as
-/// all ones.
+/// A transport checksum after a change. In UDP zero means "no checksum" and stays (RFC 768); a computed zero is sent as all
+/// ones.
 fn changed(checksum: u16, old: u16, new: u16, protocol: u8) -> u16 {
     match (protocol, checksum) {
         (protocol::UDP, 0) => 0,

@@ -120,7 +120,7 @@ fn sound(bytes: &[u8]) -> bool {
 }
 
 #[test]
-fn each_kind_is_recognised() {
+fn each_kind_of_packet_is_recognised() {
     let v4 = |protocol, upper: &[u8]| parse(&ip(Family::V4, &CLIENT4, &VIP4, protocol, upper, &[]), false);
     let kind = v4(protocol::TCP, &tcp(1000, 80, 0x02, b"")).expect("tcp").kind;
     assert_eq!(kind, Kind::Tcp { ports: (1000, 80), opens: true, finishes: false, resets: false, acknowledges: false });
@@ -147,7 +147,7 @@ fn each_kind_is_recognised() {
 
 /// Defect 2 of the original: the walk used the wrong unit, and for a zero length byte never ended.
 #[test]
-fn extension_headers_end() {
+fn the_walk_over_extension_headers_ends() {
     let (a, b) = (v6("2001:db8::1"), v6("2001:db8::2"));
     for first in [0u8, 43, 60] {
         let mut extensions = vec![0; 8];
@@ -168,7 +168,7 @@ fn extension_headers_end() {
 
 /// Defect 12: no length was checked before the addresses were read, and the header length was believed.
 #[test]
-fn short_and_lying_packets_are_refused() {
+fn short_packets_and_wrong_lengths_are_refused() {
     let whole = ip(Family::V4, &CLIENT4, &VIP4, protocol::TCP, &tcp(1, 80, 2, b"data"), &[]);
     for length in 0..whole.len() {
         assert!(parse(&whole[..length], false).is_err(), "{length} bytes");
@@ -186,7 +186,7 @@ fn short_and_lying_packets_are_refused() {
 }
 
 #[test]
-fn fragments_are_known() {
+fn fragments_are_recognised() {
     let mut bytes = ip(Family::V4, &CLIENT4, &VIP4, protocol::UDP, &udp(1, 80, b"data"), &[]);
     for flags in [0x2000, 0x0001, 0x2001] {
         put(&mut bytes, 6, flags);

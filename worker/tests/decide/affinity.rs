@@ -43,7 +43,7 @@ fn without_affinity_a_clients_flows_are_spread() {
 }
 
 #[test]
-fn clients_of_one_prefix_are_one() {
+fn clients_of_one_prefix_count_as_one() {
     let affinity = Affinity { prefix4: 24, prefix6: 64, timeout: 60 };
     let [v4, v6] = SIDES;
     for (side, same, other) in [
@@ -61,7 +61,7 @@ fn clients_of_one_prefix_are_one() {
 
 /// The widest and the narrowest prefixes that a configuration may have.
 #[test]
-fn prefixes_at_their_limits() {
+fn the_widest_and_narrowest_prefixes_work() {
     for (prefix4, prefix6, clients) in [(1, 1, 1), (32, 128, 2)] {
         for side in SIDES {
             let mut world = World::new(&with(Affinity { prefix4, prefix6, timeout: 60 }));
@@ -97,7 +97,7 @@ fn a_client_is_forgotten_after_its_timeout_but_never_before() {
     }
 }
 
-/// Whatever the timeout and however often the flow's packets come, as long as they come within it.
+/// Whatever the timeout, and however often packets of the flow come within it.
 #[test]
 fn a_long_flow_keeps_its_client() {
     for side in SIDES {
@@ -113,7 +113,7 @@ fn a_long_flow_keeps_its_client() {
                 world.sweep();
                 assert_eq!(world.decider.held(), (1, 1), "timeout {timeout}, pause {pause}");
             }
-            // Idle from now on, but not for longer than the client is remembered.
+            // Idle from now on, but for less time than the client is remembered.
             world.now += timeout;
             let next = world.forward(tcp((side.client, 4002), (side.vip, 80), SYN), Outcome::ForwardedNew);
             assert_eq!(next, backend, "timeout {timeout}, pause {pause}");
@@ -121,7 +121,7 @@ fn a_long_flow_keeps_its_client() {
     }
 }
 
-/// The backend's packets alone do not: a client that went away is not to be kept by a stream nobody hears.
+/// Packets of the backend alone do not keep a client: it may be gone, and the backend still sending.
 #[test]
 fn replies_do_not_keep_a_client() {
     let side = SIDES[0];

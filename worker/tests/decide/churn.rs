@@ -1,4 +1,4 @@
-//! Backends come and go under random traffic: nothing sticks to one that is out, and every count is exact.
+//! Backends go down and come up under random traffic: no flow sticks to one that is down, and every count is exact.
 
 use super::packets::{ACK, FIN, RST, SYN, echo, ends, tcp, udp};
 use super::world::{AFFINITY, BACKENDS, BARE, SIDES, Service, World, index_of};
@@ -11,7 +11,7 @@ use proptest::sample::select;
 
 #[derive(Debug, Clone)]
 enum Event {
-    /// Of a client, or of the backend at a place.
+    /// A packet of a client, or of a backend.
     Packet {
         bytes: Vec<u8>,
         tcp: bool,
@@ -23,7 +23,7 @@ enum Event {
     Wait(u64),
     Later(u32),
     Sweep,
-    /// The next worker takes over, with one backend less or all of them.
+    /// The next worker takes over, with all backends or one less.
     Next(Option<usize>),
 }
 
@@ -84,7 +84,7 @@ fn service() -> impl Strategy<Value = Service> {
     )
 }
 
-/// What the test knows of the backends, beside what the worker says.
+/// What the test itself knows of the backends.
 struct Told {
     up: [bool; 6],
     admin: [Admin; 6],
@@ -103,7 +103,7 @@ impl Told {
     }
 }
 
-/// The counts of flows against those in the table.
+/// Compares the counts of flows with the table.
 fn recount(world: &World, told: &Told) {
     let table = FlowTable::open(Region::map(&world.flows).expect("map"), flow_timeouts(&Idle::STANDARD)).expect("open");
     let mut counts = [0; 6];
@@ -205,9 +205,9 @@ proptest! {
     }
 }
 
-/// A worker with another configuration, over what the last one left.
+/// A worker with another configuration opens the tables of the last one.
 #[test]
-fn the_next_worker_keeps_what_it_knows_and_drops_what_it_does_not() {
+fn the_next_worker_keeps_entries_it_knows_and_removes_the_others() {
     for side in SIDES {
         for affinity in [Some(AFFINITY), None] {
             let of = |index, port| Service {
@@ -227,7 +227,7 @@ fn the_next_worker_keeps_what_it_knows_and_drops_what_it_does_not() {
                     open.push((client.clone(), vip, port, world.open((&client, 4001), (vip, port))));
                 }
             }
-            // Service 3 loses its first backends, service 9 is gone, and a new one has its port.
+            // Service 3 loses its first backends, service 9 is removed, and a new service has its port.
             world.services = vec![
                 Service { weights: [0, 1, 1, 0, 1, 1], ..of(3, 80) },
                 Service { vips: vec![], admin: [Admin::Draining; 6], ..of(20, 81) },
@@ -247,22 +247,22 @@ fn the_next_worker_keeps_what_it_knows_and_drops_what_it_does_not() {
                     world.unchanged(tcp((backend, *port), (client, 4001), ACK), Outcome::PassedOwn);
                 }
             }
-            // Only what is counted is there.
+            // Only counted entries are there.
             let flows: u64 = (0..6).map(|n| world.count(BackendCounter::Flows, index_of(3, n))).sum();
             assert_eq!(flows, world.decider.held().0 as u64);
             let of_nine: u64 = (0..6).map(|n| world.count(BackendCounter::Flows, index_of(9, n))).sum();
             let views = (0..6).filter(|n| world.count(BackendCounter::View, index_of(9, *n)) != 0).count();
             assert_eq!((of_nine, views), (0, 0));
-            // And it serves.
+            // And the worker serves.
             world.open((side.client, 1), (side.vip, 81));
             world.open((side.client, 1), (side.vip, 80));
         }
     }
 }
 
-/// A service that listens nowhere takes nothing new, and what it has goes on.
+/// A service that listens nowhere takes no new flows, and its flows go on.
 #[test]
-fn a_service_that_leaves_keeps_its_flows() {
+fn a_service_that_listens_nowhere_keeps_its_flows() {
     for side in SIDES {
         let service = Service { vips: vec![0, 1], ..BARE };
         let mut world = World::new(std::slice::from_ref(&service));
@@ -273,7 +273,7 @@ fn a_service_that_leaves_keeps_its_flows() {
         assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), backend);
         world.answer(tcp((&backend, 80), client, ACK));
         world.unchanged(tcp((side.client, 4002), vip, SYN), Outcome::PassedUnserved);
-        // Should its backend go, it finds another one there.
+        // If its backend goes down, the flow finds another one in its service.
         let n = BACKENDS.iter().position(|b| *b == backend).expect("a backend");
         world.services[0].policy.on_backend_down = OnBackendDown::Rehash;
         world.respawn();

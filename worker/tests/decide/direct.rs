@@ -1,4 +1,4 @@
-//! Direct server return: packets keep their addresses and get a mark; what backends answer is never seen.
+//! Direct server return: packets keep their addresses and get a mark; the answers of backends are never seen.
 
 use super::packets::{ACK, End, FIN, RST, SYN, echo, tcp, udp, unreachable};
 use super::world::{BACKENDS, BARE, SIDES, Service, Side, World, index_of};
@@ -16,7 +16,7 @@ fn world() -> World {
     World::new(&[direct()])
 }
 
-/// Sends a packet that must go on as it came; returns the backend.
+/// Sends a packet that must be forwarded unchanged; returns the backend.
 #[track_caller]
 fn marked(world: &mut World, bytes: &[u8], expected: Outcome) -> BackendIndex {
     let mut sent = bytes.to_vec();
@@ -29,7 +29,7 @@ fn place_of(backend: BackendIndex) -> usize {
     (0..BACKENDS.len()).find(|place| index_of(0, *place) == backend).expect("a backend of the first service")
 }
 
-/// A flow's state shows in how long it lives.
+/// The state of a flow shows in how long it lives.
 #[track_caller]
 fn lives_for(world: &mut World, seconds: u32) {
     world.now += seconds;
@@ -65,12 +65,12 @@ fn a_packet_keeps_its_addresses_and_goes_to_a_backend_by_its_mark() {
 }
 
 #[test]
-fn what_a_backend_sends_is_its_own_business() {
+fn packets_of_direct_backends_are_not_touched() {
     for side in SIDES {
         let mut world = world();
         let (client, vip) = ends_of(&side);
         let backend = BACKENDS[place_of(marked(&mut world, &tcp(client, vip, SYN), Outcome::ForwardedNew))];
-        // From its own address that is no reply, whatever the ports.
+        // A packet from its own address is no reply, whatever the ports.
         world.unchanged(tcp((backend, 80), client, SYN | ACK), Outcome::PassedForeign);
         assert_eq!(world.direct, None);
         world.unchanged(
@@ -81,7 +81,7 @@ fn what_a_backend_sends_is_its_own_business() {
 }
 
 #[test]
-fn a_backend_of_both_modes_has_its_replies_translated_in_one_alone() {
+fn a_backend_in_both_modes_has_its_replies_translated_only_in_nat() {
     for side in SIDES {
         let (nat, dsr) = (Service { vips: vec![2, 3], ..BARE }, direct());
         let mut world = World::new(&[dsr, nat]);
@@ -96,7 +96,7 @@ fn a_backend_of_both_modes_has_its_replies_translated_in_one_alone() {
             if super::packets::ends(&bytes).1 == first {
                 return Some(());
             }
-            // Ended, so that the next one is a new flow.
+            // The flow has ended, so that the next packet begins a new one.
             assert_eq!(world.send(&mut tcp(client, (side.second_vip, 80), RST)), Outcome::Forwarded);
             None
         });
@@ -106,7 +106,7 @@ fn a_backend_of_both_modes_has_its_replies_translated_in_one_alone() {
 }
 
 #[test]
-fn a_client_alone_tells_where_a_connection_is() {
+fn the_clients_packets_alone_move_a_direct_flow_along() {
     for side in SIDES {
         let (client, vip) = ends_of(&side);
         let after = |flags: &[u8]| {
@@ -124,22 +124,22 @@ fn a_client_alone_tells_where_a_connection_is() {
         lives_for(&mut after(&[SYN, ACK, FIN | ACK, ACK]), LIVES.closing);
         lives_for(&mut after(&[SYN, RST]), LIVES.closing);
         lives_for(&mut after(&[SYN, ACK, RST]), LIVES.reset);
-        // A forged reset shows by what comes after it.
+        // What comes after it shows that a reset was forged.
         lives_for(&mut after(&[SYN, ACK, RST, ACK]), LIVES.established);
-        // After its FIN a client may acknowledge data for long: each time the flow lives on.
+        // After its FIN a client may acknowledge data for hours, and each packet keeps the flow alive.
         let mut world = after(&[SYN, ACK, FIN | ACK]);
         for _ in 0..10 {
             world.now += 25;
             world.sweep();
             marked(&mut world, &tcp(client, vip, ACK), Outcome::Forwarded);
         }
-        // And the ports are free at once.
+        // And the ports can be used again at once.
         marked(&mut world, &tcp(client, vip, SYN), Outcome::ForwardedNew);
     }
 }
 
 #[test]
-fn a_client_that_speaks_twice_by_udp_is_taken_for_answered() {
+fn a_client_that_sends_two_datagrams_counts_as_answered() {
     for side in SIDES {
         let (client, vip) = ends_of(&side);
         let mut world = world();
@@ -188,7 +188,7 @@ fn a_backend_that_goes_down_takes_its_connections_with_it() {
 }
 
 #[test]
-fn a_packet_too_long_to_be_handed_over_goes_on_all_the_same() {
+fn a_cut_packet_is_still_forwarded_directly() {
     for side in SIDES {
         let mut world = world();
         let (client, vip) = ends_of(&side);

@@ -4,7 +4,7 @@ use super::packets::{ACK, End, SYN, echo, ends, piece, quoted, sound, tcp, udp, 
 use super::world::{SIDES, Service, World};
 use loaded_ipc::Outcome;
 
-/// What the ends send each other, by client and service.
+/// What the two ends send each other.
 type Exchange = fn(End<'_>, End<'_>) -> [Vec<u8>; 2];
 const KINDS: [Exchange; 3] = [
     |client, service| [tcp(client, service, SYN), tcp(service, client, ACK)],
@@ -25,13 +25,13 @@ fn an_error_about_a_request_goes_to_the_client_about_what_it_sent() {
                 let [sent, _] = exchange(client, (side.vip, 80));
                 let backend = world.forward(sent.clone(), Outcome::ForwardedNew);
                 let [arrived, _] = exchange(client, (&backend, 80));
-                // Any backend may be a router to the other; the client must not see its address, nor that of a real router.
+                // Either backend may be a router for the other. The client must see neither its address nor that of a real router.
                 for from in side.backends.into_iter().chain([side.router]) {
                     let mut bytes = unreachable(from, side.client, &arrived, length);
                     let routed = from == side.router;
                     let outcome = if routed { Outcome::ErrorRelayed } else { Outcome::ErrorReturned };
                     assert_eq!(world.send(&mut bytes), outcome);
-                    // To the byte what the VIP would have sent about the client's own packet.
+                    // Byte for byte what the VIP would have sent about the client's own packet.
                     assert_eq!(bytes, unreachable(side.vip, side.client, &sent, length));
                     assert!(sound(&bytes));
                 }
@@ -76,19 +76,19 @@ fn stray_errors_are_dropped_at_the_vip_and_pass_elsewhere() {
         world.unchanged(unreachable(side.client, side.second_vip, &second, 8), Outcome::DroppedStrayError);
         world.unchanged(unreachable(side.client, side.second_vip, &reply, 8), Outcome::DroppedStrayError);
         world.unchanged(unreachable(side.client, side.vip, &second, 8), Outcome::DroppedStrayError);
-        // A backend's errors about its own traffic; and one that does not go to whom it quotes.
+        // Errors of a backend about its own traffic, and one that does not go to the sender of the packet it quotes.
         let own = udp(client, (&backend, 9999));
         world.unchanged(unreachable(&backend, side.client, &own, 8), Outcome::PassedOwn);
         let ours = udp(client, (&backend, 80));
         world.unchanged(unreachable(&backend, side.router, &ours, 8), Outcome::PassedOwn);
-        // Too short to know what it is about, or about a packet of the other family or none at all.
+        // Too short to show what it is about, or about a packet of the other family, or about none.
         world.unchanged(unreachable(side.client, side.vip, &reply, 7), Outcome::PassedUnserved);
         world.unchanged(unreachable(side.client, side.vip, &reply, 0), Outcome::PassedUnserved);
         world.unchanged(unreachable(side.client, side.router, &reply, 8), Outcome::PassedForeign);
     }
 }
 
-/// Anyone can send an error, so it must not keep a flow alive, let alone make one.
+/// Anyone can send an error, so it must not keep a flow alive, let alone begin one.
 #[test]
 fn an_error_does_not_keep_a_flow_alive() {
     for side in SIDES {
@@ -103,7 +103,7 @@ fn an_error_does_not_keep_a_flow_alive() {
             let about = udp(vip, client);
             let mut bytes = unreachable(side.client, side.vip, &about, 8);
             assert_eq!(world.send(&mut bytes), Outcome::ErrorForwarded);
-            // The backend's is no answer either.
+            // An error of the backend is no answer either.
             let mut bytes = unreachable(&backend, side.client, &udp(client, (&backend, 80)), 8);
             assert_eq!(world.send(&mut bytes), Outcome::ErrorReturned);
             world.now += 1;
@@ -112,8 +112,8 @@ fn an_error_does_not_keep_a_flow_alive() {
     }
 }
 
-/// A router that cannot pass a fragment on quotes what it saw. The first one has the ports; in a later one there is
-/// data in their place, even if it looks like them.
+/// A router that cannot forward a fragment quotes what it saw. The first fragment has the ports; in a later one there is data
+/// in their place, even if it looks like ports.
 #[test]
 fn an_error_about_a_first_fragment_is_translated_and_about_a_later_one_not() {
     for side in SIDES {

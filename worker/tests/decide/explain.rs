@@ -1,4 +1,4 @@
-//! What is said about the next packet is what it then meets, whatever has happened; and saying it changes nothing.
+//! What `explain` says about the next packet is what then happens to it, whatever came before; and asking changes nothing.
 
 use super::packets::{ACK, FIN, RST, SYN, echo, ends, icmp_of, ip, is_v4, put, tcp, udp};
 use super::world::{AFFINITY, BACKENDS, BARE, POLICY, SIDES, Service, World, index_of};
@@ -15,12 +15,12 @@ use std::os::unix::fs::FileExt;
 const SCTP: u8 = 132;
 const GRE: u8 = 47;
 
-/// Something that happens to a worker.
+/// An event in the life of a worker.
 #[derive(Debug, Clone)]
 enum Event {
-    /// A question; and then the packet.
+    /// A question, and then the packet.
     Ask(Question),
-    /// A question alone.
+    /// Only a question.
     Wonder(Question),
     /// A client's packet, or the answer of the backend that the last packet went to.
     Packet(Question, u8),
@@ -37,7 +37,7 @@ fn question(protocol: u8, client: (&str, u16), vip: (&str, u16)) -> Question {
     Question { protocol, client: address, client_port: client.1, vip: target, vip_port: vip.1 }
 }
 
-/// The packet it is about.
+/// The packet that a question is about.
 fn packet(q: &Question, flags: u8) -> Vec<u8> {
     let (client, vip) = (q.client.to_string(), q.vip.to_string());
     let (from, to) = ((&*client, q.client_port), (&*vip, q.vip_port));
@@ -55,7 +55,7 @@ fn packet(q: &Question, flags: u8) -> Vec<u8> {
     }
 }
 
-/// Asks, and sends that packet: it must meet what was said.
+/// Asks, and sends that packet: what was said must happen to it.
 fn ask(world: &mut World, q: &Question) -> (Explained, Vec<u8>) {
     let said = world.decider.explain(q, world.time());
     let flags = if said.assumed == Assumed::Ack { ACK } else { SYN };
@@ -85,7 +85,7 @@ fn any_question() -> impl Strategy<Value = Question> {
     (protocol, select(&SIDES[..]), any::<bool>(), end).prop_map(|(protocol, side, second, (n, port, service))| {
         let vip = if second { side.second_vip } else { side.vip };
         let protocol = if protocol == 0 { icmp_of(side.vip) } else { protocol };
-        // A port where there is none is not looked at.
+        // A port is ignored for protocols without ports.
         question(protocol, (&side.client(n), port), (vip, service))
     })
 }
@@ -156,12 +156,12 @@ fn both(worlds: &mut [World; 2], act: &dyn Fn(&mut World)) {
     worlds.iter_mut().for_each(act);
 }
 
-/// Lets one thing happen to a world that is asked and to one that is not.
+/// Lets an event happen to a world that is asked questions and to one that is not.
 fn happen(worlds: &mut [World; 2], event: &Event, last: &mut Option<Question>) {
     let known: Vec<usize> = (0..6).filter(|&n| worlds[0].services[0].weights[n] > 0).collect();
     let bytes = match event {
         Event::Ask(q) => {
-            // What is to be ejected for its silence is, before the question.
+            // A backend that is to be ejected for its silence is ejected before the question.
             both(worlds, &|world| world.wait(20));
             *last = Some(*q);
             let mut bytes = ask(&mut worlds[0], q).1;
@@ -227,32 +227,33 @@ fn an_answer_says_why() {
         let first = said.chosen.expect("a backend");
         assert_eq!(first.why, Why::Strategy { candidates: 3 });
 
-        // Half open: its SYN once more.
+        // Half open: its SYN comes again.
         world.now += 7;
         let (said, _) = ask(&mut world, &tuple);
         let flow = KnownFlow { backend: first.backend, state: FlowState::HalfOpen as u8, idle: 7 };
         assert_eq!((said.assumed, said.outcome, said.flow), (Assumed::Syn, Outcome::Forwarded, Some(flow)));
         assert_eq!(said.chosen, Some(Chosen { why: Why::Flow, ..first }));
 
-        // Open: what comes is no SYN.
+        // Open: the next packet is no SYN.
         world.answer(tcp((address_of(first.backend), 80), (side.client, 4000), SYN | ACK));
         world.forward(tcp((side.client, 4000), (side.vip, 80), ACK), Outcome::Forwarded);
         let (said, _) = ask(&mut world, &tuple);
         assert_eq!((said.assumed, said.outcome), (Assumed::Ack, Outcome::Forwarded));
         assert_eq!(said.flow.map(|flow| flow.state), Some(FlowState::Established as u8));
 
-        // Another connection of the client, of which its open one took note when it opened, and else only now and then.
+        // Another connection of the client. Its open one refreshed the client's entry when it opened, and since then only now and
+        // then.
         world.now += 5;
         let (said, _) = ask(&mut world, &Question { client_port: 4001, ..tuple });
         assert_eq!(said.chosen, Some(Chosen { why: Why::Client { idle: 5 }, ..first }));
 
-        // Nobody is left, and the flow there is is reset.
+        // No backend is left, and the existing flow is reset.
         (0..6).for_each(|backend| world.check(backend, false));
         let (said, _) = ask(&mut world, &Question { client_port: 4002, ..tuple });
         assert_eq!((said.outcome, said.service), (Outcome::DroppedNoBackend, Some(ServiceIndex(0))));
         let (said, _) = ask(&mut world, &tuple);
         assert_eq!((said.assumed, said.outcome), (Assumed::Ack, Outcome::AnsweredReset));
-        // It is over then: what comes next begins another.
+        // Then it is over: the next SYN begins another.
         let (said, _) = ask(&mut world, &tuple);
         assert_eq!((said.assumed, said.outcome), (Assumed::Syn, Outcome::DroppedNoBackend));
         assert_eq!(said.flow.map(|flow| flow.state), Some(FlowState::Reset as u8));
@@ -300,9 +301,9 @@ fn every_refusal_is_foreseen() {
     }
 }
 
-/// A service that is removed takes nothing new, but what it has may go on elsewhere in it.
+/// A service that listens nowhere takes no new flows, but a flow it has may move to another of its backends.
 #[test]
-fn a_flow_of_a_service_that_leaves_may_still_move() {
+fn a_flow_of_a_service_that_listens_nowhere_may_still_move() {
     for side in SIDES {
         let policy = Policy { on_backend_down: OnBackendDown::Rehash, ..POLICY };
         let mut world = World::new(&[Service { policy, ..Service::default() }]);
@@ -321,7 +322,7 @@ fn a_flow_of_a_service_that_leaves_may_still_move() {
 }
 
 #[test]
-fn what_is_no_request_has_an_answer_too() {
+fn a_question_about_no_request_has_an_answer_too() {
     let world = World::new(&[Service::default()]);
     let now = world.time();
     for side in SIDES {

@@ -1,5 +1,5 @@
-//! Floods from sources nobody can count, and from one that has all its ports: who is served stays served, and who is new
-//! gets in.
+//! Floods from countless sources, and from one client that uses all its ports: clients that are served stay served, and new
+//! ones get in.
 
 use super::packets::{ACK, SYN, ip, put, tcp, udp};
 use super::world::{AFFINITY, BARE, SIDES, Service, Side, World};
@@ -8,7 +8,7 @@ use loaded_ipc::{Mode, Outcome, Pressure, Quota};
 const QUOTA: Quota = Quota { prefix4: 24, prefix6: 48, percent: 25 };
 const SCTP: u8 = 132;
 
-/// Of `8 * promised / 4` places or more.
+/// Enough for `8 * promised / 4` slots or more.
 fn small(promised: usize, service: Service) -> World {
     World::sized(&[service], promised, 64)
 }
@@ -21,7 +21,7 @@ fn pressure(world: &World, what: Pressure) -> u64 {
     world.decider.counters().get(what.index()).expect("a counter")
 }
 
-/// A packet of a protocol whose flows are like those of UDP.
+/// A packet of a protocol whose flows behave like those of UDP.
 fn datagram(protocol: u8, from: (&str, u16), to: (&str, u16)) -> Vec<u8> {
     match protocol {
         17 => udp(from, to),
@@ -35,7 +35,7 @@ fn datagram(protocol: u8, from: (&str, u16), to: (&str, u16)) -> Vec<u8> {
     }
 }
 
-/// Spoofed sources whose first packets backends answer: a SYN by SYN and ACK, a datagram by another.
+/// Spoofed sources whose first packets backends answer: a SYN with SYN and ACK, a datagram with another.
 fn spoof(world: &mut World, side: &Side, clients: std::ops::Range<u16>, protocol: Option<u8>) {
     for n in clients {
         let (address, vip) = (side.client(n), (side.vip, 80));
@@ -54,7 +54,7 @@ fn spoof(world: &mut World, side: &Side, clients: std::ops::Range<u16>, protocol
 }
 
 #[test]
-fn answers_to_spoofed_sources_keep_nobody_out() {
+fn answered_spoofed_sources_keep_no_client_out() {
     for side in SIDES {
         for flood in [None, Some(17), Some(SCTP), Some(47)] {
             let mut world = small(8, spread());
@@ -64,7 +64,7 @@ fn answers_to_spoofed_sources_keep_nobody_out() {
             spoof(&mut world, &side, 0..300, flood);
             assert_eq!(world.decider.held().0, 16, "full");
             assert!(pressure(&world, Pressure::Evicted) >= 200);
-            // Who was there is there, and who comes gets in, whatever he speaks, and is answered before he has to go.
+            // Clients that were there still are; new ones get in, whatever their protocol, and are answered before they are evicted.
             assert_eq!(world.forward(tcp((client, 1), vip, ACK), Outcome::Forwarded), web);
             assert_eq!(world.forward(udp((client, 2), vip), Outcome::Forwarded), dns);
             for n in 0..3 {
@@ -81,7 +81,7 @@ fn answers_to_spoofed_sources_keep_nobody_out() {
     }
 }
 
-/// As long as nobody needs its place, an answer may follow the first one late.
+/// As long as no other flow needs its slot, a second answer may come late.
 #[test]
 fn a_datagram_that_is_answered_once_is_remembered_as_long_as_others() {
     for side in SIDES {
@@ -95,9 +95,9 @@ fn a_datagram_that_is_answered_once_is_remembered_as_long_as_others() {
     }
 }
 
-/// Where no answers are seen, nothing is proven: such flows live as long as others, and none keeps anybody out.
+/// Where no answers are seen nothing is proven: such flows live as long as others, but keep no client out.
 #[test]
-fn two_packets_of_a_spoofed_source_keep_nobody_out_of_a_direct_service() {
+fn two_packets_of_a_spoofed_source_keep_no_client_out_of_a_direct_service() {
     for side in SIDES {
         let mut world = small(8, Service { mode: Mode::Dsr, ..spread() });
         for by_tcp in [true, false] {
@@ -115,7 +115,7 @@ fn two_packets_of_a_spoofed_source_keep_nobody_out_of_a_direct_service() {
     }
 }
 
-/// One client with all its ports.
+/// One client that uses all its ports.
 fn hog(world: &mut World, side: &Side, connections: u16) {
     for port in 1..=connections {
         world.open((side.client, port), (side.vip, 80));
@@ -123,19 +123,19 @@ fn hog(world: &mut World, side: &Side, connections: u16) {
 }
 
 #[test]
-fn a_client_with_all_its_ports_keeps_nobody_else_out() {
+fn a_client_that_uses_all_its_ports_keeps_no_other_client_out() {
     for side in SIDES {
         let vip = (side.vip, 80);
         let mut world = small(64, Service { quota: Some(QUOTA), ..spread() });
         hog(&mut world, &side, 400);
         assert_eq!(world.decider.held().0, 128, "full");
-        // 32 are half of what the table promises, and so many it may have whoever it is.
+        // 32 are half of the table's capacity, which anyone may have.
         assert_eq!(pressure(&world, Pressure::Unprotected), 400 - 32);
         world.now += 1;
         let others: Vec<String> = (0..8).map(|n| side.client(n)).collect();
         let opened: Vec<String> = others.iter().map(|other| world.open((other, 4001), vip)).collect();
         assert_eq!(pressure(&world, Pressure::Unprotected), 400 - 32, "they are protected");
-        // Whatever it does: they stay, and it stays in business.
+        // Whatever it does, the others stay, and its own new flows get in.
         for port in 1000..1400 {
             world.open((side.client, port), vip);
         }
@@ -144,7 +144,7 @@ fn a_client_with_all_its_ports_keeps_nobody_else_out() {
         }
         assert_eq!(world.decider.counters().get(Outcome::DroppedTableFull.index()), Some(0));
 
-        // Without a quota nobody else gets in.
+        // Without a quota no other client gets in.
         let mut world = small(64, spread());
         for port in 1..=600 {
             world.send(&mut tcp((side.client, port), vip, SYN));
@@ -159,7 +159,7 @@ fn a_client_with_all_its_ports_keeps_nobody_else_out() {
     }
 }
 
-/// What a worker knows of shares outlives it.
+/// The next worker counts the protected flows of each prefix again.
 #[test]
 fn the_next_worker_counts_what_it_finds() {
     for side in SIDES {
@@ -178,11 +178,11 @@ fn the_next_worker_counts_what_it_finds() {
     }
 }
 
-/// Nor do they make anybody forget whose client is whose.
+/// Nor do they displace the affinity of clients.
 #[test]
-fn spoofed_sources_do_not_push_out_clients() {
+fn spoofed_sources_do_not_displace_clients() {
     for side in SIDES {
-        // Of the clients' table the places are sixteen.
+        // The affinity table has sixteen slots.
         let affinity = Some(AFFINITY);
         let mut world = World::sized(&[Service { affinity, ..spread() }], 1000, 8);
         let real: Vec<String> = (1000..1004).map(|n| side.client(n)).collect();

@@ -25,11 +25,11 @@ fn a_flow_goes_to_one_backend_and_comes_back_as_the_vips() {
                 let client = (side.client, 4001);
                 let [request, reply_of_vip] = exchange(client, (side.vip, 80));
                 let backend = world.forward(request.clone(), Outcome::ForwardedNew);
-                // What the backend gets is what the client would have sent there.
+                // The backend gets what the client would have sent it.
                 let mut forwarded = request.clone();
                 assert_eq!(world.send(&mut forwarded), Outcome::Forwarded, "{kind}");
                 assert_eq!(forwarded, exchange(client, (&backend, 80))[0], "{kind}");
-                // And back: what the client gets is what the VIP would have sent, to the byte.
+                // And the client gets, byte for byte, what the VIP would have sent.
                 let mut reply = exchange(client, (&backend, 80))[1].clone();
                 assert_eq!(world.send(&mut reply), Outcome::Returned, "{kind}");
                 assert_eq!(reply, reply_of_vip, "{kind}");
@@ -40,7 +40,7 @@ fn a_flow_goes_to_one_backend_and_comes_back_as_the_vips() {
     }
 }
 
-/// Defect 8: what a backend began itself was sent on as the VIP's.
+/// Defect 8 of the original: a backend's own connections were forwarded as the VIP's.
 #[test]
 fn a_backends_own_traffic_is_not_touched() {
     for side in SIDES {
@@ -51,7 +51,7 @@ fn a_backends_own_traffic_is_not_touched() {
         world.unchanged(echo(ours, side.client, true, 9), Outcome::PassedOwn);
         let backend = world.forward(tcp((side.client, 4001), (side.vip, 80), SYN), Outcome::ForwardedNew);
         let stranger = if backend == ours { other } else { ours };
-        // Looks like the reply, but from a backend the flow did not go to; or of another port, or kind.
+        // Looks like the reply, but comes from another backend, or has another port, or is of another kind.
         world.unchanged(tcp((stranger, 80), (side.client, 4001), ACK), Outcome::PassedOwn);
         world.unchanged(tcp((&backend, 81), (side.client, 4001), ACK), Outcome::PassedOwn);
         world.unchanged(tcp((&backend, 80), (side.client, 4002), ACK), Outcome::PassedOwn);
@@ -89,8 +89,8 @@ fn a_syn_on_a_closing_flow_begins_a_new_one() {
     }
 }
 
-/// One side may have no more to say and wait for the other as long as for any answer. Were the flow forgotten, the
-/// backend's answer would reach the client with the backend's address.
+/// One side may have finished and wait for the other for as long as for any answer. If the flow were forgotten, the backend's
+/// answer would reach the client with the backend's address.
 #[test]
 fn a_half_closed_connection_lives_as_long_as_an_open_one() {
     let side = SIDES[0];
@@ -120,7 +120,7 @@ fn a_half_closed_connection_lives_as_long_as_an_open_one() {
     }
 }
 
-/// A connection the backend ends is over, too.
+/// A connection that the backend resets is over, too.
 #[test]
 fn a_backends_reset_closes_the_flow() {
     let side = SIDES[0];
@@ -139,11 +139,11 @@ fn a_half_open_flow_is_established_by_the_clients_ack() {
     let reply = |backend: &str| tcp((backend, 80), client, SYN | ACK);
     let mut world = World::new(&[Service::default()]);
     let backend = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
-    // The backend's answer alone does not make it so: 31 s later it is gone.
+    // The backend's answer alone does not establish it: 31 s later it is gone.
     assert_eq!(world.send(&mut reply(&backend)), Outcome::Returned);
     world.now += 31;
     world.unchanged(reply(&backend), Outcome::PassedOwn);
-    // Nor does the client's alone.
+    // Nor does the client's ACK alone.
     world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
     world.forward(tcp(client, vip, ACK), Outcome::Forwarded);
     world.now += 31;
@@ -156,9 +156,9 @@ fn a_half_open_flow_is_established_by_the_clients_ack() {
 }
 
 #[test]
-fn a_full_table_gives_up_no_open_connection() {
+fn a_full_table_evicts_no_open_connection() {
     let side = SIDES[0];
-    // Two buckets of eight.
+    // Two buckets of eight ways.
     let mut world = World::sized(&[Service::default()], 8, 64);
     let open = |world: &mut World, n: u16, outcome| {
         let mut syn = tcp((side.client, n), (side.vip, 80), SYN);
@@ -188,7 +188,7 @@ fn a_full_table_gives_up_no_open_connection() {
 
 /// The backend could not tell the two flows apart, and neither could we tell their replies.
 #[test]
-fn flows_that_differ_in_the_vip_alone_do_not_share_a_backend() {
+fn flows_that_differ_only_in_the_vip_do_not_share_a_backend() {
     for side in SIDES {
         let services = [Service { vips: vec![0, 1, 2, 3], weights: [1, 0, 0, 1, 0, 0], ..Service::default() }];
         let mut world = World::new(&services);
@@ -201,7 +201,7 @@ fn flows_that_differ_in_the_vip_alone_do_not_share_a_backend() {
             assert_eq!(world.send(reply), Outcome::Returned);
             assert_eq!(ends(reply).0, vip);
         }
-        // With the first flow gone there is no clash.
+        // Once the first flow is gone there is no clash.
         world.now += 181;
         world.forward(udp(client, (side.second_vip, 53)), Outcome::ForwardedNew);
     }

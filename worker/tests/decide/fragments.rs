@@ -1,4 +1,4 @@
-//! Datagrams in pieces: all go where the first goes.
+//! Fragments: all go where the first one goes.
 
 use super::packets::{echo, ends, ip, piece, put, sound, udp};
 use super::world::{SIDES, Service, World};
@@ -6,7 +6,7 @@ use loaded_ipc::{Outcome, Protocol};
 
 const UDP: u8 = 17;
 
-/// The packet of one piece of `whole`: `length` bytes of its upper layer from `at` on.
+/// A fragment of `whole`: `length` bytes of its upper layer from `at` on.
 fn part(whole: &[u8], at: usize, length: usize) -> Vec<u8> {
     let header = if whole[0] >> 4 == 4 { 20 } else { 40 };
     let more = header + at + length < whole.len();
@@ -20,7 +20,7 @@ fn part(whole: &[u8], at: usize, length: usize) -> Vec<u8> {
     piece(packet, more, u16::try_from(at / 8).expect("short"))
 }
 
-/// The upper layers of pieces, put together again behind the header of the first.
+/// The upper layers of fragments, reassembled after the header of the first.
 fn together(pieces: &[Vec<u8>]) -> Vec<u8> {
     let v4 = pieces[0][0] >> 4 == 4;
     let mut whole = pieces[0][..if v4 { 20 } else { 40 }].to_vec();
@@ -40,7 +40,7 @@ fn datagram(from: (&str, u16), to: (&str, u16), length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn pieces_meet_at_one_backend_and_come_back_from_the_vip() {
+fn fragments_meet_at_one_backend_and_come_back_from_the_vip() {
     for side in SIDES {
         let mut world = World::new(&[Service::default()]);
         let request = datagram((side.client, 4001), (side.vip, 80), 3000);
@@ -83,7 +83,7 @@ fn sealed(mut whole: Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
-fn a_ping_in_pieces_is_one_flow() {
+fn a_fragmented_ping_is_one_flow() {
     for side in SIDES {
         let mut world = World::new(&[Service::default()]);
         let whole = echo(side.client, side.vip, true, 7);
@@ -96,7 +96,7 @@ fn a_ping_in_pieces_is_one_flow() {
 }
 
 #[test]
-fn what_passes_passes_in_all_its_pieces_and_what_is_malformed_in_none() {
+fn datagrams_pass_with_all_their_fragments_and_malformed_ones_with_none() {
     for side in SIDES {
         let served = Service { protocol: Protocol::Udp, ports: vec![80], ..Service::default() };
         let mut world = World::new(&[served]);
@@ -109,7 +109,7 @@ fn what_passes_passes_in_all_its_pieces_and_what_is_malformed_in_none() {
             world.unchanged(part(&whole, 0, 64), outcome);
             world.unchanged(part(&whole, 64, 44), outcome);
         }
-        // Too short for its header, of a datagram whose first piece this is.
+        // The first fragment of a datagram, too short for the upper layer's header.
         let mut whole = datagram((side.client, 4001), (side.vip, 80), 100);
         whole.truncate(whole.len() - 108 + 16);
         let header = whole.len() - 16;
@@ -120,14 +120,14 @@ fn what_passes_passes_in_all_its_pieces_and_what_is_malformed_in_none() {
 }
 
 #[test]
-fn an_overlap_ends_a_datagram() {
+fn an_overlapping_fragment_ends_a_datagram() {
     for side in SIDES {
         let mut world = World::new(&[Service::default()]);
         let whole = datagram((side.client, 4001), (side.vip, 80), 3000);
         world.forward_piece(part(&whole, 0, 800), Outcome::ForwardedNew);
         world.unchanged(part(&whole, 792, 16), Outcome::DroppedFragment);
         world.unchanged(part(&whole, 800, 800), Outcome::DroppedFragment);
-        // The next datagram of the client is another matter.
+        // The client's next datagram is not affected.
         world.forward(udp((side.client, 4001), (side.vip, 80)), Outcome::Forwarded);
     }
 }

@@ -6,7 +6,7 @@ use loaded_ipc::{Idle, Outcome, Policy};
 
 const SHORT: Idle = Idle { tcp: 50, half_open: 4, closing: 7, udp: 20, echo: 9 };
 
-/// One service has its own timeouts, the other those of the documentation.
+/// One service has its own timeouts, the other the documented defaults.
 fn services() -> [Service; 2] {
     let policy = Policy { idle: SHORT, ..POLICY };
     [Service { vips: vec![0, 1], policy, ..BARE }, Service { vips: vec![2, 3], ..BARE }]
@@ -23,8 +23,8 @@ const RESET: Step = (true, |from, to| tcp(from, to, RST));
 const DATAGRAM: [Step; 2] = [(true, udp), (false, udp)];
 const PING: Step = (true, |from, to| echo(from.0, to.0, true, from.1));
 
-/// What a flow has seen, the seconds it lives then, with the short timeouts and with the documented ones, and the packet
-/// of the backend that shows it.
+/// The packets of a flow, the seconds it lives after them, with the short timeouts and with the defaults, and the packet of the
+/// backend that shows it.
 fn lives() -> Vec<(Vec<Step>, u32, u32, Make)> {
     let open = [OPEN[0], OPEN[1], HELLO];
     let data: Make = |from, to| tcp(from, to, ACK);
@@ -35,7 +35,7 @@ fn lives() -> Vec<(Vec<Step>, u32, u32, Make)> {
         (open.to_vec(), 50, 7440, data),
         ([&open[..], &BYE[..1]].concat(), 50, 7440, data),
         ([&open[..], &BYE[..]].concat(), 7, 30, data),
-        // An open one would be forgotten sooner than the 240 s that a reset one gets otherwise.
+        // An open flow would be forgotten sooner than the 240 s that a reset one gets otherwise.
         ([&open[..], &[RESET]].concat(), 50, 240, data),
         (vec![DATAGRAM[0]], 4, 30, udp),
         (DATAGRAM.to_vec(), 20, 180, udp),
@@ -44,7 +44,7 @@ fn lives() -> Vec<(Vec<Step>, u32, u32, Make)> {
 }
 
 #[test]
-fn each_service_forgets_by_its_own_clock() {
+fn each_service_forgets_by_its_own_timeouts() {
     for side in SIDES {
         for (steps, short, documented, late) in lives() {
             for (vip, limit) in [(side.vip, short), (side.second_vip, documented)] {
@@ -71,7 +71,7 @@ fn each_service_forgets_by_its_own_clock() {
 }
 
 #[test]
-fn a_packet_finds_no_flow_that_no_sweep_has_met() {
+fn a_packet_finds_no_expired_flow_even_before_a_sweep() {
     let side = SIDES[0];
     for (vip, limit) in [(side.vip, 20), (side.second_vip, 180)] {
         let mut world = World::new(&services());
@@ -83,7 +83,7 @@ fn a_packet_finds_no_flow_that_no_sweep_has_met() {
 }
 
 #[test]
-fn a_successor_brings_its_own_timeouts_for_flows_that_are_there() {
+fn the_next_worker_applies_its_own_timeouts_to_existing_flows() {
     let side = SIDES[0];
     let mut world = World::new(&services());
     let (client, service) = ((side.client, 4001), (side.second_vip, 80));

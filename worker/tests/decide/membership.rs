@@ -1,4 +1,4 @@
-//! What becomes of flows and of clients when backends go out and come back, by policy and protocol.
+//! What becomes of flows and clients when backends go down and come back, by policy and protocol.
 
 use super::packets::{ACK, FIN, RST, SYN, echo, ends, sound, tcp, udp};
 use super::world::{AFFINITY, BARE, POLICY, SIDES, Service, Side, World, index_of};
@@ -10,13 +10,13 @@ fn service(on_backend_down: OnBackendDown) -> Service {
     Service { vips: vec![0, 1], policy: Policy { on_backend_down, ..POLICY }, ..BARE }
 }
 
-/// The place among all backends of an address.
+/// The index of an address among all backends.
 fn place(side: &Side, backend: &str) -> usize {
     let n = side.backends.iter().position(|b| *b == backend).expect("a backend");
     if side.vip.contains(':') { n + 3 } else { n }
 }
 
-/// Takes a backend out, the one way or the other.
+/// Makes a backend unavailable, down or disabled.
 fn take_out(world: &mut World, n: usize, by_checks: bool) {
     match by_checks {
         true => world.check(n, false),
@@ -24,7 +24,7 @@ fn take_out(world: &mut World, n: usize, by_checks: bool) {
     }
 }
 
-/// The packet that was made instead of the last one: from whom, to whom, and whether it is sound.
+/// The packet that replaced the last one: its source, its destination, and whether its checksums are right.
 fn answer(world: &World) -> (String, String) {
     assert!(sound(&world.sent));
     ends(&world.sent)
@@ -35,20 +35,20 @@ fn flags(bytes: &[u8]) -> u8 {
 }
 
 #[test]
-fn tcp_of_a_backend_that_is_out_is_reset_on_both_sides() {
+fn tcp_of_a_backend_that_is_down_is_reset_on_both_sides() {
     for side in SIDES {
         for by_checks in [true, false] {
             let mut world = World::new(&[service(OnBackendDown::Reset)]);
             let (client, vip) = ((side.client, 4001), (side.vip, 80));
             let backend = world.open(client, vip);
             take_out(&mut world, place(&side, &backend), by_checks);
-            // What the backend still sends goes on until the client has been told.
+            // What the backend still sends is forwarded until the client has got its reset.
             world.answer(tcp((&backend, 80), client, ACK));
             for flags_of_client in [ACK, FIN | ACK, ACK] {
                 assert_eq!(world.send(&mut tcp(client, vip, flags_of_client)), Outcome::AnsweredReset);
                 assert_eq!(answer(&world), (side.vip.into(), side.client.into()));
                 assert_eq!(flags(&world.sent), RST);
-                // Now the backend is told as well, and nothing gets out under its own address.
+                // Now the backend gets a reset too, and nothing leaves under its own address.
                 assert_eq!(world.send(&mut tcp((&backend, 80), client, ACK)), Outcome::AnsweredBackend);
                 assert_eq!(answer(&world), (side.client.into(), backend.clone()));
                 assert_eq!(flags(&world.sent), RST);
@@ -56,7 +56,7 @@ fn tcp_of_a_backend_that_is_out_is_reset_on_both_sides() {
             // A reset is never answered.
             assert_eq!(world.send(&mut tcp(client, vip, RST)), Outcome::Forwarded);
             assert_eq!(world.send(&mut tcp((&backend, 80), client, RST)), Outcome::Returned);
-            // A new connection on the same ports finds another.
+            // A new connection on the same ports finds another backend.
             let next = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
             assert_ne!(next, backend);
             assert_eq!(world.decider.held().0, 1);
@@ -83,7 +83,7 @@ fn a_backend_that_comes_back_in_time_loses_nothing() {
 }
 
 #[test]
-fn tcp_of_a_backend_that_is_out_is_rehashed_or_drained() {
+fn tcp_of_a_backend_that_is_down_is_rehashed_or_drained() {
     for side in SIDES {
         for by_checks in [true, false] {
             let (client, vip) = ((side.client, 4001), (side.vip, 80));
@@ -104,7 +104,7 @@ fn tcp_of_a_backend_that_is_out_is_rehashed_or_drained() {
                     world.answer(tcp((&backend, 80), client, ACK));
                 }
             } else {
-                // What the operator has disabled, or let drain long enough, ends whatever the policy is.
+                // Flows of a disabled backend end whatever the policy is.
                 assert_eq!(world.send(&mut tcp(client, vip, ACK)), Outcome::AnsweredReset);
                 assert_eq!(world.send(&mut tcp((&backend, 80), client, ACK)), Outcome::AnsweredBackend);
             }
@@ -113,9 +113,9 @@ fn tcp_of_a_backend_that_is_out_is_rehashed_or_drained() {
     }
 }
 
-/// Also if its packets come without a pause, so that the flow never ends by itself.
+/// Even if its packets come without a pause, so that the flow never expires.
 #[test]
-fn datagrams_never_stick_to_a_backend_that_is_out() {
+fn datagrams_never_stick_to_a_backend_that_is_down() {
     for side in SIDES {
         for policy in POLICIES {
             for by_checks in [true, false] {
@@ -123,7 +123,7 @@ fn datagrams_never_stick_to_a_backend_that_is_out() {
                 let mut world = World::new(&[service(policy)]);
                 let backend = world.ask(client, vip);
                 take_out(&mut world, place(&side, &backend), by_checks);
-                // Its late answers are dropped, and are no sign of life of the flow.
+                // Its late answers are dropped and do not keep the flow alive.
                 world.unchanged(udp((&backend, 53), client), Outcome::DroppedBackendOut);
                 if policy == OnBackendDown::Reset {
                     assert_eq!(world.send(&mut udp(client, vip)), Outcome::AnsweredUnreachable);
@@ -147,7 +147,7 @@ fn datagrams_never_stick_to_a_backend_that_is_out() {
 }
 
 #[test]
-fn a_drained_backend_keeps_what_it_has_and_gets_nothing() {
+fn a_draining_backend_keeps_its_flows_and_gets_no_new_ones() {
     for side in SIDES {
         let mut world = World::new(&[Service { affinity: Some(AFFINITY), ..service(OnBackendDown::Reset) }]);
         let (client, vip) = ((side.client, 4001), (side.vip, 80));
@@ -161,19 +161,19 @@ fn a_drained_backend_keeps_what_it_has_and_gets_nothing() {
             world.answer(tcp((&backend, 80), client, ACK));
             assert_eq!(world.forward(udp((side.client, 4002), (side.vip, 53)), Outcome::Forwarded), backend);
         }
-        // A SYN begins elsewhere: a repeated one, one of a new flow, and one on ports that are in use.
+        // A SYN goes elsewhere: a repeated one, one of a new flow, and one on ports that are in use.
         let next = world.forward(tcp((side.client, 4003), vip, SYN), Outcome::ForwardedNew);
         assert_ne!(next, backend);
         assert_eq!(world.forward(tcp((side.client, 4004), vip, SYN), Outcome::ForwardedNew), next, "its new backend");
         assert_eq!(world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew), next);
-        // A flow of the old backend no longer speaks for the client.
+        // A flow of the old backend no longer refreshes the client.
         world.forward(udp((side.client, 4002), (side.vip, 53)), Outcome::Forwarded);
         assert_eq!(world.forward(tcp((side.client, 4005), vip, SYN), Outcome::ForwardedNew), next);
     }
 }
 
 #[test]
-fn a_half_open_flow_does_not_wait_for_a_backend_that_went_out() {
+fn a_half_open_flow_does_not_wait_for_a_backend_that_went_down() {
     for side in SIDES {
         for policy in POLICIES {
             let mut world = World::new(&[service(policy)]);
@@ -187,7 +187,7 @@ fn a_half_open_flow_does_not_wait_for_a_backend_that_went_out() {
     }
 }
 
-/// An entry of a client is neither used nor kept alive for a backend that takes no new flows.
+/// A client's affinity to a backend that takes no new flows is neither used nor refreshed.
 #[test]
 fn a_client_gets_another_backend_and_stays_there() {
     for side in SIDES {
@@ -215,7 +215,7 @@ fn a_client_gets_another_backend_and_stays_there() {
 }
 
 #[test]
-fn without_any_backend_the_policy_decides() {
+fn without_a_backend_the_policy_decides() {
     for side in SIDES {
         for all_down in [AllDown::Reject, AllDown::Drop, AllDown::Last] {
             let base = service(OnBackendDown::Reset);
@@ -228,7 +228,7 @@ fn without_any_backend_the_policy_decides() {
             if all_down == AllDown::Last {
                 let last = side.backends[2];
                 assert_eq!(world.forward(packets[0].clone(), Outcome::ForwardedNew), last);
-                // And so its flows are kept.
+                // So its flows are kept.
                 world.answer(tcp((last, 80), client, SYN | ACK));
                 assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), last);
                 continue;
@@ -255,9 +255,9 @@ fn without_any_backend_the_policy_decides() {
     }
 }
 
-/// Where the checks are not believed, they end no flow either.
+/// While the checks are disbelieved they end no flow either.
 #[test]
-fn in_panic_flows_go_on() {
+fn flows_go_on_in_panic() {
     let side = SIDES[0];
     let base = service(OnBackendDown::Reset);
     let mut world = World::new(&[Service { policy: Policy { panic_threshold: 50, ..base.policy }, ..base }]);
@@ -271,7 +271,7 @@ fn in_panic_flows_go_on() {
 }
 
 #[test]
-fn backups_stand_in_and_step_back() {
+fn backups_serve_while_no_primary_can() {
     for side in SIDES {
         let mut world = World::new(&[Service { backups: vec![2, 5], ..service(OnBackendDown::Reset) }]);
         let base = place(&side, side.backends[0]);
@@ -311,7 +311,7 @@ fn a_backend_that_came_up_starts_slowly() {
         assert!((900..1100).contains(&part(&mut world)));
         world.check(0, false);
         assert_eq!(part(&mut world), 0);
-        // Time goes on in `part` for flows alone.
+        // In `part` time passes only for flows.
         world.millis += 100_000;
         world.check(0, true);
         let early = part(&mut world);
@@ -325,7 +325,7 @@ fn a_backend_that_came_up_starts_slowly() {
     }
 }
 
-/// How far a slow start was is said by the supervisor, to a worker that takes over.
+/// The supervisor tells a worker that takes over how far a slow start had got.
 #[test]
 fn a_slow_start_goes_on_in_the_next_worker() {
     let side = SIDES[0];
@@ -342,7 +342,7 @@ fn a_slow_start_goes_on_in_the_next_worker() {
 }
 
 #[test]
-fn what_passes_is_counted_for_its_backend() {
+fn forwarded_packets_are_counted_for_their_backend() {
     for side in SIDES {
         let mut world = World::new(&[service(OnBackendDown::Reset)]);
         let (client, vip) = ((side.client, 4001), (side.vip, 80));

@@ -1,4 +1,4 @@
-//! Packets built byte by byte, and judged without the code under test.
+//! Packets built byte by byte, and checked without the code under test.
 
 use std::net::IpAddr;
 
@@ -24,7 +24,7 @@ pub(crate) fn is_v4(address: &str) -> bool {
     !address.contains(':')
 }
 
-/// The number of ICMP of an address's family.
+/// The protocol number of ICMP in an address's family.
 pub(crate) fn icmp_of(address: &str) -> u8 {
     if is_v4(address) { 1 } else { 58 }
 }
@@ -118,8 +118,8 @@ pub(crate) fn echo(from: &str, to: &str, request: bool, id: u16) -> Vec<u8> {
     ip(from, to, icmp_of(from), upper)
 }
 
-/// A fragment with the bytes of a whole packet, by the place in 8 bytes that it says it has. Without `more` at 0 it is
-/// whole; over IPv6 it has a fragment header nonetheless.
+/// A fragment that contains a whole packet's upper layer, at an offset given in units of 8 bytes. At 0 and without `more` it is
+/// no fragment; in IPv6 it then has a fragment header all the same.
 pub(crate) fn piece(mut whole: Vec<u8>, more: bool, offset: u16) -> Vec<u8> {
     let more = u16::from(more);
     if whole[0] >> 4 == 4 {
@@ -150,7 +150,7 @@ fn header_of(bytes: &[u8]) -> usize {
     if bytes[0] >> 4 == 4 { 20 } else { 40 }
 }
 
-/// Source and destination of a packet (or, with what follows an ICMP error's header, of what it quotes).
+/// Source and destination of a packet, or of the packet quoted after the header of an ICMP error.
 pub(crate) fn ends(bytes: &[u8]) -> (String, String) {
     let text = |b: &[u8]| match b.len() {
         4 => IpAddr::from(<[u8; 4]>::try_from(b).expect("4")).to_string(),
@@ -162,7 +162,7 @@ pub(crate) fn ends(bytes: &[u8]) -> (String, String) {
     }
 }
 
-/// What an ICMP error quotes.
+/// The packet quoted by an ICMP error.
 pub(crate) fn quoted(bytes: &[u8]) -> &[u8] {
     &bytes[header_of(bytes) + 8..]
 }

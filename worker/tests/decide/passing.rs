@@ -1,4 +1,4 @@
-//! What is not ours, not whole, or not balanced.
+//! Packets that are not ours, not complete, or not balanced.
 
 use super::packets::{ACK, SYN, echo, ends, icmp_of, ip, is_v4, piece, put, sound, tcp, udp, unreachable};
 use super::world::{SIDES, Service, World};
@@ -16,7 +16,7 @@ fn web() -> Service {
 }
 
 #[test]
-fn what_is_not_served_passes() {
+fn packets_to_a_vip_without_a_service_pass() {
     for side in SIDES {
         let mut world = World::new(&[web()]);
         world.forward(tcp((side.client, 4001), (side.vip, 443), SYN), Outcome::ForwardedNew);
@@ -36,7 +36,7 @@ fn what_is_not_served_passes() {
 }
 
 #[test]
-fn strangers_pass() {
+fn packets_from_and_to_unknown_addresses_pass() {
     for side in SIDES {
         let mut world = World::new(&[Service::default()]);
         world.unchanged(tcp((side.client, 4001), (side.router, 80), SYN), Outcome::PassedForeign);
@@ -46,7 +46,8 @@ fn strangers_pass() {
     }
 }
 
-/// Defect 1 of the original: no verdict for any other protocol. By address alone, both ways, and errors about them.
+/// Defect 1 of the original: other protocols got no verdict. They are balanced by address alone, both ways, with errors about
+/// them.
 #[test]
 fn other_protocols_to_a_vip_that_is_balanced_as_a_whole_are_balanced() {
     for side in SIDES {
@@ -77,9 +78,9 @@ fn other_protocols_to_a_vip_that_is_balanced_as_a_whole_are_balanced() {
     }
 }
 
-/// Where ports are balanced, nothing else is; what becomes of it is configured.
+/// Where only ports are balanced, the configuration says what becomes of the rest.
 #[test]
-fn what_nobody_serves_passes_or_is_dropped() {
+fn unserved_packets_pass_or_are_dropped() {
     for (unserved, outcome) in [(Unserved::Pass, Outcome::PassedUnserved), (Unserved::Drop, Outcome::DroppedUnserved)] {
         for side in SIDES {
             let mut world = World::new(&[Service { unserved, ..web() }]);
@@ -90,7 +91,7 @@ fn what_nobody_serves_passes_or_is_dropped() {
     }
 }
 
-/// RFC 8200 §8.1; but a field that holds a sum only may be zero.
+/// RFC 8200 §8.1; but a field that holds only a sum may be zero.
 #[test]
 fn udp_over_ipv6_without_a_checksum_is_refused() {
     let mut world = World::new(&[Service::default()]);
@@ -102,7 +103,7 @@ fn udp_over_ipv6_without_a_checksum_is_refused() {
 }
 
 #[test]
-fn pieces_of_what_is_not_ours_pass() {
+fn fragments_of_foreign_datagrams_pass() {
     let mut world = World::new(&[Service::default()]);
     for side in SIDES {
         for (more, offset) in [(true, 0), (false, 10), (true, 10)] {
@@ -121,7 +122,7 @@ fn malformed_packets_are_dropped() {
         }
         world.unchanged([&whole[..], &[0]].concat(), Outcome::DroppedMalformed);
         world.unchanged(ip(side.client, side.vip, icmp_of(side.vip), vec![8, 0, 0]), Outcome::DroppedMalformed);
-        // A TCP header that says it is longer than the packet.
+        // A TCP header whose length is more than the packet's.
         let mut long = whole.clone();
         let at = whole.len() - 24 + 12;
         long[at] = 15 << 4;
@@ -134,9 +135,9 @@ fn malformed_packets_are_dropped() {
     assert_eq!(world.decider.held(), (0, 0));
 }
 
-/// Only where nothing is translated: elsewhere what passes would be this host's own business.
+/// Only where nothing is translated: elsewhere a packet that passed would reach this host itself.
 #[test]
-fn malformed_packets_pass_where_that_is_wanted() {
+fn malformed_packets_pass_if_configured() {
     for (mode, malformed, outcome) in [
         (Mode::Dsr, OnFailure::Pass, Outcome::PassedMalformed),
         (Mode::Dsr, OnFailure::Drop, Outcome::DroppedMalformed),
@@ -179,7 +180,7 @@ fn neighbour_discovery_passes() {
     }
 }
 
-/// A packet of which we have only the beginning can be passed on or dropped, but never sent back.
+/// A packet of which only the beginning is here can pass or be dropped, but never be rewritten and sent.
 #[test]
 fn cut_packets_are_never_rewritten() {
     let cut = PacketFacts { cut: true, ..PacketFacts::WHOLE };
@@ -202,7 +203,7 @@ fn cut_packets_are_never_rewritten() {
             (udp((side.client, 4002), (side.router, 53)), Outcome::PassedForeign),
         ]);
         for (whole, outcome) in cases {
-            // The last bytes are missing; the lengths in the headers stay.
+            // The last bytes are missing; the lengths in the headers are unchanged.
             let mut bytes = whole[..whole.len() - 2].to_vec();
             let before = bytes.clone();
             assert_eq!(world.send_as(&mut bytes, cut), outcome);
@@ -212,9 +213,10 @@ fn cut_packets_are_never_rewritten() {
     }
 }
 
-/// With `CHECKSUM_PARTIAL` the field holds the pseudo header's sum; what goes out must be whole, unless GSO makes it.
+/// With `CHECKSUM_PARTIAL` the field holds the sum of the pseudo header. What leaves must be a complete checksum, unless GSO
+/// makes it.
 #[test]
-fn unfinished_checksums_are_finished() {
+fn partial_checksums_are_completed() {
     for side in SIDES {
         let mut world = World::new(&[Service::default()]);
         for (at, honest) in

@@ -1,4 +1,4 @@
-//! What packets show of a backend, and what they must not be able to show.
+//! What packets show about a backend, and what an attacker's packets must not be able to show.
 
 use super::packets::{ACK, RST, SYN, tcp, udp, unreachable};
 use super::world::{BARE, POLICY, SIDES, Service, World};
@@ -12,7 +12,7 @@ fn world(passive: Passive) -> World {
     World::new(&[Service { vips: vec![0, 1], strategy: Strategy::RoundRobin, policy, ..BARE }])
 }
 
-/// A SYN of another client each time; which backend it went to.
+/// Sends a SYN, of another client each time; returns the backend it went to.
 fn syn(world: &mut World, n: u16, port: u16) -> String {
     world.forward(tcp((&SIDES[0].client(n), 4001), (SIDES[0].vip, port), SYN), Outcome::ForwardedNew)
 }
@@ -21,7 +21,7 @@ fn refuse(world: &mut World, n: u16, backend: &str, port: u16, flags: u8) {
     assert_eq!(world.send(&mut tcp((backend, port), (&SIDES[0].client(n), 4001), flags)), Outcome::Returned);
 }
 
-/// New flows; each is answered, but by those backends that refuse.
+/// Opens new flows. Each is answered, except by backends that refuse.
 fn load(world: &mut World, clients: std::ops::Range<u16>, dead: &[&str]) -> Vec<String> {
     clients
         .map(|n| {
@@ -38,7 +38,7 @@ fn used(world: &mut World, from: u16) -> BTreeSet<String> {
 }
 
 #[test]
-fn a_backend_that_refuses_is_out_for_a_while() {
+fn a_backend_that_refuses_is_ejected_for_a_while() {
     let dead = SIDES[0].backends[1];
     let mut world = world(PASSIVE);
     let went = load(&mut world, 0..60, &[dead]);
@@ -53,7 +53,7 @@ fn a_backend_that_refuses_is_out_for_a_while() {
     assert_eq!(used(&mut world, 100).len(), 3);
 }
 
-/// What it has is not touched, but for what is not open yet.
+/// Its flows are not touched, except those that are not open yet.
 #[test]
 fn flows_of_an_ejected_backend_go_on() {
     let (side, dead) = (SIDES[0], SIDES[0].backends[0]);
@@ -78,7 +78,7 @@ fn flows_of_an_ejected_backend_go_on() {
 }
 
 #[test]
-fn a_backend_that_is_silent_is_found_by_time_or_by_repeated_syns() {
+fn a_silent_backend_is_ejected_by_a_tick_or_by_a_repeated_syn() {
     let (side, dead) = (SIDES[0], SIDES[0].backends[2]);
     let silent = |world: &mut World| {
         (0..9).for_each(|n| {
@@ -95,7 +95,7 @@ fn a_backend_that_is_silent_is_found_by_time_or_by_repeated_syns() {
     first.wait(20);
     assert_eq!(first.view(2).cause, Some(Cause::ConnectTimeout));
 
-    // Without a tick: the SYN that comes again finds it, and goes elsewhere at once.
+    // Without a tick: the repeated SYN ejects it, and goes elsewhere at once.
     let mut second = world(PASSIVE);
     silent(&mut second);
     second.millis += 1000;
@@ -107,10 +107,10 @@ fn a_backend_that_is_silent_is_found_by_time_or_by_repeated_syns() {
 }
 
 #[test]
-fn any_answer_forgets_all_failures() {
+fn any_answer_clears_all_failures() {
     let side = SIDES[0];
     let mut world = world(PASSIVE);
-    // A flow of each backend, two of them open connections and one of datagrams.
+    // A flow to each backend: two open connections, and one of datagrams.
     let open = [1, 2].map(|port| world.open((side.client, port), (side.vip, 80)));
     let asked = world.ask((side.client, 3), (side.vip, 53));
     for n in 0..200 {
@@ -125,7 +125,7 @@ fn any_answer_forgets_all_failures() {
         }
     }
     assert!((0..3).all(|n| !world.view(n).ejected));
-    // Without those answers it is the first that is out.
+    // Without those answers the first backend is ejected.
     let refused = (200..209).map(|n| {
         let backend = syn(&mut world, n, 80);
         refuse(&mut world, n, &backend, 80, RST | ACK);
@@ -135,7 +135,7 @@ fn any_answer_forgets_all_failures() {
 }
 
 #[test]
-fn never_more_than_half_and_never_the_last() {
+fn never_more_than_half_and_never_the_last_are_ejected() {
     let side = SIDES[0];
     let mut world = world(PASSIVE);
     load(&mut world, 0..300, &side.backends);
@@ -152,9 +152,9 @@ fn never_more_than_half_and_never_the_last() {
     assert_eq!(v6, 0, "the other family is another pool");
 }
 
-/// A stray ACK is answered by a reset, by a sound backend; a closed port only where others are asked for.
+/// A healthy backend answers a stray ACK with a reset, and a SYN to a closed port too, which counts only where all ports do.
 #[test]
-fn a_client_cannot_eject_by_resets_it_asks_for() {
+fn a_client_cannot_eject_a_backend_by_provoking_resets() {
     let side = SIDES[0];
     let mut world = world(PASSIVE);
     for n in 0..100 {
@@ -202,7 +202,7 @@ fn only_the_backends_own_icmp_counts() {
 }
 
 #[test]
-fn the_checks_and_the_operator_end_a_hold() {
+fn the_checks_and_the_operator_end_an_ejection() {
     use loaded_ipc::Admin;
     let dead = SIDES[0].backends[0];
     let ejected = || {
@@ -212,7 +212,7 @@ fn the_checks_and_the_operator_end_a_hold() {
         world
     };
     let mut world = ejected();
-    // What is no change is no news: it may have been said before.
+    // A report that changes nothing has no effect: it may be an old one.
     world.check(0, true);
     assert!(world.view(0).ejected);
     world.check(0, false);
@@ -225,15 +225,15 @@ fn the_checks_and_the_operator_end_a_hold() {
 }
 
 #[test]
-fn without_the_policy_nothing_is_judged() {
+fn without_the_policy_no_backend_is_ejected() {
     let mut world = World::new(&[Service { vips: vec![0, 1], ..BARE }]);
     load(&mut world, 0..300, &SIDES[0].backends);
     assert!((0..6).all(|n| !world.view(n).ejected));
 }
 
-/// Where the answers are: in the queue yet, or dropped, for it is full.
+/// The answers may still wait in the queue, or have been dropped since it was full.
 #[test]
-fn a_worker_that_is_behind_blames_no_backend() {
+fn a_worker_that_is_behind_ejects_no_backend() {
     let ejected = |behind: bool| {
         let mut world = world(PASSIVE);
         for n in 0..300 {
@@ -243,7 +243,7 @@ fn a_worker_that_is_behind_blames_no_backend() {
                 world.decider.fall_behind();
             }
         }
-        // What was lost of the answers does not come any more.
+        // Answers that were lost do not come any more.
         (0..100).for_each(|_| world.wait(20));
         (0..3).filter_map(|n| world.view(n).cause).collect::<Vec<_>>()
     };

@@ -1,4 +1,4 @@
-//! Whatever comes, whatever the tables hold.
+//! Nothing breaks a decision, whatever packets come and whatever the tables hold.
 
 use super::packets::{ACK, FIN, RST, SYN, echo, ip, sound, tcp, udp, unreachable};
 use super::world::{AFFINITY, BACKENDS, SIDES, Service, Side, World, only_requests_name_backends};
@@ -11,10 +11,10 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use std::os::unix::fs::FileExt;
 
-/// Something that happens to a worker.
+/// An event in the life of a worker.
 #[derive(Debug, Clone)]
 enum Event {
-    /// A packet, whose bytes at these places were changed to these.
+    /// A packet, with some of its bytes changed.
     Packet {
         bytes: Vec<u8>,
         garble: Vec<(Index, u8)>,
@@ -32,7 +32,7 @@ enum Event {
     },
 }
 
-/// A packet of a world with few addresses and ports, so that they meet often.
+/// A packet between few addresses and ports, so that flows meet often.
 fn packet() -> impl Strategy<Value = Vec<u8>> {
     let flags = select(&[SYN, SYN, ACK, ACK, SYN | ACK, FIN | ACK, RST, 0, 0xff][..]);
     let ends = (select(&SIDES[..]), 0..12_usize, 0..3_usize, 1..3_u16, select(&[80, 53][..]));
@@ -48,7 +48,7 @@ fn packet() -> impl Strategy<Value = Vec<u8>> {
         };
         let ports = if from == client { (port, service) } else { (service, port) };
         let (source, destination) = ((from, ports.0), (to, ports.1));
-        // What errors are about: what a backend got of the client, or the client of the VIP.
+        // What errors quote: a packet of the client to a backend, or of the VIP to the client.
         let got = |tcp_like: bool, from, to| if tcp_like { tcp(from, to, flags) } else { udp(from, to) };
         let witness = [client, router, backend][length % 3];
         match kind {
@@ -101,8 +101,7 @@ fn services() -> impl Strategy<Value = Vec<Service>> {
     })
 }
 
-/// What must hold of every packet's end.
-/// `ours`: nobody has garbled the packet or the tables.
+/// What must hold for every packet that was decided. `ours`: neither the packet nor the tables were garbled.
 fn check(before: &[u8], after: &[u8], facts: PacketFacts, ours: bool, outcome: Outcome) {
     let rewritten = matches!(verdict(outcome), Verdict::Rewrite | Verdict::Repeat);
     if !rewritten {
@@ -112,12 +111,12 @@ fn check(before: &[u8], after: &[u8], facts: PacketFacts, ours: bool, outcome: O
     assert!(!facts.cut, "{outcome:?} of a packet that is not whole");
     assert_eq!(before.len(), after.len());
     if outcome == Outcome::RepeatedFragment {
-        assert_eq!(before, after, "it waits as it is");
+        assert_eq!(before, after, "it waits unchanged");
         return;
     }
-    // A later piece of a packet has no checksum.
+    // A later fragment has no checksum.
     let ours = ours && !(before[0] >> 4 == 4 && (before[6] & 0x1f, before[7]) != (0, 0));
-    // A wrong checksum stays wrong, but where the kernel says that the field holds something else.
+    // A wrong checksum stays wrong, unless the kernel says that the field holds something else.
     let error = matches!(outcome, Outcome::ErrorForwarded | Outcome::ErrorReturned | Outcome::ErrorRelayed);
     if !ours || !(sound(before) || facts.checksum != ChecksumState::Complete && !error) {
         return;
@@ -157,7 +156,7 @@ proptest! {
                 Event::Respawn => world.respawn(),
                 Event::Scribble { flows, at, bytes } => {
                     let file = if flows { &world.flows } else { &world.clients };
-                    // The header is read once, at the start: beyond it anything may be overwritten.
+                    // The header is read only once, at the start. Anything after it may be overwritten.
                     let room = usize::try_from(file.metadata().expect("stat").len()).expect("small") - 128 - bytes.len();
                     file.write_all_at(&bytes, 128 + at.index(room) as u64).expect("write");
                     trusted = false;

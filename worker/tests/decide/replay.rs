@@ -1,4 +1,4 @@
-//! The decision over recorded packets: the same as over those of a queue, by the time of the record.
+//! Decisions about recorded packets: the same as about queued ones, by the time of the capture.
 
 use super::packets::{ACK, SYN, ends, sound, tcp, udp, unreachable};
 use super::world::{BACKENDS, SIDES, Service, messages};
@@ -17,7 +17,7 @@ fn ip(text: &str) -> IpAddr {
 const AT_ONCE: Duration = Duration::ZERO;
 
 #[test]
-fn a_packet_is_told_with_its_flow_and_what_goes_on_instead() {
+fn a_packet_is_shown_with_its_flow_and_its_new_bytes() {
     for side in SIDES {
         let mut replay = replay(Service::default());
         let (client, vip) = ((side.client, 4000), (side.vip, 80));
@@ -53,7 +53,7 @@ fn a_packet_is_told_with_its_flow_and_what_goes_on_instead() {
 }
 
 #[test]
-fn a_flow_that_a_packet_ends_is_told_still_and_what_is_refused_has_a_service() {
+fn an_ended_flow_is_still_shown_and_a_refused_packet_has_a_service() {
     let mut all_out = Service { down: (0..6).collect(), ..Service::default() };
     all_out.policy.all_down = loaded_ipc::AllDown::Reject;
     let mut replay = replay(all_out);
@@ -68,7 +68,7 @@ fn a_flow_that_a_packet_ends_is_told_still_and_what_is_refused_has_a_service() {
 }
 
 #[test]
-fn time_passes_as_it_was_recorded_and_never_back() {
+fn time_passes_as_recorded_and_never_goes_back() {
     let mut replay = replay(Service { affinity: None, ..Service::default() });
     let datagram = udp(("203.0.113.7", 4000), ("192.0.2.100", 80));
     let mut at = |millis| replay.decide(&datagram, 0, Duration::from_millis(millis)).outcome;
@@ -80,8 +80,8 @@ fn time_passes_as_it_was_recorded_and_never_back() {
 }
 
 #[test]
-fn a_pause_is_spent_as_a_worker_spends_it() {
-    // Fewest clients: that flows have been forgotten, though no packet has asked for them, is seen in who is next.
+fn a_pause_sweeps_as_a_waiting_worker_does() {
+    // With "fewest clients" the next choice shows that flows have expired, even if no packet has looked for them.
     let weighted = Service { strategy: loaded_ipc::Strategy::Weighted, affinity: None, ..Service::default() };
     let mut replay = replay(weighted);
     let mut send = |port, seconds| {
@@ -96,7 +96,7 @@ fn a_pause_is_spent_as_a_worker_spends_it() {
 }
 
 #[test]
-fn what_the_kernel_trims_and_cuts_is_trimmed_and_cut() {
+fn packets_are_trimmed_and_cut_as_by_the_kernel() {
     let mut replay = replay(Service::default());
     for side in SIDES {
         let whole = tcp((side.client, 4000), (side.vip, 80), SYN);
@@ -107,7 +107,7 @@ fn what_the_kernel_trims_and_cuts_is_trimmed_and_cut() {
         assert_eq!(replay.decide(&whole, 9, AT_ONCE).outcome, Outcome::Forwarded);
         let fate = replay.decide(&whole[..whole.len() - 2], 2, AT_ONCE);
         assert_eq!((fate.outcome, fate.cut, fate.after), (Outcome::DroppedCut, true, None));
-        // The header says more than there ever was: that is no record's fault.
+        // The header names more bytes than there ever were: nothing is missing from the capture.
         assert_eq!(replay.decide(&whole[..whole.len() - 2], 0, AT_ONCE).outcome, Outcome::DroppedMalformed);
     }
     for length in 0..60 {
@@ -126,7 +126,7 @@ fn what_the_kernel_trims_and_cuts_is_trimmed_and_cut() {
 }
 
 #[test]
-fn a_configuration_without_an_end_is_none() {
+fn a_configuration_without_commit_is_refused() {
     let mut begun = messages(&[Service::default()]);
     begun.pop();
     assert!(matches!(Replay::new(begun.clone(), 1000, 1000), Err(Error::Endless)));

@@ -1,4 +1,4 @@
-//! What someone can do who sends in another's name, and hears none of the answers.
+//! What an attacker can do who sends from spoofed addresses and hears no answers.
 
 use super::packets::{ACK, FIN, RST, SYN, tcp, udp};
 use super::world::{SIDES, Service, Side, World};
@@ -7,19 +7,19 @@ use loaded_worker::wire::PacketFacts;
 
 const PSH: u8 = 8;
 
-/// Two buckets of eight.
+/// Two buckets of eight ways.
 const PLACES: usize = 16;
 
 fn small() -> World {
     World::sized(&[spread()], 8, 64)
 }
 
-/// So that a new flow goes to another backend than the last.
+/// Round robin, so that a new flow goes to another backend than the last one.
 fn spread() -> Service {
     Service { affinity: None, ..Service::default() }
 }
 
-/// A packet of the client's or of the backend's.
+/// A packet of the client or of the backend.
 fn say(world: &mut World, side: &Side, backend: &str, by_client: bool, flags: u8) {
     if by_client {
         let got = world.forward(tcp((side.client, 4001), (side.vip, 80), flags), Outcome::Forwarded);
@@ -29,11 +29,11 @@ fn say(world: &mut World, side: &Side, backend: &str, by_client: bool, flags: u8
     }
 }
 
-/// The flow of `say` is gone after exactly so many idle seconds.
+/// Checks that the flow is gone after exactly this many idle seconds.
 fn lives_for(mut world: World, side: &Side, backend: &str, seconds: u32) {
     let reply = || tcp((backend, 80), (side.client, 4001), ACK);
     let began = world.now;
-    // A cut packet meets the flow without keeping it alive.
+    // A cut packet finds the flow without keeping it alive.
     let mut at = |after, outcome| {
         world.now = began + after;
         let mut bytes = reply();
@@ -45,9 +45,9 @@ fn lives_for(mut world: World, side: &Side, backend: &str, seconds: u32) {
     world.unchanged(reply(), Outcome::PassedOwn);
 }
 
-/// Whatever a client sends: no flow lives long, or keeps its place, that no backend has answered.
+/// Whatever a client sends, a flow that no backend has answered does not live long and is not protected.
 #[test]
-fn flows_that_no_backend_answers_keep_nobody_out() {
+fn unanswered_flows_keep_no_client_out() {
     const TRAINS: [&[u8]; 6] = [
         &[SYN, ACK, ACK],
         &[SYN, ACK, ACK | PSH],
@@ -79,7 +79,7 @@ fn flows_that_no_backend_answers_keep_nobody_out() {
             let (client, vip) = ((side.client, 4001), (side.vip, 80));
             let web = world.open(client, vip);
             let dns = world.talk(client, vip);
-            // Who is in stays in.
+            // Established flows stay.
             world.now += 1;
             flood(&mut world, 100);
             assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), web);
@@ -96,7 +96,7 @@ fn flows_that_no_backend_answers_keep_nobody_out() {
     }
 }
 
-/// A backend answers any SYN. What comes then must at least be such that it answers that, too, with a reset.
+/// A backend answers any SYN. What follows must be a packet that the backend would answer too, if with a reset.
 #[test]
 fn a_segment_without_ack_opens_nothing() {
     for side in SIDES {
@@ -127,7 +127,7 @@ fn a_udp_flow_lives_long_once_it_is_answered() {
             if answered {
                 world.answer(udp((&backend, 53), client));
             }
-            // More of the client's keep it alive, but for no longer each.
+            // Further packets of the client keep it alive, each for no longer.
             for _ in 0..3 {
                 world.now += seconds;
                 assert_eq!(world.forward(udp(client, vip), Outcome::Forwarded), backend);
@@ -139,7 +139,7 @@ fn a_udp_flow_lives_long_once_it_is_answered() {
             world.unchanged(udp((&backend, 53), client), Outcome::PassedOwn);
             assert_ne!(world.forward(udp(client, vip), Outcome::ForwardedNew), backend);
         }
-        // An answer in the last moment counts.
+        // An answer in the last second counts.
         let mut world = World::new(&[spread()]);
         let backend = world.forward(udp(client, vip), Outcome::ForwardedNew);
         world.now += 30;
@@ -149,7 +149,7 @@ fn a_udp_flow_lives_long_once_it_is_answered() {
     }
 }
 
-/// Both ends ignore a reset that is not in their window. We do not know the window; but they go on.
+/// Both ends ignore a reset outside their window. The worker does not know the window, but sees that they go on.
 #[test]
 fn a_reset_that_both_sides_ignore_ends_nothing() {
     for side in SIDES {
@@ -165,7 +165,7 @@ fn a_reset_that_both_sides_ignore_ends_nothing() {
                         say(&mut world, &side, &backend, reset_by_client, RST);
                         world.now += 240;
                         say(&mut world, &side, &backend, next_by_client, next);
-                        // It is open as before: a SYN is a stray one.
+                        // It is open as before, and a SYN is a stray packet.
                         say(&mut world, &side, &backend, true, SYN);
                         lives_for(world, &side, &backend, 7440);
                     }

@@ -99,7 +99,7 @@ fn counts_go_down_when_clients_and_flows_expire() {
 
 /// No flow is counted twice and none for ever: a flow that takes an old one's place takes its count, too.
 #[test]
-fn a_flow_that_begins_anew_counts_once() {
+fn a_flow_that_begins_again_counts_once() {
     let side = SIDES[0];
     let mut world = World::new(&[service(Strategy::Weighted, None)]);
     let (client, vip) = ((side.client, 4001), (side.vip, 80));
@@ -116,7 +116,7 @@ fn a_flow_that_begins_anew_counts_once() {
 
 /// Sixteen places; the flows or clients of another service push out four of six.
 #[test]
-fn what_is_displaced_no_longer_counts() {
+fn displaced_entries_no_longer_count() {
     for side in SIDES {
         for (affinity, room) in [(Some(AFFINITY), 4096), (None, 8)] {
             let web =

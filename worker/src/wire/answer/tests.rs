@@ -105,7 +105,7 @@ fn answered(family: Family, segment: &[u8], extra: usize) -> (u32, Option<u32>) 
 }
 
 #[test]
-fn a_syn_is_refused_and_a_segment_reset() {
+fn a_syn_and_a_later_segment_are_answered_with_a_reset() {
     for family in [Family::V4, Family::V6] {
         assert_eq!(answered(family, &tcp(1000, 7, SYN, 5, b""), 0), (0, Some(1001)));
         // Data with the SYN (RFC 7413) counts; so does a FIN, and the sequence space wraps.
@@ -117,7 +117,7 @@ fn a_syn_is_refused_and_a_segment_reset() {
 }
 
 #[test]
-fn a_cut_segment_counts_whole() {
+fn a_cut_segment_counts_with_its_whole_length() {
     let mut bytes = request(Family::V4, protocol::TCP, &tcp(0, 0, SYN, 0, &[0; 65_490]), 0);
     bytes.truncate(1000);
     let packet = parse(&bytes, true).expect("parses");
@@ -173,7 +173,7 @@ fn an_error_quotes_the_packet_as_far_as_it_may() {
 }
 
 #[test]
-fn nothing_answers_a_reset_an_error_or_a_piece() {
+fn a_reset_an_error_and_a_fragment_are_not_answered() {
     for family in [Family::V4, Family::V6] {
         let (icmp, error, echo) = match family {
             Family::V4 => (protocol::ICMP, 3, 8),
@@ -203,7 +203,7 @@ fn nothing_answers_a_reset_an_error_or_a_piece() {
 }
 
 #[test]
-fn nothing_answers_to_or_as_many_hosts() {
+fn packets_from_or_to_many_hosts_are_not_answered() {
     let v4 = [[0, 0, 0, 0], [0, 1, 2, 3], [224, 0, 0, 1], [239, 1, 2, 3], [255; 4], [240, 0, 0, 1], [127, 0, 0, 1]];
     let v6 = ["::", "::1", "ff02::1", "ff0e::7"].map(|a| a.parse::<Ipv6Addr>().expect("address").octets());
     let v4 = v4.into_iter().flat_map(|bad| [(12, bad.to_vec()), (16, bad.to_vec())]).map(|at| (Family::V4, at));

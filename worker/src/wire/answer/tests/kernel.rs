@@ -198,7 +198,7 @@ fn a_connection_is_reset() {
     }
 }
 
-/// The kernel drops the answer to a GSO packet (see [`loaded_queue::ParsedPacket::settle_resized`]). What the client sends then is
+/// The kernel drops the answer to a GSO packet (see [`loaded_queue::Packet::settle_resized`]). What the client sends then is
 /// a single segment, and the answer to that arrives.
 #[test]
 fn an_upload_is_reset_when_its_first_segment_comes_again() {
