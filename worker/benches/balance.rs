@@ -38,7 +38,7 @@ fn key(n: u32) -> AffinityKey {
     }
 }
 
-/// Gives client `n` a backend; whoever has to go for it is counted down.
+/// Gives client `n` a backend; a client that is evicted for it is counted down.
 fn admit(balancer: &mut Balancer, clients: &mut AffinityTable, n: u32) {
     let key = key(n);
     let hashed = clients.prepare(&key);
@@ -68,7 +68,7 @@ fn weighted(c: &mut Criterion) {
                 black_box(backend)
             });
         });
-        // One client leaves for each that comes, so the number stays.
+        // One client leaves for each new one, so their number stays.
         let mut n = size;
         group.bench_function(BenchmarkId::new("come and go", size), |b| {
             b.iter(|| {
@@ -106,7 +106,7 @@ fn others(c: &mut Criterion) {
             });
         });
     }
-    // At worst: so many out that the places give no answer, and the candidates draw lots.
+    // The worst case: so many are down that the lookup table gives no answer, and rendezvous hashing decides.
     for (members, out) in [(100, 1), (100, 50), (100, 95), (1000, 500), (1000, 990)] {
         let mut maglev = balancer(members, Strategy::Maglev { seed: 1 });
         for n in 0..out {

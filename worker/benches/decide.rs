@@ -23,27 +23,27 @@ use std::time::{Duration, Instant};
 const BATCH: usize = 32;
 const CAPACITY: usize = 1_000_000;
 const PACKETS_A_SECOND: u64 = 500_000;
-/// About as far apart as the packets of the worker's arena.
+/// Bytes between two packets, about as in the worker's arena.
 const STRIDE: usize = 65_536 + 256;
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
-/// Of the service whose clients are remembered for an hour, and of the one whose clients are for half a minute.
+/// Ports of the service that remembers clients for an hour, and of the one that remembers them for half a minute.
 const LONG: u16 = 80;
 const SHORT: u16 = 81;
 const FIRST: u32 = 100;
-/// With all that a worker may have to look after.
+/// With everything that a worker may have to do for a backend.
 const POLICY: Policy = Policy {
     on_backend_down: OnBackendDown::Reset,
     all_down: AllDown::Reject,
     panic_threshold: 10,
     slow_start: 30,
-    // No backend answers here: for the flow of a remembered client to stay as long as an open one.
+    // No backend answers here, so half-open flows are to live as long as open ones.
     idle: Idle { half_open: 7440, ..Idle::STANDARD },
     passive: Some(Passive { fails: 255, timeout: 60_000, hold: 10, port: None }),
 };
 
-/// A decider, the memory packets arrive in, and the time.
+/// A decider, the memory that packets arrive in, and the time.
 struct World {
     decider: Decider,
     arena: Vec<u8>,
@@ -90,12 +90,12 @@ impl World {
         Self { decider, arena: vec![0; STRIDE * BATCH], now: 1000, packets: 0, v6 }
     }
 
-    /// Writes the packets of one batch, decides them, and returns how long the deciding took.
+    /// Writes the packets of one batch, decides about them, and returns how long deciding took.
     fn batch(&mut self, clients: &[u32], port: u16, flags: u8, expected: Outcome) -> Duration {
         for (client, bytes) in clients.iter().zip(self.arena.chunks_exact_mut(STRIDE)) {
             bytes[..64].copy_from_slice(&packet(*client, port, flags, self.v6));
         }
-        // The kernel's stores are long done when a packet is looked at; so shall these be.
+        // When a worker reads a packet, the kernel's stores are long done; so they are here.
         black_box(self.arena.chunks_exact(STRIDE).map(|bytes| u32::from(bytes[0]) + u32::from(bytes[63])).sum::<u32>());
         let begin = Instant::now();
         let mut looks: [Option<Lookup>; BATCH] = [None; BATCH];
@@ -136,7 +136,7 @@ fn at(seconds: u32) -> Now {
     Now { seconds, millis: u64::from(seconds) * 1000 }
 }
 
-/// 64 bytes: IP, TCP, and what is left of data.
+/// 64 bytes: IP, TCP, and data for the rest.
 fn packet(client: u32, port: u16, flags: u8, v6: bool) -> [u8; 64] {
     let mut p = [0; 64];
     let transport = if v6 {
@@ -185,8 +185,8 @@ fn known(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, world: &mut World
     });
 }
 
-/// New flows of new clients beside those that are there. They are taken out after each round, which is not timed; a
-/// round is one in sixteen of what the table holds, and its time is scaled to what criterion asks for.
+/// New flows of new clients in a table that holds others. They are removed after each round, which is not timed; a round is a
+/// sixteenth of what the table holds, and its time is scaled to what criterion asks for.
 fn new(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, world: &mut World, held: usize) {
     let fresh = shuffled(FIRST + 2_000_000, (held / 16).clamp(512, 16_384));
     group.bench_function(format!("new/{name}"), |b| {

@@ -91,7 +91,7 @@ fn known(c: &mut Criterion) {
     group.finish();
 }
 
-/// Into a table that is half full of what it promises at the start, and full at the end; the emptying is not timed.
+/// Inserts into a table that holds half of its capacity at the start, and all of it at the end. Emptying it is not timed.
 fn new(c: &mut Criterion) {
     let mut group = c.benchmark_group("table/new");
     group.throughput(Throughput::Elements(1));
@@ -101,7 +101,7 @@ fn new(c: &mut Criterion) {
         let mut table = table(size);
         group.bench_function(BenchmarkId::new("insert", size), |b| {
             b.iter_custom(|count| {
-                // Always whole fills, for a handful of inserts into a cold table says nothing; scaled to `count`.
+                // Always whole fills, scaled to `count`: a few inserts into a cold table say nothing.
                 let fills = count.div_ceil(fresh.len() as u64);
                 let mut spent = Duration::ZERO;
                 for _ in 0..fills {

@@ -1,4 +1,4 @@
-//! The configuration as it comes over the link: what is out of step is refused, and the rest is what was said.
+//! The configuration as it comes over the link: messages out of step are refused, and the others give the setup they describe.
 
 use loaded_ipc::{
     Admin, Affinity, AllDown, BackendIndex, Mode, OnBackendDown, OnFailure, Passive, Policy, PortRange, Protocol,
@@ -56,7 +56,7 @@ fn take(messages: &[ToWorker]) -> Result<Option<Setup>, OutOfStep> {
     messages.iter().try_fold(None, |_, message| assembly.take(message.clone(), 0))
 }
 
-/// Two VIPs, two backends a family, web on one VIP and everything on the other. There are gaps everywhere.
+/// Two VIPs, two backends of each family, web on one VIP and everything on the other. The indices have gaps.
 fn whole() -> Vec<ToWorker> {
     vec![
         begin(),
@@ -106,7 +106,7 @@ fn a_setup_is_what_the_messages_say() {
     assert_eq!(choose(5, Family::V4), Some(BackendIndex(8191)), "256 to 1");
     assert_eq!((choose(5, Family::V6), choose(0, Family::V4)), (None, None));
     assert_eq!((choose(200, Family::V6), choose(200, Family::V4)), (Some(BackendIndex(11)), Some(BackendIndex(7))));
-    // What belongs together: service, its own backend, a client of the same family.
+    // A service, its own backend and a client of the same family belong together.
     let [v4, v6] = [of("203.0.113.1"), of("2001:db8::99")];
     assert!(setup.belongs(5, 10, &v4) && setup.belongs(200, 7, &v4) && setup.belongs(200, 11, &v6));
     assert!(!setup.belongs(5, 7, &v4) && !setup.belongs(5, 10, &v6) && !setup.belongs(200, 8, &v4));
@@ -120,7 +120,7 @@ fn a_service_without_ports_takes_all_of_its_protocol() {
     assert_eq!(setup.service_at(0, false, 53), None);
 }
 
-/// `at` is where in the whole transaction the message comes instead of what belongs there.
+/// `at` is the message of the whole transaction that this one replaces.
 #[test]
 fn a_message_out_of_step_is_refused() {
     let hello = ToWorker::Hello { version: 1, worker: 0, queue: 0 };
@@ -178,7 +178,7 @@ fn a_message_out_of_step_is_refused() {
         messages.push(message.clone());
         assert!(take(&messages).is_err(), "{message:?} at {at}");
     }
-    // At their limits they are taken.
+    // Values at their limits are accepted.
     let widest = Passive { fails: 255, timeout: 60_000, hold: 3600, port: Some(65535) };
     for passive in [widest, Passive { fails: 1, timeout: 50, hold: 1, port: None }] {
         let limits = Policy { panic_threshold: 100, slow_start: 3600, passive: Some(passive), ..POLICY };
@@ -186,7 +186,7 @@ fn a_message_out_of_step_is_refused() {
     }
 }
 
-/// What only the end shows.
+/// Contradictions that only `Commit` shows.
 #[test]
 fn a_transaction_that_contradicts_itself_is_refused() {
     let extra: [&[(usize, ToWorker)]; 8] = [
@@ -197,9 +197,9 @@ fn a_transaction_that_contradicts_itself_is_refused() {
         &[(5, listen(3))],
         &[(15, service(8, Protocol::Tcp, None)), (16, listen(3)), (17, port(1, 443))],
         &[(15, service(8, Protocol::Tcp, None)), (16, listen(3))],
-        // Two services for all of one VIP.
+        // Two services for everything to one VIP.
         &[(15, service(8, Protocol::Any, None)), (16, listen(9))],
-        // One address twice, or in both roles.
+        // One address twice, or as VIP and as backend.
         &[(3, vip(11, "192.0.2.1"))],
         &[(9, backend(1, "192.0.2.1", 1))],
     ];
@@ -213,7 +213,7 @@ fn a_transaction_that_contradicts_itself_is_refused() {
     }
 }
 
-/// The largest indices there are cost memory by the index, and no more.
+/// Memory grows with the largest index, and with nothing else.
 #[test]
 fn the_largest_indices_are_taken() {
     let all = [
@@ -267,7 +267,7 @@ fn message() -> impl Strategy<Value = ToWorker> {
     )
 }
 
-/// What any setup answers to any question.
+/// Asks a setup every question.
 fn ask(setup: &mut Setup) {
     for n in [0, 1, 3, 65535] {
         for port in [0, 1, 2, 65535] {
@@ -295,7 +295,7 @@ proptest! {
         }
     }
 
-    /// Close to what the supervisor sends: some messages of a good transaction are missing, doubled or others.
+    /// Close to what the supervisor sends: a valid transaction with some messages missing, repeated or replaced.
     #[test]
     fn no_damaged_transaction_panics(
         changes in prop::collection::vec((any::<prop::sample::Index>(), 0..3_u8, message()), 0..4), worker in 0..64_u16,

@@ -72,13 +72,13 @@ fn op() -> impl Strategy<Value = Op> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// With room enough the table says what a HashMap with expiry says, in every direction, and also after reopening.
+    /// With enough free slots the table behaves like a HashMap with expiry, for every operation and after reopening.
     #[test]
     fn flows_follow_the_model(ops in prop::collection::vec(op(), 1..300), start in any::<u32>()) {
         let capacity = 2000;
         let fd = shm::create("flows", FlowTable::bytes_for(capacity)).expect("create");
         FlowTable::format(&Region::map(&fd).expect("map"), capacity, HASH_KEY).expect("format");
-        // Services beyond those have the default.
+        // Services with a higher index have the timeouts given to `open`.
         let of_services = [3, 40, 100].map(|n| {
             Timeouts { half_open: n / 2, established: n * 9, closing: n / 3, reset: n * 2, datagram: n, echo: n + 1 }
         });
@@ -168,7 +168,7 @@ proptest! {
         prop_assert_eq!((expired, table.len()), (before, 0));
     }
 
-    /// However full, the counts kept from the answers are the counts of a walk, and of a reopened table.
+    /// However full the table is, the counts kept by what operations report are those of a walk, and of a reopened table.
     #[test]
     fn affinity_counts_are_exact(
         capacity in 1_usize..200,
@@ -218,7 +218,7 @@ proptest! {
     }
 }
 
-/// Two buckets, sixteen ways: what makes room, and what does not.
+/// Two buckets, sixteen ways: what is evicted, and what is not.
 #[test]
 fn a_full_table_evicts_the_right_flow() {
     let mut table = flow_table(1);
@@ -233,20 +233,20 @@ fn a_full_table_evicts_the_right_flow() {
         assert_eq!(gone(put(&mut table, n, state, 100 + u32::from(n)).expect("room")), None);
     }
     assert_eq!(table.len(), 16);
-    // Half-open before echo, the older first.
+    // Half-open flows go before echo, the older first.
     assert_eq!(gone(put(&mut table, 20, FlowState::Established, 116).expect("room")), Some(4));
     assert_eq!(gone(put(&mut table, 21, FlowState::Established, 116).expect("room")), Some(5));
     assert_eq!(gone(put(&mut table, 22, FlowState::Established, 116).expect("room")), Some(6));
-    // Long expired is better than any.
+    // Expired flows go before all others.
     assert_eq!(gone(put(&mut table, 23, FlowState::Established, 400).expect("room")), Some(2));
     for n in 24..40 {
         let _ = put(&mut table, n, FlowState::Established, 400);
     }
-    // Everything is open now: nothing is given up.
+    // Every flow is open now: none is evicted.
     assert_eq!(put(&mut table, 50, FlowState::Established, 400), Err(loaded_table::TableFull));
     assert_eq!(put(&mut table, 51, FlowState::HalfOpen, 400), Err(loaded_table::TableFull));
     assert_eq!(table.len(), 16);
-    // But a flow that is there can always be replaced by itself.
+    // But a flow can always be replaced by itself.
     assert_eq!(gone(put(&mut table, 20, FlowState::Closing, 400).expect("same")), Some(20));
     assert_eq!(gone(put(&mut table, 51, FlowState::HalfOpen, 400).expect("closing goes")), Some(20));
 }
@@ -264,7 +264,7 @@ fn a_full_affinity_table_evicts_the_client_unseen_for_longest() {
     }
     let removed = |assigned: Option<loaded_table::Assigned>| assigned.and_then(|a| a.removed).map(|c| c.backend);
     assert_eq!(removed(put(&mut table, 16, 20)), Some(0));
-    // Number 1 is of the service with the short timeout; number 2 is unseen for about as long, but may be.
+    // Number 1 belongs to the service with the short timeout; number 2 is unseen for about as long, but within its timeout.
     assert_eq!(removed(put(&mut table, 18, 60)), Some(1));
     assert_eq!(removed(put(&mut table, 2, 60)), Some(2));
 }

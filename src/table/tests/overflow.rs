@@ -19,7 +19,7 @@ fn key(n: u64) -> FlowKey {
     FlowKey { protocol: 6, client, client_port: 1024, service_port: 80 }
 }
 
-/// Inserts flow `n`, which may not displace anything. Whether there was room.
+/// Inserts flow `n`, which may not evict another. Returns whether a slot was free.
 fn put(table: &mut FlowTable, n: u64) -> bool {
     let flow = Flow { vip: 0, backend: 0, service: 0, state: FlowState::Established };
     table.insert(&table.prepare(&key(n)), &key(n), flow, 1).is_ok()
@@ -32,7 +32,7 @@ fn take(table: &mut FlowTable, n: u64) {
 }
 
 /// Fills to `load` percent of the slots, then replaces random flows `churn` times as often as there are flows.
-/// Returns how many inserts there were, and how many found no room.
+/// Returns the number of inserts, and of those that found both buckets full.
 fn run(capacity: usize, load: usize, churn: usize, hash_key: u8) -> (u64, u64) {
     let mut table = table(capacity, hash_key);
     let target = table.buckets() * 8 * load / 100;
@@ -63,7 +63,7 @@ fn a_table_holds_as_many_entries_as_it_promises() {
     }
 }
 
-/// Why not fuller: at three quarters, thousands of a million inserts find no room; at six tenths, a few.
+/// Why not fuller: at 75 % thousands of a million inserts find both buckets full; at 60 % a few.
 #[test]
 fn a_table_more_than_half_full_would_break_its_promise() {
     let per_million = |load| {
@@ -76,7 +76,7 @@ fn a_table_more_than_half_full_would_break_its_promise() {
     assert!((2_000..20_000).contains(&per_million(75)));
 }
 
-/// Room is made by what is over by the clock of its own service.
+/// What is evicted first has expired by the timeouts of its own service.
 #[test]
 fn a_full_table_evicts_flows_past_their_services_timeout() {
     let mut table = table(8, 0);

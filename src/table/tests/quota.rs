@@ -14,7 +14,7 @@ fn memory(capacity: usize) -> OwnedFd {
     memory
 }
 
-/// What is there is counted, as by who takes a table over.
+/// Counts what is in the table, as a worker that takes it over does.
 fn open(memory: &OwnedFd, quota: Option<QuotaTracker>) -> FlowTable {
     let mut table = FlowTable::open(Region::map(memory).expect("map"), TIMEOUTS).expect("open");
     if let Some(quota) = quota {
@@ -39,7 +39,7 @@ fn insert(table: &mut FlowTable, key: &FlowKey, state: FlowState, now: u32) -> O
     table.insert(&hashed, key, Flow { vip: 0, backend: 0, service: 0, state }, now).ok()
 }
 
-/// As a connection comes about: half open, then answered, then open. Whether there was room for it.
+/// Opens a connection: half open, then answered, then open. Returns whether it found a slot.
 fn connect(table: &mut FlowTable, key: &FlowKey, now: u32) -> bool {
     let Some(inserted) = insert(table, key, FlowState::HalfOpen, now) else { return false };
     table.set_state(inserted.slot, FlowState::Answered, now);
@@ -52,8 +52,8 @@ fn find(table: &FlowTable, key: &FlowKey, now: u32) -> Option<(Hashed, loaded_ta
     Some((hashed, table.find(&hashed, key, now, |_| true)?))
 }
 
-/// The seconds that new flows stay, sorted, where `flood` spoofed ones come a second, each answered or not. Of the new ones
-/// none is ever answered, which is the worst that can happen to it.
+/// The seconds that new flows stay, sorted, while `flood` spoofed ones come each second, answered or not. The new flows are
+/// never answered, which is the worst case.
 fn survival(capacity: usize, flood: u32, answered: bool) -> Vec<u32> {
     let mut table = open(&memory(capacity), None);
     let (mut legitimate, mut ages) = (Vec::new(), Vec::new());
@@ -88,8 +88,8 @@ fn survival(capacity: usize, flood: u32, answered: bool) -> Vec<u32> {
     ages
 }
 
-/// An opening that waits for its answer, also in a flood that gets answers: it stays for a second, or, where the flood is
-/// faster, until that has written over about all of the table; and not for a sixteenth of that.
+/// A half-open flow stays for a second, also in a flood that gets answers; or, if the flood is faster, until the flood has
+/// overwritten about the whole table, and not only a sixteenth of it.
 #[test]
 fn a_new_flow_stays_while_a_flood_fills_the_table() {
     const SLOTS: f64 = 2048.0;
@@ -108,7 +108,7 @@ fn a_new_flow_stays_while_a_flood_fills_the_table() {
 #[test]
 fn a_prefix_over_its_share_gives_way_to_others() {
     for (network, other) in [(2, 4), (3, 5), (2, 5), (3, 4)] {
-        // Each of its hosts has fewer than a share; without a quota the others find no room.
+        // Each of its hosts has less than a share; without a quota the others find no slot.
         let fill = |quota| {
             let mut table = open(&memory(64), quota);
             (0..4000).for_each(|n: u16| {
@@ -128,7 +128,7 @@ fn a_prefix_over_its_share_gives_way_to_others() {
     }
 }
 
-/// Everyone has the same right to what is beyond the shares: the longest idle goes.
+/// Slots beyond the shares are open to all: the flow that is idle for longest is evicted.
 #[test]
 fn a_prefix_over_its_share_evicts_only_its_own_flows() {
     let mut table = open(&memory(64), Some(QuotaTracker::new(24, 48, 10)));
@@ -169,7 +169,7 @@ fn op() -> impl Strategy<Value = Op> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Whatever comes and goes: the count of a prefix is that of a walk, and it alone says who is protected.
+    /// After any operations the count of a prefix is that of a walk, and it alone decides which flows are protected.
     #[test]
     fn counts_are_those_of_a_walk(ops in prop::collection::vec(op(), 1..400)) {
         let memory = memory(40);

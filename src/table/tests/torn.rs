@@ -62,7 +62,7 @@ fn fill(memory: &Memory) {
     }
 }
 
-/// Every operation on a table whose contents are unknown: nothing may panic, hang or give a wrong value.
+/// Every operation on a table with arbitrary contents: none may panic, hang or give a wrong value.
 fn use_all(table: &mut FlowTable, now: u32) {
     for n in 0..60 {
         let hashed = table.prepare(&key(n));
@@ -87,7 +87,7 @@ fn use_all(table: &mut FlowTable, now: u32) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Any bytes anywhere in the entries, seen live and after reopening: the right value or nothing.
+    /// Any bytes anywhere in the entries, in an open table and after reopening: the right value or none.
     #[test]
     fn a_garbled_entry_is_right_or_absent(
         hits in prop::collection::vec((0..BUCKETS as u64, 0_u64..8, 0_u64..32, prop::collection::vec(any::<u8>(), 1..40)), 1..20),
@@ -118,7 +118,7 @@ proptest! {
         use_all(&mut table, 2);
     }
 
-    /// The whole region random, behind an honest header: an empty table, which works.
+    /// Random bytes after a valid header: an empty table, which works.
     #[test]
     fn garbage_behind_a_good_header_is_an_empty_table(seed in any::<u64>(), now in any::<u32>()) {
         let memory = formatted();
@@ -128,7 +128,7 @@ proptest! {
         use_all(&mut table, now);
     }
 
-    /// The same under a table that is already open: an ex-worker that would still be writing.
+    /// The same in a table that is already open, as if an earlier worker still wrote to it.
     #[test]
     fn garbage_under_an_open_table_is_harmless(seed in any::<u64>(), now in any::<u32>()) {
         let memory = formatted();
@@ -149,7 +149,7 @@ proptest! {
         table.sweep(now, 1000, |_| 5, |_| {});
     }
 
-    /// What is kept is what was whole and wanted; nothing else is left, and the number is right.
+    /// Exactly the complete and wanted entries are kept, and their number is right.
     #[test]
     fn what_is_kept_of_a_torn_table_is_whole_and_wanted(
         hits in prop::collection::vec((0..BUCKETS as u64, 0_u64..8, 0_u64..32, any::<u8>()), 0..40),
@@ -175,7 +175,7 @@ proptest! {
         use_all(&mut table, 2);
     }
 
-    /// The same of clients.
+    /// The same for clients.
     #[test]
     fn what_is_kept_of_torn_clients_is_whole_and_wanted(
         hits in prop::collection::vec((0..BUCKETS as u64, 0_u64..8, 0_u64..32, any::<u8>()), 0..40),
@@ -211,7 +211,7 @@ proptest! {
     }
 }
 
-/// Killed after any store of an insert: the flow is there whole or not at all, and all others are.
+/// Killed after any store of an insert: the flow is there completely or not at all, and all others are there.
 #[test]
 fn a_kill_between_any_two_stores_loses_at_most_one_entry() {
     let memory = formatted();
@@ -224,7 +224,7 @@ fn a_kill_between_any_two_stores_loses_at_most_one_entry() {
     drop(table);
     let mut after = vec![0; size];
     memory.file.read_exact_at(&mut after, 0).expect("read");
-    // The kernel can stop us between any two of the changed words, in whatever order they were stored.
+    // A kill can come between any two of the changed words, in whatever order they are stored.
     let changed: Vec<usize> = (0..size).step_by(8).filter(|i| before[*i..i + 8] != after[*i..i + 8]).collect();
     assert!((4..=8).contains(&changed.len()), "{changed:?}");
     for subset in 0..1_u32 << changed.len() {

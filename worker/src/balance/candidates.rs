@@ -128,7 +128,7 @@ mod tests {
         set(2, DOWN);
         set(0, Standing { ejected: true, ..WELL });
         assert_eq!(set(1, Standing { ejected: true, ..WELL }), Some(BackendIndex(1)));
-        // A second reason is no second going out.
+        // A second reason is no second failure.
         assert_eq!(set(2, Standing { ejected: true, ..DOWN }), Some(BackendIndex(1)));
         assert_eq!(set(1, Standing { enabled: false, ..DOWN }), Some(BackendIndex(0)));
         assert_eq!(set(1, DOWN), Some(BackendIndex(1)));
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(set(2, DOWN), Some(BackendIndex(2)));
     }
 
-    /// The rule as the operator would say it, with what happened as a list.
+    /// The rule in an operator's words, applied to a list of what happened.
     fn by_hand(members: &[MemberSpec], standings: &[Standing], went_out: &[usize], policy: &Policy) -> Vec<usize> {
         let enabled: Vec<usize> =
             (0..members.len()).filter(|&n| standings[n].enabled && members[n].weight > 0).collect();

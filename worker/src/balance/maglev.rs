@@ -163,7 +163,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
         /// At any change of one member, standing or share, a client moves only from it or only to it. With many out and
-        /// small shares most choices are by lot.
+        /// small shares most choices are by rendezvous hashing.
         #[test]
         fn a_change_moves_only_the_changed_members_clients(
             weights in prop::collection::vec(1..=20_u16, 2..40),
@@ -172,7 +172,7 @@ mod tests {
             let mut balancer = balancer(&weights, 3);
             let mut before = choices(&mut balancer, 500);
             for (n, up, share) in steps {
-                // The first stays at full share, so that the others' shares are relative to the same.
+                // The first stays at full share, so that the shares of the others stay relative to the same.
                 let n = u16::try_from(1 + n.index(weights.len() - 1)).expect("few");
                 balancer.set_standing(BackendIndex(n), Standing { up, ..WELL });
                 let between = choices(&mut balancer, 500);
@@ -201,7 +201,7 @@ mod tests {
         let strategy = Strategy::Maglev { seed: 5 };
         let mut a = Balancer::new(&ours, strategy, 0, policy(0)).expect("pool");
         let mut b = Balancer::new(&theirs, strategy, 3, policy(0)).expect("pool");
-        // Out until the lots decide.
+        // So many down that rendezvous hashing decides.
         for out in 0..11 {
             a.set_share(BackendIndex(out + 1), 700);
             b.set_share(BackendIndex(50 - out), 700);
@@ -217,7 +217,7 @@ mod tests {
         }
     }
 
-    /// Literal: a change here means that a new version disagrees with the old ones beside it.
+    /// Literal values: a change here means that a new version disagrees with the old ones running beside it.
     #[test]
     fn the_choice_is_the_same_in_every_run_and_version() {
         let mut balancer = balancer(&[1, 1, 1, 2], 0x1234_5678);

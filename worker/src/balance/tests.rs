@@ -1,4 +1,4 @@
-//! What holds for every strategy. The parts' own tests are beside them.
+//! What holds for every strategy. Tests of one strategy are in its file.
 
 use super::*;
 use loaded_ipc::{AllDown, OnBackendDown};
@@ -73,8 +73,8 @@ fn backups_serve_when_the_primaries_are_down_and_panic_begins_when_they_are_too(
     }
 }
 
-/// Four backends of weights 1, 2, 1, 4 with steady traffic; the second has been away and begins its slow start with
-/// nothing. Each client stays for 4000 others, so the whole is steady at 500 for a weight of 1.
+/// Four backends of weights 1, 2, 1, 4 with steady traffic; the second was down and begins its slow start without clients. Each
+/// client stays while 4000 others come, so in balance a weight of 1 has 500 clients.
 fn ramp(strategy: Strategy, steps: u16, clients_a_step: u32) -> Vec<(f64, f64)> {
     let mut balancer = of_weights(strategy, &[1, 2, 1, 4], 0);
     let back = BackendIndex(1);
@@ -107,14 +107,14 @@ fn ramp(strategy: Strategy, steps: u16, clients_a_step: u32) -> Vec<(f64, f64)> 
 #[test]
 fn in_its_slow_start_a_backend_gets_no_more_than_its_growing_share() {
     for strategy in STRATEGIES {
-        // Few clients in the slow start, and so many that all who were here have gone at its end.
+        // Few clients in the slow start, and so many that all those from its begin have left at its end.
         for clients_a_step in [20, 100, 2000] {
             let mut steps = ramp(strategy, 30, clients_a_step);
-            // Its full share, and with it the right to catch up.
+            // Its full share: it may catch up.
             let full = steps.pop().expect("steps");
             let (mut got_all, mut fair_all) = (0.0, 0.0);
             for (step, &(got, fair)) in steps.iter().enumerate() {
-                // Round robin owes and is owed one turn; a hash is as exact as chance, four deviations are enough.
+                // Round robin is exact to one turn; a hash is as exact as chance, so four standard deviations.
                 let slack = if matches!(strategy, Strategy::Maglev { .. }) { 1.0 + 4.0 * fair.sqrt() } else { 2.0 };
                 assert!(got <= fair + slack, "{strategy} {clients_a_step} step {step}: {got} for {fair}");
                 (got_all, fair_all) = (got_all + got, fair_all + fair);
@@ -126,8 +126,7 @@ fn in_its_slow_start_a_backend_gets_no_more_than_its_growing_share() {
     }
 }
 
-/// Members go, come, and have all kinds of shares: who asks what would be chosen gets what is chosen then, and asking
-/// changes nothing.
+/// Whatever happened to members and shares: `would_choose` says what `choose` then returns, and changes nothing.
 #[test]
 fn what_would_be_chosen_is_chosen() {
     for strategy in STRATEGIES {

@@ -36,7 +36,7 @@ fn get(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
-/// An IP packet around an upper layer whose checksum is filled in, by `extensions` further headers.
+/// An IP packet around an upper layer, after `extensions` further headers. Fills in its checksum.
 fn ip(family: Family, from: &Address, to: &Address, protocol: u8, upper: &[u8], extensions: &[u8]) -> Vec<u8> {
     let mut upper = upper.to_vec();
     let length = u16::try_from(upper.len() + extensions.len()).expect("short");
@@ -145,7 +145,7 @@ fn each_kind_of_packet_is_recognised() {
     assert_eq!(parse(&solicitation, false).expect("ns").kind, Kind::Neighbour);
 }
 
-/// Defect 2 of the original: the walk used the wrong unit, and for a zero length byte never ended.
+/// Defect 2 of the original: the walk used the wrong unit, and never ended at a zero length byte.
 #[test]
 fn the_walk_over_extension_headers_ends() {
     let (a, b) = (v6("2001:db8::1"), v6("2001:db8::2"));
@@ -159,14 +159,14 @@ fn the_walk_over_extension_headers_ends() {
         replace(&mut bytes, &packet, Endpoint::Destination, &v6("2001:db8::99"), ChecksumState::Complete);
         assert!(sound(&bytes));
     }
-    // Nine headers that each name the next are too many; so is one that points outside.
+    // A chain of nine headers is too long; and one header points outside the packet.
     let mut bytes = ip(Family::V6, &a, &b, 60, &[], &[60, 0, 0, 0, 0, 0, 0, 0].repeat(9));
     assert_eq!(parse(&bytes, false), Err(Malformed::Extension));
     bytes[41] = 255;
     assert_eq!(parse(&bytes, false), Err(Malformed::Extension));
 }
 
-/// Defect 12: no length was checked before the addresses were read, and the header length was believed.
+/// Defect 12 of the original: addresses were read before any length was checked, and the header length was believed.
 #[test]
 fn short_packets_and_wrong_lengths_are_refused() {
     let whole = ip(Family::V4, &CLIENT4, &VIP4, protocol::TCP, &tcp(1, 80, 2, b"data"), &[]);
@@ -194,7 +194,7 @@ fn fragments_are_recognised() {
     }
 }
 
-/// Defect 7: "no checksum" became a wrong one.
+/// Defect 7 of the original: "no checksum" became a wrong one.
 #[test]
 fn a_zero_udp_checksum_stays_zero() {
     let mut bytes = ip(Family::V4, &CLIENT4, &VIP4, protocol::UDP, &udp(1, 80, b"data"), &[]);
@@ -205,11 +205,11 @@ fn a_zero_udp_checksum_stays_zero() {
     assert!(sound(&bytes));
 }
 
-/// Defect 7: the quoted packet of an ICMP error stayed as it was.
+/// Defect 7 of the original: the packet quoted by an ICMP error was not translated.
 #[test]
 fn an_error_is_translated_inside_and_outside() {
     for quoted_bytes in [28, 60] {
-        // The backend says "port unreachable" about what it got: client -> backend.
+        // The backend answers a packet client -> backend with "port unreachable".
         let mut original = ip(Family::V4, &CLIENT4, &BACKEND4, protocol::UDP, &udp(4000, 53, &[7; 40]), &[]);
         original.truncate(quoted_bytes);
         let rest = [&[0, 0, 0, 0][..], &original].concat();
@@ -260,7 +260,7 @@ proptest! {
         }.map(|o| packet.transport + o);
         prop_assert!(sound(&bytes));
         let mut changed = bytes.clone();
-        // What the kernel has in the field for CHECKSUM_PARTIAL: the pseudo header's sum.
+        // With CHECKSUM_PARTIAL the kernel leaves the sum of the pseudo header in the field.
         let pseudo = |bytes: &[u8]| {
             let addresses = if packet.family == Family::V4 { &bytes[12..20] } else { &bytes[8..40] };
             let length = u16::try_from(bytes.len() - packet.transport).expect("short").to_be_bytes();

@@ -14,8 +14,8 @@ const VIP6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 const SYN: u8 = 2;
 const FIN: u8 = 1;
 
-/// From client to VIP, with `extra` bytes (a multiple of 8) of IP options or of one extension header. Checksums are not
-/// filled in: nobody looks at them.
+/// From client to VIP, with `extra` bytes (a multiple of 8) of IP options or of one extension header. Checksums are not filled
+/// in, since nothing reads them.
 fn request(family: Family, protocol: u8, upper: &[u8], extra: usize) -> Vec<u8> {
     let length = u16::try_from(upper.len() + extra).expect("short");
     let mut bytes = match family {
@@ -57,12 +57,12 @@ fn udp(data: &[u8]) -> Vec<u8> {
     [&[0x9c, 0x40, 0, 53, high, low, 0xab, 0xcd], data].concat()
 }
 
-/// A packet and the spare bytes behind it, which hold rubbish.
+/// A packet and the spare bytes after it, which hold rubbish.
 fn room_of(bytes: &[u8]) -> Vec<u8> {
     [bytes, &[0xa5; SPARE]].concat()
 }
 
-/// Checks an answer's IP header and returns what is behind it.
+/// Checks an answer's IP header and returns what follows it.
 fn behind_header(answer: &[u8], family: Family, protocol: u8) -> &[u8] {
     match family {
         Family::V4 => {
@@ -108,7 +108,7 @@ fn answered(family: Family, segment: &[u8], extra: usize) -> (u32, Option<u32>) 
 fn a_syn_and_a_later_segment_are_answered_with_a_reset() {
     for family in [Family::V4, Family::V6] {
         assert_eq!(answered(family, &tcp(1000, 7, SYN, 5, b""), 0), (0, Some(1001)));
-        // Data with the SYN (RFC 7413) counts; so does a FIN, and the sequence space wraps.
+        // Data in a SYN (RFC 7413) counts, and so does a FIN; the sequence space wraps.
         assert_eq!(answered(family, &tcp(1000, 7, SYN, 0, b"12345"), 8), (0, Some(1006)));
         assert_eq!(answered(family, &tcp(u32::MAX, 7, FIN, 0, b"12"), 0), (0, Some(2)));
         assert_eq!(answered(family, &tcp(1000, 77, ACK, 3, b"12345"), 16), (77, None));
@@ -148,7 +148,7 @@ fn refused(family: Family, bytes: &[u8]) -> usize {
         }
     };
     assert_eq!(quote, &bytes[..quote.len()], "the packet as it came");
-    // The sender's own reading of it.
+    // As the sender reads it.
     let error = parse(&room[..length], false).expect("parses");
     let Kind::Error(quoted) = error.kind else { panic!("{:?}", error.kind) };
     assert_eq!((quoted.source, quoted.destination), (packet.source, packet.destination));
@@ -166,7 +166,7 @@ fn an_error_quotes_the_packet_as_far_as_it_may() {
         let bytes = request(family, protocol::UDP, &udp(&[7; 9]), 16);
         assert_eq!(refused(family, &bytes), bytes.len());
     }
-    // The largest payload of a queue has no spare bytes, and needs none.
+    // The largest payload of a queue has no spare bytes after it, and needs none.
     let mut bytes = request(Family::V4, protocol::UDP, &udp(&vec![0; 65_531 - 28]), 0);
     let packet = parse(&bytes, false).expect("parses");
     assert_eq!(unreachable(&mut bytes, 65_531, &packet), Some(576));
@@ -244,7 +244,7 @@ proptest! {
         prop_assert_eq!(refused(family, &bytes), bytes.len().min(most));
     }
 
-    /// Garbled packets, less room than promised, a length and a packet that belong to other bytes.
+    /// Garbled packets, less space than promised, a length and a packet that belong to other bytes.
     #[test]
     fn no_bytes_panic_or_leave_the_room(
         family in family(), is_tcp in any::<bool>(), data in prop::collection::vec(any::<u8>(), 0..100), extra in 0usize..=5,

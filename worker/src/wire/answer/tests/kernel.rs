@@ -1,5 +1,5 @@
-//! Answers through the real kernel: a client in one network namespace, the balancer's queue in another, a veth pair
-//! between. The VIP is an address of the balancer, so what is passed meets a real listener there.
+//! Answers through the real kernel: a client in one network namespace, the balancer's queue in another, a veth pair between
+//! them. The VIP is an address of the balancer, so packets that pass reach a real listener there.
 
 use super::super::{reset, unreachable};
 use crate::wire::{Kind, ParsedPacket, parse};
@@ -15,8 +15,8 @@ use std::time::Duration;
 
 const QUEUE: u16 = 5;
 const VIPS: [&str; 2] = ["192.0.2.100", "2001:db8:1::100"];
-/// Long enough for an answer, short enough to wait for one that must not come.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// Long enough for an answer, and short enough to wait when none must come.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What becomes of a packet to the VIP.
 enum Act {
@@ -34,8 +34,8 @@ fn run(commands: &[&str]) {
     }
 }
 
-/// Lets `client` do what it does in its own namespace while `decide` has the balancer's queue. `None` where the test
-/// cannot run. `setup` are commands in the balancer's namespace, last of all.
+/// Runs `client` in its own namespace while `decide` serves the balancer's queue. `None` if the test cannot run here. `setup`
+/// are commands for the balancer's namespace, run last.
 fn lab<T: Send + 'static>(
     setup: &[&str],
     client: impl FnOnce() -> T + Send + 'static,
@@ -154,13 +154,13 @@ fn an_ipv4_answer_from_an_address_of_this_host_needs_accept_local() {
 fn unsent() -> usize {
     let devices = std::fs::read_to_string("/proc/thread-self/net/dev").expect("proc");
     let ours = devices.lines().find(|line| line.contains("v0:")).expect("v0");
-    // The name, eight columns of what was received, then bytes, packets, errors and drops of what was to be sent.
+    // The name, eight columns of receive counters, then bytes, packets, errors and drops of the sending side.
     ours.split_whitespace().nth(12).and_then(|n| n.parse().ok()).expect("a number")
 }
 
-/// Writes `size` bytes at once on a connection of which the handshake alone passes. Returns how the connection ends, and of
-/// each packet that was answered with a reset whether it was GSO and how many answers had been lost before it: dropped by the
-/// balancer's interface.
+/// Writes `size` bytes at once on a connection of which only the handshake passes. Returns how the connection ends and, for each
+/// packet that was answered with a reset, whether it was GSO and how many answers the balancer's interface had dropped before
+/// it.
 fn upload(address: &'static str, size: usize) -> Option<(ErrorKind, Vec<(bool, usize)>)> {
     let client = move || {
         let mut stream = TcpStream::connect_timeout(&vip(address, 80), Duration::from_secs(2)).expect("connect");
@@ -170,7 +170,7 @@ fn upload(address: &'static str, size: usize) -> Option<(ErrorKind, Vec<(bool, u
     };
     let (mut listener, mut handshake, mut answered, mut unsent_before) = (None, 2, Vec::new(), 0);
     let end = lab(&LOCAL, client, |packet, meta| {
-        // In the balancer's namespace, before the SYN gets there.
+        // Runs in the balancer's namespace, before the SYN arrives.
         listener.get_or_insert_with(|| {
             unsent_before = unsent();
             TcpListener::bind(vip(address, 80)).expect("listen")
@@ -203,7 +203,7 @@ fn a_connection_is_reset() {
 #[test]
 fn an_upload_is_reset_when_its_first_segment_comes_again() {
     for address in VIPS {
-        // It is for the client's kernel to say how it sends; seldom it cuts all segments itself.
+        // The client's kernel decides how it sends; sometimes it cuts all segments itself.
         let seen = (0..5).map_while(|_| upload(address, 30_000)).find(|(_, answered)| answered.iter().any(|a| a.0));
         let Some((end, answered)) = seen else {
             assert!(!nix::unistd::geteuid().is_root(), "no GSO packet came in five uploads");
