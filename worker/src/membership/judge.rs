@@ -1,7 +1,7 @@
 //! Lets packets and time act on backends: failed openings, ejections that end, slow starts.
 
 use super::passive::{counts, is_allowed};
-use super::{BackendFlags, BackendState, BackendStates};
+use super::{BackendFlags, BackendStates, TrackedBackend};
 use crate::setup::{ServicePool, Setup};
 use crate::time::Now;
 use loaded_ipc::{Admin, Cause, Passive};
@@ -130,7 +130,7 @@ impl BackendStates {
     }
 
     /// The backend's state, if openings to this port of it count: it is enabled, up and not ejected.
-    fn judged(&mut self, backend: u16, port: u16) -> Option<(&mut BackendState, Passive)> {
+    fn judged(&mut self, backend: u16, port: u16) -> Option<(&mut TrackedBackend, Passive)> {
         let state = self.state_mut(backend)?;
         let passive = state.passive.filter(|passive| counts(passive, port))?;
         let judged = state.admin == Admin::Enabled && state.up && !state.health.is_ejected();

@@ -40,7 +40,7 @@ pub(crate) struct BackendFlags(u8);
 #[derive(Debug)]
 pub(crate) struct BackendStates {
     flags: Box<[BackendFlags]>,
-    states: Box<[Option<BackendState>]>,
+    states: Box<[Option<TrackedBackend>]>,
     /// Time of the next tick, milliseconds.
     next_tick: u64,
 }
@@ -51,7 +51,7 @@ pub struct Unknown;
 
 /// One backend.
 #[derive(Debug)]
-struct BackendState {
+struct TrackedBackend {
     service: u16,
     family: Family,
     backup: bool,
@@ -108,11 +108,11 @@ impl BackendFlags {
 impl BackendStates {
     /// Allocates all its memory; [`BackendStates::begin`] must follow.
     pub(crate) fn new(setup: &Setup) -> Self {
-        let mut states: Vec<Option<BackendState>> = Vec::new();
+        let mut states: Vec<Option<TrackedBackend>> = Vec::new();
         states.resize_with(setup.backend_slots(), || None);
         for (index, backend) in setup.backends() {
             let policy = setup.service(backend.service).map(|service| service.policy);
-            states[usize::from(index)] = Some(BackendState {
+            states[usize::from(index)] = Some(TrackedBackend {
                 service: backend.service,
                 family: backend.family(),
                 backup: backend.backup,
@@ -244,16 +244,16 @@ impl BackendStates {
         }
     }
 
-    fn state(&self, backend: u16) -> Option<&BackendState> {
+    fn state(&self, backend: u16) -> Option<&TrackedBackend> {
         self.states.get(usize::from(backend))?.as_ref()
     }
 
-    fn state_mut(&mut self, backend: u16) -> Option<&mut BackendState> {
+    fn state_mut(&mut self, backend: u16) -> Option<&mut TrackedBackend> {
         self.states.get_mut(usize::from(backend))?.as_mut()
     }
 }
 
-impl BackendState {
+impl TrackedBackend {
     /// Tells the balancer how it stands.
     fn tell_balancer(&self, setup: &mut Setup, backend: u16) {
         let (enabled, ejected) = (self.admin == Admin::Enabled, self.health.is_ejected());
