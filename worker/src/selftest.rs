@@ -7,23 +7,28 @@
 //!
 //! All this happens in a network and a mount namespace of its own ([`testbed`]); the host sees nothing of it.
 
+mod error;
+mod findings;
 mod outside;
 mod testbed;
+
+pub use error::Error;
+pub use findings::{Findings, ResultRow};
 
 use crate::inbox::Inbox;
 use crate::sandbox;
 use crate::setup::flow_timeouts;
+use error::os;
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
-use loaded_ipc::{Idle, LinkError, SupervisorLink};
-use loaded_queue::{OwnerError, Port, Verdict};
+use loaded_ipc::{Idle, SupervisorLink};
+use loaded_queue::{Port, Verdict};
 use loaded_sandbox::selftest::{Observed, run_all, run_inside};
 use loaded_sandbox::{
-    Bindings, Identity, KernelSupport, SandboxError, SandboxPolicy, SandboxRequirement, Survival, attempt, inherited,
+    Bindings, Identity, KernelSupport, SandboxPolicy, SandboxRequirement, Survival, attempt, inherited,
 };
 use loaded_table::{AffinityTable, Counters, FlowTable, Region};
 use nix::unistd::geteuid;
-use outside::View;
-use std::fmt;
+use outside::Snapshot;
 use std::fs::File;
 use std::io::Write;
 use std::time::Instant;
@@ -38,68 +43,6 @@ const ANSWERED: i64 = 1;
 /// Where the payload of a UDP datagram begins, and its checksum: behind an IPv4 header without options.
 const PAYLOAD: usize = 28;
 const CHECKSUM: std::ops::Range<usize> = 26..28;
-
-/// Why the self-test could not be run. Not the same as red: nothing is known then.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Namespaces, a queue and sacrificed children need root.
-    #[error("must be started as root: it sets up namespaces with a queue of its own and drops from root in there")]
-    NotRoot,
-    /// The sandbox said no.
-    #[error("{0}")]
-    Sandbox(#[from] SandboxError),
-    /// The queue could not be had.
-    #[error("{0}")]
-    Queue(#[from] OwnerError),
-    /// The link could not be had.
-    #[error("link: {0}")]
-    Link(#[from] LinkError),
-    /// The tables could not be had.
-    #[error("tables: {0}")]
-    Table(#[from] loaded_table::Error),
-    /// Anything else the operating system refused.
-    #[error("{act}: {source}")]
-    Os {
-        /// What was tried.
-        act: &'static str,
-        /// What it said.
-        source: std::io::Error,
-    },
-    /// A tool is missing or failed.
-    #[error("{tool}: {problem}")]
-    Tool {
-        /// Which.
-        tool: &'static str,
-        /// Its own words.
-        problem: String,
-    },
-    /// The testbed does not have what its watcher should miss.
-    #[error("the testbed is not as it was set up: {0}")]
-    Testbed(&'static str),
-}
-
-/// One line of the table.
-#[derive(Debug)]
-pub struct Row {
-    /// What was tried, or looked at.
-    pub name: String,
-    /// What must come of it.
-    pub expected: String,
-    /// What came of it.
-    pub seen: String,
-    /// Whether that is the same.
-    pub good: bool,
-}
-
-/// What the self-test found.
-#[derive(Debug)]
-pub struct Findings {
-    support: KernelSupport,
-    rows: Vec<Row>,
-    /// What changed outside, in detail.
-    changes: Vec<String>,
-    seconds: f32,
-}
 
 /// Runs the self-test with the policy of the release and prints the table. The exit code: 0 if all is as it must be,
 /// 1 if a line is red or the test could not be run.
@@ -135,12 +78,12 @@ pub fn examine(policy: &SandboxPolicy, requirement: SandboxRequirement) -> Resul
     let testbed = Testbed::set_up()?;
     let parent = std::process::id();
     let enter = || enter(policy, &identity, parent, requirement);
-    let before = View::take()?;
+    let before = Snapshot::take()?;
     before.check(&testbed)?;
     let results = run_all(&|| enter().map(kept), &attempts())?;
-    let mut rows: Vec<Row> = results.into_iter().map(Row::of).collect();
+    let mut rows: Vec<ResultRow> = results.into_iter().map(ResultRow::of).collect();
     rows.push(packet(&testbed, &enter)?);
-    let after = View::take()?;
+    let after = Snapshot::take()?;
     rows.extend(after.compare(&before));
     Ok(Findings { support, rows, changes: after.changes(&before), seconds: start.elapsed().as_secs_f32() })
 }
@@ -191,7 +134,7 @@ fn kept(port: Port) -> Bindings {
 }
 
 /// A datagram is queued, a sandboxed child answers it through the templates with new bytes, and they arrive.
-fn packet(testbed: &Testbed, enter: &dyn Fn() -> Result<Port, Error>) -> Result<Row, Error> {
+fn packet(testbed: &Testbed, enter: &dyn Fn() -> Result<Port, Error>) -> Result<ResultRow, Error> {
     testbed.ask()?;
     let seen = run_inside(enter, &answer)?;
     let delivered = testbed.answer();
@@ -201,7 +144,12 @@ fn packet(testbed: &Testbed, enter: &dyn Fn() -> Result<Port, Error>) -> Result<
         (_, true) => format!("delivered, {seen}"),
         (_, false) => format!("lost, {seen}"),
     };
-    Ok(Row { name: "allowed: receive a packet, answer it".to_owned(), expected: "delivered".to_owned(), seen, good })
+    Ok(ResultRow {
+        name: "allowed: receive a packet, answer it".to_owned(),
+        expected: "delivered".to_owned(),
+        seen,
+        good,
+    })
 }
 
 /// Inside the sandbox: receives until the testbed's datagram is there and sends it on with its new payload.
@@ -228,47 +176,4 @@ fn answer(port: &mut Port) -> i64 {
         }
     }
     0
-}
-
-fn os(act: &'static str) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| Error::Os { act, source }
-}
-
-impl Row {
-    fn of((attempt, seen): (attempt::Attempt, Observed)) -> Self {
-        let name = match attempt.expect {
-            attempt::Expect::Survives => format!("allowed: {}", attempt.name),
-            _ => attempt.name.to_owned(),
-        };
-        Self { name, expected: attempt.expect.to_string(), seen: seen.to_string(), good: seen.is(attempt.expect) }
-    }
-}
-
-impl Findings {
-    /// What is not as it must be.
-    pub fn red(&self) -> impl Iterator<Item = &Row> {
-        self.rows.iter().filter(|row| !row.good)
-    }
-
-    /// What an attempt changed outside, a line each.
-    #[must_use]
-    pub fn changes(&self) -> &[String] {
-        &self.changes
-    }
-}
-
-impl fmt::Display for Findings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "layers of this kernel\n{}", self.support)?;
-        writeln!(f, "{:<54} {:<18} seen", "attempt", "expected")?;
-        for Row { name, expected, seen, good } in &self.rows {
-            writeln!(f, "{name:<54} {expected:<18} {seen:<18} {}", if *good { "ok" } else { "RED" })?;
-        }
-        for change in &self.changes {
-            writeln!(f, "changed outside: {change}")?;
-        }
-        let (red, rows) = (self.red().count(), self.rows.len());
-        let word = if red == 0 { "green" } else { "RED" };
-        writeln!(f, "{word}: {rows} checks, {red} red, {:.1} s", self.seconds)
-    }
 }

@@ -1,7 +1,8 @@
 //! What the attempts of a hostile worker are aimed at, as root sees it from outside of the sandbox.
 
+use super::error::{Error, os};
+use super::findings::ResultRow;
 use super::testbed::{FOREIGN, Testbed, run, tool_exists};
-use super::{Error, Row, os};
 use loaded_sandbox::attempt;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
@@ -14,7 +15,7 @@ use std::os::fd::AsRawFd;
 
 /// The testbed at one moment, without what a packet may change.
 #[derive(Debug)]
-pub(super) struct View {
+pub(super) struct Snapshot {
     /// The rules of the firewall, and the tool that printed them.
     rules: (&'static str, String),
     /// Counts the changes of nf_tables, also such as were taken back. None on a kernel without.
@@ -29,7 +30,7 @@ pub(super) struct View {
     connections: Option<u64>,
 }
 
-impl View {
+impl Snapshot {
     /// Looks.
     pub(super) fn take() -> Result<Self, Error> {
         let (queues, waiting) = queues()?;
@@ -62,12 +63,12 @@ impl View {
     }
 
     /// A line for each thing watched.
-    pub(super) fn compare(&self, before: &View) -> Vec<Row> {
+    pub(super) fn compare(&self, before: &Snapshot) -> Vec<ResultRow> {
         let mut rows = vec![
             same(&format!("rule set, by {}", self.rules.0), self.rules == before.rules),
             same("queues and their owners", self.queues == before.queues),
             same("links and their flags", self.links == before.links),
-            Row {
+            ResultRow {
                 name: "outside: packets waiting in the queue".to_owned(),
                 expected: "0".to_owned(),
                 seen: self.waiting.to_string(),
@@ -84,7 +85,7 @@ impl View {
     }
 
     /// What is different, a line each, with + where it is new and - where it is gone.
-    pub(super) fn changes(&self, before: &View) -> Vec<String> {
+    pub(super) fn changes(&self, before: &Snapshot) -> Vec<String> {
         let (old, new) = (before.lines(), self.lines());
         let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("- {line}"));
         let come = new.iter().filter(|line| !old.contains(line)).map(|line| format!("+ {line}"));
@@ -100,9 +101,9 @@ impl View {
     }
 }
 
-fn same(what: &str, same: bool) -> Row {
+fn same(what: &str, same: bool) -> ResultRow {
     let seen = if same { "unchanged" } else { "CHANGED" };
-    Row { name: format!("outside: {what}"), expected: "unchanged".to_owned(), seen: seen.to_owned(), good: same }
+    ResultRow { name: format!("outside: {what}"), expected: "unchanged".to_owned(), seen: seen.to_owned(), good: same }
 }
 
 /// `nft` shows the rules of every tool but iptables-legacy; without it, what iptables can show. Without counters: the

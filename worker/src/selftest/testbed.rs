@@ -1,6 +1,6 @@
 //! Where the self-test takes place: a network and a mount namespace of its own, with things in it whose loss is seen.
 
-use super::{Error, os};
+use super::error::{Error, os};
 use loaded_ipc::{ALL_COUNTERS, MembershipReader, MembershipWriter, SupervisorLink, WorkerLink};
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_queue::Owner;
