@@ -1,4 +1,4 @@
-//! Backends that are sick in every way we could think of: each is judged right, in time, and the status says why.
+//! Backends that fail in every way we could think of: each failure is found in time, and the status names its cause.
 
 use crate::rig::lab::Lab;
 use crate::rig::loaded::Loaded;
@@ -13,22 +13,22 @@ const PACE: &str = "interval = \"200ms\", timeout = \"150ms\", rise = 2, fall = 
 /// and a connection. The rest is for a busy machine.
 const IN_TIME: std::ops::RangeInclusive<Duration> = Duration::from_millis(150)..=Duration::from_millis(1600);
 
-/// What befalls it.
+/// How a backend fails.
 #[derive(Debug, Clone, Copy)]
 enum Ill {
-    /// The server does this.
+    /// Its server behaves like this.
     Feels(Mood),
-    /// Nothing is there any more.
+    /// Its server is gone: connections are refused.
     Gone,
-    /// What comes in is lost.
+    /// Incoming packets are lost.
     Filtered,
-    /// A router, or the host itself, says that it cannot be reached.
+    /// A router, or the host itself, reports it unreachable.
     Prohibited,
-    /// It does not answer to pings.
+    /// It does not answer pings.
     Mute,
 }
 
-/// Name, check, port, what befalls it, what the status is to say.
+/// Name, check, port, how the backend fails, what the status must say.
 type Case = (&'static str, &'static str, u16, Ill, &'static str);
 
 const CASES: [Case; 14] = [
@@ -50,7 +50,7 @@ const CASES: [Case; 14] = [
 ];
 const UDP: &str = "kind = \"udp\", send = \"ping\", expect = \"pong\"";
 
-/// The mute one is another host, so that pings of the others tell something.
+/// The backend that answers no ping is another host, so that pings to the others still mean something.
 fn host(ill: Ill) -> u16 {
     if matches!(ill, Ill::Mute) { 3 } else { 1 }
 }
@@ -85,7 +85,7 @@ fn filter(lab: &Lab, act: &str, port: u16, target: [&str; 2]) {
 const PROHIBIT: [&str; 2] =
     ["REJECT --reject-with icmp-host-unreachable", "REJECT --reject-with icmp6-addr-unreachable"];
 
-/// Makes it ill, or well again.
+/// Makes the backend fail, or repairs it.
 fn turn(lab: &Lab, case: &Case, server: &mut Option<Server>, ill: bool) {
     let act = if ill { "-A" } else { "-D" };
     match (case.3, &server) {
@@ -148,12 +148,12 @@ fn each_illness_is_found_in_time_and_named() {
                 );
             }
         }
-        assert_eq!(events(&loaded, "pinged", SystemTime::UNIX_EPOCH).len(), 0, "its pings were answered all the time");
+        assert_eq!(events(&loaded, "pinged", SystemTime::UNIX_EPOCH).len(), 0, "pings were answered all the time");
         loaded.stop();
     });
 }
 
-/// Good and bad for 250 ms each. In 250 ms there are at most three checks.
+/// Healthy and failing for 250 ms in turn, which is time for at most three checks.
 #[test]
 fn a_flapping_backend_changes_no_more_than_the_rules_allow() {
     const HALF: Duration = Duration::from_millis(250);
@@ -182,7 +182,7 @@ fn a_flapping_backend_changes_no_more_than_the_rules_allow() {
     for family in Family::BOTH {
         let [reluctant, patient, nervous] = rules.map(|(name, ..)| changes(name, family));
         println!("{family:?}: changes in {HALVES} halves: 5/1 {reluctant}, 1/5 {patient}, 2/2 {nervous}");
-        assert_eq!((reluctant, patient), (1, 0), "{family:?}: out once and never in again; never out");
+        assert_eq!((reluctant, patient), (1, 0), "{family:?}: (goes down once and stays down; never goes down)");
         assert_eq!(loaded.backend("reluctant", family.backend(1))["state"], "down");
         let most = usize::try_from(HALVES).unwrap();
         assert!((most / 2..=most).contains(&nervous), "{family:?}: follows, once a half at most: {nervous}");

@@ -1,4 +1,4 @@
-//! Nodes of the private network that answer and pass the check become backends.
+//! Discovery: nodes of the private network that answer and pass the check become backends.
 
 use crate::rig::lab::{Lab, eventually};
 use crate::rig::loaded::Loaded;
@@ -38,7 +38,7 @@ fn nodes_that_answer_and_pass_the_check_join() {
     // Its service starts later: it joins.
     lab.start_web("b3");
     assert!(eventually(Duration::from_secs(5), || is(3, "up")), "{:?}", states());
-    assert_eq!(states().len(), 6, "neither ourselves nor who is elsewhere: {:?}", states());
+    assert_eq!(states().len(), 6, "the balancer or a host outside the network joined: {:?}", states());
     lab.kill_web("b2");
     assert!(eventually(Duration::from_secs(5), || is(2, "down")), "{:?}", states());
     // A reload keeps them.

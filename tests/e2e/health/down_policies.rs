@@ -1,4 +1,4 @@
-//! What becomes of clients when the checks turn against a backend that serves on: by policy.
+//! What the policies do to clients of a backend that fails its checks but still serves.
 
 use crate::rig::lab::{Lab, eventually};
 use crate::rig::loaded::Loaded;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const BYTES: usize = 48 << 20;
-/// At this pace that takes more than four seconds.
+/// At this pace the download takes more than four seconds.
 const PIECE: usize = 512 << 10;
 const PAUSE: Duration = Duration::from_millis(45);
 
@@ -29,7 +29,7 @@ fn all_become(loaded: &Loaded, n: u16, state: &str) {
     ["web", "echo"].iter().for_each(|name| becomes(loaded, name, n, state));
 }
 
-/// Turns the checks of a backend, and waits until everybody knows.
+/// Lets the checks of a backend pass or fail, and waits until supervisor and workers know.
 fn turn(loaded: &Loaded, servers: &[Server], n: u16, up: bool) {
     servers[usize::from(n) - 1].set(Mood::Says(if up { 200 } else { 503 }));
     all_become(loaded, n, if up { "up" } else { "down" });
@@ -46,7 +46,7 @@ fn home(lab: &Lab, client: SocketAddr) -> Option<u16> {
     all.first().copied()
 }
 
-/// Reads a large file slowly; what came until the end or an error.
+/// Reads a large file slowly; returns what came before the end or an error.
 fn download(mut stream: TcpStream, read: &AtomicU64) -> (Vec<u8>, Option<io::Error>) {
     let mut all = Vec::new();
     let mut piece = vec![0; PIECE];
@@ -77,14 +77,14 @@ fn has_source(packet: &[u8], address: IpAddr) -> bool {
     }
 }
 
-/// A client's UDP flow that is with this backend.
+/// A client's UDP flow to this backend.
 fn flow_at(lab: &Lab, family: Family, n: u16) -> UdpSocket {
     let mut sockets = (0..30).map(|_| datagrams(lab, family, 20, 7007));
     let is_there = |socket: &UdpSocket| echo(socket, PATIENCE).unwrap() == format!("b{n}");
     sockets.find(is_there).unwrap_or_else(|| panic!("no flow to b{n} of 30"))
 }
 
-/// What a client with a download and a UDP flow on the same backend sees.
+/// What a client sees that has a download and a UDP flow at the same backend.
 struct Seen {
     body: Vec<u8>,
     error: Option<io::Error>,
@@ -131,7 +131,7 @@ fn suffer(lab: &Lab, loaded: &Loaded, servers: &[Server], family: Family, astray
     (n, seen)
 }
 
-/// With this policy, for both families.
+/// Runs the case with this policy, for both families.
 fn policy(name: &str, judge: impl Fn(&Lab, u16, Seen)) {
     let Some(lab) = Lab::up() else { return };
     let servers = webs(&lab);
@@ -154,8 +154,8 @@ fn is_reset(seen: &Seen) {
 
 #[track_caller]
 fn goes_on_elsewhere(answer: &io::Result<String>, n: u16) {
-    let name = answer.as_ref().unwrap_or_else(|error| panic!("UDP does not go on: {error}"));
-    assert_ne!(name, &format!("b{n}"), "UDP stays");
+    let name = answer.as_ref().unwrap_or_else(|error| panic!("UDP does not move: {error}"));
+    assert_ne!(name, &format!("b{n}"), "UDP stays at the backend that is down");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn reset_ends_connections_on_both_sides() {
     policy("reset", |_, n, seen| {
         is_reset(&seen);
         let [first, second] = seen.datagrams;
-        assert_eq!(first.unwrap_err().kind(), ErrorKind::ConnectionRefused, "UDP is told");
+        assert_eq!(first.unwrap_err().kind(), ErrorKind::ConnectionRefused, "the UDP client is refused");
         goes_on_elsewhere(&second, n);
     });
 }
@@ -249,7 +249,7 @@ fn below_the_threshold_checks_are_not_believed() {
     loaded.stop();
 }
 
-/// All out, b3 last.
+/// All backends go down, b3 last.
 #[test]
 fn with_all_down_clients_get_what_is_configured() {
     let Some(lab) = Lab::up() else { return };

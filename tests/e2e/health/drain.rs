@@ -1,4 +1,4 @@
-//! What an operator does to a backend: drain, disable, enable.
+//! The operator's commands: drain, disable, enable a backend.
 
 use crate::rig::config::{STICKY, Service, change, config};
 use crate::rig::lab::{Lab, eventually, setting};
@@ -26,7 +26,7 @@ fn text(keys: &str) -> String {
     config("60s", &[Service { keys: &keys, backends: BACKENDS, ..Service::default() }])
 }
 
-/// An order about a backend, which must be taken.
+/// Runs `loaded backend ...`, which must succeed.
 #[track_caller]
 fn order(loaded: &Loaded, words: &[&str], address: IpAddr) {
     let said = loaded.ask(&[&["backend"], words, &[&address.to_string()]].concat());
@@ -35,7 +35,7 @@ fn order(loaded: &Loaded, words: &[&str], address: IpAddr) {
     std::thread::sleep(HEARD);
 }
 
-/// Number of the backend that this client has.
+/// The number of this client's backend.
 #[track_caller]
 fn place(lab: &Lab, family: Family, client: u16) -> u16 {
     let client = family.client(client);
@@ -47,13 +47,13 @@ fn count(backend: &Value, key: &str) -> u64 {
     backend[key].as_u64().unwrap_or_else(|| panic!("no {key}: {backend}"))
 }
 
-/// Connections of a client that a backend's kernel still has.
+/// A client's connections that are still open in a backend's kernel.
 fn open_at(lab: &Lab, backend: u16, client: IpAddr) -> usize {
     let script = format!("ss -Htn state established dst [{client}] | wc -l");
     lab.sh(&format!("b{backend}"), &script).trim().parse().unwrap()
 }
 
-/// Source addresses are looked at where the client gets its packets.
+/// Whether a packet that reaches the client has a backend's address as its source.
 fn names_a_backend(packet: &[u8]) -> bool {
     let source = match packet.first().map(|byte| byte >> 4) {
         Some(4) => IpAddr::from(<[u8; 4]>::try_from(&packet[12..16]).unwrap()),
@@ -100,12 +100,15 @@ fn a_drain_lets_downloads_finish_and_new_clients_go_elsewhere() {
         order(&loaded, &["enable"], address);
         assert_eq!(loaded.backend("web", address)["admin"], "enabled");
         assert_eq!(loaded.backend("web", address)["drain_left"], Value::Null);
-        assert!((10..50).any(|client| place(&lab, family, client) == at), "{family:?}: it gets no client again");
+        assert!(
+            (10..50).any(|client| place(&lab, family, client) == at),
+            "{family:?}: the backend gets no client after enable"
+        );
     }
     loaded.stop();
 }
 
-/// A client that opens anew on ports it has just used was on the drained backend, and is not any more.
+/// A client that connects again from a port that had a flow at the draining backend is sent to another.
 #[test]
 fn an_old_tuple_opens_elsewhere_during_a_drain() {
     let Some(lab) = Lab::up() else { return };
@@ -130,7 +133,7 @@ print(text.split(b'\\r\\n\\r\\n')[1].decode().split()[0])";
             said.out.trim().to_owned()
         };
         let at = ask();
-        assert_eq!(ask(), at, "the tuple stays with its backend");
+        assert_eq!(ask(), at, "the reused port goes to the draining backend");
         let address = family.backend(at[1..].parse().unwrap());
         order(&loaded, &["drain"], address);
         assert_ne!(ask(), at, "{family:?}");
@@ -240,7 +243,7 @@ fn what_does_not_exist_is_an_error() {
     loaded.stop();
 }
 
-/// A reload and the death of each process; the service's name narrows it.
+/// Drain and disable outlast a reload and the death of each process; `--service` limits them to one service.
 #[test]
 fn what_the_operator_wants_outlives_reloads_and_deaths() {
     let Some(lab) = Lab::up() else { return };

@@ -1,4 +1,4 @@
-//! A backend dies under load: nobody new is sent there, its clients move, the others notice nothing, and it comes back.
+//! A backend dies under load: it gets no new connection, its clients move, others notice nothing, and it comes back.
 
 use crate::rig::lab::{BACKENDS, Lab, eventually, setting};
 use crate::rig::loaded::Loaded;
@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What the issue asks for: checks a second apart, two failures; and judgement by packets, which is the default.
+/// A check every second, two failures; and passive checks, which are the default.
 fn web(more: &str) -> String {
     let backends: String = Family::BOTH
         .iter()
@@ -27,10 +27,10 @@ fn web(more: &str) -> String {
     )
 }
 
-/// An idle worker looks at its links every 50 ms, so it may hear a little later what the supervisor knows.
+/// An idle worker reads its link every 50 ms, so it may learn a little later what the supervisor knows.
 const HEARD: Duration = Duration::from_millis(200);
 
-/// One request: when it began, and what came of it.
+/// One request: when it began, and its result.
 type Fetch = (Instant, io::Result<String>);
 
 /// Every client fetches again and again while `act` runs.
@@ -66,7 +66,7 @@ fn is_opening(packet: &[u8]) -> bool {
     next == 6 && client && packet[tcp + 2..tcp + 4] == [0, 80] && packet[tcp + 13] & 0x12 == 0x02
 }
 
-/// Kills b1 under load; what its clients saw, and when the last opening reached it, by family (IPv4, IPv6).
+/// Kills b1 under load; returns what clients saw, and when the last SYN reached b1, for IPv4 and IPv6.
 fn kill(lab: &Lab, clients: &[IpAddr]) -> (Instant, BTreeMap<IpAddr, Vec<Fetch>>, [Duration; 2]) {
     let ((killed, fetches), packets) = capture_timed(lab, "b1", || {
         fetching(lab, clients, || {
@@ -114,13 +114,13 @@ fn a_dead_backend_gets_no_new_connection_after_a_second() {
             times.sort_unstable();
             println!("{family:?}: last opening to the dead backend: {times:?}");
             assert!(times.iter().all(|time| *time < Duration::from_secs(1)), "{times:?}");
-            assert!(times.iter().all(|time| *time > Duration::ZERO), "no opening at all: there was no load");
+            assert!(times.iter().all(|time| *time > Duration::ZERO), "no SYN at all: there was no load");
         }
         loaded.stop();
     });
 }
 
-/// With affinity: clients of the others have not one error, its own have some for less than a second.
+/// With affinity: clients of other backends see no error, its own see errors for less than a second.
 #[test]
 fn clients_of_other_backends_notice_nothing() {
     measured(|lab| {
@@ -146,7 +146,7 @@ fn clients_of_other_backends_notice_nothing() {
     });
 }
 
-/// Clients of the others stay where they are when a backend goes and when it comes. Those that moved stay, too.
+/// Clients of other backends stay there when a backend goes down and when it returns. Those that moved stay, too.
 #[test]
 fn only_clients_of_the_dead_backend_move() {
     measured(|lab| {
@@ -160,7 +160,7 @@ fn only_clients_of_the_dead_backend_move() {
                 let before = places(lab, family, 1);
                 lab.kill_web("b1");
                 let is = |state: &str| loaded.backend("web", family.backend(1))["state"] == state;
-                assert!(eventually(Duration::from_secs(5), || is("down")), "b1 is not found down");
+                assert!(eventually(Duration::from_secs(5), || is("down")), "b1 does not go down");
                 std::thread::sleep(HEARD);
                 let during = places(lab, family, 1);
                 let moved = before.iter().filter(|(client, place)| during[*client] != **place).count();
@@ -172,7 +172,7 @@ fn only_clients_of_the_dead_backend_move() {
                 assert!(eventually(Duration::from_secs(6), || is("up")), "b1 does not come back");
                 // The second success in a row comes an interval after the first, of which jitter may take a tenth.
                 assert!(begin.elapsed() > Duration::from_millis(850), "up again after {:?}", begin.elapsed());
-                assert_eq!(places(lab, family, 1), during, "affinity outlives a return");
+                assert_eq!(places(lab, family, 1), during, "clients do not keep their backend when b1 returns");
             }
             loaded.stop();
         }

@@ -1,4 +1,4 @@
-//! The prober is a judge, not a master: its death changes nothing.
+//! The prober only reports: its death changes no backend's state.
 
 use crate::rig::lab::{Lab, eventually, setting};
 use crate::rig::loaded::{Loaded, lives, signal_to};
@@ -20,7 +20,7 @@ fn web() -> String {
     )
 }
 
-/// Whether every backend is up by a check.
+/// Whether every backend is up because a check passed.
 fn proven(loaded: &Loaded) -> bool {
     let status = loaded.status();
     status["services"][0]["backends"].as_array().unwrap().iter().all(|backend| backend["state"] == "up")
@@ -46,7 +46,7 @@ fn its_deaths_change_nothing() {
         let status = loaded.status();
         status["processes"].as_array().unwrap().iter().any(|p| p["role"] == "prober" && p["serving"] == true)
     }));
-    assert_eq!(loaded.json(&["history"]), serde_json::json!([]), "a death was taken for news");
+    assert_eq!(loaded.json(&["history"]), serde_json::json!([]), "the prober's death changed a backend's state");
     assert!(proven(&loaded));
     // And it does its work.
     lab.kill_web("b1");

@@ -1,4 +1,4 @@
-//! A backend's host is gone without a word: nobody is left in silence, and what moves is what must.
+//! A backend's host vanishes and answers nothing: its clients are told, and only its flows move.
 
 use crate::rig::lab::Lab;
 use crate::rig::loaded::Loaded;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 /// Two failures, each of them at most 330 ms after the last check, the second one after a timeout.
 const PACE: &str = "interval = \"300ms\", timeout = \"200ms\", rise = 2, fall = 2";
 const DETECTED: Duration = Duration::from_millis(2 * 330 + 200);
-/// What a busy machine may add.
+/// What a busy machine may add to that.
 const SLACK: Duration = Duration::from_millis(900);
 
 /// Pulls a backend's cable, or plugs it in.
@@ -26,7 +26,7 @@ fn cable(lab: &Lab, who: &str, state: &str) {
     lab.sh("sw", &format!("ip link set {who} {state}"));
 }
 
-/// A request on a connection that stays.
+/// A request on a keep-alive connection.
 fn ask(stream: &mut TcpStream) -> io::Result<String> {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: vip\r\n\r\n")?;
     let mut bytes = [0; 1024];
@@ -36,7 +36,7 @@ fn ask(stream: &mut TcpStream) -> io::Result<String> {
     Ok(body.split(' ').next().unwrap_or_default().to_owned())
 }
 
-/// So many open connections of a client's to this backend.
+/// Opens this many connections of one client to this backend.
 fn connections(lab: &Lab, family: Family, name: &str, count: usize) -> Vec<TcpStream> {
     let open = || lab.within("client", || dial(family.client(20), SocketAddr::new(family.vip(), 80))).unwrap();
     let mut all = (0..60).map(|_| open());
@@ -55,7 +55,7 @@ fn web() -> String {
     format!("cores = \"0-1\"\n{}{}", service("web", "tcp", 80, &keys), backends(&[1, 2, 3], ""))
 }
 
-/// Also a client whose request is on its way when the host goes.
+/// Also a client whose request is in flight when the host vanishes.
 #[test]
 fn connections_of_a_host_that_is_gone_are_reset() {
     measured(|lab| {
@@ -88,7 +88,7 @@ fn connections_of_a_host_that_is_gone_are_reset() {
     });
 }
 
-/// The backend's kernel lives and says so.
+/// Only the server is killed: the backend's kernel answers with resets.
 #[test]
 fn connections_of_a_killed_server_end_at_once() {
     measured(|lab| {
@@ -112,7 +112,7 @@ fn connections_of_a_killed_server_end_at_once() {
     });
 }
 
-/// A datagram each 10 ms from one socket for so long; who answered, and when, refusals included. When they were sent.
+/// A datagram every 10 ms from one socket: who answered and when, refusals included, and when each was sent.
 fn stream(socket: &UdpSocket, time: Duration) -> (Vec<(SystemTime, io::Result<String>)>, Vec<SystemTime>) {
     socket.set_nonblocking(true).unwrap();
     let (begin, mut seen, mut sent) = (Instant::now(), Vec::new(), Vec::new());
@@ -168,8 +168,10 @@ fn constant_datagrams_do_not_stick_to_a_host_that_is_gone() {
                 let other = |(at, answer): &(SystemTime, io::Result<String>)| {
                     answer.as_ref().ok().filter(|name| **name != home).and_then(|_| since(at))
                 };
-                let first =
-                    seen.iter().find_map(other).unwrap_or_else(|| panic!("{policy}, {family:?}: sticks to {home}"));
+                let first = seen
+                    .iter()
+                    .find_map(other)
+                    .unwrap_or_else(|| panic!("{policy}, {family:?}: datagrams still go to {home}"));
                 let answers = seen.iter().filter_map(other).count();
                 println!(
                     "{policy}, {family:?}: {home} found down after {down:?}, next answer after {first:?}, {answers} more"
@@ -184,7 +186,7 @@ fn constant_datagrams_do_not_stick_to_a_host_that_is_gone() {
                     answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
                 };
                 let told = seen.iter().filter(|(_, answer)| is_told(answer)).count();
-                assert_eq!(told > 0, policy == "reset", "{told} refusals");
+                assert_eq!(told > 0, policy == "reset", "{told} datagrams refused");
                 cable(lab, &home, "up");
                 becomes(&loaded, "echo", n, "up");
             }
@@ -210,7 +212,7 @@ fn place(from: SocketAddr, to: SocketAddr) -> String {
     backend_of(answer.split_once("\r\n\r\n").unwrap().1, from.ip())
 }
 
-/// Without affinity the hash alone decides, so that the same flows come back.
+/// Without affinity the hash alone decides, so the same flows return with the backend.
 #[test]
 fn maglev_moves_only_flows_of_the_backend_that_goes() {
     let Some(lab) = Lab::up() else { return };

@@ -1,4 +1,4 @@
-//! The operator's socket from outside, also while a flood runs.
+//! The control socket from outside, also during a flood.
 
 use crate::rig::lab::Lab;
 use crate::rig::loaded::{Loaded, classic};

@@ -1,4 +1,4 @@
-//! `loaded doctor`: a host that is set up is sound; each thing that is broken is named with what mends it.
+//! `loaded doctor` finds nothing on a host that is set up, and names each thing that is broken with its cure.
 
 use crate::rig::lab::{Lab, Said, binary};
 use crate::rig::loaded::Loaded;
@@ -95,12 +95,12 @@ const BROKEN_FOR_ONE_ARM: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// Lines about something that should be otherwise.
+/// The lines that report a problem.
 fn bad(out: &str) -> Vec<&str> {
     out.lines().filter(|line| line.starts_with("warning") || line.starts_with("fatal")).collect()
 }
 
-/// Breaks, sees it named, does what is printed, sees it gone.
+/// Breaks something, sees it reported, runs the printed cure, and sees it gone.
 #[track_caller]
 fn breaks_and_mends(lab: &Lab, doctor: &dyn Fn() -> Said, sound: &str, (harm, says, undo): (&str, &str, &str)) {
     assert!(!sound.contains(says), "before {harm}:\n{sound}");
@@ -160,7 +160,7 @@ fn what_only_some_configurations_care_about_is_named() {
     }
 }
 
-/// Rules of others in raw come before ours when they were put there later.
+/// Foreign rules in table raw come before ours if they were inserted later.
 #[test]
 fn rules_above_ours_are_named() {
     let Some(lab) = Lab::up() else { return };

@@ -1,4 +1,4 @@
-//! The machine it runs on: its rules, its set-up, its shortages, and its operator.
+//! The host it runs on: its rules, set-up, shortages and control socket.
 
 mod control_socket;
 mod doctor;

@@ -1,4 +1,4 @@
-//! Rules and queues: what is there before is there after, whatever happens in between.
+//! Rules and queues: whatever happens, the host ends up with the rules it had before.
 
 use crate::rig::lab::{Lab, eventually};
 use crate::rig::loaded::{Loaded, classic, lives, signal_to};
@@ -7,7 +7,7 @@ use crate::rig::requests::places;
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
-/// What administrators and other programs have, in the tables we use and in others, by all three programs.
+/// Foreign rules, in the tables we use and in others, made by all three programs.
 const FOREIGN: &str = "
     for tool in iptables ip6tables; do
         $tool -N MINE
@@ -51,7 +51,7 @@ fn foreign_rules_survive_and_ours_go() {
     }
 }
 
-/// On a host without any rule not even an empty table stays.
+/// On a host without rules not even an empty table is left behind.
 #[test]
 fn an_empty_host_is_empty_again() {
     let Some(lab) = Lab::up() else { return };
@@ -63,7 +63,7 @@ fn an_empty_host_is_empty_again() {
     assert_eq!(lab.sh("lb", "nft list ruleset"), before);
 }
 
-/// With an instance whose workers die with it; what those that do not die leave behind is in `survive`.
+/// An instance whose workers die with it. Workers that go on are tested in `lifecycle/supervisor_killed`.
 fn mortal(lab: &Lab, base: u16) -> Loaded {
     let backends: String =
         Family::BOTH.map(|f| format!("[[service.backend]]\naddress = \"{}\"\n", f.backend(1))).concat();

@@ -1,4 +1,4 @@
-//! The program's processes: start, reload, upgrade, death and end.
+//! The life of the program's processes: start, reload, upgrade, crash, stop.
 
 mod refused_start;
 mod reload;

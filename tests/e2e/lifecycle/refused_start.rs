@@ -1,16 +1,16 @@
-//! Everything that must keep it from serving: a clear error, a status, and nothing changed.
+//! Everything that must prevent a start: a clear error, an exit code, and nothing changed on the host.
 
 use crate::rig::lab::{Lab, binary, bounded, said, shipped};
 use crate::rig::loaded::Loaded;
 use std::fs;
 
-/// What is wrong, and what must be said about it.
+/// What is wrong, and what the error must say.
 struct Case {
     what: &'static str,
     /// Replacements in the shipped configuration, or a text of its own with a name.
     config: Config,
     arguments: &'static [&'static str],
-    /// Words before the command.
+    /// Words to put before the command.
     wrapper: &'static [&'static str],
     code: i32,
     says: &'static [&'static str],

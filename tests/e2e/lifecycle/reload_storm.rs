@@ -1,5 +1,5 @@
-//! Reloads at random under load: one service stays and must not notice, the others come and go. In the end everything is
-//! as if the last file were the first.
+//! Random reloads under load: one service stays and must not notice, the others come and go. At the end the instance is
+//! as one that was started with the last file.
 
 use crate::rig::config::{FREE, Service, config};
 use crate::rig::lab::{Lab, eventually, more_vips, setting};
@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What a service may balance: protocol, ports. The last takes a whole VIP.
+/// What a service may balance: protocol and ports. The last takes a whole VIP.
 const TRAFFIC: [(&str, &str); 6] = [
     ("tcp", "80"),
     ("tcp", "81, 443"),
@@ -33,7 +33,7 @@ const AFFINITIES: [&str; 3] = [
     "affinity = { by = \"client\", prefix4 = 32, prefix6 = 128, timeout = \"5m\" }",
 ];
 const STRATEGIES: [&str; 4] = ["rr", "weighted", "maglev", "maglev\"\nseed = 7 # \""];
-/// Each on its own fits every service; "dns" has nobody who answers.
+/// Each fits every service; to "dns" nothing answers.
 const CHECKS: [&str; 7] = [
     "",
     "check = { kind = \"icmp\", interval = \"500ms\" }",
@@ -85,13 +85,13 @@ fn service(dice: &mut Dice, name: &str, vips: &[u16], traffic: usize, backends: 
     Service { name, vips, protocol, ports, keys: &keys, backends }.to_string()
 }
 
-/// Puts a file into its place, whole.
+/// Replaces the configuration file atomically.
 fn put(lab: &Lab, text: &str) {
     let path = lab.file("next.toml", text);
     fs::rename(path, lab.state().join("loaded.toml")).unwrap();
 }
 
-/// How the reload asked for at this place of the log has ended.
+/// How the reload has ended that was asked for at this place of the log.
 fn ending(loaded: &Loaded, from: usize) -> Option<&'static str> {
     let log = loaded.log();
     ["reload: generation", "reload: the configuration is the same", "reload refused"]
@@ -113,7 +113,7 @@ fn hup(loaded: &Loaded, second: impl FnOnce()) -> (&'static str, Duration) {
     }
 }
 
-/// What an operator sees of the configuration, and the rules without what is new at each start.
+/// The configuration as the status shows it, and the rules without what differs at each start.
 fn face(lab: &Lab, loaded: &Loaded) -> (Value, Vec<String>) {
     let fields = |from: &Value, names: &[&str]| names.iter().map(|name| from[*name].clone()).collect::<Vec<_>>();
     let backend = |b: &Value| fields(b, &["address", "weight", "backup", "discovered", "admin", "state", "drain_left"]);
@@ -133,7 +133,7 @@ fn face(lab: &Lab, loaded: &Loaded) -> (Value, Vec<String>) {
     (services, rules.lines().filter(|line| line.contains("LOADED-")).map(masked).collect())
 }
 
-/// 64 connections that stay, until it is interrupted.
+/// Load on 64 keep-alive connections until it is interrupted.
 fn load(lab: &Lab) -> Child {
     let (namespace, url) = (lab.namespace("client"), url(Family::V4.vip(), 80, "small"));
     let mut command = Command::new("ip");
@@ -149,7 +149,7 @@ fn end_of(mut load: Child) -> String {
     said
 }
 
-/// New connections, one after the other, until told to end: how many there were, and what went wrong.
+/// Opens new connections, one after the other, until told to end: their number, and the errors.
 fn fetch(lab: &Lab, over: &AtomicBool) -> (u64, Vec<String>) {
     lab.within("client", || {
         let (mut done, mut errors) = (0, Vec::new());

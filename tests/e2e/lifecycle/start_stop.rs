@@ -1,4 +1,4 @@
-//! Starting, staying in the background, telling a service manager, ending; and the errands that serve nothing.
+//! Start, daemon mode, readiness for a service manager, stop; and the commands that serve nothing.
 
 use crate::rig::lab::{Lab, binary, eventually, root, shipped};
 use crate::rig::loaded::{Loaded, children, classic, lives, signal_to};
@@ -60,7 +60,7 @@ fn a_daemon_serves_when_its_starter_returns() {
     assert_eq!(lab.rules(), before);
 }
 
-/// Nobody has waited for it yet: its name is still in the list of processes.
+/// The killed process is still a zombie: its pid is still in use.
 #[test]
 fn one_that_was_killed_keeps_no_pid_file() {
     let Some(lab) = Lab::up() else { return };
@@ -114,7 +114,7 @@ fn a_service_manager_is_told() {
     assert_eq!(word(), "STOPPING=1");
 }
 
-/// From start to the first answer through a backend. Half a second is promised on an idle machine; here others work.
+/// The time from start to the first answer of a backend. On an idle machine it is half a second; this one may be busy.
 #[test]
 fn the_first_packet_is_balanced_soon() {
     measured(|lab| {
@@ -159,7 +159,7 @@ fn the_policy_that_is_enforced_is_the_one_reviewed() {
     }
 }
 
-/// As anybody, from anywhere: it only reads the files it is given.
+/// These commands run as any user and in any directory: they only read the files they are given.
 #[test]
 fn errands_need_no_rights() {
     let Some(lab) = Lab::up() else { return };

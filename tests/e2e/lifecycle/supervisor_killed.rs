@@ -1,5 +1,5 @@
-//! A supervisor that is killed: its workers go on by what they were told last, and the next one takes them over with
-//! everything that they and the dead one knew.
+//! The supervisor is killed: its workers go on with their last orders, and the next supervisor takes them over, with all
+//! that they and the dead one knew.
 
 use crate::rig::config::{Service, config};
 use crate::rig::lab::{Lab, binary, eventually, install_script, setting};
@@ -24,7 +24,7 @@ pub(crate) fn services(keys: &str, backends: &[(u16, u16)]) -> String {
 
 pub(crate) const ALL: &[(u16, u16)] = &[(1, 1), (2, 1), (3, 1)];
 
-/// A modest stream of numbered datagrams during some trouble.
+/// Sends a modest stream of numbered datagrams while `trouble` runs.
 pub(crate) fn echoed(lab: &Lab, trouble: impl FnOnce()) -> Datagrams {
     with_echo(lab, || datagrams(lab, 2000, trouble))
 }
@@ -42,7 +42,7 @@ fn kill(loaded: &mut Loaded) -> Vec<u32> {
     workers
 }
 
-/// Which backend each of ten clients is with.
+/// The backend of each of ten clients.
 fn places(lab: &Lab, family: Family) -> BTreeMap<IpAddr, String> {
     let clients = (10..20).map(|n| family.client(n));
     let place = |client| lab.within("client", || backend_of(&get(client, family.vip(), 80).unwrap(), client));
@@ -151,7 +151,7 @@ fn workers_of_two_dead_supervisors_are_taken_over_together() {
     third.stop();
 }
 
-/// At any moment of a start that takes over, or of a change.
+/// The supervisor is killed at any moment of a takeover or of a reload.
 #[test]
 fn nobody_notices_supervisors_killed_at_work() {
     measured(|lab| {
@@ -186,7 +186,7 @@ fn nobody_notices_supervisors_killed_at_work() {
     });
 }
 
-/// What was believed and wanted of backends, who is with whom, and what was counted.
+/// The next supervisor knows the backends' states, the operator's commands, the flows and the counters.
 #[test]
 fn what_was_known_is_known_to_the_next_one() {
     let Some(lab) = Lab::up() else { return };
@@ -223,7 +223,7 @@ fn what_was_known_is_known_to_the_next_one() {
     assert_eq!(lab.rules(), before);
 }
 
-/// A configuration that was changed meanwhile is a reload; one that only a restart can change begins anew.
+/// A configuration that was changed meanwhile is reloaded; a change that needs a restart begins anew.
 #[test]
 fn the_next_one_may_have_another_configuration() {
     let Some(lab) = Lab::up() else { return };
@@ -250,7 +250,7 @@ fn the_next_one_may_have_another_configuration() {
     loaded.stop();
 }
 
-/// Of two starts at the same time one takes over; and nobody takes over from the living.
+/// Of two concurrent starts one takes over; from a living supervisor nobody does.
 #[test]
 fn only_one_takes_over() {
     let Some(lab) = Lab::up() else { return };
@@ -276,7 +276,7 @@ fn only_one_takes_over() {
     }
 }
 
-/// A worker that dies while nobody looks after it takes its queue along; the other one is taken over all the same.
+/// A worker that dies without a supervisor takes its queue along; the other is taken over all the same.
 #[test]
 fn a_worker_that_died_too_is_started_anew() {
     let Some(lab) = Lab::up() else { return };
@@ -291,7 +291,7 @@ fn a_worker_that_died_too_is_started_anew() {
     loaded.stop();
 }
 
-/// The kernel sends SIGHUP to who is stopped when its supervisor dies, if the two share a session.
+/// When a supervisor dies, the kernel would send SIGHUP to a stopped worker of the same session.
 #[test]
 fn a_stopped_worker_outlives_its_supervisor_too() {
     let Some(lab) = Lab::up() else { return };

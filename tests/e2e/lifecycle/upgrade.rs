@@ -1,4 +1,4 @@
-//! USR2: another binary takes the place of the one that runs, or refuses and changes nothing.
+//! USR2: a new binary takes over from the running one, or refuses and changes nothing.
 
 use super::supervisor_killed::{ALL, echoed, services};
 use crate::rig::lab::{Lab, binary, double, eventually, install, install_script, setting};
@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// An installed binary, which others can be put in the place of.
+/// An installed binary that can be replaced.
 struct Place(PathBuf);
 
 impl Place {
@@ -22,7 +22,7 @@ impl Place {
         this
     }
 
-    /// As a package does it: by another file under the same name.
+    /// Replaces it as a package manager does: by another file under the same name.
     fn put(&self, binary: &Path) {
         let next = self.0.with_extension("next");
         install(binary, &next);
@@ -54,7 +54,7 @@ fn serves(lab: &Lab) {
     }
 }
 
-/// From the release to one that lays its tables out otherwise, and back.
+/// From the release to a binary with another table layout, and back.
 #[test]
 fn nobody_notices_twenty_upgrades() {
     let (Some(other), own) = (double(), binary()) else { return };
@@ -131,7 +131,7 @@ fn an_upgrade_that_fails_changes_nothing() {
     loaded.stop();
 }
 
-/// The new one is killed at any moment of the upgrade; when it serves already, the next start takes over.
+/// The new supervisor is killed at any moment of the upgrade; if it already serves, the next start takes over.
 #[test]
 fn a_new_one_that_is_killed_is_no_loss() {
     measured(|lab| {
@@ -169,7 +169,7 @@ fn a_new_one_that_is_killed_is_no_loss() {
     });
 }
 
-/// The old one is killed at any moment of the upgrade: either its workers go on, or the new one's do.
+/// The old supervisor is killed at any moment of the upgrade: either its workers go on, or the new ones do.
 #[test]
 fn an_old_one_that_is_killed_is_no_loss() {
     measured(|lab| {
@@ -211,7 +211,7 @@ fn an_old_one_that_is_killed_is_no_loss() {
     });
 }
 
-/// The old one is killed while it gives way, and then a worker of the new one: nobody else is left, so the new one goes on.
+/// The old supervisor is killed while it hands over, then a worker of the new one: the new one has to go on alone.
 #[test]
 fn who_is_left_alone_does_not_give_up() {
     let Some(lab) = Lab::up() else { return };
@@ -238,7 +238,7 @@ fn who_is_left_alone_does_not_give_up() {
     assert!(!lab.rules().contains("LOADED"), "rules stay");
 }
 
-/// In the background, with the control socket where it usually is, and the log in syslog.
+/// As a daemon, with the control socket at its default path and the log in syslog.
 #[test]
 fn a_daemon_is_upgraded_too() {
     let Some(lab) = Lab::up() else { return };

@@ -1,4 +1,4 @@
-//! A worker that stands still is found, killed and replaced, and what waited for it is answered by its successor.
+//! A hung worker is found, killed and replaced, and its successor answers what waited in the queue.
 
 use crate::rig::loaded::{Loaded, signal_to};
 use crate::rig::machine::measured;
@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// Found within 2 s by its heartbeat (a look every 500 ms), then a start of some 50 ms; the rest is for a busy machine.
+/// Its heartbeat, read every 500 ms, shows it within 2 s; a start takes some 50 ms; the rest is for a busy machine.
 const IN_TIME: Duration = Duration::from_secs(4);
 /// What waits comes at once: more than the receive buffers of client and backend take (some 90 datagrams) would be lost there.
 const EVERY: Duration = Duration::from_millis(25);

@@ -1,4 +1,4 @@
-//! Workers die all the time, by whoever's hand, and nobody notices.
+//! Workers are killed again and again, and no client notices.
 
 use crate::rig::lab::{eventually, setting};
 use crate::rig::loaded::{Loaded, signal_to};
@@ -8,12 +8,12 @@ use crate::rig::witness::{Witness, capacity, datagrams, with_echo};
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
-/// Deaths in each test.
+/// How many workers each test kills.
 fn kills() -> u64 {
     setting("E2E_KILLS", 100)
 }
 
-/// A worker of chance, a moment after the last one.
+/// Kills a random worker, some 300 ms after the one before.
 fn kill_workers(loaded: &Loaded, signal: Signal, times: u64) {
     let mut dice = Dice::new(5);
     for _ in 0..times {
@@ -48,7 +48,7 @@ fn connections_outlive_a_hundred_workers() {
     });
 }
 
-/// At half of what the machine can do.
+/// At half of the rate that the machine can sustain.
 #[test]
 fn datagrams_outlive_a_hundred_workers() {
     measured(|lab| {

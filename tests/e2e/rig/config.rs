@@ -1,27 +1,27 @@
-//! A configuration in both families, as text.
+//! Configuration files for both families, as TOML.
 
 use super::lab::Lab;
 use super::loaded::Loaded;
 use super::net::Family;
 use std::fmt;
 
-/// A client is an address and keeps its backend.
+/// Affinity by client address.
 pub(crate) const STICKY: &str = "affinity = { by = \"client\", prefix6 = 128 }";
-/// Each connection is balanced by itself.
+/// No affinity: each connection is balanced by itself.
 pub(crate) const FREE: &str = "affinity = \"none\"";
 
-/// A service: unless said otherwise, HTTP on the VIP of the lab by two backends.
+/// A service; by default HTTP on the lab's VIP, with two backends.
 #[derive(Debug, Clone)]
 pub(crate) struct Service<'a> {
     pub(crate) name: &'a str,
     /// Last numbers of its VIPs in both families.
     pub(crate) vips: &'a [u16],
     pub(crate) protocol: &'a str,
-    /// In brackets; empty with the protocol any.
+    /// What goes between the brackets of `ports`; empty with protocol any.
     pub(crate) ports: &'a str,
-    /// Further lines.
+    /// Further lines of the service.
     pub(crate) keys: &'a str,
-    /// Numbers and weights.
+    /// Numbers and weights of the backends.
     pub(crate) backends: &'a [(u16, u16)],
 }
 
@@ -50,13 +50,13 @@ impl fmt::Display for Service<'_> {
     }
 }
 
-/// What is taken out keeps its flows for `drain`.
+/// A configuration file; backends and services that a reload removes keep their flows for `drain`.
 pub(crate) fn config(drain: &str, services: &[Service<'_>]) -> String {
     let services = services.iter().map(Service::to_string).collect::<String>();
     format!("drain = {drain:?}\n{services}")
 }
 
-/// Writes another configuration and reloads; it must be taken.
+/// Writes another configuration and reloads it, which must succeed.
 #[track_caller]
 pub(crate) fn change(lab: &Lab, loaded: &Loaded, text: &str) {
     lab.file("loaded.toml", text);

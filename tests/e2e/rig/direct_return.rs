@@ -1,4 +1,4 @@
-//! The lab for direct server return: backends have a way to the client that is not the balancer, and the VIP.
+//! The lab for direct server return: backends have the VIP, and a way to the client past the balancer.
 //!
 //! ```text
 //!            192.0.2.0/24            198.51.100.0/24
@@ -9,7 +9,7 @@
 
 use super::lab::{BACKENDS, Lab, root};
 
-/// As docs/guide.md says it of backends, routers and the balancer.
+/// Sets up backends, routers and balancer as docs/guide.md says.
 pub(crate) fn up() -> Option<Lab> {
     let lab = Lab::up()?;
     let namespace = |who: &str| lab.namespace(who);
@@ -51,7 +51,7 @@ pub(crate) fn routes(lab: &Lab) -> String {
     )
 }
 
-/// Bytes that have passed the balancer's interfaces, received and sent.
+/// Bytes that the balancer's interfaces have received and sent.
 pub(crate) fn passed(lab: &Lab) -> u64 {
     let text = lab.sh("lb", "grep -E 'eth0|eth1' /proc/net/dev");
     let numbers = |line: &str| -> Vec<u64> {

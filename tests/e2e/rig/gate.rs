@@ -1,5 +1,5 @@
-//! How many labs are up at once. Tests that wait more than they compute share the machine; tests that measure or count
-//! have it to themselves, after all that share it.
+//! The gate that decides how many labs are up at once. Tests that do not measure share the machine; each of those that
+//! measure (`machine::measured`) has it to itself, after all that share it.
 
 use super::lab::setting;
 use std::fs::OpenOptions;
@@ -11,7 +11,7 @@ use std::time::Instant;
 /// `--test-threads` may be as large as the number of tests.
 const LABS: u64 = 4;
 
-/// Who is in, and who waits.
+/// How many labs are up and waited for.
 struct Gate {
     sharing: u64,
     waiting_to_share: u64,
@@ -21,7 +21,7 @@ struct Gate {
 static GATE: Mutex<Gate> = Mutex::new(Gate { sharing: 0, waiting_to_share: 0, alone: false });
 static CHANGED: Condvar = Condvar::new();
 
-/// The right to have a lab, as long as this value lives.
+/// The permission to have a lab, as long as this value lives.
 pub(super) struct Pass {
     alone: bool,
     since: Instant,
@@ -51,7 +51,7 @@ impl Pass {
         Self { alone: true, since: Instant::now() }
     }
 
-    /// Adds a line to the file that `E2E_TIMES` names: seconds, how, and the test, whose name is its thread's.
+    /// Appends to the file that `E2E_TIMES` names: seconds, shared or alone, and the test, whose name is its thread's.
     fn note(&self) {
         let Some(path) = std::env::var_os("E2E_TIMES") else { return };
         let (seconds, how) = (self.since.elapsed().as_secs_f64(), if self.alone { "alone" } else { "shared" });

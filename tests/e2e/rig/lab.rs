@@ -1,4 +1,4 @@
-//! The lab as a value: up while it lives, down when it is dropped, also by a panic.
+//! The lab as a value: up while the value lives, taken down when it is dropped, also by a panic.
 
 use super::gate::Pass;
 use super::net::Family;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// Names of the backends.
 pub(crate) const BACKENDS: [&str; 3] = ["b1", "b2", "b3"];
-/// Longer than any command of ours takes, two minutes of `wrk` excepted.
+/// Seconds after which a command is killed: more than any of ours takes.
 const PATIENCE: &str = "150";
 
 /// A lab of three backends.
@@ -24,7 +24,7 @@ pub(crate) struct Lab {
     pass: Arc<Pass>,
 }
 
-/// What a command has said and how it ended.
+/// What a command has printed and its exit code.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) code: Option<i32>,
@@ -33,8 +33,8 @@ pub(crate) struct Said {
 }
 
 impl Lab {
-    /// For a test that waits more than it computes: other labs are up at the same time, and take their share of the
-    /// machine. One that measures has `machine::measured`. `None`, after saying so, where a lab cannot be and need not be.
+    /// For a test that does not measure: other labs are up at the same time. A test that measures uses
+    /// `machine::measured`. `None`, after saying so, without root, unless LOADED_CI demands it.
     pub(crate) fn up() -> Option<Self> {
         Self::may_be().then(|| Self::of(Pass::shared()))
     }
@@ -44,7 +44,7 @@ impl Lab {
         Self::begin(Arc::clone(&self.pass))
     }
 
-    /// Whether a lab can be; where it cannot and need not be, it says so.
+    /// Whether there can be a lab; says so if not. With LOADED_CI it is a failure.
     pub(super) fn may_be() -> bool {
         if !nix::unistd::geteuid().is_root() {
             assert!(std::env::var_os("LOADED_CI").is_none(), "LOADED_CI is set and this is not root");
@@ -55,7 +55,7 @@ impl Lab {
         true
     }
 
-    /// By a right to have one.
+    /// Builds it with the permission of the gate.
     pub(super) fn of(pass: Pass) -> Self {
         Self::begin(Arc::new(pass))
     }
@@ -75,12 +75,12 @@ impl Lab {
         said(&output.unwrap())
     }
 
-    /// The directory of its logs; ours go there, too.
+    /// The lab's directory, for its logs and for files of the tests.
     pub(crate) fn state(&self) -> PathBuf {
         Path::new("/run/loaded-lab").join(&self.name)
     }
 
-    /// Writes a file there.
+    /// Writes a file into that directory and returns its path.
     pub(crate) fn file(&self, name: &str, text: &str) -> String {
         let path = self.state().join(name);
         fs::write(&path, text).unwrap();
@@ -200,7 +200,7 @@ pub(crate) fn binary() -> PathBuf {
     std::env::var_os("LOADED_BIN").map_or_else(|| root().join("target/release/loaded"), PathBuf::from)
 }
 
-/// The same with what only tests need: a prober and workers that can be hostile, other tables. scripts/test makes it.
+/// The test build of the program: hostile prober and workers, another table layout. `scripts/test double` makes it.
 pub(crate) fn double() -> Option<PathBuf> {
     let default = || root().join("target/double/debug/loaded");
     let path = std::env::var_os("LOADED_DOUBLE").map_or_else(default, PathBuf::from);
@@ -212,15 +212,15 @@ pub(crate) fn double() -> Option<PathBuf> {
     Some(path)
 }
 
-/// Puts a program in place, by another process: what this one has open for writing, a child of another test has open for a
-/// moment, too, and then it cannot be executed.
+/// Installs a program by another process: what this one has open for writing, children of other tests inherit for a moment,
+/// and it cannot be executed then (ETXTBSY).
 #[track_caller]
 pub(crate) fn install(program: &Path, to: &Path) {
     let status = Command::new("install").args(["-m", "755"]).args([program, to]).status().unwrap();
     assert!(status.success(), "install {} {}", program.display(), to.display());
 }
 
-/// The same with a script's text.
+/// Installs a script with this text.
 #[track_caller]
 pub(crate) fn install_script(text: &str, to: &Path) {
     let script = to.with_extension("text");
@@ -233,7 +233,7 @@ pub(crate) fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: a number")))
 }
 
-/// A command that cannot last for ever.
+/// A command that is killed if it takes too long.
 pub(crate) fn bounded(words: &[&str]) -> Command {
     let mut command = Command::new("timeout");
     command.args(["-k", "5", PATIENCE]).args(words).stdin(std::process::Stdio::null());
@@ -245,7 +245,7 @@ pub(crate) fn said(output: &Output) -> Said {
     Said { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
 }
 
-/// Waits until it is so; `false` if it is not within `limit`.
+/// Waits until `is_so`; `false` if that takes longer than `limit`.
 pub(crate) fn eventually(limit: Duration, is_so: impl Fn() -> bool) -> bool {
     let end = Instant::now() + limit;
     while !is_so() {
@@ -269,7 +269,7 @@ pub(crate) fn more_vips(lab: &Lab) {
     }
 }
 
-/// The base chains of netfilter with their numbers and their tables': another one has another number.
+/// netfilter's base chains with their handles: a chain made anew has another handle.
 pub(crate) fn base_chains(lab: &Lab) -> Vec<String> {
     let text = lab.sh("lb", "nft -a list ruleset");
     let mut chains = Vec::new();

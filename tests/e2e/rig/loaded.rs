@@ -15,10 +15,10 @@ use std::time::Duration;
 const START: Duration = Duration::from_secs(20);
 const END: Duration = Duration::from_secs(10);
 
-/// The supervisor, in the foreground. Killed when dropped, and its log shown if the test fails.
+/// A supervisor in the foreground. It is killed when dropped, and its log is shown if the test fails.
 pub(crate) struct Loaded {
     child: Child,
-    /// The supervisor's; after an upgrade not the child's any more.
+    /// The supervisor's process id; after an upgrade no longer the child's.
     pid: AtomicU32,
     log: PathBuf,
     control: PathBuf,
@@ -28,7 +28,7 @@ pub(crate) struct Loaded {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Counted {
     pub(crate) received: u64,
-    /// Outcomes, faults and pressure that occurred.
+    /// Outcomes, faults and pressure that are not zero.
     pub(crate) counts: BTreeMap<String, u64>,
 }
 
@@ -51,19 +51,19 @@ pub(crate) fn classic() -> Vec<String> {
 }
 
 impl Loaded {
-    /// With the shipped classic configuration, serving.
+    /// Starts it with the shipped classic configuration and waits until it serves.
     #[track_caller]
     pub(crate) fn classic(lab: &Lab) -> Self {
         Self::start(lab, &classic())
     }
 
-    /// With a TOML configuration, serving.
+    /// Starts it with a TOML configuration and waits until it serves.
     #[track_caller]
     pub(crate) fn toml(lab: &Lab, text: &str) -> Self {
         Self::start(lab, &["-c".to_owned(), lab.file("loaded.toml", text)])
     }
 
-    /// Serving.
+    /// Starts it and waits until it serves.
     #[track_caller]
     pub(crate) fn start(lab: &Lab, arguments: &[String]) -> Self {
         Self::spawn(lab, arguments).until_it_serves()
@@ -74,21 +74,21 @@ impl Loaded {
         let mut this = self;
         let end = std::time::Instant::now() + START;
         while !this.log().contains("loaded: serving:") {
-            assert!(this.child.try_wait().unwrap().is_none(), "loaded ended at its start");
+            assert!(this.child.try_wait().unwrap().is_none(), "loaded ended while it started");
             assert!(std::time::Instant::now() < end, "loaded does not serve within {START:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
         this
     }
 
-    /// Started in the foreground, no more.
+    /// Starts it in the foreground and does not wait.
     pub(crate) fn spawn(lab: &Lab, arguments: &[String]) -> Self {
         Self::spawn_with(lab, |command| {
             command.arg("-D").args(arguments);
         })
     }
 
-    /// Started with what is added to the command.
+    /// The same, with what `add` adds to the command.
     pub(crate) fn spawn_with(lab: &Lab, add: impl FnOnce(&mut Command)) -> Self {
         Self::spawn_as(&binary(), lab, add)
     }
@@ -125,12 +125,12 @@ impl Loaded {
         self.pid.load(Ordering::Relaxed)
     }
 
-    /// Another process is the supervisor now.
+    /// From now on another process is the supervisor.
     pub(crate) fn is_followed_by(&self, pid: u32) {
         self.pid.store(pid, Ordering::Relaxed);
     }
 
-    /// Asks for an upgrade and waits for what comes of it: the pid of the one that serves now, or why there is none.
+    /// Asks for an upgrade and waits for its end: the pid of the new supervisor, or why it was refused.
     #[track_caller]
     pub(crate) fn upgrade(&self) -> Result<u32, String> {
         let (before, old) = (self.log().len(), self.pid());
@@ -146,7 +146,7 @@ impl Loaded {
         match serves() {
             Some(line) => {
                 let pid = line.split(' ').next().unwrap().parse().unwrap();
-                assert!(eventually(Duration::from_secs(5), || !lives(old)), "the old one lives on");
+                assert!(eventually(Duration::from_secs(5), || !lives(old)), "the old supervisor is still alive");
                 self.is_followed_by(pid);
                 Ok(pid)
             }
@@ -154,13 +154,13 @@ impl Loaded {
         }
     }
 
-    /// Asks for an upgrade: the pid of the new one, which has begun and does not serve yet.
+    /// Asks for an upgrade: the pid of the new supervisor, which has started and does not serve yet.
     #[track_caller]
     pub(crate) fn begin_upgrade(&self) -> u32 {
         let before = self.log().len();
         let begun = || Some(self.log()[before..].split_once("is started, as pid ")?.1.lines().next()?.parse().unwrap());
         self.signal(Signal::SIGUSR2);
-        assert!(eventually(Duration::from_secs(5), || begun().is_some()), "nothing begins: {}", self.log());
+        assert!(eventually(Duration::from_secs(5), || begun().is_some()), "no upgrade begins: {}", self.log());
         begun().unwrap()
     }
 
@@ -180,7 +180,7 @@ impl Loaded {
         children(self.pid()).into_iter().find(is_prober)
     }
 
-    /// What `loaded WORDS…` says of this instance.
+    /// Runs `loaded WORDS…` against this instance.
     pub(crate) fn ask(&self, words: &[&str]) -> Said {
         let binary = binary();
         let control = ["--control", self.control.to_str().unwrap()];
@@ -212,7 +212,7 @@ impl Loaded {
         find(&service["backends"], "address", &address).unwrap_or_else(|| panic!("no {address} in {service}"))
     }
 
-    /// Reloads and waits until that has come to an end; whether it was done, and what was said.
+    /// Reloads and waits for the end; whether it succeeded, and the text of the outcome.
     #[track_caller]
     pub(crate) fn reload(&self) -> (bool, String) {
         let ended = |log: &str| {
@@ -226,7 +226,7 @@ impl Loaded {
         };
         let before = ended(&self.log());
         self.signal(Signal::SIGHUP);
-        assert!(eventually(Duration::from_secs(20), || ended(&self.log()) > before), "the reload does not end");
+        assert!(eventually(Duration::from_secs(20), || ended(&self.log()) > before), "the reload does not finish");
         let last = &self.status()["last_reload"];
         (last["ok"] == true, last["text"].as_str().unwrap().to_owned())
     }
@@ -251,19 +251,19 @@ impl Loaded {
             if let Some(status) = self.child.try_wait().unwrap().filter(|_| !lives(self.pid())) {
                 return status;
             }
-            assert!(std::time::Instant::now() < end, "loaded lives {END:?} after it should have ended");
+            assert!(std::time::Instant::now() < end, "loaded is still alive {END:?} after it should have ended");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Ends it in order.
+    /// Stops it in order.
     #[track_caller]
     pub(crate) fn stop(mut self) {
         let status = self.end(Signal::SIGTERM);
-        assert_eq!(status.code(), Some(0), "status after TERM");
+        assert_eq!(status.code(), Some(0), "exit code after TERM");
     }
 
-    /// The counters of all workers, when they rise no more: they are read while workers count.
+    /// The counters of all workers once they rise no more, for they are read while workers count.
     #[track_caller]
     pub(crate) fn counters(&self) -> Vec<Counted> {
         let mut last = self.report();
@@ -278,7 +278,7 @@ impl Loaded {
         panic!("the counters do not come to rest: {last:?}");
     }
 
-    /// What the supervisor says when asked.
+    /// The counters that the supervisor logs on USR1.
     #[track_caller]
     fn report(&self) -> Vec<Counted> {
         let (before, workers) = (self.log().len(), self.workers().len());
@@ -332,7 +332,7 @@ pub(crate) fn signal_to(pid: u32, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
 }
 
-/// Whether there is such a process that has not ended.
+/// Whether this process exists and is no zombie.
 pub(crate) fn lives(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }

@@ -1,5 +1,5 @@
-//! What others take of the machine while a test measures. A test that fails then is repeated, and says so: what it asserts
-//! stays as strict as it is.
+//! How much of the machine others used while a test measured. A test that fails then is repeated and says so; what it
+//! asserts stays as strict as it is.
 
 use super::gate::Pass;
 use super::lab::Lab;
@@ -8,16 +8,16 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
-/// Attempts of a test from which the machine was taken.
+/// How often a test is tried from which others took the machine.
 const ATTEMPTS: u32 = 4;
-/// More than these percent of all cores, used by others, mean that the machine was taken.
+/// If others use more than this many percent of all cores, they have taken the machine.
 const MOST: f64 = 10.0;
-/// How long a repetition waits for a quiet machine, and how long it must have been quiet for.
+/// How long a repetition waits for a quiet machine, and how long it must be quiet.
 const PATIENCE: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Runs a test that measures time or capacity, or loads the machine, in a lab while no other is up. If it fails, it is
-/// repeated where others had the machine meanwhile; where nobody had, or the last time, it fails.
+/// Runs a test that measures time or capacity, or loads the machine, while no other lab is up. If it fails although
+/// nobody else used the machine, it fails; if others did, it is repeated, `ATTEMPTS` times in all.
 #[track_caller]
 pub(crate) fn measured(test: impl Fn(&Lab)) {
     for attempt in 1.. {
@@ -47,10 +47,10 @@ fn wait_for_quiet() {
     }
 }
 
-/// The first process, who adopts orphans.
+/// The first process, which adopts orphans.
 const INIT: u32 = 1;
 
-/// All processes at one moment, none of them started by the test that follows, and the time stolen by other virtual machines.
+/// All processes at the moment before a test starts its own, and the time stolen by other virtual machines.
 struct Others {
     at: Instant,
     processes: BTreeMap<u32, Process>,
@@ -70,7 +70,7 @@ impl Others {
         Self { at: Instant::now(), processes: processes(), stolen: stolen() }
     }
 
-    /// The part of all cores that others have used since: processes that were there, their children, other virtual machines.
+    /// The part of all cores used since by processes that existed then, their children, and other virtual machines.
     fn share(&self) -> f64 {
         let now = processes();
         let stays = |pid: u32| match (self.processes.get(&pid), now.get(&pid)) {
@@ -92,7 +92,7 @@ impl Others {
     }
 }
 
-/// Whether it comes from a process that was there before, other than this one and the first of all, who adopts orphans.
+/// Whether it descends from a process that existed before, other than this one and init, which adopts orphans.
 fn is_descendant(mut pid: u32, now: &BTreeMap<u32, Process>, known: &impl Fn(u32) -> bool) -> bool {
     while let Some(process) = now.get(&pid) {
         pid = process.parent;
@@ -122,7 +122,7 @@ fn process(pid: u32) -> Option<Process> {
     Some(Process { parent: u32::try_from(number(4)?).ok()?, started: number(22)?, used })
 }
 
-/// Clock ticks that other virtual machines had of ours, on all cores.
+/// Clock ticks that the hypervisor gave to other virtual machines, over all cores.
 fn stolen() -> u64 {
     let text = fs::read_to_string("/proc/stat").unwrap();
     let steal = text.lines().next().and_then(|line| line.split_whitespace().nth(8));

@@ -1,4 +1,4 @@
-//! What end-to-end tests are made of: a lab in network namespaces, `loaded` in it, and clients. Knows no test.
+//! What end-to-end tests are built from: a lab in network namespaces, `loaded` in it, and clients. It knows no test.
 
 pub(crate) mod config;
 pub(crate) mod direct_return;

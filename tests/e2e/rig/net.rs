@@ -1,4 +1,4 @@
-//! A client's requests. They run in the namespace of the calling thread, see `Lab::within`.
+//! Single requests of a client. They run in the namespace of the calling thread, see `Lab::within`.
 
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
@@ -12,7 +12,7 @@ use std::time::Duration;
 /// How long an answer may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// One family of the lab.
+/// An address family and its addresses in the lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
     V4,
@@ -39,7 +39,7 @@ impl Family {
         self.client(53)
     }
 
-    /// Address n of the client's network: the client has 1 and 10 to 49.
+    /// Address n of the client's network; the client has 1 and 10 to 49.
     pub(crate) fn client(self, n: u16) -> IpAddr {
         self.address("192.0.2.", "2001:db8:1::", n)
     }
@@ -50,12 +50,12 @@ impl Family {
     }
 }
 
-/// A connection from an address of the caller's choice.
+/// Opens a connection from this address.
 pub(crate) fn dial(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     dial_from(SocketAddr::new(from, 0), to)
 }
 
-/// From a port of the caller's choice, too; 0 leaves it to the kernel.
+/// Opens a connection from this address and port; port 0 leaves it to the kernel.
 pub(crate) fn dial_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
@@ -69,7 +69,7 @@ pub(crate) fn dial_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStrea
     Ok(TcpStream::from(fd))
 }
 
-/// Body of GET / on a connection of its own: "NAME CLIENT" of the backend that answers.
+/// GET / on a connection of its own; returns the body, "NAME CLIENT" of the backend that answers.
 pub(crate) fn get(from: IpAddr, to: IpAddr, port: u16) -> io::Result<String> {
     let mut stream = dial(from, SocketAddr::new(to, port))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: vip\r\nConnection: close\r\n\r\n")?;
@@ -81,7 +81,7 @@ pub(crate) fn get(from: IpAddr, to: IpAddr, port: u16) -> io::Result<String> {
     }
 }
 
-/// Answer to one datagram: "NAME CLIENT PAYLOAD".
+/// Sends one datagram; returns the answer, "NAME CLIENT PAYLOAD".
 pub(crate) fn ask(from: IpAddr, to: SocketAddr, text: &str) -> io::Result<String> {
     let socket = UdpSocket::bind((from, 0))?;
     socket.connect(to)?;

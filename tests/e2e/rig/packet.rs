@@ -1,4 +1,4 @@
-//! Packets made by hand, right or wrong.
+//! Packets made by hand, valid or not.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ pub(crate) const ICMP6: u8 = 58;
 pub(crate) const SCTP: u8 = 132;
 pub(crate) const FRAGMENT: u8 = 44;
 
-/// Random enough, and the same in every run.
+/// A simple random generator, the same in every run.
 pub(crate) struct Dice(u64);
 
 impl Dice {
@@ -43,7 +43,7 @@ impl Dice {
     }
 }
 
-/// A packet whose own header is right.
+/// A packet with a valid IP header.
 pub(crate) fn ip(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -65,7 +65,7 @@ pub(crate) fn ip(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<
     }
 }
 
-/// Makes an IPv4 header's checksum right again; the header may be of any length that is there.
+/// Recomputes an IPv4 header's checksum, whatever the header's length, as far as it is there.
 pub(crate) fn seal(packet: &mut [u8]) {
     let length = (usize::from(packet[0] & 15) * 4).clamp(20, packet.len());
     packet[10..12].fill(0);
@@ -80,7 +80,7 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()
 }
 
-/// Where the upper layer of a whole packet without extension headers begins, and which it is.
+/// Offset and protocol of the upper layer, in a whole packet without extension headers.
 pub(crate) fn upper(packet: &[u8]) -> (usize, u8) {
     if packet[0] >> 4 == 4 { (usize::from(packet[0] & 15) * 4, packet[9]) } else { (40, packet[6]) }
 }

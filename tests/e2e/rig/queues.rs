@@ -1,4 +1,4 @@
-//! The kernel's own figures of the queues.
+//! The kernel's counters of the queues.
 
 use super::lab::Lab;
 

@@ -1,5 +1,5 @@
-//! A longer way: routers between the client and the balancer, and between the balancer and a backend, with one narrow
-//! link where a test wants it.
+//! A longer path: routers between client and balancer, and between balancer and a backend, with one narrow link where a
+//! test wants it.
 //!
 //! ```text
 //! b9 ───── b8 ──outer── client ──front── lb ──back── sw ── b6 ──inner── b7 ───── b1
@@ -22,7 +22,7 @@ pub(crate) const NARROW: u32 = 1280;
 /// Where `scripts/lab.d/bulk` serves.
 pub(crate) const BULK: u16 = 9009;
 
-/// The link that is narrow, by both its ends.
+/// Which link is narrow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Narrow {
     Nowhere,
@@ -41,8 +41,8 @@ pub(crate) fn far(family: Family) -> IpAddr {
     address(family, "203.0.113.2", "2001:db8:a::2")
 }
 
-/// Whom a traceroute from the far client meets: routers of its own side by their addresses, then the VIP, whether the
-/// balancer, a router behind it or the backend speaks.
+/// The hops of a traceroute from the far client: routers on its side by their addresses, then the VIP, whether the
+/// balancer, a router behind it or the backend answers.
 pub(crate) fn hops(family: Family) -> [IpAddr; 6] {
     let [first, second] = match family {
         Family::V4 => ["203.0.113.1", "203.0.113.17"],
@@ -62,7 +62,7 @@ fn address(family: Family, v4: &str, v6: &str) -> IpAddr {
 }
 
 impl Lab {
-    /// Lays the way. To be called before `loaded` starts.
+    /// Builds the path. To be called before `loaded` starts.
     #[track_caller]
     pub(crate) fn lengthen(&self, narrow: Narrow) {
         for who in ["b6", "b7", "b8", "b9"] {

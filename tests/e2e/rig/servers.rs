@@ -1,4 +1,4 @@
-//! Services whose checks are answered by servers of the tests, which are good or bad at will, while nginx goes on.
+//! Servers of the tests that answer checks well or badly as told, while nginx serves on.
 
 use super::lab::{Lab, eventually};
 use super::loaded::Loaded;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// The port of [`Web`]s that tell of a backend's state.
 pub(crate) const PORT: u16 = 8090;
-/// An idle worker looks at its links every 50 ms, so it may hear a little later what the supervisor knows.
+/// An idle worker reads its link every 50 ms, so it may learn a little later what the supervisor knows.
 pub(crate) const HEARD: Duration = Duration::from_millis(200);
 
 /// A `[[service]]` over both families without its backends; `keys` are more lines of it.
@@ -31,18 +31,18 @@ pub(crate) fn backends(numbers: &[u16], keys: &str) -> String {
     numbers.iter().flat_map(|n| one(*n)).collect()
 }
 
-/// What a server does with who connects.
+/// What a server does with a connection.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Mood {
     /// Answers with this status.
     Says(u16),
-    /// Answers with that, too late.
+    /// Answers with that status, too late.
     Late(Duration),
-    /// Takes the connection and never answers.
+    /// Accepts the connection and never answers.
     Silent,
-    /// Ends it without an answer.
+    /// Closes it without an answer.
     Closes,
-    /// Speaks something else.
+    /// Answers in another protocol.
     Strange,
 }
 
@@ -74,7 +74,7 @@ impl Server {
         })
     }
 
-    /// A server for datagrams on this port. `answer` makes an answer, or none, of what has come.
+    /// A UDP server on this port. `answer` makes an answer, or none, of each datagram.
     pub(crate) fn datagrams(
         lab: &Lab,
         who: &str,
@@ -149,7 +149,7 @@ pub(crate) fn webs(lab: &Lab) -> [Server; 3] {
     ["b1", "b2", "b3"].map(|who| Server::web(lab, who, PORT))
 }
 
-/// Waits until the status says this of a backend in both families, and the workers know.
+/// Waits until the status shows this state for a backend in both families, and the workers know.
 #[track_caller]
 pub(crate) fn becomes(loaded: &Loaded, service: &str, n: u16, state: &str) {
     let is = || Family::BOTH.iter().all(|family| loaded.backend(service, family.backend(n))["state"] == state);
@@ -157,7 +157,7 @@ pub(crate) fn becomes(loaded: &Loaded, service: &str, n: u16, state: &str) {
     std::thread::sleep(HEARD);
 }
 
-/// Events of a service's backends since then, as "ADDRESS WHAT", each with its distance from then.
+/// Events of a service's backends since `since`, as "ADDRESS WHAT", each with the time passed since then.
 pub(crate) fn events(loaded: &Loaded, service: &str, since: SystemTime) -> Vec<(Duration, String)> {
     let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let history = loaded.json(&["history", "-n", "1000"]);
@@ -188,7 +188,7 @@ pub(crate) fn datagrams(lab: &Lab, family: Family, client: u16, port: u16) -> Ud
     })
 }
 
-/// How long it took, and what came of it.
+/// Runs `act`; returns its result and how long it took.
 pub(crate) fn timed<T>(act: impl FnOnce() -> T) -> (T, Duration) {
     let begin = Instant::now();
     let done = act();

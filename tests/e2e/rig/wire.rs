@@ -1,4 +1,4 @@
-//! Whole frames: to send what no protocol stack would, and to see what really passes an interface.
+//! Raw frames: to send what no protocol stack would, and to see what really passes an interface.
 
 use super::lab::Lab;
 use nix::ifaddrs::getifaddrs;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub(crate) const HEADER: usize = 14;
 const INTERFACE: &str = "eth0";
 
-/// A socket on an interface, for frames to one neighbour.
+/// A packet socket for frames to one neighbour.
 pub(crate) struct Sender {
     socket: OwnedFd,
     interface: LinkAddr,

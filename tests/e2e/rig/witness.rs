@@ -1,5 +1,5 @@
-//! Clients of every kind, who must not notice what happens to us: 64 connections that stay and ask without a rest, twenty
-//! downloads at a time, new connections one after the other, and numbered datagrams. Both families.
+//! Clients of every kind that must not notice what happens to `loaded`: requests without a pause on 64 keep-alive
+//! connections, twenty downloads at a time, new connections one after the other, and numbered datagrams. Both families.
 
 use super::lab::Lab;
 use super::net::{Family, get};
@@ -13,28 +13,27 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Numbered datagrams a second: the queues (`nfq_len`, 16384) hold those of many seconds.
+/// Numbered datagrams a second: the queues (16384 packets each) hold those of many seconds.
 pub(crate) const RATE: u64 = 1000;
-/// Between two troubles: a client gives up after three seconds, and what waited during two of them would be late.
+/// Pause between two troubles: a client gives up after three seconds, and a request that meets both would be late.
 pub(crate) const REST: Duration = Duration::from_secs(1);
-/// Of a download; at the rate below some three seconds.
+/// Bytes of a download, which takes some three seconds at the rate below.
 const BYTES: u64 = 6 << 20;
 const DOWNLOAD_RATE: &str = "2M";
 /// Downloads of each family at a time.
 const DOWNLOADS: u16 = 10;
 /// Where the echo of numbered datagrams listens.
 pub(crate) const ECHO: u16 = 7008;
-/// Sockets of each family that send them: clients for every worker.
+/// Sockets of each family that send numbered datagrams: enough clients for every worker.
 const SENDERS: u16 = 8;
-/// Datagrams are sent so often.
+/// How often datagrams are sent.
 const TICK: Duration = Duration::from_millis(1);
-/// Datagrams of each sender that are on their way while capacity is measured: batches for every worker, and far fewer than
-/// its queue takes.
+/// Datagrams of each sender in flight while capacity is measured: enough for full batches, far fewer than a queue holds.
 const WINDOW: u64 = 32;
 /// How long capacity is measured, and from when on.
 const MEASURED: Duration = Duration::from_secs(3);
 const WARM: Duration = Duration::from_secs(1);
-/// What a receiver's buffer takes: more than can wait for it.
+/// Receive buffer, bytes: more than can ever wait.
 const BUFFER: usize = 64 << 20;
 
 /// What clients have seen.
@@ -49,7 +48,7 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    /// Runs the clients from before to after `trouble`.
+    /// Runs the clients from half a second before `trouble` to half a second after it.
     pub(crate) fn of(lab: &Lab, trouble: impl FnOnce()) -> Self {
         let want = sum_of(lab, BYTES);
         let over = AtomicBool::new(false);
@@ -89,12 +88,12 @@ impl Witness {
         this
     }
 
-    /// Nothing went wrong, and there was something that could have.
+    /// Asserts that no client saw an error, and that there was enough traffic to see one.
     #[track_caller]
     pub(crate) fn has_seen_nothing(&self) {
         let errors = &self.errors[..self.errors.len().min(10)];
         assert!(self.errors.is_empty(), "{} errors: {errors:#?}", self.errors.len());
-        assert!(self.fetches > 50 && self.downloads >= 20, "too little: {self:?}");
+        assert!(self.fetches > 50 && self.downloads >= 20, "too little traffic to tell: {self:?}");
     }
 }
 
@@ -148,14 +147,14 @@ fn downloads(lab: &Lab, family: Family, n: u16, want: &str, over: &AtomicBool) -
     (done, errors)
 }
 
-/// What became of numbered datagrams.
+/// Numbered datagrams sent, and those answered.
 #[derive(Debug, Default)]
 pub(crate) struct Datagrams {
     pub(crate) sent: u64,
     pub(crate) answered: u64,
 }
 
-/// Echoes on every backend, as fast as can be, until told to end.
+/// Runs `act` while every backend echoes datagrams.
 pub(crate) fn with_echo<T>(lab: &Lab, act: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -178,8 +177,8 @@ pub(crate) fn with_echo<T>(lab: &Lab, act: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Answers a second to clients who each wait for an answer before they send another datagram: what the machine can go on
-/// doing. Whoever only sends learns what the queues take in.
+/// Datagrams a second that the machine can sustain: clients send another datagram for each answer. A client that sends
+/// without waiting only measures what the queues absorb.
 pub(crate) fn capacity(lab: &Lab) -> u64 {
     let answered = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -196,7 +195,7 @@ pub(crate) fn capacity(lab: &Lab) -> u64 {
     answered.into_inner() / MEASURED.as_secs()
 }
 
-/// One of these clients: its answers within the time that is measured.
+/// One of these clients; returns its answers within the time that is measured.
 fn closed_loop(socket: &UdpSocket) -> u64 {
     let (began, mut count, mut text) = (Instant::now(), 0, [0; 64]);
     let send = |number: u64| (0..number).for_each(|n| drop(socket.send(&n.to_be_bytes())));
@@ -215,8 +214,8 @@ fn closed_loop(socket: &UdpSocket) -> u64 {
     count
 }
 
-/// Sends so many datagrams a second in all to the echo until `trouble` is over. Each has a number, and each answer is
-/// counted once.
+/// Sends `rate` datagrams a second in all to the echo until `trouble` is over. Each has a number, and each number that
+/// comes back counts once.
 pub(crate) fn datagrams(lab: &Lab, rate: u64, trouble: impl FnOnce()) -> Datagrams {
     let over = AtomicBool::new(false);
     let senders = u64::from(SENDERS) * 2;
@@ -240,7 +239,7 @@ pub(crate) fn datagrams(lab: &Lab, rate: u64, trouble: impl FnOnce()) -> Datagra
     Datagrams { sent: sent.into_inner(), answered: answered.into_inner() }
 }
 
-/// One client: how many it has sent, and how many different numbers came back.
+/// One client; returns how many datagrams it sent, and how many different numbers came back.
 fn stream(socket: &UdpSocket, rate: u64, over: &AtomicBool) -> (u64, u64) {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -281,7 +280,7 @@ fn stream(socket: &UdpSocket, rate: u64, over: &AtomicBool) -> (u64, u64) {
     })
 }
 
-/// Of numbered datagrams, in the client's namespace.
+/// A client's socket for numbered datagrams. To be called in the client's namespace.
 fn sender(family: Family, n: u16) -> UdpSocket {
     let socket = buffered(SocketAddr::new(family.client(10 + n), 0));
     socket.connect(SocketAddr::new(family.vip(), ECHO)).unwrap();

@@ -1,4 +1,4 @@
-//! Packets of every shape through the live queue: each gets one verdict of one reason, whatever it is.
+//! Packets of every shape through the live queue: each gets exactly one verdict, for one reason.
 
 use crate::generate::{Cast, Generator};
 use crate::rig::lab::eventually;
@@ -11,18 +11,18 @@ use crate::rig::wire::Sender;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// So many must meet a worker.
+/// This many must reach a worker.
 const PACKETS: u64 = 100_000;
-/// So many are sent for that at most: the kernel refuses what does not hold together as IP, and no worker is asked about
-/// what is to nobody.
+/// At most this many are sent for that: the kernel drops what is not valid IP, and packets to other addresses reach no
+/// worker.
 const SENT: usize = 250_000;
-/// Packets on their way at a time: far fewer than a queue holds, also if each is as long as can be.
+/// Packets in flight at a time: far fewer than a queue holds, even if each has the maximum length.
 const BURST: usize = 250;
-/// Pieces of packets that may wait for their first ones while the others go on.
+/// Fragments that may wait for their first one while other packets go on.
 const PIECES: u32 = 500;
 const SEED: u64 = 20_261_125;
 
-/// Pieces reach the workers, and only what holds together as IP is the kernel's to refuse.
+/// Fragments reach the workers undefragmented; the kernel drops only what is not valid IP.
 const TEXT: &str = r#"
 cores = "0-1"
 defragment = false

@@ -1,4 +1,4 @@
-//! Packets that no decent host sends. Each gets a verdict, and the next decent one is served.
+//! Packets that no well-behaved host sends. Each gets a verdict, and the next valid one is served.
 
 use crate::rig::lab::{Lab, eventually};
 use crate::rig::loaded::Loaded;
@@ -92,7 +92,7 @@ impl Hostile {
         }
     }
 
-    /// Pieces without their beginning, or without their end, or on top of one another.
+    /// Fragments without a first one, without a last one, or overlapping.
     fn fragment(&mut self) -> Vec<u8> {
         let payload = self.dice.bytes(64);
         let protocol = self.dice.one_of(&[TCP, UDP, SCTP]);
@@ -114,7 +114,7 @@ impl Hostile {
         }
     }
 
-    /// An ICMP error that quotes nothing, nonsense, or a packet of nobody's.
+    /// An ICMP error that quotes nothing, garbage, or a packet that nobody sent.
     fn icmp_error(&mut self) -> Vec<u8> {
         let quoted = self.dice.one_of(&[TCP, UDP, SCTP, ICMP, ICMP6]);
         let inner = ip(self.to, self.from(), quoted, &self.dice.bytes(40));
@@ -157,7 +157,7 @@ impl Hostile {
         self.ip(next, &payload)
     }
 
-    /// The one packet that hung a worker of the original for ever: a header whose second byte is 0, then SCTP.
+    /// The packet that hung a worker of the original loaded for ever: a header whose second byte is 0, then SCTP.
     fn zero_length_option(&mut self) -> Vec<u8> {
         let sctp = [0x12, 0x00, 0x50, 0x00, 0, 0, 0, 0, 0, 0, 0, 0];
         match self.family {
@@ -199,7 +199,7 @@ impl Hostile {
     }
 }
 
-/// Sends the flood and looks whether everything is as before. Returns the sums of what was counted.
+/// Sends the packets and checks that everything is as before. Returns the sums of the counters.
 fn endures(lab: &Lab, loaded: &Loaded, from: &str, to: impl Fn(Family) -> IpAddr, interface: &str) {
     let workers = loaded.workers();
     let sender = Sender::to_balancer(lab, from, interface);
@@ -234,7 +234,7 @@ fn hostile_clients_are_endured() {
     loaded.stop();
 }
 
-/// The same as if from clients, but on the backends' side, and at a client: what a backend that was broken into sends.
+/// The same packets on the backends' side, addressed to a client: what a compromised backend may send.
 #[test]
 fn hostile_packets_on_the_inner_side_are_endured() {
     let Some(lab) = Lab::up() else { return };

@@ -1,4 +1,4 @@
-//! Packets that kill whoever takes them, and workers that stand still again and again: each costs what is documented
+//! Packets that crash every worker that reads them, and workers that hang again and again: each costs what is documented
 //! (`supervisor/src/children/worker/suspicion.rs`), and nobody else a packet.
 
 use super::hostile_worker::system::{Heard, PATIENCE, System};
@@ -10,17 +10,17 @@ use crate::rig::witness::{RATE, REST, Witness, datagrams, with_echo};
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
-/// Deaths that are further apart have nothing to do with each other.
+/// Deaths further apart than this are unrelated.
 const WINDOW: Duration = Duration::from_secs(10);
-/// It kills by SIGSEGV, as a bug in the reading of packets would.
+/// It kills by SIGSEGV, as a bug in the parser would.
 const DEADLY: &str = "store into the templates";
 const DROPPED: &str = "the packet it had in hand is dropped";
-/// The third death in that time without a packet in hand costs all that was received and not answered.
+/// The third death in that time without a packet in hand costs all packets that were received and have no verdict.
 const BLIND: &str = "the packets it held are dropped";
-/// Workers that stand still, one after the other.
+/// Workers that hang, one after the other.
 const HANGS: u32 = 6;
 
-/// The first killer of a while kills twice, the others once; each costs itself.
+/// The first deadly packet within the window kills twice, later ones once; each costs only itself.
 #[test]
 fn a_packet_of_death_takes_nobody_with_it() {
     let Some(system) = System::up() else { return };

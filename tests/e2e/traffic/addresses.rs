@@ -1,4 +1,4 @@
-//! Who sees whose address, and what is none of the balancer's business.
+//! Who sees whose address, and which traffic the balancer leaves alone.
 
 use crate::rig::lab::{BACKENDS, Lab};
 use crate::rig::loaded::Loaded;
@@ -7,7 +7,7 @@ use crate::rig::wire::capture;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 
-/// Every kind of traffic a client can have with the VIP, also such that is refused.
+/// Every kind of traffic between a client and the VIP, refused connections included.
 fn talk(lab: &Lab, family: Family) {
     let (vip, clients) = (family.vip(), [10, 11, 12, 13, 14, 15].map(|n| family.client(n)));
     lab.within("client", || {
@@ -35,7 +35,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Whether these bytes stand in the headers of a packet or of what it quotes.
+/// Whether the headers of a packet, or of a packet that it quotes, hold this address.
 fn names(packet: &[u8], address: IpAddr) -> bool {
     let wanted = octets(address);
     packet[..packet.len().min(160)].windows(wanted.len()).any(|window| window == wanted)
@@ -69,7 +69,7 @@ fn a_client_never_sees_a_backends_address() {
     loaded.stop();
 }
 
-/// The same look, on the other side: there the backends' names are, and only there.
+/// The same on the backends' side: there, and only there, packets have the backends' addresses.
 #[test]
 fn a_backend_sees_its_clients_own_addresses() {
     let Some(lab) = Lab::up() else { return };
@@ -88,7 +88,7 @@ fn a_backend_sees_its_clients_own_addresses() {
     loaded.stop();
 }
 
-/// Entries of conntrack for both families.
+/// The connection tracking entries of both families.
 fn tracked(lab: &Lab) -> String {
     lab.sh("lb", "conntrack -L -f ipv4 2>/dev/null; conntrack -L -f ipv6 2>/dev/null")
 }
@@ -115,7 +115,7 @@ fn connections_that_a_backend_opens_are_its_own() {
         let vip = format!("dst={} ", family.vip());
         assert!(!tracked(&lab).contains(&vip), "balanced traffic is not tracked:\n{}", tracked(&lab));
     }
-    assert!(loaded.count("passed_own") > 0, "they pass through a worker");
+    assert!(loaded.count("passed_own") > 0, "they did not pass through a worker");
     loaded.stop();
 }
 

@@ -37,7 +37,7 @@ fn clients_reach_every_backend_and_stay_with_theirs() {
     loaded.stop();
 }
 
-/// Echo requests a host's kernel has received, of both families.
+/// Echo requests that a host's kernel has received, of both families.
 fn echoes(lab: &Lab, who: &str) -> u64 {
     let text = lab.sh(who, "nstat -asz IcmpInEchos Icmp6InEchos");
     let lines = text.lines().filter(|line| line.contains("InEchos"));
@@ -64,7 +64,7 @@ fn pings_reach_backends_also_in_pieces() {
     loaded.stop();
 }
 
-/// A datagram of several pieces arrives whole, both ways.
+/// A datagram of several fragments arrives whole, both ways.
 #[test]
 fn large_datagrams_arrive_whole() {
     let Some(lab) = Lab::up() else { return };

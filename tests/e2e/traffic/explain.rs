@@ -1,4 +1,4 @@
-//! `loaded explain` says where a client's next packet goes, and there it goes.
+//! `loaded explain` predicts where a client's next packet goes.
 
 use crate::rig::lab::{BACKENDS, Lab, eventually, setting};
 use crate::rig::loaded::{Loaded, signal_to};
@@ -18,14 +18,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender as Channel, channel};
 use std::time::{Duration, Instant};
 
-/// How long a packet may be on its way.
+/// How long a packet may take to arrive.
 const TRANSIT: Duration = Duration::from_secs(3);
-/// A worker that has nothing to do looks at its link every 50 ms, one that has every 5 ms.
+/// An idle worker reads its link every 50 ms, a busy one every 5 ms.
 const KEEP_BUSY: Duration = Duration::from_millis(1);
-/// Where that traffic goes: no question is about it.
+/// The port of the background traffic: no question is about it.
 const BUSY_PORT: u16 = 7009;
 
-/// A packet by its ends, as it is asked for.
+/// A packet as a question names it: by protocol and both ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tuple {
     protocol: u8,
@@ -36,7 +36,7 @@ struct Tuple {
 }
 
 impl Tuple {
-    /// The packet; of a TCP connection that is open an ACK.
+    /// Builds the packet; for an open TCP connection an ACK.
     fn packet(&self, goes_on: bool) -> Vec<u8> {
         let (from, to) = (self.client_port, self.vip_port);
         let mut payload = match self.protocol {
@@ -55,7 +55,7 @@ impl Tuple {
         packet
     }
 
-    /// What is left of it behind the balancer.
+    /// What identifies it behind the balancer.
     fn key(&self) -> Key {
         match self.protocol {
             TCP | UDP | SCTP => (self.protocol, self.client, self.client_port, self.vip_port),
@@ -91,7 +91,7 @@ fn source_and_destination(packet: &[u8]) -> (IpAddr, IpAddr) {
     if packet[0] >> 4 == 4 { (v4(12), v4(16)) } else { (v6(8), v6(24)) }
 }
 
-/// The key of a packet to this backend.
+/// The key of a packet that arrived at this backend.
 fn arrived(packet: &[u8], backend: u16) -> Option<Key> {
     let least = packet.first().map(|byte| if byte >> 4 == 4 { 28 } else { 48 });
     if !matches!(packet.first().map(|byte| byte >> 4), Some(4 | 6)) || Some(packet.len()) < least {
@@ -119,7 +119,7 @@ fn arrived(packet: &[u8], backend: u16) -> Option<Key> {
     })
 }
 
-/// Tells what comes to backend `n`, from 1, until it is over.
+/// Reports what arrives at backend `n`, from 1, until it is over.
 fn watch(lab: &Lab, n: u16, news: &Channel<(u16, Key)>, over: &AtomicBool) {
     let socket = lab.within(BACKENDS[usize::from(n) - 1], open);
     let mut frame = vec![0; 1 << 16];
@@ -178,7 +178,7 @@ fn second_vip(family: Family) -> IpAddr {
     family.client(101)
 }
 
-/// A client that may have come before, or not.
+/// A client that may or may not have come before.
 fn client(dice: &mut Dice, family: Family) -> IpAddr {
     // Few networks of many hosts.
     let (net, host) = (dice.byte() % 100, dice.word());
@@ -213,7 +213,7 @@ fn tuple(dice: &mut Dice) -> Tuple {
     Tuple { protocol, client: client(dice, family), client_port, vip, vip_port: if has_ports { vip_port } else { 0 } }
 }
 
-/// Sends a packet now and then to every worker, of flows that are there.
+/// Keeps every worker busy with a packet of a known flow now and then.
 fn keep_busy(lab: &Lab, over: &AtomicBool) {
     let sender = Sender::to_balancer(lab, "client", "eth0");
     let of = |n: u8| Tuple {
@@ -270,7 +270,7 @@ fn ten_thousand_answers_are_what_happens() {
     loaded.stop();
 }
 
-/// Asks and sends, one after the other. Returns what was said, and how often.
+/// Asks about a packet, then sends it, and compares. Returns how often each outcome was predicted.
 fn compare(lab: &Lab, loaded: &Loaded, heard: &Receiver<(u16, Key)>) -> BTreeMap<String, u64> {
     let count = setting("E2E_EXPLAIN_TUPLES", 10_000);
     let (mut dice, sender) = (Dice::new(0x5eed), Sender::to_balancer(lab, "client", "eth0"));
@@ -318,7 +318,7 @@ fn compare(lab: &Lab, loaded: &Loaded, heard: &Receiver<(u16, Key)>) -> BTreeMap
     let took = began.elapsed();
     println!("{count} tuples in {took:.1?}, the slowest answer after {slowest:.1?}: {ends:?} {reasons:?}");
     std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [], "what was not to arrive has not");
+    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [], "packets arrived that were not to");
     for wanted in ["forwarded", "forwarded_new", "dropped_unserved", "dropped_clash"] {
         assert!(ends.get(wanted).is_some_and(|count| *count >= 10), "{wanted}: {ends:?}");
     }
@@ -328,10 +328,10 @@ fn compare(lab: &Lab, loaded: &Loaded, heard: &Receiver<(u16, Key)>) -> BTreeMap
     ends
 }
 
-/// The backend that a packet comes to. None other may come.
+/// The backend at which the packet arrives. No other packet may arrive.
 fn wait_for(heard: &Receiver<(u16, Key)>, key: Key) -> Option<u16> {
     let (backend, arrived) = heard.recv_timeout(TRANSIT).ok()?;
-    assert_eq!(arrived, key, "came to backend {backend}, and was not to");
+    assert_eq!(arrived, key, "arrived at backend {backend}, and was not to");
     Some(backend)
 }
 
@@ -366,7 +366,7 @@ fn a_person_reads_it_and_a_stopped_worker_holds_nobody_up() {
             assert!(loaded.status().is_object());
             assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
         }
-        assert_eq!(loaded.workers(), workers, "no packet waits: nobody is hung");
+        assert_eq!(loaded.workers(), workers, "a stopped worker without packets is not hung");
         workers.iter().for_each(|pid| signal_to(*pid, Signal::SIGCONT));
         std::thread::sleep(Duration::from_millis(300));
         for n in 0..40 {
@@ -380,7 +380,7 @@ fn a_person_reads_it_and_a_stopped_worker_holds_nobody_up() {
     });
 }
 
-/// Whoever answers belongs to a configuration; who has answered by an old one is not taken for a liar.
+/// Each answer belongs to one configuration; an answer by the previous one is no protocol error.
 #[test]
 fn questions_during_reloads_are_answered_or_refused() {
     let Some(lab) = Lab::up() else { return };

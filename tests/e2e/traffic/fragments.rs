@@ -1,4 +1,4 @@
-//! Packets in pieces, put together by the kernel before us or kept together by the workers.
+//! Fragments: reassembled by the kernel before us, or kept together by the workers.
 
 use crate::rig::lab::{BACKENDS, Lab, eventually};
 use crate::rig::loaded::Loaded;
@@ -9,7 +9,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-/// Payload bytes of a piece.
+/// Payload bytes of a fragment.
 const PIECE: usize = 1448;
 
 fn config(defragment: bool, service: &str) -> String {
@@ -41,7 +41,7 @@ pub(crate) fn datagram(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<
     upper
 }
 
-/// One piece as a packet.
+/// One fragment as a packet.
 fn piece(from: IpAddr, to: IpAddr, id: u32, offset: usize, more: bool, part: &[u8]) -> Vec<u8> {
     let (offset, more) = (u16::try_from(offset).unwrap(), u16::from(more));
     match from {
@@ -66,7 +66,7 @@ fn pieces(from: IpAddr, to: IpAddr, id: u32, upper: &[u8]) -> Vec<Vec<u8>> {
     parts.map(|(n, part)| piece(from, to, id, n * PIECE, n < last, part)).collect()
 }
 
-/// Sends 8 kB in pieces, ordered by `order`, and wants them back.
+/// Sends 8 kB in fragments, in the order that `order` makes, and expects them back.
 #[track_caller]
 fn ask_in_pieces(lab: &Lab, sender: &Sender, family: Family, id: u16, order: impl FnOnce(&mut Vec<Vec<u8>>)) {
     let to = SocketAddr::new(family.vip(), 7007);
@@ -121,7 +121,7 @@ fn pieces_in_any_order_are_answered() {
     }
 }
 
-/// Kilobytes of memory a process has.
+/// Resident memory of a process, kB.
 fn resident(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text.lines().find(|line| line.starts_with("VmRSS")).unwrap();

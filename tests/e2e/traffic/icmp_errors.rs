@@ -1,4 +1,4 @@
-//! ICMP errors reach the one they are for: without them a large transfer hangs where a link is smaller than the others.
+//! ICMP errors reach the host they are for: without them large transfers hang where a link has a smaller MTU.
 
 use crate::rig::lab::{BACKENDS, Lab, bounded};
 use crate::rig::loaded::Loaded;
@@ -6,10 +6,10 @@ use crate::rig::net::Family;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-/// Room for 1280, the smallest link of IPv6, and less than the 1500 that backends believe in.
+/// Above 1280, the least that IPv6 allows, and below the 1500 that backends assume.
 const SMALL: u32 = 1300;
 
-/// Fetches a megabyte, whose first full packet does not fit.
+/// Fetches a megabyte: the first full packet does not fit.
 #[track_caller]
 fn download(lab: &Lab, who: &str, family: Family) {
     let url = match family {
@@ -90,7 +90,7 @@ fn a_small_link_to_the_backends_is_found() {
     loaded.stop();
 }
 
-/// How many "port unreachable" the backends' kernels have taken for one of their own packets.
+/// How many "port unreachable" each backend's kernel has matched to a socket of its own.
 fn unreachable(lab: &Lab) -> [u64; 3] {
     let count = |text: String| {
         let words = text.lines().filter(|line| line.contains("InDestUnreachs")).map(str::split_whitespace);
@@ -99,7 +99,7 @@ fn unreachable(lab: &Lab) -> [u64; 3] {
     BACKENDS.map(|backend| count(lab.sh(backend, "nstat -asz IcmpInDestUnreachs Icmp6InDestUnreachs")))
 }
 
-/// A client that does not wait for its answer has no port for it; its kernel says so to the backend that has sent it.
+/// A client closes its socket before the answer comes: its kernel sends "port unreachable" to the backend.
 #[test]
 fn a_backend_learns_that_its_client_is_gone() {
     let Some(lab) = Lab::up() else { return };

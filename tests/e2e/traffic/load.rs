@@ -1,4 +1,4 @@
-//! Many connections, and much on one.
+//! Load: many connections, and a large download on one.
 
 use crate::rig::lab::setting;
 use crate::rig::loaded::Loaded;
@@ -12,7 +12,7 @@ fn url(family: Family, path: &str) -> String {
     }
 }
 
-/// 64 connections for a while; no socket error, no other answer than 200.
+/// Load on 64 connections: no socket error, and every answer is 200.
 fn wrk(header: &str) {
     measured(|lab| {
         let loaded = Loaded::classic(lab);
@@ -46,7 +46,7 @@ fn new_connections_without_socket_errors() {
     wrk("Connection: close");
 }
 
-/// Through segmentation offload: packets of 64 KiB, each rewritten as one.
+/// With segmentation offload: packets of up to 64 KiB, each rewritten as one.
 #[test]
 fn a_large_download_is_intact() {
     measured(|lab| {

@@ -1,4 +1,4 @@
-//! Packets on their way through the balancer: which backend they reach, unchanged but for what must change.
+//! Packets on their way through the balancer: which backend they reach, and what is rewritten.
 
 mod addresses;
 mod balance;

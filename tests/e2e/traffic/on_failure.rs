@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// Of each backend, for datagrams to the VIP.
+/// Port of the echo that each backend has on the VIP.
 const ECHO: u16 = 7009;
 const WAYS: [&str; 2] = ["drop", "pass"];
 
@@ -32,7 +32,7 @@ fn text(failures: &str) -> String {
     format!("cores = \"0\"\nunserved = \"drop\"\nqueue_len = 2\n[on_failure]\n{failures}\n{services}")
 }
 
-/// The lab of mode "dsr" with a way for packets to a VIP that nobody has marked.
+/// The DSR lab with a route for packets to a VIP that no worker has marked.
 fn with_a_way_out() -> Option<Lab> {
     let lab = up()?;
     lab.sh(
@@ -42,7 +42,7 @@ fn with_a_way_out() -> Option<Lab> {
     Some(lab)
 }
 
-/// A client's socket that has the VIP as its peer.
+/// A client's socket, connected to the VIP.
 fn socket(lab: &Lab, family: Family, client: u16) -> UdpSocket {
     lab.within("client", || {
         let socket = UdpSocket::bind((family.client(client), 0)).unwrap();
@@ -52,7 +52,7 @@ fn socket(lab: &Lab, family: Family, client: u16) -> UdpSocket {
     })
 }
 
-/// Who answers: `None` is nobody.
+/// The backend that answers, if any.
 fn answers(socket: &UdpSocket) -> Option<String> {
     let mut bytes = [0; 200];
     let length = socket.recv(&mut bytes).ok()?;
@@ -66,7 +66,7 @@ fn asked(lab: &Lab, family: Family, client: u16) -> Option<String> {
     answers(&socket)
 }
 
-/// The supervisor and its workers, all at once.
+/// Kills the supervisor and its workers at once.
 fn kill_all(loaded: &mut Loaded) {
     let workers = loaded.workers();
     loaded.signal(Signal::SIGKILL);
@@ -107,7 +107,7 @@ fn without_anybody_packets_pass_only_where_that_is_wanted() {
     loaded.stop();
 }
 
-/// A worker that stands still: two packets wait for it, and what comes then is too many. It is killed after 1.5 s.
+/// The worker is stopped: two packets fill its queue, the next overflow it. It is killed after 1.5 s.
 #[test]
 fn what_a_full_queue_cannot_hold_passes_only_where_that_is_wanted() {
     const SENT: usize = 8;
@@ -149,7 +149,7 @@ fn what_a_full_queue_cannot_hold_passes_only_where_that_is_wanted() {
     }
 }
 
-/// A datagram to the VIP whose UDP header says that it is longer than its packet.
+/// A datagram to the VIP whose UDP length exceeds its packet.
 fn nonsense(family: Family) -> Vec<u8> {
     let udp = [&4000_u16.to_be_bytes()[..], &ECHO.to_be_bytes(), &900_u16.to_be_bytes(), &[0, 0], b"nonsense"].concat();
     let mut packet = ip(family.client(20), family.vip(), UDP, &udp);
@@ -185,7 +185,7 @@ fn what_cannot_be_parsed_passes_only_where_that_is_wanted() {
     }
 }
 
-/// Mode "nat" fails closed: the VIP is this host's own address, and somebody listens there.
+/// Mode "nat" fails closed: the VIP is an address of this host, where a program listens.
 #[test]
 fn with_everything_dead_nothing_reaches_the_local_stack() {
     let Some(lab) = Lab::up() else { return };

@@ -6,20 +6,20 @@ use crate::rig::loaded::Loaded;
 use crate::rig::net::Family;
 use crate::rig::routers::{BACKEND, BULK, FAR, NARROW, Narrow, by_ports, far};
 
-/// Some megabytes.
+/// Size of a TCP transfer.
 const TCP_BYTES: usize = 4 << 20;
-/// Datagrams go one at a time.
+/// Size of a UDP transfer, smaller because its datagrams go one at a time.
 const UDP_BYTES: usize = 200_000;
 
-/// What many hosts have. Balanced packets and the errors about them must be neither new to it nor invalid.
+/// A common firewall: drop what is INVALID. Balanced packets and the errors about them must pass it.
 const FIREWALL: &str = "for tool in iptables ip6tables; do
         for chain in INPUT FORWARD; do $tool -A $chain -m conntrack --ctstate INVALID -j DROP; done
     done";
 
-/// A transfer as somebody may want it.
+/// A kind of transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transfer {
-    /// From nginx.
+    /// A download from nginx.
     TcpGet,
     TcpPut,
     UdpGet,
@@ -51,7 +51,7 @@ impl Transfer {
         lab.exec(FAR, &[&script, act, &source.to_string(), &vip.to_string(), &BULK.to_string(), &bytes.to_string()])
     }
 
-    /// What it says if every byte has arrived.
+    /// What it prints if every byte has arrived.
     pub(crate) fn expected(self, lab: &Lab, narrow: Narrow) -> String {
         let mtu = if narrow == Narrow::Nowhere { 1500 } else { NARROW };
         let bulk = |bytes| {
@@ -70,7 +70,7 @@ impl Transfer {
     }
 }
 
-/// All transfers, of both families, with one link narrow.
+/// Runs all transfers in both families with one narrow link.
 #[track_caller]
 fn completes(narrow: Narrow) -> Option<(Lab, Loaded)> {
     let lab = Lab::up()?;

@@ -17,7 +17,7 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
-/// A client that nobody is, so that no kernel answers in its name.
+/// A client address that no host has, so that no kernel answers for it.
 const NOBODY: u16 = 150;
 
 /// One service with each flow balanced by itself, and pieces left as they are.
@@ -36,10 +36,10 @@ pub(crate) fn text(service: &str, top: &str) -> String {
 
 const ANY: &str = "protocol = \"any\"";
 
-/// A payload and its protocol, between these two. `n` is for what may differ within a flow.
+/// Builds a payload between two addresses and names its protocol. `n` varies what may differ within a flow.
 type Make = fn(IpAddr, IpAddr, u8) -> (u8, Vec<u8>);
 
-/// By address alone.
+/// Flows that are told apart by address alone.
 const PORTLESS: [(&str, Make); 3] = [
     // Security parameters index, sequence number, and what is secret (RFC 4303 §2).
     ("ESP", |_, _, n| (ESP, [&[0, 0, n, 1, 0, 0, 0, n][..], &[0x5a; 40]].concat())),
@@ -61,7 +61,7 @@ const EXTENDED: [(&str, Make); 6] = [
     }),
 ];
 
-/// Options that are one of padding: PadN (RFC 8200 §4.2).
+/// An options header that holds only padding, PadN (RFC 8200 §4.2).
 fn padding(next: u8) -> Vec<u8> {
     extension(next, 0, &[1, 4, 0, 0, 0, 0])
 }
@@ -101,7 +101,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), bit))
 }
 
-/// What a packet is after one router.
+/// The packet as one router leaves it.
 fn hopped(mut packet: Vec<u8>) -> Vec<u8> {
     if packet[0] >> 4 == 4 {
         packet[8] -= 1;
@@ -183,7 +183,7 @@ fn sctp_goes_by_its_ports_and_keeps_its_checksum() {
     loaded.stop();
 }
 
-/// Where no service takes it: by the rules alone, or by one drop that is counted.
+/// Packets for no service pass by the rules alone, or are dropped and counted once, as configured.
 #[test]
 fn what_no_service_wants_is_passed_or_dropped_as_it_is_said() {
     let Some(lab) = Lab::up() else { return };

@@ -1,5 +1,4 @@
-//! Ports that are used again: a connection on those of one that is over is a new one, at once; a SYN that comes again is
-//! not.
+//! Reused client ports: a connection from the port of a closed one is balanced anew at once; a repeated SYN is not.
 
 use super::protocols::text;
 use crate::rig::lab::Lab;
@@ -17,16 +16,16 @@ use std::time::Duration;
 const WEB: &str = "protocol = \"tcp\"\nports = [80]";
 const ROUNDS: u16 = 12;
 
-/// How a connection ends.
+/// How the first connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// By a FIN of the backend and one of the client.
+    /// The backend sends a FIN, then the client.
     Fins,
-    /// By the client's reset.
+    /// The client sends a reset.
     Reset,
 }
 
-/// One request on a connection from this very port; who has answered.
+/// One request on a connection from this very port; returns the backend that answered.
 #[track_caller]
 fn once(from: SocketAddr, to: SocketAddr, end: End) -> String {
     // Until its FIN is acknowledged, the client's own kernel keeps the ports.

@@ -1,4 +1,4 @@
-//! How the strategies spread what they get.
+//! How the strategies spread clients and connections.
 
 use crate::rig::lab::Lab;
 use crate::rig::loaded::Loaded;
@@ -23,7 +23,7 @@ fn toml(strategy: &str, affinity: &str, weights: [u16; 3]) -> String {
     )
 }
 
-/// Connections by backend: `each` from every one of 40 clients.
+/// Opens `each` connections from each of 40 clients; returns their number by backend.
 fn spread(lab: &Lab, family: Family, each: usize) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     lab.within("client", || {
@@ -75,7 +75,7 @@ fn weighted_counts_clients() {
     loaded.stop();
 }
 
-/// Without a table in common: two runs, with fresh keys for steering and tables, agree on every client.
+/// Two runs without common state, with new keys for steering and tables, agree on every client.
 #[test]
 fn maglev_agrees_with_itself() {
     let Some(lab) = Lab::up() else { return };
@@ -109,11 +109,11 @@ fn other_ports_are_not_balanced() {
             assert!(ask(client, SocketAddr::new(family.vip(), 7007), "hello").is_err(), "UDP is balanced");
         });
     }
-    assert_eq!(loaded.count("passed_unserved"), 0, "such packets do not even meet a worker");
+    assert_eq!(loaded.count("passed_unserved"), 0, "such packets reach no worker");
     loaded.stop();
 }
 
-/// An affinity of a prefix makes neighbours one client.
+/// With affinity by prefix, all addresses of a prefix are one client.
 #[test]
 fn a_prefix_is_one_client() {
     let Some(lab) = Lab::up() else { return };

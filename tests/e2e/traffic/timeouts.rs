@@ -1,5 +1,4 @@
-//! Flows that nobody uses are forgotten by the timeouts of their service; those that a reload brings count for flows that are
-//! there.
+//! Idle flows are forgotten by the timeouts of their service; timeouts changed by a reload apply to existing flows.
 
 use super::protocols::text;
 use crate::rig::lab::{Lab, eventually};
@@ -19,7 +18,7 @@ fn flows(loaded: &Loaded) -> u64 {
     Family::BOTH.iter().flat_map(|family| (1..=3).map(|n| of(*family, n))).sum()
 }
 
-/// One request on a connection that goes on.
+/// One request on a keep-alive connection.
 #[track_caller]
 fn request(stream: &mut TcpStream) {
     write!(stream, "GET / HTTP/1.1\r\nHost: vip\r\n\r\n").unwrap();
@@ -33,7 +32,7 @@ fn request(stream: &mut TcpStream) {
     }
 }
 
-/// For each family a connection that is open, and openings that nobody answers.
+/// Makes, for each family, an open connection and half-open ones that nobody answers.
 fn begin(lab: &Lab, sender: &Sender, port: u16) -> Vec<TcpStream> {
     let mut open = Vec::new();
     for family in Family::BOTH {

@@ -1,5 +1,5 @@
-//! traceroute through the VIP, and other errors from behind it: they reach who sent the packet, from the VIP, about the
-//! very packet it sent, and every checksum is right.
+//! traceroute through the VIP, and other ICMP errors from behind it: they reach the sender from the VIP, quote the very
+//! packet it sent, and every checksum is right.
 
 use crate::rig::lab::Lab;
 use crate::rig::net::Family;
@@ -31,7 +31,7 @@ fn source(packet: &[u8]) -> IpAddr {
     }
 }
 
-/// Without what routers change on its way.
+/// The packet without what routers change: TTL and header checksum.
 fn as_sent(packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     match packet[0] >> 4 {
@@ -109,7 +109,7 @@ fn traceroute_meets_the_vip_at_every_hop_behind_it() {
     loaded.stop();
 }
 
-/// What the client's kernel makes of a backend's "port unreachable": it knows the socket.
+/// The client's kernel matches a backend's "port unreachable" to the client's socket.
 #[test]
 fn a_closed_port_of_a_backend_is_refused_at_the_socket() {
     let Some(lab) = up() else { return };
@@ -130,7 +130,7 @@ fn a_closed_port_of_a_backend_is_refused_at_the_socket() {
     loaded.stop();
 }
 
-/// The other way: replies that die between the balancer and the client are the backend's business.
+/// The other way: when a reply dies between balancer and client, the backend is told.
 #[test]
 fn replies_that_die_on_their_way_are_reported_to_the_backend() {
     let Some(lab) = up() else { return };

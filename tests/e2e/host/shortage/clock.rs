@@ -1,6 +1,5 @@
-//! The supervisor's wall clock is set forward and back by an hour, by libfaketime: the host's is left alone. Worker and
-//! prober have no wall clock to be set: none of their sources names one (`scripts/test shape`), and their environment is
-//! empty.
+//! libfaketime sets the supervisor's wall clock forward and back by an hour; the host's is left alone. Worker and prober
+//! never read the wall clock (`scripts/test shape`), and their environment is empty.
 
 use super::{comes_back, unnoticed};
 use crate::rig::lab::eventually;
@@ -35,7 +34,7 @@ fn text() -> String {
     format!("cores = \"0-1\"\nqueue_len = 16384\n{}", each.concat())
 }
 
-/// What libfaketime leaves behind of a process that is killed.
+/// Removes what libfaketime leaves behind when its process is killed.
 struct Traces(u32);
 
 impl Drop for Traces {

@@ -1,4 +1,4 @@
-//! No free descriptor: nothing can be opened, started or accepted.
+//! Out of file descriptors: nothing can be opened, started or accepted.
 
 use super::{PATIENCE, comes_back, unnoticed};
 use crate::rig::lab::eventually;
@@ -12,9 +12,9 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Fewer than it has open for good: it can get none, whatever is closed. Not fewer than it waits for, which poll(2) refuses.
+/// Fewer than it always has open, so that it gets none, whatever is closed. But poll(2) refuses fewer than it waits for.
 const NONE: &str = "10";
-/// As before.
+/// The limit as it was before.
 const MANY: &str = "1024";
 /// How long the shortage lasts.
 const SHORTAGE: Duration = Duration::from_millis(1200);

@@ -1,4 +1,4 @@
-//! A full disk: log, pid file and control socket are on it.
+//! A full disk that holds log, pid file and control socket.
 
 use super::{PATIENCE, comes_back, unnoticed};
 use crate::rig::lab::{Lab, binary, eventually};
@@ -15,7 +15,7 @@ use std::process::Command;
 
 const PAGE: usize = 4096;
 
-/// A small disk of the test's own, there as long as this value.
+/// A small file system of the test's own, mounted as long as this value lives.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -32,7 +32,7 @@ impl Disk {
         self.0.join(name)
     }
 
-    /// Takes all bytes and all names that there are.
+    /// Uses up all bytes and all inodes.
     fn fill(&self) {
         let mut file = File::create(self.at("filler")).unwrap();
         while file.write_all(&[0; 512]).is_ok() {}

@@ -10,18 +10,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Less than a worker's start takes yet, whose buffers alone are more.
+/// Less than a worker still needs at its start: its buffers alone take more.
 const TIGHT: u64 = 512 << 10;
 /// What a score weighs is in proportion to the limit (oom_badness): this makes the largest score outweigh any process here.
 const BALLAST: &str = "64M";
-/// So many starts of each worker end so.
+/// How many starts of each worker the kernel ends.
 const OOM_KILLS: usize = 2;
-/// On a busy machine a new worker may have its memory before the test sees it. So many may.
+/// On a busy machine a new worker may have its memory before the test can stop it; no more than this many may.
 const LATE: usize = 20;
 /// Room for some processes, and not for one that takes what it can get.
 const SMALL: u64 = 32 << 20;
 
-/// A memory cgroup, there as long as this value.
+/// A memory cgroup that exists as long as this value.
 struct Group {
     path: PathBuf,
     is_v2: bool,
@@ -84,7 +84,7 @@ impl Group {
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")).unwrap().parse().unwrap()
     }
 
-    /// Memory that no process has, and that cannot be had back while the file is there.
+    /// Memory that belongs to no process, and cannot be reclaimed while the file exists.
     fn ballast(&self) -> Ballast {
         let file = Path::new("/dev/shm").join(self.path.file_name().unwrap());
         let script =
@@ -123,7 +123,7 @@ impl Drop for Group {
     }
 }
 
-/// A worker dies while there is no memory for another one: what is started is killed by the kernel, until there is.
+/// A worker dies while memory is short: the kernel kills each new one, until there is memory again.
 #[test]
 fn a_worker_that_finds_no_memory_comes_back_when_there_is_some() {
     measured(|lab| {
@@ -191,7 +191,7 @@ fn starve(group: &Group, loaded: &Loaded, new: u32) -> bool {
     }
 }
 
-/// A process that starts in the place of one that is dead. Before its exec it shares the supervisor's memory, and its fate.
+/// The process that replaces a dead one. Until its exec it shares the supervisor's memory, and its fate.
 #[track_caller]
 fn newcomer(loaded: &Loaded, known: &[u32]) -> u32 {
     let end = Instant::now() + PATIENCE;
@@ -206,7 +206,7 @@ fn newcomer(loaded: &Loaded, known: &[u32]) -> u32 {
     panic!("nobody starts");
 }
 
-/// Where it may, the supervisor is no victim, and its children are.
+/// Where it may, the supervisor exempts itself from the OOM killer, but not its children.
 #[test]
 fn the_kernel_spares_the_supervisor_and_not_its_children() {
     /// CAP_SYS_RESOURCE (capabilities(7)).
@@ -223,7 +223,7 @@ fn the_kernel_spares_the_supervisor_and_not_its_children() {
     loaded.stop();
 }
 
-/// Something else takes all memory, and the kernel takes a worker for it; the one that has asked for it is the next.
+/// Another process uses up all memory: the kernel kills a worker first, then that process.
 #[test]
 fn a_worker_is_the_victim_of_somebody_elses_hunger() {
     measured(|lab| {

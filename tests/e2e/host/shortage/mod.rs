@@ -1,5 +1,5 @@
-//! The machine has none left of something: memory, disk, descriptors, the right time. What serves goes on, what must be
-//! started again is, as soon as that can be, and clients do not notice.
+//! The machine runs out of memory, disk or descriptors, or its clock jumps. Serving goes on, what must be restarted is
+//! restarted as soon as that is possible, and clients do not notice.
 
 mod clock;
 mod descriptors;
@@ -11,10 +11,10 @@ use crate::rig::loaded::Loaded;
 use crate::rig::witness::{RATE, Witness, datagrams, with_echo};
 use std::time::Duration;
 
-/// A wait of half a second, a start, and a machine at work.
+/// Time for a wait of half a second and a start, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// No client of any kind may notice the trouble, and no packet may be left behind.
+/// Runs `trouble` under traffic of every kind: no client may notice, and no packet may stay in a queue.
 #[track_caller]
 pub(crate) fn unnoticed(lab: &Lab, trouble: impl FnOnce() + Send) {
     with_echo(lab, || {
@@ -28,7 +28,7 @@ pub(crate) fn unnoticed(lab: &Lab, trouble: impl FnOnce() + Send) {
     assert!(eventually(Duration::from_secs(2), || lab.waiting() == 0), "left behind:\n{}", lab.queues());
 }
 
-/// Waits until both workers and the prober, where there is to be one, serve.
+/// Waits until there are this many processes and all of them serve.
 #[track_caller]
 fn comes_back(loaded: &Loaded, processes: usize) {
     let all_serve = || {

@@ -1,4 +1,4 @@
-//! Each kind of change does what it says, to what it names, and to nothing else.
+//! Each kind of change in a reload affects exactly what it names.
 
 use crate::rig::config::{FREE, STICKY, Service, change, config};
 use crate::rig::lab::{Lab, eventually};
@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Which backends answer so many connections of one client.
+/// How many of one client's connections each backend answers.
 #[track_caller]
 fn spread(lab: &Lab, from: IpAddr, to: SocketAddr, connections: usize) -> BTreeMap<String, usize> {
     let mut seen = BTreeMap::new();
@@ -26,14 +26,14 @@ fn spread(lab: &Lab, from: IpAddr, to: SocketAddr, connections: usize) -> BTreeM
     seen
 }
 
-/// Nobody serves this; the balancer's own kernel says so.
+/// The balancer's own kernel refuses the connection: no service takes it.
 #[track_caller]
 fn is_refused(lab: &Lab, family: Family, vip: u16, port: u16) {
     let answer = lab.within("client", || get(family.client(11), family.client(vip), port));
     assert_eq!(answer.map_err(|e| e.kind()), Err(ErrorKind::ConnectionRefused), "{family:?} {vip}:{port}");
 }
 
-/// What must stay as it is for each backend of a service that does not change, and what must not go down.
+/// For each backend of an unchanged service: what must stay the same, and the counters that must not fall.
 fn known(loaded: &Loaded) -> (Vec<Value>, Vec<[u64; 5]>) {
     let status = loaded.status();
     let service = status["services"].as_array().unwrap().iter().find(|service| service["name"] == "steady").unwrap();
@@ -190,7 +190,7 @@ fn vip(family: Family) -> SocketAddr {
     SocketAddr::new(family.vip(), 80)
 }
 
-/// Its flows go on until the deadline, then their clients are told; new ones go elsewhere at once.
+/// Its flows go on until the deadline, then they are reset; new flows go elsewhere at once.
 #[test]
 fn a_removed_backend_drains_until_its_deadline() {
     const BYTES: u64 = 3 << 20;

@@ -1,4 +1,4 @@
-//! HUP: what changes takes effect, and what does not change does not notice.
+//! HUP: changes take effect, and what does not change does not notice.
 
 mod change;
 mod refused;
@@ -70,7 +70,7 @@ fn alternating(at: u64) -> String {
     config("1s", &[Service { backends, ..Service::default() }])
 }
 
-/// Any worker, also one that is to serve next, at any moment of a reload.
+/// Any worker, also one that does not serve yet, is killed at any moment of a reload.
 #[test]
 fn a_worker_that_is_killed_during_a_reload_costs_nothing() {
     const BYTES: u64 = 8 << 20;
@@ -113,7 +113,7 @@ fn a_worker_that_is_killed_during_a_reload_costs_nothing() {
     loaded.stop();
 }
 
-/// Two workers serve, nobody else is left, and clients are served.
+/// Two workers serve, no other child is left, and clients are served.
 #[track_caller]
 fn all_is_well(lab: &Lab, loaded: &Loaded) {
     let two = || children(loaded.pid()).len() == 2 && loaded.workers().len() == 2;
@@ -131,7 +131,7 @@ fn all_is_well(lab: &Lab, loaded: &Loaded) {
     }
 }
 
-/// The first reload cannot be done, and so the second one is.
+/// A second HUP arrives during a reload that fails: the second reload is made.
 #[test]
 fn a_reload_asked_for_during_one_that_fails_is_made() {
     let Some(lab) = Lab::up() else { return };
@@ -158,7 +158,7 @@ fn a_reload_asked_for_during_one_that_fails_is_made() {
     loaded.stop();
 }
 
-/// A datagram every 40 ms: never a moment's rest, and never much to do. Orders are heard all the same.
+/// A datagram every 40 ms: the worker is never idle and never busy. It hears orders all the same.
 #[test]
 fn a_worker_with_a_trickle_of_packets_lets_go() {
     measured(|lab| {

@@ -1,4 +1,4 @@
-//! A file that cannot be served changes nothing, and says where and why.
+//! A reload of a bad file changes nothing, and the error says where and why.
 
 use crate::rig::config::{STICKY, Service, change, config};
 use crate::rig::lab::base_chains;
@@ -13,7 +13,7 @@ fn good(weight: u16) -> String {
     format!("queue_len = 4096\n{}", config("7s", &[Service { backends: &[(1, weight), (2, 1)], ..Service::default() }]))
 }
 
-/// What is wrong, the file, and what is said of it.
+/// What is wrong, the file, and what the error must say.
 fn flaws() -> Vec<(&'static str, String, Vec<&'static str>)> {
     let edited = |from: &str, to: &str| good(1).replacen(from, to, 1);
     let checked = |check: &str| edited(STICKY, &format!("check = {check}"));

@@ -1,5 +1,5 @@
-//! Floods: from ten million sources that hear no answer, and from one client that has all its ports. Memory stays as it
-//! is, who is served stays served, and who is new gets in.
+//! Floods from ten million spoofed sources, and from one client on all its ports. Memory does not grow, clients that are
+//! served stay served, and new ones get in.
 
 mod source;
 
@@ -24,10 +24,10 @@ const ANSWERED: u32 = 32;
 /// The port of services whose backend is number 89: no host, but a route that ends in nothing.
 const SINK: u16 = 9;
 const NOBODY: u16 = 89;
-/// In a network of its own, and on no interface: no kernel there answers with resets.
+/// Its address is on no interface, so that no kernel answers with resets.
 const HOG: [&str; 2] = ["198.18.0.9", "2001:db8:bad::9"];
 
-/// The services: one that answers by TCP, one by UDP, and one of each that does not.
+/// The services: one over TCP and one over UDP that answer, and one of each that does not.
 fn config(top: &str) -> String {
     let service = |name: &str, traffic: &str, backends: &[u16]| {
         let addresses = backends.iter().flat_map(|n| Family::BOTH.map(|family| family.backend(*n)));
@@ -46,7 +46,7 @@ fn config(top: &str) -> String {
     .concat()
 }
 
-/// Answers to sources that are nobody's go towards the client, who has no ear for them.
+/// Routes answers to spoofed sources to the client's network, where they are dropped.
 fn prepare(lab: &Lab) {
     let [four, six] = Family::BOTH.map(|family| family.client(1));
     let ways = [("10.0.0.0/8", four), ("198.18.0.0/15", four), ("fd00::/8", six), ("2001:db8:bad::/48", six)];
@@ -58,7 +58,7 @@ fn prepare(lab: &Lab) {
     }
 }
 
-/// A request on a connection that stays; the answer must be the backend's.
+/// A request on a keep-alive connection; the answer must be the backend's.
 fn request(stream: &mut TcpStream) -> std::io::Result<()> {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: vip\r\n\r\n")?;
     let end = format!(" {}\n", stream.local_addr()?.ip());
@@ -73,7 +73,7 @@ fn request(stream: &mut TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-/// What befell those who wanted something during a flood.
+/// What clients experienced during a flood.
 #[derive(Debug, Default)]
 struct Tried {
     done: u32,
@@ -92,7 +92,7 @@ impl Tried {
     }
 }
 
-/// New clients, one after the other, until told to end.
+/// New connections, one after the other, until told to end.
 fn newcomers(lab: &Lab, over: &AtomicBool) -> Tried {
     lab.within("client", || {
         let mut tried = Tried::default();
@@ -112,7 +112,7 @@ fn newcomers(lab: &Lab, over: &AtomicBool) -> Tried {
     })
 }
 
-/// Connections that were there before, asked again and again.
+/// Requests on connections that were open before the flood.
 fn regulars(streams: &mut [TcpStream], over: &AtomicBool) -> Tried {
     let mut tried = Tried::default();
     while !over.load(Ordering::Relaxed) {
@@ -152,7 +152,7 @@ fn flood(lab: &Lab, sender: &Sender, (first, total): (u32, u32), patient: bool) 
     began.elapsed()
 }
 
-/// Of supervisor and workers, kB.
+/// Resident memory of supervisor and workers, kB.
 fn resident(loaded: &Loaded) -> Vec<u64> {
     std::iter::once(loaded.pid()).chain(loaded.workers()).map(|pid| size(pid).0).collect()
 }
@@ -184,7 +184,7 @@ fn flows_of(loaded: &Loaded, service: &str, family: Family, n: u16) -> u64 {
     loaded.backend(service, family.backend(n))["flows"].as_u64().unwrap()
 }
 
-/// Every worker's reasons sum up to what it has received, and nobody has died.
+/// Every worker's outcomes sum up to what it received, and no worker has died.
 fn accounts(loaded: &Loaded, workers: &[u32]) {
     for worker in loaded.counters() {
         assert_eq!(worker.outcomes(), worker.received, "{worker:?}");
@@ -248,7 +248,7 @@ fn ten_million_spoofed_sources_hurt_nobody() {
     });
 }
 
-/// Ends those who try, also when the test fails.
+/// Ends the clients, also when the test fails.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -282,7 +282,7 @@ fn one_client_with_all_its_ports_keeps_nobody_else_out() {
     });
 }
 
-/// More than workers can take: what is lost is lost in the kernel, counted, and told once in a while.
+/// More than workers can take: the kernel drops it, counts it, and the log tells once in ten seconds.
 #[test]
 fn a_full_queue_is_told_and_nothing_more() {
     measured(|lab| {

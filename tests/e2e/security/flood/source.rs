@@ -1,13 +1,13 @@
-//! Packets from as many sources as wanted, each from another one, as fast as the kernel takes them.
+//! Packets from any number of spoofed sources, as fast as the kernel takes them.
 
 use crate::rig::net::Family;
 use crate::rig::packet::{TCP, UDP, checksum, ip, seal, syn, udp, upper};
 use crate::rig::wire::{HEADER, Sender};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Frames of one call.
+/// Frames sent by one system call.
 const BATCH: usize = 64;
-/// What the datagrams say.
+/// Payload of the datagrams.
 const PAYLOAD: &[u8] = b"flood";
 
 /// One kind of packet to a virtual IP.
@@ -17,7 +17,7 @@ pub(super) enum Kind {
     Datagram(u16),
 }
 
-/// Frames of one kind and family that lie ready, but for three bytes of their source and what depends on them.
+/// Prepared frames of one kind and family; three bytes of the source, and the checksums, are patched in.
 pub(super) struct Source {
     /// Where in a frame those three bytes are, and the checksums: of IPv4's header, and of the upper layer.
     places: (usize, Option<usize>, usize),
@@ -105,7 +105,7 @@ fn folded(sum: u32) -> u16 {
     }
 }
 
-/// What is patched is what would have been made from scratch.
+/// Patched packets are the same as packets made from scratch.
 #[test]
 fn patched_packets_are_sound() {
     let sums = |family, kind, n: u32| {

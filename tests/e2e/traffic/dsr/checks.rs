@@ -1,4 +1,4 @@
-//! Backends that are ill, or taken out.
+//! DSR backends that fail, or are taken out.
 
 use super::{ALL, answering, text};
 use crate::rig::config::FREE;

@@ -1,4 +1,4 @@
-//! Direct server return: what clients send goes to a backend as it is, and its answers pass the balancer by.
+//! Direct server return: backends get clients' packets unchanged and answer past the balancer.
 
 mod checks;
 mod routes;
@@ -58,7 +58,7 @@ fn requests_reach_every_backend_and_answers_pass_the_balancer_by() {
         let requests = all.iter().filter(|(_, to)| *to == vip).count();
         assert!(requests > 600, "{family:?}: {requests} packets to the VIP");
         let answers = all.iter().filter(|(from, _)| *from == vip).count();
-        assert_eq!(answers, 0, "{family:?}: the balancer sees what backends answer");
+        assert_eq!(answers, 0, "{family:?}: answers pass the balancer");
         // Nothing of theirs comes by under another name, either.
         let backends: Vec<_> = (1..=3).map(|n| family.backend(n)).collect();
         let clients = |address: &IpAddr| (10..40).any(|n| family.client(n) == *address);
@@ -71,10 +71,10 @@ fn requests_reach_every_backend_and_answers_pass_the_balancer_by() {
     }
     assert_eq!(lab.waiting(), 0);
     loaded.stop();
-    assert_eq!(routes(&lab), before, "what the end leaves behind");
+    assert_eq!(routes(&lab), before, "routing rules stay after the end");
 }
 
-/// What `loaded explain` says of a client is what then becomes of it.
+/// Clients go where `loaded explain` says they would.
 #[test]
 fn what_is_explained_is_what_happens() {
     let Some(lab) = up() else { return };
@@ -107,7 +107,7 @@ fn what_is_explained_is_what_happens() {
     loaded.stop();
 }
 
-/// A download of this size, of which the balancer sees the acknowledgements.
+/// A large download, of which the balancer sees only the acknowledgements.
 #[test]
 fn bulk_goes_one_way_and_arrives_whole() {
     const BYTES: u64 = 256 << 20;
@@ -127,7 +127,7 @@ fn bulk_goes_one_way_and_arrives_whole() {
     loaded.stop();
 }
 
-/// Takes one connection on port 9000, reads it to its end and answers its length and a sum over it.
+/// Accepts one connection on port 9000, reads it to its end, and answers with its length and checksum.
 fn sink(lab: &Lab, who: &str) -> std::thread::JoinHandle<Option<u64>> {
     let listener = lab.within(who, || TcpListener::bind("[::]:9000").unwrap());
     listener.set_nonblocking(true).unwrap();
@@ -188,7 +188,7 @@ fn an_upload_arrives_whole() {
     loaded.stop();
 }
 
-/// Who answers many connections.
+/// The backends that answer many connections.
 fn answering(lab: &Lab, family: Family) -> BTreeSet<String> {
     lab.within("client", || {
         let answers = (0..24).map(|n| (family.client(10 + n % 30), get(family.client(10 + n % 30), family.vip(), 80)));
@@ -196,7 +196,7 @@ fn answering(lab: &Lab, family: Family) -> BTreeSet<String> {
     })
 }
 
-/// Clients, balancer and backends on one link, where the balancer answers for the VIP and nobody else may.
+/// Clients, balancer and backends on one link, where only the balancer may answer ARP and ND for the VIP.
 #[test]
 fn on_one_link_the_balancer_alone_answers_for_the_vip() {
     let Some(lab) = up() else { return };

@@ -1,4 +1,4 @@
-//! Rules and routes by mark come and go with what needs them.
+//! The routing rules and routes by mark are there exactly while a DSR service needs them.
 
 use super::{ALL, SOME, answering, text};
 use crate::rig::config::{FREE, Service, change, config};
@@ -9,7 +9,7 @@ use crate::rig::net::Family;
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
-/// Rules of ours in both families.
+/// The number of our routing rules in both families.
 fn rules(lab: &Lab) -> usize {
     routes(lab).lines().filter(|line| line.contains("fwmark")).count()
 }
@@ -50,7 +50,7 @@ fn what_a_killed_instance_leaves_is_replaced_and_then_removed() {
     let mut first = Loaded::toml(&lab, &text(FREE, "", ALL));
     let served = routes(&lab);
     first.end(Signal::SIGKILL);
-    assert_eq!(routes(&lab), served, "a killed one removes nothing");
+    assert_eq!(routes(&lab), served, "a killed instance removes nothing");
     let second = Loaded::toml(&lab, &text(FREE, "", ALL));
     assert_eq!(routes(&lab), served);
     for family in Family::BOTH {
