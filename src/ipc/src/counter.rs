@@ -1,33 +1,33 @@
-//! What workers count, in memory the supervisor can read. Every packet has exactly one [`Outcome`].
+//! What workers count, in memory that the supervisor reads. Every packet has exactly one [`Outcome`].
 
 use crate::{BackendIndex, Cause, MAX_BACKEND_INDEX};
 use bincode::{Decode, Encode};
 
-/// Number of counters about packets: received ones, one for each outcome, one for each fault, and those of the flow table.
+/// Number of counters about packets: one for the received ones, one for each outcome, fault and kind of pressure.
 pub const COUNTERS: usize = 1 + Outcome::ALL.len() + Fault::ALL.len() + Pressure::ALL.len();
 
-/// Index of a word that is no counter: the packet that the worker looks at or decides about, as [`in_hand`] has it; 0 between
-/// two. Should the worker die, it is the one under suspicion.
+/// Index of a word that is no counter: the packet that the worker parses or decides about, as [`in_hand`] encodes it; 0
+/// between two packets. If the worker dies, this packet is the suspect.
 pub const IN_HAND: usize = COUNTERS;
 
-/// Index of another such word: whose turn it is to work with queue and tables, one of [`Turn`]. When the supervisor dies in the
-/// middle of a change, the worker that waits for its turn sees here whether it has come.
+/// Index of another such word: who works with queue and tables, one of [`Turn`]. If the supervisor dies in the middle of a
+/// change of workers, the successor sees here whether the predecessor has ended.
 pub const TURN: usize = IN_HAND + 1;
 
-/// What the worker that serves, or served last, has said of its turn.
+/// The state of the turn at the queue, written by the worker that serves or served last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Turn {
-    /// It has begun.
+    /// A worker serves.
     Begun = 0,
-    /// It was told to end: it has answered all that it held, and touches nothing any more.
+    /// The worker was told to end: it has answered all packets that it held, and touches nothing any more.
     Over = 1,
-    /// Its supervisor is dead, and it goes on.
+    /// The worker's supervisor is dead, and it goes on serving.
     Kept = 2,
 }
 
 impl Turn {
-    /// From the word; whatever a hostile worker has put there.
+    /// Decodes the word, whatever a hostile worker has put there.
     #[must_use]
     pub fn from_word(word: u64) -> Self {
         match word {
@@ -38,28 +38,43 @@ impl Turn {
     }
 }
 
-/// The backends' counters begin here: on a cache line, if the first counter does.
+/// The backends' counters begin here, at a cache line if the first counter does.
 const BACKENDS: usize = (TURN + 1).next_multiple_of(8);
 
-/// The packet with this id as a word that is not 0.
+/// Encodes the id of a packet as a word that is not 0.
 #[must_use]
 pub fn in_hand(id: u32) -> u64 {
     1 << 32 | u64::from(id)
 }
 
-/// The id in such a word; whatever a hostile worker has put there.
+/// Decodes the id in such a word, whatever a hostile worker has put there.
 #[must_use]
 pub fn from_hand(word: u64) -> Option<u32> {
     (word >> 32 == 1).then(|| u32::try_from(word & u64::from(u32::MAX)).ok()).flatten()
 }
 
-/// Number of counters a worker has in all: those about packets, then each backend's.
+/// Number of words a worker has in all: those about packets, then each backend's.
 pub const ALL_COUNTERS: usize = BACKENDS + MAX_BACKEND_INDEX as usize * 8;
 
-/// Index of the counter of received packets: always the sum over all outcomes.
+/// Index of the counter of received packets: always the sum of all outcomes.
 pub const RECEIVED: usize = 0;
 
+/// Declares an enum of things that are counted, each with the label of its counter and, after `=>`, the sentence that an
+/// operator reads of it.
 macro_rules! counted {
+    ($(#[$doc:meta])* $name:ident from $first:expr, {
+        $($(#[$item_doc:meta])* $item:ident = $label:literal => $meaning:literal,)*
+    }) => {
+        counted! { $(#[$doc])* $name from $first, { $($(#[$item_doc])* $item = $label,)* } }
+
+        impl $name {
+            /// What it means to an operator: the end of a sentence whose subject is the packet.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$item => $meaning,)* }
+            }
+        }
+    };
     ($(#[$doc:meta])* $name:ident from $first:expr, { $($(#[$item_doc:meta])* $item:ident = $label:literal,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
@@ -71,7 +86,7 @@ macro_rules! counted {
             /// All of them, in the order of their counters.
             pub const ALL: &[Self] = &[$(Self::$item,)*];
 
-            /// Its name in logs and counters.
+            /// Its name in logs, status and metrics.
             #[must_use]
             pub fn label(self) -> &'static str {
                 match self { $(Self::$item => $label,)* }
@@ -87,70 +102,81 @@ macro_rules! counted {
 }
 
 counted! {
-    /// What became of a packet, and why.
+    /// What became of a packet, and why. Each has its label and its sentence beside it.
     Outcome from RECEIVED + 1, {
         /// Request of a known flow, sent on to its backend.
-        Forwarded = "forwarded",
+        Forwarded = "forwarded" => "goes on to",
         /// First request of a flow, sent on to the backend chosen for it.
-        ForwardedNew = "forwarded_new",
+        ForwardedNew = "forwarded_new" => "begins a flow of",
         /// Reply of a known flow, sent on to the client as the VIP's.
-        Returned = "returned",
+        Returned = "returned" => "is a reply, and goes back to the client as the virtual IP's",
         /// ICMP error about a reply, sent on to the backend.
-        ErrorForwarded = "error_forwarded",
+        ErrorForwarded = "error_forwarded" => "is an ICMP error about a reply, and goes on to the backend",
         /// ICMP error from a backend about a request, sent on to the client as the VIP's.
-        ErrorReturned = "error_returned",
+        ErrorReturned = "error_returned" =>
+            "is an ICMP error from a backend, and goes on to the client as the virtual IP's",
         /// Request of a flow whose backend is down, answered with a TCP reset.
-        AnsweredReset = "answered_reset",
+        AnsweredReset = "answered_reset" => "answered with a reset, since the backend of its flow is out",
         /// Request of a flow whose backend is down, answered with ICMP port unreachable.
-        AnsweredUnreachable = "answered_unreachable",
+        AnsweredUnreachable = "answered_unreachable" =>
+            "answered with port unreachable, since the backend of its flow is out",
         /// New TCP connection, refused with a reset: no backend can be chosen.
-        RefusedReset = "refused_reset",
+        RefusedReset = "refused_reset" => "answered with a reset, since no backend can be chosen",
         /// New UDP flow, refused with ICMP port unreachable: no backend can be chosen.
-        RefusedUnreachable = "refused_unreachable",
+        RefusedUnreachable = "refused_unreachable" => "answered with port unreachable, since no backend can be chosen",
         /// Reply of a flow that was reset because its backend is out, answered with a TCP reset to the backend.
-        AnsweredBackend = "answered_backend",
+        AnsweredBackend = "answered_backend" =>
+            "is a reply of a flow that was reset, and answered with a reset to the backend",
         /// ICMP error from a router behind us, or this host, about a request, sent to the client as from the VIP.
-        ErrorRelayed = "error_relayed",
+        ErrorRelayed = "error_relayed" =>
+            "is an ICMP error from a router or this host, and goes on to the client as the virtual IP's",
 
-        /// Piece of a packet that came before the first piece: sent through the rules again, where it comes after it.
-        RepeatedFragment = "repeated_fragment",
+        /// A fragment that came before the first one of its packet: sent through the rules again, so that it comes after it.
+        RepeatedFragment = "repeated_fragment" => "is a fragment that waits for the first one of its packet",
 
         /// Passed: neither to a VIP nor from a backend.
-        PassedForeign = "passed_foreign",
-        /// Passed: from a backend, of no flow of ours; the backend's own traffic.
-        PassedOwn = "passed_own",
-        /// Passed: to a VIP, but to nothing that is balanced there; the host's own traffic.
-        PassedUnserved = "passed_unserved",
-        /// Passed: header, length or upper layer do not hold together, and `on_failure.parse_error` says pass.
-        PassedMalformed = "passed_malformed",
+        PassedForeign = "passed_foreign" => "passes, since it is neither to a virtual IP nor from a backend",
+        /// Passed: from a backend, but of no flow of ours; the backend's own traffic.
+        PassedOwn = "passed_own" => "passes, since it is a backend's own traffic, of no flow here",
+        /// Passed: to a VIP, but no service takes it; the host's own traffic.
+        PassedUnserved = "passed_unserved" => "passes, since no service takes it: it is this host's own business",
+        /// Passed: header, length or upper layer contradict each other, and `on_failure.parse_error` says pass.
+        PassedMalformed = "passed_malformed" => "passes, since no such packet is sound and parse_error = \"pass\"",
         /// Passed: IPv6 neighbour or multicast listener discovery.
-        PassedNeighbour = "passed_neighbour",
+        PassedNeighbour = "passed_neighbour" => "passes, since it is neighbour or multicast listener discovery",
 
-        /// Dropped: header, length or upper layer do not hold together.
-        DroppedMalformed = "dropped_malformed",
-        /// Dropped: a piece of a packet that does not fit the others, or whose first piece did not come or was not sent on.
-        DroppedFragment = "dropped_fragment",
-        /// Dropped: to a VIP, but to nothing that is balanced there, and `unserved` says drop.
-        DroppedUnserved = "dropped_unserved",
+        /// Dropped: header, length or upper layer contradict each other.
+        DroppedMalformed = "dropped_malformed" => "dropped, since no such packet is sound",
+        /// Dropped: a fragment that does not fit the others of its packet, or whose first one did not come or was not sent on.
+        DroppedFragment = "dropped_fragment" =>
+            "dropped, since it is a fragment of a packet whose other fragments do not fit, or whose first one \
+             was not sent on",
+        /// Dropped: to a VIP, but no service takes it, and `unserved` says drop.
+        DroppedUnserved = "dropped_unserved" => "dropped, since no service takes it",
         /// Dropped: an ICMP error to a VIP about a packet of no flow of ours.
-        DroppedStrayError = "dropped_stray_error",
+        DroppedStrayError = "dropped_stray_error" =>
+            "dropped, since it is an ICMP error about a packet of no flow here",
         /// Dropped: a reply, other than TCP, of a flow whose backend is out.
-        DroppedBackendOut = "dropped_backend_out",
-        /// Dropped: no backend may be chosen.
-        DroppedNoBackend = "dropped_no_backend",
+        DroppedBackendOut = "dropped_backend_out" => "dropped, since it is a reply of a flow whose backend is out",
+        /// Dropped: no backend can be chosen.
+        DroppedNoBackend = "dropped_no_backend" => "dropped, since there is no backend for it",
         /// Dropped: the flow table is full of living flows.
-        DroppedTableFull = "dropped_table_full",
+        DroppedTableFull = "dropped_table_full" => "dropped, since the flow table is full of living flows",
         /// Dropped: another flow of this client, to another VIP, already uses the same ports at the chosen backend.
-        DroppedClash = "dropped_clash",
+        DroppedClash = "dropped_clash" =>
+            "dropped, since the client has the same flow to another virtual IP on this backend, and replies \
+             could not be told apart",
         /// Dropped: longer than the kernel can hand over, so it cannot be rewritten.
-        DroppedCut = "dropped_cut",
+        DroppedCut = "dropped_cut" =>
+            "dropped, since it is longer than the kernel can hand over and cannot be rewritten",
         /// Dropped: the worker failed to give a verdict. Always 0 unless `loaded` has a bug.
-        DroppedUndecided = "dropped_undecided",
+        DroppedUndecided = "dropped_undecided" =>
+            "dropped, since the worker failed to decide about it: a bug in loaded",
     }
 }
 
 counted! {
-    /// What went wrong between worker and kernel, or prober.
+    /// What went wrong between a worker and the kernel or the prober.
     Fault from RECEIVED + 1 + Outcome::ALL.len(), {
         /// A verdict for a packet the kernel no longer knew: its queue was flushed.
         UnknownId = "verdict_unknown_id",
@@ -160,26 +186,26 @@ counted! {
         Unsent = "verdict_unsent",
         /// A message from the kernel that is neither packet nor answer.
         Strange = "message_strange",
-        /// An answer that did not fit its packet's place; the packet was dropped. Always 0 unless `loaded` has a bug.
+        /// An answer that did not fit into its packet's buffer; the packet was dropped. Always 0 unless `loaded` has a bug.
         Unfit = "verdict_unfit",
-        /// A message of the prober that is none, or names a generation or a backend this worker does not have.
+        /// A malformed message from the prober, or one about a generation or a backend that this worker does not know.
         MembershipStrange = "membership_strange",
     }
 }
 
 counted! {
-    /// What a full flow table had to do. No packet is lost by it; what is, is an outcome.
+    /// What a full flow table made necessary. No packet is lost by it: a lost packet has an outcome.
     Pressure from RECEIVED + 1 + Outcome::ALL.len() + Fault::ALL.len(), {
-        /// A living flow made room for a new one: none that is protected.
+        /// A living flow that is not protected gave way to a new one.
         Evicted = "flow_evicted",
-        /// A flow was opened, but is not protected: its source prefix has its share of those that are.
+        /// A flow was opened unprotected: its source prefix has its full share of protected flows.
         Unprotected = "flow_unprotected",
     }
 }
 
-/// What a worker counts, in the order of its memory: two binaries of which this says the same can read each other's.
+/// The layout of the counters as text. Two binaries for which it is equal can read each other's counters.
 #[must_use]
-pub fn counted() -> String {
+pub fn counter_layout() -> String {
     let outcomes = Outcome::ALL.iter().map(|outcome| outcome.label());
     let all = outcomes.chain(Fault::ALL.iter().map(|fault| fault.label()));
     let all: Vec<_> = all.chain(Pressure::ALL.iter().map(|pressure| pressure.label())).collect();
@@ -189,7 +215,7 @@ pub fn counted() -> String {
 /// What a worker counts of one backend: eight words, one cache line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BackendCounter {
-    /// Flows it has now. Goes up and down.
+    /// Flows it has now; goes up and down.
     Flows,
     /// Flows it was given.
     NewFlows,
@@ -216,18 +242,18 @@ impl BackendCounter {
 /// How a worker sees one backend, as one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct View {
-    /// The checks say so; as the prober has told this worker.
+    /// Whether it is up by the checks, as the prober has told this worker.
     pub up: bool,
-    /// This worker gives it no new flows for a while, for what its packets have shown.
+    /// Whether this worker gives it no new flows for a while, because of what packets have shown.
     pub ejected: bool,
-    /// Why, if so: refused, unreachable or connect timeout.
+    /// Why it is ejected: refused, unreachable or connect timeout.
     pub cause: Option<Cause>,
-    /// New flows can go there.
+    /// Whether it takes new flows.
     pub chosen: bool,
 }
 
 impl View {
-    /// As a word. 0 is no view: the worker does not know the backend.
+    /// Encodes it as a word that is not 0; 0 means that the worker does not know the backend.
     #[must_use]
     pub fn to_word(self) -> u64 {
         let cause = match self.cause {
@@ -239,7 +265,7 @@ impl View {
         1 | u64::from(self.up) << 1 | u64::from(self.ejected) << 2 | u64::from(self.chosen) << 3 | cause << 8
     }
 
-    /// From a word; whatever a hostile worker has put there.
+    /// Decodes a word, whatever a hostile worker has put there.
     #[must_use]
     pub fn from_word(word: u64) -> Option<Self> {
         let bit = |n: u32| word >> n & 1 == 1;
@@ -295,5 +321,7 @@ mod tests {
         let all: Vec<_> = outcomes.chain(faults).chain(pressure).collect();
         assert_eq!(all.iter().map(|a| a.0).collect::<Vec<_>>(), (1..COUNTERS).collect::<Vec<_>>());
         assert_eq!(all.iter().map(|a| a.1).collect::<BTreeSet<_>>().len(), all.len());
+        let meanings: BTreeSet<_> = Outcome::ALL.iter().map(|outcome| outcome.meaning()).collect();
+        assert_eq!(meanings.len(), Outcome::ALL.len());
     }
 }

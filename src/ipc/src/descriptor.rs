@@ -7,16 +7,16 @@ use std::os::fd::RawFd;
 pub const QUEUE_FD: RawFd = 3;
 /// Worker: its end of the link to the supervisor.
 pub const LINK_FD: RawFd = 4;
-/// Worker: its end of the link from the prober. There whether a prober is or not.
+/// Worker: its end of the link from the prober; present even if no prober runs.
 pub const MEMBERSHIP_FD: RawFd = 5;
-/// Worker: memory of the flow table. It, and the three below, stay open in the worker's custody: should the supervisor be
-/// killed, the next one takes them out of it.
+/// Worker: memory of the flow table. This and the next three stay open in the worker's custody: if the supervisor is
+/// killed, the next one takes them from there.
 pub const FLOWS_FD: RawFd = 6;
 /// Worker: memory of the affinity table.
 pub const CLIENTS_FD: RawFd = 7;
 /// Worker: memory of the counters.
 pub const COUNTERS_FD: RawFd = 8;
-/// Worker: the supervisor's journal, open for reading alone. The worker itself never looks into it.
+/// Worker: the supervisor's journal, read only. The worker itself never reads it.
 pub const JOURNAL_FD: RawFd = 9;
 
 /// Prober: its end of the link to the supervisor.

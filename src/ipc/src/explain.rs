@@ -1,43 +1,43 @@
-//! What would become of a packet, and why: asked of the worker that would get it.
+//! A question to a worker: what would become of this packet, and why?
 
 use crate::{BackendIndex, Outcome, ServiceIndex};
 use bincode::{Decode, Encode};
 use std::net::IpAddr;
 
-/// The next packet of a client, as far as it must be known.
+/// The next packet of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Question {
-    /// Its upper layer. ICMP of the addresses' family is an echo request.
+    /// Its IP protocol number. ICMP of the addresses' family means an echo request.
     pub protocol: u8,
-    /// Who sends it.
+    /// The sender's address.
     pub client: IpAddr,
-    /// From which port; the identifier of an echo request; 0 where there are no ports.
+    /// The sender's port; the identifier of an echo request; 0 for protocols without ports.
     pub client_port: u16,
-    /// To which virtual IP.
+    /// The virtual IP it is sent to.
     pub vip: IpAddr,
-    /// To which port; 0 where there are none.
+    /// The port it is sent to; 0 for protocols without ports.
     pub vip_port: u16,
 }
 
 /// What would become of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Explained {
-    /// The packet that the answer is about.
+    /// Which packet the answer assumes.
     pub assumed: Assumed,
-    /// Its end.
+    /// How it would end.
     pub outcome: Outcome,
-    /// The service it is for, or that of its flow.
+    /// The service that takes it, or that of its flow.
     pub service: Option<ServiceIndex>,
     /// The living flow it belongs to.
     pub flow: Option<KnownFlow>,
-    /// Where it goes.
+    /// The backend it would go to.
     pub chosen: Option<Chosen>,
 }
 
-/// Which packet is the next one.
+/// Which packet of the client is assumed to come next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Assumed {
-    /// Of a protocol whose packets need not be told apart.
+    /// Any packet: for this protocol they are all treated alike.
     Any,
     /// TCP without a flow, or with one that is half open or over: a SYN.
     Syn,
@@ -48,7 +48,7 @@ pub enum Assumed {
 /// A flow as it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct KnownFlow {
-    /// Who has it.
+    /// The backend that has it.
     pub backend: BackendIndex,
     /// The number of its state in the flow table.
     pub state: u8,
@@ -59,25 +59,25 @@ pub struct KnownFlow {
 /// A backend, and why it is this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Chosen {
-    /// Which.
+    /// Its number.
     pub backend: BackendIndex,
-    /// Why.
+    /// Why this one.
     pub why: Why,
 }
 
 /// Why a packet goes to its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Why {
-    /// Its flow is there.
+    /// Its flow is known.
     Flow,
-    /// Its client has this backend.
+    /// Its client has this backend by affinity.
     Client {
-        /// Seconds since the client was last taken note of.
+        /// Seconds since the client's last packet that was noted.
         idle: u32,
     },
     /// The strategy chooses it.
     Strategy {
-        /// Among so many that may be chosen.
+        /// Number of backends that could be chosen.
         candidates: u16,
     },
 }

@@ -1,7 +1,17 @@
 //! What supervisor, workers and prober say to each other: the messages, and the typed ends of a link.
 //!
-//! A message that is unknown, short, long or out of state ends the link and the child with it: a peer that is
-//! out of step is treated as hostile.
+//! ```text
+//!  message     knows the messages, one enum per direction of one link; never who handles them
+//!  types       knows the configured values that travel, with their ranges; never where they were configured
+//!  explain     knows a question about a packet and its answer; never how a worker finds the answer
+//!  counter     knows every outcome, fault and counter with its label and meaning; never what counts them
+//!  link        knows how a message is framed, sent and received; never what it says
+//!  descriptor  knows the numbers of the descriptors that children are started with; never what they were made by
+//!  mark        knows the mark of packets for a backend in mode "dsr"; never who routes by it
+//! ```
+//!
+//! A message that is unknown, too short, too long or out of order ends the link, and the child with it: a peer that is out
+//! of step is treated as hostile.
 #![forbid(unsafe_code)]
 
 mod counter;
@@ -14,8 +24,8 @@ mod types;
 
 pub use bincode::{Decode, Encode};
 pub use counter::{
-    ALL_COUNTERS, BackendCounter, COUNTERS, Fault, IN_HAND, Outcome, Pressure, RECEIVED, TURN, Turn, View, counted,
-    from_hand, in_hand,
+    ALL_COUNTERS, BackendCounter, COUNTERS, Fault, IN_HAND, Outcome, Pressure, RECEIVED, TURN, Turn, View,
+    counter_layout, from_hand, in_hand,
 };
 pub use descriptor::{
     CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD, PROBER_LINK_FD,
@@ -45,8 +55,8 @@ pub type ProberLink = Link<FromProber, ToProber>;
 /// The prober's end of its link to the supervisor.
 pub type ProberSupervisorLink = Link<ToProber, FromProber>;
 
-/// A worker's end of the link from the prober: it only reads.
+/// A worker's end of the link from the prober: read only.
 pub type MembershipReader = Link<Membership, Silence>;
 
-/// The prober's end of the link to a worker: it only writes.
+/// The prober's end of the link to a worker: write only.
 pub type MembershipWriter = Link<Silence, Membership>;

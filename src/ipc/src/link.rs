@@ -18,11 +18,11 @@ pub struct Link<In, Out> {
     types: PhantomData<fn(Out) -> In>,
 }
 
-/// Why a link cannot go on. After any of these but `Full` and `Empty` the peer is out of step and is
-/// treated as hostile: drop the link.
+/// Why a message could not be sent or received. After any of these but `Full` and `Empty` the peer is gone, or out of step
+/// and treated as hostile: drop the link.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The peer does not read. For the supervisor that is the peer's fault, and ends it.
+    /// The peer does not read its messages. The supervisor ends such a child.
     #[error("the peer does not read its messages")]
     Full,
     /// Nothing to read now.
@@ -34,10 +34,10 @@ pub enum LinkError {
     /// Longer than [`MAX_FRAME`].
     #[error("a message is longer than {MAX_FRAME} bytes")]
     TooLong,
-    /// Not a message of this direction, or bytes behind it.
+    /// Not a message of this direction, or there are bytes after it.
     #[error("a message does not decode: {0}")]
     Malformed(String),
-    /// The kernel refused.
+    /// The kernel refused the call.
     #[error("link: {0}")]
     Os(#[from] Errno),
 }
@@ -130,7 +130,7 @@ pub fn decode<In: Decode<()>>(frame: &[u8]) -> Result<In, LinkError> {
     }
     let (message, used) =
         bincode::decode_from_slice(frame, codec()).map_err(|e| LinkError::Malformed(e.to_string()))?;
-    if used == frame.len() { Ok(message) } else { Err(LinkError::Malformed("bytes behind the message".into())) }
+    if used == frame.len() { Ok(message) } else { Err(LinkError::Malformed("bytes after the message".into())) }
 }
 
 /// Shortens a text to what a message can carry, at a character boundary.
@@ -141,7 +141,7 @@ pub fn clip(mut text: String) -> String {
     text
 }
 
-/// Writes into a string until its capacity is used up: inside the sandbox there may be no more memory.
+/// Writes into a string up to its capacity and drops the rest: inside the sandbox there may be no more memory.
 #[derive(Debug)]
 pub struct Clipped<'s>(pub &'s mut String);
 
@@ -161,8 +161,8 @@ fn codec() -> impl bincode::config::Config {
 mod tests {
     use super::*;
     use crate::{
-        Admin, Affinity, AllDown, BackendIndex, Check, CheckKind, FromProber, FromWorker, Membership, OnBackendDown,
-        Passive, Policy, PortRange, Protocol, ServiceIndex, Silence, Strategy, ToProber, ToWorker,
+        Admin, Affinity, AllDown, BackendIndex, Check, CheckKind, FromProber, FromWorker, Membership, Passive, Policy,
+        PortRange, Protocol, ServiceIndex, Silence, Strategy, ToProber, ToWorker,
     };
     use proptest::prelude::*;
 
@@ -184,12 +184,11 @@ mod tests {
                 strategy: Strategy::Maglev { seed: 9 },
                 affinity: Some(Affinity { prefix4: 32, prefix6: 64, timeout: 3600 }),
                 policy: Policy {
-                    on_backend_down: OnBackendDown::Reset,
                     all_down: AllDown::Last,
                     panic_threshold: 50,
                     slow_start: 30,
-                    idle: crate::Idle::STANDARD,
                     passive: Some(Passive { fails: 3, timeout: 500, hold: 10, port: Some(80) }),
+                    ..Policy::STANDARD
                 },
             },
             ToWorker::Listen { vip: 1 },

@@ -1,14 +1,14 @@
-//! The mark by which a packet is routed to a backend as it is (mode "dsr"). Workers set it, routing rules ask for it.
+//! The mark by which an unchanged packet is routed to its backend (mode "dsr"). Workers set it, routing rules match it.
 
 use crate::{BackendIndex, MAX_BACKEND_INDEX};
 
-/// The bits of a packet's mark that are ours; the others stay as they are. 14 of them: the low 16 are in wide use, and
-/// the topmost two as well.
+/// The bits of a packet's mark that are ours, 14 of them; the others stay as they are. The low 16 and the topmost two are
+/// widely used by others.
 pub const MARK_MASK: u32 = 0x3fff_0000;
 
 const _: () = assert!((MAX_BACKEND_INDEX as u32) << MARK_MASK.trailing_zeros() <= MARK_MASK);
 
-/// What our bits say of a packet for this backend: never 0, which is a packet that is not ours.
+/// Our bits in the mark of a packet for this backend. Never 0, which means that the packet is not ours.
 #[must_use]
 pub fn mark_of(backend: BackendIndex) -> u32 {
     (u32::from(backend.0) + 1) << MARK_MASK.trailing_zeros() & MARK_MASK

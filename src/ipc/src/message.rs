@@ -14,10 +14,10 @@ pub const VERSION: u16 = 7;
 /// Largest frame either side accepts, bytes.
 pub const MAX_FRAME: usize = 512;
 
-/// Longest text in a message, bytes: what is left of a frame beside its tag and length, rounded down.
+/// Longest string in a message, bytes: a frame less tag and length, rounded down.
 pub const MAX_TEXT: usize = 480;
 
-/// Supervisor to worker. A worker has one configuration in its life: another one is another worker's.
+/// Supervisor to worker. A worker has one configuration in its life; a new one gets a new worker.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum ToWorker {
     /// First message. The worker ends if it does not know `version`.
@@ -31,18 +31,17 @@ pub enum ToWorker {
     },
     /// Starts the transaction.
     Begin {
-        /// Number of the configuration, rising.
+        /// Number of the configuration; rises.
         generation: u64,
         /// What becomes of packets to a virtual IP that no service serves there.
         unserved: Unserved,
-        /// What becomes of packets that do not hold together, where nothing is translated: a worker that has a service of
-        /// [`Mode::Nat`] drops them whatever is said here.
+        /// What becomes of malformed packets. A worker that has a service of [`Mode::Nat`] drops them in any case.
         malformed: OnFailure,
     },
-    /// What one source prefix can have; without it there is no bound. At most once.
+    /// What one source prefix can have protected; without it there is no bound. At most once.
     Quota(Quota),
-    /// One virtual IP. Indices rise, here and below, but may have gaps: an index never changes its meaning while a
-    /// flow that names it can live.
+    /// One virtual IP. Indices, here and below, rise but may have gaps: an index keeps its meaning as long as a flow that
+    /// names it can live.
     Vip {
         /// Its index.
         index: u16,
@@ -79,33 +78,33 @@ pub enum ToWorker {
         address: IpAddr,
         /// Its share, 1..=256.
         weight: u16,
-        /// Only used when no other backend can be.
+        /// Used only when no other backend can be.
         backup: bool,
         /// What the operator wants of it.
         admin: Admin,
-        /// What the checks say of it now; `true` where there is none.
+        /// Whether it is up by the checks now; `true` without a check.
         up: bool,
         /// Seconds since it came up, for slow start; `u32::MAX`: it was never seen down.
         age: u32,
     },
-    /// Ends the transaction: the items are complete.
+    /// Ends the transaction.
     Commit,
-    /// The queue and the tables are its own now: open them and serve. Once, after [`FromWorker::Prepared`].
+    /// Queue and tables are yours: open them and serve. Sent once, after [`FromWorker::Prepared`].
     Go,
-    /// While it serves: what the operator wants of a backend has changed.
+    /// To a worker that serves: the operator has changed the state of a backend.
     Admin {
-        /// Which.
+        /// Which backend.
         backend: BackendIndex,
-        /// To what.
+        /// Its new state.
         admin: Admin,
     },
-    /// Answer what was received, leave the rest in the queue, and end with code 0. Another worker comes after it.
+    /// Answer the packets received so far, leave the rest in the queue for the next worker, and end with code 0.
     Stop,
-    /// While it serves: what would become of a packet now? Answered by [`FromWorker::Explained`]; nothing changes by it.
+    /// To a worker that serves: what would become of this packet now? Answered by [`FromWorker::Explained`]; changes nothing.
     Explain {
         /// Comes back with the answer.
         id: u32,
-        /// Which packet.
+        /// The packet.
         question: Question,
     },
 }
@@ -113,19 +112,19 @@ pub enum ToWorker {
 /// Worker to supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum FromWorker {
-    /// The configuration stands and the process is sandboxed. It waits for `Go`, and has not looked into the tables.
+    /// The worker has its configuration and is in its sandbox. It waits for `Go` and has not read the tables.
     Prepared {
-        /// Of the transaction it answers.
+        /// That of the transaction.
         generation: u64,
     },
-    /// The tables are open; packets are answered.
+    /// The tables are open and packets are answered.
     Ready {
-        /// Of its configuration.
+        /// That of its configuration.
         generation: u64,
     },
     /// The worker ends, and says why. At most [`MAX_TEXT`] bytes.
     Failed(String),
-    /// To [`ToWorker::Explain`], in the order they were asked.
+    /// The answer to [`ToWorker::Explain`]; answers come in the order of the questions.
     Explained {
         /// That of the question.
         id: u32,
@@ -168,7 +167,7 @@ pub enum ToProber {
         address: IpAddr,
         /// Index of a [`ToProber::Check`].
         check: u16,
-        /// What is believed of it now.
+        /// Whether it is believed to be up now.
         up: bool,
         /// Whether any check has said so yet. If not, the first result decides alone, without rise and fall.
         proven: bool,
@@ -176,31 +175,31 @@ pub enum ToProber {
         /// such target has the n-th of these sockets, with which the prober was started; pings go to `address`.
         vip: Option<IpAddr>,
     },
-    /// Where to look for nodes that may become backends of a service. `Seen` is only for answers from within.
+    /// A network to sweep for nodes that may become backends of a service. Only answers from the prefix are reported.
     Discover {
         /// Which service.
         service: ServiceIndex,
         /// Where to send echo requests: an IPv4 broadcast address, or ff02::1.
         to: IpAddr,
-        /// The address of ours to send from, for ff02::1: who answers uses an address of the scope it was asked from
-        /// (RFC 6724 §5, rule 2). Else unspecified.
+        /// The address of ours to send from, for ff02::1: a node answers from an address of the same scope (RFC 6724 §5,
+        /// rule 2). Otherwise unspecified.
         from: IpAddr,
-        /// Index of the interface, for ff02::1; else 0.
+        /// Index of the interface to send from, for ff02::1; otherwise 0.
         interface: u32,
         /// First address of the prefix that answers may come from.
         network: IpAddr,
         /// Length of the prefix.
         prefix: u8,
-        /// Milliseconds between two looks.
+        /// Milliseconds from one sweep to the next.
         interval: u32,
     },
     /// Ends the transaction.
     Commit,
-    /// Begin. Once, after [`FromProber::Prepared`].
+    /// Begin to check. Sent once, after [`FromProber::Prepared`].
     Go,
 }
 
-/// How a ping can be sent.
+/// How the prober can ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Pinger {
     /// Not at all.
@@ -211,17 +210,17 @@ pub enum Pinger {
     Raw,
 }
 
-/// Prober to supervisor. It can only speak about backends it was told of.
+/// Prober to supervisor. It can speak only of backends that it was told to check.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum FromProber {
-    /// The targets stand and the process is sandboxed. It waits for `Go`.
+    /// The prober has its targets and is in its sandbox. It waits for `Go`.
     Prepared {
-        /// Of the transaction it answers.
+        /// That of the transaction.
         generation: u64,
     },
-    /// A backend is up now and was not, or the other way round; or the first result says what was believed.
+    /// A backend has come up or gone down; or the first result of all has confirmed what was believed.
     Changed {
-        /// Which.
+        /// Its number.
         backend: BackendIndex,
         /// What it is now.
         up: bool,
@@ -232,61 +231,61 @@ pub enum FromProber {
     },
     /// What the last check said, without a change. At most once in five seconds for each backend.
     Measured {
-        /// Which.
+        /// Its number.
         backend: BackendIndex,
         /// What it said.
         cause: Cause,
         /// Microseconds it took; at most its timeout.
         latency: u32,
     },
-    /// A node has answered a look for new ones. At most once an interval for each address, and 256 in all.
+    /// A node has answered a sweep. At most once an interval for each address, and 256 in all.
     Seen {
-        /// For which service.
+        /// The service it may serve.
         service: ServiceIndex,
         /// Its address.
         address: IpAddr,
     },
-    /// Once a second: it lives.
+    /// The sign of life, once a second.
     Alive,
     /// The prober ends, and says why. At most [`MAX_TEXT`] bytes.
     Failed(String),
 }
 
-/// Prober to worker: what it believes of one backend. Said to every worker at `Go` for every backend, and at each change;
-/// saying the same twice changes nothing.
+/// Prober to worker: the state of one backend. Sent to every worker for every backend at `Go`, and at each change; the same
+/// state twice changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Membership {
-    /// The generation in which `backend` has its meaning. Of an older one than its own a worker takes no notice.
+    /// The generation that `backend` belongs to. A worker ignores messages of an older one than its own.
     pub generation: u64,
-    /// Which.
+    /// Its number.
     pub backend: BackendIndex,
-    /// Whether it may be given work.
+    /// Whether it is up.
     pub up: bool,
 }
 
-/// Supervisor to the one that is to follow it at an upgrade. Two binaries talk here that may know different messages of all
-/// other kinds: neither these nor their order ever change.
+/// Supervisor to its successor at an upgrade. Here two different binaries talk to each other: neither these messages nor
+/// their order may ever change.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum ToSuccessor {
-    /// Our workers have ended: queues and tables are yours.
+    /// The predecessor's workers have ended: queues and tables are the successor's.
     Yours,
 }
 
-/// The other way.
+/// Successor to its predecessor at an upgrade. May never change either.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum FromSuccessor {
-    /// It does not follow, and says why; nothing has changed. At most [`MAX_TEXT`] bytes.
+    /// The successor cannot take over, and says why; nothing has changed. At most [`MAX_TEXT`] bytes.
     Refused(String),
     /// Its workers wait for the queues; its rules stand.
     Prepared {
-        /// Its tables are laid out otherwise: what is in them is to be exported.
+        /// Whether its tables have another layout, so that their contents must be exported.
         export: bool,
     },
     /// Its workers serve.
     Serving,
 }
 
-/// What a worker sends to the prober: nothing. No bytes decode to it.
+/// What a worker may send to the prober: nothing. No bytes decode to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silence {}
 
@@ -298,6 +297,6 @@ impl Encode for Silence {
 
 impl<Context> Decode<Context> for Silence {
     fn decode<D: bincode::de::Decoder<Context = Context>>(_: &mut D) -> Result<Self, bincode::error::DecodeError> {
-        Err(bincode::error::DecodeError::Other("nothing may be said in this direction"))
+        Err(bincode::error::DecodeError::Other("nothing may be sent in this direction"))
     }
 }

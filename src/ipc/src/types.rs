@@ -1,21 +1,21 @@
-//! The types that travel between processes. They are here because more than one role must agree on them.
+//! The values that travel between processes, each with its range.
 
 use bincode::{Decode, Encode};
 use std::fmt;
 
 /// The number of a backend of one service, below [`MAX_BACKEND_INDEX`]; the same address in another service is another
-/// backend. It never changes its meaning while a flow that names it can live.
+/// backend. It keeps its meaning as long as a flow that names it can live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BackendIndex(pub u16);
 
-/// A service's number. It never changes its meaning while a flow that names it can live.
+/// A service's number. It keeps its meaning as long as a flow that names it can live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ServiceIndex(pub u16);
 
-/// Backend numbers are below this: twice as many as a configuration may have, so that the next one has room beside those
-/// that leave.
+/// Backend numbers are below this: twice as many as a configuration may have, so that new backends find numbers beside
+/// those that are leaving.
 pub const MAX_BACKEND_INDEX: u16 = 8192;
 
 /// What a service balances.
@@ -35,11 +35,11 @@ pub enum Protocol {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Encode, Decode)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Mode {
-    /// It gets the backend's address, and replies come back this way and get the virtual IP's.
+    /// It is rewritten to the backend's address; replies come back through the worker and are rewritten to the virtual IP.
     #[default]
     Nat,
-    /// Direct server return: it gets a mark, by which it is routed to the backend as it is. The backend has the virtual
-    /// IP too and answers the client itself.
+    /// Direct server return: it is marked, and routed to the backend unchanged by that mark. The backend has the virtual IP
+    /// too and answers the client itself.
     Dsr,
 }
 
@@ -58,19 +58,19 @@ pub enum Strategy {
     },
 }
 
-/// Keeps a client with its backend.
+/// How long a client stays with its backend, and what a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Affinity {
-    /// Leading bits of an IPv4 address that make a client: 1..=32.
+    /// Leading bits of an IPv4 address that identify a client: 1..=32.
     pub prefix4: u8,
-    /// Leading bits of an IPv6 address that make a client: 1..=128.
+    /// Leading bits of an IPv6 address that identify a client: 1..=128.
     pub prefix6: u8,
     /// Seconds without a packet after which the client is forgotten: 1..=31_536_000.
     pub timeout: u32,
 }
 
-/// How many of a worker's flows one source prefix can keep from being given up when the table is full.
+/// How many of a worker's flows one source prefix can have protected from eviction when the table is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Quota {
@@ -78,7 +78,7 @@ pub struct Quota {
     pub prefix4: u8,
     /// Leading bits of an IPv6 address: 1..=128.
     pub prefix6: u8,
-    /// Of the flows that a worker can hold, in percent: 1..=100.
+    /// Percent of the flows that a worker can hold: 1..=100.
     pub percent: u8,
 }
 
@@ -90,7 +90,7 @@ pub enum Admin {
     Enabled,
     /// No new flows; those it has go on.
     Draining,
-    /// No flows: those it has are dealt with as if it were down, but none goes on for a policy of draining.
+    /// No flows: those it has are treated as if it were down, even with [`OnBackendDown::Drain`].
     Disabled,
 }
 
@@ -102,18 +102,30 @@ pub struct Policy {
     pub on_backend_down: OnBackendDown,
     /// What becomes of new flows when no backend is up.
     pub all_down: AllDown,
-    /// With fewer than this part of the (not backup) backends up, in percent, the checks are not believed and all are used.
-    /// 0..=100; 0 is never.
+    /// If fewer than this percentage of the backends (without backups) are up, the checks are not believed and all backends
+    /// are used. 0..=100; 0: never.
     pub panic_threshold: u8,
-    /// Seconds in which a backend that came up gets its full share. 0..=3600.
+    /// Seconds until a backend that came up gets its full share. 0..=3600.
     pub slow_start: u32,
     /// How long its flows may be idle.
     pub idle: Idle,
-    /// Whether workers judge backends by the packets they see.
+    /// Whether, and how, workers judge backends by the packets they see.
     pub passive: Option<Passive>,
 }
 
-/// Seconds after which flows that nobody uses are forgotten. Each 1..=[`MAX_IDLE`].
+impl Policy {
+    /// What a service has where the configuration says nothing (scripts/loaded.toml); with checks workers judge as well.
+    pub const STANDARD: Self = Self {
+        on_backend_down: OnBackendDown::Reset,
+        all_down: AllDown::Reject,
+        panic_threshold: 0,
+        slow_start: 0,
+        idle: Idle::STANDARD,
+        passive: None,
+    };
+}
+
+/// Seconds after which flows without packets are forgotten. Each 1..=[`MAX_IDLE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Idle {
@@ -123,7 +135,7 @@ pub struct Idle {
     pub half_open: u32,
     /// TCP, after both FINs.
     pub closing: u32,
-    /// UDP, and what is known by its addresses alone, once both sides have spoken.
+    /// UDP, and protocols known by their addresses alone, once both sides have spoken.
     pub udp: u32,
     /// ICMP echo.
     pub echo: u32,
@@ -133,7 +145,7 @@ pub struct Idle {
 pub const MAX_IDLE: u32 = 7 * 24 * 3600;
 
 impl Idle {
-    /// Where the configuration says nothing. `tcp`: 2 h 4 min, the least RFC 5382 REQ-5 allows: two hours until the first
+    /// The defaults. `tcp`: 2 h 4 min, the least RFC 5382 REQ-5 allows: two hours until the first
     /// keep-alive, and 4 min. `half_open`: longer than the 16 s between a client's fourth and fifth SYN, so its retries
     /// meet the same backend; short because each costs an attacker one packet. `closing`: a peer's retransmitted FINs
     /// (200 ms doubled seven times is 25 s) still find their flow. `udp`: RFC 4787 REQ-5 wants 2 min or more; 3 are what
@@ -147,7 +159,7 @@ impl Idle {
         self.tcp.min(240)
     }
 
-    /// Whether each is within its range.
+    /// Whether each value is within its range.
     #[must_use]
     pub fn is_sane(&self) -> bool {
         [self.tcp, self.half_open, self.closing, self.udp, self.echo].iter().all(|idle| (1..=MAX_IDLE).contains(idle))
@@ -162,7 +174,7 @@ pub enum OnBackendDown {
     Reset,
     /// The next packet goes to another backend.
     Rehash,
-    /// TCP goes on to the backend, come what may; what has no connection goes to another.
+    /// TCP still goes to the backend, come what may; packets of other protocols go to another one.
     Drain,
 }
 
@@ -182,9 +194,9 @@ pub enum AllDown {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Unserved {
-    /// They are the host's own business.
+    /// They go on to the host.
     Pass,
-    /// Dropped and counted; but for neighbour discovery, without which the link does not live.
+    /// Dropped and counted, except for neighbour discovery, which the link needs.
     Drop,
 }
 
@@ -194,26 +206,26 @@ pub enum Unserved {
 pub enum OnFailure {
     /// Dropped: fail closed.
     Drop,
-    /// It goes on as it came, unbalanced: fail open.
+    /// It goes on unchanged and unbalanced: fail open.
     Pass,
 }
 
-/// When packets show a worker that a backend does not take connections. It then gives it no new flows for a while;
-/// what the backend has is not touched. Never more than half of a service's backends, and never the last.
+/// When a worker ejects a backend because packets show that it takes no connections: for a while the backend gets no new
+/// flows, and the flows it has are not touched. Never more than half of a service's backends, and never the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Passive {
-    /// So many refused or unanswered openings with no answer of the backend between them. 1..=255.
+    /// Consecutive refused or unanswered openings, with no answer of the backend between them. 1..=255.
     pub fails: u8,
     /// Milliseconds after which an opening counts as unanswered. 50..=60_000.
     pub timeout: u32,
     /// Seconds until it is tried again; doubled, up to eight times as long, when it fails again at once. 1..=3600.
     pub hold: u32,
-    /// Openings to this port only; `None`: to any. A service with many ports may have closed ones on a sound backend.
+    /// Only openings to this port count; `None`: to any port. A healthy backend may have closed some of many ports.
     pub port: Option<u16>,
 }
 
-/// How a backend is looked after.
+/// How a backend is checked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Check {
@@ -221,19 +233,19 @@ pub struct Check {
     pub kind: CheckKind,
     /// Milliseconds between two checks of a backend that is up, 100..=86_400_000.
     pub interval: u32,
-    /// The same of one that is down.
+    /// Milliseconds between two checks of a backend that is down, 100..=86_400_000.
     pub interval_down: u32,
     /// Milliseconds after which a check has failed, 10..=60_000.
     pub timeout: u32,
-    /// Each wait is longer or shorter by up to this part of it, percent, 0..=50.
+    /// By how much each interval varies, percent, 0..=50.
     pub jitter: u8,
-    /// So many successes in a row bring it up. 1..=255.
+    /// Consecutive successes that bring it up. 1..=255.
     pub rise: u8,
-    /// So many failures in a row take it down. 1..=255.
+    /// Consecutive failures that take it down. 1..=255.
     pub fall: u8,
 }
 
-/// What a check does. Texts have no control characters but where said.
+/// What a check does. Strings hold no control characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum CheckKind {
@@ -241,17 +253,17 @@ pub enum CheckKind {
     Icmp,
     /// A connection is accepted.
     Tcp {
-        /// Where.
+        /// Destination port, 1..=65535.
         port: u16,
     },
     /// An echo request is answered, and then a connection accepted, as in the original.
     IcmpTcp {
-        /// Where.
+        /// Destination port, 1..=65535.
         port: u16,
     },
     /// A request of HTTP/1.1 is answered with one of these statuses.
     Http {
-        /// Where.
+        /// Destination port, 1..=65535.
         port: u16,
         /// 1 to 16 bytes.
         method: String,
@@ -259,32 +271,32 @@ pub enum CheckKind {
         path: String,
         /// 1 to 128 bytes, of the Host header.
         host: String,
-        /// Lowest and highest status that is good, 100..=599.
+        /// Lowest and highest status that passes, 100..=599.
         status: (u16, u16),
     },
-    /// A datagram is answered, by any or by one that begins so.
+    /// A datagram is answered by one that begins with `expect`.
     Udp {
-        /// Where.
+        /// Destination port, 1..=65535.
         port: u16,
-        /// At most 128 bytes.
+        /// Payload to send, at most 128 bytes.
         send: Vec<u8>,
-        /// At most 128 bytes.
+        /// How the answer must begin, at most 128 bytes; empty: any answer.
         expect: Vec<u8>,
     },
-    /// A question for the addresses (A) of a name is answered with NOERROR.
+    /// A query for the IPv4 addresses (A) of a name is answered with NOERROR.
     Dns {
-        /// Where.
+        /// Destination port, 1..=65535.
         port: u16,
         /// 1 to 128 bytes of letters, digits, `-`, `_` and `.`.
         name: String,
     },
 }
 
-/// Why a backend is taken for up or down.
+/// Why a backend is considered up or down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Cause {
-    /// Nobody has looked yet.
+    /// Not checked yet.
     Unchecked,
     /// The check succeeded.
     Passed,
@@ -296,17 +308,17 @@ pub enum Cause {
     Refused,
     /// Host or network cannot be reached.
     Unreachable,
-    /// Connected, and then no whole answer in time.
+    /// Connected, but no complete answer in time.
     AnswerTimeout,
     /// The connection ended before the answer did.
     Closed,
-    /// An HTTP status that is not expected.
+    /// An unexpected HTTP status.
     Status(u16),
     /// A DNS answer with this error code.
     Rcode(u8),
     /// An answer that is not what it should be.
     WrongAnswer,
-    /// The check could not be made, for want of a descriptor or of memory. Does not count.
+    /// The check could not be made for lack of a descriptor or of memory; it does not count.
     NotMade,
 }
 

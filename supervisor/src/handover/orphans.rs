@@ -14,7 +14,7 @@ use crate::handover::journal::{self, Journal, State, Unreadable};
 use crate::plan::{Plan, immutable_change};
 use crate::rules::{QueueState, queue_holders, queue_owner, queue_owners};
 use caps::{CapSet, Capability};
-use loaded_ipc::counted;
+use loaded_ipc::counter_layout;
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, QUEUE_FD};
 use loaded_queue::{Owner, is_port};
 use loaded_sandbox::PidFd;
@@ -231,7 +231,7 @@ impl InheritedWorker {
         let export = self.export.filter(|_| state.is_some_and(|state| state.tables != LAYOUT_VERSION)).map(File::from);
         let tables = if export.is_some() { None } else { Some((self.flows, self.clients)) };
         // Counters of another order are begun anew.
-        let counters = Some(self.counters).filter(|_| state.is_some_and(|state| state.counters == counted()));
+        let counters = Some(self.counters).filter(|_| state.is_some_and(|state| state.counters == counter_layout()));
         let memory = Memory::with(tables, counters, plan)?;
         Ok(WorkerParts { owner, memory, journal: dup(journal.custody())?, before: self.before, export })
     }

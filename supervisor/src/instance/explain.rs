@@ -186,7 +186,7 @@ impl Said {
             service: service.map(|service| service.name.clone()),
             flow,
             outcome: outcome.label().to_owned(),
-            meaning: meaning(outcome).to_owned(),
+            meaning: outcome.meaning().to_owned(),
             backend: to.map(|(address, ..)| address),
             by: to.map(|(_, why, _)| by(why).to_owned()),
             why: to.and_then(|(_, why, _)| Some(self.reason(why, service?))),
@@ -275,29 +275,6 @@ fn prefix_of(client: IpAddr, affinity: Affinity) -> String {
             let bits = cut(v6.to_bits(), affinity.prefix6, 128);
             format!("{}/{}", Ipv6Addr::from_bits(bits), affinity.prefix6)
         }
-    }
-}
-
-/// What an end is, for who does not know the counters by heart.
-fn meaning(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Forwarded => "goes on to",
-        Outcome::ForwardedNew => "begins a flow of",
-        Outcome::AnsweredReset => "answered with a reset, since the backend of its flow is out",
-        Outcome::AnsweredUnreachable => "answered with port unreachable, since the backend of its flow is out",
-        Outcome::RefusedReset => "answered with a reset, since no backend can be chosen",
-        Outcome::RefusedUnreachable => "answered with port unreachable, since no backend can be chosen",
-        Outcome::DroppedNoBackend => "dropped, since there is no backend for it",
-        Outcome::DroppedTableFull => "dropped, since the flow table is full of living flows",
-        Outcome::DroppedClash => {
-            "dropped, since the client has the same flow to another virtual IP on this backend, and replies could not be \
-             told apart"
-        }
-        Outcome::DroppedUnserved => "dropped, since no service takes it",
-        Outcome::PassedUnserved => "passes, since no service takes it: it is this host's own business",
-        Outcome::PassedMalformed => "passes, since no such packet is sound and parse_error = \"pass\"",
-        Outcome::DroppedMalformed => "dropped, since no such packet is sound",
-        _ => "is not looked at further",
     }
 }
 

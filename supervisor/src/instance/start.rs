@@ -12,7 +12,7 @@ use crate::handover::orphans;
 use crate::handover::predecessor::{Answer, Predecessor};
 use crate::routes;
 use crate::rules::{Installed, RuleSet, Tools};
-use loaded_ipc::counted;
+use loaded_ipc::counter_layout;
 use loaded_sandbox::Role;
 use loaded_sandbox::policy::print;
 use loaded_table::LAYOUT_VERSION;
@@ -162,7 +162,7 @@ impl Instance {
         let state = journal::State {
             format: journal::FORMAT,
             tables: LAYOUT_VERSION,
-            counters: counted().into(),
+            counters: counter_layout().into(),
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             at: monotonic::clock(),
