@@ -3,9 +3,9 @@
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use loaded_supervisor::config::{Families, Overrides};
-use loaded_supervisor::control::{Action, HISTORY, Tuple};
-use loaded_supervisor::plan::{MAX_DRAIN, MAX_QUEUE_LEN};
+use loaded_config::plan::{MAX_DRAIN, MAX_QUEUE_LEN};
+use loaded_config::{Families, Overrides};
+use loaded_control::{Action, HISTORY, Tuple};
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -2,14 +2,16 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod doctor;
 mod replay;
 mod role;
 
 use cli::{Ask, Task};
+use loaded_control::{self as control, Reply, Request};
+use loaded_netfilter::trial;
 use loaded_sandbox::selftest::{self, ProberTestbed, examine_prober};
 use loaded_sandbox::{PingKind, Role, SandboxPolicy, SandboxRequirement, begin_session, offer_to_oom, policy};
-use loaded_supervisor::control::{self, Reply, Request};
-use loaded_supervisor::{Error, SUCCESSOR, daemon, doctor, run, trial};
+use loaded_supervisor::{Error, SUCCESSOR, daemon, run};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -34,7 +36,7 @@ fn main() -> ExitCode {
         loaded_prober::run(&prober);
     }
     if role::is_trial(&arguments) {
-        trial::run();
+        trial::run(selftest::raise_loopback);
         return ExitCode::SUCCESS;
     }
     let detached = arguments.iter().position(|a| a == daemon::DETACHED).map(|at| arguments.remove(at)).is_some();

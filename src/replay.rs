@@ -7,8 +7,8 @@ mod text;
 
 use crate::cli::ReplayLine;
 use capture::{Capture, Record};
-use loaded_supervisor::config::{self, Overrides};
-use loaded_supervisor::control::text::plain;
+use loaded_config::{self as config, Overrides};
+use loaded_control::text::plain;
 use loaded_supervisor::{Briefing, briefing};
 use loaded_worker::replay::{Outcome, Replay, Replayed, Verdict};
 use serde::Serialize;

@@ -1,9 +1,9 @@
 //! The hidden command line of a child, as the supervisor writes it: `--role worker UID GID NAME CORE PARENT REQUIREMENT SURVIVAL`,
 //! `--role prober UID GID NAME PARENT REQUIREMENT WORKERS MARKED` or `--role trial`.
 
+use loaded_netfilter::trial;
 use loaded_prober::Arguments as Prober;
 use loaded_sandbox::{Identity, SandboxRequirement, Survival};
-use loaded_supervisor::trial;
 use loaded_worker::run::Arguments;
 use std::ffi::OsString;
 

@@ -1,8 +1,7 @@
 //! Why the supervisor cannot serve. Each text names the object and the act.
 
-use crate::config::ConfigError;
-use crate::plan::CoresError;
-use crate::rules;
+use loaded_config::ConfigError;
+use loaded_config::plan::CoresError;
 use loaded_ipc::LinkError;
 use loaded_queue::OwnerError;
 use loaded_sandbox::SandboxError;
@@ -41,12 +40,15 @@ pub enum Error {
     /// A queue cannot be had.
     #[error("{0}")]
     Queue(OwnerError),
+    /// The kernel's list of queues.
+    #[error("{0}")]
+    Queues(#[from] loaded_queue::ListError),
     /// Netfilter rules.
     #[error("{0}")]
-    Rules(#[from] rules::Error),
+    Rules(#[from] loaded_netfilter::Error),
     /// Routes by mark.
     #[error("{0}")]
-    Routes(#[from] crate::routes::Error),
+    Routes(#[from] loaded_netfilter::routes::Error),
     /// Memory for the tables.
     #[error("tables: {0}; smaller `flows` and `clients` need less memory")]
     Memory(#[from] loaded_table::Error),
@@ -64,7 +66,7 @@ pub enum Error {
     Full(String),
     /// The control socket.
     #[error("{0}")]
-    Control(#[from] crate::control::ControlError),
+    Control(#[from] loaded_control::ControlError),
     /// The pid file.
     #[error("pid file {}: {source}", path.display())]
     PidFile {

@@ -1,18 +1,13 @@
 //! What is looked at before anything is changed: cores, kernel, host.
 
 use crate::Error;
-use crate::plan::Plan;
-use crate::rules::{Problem, Severity, check_discovery as discovery_check, host_check};
+use loaded_config::plan::Plan;
+use loaded_host::{Problem, Severity, check_discovery as discovery_check, host_check};
 use loaded_sandbox::{KernelSupport, SandboxRequirement};
-use nix::sched::{CpuSet, sched_getaffinity};
-use nix::unistd::Pid;
 
 /// The cores this process may use.
 pub(crate) fn available_cores() -> Result<Vec<u16>, Error> {
-    let fail = |errno: nix::errno::Errno| Error::Start { act: "read the usable cores", source: errno.into() };
-    let cpus = sched_getaffinity(Pid::from_raw(0)).map_err(fail)?;
-    let usable = (0..CpuSet::count()).filter(|&core| cpus.is_set(core).unwrap_or(false));
-    Ok(usable.filter_map(|core| u16::try_from(core).ok()).collect())
+    loaded_host::available_cores().map_err(|source| Error::Start { act: "read the usable cores", source })
 }
 
 /// What this kernel offers the sandbox. Names the layers it lacks; refuses below the floor.

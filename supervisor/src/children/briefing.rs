@@ -3,9 +3,9 @@
 use crate::Error;
 use crate::children::worker::{Orders, Worker};
 use crate::handover::orphans;
-use crate::plan::{Discover, Plan, Service, check_port};
 use crate::roster::Roster;
-use crate::rules::source_of;
+use loaded_config::plan::{Discover, Plan, Service, check_port};
+use loaded_host::source_of;
 use loaded_ipc::{Check, Mode, Pinger, ToProber, ToWorker, VERSION};
 use loaded_sandbox::Survival;
 use std::collections::BTreeMap;
@@ -143,7 +143,7 @@ fn checked_vip(service: &Service, backend: IpAddr) -> Option<IpAddr> {
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use super::*;
-    use crate::config::{Overrides, Source, parse};
+    use loaded_config::{Overrides, Source, parse};
 
     #[test]
     fn a_briefing_is_the_whole_transaction_and_names_its_services() {

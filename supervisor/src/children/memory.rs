@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::handover::monotonic;
-use crate::plan::Plan;
+use loaded_config::plan::Plan;
 use loaded_ipc::{ALL_COUNTERS, Idle};
 use loaded_table::{AffinityTable, CounterReader, Counters, FlowTable, Region, Timeouts, export, shm};
 use std::fs::File;

@@ -11,10 +11,10 @@
 //! two calls, or within a long write between two pages (generic_perform_write, mm/filemap.c): never within a header.
 
 use crate::Error;
-use crate::control::History;
-use crate::plan::Plan;
 use crate::roster::Roster;
-use crate::rules::Steering;
+use loaded_config::plan::Plan;
+use loaded_control::History;
+use loaded_netfilter::Steering;
 use loaded_table::shm;
 use nix::sys::stat::{Mode, fchmod};
 use serde::{Deserialize, Serialize};
@@ -200,9 +200,9 @@ fn start(slot: u64) -> u64 {
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use super::*;
-    use crate::plan::tests::plan;
+    use crate::fixture::plan;
     use crate::roster::Roster;
-    use crate::rules::Keys;
+    use loaded_netfilter::Keys;
 
     fn write(journal: &mut Journal, pid: u32) {
         let (plan, roster) = (plan(), Roster::empty());

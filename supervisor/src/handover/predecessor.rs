@@ -8,9 +8,9 @@
 use crate::Error;
 use crate::children::audit::AuditLog;
 use crate::children::worker::PreviousWorkers;
-use crate::control::{Control, ControlError};
 use crate::handover::journal::{self, State};
 use crate::handover::orphans::{Inheritance, InheritedWorker};
+use loaded_control::{Control, ControlError};
 use loaded_ipc::{FromSuccessor, Link, LinkError, ToSuccessor, clip};
 use loaded_sandbox::inherited;
 use std::fs::File;

@@ -2,10 +2,10 @@
 //! may be hostile: what it names must be there. Nothing here waits for it.
 
 use super::Instance;
-use crate::control::explain::FlowNow;
-use crate::control::{Answer, Explanation, Reply, Tuple};
-use crate::plan::Service;
 use crate::roster::{BackendEntry, Roster};
+use loaded_config::plan::Service;
+use loaded_control::explain::FlowNow;
+use loaded_control::{Answer, Explanation, Reply, Tuple};
 use loaded_ipc::{
     Admin, Affinity, Assumed, BackendIndex, Chosen, Explained, KnownFlow, Mode, Outcome, Question, Why, mark_of,
 };
@@ -282,7 +282,7 @@ fn prefix_of(client: IpAddr, affinity: Affinity) -> String {
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use super::*;
-    use crate::config::{Overrides, Source, parse};
+    use loaded_config::{Overrides, Source, parse};
     use loaded_ipc::ServiceIndex;
 
     const TUPLE: Tuple = Tuple {

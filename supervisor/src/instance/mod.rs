@@ -16,17 +16,18 @@ use crate::children::child::Obituary;
 use crate::children::memory::random;
 use crate::children::prober::{self, Prober};
 use crate::children::worker::{self, Worker};
-use crate::control::{By, Control, Event, History, unix_ms};
 use crate::handover::journal::Journal;
-use crate::plan::Plan;
 use crate::process::signals::Signals;
 use crate::roster::Roster;
-use crate::routes::Routes;
-use crate::rules::{Installed, QueueState, RuleSet, Steering, queue_owners};
 use crate::run::Options;
 use explain::Questions;
+use loaded_config::plan::Plan;
+use loaded_control::{By, Control, Event, History, unix_ms};
 use loaded_ipc::ServiceIndex;
+use loaded_netfilter::routes::Routes;
+use loaded_netfilter::{Installed, Keys, RuleSet, Steering};
 use loaded_queue::Repeat;
+use loaded_queue::{QueueState, queue_owners};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use reload::{LastReload, Reload};
 use std::collections::BTreeSet;
@@ -371,10 +372,10 @@ impl Instance {
 }
 
 /// Fresh at every start: nobody can choose addresses that all meet one worker.
-pub(crate) fn steering_keys() -> Result<crate::rules::Keys, Error> {
+pub(crate) fn steering_keys() -> Result<Keys, Error> {
     let mut words = [0; 6];
     for word in &mut words {
         *word = u32::from_ne_bytes(random()?);
     }
-    Ok(crate::rules::Keys::new(words))
+    Ok(Keys::new(words))
 }

@@ -1,8 +1,8 @@
 //! What the operator asks for on the control socket.
 
 use super::Instance;
-use crate::control::{Action, Answer, By, Reply, Request};
-use crate::plan::diff;
+use loaded_config::plan::diff;
+use loaded_control::{Action, Answer, By, Reply, Request};
 use loaded_ipc::{Admin, BackendCounter, BackendIndex};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -75,7 +75,7 @@ impl Instance {
     }
 
     /// What becomes of the flows there are: none moves, but those of what is removed have to end.
-    fn moved(&self, plan: &crate::plan::Plan) -> String {
+    fn moved(&self, plan: &loaded_config::plan::Plan) -> String {
         let Ok(next) = self.roster.next(plan, &[], u64::MAX, Instant::now()) else {
             return "too much would leave at once; try again in a minute".to_owned();
         };

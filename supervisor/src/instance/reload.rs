@@ -8,12 +8,13 @@ use super::Instance;
 use crate::Error;
 use crate::children::briefing;
 use crate::children::worker::Worker;
-use crate::config;
-use crate::plan::{Plan, diff, immutable_change};
+use crate::hops::hops;
 use crate::preflight::{check_discovery, check_host};
 use crate::roster::Roster;
-use crate::routes::{self, Hops};
-use crate::rules::RuleSet;
+use loaded_config as config;
+use loaded_config::plan::{Plan, diff, immutable_change};
+use loaded_netfilter::RuleSet;
+use loaded_netfilter::routes::Hops;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
@@ -117,7 +118,7 @@ impl Instance {
         let found: Vec<_> = if why == Why::Discovery { self.found.iter().copied().collect() } else { Vec::new() };
         let roster = self.roster.next(&plan, &found, settled, now)?;
         let rules = RuleSet::new(&roster.reach(&plan), &self.queues, &self.steering);
-        let hops = routes::hops(&roster)?;
+        let hops = hops(&roster)?;
         let reload = Reload { plan, roster, rules, hops, why, changes, begun: now, switched: None };
         for worker in &mut self.workers {
             let orders = briefing::to_worker(&reload.roster, worker, now);
@@ -190,7 +191,7 @@ impl Instance {
             && let Some(installed) = &mut self.installed
             && let Err(error) = installed.update(&reload.rules)
         {
-            let back = routes::hops(&self.roster).and_then(|hops| self.routes.settle(&hops));
+            let back = hops(&self.roster).and_then(|hops| self.routes.settle(&hops));
             back.unwrap_or_else(|error| log::error!("{error}"));
             self.reload = Some(reload);
             self.abandon(error.to_string());

@@ -1,8 +1,8 @@
 //! A worker's counters as one line of text.
 
 use crate::children::worker::Worker;
-use crate::rules::QueueState;
 use loaded_ipc::{Fault, Outcome, Pressure, RECEIVED};
+use loaded_queue::QueueState;
 use std::fmt::Write;
 
 /// "worker[0] core 1 queue 1: received=10 forwarded=6 …": every outcome, fault and pressure that

@@ -5,14 +5,14 @@ use super::Instance;
 use crate::Error;
 use crate::children::child::START_DEADLINE;
 use crate::children::worker::Worker;
-use crate::control::Control;
 use crate::handover::journal;
 use crate::handover::monotonic;
 use crate::handover::orphans;
 use crate::handover::predecessor::{Answer, Predecessor};
-use crate::routes;
-use crate::rules::{Installed, RuleSet, Tools};
+use crate::hops::hops;
+use loaded_control::Control;
 use loaded_ipc::counter_layout;
+use loaded_netfilter::{Installed, RuleSet, Tools};
 use loaded_sandbox::Role;
 use loaded_sandbox::policy::print;
 use loaded_table::LAYOUT_VERSION;
@@ -27,7 +27,7 @@ impl Instance {
     /// Starts everything where nothing is: the children first, and the rules that bring packets last.
     pub(crate) fn start_anew(&mut self, tools: &Tools) -> Result<(), Error> {
         // The prober uses them at once.
-        self.routes.settle(&routes::hops(&self.roster)?)?;
+        self.routes.settle(&hops(&self.roster)?)?;
         self.write_down();
         self.start()?;
         self.serves_by(Installed::install(&self.rules, tools)?);
@@ -40,7 +40,7 @@ impl Instance {
         let imports = self.workers.iter().any(Worker::imports);
         self.adopts = predecessor.is_none();
         self.routes.inherit();
-        self.routes.extend(&routes::hops(&self.roster)?)?;
+        self.routes.extend(&hops(&self.roster)?)?;
         self.write_down();
         self.reach(|this| this.workers.iter().all(Worker::can_follow))?;
         self.serves_by(Installed::take_over(&self.rules, tools)?);
@@ -70,7 +70,7 @@ impl Instance {
             }
             None => self.start_come_what_may()?,
         }
-        if let Err(error) = self.routes.settle(&routes::hops(&self.roster)?) {
+        if let Err(error) = self.routes.settle(&hops(&self.roster)?) {
             log::error!("{error}; to be tried again");
         }
         Ok(())

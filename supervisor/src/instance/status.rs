@@ -3,15 +3,15 @@
 use super::Instance;
 use super::watch::{State, counted, state, view};
 use crate::children::worker::Worker;
-use crate::control::process;
-use crate::control::status::{
+use crate::roster::{BackendEntry, ServiceEntry};
+use loaded_config::plan;
+use loaded_control::process;
+use loaded_control::status::{
     Backend, BackendState, Ejection, Process, Queue, Refused, Reload, Role, Service, ServiceState, Status,
 };
-use crate::control::unix_ms;
-use crate::plan;
-use crate::roster::{BackendEntry, ServiceEntry};
-use crate::rules::{QueueState, queue_owners};
+use loaded_control::unix_ms;
 use loaded_ipc::{BackendCounter, BackendIndex, Fault, Outcome, Pressure, RECEIVED, ServiceIndex};
+use loaded_queue::{QueueState, queue_owners};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 

@@ -1,6 +1,6 @@
 //! A backend of the roster, and what is believed of it.
 
-use crate::plan::Service;
+use loaded_config::plan::Service;
 use loaded_ipc::{Admin, Cause, ServiceIndex};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;

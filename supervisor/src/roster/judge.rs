@@ -1,7 +1,7 @@
 //! What the prober says, weighed: it may be wrong, out of step or hostile.
 
 use super::Roster;
-use crate::network::Network;
+use loaded_config::network::Network;
 use loaded_ipc::{BackendIndex, Cause, FromProber, ServiceIndex};
 use std::net::IpAddr;
 use std::time::Instant;

@@ -11,14 +11,14 @@ mod slots;
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests;
 
-use crate::config::QUOTA;
-use crate::plan::{Plan, Service};
-use crate::rules::{Reach, Served};
 pub(crate) use entry::{BackendEntry, Health};
 pub(crate) use judge::Impossible;
+use loaded_config::QUOTA;
+use loaded_config::plan::{Plan, Service};
 use loaded_ipc::{
     Admin, BackendIndex, Cause, MAX_BACKEND_INDEX, Mode, OnFailure, PortRange, Protocol, Quota, ServiceIndex, Unserved,
 };
+use loaded_netfilter::{Reach, Served};
 use serde::{Deserialize, Serialize};
 use slots::Slots;
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 use super::*;
-use crate::network::Network;
-use crate::plan::{Backend, Discover, Place};
+use loaded_config::network::Network;
+use loaded_config::plan::{Backend, Discover, Place};
 use loaded_ipc::{AllDown, Check, CheckKind, FromProber, Mode, OnBackendDown, PortRange, Protocol, Strategy as Choice};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -47,9 +47,9 @@ fn plan(services: Vec<Service>) -> Plan {
         queue_len: 1024,
         flows: 1024,
         clients: 1024,
-        quota: crate::config::QUOTA,
+        quota: loaded_config::QUOTA,
         unserved: loaded_ipc::Unserved::Pass,
-        on_failure: crate::plan::Failures::CLOSED,
+        on_failure: loaded_config::plan::Failures::CLOSED,
         nameservers: Vec::new(),
         defragment: true,
         linger: true,

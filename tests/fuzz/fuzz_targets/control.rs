@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use loaded_supervisor::control::{Control, MAX_REQUEST, REQUEST_DEADLINE, Reply, Request, TAKE_DEADLINE};
+use loaded_control::{Control, MAX_REQUEST, REQUEST_DEADLINE, Reply, Request, TAKE_DEADLINE};
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;

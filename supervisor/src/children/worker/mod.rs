@@ -11,12 +11,12 @@ mod takeover;
 use crate::Error;
 use crate::children::child::{Backoff, Child, Death, Obituary, dup, floor_word, who};
 use crate::children::memory::Memory;
-use crate::rules::{QueueState, queue_owners};
 use life::{Life, Stage, farewell};
 use loaded_ipc::{Admin, BackendIndex, Explained, Membership, MembershipReader, MembershipWriter, Question, ToWorker};
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{IN_HAND, RECEIVED, from_hand};
 use loaded_queue::{Orphans, Owner};
+use loaded_queue::{QueueState, queue_owners};
 use loaded_sandbox::proof::Expectation;
 use loaded_sandbox::{Identity, SandboxRequirement, Survival};
 pub(crate) use previous::PreviousWorkers;
@@ -471,3 +471,7 @@ impl Worker {
 fn waiting(queue: u16) -> Result<Option<QueueState>, Error> {
     Ok(queue_owners()?.into_iter().find(|state| state.queue == queue && state.waiting > 0))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests;

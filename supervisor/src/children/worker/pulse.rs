@@ -1,6 +1,6 @@
 //! Whether a worker gets on with its queue, and what the kernel has dropped before it could. Pure.
 
-use crate::rules::QueueState;
+use loaded_queue::QueueState;
 use std::time::{Duration, Instant};
 
 /// A worker that answers nothing for so long although packets wait is hung. An honest one takes a batch in well under a

@@ -1,0 +1,110 @@
+//! Configuration: from files to a [`Plan`], or to an error that names file, line and column.
+//!
+//! A file whose name ends in `.toml` is TOML (`scripts/loaded.toml` shows every key); every other file is the
+//! classic format, which is a shell script too (`scripts/loaded.config`). Several classic files make one plan;
+//! a TOML file stands alone. Text becomes a draft (`classic`, `toml`), and the draft becomes the plan (`check`).
+
+#![forbid(unsafe_code)]
+
+mod check;
+mod classic;
+mod defaults;
+mod draft;
+mod file;
+mod location;
+mod near;
+pub mod network;
+pub mod plan;
+mod probe;
+mod toml;
+mod value;
+
+pub use defaults::*;
+pub use file::{MAX_FILE_BYTES, PLACES, find};
+pub use location::{ConfigError, Location, Source};
+
+use crate::plan::Plan;
+use std::path::PathBuf;
+
+/// Which address families to serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Families {
+    /// Whatever the files name.
+    #[default]
+    Both,
+    /// IPv4 only (`-4`).
+    V4,
+    /// IPv6 only (`-6`).
+    V6,
+}
+
+/// What the command line says beside the files; it wins over them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Overrides {
+    /// `-4` and `-6`.
+    pub families: Families,
+    /// `-Q`: packets that may wait in one kernel queue.
+    pub queue_len: Option<u32>,
+    /// `--queue-base`: the queue of core 0.
+    pub queue_base: Option<u16>,
+    /// `-U`: the account of the workers.
+    pub user: Option<String>,
+    /// `-f`: services without a check get one: an echo request (TOML), or what the classic keys of failover say.
+    pub failover: bool,
+}
+
+/// A plan, and what the operator should know about the files beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// What to serve.
+    pub plan: Plan,
+    /// One line each, `file:line:column: text`: keys that have no effect now.
+    pub notes: Vec<String>,
+}
+
+/// Reads `paths`, or the file that [`find`] finds if there are none, and makes the plan. Changes nothing.
+///
+/// # Errors
+/// No file, an unfit or unreadable one, an option out of its range, or the first flaw of the texts.
+pub fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<Loaded, ConfigError> {
+    check_options(overrides)?;
+    let sources = match paths {
+        [] => vec![file::read(&find()?)?],
+        paths => paths.iter().map(|path| file::read(path)).collect::<Result<_, _>>()?,
+    };
+    parse(&sources, overrides)
+}
+
+/// Makes the plan from texts at hand: [`load`] without the file system.
+///
+/// # Errors
+/// An option out of its range, or the first flaw of the texts.
+pub fn parse(sources: &[Source], overrides: &Overrides) -> Result<Loaded, ConfigError> {
+    check_options(overrides)?;
+    let resolve = |flaw: location::Flaw| flaw.resolve(sources);
+    let (draft, notes) = match sources {
+        [only] if only.is_toml() => (toml::draft(only.text()).map_err(resolve)?, Vec::new()),
+        several => match several.iter().find(|source| source.is_toml()) {
+            Some(toml) => return Err(not_alone(toml)),
+            None => classic::draft(several, overrides.failover).map_err(resolve)?,
+        },
+    };
+    let plan = check::plan(draft, overrides).map_err(resolve)?;
+    Ok(Loaded { plan, notes: notes.into_iter().map(|note| note.resolve(sources).to_string()).collect() })
+}
+
+fn check_options(overrides: &Overrides) -> Result<(), ConfigError> {
+    let wrong = |option: &'static str| move |message: String| ConfigError::Option { option, message };
+    if let Some(user) = &overrides.user {
+        value::user(user).map_err(wrong("-U"))?;
+    }
+    if let Some(len) = overrides.queue_len.filter(|len| !value::QUEUE_LEN.contains(len)) {
+        value::number(&len.to_string(), value::QUEUE_LEN).map_err(wrong("-Q"))?;
+    }
+    Ok(())
+}
+
+fn not_alone(toml: &Source) -> ConfigError {
+    let reason = "a TOML file is a whole configuration; name it alone, without another -c".to_owned();
+    ConfigError::Unfit { path: toml.path().to_owned(), reason }
+}

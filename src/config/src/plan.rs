@@ -1,0 +1,290 @@
+//! The plan: what the configuration asks for, checked and complete. Both formats give one; nothing below
+//! this type knows which format it came from.
+
+mod diff;
+pub mod display;
+
+pub use diff::{Change, What, diff, immutable_change};
+
+use crate::network::Network;
+use loaded_ipc::{Affinity, Check, CheckKind, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+/// Most packets that may wait in one kernel queue: the original's default, 10 Mi. The kernel allocates nothing
+/// in advance.
+pub const MAX_QUEUE_LEN: u32 = 10 * 1024 * 1024;
+/// Entries in one worker's flow or client table, each way. 64 Mi entries of 128 bytes are 8 GiB a worker.
+pub const TABLE_ENTRIES: RangeInclusive<u32> = 1024..=64 * 1024 * 1024;
+/// Longest affinity timeout in seconds: one year.
+pub const MAX_TIMEOUT: u32 = 365 * 24 * 3600;
+/// Largest share of one backend; 1:256 is already finer than hashing distributes.
+pub const MAX_WEIGHT: u16 = 256;
+/// Most services in a plan.
+pub const MAX_SERVICES: usize = 256;
+/// Most backends in a plan, summed over the services, discovered ones included.
+pub const MAX_BACKENDS: usize = 4096;
+/// Longest drain deadline in seconds: a week.
+pub const MAX_DRAIN: u32 = 7 * 24 * 3600;
+/// Most VIPs of one service.
+pub const MAX_VIPS: usize = 256;
+/// Most port ranges of one service.
+pub const MAX_PORT_RANGES: usize = 256;
+/// Most name servers; each costs rules that every packet passes.
+pub const MAX_NAMESERVERS: usize = 64;
+
+/// Desired state. Every invariant named on a field holds: the parsers refuse what would break it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The account workers run as. Never root. Resolved when the supervisor starts.
+    pub user: String,
+    /// First and last core for workers, inclusive; `None` is every core this process may use.
+    pub cores: Option<(u16, u16)>,
+    /// Worker on core `n` answers queue `queue_base + n`.
+    pub queue_base: u16,
+    /// Packets that may wait in one kernel queue (`NFQA_CFG_QUEUE_MAXLEN`), 1..=10_485_760.
+    pub queue_len: u32,
+    /// Flows one worker can hold, 1024..=67_108_864.
+    pub flows: u32,
+    /// Clients (affinity entries) one worker can hold, 1024..=67_108_864.
+    pub clients: u32,
+    /// What of the flows one source prefix can keep.
+    pub quota: Quota,
+    /// What becomes of packets to a VIP that no service serves there.
+    pub unserved: Unserved,
+    /// What becomes of packets that nobody decides about. [`Failures::CLOSED`] if any service is of mode "nat".
+    pub on_failure: Failures,
+    /// Name servers: port 53 from and to them is never balanced (key NS of the classic format). At most 64,
+    /// none twice, none a VIP.
+    pub nameservers: Vec<IpAddr>,
+    /// At least one, at most 256.
+    pub services: Vec<Service>,
+    /// Seconds a removed or drained backend (or a removed service, VIP or port) may keep its flows. 1..=[`MAX_DRAIN`].
+    pub drain: u32,
+    /// Whether the kernel puts packets together before they come to a worker; else the worker keeps their pieces together.
+    pub defragment: bool,
+    /// Whether workers go on when the supervisor is killed, until another one takes them over; else they die with it.
+    pub linger: bool,
+}
+
+/// What becomes of packets that nobody decides about. All down is each service's own business ([`Policy`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failures {
+    /// No process has bound the queue.
+    pub no_worker: OnFailure,
+    /// So many packets wait that the queue, or the socket's buffer, is full.
+    pub queue_full: OnFailure,
+    /// A packet does not hold together.
+    pub parse_error: OnFailure,
+}
+
+impl Failures {
+    /// Whatever fails, packets are dropped.
+    pub const CLOSED: Self =
+        Self { no_worker: OnFailure::Drop, queue_full: OnFailure::Drop, parse_error: OnFailure::Drop };
+}
+
+/// One balanced service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Unique; shown in logs and status.
+    pub name: String,
+    /// At least one, at most 256, none twice. No other service has the same VIP, protocol and port;
+    /// [`Protocol::Any`] has all of its VIPs. For each family present here there is at least one
+    /// backend of that family that is no backup, or a place of `discover`, and nothing of a family that is absent.
+    pub vips: Vec<IpAddr>,
+    /// What is balanced.
+    pub protocol: Protocol,
+    /// Sorted, not overlapping, at most 256. Empty means every port; always empty for [`Protocol::Any`].
+    pub ports: Vec<PortRange>,
+    /// How its packets get to their backends.
+    pub mode: Mode,
+    /// How a new client gets its backend.
+    pub strategy: Strategy,
+    /// `None`: each flow is balanced by itself.
+    pub affinity: Option<Affinity>,
+    /// What happens when backends fail.
+    pub policy: Policy,
+    /// How backends are looked after; `None`: not at all, and all count as up.
+    pub check: Option<Check>,
+    /// Where to look for more backends.
+    pub discover: Option<Discover>,
+    /// In the order of the configuration, no address twice. May be empty with `discover`.
+    pub backends: Vec<Backend>,
+}
+
+/// A backend of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Where it is. No VIP of the plan.
+    pub address: IpAddr,
+    /// Share relative to the other backends of the service, 1..=256.
+    pub weight: u16,
+    /// Only used when no other can be.
+    pub backup: bool,
+}
+
+/// Where nodes are looked for that become backends of a service. Its service has a check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discover {
+    /// Where to ask, and who may answer. At least one.
+    pub places: Vec<Place>,
+    /// Most backends to be found, 1..=1024.
+    pub limit: u16,
+    /// Milliseconds between two looks, 1000..=86_400_000.
+    pub interval: u32,
+}
+
+/// One network in which nodes are looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Answers count only from within it.
+    pub network: Network,
+    /// Where echo requests go: a broadcast address in the network, or ff02::1.
+    pub to: IpAddr,
+    /// The interface to the network; a must for IPv6.
+    pub interface: Option<String>,
+}
+
+/// The cores named in the configuration and the ones this process may use do not fit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CoresError {
+    /// Some of the cores do not exist or are not for this process.
+    #[error(
+        "workers are to run on cores {low}-{high}, but there is no core {} for them; available: {}",
+        numbers(missing),
+        numbers(available)
+    )]
+    Missing {
+        /// First core of the plan.
+        low: u16,
+        /// Last core of the plan.
+        high: u16,
+        /// Which of them are not available.
+        missing: Vec<u16>,
+        /// What is available.
+        available: Vec<u16>,
+    },
+    /// There is no core at all.
+    #[error("no core is available for workers")]
+    NoneAvailable,
+    /// The queue number of a core would not fit in 16 bits.
+    #[error("core {core} would answer queue {queue_base} + {core}, but queue numbers end at 65535; lower --queue-base")]
+    NoQueue {
+        /// The core.
+        core: u16,
+        /// The plan's base.
+        queue_base: u16,
+    },
+}
+
+impl Plan {
+    /// The cores that get a worker, ascending: those of the plan, or all of `available` (any order).
+    ///
+    /// # Errors
+    /// A core of the plan is not in `available`; nothing is available; a core has no queue number.
+    pub fn check_cores(&self, available: &[u16]) -> Result<Vec<u16>, CoresError> {
+        let mut available = available.to_vec();
+        available.sort_unstable();
+        available.dedup();
+        let chosen = match self.cores {
+            None => available,
+            Some((low, high)) => {
+                let missing: Vec<u16> = (low..=high).filter(|core| available.binary_search(core).is_err()).collect();
+                if !missing.is_empty() {
+                    return Err(CoresError::Missing { low, high, missing, available });
+                }
+                (low..=high).collect()
+            }
+        };
+        let &last = chosen.last().ok_or(CoresError::NoneAvailable)?;
+        match self.queue_base.checked_add(last) {
+            Some(_) => Ok(chosen),
+            None => Err(CoresError::NoQueue { core: last, queue_base: self.queue_base }),
+        }
+    }
+}
+
+/// What a check connects to, asks or sends to; none with pings alone.
+#[must_use]
+pub fn check_port(kind: &CheckKind) -> Option<u16> {
+    match kind {
+        CheckKind::Icmp => None,
+        CheckKind::Tcp { port }
+        | CheckKind::IcmpTcp { port }
+        | CheckKind::Http { port, .. }
+        | CheckKind::Udp { port, .. }
+        | CheckKind::Dns { port, .. } => Some(*port),
+    }
+}
+
+/// The units of a duration in the configuration, each with its milliseconds.
+pub(crate) const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+/// A duration as it is written in the configuration: in the largest unit that needs no fraction.
+#[must_use]
+pub fn span(millis: u64) -> String {
+    let fits = |(_, unit): &&(&str, u64)| millis >= *unit && millis.is_multiple_of(*unit);
+    UNITS.iter().rev().find(fits).map_or_else(|| "0s".to_owned(), |(name, unit)| format!("{}{name}", millis / unit))
+}
+
+/// "0-3, 7": what follows on is one range.
+fn numbers(list: &[u16]) -> String {
+    let runs = list.chunk_by(|a, b| a.checked_add(1) == Some(*b));
+    let runs = runs.filter_map(|run| Some(PortRange { low: *run.first()?, high: *run.last()? }.to_string()));
+    runs.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan {
+            user: "nobody".to_owned(),
+            cores: None,
+            queue_base: 0,
+            queue_len: 1,
+            flows: 1024,
+            clients: 1024,
+            quota: crate::QUOTA,
+            unserved: Unserved::Pass,
+            on_failure: Failures::CLOSED,
+            nameservers: vec![],
+            services: vec![],
+            drain: 300,
+            defragment: true,
+            linger: true,
+        }
+    }
+
+    #[test]
+    fn cores_default_to_all_available() {
+        assert_eq!(plan().check_cores(&[3, 0, 1]), Ok(vec![0, 1, 3]));
+        assert_eq!(plan().check_cores(&[]), Err(CoresError::NoneAvailable));
+    }
+
+    #[test]
+    fn spans_are_written_as_they_are_read() {
+        for (millis, text) in [(0, "0s"), (1500, "1500ms"), (90_000, "90s"), (300_000, "5m"), (86_400_000, "1d")] {
+            assert_eq!(span(millis), text);
+        }
+    }
+
+    #[test]
+    fn cores_that_do_not_exist_are_named() {
+        let plan = Plan { cores: Some((1, 3)), ..plan() };
+        assert_eq!(plan.check_cores(&[0, 1, 2, 3]), Ok(vec![1, 2, 3]));
+        let error = plan.check_cores(&[0, 1]).unwrap_err().to_string();
+        assert_eq!(error, "workers are to run on cores 1-3, but there is no core 2-3 for them; available: 0-1");
+    }
+
+    #[test]
+    fn a_core_without_a_queue_number_is_refused() {
+        let plan = Plan { queue_base: 65535, ..plan() };
+        assert_eq!(plan.check_cores(&[0]), Ok(vec![0]));
+        assert_eq!(plan.check_cores(&[0, 1]), Err(CoresError::NoQueue { core: 1, queue_base: 65535 }));
+    }
+}

@@ -1,0 +1,229 @@
+//! The plan in words, for `--check` and for what a reload would change: one fact a line.
+
+use super::{Backend, Discover, Failures, Place, Plan, Service, check_port, span};
+use loaded_ipc::{
+    Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, Passive, PortRange, Protocol, Quota, Unserved,
+};
+use std::fmt;
+
+/// What will be served, for `--check`.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let base = self.queue_base;
+        writeln!(f, "workers      as {}, on {}", self.user, cores(self.cores))?;
+        writeln!(f, "queues       core n answers queue {base} + n; {} packets may wait in each", self.queue_len)?;
+        writeln!(f, "tables       {} flows and {} clients a worker", self.flows, self.clients)?;
+        writeln!(f, "quota        {}", quota(self.quota))?;
+        writeln!(f, "drain        what is taken out keeps its flows for {}", seconds(self.drain))?;
+        if !self.defragment {
+            writeln!(f, "fragments    come in pieces, which the workers keep together")?;
+        }
+        if !self.linger {
+            writeln!(f, "linger       no: without a supervisor nothing is balanced")?;
+        }
+        if self.unserved != Unserved::Pass {
+            writeln!(f, "unserved     {}: what no service of a VIP serves", self.unserved)?;
+        }
+        if self.on_failure != Failures::CLOSED {
+            let Failures { no_worker, queue_full, parse_error } = self.on_failure;
+            writeln!(f, "on failure   {no_worker}: nobody has bound a queue")?;
+            writeln!(f, "             {queue_full}: a queue is full, or the socket that is read from it")?;
+            writeln!(f, "             {parse_error}: a packet does not hold together")?;
+            writeln!(f, "             pass: the packet goes on without a mark, where the routes lead it")?;
+        }
+        for server in &self.nameservers {
+            writeln!(f, "name server  {server}, port 53 is not balanced")?;
+        }
+        self.services.iter().try_for_each(|service| write!(f, "{service}"))
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "service {}", self.name)?;
+        for vip in &self.vips {
+            writeln!(f, "  vip        {vip}")?;
+        }
+        writeln!(f, "  balances   {}", balances(self))?;
+        writeln!(f, "  mode       {}", mode(self.mode))?;
+        writeln!(f, "  strategy   {}", self.strategy)?;
+        writeln!(f, "  affinity   {}", affinity(self.affinity))?;
+        writeln!(f, "  check      {}", check(self.check.as_ref()))?;
+        writeln!(f, "  passive    {}", passive(self.policy.passive))?;
+        writeln!(f, "  one down   {}", on_backend_down(self.policy.on_backend_down))?;
+        writeln!(f, "  all down   {}", all_down(self.policy.all_down))?;
+        writeln!(f, "  panic      {}", panic_threshold(self.policy.panic_threshold))?;
+        writeln!(f, "  slow start {}", slow_start(self.policy.slow_start))?;
+        writeln!(f, "  idle       {}", idle(self.policy.idle))?;
+        for place in self.discover.iter().flat_map(|discover| &discover.places) {
+            writeln!(f, "  discover   {place}{}", self.discover.as_ref().map(pace).unwrap_or_default())?;
+        }
+        self.backends.iter().try_for_each(|backend| writeln!(f, "  backend    {backend}"))
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, weight {}{}", self.address, self.weight, if self.backup { ", backup" } else { "" })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, asked by {}", self.network, self.to)?;
+        self.interface.iter().try_for_each(|interface| write!(f, " on {interface}"))
+    }
+}
+
+pub(super) fn quota(Quota { prefix4, prefix6, percent }: Quota) -> String {
+    format!("a source /{prefix4} (IPv4) or /{prefix6} (IPv6) keeps {percent} % of the flows once half of them are open")
+}
+
+fn pace(discover: &Discover) -> String {
+    format!(", every {}, at most {} backends", span(discover.interval.into()), discover.limit)
+}
+
+/// Where nodes are looked for.
+#[must_use]
+pub fn discover(discover: Option<&Discover>) -> String {
+    match discover {
+        None => "none".to_owned(),
+        Some(discover) => {
+            let places: Vec<String> = discover.places.iter().map(ToString::to_string).collect();
+            format!("{}{}", places.join(", "), pace(discover))
+        }
+    }
+}
+
+pub(super) fn cores(cores: Option<(u16, u16)>) -> String {
+    match cores {
+        Some((low, high)) if low == high => format!("core {low}"),
+        Some((low, high)) => format!("cores {low}-{high}"),
+        None => "every core".to_owned(),
+    }
+}
+
+pub(super) fn balances(service: &Service) -> String {
+    let ports = service.ports.iter().map(PortRange::to_string).collect::<Vec<_>>().join(", ");
+    match service.protocol {
+        Protocol::Any => "TCP and UDP on every port, ICMP echo".to_owned(),
+        protocol if ports.is_empty() => format!("{protocol} on every port"),
+        protocol => format!("{protocol} on port {ports}"),
+    }
+}
+
+pub(super) fn mode(mode: Mode) -> String {
+    match mode {
+        Mode::Nat => "nat: packets get the backend's address".to_owned(),
+        Mode::Dsr => "dsr: packets stay as they are, backends answer clients directly".to_owned(),
+    }
+}
+
+/// How long a client keeps its backend.
+#[must_use]
+pub fn affinity(affinity: Option<Affinity>) -> String {
+    match affinity {
+        Some(Affinity { prefix4, prefix6, timeout }) => format!(
+            "a client (IPv4 /{prefix4}, IPv6 /{prefix6}) keeps its backend until {} after its last packet",
+            seconds(timeout)
+        ),
+        None => "none: each flow is balanced by itself".to_owned(),
+    }
+}
+
+/// What a check does, and how often.
+#[must_use]
+pub fn check(check: Option<&Check>) -> String {
+    let Some(Check { kind, interval, interval_down, timeout, jitter, rise, fall }) = check else {
+        return "none: every backend counts as up".to_owned();
+    };
+    let down = match interval == interval_down {
+        true => String::new(),
+        false => format!(" ({} while it is down)", span((*interval_down).into())),
+    };
+    format!(
+        "{} every {}{down} \u{b1}{jitter} %, failed after {}; down after {fall} failures, up after {rise} successes",
+        kind_of_check(kind),
+        span((*interval).into()),
+        span((*timeout).into()),
+    )
+}
+
+fn kind_of_check(kind: &CheckKind) -> String {
+    let port = check_port(kind).unwrap_or_default();
+    match kind {
+        CheckKind::Icmp => "ping".to_owned(),
+        CheckKind::Tcp { .. } => format!("connection to tcp port {port}"),
+        CheckKind::IcmpTcp { .. } => format!("ping, then connection to tcp port {port}"),
+        CheckKind::Http { method, path, host, status: (low, high), .. } => {
+            let status = PortRange { low: *low, high: *high };
+            format!("http {method} {path} on port {port}, host {host}, status {status},")
+        }
+        CheckKind::Udp { send, expect, .. } => {
+            let answer = match expect.is_empty() {
+                true => "any answer".to_owned(),
+                false => format!("answer \"{}\"", expect.escape_ascii()),
+            };
+            format!("\"{}\" to udp port {port}, {answer},", send.escape_ascii())
+        }
+        CheckKind::Dns { name, .. } => format!("dns question for {name} to port {port}"),
+    }
+}
+
+/// When a backend is ejected by what packets show.
+#[must_use]
+pub fn passive(passive: Option<Passive>) -> String {
+    let Some(Passive { fails, timeout, hold, port }) = passive else {
+        return "none: packets do not tell of a backend".to_owned();
+    };
+    let port = port.map_or_else(String::new, |port| format!(" of port {port}"));
+    format!(
+        "{fails} openings{port} refused, or unanswered for {}: no new flows for {}",
+        span(timeout.into()),
+        seconds(hold)
+    )
+}
+
+pub(super) fn on_backend_down(policy: OnBackendDown) -> String {
+    let text = match policy {
+        OnBackendDown::Reset => "the client's next packet is answered by a reset",
+        OnBackendDown::Rehash => "the flow's next packet goes to another backend",
+        OnBackendDown::Drain => "TCP goes on to it, what has no connection goes to another backend",
+    };
+    format!("{policy}: {text}")
+}
+
+pub(super) fn all_down(policy: AllDown) -> String {
+    let text = match policy {
+        AllDown::Reject => "new flows are answered by a reset",
+        AllDown::Drop => "new flows are dropped",
+        AllDown::Last => "new flows go to the backend that was the last to go down",
+    };
+    format!("{policy}: {text}")
+}
+
+pub(super) fn panic_threshold(percent: u8) -> String {
+    match percent {
+        0 => "never: checks are always believed".to_owned(),
+        percent => format!("with fewer than {percent} % up, checks are not believed"),
+    }
+}
+
+pub(super) fn slow_start(wait: u32) -> String {
+    match wait {
+        0 => "none: a backend that came up gets its share at once".to_owned(),
+        wait => format!("a backend that came up gets its full share after {}", seconds(wait)),
+    }
+}
+
+pub(super) fn idle(idle: Idle) -> String {
+    let Idle { tcp, half_open, closing, udp, echo } = idle;
+    let [tcp, half_open, closing, udp, echo] = [tcp, half_open, closing, udp, echo].map(seconds);
+    format!("flows are forgotten after {tcp} tcp, {half_open} half open, {closing} closing, {udp} udp, {echo} echo")
+}
+
+/// Seconds as the configuration writes them.
+#[must_use]
+pub fn seconds(seconds: u32) -> String {
+    span(u64::from(seconds) * 1000)
+}

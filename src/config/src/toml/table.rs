@@ -1,0 +1,164 @@
+//! TOML's values with their places, and tables that know their keys.
+
+use crate::location::{At, Flaw, Mark};
+use crate::near::nearest;
+use ::toml::Spanned;
+use ::toml::de::{DeTable, DeValue};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+/// The keys of one kind of table.
+pub(super) struct Keys {
+    /// How messages call the table.
+    pub(super) table: &'static str,
+    /// What may stand in it.
+    pub(super) known: &'static [&'static str],
+    /// What belongs to later versions: refused, for a key that does nothing would be a promise not kept.
+    pub(super) later: &'static [&'static str],
+    /// What belongs into another place, and into which.
+    pub(super) elsewhere: &'static [(&'static str, &'static str)],
+}
+
+/// A table all of whose keys are known.
+pub(super) struct Table<'t> {
+    entries: &'t DeTable<'t>,
+    /// Where the table starts.
+    pub(super) mark: Mark,
+}
+
+/// A value, the key it was found under, and its place.
+#[derive(Clone, Copy)]
+pub(super) struct Item<'t> {
+    pub(super) key: &'static str,
+    value: &'t DeValue<'t>,
+    pub(super) mark: Mark,
+}
+
+impl<'t> Table<'t> {
+    pub(super) fn open(entries: &'t DeTable<'t>, mark: Mark, keys: &Keys) -> Result<Self, Flaw> {
+        let mut written: Vec<_> = entries.keys().collect();
+        written.sort_by_key(|key| key.span().start);
+        for key in written {
+            check_key(key.get_ref(), keys).map_err(|message| mark_of(key).flaw(message))?;
+        }
+        Ok(Self { entries, mark })
+    }
+
+    pub(super) fn get(&self, key: &'static str) -> Option<Item<'t>> {
+        let (_, value) = self.entries.iter().find(|(written, _)| written.get_ref() == key)?;
+        Some(Item { key, value: value.get_ref(), mark: mark_of(value) })
+    }
+
+    /// Where a key stands; the table's place if it is not there.
+    pub(super) fn key_mark(&self, key: &str) -> Mark {
+        self.entries.keys().find(|written| written.get_ref() == key).map_or(self.mark, mark_of)
+    }
+
+    pub(super) fn require(&self, key: &'static str, hint: &str) -> Result<Item<'t>, Flaw> {
+        self.get(key).ok_or_else(|| self.mark.flaw(format!("{key} is missing; {hint}")))
+    }
+
+    /// An optional number.
+    pub(super) fn number<T>(&self, key: &'static str, range: RangeInclusive<T>) -> Result<Option<T>, Flaw>
+    where
+        T: TryFrom<i128> + PartialOrd + Display,
+    {
+        self.get(key).map(|item| item.number(range)).transpose()
+    }
+}
+
+impl<'t> Item<'t> {
+    pub(super) fn string(self) -> Result<At<&'t str>, Flaw> {
+        match self.value {
+            DeValue::String(text) => Ok(At { value: text, mark: self.mark }),
+            _ => Err(self.not("a string in quotes")),
+        }
+    }
+
+    pub(super) fn number<T>(self, range: RangeInclusive<T>) -> Result<T, Flaw>
+    where
+        T: TryFrom<i128> + PartialOrd + Display,
+    {
+        let DeValue::Integer(integer) = self.value else {
+            return Err(self.not("a number without quotes"));
+        };
+        let value =
+            i128::from_str_radix(integer.as_str(), integer.radix()).ok().and_then(|value| T::try_from(value).ok());
+        value.filter(|value| range.contains(value)).ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            self.mark.flaw(format!("{} is not within {least} and {most}", self.key))
+        })
+    }
+
+    /// The elements of an array that is not empty.
+    pub(super) fn list(self) -> Result<Vec<Self>, Flaw> {
+        let DeValue::Array(array) = self.value else {
+            return Err(self.not("an array in [ ]"));
+        };
+        if array.is_empty() {
+            return Err(self.mark.flaw(format!("{} is empty; name at least one or take it out", self.key)));
+        }
+        let item = |value: &'t Spanned<DeValue<'t>>| Item { value: value.get_ref(), mark: mark_of(value), ..self };
+        Ok(array.iter().map(item).collect())
+    }
+
+    pub(super) fn table(self, keys: &Keys) -> Result<Table<'t>, Flaw> {
+        match self.value {
+            DeValue::Table(entries) => Table::open(entries, self.mark, keys),
+            _ => Err(self.not("a table")),
+        }
+    }
+
+    /// The tables of `[[key]]`.
+    pub(super) fn tables(self, keys: &Keys) -> Result<Vec<Table<'t>>, Flaw> {
+        match self.value {
+            DeValue::Table(_) => Err(self.mark.flaw(format!("there may be several; write {} in [[ ]]", keys.table))),
+            _ => self.list()?.into_iter().map(|item| item.table(keys)).collect(),
+        }
+    }
+
+    /// `None` if it is of another type.
+    pub(super) fn boolean(self) -> Option<bool> {
+        match self.value {
+            DeValue::Boolean(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_array(self) -> bool {
+        self.value.is_array()
+    }
+
+    pub(super) fn is_integer(self) -> bool {
+        self.value.is_integer()
+    }
+
+    pub(super) fn is_table(self) -> bool {
+        self.value.is_table()
+    }
+
+    pub(super) fn not(self, wanted: &str) -> Flaw {
+        self.mark.flaw(format!("{} is of type {}; write {wanted}", self.key, self.value.type_str()))
+    }
+}
+
+/// The only file's byte where this starts.
+pub(super) fn mark_of<T>(value: &Spanned<T>) -> Mark {
+    Mark { source: 0, offset: value.span().start }
+}
+
+fn check_key(name: &str, keys: &Keys) -> Result<(), String> {
+    if keys.known.contains(&name) {
+        return Ok(());
+    }
+    if keys.later.contains(&name) {
+        return Err(format!("{name} is not part of this version; take it out"));
+    }
+    if let Some((_, place)) = keys.elsewhere.iter().find(|(key, _)| *key == name) {
+        return Err(format!("{name} has no place in {}; it belongs {place}", keys.table));
+    }
+    match nearest(name, keys.known).or_else(|| nearest(name, keys.later)) {
+        Some(meant) => Err(format!("unknown key {name:?} in {}; {meant} was meant?", keys.table)),
+        None => Err(format!("unknown key {name:?} in {}; it knows {}", keys.table, keys.known.join(", "))),
+    }
+}

@@ -1,0 +1,139 @@
+//! The instance's side, a part of the supervisor's one poll loop: everything here is non-blocking, and bounded in time,
+//! number and memory, whatever a client does.
+
+use super::connection::{After, Answer, Connection, line};
+use super::socket::{Bound, ControlError};
+use super::{Reply, Request};
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::geteuid;
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// So many clients are listened to at a time; the others wait in the kernel.
+pub const MAX_CONNECTIONS: usize = 16;
+/// How long a client may take to send its request.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a client may take to take its answer.
+pub const TAKE_DEADLINE: Duration = Duration::from_secs(2);
+/// How long an answer that is not there at once may take.
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+/// So many are accepted at a time, those that are turned away among them.
+const ACCEPT: usize = 32;
+/// How long nothing is accepted when the kernel has no descriptor or memory for it.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The control socket of an instance. Its name goes when this value does.
+#[derive(Debug)]
+pub struct Control {
+    bound: Bound,
+    connections: Vec<Connection>,
+    paused: Option<Instant>,
+    /// Who may ask, beside root.
+    own: u32,
+}
+
+impl Control {
+    /// Makes the socket, mode 0600: in [`super::DIRECTORY`], which is made if it is not there, or in any directory that is.
+    /// What a dead instance has left is replaced. Call it before the supervisor gives up its rights.
+    ///
+    /// # Errors
+    /// When another instance answers there, or the socket cannot be made.
+    pub fn bind(path: &Path) -> Result<Self, ControlError> {
+        let bound = Bound::new(path)?;
+        Ok(Self { bound, connections: Vec::new(), paused: None, own: geteuid().as_raw() })
+    }
+
+    /// Takes over the socket of another instance, which listens under the name `theirs`, and gives it the name `path`.
+    ///
+    /// # Errors
+    /// When it cannot be given that name.
+    pub fn adopt(listener: UnixListener, theirs: &Path, path: &Path) -> Result<Self, ControlError> {
+        let bound = Bound::adopt(listener, theirs, path)?;
+        Ok(Self { bound, connections: Vec::new(), paused: None, own: geteuid().as_raw() })
+    }
+
+    /// The listening socket itself.
+    pub fn listener(&self) -> BorrowedFd<'_> {
+        self.bound.listener.as_fd()
+    }
+
+    /// Where it is; absolute.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.bound.path()
+    }
+
+    /// Adds what to wait for. After the wait call [`Control::turn`], whatever poll has said of them.
+    pub fn poll_fds<'a>(&'a self, wanted: &mut Vec<PollFd<'a>>) {
+        if self.paused.is_none() && self.connections.len() < MAX_CONNECTIONS {
+            wanted.push(PollFd::new(self.bound.listener.as_fd(), PollFlags::POLLIN));
+        }
+        wanted.extend(self.connections.iter().filter_map(Connection::poll_fd));
+    }
+
+    /// When [`Control::turn`] must be called at the latest, even if nothing has come.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.connections.iter().map(Connection::deadline).chain(self.paused).min()
+    }
+
+    /// Accepts, reads, answers and sends what can be without waiting. `answer` is called at most once, so that what else
+    /// the supervisor has to do comes between two answers; it must not wait either.
+    pub fn turn<R: Into<Answer>>(&mut self, now: Instant, answer: impl FnOnce(Request) -> R) {
+        if self.paused.is_some_and(|until| until <= now) {
+            self.paused = None;
+        }
+        if self.paused.is_none() {
+            self.accept(now);
+        }
+        let mut answer = Some(answer);
+        // Those that came first are asked first, and an answered one goes: nobody waits for ever.
+        self.connections.retain_mut(|connection| connection.turn(now, &mut answer) == After::Open);
+    }
+
+    /// Gives the reply to who waits for it by [`Answer::Later`], if he still does. It is sent by the next
+    /// [`Control::turn`].
+    pub fn settle(&mut self, now: Instant, number: u32, reply: &Reply) {
+        let _ = self.connections.iter_mut().any(|connection| connection.settle(now, number, reply));
+    }
+
+    fn accept(&mut self, now: Instant) {
+        for _ in 0..ACCEPT {
+            if self.connections.len() == MAX_CONNECTIONS {
+                return;
+            }
+            match self.bound.listener.accept() {
+                Ok((stream, _)) => {
+                    if let Some(connection) = self.admit(stream, now) {
+                        self.connections.push(connection);
+                    }
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // Most likely EMFILE. The client stays in the backlog, so poll would return at once, for ever.
+                    log::warn!("accept on {}: {error}", self.path().display());
+                    self.paused = Some(now + PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The socket's mode keeps others out; a chmod of it must not let them in.
+    fn admit(&self, mut stream: UnixStream, now: Instant) -> Option<Connection> {
+        stream.set_nonblocking(true).ok()?;
+        let uid = getsockopt(&stream, PeerCredentials).ok()?.uid();
+        if uid == 0 || uid == self.own {
+            return Some(Connection::new(stream, now));
+        }
+        // A short line fits into a socket that is new.
+        let _ = stream.write(&line(&Reply::error(format!("uid {uid} may not ask; ask as root"))));
+        None
+    }
+}

@@ -1,0 +1,137 @@
+//! What Prometheus sees, read by a reader that is as strict as the format.
+
+use crate::sample;
+use loaded_control::Status;
+use loaded_control::metrics::render;
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug)]
+struct Page {
+    /// Type by name.
+    types: BTreeMap<String, String>,
+    /// Value by name and labels, labels sorted.
+    samples: BTreeMap<(String, BTreeMap<String, String>), f64>,
+}
+
+fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// Every line is HELP, then TYPE, then samples of that name; no name comes twice, no sample comes twice.
+fn read(text: &str) -> Page {
+    assert!(text.ends_with('\n'), "the last line ends too");
+    let mut page = Page { types: BTreeMap::new(), samples: BTreeMap::new() };
+    let (mut helped, mut current) = (BTreeSet::new(), String::new());
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap();
+            assert!(is_name(name) && !help.is_empty() && helped.insert(name.to_owned()), "{line}");
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert!(matches!(kind, "counter" | "gauge") && helped.contains(name), "{line}");
+            assert!(page.types.insert(name.to_owned(), kind.to_owned()).is_none(), "{line}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            current = name.to_owned();
+        } else {
+            let end = line.find(['{', ' ']).unwrap();
+            let (name, rest) = line.split_at(end);
+            assert!(name == current && name.starts_with("loaded_"), "{line}");
+            let (labels, value) = labels(rest);
+            let value: f64 = value.strip_prefix(' ').unwrap().parse().unwrap();
+            assert!(value >= 0.0, "{line}");
+            assert!(page.samples.insert((name.to_owned(), labels), value).is_none(), "twice: {line}");
+        }
+    }
+    page
+}
+
+/// `{a="b",c="d"}` and what follows.
+fn labels(text: &str) -> (BTreeMap<String, String>, &str) {
+    let mut all = BTreeMap::new();
+    let Some(mut rest) = text.strip_prefix('{') else { return (all, text) };
+    loop {
+        let (name, after) = rest.split_once("=\"").unwrap();
+        assert!(is_name(name), "{text}");
+        let (mut value, mut chars) = (String::new(), after.char_indices());
+        let end = loop {
+            match chars.next().unwrap() {
+                (at, '"') => break at,
+                (_, '\\') => value.push(match chars.next().unwrap().1 {
+                    'n' => '\n',
+                    c @ ('\\' | '"') => c,
+                    c => panic!("\\{c} in {text}"),
+                }),
+                (_, c) => value.push(c),
+            }
+        };
+        assert!(all.insert(name.to_owned(), value).is_none(), "{text}");
+        rest = &after[end + 1..];
+        match rest.split_at(1) {
+            (",", more) => rest = more,
+            ("}", more) => return (all, more),
+            _ => panic!("{text}"),
+        }
+    }
+}
+
+fn value(page: &Page, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    page.samples.get(&(name.to_owned(), labels)).copied().unwrap_or_else(|| panic!("no {name} in {page:#?}"))
+}
+
+#[test]
+fn every_number_has_its_place() {
+    let page = read(&render(&sample::status()));
+    let value = |name, labels: &[(&str, &str)]| value(&page, name, labels);
+    assert_eq!(value("loaded_info", &[("version", "0.1.0")]), 1.0);
+    assert_eq!(value("loaded_generation", &[]), 7.0);
+    assert_eq!(value("loaded_last_reload_success", &[]), 1.0);
+    assert_eq!(value("loaded_process_up", &[("process", "worker[0]")]), 1.0);
+    assert_eq!(value("loaded_process_resident_memory_bytes", &[("process", "prober")]), 41_234.0 * 1024.0);
+    assert_eq!(value("loaded_packets_total", &[("outcome", "forwarded")]), 3_580_000.0);
+    assert_eq!(value("loaded_packets_total", &[("outcome", "dropped_clash")]), 0.0);
+    assert_eq!(value("loaded_pressure_total", &[("what", "flow_evicted")]), 3.0);
+    assert_eq!(value("loaded_faults_total", &[("fault", "verdict_unknown_id")]), 2.0);
+    let dropped = |reason| value("loaded_queue_dropped_packets_total", &[("queue", "5"), ("reason", reason)]);
+    assert_eq!((dropped("queue_full"), dropped("socket_full")), (12.0, 4.0));
+    assert_eq!(value("loaded_queue_received_packets_total", &[("queue", "5"), ("worker", "0")]), 3_580_245.0);
+    let state = |state| value("loaded_service_state", &[("service", "web"), ("state", state)]);
+    assert_eq!((state("ok"), state("all_down")), (1.0, 0.0));
+    let down = [("service", "web"), ("backend", "198.51.100.12"), ("index", "1")];
+    assert_eq!(value("loaded_backend_up", &down), 0.0);
+    let draining = [("service", "web"), ("backend", "2001:db8:1::13"), ("index", "2")];
+    assert_eq!(value("loaded_backend_enabled", &draining), 0.0);
+    assert_eq!(value("loaded_backend_ejected_workers", &draining), 1.0);
+    assert_eq!(value("loaded_backend_check_latency_seconds", &down), 0.000_412);
+    let bytes = [("service", "web"), ("backend", "198.51.100.11"), ("index", "0"), ("direction", "from")];
+    assert_eq!(value("loaded_backend_bytes_total", &bytes), 9_876_543_210.0);
+}
+
+#[test]
+fn labels_are_escaped_and_samples_are_not_repeated() {
+    let mut status = sample::status();
+    let evil = "a\"} 1\n# HELP x y\\\u{1b}";
+    status.services[0].name = evil.to_owned();
+    status.services.push(status.services[0].clone());
+    status.processes.push(status.processes[1].clone());
+    let page = read(&render(&status));
+    let name = "a\"} 1\n# HELP x y\\?";
+    assert_eq!(value(&page, "loaded_service_state", &[("service", name), ("state", "ok")]), 1.0);
+}
+
+#[test]
+fn an_empty_status_is_a_page_too() {
+    let mut status = sample::status();
+    status.last_reload = None;
+    status.services.clear();
+    status.processes.clear();
+    status.queues.clear();
+    let Status { packets, pressure, faults, .. } = &mut status;
+    packets.clear();
+    pressure.clear();
+    faults.clear();
+    let page = read(&render(&status));
+    assert_eq!(page.samples.len(), 3);
+}

@@ -1,0 +1,167 @@
+//! What a person sees.
+
+use crate::sample::{self, NOW, backend, process, service};
+use loaded_control::status::{Admin, BackendState, Reload, Role, ServiceState};
+use loaded_control::text::{history, plain, status};
+use loaded_control::{Reply, Status};
+
+fn first(of: &Status) -> String {
+    status(of).lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn the_first_line_is_the_verdict() {
+    let mut sample = sample::status();
+    assert_eq!(first(&sample), "serving, generation 7, 2 of 3 backends up, 1 draining");
+    sample.services[0].backends[0].admin = Admin::Disabled;
+    assert_eq!(first(&sample), "serving, generation 7, 2 of 3 backends up, 1 draining, 1 disabled");
+    sample.services.push(service("dns", vec![backend("198.51.100.20", 9)]));
+    sample.services[1].state = ServiceState::AllDown;
+    sample.services[1].backends[0].state = BackendState::Down;
+    assert!(first(&sample).starts_with("PARTLY SERVING, "));
+    assert!(status(&sample).contains("! service dns: all down\n"));
+    sample.services.remove(0);
+    assert!(first(&sample).starts_with("NOT SERVING, "));
+    // Of two families one has nobody, and the other serves.
+    sample.services[0].backends.push(backend("2001:db8::20", 10));
+    assert!(first(&sample).starts_with("PARTLY SERVING, "));
+    assert!(status(&sample).contains("! service dns: all down for IPv4\n"));
+    sample.services[0].backends[1].admin = Admin::Disabled;
+    assert!(first(&sample).starts_with("NOT SERVING, "));
+    sample.services[0].state = ServiceState::Leaving;
+    assert!(first(&sample).starts_with("serving, "), "nothing is asked of it");
+
+    let mut sample = sample::status();
+    sample.processes.push(process(Role::Worker, "worker[1]", 814));
+    sample.processes[3].serving = false;
+    sample.processes[3].state = "waiting 1.6 s to be started again".to_owned();
+    assert!(first(&sample).starts_with("PARTLY SERVING, "));
+    assert!(status(&sample).contains("! worker[1]: waiting 1.6 s to be started again\n"));
+    sample.processes[1].serving = false;
+    assert!(first(&sample).starts_with("NOT SERVING, "));
+}
+
+#[test]
+fn what_is_wrong_comes_before_the_tables() {
+    let mut sample = sample::status();
+    sample.last_reload =
+        Some(Reload { at: NOW - 5, ok: false, text: "loaded.toml:3:1: unknown key\n  try `vips`".to_owned() });
+    let text = status(&sample);
+    let troubles: Vec<_> = text.lines().filter(|line| line.starts_with('!')).collect();
+    assert_eq!(
+        troubles,
+        [
+            "! reload 5s ago failed, generation 7 goes on: loaded.toml:3:1: unknown key try `vips`",
+            "! 198.51.100.12 of web is down for 3m12s: connection refused",
+            "! 2001:db8:1::13 of web: no new flows by what packets show (worker 1: no connection in time)",
+        ]
+    );
+    sample.services[0].backends = (0..100).map(|n| backend(&format!("198.51.100.{n}"), n)).collect();
+    for backend in &mut sample.services[0].backends {
+        backend.state = BackendState::Down;
+    }
+    let text = status(&sample);
+    assert!(text.lines().position(|line| line == "! and 88 more backends").is_some_and(|at| at < 16), "{text}");
+}
+
+#[test]
+fn a_security_event_comes_first() {
+    let mut sample = sample::status();
+    let mut next = process(Role::Worker, "worker[0]", 820);
+    next.serving = false;
+    sample.processes.push(next);
+    for process in sample.processes.iter_mut().filter(|process| process.name == "worker[0]") {
+        process.fenced = 2;
+    }
+    sample.processes[2].fenced = 1;
+    let text = status(&sample);
+    let troubles: Vec<_> = text.lines().skip(1).take(3).collect();
+    let events = ["prober: 1 SECURITY EVENT", "worker[0]: 2 SECURITY EVENTS"];
+    let expected = events.map(|event| format!("! {event}: killed by its own sandbox, see loaded history"));
+    assert_eq!(troubles[..2], expected, "{text}");
+    assert!(troubles[2].starts_with("! worker[0]: serving"), "{text}");
+}
+
+#[test]
+fn a_kernel_that_does_not_repeat_is_named() {
+    let mut sample = sample::status();
+    assert!(!status(&sample).contains("! NF_REPEAT") && status(&sample).contains("go on: repeats\n"));
+    for found in ["accepts", "unknown: no room"] {
+        sample.nf_repeat = found.to_owned();
+        let line = format!("! NF_REPEAT: this kernel {found}: packets that a killed worker held are dropped\n");
+        assert!(status(&sample).contains(&line), "{}", status(&sample));
+    }
+    sample.nf_repeat = String::new();
+    assert!(!status(&sample).contains("NF_REPEAT"), "an older instance does not say");
+}
+
+#[test]
+fn the_tables_are_aligned_and_fit_a_terminal() {
+    let text = status(&sample::status());
+    println!("{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
+    for line in [
+        "loaded 0.1.0, pid 812, for 1d1h; last reload 12m0s ago: 1 backend removed",
+        "  answers    tcp 80, 8000-8080 on 192.0.2.1, 2001:db8::1, mode nat",
+        "  BACKEND         WEIGHT  STATE      FOR  CHECK  FLOWS    NEW  PKTS TO  FROM  BYTES TO  FROM",
+        "  198.51.100.11        1  up        2h5m  412us     17  12.3k     1.2M  2.3M     98.7M  9.8G",
+        "    draining, 272 s left; backup; no new flows by what packets show (worker 1: no connection in time)",
+        "    keeps its flows for 12 s more",
+        "worker[0]   813     0  serving  2h5m         0   42.2M  uid 65534, seccomp 2, NET_ADMIN",
+        "    5       0   3580245        3                   12                     4",
+    ] {
+        assert!(text.lines().any(|l| l == line), "no line {line:?} in\n{text}");
+    }
+    assert!(!text.contains("dropped_clash"), "what is 0 is not shown");
+}
+
+#[test]
+fn no_string_moves_the_cursor() {
+    let mut sample = sample::status();
+    let evil = "\u{1b}[2J\u{9b}31m\r\u{202e}evil\u{7}";
+    sample.version = evil.to_owned();
+    sample.services[0].name = evil.to_owned();
+    sample.services[0].backends[1].cause = format!("{evil}\nforged line");
+    sample.processes[1].state = evil.to_owned();
+    sample.processes[1].serving = false;
+    sample.last_reload = Some(Reload { at: NOW, ok: false, text: evil.to_owned() });
+    let mut events = sample::history().last(1);
+    events[0].cause = evil.to_owned();
+    for text in [status(&sample), history(&events)] {
+        assert!(text.contains("evil"));
+        assert!(!text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{text:?}");
+        assert!(!text.lines().any(|line| line.starts_with("forged")), "{text}");
+    }
+    assert_eq!(plain("a\tb\u{7f}c\n"), "a?b?c\n");
+}
+
+#[test]
+fn history_is_a_table_of_times_and_causes() {
+    let text = history(&sample::history().last(3)[..2]);
+    assert_eq!(
+        text,
+        "TIME (UTC)               SERVICE  BACKEND        CHANGE      BY         CAUSE\n\
+         2026-11-23 23:34:38.003  web      198.51.100.12  up -> down  reload     connection refused\n\
+         2026-11-23 23:34:38.004  web      198.51.100.12  up -> down  discovery  connection refused\n"
+    );
+    assert_eq!(history(&[]), "no change of membership since the start\n");
+}
+
+#[test]
+fn json_survives_the_way() {
+    for reply in [
+        Reply::Status(Box::new(sample::status())),
+        Reply::History(sample::history().last(9)),
+        Reply::Done { lines: vec!["done".to_owned()] },
+        Reply::error("no"),
+    ] {
+        let text = serde_json::to_string(&reply).unwrap();
+        assert_eq!(serde_json::from_str::<Reply>(&text).unwrap(), reply);
+    }
+    let json = serde_json::to_value(sample::status()).unwrap();
+    assert_eq!(json["services"][0]["backends"][1]["state"], "down");
+    assert_eq!(json["services"][0]["state"], "ok");
+    assert_eq!(json["processes"][1]["sandbox"]["capabilities"][0], "CAP_NET_ADMIN");
+    assert_eq!(json["queues"][0]["dropped_socket"], 4);
+    assert_eq!(json["packets"]["forwarded"], 3_580_000);
+}

@@ -1,0 +1,346 @@
+//! `loaded doctor`: looks at this host and names what keeps packets from being balanced, each with the command that
+//! mends it. It changes nothing; what only root can see is said not to have been looked at.
+
+mod conntrack;
+mod direct;
+mod errors;
+mod firewall;
+mod offloads;
+
+use loaded_config as config;
+use loaded_config::plan::Plan;
+use loaded_host::{Severity, available_cores, check_discovery, host_check};
+use loaded_netfilter::Tools;
+use loaded_netfilter::trial::{self, Trial};
+use loaded_queue::{Repeat, queue_owners, receive_buffer as buffer};
+use loaded_sandbox::{CHROOT, Identity, KernelSupport, Layer, check_chroot_dir};
+use loaded_supervisor::run::Options;
+use loaded_table::{AffinityTable, FlowTable};
+use nix::unistd::geteuid;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+/// What a packet of an Ethernet's size costs while it waits: two KiB of data and the sk_buff (SKB_TRUESIZE), bytes.
+const WAITING_PACKET: usize = 2304;
+
+/// How something was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Verdict {
+    /// As it should be.
+    Sound,
+    /// Not looked at, with the reason.
+    Unseen,
+    /// Something may not work.
+    Warning,
+    /// `loaded` would not start, or would balance nothing.
+    Fatal,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// How it is.
+    pub(crate) verdict: Verdict,
+    /// What was looked at: one word.
+    pub(crate) object: &'static str,
+    /// What was found, and the command that mends it.
+    pub(crate) text: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = match self.verdict {
+            Verdict::Sound => "ok",
+            Verdict::Unseen => "unseen",
+            Verdict::Warning => "warning",
+            Verdict::Fatal => "fatal",
+        };
+        write!(f, "{verdict:<8} {:<10} {}", self.object, self.text)
+    }
+}
+
+/// Looks at everything. Without a configuration, at what can be seen without one.
+pub(crate) fn examine(options: &Options) -> Vec<Finding> {
+    let mut findings = kernel();
+    findings.extend(programs());
+    findings.push(repeat());
+    findings.extend(matches());
+    let mut vips = BTreeSet::new();
+    match config::load(&options.config, &options.overrides) {
+        Ok(loaded) => {
+            findings.extend(with_plan(&loaded.plan));
+            vips.extend(loaded.plan.services.iter().flat_map(|service| service.vips.iter().copied()));
+        }
+        Err(config::ConfigError::NotFound { .. }) => {
+            findings
+                .push(unseen("config", "no configuration was found: what depends on one was not looked at (-c FILE)"));
+        }
+        Err(error) => findings.push(fatal("config", error)),
+    }
+    findings.extend(firewall::findings(&vips));
+    findings.extend(offloads::findings());
+    findings
+}
+
+fn with_plan(plan: &Plan) -> Vec<Finding> {
+    let mut findings = vec![sound("config", format!("{} service(s)", plan.services.len()))];
+    findings.push(match Identity::lookup(&plan.user) {
+        Ok(_) => sound("user", format!("{} exists", plan.user)),
+        Err(error) => fatal("user", error),
+    });
+    let cores = available_cores().map_err(|error| format!("read the usable cores: {error}"));
+    let cores = cores.and_then(|available| plan.check_cores(&available).map_err(|error| error.to_string()));
+    let workers = cores.as_ref().map_or(1, Vec::len);
+    findings.push(match &cores {
+        Ok(cores) => sound("cores", format!("{} worker(s)", cores.len())),
+        Err(error) => fatal("cores", error),
+    });
+    findings.extend(cores.ok().and_then(|cores| queues(plan, &cores)));
+    let problems: Vec<_> = host_check(plan).into_iter().chain(check_discovery(plan)).collect();
+    if problems.is_empty() {
+        findings.push(sound("host", "forwarding, reverse path filters and routes let balanced packets through"));
+    }
+    findings.extend(problems.into_iter().map(|problem| match problem.severity {
+        Severity::Fatal => fatal("host", problem.text),
+        Severity::Warning => warning("host", problem.text),
+    }));
+    findings.extend(pings(plan));
+    findings.extend(broadcasts(plan));
+    findings.push(receive_buffer(plan));
+    findings.extend(direct::findings(plan));
+    findings.push(memory(plan, workers, &fs::read_to_string("/proc/meminfo").unwrap_or_default()));
+    findings
+}
+
+/// Layers of the sandbox.
+fn kernel() -> Vec<Finding> {
+    let level = KernelSupport::probe();
+    let mut findings: Vec<_> = (level.absent())
+        .map(|layer| warning("kernel", format!("lacks {}: {}", layer.name(), layer.consequence())))
+        .collect();
+    if findings.is_empty() {
+        // Of Landlock the kernel's ABI is worth a word: each adds rights that can be taken away.
+        let names = level.findings().iter().map(|finding| match finding.layer {
+            Layer::Landlock => format!("Landlock ({})", finding.detail.split(',').next().unwrap_or_default()),
+            layer => layer.name().to_owned(),
+        });
+        let names: Vec<_> = names.collect();
+        findings.push(sound("kernel", format!("has every layer of the sandbox: {}", names.join(", "))));
+    }
+    findings.push(match fs::exists("/proc/net/netfilter/nfnetlink_queue") {
+        Ok(true) => sound("kernel", "has netfilter queues"),
+        _ => fatal("kernel", "has no netfilter queues (CONFIG_NETFILTER_NETLINK_QUEUE): modprobe nfnetlink_queue"),
+    });
+    findings.push(match check_chroot_dir(Path::new(CHROOT)) {
+        Ok(()) => sound("chroot", format!("{CHROOT} is empty and root's")),
+        Err(error) => fatal("chroot", error),
+    });
+    findings
+}
+
+fn programs() -> Option<Finding> {
+    Tools::find().err().map(|error| fatal("programs", error))
+}
+
+/// What the kernel makes of NF_REPEAT: tried, as at a start.
+fn repeat() -> Finding {
+    const LOST: &str = "packets that a killed worker holds would be dropped";
+    if !geteuid().is_root() {
+        return unseen("repeat", "whether this kernel repeats packets only root can try");
+    }
+    match Trial::begin().result() {
+        Repeat::Repeats => sound("repeat", "packets go through the rules again when they are told to (NF_REPEAT)"),
+        Repeat::Accepts => warning(
+            "repeat",
+            format!(
+                "this kernel accepts packets that it is told to repeat (NF_REPEAT): {LOST}, and a firewall that drops what \
+                 is INVALID ends all connections; use another kernel, uname -r says which this is"
+            ),
+        ),
+        Repeat::Unknown(why) => {
+            warning("repeat", format!("could not be tried ({why}): {LOST}; try again: loaded doctor"))
+        }
+    }
+}
+
+/// Parts of xtables that our rules are made of: each is tried in a network namespace of its own.
+fn matches() -> Option<Finding> {
+    if !geteuid().is_root() {
+        return Some(unseen("matches", "which matches iptables has only root can try"));
+    }
+    let missing = match trial::missing_parts() {
+        Ok(missing) => missing,
+        Err(why) => return Some(unseen("matches", format!("could not be tried: {why}"))),
+    };
+    let text =
+        |modules: &[&str]| format!("rules cannot be installed without what is missing: modprobe {}", modules.join(" "));
+    // Without xt_socket the workers keep the pieces of packets together.
+    Some(match missing.as_slice() {
+        [] => sound(
+            "matches",
+            format!("iptables has all that rules are made of: {}", trial::PARTS.map(|p| p.0).join(", ")),
+        ),
+        ["xt_socket"] => warning(
+            "matches",
+            "the kernel does not put fragments together without a match, so workers keep pieces together: modprobe xt_socket",
+        ),
+        modules => fatal("matches", text(modules)),
+    })
+}
+
+/// Whether this host itself answers pings to a broadcast address, by which nodes are looked for.
+fn broadcasts(plan: &Plan) -> Option<Finding> {
+    let places = plan.services.iter().filter_map(|service| service.discover.as_ref()).flat_map(|look| &look.places);
+    places.into_iter().find(|place| place.to.is_ipv4())?;
+    let ignores = fs::read_to_string("/proc/sys/net/ipv4/icmp_echo_ignore_broadcasts").ok()?;
+    Some(match ignores.trim() {
+        "0" => warning(
+            "broadcasts",
+            "this host answers pings to a broadcast address, so another balancer that looks for nodes takes it for one (nodes \
+             must answer, with 0): sysctl -w net.ipv4.icmp_echo_ignore_broadcasts=1",
+        ),
+        _ => sound(
+            "broadcasts",
+            "are not answered here; each node must answer: sysctl -w net.ipv4.icmp_echo_ignore_broadcasts=0 there",
+        ),
+    })
+}
+
+/// Who has our queues.
+fn queues(plan: &Plan, cores: &[u16]) -> Option<Finding> {
+    if !geteuid().is_root() {
+        return Some(unseen("queues", "who answers them only root can see"));
+    }
+    let wanted: Vec<u16> = cores.iter().filter_map(|core| plan.queue_base.checked_add(*core)).collect();
+    let states = queue_owners().ok()?;
+    let taken: Vec<_> = states.iter().filter(|state| wanted.contains(&state.queue)).collect();
+    Some(match taken.first() {
+        None => sound("queues", "are free"),
+        Some(state) => warning(
+            "queues",
+            format!(
+                "queue {} is answered already: by this service if it runs, or by workers whose supervisor was killed, which \
+                 takes a start; a second service needs another --queue-base",
+                state.queue
+            ),
+        ),
+    })
+}
+
+/// What checks send their pings by.
+fn pings(plan: &Plan) -> Option<Finding> {
+    use loaded_ipc::CheckKind::{Icmp, IcmpTcp};
+    let pings = |service: &loaded_config::plan::Service| {
+        let by_check = service.check.as_ref().is_some_and(|check| matches!(check.kind, Icmp | IcmpTcp { .. }));
+        by_check || service.discover.is_some()
+    };
+    if !plan.services.iter().any(pings) {
+        return None;
+    }
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ping_group_range").ok()?;
+    let mut words = range.split_whitespace().map(str::parse::<u32>);
+    let (Some(Ok(low)), Some(Ok(high))) = (words.next(), words.next()) else { return None };
+    // The supervisor, group 0, opens the sockets.
+    Some(match low == 0 && high >= low {
+        true => sound("pings", "the prober gets ping sockets"),
+        false => warning(
+            "pings",
+            "ping sockets are not allowed for group 0, so the prober gets raw ones, locked to echo replies: \
+             sysctl -w 'net.ipv4.ping_group_range=0 0'",
+        ),
+    })
+}
+
+/// A packet that waits for a worker to read it waits in the socket's buffer. It is set by right (SO_RCVBUFFORCE), so
+/// net.core.rmem_max does not bound it; our own bound does.
+fn receive_buffer(plan: &Plan) -> Finding {
+    let bytes = buffer(plan.queue_len);
+    // The kernel doubles what it is asked for (sock_setsockopt, net/core/sock.c).
+    let fits = u32::try_from(bytes * 2 / WAITING_PACKET).unwrap_or(u32::MAX);
+    match plan.queue_len > fits {
+        true => warning(
+            "receive",
+            format!(
+                "{} packets may wait, but the socket's buffer of {} MiB holds {fits} ordinary ones and the rest is dropped (socket \
+                 full): set queue_len = {fits}",
+                plan.queue_len,
+                bytes >> 20
+            ),
+        ),
+        false => sound("receive", format!("a buffer of {} MiB holds a full queue of ordinary packets", bytes >> 20)),
+    }
+}
+
+/// Tables are taken at the start; packets that wait are memory of the kernel that nobody else can have.
+fn memory(plan: &Plan, workers: usize, meminfo: &str) -> Finding {
+    let kib = |key: &str| -> Option<u64> {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    let Some(available) = kib("MemAvailable") else { return unseen("memory", "/proc/meminfo says nothing") };
+    let tables = FlowTable::bytes_for(plan.flows as usize) + AffinityTable::bytes_for(plan.clients as usize);
+    let tables = (tables as u64 * workers as u64).div_ceil(1 << 20);
+    let waiting = (u64::from(plan.queue_len) * workers as u64 * WAITING_PACKET as u64).div_ceil(1 << 20);
+    let text = format!(
+        "{tables} MiB for tables; full queues would hold {waiting} MiB of ordinary packets; {} MiB are available",
+        available / 1024
+    );
+    match (tables + waiting) * 1024 > available {
+        true => warning("memory", format!("{text}: lower queue_len, flows or clients")),
+        false => sound("memory", text),
+    }
+}
+
+fn sound(object: &'static str, text: impl ToString) -> Finding {
+    Finding { verdict: Verdict::Sound, object, text: text.to_string() }
+}
+
+fn unseen(object: &'static str, text: impl ToString) -> Finding {
+    Finding { verdict: Verdict::Unseen, object, text: text.to_string() }
+}
+
+fn warning(object: &'static str, text: impl ToString) -> Finding {
+    Finding { verdict: Verdict::Warning, object, text: text.to_string() }
+}
+
+fn fatal(object: &'static str, text: impl ToString) -> Finding {
+    Finding { verdict: Verdict::Fatal, object, text: text.to_string() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        let text = "flows = 1024\nclients = 1024\n[[service]]\nname = \"web\"\nvip = [\"192.0.2.1\"]\nprotocol = \"any\"\n\
+                    [[service.backend]]\naddress = \"198.51.100.1\"\n";
+        config::parse(&[config::Source::new("a.toml", text)], &config::Overrides::default()).unwrap().plan
+    }
+
+    #[test]
+    fn a_queue_that_the_socket_cannot_hold_is_named() {
+        let mut plan = plan();
+        plan.queue_len = 16_384;
+        assert_eq!(receive_buffer(&plan).verdict, Verdict::Sound);
+        plan.queue_len = 10 << 20;
+        let found = receive_buffer(&plan);
+        assert_eq!(found.verdict, Verdict::Warning);
+        assert!(found.text.ends_with("set queue_len = 233016"), "{}", found.text);
+        plan.queue_len = 233_016;
+        assert_eq!(receive_buffer(&plan).verdict, Verdict::Sound, "{}", receive_buffer(&plan).text);
+    }
+
+    #[test]
+    fn what_does_not_fit_into_memory_is_named() {
+        let mut plan = plan();
+        plan.queue_len = 16384;
+        assert_eq!(memory(&plan, 2, "MemAvailable:  1048576 kB\n").verdict, Verdict::Sound);
+        let found = memory(&plan, 2, "MemTotal: 1 kB\nMemAvailable:    65536 kB\n");
+        assert_eq!(found.verdict, Verdict::Warning);
+        assert!(found.text.contains("72 MiB of ordinary packets; 64 MiB are available"), "{}", found.text);
+        assert_eq!(memory(&plan, 2, "").verdict, Verdict::Unseen);
+    }
+}

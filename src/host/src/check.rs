@@ -1,0 +1,293 @@
+//! What the host must be told before it forwards our packets: settings that make a balancer silently lose them are named
+//! with the exact command that mends them.
+
+mod direct;
+
+use crate::discovery::own_addresses;
+use crate::link::Links;
+use loaded_config::plan::Plan;
+use loaded_ipc::{AllDown, Mode, OnBackendDown};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// Nothing would be balanced.
+    Fatal,
+    /// Something may not work.
+    Warning,
+}
+
+/// Something on this host that stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is, what it does and the command that mends it.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = if self.severity == Severity::Fatal { "fatal" } else { "warning" };
+        write!(f, "{severity}: {}", self.text)
+    }
+}
+
+/// Reads the settings in force and says what must be changed for this plan.
+#[must_use]
+pub fn host_check(plan: &Plan) -> Vec<Problem> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let is_direct = plan.services.iter().any(|service| service.mode == Mode::Dsr);
+    let host = Host {
+        links: if is_direct { Links::read() } else { Links::default() },
+        own: if is_direct { own_addresses() } else { BTreeSet::new() },
+        routes: parse_routes(&read("/proc/net/route")),
+        locals: parse_locals(&read("/proc/net/fib_trie")),
+        sysctl: &|key| fs::read_to_string(format!("/proc/sys/net/{key}")).ok()?.trim().parse().ok(),
+    };
+    host.problems(plan)
+}
+
+struct Host<'a> {
+    routes: Vec<Route>,
+    locals: BTreeSet<Ipv4Addr>,
+    /// These two are known only where there is a service of mode "dsr".
+    links: Links,
+    own: BTreeSet<IpAddr>,
+    /// `None`: this kernel has no such setting. The key is a path: an interface may have dots in its name.
+    sysctl: &'a dyn Fn(&str) -> Option<i64>,
+}
+
+impl Host<'_> {
+    fn problems(&self, plan: &Plan) -> Vec<Problem> {
+        let vips: BTreeSet<_> = plan.services.iter().flat_map(|service| &service.vips).copied().collect();
+        let mut problems = Vec::new();
+        if vips.iter().any(IpAddr::is_ipv4) && self.off("ipv4/ip_forward") {
+            problems.push(fatal("IPv4 packets are not forwarded to backends: sysctl -w net.ipv4.ip_forward=1"));
+        }
+        if vips.iter().any(IpAddr::is_ipv6) && self.off("ipv6/conf/all/forwarding") {
+            problems.push(fatal(
+                "IPv6 packets are not forwarded to backends, and an interface that lives from router \
+                 advertisements then needs accept_ra=2: sysctl -w net.ipv6.conf.all.forwarding=1",
+            ));
+        }
+        let backends: BTreeSet<_> = plan.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
+        // Replies in the other mode do not come this way.
+        let translated = || plan.services.iter().filter(|service| service.mode == Mode::Nat);
+        let replying: BTreeSet<_> = translated().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
+        let replied: BTreeSet<_> = translated().flat_map(|service| &service.vips).copied().collect();
+        let towards: BTreeSet<_> = v4(replying.iter())
+            .filter_map(|backend| lookup(&self.routes, backend))
+            .map(|r| r.interface.as_str())
+            .collect();
+        for vip in v4(replied.iter()) {
+            for interface in &towards {
+                problems.extend(self.reverse_path(vip, interface));
+            }
+        }
+        problems.extend(self.own_answers(plan));
+        problems.extend(self.direct(plan));
+        problems.extend(self.one_armed(&replied, &towards));
+        let unreachable = v4(backends.iter()).filter(|backend| lookup(&self.routes, *backend).is_none());
+        problems.extend(unreachable.map(|backend| Problem {
+            severity: Severity::Warning,
+            text: format!("no route to backend {backend} in /proc/net/route: ip route add {backend} via …"),
+        }));
+        // Two VIPs behind one interface ask for the same setting.
+        problems.iter().enumerate().filter(|(at, p)| !problems[..*at].contains(p)).map(|(_, p)| p.clone()).collect()
+    }
+
+    /// A reply gets the VIP as its source in raw PREROUTING, before routing. fib_validate_source
+    /// (net/ipv4/fib_frontend.c) then refuses a source that is one of our own addresses unless accept_local is set, and
+    /// with rp_filter=1 any source whose own route does not lead back to the interface.
+    fn reverse_path(&self, vip: Ipv4Addr, interface: &str) -> Vec<Problem> {
+        let local = self.locals.contains(&vip);
+        let mut problems = Vec::new();
+        if local && !self.accepts_local(interface) {
+            problems.push(fatal(&format!(
+                "replies from backends on {interface} would be dropped as coming from our own address: \
+                 sysctl -w {}=1",
+                key_of(interface, "accept_local")
+            )));
+        }
+        if self.is_strict(interface) {
+            let back = lookup(&self.routes, vip);
+            if back.is_some_and(|route| route.interface == interface) {
+                return problems;
+            }
+            // The address of a local VIP lies in the local table, whose interfaces /proc/net/route does not show; only a
+            // connected network that holds it says where it is.
+            let sure = !local || back.is_some_and(|route| route.length > 0);
+            problems.push(Problem {
+                severity: if sure { Severity::Fatal } else { Severity::Warning },
+                text: format!(
+                    "strict reverse path filtering drops replies that come in on {interface} with the VIP as their \
+                     source: sysctl -w {}=2",
+                    key_of(interface, "rp_filter")
+                ),
+            });
+        }
+        problems
+    }
+
+    /// A reset or a rejection is the client's own packet, turned round in raw PREROUTING: it comes in by the clients'
+    /// interface with the VIP as its source and is forwarded, if the same two checks let it. That is tried for a VIP that
+    /// is one of our addresses: dropped with accept_local=0 whatever rp_filter says, and with rp_filter=1 also when the
+    /// address lies on another interface. IPv6 has neither check. By which interfaces clients come is not known: most
+    /// likely by the one that has the VIP's network and by that of the default route.
+    fn own_answers(&self, plan: &Plan) -> Vec<Problem> {
+        let answers = plan.services.iter().filter(|service| {
+            let policy = service.policy;
+            policy.on_backend_down == OnBackendDown::Reset || policy.all_down == AllDown::Reject
+        });
+        let vips: BTreeSet<_> = v4(answers.flat_map(|service| &service.vips)).collect();
+        let default = self.routes.iter().filter(|route| route.length == 0).min_by_key(|route| route.metric);
+        let mut problems = Vec::new();
+        for vip in vips.into_iter().filter(|vip| self.locals.contains(vip)) {
+            let network = lookup(&self.routes, vip);
+            let interfaces: BTreeSet<_> = network.into_iter().chain(default).map(|r| r.interface.as_str()).collect();
+            for interface in interfaces {
+                problems.extend(self.own_answer(interface, network));
+            }
+        }
+        problems
+    }
+
+    /// Clients and backends on one interface: the kernel tells a backend of the shorter way to a client there, and replies
+    /// then come past us (ip_rt_send_redirect, net/ipv4/route.c). IN_DEV_TX_REDIRECTS is "all or this one".
+    fn one_armed(&self, vips: &BTreeSet<IpAddr>, towards: &BTreeSet<&str>) -> Vec<Problem> {
+        let default = self.routes.iter().filter(|route| route.length == 0).min_by_key(|route| route.metric);
+        let to_vips = v4(vips.iter()).filter_map(|vip| lookup(&self.routes, vip));
+        let clients: BTreeSet<_> = to_vips.chain(default).map(|route| route.interface.as_str()).collect();
+        let tells = |interface: &&&str| {
+            self.setting("all", "send_redirects").max(self.setting(interface, "send_redirects")) != 0
+        };
+        let problem = |interface: &&str| Problem {
+            severity: Severity::Warning,
+            text: format!(
+                "clients and backends are both on {interface}, and redirects may tell backends to answer past this host: \
+                 sysctl -w net.ipv4.conf.all.send_redirects=0 {}=0",
+                key_of(interface, "send_redirects")
+            ),
+        };
+        towards.intersection(&clients).filter(tells).map(problem).collect()
+    }
+
+    fn own_answer(&self, interface: &str, network: Option<&Route>) -> Option<Problem> {
+        let lost = "resets and rejections to clients that come in by";
+        let text = if !self.accepts_local(interface) {
+            format!(
+                "{lost} {interface} are dropped by this kernel as martian: sysctl -w {}=1",
+                key_of(interface, "accept_local")
+            )
+        } else if self.is_strict(interface)
+            && network.is_none_or(|route| route.interface != interface || route.length == 0)
+        {
+            format!(
+                "{lost} {interface} are dropped by strict reverse path filtering: sysctl -w {}=2",
+                key_of(interface, "rp_filter")
+            )
+        } else {
+            return None;
+        };
+        Some(Problem { severity: Severity::Warning, text })
+    }
+
+    /// IN_DEV_ACCEPT_LOCAL is "all or this one" (include/linux/inetdevice.h).
+    fn accepts_local(&self, interface: &str) -> bool {
+        self.setting("all", "accept_local").max(self.setting(interface, "accept_local")) != 0
+    }
+
+    /// IN_DEV_RPFILTER is the greater of both (include/linux/inetdevice.h).
+    fn is_strict(&self, interface: &str) -> bool {
+        self.setting("all", "rp_filter").max(self.setting(interface, "rp_filter")) == 1
+    }
+
+    fn setting(&self, interface: &str, key: &str) -> i64 {
+        (self.sysctl)(&format!("ipv4/conf/{interface}/{key}")).unwrap_or(0)
+    }
+
+    fn off(&self, key: &str) -> bool {
+        (self.sysctl)(key) == Some(0)
+    }
+}
+
+/// As sysctl(8) wants it: with slashes where the interface has a dot in its name.
+fn key_of(interface: &str, setting: &str) -> String {
+    let separator = if interface.contains('.') { "/" } else { "." };
+    ["net", "ipv4", "conf", interface, setting].join(separator)
+}
+
+fn fatal(text: &str) -> Problem {
+    Problem { severity: Severity::Fatal, text: text.to_owned() }
+}
+
+fn v4<'a>(addresses: impl Iterator<Item = &'a IpAddr>) -> impl Iterator<Item = Ipv4Addr> {
+    addresses.filter_map(|address| match address {
+        IpAddr::V4(v4) => Some(*v4),
+        IpAddr::V6(_) => None,
+    })
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) interface: String,
+    network: u32,
+    pub(super) length: u32,
+    metric: u32,
+    /// No router is between.
+    pub(super) direct: bool,
+}
+
+/// The main table, `/proc/net/route`. Numbers are words of memory printed in hexadecimal (fib_route_seq_show).
+pub(super) fn parse_routes(text: &str) -> Vec<Route> {
+    // include/uapi/linux/route.h
+    const RTF_UP: u32 = 1;
+    const RTF_GATEWAY: u32 = 2;
+    const RTF_REJECT: u32 = 0x200;
+    let route = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let &[interface, network, _gateway, flags, _, _, metric, mask, ..] = fields.as_slice() else { return None };
+        let word = |text| u32::from_str_radix(text, 16).ok();
+        let flags = word(flags)?;
+        let usable = flags & (RTF_UP | RTF_REJECT) == RTF_UP;
+        let address = |text| word(text).map(|word| u32::from_be_bytes(word.to_ne_bytes()));
+        usable.then_some(Route {
+            interface: interface.to_owned(),
+            network: address(network)?,
+            length: address(mask)?.leading_ones(),
+            metric: metric.parse().ok()?,
+            direct: flags & RTF_GATEWAY == 0,
+        })
+    };
+    text.lines().skip(1).filter_map(route).collect()
+}
+
+/// The longest prefix, then the smallest metric.
+pub(super) fn lookup(routes: &[Route], address: Ipv4Addr) -> Option<&Route> {
+    let mask = |length: u32| u32::MAX.checked_shl(32 - length).unwrap_or(0);
+    let fitting = routes.iter().filter(|route| address.to_bits() & mask(route.length) == route.network);
+    fitting.max_by_key(|route| (route.length, std::cmp::Reverse(route.metric)))
+}
+
+/// Our own addresses: in `/proc/net/fib_trie` a leaf `|-- ADDRESS` is followed by `/32 host LOCAL`.
+fn parse_locals(text: &str) -> BTreeSet<Ipv4Addr> {
+    let mut leaf: Option<Ipv4Addr> = None;
+    let mut locals = BTreeSet::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(address) = line.strip_prefix("|-- ") {
+            leaf = address.parse().ok();
+        } else if line.starts_with("/32 host LOCAL") {
+            locals.extend(leaf);
+        }
+    }
+    locals
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests;

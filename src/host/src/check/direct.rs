@@ -1,0 +1,110 @@
+//! What stands in the way of services whose backends answer clients themselves (mode "dsr").
+
+use super::{Host, Problem, Severity, fatal, key_of, lookup, v4};
+use loaded_config::plan::Plan;
+use loaded_ipc::{Mode, Protocol, Unserved};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+impl Host<'_> {
+    pub(super) fn direct(&self, plan: &Plan) -> Vec<Problem> {
+        let services = || plan.services.iter().filter(|service| service.mode == Mode::Dsr);
+        let vips: BTreeSet<_> = services().flat_map(|service| &service.vips).copied().collect();
+        let backends: BTreeSet<_> = services().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
+        let mut problems = Vec::new();
+        // The local table is asked at priority 0, before any rule of ours.
+        let own = vips.iter().filter(|vip| self.own.contains(vip));
+        problems.extend(own.map(|vip| {
+            fatal(&format!(
+                "{vip} is an address of this host, which takes packets for it itself before they are routed by their mark \
+                 (mode dsr): take it away (ip address del {vip} dev …) and let a router send it here"
+            ))
+        }));
+        let far = backends.iter().filter(|backend| self.links.interface(**backend).is_none());
+        problems.extend(far.map(|backend| {
+            fatal(&format!(
+                "backend {backend} is not in a network of this host, and mode dsr sends to a backend's link address: \
+                 give this host an address there"
+            ))
+        }));
+        problems.extend(vips.iter().filter(|vip| !self.own.contains(vip)).filter_map(|vip| self.unheard(*vip)));
+        let default = self.routes.iter().filter(|route| route.length == 0).min_by_key(|route| route.metric);
+        let default = default.map(|route| route.interface.as_str());
+        let to_vips = v4(vips.iter()).filter_map(|vip| Some(lookup(&self.routes, vip)?.interface.as_str()));
+        let clients: BTreeSet<_> = to_vips.chain(default).collect();
+        for interface in &clients {
+            problems.extend(v4(vips.iter()).filter_map(|vip| self.strict_towards_clients(IpAddr::V4(vip), interface)));
+        }
+        let towards: BTreeSet<_> = v4(backends.iter()).filter_map(|b| self.links.interface(b.into())).collect();
+        if plan.unserved == Unserved::Pass && services().any(|service| service.protocol != Protocol::Any) {
+            problems.push(warning(
+                "what no service of a VIP of mode dsr serves is not for this host, and may go in circles between it and a \
+                 router: unserved = \"drop\""
+                    .to_owned(),
+            ));
+        }
+        problems.extend(towards.intersection(&clients).filter_map(|interface| self.redirects(interface)));
+        problems
+    }
+
+    /// A VIP in a network of this host: who is there asks for its link address.
+    fn unheard(&self, vip: IpAddr) -> Option<Problem> {
+        let interface = self.links.interface(vip)?;
+        // Somebody has made a route for it alone, as proxy ARP wants it.
+        if lookup(&self.routes, as_v4(vip)?).is_some_and(|route| route.length == 32) {
+            return None;
+        }
+        Some(warning(format!(
+            "{vip} (mode dsr) is in the network of {interface}: unless routers there send it here by a route of its own, \
+             they ask who has it, and this host may not have it. To answer for it: ip route add {vip} dev lo && \
+             ip neigh add proxy {vip} dev {interface}; and no backend may answer there (arp_ignore=1)"
+        )))
+    }
+
+    /// Resets to clients are made here and have the VIP as their source, which no address here excuses. And with
+    /// src_valid_mark the way back to a client is looked up with our mark: it leads to a backend.
+    fn strict_towards_clients(&self, vip: IpAddr, interface: &str) -> Option<Problem> {
+        if !self.is_strict(interface) {
+            return None;
+        }
+        let cure = format!("sysctl -w {}=2", key_of(interface, "rp_filter"));
+        let by_mark = self.setting("all", "src_valid_mark").max(self.setting(interface, "src_valid_mark")) != 0;
+        if by_mark {
+            return Some(fatal(&format!(
+                "strict reverse path filtering with src_valid_mark drops what clients send by {interface} (mode dsr): {cure}"
+            )));
+        }
+        let back = lookup(&self.routes, as_v4(vip)?).map(|route| route.interface.as_str());
+        (back != Some(interface)).then(|| {
+            warning(format!(
+                "resets and rejections to clients that come in by {interface} are dropped by strict reverse path \
+                 filtering (mode dsr, {vip}): {cure}"
+            ))
+        })
+    }
+
+    /// A packet that leaves by the interface it came in by makes the kernel tell its sender of a shorter way
+    /// (ip_rt_send_redirect, net/ipv4/route.c): past the balancer. IN_DEV_TX_REDIRECTS is "all or this one". IPv6 names
+    /// only routers with link-local addresses in redirects (ndisc_send_redirect), and a backend's is none.
+    fn redirects(&self, interface: &str) -> Option<Problem> {
+        let on = self.setting("all", "send_redirects").max(self.setting(interface, "send_redirects")) != 0;
+        on.then(|| {
+            warning(format!(
+                "clients and routers on {interface} may be told by redirects to send to a backend themselves (mode dsr): \
+                 sysctl -w net.ipv4.conf.all.send_redirects=0 {}=0",
+                key_of(interface, "send_redirects")
+            ))
+        })
+    }
+}
+
+fn as_v4(address: IpAddr) -> Option<std::net::Ipv4Addr> {
+    match address {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn warning(text: String) -> Problem {
+    Problem { severity: Severity::Warning, text }
+}

@@ -1,0 +1,189 @@
+//! Problems found on hosts that are only described.
+
+use super::*;
+use crate::fixture::plan;
+use loaded_ipc::Protocol;
+
+/// eth0: 192.0.2.0/24 and the default route; eth1: 198.51.100.0/24; eth1.7: 198.51.100.128/25 twice; a rejected route.
+const ROUTES: &str = "\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0
+eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+eth1\t006433C6\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+eth9\t806433C6\t00000000\t0001\t0\t0\t900\t80FFFFFF\t0\t0\t0
+eth1.7\t806433C6\t00000000\t0001\t0\t0\t100\t80FFFFFF\t0\t0\t0
+*\t0B6433C6\t00000000\t0201\t0\t0\t0\tFFFFFFFF\t0\t0\t0
+";
+const TRIE: &str = "\
+Local:
+  +-- 0.0.0.0/0 3 0 5
+     +-- 192.0.2.0/24 2 0 2
+        |-- 192.0.2.100
+           /32 host LOCAL
+        |-- 192.0.2.255
+           /32 link BROADCAST
+";
+
+/// eth1: 2001:db8:2::/64.
+const ROUTES6: &str = "\
+20010db8000200000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth1
+";
+
+fn problems(vip: &str, backends: &[&str], settings: &[(&str, i64)]) -> Vec<String> {
+    problems_of(&plan(&[vip], backends, Protocol::Any, &[]), settings)
+}
+
+fn problems_of(plan: &Plan, settings: &[(&str, i64)]) -> Vec<String> {
+    let host = Host {
+        routes: if cfg!(target_endian = "little") { parse_routes(ROUTES) } else { Vec::new() },
+        locals: parse_locals(TRIE),
+        links: if cfg!(target_endian = "little") { Links::parse(ROUTES, ROUTES6) } else { Links::default() },
+        own: ["192.0.2.100", "2001:db8:1::100"].map(|address| address.parse().unwrap()).into(),
+        sysctl: &|key| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value),
+    };
+    host.problems(plan).iter().map(ToString::to_string).collect()
+}
+
+const GOOD: [(&str, i64); 3] =
+    [("ipv4/ip_forward", 1), ("ipv6/conf/all/forwarding", 1), ("ipv4/conf/eth1/accept_local", 1)];
+
+#[test]
+fn the_longest_prefix_and_then_the_smallest_metric_wins() {
+    let routes = parse_routes(ROUTES);
+    let interface = |address: &str| lookup(&routes, address.parse().unwrap()).map(|route| route.interface.as_str());
+    assert_eq!(interface("198.51.100.11"), Some("eth1"));
+    assert_eq!(interface("198.51.100.200"), Some("eth1.7"));
+    assert_eq!(interface("8.8.8.8"), Some("eth0"));
+    assert_eq!(parse_locals(TRIE), BTreeSet::from([Ipv4Addr::new(192, 0, 2, 100)]));
+}
+
+#[test]
+fn a_host_that_is_set_up_has_no_problem() {
+    assert_eq!(problems("192.0.2.100", &["198.51.100.11"], &GOOD), [""; 0]);
+    assert_eq!(problems("2001:db8::1", &["2001:db8::2"], &GOOD), [""; 0]);
+    let one_armed = [("ipv4/conf/eth0/accept_local", 1), ("ipv4/conf/all/rp_filter", 1)];
+    assert_eq!(problems("192.0.2.100", &["192.0.2.11"], &one_armed), [""; 0]);
+}
+
+#[test]
+fn forwarding_off_is_fatal_for_the_family_that_is_used() {
+    let off = [("ipv4/ip_forward", 0), ("ipv6/conf/all/forwarding", 0)];
+    let v4 = problems("192.0.2.100", &["192.0.2.11"], &[&off[..], &[("ipv4/conf/all/accept_local", 1)]].concat());
+    assert!(v4.len() == 1 && v4[0].starts_with("fatal: ") && v4[0].ends_with("net.ipv4.ip_forward=1"), "{v4:?}");
+    let v6 = problems("2001:db8::1", &["2001:db8::2"], &off);
+    assert!(v6.len() == 1 && v6[0].contains("net.ipv6.conf.all.forwarding=1"), "{v6:?}");
+}
+
+#[test]
+fn a_local_vip_needs_accept_local_towards_each_backend() {
+    let found = problems("192.0.2.100", &["198.51.100.11", "198.51.100.200", "198.51.100.201"], &GOOD);
+    assert!(found.len() == 1 && found[0].ends_with("sysctl -w net/ipv4/conf/eth1.7/accept_local=1"), "{found:?}");
+    assert_eq!(problems("192.0.2.101", &["198.51.100.11"], &[]), [""; 0], "this VIP is not local");
+}
+
+#[test]
+fn strict_reverse_path_filtering_is_named_with_the_interfaces_switch_alone() {
+    let strict = |more: &[(&str, i64)]| problems("192.0.2.100", &["198.51.100.11"], &[&GOOD[..], more].concat());
+    let both = strict(&[("ipv4/conf/all/rp_filter", 1), ("ipv4/conf/eth1/rp_filter", 1)]);
+    assert!(both.len() == 1 && both[0].starts_with("fatal: "), "{both:?}");
+    assert!(both[0].ends_with("sysctl -w net.ipv4.conf.eth1.rp_filter=2"), "{both:?}");
+    assert_eq!(
+        strict(&[("ipv4/conf/all/rp_filter", 1), ("ipv4/conf/eth1/rp_filter", 2)]),
+        [""; 0],
+        "the greater counts"
+    );
+}
+
+#[test]
+fn answers_of_our_own_need_accept_local_where_clients_come_in() {
+    let mut one = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
+    assert_eq!(problems_of(&one, &GOOD), [""; 0], "none of the policies answers");
+    let martian = "warning: resets and rejections to clients that come in by eth0 are dropped by this kernel as martian: \
+                   sysctl -w net.ipv4.conf.eth0.accept_local=1";
+    one.services[0].policy.on_backend_down = OnBackendDown::Reset;
+    assert_eq!(problems_of(&one, &GOOD), [martian]);
+    one.services[0].policy.on_backend_down = OnBackendDown::Rehash;
+    one.services[0].policy.all_down = AllDown::Reject;
+    // A second service behind the same interface asks for the same.
+    one.services.push(one.services[0].clone());
+    assert_eq!(problems_of(&one, &GOOD), [martian]);
+    let all = [&GOOD[..], &[("ipv4/conf/eth0/accept_local", 1)]].concat();
+    assert_eq!(problems_of(&one, &all), [""; 0]);
+    one.services.iter_mut().for_each(|service| service.vips = vec!["192.0.2.101".parse().unwrap()]);
+    assert_eq!(problems_of(&one, &GOOD), [""; 0], "this VIP is not local");
+}
+
+fn direct(vip: &str, backends: &[&str], settings: &[(&str, i64)]) -> Vec<String> {
+    let mut plan = plan(&[vip], backends, Protocol::Any, &[]);
+    plan.services[0].mode = Mode::Dsr;
+    let on = [("ipv4/ip_forward", 1), ("ipv6/conf/all/forwarding", 1)];
+    problems_of(&plan, &[&on, settings].concat())
+}
+
+#[test]
+fn a_host_that_is_set_up_for_direct_return_has_no_problem() {
+    assert_eq!(direct("203.0.113.1", &["198.51.100.11"], &[]), [""; 0]);
+    assert_eq!(direct("2001:db8:9::1", &["2001:db8:2::11"], &[]), [""; 0]);
+    // Loose filters, redirects where no client is, and a way back to the VIP by the clients' interface.
+    let settings =
+        [("ipv4/conf/eth1/send_redirects", 1), ("ipv4/conf/eth1/rp_filter", 1), ("ipv4/conf/eth0/rp_filter", 1)];
+    assert_eq!(direct("203.0.113.1", &["198.51.100.11"], &settings), [""; 0]);
+}
+
+#[test]
+fn direct_return_needs_a_vip_that_is_not_local_and_backends_on_a_link() {
+    for (vip, backend) in [("192.0.2.100", "198.51.100.11"), ("2001:db8:1::100", "2001:db8:2::11")] {
+        let found = direct(vip, &[backend], &[]);
+        assert!(
+            found.len() == 1 && found[0].starts_with(&format!("fatal: {vip} is an address of this host")),
+            "{found:?}"
+        );
+    }
+    for (vip, backend) in [("203.0.113.1", "10.1.1.1"), ("2001:db8:9::1", "2001:db8:3::11")] {
+        let found = direct(vip, &[backend], &[]);
+        let expected = format!("fatal: backend {backend} is not in a network of this host");
+        assert!(found.len() == 1 && found[0].starts_with(&expected), "{found:?}");
+    }
+    let found = direct("192.0.2.101", &["198.51.100.11"], &[]);
+    assert!(found.len() == 1 && found[0].contains("ip neigh add proxy 192.0.2.101 dev eth0"), "{found:?}");
+}
+
+#[test]
+fn redirects_and_strict_filters_are_named_for_direct_return() {
+    let shared = |settings: &[(&str, i64)]| direct("203.0.113.1", &["192.0.2.11"], settings);
+    let found = shared(&[("ipv4/conf/eth0/send_redirects", 1)]);
+    assert!(found.len() == 1 && found[0].ends_with("net.ipv4.conf.eth0.send_redirects=0"), "{found:?}");
+    let strict = [("ipv4/conf/all/rp_filter", 1)];
+    assert_eq!(shared(&strict), [""; 0], "the way back to the VIP is the default route's");
+    let found = shared(&[&strict[..], &[("ipv4/conf/all/src_valid_mark", 1)]].concat());
+    assert!(found.len() == 1 && found[0].starts_with("fatal: ") && found[0].contains("src_valid_mark"), "{found:?}");
+    // A route of its own by another interface, as an answer for it wants it.
+    let found = direct("198.51.100.7", &["192.0.2.11"], &strict);
+    assert!(found.iter().any(|text| text.contains("come in by eth0 are dropped by strict")), "{found:?}");
+}
+
+#[test]
+fn what_nobody_serves_at_a_vip_that_is_not_local_should_be_dropped() {
+    let mut one = plan(&["203.0.113.1"], &["198.51.100.11"], Protocol::Tcp, &[(80, 80)]);
+    one.services[0].mode = Mode::Dsr;
+    let on = [("ipv4/ip_forward", 1), ("ipv6/conf/all/forwarding", 1)];
+    let found = problems_of(&one, &on);
+    assert!(found.len() == 1 && found[0].ends_with("unserved = \"drop\""), "{found:?}");
+    one.unserved = loaded_ipc::Unserved::Drop;
+    assert_eq!(problems_of(&one, &on), [""; 0]);
+}
+
+#[test]
+fn one_interface_for_clients_and_backends_must_send_no_redirects() {
+    let on = [("ipv4/conf/all/send_redirects", 1)];
+    let found = problems("192.0.2.100", &["192.0.2.11"], &[&GOOD[..], &on].concat());
+    let cure = "sysctl -w net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.eth0.send_redirects=0";
+    assert!(
+        found
+            .iter()
+            .any(|text| text.starts_with("warning: clients and backends are both on eth0") && text.ends_with(cure))
+    );
+    let off = problems("192.0.2.100", &["192.0.2.11"], &GOOD);
+    let two_armed = problems("192.0.2.100", &["198.51.100.11"], &[&GOOD[..], &on].concat());
+    assert!(!off.iter().chain(&two_armed).any(|text| text.contains("redirects")), "{off:?} {two_armed:?}");
+}

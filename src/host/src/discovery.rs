@@ -1,0 +1,122 @@
+//! Networks in which backends are looked for, and this host's own addresses, which are never backends.
+
+use crate::check::{Problem, Severity};
+use loaded_config::network::Network;
+use loaded_config::plan::{Place, Plan};
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{SockaddrLike, SockaddrStorage};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// Says which places of a plan cannot be looked at: the interface is not there, has no address to ask from, or the
+/// network reaches beyond the link. All are fatal.
+#[must_use]
+pub fn check_discovery(plan: &Plan) -> Vec<Problem> {
+    let places: Vec<_> = plan.services.iter().filter_map(|s| s.discover.as_ref()).flat_map(|d| &d.places).collect();
+    if places.is_empty() {
+        return Vec::new();
+    }
+    let links = links();
+    let exists = |interface: &str| if_nametoindex(interface).is_ok();
+    let texts: BTreeSet<_> = places.into_iter().filter_map(|place| obstacle(place, &links, exists)).collect();
+    texts.into_iter().map(|text| Problem { severity: Severity::Fatal, text }).collect()
+}
+
+/// Where packets to this place are sent from: an address in its network, else one of a network that holds it, else, in
+/// IPv6, any global one of the interface; and the interface's index, by which a packet to ff02::1 is bound to the link.
+/// `None` when there is no such address or interface.
+#[must_use]
+pub fn source_of(place: &Place) -> Option<(IpAddr, u32)> {
+    let link = source(place, &links())?.clone();
+    Some((link.address, if_nametoindex(link.interface.as_str()).ok()?))
+}
+
+/// Every address of this host, of both families, whatever the interface's state. The balancer is never its own backend.
+/// An address of the host that is only routed to it (`ip route add local`) is not among them.
+#[must_use]
+pub fn own_addresses() -> BTreeSet<IpAddr> {
+    links().into_iter().map(|link| link.address).collect()
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Link {
+    interface: String,
+    address: IpAddr,
+    network: Network,
+}
+
+/// Nothing is known when the kernel cannot be asked; places with an interface are then refused.
+fn links() -> Vec<Link> {
+    let link = |entry: nix::ifaddrs::InterfaceAddress| {
+        let address = ip_of(entry.address.as_ref()?)?;
+        let length = length_of(ip_of(entry.netmask.as_ref()?)?);
+        // An alias of an address has a label of its own, `eth0:1`; the interface is what stands before the colon.
+        let interface = entry.interface_name.split(':').next()?.to_owned();
+        Some(Link { interface, address, network: Network::around(address, length)? })
+    };
+    getifaddrs().map_or_else(|_| Vec::new(), |all| all.filter_map(link).collect())
+}
+
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    address.family()?;
+    let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|a| a.ip().into()))
+}
+
+fn length_of(mask: IpAddr) -> u8 {
+    let ones = match mask {
+        IpAddr::V4(v4) => v4.to_bits().leading_ones(),
+        IpAddr::V6(v6) => v6.to_bits().leading_ones(),
+    };
+    u8::try_from(ones).unwrap_or(128)
+}
+
+fn is_global(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    }
+}
+
+/// The interface's addresses of the place's family; of all interfaces when the place names none.
+fn candidates<'a>(place: &'a Place, links: &'a [Link]) -> impl Iterator<Item = &'a Link> {
+    let named = |link: &Link| place.interface.as_ref().is_none_or(|name| *name == link.interface);
+    links.iter().filter(move |link| named(link) && link.address.is_ipv4() == place.network.is_ipv4())
+}
+
+fn source<'a>(place: &'a Place, links: &'a [Link]) -> Option<&'a Link> {
+    let global = || candidates(place, links).filter(|link| is_global(link.address));
+    let inside = global().find(|link| place.network.contains(link.address));
+    let around = || global().find(|link| link.network.contains(place.network.first()));
+    // Any global address will do for a multicast of the link; in IPv4 the answers must find back to the network.
+    let any = || if place.network.is_ipv4() || place.interface.is_none() { None } else { global().next() };
+    inside.or_else(around).or_else(any)
+}
+
+/// What stands in the way.
+fn obstacle(place: &Place, links: &[Link], exists: impl Fn(&str) -> bool) -> Option<String> {
+    let Place { network, interface: Some(interface), .. } = place else { return None };
+    if !exists(interface) {
+        return Some(format!("discovery network {network}: there is no interface {interface}"));
+    }
+    let inside = |link: &&Link| network.contains(link.network.first()) && network.length() < link.network.length();
+    // An address of full length (a VIP, fd00::1/128) is no network that the discovery could be wider than.
+    let host = |link: &Link| link.network.first() == link.network.last();
+    let connected = || candidates(place, links).filter(|link| !host(link) && is_global(link.address));
+    let held = || connected().any(|link| link.network.contains(network.first()) && !inside(&link));
+    match connected().find(inside) {
+        Some(narrow) if !held() => {
+            Some(format!("discovery network {network} is wider than {} of {interface}", narrow.network))
+        }
+        _ if source(place, links).is_none() => Some(format!(
+            "discovery network {network}: {interface} has no address to ask from: ip addr add … dev {interface}"
+        )),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests;

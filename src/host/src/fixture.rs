@@ -1,0 +1,50 @@
+//! A plan for tests.
+
+use loaded_config::plan::{Backend, Plan, Service};
+use loaded_ipc::{Affinity, AllDown, Mode, OnBackendDown, Policy, PortRange, Protocol, Strategy};
+use std::net::IpAddr;
+
+fn addresses(list: &[&str]) -> Vec<IpAddr> {
+    list.iter().map(|address| address.parse().unwrap()).collect()
+}
+
+pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: &[(u16, u16)]) -> Plan {
+    let backend = |address| Backend { address, weight: 1, backup: false };
+    let policy = Policy {
+        on_backend_down: OnBackendDown::Drain,
+        all_down: AllDown::Drop,
+        panic_threshold: 0,
+        slow_start: 0,
+        idle: loaded_ipc::Idle::STANDARD,
+        passive: None,
+    };
+    let service = Service {
+        name: "web".into(),
+        vips: addresses(vips),
+        protocol,
+        ports: ports.iter().map(|&(low, high)| PortRange { low, high }).collect(),
+        mode: Mode::Nat,
+        strategy: Strategy::RoundRobin,
+        affinity: Some(Affinity { prefix4: 32, prefix6: 64, timeout: 60 }),
+        policy,
+        check: None,
+        discover: None,
+        backends: addresses(backends).into_iter().map(backend).collect(),
+    };
+    Plan {
+        user: "nobody".into(),
+        cores: None,
+        queue_base: 3,
+        queue_len: 1024,
+        flows: 1024,
+        clients: 1024,
+        quota: loaded_config::QUOTA,
+        unserved: loaded_ipc::Unserved::Pass,
+        on_failure: loaded_config::plan::Failures::CLOSED,
+        nameservers: Vec::new(),
+        defragment: true,
+        linger: true,
+        services: vec![service],
+        drain: 300,
+    }
+}

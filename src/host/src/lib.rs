@@ -1,0 +1,16 @@
+//! This host: its interfaces, its addresses, its routes and its settings, as the kernel tells them. Knows what is there and
+//! what a plan needs of it; never changes anything, never what runs.
+#![forbid(unsafe_code)]
+
+mod check;
+mod cores;
+mod discovery;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod fixture;
+mod link;
+
+pub use check::{Problem, Severity, host_check};
+pub use cores::available_cores;
+pub use discovery::{check_discovery, own_addresses, source_of};
+pub use link::Links;

@@ -1,0 +1,106 @@
+//! By which interface an address is reached without a router between: what direct server return needs to know of a
+//! backend, for it sends to the backend's link address.
+
+use crate::check::{Route, lookup, parse_routes};
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// The routes of this host.
+#[derive(Debug, Clone, Default)]
+pub struct Links {
+    v4: Vec<Route>,
+    v6: Vec<Route6>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Route6 {
+    interface: String,
+    network: u128,
+    length: u32,
+    metric: u32,
+    direct: bool,
+}
+
+impl Links {
+    /// Those of now.
+    #[must_use]
+    pub fn read() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        Self::parse(&read("/proc/net/route"), &read("/proc/net/ipv6_route"))
+    }
+
+    pub(crate) fn parse(v4: &str, v6: &str) -> Self {
+        // A route to ourselves says nothing about a link: the one that lets us answer ARP for an address is such.
+        let linked = parse_routes(v4).into_iter().filter(|route| route.interface != "lo");
+        Self { v4: linked.collect(), v6: v6.lines().filter_map(route6).filter(|r| r.interface != "lo").collect() }
+    }
+
+    /// The interface of the network that the address is in, if this host is on it.
+    #[must_use]
+    pub fn interface(&self, address: IpAddr) -> Option<&str> {
+        match address {
+            IpAddr::V4(v4) => {
+                let route = lookup(&self.v4, v4).filter(|route| route.direct && route.length > 0)?;
+                Some(route.interface.as_str())
+            }
+            IpAddr::V6(v6) => {
+                let fitting = self.v6.iter().filter(|route| route.has(v6));
+                let best = fitting.max_by_key(|route| (route.length, std::cmp::Reverse(route.metric)));
+                Some(best.filter(|route| route.direct && route.length > 0)?.interface.as_str())
+            }
+        }
+    }
+}
+
+impl Route6 {
+    fn has(&self, address: Ipv6Addr) -> bool {
+        let mask = u128::MAX.checked_shl(128 - self.length).unwrap_or(0);
+        address.to_bits() & mask == self.network & mask
+    }
+}
+
+/// A line of `/proc/net/ipv6_route` (rt6_info_route, net/ipv6/route.c): destination, its length, source, its length, next
+/// hop, metric, two counters, flags, interface. Unlike the file of IPv4 it has all tables; of ours it has default routes,
+/// which connect nothing.
+fn route6(line: &str) -> Option<Route6> {
+    // include/uapi/linux/route.h, include/uapi/linux/ipv6_route.h
+    const RTF_UP: u32 = 1;
+    const RTF_GATEWAY: u32 = 2;
+    const RTF_REJECT: u32 = 0x200;
+    const RTF_LOCAL: u32 = 0x8000_0000;
+    let fields: Vec<_> = line.split_whitespace().collect();
+    let &[network, length, _, _, _, metric, _, _, flags, interface] = fields.as_slice() else { return None };
+    let word = |text| u32::from_str_radix(text, 16).ok();
+    let flags = word(flags)?;
+    (flags & (RTF_UP | RTF_REJECT | RTF_LOCAL) == RTF_UP).then_some(Route6 {
+        interface: interface.to_owned(),
+        network: u128::from_str_radix(network, 16).ok()?,
+        length: word(length).filter(|length| *length <= 128)?,
+        metric: word(metric)?,
+        direct: flags & RTF_GATEWAY == 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// eth1: 2001:db8:2::/64, in it a route to 2001:db8:2:0:ff::/80 by a router; our own address; a default route.
+    const ROUTES6: &str = "\
+20010db8000200000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth1
+20010db800020000ff00000000000000 48 00000000000000000000000000000000 00 20010db8000200000000000000000001 00000400 00000001 00000000 00000003     eth1
+20010db80002000000000000000000fe 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000000 00000002 00000000 80200001       lo
+00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eth0
+00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo
+";
+
+    #[test]
+    fn only_a_network_of_this_host_has_an_interface() {
+        let links = Links::parse("", ROUTES6);
+        let interface = |address: &str| links.interface(address.parse().expect("address"));
+        assert_eq!(interface("2001:db8:2::11"), Some("eth1"));
+        assert_eq!(interface("2001:db8:2:0:ff00::1"), None, "behind a router");
+        assert_eq!(interface("2001:db8:3::1"), None, "behind the default router");
+        assert_eq!(interface("198.51.100.1"), None);
+    }
+}

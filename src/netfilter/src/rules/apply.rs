@@ -1,0 +1,282 @@
+//! Installing, changing and removing the rules. One family is one transaction; what is there is read first, so the same
+//! script adds, replaces or removes.
+//!
+//! Removing comes in two steps, because a netfilter *hook* that goes away takes along the waiting packets of every queue
+//! of the network namespace (nf_unregister_net_hook → nf_queue_nf_hook_drop → nfqnl_nf_hook_drop flushes them all).
+//! Rules and chains can go at any time, but two things hold a hook: the last xt_socket match (it turned
+//! defragmentation on) and the base chains that nft makes for PREROUTING and OUTPUT. Those go when nothing waits any more.
+
+use super::present::{Present, Raw};
+use super::{Chain, Error, Family, RuleSet, Tools, text};
+use loaded_queue::queue_owners;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How often [`Installed::tidy`] looks for a moment without waiting packets: for half a second.
+const DRAIN_LOOKS: u32 = 100;
+const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Whether to ask for the chain that makes the kernel reassemble fragments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Defrag {
+    On,
+    Off,
+}
+
+/// Rules of ours that are in the kernel. Dropping this leaves them there.
+#[derive(Debug)]
+pub struct Installed {
+    rules: RuleSet,
+    tools: Tools,
+    notes: Vec<String>,
+}
+
+impl Installed {
+    /// Installs both families or neither. Chains that a killed instance with the same queue base has left are replaced
+    /// in the same transaction, so that no packet slips past to the local stack, which would answer it with a reset.
+    ///
+    /// # Errors
+    /// [`Error::Rules`]; then nothing of ours is in the kernel.
+    pub fn install(rules: &RuleSet, tools: &Tools) -> Result<Self, Error> {
+        let mut this = Self { rules: rules.clone(), tools: tools.clone(), notes: Vec::new() };
+        for family in Family::ALL {
+            if let Err(e) = this.apply(family, rules, "install") {
+                this.take_back();
+                return Err(e);
+            }
+        }
+        Ok(this)
+    }
+
+    /// Goes on from the rules of an instance whose workers serve yet, in one transaction a family.
+    ///
+    /// # Errors
+    /// [`Error::Rules`]; then each family has its old rules or the new ones, and packets get to the workers by both.
+    pub fn take_over(rules: &RuleSet, tools: &Tools) -> Result<Self, Error> {
+        let mut this = Self { rules: rules.clone(), tools: tools.clone(), notes: Vec::new() };
+        for family in Family::ALL {
+            this.apply(family, rules, "take over")?;
+        }
+        Ok(this)
+    }
+
+    /// Changes to other rules, each family in one transaction: at every moment the old or the new rules hold, and no
+    /// waiting packet is lost. No hook goes on the way: a family that loses its last VIP keeps its base chains and its
+    /// defragmenter, without effect, until [`Installed::tidy`]. Rules that are equal are written all the same, which
+    /// mends what somebody else has flushed.
+    ///
+    /// # Errors
+    /// [`Error::Rules`]; then the old rules hold in both families.
+    ///
+    /// # Panics
+    /// If the new rules have another queue base: an instance keeps its own.
+    pub fn update(&mut self, rules: &RuleSet) -> Result<(), Error> {
+        assert_eq!(rules.base, self.rules.base, "an instance keeps its queue base");
+        let old = self.rules.clone();
+        for family in Family::ALL {
+            if let Err(e) = self.apply(family, rules, "change") {
+                let back = Family::ALL.map(|family| self.apply(family, &old, "go back to the old ones"));
+                back.into_iter().filter_map(Result::err).for_each(|e| log::error!("{e}"));
+                return Err(e);
+            }
+        }
+        self.rules = rules.clone();
+        Ok(())
+    }
+
+    /// What could not be had and what it means for the user; to be printed.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Removes our jumps and all that packets could meet; no waiting packet is lost. What is left has no effect and goes
+    /// with [`Installed::tidy`]. Tries both families whatever happens; can be repeated.
+    ///
+    /// # Errors
+    /// [`Error::Rules`], the first. If somebody else's rule points to a chain of ours, ours are cut off and emptied all
+    /// the same: packets then pass.
+    pub fn remove(&mut self) -> Result<(), Error> {
+        let results = Family::ALL.map(|family| remove(&self.tools, family, self.rules.base));
+        results.into_iter().collect()
+    }
+
+    /// After [`Installed::remove`], when the queues have drained: takes away the rest of our chains, and the raw table
+    /// if it was not there before us and is empty. Returns what it had to leave and why.
+    #[must_use]
+    pub fn tidy(self) -> Vec<String> {
+        Family::ALL.into_iter().filter_map(|family| tidy(&self.tools, family, self.rules.base)).collect()
+    }
+
+    fn apply(&mut self, family: Family, rules: &RuleSet, act: &'static str) -> Result<(), Error> {
+        let present = look(&self.tools, family)?.of(rules.base);
+        if rules.chains(family, rules.defrag).is_empty() && present.chains.is_empty() {
+            return Ok(());
+        }
+        let restore = |defrag| self.tools.restore(family, &script(rules, family, &present, defrag));
+        if let Err(e) = restore(rules.defrag) {
+            // Either the match is missing or everything fails: the second try tells.
+            if rules.defrag == Defrag::Off || restore(Defrag::Off).is_err() {
+                return Err(wrap(family, act, e));
+            }
+            self.notes.push(format!(
+                "{family}: the kernel has no match xt_socket, so it does not put fragments together; the workers keep the \
+                 pieces of each packet together, as with defragment = false; load the module xt_socket ({e})"
+            ));
+        }
+        Ok(())
+    }
+
+    fn take_back(mut self) {
+        if let Err(e) = self.remove() {
+            log::error!("while taking back: {e}");
+        }
+        self.tidy().iter().for_each(|note| log::warn!("{note}"));
+    }
+}
+
+/// Removes the chains of instances that are gone: killed before they could do it themselves. `owned` says whether a queue
+/// is bound ([`queue_owners`]) *or about to be ours*: an instance with one such queue is left alone, and
+/// [`Installed::install`] replaces our own leftovers without a gap. Returns what was done, to be logged.
+///
+/// # Errors
+/// [`Error::Rules`] when something of a dead instance is there and cannot be removed.
+pub fn clean_stale(tools: &Tools, owned: impl Fn(u16) -> bool) -> Result<Vec<String>, Error> {
+    let mut notes = Vec::new();
+    for family in Family::ALL {
+        let instances = look(tools, family)?.instances().into_iter();
+        for (base, queues) in instances.filter(|(_, queues)| !queues.iter().any(|queue| owned(*queue))) {
+            remove(tools, family, base)?;
+            let queues: BTreeSet<_> = queues.iter().collect();
+            notes.push(format!("{family}: removed the chains LOADED-{base} of a dead instance (queues {queues:?})"));
+            notes.extend(tidy(tools, family, base));
+        }
+    }
+    Ok(notes)
+}
+
+/// The transaction that leads from what is there to what is wanted.
+pub(crate) fn script(rules: &RuleSet, family: Family, present: &Present, defrag: Defrag) -> String {
+    let mut wanted = rules.chains(family, defrag).to_vec();
+    if !wanted.is_empty() {
+        if defrag == Defrag::On {
+            wanted.push(text::defrag(rules.base));
+        }
+        if !present.table || present.marked {
+            wanted.push(Chain { name: text::marker(rules.base), rules: Vec::new() });
+        }
+    }
+    let rest = text::rest(rules.base);
+    let stays = |name: &String| rest.contains(name) || wanted.iter().any(|chain| chain.name == *name);
+    let gone: Vec<_> = present.chains.iter().filter(|name| !stays(name)).collect();
+
+    // With --noflush a line ":NAME" makes a chain, or empties one that is there.
+    let declared = wanted.iter().map(|chain| format!(":{} - [0:0]", chain.name));
+    let unhooked = present.jumps.iter().map(|(chain, jump)| format!("-D {chain} {jump}"));
+    let emptied = gone.iter().map(|name| format!("-F {name}"));
+    let filled = wanted.iter().flat_map(|chain| chain.rules.iter().map(|rule| format!("-A {} {rule}", chain.name)));
+    let hooks = if wanted.is_empty() { Vec::new() } else { text::hooks(rules.base).to_vec() };
+    let hooked = hooks.iter().map(|(chain, jump)| format!("-I {chain} 1 {jump}"));
+    let deleted = gone.iter().map(|name| format!("-X {name}"));
+    transaction(declared.chain(unhooked).chain(emptied).chain(filled).chain(hooked).chain(deleted))
+}
+
+fn transaction(lines: impl Iterator<Item = String>) -> String {
+    let body: String = lines.map(|line| line + "\n").collect();
+    format!("*raw\n{body}COMMIT\n")
+}
+
+fn remove(tools: &Tools, family: Family, base: u16) -> Result<(), Error> {
+    let present = look(tools, family)?.of(base);
+    if present.chains.is_empty() {
+        return Ok(());
+    }
+    let nothing = RuleSet::nothing(base);
+    let script = script(&nothing, family, &present, Defrag::Off);
+    tools.restore(family, &script).map_err(|e| {
+        let kept = script.lines().filter(|line| !line.starts_with("-X"));
+        let act = match tools.restore(family, &kept.map(|line| format!("{line}\n")).collect::<String>()) {
+            Ok(()) => "delete our chains, which are cut off and empty now (does a foreign rule jump to one?)",
+            Err(_) => "remove our chains",
+        };
+        wrap(family, act, e)
+    })
+}
+
+fn tidy(tools: &Tools, family: Family, base: u16) -> Option<String> {
+    let present = match look(tools, family) {
+        Ok(raw) => raw.of(base),
+        Err(e) => return Some(e.to_string()),
+    };
+    if present.chains.is_empty() || !present.jumps.is_empty() {
+        return None;
+    }
+    if !drained() {
+        return Some(format!(
+            "{family}: the chains {} stay, without effect: packets wait in queues and would be lost; the next start of \
+             an instance removes them",
+            present.chains.join(" ")
+        ));
+    }
+    let rest = text::rest(base);
+    let rest: Vec<_> = present.chains.iter().filter(|name| rest.contains(name)).collect();
+    let lines = ["-F", "-X"].into_iter().flat_map(|act| rest.iter().map(move |name| format!("{act} {name}")));
+    if let Err(e) = tools.restore(family, &transaction(lines)) {
+        return Some(wrap(family, "delete the last of our chains", e).to_string());
+    }
+    if present.marked { delete_table(tools, family) } else { None }
+}
+
+/// On nft the table and its base chain come with the first rule and stay. Returns a note when they must.
+fn delete_table(tools: &Tools, family: Family) -> Option<String> {
+    let table = format!("table {} raw", family.nft());
+    let leave = |why: String| Some(format!("{family}: the raw table that we made stays, empty: {why}"));
+    let raw = match look(tools, family) {
+        Ok(raw) if raw.exists && raw.is_bare() => raw,
+        // Gone already, or somebody else uses it by now.
+        Ok(_) => return None,
+        Err(e) => return leave(e.to_string()),
+    };
+    if !raw.nft {
+        return leave("the legacy back end keeps a table until its module is unloaded".into());
+    }
+    // Empty base chains go by -X, and the kernel refuses if they are not empty; `nft delete table` takes everything that
+    // is in the table with it, so it is only used on one that was seen without any chain.
+    if let Err(e) = tools.restore(family, "*raw\n-X PREROUTING\n-X OUTPUT\nCOMMIT\n") {
+        return leave(e.to_string());
+    }
+    let Some(listed) = tools.nft(&["list", "table", family.nft(), "raw"]) else {
+        return leave("nft is not installed".into());
+    };
+    match listed {
+        Ok(text) if is_empty(&text, &table) => {}
+        Ok(_) => return None,
+        Err(e) => return leave(e.to_string()),
+    }
+    tools.nft(&["delete", "table", family.nft(), "raw"])?.err().and_then(|e| leave(e.to_string()))
+}
+
+fn is_empty(listed: &str, table: &str) -> bool {
+    let lines = listed.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.collect::<Vec<_>>() == [&format!("{table} {{"), "}"]
+}
+
+/// No packet waits in any queue, ours or not. Another program's queue may get one right after this look; nothing that
+/// netfilter offers closes that gap.
+fn drained() -> bool {
+    let idle = || queue_owners().is_ok_and(|queues| queues.iter().all(|queue| queue.waiting == 0));
+    (0..DRAIN_LOOKS).any(|look| {
+        if look > 0 {
+            std::thread::sleep(DRAIN_LOOK_EVERY);
+        }
+        idle()
+    })
+}
+
+fn look(tools: &Tools, family: Family) -> Result<Raw, Error> {
+    tools.save(family).map(|save| Raw::parse(&save)).map_err(|e| wrap(family, "read them", e))
+}
+
+fn wrap(family: Family, act: &'static str, source: Error) -> Error {
+    Error::Rules { family, act, source: Box::new(source) }
+}

@@ -1,0 +1,341 @@
+//! The text of the rules, as a whole for one plan and by its parts for others.
+
+use super::apply::{Defrag, script};
+use super::present::Raw;
+use super::*;
+use loaded_config::plan::{Backend, Plan, Service};
+use loaded_ipc::{Affinity, AllDown, Mode, OnBackendDown, Policy, PortRange, Protocol, Strategy};
+use proptest::prelude::*;
+use proptest::strategy::Strategy as _;
+
+pub(crate) fn addresses(list: &[&str]) -> Vec<IpAddr> {
+    list.iter().map(|address| address.parse().unwrap()).collect()
+}
+
+pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: &[(u16, u16)]) -> Plan {
+    let backend = |address| Backend { address, weight: 1, backup: false };
+    let policy = Policy {
+        on_backend_down: OnBackendDown::Drain,
+        all_down: AllDown::Drop,
+        panic_threshold: 0,
+        slow_start: 0,
+        idle: loaded_ipc::Idle::STANDARD,
+        passive: None,
+    };
+    let service = Service {
+        name: "web".into(),
+        vips: addresses(vips),
+        protocol,
+        ports: ports.iter().map(|&(low, high)| PortRange { low, high }).collect(),
+        mode: Mode::Nat,
+        strategy: Strategy::RoundRobin,
+        affinity: Some(Affinity { prefix4: 32, prefix6: 64, timeout: 60 }),
+        policy,
+        check: None,
+        discover: None,
+        backends: addresses(backends).into_iter().map(backend).collect(),
+    };
+    Plan {
+        user: "nobody".into(),
+        cores: None,
+        queue_base: 3,
+        queue_len: 1024,
+        flows: 1024,
+        clients: 1024,
+        quota: loaded_config::QUOTA,
+        unserved: loaded_ipc::Unserved::Pass,
+        on_failure: loaded_config::plan::Failures::CLOSED,
+        nameservers: Vec::new(),
+        defragment: true,
+        linger: true,
+        services: vec![service],
+        drain: 300,
+    }
+}
+
+fn rules(plan: &Plan) -> RuleSet {
+    RuleSet::new(&Reach::of(plan), &[3, 4], &Steering::new(plan, Keys::new([1, 2, 3, 4, 5, 6])))
+}
+
+fn lines(plan: &Plan, family: Family, chain: &str) -> Vec<String> {
+    let text = rules(plan).text(family).unwrap();
+    let chain = format!("-A {chain} ");
+    text.lines().filter_map(|line| line.strip_prefix(&chain)).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_whole_text_of_both_families() {
+    let mut plan = plan(
+        &["192.0.2.100", "2001:db8:1::100"],
+        &["198.51.100.11", "198.51.100.12", "2001:db8:2::11"],
+        Protocol::Tcp,
+        &[(80, 80), (443, 443), (8000, 8010)],
+    );
+    plan.nameservers = addresses(&["9.9.9.9", "2620:fe::fe"]);
+    let text = Family::ALL.map(|family| rules(&plan).text(family).unwrap()).concat();
+    let golden = include_str!("golden.txt");
+    assert!(text == golden, "the rules are not those of golden.txt but:\n{text}");
+}
+
+#[test]
+fn a_family_without_a_vip_has_no_rules() {
+    let plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
+    assert!(rules(&plan).text(Family::V4).is_some());
+    assert_eq!(rules(&plan).text(Family::V6), None);
+}
+
+#[test]
+fn protocol_any_takes_the_whole_vip_and_all_a_backend_sends() {
+    let plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
+    assert_eq!(
+        lines(&plan, Family::V4, "LOADED-3-M"),
+        ["-d 192.0.2.100/32 -j LOADED-3-Q", "-s 198.51.100.11/32 -j LOADED-3-R"]
+    );
+}
+
+#[test]
+fn replies_of_backends_that_answer_clients_themselves_are_nobodys_business() {
+    let mut plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Tcp, &[(80, 80)]);
+    plan.services[0].mode = Mode::Dsr;
+    let requests = "-d 192.0.2.100/32 -p tcp -m tcp --dport 80 -j LOADED-3-Q";
+    assert_eq!(lines(&plan, Family::V4, "LOADED-3-M"), [requests]);
+    assert_eq!(lines(&plan, Family::V4, "LOADED-3-E"), ["-d 192.0.2.100/32 -j LOADED-3-Q"]);
+    // Unless they serve in the other mode, too.
+    let mut nat = plan.services[0].clone();
+    (nat.name, nat.mode, nat.vips) = ("nat".to_owned(), Mode::Nat, addresses(&["192.0.2.101"]));
+    plan.services.push(nat);
+    assert!(lines(&plan, Family::V4, "LOADED-3-M").iter().any(|rule| rule.starts_with("-s 198.51.100.11/32 ")));
+}
+
+#[test]
+fn packets_that_nobody_takes_pass_only_where_none_is_translated() {
+    let mut plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Tcp, &[(80, 80)]);
+    let queues = |plan: &Plan| lines(plan, Family::V4, "LOADED-3-Q").split_off(1);
+    let ends = |plan: &Plan, end: &str| queues(plan).iter().all(|rule| rule.ends_with(end));
+    assert!(queues(&plan)[0].ends_with("-j NFQUEUE --queue-num 3") && queues(&plan)[1] == "-j NFQUEUE --queue-num 4");
+    plan.services[0].mode = Mode::Dsr;
+    assert!(!ends(&plan, "--queue-bypass"));
+    let closed = rules(&plan);
+    plan.on_failure.no_worker = loaded_ipc::OnFailure::Pass;
+    assert!(ends(&plan, " --queue-bypass"), "{:?}", queues(&plan));
+    assert_eq!(queues(&plan)[1], "-j NFQUEUE --queue-num 4 --queue-bypass");
+    assert_ne!(rules(&plan), closed, "a reload must write it");
+    // No such plan is made, but a service of the other mode may still be leaving.
+    plan.services[0].mode = Mode::Nat;
+    assert!(!queues(&plan).iter().any(|rule| rule.contains("bypass")));
+}
+
+#[test]
+fn every_port_of_a_protocol_and_two_services_at_one_vip() {
+    let mut plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Tcp, &[]);
+    let mut dns = plan.services[0].clone();
+    (dns.protocol, dns.ports) = (Protocol::Udp, vec![PortRange { low: 53, high: 53 }]);
+    plan.services.push(dns);
+    assert_eq!(
+        lines(&plan, Family::V4, "LOADED-3-M"),
+        [
+            "-d 192.0.2.100/32 -p tcp -j LOADED-3-Q",
+            "-d 192.0.2.100/32 -p udp -m udp --dport 53 -j LOADED-3-Q",
+            "-s 198.51.100.11/32 -p tcp -j LOADED-3-R",
+            "-s 198.51.100.11/32 -p udp -m udp --sport 53 -j LOADED-3-R",
+        ]
+    );
+}
+
+#[test]
+fn pieces_are_brought_to_the_workers_where_the_kernel_does_not_put_them_together() {
+    let mut plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Udp, &[(53, 53)]);
+    plan.defragment = false;
+    let piece = "-m bpf --bytecode \"5,32 0 0 4,84 0 0 16383,21 1 0 0,6 0 0 1,6 0 0 0\"";
+    assert_eq!(
+        lines(&plan, Family::V4, "LOADED-3-M"),
+        [
+            format!("-d 192.0.2.100/32 {piece} -j LOADED-3-Q"),
+            "-d 192.0.2.100/32 -p udp -m udp --dport 53 -j LOADED-3-Q".to_owned(),
+            format!("-s 198.51.100.11/32 {piece} -j LOADED-3-R"),
+            "-s 198.51.100.11/32 -p udp -m udp --sport 53 -j LOADED-3-R".to_owned(),
+        ]
+    );
+    assert!(!rules(&plan).text(Family::V4).unwrap().contains("-m socket"));
+}
+
+#[test]
+fn one_worker_needs_no_program() {
+    let plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
+    let steering = Steering::new(&plan, Keys::new([0; 6]));
+    let text = RuleSet::new(&Reach::of(&plan), &[3], &steering).text(Family::V4).unwrap();
+    assert!(text.contains("-A LOADED-3-Q -j NFQUEUE --queue-num 3\n"), "{text}");
+    assert!(!text.contains("-A LOADED-3-Q -m bpf"), "{text}");
+}
+
+#[test]
+fn many_backends_are_found_through_a_tree_and_each_is_in_it_once() {
+    let names: Vec<String> = (0..4096).map(|n| format!("10.{}.{}.7", n % 16, n / 16)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let plan = plan(&["192.0.2.100"], &names, Protocol::Any, &[]);
+    let text = rules(&plan).text(Family::V4).unwrap();
+    let mut found: Vec<&str> =
+        text.lines().filter_map(|l| l.split_once(" -s ")?.1.strip_suffix("/32 -j LOADED-3-R")).collect();
+    let mut wanted = names;
+    found.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(found, wanted);
+    assert_eq!(lines(&plan, Family::V4, "LOADED-3-M").len(), 1 + 16);
+    assert_eq!(text.matches("-m iprange").count(), 256 + 16);
+    let longest = text.lines().filter_map(|line| line.strip_prefix(':')?.split(' ').next()).map(str::len).max();
+    assert!(longest.unwrap() + "65535".len() <= 28, "iptables takes 28 characters: {longest:?}");
+}
+
+#[test]
+fn what_is_there_is_replaced_and_what_is_wanted_no_more_goes() {
+    let plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
+    let save = "*raw\n:PREROUTING ACCEPT [0:0]\n:LOADED-3 - [0:0]\n:LOADED-3-B9 - [0:0]\n:LOADED-4 - [0:0]\n\
+        -A PREROUTING -j LOADED-3\n-A PREROUTING -j LOADED-4\nCOMMIT\n";
+    let present = Raw::parse(save).of(3);
+    let change = script(&rules(&plan), Family::V4, &present, Defrag::On);
+    assert_eq!(change.matches("-D PREROUTING -j LOADED-3\n").count(), 1);
+    assert_eq!(change.matches("-I PREROUTING 1 -j LOADED-3\n").count(), 1);
+    assert!(change.contains("-F LOADED-3-B9\n") && change.ends_with("-X LOADED-3-B9\nCOMMIT\n"), "{change}");
+    assert!(!change.contains("LOADED-4") && !change.contains("LOADED-3-T"), "{change}");
+
+    let nothing = RuleSet::nothing(3);
+    assert_eq!(
+        script(&nothing, Family::V4, &present, Defrag::Off),
+        "*raw\n-D PREROUTING -j LOADED-3\n-F LOADED-3\n-F LOADED-3-B9\n-X LOADED-3\n-X LOADED-3-B9\nCOMMIT\n"
+    );
+}
+
+fn reach_rules(reach: &Reach) -> RuleSet {
+    RuleSet::new(reach, &[3, 4], &Steering::with_prefixes(32, 64, Keys::new([1, 2, 3, 4, 5, 6])))
+}
+
+fn served(vips: &[&str], backends: &[&str], protocol: Protocol, ports: &[(u16, u16)]) -> Served {
+    Served::of(&plan(vips, backends, protocol, ports).services[0])
+}
+
+fn chain(reach: &Reach, name: &str) -> Vec<String> {
+    let rules = reach_rules(reach);
+    rules
+        .chains(Family::V4, rules.defrag)
+        .iter()
+        .find(|chain| chain.name == name)
+        .map(|chain| chain.rules.clone())
+        .unwrap()
+}
+
+#[test]
+fn what_leaves_is_reached_as_long_as_it_is_named() {
+    let plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Tcp, &[(80, 80)]);
+    let mut reach = Reach::of(&plan);
+    reach.extend(served(&["192.0.2.100"], &["198.51.100.11", "198.51.100.12"], Protocol::Tcp, &[(80, 81)]));
+    reach.extend(served(&["192.0.2.101"], &["198.51.100.12"], Protocol::Udp, &[(53, 53)]));
+    assert_eq!(
+        chain(&reach, "LOADED-3-M"),
+        [
+            "-d 192.0.2.100/32 -p tcp -m tcp --dport 80:81 -j LOADED-3-Q",
+            "-d 192.0.2.101/32 -p udp -m udp --dport 53 -j LOADED-3-Q",
+            "-s 198.51.100.11/32 -p tcp -m tcp --sport 80:81 -j LOADED-3-R",
+            "-s 198.51.100.12/32 -p tcp -m tcp --sport 80:81 -j LOADED-3-R",
+            "-s 198.51.100.12/32 -p udp -m udp --sport 53 -j LOADED-3-R",
+        ]
+    );
+    assert!(chain(&reach, "LOADED-3").contains(&"-s 192.0.2.101/32 -g LOADED-3-S".to_owned()));
+}
+
+/// A rule `-s VIP` comes first, and one for a name server passes its packets: such a backend's replies would not be queued.
+#[test]
+fn an_address_that_changed_its_role_has_the_new_one() {
+    let mut now = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
+    now.nameservers = addresses(&["192.0.2.53"]);
+    let mut reach = Reach::of(&now);
+    reach.extend(served(
+        &["198.51.100.11", "192.0.2.53", "192.0.2.7"],
+        &["192.0.2.100", "192.0.2.8"],
+        Protocol::Any,
+        &[],
+    ));
+    assert_eq!(reach.served[1].vips, addresses(&["192.0.2.7"]));
+    assert_eq!(reach.served[1].backends, addresses(&["192.0.2.8"]));
+    reach.extend(served(&["198.51.100.11"], &["192.0.2.9"], Protocol::Any, &[]));
+    assert_eq!(reach.served.len(), 2, "nothing can come to it any more");
+}
+
+/// Whether the rules of a chain, clause by clause, take this packet; and in how many rules they do it.
+fn taking(rules: &[String], side: &str, address: &str, protocol: &str, port: u16) -> usize {
+    let within = |list: &str| {
+        list.split(',').any(|range| {
+            let (low, high) = range.split_once(':').unwrap_or((range, range));
+            (low.parse().unwrap()..=high.parse().unwrap()).contains(&port)
+        })
+    };
+    let matches = |rule: &&String| {
+        let words: Vec<_> = rule.split(' ').collect();
+        let after = |flag: &str| words.iter().position(|word| word.starts_with(flag)).map(|at| words[at + 1]);
+        after(side) == Some(&format!("{address}/32"))
+            && after("-p").is_none_or(|p| p == protocol)
+            && after(if side == "-d" { "--dport" } else { "--sport" }).is_none_or(within)
+    };
+    rules.iter().filter(matches).count()
+}
+
+const VIPS: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+const REALS: [&str; 3] = ["198.51.100.1", "198.51.100.2", "198.51.100.3"];
+
+fn any_served() -> impl proptest::strategy::Strategy<Value = Served> {
+    let some = |list: [&'static str; 3]| prop::sample::subsequence(list.to_vec(), 1..=3);
+    let ports = prop::collection::vec((1_u16..40, 0_u16..8), 0..12);
+    (some(VIPS), some(REALS), 0..3, ports).prop_map(|(vips, backends, protocol, ports)| {
+        let ports: Vec<_> = ports.iter().map(|(low, more)| (*low, low + more)).collect();
+        match protocol {
+            0 => served(&vips, &backends, Protocol::Any, &[]),
+            1 => served(&vips, &backends, Protocol::Tcp, &ports),
+            _ => served(&vips, &backends, Protocol::Udp, &ports),
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn rules_are_the_union_without_overlap_in_any_order(all in prop::collection::vec(any_served(), 1..6), turn in 0_usize..6) {
+        let empty = Reach { base: 3, nameservers: Vec::new(), defragment: true, whole_vips: false, bypass: false, served: Vec::new() };
+        let build = |list: &[&Served]| {
+            let mut reach = empty.clone();
+            list.iter().for_each(|served| reach.extend((*served).clone()));
+            reach
+        };
+        let order: Vec<_> = all.iter().collect();
+        let mut other = [&order[..], &order[..]].concat();
+        let turn = turn % other.len();
+        other.rotate_left(turn);
+        prop_assert_eq!(reach_rules(&build(&order)), reach_rules(&build(&other)), "twice, and in another order");
+
+        let rules = chain(&build(&order), "LOADED-3-M");
+        for (protocol, kind) in [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("sctp", Protocol::Any)] {
+            for port in 0..50 {
+                let balanced = |s: &&Served| s.protocol == Protocol::Any
+                    || s.protocol == kind && (s.ports.is_empty() || s.ports.iter().any(|p| (p.low..=p.high).contains(&port)));
+                for (side, addresses) in [("-d", VIPS), ("-s", REALS)] {
+                    for address in addresses {
+                        let named = |s: &&Served| {
+                            let list = if side == "-d" { &s.vips } else { &s.backends };
+                            list.contains(&address.parse().unwrap())
+                        };
+                        let wanted = all.iter().filter(named).any(|s| balanced(&s));
+                        prop_assert_eq!(taking(&rules, side, address, protocol, port), usize::from(wanted));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_order_of_name_servers_is_no_difference() {
+    let mut one = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
+    one.nameservers = addresses(&["9.9.9.9", "8.8.8.8"]);
+    let mut other = one.clone();
+    other.nameservers.reverse();
+    assert_eq!(rules(&one), rules(&other));
+    other.nameservers.pop();
+    assert_ne!(rules(&one), rules(&other));
+}

@@ -1,0 +1,159 @@
+//! The programs that change the rules, and how they are run: from fixed directories, with an empty environment, for a
+//! bounded time, their words kept for the error message.
+
+use super::{Error, Family};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// Searched in this order; PATH is not asked, for what is found runs as root.
+const DIRECTORIES: [&str; 6] =
+    ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/run/current-system/sw/bin"];
+/// Longer than `-w 5`, by which the legacy back end waits for its lock, and than any transaction seen (0.02 s).
+const PATIENCE: Duration = Duration::from_secs(15);
+/// A transaction takes 5 to 20 ms here, so looking more often than this gains nothing.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// Where the programs are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tools {
+    restore: [PathBuf; 2],
+    save: [PathBuf; 2],
+    nft: Option<PathBuf>,
+    ip: Option<PathBuf>,
+}
+
+impl Tools {
+    /// Looks for all of them. `nft` is only needed to leave no empty table behind, so it may be missing.
+    ///
+    /// # Errors
+    /// [`Error::ToolMissing`] names the first that is not there and its package.
+    pub fn find() -> Result<Self, Error> {
+        Self::find_in(&DIRECTORIES.map(Path::new))
+    }
+
+    /// As [`Tools::find`], in other directories.
+    ///
+    /// # Errors
+    /// [`Error::ToolMissing`]
+    pub fn find_in(directories: &[&Path]) -> Result<Self, Error> {
+        let look = |name: &str| directories.iter().map(|dir| dir.join(name)).find(|path| path.is_file());
+        let need = |name: &'static str| look(name).ok_or(Error::ToolMissing { name });
+        Ok(Self {
+            restore: [need("iptables-restore")?, need("ip6tables-restore")?],
+            save: [need("iptables-save")?, need("ip6tables-save")?],
+            nft: look("nft"),
+            ip: look("ip"),
+        })
+    }
+
+    /// All tables of a family as text. Unlike `-t raw` this creates no table that is not there.
+    pub fn save(&self, family: Family) -> Result<String, Error> {
+        run(&self.save[family as usize], &[], "")
+    }
+
+    /// Applies a script as one transaction: all of it or nothing (both back ends).
+    pub fn restore(&self, family: Family, script: &str) -> Result<(), Error> {
+        run(&self.restore[family as usize], &["--noflush", "-w", "5"], script).map(drop)
+    }
+
+    /// Whether routes can be changed: `ip` is only needed for mode "dsr".
+    pub fn has_ip(&self) -> bool {
+        self.ip.is_some()
+    }
+
+    /// Runs `ip` for one family.
+    pub fn ip(&self, family: Family, arguments: &[&str], input: &str) -> Result<String, Error> {
+        let flag = if family == Family::V4 { "-4" } else { "-6" };
+        let program = self.ip.as_deref().ok_or(Error::ToolMissing { name: "ip" })?;
+        run(program, &[&[flag], arguments].concat(), input)
+    }
+
+    /// `None` when nft is not installed.
+    pub fn nft(&self, arguments: &[&str]) -> Option<Result<String, Error>> {
+        self.nft.as_ref().map(|nft| run(nft, arguments, ""))
+    }
+}
+
+/// Files in memory instead of pipes: nothing can block on a full pipe, so no thread is needed to feed it.
+/// The supervisor must not reap foreign children (`waitpid(-1)`) in another thread while this runs.
+fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String, Error> {
+    let fail = |act, source| Error::Run { program: program.to_owned(), act, source };
+    let mut stdin = memory().map_err(|e| fail("make its input", e))?;
+    let mut stdout = memory().map_err(|e| fail("make its output", e))?;
+    let mut stderr = memory().map_err(|e| fail("make its output", e))?;
+    stdin.write_all(input.as_bytes()).and_then(|()| stdin.rewind()).map_err(|e| fail("write its input", e))?;
+    let copy = |file: &File| file.try_clone().map_err(|e| fail("copy a descriptor", e));
+
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .current_dir("/")
+        .stdin(stdin)
+        .stdout(copy(&stdout)?)
+        .stderr(copy(&stderr)?)
+        // A Ctrl-C at the terminal is meant for us; it must not stop a transaction half-way.
+        .process_group(0)
+        .spawn()
+        .map_err(|e| fail("start it", e))?;
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        match child.try_wait().map_err(|e| fail("wait for it", e))? {
+            Some(status) => break status,
+            None if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
+            None => {
+                let killed = child.kill().and_then(|()| child.wait());
+                killed.map_err(|e| fail("end it", e))?;
+                return Err(Error::Timeout { program: program.to_owned(), seconds: PATIENCE.as_secs() });
+            }
+        }
+    };
+    let words = text(&mut stderr).map_err(|e| fail("read its messages", e))?;
+    let output = text(&mut stdout).map_err(|e| fail("read its output", e))?;
+    succeeded(program, arguments, status, &words).map(|()| output)
+}
+
+fn succeeded(program: &Path, arguments: &[&str], status: ExitStatus, words: &str) -> Result<(), Error> {
+    if status.success() {
+        return Ok(());
+    }
+    let command = std::iter::once(program.display().to_string()).chain(arguments.iter().map(ToString::to_string));
+    let said = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    Err(Error::Failed { command: command.collect::<Vec<_>>().join(" "), status, said })
+}
+
+fn memory() -> std::io::Result<File> {
+    Ok(File::from(memfd_create(c"loaded-tool", MFdFlags::MFD_CLOEXEC)?))
+}
+
+fn text(file: &mut File) -> std::io::Result<String> {
+    file.rewind()?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_tool_is_named_with_its_package() {
+        let message = Tools::find_in(&[Path::new("/nonexistent")]).unwrap_err().to_string();
+        assert!(message.contains("iptables-restore") && message.contains("package iptables"), "{message}");
+    }
+
+    #[test]
+    fn the_environment_is_empty_and_failures_carry_the_words() {
+        assert_eq!(run(Path::new("/usr/bin/env"), &[], "").unwrap(), "");
+        assert_eq!(run(Path::new("/bin/cat"), &[], "in and out").unwrap(), "in and out");
+        let message = run(Path::new("/bin/cat"), &["/nonexistent"], "").unwrap_err().to_string();
+        assert!(message.contains("/bin/cat /nonexistent") && message.contains("No such file"), "{message}");
+        assert!(run(Path::new("/nonexistent"), &[], "").unwrap_err().to_string().contains("start it"));
+    }
+}
