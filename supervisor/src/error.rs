@@ -17,30 +17,30 @@ pub enum Error {
     /// The configuration is wrong.
     #[error("{0}")]
     Config(#[from] ConfigError),
-    /// The cores are not there.
+    /// Cores that the configuration names do not exist or may not be used.
     #[error("{0}")]
     Cores(#[from] CoresError),
-    /// The host is not set up. One line for each reason.
+    /// The host is not set up as it has to be. One line for each reason.
     #[error("{0}")]
     Host(String),
     /// The sandbox, or what it needs.
     #[error("{0}")]
-    Jail(#[from] SandboxError),
-    /// Another process answers the queue.
+    Sandbox(#[from] SandboxError),
+    /// Another process answers the packets of the queue.
     #[error(
         "queue {queue} belongs to {owner}: stop it, or give this instance other queues (--queue-base, or FIRST_CORE and \
          LAST_CORE)"
     )]
     QueueBusy {
-        /// Which queue.
+        /// Number of the queue.
         queue: u16,
-        /// Who has it.
+        /// The process that answers it, in words.
         owner: String,
     },
-    /// A queue cannot be had.
+    /// A queue cannot be opened.
     #[error("{0}")]
     Queue(OwnerError),
-    /// The kernel's list of queues.
+    /// The kernel's list of queues cannot be read.
     #[error("{0}")]
     Queues(#[from] loaded_queue::ListError),
     /// Netfilter rules.
@@ -49,50 +49,50 @@ pub enum Error {
     /// Routes by mark.
     #[error("{0}")]
     Routes(#[from] loaded_netfilter::routes::Error),
-    /// Memory for the tables.
+    /// There is not enough memory for the tables, or it is not what it should be.
     #[error("tables: {0}; smaller `flows` and `clients` need less memory")]
     Memory(#[from] loaded_table::Error),
-    /// A link to a child.
+    /// A link to a child or to another supervisor fails.
     #[error("link to a child: {0}")]
     Link(#[from] LinkError),
-    /// A child ended before it served.
+    /// A child has ended before it served.
     #[error("{0}")]
     ChildFailed(String),
-    /// A reload wants what only a restart can do.
+    /// A reload asks for what only a restart can change.
     #[error("{0}")]
     Immutable(String),
-    /// A reload wants more at once than there are numbers.
+    /// A reload asks for more at once than there are numbers.
     #[error("{0}")]
     Full(String),
     /// The control socket.
     #[error("{0}")]
     Control(#[from] loaded_control::ControlError),
-    /// The pid file.
+    /// The PID file cannot be written.
     #[error("pid file {}: {source}", path.display())]
     PidFile {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why not.
         source: io::Error,
     },
-    /// A new binary and the supervisor that runs do not come together.
+    /// This process cannot take the place of the running supervisor, or another binary cannot take ours.
     #[error("take over from the supervisor that runs: {0}")]
     Succession(String),
-    /// Told to end while starting.
+    /// A signal has ended the start.
     #[error("ended by a signal while starting")]
     Interrupted,
-    /// Something the kernel refused.
+    /// The kernel has refused something.
     #[error("{act}: {source}")]
     Start {
         /// What was tried.
         act: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-impl From<crate::roster::Full> for Error {
-    fn from(full: crate::roster::Full) -> Self {
-        Self::Full(full.to_string())
+impl From<crate::roster::NumbersExhausted> for Error {
+    fn from(exhausted: crate::roster::NumbersExhausted) -> Self {
+        Self::Full(exhausted.to_string())
     }
 }

@@ -2,11 +2,15 @@
 //! starts workers and starts them again when they die. It never looks into a packet, never waits for a child, and
 //! trusts no length or index a child sends.
 //!
-//! - `roster`: what runs now: numbers that stay, health, what is leaving. Pure.
-//! - [`run`]: the start; `preflight`: what is checked before; `instance`: the running loop, with reloads and upgrades.
-//! - `children`: workers and prober, their memory, what they are told, what they were killed for.
-//! - `handover`: the journal, and how the next supervisor takes over from this one, alive or killed.
-//! - `process`: detaching, PID file, signals, the log.
+//! | Room | What it knows |
+//! |---|---|
+//! | [`run`], `options`, `preflight` | from the command line to the end: what is checked, the three ways to start |
+//! | `instance` | a running instance: its phase, the loop, reload, upgrade, what the operator asks for |
+//! | `roster` | the services and backends that run, their numbers, health, and what is leaving; pure |
+//! | `children` | workers and the prober: starting, telling, hearing, ending them; their memory; what they died of |
+//! | `handover` | the journal, and how a supervisor takes over from a predecessor or from a killed one |
+//! | `process` | detaching, PID file, signals, the log, how this process was started |
+//! | `hops` | the next hop of each backend of mode "dsr" |
 #![forbid(unsafe_code)]
 
 mod children;
@@ -17,6 +21,7 @@ mod fixture;
 mod handover;
 mod hops;
 mod instance;
+mod options;
 mod preflight;
 mod process;
 mod roster;

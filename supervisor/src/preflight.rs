@@ -1,4 +1,4 @@
-//! What is looked at before anything is changed: cores, kernel, host.
+//! What is checked before anything is changed: cores, kernel, host.
 
 use crate::Error;
 use loaded_config::plan::Plan;
@@ -10,26 +10,27 @@ pub(crate) fn available_cores() -> Result<Vec<u16>, Error> {
     loaded_host::available_cores().map_err(|source| Error::Start { act: "read the usable cores", source })
 }
 
-/// What this kernel offers the sandbox. Names the layers it lacks; refuses below the floor.
-pub(crate) fn check_kernel(floor: SandboxRequirement) -> Result<KernelSupport, Error> {
-    let level = KernelSupport::probe();
-    for layer in level.absent() {
+/// What this kernel offers the sandbox. Warns of layers it lacks, and refuses where they are required.
+pub(crate) fn check_kernel(requirement: SandboxRequirement) -> Result<KernelSupport, Error> {
+    let support = KernelSupport::probe();
+    for layer in support.absent() {
         log::warn!("this kernel lacks {}: {}", layer.name(), layer.consequence());
     }
-    floor.check(&level)?;
-    Ok(level)
+    requirement.check(&support)?;
+    Ok(support)
 }
 
-/// Names what of the host's set-up keeps packets from passing; refuses where none would.
+/// Warns of settings of the host that keep packets from passing; refuses where none would pass.
 pub(crate) fn check_host(plan: &Plan) -> Result<(), Error> {
     weigh(host_check(plan))
 }
 
-/// Refuses to look for backends where this host is not.
+/// Refuses to search for backends in a network that this host is not in.
 pub(crate) fn check_discovery(plan: &Plan) -> Result<(), Error> {
     weigh(discovery_check(plan))
 }
 
+/// Logs warnings; an error names everything that is fatal.
 fn weigh(problems: Vec<Problem>) -> Result<(), Error> {
     for problem in problems.iter().filter(|p| p.severity == Severity::Warning) {
         log::warn!("{}", problem.text);

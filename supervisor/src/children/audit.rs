@@ -1,10 +1,10 @@
-//! Which system call a child was killed for, from the kernel's own record of it.
+//! Which system call a child was killed for, from the kernel's own audit record.
 //!
 //! A seccomp kill makes an audit record (audit_seccomp, kernel/auditsc.c). An audit daemon takes it; where none runs, kauditd
 //! prints it to the kernel's log (kauditd_printk_skb, kernel/audit.c), some time after the process was killed and under
-//! printk's rate limit. So there may be no record to be had, and that is then said with where else to look.
+//! printk's rate limit. So there may be no record; the log then says where else to look.
 //!
-//! The log is opened before the supervisor trims itself: /dev/kmsg asks for CAP_SYSLOG when it is opened and not when it is
+//! The log is opened before the supervisor gives up its rights: /dev/kmsg asks for CAP_SYSLOG when it is opened and not when it is
 //! read (devkmsg_open, kernel/printk/printk.c). Records count processes as the first pid namespace does: in a container
 //! with a namespace of its own none is found.
 
@@ -22,13 +22,13 @@ use syscalls::Sysno;
 const READ_AT_ONCE: u32 = 256;
 /// No record of the log is longer (CONSOLE_EXT_LOG_MAX, kernel/printk/internal.h).
 const LONGEST: usize = 8192;
-/// Records that are kept: each is the death of a process somewhere on this machine.
+/// Most records that are kept. Each is the death of a process somewhere on this machine.
 const KEPT: usize = 64;
-/// A process id may be another process's by then.
+/// How long they are kept: after that a pid may belong to another process.
 const KEPT_FOR: Duration = Duration::from_secs(10);
-/// What the loop waits for a record. Mostly it is there before the process is.
+/// How long the loop waits for a record. Mostly it is there before the death is noticed.
 const PATIENCE: Duration = Duration::from_millis(3);
-/// When no record is waited for any more.
+/// How long until a record is given up.
 const GIVEN_UP: Duration = Duration::from_secs(1);
 
 /// Of a 64-bit x86 system call, and of an arm64 one (include/uapi/linux/audit.h).
@@ -36,7 +36,7 @@ const GIVEN_UP: Duration = Duration::from_secs(1);
 const OWN_ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const OWN_ARCH: u32 = 0xc000_00b7;
-/// In the numbers of the x32 interface (arch/x86/include/uapi/asm/unistd.h).
+/// Set in the numbers of the x32 interface (arch/x86/include/uapi/asm/unistd.h).
 #[cfg(target_arch = "x86_64")]
 const X32: i64 = 0x4000_0000;
 
@@ -44,13 +44,13 @@ const X32: i64 = 0x4000_0000;
 #[derive(Debug)]
 pub(crate) struct AuditLog {
     kmsg: Option<File>,
-    kept: VecDeque<(Instant, Record)>,
+    kept: VecDeque<(Instant, SeccompRecord)>,
     awaited: Vec<Awaited>,
 }
 
-/// The death of a process by its fence.
+/// A kill of a process by its sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Record {
+struct SeccompRecord {
     pid: u32,
     call: Call,
 }
@@ -71,17 +71,17 @@ struct Awaited {
 }
 
 impl AuditLog {
-    /// Opens the kernel's log. Where that is not possible no call will have a name.
+    /// Opens the kernel's log. Where that is not possible the log of the supervisor does not name system calls.
     pub(crate) fn open() -> Self {
         let kmsg = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open("/dev/kmsg");
         let kmsg = kmsg.and_then(|mut file| file.seek(SeekFrom::End(0)).map(|_| file));
         let kmsg = kmsg.inspect_err(|error| {
-            log::info!("/dev/kmsg: {error}: if a child is killed by its fence, the log cannot name the system call");
+            log::info!("/dev/kmsg: {error}: if a child is killed by its sandbox, the log cannot name the system call");
         });
         Self::of(kmsg.ok())
     }
 
-    /// As somebody else has opened it. What cannot be read as the log is /dev/null: no record is ever in there.
+    /// Reads a log that the predecessor has opened: the kernel's, or /dev/null, which never has a record.
     pub(crate) fn of(kmsg: Option<File>) -> Self {
         Self { kmsg, kept: VecDeque::new(), awaited: Vec::new() }
     }
@@ -94,8 +94,8 @@ impl AuditLog {
         }
     }
 
-    /// What the process `name` with this pid, dead by its fence, had called; in words for the log. What is not known yet is
-    /// said by [`AuditLog::late`].
+    /// The system call that the process `name` with this pid was killed for by its sandbox, in words for the log. If it is not known
+    /// yet, [`AuditLog::late`] says it later.
     pub(crate) fn cause(&mut self, name: &str, pid: u32) -> String {
         match (self.find(pid, PATIENCE), &self.kmsg) {
             (Some(call), _) => format!("it called {call}"),
@@ -107,14 +107,16 @@ impl AuditLog {
         }
     }
 
-    /// What is known by now of earlier deaths. To be called now and then: it keeps up with the log.
+    /// Causes of earlier deaths that have become known. Call it regularly: it keeps up with the kernel's log.
     pub(crate) fn late(&mut self) -> Vec<String> {
         self.keep_up();
         let mut news = Vec::new();
         for death in std::mem::take(&mut self.awaited) {
             let Awaited { name, pid, since } = &death;
             match self.find(*pid, Duration::ZERO) {
-                Some(call) => news.push(format!("{name}, pid {pid}, was killed by its fence since it called {call}")),
+                Some(call) => {
+                    news.push(format!("{name}, pid {pid}, was killed by its sandbox because it called {call}"))
+                }
                 None if since.elapsed() >= GIVEN_UP => news.push(format!("{name}, pid {pid}: {}", elsewhere(*pid))),
                 None => self.awaited.push(death),
             }
@@ -137,7 +139,7 @@ impl AuditLog {
         }
     }
 
-    /// Reads what is new, a bounded part of it.
+    /// Reads new records, a bounded number at a time.
     fn keep_up(&mut self) {
         self.kept.retain(|(since, _)| since.elapsed() < KEPT_FOR);
         let Some(kmsg) = &mut self.kmsg else { return };
@@ -150,7 +152,7 @@ impl AuditLog {
                         self.kept.push_front((Instant::now(), record));
                     }
                 }
-                // What we had not read was overwritten; the next read goes on with the oldest that is left.
+                // Unread records were overwritten; the next read goes on with the oldest that is left.
                 Err(error) if error.raw_os_error() == Some(nix::libc::EPIPE) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return,
@@ -159,6 +161,7 @@ impl AuditLog {
     }
 }
 
+/// Where to look when the kernel's log has no record.
 fn elsewhere(pid: u32) -> String {
     format!(
         "the kernel's log has no record of the system call; see: ausearch -m SECCOMP -p {pid}, or: dmesg | grep type=1326"
@@ -168,7 +171,7 @@ fn elsewhere(pid: u32) -> String {
 /// A line of /dev/kmsg: `PRIORITY,SEQUENCE,TIME,FLAGS;TEXT`. Only the kernel itself writes lines of its own facility, 0
 /// (devkmsg_write), and audit puts the names a process has chosen in quotes, or in hexadecimal where they hold a quote or
 /// a space (audit_log_untrustedstring), so no name can look like a field.
-fn parse(line: &[u8]) -> Option<Record> {
+fn parse(line: &[u8]) -> Option<SeccompRecord> {
     let (prefix, text) = std::str::from_utf8(line).ok()?.split_once(';')?;
     let priority: u32 = prefix.split(',').next()?.parse().ok()?;
     if priority >= 8 {
@@ -178,7 +181,7 @@ fn parse(line: &[u8]) -> Option<Record> {
     let field = |name: &str| text.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
     let is_sigsys = field("sig")? == nix::libc::SIGSYS.to_string();
     let call = Call { arch: u32::from_str_radix(field("arch")?, 16).ok()?, number: field("syscall")?.parse().ok()? };
-    let record = Record { pid: field("pid")?.parse().ok()?, call };
+    let record = SeccompRecord { pid: field("pid")?.parse().ok()?, call };
     is_sigsys.then_some(record)
 }
 
@@ -210,14 +213,14 @@ mod tests {
                         ses=4294967295 pid=8504 comm=\"python3\" exe=\"/usr/bin/python3\" sig=31 arch=c000003e \
                         syscall=169 compat=0 ip=0x7f64bb11f829 code=0x80000000\n";
 
-    fn read(line: &str) -> Option<Record> {
+    fn read(line: &str) -> Option<SeccompRecord> {
         parse(line.as_bytes())
     }
 
     #[test]
     fn a_record_names_process_and_call() {
         let call = Call { arch: 0xc000_003e, number: 169 };
-        assert_eq!(read(LINE), Some(Record { pid: 8504, call }));
+        assert_eq!(read(LINE), Some(SeccompRecord { pid: 8504, call }));
         // A label of a security module, and continuation lines.
         let longer = LINE.replace(" pid=", " subj=unconfined pid=") + " SUBSYSTEM=none\n";
         assert_eq!(read(&longer), read(LINE));
@@ -259,9 +262,9 @@ mod tests {
     /// Of this kernel. The process that dies is this test once more.
     #[test]
     fn a_real_death_is_found() {
-        const FENCED: &str = "LOADED_TEST_DIES_OF_ITS_FENCE";
-        if std::env::var_os(FENCED).is_some() {
-            return die_of_a_fence();
+        const SANDBOXED: &str = "LOADED_TEST_DIES_BY_ITS_SANDBOX";
+        if std::env::var_os(SANDBOXED).is_some() {
+            return die_by_a_sandbox();
         }
         let mut log = AuditLog::open();
         if log.kmsg.is_none() {
@@ -273,7 +276,7 @@ mod tests {
         let end = Instant::now() + Duration::from_secs(30);
         loop {
             let mut command = Command::new(std::env::current_exe().unwrap());
-            command.args(["--exact", "children::audit::tests::a_real_death_is_found"]).env(FENCED, "1");
+            command.args(["--exact", "children::audit::tests::a_real_death_is_found"]).env(SANDBOXED, "1");
             let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             let status = child.wait().unwrap();
             assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(nix::libc::SIGSYS), "{status}");
@@ -293,7 +296,7 @@ mod tests {
         }
     }
 
-    fn die_of_a_fence() {
+    fn die_by_a_sandbox() {
         let rules = [(nix::libc::SYS_getsid, vec![])].into();
         let arch = std::env::consts::ARCH.try_into().unwrap();
         let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::KillProcess, arch).unwrap();

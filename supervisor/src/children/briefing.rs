@@ -1,8 +1,8 @@
-//! The roster as a transaction for a worker, and for the prober.
+//! What workers and the prober are told at their start: the roster as a transaction of messages.
 
 use crate::Error;
-use crate::children::worker::{Orders, Worker};
-use crate::handover::orphans;
+use crate::children::worker::{Worker, WorkerBriefing};
+use crate::handover::adoption;
 use crate::roster::Roster;
 use loaded_config::plan::{Discover, Plan, Service, check_port};
 use loaded_host::source_of;
@@ -12,14 +12,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
-/// Everything a worker has to be told, in order.
-pub(crate) fn to_worker(roster: &Roster, worker: &Worker, now: Instant) -> Orders {
+/// Everything that a worker has to be told, in order.
+pub(crate) fn to_worker(roster: &Roster, worker: &Worker, now: Instant) -> WorkerBriefing {
     let (position, queue) = (worker.position, worker.owner.queue());
     let mut messages = vec![ToWorker::Hello { version: VERSION, worker: position, queue }];
     messages.extend(transaction(roster, now));
     let survival =
-        if roster.lingers() && orphans::is_possible().is_ok() { Survival::Outlives } else { Survival::DiesToo };
-    Orders { generation: roster.generation(), survival, messages }
+        if roster.lingers() && adoption::is_possible().is_ok() { Survival::Outlives } else { Survival::DiesToo };
+    WorkerBriefing { generation: roster.generation(), survival, messages }
 }
 
 /// The configuration alone, from `Begin` to `Commit`.
@@ -56,19 +56,19 @@ fn transaction(roster: &Roster, now: Instant) -> Vec<ToWorker> {
     messages
 }
 
-/// What a plan gives each worker at a start, for who wants to decide as a worker does without starting one.
+/// What each worker is told at its start, for a program that decides as a worker does without being one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Briefing {
     /// From `Begin` to `Commit`.
     pub messages: Vec<ToWorker>,
-    /// Names of the services by their index.
+    /// Name of each service, by its index.
     pub services: BTreeMap<u16, String>,
 }
 
-/// The briefing of a plan. Backends count as up; those that discovery would find are not there.
+/// The briefing that a plan leads to. Its backends count as up; backends that discovery would find are missing.
 ///
 /// # Errors
-/// If there are more things than numbers for them.
+/// If the plan has more VIPs, services or backends than there are numbers.
 pub fn briefing(plan: &Plan) -> Result<Briefing, Error> {
     let now = Instant::now();
     let roster = Roster::empty().next(plan, &[], 0, now)?;
@@ -76,7 +76,7 @@ pub fn briefing(plan: &Plan) -> Result<Briefing, Error> {
     Ok(Briefing { messages: transaction(&roster, now), services })
 }
 
-/// Everything the prober has to be told, in order; `None` if there is nothing for it to do.
+/// Everything that the prober has to be told, in order; `None` if there is nothing to probe.
 pub(crate) fn to_prober(roster: &Roster, (ping4, ping6): (Pinger, Pinger), seed: u64) -> Option<Vec<ToProber>> {
     let generation = roster.generation();
     let mut messages = vec![ToProber::Hello { version: VERSION, ping4, ping6, seed }, ToProber::Begin { generation }];
@@ -106,7 +106,7 @@ pub(crate) fn to_prober(roster: &Roster, (ping4, ping6): (Pinger, Pinger), seed:
         for place in places {
             let (from, interface) = match place.to {
                 IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), 0),
-                // Without an address in that network nobody there would be found; said at the start and at reloads.
+                // Without an address of ours in that network nobody there would answer; the log says so at start and reload.
                 IpAddr::V6(_) => match source_of(place) {
                     Some(source) => source,
                     None => continue,
@@ -128,11 +128,11 @@ pub(crate) fn to_prober(roster: &Roster, (ping4, ping6): (Pinger, Pinger), seed:
     Some(messages)
 }
 
-/// Backends of mode "dsr" that can be checked at their VIP; the others of so many are checked at their own address.
+/// Most backends of mode "dsr" that are checked at their VIP; further ones are checked at their own address.
 pub(crate) const MAX_MARKED: usize = 128;
 
-/// Where a backend that answers clients itself is to be checked: at the service's first VIP of its family, if the check
-/// does more than ping.
+/// The VIP at which a backend that answers clients itself is checked: the service's first one of its family, if the check does
+/// more than ping.
 fn checked_vip(service: &Service, backend: IpAddr) -> Option<IpAddr> {
     let connects = service.check.as_ref().is_some_and(|check| check_port(&check.kind).is_some());
     let mut vips = service.vips.iter().filter(|vip| vip.is_ipv4() == backend.is_ipv4());

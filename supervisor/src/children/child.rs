@@ -1,8 +1,9 @@
-//! A child process from the supervisor's side: the process, the link to it, and what it said last.
+//! A child process as the supervisor sees it: the process, the link to it, its last words, and when it is started again.
 
 use crate::Error;
 use command_fds::{CommandFdExt, FdMapping};
 use loaded_ipc::{Decode, Encode, Link, LinkError};
+use loaded_sandbox::proof::Expectation;
 use loaded_sandbox::{Identity, SandboxRequirement};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -10,49 +11,58 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child as Process, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Children need about 20 ms each to be ready; a loaded machine may need longer.
+/// How long a child may take to be ready. It needs about 20 ms; a busy machine may need longer.
 pub(crate) const START_DEADLINE: Duration = Duration::from_secs(20);
-/// A child that lived this long is started again at once: at most one restart a second.
+/// A child that has lived this long is started again at once: at most one restart a second.
 const HEALTHY_LIFE: Duration = Duration::from_secs(1);
 /// The wait after the first short life, doubled with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// Six doublings; a child that cannot live is tried eight times a minute.
+/// The longest wait, after six doublings: a child that always dies is started about nine times a minute.
 const LONGEST_BACKOFF: Duration = Duration::from_millis(6400);
 
-/// The wait after a start that the machine had no descriptor, process or memory for.
+/// The wait after a start that failed because the machine was short of descriptors, processes or memory.
 const SHORTAGE_WAIT: Duration = Duration::from_millis(500);
 
-/// A child that runs.
+/// A child process.
 #[derive(Debug)]
 pub(crate) struct Child<In, Out> {
     process: Process,
     link: Link<In, Out>,
     outbox: VecDeque<Out>,
     since: Instant,
-    /// It was killed, or has closed its link. What else it says is not heard.
+    /// It was killed, or has closed its link. Nothing more is heard of it.
     ended: bool,
-    /// We have killed it for what it did.
+    /// We have killed it for misbehaviour.
     condemned: bool,
-    /// What it said before it ended.
+    /// What it said before it ended, or why we killed it.
     last_words: Option<String>,
 }
 
-/// How the next start of a child that dies is put off.
+/// What a child of one role has to be.
+#[derive(Debug, Clone)]
+pub(crate) struct ChildSpec {
+    pub(crate) identity: Identity,
+    pub(crate) requirement: SandboxRequirement,
+    /// What /proc must show of one that says it is prepared.
+    pub(crate) expected: Expectation,
+}
+
+/// When a child that has died is started again.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Backoff {
     pub(crate) due: Instant,
     pub(crate) short_lives: u32,
 }
 
-/// That a child has died, for the log and the history.
+/// A child's death, for the log and the history.
 #[derive(Debug)]
 pub(crate) struct Obituary {
     /// Of the child: `worker[0]`.
     pub(crate) name: String,
     /// How it ended.
     pub(crate) text: String,
-    /// It was killed by its own fence, and had this pid.
-    pub(crate) fenced: Option<u32>,
+    /// Its pid, if its own sandbox killed it.
+    pub(crate) sandboxed_pid: Option<u32>,
 }
 
 /// How a child ended.
@@ -62,28 +72,29 @@ pub(crate) struct Death {
     pub(crate) text: String,
     pub(crate) pid: u32,
     pub(crate) lived: Duration,
-    /// By its own fence.
-    pub(crate) fenced: bool,
-    /// With code 0.
+    /// Killed by its own sandbox.
+    pub(crate) by_sandbox: bool,
+    /// It ended with exit code 0.
     pub(crate) orderly: bool,
-    /// By its own doing or for it, and not by a signal that somebody else has sent, or the kernel when memory was short.
+    /// It ended by itself or was killed for misbehaviour: not by SIGKILL or SIGTERM from elsewhere (an operator, or the kernel
+    /// when memory is short).
     pub(crate) own: bool,
 }
 
 impl<In: Decode<()>, Out: Encode> Child<In, Out> {
-    /// Starts ourselves again in another role. `words` go on its command line behind the role, `given` are its
-    /// descriptors beside /dev/null on 0, 1 and 2, `outbox` is what it is told first.
+    /// Starts this binary again in another role. `words` are its command line, from the role on; `descriptors` are open in it
+    /// beside /dev/null on 0, 1 and 2; `outbox` is what it is told first.
     pub(crate) fn spawn(
         words: &[String],
         link_fd: RawFd,
-        given: Vec<(OwnedFd, RawFd)>,
+        descriptors: Vec<(OwnedFd, RawFd)>,
         outbox: Vec<Out>,
     ) -> Result<Self, Error> {
         let fail = |source| Error::Start { act: "start a child process", source };
         let (link, theirs) = Link::pair()?;
         link.set_nonblocking()?;
-        let given = given.into_iter().chain([(theirs.into(), link_fd)]);
-        let mappings = given.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
+        let descriptors = descriptors.into_iter().chain([(theirs.into(), link_fd)]);
+        let mappings = descriptors.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
         let mut command = Command::new("/proc/self/exe");
         command.arg0("loaded").arg("--role").args(words);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -109,12 +120,12 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
         self.since.elapsed()
     }
 
-    /// When it must have got ready.
+    /// When it must be ready.
     pub(crate) fn deadline(&self) -> Instant {
         self.since + START_DEADLINE
     }
 
-    /// The link, and whether there is something to send on it, while it is heard.
+    /// The link to wait on, and whether there is something to send; none once it has ended.
     pub(crate) fn link(&self) -> Option<(BorrowedFd<'_>, bool)> {
         (!self.ended).then(|| (self.link.as_fd(), !self.outbox.is_empty()))
     }
@@ -123,23 +134,23 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
         self.ended
     }
 
-    /// Nothing is left to be sent.
+    /// Whether everything has been sent.
     pub(crate) fn was_told(&self) -> bool {
         self.outbox.is_empty()
     }
 
-    /// To be sent when it can be, without waiting.
+    /// Queues a message; [`Child::flush`] sends it.
     pub(crate) fn tell(&mut self, message: Out) {
         self.outbox.push_back(message);
     }
 
-    /// Sends what is possible without waiting.
+    /// Sends what the link takes without blocking.
     pub(crate) fn flush(&mut self) -> Result<(), String> {
         while let Some(message) = self.outbox.front() {
             match self.link.send(message) {
                 Ok(()) => drop(self.outbox.pop_front()),
                 Err(LinkError::Full) => break,
-                // It is dead or dying; what it said can still be read.
+                // It is dead or dying; what it has said can still be read.
                 Err(LinkError::Closed) => break,
                 Err(error) => return Err(error.to_string()),
             }
@@ -147,7 +158,7 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
         Ok(())
     }
 
-    /// The next message, if one waits.
+    /// The next message, if one has arrived.
     pub(crate) fn hear(&mut self) -> Result<Option<In>, String> {
         if self.ended {
             return Ok(None);
@@ -155,7 +166,7 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
         match self.link.receive() {
             Ok(message) => Ok(Some(message)),
             Err(LinkError::Empty) => Ok(None),
-            // It is dying; or it lives and sends empty messages, which look the same and would wake us for ever.
+            // It is dying; or it is alive and sends empty messages, which look the same and would wake us for ever.
             Err(LinkError::Closed) => {
                 self.kill();
                 Ok(None)
@@ -164,18 +175,18 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
         }
     }
 
-    /// It says why it ends. Once: a child that never stops talking must not keep us here.
-    pub(crate) fn confess(&mut self, text: &str) -> Result<(), String> {
+    /// Notes why it says that it ends. Only once: a child that never stops talking must not keep us busy.
+    pub(crate) fn note_last_words(&mut self, text: &str) -> Result<(), String> {
         match self.last_words {
             None => {
                 self.last_words = Some(printable(text));
                 Ok(())
             }
-            Some(_) => Err("does not stop to talk".to_owned()),
+            Some(_) => Err("keeps talking after its last message".to_owned()),
         }
     }
 
-    /// Kills it for what it did; its death is then seen like any other.
+    /// Kills it for misbehaviour; its death is then noticed like any other.
     pub(crate) fn condemn(&mut self, problem: String) {
         self.last_words.get_or_insert(problem);
         self.condemned = true;
@@ -189,12 +200,12 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
         }
     }
 
-    /// Whether it has ended, and how. `farewell` gives the text of a message that says why.
-    pub(crate) fn reap(&mut self, farewell: impl Fn(In) -> Option<String>) -> Option<Death> {
+    /// How it ended, if it has. `last_words` gives the text of a message that says why.
+    pub(crate) fn reap(&mut self, last_words: impl Fn(In) -> Option<String>) -> Option<Death> {
         let status = self.process.try_wait().ok()??;
-        // Nobody can add to what it has said, so this ends.
+        // Nobody can add to what it has said, so this loop ends.
         while let Ok(message) = self.link.receive() {
-            if let Some(text) = farewell(message) {
+            if let Some(text) = last_words(message) {
                 self.last_words.get_or_insert_with(|| printable(&text));
             }
         }
@@ -202,17 +213,16 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
             text: describe(status, self.last_words.take()),
             pid: self.process.id(),
             lived: self.since.elapsed(),
-            fenced: status.signal() == Some(nix::libc::SIGSYS),
+            by_sandbox: status.signal() == Some(nix::libc::SIGSYS),
             orderly: status.success(),
             own: self.condemned || !matches!(status.signal(), Some(nix::libc::SIGKILL | nix::libc::SIGTERM)),
         })
     }
 
-    /// Lets the process end by itself: by a last word, or, if it does not outlive us, by the end of its link. Returns the process
-    /// to wait for.
+    /// Lets the process end by itself: upon a last message, or because its link closes. Returns the process to wait for.
     pub(crate) fn dismiss(mut self, word: Option<Out>) -> Process {
         self.outbox.extend(word);
-        // Who does not take it does not end, and is killed for that.
+        // A child that does not take it does not end, and is killed for that.
         let _ = self.flush();
         self.process
     }
@@ -220,7 +230,7 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
 
 impl Obituary {
     pub(crate) fn new(name: String, death: Death) -> Self {
-        Self { name, text: death.text, fenced: death.fenced.then_some(death.pid) }
+        Self { name, text: death.text, sandboxed_pid: death.by_sandbox.then_some(death.pid) }
     }
 }
 
@@ -233,14 +243,14 @@ impl Backoff {
         self.due <= Instant::now()
     }
 
-    /// After a life of this length that somebody else has ended: that says nothing about the next one.
+    /// After a life of this length that somebody else has ended, which says nothing about the next one.
     pub(crate) fn after_a_kill(&mut self, lived: Duration) {
         self.due = Instant::now() + if lived < HEALTHY_LIFE { FIRST_BACKOFF } else { Duration::ZERO };
     }
 
-    /// After a start that did not come about. That says nothing about the child: no short life, and no longer waits, for
+    /// After a start that failed. That says nothing about the child, so it counts as no short life and the wait does not grow:
     /// packets wait as long.
-    pub(crate) fn after_no_start(&mut self) {
+    pub(crate) fn after_failed_start(&mut self) {
         self.due = Instant::now() + SHORTAGE_WAIT;
     }
 
@@ -255,14 +265,14 @@ impl Backoff {
     }
 }
 
-/// The words behind the role that every child gets: UID GID NAME.
-pub(crate) fn who(role: &str, identity: &Identity) -> Vec<String> {
+/// The words that begin every child's command line: ROLE UID GID NAME.
+pub(crate) fn first_words(role: &str, identity: &Identity) -> Vec<String> {
     [role.to_owned(), identity.uid.to_string(), identity.gid.to_string(), identity.name.clone()].to_vec()
 }
 
-/// The word for the floor.
-pub(crate) fn floor_word(floor: SandboxRequirement) -> String {
-    if floor == SandboxRequirement::AllowWeak { "allow-weak" } else { "required" }.to_owned()
+/// The word for whether a weak sandbox will do.
+pub(crate) fn requirement_word(requirement: SandboxRequirement) -> String {
+    if requirement == SandboxRequirement::AllowWeak { "allow-weak" } else { "required" }.to_owned()
 }
 
 pub(crate) fn dup(fd: impl AsFd) -> Result<OwnedFd, Error> {
@@ -278,7 +288,7 @@ fn describe(status: ExitStatus, last_words: Option<String>) -> String {
     let end = match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with code {code}"),
         (None, Some(nix::libc::SIGSYS)) => {
-            "killed by its own fence (SIGSYS): SECURITY EVENT, a suspected compromise or a missing rule".to_owned()
+            "killed by its own sandbox (SIGSYS): SECURITY EVENT, a suspected compromise or a missing rule".to_owned()
         }
         (None, signal) => format!("killed by signal {}", signal.unwrap_or(0)),
     };

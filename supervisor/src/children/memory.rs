@@ -1,4 +1,4 @@
-//! The memory a worker works in. The supervisor keeps it, so that a respawned worker finds its flows.
+//! The memory that a worker works in. The supervisor holds it, so that the next process finds the flows of the one before.
 
 use crate::Error;
 use crate::handover::monotonic;
@@ -16,20 +16,20 @@ pub(crate) struct Memory {
     pub(crate) flows: OwnedFd,
     pub(crate) clients: OwnedFd,
     pub(crate) counters: OwnedFd,
-    /// What the worker has counted. It may be hostile: these are numbers, no more.
+    /// The worker's counts. A hostile worker may write any numbers here.
     pub(crate) seen: CounterReader,
-    /// Flows and clients.
+    /// Most flows, and most clients.
     capacities: (usize, usize),
 }
 
 impl Memory {
-    /// Makes empty tables of the sizes in the plan, with fresh secret hash keys.
+    /// Makes empty tables of the sizes in the plan, with new secret hash keys.
     pub(crate) fn new(plan: &Plan) -> Result<Self, Error> {
         Self::with(None, None, plan)
     }
 
-    /// The same, but with the flows and clients, and with the counters, of a worker that goes on or has ended, where they
-    /// are given. What is in them is judged by who opens them.
+    /// The same around the tables (flows, clients) and counters of another worker, where they are given. Whoever opens the tables
+    /// checks their entries.
     pub(crate) fn with(
         tables: Option<(OwnedFd, OwnedFd)>,
         counters: Option<OwnedFd>,
@@ -56,37 +56,37 @@ impl Memory {
         Ok(this)
     }
 
-    /// The counters, to be written: for a worker that was killed.
+    /// The counters, for writing.
     pub(crate) fn counters(&self) -> Result<Counters, Error> {
         Ok(Counters::map(&self.counters)?)
     }
 
-    /// Memory that takes an export.
+    /// Makes memory that is large enough for an export of the tables.
     pub(crate) fn room_for_export(&self) -> Result<OwnedFd, Error> {
         Ok(shm::create("loaded-export", 8 + export::bytes_for(self.capacities.0, self.capacities.1))?)
     }
 
-    /// Writes what is in the tables there, for a binary that lays them out otherwise. While nobody works with them.
-    pub(crate) fn export(&self, room: &File) -> Result<(), Error> {
+    /// Exports the tables to `target`, for a binary that lays them out differently. Only while nobody uses them.
+    pub(crate) fn export(&self, target: &File) -> Result<(), Error> {
         let fail = |source| Error::Start { act: "write an export of the tables", source };
         let (flows, clients) = self.open()?;
         let bytes = export::export(&flows, &clients, monotonic::seconds());
-        room.write_all_at(&bytes, 8).map_err(fail)?;
-        room.write_all_at(&(bytes.len() as u64).to_le_bytes(), 0).map_err(fail)
+        target.write_all_at(&bytes, 8).map_err(fail)?;
+        target.write_all_at(&(bytes.len() as u64).to_le_bytes(), 0).map_err(fail)
     }
 
-    /// Puts what another binary has exported into the tables, which are empty. Returns how many flows and clients that were.
-    pub(crate) fn import(&self, room: &File) -> Result<(usize, usize), Error> {
+    /// Fills the empty tables from an export of another binary. Returns how many flows and clients it had.
+    pub(crate) fn import(&self, source: &File) -> Result<(usize, usize), Error> {
         let fail = |source| Error::Start { act: "read an export of the tables", source };
         let mut length = [0; 8];
-        room.read_exact_at(&mut length, 0).map_err(fail)?;
+        source.read_exact_at(&mut length, 0).map_err(fail)?;
         let most = 8 + export::bytes_for(self.capacities.0, self.capacities.1);
         let length = usize::try_from(u64::from_le_bytes(length)).map_or(most, |length| length.min(most));
         let mut bytes = vec![0; length];
-        room.read_exact_at(&mut bytes, 8).map_err(fail)?;
+        source.read_exact_at(&mut bytes, 8).map_err(fail)?;
         let (mut flows, mut clients) = self.open()?;
         let taken = export::import(&bytes, &mut flows, &mut clients, monotonic::seconds());
-        taken.ok_or_else(|| Error::Succession("its export of the tables is none".to_owned()))
+        taken.ok_or_else(|| Error::Succession("its export of the tables is not valid".to_owned()))
     }
 
     fn open(&self) -> Result<(FlowTable, AffinityTable), Error> {
@@ -94,7 +94,7 @@ impl Memory {
         Ok((flows, AffinityTable::open(Region::map(&self.clients)?, |_| {})?))
     }
 
-    /// Makes the tables empty again: what a hostile worker has left there must not rule its successors.
+    /// Empties the tables: what a hostile worker has left there must not decide for the next one.
     pub(crate) fn clear(&self) -> Result<(), Error> {
         FlowTable::format(&Region::map(&self.flows)?, self.capacities.0, random()?)?;
         AffinityTable::format(&Region::map(&self.clients)?, self.capacities.1, random()?)?;
@@ -109,7 +109,7 @@ fn timeouts() -> Timeouts {
     Timeouts { half_open, established: tcp, closing, reset: idle.reset(), datagram: udp, echo }
 }
 
-/// Random bytes of the kernel.
+/// Random bytes from the kernel.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));

@@ -3,6 +3,9 @@
 pub(crate) mod audit;
 pub(crate) mod briefing;
 pub(crate) mod child;
+mod family;
 pub(crate) mod memory;
 pub(crate) mod prober;
 pub(crate) mod worker;
+
+pub(crate) use family::{ChildSpecs, Children};

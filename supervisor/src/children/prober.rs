@@ -1,9 +1,9 @@
-//! The prober from the supervisor's side: its sockets, which stay, and its process, which comes and goes. Whatever becomes
-//! of the process, the roster keeps what it said last.
+//! The prober as the supervisor sees it: its sockets, which stay, and its process, which comes and goes. The roster keeps the
+//! last results, whatever becomes of the process.
 
 use crate::Error;
 use crate::children::briefing;
-use crate::children::child::{Backoff, Child, Obituary, dup, floor_word, printable, who};
+use crate::children::child::{Backoff, Child, ChildSpec, Obituary, dup, first_words, printable, requirement_word};
 use crate::children::memory::random;
 use crate::children::worker::Worker;
 use crate::roster::{Impossible, Roster};
@@ -11,120 +11,121 @@ use loaded_ipc::{
     BackendIndex, CheckKind, FromProber, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger, ServiceIndex, ToProber,
     WORKERS_FD, mark_of,
 };
-use loaded_sandbox::proof::{Expectation, prove};
-use loaded_sandbox::{Identity, SandboxRequirement};
+use loaded_sandbox::proof::prove;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::Child as Process;
 use std::time::{Duration, Instant};
 
-/// A prober says once a second that it lives.
+/// A prober that says nothing for so long is hung: it sends a heartbeat every second.
 const SILENCE: Duration = Duration::from_secs(5);
-/// Messages heard at a time; the rest waits.
+/// Messages heard at a time; the rest wait.
 const HEARD_AT_ONCE: u32 = 256;
-/// Messages a second beside one of each backend: discovery, heartbeat, changes.
+/// Messages a second that are allowed beside twenty for each target: discovery, heartbeat, changes.
 const IDLE_TALK: u32 = 1000;
 
-/// The prober.
+/// The prober of an instance.
 #[derive(Debug)]
 pub(crate) struct Prober {
     ping4: (OwnedFd, Pinger),
     ping6: (OwnedFd, Pinger),
-    life: Option<Life>,
+    process: Option<ProberProcess>,
     backoff: Backoff,
     pub(crate) restarts: u64,
-    /// Deaths by its own fence.
-    pub(crate) fenced: u64,
+    /// Kills by its own sandbox.
+    pub(crate) sandbox_kills: u64,
+    /// It has died since it was last started.
     died: bool,
-    /// It was said what raw sockets mean.
+    /// The log says already what raw sockets mean.
     warned: bool,
 }
 
 #[derive(Debug)]
-struct Life {
+struct ProberProcess {
     child: Child<FromProber, ToProber>,
     generation: u64,
-    stage: Stage,
-    heard: Instant,
-    /// Messages of this second.
+    stage: ProberStage,
+    last_heard: Instant,
+    /// Start of this second, and the messages since.
     talk: (Instant, u32),
-    /// More than so many a second is no work, but an attack.
+    /// More messages a second than this are an attack.
     most: u32,
-    /// We have ended it; another one is to come at once.
+    /// We have ended it, so that another one starts at once.
     stopped: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum ProberStage {
+    /// Seals itself and takes its configuration.
     Preparing,
     Probing,
 }
 
-/// What the prober must be, in this instance.
-#[derive(Debug, Clone)]
-pub(crate) struct Terms {
-    pub(crate) identity: Identity,
-    pub(crate) floor: SandboxRequirement,
-    pub(crate) expected: Expectation,
-}
-
-/// What has come of the prober's words.
+/// What the prober's messages have brought.
 #[derive(Debug, Default)]
-pub(crate) struct News {
+pub(crate) struct ProberNews {
     /// Backends that went up or down.
     pub(crate) changed: Vec<BackendIndex>,
-    /// Nodes that have answered a look for new ones.
-    pub(crate) seen: Vec<(ServiceIndex, IpAddr)>,
+    /// Nodes that have answered a search for new backends.
+    pub(crate) found: Vec<(ServiceIndex, IpAddr)>,
 }
 
 impl Prober {
-    /// Opens its sockets, while we may.
+    /// Opens its sockets. Needs rights that the supervisor gives up later.
     pub(crate) fn new() -> Result<Self, Error> {
         Ok(Self {
             ping4: pinger(loaded_sandbox::Family::V4)?,
             ping6: pinger(loaded_sandbox::Family::V6)?,
-            life: None,
+            process: None,
             backoff: Backoff::new(),
             restarts: 0,
-            fenced: 0,
+            sandbox_kills: 0,
             died: false,
             warned: false,
         })
     }
 
-    /// Starts it if it is due and there is something to do.
-    pub(crate) fn start(&mut self, terms: &Terms, roster: &Roster, workers: &[Worker]) -> Result<(), Error> {
-        if self.life.is_some() || !self.backoff.is_due() {
+    /// Starts it if it is due and there is something to probe. If it cannot be started, it is due again later.
+    pub(crate) fn start(&mut self, spec: &ChildSpec, roster: &Roster, workers: &[Worker]) -> Result<(), Error> {
+        if self.process.is_some() || !self.backoff.is_due() {
             return Ok(());
         }
         let seed = match random() {
             Ok(bytes) => u64::from_ne_bytes(bytes),
             Err(error) => {
-                self.backoff.after_no_start();
+                self.backoff.after_failed_start();
                 return Err(error);
             }
         };
         let Some(messages) = briefing::to_prober(roster, (self.ping4.1, self.ping6.1), seed) else { return Ok(()) };
         self.warn(&messages);
         let targets = messages.iter().filter(|message| matches!(message, ToProber::Target { .. })).count();
-        match self.spawn(terms, messages, workers) {
+        match self.spawn(spec, messages, workers) {
             Ok(child) => {
                 let now = Instant::now();
                 let most = u32::try_from(targets).unwrap_or(u32::MAX).saturating_mul(20).saturating_add(IDLE_TALK);
-                let (generation, stage) = (roster.generation(), Stage::Preparing);
-                self.life = Some(Life { child, generation, stage, heard: now, talk: (now, 0), most, stopped: false });
+                let (generation, stage) = (roster.generation(), ProberStage::Preparing);
+                self.process = Some(ProberProcess {
+                    child,
+                    generation,
+                    stage,
+                    last_heard: now,
+                    talk: (now, 0),
+                    most,
+                    stopped: false,
+                });
                 self.restarts += u64::from(std::mem::take(&mut self.died));
                 Ok(())
             }
             Err(error) => {
-                self.backoff.after_no_start();
+                self.backoff.after_failed_start();
                 Err(error)
             }
         }
     }
 
-    /// Says once what it means when pings go by raw sockets.
+    /// Says once what it means that it pings by raw sockets.
     fn warn(&mut self, messages: &[ToProber]) {
         let pings = |message: &ToProber| match message {
             ToProber::Check { check, .. } => matches!(check.kind, CheckKind::Icmp | CheckKind::IcmpTcp { .. }),
@@ -142,43 +143,43 @@ impl Prober {
 
     fn spawn(
         &self,
-        terms: &Terms,
+        spec: &ChildSpec,
         messages: Vec<ToProber>,
         workers: &[Worker],
     ) -> Result<Child<FromProber, ToProber>, Error> {
-        let mut given = vec![(dup(&self.ping4.0)?, PING4_FD), (dup(&self.ping6.0)?, PING6_FD)];
+        let mut descriptors = vec![(dup(&self.ping4.0)?, PING4_FD), (dup(&self.ping6.0)?, PING6_FD)];
         for (worker, fd) in workers.iter().zip(WORKERS_FD..) {
-            given.push((dup(worker.membership())?, fd));
+            descriptors.push((dup(worker.membership())?, fd));
         }
         let marked = marked_sockets(&messages)?;
         let count = marked.len();
-        given.extend(marked.into_iter().zip((WORKERS_FD..).skip(workers.len())));
-        let mut words = who("prober", &terms.identity);
+        descriptors.extend(marked.into_iter().zip((WORKERS_FD..).skip(workers.len())));
+        let mut words = first_words("prober", &spec.identity);
         words.extend([
             std::process::id().to_string(),
-            floor_word(terms.floor),
+            requirement_word(spec.requirement),
             workers.len().to_string(),
             count.to_string(),
         ]);
-        Child::spawn(&words, PROBER_LINK_FD, given, messages)
+        Child::spawn(&words, PROBER_LINK_FD, descriptors, messages)
     }
 
-    /// Ends it, so that it is started again with another roster.
+    /// Ends it, so that it starts again with another roster.
     pub(crate) fn stop(&mut self) {
-        if let Some(life) = self.life.as_mut().filter(|life| !life.child.has_ended()) {
+        if let Some(life) = self.process.as_mut().filter(|life| !life.child.has_ended()) {
             life.child.kill();
             life.stopped = true;
         }
     }
 
-    /// The link, and whether there is something to send on it.
+    /// The link to wait on, and whether there is something to send.
     pub(crate) fn link(&self) -> Option<(BorrowedFd<'_>, bool)> {
-        self.life.as_ref()?.child.link()
+        self.process.as_ref()?.child.link()
     }
 
-    /// When something is to be done about it that no descriptor tells.
+    /// When something is to be done about it that no descriptor announces.
     pub(crate) fn due(&self) -> Option<Instant> {
-        match &self.life {
+        match &self.process {
             Some(life) if life.child.has_ended() => None,
             Some(life) => Some(life.deadline()),
             None => Some(self.backoff.due),
@@ -186,50 +187,50 @@ impl Prober {
     }
 
     pub(crate) fn is_probing(&self) -> bool {
-        self.life.as_ref().is_some_and(|life| life.stage == Stage::Probing && !life.child.has_ended())
+        self.process.as_ref().is_some_and(|life| life.stage == ProberStage::Probing && !life.child.has_ended())
     }
 
-    /// Hears what it says and tells the roster. Out of step, too talkative or silent, it is killed.
-    pub(crate) fn talk(&mut self, terms: &Terms, roster: &mut Roster) -> News {
-        let mut news = News::default();
-        let Some(life) = self.life.as_mut().filter(|life| !life.child.has_ended()) else { return news };
-        if let Err(problem) = life.talk(terms, roster, &mut news) {
+    /// Hears what it says and tells the roster. One that is out of step, too talkative or silent is killed.
+    pub(crate) fn talk(&mut self, spec: &ChildSpec, roster: &mut Roster) -> ProberNews {
+        let mut news = ProberNews::default();
+        let Some(life) = self.process.as_mut().filter(|life| !life.child.has_ended()) else { return news };
+        if let Err(problem) = life.talk(spec, roster, &mut news) {
             log::error!("prober: {problem}; killing it");
             life.child.condemn(problem);
         }
         news
     }
 
-    /// Whether it has ended, and how; not a word if that was our wish.
+    /// Its death, if it has died and we have not stopped it.
     pub(crate) fn reap(&mut self, roster: &Roster, workers: &[Worker]) -> Option<Obituary> {
-        let life = self.life.as_mut()?;
-        let death = life.child.reap(farewell)?;
-        let stopped = life.stopped && !death.fenced;
-        self.life = None;
+        let life = self.process.as_mut()?;
+        let death = life.child.reap(last_words)?;
+        let stopped = life.stopped && !death.by_sandbox;
+        self.process = None;
         if stopped {
             self.backoff = Backoff::new();
             return None;
         }
-        // It may have told us, and not yet a worker; and the next one may have to wait.
+        // It may have told us and not yet a worker, and the next prober may have to wait.
         for worker in workers {
             let checked = roster.backends().filter(|(_, backend)| backend.health.proven && backend.leaves.is_none());
             worker.remind(roster.generation(), checked.map(|(index, backend)| (index, backend.health.up)));
         }
         self.died = true;
         self.backoff.after(death.lived);
-        self.fenced += u64::from(death.fenced);
+        self.sandbox_kills += u64::from(death.by_sandbox);
         Some(Obituary::new("prober".to_owned(), death))
     }
 
     /// Lets it end by itself.
     pub(crate) fn dismiss(&mut self) -> Option<Process> {
-        self.life.take().map(|life| life.child.dismiss(None))
+        self.process.take().map(|life| life.child.dismiss(None))
     }
 
-    /// Its process: pid, what it does, since when.
+    /// Its process: pid, stage, age.
     pub(crate) fn process(&self) -> Option<(u32, &'static str, Duration)> {
-        let life = self.life.as_ref()?;
-        let stage = if life.stage == Stage::Probing { "probing" } else { "preparing" };
+        let life = self.process.as_ref()?;
+        let stage = if life.stage == ProberStage::Probing { "probing" } else { "preparing" };
         Some((life.child.pid(), stage, life.child.age()))
     }
 
@@ -239,17 +240,17 @@ impl Prober {
     }
 }
 
-impl Life {
+impl ProberProcess {
     fn deadline(&self) -> Instant {
-        if self.stage == Stage::Probing { self.heard + SILENCE } else { self.child.deadline() }
+        if self.stage == ProberStage::Probing { self.last_heard + SILENCE } else { self.child.deadline() }
     }
 
-    fn talk(&mut self, terms: &Terms, roster: &mut Roster, news: &mut News) -> Result<(), String> {
+    fn talk(&mut self, spec: &ChildSpec, roster: &mut Roster, news: &mut ProberNews) -> Result<(), String> {
         self.child.flush()?;
         let now = Instant::now();
         for _ in 0..HEARD_AT_ONCE {
             let Some(message) = self.child.hear()? else { break };
-            self.heard = now;
+            self.last_heard = now;
             if now.duration_since(self.talk.0) >= Duration::from_secs(1) {
                 self.talk = (now, 0);
             }
@@ -257,11 +258,11 @@ impl Life {
             if self.talk.1 > self.most {
                 return Err(format!("more than {} messages in a second", self.most));
             }
-            self.take(message, terms, roster, news, now)?;
+            self.take(message, spec, roster, news, now)?;
         }
         match self.deadline() <= now {
             false => Ok(()),
-            true if self.stage == Stage::Probing => Err(format!("silent for {SILENCE:?}")),
+            true if self.stage == ProberStage::Probing => Err(format!("silent for {SILENCE:?}")),
             true => Err("not ready in time".to_owned()),
         }
     }
@@ -269,30 +270,30 @@ impl Life {
     fn take(
         &mut self,
         message: FromProber,
-        terms: &Terms,
+        spec: &ChildSpec,
         roster: &mut Roster,
-        news: &mut News,
+        news: &mut ProberNews,
         now: Instant,
     ) -> Result<(), String> {
         match (message, self.stage) {
-            (FromProber::Failed(text), _) => self.child.confess(&text)?,
-            (FromProber::Prepared { generation }, Stage::Preparing)
+            (FromProber::Failed(text), _) => self.child.note_last_words(&text)?,
+            (FromProber::Prepared { generation }, ProberStage::Preparing)
                 if generation == self.generation && self.child.was_told() =>
             {
-                prove(self.child.pid(), &terms.expected)
-                    .map_err(|differences| format!("is not jailed as it should be: {}", differences.join("; ")))?;
+                prove(self.child.pid(), &spec.expected)
+                    .map_err(|differences| format!("is not sandboxed as it should be: {}", differences.join("; ")))?;
                 self.child.tell(ToProber::Go);
                 self.child.flush()?;
-                self.stage = Stage::Probing;
+                self.stage = ProberStage::Probing;
             }
-            (FromProber::Alive, Stage::Probing) => {}
-            (FromProber::Seen { service, address }, Stage::Probing) => {
+            (FromProber::Alive, ProberStage::Probing) => {}
+            (FromProber::Seen { service, address }, ProberStage::Probing) => {
                 if roster.service(service).is_none_or(|entry| entry.service.discover.is_none()) {
                     return Err("has seen a node for a service that looks for none".to_owned());
                 }
-                news.seen.push((service, address));
+                news.found.push((service, address));
             }
-            (said @ (FromProber::Changed { .. } | FromProber::Measured { .. }), Stage::Probing) => {
+            (said @ (FromProber::Changed { .. } | FromProber::Measured { .. }), ProberStage::Probing) => {
                 let changed = roster.judge(&said, now).map_err(|error: Impossible| error.to_string())?;
                 news.changed.extend(changed);
             }
@@ -302,15 +303,16 @@ impl Life {
     }
 }
 
-fn farewell(message: FromProber) -> Option<String> {
+/// Why it says that it ends.
+fn last_words(message: FromProber) -> Option<String> {
     match message {
         FromProber::Failed(text) => Some(text),
         _ => None,
     }
 }
 
-/// A socket with its backend's mark for each target that is checked at a VIP, in their order. The prober has no right to
-/// mark anything.
+/// For each target that is checked at a VIP, in their order, a socket with its backend's mark: the prober itself has no right
+/// to set one.
 fn marked_sockets(messages: &[ToProber]) -> Result<Vec<OwnedFd>, Error> {
     let streams = |index: u16| {
         let mut checks = messages.iter().filter_map(|message| match message {
@@ -334,7 +336,7 @@ fn pinger(family: loaded_sandbox::Family) -> Result<(OwnedFd, Pinger), Error> {
         Ok((socket, loaded_sandbox::PingKind::Ping)) => Ok((socket, Pinger::Ping)),
         Ok((socket, loaded_sandbox::PingKind::Raw)) => Ok((socket, Pinger::Raw)),
         Err(error) => {
-            log::warn!("no ping socket: {error}; checks by ping will fail");
+            log::warn!("no ping socket: {error}; ping checks will fail");
             let null = File::options().read(true).write(true).open("/dev/null");
             let null = null.map_err(|source| Error::Start { act: "open /dev/null", source })?;
             Ok((null.into(), Pinger::None))

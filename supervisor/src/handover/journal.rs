@@ -1,14 +1,14 @@
-//! The journal: what a supervisor knows and its workers do not, written down where its own death does not reach. Should it
-//! be killed, or give way to a new binary, the next one goes on from there: with the same numbers for backends and VIPs,
-//! the same steering, the same beliefs about health, the same history.
+//! The journal: what a supervisor knows and its workers do not, kept where it outlives the supervisor. If the supervisor is
+//! killed, or gives way to a new binary, the next one goes on from there: with the same numbers for backends and VIPs, the
+//! same steering, the same health of backends, the same history.
 //!
-//! It is a memfd. Every worker has it in its custody, open for reading alone, and no system call of its fence takes that
-//! number: a worker can neither read nor change it, only keep it alive. (Measured against a keeper process, which is one
-//! more process that can be killed; a file, which a full disk stops and a reboot leaves stale; and the service manager's
-//! store, which not everybody has.) Whoever lives holds a lock on it, so that nobody takes over from the living.
+//! It is a memfd. Every worker has it in its custody, open for reading only, and its sandbox allows no system call on that
+//! descriptor: a worker can neither read nor change the journal, only keep it alive. (The alternatives: a keeper process is
+//! one more process that can be killed; a file is stopped by a full disk and stale after a reboot; not everybody has the
+//! descriptor store of a service manager.) A living supervisor holds a lock on it, so that nobody takes over its workers.
 //!
-//! Two slots, written in turn; the header, written last and in one piece, says which holds. SIGKILL takes effect between
-//! two calls, or within a long write between two pages (generic_perform_write, mm/filemap.c): never within a header.
+//! Two slots are written alternately; the header, written last and in one piece, says which is valid. SIGKILL takes effect
+//! between two calls, or within a long write between two pages (generic_perform_write, mm/filemap.c): never within a header.
 
 use crate::Error;
 use crate::roster::Roster;
@@ -26,43 +26,44 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Version of [`State`] as text. Fields may come with a default; any other change needs another number.
+/// Version of [`Snapshot`] as text. A field may be added with a default; any other change needs another number.
 pub(crate) const FORMAT: u32 = 1;
 
 /// "loadedJN", little endian.
 const MAGIC: u64 = u64::from_le_bytes(*b"loadedJN");
-/// Room for one state: 4096 backends with a full history take about 2 MB. Pages that are never written cost nothing.
+/// Bytes for one snapshot: 4096 backends with a full history take about 2 MB. Pages that are never written cost nothing.
 const SLOT: usize = 16 << 20;
 const HEADER: usize = 4096;
 
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
-/// What is written down.
+/// Everything a supervisor writes down for the next one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct State<'a> {
+pub(crate) struct Snapshot<'a> {
     /// [`FORMAT`].
     pub(crate) format: u32,
     /// [`loaded_table::LAYOUT_VERSION`] of the tables.
     pub(crate) tables: u32,
     /// What the workers count, in the order of their memory.
     pub(crate) counters: Cow<'a, str>,
-    /// Of the binary, for the log.
+    /// Version of the binary, for the log.
     pub(crate) version: Cow<'a, str>,
-    /// The supervisor's.
+    /// The supervisor's process id.
     pub(crate) pid: u32,
     /// When it was written: milliseconds of the monotonic clock.
     #[serde(default)]
     pub(crate) at: i64,
-    /// Whether another supervisor could take the workers over if this one were killed.
+    /// Whether another supervisor could take over the workers of this one, should it be killed.
     pub(crate) adoptable: bool,
-    /// The supervisor's own fence, as text.
-    pub(crate) fence: Cow<'a, str>,
-    /// Where it can be asked.
+    /// The supervisor's own sandbox, as text.
+    #[serde(rename = "fence")]
+    pub(crate) sandbox: Cow<'a, str>,
+    /// Path of its control socket.
     pub(crate) control: Cow<'a, Path>,
     /// Core and queue of each worker, in their order.
     pub(crate) queues: Cow<'a, [(u16, u16)]>,
-    /// Queues and the processes that answer them.
+    /// Queue and process id of each process that answers packets.
     pub(crate) workers: Cow<'a, [(u16, u32)]>,
     pub(crate) steering: Steering,
     pub(crate) plan: Cow<'a, Plan>,
@@ -70,49 +71,50 @@ pub(crate) struct State<'a> {
     pub(crate) history: Cow<'a, History>,
 }
 
-/// The journal of a supervisor that lives.
+/// The journal of this supervisor.
 #[derive(Debug)]
 pub(crate) struct Journal {
     memory: File,
     custody: OwnedFd,
+    /// The second slot is the valid one.
     second: bool,
 }
 
-/// Why a journal cannot be gone on from.
+/// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unreadable {
-    #[error("it is no journal")]
+    #[error("it is not a journal")]
     Foreign,
-    #[error("nothing was written into it yet")]
+    #[error("nothing has been written to it yet")]
     Empty,
-    #[error("it is of format {0}, and this binary knows {FORMAT}")]
+    #[error("it has format {0}, and this binary knows {FORMAT}")]
     Format(u32),
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
-    #[error("it does not hold together: {0}")]
+    #[error("it is damaged: {0}")]
     Damaged(#[from] serde_json::Error),
 }
 
 impl Journal {
-    /// An empty one, locked. To be had before rights are given up.
+    /// Makes an empty one and locks it. Needs rights that the supervisor gives up later.
     pub(crate) fn create() -> Result<Self, Error> {
         let fail = |act| move |source| Error::Start { act, source };
         let memory = File::from(shm::create("loaded-journal", HEADER + 2 * SLOT)?);
-        // By itself, too: whoever comes to see its name cannot open it.
+        // So that nobody else can open it by its name in /proc.
         fchmod(&memory, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|e| fail("keep the journal to ourselves")(e.into()))?;
         let custody = reopen(memory.as_fd(), OpenOptions::new().read(true)).map_err(fail("open the journal again"))?;
         memory.try_lock().map_err(|error| fail("lock the journal")(error.into()))?;
         Ok(Self { memory, custody: custody.into(), second: false })
     }
 
-    /// For a worker's custody.
+    /// The descriptor for a worker's custody, for reading only.
     pub(crate) fn custody(&self) -> BorrowedFd<'_> {
         self.custody.as_fd()
     }
 
-    /// Writes a state down. The one before holds until this one does.
-    pub(crate) fn write(&mut self, state: &State<'_>) -> io::Result<()> {
-        let text = serde_json::to_vec(state)?;
+    /// Writes a snapshot. The previous one stays valid until this one is complete.
+    pub(crate) fn write(&mut self, snapshot: &Snapshot<'_>) -> io::Result<()> {
+        let text = serde_json::to_vec(snapshot)?;
         if text.len() > SLOT {
             return Err(io::Error::other(format!("{} bytes are more than its {SLOT}", text.len())));
         }
@@ -128,9 +130,9 @@ impl Journal {
     }
 }
 
-/// What a supervisor has written down last.
-pub(crate) fn read(custody: BorrowedFd<'_>) -> Result<State<'static>, Unreadable> {
-    /// What every format has.
+/// The last snapshot of a journal.
+pub(crate) fn read(custody: BorrowedFd<'_>) -> Result<Snapshot<'static>, Unreadable> {
+    /// The one field that every format has.
     #[derive(Deserialize)]
     struct Outline {
         format: u32,
@@ -158,22 +160,22 @@ pub(crate) fn read(custody: BorrowedFd<'_>) -> Result<State<'static>, Unreadable
     Ok(serde_json::from_slice(&text)?)
 }
 
-/// Whether this is a journal, whatever is in it.
+/// Whether this is a journal, whatever its format.
 pub(crate) fn is_one(custody: BorrowedFd<'_>) -> bool {
     let mut magic = [0; 8];
     let read = custody.try_clone_to_owned().and_then(|fd| File::from(fd).read_exact_at(&mut magic, 0));
     read.is_ok() && u64::from_le_bytes(magic) == MAGIC
 }
 
-/// The lock of a supervisor's journal: had only when that supervisor lives no more. Good as long as the file is open.
+/// Takes the lock of a journal, which succeeds only once its supervisor is dead. Held as long as the file is open.
 pub(crate) fn lock(custody: BorrowedFd<'_>) -> io::Result<File> {
     let file = reopen(custody, OpenOptions::new().read(true).write(true))?;
     file.try_lock()?;
     Ok(file)
 }
 
-/// The same, tried for a moment: others may only be looking, and one that is killed gives its lock back a moment after its links
-/// (its descriptors are closed one after the other, in no order that is promised).
+/// The same, tried for 50 ms: another process may hold the lock just to look, and a killed one may lose its lock a moment after its
+/// links (its descriptors are closed one after the other, in no promised order).
 pub(crate) fn lock_soon(custody: BorrowedFd<'_>) -> io::Result<File> {
     let mut tries = 0;
     loop {
@@ -187,7 +189,7 @@ pub(crate) fn lock_soon(custody: BorrowedFd<'_>) -> io::Result<File> {
     }
 }
 
-/// Another open file of the same memory: with rights of its own, and locks of its own (flock(2)).
+/// Opens the same memory again: an open file with its own access mode and its own locks (flock(2)).
 fn reopen(memory: BorrowedFd<'_>, how: &OpenOptions) -> io::Result<File> {
     how.open(format!("/proc/self/fd/{}", memory.as_raw_fd()))
 }
@@ -206,7 +208,7 @@ mod tests {
 
     fn write(journal: &mut Journal, pid: u32) {
         let (plan, roster) = (plan(), Roster::empty());
-        let state = State {
+        let snapshot = Snapshot {
             format: FORMAT,
             tables: 1,
             counters: "".into(),
@@ -214,7 +216,7 @@ mod tests {
             pid,
             at: 0,
             adoptable: true,
-            fence: "".into(),
+            sandbox: "".into(),
             control: Path::new("/run/loaded/control-1.sock").into(),
             queues: vec![(0, 7), (3, 10)].into(),
             workers: vec![(7, 99)].into(),
@@ -223,7 +225,7 @@ mod tests {
             roster: Cow::Borrowed(&roster),
             history: Cow::Owned(History::new()),
         };
-        journal.write(&state).unwrap();
+        journal.write(&snapshot).unwrap();
     }
 
     #[test]
@@ -232,9 +234,9 @@ mod tests {
         assert!(matches!(read(journal.custody()), Err(Unreadable::Empty)));
         for pid in [11, 12, 13] {
             write(&mut journal, pid);
-            let state = read(journal.custody()).unwrap();
-            assert_eq!((state.pid, state.queues.as_ref()), (pid, [(0, 7), (3, 10)].as_slice()));
-            assert_eq!((state.plan.as_ref(), state.roster.generation()), (&plan(), 0));
+            let snapshot = read(journal.custody()).unwrap();
+            assert_eq!((snapshot.pid, snapshot.queues.as_ref()), (pid, [(0, 7), (3, 10)].as_slice()));
+            assert_eq!((snapshot.plan.as_ref(), snapshot.roster.generation()), (&plan(), 0));
         }
     }
 
@@ -252,11 +254,11 @@ mod tests {
         let mut journal = Journal::create().unwrap();
         write(&mut journal, 11);
         let custody = File::from(journal.custody().try_clone_to_owned().unwrap());
-        assert!(custody.write_all_at(b"x", 0).is_err(), "nobody changes it who has it in custody");
-        assert!(lock(custody.as_fd()).is_err(), "its supervisor lives");
+        assert!(custody.write_all_at(b"x", 0).is_err(), "custody does not allow writing");
+        assert!(lock(custody.as_fd()).is_err(), "its supervisor is alive");
         drop(journal);
         let locked = lock(custody.as_fd()).unwrap();
-        assert!(lock(custody.as_fd()).is_err(), "somebody was faster");
+        assert!(lock(custody.as_fd()).is_err(), "somebody else has locked it");
         drop(locked);
         lock(custody.as_fd()).unwrap();
     }

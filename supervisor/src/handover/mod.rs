@@ -1,7 +1,13 @@
 //! From one supervisor to the next: what it writes down for its successor, and how a successor takes over from a
-//! predecessor that hands over, or from one that was killed.
+//! predecessor that gives way, or from one that was killed.
 
+pub(crate) mod adoption;
+mod descriptors;
+pub(crate) mod inheritance;
 pub(crate) mod journal;
 pub(crate) mod monotonic;
 pub(crate) mod orphans;
 pub(crate) mod predecessor;
+pub(crate) mod successor;
+
+pub(crate) use descriptors::{Descriptor, WorkerDescriptor};

@@ -1,21 +1,21 @@
-//! Points of time as numbers that another process of this machine understands: milliseconds of the monotonic clock, which
-//! all processes share and nobody can set (clock_gettime(2), CLOCK_MONOTONIC; std's `Instant` is the same clock).
+//! Points in time as numbers that another process on this machine understands: milliseconds of the monotonic clock, which all
+//! processes share and nobody can set (clock_gettime(2), CLOCK_MONOTONIC; `std::time::Instant` reads the same clock).
 
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::time::{Duration, Instant};
 
-/// For `#[serde(with = "moment")]`.
+/// For `#[serde(with = "crate::handover::monotonic")]`.
 pub(crate) fn serialize<S: Serializer>(moment: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
     to_millis(*moment).serialize(serializer)
 }
 
-/// The other way. A time that this clock cannot have is now.
+/// Reads a time back; one that this clock cannot show becomes now.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instant, D::Error> {
     Ok(from_millis(i64::deserialize(deserializer)?))
 }
 
-/// The same for what may have no time.
+/// The same for an `Option<Instant>`.
 pub(crate) mod option {
     use super::{from_millis, to_millis};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -45,12 +45,12 @@ fn from_millis(at: i64) -> Instant {
     moment.unwrap_or(now)
 }
 
-/// Seconds of that clock, as the workers' tables have them.
+/// Seconds of that clock, as the workers' tables count them.
 pub(crate) fn seconds() -> u32 {
     u32::try_from(clock() / 1000).unwrap_or(0)
 }
 
-/// That clock's time.
+/// Milliseconds of that clock now.
 pub(crate) fn clock() -> i64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| millis(time.into()))
 }
@@ -75,7 +75,7 @@ mod tests {
             let apart = back.saturating_duration_since(moment).max(moment.saturating_duration_since(back));
             assert!(apart < Duration::from_millis(5), "{text}: {apart:?}");
         }
-        // What no clock can say does no harm.
+        // Numbers out of range do no harm.
         from_millis(i64::MAX);
         from_millis(i64::MIN);
     }

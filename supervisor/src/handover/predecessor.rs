@@ -1,53 +1,41 @@
-//! The side of a new binary at an upgrade: what the supervisor that runs gives to the one that is to follow it, and what
-//! is said between the two. The other side is `instance/upgrade.rs`.
+//! The successor's side of an upgrade: what the running supervisor hands over to the new binary, and what the two say to
+//! each other. The other side is [`super::successor`].
 //!
-//! The new one is started with everything it needs already open. It prepares workers of its own beside those that serve;
-//! until it says so nothing has changed, and whatever becomes of it the old one goes on. Only then the old one's workers
-//! end, in order, and the new one's begin.
+//! A successor is started with everything it needs already open. It prepares workers of its own beside those that serve;
+//! until it says so nothing has changed, and if it fails the predecessor just goes on. Only then the predecessor's workers
+//! end, in order, and the successor's begin.
 
+use super::descriptors::{Descriptor, WorkerDescriptor};
+use super::inheritance::{Inheritance, InheritedWorker};
+use super::journal::{self, Snapshot};
 use crate::Error;
 use crate::children::audit::AuditLog;
 use crate::children::worker::PreviousWorkers;
-use crate::handover::journal::{self, State};
-use crate::handover::orphans::{Inheritance, InheritedWorker};
 use loaded_control::{Control, ControlError};
 use loaded_ipc::{FromSuccessor, Link, LinkError, ToSuccessor, clip};
-use loaded_sandbox::inherited;
+use loaded_sandbox::{SandboxError, inherited};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Hidden argument of a new binary that finds its predecessor on [`LINK_FD`].
+/// Hidden argument of a new binary that finds its predecessor on [`Descriptor::Link`].
 pub const SUCCESSOR: &str = "--successor";
 
-/// The link between the two.
-pub(crate) const LINK_FD: RawFd = 3;
-/// The old one's journal.
-pub(crate) const JOURNAL_FD: RawFd = 4;
-/// Its control socket: who asks meanwhile waits in there.
-pub(crate) const CONTROL_FD: RawFd = 5;
-/// The kernel's log, or /dev/null: it cannot be opened any more with the rights that are left.
-pub(crate) const KMSG_FD: RawFd = 6;
-/// For each worker in the order of the journal: queue, flows, clients, counters, room for an export.
-pub(crate) const SETS_FD: RawFd = 7;
-/// How many for each.
-pub(crate) const SET: usize = 5;
-
-/// How long the old one may take until its workers have ended.
+/// How long a predecessor's workers may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What has become of a predecessor that was asked to give way.
+/// How a predecessor has given way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// Its workers have ended.
-    Yours,
-    /// It was killed.
-    Dead,
+pub(crate) enum GaveWay {
+    /// In order: its workers have ended.
+    InOrder,
+    /// It was killed meanwhile. Its workers may still be there, and are nobody's.
+    Killed,
 }
 
-/// The supervisor before us.
+/// The running supervisor that has started this process to take its place.
 #[derive(Debug)]
 pub(crate) struct Predecessor {
     link: Link<ToSuccessor, FromSuccessor>,
@@ -56,58 +44,63 @@ pub(crate) struct Predecessor {
 }
 
 impl Predecessor {
-    /// The one that has started us.
+    /// Takes what it has handed us beside the workers.
     ///
     /// # Errors
-    /// When there is none.
+    /// If a descriptor is missing: no supervisor has started this process.
     pub(crate) fn take() -> Result<Self, Error> {
-        let link = Link::from_fd(inherited(LINK_FD)?);
+        let link = Link::from_fd(take(Descriptor::Link)?);
         link.set_nonblocking()?;
-        Ok(Self { link, journal: inherited(JOURNAL_FD)?, control: inherited(CONTROL_FD)?.into() })
+        Ok(Self { link, journal: take(Descriptor::Journal)?, control: take(Descriptor::Control)?.into() })
     }
 
-    /// What it leaves us.
+    /// Takes what it has handed us of its workers, with the snapshot that says how many there are.
     ///
     /// # Errors
-    /// If its journal is of a kind that this binary cannot go on from.
+    /// If this binary cannot read its journal.
     pub(crate) fn inheritance(&self) -> Result<Inheritance, Error> {
-        let state = self.state()?;
-        let mut numbers = SETS_FD..;
-        let mut next = || inherited(numbers.next().unwrap_or(RawFd::MAX));
-        let mut sets = std::collections::BTreeMap::new();
-        for &(_, queue) in state.queues.iter() {
-            let before = PreviousWorkers::Serving(Vec::new());
-            let (socket, flows, clients, counters) = (next()?, next()?, next()?, next()?);
-            sets.insert(
-                queue,
-                InheritedWorker { queue: socket, flows, clients, counters, before, export: Some(next()?) },
-            );
+        let snapshot = self.snapshot()?;
+        let mut workers = std::collections::BTreeMap::new();
+        for (position, &(_, queue)) in snapshot.queues.iter().enumerate() {
+            let one = |which| take(Descriptor::Worker(position, which));
+            let worker = InheritedWorker {
+                queue: one(WorkerDescriptor::Queue)?,
+                flows: one(WorkerDescriptor::Flows)?,
+                clients: one(WorkerDescriptor::Clients)?,
+                counters: one(WorkerDescriptor::Counters)?,
+                previous: PreviousWorkers::Serving(Vec::new()),
+                export: Some(one(WorkerDescriptor::Export)?),
+            };
+            workers.insert(queue, worker);
         }
-        Ok(Inheritance::given(state, sets))
+        Ok(Inheritance { snapshot, workers, locks: Vec::new() })
     }
 
     /// The kernel's log, from where it has read it.
     pub(crate) fn audit(&self) -> AuditLog {
-        AuditLog::of(inherited(KMSG_FD).ok().map(File::from))
+        AuditLog::of(take(Descriptor::KernelLog).ok().map(File::from))
     }
 
-    /// What it has written down last.
-    pub(crate) fn state(&self) -> Result<State<'static>, Error> {
+    /// The last snapshot in its journal.
+    ///
+    /// # Errors
+    /// If this binary cannot read it.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot<'static>, Error> {
         journal::read(self.journal.as_fd()).map_err(|error| Error::Succession(format!("its journal: {error}")))
     }
 
-    /// Says that our workers are ready, and waits until its own have ended, and if need be their tables are exported.
+    /// Says that our workers are prepared, and waits until its own have ended and, with `export`, their tables are exported.
     ///
     /// # Errors
-    /// If it is gone, or takes too long.
-    pub(crate) fn ask(&self, export: bool) -> Result<Answer, Error> {
+    /// If it gives us up, or takes too long.
+    pub(crate) fn ask_to_give_way(&self, export: bool) -> Result<GaveWay, Error> {
         self.link.send(&FromSuccessor::Prepared { export })?;
         let until = Instant::now() + PATIENCE;
         loop {
             match self.link.receive() {
-                Ok(ToSuccessor::Yours) => return Ok(Answer::Yours),
-                // Gone, or it has given us up: then it still holds the lock of its journal.
-                Err(LinkError::Closed) if self.is_dead() => return Ok(Answer::Dead),
+                Ok(ToSuccessor::Yours) => return Ok(GaveWay::InOrder),
+                // Dead, or it has given us up: then it still holds the lock of its journal.
+                Err(LinkError::Closed) if self.is_dead() => return Ok(GaveWay::Killed),
                 Err(LinkError::Empty) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
                 Err(LinkError::Empty) => {
                     return Err(Error::Succession(format!("its workers have not ended within {PATIENCE:?}")));
@@ -122,20 +115,24 @@ impl Predecessor {
         journal::lock_soon(self.journal.as_fd()).is_ok()
     }
 
-    /// Says that we serve: it ends. Its control socket becomes ours, under `path`.
+    /// Says that we serve, upon which it ends, and takes over its control socket from the path `theirs` to `path`.
     ///
     /// # Errors
-    /// If the socket cannot be given that name.
-    pub(crate) fn follow(self, theirs: &Path, path: &Path) -> Result<Control, ControlError> {
+    /// If the socket cannot be given that path.
+    pub(crate) fn replace(self, theirs: &Path, path: &Path) -> Result<Control, ControlError> {
         if let Err(error) = self.link.send(&FromSuccessor::Serving) {
             log::warn!("the supervisor before us: {error}");
         }
         Control::adopt(self.control, theirs, path)
     }
 
-    /// Says why we do not follow it.
+    /// Says why we cannot take its place.
     pub(crate) fn refuse(&self, error: &Error) {
-        // Who does not hear it sees that we end.
+        // If it does not hear this, it sees that we end.
         let _ = self.link.send(&FromSuccessor::Refused(clip(error.to_string())));
     }
+}
+
+fn take(which: Descriptor) -> Result<OwnedFd, SandboxError> {
+    inherited(which.number())
 }

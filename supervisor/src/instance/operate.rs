@@ -10,35 +10,35 @@ use std::time::{Duration, Instant};
 
 impl Instance {
     /// Serves the control socket, one request at a time.
-    pub(super) fn answer(&mut self) {
-        // The socket is lent out, so that the answer can look at everything else.
-        let Some(mut control) = self.control.take() else { return };
+    pub(super) fn serve_control_socket(&mut self) {
+        // The socket is taken out, so that a reply can read everything else.
+        let Some(mut control) = self.operator.control.take() else { return };
         control.turn(Instant::now(), |request| self.reply(request));
-        self.control = Some(control);
+        self.operator.control = Some(control);
     }
 
     fn reply(&mut self, request: Request) -> Answer {
         let reply = match request {
             Request::Status => Reply::Status(Box::new(self.status())),
-            Request::History { last } => Reply::History(self.history.last(last)),
-            Request::Backend { action, address, service } => self.order(action, address, service.as_deref()),
+            Request::History { last } => Reply::History(self.operator.history.last(last)),
+            Request::Backend { action, address, service } => self.change_backend(action, address, service.as_deref()),
             Request::Diff { files } => self.difference(files),
             Request::Explain(tuple) => return self.explain(tuple),
         };
         reply.into()
     }
 
-    fn order(&mut self, action: Action, address: IpAddr, service: Option<&str>) -> Reply {
+    fn change_backend(&mut self, action: Action, address: IpAddr, service: Option<&str>) -> Reply {
         let now = Instant::now();
         let (wish, until, what) = match action {
             Action::Drain { deadline } => {
-                let time = deadline.map_or(self.roster.drain(), |seconds| Duration::from_secs(seconds.into()));
+                let time = deadline.map_or(self.current.roster.drain(), |seconds| Duration::from_secs(seconds.into()));
                 (Admin::Draining, now.checked_add(time), format!("draining for {} s", time.as_secs()))
             }
             Action::Enable => (Admin::Enabled, None, "enabled".to_owned()),
             Action::Disable => (Admin::Disabled, None, "disabled".to_owned()),
         };
-        let meant = self.roster.wish(address, service, wish, until);
+        let meant = self.current.roster.wish(address, service, wish, until);
         if meant.is_empty() {
             return Reply::error(match service {
                 Some(name) => format!("service {name:?} has no backend {address}; loaded status shows what there is"),
@@ -48,42 +48,42 @@ impl Instance {
         self.tell_wishes(now);
         let mut lines = Vec::new();
         for index in meant {
-            let Some(backend) = self.roster.backend(index) else { continue };
+            let Some(backend) = self.current.roster.backend(index) else { continue };
             let number = backend.service;
-            let name = self.roster.service(number).map_or("?", |entry| entry.service.name.as_str());
+            let name = self.current.roster.service(number).map_or("?", |entry| entry.service.name.as_str());
             lines.push(format!("service {name}: backend {address} is {what}"));
             self.note(number, Some(address), what.clone(), "asked for".to_owned(), By::Operator);
         }
-        self.note_states();
+        self.note_conditions();
         Reply::Done { lines }
     }
 
     /// What a reload of these files would do.
     fn difference(&mut self, files: Vec<PathBuf>) -> Reply {
-        let files = if files.is_empty() { self.options.config.clone() } else { files };
+        let files = if files.is_empty() { self.fixed.options.config.clone() } else { files };
         let plan = match self.next_plan(&files) {
             Ok(plan) => plan,
             Err(error) => return Reply::error(format!("a reload would be refused: {error}")),
         };
-        let changes = diff(&self.plan, &plan);
+        let changes = diff(&self.current.plan, &plan);
         if changes.is_empty() {
             return Reply::Diff { lines: Vec::new() };
         }
         let mut lines: Vec<_> = changes.iter().map(ToString::to_string).collect();
-        lines.push(self.moved(&plan));
+        lines.push(self.effect_on_flows(&plan));
         Reply::Diff { lines }
     }
 
-    /// What becomes of the flows there are: none moves, but those of what is removed have to end.
-    fn moved(&self, plan: &loaded_config::plan::Plan) -> String {
-        let Ok(next) = self.roster.next(plan, &[], u64::MAX, Instant::now()) else {
+    /// What a reload would do to the flows: none moves, but those on backends that are removed have to end.
+    fn effect_on_flows(&self, plan: &loaded_config::plan::Plan) -> String {
+        let Ok(next) = self.current.roster.next(plan, &[], u64::MAX, Instant::now()) else {
             return "too much would leave at once; try again in a minute".to_owned();
         };
-        let flows = |index: BackendIndex| super::watch::counted(&self.workers, index, BackendCounter::Flows);
+        let flows = |index: BackendIndex| self.children.count(index, BackendCounter::Flows);
         let leaving = next.backends().filter(|(_, backend)| backend.leaves.is_some());
         let (leave, all) = (
             leaving.map(|(index, _)| flows(index)).fold(0, u64::saturating_add),
-            self.roster.backends().map(|(index, _)| flows(index)).fold(0, u64::saturating_add),
+            self.current.roster.backends().map(|(index, _)| flows(index)).fold(0, u64::saturating_add),
         );
         format!(
             "flows: {all} now; {leave} of them are on backends that would leave: they go on for up to {} s, then they are \

@@ -1,13 +1,25 @@
-//! A worker's counters as one line of text.
+//! USR1: each worker's counters as one line in the log.
 
+use super::Instance;
 use crate::children::worker::Worker;
 use loaded_ipc::{Fault, Outcome, Pressure, RECEIVED};
-use loaded_queue::QueueState;
+use loaded_queue::{QueueState, queue_owners};
 use std::fmt::Write;
 
-/// "worker[0] core 1 queue 1: received=10 forwarded=6 …": every outcome, fault and pressure that
-/// occurred, and the kernel's own numbers. The outcomes sum up to `received`.
-pub(crate) fn line(worker: &Worker, queue: Option<&QueueState>) -> String {
+impl Instance {
+    /// Logs the counters of each worker.
+    pub(super) fn report(&self) {
+        let queues = queue_owners().unwrap_or_default();
+        for worker in &self.children.workers {
+            let queue = queues.iter().find(|state| state.queue == worker.owner.queue());
+            log::info!("{}", line(worker, queue));
+        }
+    }
+}
+
+/// "worker[0] core 1 queue 1: received=10 forwarded=6 …": every outcome, fault and pressure that occurred, and the
+/// kernel's own numbers. The outcomes add up to `received`.
+fn line(worker: &Worker, queue: Option<&QueueState>) -> String {
     let seen = |index| worker.memory.seen.get(index).unwrap_or(0);
     let mut line =
         format!("{} core {} queue {}: received={}", worker.name(), worker.core, worker.owner.queue(), seen(RECEIVED));

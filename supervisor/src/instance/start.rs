@@ -1,102 +1,105 @@
-//! The start of an instance, where nothing is or beside workers that serve already, and what is written down for the one
-//! that comes after.
+//! The first start of the children: where nothing is, beside orphans of a killed supervisor, or beside the workers of a
+//! predecessor.
 
 use super::Instance;
+use super::phase::Phase;
 use crate::Error;
 use crate::children::child::START_DEADLINE;
 use crate::children::worker::Worker;
-use crate::handover::journal;
-use crate::handover::monotonic;
-use crate::handover::orphans;
-use crate::handover::predecessor::{Answer, Predecessor};
-use crate::hops::hops;
-use loaded_control::Control;
-use loaded_ipc::counter_layout;
+use crate::handover::journal::Snapshot;
+use crate::handover::predecessor::{GaveWay, Predecessor};
 use loaded_netfilter::{Installed, RuleSet, Tools};
-use loaded_sandbox::Role;
-use loaded_sandbox::policy::print;
-use loaded_table::LAYOUT_VERSION;
-use std::borrow::Cow;
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-/// Between two writes of the journal, beside those that must not wait.
-const WRITTEN_EVERY: Duration = Duration::from_millis(100);
+use std::time::Instant;
 
 impl Instance {
     /// Starts everything where nothing is: the children first, and the rules that bring packets last.
-    pub(crate) fn start_anew(&mut self, tools: &Tools) -> Result<(), Error> {
-        // The prober uses them at once.
-        self.routes.settle(&hops(&self.roster)?)?;
-        self.write_down();
-        self.start()?;
-        self.serves_by(Installed::install(&self.rules, tools)?);
+    ///
+    /// # Errors
+    /// If a child does not start or the rules cannot be installed; then call [`Instance::give_up`].
+    pub(crate) fn start_fresh(&mut self, tools: &Tools) -> Result<(), Error> {
+        // The prober uses the routes at once.
+        self.host.routes.settle(&self.current.hops()?)?;
+        self.write_snapshot();
+        self.reach(Self::is_started)?;
+        self.host.set_rules(Installed::install(&self.current.rules, tools)?);
         Ok(())
     }
 
-    /// Starts everything beside workers that serve; then rules, workers and prober change over, as in a reload. An error
-    /// before the workers change leaves those that serve as they are.
-    pub(crate) fn take_over(&mut self, tools: &Tools, predecessor: Option<&Predecessor>) -> Result<(), Error> {
-        let imports = self.workers.iter().any(Worker::imports);
-        self.adopts = predecessor.is_none();
-        self.routes.inherit();
-        self.routes.extend(&hops(&self.roster)?)?;
-        self.write_down();
-        self.reach(|this| this.workers.iter().all(Worker::can_follow))?;
-        self.serves_by(Installed::take_over(&self.rules, tools)?);
-        if let Some(predecessor) = predecessor {
-            match predecessor.ask(imports)? {
-                Answer::Yours => {
-                    for worker in &mut self.workers {
-                        worker.import()?;
-                    }
-                }
-                Answer::Dead => self.comes_after(&predecessor.state()?),
-            }
-            self.roster.inherit(&predecessor.state()?.roster);
-            // It was told what was believed before.
-            self.prober.stop();
+    /// Starts everything beside the workers of a killed supervisor and replaces these.
+    ///
+    /// # Errors
+    /// Only before they are replaced: they serve as before; then call [`Instance::give_up_adoption`].
+    pub(crate) fn adopt_orphans(&mut self, tools: &Tools) -> Result<(), Error> {
+        self.phase = Phase::AdoptingOrphans;
+        self.prepare_beside(tools)?;
+        self.children.workers.iter_mut().for_each(Worker::take_over);
+        self.start_whatever_happens()?;
+        self.settle_inherited_routes()
+    }
+
+    /// Starts everything beside the workers of a predecessor, asks it to give way, and replaces it.
+    ///
+    /// # Errors
+    /// As long as the predecessor can still serve; then call [`Instance::give_up_succession`].
+    pub(crate) fn succeed(&mut self, tools: &Tools, predecessor: &Predecessor) -> Result<(), Error> {
+        let imports = self.children.workers.iter().any(Worker::imports);
+        self.prepare_beside(tools)?;
+        match predecessor.ask_to_give_way(imports)? {
+            GaveWay::InOrder => self.children.workers.iter_mut().try_for_each(Worker::import)?,
+            GaveWay::Killed => self.adopt_workers_of(&predecessor.snapshot()?),
         }
-        self.workers.iter_mut().for_each(Worker::follow);
-        match predecessor.map(|predecessor| (predecessor, self.start())) {
-            Some((_, Ok(()))) => {}
-            Some((predecessor, Err(error))) if matches!(error, Error::Interrupted) || !predecessor.is_dead() => {
-                return Err(error);
-            }
-            // Nobody goes on if we do not.
-            Some((_, Err(error))) => {
+        self.current.roster.inherit(&predecessor.snapshot()?.roster);
+        // It was told the health of before.
+        self.children.prober.stop();
+        self.children.workers.iter_mut().for_each(Worker::take_over);
+        match self.reach(Self::is_started) {
+            Ok(()) => {}
+            Err(error) if matches!(error, Error::Interrupted) || !predecessor.is_dead() => return Err(error),
+            // If we give up, nobody serves.
+            Err(error) => {
                 log::error!("{error}");
-                self.start_come_what_may()?;
+                self.start_whatever_happens()?;
             }
-            None => self.start_come_what_may()?,
         }
-        if let Err(error) = self.routes.settle(&hops(&self.roster)?) {
-            log::error!("{error}; to be tried again");
-        }
+        self.settle_inherited_routes()
+    }
+
+    /// Prepares children and rules beside workers that serve. An error leaves these as they are.
+    fn prepare_beside(&mut self, tools: &Tools) -> Result<(), Error> {
+        self.host.routes.inherit();
+        self.host.routes.extend(&self.current.hops()?)?;
+        self.write_snapshot();
+        self.reach(|this| this.children.workers.iter().all(Worker::can_take_over))?;
+        self.host.set_rules(Installed::take_over(&self.current.rules, tools)?);
         Ok(())
     }
 
-    /// The predecessor was killed while it gave way: its workers are nobody's, and are ended like those of any dead supervisor.
-    fn comes_after(&mut self, state: &journal::State<'_>) {
-        log::warn!("supervisor {} was killed while it gave way; its workers are taken over", state.pid);
-        for worker in &mut self.workers {
+    /// Removes routes that only the supervisor before needed.
+    fn settle_inherited_routes(&mut self) -> Result<(), Error> {
+        let hops = self.current.hops()?;
+        self.host.settle_routes(&hops);
+        Ok(())
+    }
+
+    /// The predecessor was killed while it gave way: its workers are ended like those of any killed supervisor.
+    fn adopt_workers_of(&mut self, snapshot: &Snapshot<'_>) {
+        log::warn!("supervisor {} was killed while it gave way; its workers are taken over", snapshot.pid);
+        for worker in &mut self.children.workers {
             let queue = worker.owner.queue();
-            let theirs = state.workers.iter().filter(|(of, _)| *of == queue).map(|(_, pid)| *pid);
-            worker.comes_after(theirs);
+            let pids = snapshot.workers.iter().filter(|(of, _)| *of == queue).map(|(_, pid)| *pid);
+            worker.adopt_previous(pids);
         }
     }
 
-    /// Nobody serves any more, so a child that dies now is started again as ever; only that it takes too long is said.
-    fn start_come_what_may(&mut self) -> Result<(), Error> {
+    /// Starts every child, and starts those that die again as ever: nobody else serves any more. That it takes too long is
+    /// only logged.
+    fn start_whatever_happens(&mut self) -> Result<(), Error> {
         let deadline = Instant::now() + START_DEADLINE;
         while !self.is_started() && Instant::now() < deadline {
-            if let Err(error) = self.launch() {
-                log::error!("{error}; to be tried again");
-            }
+            self.start_children_or_log();
             self.turn(deadline)?;
-            for death in self.bury() {
-                log::error!("{death}");
-            }
+            self.log_deaths();
         }
         if !self.is_started() {
             log::error!("not every child is ready within {START_DEADLINE:?}");
@@ -104,104 +107,23 @@ impl Instance {
         Ok(())
     }
 
-    /// The control socket and the place of a supervisor that waits for nothing but this.
-    pub(crate) fn follow(&mut self, predecessor: Predecessor, path: &Path) {
-        let followed = predecessor.state().and_then(|state| Ok(predecessor.follow(&state.control, path)?));
-        match followed {
-            Ok(control) => self.control = Some(control),
-            Err(error) => log::error!("{error}; nobody can ask this instance until it is started again"),
-        }
-        self.unwritten = true;
-    }
-
-    /// After an error at the start: what was started ends, what was not there before is taken away, and what others serve by
-    /// (`rules`, of those before) is as it was. A predecessor sees to its own.
-    pub(crate) fn give_up(&mut self, tools: &Tools, before: Option<&RuleSet>, predecessor: Option<&Predecessor>) {
-        self.workers.iter_mut().for_each(Worker::kill);
-        self.prober.stop();
-        match before {
-            Some(rules) if predecessor.is_none() => {
-                if let Err(error) = Installed::take_over(rules, tools) {
-                    log::error!("{error}");
-                }
-            }
-            Some(_) => {}
-            None => {
-                if let Err(error) = self.routes.remove() {
-                    log::warn!("{error}");
-                }
-            }
-        }
-    }
-
-    fn serves_by(&mut self, installed: Installed) {
-        for note in installed.notes() {
-            log::warn!("{note}");
-        }
-        self.installed = Some(installed);
-    }
-
-    /// Keeps the journal: not more often than a prober's changes of mind are worth.
-    pub(super) fn keep_written(&mut self) {
-        let (at, workers) = &self.written;
-        if (self.unwritten || *workers != self.serving()) && at.elapsed() >= WRITTEN_EVERY {
-            self.write_down();
-        }
-    }
-
-    /// Queues and the processes that answer them.
-    fn serving(&self) -> Vec<(u16, u32)> {
-        let of = |worker: &Worker| worker.processes().map(|(pid, ..)| (worker.owner.queue(), pid)).collect::<Vec<_>>();
-        self.workers.iter().flat_map(of).collect()
-    }
-
-    /// Writes down what another supervisor has to know to go on.
-    pub(super) fn write_down(&mut self) {
-        self.unwritten = false;
-        self.written = (Instant::now(), self.serving());
-        let state = journal::State {
-            format: journal::FORMAT,
-            tables: LAYOUT_VERSION,
-            counters: counter_layout().into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            pid: std::process::id(),
-            at: monotonic::clock(),
-            adoptable: orphans::is_possible().is_ok(),
-            fence: print(Role::Supervisor).into(),
-            control: self.control.as_ref().map_or(Path::new(""), Control::path).into(),
-            queues: self.workers.iter().map(|worker| (worker.core, worker.owner.queue())).collect(),
-            workers: Cow::Borrowed(&self.written.1),
-            steering: self.steering,
-            plan: Cow::Borrowed(&self.plan),
-            roster: Cow::Borrowed(&self.roster),
-            history: Cow::Borrowed(&self.history),
-        };
-        if let Err(error) = self.journal.write(&state) {
-            log::error!("write the journal: {error}; to be tried again");
-            self.unwritten = true;
-        }
-    }
-
-    /// Starts every child and waits until all are jailed, proven and at work.
-    fn start(&mut self) -> Result<(), Error> {
-        self.reach(Self::is_started)
-    }
-
+    /// Whether all children are sandboxed, proven and at work.
     fn is_started(&self) -> bool {
-        self.workers.iter().all(Worker::is_ready) && (!self.is_probed() || self.prober.is_probing())
+        self.children.workers.iter().all(Worker::is_ready)
+            && (!self.current.roster.is_probed() || self.children.prober.is_probing())
     }
 
-    /// Starts every child and waits until it is so.
-    fn reach(&mut self, is_so: impl Fn(&Self) -> bool) -> Result<(), Error> {
+    /// Starts every child and waits until `is_reached`. A child that dies, TERM, or too long a wait is an error.
+    fn reach(&mut self, is_reached: impl Fn(&Self) -> bool) -> Result<(), Error> {
         let deadline = Instant::now() + START_DEADLINE;
-        while !is_so(self) {
-            self.launch()?;
+        while !is_reached(self) {
+            self.start_children()?;
             self.turn(deadline)?;
-            if let Some(death) = self.bury().into_iter().next() {
+            if let Some(death) = self.reap().into_iter().next() {
                 return Err(Error::ChildFailed(death));
             }
-            // Workers of a dead supervisor are taken over first, and then ended in order.
-            if !self.adopts && self.signals.take_end() {
+            // Orphans are taken over first, and then ended in order.
+            if !matches!(self.phase, Phase::AdoptingOrphans) && self.signals.take_end() {
                 return Err(Error::Interrupted);
             }
             if Instant::now() >= deadline {
@@ -209,5 +131,42 @@ impl Instance {
             }
         }
         Ok(())
+    }
+
+    /// Tells a predecessor that we serve, and takes over its control socket, to `path`.
+    pub(crate) fn replace_predecessor(&mut self, predecessor: Predecessor, path: &Path) {
+        let replaced = predecessor.snapshot().and_then(|snapshot| Ok(predecessor.replace(&snapshot.control, path)?));
+        match replaced {
+            Ok(control) => self.operator.control = Some(control),
+            Err(error) => log::error!("{error}; nobody can ask this instance until it is started again"),
+        }
+        self.recorder.set_outdated();
+    }
+
+    /// After a failed fresh start: ends the children and removes the routes.
+    pub(crate) fn give_up(&mut self) {
+        self.children.kill();
+        self.host.remove_routes();
+    }
+
+    /// After a failed adoption: ends our children and restores the rules that the orphans serve by.
+    pub(crate) fn give_up_adoption(&mut self, tools: &Tools, before: &RuleSet) {
+        self.children.kill();
+        if let Err(error) = Installed::take_over(before, tools) {
+            log::error!("{error}");
+        }
+    }
+
+    /// After a failed succession: ends our children. The predecessor restores its own rules and routes.
+    pub(crate) fn give_up_succession(&mut self) {
+        self.children.kill();
+    }
+
+    /// Says what this instance serves.
+    pub(crate) fn log_serving(&self) {
+        let services = self.current.plan.services.len();
+        let backends: usize = self.current.plan.services.iter().map(|service| service.backends.len()).sum();
+        let workers = self.children.workers.len();
+        log::info!("serving: {services} service(s), {backends} backend(s), {workers} worker(s)");
     }
 }

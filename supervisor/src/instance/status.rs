@@ -1,7 +1,8 @@
-//! Everything an operator can see, gathered.
+//! Gathers everything that `loaded status` shows.
 
 use super::Instance;
-use super::watch::{State, counted, state, view};
+use super::observe::view;
+use super::survey::{Condition, condition};
 use crate::children::worker::Worker;
 use crate::roster::{BackendEntry, ServiceEntry};
 use loaded_config::plan;
@@ -15,61 +16,48 @@ use loaded_queue::{QueueState, queue_owners};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-/// A wall clock that has moved by so much was set.
-const STEP: Duration = Duration::from_secs(2);
-
 impl Instance {
-    /// Everything there is to see now.
+    /// The status of now.
     pub(super) fn status(&self) -> Status {
         let queues = queue_owners().unwrap_or_default();
-        let sum =
-            |index| self.workers.iter().filter_map(|worker| worker.memory.seen.get(index)).fold(0, u64::saturating_add);
         let counted = |labels: Vec<(&'static str, usize)>| -> BTreeMap<String, u64> {
-            labels.into_iter().map(|(label, index)| (label.to_owned(), sum(index))).collect()
+            labels.into_iter().map(|(label, index)| (label.to_owned(), self.children.sum(index))).collect()
         };
-        let mut services: Vec<_> = self.roster.services().collect();
-        // As the configuration has them; what leaves comes last.
+        let mut services: Vec<_> = self.current.roster.services().collect();
+        // In the order of the configuration; those that leave come last.
         let place = |entry: &ServiceEntry| {
             let name = |service: &plan::Service| service.name == entry.service.name;
-            (entry.leaves.is_some(), self.plan.services.iter().position(name))
+            (entry.leaves.is_some(), self.current.plan.services.iter().position(name))
         };
         services.sort_by_key(|(_, entry)| place(entry));
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             now: seconds(SystemTime::now()),
-            since: seconds(self.started()),
-            generation: self.roster.generation(),
-            last_reload: self.last_reload.as_ref().map(|last| Reload {
+            since: seconds(self.fixed.started.wall()),
+            generation: self.current.roster.generation(),
+            last_reload: self.operator.last_reload.as_ref().map(|last| Reload {
                 at: seconds(last.at),
                 ok: last.ok,
                 text: last.text.clone(),
             }),
-            refused_upgrade: self.refused_upgrade.clone().map(|(at, text)| Refused { at: seconds(at), text }),
-            layers: self.layers.clone(),
-            nf_repeat: self.repeat.to_string(),
+            refused_upgrade: self.operator.refused_upgrade.clone().map(|(at, text)| Refused { at: seconds(at), text }),
+            layers: self.fixed.layers.clone(),
+            nf_repeat: self.fixed.repeat.to_string(),
             processes: self.processes(),
             services: services.into_iter().map(|(index, entry)| self.service(index, entry)).collect(),
-            queues: self.workers.iter().map(|worker| queue(worker, &queues)).collect(),
+            queues: self.children.workers.iter().map(|worker| queue(worker, &queues)).collect(),
             packets: counted(Outcome::ALL.iter().map(|outcome| (outcome.label(), outcome.index())).collect()),
             pressure: counted(Pressure::ALL.iter().map(|one| (one.label(), one.index())).collect()),
             faults: counted(Fault::ALL.iter().map(|fault| (fault.label(), fault.index())).collect()),
         }
     }
 
-    /// When it was started, by the wall clock of now: that may have been set meanwhile.
-    fn started(&self) -> SystemTime {
-        let by_now = SystemTime::now() - self.began.elapsed();
-        let apart = by_now.duration_since(self.since).unwrap_or_else(|error| error.duration());
-        // What does not change is not to shake.
-        if apart < STEP { self.since } else { by_now }
-    }
-
     fn processes(&self) -> Vec<Process> {
-        let own = (std::process::id(), "serving", self.began.elapsed());
-        let mut all = vec![seen(Role::Supervisor, "supervisor".to_owned(), own, Lives::default(), None)];
-        for worker in &self.workers {
-            let lives = Lives { restarts: worker.restarts, fenced: worker.fenced };
+        let own = (std::process::id(), "serving", self.fixed.started.elapsed());
+        let mut all = vec![seen(Role::Supervisor, "supervisor".to_owned(), own, EarlierLives::default(), None)];
+        for worker in &self.children.workers {
+            let lives = EarlierLives { restarts: worker.restarts, sandbox_kills: worker.sandbox_kills };
             for life in worker.processes() {
                 all.push(seen(Role::Worker, worker.name(), life, lives, Some(worker.core)));
             }
@@ -77,11 +65,12 @@ impl Instance {
                 all.push(waiting(Role::Worker, worker.name(), wait, lives, Some(worker.core)));
             }
         }
-        let lives = Lives { restarts: self.prober.restarts, fenced: self.prober.fenced };
-        match self.prober.process() {
+        let lives =
+            EarlierLives { restarts: self.children.prober.restarts, sandbox_kills: self.children.prober.sandbox_kills };
+        match self.children.prober.process() {
             Some(life) => all.push(seen(Role::Prober, "prober".to_owned(), life, lives, None)),
-            None if self.is_probed() => {
-                all.push(waiting(Role::Prober, "prober".to_owned(), self.prober.wait(), lives, None));
+            None if self.current.roster.is_probed() => {
+                all.push(waiting(Role::Prober, "prober".to_owned(), self.children.prober.wait(), lives, None));
             }
             None => {}
         }
@@ -91,7 +80,7 @@ impl Instance {
     fn service(&self, index: ServiceIndex, entry: &ServiceEntry) -> Service {
         let now = Instant::now();
         let plan::Service { name, vips, protocol, ports, mode, strategy, policy, .. } = &entry.service;
-        let mut backends: Vec<_> = self.roster.backends().filter(|(_, b)| b.service == index).collect();
+        let mut backends: Vec<_> = self.current.roster.backends().filter(|(_, b)| b.service == index).collect();
         let written = |backend: &BackendEntry| entry.service.backends.iter().position(|b| b.address == backend.address);
         backends.sort_by_key(|(index, b)| (b.leaves.is_some(), written(b).unwrap_or(usize::MAX), *index));
         Service {
@@ -109,12 +98,12 @@ impl Instance {
             passive: policy.passive.map(|passive| plan::display::passive(Some(passive))),
             check: entry.service.check.as_ref().map(|check| plan::display::check(Some(check))),
             discover: entry.service.discover.as_ref().map(|discover| plan::display::discover(Some(discover))),
-            state: match state(&self.roster, index, now) {
+            state: match condition(&self.current.roster, index, now) {
                 _ if entry.leaves.is_some() => ServiceState::Leaving,
-                State::Fine => ServiceState::Ok,
-                State::Panic => ServiceState::Panic,
-                State::Backup => ServiceState::Backup,
-                State::AllDown(_) => ServiceState::AllDown,
+                Condition::Fine => ServiceState::Ok,
+                Condition::Panic => ServiceState::Panic,
+                Condition::Backup => ServiceState::Backup,
+                Condition::AllDown(_) => ServiceState::AllDown,
             },
             backends: backends.into_iter().map(|(index, b)| self.backend(index, b, policy.slow_start, now)).collect(),
         }
@@ -122,7 +111,7 @@ impl Instance {
 
     fn backend(&self, index: BackendIndex, entry: &BackendEntry, slow_start: u32, now: Instant) -> Backend {
         let health = entry.health;
-        let count = |counter| counted(&self.workers, index, counter);
+        let count = |counter| self.children.count(index, counter);
         let left = |until: Option<Instant>| until.map(|at| whole_seconds(at.saturating_duration_since(now)));
         let drains = entry.drains_until.filter(|_| entry.wish == loaded_ipc::Admin::Draining);
         Backend {
@@ -149,7 +138,7 @@ impl Instance {
             bytes_to: count(BackendCounter::BytesTo),
             packets_from: count(BackendCounter::PacketsFrom),
             bytes_from: count(BackendCounter::BytesFrom),
-            ejected_by: self.workers.iter().filter_map(|worker| ejection(worker, index)).collect(),
+            ejected_by: self.children.workers.iter().filter_map(|worker| ejection(worker, index)).collect(),
         }
     }
 }
@@ -160,18 +149,18 @@ fn ejection(worker: &Worker, index: BackendIndex) -> Option<Ejection> {
     Some(Ejection { worker: worker.position, cause })
 }
 
-/// How many processes there have been in one's place.
+/// What has become of earlier processes of a child.
 #[derive(Debug, Clone, Copy, Default)]
-struct Lives {
+struct EarlierLives {
     restarts: u64,
-    fenced: u64,
+    sandbox_kills: u64,
 }
 
 fn seen(
     role: Role,
     name: String,
     (pid, state, age): (u32, &str, Duration),
-    Lives { restarts, fenced }: Lives,
+    EarlierLives { restarts, sandbox_kills }: EarlierLives,
     core: Option<u16>,
 ) -> Process {
     let look = process::look(pid).ok();
@@ -184,13 +173,19 @@ fn seen(
         since: seconds(SystemTime::now() - age),
         core,
         restarts,
-        fenced,
+        fenced: sandbox_kills,
         memory_kb: look.as_ref().and_then(|look| look.memory_kb),
         sandbox: look.map(|look| look.sandbox),
     }
 }
 
-fn waiting(role: Role, name: String, wait: Duration, Lives { restarts, fenced }: Lives, core: Option<u16>) -> Process {
+fn waiting(
+    role: Role,
+    name: String,
+    wait: Duration,
+    EarlierLives { restarts, sandbox_kills }: EarlierLives,
+    core: Option<u16>,
+) -> Process {
     Process {
         role,
         name,
@@ -200,7 +195,7 @@ fn waiting(role: Role, name: String, wait: Duration, Lives { restarts, fenced }:
         since: seconds(SystemTime::now()),
         core,
         restarts,
-        fenced,
+        fenced: sandbox_kills,
         memory_kb: None,
         sandbox: None,
     }

@@ -1,7 +1,7 @@
-//! Becoming a daemon, the pid file, and telling a service manager.
+//! Becoming a daemon, the PID file, and telling a service manager.
 //!
 //! The daemon is started by exec of ourselves, in a session of its own. The starter stays until the daemon serves or
-//! has failed, so that an error is seen where the command was given, and so is its exit code.
+//! has failed, so that errors and the exit code appear where the command was given.
 
 use crate::Error;
 use command_fds::{CommandFdExt, FdMapping};
@@ -44,8 +44,8 @@ pub fn start(arguments: &[OsString]) -> Result<i32, Error> {
     }
 }
 
-/// The daemon's first act: takes its end of the socket to the starter. What else the starter had open (the lock of a
-/// script, a pipe) is not to stay open as long as the daemon lives.
+/// The daemon's first act: takes its end of the socket to the starter, and closes whatever else the starter had open (the lock
+/// of a script, a pipe), which must not stay open as long as the daemon lives.
 ///
 /// # Errors
 /// When there is no starter.
@@ -54,11 +54,11 @@ pub(crate) fn take_starter() -> Result<OwnedFd, Error> {
     Ok(inherited(STARTER_FD)?)
 }
 
-/// The daemon's side: a session of its own, away from the starter's terminal and directory, and its name: the kernel
-/// calls what was started as /proc/self/exe "exe".
+/// Leaves the starter's session, terminal and directory, and takes the name "loaded": the kernel calls a process that was
+/// started as /proc/self/exe "exe".
 ///
 /// # Errors
-/// When the session cannot be had.
+/// When there is no new session to be had.
 pub(crate) fn detach() -> Result<(), Error> {
     let fail = |act| move |source| Error::Start { act, source };
     setsid().map_err(|e| fail("start a session")(e.into()))?;
@@ -74,40 +74,40 @@ pub(crate) fn release(starter: OwnedFd) -> Result<(), Error> {
     let fail = |act| move |source| Error::Start { act, source };
     let null = OpenOptions::new().write(true).open("/dev/null").map_err(fail("open /dev/null"))?;
     dup2_stderr(&null).map_err(|e| fail("let go of stderr")(e.into()))?;
-    // A starter that was killed meanwhile does not matter any more.
+    // It does not matter if the starter was killed meanwhile.
     let _ = UnixStream::from(starter).write_all(b"1");
     Ok(())
 }
 
-/// Tells the service manager, if there is one, that the service is up or going down.
+/// Tells the service manager, if there is one, how the service is.
 pub(crate) fn notify(state: sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         log::warn!("notify the service manager: {error}");
     }
 }
 
-/// Whether a service manager waits for a notification; then we stay in the foreground.
+/// Whether a service manager waits for a notification; loaded then stays in the foreground.
 #[must_use]
 pub fn is_managed() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-/// A file with our process id, there as long as this value.
+/// A file with our process id; dropping this removes it.
 #[derive(Debug)]
 pub(crate) struct PidFile(PathBuf);
 
 impl PidFile {
-    /// Writes it. A file of a process that is gone, or of `before`, is replaced; a link is never followed.
+    /// Writes it. A file of a process that has ended, or of `predecessor`, is replaced; a link is never followed.
     ///
     /// # Errors
     /// When it belongs to a living process or cannot be written.
-    pub(crate) fn write(path: &Path, before: Option<u32>) -> Result<Self, Error> {
+    pub(crate) fn write(path: &Path, predecessor: Option<u32>) -> Result<Self, Error> {
         let fail = |source| Error::PidFile { path: path.to_owned(), source };
         if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == 0) {
-            // A full disk has left it so.
+            // A full disk leaves it empty.
             fs::remove_file(path).map_err(fail)?;
         } else if let Some(pid) = recorded(path) {
-            if is_instance(pid) && pid != std::process::id() && Some(pid) != before {
+            if is_instance(pid) && pid != std::process::id() && Some(pid) != predecessor {
                 return Err(fail(io::Error::other(format!("pid {pid} is running: stop it, or name another file"))));
             }
             fs::remove_file(path).map_err(fail)?;
@@ -116,7 +116,7 @@ impl PidFile {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o644).custom_flags(flags).open(path);
         let mut file = file.map_err(fail)?;
         writeln!(file, "{}", std::process::id()).map_err(|source| {
-            // What is not written is not to stand in the way of the next start.
+            // An empty file must not stand in the way of the next start.
             let _ = fs::remove_file(path);
             fail(source)
         })?;
@@ -126,7 +126,7 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Somebody may have put another file there.
+        // Somebody may have written another file there.
         if recorded(&self.0) != Some(std::process::id()) {
             return;
         }
@@ -136,8 +136,8 @@ impl Drop for PidFile {
     }
 }
 
-/// Whether a process of our user has our name and has not ended: anybody can take a name, and wait for a number. One that was
-/// killed keeps its name until its parent has asked for it.
+/// Whether a process of our user has our name and has not ended: anybody can take a name, and wait for a pid. A killed process
+/// keeps its name until its parent has waited for it.
 fn is_instance(pid: u32) -> bool {
     if !fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == geteuid().as_raw()) {
         return false;
@@ -147,7 +147,7 @@ fn is_instance(pid: u32) -> bool {
     stat.split_once(" (loaded) ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
 }
 
-/// The process id in a pid file. Follows no link and waits for no pipe.
+/// The process id in a PID file. Follows no link and does not block on a pipe.
 fn recorded(path: &Path) -> Option<u32> {
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).bits();
     let mut text = String::new();

@@ -15,14 +15,14 @@ struct Output {
 
 static OUTPUT: Output = Output { syslog: AtomicBool::new(false) };
 
-/// Begins to log to stderr.
+/// Starts to log, to stderr.
 pub(crate) fn to_stderr() {
-    // Fails only when a logger is set already, and the only one there is is this.
+    // Fails only if a logger is set already, and this is the only one.
     let _ = log::set_logger(&OUTPUT);
     log::set_max_level(LevelFilter::Info);
 }
 
-/// From here on logs to syslog, facility daemon, as the original does.
+/// Logs to syslog from now on, with facility daemon, as the original does.
 pub(crate) fn to_syslog() {
     if !Path::new("/dev/log").exists() {
         log::warn!("there is no /dev/log: this daemon's log is lost until a syslog daemon makes it; -D logs to stderr");
@@ -42,7 +42,7 @@ impl Log for Output {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // What a child or the kernel has said must not forge lines or move a terminal's cursor.
+        // Texts from a child or the kernel must not forge lines or move a terminal's cursor.
         let text: String = record.args().to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let (severity, word) = match record.level() {
             Level::Error => (Severity::LOG_ERR, "error: "),
@@ -50,10 +50,10 @@ impl Log for Output {
             _ => (Severity::LOG_INFO, ""),
         };
         if self.syslog.load(Ordering::Relaxed) {
-            // There is nowhere left to report a failure to.
+            // A failure could be reported nowhere.
             let _ = syslog(severity, text.as_str());
         } else {
-            // A pipe that nobody reads must not hold the supervisor up; the line is then lost.
+            // A pipe that nobody reads must not block the supervisor; the line is then lost.
             let stderr = std::io::stderr();
             let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
             if poll(&mut ready, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {

@@ -1,4 +1,4 @@
-//! Signals as flags, and a descriptor that becomes readable when one is set.
+//! Signals as flags, and a descriptor that becomes readable when a flag is set.
 
 use crate::Error;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What has been asked for since the last look.
+/// What signals have asked for since the last look.
 #[derive(Debug)]
 pub(crate) struct Signals {
     wake: UnixStream,
@@ -27,7 +27,7 @@ impl Signals {
         wake.set_nonblocking(true).map_err(fail)?;
         let this =
             Self { wake, end: Arc::default(), reload: Arc::default(), upgrade: Arc::default(), report: Arc::default() };
-        // The flag is registered first, so it is set before the descriptor wakes anyone.
+        // Flags are registered first, so that they are set before the descriptor wakes the loop.
         for (signal, flag) in [
             (SIGTERM, &this.end),
             (SIGINT, &this.end),
@@ -50,18 +50,22 @@ impl Signals {
         while matches!(self.wake.read(&mut bytes), Ok(n) if n > 0) {}
     }
 
+    /// Whether TERM, INT or QUIT has arrived since the last call.
     pub(crate) fn take_end(&self) -> bool {
         self.end.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether HUP has arrived since the last call.
     pub(crate) fn take_reload(&self) -> bool {
         self.reload.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether USR2 has arrived since the last call.
     pub(crate) fn take_upgrade(&self) -> bool {
         self.upgrade.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether USR1 has arrived since the last call.
     pub(crate) fn take_report(&self) -> bool {
         self.report.swap(false, Ordering::Relaxed)
     }

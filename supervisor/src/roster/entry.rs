@@ -1,4 +1,4 @@
-//! A backend of the roster, and what is believed of it.
+//! A backend of the roster, and its health.
 
 use loaded_config::plan::Service;
 use loaded_ipc::{Admin, Cause, ServiceIndex};
@@ -13,37 +13,38 @@ pub(crate) struct BackendEntry {
     pub(crate) address: IpAddr,
     pub(crate) weight: u16,
     pub(crate) backup: bool,
-    /// Nobody has written it down; it has answered.
+    /// It is not in the configuration: discovery has found it.
     pub(crate) discovered: bool,
-    /// What the operator has said, and until when a drain may last.
+    /// What the operator wants, and until when a drain lasts. Drain, disable and enable survive reload, upgrade and a supervisor
+    /// crash; a stop forgets them.
     pub(crate) wish: Admin,
     #[serde(with = "crate::handover::monotonic::option")]
     pub(crate) drains_until: Option<Instant>,
-    /// No plan has it any more; from this time on its flows are ended.
+    /// When its flows are ended, if the plan no longer has it.
     #[serde(with = "crate::handover::monotonic::option")]
     pub(crate) leaves: Option<Instant>,
-    pub(crate) health: Health,
+    pub(crate) health: BackendHealth,
 }
 
-/// What is believed of a backend.
+/// Whether a backend is up, and how that is known.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Health {
+pub(crate) struct BackendHealth {
     pub(crate) up: bool,
-    /// Whether a check has said so.
+    /// A check has said so.
     pub(crate) proven: bool,
     pub(crate) cause: Cause,
-    /// Microseconds of the last check.
+    /// Duration of the last check in microseconds.
     pub(crate) latency: u32,
     /// Since when it is up, or down.
     #[serde(with = "crate::handover::monotonic")]
     pub(crate) since: Instant,
-    /// When it came up, if it was ever seen down: its slow start.
+    /// When it came up, if it was ever seen down: the begin of its slow start.
     #[serde(with = "crate::handover::monotonic::option")]
     pub(crate) rose: Option<Instant>,
 }
 
 impl BackendEntry {
-    pub(super) fn new(service: ServiceIndex, address: IpAddr, health: Health) -> Self {
+    pub(super) fn new(service: ServiceIndex, address: IpAddr, health: BackendHealth) -> Self {
         Self {
             service,
             address,
@@ -57,7 +58,7 @@ impl BackendEntry {
         }
     }
 
-    /// What workers are told.
+    /// What workers are told to do with it.
     pub(crate) fn admin(&self, now: Instant) -> Admin {
         let until = |at: Option<Instant>| at.map(|at| if at <= now { Admin::Disabled } else { Admin::Draining });
         let leaving = until(self.leaves).unwrap_or(Admin::Enabled);
@@ -89,23 +90,23 @@ impl BackendEntry {
 
     pub(super) fn come_back(&mut self, now: Instant) {
         if self.leaves.take().is_some() {
-            // Nobody has looked at it meanwhile.
+            // It was not checked meanwhile.
             self.health.proven = false;
             self.health.since = now;
         }
     }
 }
 
-impl Health {
-    /// `waits`: it is not used before a check has passed.
+impl BackendHealth {
+    /// Of a new backend. `waits`: it is not used before a check has passed.
     pub(super) fn new(waits: bool, now: Instant) -> Self {
         Self { up: !waits, proven: false, cause: Cause::Unchecked, latency: 0, since: now, rose: None }
     }
 
-    /// A service has begun or ceased to be checked.
+    /// Its service begins or ceases to be checked.
     pub(super) fn checked(&mut self, before: Option<bool>, after: bool, now: Instant) {
         if before == Some(true) && !after {
-            // What is not checked counts as up; what was down has come up by that.
+            // An unchecked backend counts as up, so one that was down comes up now.
             let (since, rose) = if self.up { (self.since, self.rose) } else { (now, Some(now)) };
             *self = Self { since, rose, ..Self::new(false, now) };
         } else if before == Some(false) && after {

@@ -1,4 +1,4 @@
-//! What the prober says, weighed: it may be wrong, out of step or hostile.
+//! Judges what the prober says: it may be wrong, out of step or hostile.
 
 use super::Roster;
 use loaded_config::network::Network;
@@ -6,13 +6,13 @@ use loaded_ipc::{BackendIndex, Cause, FromProber, ServiceIndex};
 use std::net::IpAddr;
 use std::time::Instant;
 
-/// What the prober has said cannot be.
+/// The prober has said something that cannot be true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the prober says what cannot be: {0}")]
+#[error("the prober says what cannot be true: {0}")]
 pub(crate) struct Impossible(&'static str);
 
 impl Roster {
-    /// Takes what the prober says of a backend. `true`: it is up now and was not, or the other way round.
+    /// Takes what the prober says of a backend. Returns the backend if it has gone up or down by that.
     ///
     /// # Errors
     /// [`Impossible`]: the prober is out of step or hostile.
@@ -25,7 +25,7 @@ impl Roster {
         let entry = self.backends.get(backend.0).ok_or(Impossible("a backend that does not exist"))?;
         let service = self.services.get(entry.service.0).ok_or(Impossible("a backend of no service"))?;
         let check = service.service.check.as_ref().ok_or(Impossible("a backend that is not checked"))?;
-        // Given up a moment ago; the prober hears of it with the next generation.
+        // It was removed a moment ago; the prober hears of that with the next generation.
         if entry.leaves.is_some() {
             return Ok(None);
         }
@@ -54,8 +54,8 @@ impl Roster {
         Ok(Some(backend))
     }
 
-    /// Whether an address that has answered may become a backend: of a service that looks for some, in its network, no
-    /// VIP, none of its backends yet, and there is room.
+    /// Whether an address that has answered a search may become a backend of this service: the service searches in that network,
+    /// the address is no VIP and not yet one of its backends, and the limit is not reached.
     pub(crate) fn may_join(&self, index: ServiceIndex, address: IpAddr) -> bool {
         let Some(entry) = self.services.get(index.0).filter(|entry| entry.leaves.is_none()) else { return false };
         let Some(discover) = &entry.service.discover else { return false };
@@ -68,7 +68,7 @@ impl Roster {
     }
 }
 
-/// Neither the network's own address nor its broadcast address.
+/// Whether an address is neither the network's own address nor its broadcast address.
 fn is_host(network: Network, address: IpAddr) -> bool {
     !network.is_ipv4() || (address != network.first() && address != network.last())
 }

@@ -1,8 +1,9 @@
-//! The roster: what runs now. The plan's services and backends with the numbers they keep, what is believed of each
-//! backend, and what is leaving. No I/O and no clock: the time is passed in.
+//! The roster: the services and backends that run now, with the numbers that they keep, the health of each backend, and what
+//! is leaving. No I/O and no clock: the time is passed in.
 //!
-//! A reload makes the next roster of this one and a plan. What both have keeps its number and its health; what the plan
-//! no longer has leaves: no new flows, but those it has go on until a deadline. What comes back in time never left.
+//! A reload makes the next roster from this one and a plan. Whatever both have keeps its number and its health. Whatever the
+//! plan no longer has leaves: it gets no new flows, and its flows go on until a deadline. If it comes back before, it never
+//! left.
 
 mod entry;
 mod judge;
@@ -11,7 +12,7 @@ mod slots;
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests;
 
-pub(crate) use entry::{BackendEntry, Health};
+pub(crate) use entry::{BackendEntry, BackendHealth};
 pub(crate) use judge::Impossible;
 use loaded_config::QUOTA;
 use loaded_config::plan::{Plan, Service};
@@ -25,14 +26,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// A backend that has left is still told of for so long, so that both sides of its last flows hear that they are over.
+/// How long workers still know a backend that has left, so that both ends of its last flows hear that they are over.
 const FAREWELL: Duration = Duration::from_secs(20);
-/// A backend that leaves and has no flow goes after this, in case a packet is on its way.
+/// How long a leaving backend without flows stays, in case a packet is on its way.
 const EMPTY: Duration = Duration::from_secs(2);
-/// A backend that was discovered and is down for so long leaves. The check's own interval is 30 s in a classic file.
+/// How long a discovered backend may be down before it leaves. A classic file checks every 30 s.
 const FORGOTTEN: Duration = Duration::from_secs(300);
 
-/// What runs now.
+/// The services and backends that run now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Roster {
     generation: u64,
@@ -47,7 +48,7 @@ pub(crate) struct Roster {
     leaving: Vec<Leaving>,
 }
 
-/// Traffic that a service had and has no more. Rules bring it until its flows are over.
+/// Traffic that a service no longer takes. Rules bring it to the workers until its flows are over.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Leaving {
     service: ServiceIndex,
@@ -64,18 +65,18 @@ pub(crate) struct ServiceEntry {
     pub(crate) service: Service,
     /// Its VIPs by number, sorted; none when it leaves.
     pub(crate) listens: Vec<u16>,
-    /// No plan has it any more, and at this time it goes.
+    /// When it goes, if the plan no longer has it.
     #[serde(with = "crate::handover::monotonic::option")]
     pub(crate) leaves: Option<Instant>,
 }
 
-/// The roster cannot be made.
+/// The next roster would need more numbers than there are.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("all numbers for {0} are in use until what was removed before has left; try again in a minute")]
-pub(crate) struct Full(&'static str);
+pub(crate) struct NumbersExhausted(&'static str);
 
 impl Roster {
-    /// Nothing runs.
+    /// A roster in which nothing runs.
     pub(crate) fn empty() -> Self {
         Self {
             generation: 0,
@@ -91,18 +92,18 @@ impl Roster {
         }
     }
 
-    /// The roster after this one. All workers have opened their tables by generation `settled` or a later one. `found`
-    /// are backends that have been discovered.
+    /// The roster after this one. All workers have opened their tables in generation `settled` or later. `found` are discovered
+    /// backends.
     ///
     /// # Errors
-    /// When what leaves and what comes are too many together.
+    /// If what leaves and what comes are together more than there are numbers.
     pub(crate) fn next(
         &self,
         plan: &Plan,
         found: &[(ServiceIndex, IpAddr)],
         settled: u64,
         now: Instant,
-    ) -> Result<Self, Full> {
+    ) -> Result<Self, NumbersExhausted> {
         let mut next = self.clone();
         next.generation += 1;
         next.unserved = plan.unserved;
@@ -124,14 +125,14 @@ impl Roster {
         Ok(next)
     }
 
-    /// Takes what has become of the backends in a roster that ran while this one was made ready.
+    /// Takes over health and wishes from the roster that ran while this one was being prepared.
     pub(crate) fn inherit(&mut self, old: &Self) {
         let numbers: Vec<_> = self.backends.iter().map(|(number, _)| number).collect();
         for number in numbers {
             let Some(old) = old.backends.get(number) else { continue };
             if let Some(new) = self.backends.get_mut(number).filter(|new| new.is_same(old)) {
                 (new.wish, new.drains_until) = (old.wish, old.drains_until);
-                // What was only now begun or ceased to be checked is believed as it was decided then.
+                // A service that begins or ceases to be checked with this roster keeps what was decided for that.
                 if new.health.cause != Cause::Unchecked {
                     new.health = old.health;
                 }
@@ -160,7 +161,7 @@ impl Roster {
         });
     }
 
-    /// What the plan does not have begins to leave.
+    /// Lets leave what the plan no longer has.
     fn see_off(&mut self, plan: &Plan, now: Instant) {
         let deadline = now + self.drain;
         let kept = |name: &String| plan.services.iter().find(|service| service.name == *name);
@@ -187,12 +188,12 @@ impl Roster {
                 backend.leaves = Some(deadline);
             }
         }
-        // Of traffic that comes and goes and comes again, the last time counts.
+        // Traffic that has left more than once stays until the last deadline.
         self.leaving.retain(|old| !gone.iter().any(|new| new.is_same(old)));
         self.leaving.extend(gone);
     }
 
-    /// An address has one role: where it gets another at once, what leaves does not go on in the old one.
+    /// An address has one role: if the plan gives it another, whatever has it in the old role goes at once.
     fn clear_for(&mut self, plan: &Plan) {
         let is_vip = |address: &IpAddr| plan.services.iter().any(|service| service.vips.contains(address));
         let is_backend = |address: &IpAddr| {
@@ -205,11 +206,11 @@ impl Roster {
         self.leaving.retain(|leaving| !leaving.vips.is_empty());
     }
 
-    fn take_service(&mut self, service: &Service, settled: u64, now: Instant) -> Result<(), Full> {
+    fn take_service(&mut self, service: &Service, settled: u64, now: Instant) -> Result<(), NumbersExhausted> {
         let mut listens = Vec::new();
         for &vip in &service.vips {
             let known = self.vips.find(|known| *known == vip);
-            listens.push(known.or_else(|| self.vips.insert(vip, settled)).ok_or(Full("VIPs"))?);
+            listens.push(known.or_else(|| self.vips.insert(vip, settled)).ok_or(NumbersExhausted("VIPs"))?);
         }
         listens.sort_unstable();
         let entry = ServiceEntry { service: service.clone(), listens, leaves: None };
@@ -222,7 +223,7 @@ impl Roster {
                 }
                 number
             }
-            None => self.services.insert(entry, settled).ok_or(Full("services"))?,
+            None => self.services.insert(entry, settled).ok_or(NumbersExhausted("services"))?,
         };
         let index = ServiceIndex(number);
         for backend in self.backends.values_mut().filter(|backend| backend.service == index) {
@@ -235,28 +236,39 @@ impl Roster {
                     (entry.weight, entry.backup, entry.discovered) = (backend.weight, backend.backup, false);
                 }
                 None => {
-                    let health = Health::new(before.is_some() && service.check.is_some(), now);
+                    let health = BackendHealth::new(before.is_some() && service.check.is_some(), now);
                     let mut entry = BackendEntry::new(index, backend.address, health);
                     (entry.weight, entry.backup) = (backend.weight, backend.backup);
-                    self.backends.insert(entry, settled).ok_or(Full("backends"))?;
+                    self.backends.insert(entry, settled).ok_or(NumbersExhausted("backends"))?;
                 }
             }
         }
         Ok(())
     }
 
-    fn take_found(&mut self, service: ServiceIndex, address: IpAddr, settled: u64, now: Instant) -> Result<(), Full> {
+    fn take_found(
+        &mut self,
+        service: ServiceIndex,
+        address: IpAddr,
+        settled: u64,
+        now: Instant,
+    ) -> Result<(), NumbersExhausted> {
         if let Some(entry) = self.backend_at(service, address) {
             entry.come_back(now);
             return Ok(());
         }
-        let mut entry = BackendEntry::new(service, address, Health::new(true, now));
+        let mut entry = BackendEntry::new(service, address, BackendHealth::new(true, now));
         entry.discovered = true;
-        self.backends.insert(entry, settled).map(drop).ok_or(Full("backends"))
+        self.backends.insert(entry, settled).map(drop).ok_or(NumbersExhausted("backends"))
     }
 
     fn backend_at(&mut self, service: ServiceIndex, address: IpAddr) -> Option<&mut BackendEntry> {
         self.backends.values_mut().find(|backend| backend.service == service && backend.address == address)
+    }
+
+    /// Whether there is something to probe.
+    pub(crate) fn is_probed(&self) -> bool {
+        self.services().any(|(_, entry)| entry.leaves.is_none() && entry.service.check.is_some())
     }
 
     /// Number of the configuration, from 1.
@@ -264,51 +276,52 @@ impl Roster {
         self.generation
     }
 
-    /// What becomes of packets to a VIP that no service serves there.
+    /// How many flows one client may have.
     pub(crate) fn quota(&self) -> Quota {
         self.quota
     }
 
+    /// What becomes of packets to a VIP that no service takes.
     pub(crate) fn unserved(&self) -> Unserved {
         self.unserved
     }
 
-    /// Whether workers go on when the supervisor is killed.
+    /// Whether workers go on if the supervisor is killed.
     pub(crate) fn lingers(&self) -> bool {
         self.linger
     }
 
-    /// What becomes of packets that do not hold together.
+    /// What becomes of malformed packets.
     pub(crate) fn malformed(&self) -> OnFailure {
         self.malformed
     }
 
-    /// VIPs, by rising number.
+    /// VIPs, in ascending order of their numbers.
     pub(crate) fn vips(&self) -> impl Iterator<Item = (u16, IpAddr)> {
         self.vips.iter().map(|(number, vip)| (number, *vip))
     }
 
-    /// Services, by rising number, those that leave included.
+    /// Services, in ascending order of their numbers, including those that are leaving.
     pub(crate) fn services(&self) -> impl Iterator<Item = (ServiceIndex, &ServiceEntry)> {
         self.services.iter().map(|(number, entry)| (ServiceIndex(number), entry))
     }
 
-    /// A service.
+    /// The service with this number.
     pub(crate) fn service(&self, index: ServiceIndex) -> Option<&ServiceEntry> {
         self.services.get(index.0)
     }
 
-    /// Backends, by rising number, those that leave included.
+    /// Backends, in ascending order of their numbers, including those that are leaving.
     pub(crate) fn backends(&self) -> impl Iterator<Item = (BackendIndex, &BackendEntry)> {
         self.backends.iter().map(|(number, entry)| (BackendIndex(number), entry))
     }
 
-    /// A backend.
+    /// The backend with this number.
     pub(crate) fn backend(&self, index: BackendIndex) -> Option<&BackendEntry> {
         self.backends.get(index.0)
     }
 
-    /// What rules must bring to the workers: what is served, and what leaves.
+    /// The traffic that rules must bring to the workers: of services, and of what is leaving.
     pub(crate) fn reach(&self, plan: &Plan) -> Reach {
         let backends = |service: ServiceIndex| {
             let replies = self.service(service).is_none_or(|entry| entry.service.mode == Mode::Nat);
@@ -326,13 +339,13 @@ impl Roster {
         reach
     }
 
-    /// Whether something has left, and a roster without it would be smaller.
+    /// Whether something has left, so that the next roster would be smaller.
     pub(crate) fn is_overdue(&self, now: Instant) -> bool {
         self.leaving.iter().any(|leaving| leaving.until <= now)
             || self.backends().any(|(_, backend)| backend.leaves.is_some_and(|at| at + FAREWELL <= now))
     }
 
-    /// The operator wants something of the backends with this address, in all services or in one. Returns which.
+    /// Notes what the operator wants of the backends with this address, in all services or in one. Returns these backends.
     pub(crate) fn wish(
         &mut self,
         address: IpAddr,
@@ -353,12 +366,12 @@ impl Roster {
         meant.into_iter().map(BackendIndex).collect()
     }
 
-    /// How long an operator's drain may last if he does not say.
+    /// How long a drain lasts if the operator does not say.
     pub(crate) fn drain(&self) -> Duration {
         self.drain
     }
 
-    /// Backends that leave and have no flow any more need not wait for their deadline.
+    /// Lets leaving backends that have no flow any more go before their deadline.
     pub(crate) fn hasten(&mut self, now: Instant, flows: impl Fn(BackendIndex) -> u64) {
         let empty: Vec<_> = self.backends().filter(|(_, b)| b.leaves.is_some()).map(|(index, _)| index).collect();
         for index in empty.into_iter().filter(|index| flows(*index) == 0) {
@@ -368,7 +381,7 @@ impl Roster {
         }
     }
 
-    /// Discovered backends that have been down for long begin to leave. Returns whether there were any.
+    /// Lets discovered backends leave that have been down for long. Returns whether there were any.
     pub(crate) fn forget_lost(&mut self, now: Instant) -> bool {
         let mut any = false;
         for backend in self.backends.values_mut().filter(|b| b.discovered && b.leaves.is_none() && !b.health.up) {

@@ -1,15 +1,15 @@
-//! Numbers that keep their meaning.
+//! Numbers for things, each of which keeps its meaning as long as anybody may remember it.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Things by number. A number that is given back is given out again only when nobody can remember its old meaning.
+/// Things by number. A number that is freed is given to another thing only when no worker can remember its old meaning.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Slots<T> {
     taken: BTreeMap<u16, T>,
-    /// Number → the first generation without it.
+    /// Freed number → the first generation without it.
     freed: BTreeMap<u16, u64>,
-    /// Numbers are below this.
+    /// All numbers are below this.
     end: u16,
 }
 
@@ -18,8 +18,8 @@ impl<T> Slots<T> {
         Self { taken: BTreeMap::new(), freed: BTreeMap::new(), end }
     }
 
-    /// Puts something in. Every table has been opened by generation `settled` or a later one, so what was given back up
-    /// to then is forgotten. `None`: no number is left.
+    /// Inserts a thing and returns its number. Every table has been opened in generation `settled` or later, so numbers freed up to
+    /// then are forgotten. `None`: no number is left.
     pub(super) fn insert(&mut self, item: T, settled: u64) -> Option<u16> {
         self.freed.retain(|_, generation| *generation > settled);
         let number =
@@ -28,7 +28,7 @@ impl<T> Slots<T> {
         Some(number)
     }
 
-    /// Gives back what is not kept; `generation` is the first without it.
+    /// Frees the numbers of all things that are not kept; `generation` is the first without them.
     pub(super) fn retain(&mut self, generation: u64, mut keep: impl FnMut(u16, &T) -> bool) {
         let freed = &mut self.freed;
         self.taken.retain(|number, item| {

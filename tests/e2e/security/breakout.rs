@@ -67,13 +67,13 @@ fn a_death_by_the_fence_names_the_system_call() {
     }
     assert!(named, "the system call was never named");
     let log = loaded.log();
-    assert!(log.contains("killed by its own fence (SIGSYS): SECURITY EVENT"), "{log}");
+    assert!(log.contains("killed by its own sandbox (SIGSYS): SECURITY EVENT"), "{log}");
 
     assert!(eventually(Duration::from_secs(10), || loaded.workers().len() == 2));
     let history = loaded.json(&["history"]);
     let noted = history.as_array().unwrap().iter().filter(|event| event["by"] == "kernel").collect::<Vec<_>>();
     let text = |key: &str| noted.iter().map(|event| event[key].as_str().unwrap()).collect::<Vec<_>>().join("\n");
-    assert!(text("what").contains("worker[0] killed by its fence"), "{noted:?}");
+    assert!(text("what").contains("worker[0] killed by its sandbox"), "{noted:?}");
     assert!(text("cause").contains("it called getsid (system call"), "{noted:?}");
     let first = loaded.ask(&["status"]).out;
     assert!(first.contains("SECURITY EVENT"), "{first}");

@@ -1,32 +1,32 @@
-//! Who answers a queue before a worker's first process does: the workers of a supervisor that was killed, or of one that
-//! gives way. Only when they have ended the process begins: a queue and its tables have one user at a time.
+//! The workers that answer a queue before ours does: those of a killed supervisor, or of one that gives way. Ours begins only
+//! when they have ended, because a queue and its tables have one user at a time.
 
 use loaded_sandbox::PidFd;
 
-/// Those before.
+/// The previous workers of a queue.
 #[derive(Debug)]
 pub(crate) enum PreviousWorkers {
-    /// None, or they have ended.
-    Nobody,
-    /// They serve, and go on until we are ready. Empty: their own supervisor ends them.
+    /// There are none, or they have ended.
+    None,
+    /// They serve until ours is prepared. Empty: their own supervisor ends them.
     Serving(Vec<PidFd>),
     /// They were told to end.
     Ending(Vec<PidFd>),
 }
 
 impl PreviousWorkers {
-    /// Whether the queue is free.
-    pub(super) fn is_over(&self) -> bool {
-        matches!(self, Self::Nobody)
+    /// Whether they have ended, and the queue is free.
+    pub(super) fn have_ended(&self) -> bool {
+        matches!(self, Self::None)
     }
 
-    /// Whether they will have ended in a moment.
+    /// Whether they were told to end and have not yet ended.
     pub(super) fn is_ending(&self) -> bool {
         matches!(self, Self::Ending(_))
     }
 
-    /// We are ready: they end. What they have read and not answered is then for [`PreviousWorkers::settle`]'s caller to free. Whether
-    /// we have ended them, and not their own supervisor.
+    /// Ends them. Returns whether we have killed them, and not their own supervisor ended them. Once
+    /// [`PreviousWorkers::just_ended`] says so, the packets they have read and not answered must be released.
     pub(super) fn end(&mut self) -> bool {
         let Self::Serving(processes) = self else { return false };
         let are_killed = !processes.is_empty();
@@ -39,14 +39,14 @@ impl PreviousWorkers {
         are_killed
     }
 
-    /// Whether the queue has become free just now, and whether what they held has to be freed.
-    pub(super) fn settle(&mut self) -> Option<bool> {
+    /// `Some` once, when they have ended: whether we killed them, so that the packets they held must be released.
+    pub(super) fn just_ended(&mut self) -> Option<bool> {
         let Self::Ending(processes) = self else { return None };
         if !processes.iter().all(PidFd::has_ended) {
             return None;
         }
         let killed = !processes.is_empty();
-        *self = Self::Nobody;
+        *self = Self::None;
         Some(killed)
     }
 }

@@ -1,32 +1,33 @@
-//! Whether a worker gets on with its queue, and what the kernel has dropped before it could. Pure.
+//! Whether a worker answers its queue, and which packets the kernel has dropped before it could. Pure.
 
 use loaded_queue::QueueState;
 use std::time::{Duration, Instant};
 
-/// A worker that answers nothing for so long although packets wait is hung. An honest one takes a batch in well under a
-/// millisecond, and keeps a packet back for a second at most; replacing it loses nothing.
+/// A worker that answers nothing for so long while packets wait is hung. An honest one answers a batch in well under a
+/// millisecond, and holds a packet back for a second at most; replacing it loses nothing.
 const HUNG_AFTER: Duration = Duration::from_millis(1500);
-/// Losses are told once in this time, however many there are.
-const TOLD_EVERY: Duration = Duration::from_secs(10);
+/// Losses are logged once in this time, however many there are.
+const LOGGED_EVERY: Duration = Duration::from_secs(10);
 
-/// What was seen of a queue and its worker.
+/// What was last seen of a queue and its worker.
 #[derive(Debug)]
 pub(super) struct Pulse {
+    /// The worker's own count of packets.
     received: u64,
-    /// Since when nothing has moved although packets wait.
+    /// Since when no packet was answered while some wait.
     still: Option<Instant>,
-    /// The kernel's counts of losses, by a full queue and by a full socket, when they were last told.
-    told: (u32, u32),
-    told_at: Option<Instant>,
+    /// The kernel's counts of losses, by a full queue and by a full socket, when they were last logged.
+    logged: (u32, u32),
+    logged_at: Option<Instant>,
 }
 
 impl Pulse {
     pub(super) fn new() -> Self {
-        Self { received: 0, still: None, told: (0, 0), told_at: None }
+        Self { received: 0, still: None, logged: (0, 0), logged_at: None }
     }
 
-    /// Takes a look; `received` is the worker's own count. For how long it has been hung, if it is.
-    pub(super) fn feel(&mut self, state: &QueueState, received: u64, now: Instant) -> Option<Duration> {
+    /// Looks at the queue; `received` is the worker's own count. Returns for how long it has been hung, if it is.
+    pub(super) fn check(&mut self, state: &QueueState, received: u64, now: Instant) -> Option<Duration> {
         if state.waiting == 0 || received != self.received {
             (self.received, self.still) = (received, None);
             return None;
@@ -35,20 +36,20 @@ impl Pulse {
         (still >= HUNG_AFTER).then_some(still)
     }
 
-    /// Another process serves the queue.
+    /// Starts again, for another process that serves the queue.
     pub(super) fn restart(&mut self) {
         self.still = None;
     }
 
-    /// What was lost since this was last told, for the log; nothing if it was told a moment ago.
+    /// What was lost since the last call that returned something, for the log; nothing if that was a moment ago.
     pub(super) fn losses(&mut self, state: &QueueState, now: Instant) -> Option<String> {
         let (full, socket) =
-            (state.dropped_full.wrapping_sub(self.told.0), state.dropped_socket.wrapping_sub(self.told.1));
-        let rests = self.told_at.is_some_and(|at| now.duration_since(at) < TOLD_EVERY);
-        if (full, socket) == (0, 0) || rests {
+            (state.dropped_full.wrapping_sub(self.logged.0), state.dropped_socket.wrapping_sub(self.logged.1));
+        let is_recent = self.logged_at.is_some_and(|at| now.duration_since(at) < LOGGED_EVERY);
+        if (full, socket) == (0, 0) || is_recent {
             return None;
         }
-        (self.told, self.told_at) = ((state.dropped_full, state.dropped_socket), Some(now));
+        (self.logged, self.logged_at) = ((state.dropped_full, state.dropped_socket), Some(now));
         let causes = [
             (full, "because the queue was full (queue_len)"),
             (socket, "because the socket's buffer was full, or memory short"),
@@ -71,15 +72,15 @@ mod tests {
     fn only_who_stands_still_while_packets_wait_is_hung() {
         let (mut pulse, start) = (Pulse::new(), Instant::now());
         let at = |millis| start + Duration::from_millis(millis);
-        assert_eq!(pulse.feel(&state(5, 0, 0), 7, at(0)), None);
-        assert_eq!(pulse.feel(&state(5, 0, 0), 7, at(500)), None, "the clock begins");
-        assert_eq!(pulse.feel(&state(5, 0, 0), 8, at(1900)), None, "it moves");
-        assert_eq!(pulse.feel(&state(0, 0, 0), 8, at(9000)), None, "nothing waits");
-        assert_eq!(pulse.feel(&state(1, 0, 0), 8, at(9500)), None);
-        assert_eq!(pulse.feel(&state(1, 0, 0), 8, at(10_900)), None);
-        assert_eq!(pulse.feel(&state(1, 0, 0), 8, at(11_000)), Some(Duration::from_millis(1500)));
+        assert_eq!(pulse.check(&state(5, 0, 0), 7, at(0)), None);
+        assert_eq!(pulse.check(&state(5, 0, 0), 7, at(500)), None, "the clock begins");
+        assert_eq!(pulse.check(&state(5, 0, 0), 8, at(1900)), None, "it moves");
+        assert_eq!(pulse.check(&state(0, 0, 0), 8, at(9000)), None, "nothing waits");
+        assert_eq!(pulse.check(&state(1, 0, 0), 8, at(9500)), None);
+        assert_eq!(pulse.check(&state(1, 0, 0), 8, at(10_900)), None);
+        assert_eq!(pulse.check(&state(1, 0, 0), 8, at(11_000)), Some(Duration::from_millis(1500)));
         pulse.restart();
-        assert_eq!(pulse.feel(&state(1, 0, 0), 8, at(11_100)), None, "its successor begins anew");
+        assert_eq!(pulse.check(&state(1, 0, 0), 8, at(11_100)), None, "its successor begins anew");
     }
 
     #[test]
@@ -88,8 +89,8 @@ mod tests {
         assert_eq!(pulse.losses(&state(0, 0, 0), start), None);
         assert!(pulse.losses(&state(0, 3, 0), start).unwrap().contains("3 because the queue was full"));
         assert_eq!(pulse.losses(&state(0, 50, 9), start + Duration::from_secs(9)), None);
-        let told = pulse.losses(&state(0, 100, 9), start + TOLD_EVERY).unwrap();
+        let told = pulse.losses(&state(0, 100, 9), start + LOGGED_EVERY).unwrap();
         assert!(told.contains("97 because the queue") && told.contains("9 because the socket's"), "{told}");
-        assert_eq!(pulse.losses(&state(0, 100, 9), start + TOLD_EVERY * 3), None);
+        assert_eq!(pulse.losses(&state(0, 100, 9), start + LOGGED_EVERY * 3), None);
     }
 }

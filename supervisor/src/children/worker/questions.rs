@@ -1,13 +1,13 @@
-//! What a worker process was asked, and what it has answered. It may be hostile: an answer is taken for a question only,
-//! and once.
+//! What a worker's process was asked, and what it has answered. It may be hostile: it can answer each question once, and only
+//! what was asked.
 
 use loaded_ipc::Explained;
 use std::collections::VecDeque;
 
-/// So many questions may be without an answer, so that they cannot pile up before one that is stopped.
+/// Most questions without an answer, so that they do not pile up for a process that is stopped.
 pub(super) const MAX_OPEN: usize = 8;
 
-/// Of one process.
+/// The questions of one process.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
     /// Without an answer, in the order they were asked.
@@ -16,7 +16,7 @@ pub(super) struct Questions {
 }
 
 impl Questions {
-    /// Takes note of a question. `false`: there are too many, it is not to be asked.
+    /// Notes a question. `false`: there are too many, so it must not be asked.
     pub(super) fn asked(&mut self, id: u32) -> bool {
         let has_room = self.open.len() + self.answers.len() < MAX_OPEN;
         if has_room {
@@ -25,7 +25,7 @@ impl Questions {
         has_room
     }
 
-    /// Takes an answer. It gives them in the order it was asked; what it has passed over has none. `false`: nobody asked.
+    /// Takes an answer. Answers come in the order of the questions; one that was passed over gets none. `false`: nobody asked.
     pub(super) fn answered(&mut self, id: u32, explained: Explained) -> bool {
         let Some(place) = self.open.iter().position(|open| *open == id) else { return false };
         self.open.drain(..=place);

@@ -1,26 +1,26 @@
 //! What becomes of the packets that a dead worker held. Pure.
 //!
-//! Somebody who kills a worker from outside (an operator, the kernel short of memory) says nothing against its packets. A
-//! death of its own, or a hang, may be the work of the packet it had in hand. Once is no proof, and that packet comes
-//! again like the others; the second time the packet in hand is dropped, and only that one.
+//! A kill from outside (by an operator, or by the kernel when memory is short) says nothing against the packets. A worker that
+//! dies by itself, or hangs, may do so because of the packet it had in hand. Once is no proof, and that packet is repeated
+//! like the others; the second time the packet in hand is dropped, and only that one.
 
 use loaded_queue::Orphans;
 use std::time::{Duration, Instant};
 
-/// Deaths that are further apart have nothing to do with each other.
+/// Deaths further apart than this have nothing to do with each other.
 const WINDOW: Duration = Duration::from_secs(10);
-/// So many deaths within that time without a packet in hand, and all that was held is given up.
+/// After so many deaths within that time without a packet in hand, all packets that were held are dropped.
 const BLIND: usize = 3;
 
-/// Deaths that packets may have caused.
+/// The deaths of a worker that packets may have caused.
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
-    /// The last ones, oldest first; at most [`BLIND`].
+    /// The latest, oldest first; at most [`BLIND`].
     deaths: Vec<Instant>,
 }
 
 impl Suspicion {
-    /// After such a death, with this packet in hand.
+    /// What becomes of the held packets after such a death; `hand`: the id of the packet in hand.
     pub(super) fn after(&mut self, hand: Option<u32>, now: Instant) -> Orphans {
         self.deaths.retain(|death| now.duration_since(*death) < WINDOW);
         if self.deaths.len() == BLIND {

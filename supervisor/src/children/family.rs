@@ -1,0 +1,98 @@
+//! All children of an instance together: its workers and its prober.
+
+use super::audit::AuditLog;
+use super::briefing::to_worker;
+use super::child::{ChildSpec, Obituary};
+use super::prober::Prober;
+use super::worker::Worker;
+use crate::Error;
+use crate::roster::Roster;
+use loaded_ipc::{BackendCounter, BackendIndex};
+use std::os::fd::BorrowedFd;
+use std::process::Child as Process;
+use std::time::Instant;
+
+/// All children of an instance.
+#[derive(Debug)]
+pub(crate) struct Children {
+    pub(crate) workers: Vec<Worker>,
+    pub(crate) prober: Prober,
+    pub(crate) specs: ChildSpecs,
+    /// Knows which system call a child was killed for.
+    pub(crate) audit: AuditLog,
+}
+
+/// What the children of an instance have to be.
+#[derive(Debug, Clone)]
+pub(crate) struct ChildSpecs {
+    pub(crate) worker: ChildSpec,
+    pub(crate) prober: ChildSpec,
+}
+
+impl Children {
+    /// Starts every child that is due, the prober only if it `may_probe`. Returns the first error, after trying all.
+    pub(crate) fn start(&mut self, roster: &Roster, may_probe: bool) -> Result<(), Error> {
+        let mut first = Ok(());
+        for worker in &mut self.workers {
+            let briefing = |worker: &Worker| to_worker(roster, worker, Instant::now());
+            first = first.and(worker.start(&self.specs.worker, briefing));
+        }
+        if may_probe {
+            first = first.and(self.prober.start(&self.specs.prober, roster, &self.workers));
+        }
+        first
+    }
+
+    /// The links to wait on, and for each whether there is something to send.
+    pub(crate) fn links(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
+        self.workers.iter().flat_map(Worker::links).chain(self.prober.link())
+    }
+
+    /// The children that have died.
+    pub(crate) fn reap(&mut self, roster: &Roster) -> Vec<Obituary> {
+        let mut deaths: Vec<_> = self.workers.iter_mut().flat_map(Worker::reap).collect();
+        deaths.extend(self.prober.reap(roster, &self.workers));
+        deaths
+    }
+
+    /// Kills all of them.
+    pub(crate) fn kill(&mut self) {
+        self.workers.iter_mut().for_each(Worker::kill);
+        self.prober.stop();
+    }
+
+    /// Tells all of them to end. Returns the processes to wait for.
+    pub(crate) fn dismiss(&mut self) -> Vec<Process> {
+        let mut leaving: Vec<_> = self.workers.iter_mut().flat_map(Worker::dismiss).collect();
+        leaving.extend(self.prober.dismiss());
+        leaving
+    }
+
+    /// Whether none is left.
+    pub(crate) fn have_ended(&self) -> bool {
+        self.workers.iter().all(Worker::is_vacant) && self.prober.process().is_none()
+    }
+
+    /// Their process ids.
+    pub(crate) fn pids(&self) -> impl Iterator<Item = u32> {
+        let workers = self.workers.iter().flat_map(Worker::processes).map(|(pid, ..)| pid);
+        workers.chain(self.prober.process().map(|(pid, ..)| pid))
+    }
+
+    /// Queue and process id of each worker's process.
+    pub(crate) fn by_queue(&self) -> Vec<(u16, u32)> {
+        let of = |worker: &Worker| worker.processes().map(|(pid, ..)| (worker.owner.queue(), pid)).collect::<Vec<_>>();
+        self.workers.iter().flat_map(of).collect()
+    }
+
+    /// The sum of one of the workers' counters.
+    pub(crate) fn sum(&self, index: usize) -> u64 {
+        let each = self.workers.iter().filter_map(|worker| worker.memory.seen.get(index));
+        each.fold(0, u64::saturating_add)
+    }
+
+    /// The sum of one of the workers' counters for a backend. Hostile workers may make it any number.
+    pub(crate) fn count(&self, index: BackendIndex, counter: BackendCounter) -> u64 {
+        self.sum(counter.index(index))
+    }
+}

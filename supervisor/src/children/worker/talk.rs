@@ -1,0 +1,103 @@
+//! What the supervisor and a worker's processes say to each other: never waiting, and never believing more than was asked.
+
+use super::Worker;
+use crate::children::child::ChildSpec;
+use loaded_ipc::{Admin, BackendIndex, Explained, Membership, Question, RECEIVED, ToWorker};
+use loaded_queue::QueueState;
+use std::time::Instant;
+
+impl Worker {
+    /// Tells the worker which backends are up, on behalf of a prober that has died. The link holds some 200 messages; the next
+    /// prober sends them all again.
+    pub(crate) fn remind(&self, generation: u64, health: impl Iterator<Item = (BackendIndex, bool)>) {
+        for (backend, up) in health {
+            if self.membership.0.send(&Membership { generation, backend, up }).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Tells the serving process which of the operator's wishes have changed.
+    pub(crate) fn sync(&mut self, wishes: impl Iterator<Item = (BackendIndex, Admin)>) {
+        let Some(serving) = self.serving.as_mut().filter(|serving| serving.is_serving()) else { return };
+        for (backend, admin) in wishes {
+            // It is told only of backends that its own configuration has.
+            if serving.told.get(&backend).is_some_and(|told| *told != admin) {
+                serving.told.insert(backend, admin);
+                serving.child.tell(ToWorker::Admin { backend, admin });
+            }
+        }
+    }
+
+    /// Asks the serving process; [`Worker::answers`] has its answer, should it give one.
+    ///
+    /// # Errors
+    /// Why it cannot be asked now, for the operator.
+    pub(crate) fn ask(&mut self, id: u32, question: Question) -> Result<(), String> {
+        let name = self.name();
+        let serving = self.serving.as_mut().filter(|serving| serving.is_serving() && !serving.child.has_ended());
+        let Some(serving) = serving else { return Err(format!("{name} is not serving now; ask again in a moment")) };
+        if !serving.questions.asked(id) {
+            return Err(format!("{name} has not answered earlier questions yet; loaded status shows how it is"));
+        }
+        serving.child.tell(ToWorker::Explain { id, question });
+        // What the link does not take now is sent later; an error shows at the next talk.
+        let _ = serving.child.flush();
+        Ok(())
+    }
+
+    /// The answers of the serving process: number of the question, generation of the answer, answer.
+    pub(crate) fn answers(&mut self) -> Vec<(u32, u64, Explained)> {
+        let Some(serving) = &mut self.serving else { return Vec::new() };
+        let generation = serving.generation;
+        serving.questions.answers().map(|(id, explained)| (id, generation, explained)).collect()
+    }
+
+    /// Kills the serving process, whose answer cannot be true; its death is then noticed like any other.
+    pub(crate) fn condemn(&mut self, problem: &str) {
+        if let Some(serving) = self.serving.as_mut().filter(|serving| !serving.child.has_ended()) {
+            log::error!("worker[{}]: {problem}; killing it", self.position);
+            serving.child.condemn(problem.to_owned());
+        }
+    }
+
+    /// Sends and hears what is possible without waiting. A process that is out of step is killed; its death is then noticed
+    /// like any other.
+    pub(crate) fn talk(&mut self, spec: &ChildSpec) {
+        let name = self.name();
+        let was_ready = self.is_ready();
+        self.release_if_previous_ended();
+        for (process, goes_at_once) in [(&mut self.serving, self.previous.have_ended()), (&mut self.next, false)] {
+            let Some(process) = process.as_mut().filter(|process| !process.child.has_ended()) else { continue };
+            if let Err(problem) = process.talk(spec, goes_at_once) {
+                log::error!("{name}: {problem}; killing it");
+                process.child.condemn(problem);
+            }
+        }
+        if let Some(serving) = self.serving.as_ref().filter(|serving| serving.is_serving() && !was_ready) {
+            self.settled = serving.generation;
+            if self.died.is_some() && self.restarts > 0 {
+                log::info!("{name}: ready again, as pid {}", serving.child.pid());
+            }
+        }
+    }
+
+    /// Looks whether it answers its queue. A hung process is killed; its death is then noticed like any other.
+    pub(crate) fn examine(&mut self, state: &QueueState, now: Instant) {
+        if let Some(losses) = self.pulse.losses(state, now) {
+            log::warn!("{}: {losses}", self.name());
+        }
+        let received = self.memory.seen.get(RECEIVED).unwrap_or(0);
+        let name = self.name();
+        match self.serving.as_mut().filter(|serving| serving.is_serving() && !serving.child.has_ended()) {
+            None => self.pulse.restart(),
+            Some(serving) => {
+                if let Some(still) = self.pulse.check(state, received, now) {
+                    let problem = format!("hung: {} packets wait, none was answered for {still:.1?}", state.waiting);
+                    log::error!("{name}: {problem}; killing it");
+                    serving.child.condemn(problem);
+                }
+            }
+        }
+    }
+}

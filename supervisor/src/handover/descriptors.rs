@@ -1,0 +1,74 @@
+//! The descriptors that a supervisor hands to its successor, and the number of each in the new process. Giver
+//! ([`super::successor`]) and taker ([`super::predecessor`]) both go by this table; another release's binary does too, so
+//! the numbers never change.
+
+use std::os::fd::RawFd;
+
+/// A descriptor that is handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Descriptor {
+    /// The link between the two supervisors.
+    Link,
+    /// The predecessor's journal, for reading.
+    Journal,
+    /// Its control socket: whoever asks meanwhile waits in its backlog.
+    Control,
+    /// The kernel's log, or /dev/null: the rights that are left do not open it again.
+    KernelLog,
+    /// One of a worker; workers count from 0, in the order of the journal.
+    Worker(usize, WorkerDescriptor),
+}
+
+/// A descriptor of each worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WorkerDescriptor {
+    /// The netlink socket that bound the queue.
+    Queue,
+    /// Memory of the flow table.
+    Flows,
+    /// Memory of the affinity table.
+    Clients,
+    /// Memory of the counters.
+    Counters,
+    /// Memory that takes an export of the two tables, should the successor lay them out differently.
+    Export,
+}
+
+/// Descriptors of each worker.
+const PER_WORKER: usize = 5;
+/// 0, 1 and 2 are the standard streams.
+const FIRST: usize = 3;
+/// Those of the workers come behind those of the instance.
+const FIRST_OF_WORKERS: usize = 7;
+
+impl Descriptor {
+    /// Its number in the successor; one that no process can have where a journal names more workers than that.
+    pub(crate) fn number(self) -> RawFd {
+        let number = match self {
+            Self::Link => FIRST,
+            Self::Journal => FIRST + 1,
+            Self::Control => FIRST + 2,
+            Self::KernelLog => FIRST + 3,
+            Self::Worker(position, which) => {
+                FIRST_OF_WORKERS.saturating_add(position.saturating_mul(PER_WORKER)).saturating_add(which as usize)
+            }
+        };
+        RawFd::try_from(number).unwrap_or(RawFd::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_releases_find_each_descriptor_at_its_number() {
+        use WorkerDescriptor::{Clients, Counters, Export, Flows, Queue};
+        let shared = [Descriptor::Link, Descriptor::Journal, Descriptor::Control, Descriptor::KernelLog];
+        let of_workers =
+            |position| [Queue, Flows, Clients, Counters, Export].map(|one| Descriptor::Worker(position, one));
+        let all = shared.into_iter().chain(of_workers(0)).chain(of_workers(1));
+        assert!(all.map(Descriptor::number).eq(3..17));
+        assert_eq!(Descriptor::Worker(usize::MAX, Queue).number(), RawFd::MAX);
+    }
+}

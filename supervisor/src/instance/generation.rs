@@ -1,0 +1,46 @@
+//! One generation of the configuration: the plan, what runs by it, and the rules that bring its packets.
+
+use crate::Error;
+use crate::hops::hops;
+use crate::roster::Roster;
+use loaded_config::plan::Plan;
+use loaded_ipc::ServiceIndex;
+use loaded_netfilter::routes::Hops;
+use loaded_netfilter::{RuleSet, Steering};
+use std::net::IpAddr;
+use std::time::Instant;
+
+/// What an instance serves by, or is about to.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    pub(crate) plan: Plan,
+    pub(crate) roster: Roster,
+    pub(crate) rules: RuleSet,
+}
+
+impl Generation {
+    /// The generation after `roster`. All workers have opened their tables in generation `settled` or later; `found` are
+    /// discovered backends.
+    ///
+    /// # Errors
+    /// If there are not enough numbers for what comes while what was removed has not left.
+    pub(crate) fn after(
+        roster: &Roster,
+        plan: Plan,
+        found: &[(ServiceIndex, IpAddr)],
+        settled: u64,
+        (queues, steering): (&[u16], &Steering),
+    ) -> Result<Self, Error> {
+        let roster = roster.next(&plan, found, settled, Instant::now())?;
+        let rules = RuleSet::new(&roster.reach(&plan), queues, steering);
+        Ok(Self { plan, roster, rules })
+    }
+
+    /// The routes by mark that its packets need, including those to backends that are leaving.
+    ///
+    /// # Errors
+    /// If a backend of mode "dsr" is in no network of this host.
+    pub(crate) fn hops(&self) -> Result<Hops, Error> {
+        Ok(hops(&self.roster)?)
+    }
+}

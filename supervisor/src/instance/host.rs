@@ -1,0 +1,57 @@
+//! What this instance has installed on the host: its netfilter rules, and its routes by mark.
+
+use loaded_netfilter::routes::{Hops, Routes};
+use loaded_netfilter::{self as rules, Installed, RuleSet};
+
+/// What this instance has installed on the host.
+pub(crate) struct HostState {
+    /// `None` until the start is nearly over.
+    rules: Option<Installed>,
+    pub(crate) routes: Routes,
+}
+
+impl HostState {
+    pub(crate) fn new(routes: Routes) -> Self {
+        Self { rules: None, routes }
+    }
+
+    /// Takes over rules that were just installed.
+    pub(crate) fn set_rules(&mut self, installed: Installed) {
+        for note in installed.notes() {
+            log::warn!("{note}");
+        }
+        self.rules = Some(installed);
+    }
+
+    /// Replaces the rules, if there are any.
+    ///
+    /// # Errors
+    /// If they cannot be replaced; the old ones stay.
+    pub(crate) fn update_rules(&mut self, rules: &RuleSet) -> Result<(), rules::Error> {
+        self.rules.as_mut().map_or(Ok(()), |installed| installed.update(rules))
+    }
+
+    /// The rules, which are from now on the caller's to remove.
+    pub(crate) fn take_rules(&mut self) -> Option<Installed> {
+        self.rules.take()
+    }
+
+    /// Makes `hops` the only routes; on an error, which the log shows, it is tried again later.
+    pub(crate) fn settle_routes(&mut self, hops: &Hops) {
+        if let Err(error) = self.routes.settle(hops) {
+            log::error!("{error}; to be tried again");
+        }
+    }
+
+    /// Removes the routes; an error only shows in the log.
+    pub(crate) fn remove_routes(&mut self) {
+        if let Err(error) = self.routes.remove() {
+            log::warn!("{error}");
+        }
+    }
+
+    /// Looks that the routes are still there, and after a failed successor removes what it has added.
+    pub(crate) fn mend_routes(&mut self) {
+        self.routes.mend();
+    }
+}

@@ -1,0 +1,188 @@
+//! What changes by itself: the health of backends, what the workers' packets show, deadlines that pass.
+
+use super::Instance;
+use super::phase::Trigger;
+use super::survey::{Condition, ROUTES_EVERY, condition};
+use crate::Error;
+use crate::children::prober::ProberNews;
+use crate::children::worker::Worker;
+use loaded_control::{By, Event, unix_ms};
+use loaded_host::own_addresses;
+use loaded_ipc::{BackendCounter, BackendIndex, Cause, ServiceIndex, View};
+use loaded_queue::queue_owners;
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Time between two looks.
+const EVERY: Duration = Duration::from_millis(500);
+/// Time between two changes for the sake of discovered nodes, however many answer.
+const DISCOVERY_EVERY: Duration = Duration::from_secs(5);
+/// Most changes of mind of one worker that one look notes: a hostile one may change its mind as often as it likes.
+const NOTED_AT_ONCE: usize = 10;
+
+impl Instance {
+    /// Notes what the prober has said. The roster knows it already.
+    pub(super) fn hear_prober(&mut self, news: ProberNews) {
+        let any = !news.changed.is_empty();
+        for index in news.changed {
+            let Some(backend) = self.current.roster.backend(index) else { continue };
+            let (service, address, health) = (backend.service, backend.address, backend.health);
+            let what = if health.up { "up" } else { "down" };
+            self.note(service, Some(address), what.to_owned(), health.cause.to_string(), By::Check);
+        }
+        let mut own = None;
+        for (service, address) in news.found {
+            if self.survey.has_room_for(&(service, address))
+                && self.current.roster.may_join(service, address)
+                && !own.get_or_insert_with(own_addresses).contains(&address)
+                && self.survey.found.insert((service, address))
+            {
+                self.note(service, Some(address), "discovered".to_owned(), "answered".to_owned(), By::Discovery);
+            }
+        }
+        if any {
+            self.note_conditions();
+        }
+    }
+
+    /// Looks at everything that announces itself to nobody, if that is due, and begins the changes that follow from it.
+    pub(super) fn observe(&mut self) {
+        let now = Instant::now();
+        if now < self.survey.due {
+            return;
+        }
+        self.survey.due = now + EVERY;
+        self.note_ejections();
+        self.log_late_causes();
+        self.examine_queues(now);
+        self.look_at_routes(now);
+        let children = &self.children;
+        self.current.roster.hasten(now, |index| children.count(index, BackendCounter::Flows));
+        self.current.roster.forget_lost(now);
+        self.tell_wishes(now);
+        self.note_conditions();
+        if self.is_changing() || self.survey.rests_until > now {
+            return;
+        }
+        if let Err(error) = self.begin_due_change(now) {
+            log::error!("{error}; to be tried again");
+            self.survey.rest();
+        }
+    }
+
+    /// Begins to change the configuration if nodes were discovered or something has drained.
+    fn begin_due_change(&mut self, now: Instant) -> Result<(), Error> {
+        let plan = || self.current.plan.clone();
+        let may_join = self.survey.discovered.is_none_or(|at| at.elapsed() >= DISCOVERY_EVERY);
+        if !self.survey.found.is_empty() && may_join {
+            self.survey.discovered = Some(now);
+            let joins = self.survey.found.iter().map(|(_, address)| format!("{address} joins")).collect();
+            self.begin_reconfiguration(plan(), Trigger::Discovery, joins)
+        } else if self.current.roster.is_overdue(now) {
+            self.begin_reconfiguration(plan(), Trigger::Departure, Vec::new())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Logs the system calls of children that were killed by their sandbox, if they were not known at once.
+    fn log_late_causes(&mut self) {
+        for cause in self.children.audit.late() {
+            log::error!("SECURITY EVENT: {cause}");
+            self.operator.record_security_event("cause of a kill by the sandbox".to_owned(), cause);
+        }
+    }
+
+    /// Kills workers that are hung, and logs which packets their queues have lost.
+    fn examine_queues(&mut self, now: Instant) {
+        let Ok(states) = queue_owners() else { return };
+        for worker in &mut self.children.workers {
+            if let Some(state) = states.iter().find(|state| state.queue == worker.owner.queue()) {
+                worker.examine(state, now);
+            }
+        }
+    }
+
+    /// Puts routes back that others have removed, if a look is due. A successor looks after its own.
+    fn look_at_routes(&mut self, now: Instant) {
+        if !self.host.routes.is_empty() && self.phase.successor().is_none() && now >= self.survey.routes_due {
+            self.survey.routes_due = now + ROUTES_EVERY;
+            self.host.mend_routes();
+        }
+    }
+
+    /// Tells the workers what the operator wants by now: deadlines of drains pass.
+    pub(super) fn tell_wishes(&mut self, now: Instant) {
+        for worker in &mut self.children.workers {
+            worker.sync(self.current.roster.backends().map(|(index, backend)| (index, backend.admin(now))));
+        }
+    }
+
+    /// Notes which backends the workers have begun or ceased to avoid because of their packets.
+    fn note_ejections(&mut self) {
+        let mut news = Vec::new();
+        for worker in &self.children.workers {
+            let mut noted = 0;
+            for (index, backend) in self.current.roster.backends() {
+                let ejected = view(worker, index).filter(|view| view.ejected);
+                let cause = ejected.map(|view| view.cause.unwrap_or(Cause::Refused));
+                let known = self.survey.ejected.get(&(worker.position, index)).copied().flatten();
+                if known.is_some() != cause.is_some() && noted < NOTED_AT_ONCE {
+                    noted += 1;
+                    self.survey.ejected.insert((worker.position, index), cause);
+                    // That it may be used again is no news while the checks say that it is down.
+                    if cause.is_some() || backend.health.up {
+                        news.push((backend.service, backend.address, worker.name(), cause));
+                    }
+                }
+            }
+        }
+        for (service, address, worker, cause) in news {
+            let (what, why) = match cause {
+                Some(cause) => (format!("avoided by {worker}"), cause.to_string()),
+                None => (format!("tried again by {worker}"), "its time is over, or a check passed".to_owned()),
+            };
+            self.note(service, Some(address), what, why, By::Packets);
+        }
+    }
+
+    /// Notes once when a service has come to stand otherwise.
+    pub(super) fn note_conditions(&mut self) {
+        let (now, roster) = (Instant::now(), &self.current.roster);
+        let staying = roster.services().filter(|(_, entry)| entry.leaves.is_none());
+        let conditions: Vec<_> = staying.map(|(index, _)| (index, condition(roster, index, now))).collect();
+        self.survey.conditions.retain(|index, _| conditions.iter().any(|(known, _)| known == index));
+        for (index, condition) in conditions {
+            let before = self.survey.conditions.insert(index, condition);
+            if before.unwrap_or(Condition::Fine) != condition {
+                self.note(index, None, condition.to_string(), "backends went up or down".to_owned(), By::Check);
+            }
+        }
+    }
+
+    /// Notes the changes of a finished reconfiguration in the history.
+    pub(super) fn record_changes(&mut self, trigger: Trigger, changes: &[String]) {
+        let by = if trigger == Trigger::Operator { By::Reload } else { By::Discovery };
+        for change in changes {
+            self.operator.record(change.clone(), trigger.to_string(), by);
+        }
+    }
+
+    /// Notes an event of a service, or of one of its backends, in log and history.
+    pub(super) fn note(&mut self, service: ServiceIndex, address: Option<IpAddr>, what: String, cause: String, by: By) {
+        let service = self.current.roster.service(service).map(|entry| entry.service.name.clone());
+        let name = service.as_deref().unwrap_or("?");
+        match address {
+            Some(address) => log::info!("service {name}: backend {address} {what}: {cause}"),
+            None if what == Condition::Fine.to_string() => log::info!("service {name}: {what}"),
+            None => log::warn!("service {name}: {what}"),
+        }
+        self.operator.history.push(Event { at: unix_ms(SystemTime::now()), service, address, what, cause, by });
+        self.recorder.set_outdated();
+    }
+}
+
+/// How a worker sees a backend.
+pub(super) fn view(worker: &Worker, index: BackendIndex) -> Option<View> {
+    View::from_word(worker.memory.seen.get(BackendCounter::View.index(index))?)
+}

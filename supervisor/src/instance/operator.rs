@@ -1,0 +1,82 @@
+//! The operator's side of an instance: the control socket, the history, the results of what was asked for, and questions that
+//! wait for a worker's answer.
+
+use loaded_control::{By, Control, Event, History, Tuple, unix_ms};
+use std::time::{Instant, SystemTime};
+
+/// The operator's side of an instance.
+#[derive(Debug)]
+pub(crate) struct Operator {
+    /// `None` while a request is answered, while a predecessor still has the socket, and if it could not be taken over.
+    pub(crate) control: Option<Control>,
+    pub(crate) history: History,
+    pub(crate) last_reload: Option<LastReload>,
+    /// When the last upgrade failed, and why.
+    pub(crate) refused_upgrade: Option<(SystemTime, String)>,
+    pub(crate) questions: OpenQuestions,
+}
+
+/// How the last reload that the operator asked for ended.
+#[derive(Debug, Clone)]
+pub(crate) struct LastReload {
+    pub(crate) at: SystemTime,
+    pub(crate) ok: bool,
+    pub(crate) text: String,
+}
+
+/// Questions (`loaded explain`) that wait for a worker's answer.
+#[derive(Debug, Default)]
+pub(crate) struct OpenQuestions {
+    /// Number of the last question.
+    pub(crate) last: u32,
+    pub(crate) waiting: Vec<OpenQuestion>,
+}
+
+/// A question that waits for a worker's answer.
+#[derive(Debug)]
+pub(crate) struct OpenQuestion {
+    pub(crate) id: u32,
+    pub(crate) tuple: Tuple,
+    /// Position of the worker that was asked.
+    pub(crate) worker: u16,
+    pub(crate) deadline: Instant,
+}
+
+impl Operator {
+    pub(crate) fn new(control: Option<Control>, history: History) -> Self {
+        let questions = OpenQuestions::default();
+        Self { control, history, last_reload: None, refused_upgrade: None, questions }
+    }
+
+    /// Notes an event of the whole instance in the history.
+    pub(crate) fn record(&mut self, what: String, cause: String, by: By) {
+        let at = unix_ms(SystemTime::now());
+        self.history.push(Event { at, service: None, address: None, what, cause, by });
+    }
+
+    /// Notes a kill by the sandbox in the history: a security event must be found after the log has scrolled by.
+    pub(crate) fn record_security_event(&mut self, what: String, cause: String) {
+        self.record(what, cause, By::Kernel);
+    }
+
+    /// Notes in log and history how a reload ended.
+    pub(crate) fn conclude_reload(&mut self, ok: bool, text: String) {
+        match ok {
+            true => log::info!("reload: {text}"),
+            false => log::error!("reload refused, everything stays as it is: {text}"),
+        }
+        self.last_reload = Some(LastReload { at: SystemTime::now(), ok, text });
+    }
+
+    /// Notes in log and status why an upgrade failed.
+    pub(crate) fn refuse_upgrade(&mut self, why: String) {
+        log::error!("upgrade refused, everything stays as it is: {why}");
+        self.refused_upgrade = Some((SystemTime::now(), why));
+    }
+
+    /// When something is to be done that no descriptor announces.
+    pub(crate) fn deadlines(&self) -> impl Iterator<Item = Instant> {
+        let questions = self.questions.waiting.iter().map(|question| question.deadline);
+        questions.chain(self.control.as_ref().and_then(Control::next_deadline))
+    }
+}

@@ -1,0 +1,203 @@
+//! From one generation of the configuration to the next: read and check everything, prepare everything beside what runs, and
+//! only then change over. What goes wrong before that moment changes nothing.
+//!
+//! A worker never learns a new configuration. Another process is started for the same queue and tables and prepared; the one
+//! that serves finishes its batch and ends; the other takes over. Packets wait in the kernel meanwhile.
+
+use super::Instance;
+use super::generation::Generation;
+use super::phase::{Phase, Reconfiguration, Stage, Trigger};
+use crate::Error;
+use crate::children::briefing;
+use crate::children::worker::Worker;
+use crate::preflight::{check_discovery, check_host};
+use loaded_config as config;
+use loaded_config::plan::{Plan, diff, immutable_change};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long workers may take to take over until the change counts as done. A worker that is late is started again and again
+/// with the new configuration all the same.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a queue may have no worker because the other workers are not prepared yet.
+const LONGEST_GAP: Duration = Duration::from_secs(1);
+
+impl Instance {
+    /// HUP: reads the files again and begins to change over, or does so after the change under way.
+    pub(super) fn ask_reload(&mut self) {
+        if self.is_changing() {
+            self.postponed.reload = true;
+            return;
+        }
+        match self.next_plan(&self.fixed.options.config) {
+            Ok(plan) => {
+                let changes: Vec<_> = diff(&self.current.plan, &plan).iter().map(ToString::to_string).collect();
+                if changes.is_empty() && plan == self.current.plan {
+                    self.operator.conclude_reload(true, "the configuration is the same; nothing to do".to_owned());
+                    return;
+                }
+                if let Err(error) = self.begin_reconfiguration(plan, Trigger::Operator, changes) {
+                    self.operator.conclude_reload(false, error.to_string());
+                }
+            }
+            Err(error) => self.operator.conclude_reload(false, error.to_string()),
+        }
+    }
+
+    /// The plan of these files, if this instance can change to it.
+    pub(super) fn next_plan(&self, files: &[PathBuf]) -> Result<Plan, Error> {
+        let loaded = config::load(files, &self.fixed.options.overrides)?;
+        for note in &loaded.notes {
+            log::info!("{note}");
+        }
+        if let Some(text) = immutable_change(&self.current.plan, &loaded.plan) {
+            return Err(Error::Immutable(text));
+        }
+        if let Some(text) = self.fixed.steering.uncovered(&loaded.plan) {
+            return Err(Error::Immutable(text));
+        }
+        check_host(&loaded.plan)?;
+        check_discovery(&loaded.plan)?;
+        Ok(loaded.plan)
+    }
+
+    /// Starts workers of the next generation. Only while nothing is changing.
+    pub(super) fn begin_reconfiguration(
+        &mut self,
+        plan: Plan,
+        trigger: Trigger,
+        changes: Vec<String>,
+    ) -> Result<(), Error> {
+        let since = Instant::now();
+        let settled = self.children.workers.iter().map(Worker::settled).min().unwrap_or(0);
+        let found: Vec<_> = match trigger {
+            Trigger::Discovery => self.survey.found.iter().copied().collect(),
+            Trigger::Operator | Trigger::Departure => Vec::new(),
+        };
+        let rules_of = (self.fixed.queues.as_slice(), &self.fixed.steering);
+        let next = Box::new(Generation::after(&self.current.roster, plan, &found, settled, rules_of)?);
+        let hops = next.hops()?;
+        for worker in &mut self.children.workers {
+            let briefing = briefing::to_worker(&next.roster, worker, since);
+            if let Err(error) = worker.prepare(&self.children.specs.worker, briefing) {
+                self.children.workers.iter_mut().for_each(Worker::abort);
+                return Err(error);
+            }
+        }
+        let stage = Stage::Preparing { next, since };
+        self.phase = Phase::Reconfiguring(Reconfiguration { trigger, changes, hops, stage });
+        Ok(())
+    }
+
+    /// Whether a change is under way, or a worker process of one that was given up has not ended yet.
+    pub(super) fn is_changing(&self) -> bool {
+        self.phase.is_change() || self.children.workers.iter().any(Worker::has_next)
+    }
+
+    /// Moves a change of the configuration along as far as it can be now, or begins a reload that was postponed.
+    pub(super) fn continue_reconfiguration(&mut self) {
+        let workers = &self.children.workers;
+        let Phase::Reconfiguring(reconfiguration) = &self.phase else {
+            if self.postponed.reload && !self.is_changing() {
+                self.postponed.reload = false;
+                self.ask_reload();
+            }
+            return;
+        };
+        match reconfiguration.stage {
+            Stage::Preparing { .. } if workers.iter().any(Worker::has_failed) => {
+                self.abandon("a worker with it could not be prepared (see above)".to_owned());
+            }
+            Stage::Preparing { .. } if workers.iter().all(Worker::is_prepared) => self.change_over(),
+            // A queue has had no worker since its process died, and its next process waits for the others.
+            Stage::Preparing { since, .. }
+                if since.elapsed() > LONGEST_GAP && workers.iter().any(Worker::is_left_alone) =>
+            {
+                self.postponed.reload |= reconfiguration.trigger == Trigger::Operator;
+                self.abandon("a worker died meanwhile".to_owned());
+            }
+            Stage::Preparing { .. } => {}
+            Stage::TakingOver { since } => {
+                if self.all_serve_current() || since.elapsed() > PATIENCE {
+                    self.finish();
+                }
+            }
+        }
+    }
+
+    /// Whether every worker serves by the current generation.
+    fn all_serve_current(&self) -> bool {
+        let generation = self.current.roster.generation();
+        self.children.workers.iter().all(|worker| worker.serves(generation))
+    }
+
+    /// Gives up the change under way before it has changed anything.
+    fn abandon(&mut self, why: String) {
+        if let Some(reconfiguration) = self.phase.take_reconfiguration() {
+            self.give_up_change(reconfiguration.trigger, why);
+        }
+    }
+
+    fn give_up_change(&mut self, trigger: Trigger, why: String) {
+        self.children.workers.iter_mut().for_each(Worker::abort);
+        match trigger {
+            Trigger::Operator => self.operator.conclude_reload(false, why),
+            Trigger::Discovery | Trigger::Departure => {
+                log::error!("{trigger}: {why}; to be tried again");
+                self.survey.rest();
+            }
+        }
+    }
+
+    /// The moment of change: routes, rules, then workers, then the prober. Routes and rules can be taken back; workers and
+    /// prober cannot fail.
+    fn change_over(&mut self) {
+        let Some(Reconfiguration { trigger, changes, hops, stage }) = self.phase.take_reconfiguration() else { return };
+        let Stage::Preparing { mut next, .. } = stage else { return };
+        if let Err(error) = self.host.routes.extend(&hops) {
+            self.give_up_change(trigger, error.to_string());
+            return;
+        }
+        if next.rules != self.current.rules
+            && let Err(error) = self.host.update_rules(&next.rules)
+        {
+            if let Err(error) = self.current.hops().and_then(|hops| Ok(self.host.routes.settle(&hops)?)) {
+                log::error!("{error}");
+            }
+            self.give_up_change(trigger, error.to_string());
+            return;
+        }
+        next.roster.inherit(&self.current.roster);
+        self.current = *next;
+        // Before a worker can use a number that only the new roster knows.
+        self.write_snapshot();
+        self.children.workers.iter_mut().for_each(Worker::switch);
+        self.children.prober.stop();
+        let roster = &self.current.roster;
+        self.survey.found.retain(|(service, address)| roster.may_join(*service, *address));
+        let stage = Stage::TakingOver { since: Instant::now() };
+        self.phase = Phase::Reconfiguring(Reconfiguration { trigger, changes, hops, stage });
+    }
+
+    /// The workers have taken over, or have had the time for it.
+    fn finish(&mut self) {
+        let Some(Reconfiguration { trigger, changes, hops, .. }) = self.phase.take_reconfiguration() else { return };
+        // A worker that still serves by the old generation may use any mark of it.
+        if self.all_serve_current() {
+            self.host.settle_routes(&hops);
+        }
+        for change in &changes {
+            log::info!("{trigger}: {change}");
+        }
+        self.record_changes(trigger, &changes);
+        let generation = self.current.roster.generation();
+        match trigger {
+            Trigger::Operator => {
+                let text = format!("generation {generation}, {} change(s)", changes.len());
+                self.operator.conclude_reload(true, text);
+            }
+            Trigger::Discovery | Trigger::Departure => log::info!("{trigger}: generation {generation}"),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What every start checks before it takes or changes anything.
+
+use crate::Error;
+use crate::children::ChildSpecs;
+use crate::children::child::ChildSpec;
+use crate::handover::predecessor::SUCCESSOR;
+use crate::options::Options;
+use crate::preflight::{available_cores, check_discovery, check_host, check_kernel};
+use crate::process::invocation::Invocation;
+use loaded_config::plan::Plan;
+use loaded_netfilter::Tools;
+use loaded_netfilter::trial::Trial;
+use loaded_sandbox::proof::Expectation;
+use loaded_sandbox::{CHROOT, Identity, KernelSupport, Layer, Role, check_chroot_dir};
+use std::path::Path;
+
+/// What every start has checked before it takes or changes anything.
+pub(super) struct Checked {
+    /// The command line, with absolute paths.
+    pub(super) options: Options,
+    pub(super) invocation: Invocation,
+    pub(super) plan: Plan,
+    pub(super) tools: Tools,
+    /// Core and queue of each worker.
+    pub(super) workers: Vec<(u16, u16)>,
+    /// Whether this kernel repeats packets, being tried in another process.
+    pub(super) trial: Trial,
+    identity: Identity,
+    kernel: KernelSupport,
+}
+
+impl Checked {
+    /// Reads the configuration and checks kernel and host. `detach` is called once the configuration is read.
+    ///
+    /// # Errors
+    /// What keeps an instance from serving.
+    pub(super) fn check(options: &Options, detach: impl FnOnce(&Options) -> Result<(), Error>) -> Result<Self, Error> {
+        // Before the working directory changes: a reload reads the same files, an upgrade starts the same command.
+        let invocation = Invocation::current(SUCCESSOR)?;
+        let options = options.with_absolute_paths()?;
+        let loaded = options.load()?;
+        for note in &loaded.notes {
+            log::info!("{note}");
+        }
+        let plan = loaded.plan;
+        detach(&options)?;
+        let identity = Identity::lookup(&plan.user)?;
+        check_chroot_dir(Path::new(CHROOT))?;
+        let cores = plan.check_cores(&available_cores()?)?;
+        let tools = Tools::find()?;
+        let kernel = check_kernel(options.floor)?;
+        let trial = Trial::begin();
+        check_host(&plan)?;
+        check_discovery(&plan)?;
+        let workers = cores.into_iter().map(|core| (core, plan.queue_base + core)).collect();
+        Ok(Self { options, invocation, plan, tools, workers, trial, identity, kernel })
+    }
+
+    /// Queue of each worker.
+    pub(super) fn queues(&self) -> Vec<u16> {
+        self.workers.iter().map(|(_, queue)| *queue).collect()
+    }
+
+    /// What the children have to be.
+    pub(super) fn specs(&self) -> ChildSpecs {
+        let seccomp = self.kernel.has(Layer::Seccomp);
+        let (identity, requirement) = (self.identity.clone(), self.options.floor);
+        let worker = Expectation { seccomp, ..Expectation::of(Role::Worker, &identity) };
+        let prober = Expectation { seccomp, ..Expectation::prober(&identity, self.workers.len()) };
+        let spec = |expected| ChildSpec { identity: identity.clone(), requirement, expected };
+        ChildSpecs { worker: spec(worker), prober: spec(prober) }
+    }
+
+    /// Names of the sandbox's layers that this kernel has.
+    pub(super) fn layers(&self) -> Vec<String> {
+        Layer::ALL.iter().filter(|layer| self.kernel.has(**layer)).map(|layer| layer.name().to_owned()).collect()
+    }
+}

@@ -1,0 +1,268 @@
+//! The three ways to start: where nothing is, over the orphans of a killed supervisor, and beside a predecessor. Each has
+//! everything before it starts a child, and installs the rules last.
+
+use super::checked::Checked;
+use crate::Error;
+use crate::children::Children;
+use crate::children::audit::AuditLog;
+use crate::children::memory::random;
+use crate::children::prober::Prober;
+use crate::children::worker::{Worker, WorkerParts};
+use crate::handover::inheritance::{Inheritance, InheritedWorker, misfit};
+use crate::handover::journal::{Journal, Snapshot};
+use crate::handover::predecessor::Predecessor;
+use crate::handover::{adoption, orphans};
+use crate::instance::Instance;
+use crate::instance::fixed::{Fixed, StartTime};
+use crate::instance::generation::Generation;
+use crate::instance::host::HostState;
+use crate::instance::operator::Operator;
+use crate::instance::recorder::Recorder;
+use crate::options::Options;
+use crate::process::daemon;
+use crate::process::output;
+use crate::process::signals::Signals;
+use crate::roster::Roster;
+use loaded_config::plan::{Plan, diff};
+use loaded_control::{Control, History};
+use loaded_ipc::OnFailure;
+use loaded_netfilter::routes::Routes;
+use loaded_netfilter::{Keys, RuleSet, Steering, clean_stale};
+use loaded_queue::{BATCH, Overflow, Owner, OwnerError, Repeat};
+use loaded_queue::{queue_owner, queue_owners};
+use loaded_sandbox::policy::print;
+use loaded_sandbox::{Role, spare_from_oom, trim_supervisor};
+use std::collections::BTreeMap;
+
+/// Starts an instance without a predecessor: over orphans, if there are any.
+///
+/// # Errors
+/// Whatever keeps it from serving. Nothing on the host has changed then.
+pub(super) fn alone(checked: Checked) -> Result<Instance, Error> {
+    if let Err(why) = adoption::is_possible() {
+        log::warn!("{why}: workers die with the supervisor, as with linger = false");
+    }
+    let signals = Signals::new()?;
+    clean_stale_rules(&checked)?;
+    match orphans::find(&checked.plan, &checked.workers)? {
+        None => fresh(checked, signals),
+        Some(inheritance) => over_orphans(checked, signals, inheritance),
+    }
+}
+
+/// Starts an instance where nothing is.
+fn fresh(checked: Checked, signals: Signals) -> Result<Instance, Error> {
+    let mut routes = routes(&checked);
+    if let Err(error) = routes.clean_stale() {
+        log::warn!("{error}");
+    }
+    let journal = Journal::create()?;
+    let workers = fresh_workers(&checked, &journal)?;
+    let control = Control::bind(&checked.options.control_path())?;
+    let prober = Prober::new()?;
+    let steering = Steering::new(&checked.plan, new_steering_keys()?);
+    let taken = Taken { routes, journal, workers, prober, steering, signals };
+    let current = taken.generation(&checked, &Roster::empty())?;
+    let tools = checked.tools.clone();
+    let operator = Operator::new(Some(control), History::new());
+    let mut instance = assemble(checked, taken, current, operator, AuditLog::open, false)?;
+    instance.start_fresh(&tools).inspect_err(|_| instance.give_up())?;
+    Ok(instance)
+}
+
+/// Starts an instance over the orphans of a killed supervisor.
+fn over_orphans(checked: Checked, signals: Signals, inheritance: Inheritance) -> Result<Instance, Error> {
+    let Inheritance { snapshot, workers, locks } = inheritance;
+    let routes = routes(&checked);
+    let journal = Journal::create()?;
+    let workers = inherited_workers(&checked, &journal, &snapshot, workers)?;
+    let control = Control::bind(&checked.options.control_path())?;
+    let prober = Prober::new()?;
+    let rules_before = RuleSet::new(&snapshot.roster.reach(&snapshot.plan), &checked.queues(), &snapshot.steering);
+    log_changes_since(&snapshot, &checked.plan);
+    let taken = Taken { routes, journal, workers, prober, steering: snapshot.steering, signals };
+    let current = taken.generation(&checked, &snapshot.roster)?;
+    let tools = checked.tools.clone();
+    let operator = Operator::new(Some(control), snapshot.history.into_owned());
+    let mut instance = assemble(checked, taken, current, operator, AuditLog::open, false)?;
+    instance.adopt_orphans(&tools).inspect_err(|_| instance.give_up_adoption(&tools, &rules_before))?;
+    // The orphans have ended: nobody else can take them over.
+    drop(locks);
+    Ok(instance)
+}
+
+/// Starts an instance beside a predecessor, which has given way when this returns. Returns the options with absolute paths and
+/// the predecessor's process id too.
+///
+/// # Errors
+/// Whatever keeps it from serving. The predecessor goes on then.
+pub(super) fn beside(options: &Options, predecessor: &Predecessor) -> Result<(Instance, Options, u32), Error> {
+    let checked = Checked::check(options, detach_successor)?;
+    let signals = Signals::new()?;
+    let Inheritance { snapshot, workers, .. } = predecessor.inheritance()?;
+    adoption::set_known(snapshot.adoptable);
+    if let Some(problem) = misfit(&snapshot, &checked.plan, &checked.workers) {
+        return Err(Error::Succession(problem));
+    }
+    let routes = routes(&checked);
+    let journal = Journal::create()?;
+    let workers = inherited_workers(&checked, &journal, &snapshot, workers)?;
+    let prober = Prober::new()?;
+    let has_filter = snapshot.sandbox == print(Role::Supervisor);
+    log_changes_since(&snapshot, &checked.plan);
+    let taken = Taken { routes, journal, workers, prober, steering: snapshot.steering, signals };
+    let current = taken.generation(&checked, &snapshot.roster)?;
+    let (tools, options) = (checked.tools.clone(), checked.options.clone());
+    // The predecessor still has the control socket.
+    let operator = Operator::new(None, snapshot.history.into_owned());
+    let mut instance = assemble(checked, taken, current, operator, || predecessor.audit(), has_filter)?;
+    instance.succeed(&tools, predecessor).inspect_err(|_| instance.give_up_succession())?;
+    Ok((instance, options, snapshot.pid))
+}
+
+/// What a start has taken of the host for itself.
+struct Taken {
+    routes: Routes,
+    journal: Journal,
+    workers: Vec<Worker>,
+    prober: Prober,
+    steering: Steering,
+    signals: Signals,
+}
+
+impl Taken {
+    /// The first generation of this supervisor, after this roster.
+    fn generation(&self, checked: &Checked, roster: &Roster) -> Result<Generation, Error> {
+        Generation::after(roster, checked.plan.clone(), &[], 0, (&checked.queues(), &self.steering))
+    }
+}
+
+/// Makes an instance of what was checked and taken, and gives up the rights that it does not need any more. `has_filter`:
+/// this process has inherited the supervisor's own sandbox from its predecessor.
+fn assemble(
+    checked: Checked,
+    taken: Taken,
+    current: Generation,
+    operator: Operator,
+    audit: impl FnOnce() -> AuditLog,
+    has_filter: bool,
+) -> Result<Instance, Error> {
+    let (queues, specs, layers) = (checked.queues(), checked.specs(), checked.layers());
+    let Checked { options, invocation, trial, .. } = checked;
+    let Taken { routes, journal, mut workers, prober, steering, signals } = taken;
+    let repeat = trial.result();
+    warn_unless_repeated(&repeat);
+    workers.iter_mut().for_each(|worker| worker.repeats = repeat == Repeat::Repeats);
+    let audit = audit();
+    if let Err(error) = spare_from_oom() {
+        log::info!(
+            "oom_score_adj: {error}: if memory runs out the kernel may kill the supervisor; CAP_SYS_RESOURCE mends it"
+        );
+    }
+    trim_supervisor(has_filter)?;
+    let fixed = Fixed { options, invocation, queues, steering, layers, repeat, started: StartTime::now() };
+    let children = Children { workers, prober, specs, audit };
+    let (host, recorder) = (HostState::new(routes), Recorder::new(journal));
+    Ok(Instance::new(fixed, current, children, host, recorder, operator, signals))
+}
+
+/// A daemon's successor has no starter that reads its stderr: it logs to syslog at once.
+fn detach_successor(options: &Options) -> Result<(), Error> {
+    if options.detached {
+        daemon::detach()?;
+        output::to_syslog();
+    }
+    Ok(())
+}
+
+/// Removes rules of killed instances. Rules to our own queues stay until ours replace them in one transaction: without rules
+/// the local stack would answer clients, with resets.
+fn clean_stale_rules(checked: &Checked) -> Result<(), Error> {
+    let queues = checked.queues();
+    // Queues are read after the rules: an instance binds its queues before it installs rules.
+    let is_bound = |queue| queue_owners().map_or(true, |states| states.iter().any(|state| state.queue == queue));
+    for note in clean_stale(&checked.tools, |queue| queues.contains(&queue) || is_bound(queue))? {
+        log::warn!("{note}");
+    }
+    Ok(())
+}
+
+fn routes(checked: &Checked) -> Routes {
+    Routes::new(checked.plan.queue_base, checked.tools.clone())
+}
+
+/// Workers with empty tables, on queues that are opened for them.
+fn fresh_workers(checked: &Checked, journal: &Journal) -> Result<Vec<Worker>, Error> {
+    let plan = &checked.plan;
+    make_workers(checked, |queue| WorkerParts::fresh(open_queue(queue, plan)?, plan, journal))
+}
+
+/// Workers with queues and tables of previous ones. Where a previous worker is missing, it is dead: those are fresh.
+fn inherited_workers(
+    checked: &Checked,
+    journal: &Journal,
+    snapshot: &Snapshot<'_>,
+    mut previous: BTreeMap<u16, InheritedWorker>,
+) -> Result<Vec<Worker>, Error> {
+    let plan = &checked.plan;
+    make_workers(checked, |queue| match previous.remove(&queue) {
+        Some(worker) => worker.into_parts(queue, plan, snapshot, journal),
+        None => WorkerParts::fresh(open_queue(queue, plan)?, plan, journal),
+    })
+}
+
+fn make_workers(
+    checked: &Checked,
+    mut parts: impl FnMut(u16) -> Result<WorkerParts, Error>,
+) -> Result<Vec<Worker>, Error> {
+    let numbered = (0..).zip(&checked.workers);
+    let make = |(position, &(core, queue))| Worker::new(position, core, parts(queue)?, checked.plan.queue_len);
+    numbered.map(make).collect()
+}
+
+fn open_queue(queue: u16, plan: &Plan) -> Result<Owner, Error> {
+    let overflow = match plan.on_failure.queue_full {
+        OnFailure::Drop => Overflow::Drop,
+        OnFailure::Pass => Overflow::Pass,
+    };
+    Owner::open_for(queue, plan.queue_len, overflow).map_err(|error| match error {
+        OwnerError::Refused(queue) => match queue_owner(queue) {
+            Ok(Some(owner)) => Error::QueueBusy { queue, owner },
+            _ => Error::Queue(error),
+        },
+        other => Error::Queue(other),
+    })
+}
+
+/// New at every fresh start: nobody can choose addresses that all go to one worker.
+fn new_steering_keys() -> Result<Keys, Error> {
+    let mut words = [0; 6];
+    for word in &mut words {
+        *word = u32::from_ne_bytes(random()?);
+    }
+    Ok(Keys::new(words))
+}
+
+fn log_changes_since(snapshot: &Snapshot<'_>, plan: &Plan) {
+    for change in diff(&snapshot.plan, plan) {
+        log::info!("since then: {change}");
+    }
+}
+
+/// Says what follows if this kernel does not repeat packets, or may not.
+fn warn_unless_repeated(repeat: &Repeat) {
+    let dropped = format!(
+        "packets that a killed worker holds, at most {BATCH} of each, are dropped instead of going through the rules again \
+         to the next worker"
+    );
+    match repeat {
+        Repeat::Repeats => {}
+        Repeat::Accepts => log::error!(
+            "this kernel accepts packets that it is told to repeat (NF_REPEAT): {dropped}; and conntrack sees replies of \
+             backends as INVALID, so a firewall that drops these ends all connections. Use another kernel"
+        ),
+        Repeat::Unknown(why) => {
+            log::error!("whether this kernel repeats packets (NF_REPEAT) could not be tried: {why}. So {dropped}");
+        }
+    }
+}
