@@ -115,7 +115,7 @@ impl AuditLog {
             let Awaited { name, pid, since } = &death;
             match self.find(*pid, Duration::ZERO) {
                 Some(call) => {
-                    news.push(format!("{name}, pid {pid}, was killed by its sandbox because it called {call}"))
+                    news.push(format!("{name}, pid {pid}, was killed by its sandbox because it called {call}"));
                 }
                 None if since.elapsed() >= GIVEN_UP => news.push(format!("{name}, pid {pid}: {}", elsewhere(*pid))),
                 None => self.awaited.push(death),

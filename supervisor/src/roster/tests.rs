@@ -3,7 +3,7 @@ use loaded_config::network::Network;
 use loaded_config::plan::{Backend, Discover, Place};
 use loaded_ipc::{AllDown, Check, CheckKind, FromProber, Mode, OnBackendDown, PortRange, Protocol, Strategy as Choice};
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const POLICY: loaded_ipc::Policy = loaded_ipc::Policy {
     on_backend_down: OnBackendDown::Reset,

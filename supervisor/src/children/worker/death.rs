@@ -76,7 +76,7 @@ impl Worker {
             let what = match orphans {
                 Orphans::Repeat => None,
                 Orphans::RepeatWithout(_) => {
-                    Some("the packet it had in hand is dropped: not the first death lately with one")
+                    Some("the packet it had in hand is dropped: this is not the first such death lately")
                 }
                 Orphans::Drop => Some("the packets it held are dropped: one may be the cause"),
             };
