@@ -1,7 +1,7 @@
 //! The next roster: made from this one and a plan.
 
 use super::{BackendEntry, BackendHealth, FAREWELL, Leaving, NumbersExhausted, Roster, ServiceEntry};
-use crate::plan::{Plan, Service};
+use loaded_config::plan::{Plan, Service};
 use loaded_ipc::ServiceIndex;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
