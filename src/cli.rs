@@ -3,6 +3,7 @@
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use loaded_config::duration;
 use loaded_config::plan::{MAX_DRAIN, MAX_QUEUE_LEN};
 use loaded_config::{Families, Overrides};
 use loaded_control::{Action, HISTORY, Tuple};
@@ -263,17 +264,7 @@ fn end(text: &str) -> Result<End, String> {
 
 /// Reads a duration such as `90s`, `5m`, `2h` or `1d`; in seconds.
 fn deadline(text: &str) -> Result<u32, String> {
-    let wrong = || format!("{text:?} is not a time from 1s to 7d; write one number and s, m, h or d, such as 5m");
-    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-    let unit: u32 = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(wrong()),
-    };
-    let count: u32 = if digits.starts_with('+') { None } else { digits.parse().ok() }.ok_or_else(wrong)?;
-    count.checked_mul(unit).filter(|seconds| (1..=MAX_DRAIN).contains(seconds)).ok_or_else(wrong)
+    duration::seconds(text, 1..=MAX_DRAIN)
 }
 
 const AFTER: &str = "\

@@ -55,7 +55,7 @@ enum Key {
 }
 
 /// How often a key may be given.
-enum Repeat {
+enum Occurrence {
     /// One value in all files together.
     Once,
     /// One value in each file.
@@ -108,12 +108,12 @@ impl Key {
         Self::ALL.iter().find(|(key, _)| *key == self).map_or("", |(_, name)| name)
     }
 
-    fn repeat(self) -> Repeat {
+    fn occurrence(self) -> Occurrence {
         match self {
-            Self::Ns | Self::Server4 | Self::Server6 => Repeat::Many,
-            Self::PublicNic | Self::PrivateNic | Self::PrivateGw => Repeat::OncePerFile,
-            Self::Broadcast => Repeat::OncePerFamily,
-            _ => Repeat::Once,
+            Self::Ns | Self::Server4 | Self::Server6 => Occurrence::Many,
+            Self::PublicNic | Self::PrivateNic | Self::PrivateGw => Occurrence::OncePerFile,
+            Self::Broadcast => Occurrence::OncePerFamily,
+            _ => Occurrence::Once,
         }
     }
 }
@@ -147,11 +147,11 @@ pub(super) fn draft(sources: &[Source], failover: bool) -> Result<(Draft, Vec<Fl
 
 /// Was this said before? Saying something else is an error.
 fn repeated<'t>(given: &mut HashMap<(Key, Option<usize>), At<&'t str>>, entry: &Entry<'t>) -> Result<bool, Flaw> {
-    let scope = match entry.key.repeat() {
-        Repeat::Many => return Ok(false),
-        Repeat::Once => None,
-        Repeat::OncePerFile => Some(entry.value.mark.source),
-        Repeat::OncePerFamily => Some(usize::from(entry.value.value.contains(':'))),
+    let scope = match entry.key.occurrence() {
+        Occurrence::Many => return Ok(false),
+        Occurrence::Once => None,
+        Occurrence::OncePerFile => Some(entry.value.mark.source),
+        Occurrence::OncePerFamily => Some(usize::from(entry.value.value.contains(':'))),
     };
     let first = *given.entry((entry.key, scope)).or_insert(entry.value);
     // The bare word `failover` is failover=1.

@@ -10,6 +10,7 @@ mod check;
 mod classic;
 mod defaults;
 mod draft;
+pub mod duration;
 mod file;
 mod location;
 mod near;

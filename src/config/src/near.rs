@@ -1,5 +1,7 @@
 //! Near misses: which known key did the writer mean?
 
+use strsim::osa_distance;
+
 /// No slip makes a key this long, in bytes; it bounds the work on a hostile line.
 const LONGEST_MISS: usize = 40;
 
@@ -11,7 +13,7 @@ pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     if known.contains(&name) || name.len() > LONGEST_MISS {
         return None;
     }
-    let slips = |key: &&'k str| (slips_between(&plain(name), &plain(key)), *key);
+    let slips = |key: &&'k str| (osa_distance(&plain(name), &plain(key)), *key);
     let near = |(slips, key): &(usize, &'k str)| *slips <= allowed(key) || same_but_digits(name, key);
     known.iter().map(slips).filter(near).min_by_key(|(slips, _)| *slips).map(|(_, key)| key)
 }
@@ -25,31 +27,13 @@ fn allowed(key: &str) -> usize {
 }
 
 fn same_but_digits(name: &str, key: &str) -> bool {
-    let is_digit = |c: &char| c.is_ascii_digit();
-    let bare = |text: &str| plain(text).into_iter().rev().skip_while(is_digit).collect::<Vec<_>>();
-    name.ends_with(|c| is_digit(&c)) && bare(name) == bare(key)
+    let is_digit = |c: char| c.is_ascii_digit();
+    let bare = |text: &str| plain(text).trim_end_matches(is_digit).to_owned();
+    name.ends_with(is_digit) && bare(name) == bare(key)
 }
 
-fn plain(name: &str) -> Vec<char> {
+fn plain(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-')).map(|c| c.to_ascii_lowercase()).collect()
-}
-
-/// Optimal string alignment distance.
-fn slips_between(a: &[char], b: &[char]) -> usize {
-    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let wrong = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = wrong.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]

@@ -219,16 +219,6 @@ pub fn check_port(kind: &CheckKind) -> Option<u16> {
     }
 }
 
-/// The units of a duration in the configuration, each with its milliseconds.
-pub(crate) const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-
-/// A duration as it is written in the configuration: in the largest unit that needs no fraction.
-#[must_use]
-pub fn span(millis: u64) -> String {
-    let fits = |(_, unit): &&(&str, u64)| millis >= *unit && millis.is_multiple_of(*unit);
-    UNITS.iter().rev().find(fits).map_or_else(|| "0s".to_owned(), |(name, unit)| format!("{}{name}", millis / unit))
-}
-
 /// "0-3, 7": what follows on is one range.
 fn numbers(list: &[u16]) -> String {
     let runs = list.chunk_by(|a, b| a.checked_add(1) == Some(*b));
@@ -264,13 +254,6 @@ mod tests {
     fn cores_default_to_all_available() {
         assert_eq!(plan().check_cores(&[3, 0, 1]), Ok(vec![0, 1, 3]));
         assert_eq!(plan().check_cores(&[]), Err(CoresError::NoneAvailable));
-    }
-
-    #[test]
-    fn spans_are_written_as_they_are_read() {
-        for (millis, text) in [(0, "0s"), (1500, "1500ms"), (90_000, "90s"), (300_000, "5m"), (86_400_000, "1d")] {
-            assert_eq!(span(millis), text);
-        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::draft::{Draft, DraftFailures, DraftMember, DraftService, POLICY};
 use super::location::{At, Flaw, Mark};
 use super::value::{self, address};
 use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, MODE, PREFIX4, PREFIX6, QUOTA};
+use crate::duration;
 use crate::plan::{MAX_DRAIN, MAX_TIMEOUT, MAX_WEIGHT, TABLE_ENTRIES};
 use ::toml::de::DeTable;
 use keys::{AFFINITY, BACKEND, IDLE, ON_FAILURE, SERVICE, TOP};
@@ -291,7 +292,7 @@ fn boolean(item: Item<'_>) -> Result<bool, Flaw> {
 
 /// A duration in seconds.
 fn seconds(item: Item<'_>, range: RangeInclusive<u32>) -> Result<u32, Flaw> {
-    read(item, |text| value::seconds(text, range.clone())).map(|seconds| seconds.value)
+    read(item, |text| duration::seconds(text, range.clone())).map(|seconds| seconds.value)
 }
 
 /// An optional text.

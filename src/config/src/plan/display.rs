@@ -1,6 +1,7 @@
 //! The plan in words, for `--check` and for what a reload would change: one fact a line.
 
-use super::{Backend, Discover, Failures, Place, Plan, Service, check_port, span};
+use super::{Backend, Discover, Failures, Place, Plan, Service, check_port};
+use crate::duration::span;
 use loaded_ipc::{
     Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, Passive, PortRange, Protocol, Quota, Unserved,
 };
@@ -106,7 +107,7 @@ pub(super) fn cores(cores: Option<(u16, u16)>) -> String {
 pub(super) fn balances(service: &Service) -> String {
     let ports = service.ports.iter().map(PortRange::to_string).collect::<Vec<_>>().join(", ");
     match service.protocol {
-        Protocol::Any => "TCP and UDP on every port, ICMP echo".to_owned(),
+        Protocol::Any => "every IP protocol (TCP, UDP, SCTP, ESP, GRE …) on every port, and ICMP echo".to_owned(),
         protocol if ports.is_empty() => format!("{protocol} on every port"),
         protocol => format!("{protocol} on port {ports}"),
     }

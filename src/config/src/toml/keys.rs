@@ -1,9 +1,9 @@
 //! Which keys each table has, which are of later versions, and which belong elsewhere: in TOML a key below a header
 //! is that table's, so that one written too far down is in the wrong one.
 
-use super::table::Keys;
+use super::table::KnownKeys;
 
-pub(super) const TOP: Keys = Keys {
+pub(super) const TOP: KnownKeys = KnownKeys {
     table: "the top level",
     known: &[
         "user",
@@ -39,7 +39,7 @@ pub(super) const TOP: Keys = Keys {
     ],
 };
 
-pub(super) const SERVICE: Keys = Keys {
+pub(super) const SERVICE: KnownKeys = KnownKeys {
     table: "[[service]]",
     known: &[
         "name",
@@ -78,20 +78,20 @@ pub(super) const SERVICE: Keys = Keys {
     ],
 };
 
-pub(super) const ON_FAILURE: Keys = Keys {
+pub(super) const ON_FAILURE: KnownKeys = KnownKeys {
     table: "[on_failure]",
     known: &["no_worker", "queue_full", "receive_overrun", "parse_error"],
     later: &[],
     elsewhere: &[("all_down", IN_SERVICE), ("on_backend_down", IN_SERVICE), ("unserved", "to the top level")],
 };
 
-pub(super) const QUOTA: Keys =
-    Keys { table: "quota", known: &["prefix4", "prefix6", "percent"], later: &[], elsewhere: &[] };
+pub(super) const QUOTA: KnownKeys =
+    KnownKeys { table: "quota", known: &["prefix4", "prefix6", "percent"], later: &[], elsewhere: &[] };
 
-pub(super) const IDLE: Keys =
-    Keys { table: "idle", known: &["tcp", "half_open", "closing", "udp", "echo"], later: &[], elsewhere: &[] };
+pub(super) const IDLE: KnownKeys =
+    KnownKeys { table: "idle", known: &["tcp", "half_open", "closing", "udp", "echo"], later: &[], elsewhere: &[] };
 
-pub(super) const BACKEND: Keys = Keys {
+pub(super) const BACKEND: KnownKeys = KnownKeys {
     table: "[[service.backend]]",
     known: &["address", "weight", "backup"],
     later: &["port"],
@@ -109,8 +109,8 @@ pub(super) const BACKEND: Keys = Keys {
     ],
 };
 
-pub(super) const AFFINITY: Keys =
-    Keys { table: "affinity", known: &["by", "prefix4", "prefix6", "timeout"], later: &[], elsewhere: &[] };
+pub(super) const AFFINITY: KnownKeys =
+    KnownKeys { table: "affinity", known: &["by", "prefix4", "prefix6", "timeout"], later: &[], elsewhere: &[] };
 
 const IN_ON_FAILURE: &str = "into the table [on_failure]";
 const IN_SERVICE: &str = "into a [[service]]";

@@ -1,8 +1,9 @@
 //! The keys `check`, `passive` and `discover`.
 
-use super::table::{Item, Keys, Table};
+use super::table::{Item, KnownKeys, Table};
 use super::{read, text_or};
 use crate::draft::{DraftCheck, DraftDiscover, DraftKind, DraftPassive, DraftPlace, Judgement, PASSIVE, Pace};
+use crate::duration;
 use crate::location::{At, Flaw};
 use crate::near::nearest;
 use crate::network::Network;
@@ -11,7 +12,7 @@ use crate::{CHECK_INTERVAL, CHECK_TIMEOUT, DISCOVER_INTERVAL, DISCOVER_LIMIT, FA
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
-const CHECK: Keys = Keys {
+const CHECK: KnownKeys = KnownKeys {
     table: "check",
     known: &[
         "kind",
@@ -47,10 +48,10 @@ const KINDS: [(&str, &[&str]); 6] = [
     ("dns", &["port", "name"]),
 ];
 
-const PASSIVE_KEYS: Keys =
-    Keys { table: "passive", known: &["fails", "timeout", "hold", "port"], later: &[], elsewhere: &[] };
+const PASSIVE_KEYS: KnownKeys =
+    KnownKeys { table: "passive", known: &["fails", "timeout", "hold", "port"], later: &[], elsewhere: &[] };
 
-const DISCOVER: Keys = Keys {
+const DISCOVER: KnownKeys = KnownKeys {
     table: "discover",
     known: &["network", "interface", "limit", "interval", "to4"],
     later: &[],
@@ -118,7 +119,7 @@ fn kind(text: &str) -> Result<&'static str, String> {
 
 fn pace(table: &Table<'_>) -> Result<Pace, Flaw> {
     let millis = |key, range: RangeInclusive<u32>| {
-        table.get(key).map(|item| read(item, |text| value::millis(text, range.clone()))).transpose()
+        table.get(key).map(|item| read(item, |text| duration::millis(text, range.clone()))).transpose()
     };
     let interval = millis("interval", INTERVAL)?.map_or(CHECK_INTERVAL, |interval| interval.value);
     let interval_down = millis("interval_down", INTERVAL)?.map_or(interval, |interval| interval.value);
@@ -127,7 +128,7 @@ fn pace(table: &Table<'_>) -> Result<Pace, Flaw> {
         None => CHECK_TIMEOUT.min(most),
         Some(timeout) if timeout.value <= most => timeout.value,
         Some(timeout) => {
-            let most = crate::plan::span(most.into());
+            let most = duration::span(most.into());
             return Err(timeout.flaw(format!("a check must be over before the next begins; write at most {most}")));
         }
     };
@@ -152,8 +153,8 @@ pub(super) fn passive(item: Option<Item<'_>>) -> Result<Judgement, Flaw> {
         None => {}
     }
     let table = item.table(&PASSIVE_KEYS)?;
-    let timeout = table.get("timeout").map(|item| read(item, |text| value::millis(text, UNANSWERED))).transpose()?;
-    let hold = table.get("hold").map(|item| read(item, |text| value::seconds(text, HOLD))).transpose()?;
+    let timeout = table.get("timeout").map(|item| read(item, |text| duration::millis(text, UNANSWERED))).transpose()?;
+    let hold = table.get("hold").map(|item| read(item, |text| duration::seconds(text, HOLD))).transpose()?;
     let port = table.get("port");
     let port =
         port.map(|item| item.number(1..=u16::MAX).map(|port| At { value: port, mark: item.mark })).transpose()?;
@@ -183,7 +184,7 @@ pub(super) fn discover(item: Item<'_>) -> Result<At<DraftDiscover>, Flaw> {
         to: to4.filter(|_| has_to4(&network)).map(to),
         interface: interface.as_ref().map(|interface| interface.value.clone()),
     };
-    let interval = table.get("interval").map(|item| read(item, |text| value::millis(text, LOOK))).transpose()?;
+    let interval = table.get("interval").map(|item| read(item, |text| duration::millis(text, LOOK))).transpose()?;
     let value = DraftDiscover {
         places: networks.into_iter().map(place).collect(),
         limit: table.number("limit", 1..=1024)?.unwrap_or(DISCOVER_LIMIT),

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 /// The keys of one kind of table.
-pub(super) struct Keys {
+pub(super) struct KnownKeys {
     /// How messages call the table.
     pub(super) table: &'static str,
     /// What may stand in it.
@@ -35,7 +35,7 @@ pub(super) struct Item<'t> {
 }
 
 impl<'t> Table<'t> {
-    pub(super) fn open(entries: &'t DeTable<'t>, mark: Mark, keys: &Keys) -> Result<Self, Flaw> {
+    pub(super) fn open(entries: &'t DeTable<'t>, mark: Mark, keys: &KnownKeys) -> Result<Self, Flaw> {
         let mut written: Vec<_> = entries.keys().collect();
         written.sort_by_key(|key| key.span().start);
         for key in written {
@@ -102,7 +102,7 @@ impl<'t> Item<'t> {
         Ok(array.iter().map(item).collect())
     }
 
-    pub(super) fn table(self, keys: &Keys) -> Result<Table<'t>, Flaw> {
+    pub(super) fn table(self, keys: &KnownKeys) -> Result<Table<'t>, Flaw> {
         match self.value {
             DeValue::Table(entries) => Table::open(entries, self.mark, keys),
             _ => Err(self.not("a table")),
@@ -110,7 +110,7 @@ impl<'t> Item<'t> {
     }
 
     /// The tables of `[[key]]`.
-    pub(super) fn tables(self, keys: &Keys) -> Result<Vec<Table<'t>>, Flaw> {
+    pub(super) fn tables(self, keys: &KnownKeys) -> Result<Vec<Table<'t>>, Flaw> {
         match self.value {
             DeValue::Table(_) => Err(self.mark.flaw(format!("there may be several; write {} in [[ ]]", keys.table))),
             _ => self.list()?.into_iter().map(|item| item.table(keys)).collect(),
@@ -147,7 +147,7 @@ pub(super) fn mark_of<T>(value: &Spanned<T>) -> Mark {
     Mark { source: 0, offset: value.span().start }
 }
 
-fn check_key(name: &str, keys: &Keys) -> Result<(), String> {
+fn check_key(name: &str, keys: &KnownKeys) -> Result<(), String> {
     if keys.known.contains(&name) {
         return Ok(());
     }

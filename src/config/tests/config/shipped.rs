@@ -237,7 +237,7 @@ drain        what is taken out keeps its flows for 5m
 name server  192.0.2.53, port 53 is not balanced
 service classic
   vip        192.0.2.100
-  balances   TCP and UDP on every port, ICMP echo
+  balances   every IP protocol (TCP, UDP, SCTP, ESP, GRE …) on every port, and ICMP echo
   mode       nat: packets get the backend's address
   strategy   rr
   affinity   a client (IPv4 /32, IPv6 /128) keeps its backend until 1h after its last packet
