@@ -1,6 +1,6 @@
 //! The asking side: finds the instance, sends one request, waits for the answer, but not for ever.
 
-use super::socket::{State, candidates, state};
+use super::socket::{SocketState, candidates, state};
 use super::{DIRECTORY, MAX_ANSWER, MAX_REQUEST, Reply, Request};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::SendTimeout;
@@ -95,7 +95,7 @@ pub fn ask(path: Option<&Path>, request: &Request) -> Result<Reply, AskError> {
 /// The only instance that lives.
 fn find(directory: &Path) -> Result<PathBuf, AskError> {
     let mut live = candidates(directory);
-    live.retain(|path| state(path) == State::Live);
+    live.retain(|path| state(path) == SocketState::Live);
     if live.len() > 1 {
         return Err(AskError::Several(live));
     }

@@ -1,12 +1,18 @@
 //! One connection: a request comes in, an answer goes out. Nothing here waits.
 
-use super::server::{ANSWER_DEADLINE, REQUEST_DEADLINE, TAKE_DEADLINE};
 use super::{MAX_ANSWER, MAX_REQUEST, Reply, Request};
 use nix::poll::{PollFd, PollFlags};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a client may take to send its request.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a client may take to take its answer.
+pub const TAKE_DEADLINE: Duration = Duration::from_secs(2);
+/// How long an answer that is not there at once may take.
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A client that may ask.
 #[derive(Debug)]

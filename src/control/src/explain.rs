@@ -1,6 +1,6 @@
 //! What would become of a client's next packet: the answer for programs, and as text.
 
-use super::figures::span;
+use super::figures::elapsed;
 use super::text::cleaned;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -83,7 +83,7 @@ pub fn text(explanation: &Explanation) -> String {
         None if said.backend.is_some() => out.push_str("no flow yet\n"),
         None => out.push_str("no flow\n"),
         Some(FlowNow { backend, state, idle, out: against }) => {
-            let _ = write!(out, "flow of {backend}, {state}, last packet {} ago", span(u64::from(*idle)));
+            let _ = write!(out, "flow of {backend}, {state}, last packet {} ago", elapsed(u64::from(*idle)));
             let _ = against.as_ref().map(|word| write!(out, "; {backend} is {word}"));
             out.push('\n');
         }

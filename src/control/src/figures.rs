@@ -41,7 +41,7 @@ pub(super) fn count(n: u64) -> String {
 }
 
 /// "5s", "3m12s", "2h5m", "4d3h": two units at most.
-pub(super) fn span(seconds: u64) -> String {
+pub(super) fn elapsed(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
@@ -99,7 +99,7 @@ mod tests {
         for (seconds, text) in
             [(0, "0s"), (59, "59s"), (60, "1m0s"), (3599, "59m59s"), (7500, "2h5m"), (90_000, "1d1h")]
         {
-            assert_eq!(span(seconds), text);
+            assert_eq!(elapsed(seconds), text);
         }
         for (us, text) in [(0, "0us"), (999, "999us"), (3210, "3.2ms"), (999_999, "999.9ms"), (1_507_000, "1.50s")] {
             assert_eq!(latency(us), text);

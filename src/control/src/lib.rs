@@ -26,11 +26,11 @@ pub mod status;
 pub mod text;
 
 pub use client::{AskError, ask};
-pub use connection::Answer;
+pub use connection::{ANSWER_DEADLINE, Answer, REQUEST_DEADLINE, TAKE_DEADLINE};
 pub use explain::{Explanation, Tuple};
 pub use history::{By, Event, HISTORY, History, unix_ms};
 pub use message::{Action, Reply, Request};
-pub use server::{ANSWER_DEADLINE, Control, MAX_CONNECTIONS, REQUEST_DEADLINE, TAKE_DEADLINE};
+pub use server::{Control, MAX_CONNECTIONS};
 pub use socket::{ControlError, DIRECTORY, default_path};
 pub use status::Status;
 

@@ -1,7 +1,7 @@
 //! A status in the text format of Prometheus, version 0.0.4
 //! (prometheus.io/docs/instrumenting/exposition_formats, "Text-based format").
 
-use super::status::{Admin, Backend, Service, ServiceState, Status};
+use super::status::{AdminState, BackendStatus, ServiceState, ServiceStatus, Status};
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
 
@@ -19,35 +19,41 @@ pub fn render(status: &Status) -> String {
 
 fn instance(out: &mut Page, status: &Status) {
     let version = &[("version", status.version.as_str())];
-    out.family("loaded_info", Kind::Gauge, "Always 1; the version is a label.").one(version, 1);
-    out.family("loaded_start_time_seconds", Kind::Gauge, "When the instance was started, seconds since 1970.")
+    out.family("loaded_info", MetricKind::Gauge, "Always 1; the version is a label.").one(version, 1);
+    out.family("loaded_start_time_seconds", MetricKind::Gauge, "When the instance was started, seconds since 1970.")
         .one(&[], status.since);
-    out.family("loaded_generation", Kind::Gauge, "Number of the configuration that is served.")
+    out.family("loaded_generation", MetricKind::Gauge, "Number of the configuration that is served.")
         .one(&[], status.generation);
     if let Some(reload) = &status.last_reload {
         let ok = u8::from(reload.ok);
-        out.family("loaded_last_reload_success", Kind::Gauge, "Whether the last reload was taken over.").one(&[], ok);
-        out.family("loaded_last_reload_time_seconds", Kind::Gauge, "When the last reload was, seconds since 1970.")
-            .one(&[], reload.at);
+        out.family("loaded_last_reload_success", MetricKind::Gauge, "Whether the last reload was taken over.")
+            .one(&[], ok);
+        out.family(
+            "loaded_last_reload_time_seconds",
+            MetricKind::Gauge,
+            "When the last reload was, seconds since 1970.",
+        )
+        .one(&[], reload.at);
     }
 }
 
 fn processes(out: &mut Page, status: &Status) {
-    let mut up = out.family("loaded_process_up", Kind::Gauge, "Whether a process does its work.");
+    let mut up = out.family("loaded_process_up", MetricKind::Gauge, "Whether a process does its work.");
     for process in &status.processes {
         up.one(&[("process", &process.name)], u8::from(process.serving));
     }
     let help = "Starts of a process after it had died.";
-    let mut restarts = out.family("loaded_process_restarts_total", Kind::Counter, help);
+    let mut restarts = out.family("loaded_process_restarts_total", MetricKind::Counter, help);
     for process in &status.processes {
         restarts.one(&[("process", &process.name)], process.restarts);
     }
     let help = "Deaths of a process by its own sandbox: each one a security event.";
-    let mut fenced = out.family("loaded_process_fenced_total", Kind::Counter, help);
+    let mut fenced = out.family("loaded_process_fenced_total", MetricKind::Counter, help);
     for process in &status.processes {
         fenced.one(&[("process", &process.name)], process.fenced);
     }
-    let mut memory = out.family("loaded_process_resident_memory_bytes", Kind::Gauge, "Resident memory of a process.");
+    let mut memory =
+        out.family("loaded_process_resident_memory_bytes", MetricKind::Gauge, "Resident memory of a process.");
     for process in &status.processes {
         if let Some(kb) = process.memory_kb {
             memory.one(&[("process", &process.name)], kb.saturating_mul(1024));
@@ -56,30 +62,30 @@ fn processes(out: &mut Page, status: &Status) {
 }
 
 fn packets(out: &mut Page, status: &Status) {
-    let mut family = out.family("loaded_packets_total", Kind::Counter, "Packets by what became of them.");
+    let mut family = out.family("loaded_packets_total", MetricKind::Counter, "Packets by what became of them.");
     for (label, count) in &status.packets {
         family.one(&[("outcome", label)], count);
     }
-    let mut family = out.family("loaded_pressure_total", Kind::Counter, "What full flow tables had to do.");
+    let mut family = out.family("loaded_pressure_total", MetricKind::Counter, "What full flow tables had to do.");
     for (label, count) in &status.pressure {
         family.one(&[("what", label)], count);
     }
     let help = "What went wrong between workers, kernel and prober.";
-    let mut family = out.family("loaded_faults_total", Kind::Counter, help);
+    let mut family = out.family("loaded_faults_total", MetricKind::Counter, help);
     for (label, count) in &status.faults {
         family.one(&[("fault", label)], count);
     }
     let name = "loaded_queue_received_packets_total";
-    let mut family = out.family(name, Kind::Counter, "Packets a worker received from its queue.");
+    let mut family = out.family(name, MetricKind::Counter, "Packets a worker received from its queue.");
     for queue in &status.queues {
         family.one(&[("queue", &queue.queue.to_string()), ("worker", &queue.worker.to_string())], queue.received);
     }
-    let mut family = out.family("loaded_queue_waiting_packets", Kind::Gauge, "Packets that wait for a verdict.");
+    let mut family = out.family("loaded_queue_waiting_packets", MetricKind::Gauge, "Packets that wait for a verdict.");
     for queue in &status.queues {
         family.one(&[("queue", &queue.queue.to_string())], queue.waiting);
     }
     let help = "Packets the kernel dropped before a worker saw them.";
-    let mut family = out.family("loaded_queue_dropped_packets_total", Kind::Counter, help);
+    let mut family = out.family("loaded_queue_dropped_packets_total", MetricKind::Counter, help);
     for queue in &status.queues {
         let number = queue.queue.to_string();
         family.one(&[("queue", &number), ("reason", "queue_full")], queue.dropped_full);
@@ -88,7 +94,7 @@ fn packets(out: &mut Page, status: &Status) {
 }
 
 fn services(out: &mut Page, status: &Status) {
-    let mut family = out.family("loaded_service_state", Kind::Gauge, "1 for the state a service is in, else 0.");
+    let mut family = out.family("loaded_service_state", MetricKind::Gauge, "1 for the state a service is in, else 0.");
     for service in &status.services {
         for state in ServiceState::ALL {
             let is = u8::from(service.state == state);
@@ -98,7 +104,7 @@ fn services(out: &mut Page, status: &Status) {
 }
 
 fn backends(out: &mut Page, status: &Status) {
-    let each = |out: &mut Page, name, kind, help, value: &dyn Fn(&Backend) -> Option<String>| {
+    let each = |out: &mut Page, name, kind, help, value: &dyn Fn(&BackendStatus) -> Option<String>| {
         let mut family = out.family(name, kind, help);
         for (service, backend) in all_backends(status) {
             if let Some(value) = value(backend) {
@@ -107,12 +113,12 @@ fn backends(out: &mut Page, status: &Status) {
         }
     };
     let flag = |is: bool| Some(u8::from(is).to_string());
-    let gauge = Kind::Gauge;
+    let gauge = MetricKind::Gauge;
     each(out, "loaded_backend_up", gauge, "Whether checks say that a backend may be given work.", &|b| {
         flag(b.counts_as_up())
     });
     each(out, "loaded_backend_enabled", gauge, "Whether the operator wants a backend to be used.", &|b| {
-        flag(b.admin == Admin::Enabled)
+        flag(b.admin == AdminState::Enabled)
     });
     each(out, "loaded_backend_weight", gauge, "Share of a backend.", &|b| Some(b.weight.to_string()));
     each(
@@ -126,11 +132,11 @@ fn backends(out: &mut Page, status: &Status) {
         b.latency_us.map(|us| format!("{}.{:06}", us / 1_000_000, us % 1_000_000))
     });
     each(out, "loaded_backend_flows", gauge, "Flows a backend has.", &|b| Some(b.flows.to_string()));
-    each(out, "loaded_backend_new_flows_total", Kind::Counter, "Flows a backend was given.", &|b| {
+    each(out, "loaded_backend_new_flows_total", MetricKind::Counter, "Flows a backend was given.", &|b| {
         Some(b.new_flows.to_string())
     });
-    let both = |out: &mut Page, name, help, value: fn(&Backend) -> [u64; 2]| {
-        let mut family = out.family(name, Kind::Counter, help);
+    let both = |out: &mut Page, name, help, value: fn(&BackendStatus) -> [u64; 2]| {
+        let mut family = out.family(name, MetricKind::Counter, help);
         for (service, backend) in all_backends(status) {
             for (direction, value) in ["to", "from"].into_iter().zip(value(backend)) {
                 with_backend(service, backend, &[("direction", direction)], |labels| family.one(labels, value));
@@ -143,12 +149,17 @@ fn backends(out: &mut Page, status: &Status) {
     });
 }
 
-fn all_backends(status: &Status) -> impl Iterator<Item = (&Service, &Backend)> {
+fn all_backends(status: &Status) -> impl Iterator<Item = (&ServiceStatus, &BackendStatus)> {
     status.services.iter().flat_map(|service| service.backends.iter().map(move |backend| (service, backend)))
 }
 
 /// One address may be there twice for a while, new and leaving: the index tells them apart.
-fn with_backend(service: &Service, backend: &Backend, more: &[(&str, &str)], then: impl FnOnce(&[(&str, &str)])) {
+fn with_backend(
+    service: &ServiceStatus,
+    backend: &BackendStatus,
+    more: &[(&str, &str)],
+    then: impl FnOnce(&[(&str, &str)]),
+) {
     let (address, index) = (backend.address.to_string(), backend.index.to_string());
     let mut labels = vec![("service", service.name.as_str()), ("backend", &address), ("index", &index)];
     labels.extend_from_slice(more);
@@ -159,30 +170,30 @@ fn with_backend(service: &Service, backend: &Backend, more: &[(&str, &str)], the
 struct Page(String);
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum MetricKind {
     Gauge,
     Counter,
 }
 
 /// All samples of one name stand together, and none twice: Prometheus would refuse the whole page.
-struct Family<'a> {
+struct MetricFamily<'a> {
     out: &'a mut String,
     name: &'static str,
     seen: BTreeSet<String>,
 }
 
 impl Page {
-    fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
+    fn family(&mut self, name: &'static str, kind: MetricKind, help: &str) -> MetricFamily<'_> {
         let kind = match kind {
-            Kind::Gauge => "gauge",
-            Kind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Counter => "counter",
         };
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        Family { out: &mut self.0, name, seen: BTreeSet::new() }
+        MetricFamily { out: &mut self.0, name, seen: BTreeSet::new() }
     }
 }
 
-impl Family<'_> {
+impl MetricFamily<'_> {
     fn one(&mut self, labels: &[(&str, &str)], value: impl Display) {
         let each: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
         let labels = if each.is_empty() { String::new() } else { format!("{{{}}}", each.join(",")) };

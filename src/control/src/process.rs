@@ -7,7 +7,7 @@ use std::{fs, io};
 
 /// What was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct ProcessRights {
     /// Its rights.
     pub sandbox: Sandbox,
     /// Resident memory, kB; `None` of a process that has ended and was not waited for.
@@ -18,7 +18,7 @@ pub struct Seen {
 ///
 /// # Errors
 /// When it cannot be read, or is not what proc_pid_status(5) says.
-pub fn look(pid: u32) -> io::Result<Seen> {
+pub fn look(pid: u32) -> io::Result<ProcessRights> {
     let path = format!("/proc/{pid}/status");
     parse(&fs::read_to_string(&path)?)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{path} is not understood")))
@@ -26,7 +26,7 @@ pub fn look(pid: u32) -> io::Result<Seen> {
 
 /// Reads the text of /proc/PID/status; `None` if a field is missing or strange.
 #[must_use]
-pub fn parse(text: &str) -> Option<Seen> {
+pub fn parse(text: &str) -> Option<ProcessRights> {
     let fields: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(':')).collect();
     let first = |key| fields.get(key)?.split_whitespace().next();
     // Real, effective, saved and file system uid.
@@ -44,7 +44,7 @@ pub fn parse(text: &str) -> Option<Seen> {
         no_new_privs: first("NoNewPrivs")? == "1",
         capabilities: names(u64::from_str_radix(first("CapEff")?, 16).ok()?),
     };
-    Some(Seen { sandbox, memory_kb: first("VmRSS").and_then(|kb| kb.parse().ok()) })
+    Some(ProcessRights { sandbox, memory_kb: first("VmRSS").and_then(|kb| kb.parse().ok()) })
 }
 
 /// The names of the capabilities in a mask, by rising number; a number without a name is said as such.
@@ -74,7 +74,7 @@ mod tests {
             no_new_privs: true,
             capabilities,
         };
-        assert_eq!(seen, Seen { sandbox, memory_kb: Some(41234) });
+        assert_eq!(seen, ProcessRights { sandbox, memory_kb: Some(41234) });
     }
 
     #[test]

@@ -16,12 +16,6 @@ use std::time::{Duration, Instant};
 
 /// So many clients are listened to at a time; the others wait in the kernel.
 pub const MAX_CONNECTIONS: usize = 16;
-/// How long a client may take to send its request.
-pub const REQUEST_DEADLINE: Duration = Duration::from_secs(1);
-/// How long a client may take to take its answer.
-pub const TAKE_DEADLINE: Duration = Duration::from_secs(2);
-/// How long an answer that is not there at once may take.
-pub const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 /// So many are accepted at a time, those that are turned away among them.
 const ACCEPT: usize = 32;
 /// How long nothing is accepted when the kernel has no descriptor or memory for it.

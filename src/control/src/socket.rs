@@ -78,16 +78,16 @@ impl Bound {
         let directory = path.parent().unwrap_or(Path::new("/"));
         if directory == Path::new(DIRECTORY) {
             own_directory(directory)?;
-            for stale in candidates(directory).into_iter().filter(|path| state(path) == State::Stale) {
+            for stale in candidates(directory).into_iter().filter(|path| state(path) == SocketState::Stale) {
                 // Somebody else may have been faster.
                 let _ = fs::remove_file(stale);
             }
         }
         match state(path) {
-            State::Absent => {}
-            State::Stale => fs::remove_file(path).map_err(fail("replace that of a dead instance"))?,
-            State::Live => return Err(ControlError::Live(path.to_owned())),
-            State::Other => return Err(ControlError::InTheWay(path.to_owned())),
+            SocketState::Absent => {}
+            SocketState::Stale => fs::remove_file(path).map_err(fail("replace that of a dead instance"))?,
+            SocketState::Live => return Err(ControlError::Live(path.to_owned())),
+            SocketState::Other => return Err(ControlError::InTheWay(path.to_owned())),
         }
         // Between bind and listen a socket refuses connections, and so looks like a dead instance's: it gets its name
         // only once it listens.
@@ -154,7 +154,7 @@ fn name(unnamed: &Path, path: &Path) -> Result<(), Errno> {
 
 /// What has a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum SocketState {
     /// Nothing.
     Absent,
     /// A socket that nobody listens on.
@@ -166,20 +166,20 @@ pub(super) enum State {
 }
 
 /// Looks, without waiting: a busy instance lives too.
-pub(super) fn state(path: &Path) -> State {
+pub(super) fn state(path: &Path) -> SocketState {
     match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return State::Absent,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return SocketState::Absent,
         Ok(metadata) if metadata.file_type().is_socket() => {}
-        _ => return State::Other,
+        _ => return SocketState::Other,
     }
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let connected = socket(AddressFamily::Unix, SockType::Stream, flags, None)
         .and_then(|fd| connect(fd.as_raw_fd(), &UnixAddr::new(path)?));
     match connected {
-        Err(Errno::ECONNREFUSED) => State::Stale,
-        Err(Errno::ENOENT) => State::Absent,
-        Err(Errno::EPROTOTYPE) => State::Other,
-        _ => State::Live,
+        Err(Errno::ECONNREFUSED) => SocketState::Stale,
+        Err(Errno::ENOENT) => SocketState::Absent,
+        Err(Errno::EPROTOTYPE) => SocketState::Other,
+        _ => SocketState::Live,
     }
 }
 

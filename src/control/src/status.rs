@@ -33,7 +33,7 @@ pub struct Status {
     /// The supervisor first.
     pub processes: Vec<Process>,
     /// In the order of the configuration.
-    pub services: Vec<Service>,
+    pub services: Vec<ServiceStatus>,
     /// One for each worker.
     pub queues: Vec<Queue>,
     /// Packets by what became of them, over all workers. The sum is what was received.
@@ -121,7 +121,7 @@ pub struct Sandbox {
 
 /// A service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Service {
+pub struct ServiceStatus {
     /// Its name.
     pub name: String,
     /// Where it answers.
@@ -153,7 +153,7 @@ pub struct Service {
     /// How it is.
     pub state: ServiceState,
     /// In the order of the configuration, then those that were found, then those that leave.
-    pub backends: Vec<Backend>,
+    pub backends: Vec<BackendStatus>,
 }
 
 /// How a service is.
@@ -203,7 +203,7 @@ impl fmt::Display for ServiceState {
 
 /// A backend of one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Backend {
+pub struct BackendStatus {
     /// Where it is.
     pub address: IpAddr,
     /// Its number; the same after a reload.
@@ -215,7 +215,7 @@ pub struct Backend {
     /// It was found, and is not in the configuration.
     pub discovered: bool,
     /// What the operator wants of it.
-    pub admin: Admin,
+    pub admin: AdminState,
     /// What the checks say of it.
     pub state: BackendState,
     /// When it came into this state.
@@ -247,7 +247,7 @@ pub struct Backend {
 /// What the operator wants of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Admin {
+pub enum AdminState {
     /// Use it as the checks say.
     Enabled,
     /// No new flows.
@@ -256,7 +256,7 @@ pub enum Admin {
     Disabled,
 }
 
-impl From<loaded_ipc::Admin> for Admin {
+impl From<loaded_ipc::Admin> for AdminState {
     fn from(admin: loaded_ipc::Admin) -> Self {
         match admin {
             loaded_ipc::Admin::Enabled => Self::Enabled,
@@ -317,7 +317,7 @@ pub struct Queue {
     pub dropped_socket: u32,
 }
 
-impl Service {
+impl ServiceStatus {
     /// The families it answers.
     #[must_use]
     pub fn families(&self) -> Vec<&'static str> {
@@ -328,13 +328,13 @@ impl Service {
     /// Those of them in which no backend is for new flows.
     #[must_use]
     pub fn families_down(&self) -> Vec<&'static str> {
-        let takes = |backend: &&Backend| backend.counts_as_up() && backend.admin == Admin::Enabled;
+        let takes = |backend: &&BackendStatus| backend.counts_as_up() && backend.admin == AdminState::Enabled;
         let serves = |name: &&str| self.backends.iter().filter(takes).any(|b| b.address.is_ipv4() == (*name == "IPv4"));
         self.families().into_iter().filter(|name| !serves(name)).collect()
     }
 }
 
-impl Backend {
+impl BackendStatus {
     /// Whether new flows could go to it, as far as checks say.
     #[must_use]
     pub fn counts_as_up(&self) -> bool {

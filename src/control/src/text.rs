@@ -1,8 +1,10 @@
 //! A status and a history as plain text, for a person who was woken up: first what is wrong, then the rest.
 
 use super::Event;
-use super::figures::{count, latency, span, table, time};
-use super::status::{Admin, Backend, BackendState, Process, Role, Sandbox, Service, ServiceState, Status};
+use super::figures::{count, elapsed, latency, table, time};
+use super::status::{
+    AdminState, BackendState, BackendStatus, Process, Role, Sandbox, ServiceState, ServiceStatus, Status,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -20,10 +22,10 @@ pub fn status(status: &Status) -> String {
     for trouble in troubles(status) {
         let _ = writeln!(out, "! {trouble}");
     }
-    let up = span(status.now.saturating_sub(status.since));
+    let up = elapsed(status.now.saturating_sub(status.since));
     let _ = write!(out, "\nloaded {}, pid {}, for {up}", status.version, status.pid);
     if let Some(reload) = status.last_reload.as_ref().filter(|reload| reload.ok) {
-        let _ = write!(out, "; last reload {} ago: {}", span(status.now.saturating_sub(reload.at)), reload.text);
+        let _ = write!(out, "; last reload {} ago: {}", elapsed(status.now.saturating_sub(reload.at)), reload.text);
     }
     out.push('\n');
     for service in &status.services {
@@ -91,7 +93,7 @@ fn verdict(status: &Status) -> String {
     let (all, up) = (staying().count(), staying().filter(|backend| backend.counts_as_up()).count());
     let workers = || status.processes.iter().filter(|process| process.role == Role::Worker);
     let services = || status.services.iter().filter(|service| service.state != ServiceState::Leaving);
-    let is_down = |service: &&Service| service.state == ServiceState::AllDown;
+    let is_down = |service: &&ServiceStatus| service.state == ServiceState::AllDown;
     let dead = services().filter(is_down).filter(|service| service.families_down().len() == service.families().len());
     let word =
         if !workers().any(|worker| worker.serving) || (dead.count() == services().count() && services().count() > 0) {
@@ -102,7 +104,7 @@ fn verdict(status: &Status) -> String {
             "serving"
         };
     let mut line = format!("{word}, generation {}, {up} of {all} backends up", status.generation);
-    for (admin, word) in [(Admin::Draining, "draining"), (Admin::Disabled, "disabled")] {
+    for (admin, word) in [(AdminState::Draining, "draining"), (AdminState::Disabled, "disabled")] {
         let count = staying().filter(|backend| backend.admin == admin).count();
         if count > 0 {
             let _ = write!(line, ", {count} {word}");
@@ -143,11 +145,11 @@ fn troubles(status: &Status) -> Vec<String> {
         ));
     }
     if let Some(reload) = status.last_reload.as_ref().filter(|reload| !reload.ok) {
-        let ago = span(status.now.saturating_sub(reload.at));
+        let ago = elapsed(status.now.saturating_sub(reload.at));
         lines.push(format!("reload {ago} ago failed, generation {} goes on: {}", status.generation, reload.text));
     }
     if let Some(refused) = &status.refused_upgrade {
-        let ago = span(status.now.saturating_sub(refused.at));
+        let ago = elapsed(status.now.saturating_sub(refused.at));
         lines.push(format!("upgrade {ago} ago refused, pid {} goes on: {}", status.pid, refused.text));
     }
     let mut of_backends = Vec::new();
@@ -155,7 +157,7 @@ fn troubles(status: &Status) -> Vec<String> {
         for backend in &service.backends {
             let (address, name) = (backend.address, &service.name);
             if backend.state == BackendState::Down {
-                let ago = span(status.now.saturating_sub(backend.since));
+                let ago = elapsed(status.now.saturating_sub(backend.since));
                 of_backends.push(format!("{address} of {name} is down for {ago}: {}", backend.cause));
             } else if !backend.ejected_by.is_empty() && backend.state != BackendState::Leaving {
                 of_backends.push(format!("{address} of {name}: {}", ejections(backend)));
@@ -171,12 +173,12 @@ fn troubles(status: &Status) -> Vec<String> {
     lines
 }
 
-fn ejections(backend: &Backend) -> String {
+fn ejections(backend: &BackendStatus) -> String {
     let each = backend.ejected_by.iter().map(|ejection| format!("worker {}: {}", ejection.worker, ejection.cause));
     format!("no new flows by what packets show ({})", each.collect::<Vec<_>>().join(", "))
 }
 
-fn write_service(out: &mut String, service: &Service, now: u64) {
+fn write_service(out: &mut String, service: &ServiceStatus, now: u64) {
     let vips = service.vips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let ports = if service.ports.is_empty() { "every port".to_owned() } else { service.ports.join(", ") };
     let _ = writeln!(out, "service {}: {}", service.name, service.state);
@@ -201,8 +203,8 @@ fn write_service(out: &mut String, service: &Service, now: u64) {
     rows.extend(service.backends.iter().map(|backend| {
         let latency = backend.latency_us.map_or_else(|| "-".to_owned(), latency);
         let mut row = vec![backend.address.to_string(), backend.weight.to_string(), backend.state.to_string()];
-        row.extend([span(now.saturating_sub(backend.since)), latency]);
-        let Backend { flows, new_flows, packets_to, packets_from, bytes_to, bytes_from, .. } = backend;
+        row.extend([elapsed(now.saturating_sub(backend.since)), latency]);
+        let BackendStatus { flows, new_flows, packets_to, packets_from, bytes_to, bytes_from, .. } = backend;
         row.extend([flows, new_flows, packets_to, packets_from, bytes_to, bytes_from].map(|n| count(*n)));
         row
     }));
@@ -220,16 +222,16 @@ fn write_service(out: &mut String, service: &Service, now: u64) {
 }
 
 /// What is not as usual with a backend.
-fn notes(backend: &Backend) -> Vec<String> {
+fn notes(backend: &BackendStatus) -> Vec<String> {
     let mut notes = Vec::new();
     if backend.state == BackendState::Down {
         notes.push(backend.cause.clone());
     }
     match (backend.admin, backend.state == BackendState::Leaving, backend.drain_left) {
-        (Admin::Disabled, ..) => notes.push("disabled".to_owned()),
+        (AdminState::Disabled, ..) => notes.push("disabled".to_owned()),
         (_, true, Some(left)) => notes.push(format!("keeps its flows for {left} s more")),
-        (Admin::Draining, _, Some(left)) => notes.push(format!("draining, {left} s left")),
-        (Admin::Draining, _, None) => notes.push("draining".to_owned()),
+        (AdminState::Draining, _, Some(left)) => notes.push(format!("draining, {left} s left")),
+        (AdminState::Draining, _, None) => notes.push("draining".to_owned()),
         _ => {}
     }
     if let Some(left) = backend.slow_start_left {
@@ -257,7 +259,7 @@ fn write_processes(out: &mut String, status: &Status) {
             or_dash(process.pid.map(|pid| pid.to_string())),
             or_dash(process.core.map(|core| core.to_string())),
             process.state.clone(),
-            span(status.now.saturating_sub(process.since)),
+            elapsed(status.now.saturating_sub(process.since)),
             process.restarts.to_string(),
             or_dash(process.memory_kb.map(|kb| count(kb.saturating_mul(1024)))),
             or_dash(process.sandbox.as_ref().map(sandbox)),

@@ -8,7 +8,7 @@ use crate::roster::{BackendEntry, ServiceEntry};
 use loaded_config::plan;
 use loaded_control::process;
 use loaded_control::status::{
-    Backend, BackendState, Ejection, Process, Queue, Refused, Reload, Role, Service, ServiceState, Status,
+    BackendState, BackendStatus, Ejection, Process, Queue, Refused, Reload, Role, ServiceState, ServiceStatus, Status,
 };
 use loaded_control::unix_ms;
 use loaded_ipc::{BackendCounter, BackendIndex, Fault, Outcome, Pressure, RECEIVED, ServiceIndex};
@@ -77,13 +77,13 @@ impl Instance {
         all
     }
 
-    fn service(&self, index: ServiceIndex, entry: &ServiceEntry) -> Service {
+    fn service(&self, index: ServiceIndex, entry: &ServiceEntry) -> ServiceStatus {
         let now = Instant::now();
         let plan::Service { name, vips, protocol, ports, mode, strategy, policy, .. } = &entry.service;
         let mut backends: Vec<_> = self.current.roster.backends().filter(|(_, b)| b.service == index).collect();
         let written = |backend: &BackendEntry| entry.service.backends.iter().position(|b| b.address == backend.address);
         backends.sort_by_key(|(index, b)| (b.leaves.is_some(), written(b).unwrap_or(usize::MAX), *index));
-        Service {
+        ServiceStatus {
             name: name.clone(),
             vips: vips.clone(),
             protocol: protocol.to_string(),
@@ -109,12 +109,12 @@ impl Instance {
         }
     }
 
-    fn backend(&self, index: BackendIndex, entry: &BackendEntry, slow_start: u32, now: Instant) -> Backend {
+    fn backend(&self, index: BackendIndex, entry: &BackendEntry, slow_start: u32, now: Instant) -> BackendStatus {
         let health = entry.health;
         let count = |counter| self.children.count(index, counter);
         let left = |until: Option<Instant>| until.map(|at| whole_seconds(at.saturating_duration_since(now)));
         let drains = entry.drains_until.filter(|_| entry.wish == loaded_ipc::Admin::Draining);
-        Backend {
+        BackendStatus {
             address: entry.address,
             index: index.0,
             weight: entry.weight,

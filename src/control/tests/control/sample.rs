@@ -1,20 +1,21 @@
 //! A status with something of everything in it.
 
 use loaded_control::status::{
-    Admin, Backend, BackendState, Ejection, Process, Queue, Reload, Role, Sandbox, Service, ServiceState,
+    AdminState, BackendState, BackendStatus, Ejection, Process, Queue, Reload, Role, Sandbox, ServiceState,
+    ServiceStatus,
 };
 use loaded_control::{By, Event, History, Status};
 
 pub(crate) const NOW: u64 = 1_795_476_878;
 
-pub(crate) fn backend(address: &str, index: u16) -> Backend {
-    Backend {
+pub(crate) fn backend(address: &str, index: u16) -> BackendStatus {
+    BackendStatus {
         address: address.parse().unwrap(),
         index,
         weight: 1,
         backup: false,
         discovered: false,
-        admin: Admin::Enabled,
+        admin: AdminState::Enabled,
         state: BackendState::Up,
         since: NOW - 7500,
         cause: "check passed".to_owned(),
@@ -31,8 +32,8 @@ pub(crate) fn backend(address: &str, index: u16) -> Backend {
     }
 }
 
-pub(crate) fn service(name: &str, backends: Vec<Backend>) -> Service {
-    Service {
+pub(crate) fn service(name: &str, backends: Vec<BackendStatus>) -> ServiceStatus {
+    ServiceStatus {
         name: name.to_owned(),
         vips: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
         protocol: "tcp".to_owned(),
@@ -85,7 +86,7 @@ pub(crate) fn status() -> Status {
     down.since = NOW - 192;
     down.cause = "connection refused".to_owned();
     let mut draining = backend("2001:db8:1::13", 2);
-    draining.admin = Admin::Draining;
+    draining.admin = AdminState::Draining;
     draining.drain_left = Some(272);
     draining.backup = true;
     draining.ejected_by = vec![Ejection { worker: 1, cause: "no connection in time".to_owned() }];

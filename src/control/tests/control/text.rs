@@ -1,7 +1,7 @@
 //! What a person sees.
 
 use crate::sample::{self, NOW, backend, process, service};
-use loaded_control::status::{Admin, BackendState, Reload, Role, ServiceState};
+use loaded_control::status::{AdminState, BackendState, Reload, Role, ServiceState};
 use loaded_control::text::{history, plain, status};
 use loaded_control::{Reply, Status};
 
@@ -13,7 +13,7 @@ fn first(of: &Status) -> String {
 fn the_first_line_is_the_verdict() {
     let mut sample = sample::status();
     assert_eq!(first(&sample), "serving, generation 7, 2 of 3 backends up, 1 draining");
-    sample.services[0].backends[0].admin = Admin::Disabled;
+    sample.services[0].backends[0].admin = AdminState::Disabled;
     assert_eq!(first(&sample), "serving, generation 7, 2 of 3 backends up, 1 draining, 1 disabled");
     sample.services.push(service("dns", vec![backend("198.51.100.20", 9)]));
     sample.services[1].state = ServiceState::AllDown;
@@ -26,7 +26,7 @@ fn the_first_line_is_the_verdict() {
     sample.services[0].backends.push(backend("2001:db8::20", 10));
     assert!(first(&sample).starts_with("PARTLY SERVING, "));
     assert!(status(&sample).contains("! service dns: all down for IPv4\n"));
-    sample.services[0].backends[1].admin = Admin::Disabled;
+    sample.services[0].backends[1].admin = AdminState::Disabled;
     assert!(first(&sample).starts_with("NOT SERVING, "));
     sample.services[0].state = ServiceState::Leaving;
     assert!(first(&sample).starts_with("serving, "), "nothing is asked of it");
