@@ -27,7 +27,7 @@ const WAITING_PACKET: usize = 2304;
 
 /// How something was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Verdict {
+pub(crate) enum Grade {
     /// As it should be.
     Sound,
     /// Not looked at, with the reason.
@@ -42,7 +42,7 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     /// How it is.
-    pub(crate) verdict: Verdict,
+    pub(crate) grade: Grade,
     /// What was looked at: one word.
     pub(crate) object: &'static str,
     /// What was found, and the command that mends it.
@@ -51,13 +51,13 @@ pub(crate) struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = match self.verdict {
-            Verdict::Sound => "ok",
-            Verdict::Unseen => "unseen",
-            Verdict::Warning => "warning",
-            Verdict::Fatal => "fatal",
+        let grade = match self.grade {
+            Grade::Sound => "ok",
+            Grade::Unseen => "unseen",
+            Grade::Warning => "warning",
+            Grade::Fatal => "fatal",
         };
-        write!(f, "{verdict:<8} {:<10} {}", self.object, self.text)
+        write!(f, "{grade:<8} {:<10} {}", self.object, self.text)
     }
 }
 
@@ -294,19 +294,19 @@ fn memory(plan: &Plan, workers: usize, meminfo: &str) -> Finding {
 }
 
 fn sound(object: &'static str, text: impl ToString) -> Finding {
-    Finding { verdict: Verdict::Sound, object, text: text.to_string() }
+    Finding { grade: Grade::Sound, object, text: text.to_string() }
 }
 
 fn unseen(object: &'static str, text: impl ToString) -> Finding {
-    Finding { verdict: Verdict::Unseen, object, text: text.to_string() }
+    Finding { grade: Grade::Unseen, object, text: text.to_string() }
 }
 
 fn warning(object: &'static str, text: impl ToString) -> Finding {
-    Finding { verdict: Verdict::Warning, object, text: text.to_string() }
+    Finding { grade: Grade::Warning, object, text: text.to_string() }
 }
 
 fn fatal(object: &'static str, text: impl ToString) -> Finding {
-    Finding { verdict: Verdict::Fatal, object, text: text.to_string() }
+    Finding { grade: Grade::Fatal, object, text: text.to_string() }
 }
 
 #[cfg(test)]
@@ -324,23 +324,23 @@ mod tests {
     fn a_queue_that_the_socket_cannot_hold_is_named() {
         let mut plan = plan();
         plan.queue_len = 16_384;
-        assert_eq!(receive_buffer(&plan).verdict, Verdict::Sound);
+        assert_eq!(receive_buffer(&plan).grade, Grade::Sound);
         plan.queue_len = 10 << 20;
         let found = receive_buffer(&plan);
-        assert_eq!(found.verdict, Verdict::Warning);
+        assert_eq!(found.grade, Grade::Warning);
         assert!(found.text.ends_with("set queue_len = 233016"), "{}", found.text);
         plan.queue_len = 233_016;
-        assert_eq!(receive_buffer(&plan).verdict, Verdict::Sound, "{}", receive_buffer(&plan).text);
+        assert_eq!(receive_buffer(&plan).grade, Grade::Sound, "{}", receive_buffer(&plan).text);
     }
 
     #[test]
     fn what_does_not_fit_into_memory_is_named() {
         let mut plan = plan();
         plan.queue_len = 16384;
-        assert_eq!(memory(&plan, 2, "MemAvailable:  1048576 kB\n").verdict, Verdict::Sound);
+        assert_eq!(memory(&plan, 2, "MemAvailable:  1048576 kB\n").grade, Grade::Sound);
         let found = memory(&plan, 2, "MemTotal: 1 kB\nMemAvailable:    65536 kB\n");
-        assert_eq!(found.verdict, Verdict::Warning);
+        assert_eq!(found.grade, Grade::Warning);
         assert!(found.text.contains("72 MiB of ordinary packets; 64 MiB are available"), "{}", found.text);
-        assert_eq!(memory(&plan, 2, "").verdict, Verdict::Unseen);
+        assert_eq!(memory(&plan, 2, "").grade, Grade::Unseen);
     }
 }

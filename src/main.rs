@@ -98,7 +98,7 @@ fn selftest(requirement: SandboxRequirement) -> Result<i32, AnyError> {
 fn examine(options: &run::Options) -> i32 {
     let findings = doctor::examine(options);
     let text: String = findings.iter().map(|finding| control::text::plain(&format!("{finding}\n"))).collect();
-    let fatal = findings.iter().any(|finding| finding.verdict == doctor::Verdict::Fatal);
+    let fatal = findings.iter().any(|finding| finding.grade == doctor::Grade::Fatal);
     say(&text).max(i32::from(fatal))
 }
 

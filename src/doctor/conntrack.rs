@@ -66,14 +66,14 @@ fn is_to_a_chain(rule: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::doctor::Grade;
 
     #[test]
     fn a_table_that_fills_up_is_named() {
-        assert_eq!(table(None, None).verdict, Verdict::Sound);
-        assert_eq!(table(Some(89_999), Some(100_000)).verdict, Verdict::Sound);
+        assert_eq!(table(None, None).grade, Grade::Sound);
+        assert_eq!(table(Some(89_999), Some(100_000)).grade, Grade::Sound);
         let full = table(Some(90_000), Some(100_000));
-        assert!(full.verdict == Verdict::Warning && full.text.ends_with("nf_conntrack_max=200000"), "{}", full.text);
+        assert!(full.grade == Grade::Warning && full.text.ends_with("nf_conntrack_max=200000"), "{}", full.text);
     }
 
     #[test]

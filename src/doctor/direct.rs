@@ -2,7 +2,7 @@
 
 use super::{Finding, sound, unseen, warning};
 use loaded_config::plan::Plan;
-use loaded_host::Links;
+use loaded_host::ConnectedNetworks;
 use loaded_ipc::Mode;
 use loaded_netfilter::Tools;
 use nix::sys::socket::setsockopt;
@@ -29,10 +29,10 @@ pub(super) fn findings(plan: &Plan) -> Vec<Finding> {
     if Tools::find().is_ok_and(|tools| !tools.has_ip()) {
         findings.push(super::fatal("dsr", "ip not found, and mode dsr routes by it; install the package iproute2"));
     }
-    let links = Links::read();
+    let networks = ConnectedNetworks::read();
     let vips: BTreeSet<_> = direct().flat_map(|service| &service.vips).copied().collect();
     let v4 = vips.iter().filter(|vip| vip.is_ipv4());
-    let here: BTreeSet<_> = v4.filter_map(|vip| Some((vip, links.interface(*vip)?))).collect();
+    let here: BTreeSet<_> = v4.filter_map(|vip| Some((vip, networks.interface(*vip)?))).collect();
     for (vip, interface) in &here {
         if let Err(error) = ask(**vip, interface) {
             findings.push(unseen("dsr", format!("who answers ARP for {vip}: {error}")));

@@ -1,7 +1,7 @@
 //! Next hops of mode "dsr": a backend's link address, by the interface of the network it is in.
 
 use crate::roster::Roster;
-use loaded_host::Links;
+use loaded_host::ConnectedNetworks;
 use loaded_ipc::Mode;
 use loaded_netfilter::routes::{Error, Hop, Hops};
 
@@ -13,10 +13,10 @@ pub(crate) fn hops(roster: &Roster) -> Result<Hops, Error> {
     let is_direct = |service| roster.service(service).is_some_and(|entry| entry.service.mode == Mode::Dsr);
     let mut direct = roster.backends().filter(|(_, backend)| is_direct(backend.service)).peekable();
     // A router has many routes.
-    let links = if direct.peek().is_some() { Links::read() } else { Links::default() };
+    let networks = if direct.peek().is_some() { ConnectedNetworks::read() } else { ConnectedNetworks::default() };
     direct
         .map(|(index, backend)| {
-            let interface = links.interface(backend.address).ok_or(Error::NotConnected(backend.address))?.to_owned();
+            let interface = networks.interface(backend.address).ok_or(Error::NotConnected(backend.address))?.to_owned();
             Ok((index.0, Hop { address: backend.address, interface }))
         })
         .collect()

@@ -3,39 +3,15 @@
 
 mod direct;
 
+use crate::connected::ConnectedNetworks;
 use crate::discovery::own_addresses;
-use crate::link::Links;
+use crate::problem::{Problem, Severity};
+use crate::route::{Route, lookup, parse_routes};
 use loaded_config::plan::Plan;
 use loaded_ipc::{AllDown, Mode, OnBackendDown};
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    /// Nothing would be balanced.
-    Fatal,
-    /// Something may not work.
-    Warning,
-}
-
-/// Something on this host that stands in the way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// How bad it is.
-    pub severity: Severity,
-    /// What it is, what it does and the command that mends it.
-    pub text: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let severity = if self.severity == Severity::Fatal { "fatal" } else { "warning" };
-        write!(f, "{severity}: {}", self.text)
-    }
-}
 
 /// Reads the settings in force and says what must be changed for this plan.
 #[must_use]
@@ -43,7 +19,7 @@ pub fn host_check(plan: &Plan) -> Vec<Problem> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let is_direct = plan.services.iter().any(|service| service.mode == Mode::Dsr);
     let host = Host {
-        links: if is_direct { Links::read() } else { Links::default() },
+        networks: if is_direct { ConnectedNetworks::read() } else { ConnectedNetworks::default() },
         own: if is_direct { own_addresses() } else { BTreeSet::new() },
         routes: parse_routes(&read("/proc/net/route")),
         locals: parse_locals(&read("/proc/net/fib_trie")),
@@ -56,7 +32,7 @@ struct Host<'a> {
     routes: Vec<Route>,
     locals: BTreeSet<Ipv4Addr>,
     /// These two are known only where there is a service of mode "dsr".
-    links: Links,
+    networks: ConnectedNetworks,
     own: BTreeSet<IpAddr>,
     /// `None`: this kernel has no such setting. The key is a path: an interface may have dots in its name.
     sysctl: &'a dyn Fn(&str) -> Option<i64>,
@@ -67,10 +43,11 @@ impl Host<'_> {
         let vips: BTreeSet<_> = plan.services.iter().flat_map(|service| &service.vips).copied().collect();
         let mut problems = Vec::new();
         if vips.iter().any(IpAddr::is_ipv4) && self.off("ipv4/ip_forward") {
-            problems.push(fatal("IPv4 packets are not forwarded to backends: sysctl -w net.ipv4.ip_forward=1"));
+            problems
+                .push(Problem::fatal("IPv4 packets are not forwarded to backends: sysctl -w net.ipv4.ip_forward=1"));
         }
         if vips.iter().any(IpAddr::is_ipv6) && self.off("ipv6/conf/all/forwarding") {
-            problems.push(fatal(
+            problems.push(Problem::fatal(
                 "IPv6 packets are not forwarded to backends, and an interface that lives from router \
                  advertisements then needs accept_ra=2: sysctl -w net.ipv6.conf.all.forwarding=1",
             ));
@@ -108,7 +85,7 @@ impl Host<'_> {
         let local = self.locals.contains(&vip);
         let mut problems = Vec::new();
         if local && !self.accepts_local(interface) {
-            problems.push(fatal(&format!(
+            problems.push(Problem::fatal(&format!(
                 "replies from backends on {interface} would be dropped as coming from our own address: \
                  sysctl -w {}=1",
                 key_of(interface, "accept_local")
@@ -222,56 +199,11 @@ fn key_of(interface: &str, setting: &str) -> String {
     ["net", "ipv4", "conf", interface, setting].join(separator)
 }
 
-fn fatal(text: &str) -> Problem {
-    Problem { severity: Severity::Fatal, text: text.to_owned() }
-}
-
 fn v4<'a>(addresses: impl Iterator<Item = &'a IpAddr>) -> impl Iterator<Item = Ipv4Addr> {
     addresses.filter_map(|address| match address {
         IpAddr::V4(v4) => Some(*v4),
         IpAddr::V6(_) => None,
     })
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Route {
-    pub(super) interface: String,
-    network: u32,
-    pub(super) length: u32,
-    metric: u32,
-    /// No router is between.
-    pub(super) direct: bool,
-}
-
-/// The main table, `/proc/net/route`. Numbers are words of memory printed in hexadecimal (fib_route_seq_show).
-pub(super) fn parse_routes(text: &str) -> Vec<Route> {
-    // include/uapi/linux/route.h
-    const RTF_UP: u32 = 1;
-    const RTF_GATEWAY: u32 = 2;
-    const RTF_REJECT: u32 = 0x200;
-    let route = |line: &str| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        let &[interface, network, _gateway, flags, _, _, metric, mask, ..] = fields.as_slice() else { return None };
-        let word = |text| u32::from_str_radix(text, 16).ok();
-        let flags = word(flags)?;
-        let usable = flags & (RTF_UP | RTF_REJECT) == RTF_UP;
-        let address = |text| word(text).map(|word| u32::from_be_bytes(word.to_ne_bytes()));
-        usable.then_some(Route {
-            interface: interface.to_owned(),
-            network: address(network)?,
-            length: address(mask)?.leading_ones(),
-            metric: metric.parse().ok()?,
-            direct: flags & RTF_GATEWAY == 0,
-        })
-    };
-    text.lines().skip(1).filter_map(route).collect()
-}
-
-/// The longest prefix, then the smallest metric.
-pub(super) fn lookup(routes: &[Route], address: Ipv4Addr) -> Option<&Route> {
-    let mask = |length: u32| u32::MAX.checked_shl(32 - length).unwrap_or(0);
-    let fitting = routes.iter().filter(|route| address.to_bits() & mask(route.length) == route.network);
-    fitting.max_by_key(|route| (route.length, std::cmp::Reverse(route.metric)))
 }
 
 /// Our own addresses: in `/proc/net/fib_trie` a leaf `|-- ADDRESS` is followed by `/32 host LOCAL`.

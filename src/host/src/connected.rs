@@ -1,13 +1,13 @@
 //! By which interface an address is reached without a router between: what direct server return needs to know of a
 //! backend, for it sends to the backend's link address.
 
-use crate::check::{Route, lookup, parse_routes};
+use crate::route::{Route, lookup, parse_routes};
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The routes of this host.
+/// The networks that this host is in, by its routes.
 #[derive(Debug, Clone, Default)]
-pub struct Links {
+pub struct ConnectedNetworks {
     v4: Vec<Route>,
     v6: Vec<Route6>,
 }
@@ -21,8 +21,8 @@ struct Route6 {
     direct: bool,
 }
 
-impl Links {
-    /// Those of now.
+impl ConnectedNetworks {
+    /// Reads them.
     #[must_use]
     pub fn read() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -96,8 +96,8 @@ mod tests {
 
     #[test]
     fn only_a_network_of_this_host_has_an_interface() {
-        let links = Links::parse("", ROUTES6);
-        let interface = |address: &str| links.interface(address.parse().expect("address"));
+        let networks = ConnectedNetworks::parse("", ROUTES6);
+        let interface = |address: &str| networks.interface(address.parse().expect("address"));
         assert_eq!(interface("2001:db8:2::11"), Some("eth1"));
         assert_eq!(interface("2001:db8:2:0:ff00::1"), None, "behind a router");
         assert_eq!(interface("2001:db8:3::1"), None, "behind the default router");

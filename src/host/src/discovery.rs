@@ -1,6 +1,6 @@
 //! Networks in which backends are looked for, and this host's own addresses, which are never backends.
 
-use crate::check::{Problem, Severity};
+use crate::problem::Problem;
 use loaded_config::network::Network;
 use loaded_config::plan::{Place, Plan};
 use nix::ifaddrs::getifaddrs;
@@ -17,10 +17,10 @@ pub fn check_discovery(plan: &Plan) -> Vec<Problem> {
     if places.is_empty() {
         return Vec::new();
     }
-    let links = links();
+    let addresses = addresses();
     let exists = |interface: &str| if_nametoindex(interface).is_ok();
-    let texts: BTreeSet<_> = places.into_iter().filter_map(|place| obstacle(place, &links, exists)).collect();
-    texts.into_iter().map(|text| Problem { severity: Severity::Fatal, text }).collect()
+    let texts: BTreeSet<_> = places.into_iter().filter_map(|place| obstacle(place, &addresses, exists)).collect();
+    texts.into_iter().map(|text| Problem::fatal(&text)).collect()
 }
 
 /// Where packets to this place are sent from: an address in its network, else one of a network that holds it, else, in
@@ -28,7 +28,7 @@ pub fn check_discovery(plan: &Plan) -> Vec<Problem> {
 /// `None` when there is no such address or interface.
 #[must_use]
 pub fn source_of(place: &Place) -> Option<(IpAddr, u32)> {
-    let link = source(place, &links())?.clone();
+    let link = source(place, &addresses())?.clone();
     Some((link.address, if_nametoindex(link.interface.as_str()).ok()?))
 }
 
@@ -36,25 +36,25 @@ pub fn source_of(place: &Place) -> Option<(IpAddr, u32)> {
 /// An address of the host that is only routed to it (`ip route add local`) is not among them.
 #[must_use]
 pub fn own_addresses() -> BTreeSet<IpAddr> {
-    links().into_iter().map(|link| link.address).collect()
+    addresses().into_iter().map(|link| link.address).collect()
 }
 
 /// An address of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Link {
+struct InterfaceAddress {
     interface: String,
     address: IpAddr,
     network: Network,
 }
 
 /// Nothing is known when the kernel cannot be asked; places with an interface are then refused.
-fn links() -> Vec<Link> {
+fn addresses() -> Vec<InterfaceAddress> {
     let link = |entry: nix::ifaddrs::InterfaceAddress| {
         let address = ip_of(entry.address.as_ref()?)?;
         let length = length_of(ip_of(entry.netmask.as_ref()?)?);
         // An alias of an address has a label of its own, `eth0:1`; the interface is what stands before the colon.
         let interface = entry.interface_name.split(':').next()?.to_owned();
-        Some(Link { interface, address, network: Network::around(address, length)? })
+        Some(InterfaceAddress { interface, address, network: Network::around(address, length)? })
     };
     getifaddrs().map_or_else(|_| Vec::new(), |all| all.filter_map(link).collect())
 }
@@ -81,13 +81,13 @@ fn is_global(address: IpAddr) -> bool {
 }
 
 /// The interface's addresses of the place's family; of all interfaces when the place names none.
-fn candidates<'a>(place: &'a Place, links: &'a [Link]) -> impl Iterator<Item = &'a Link> {
-    let named = |link: &Link| place.interface.as_ref().is_none_or(|name| *name == link.interface);
-    links.iter().filter(move |link| named(link) && link.address.is_ipv4() == place.network.is_ipv4())
+fn candidates<'a>(place: &'a Place, addresses: &'a [InterfaceAddress]) -> impl Iterator<Item = &'a InterfaceAddress> {
+    let named = |link: &InterfaceAddress| place.interface.as_ref().is_none_or(|name| *name == link.interface);
+    addresses.iter().filter(move |link| named(link) && link.address.is_ipv4() == place.network.is_ipv4())
 }
 
-fn source<'a>(place: &'a Place, links: &'a [Link]) -> Option<&'a Link> {
-    let global = || candidates(place, links).filter(|link| is_global(link.address));
+fn source<'a>(place: &'a Place, addresses: &'a [InterfaceAddress]) -> Option<&'a InterfaceAddress> {
+    let global = || candidates(place, addresses).filter(|link| is_global(link.address));
     let inside = global().find(|link| place.network.contains(link.address));
     let around = || global().find(|link| link.network.contains(place.network.first()));
     // Any global address will do for a multicast of the link; in IPv4 the answers must find back to the network.
@@ -96,21 +96,22 @@ fn source<'a>(place: &'a Place, links: &'a [Link]) -> Option<&'a Link> {
 }
 
 /// What stands in the way.
-fn obstacle(place: &Place, links: &[Link], exists: impl Fn(&str) -> bool) -> Option<String> {
+fn obstacle(place: &Place, addresses: &[InterfaceAddress], exists: impl Fn(&str) -> bool) -> Option<String> {
     let Place { network, interface: Some(interface), .. } = place else { return None };
     if !exists(interface) {
         return Some(format!("discovery network {network}: there is no interface {interface}"));
     }
-    let inside = |link: &&Link| network.contains(link.network.first()) && network.length() < link.network.length();
+    let inside =
+        |link: &&InterfaceAddress| network.contains(link.network.first()) && network.length() < link.network.length();
     // An address of full length (a VIP, fd00::1/128) is no network that the discovery could be wider than.
-    let host = |link: &Link| link.network.first() == link.network.last();
-    let connected = || candidates(place, links).filter(|link| !host(link) && is_global(link.address));
+    let host = |link: &InterfaceAddress| link.network.first() == link.network.last();
+    let connected = || candidates(place, addresses).filter(|link| !host(link) && is_global(link.address));
     let held = || connected().any(|link| link.network.contains(network.first()) && !inside(&link));
     match connected().find(inside) {
         Some(narrow) if !held() => {
             Some(format!("discovery network {network} is wider than {} of {interface}", narrow.network))
         }
-        _ if source(place, links).is_none() => Some(format!(
+        _ if source(place, addresses).is_none() => Some(format!(
             "discovery network {network}: {interface} has no address to ask from: ip addr add … dev {interface}"
         )),
         _ => None,

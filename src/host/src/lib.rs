@@ -3,14 +3,17 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod connected;
 mod cores;
 mod discovery;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod fixture;
-mod link;
+mod problem;
+mod route;
 
-pub use check::{Problem, Severity, host_check};
+pub use check::host_check;
+pub use connected::ConnectedNetworks;
 pub use cores::available_cores;
 pub use discovery::{check_discovery, own_addresses, source_of};
-pub use link::Links;
+pub use problem::{Problem, Severity};

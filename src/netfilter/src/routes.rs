@@ -7,10 +7,10 @@
 
 mod text;
 
-use crate::rules::{self, Family, Tools};
+use crate::{Family, Tools};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use text::{PROTOCOL, Present};
+use text::{PROTOCOL, PresentRoutes};
 
 /// What went wrong with the routes.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,7 @@ pub enum Error {
         /// Which family.
         family: Family,
         /// Why.
-        source: rules::Error,
+        source: crate::Error,
     },
     /// Somebody else's rule.
     #[error(
@@ -187,10 +187,10 @@ impl Routes {
         }
     }
 
-    fn present(&self, family: Family) -> Result<Present, rules::Error> {
+    fn present(&self, family: Family) -> Result<PresentRoutes, crate::Error> {
         let rules = self.tools.ip(family, &["-N", "rule", "show"], "")?;
         let protocol = PROTOCOL.to_string();
         let routes = self.tools.ip(family, &["-N", "-o", "route", "show", "table", "all", "proto", &protocol], "")?;
-        Ok(Present::parse(&rules, &routes))
+        Ok(PresentRoutes::parse(&rules, &routes))
     }
 }

@@ -1,7 +1,7 @@
 //! The programs that change the rules, and how they are run: from fixed directories, with an empty environment, for a
 //! bounded time, their words kept for the error message.
 
-use super::{Error, Family};
+use crate::{Error, Family};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
 use std::io::{Read, Seek, Write};

@@ -2,7 +2,7 @@
 //! namespace of their own, while other things go on. It is a role of its own, because a process that has left its network
 //! namespace does not find back.
 
-use crate::rules::{Family, Tools};
+use crate::{Family, Tools};
 use loaded_queue::{Owner, Repeat, try_repeat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};

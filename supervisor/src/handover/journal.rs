@@ -204,7 +204,7 @@ mod tests {
     use super::*;
     use crate::fixture::plan;
     use crate::roster::Roster;
-    use loaded_netfilter::Keys;
+    use loaded_netfilter::HashKeys;
 
     fn write(journal: &mut Journal, pid: u32) {
         let (plan, roster) = (plan(), Roster::empty());
@@ -220,7 +220,7 @@ mod tests {
             control: Path::new("/run/loaded/control-1.sock").into(),
             queues: vec![(0, 7), (3, 10)].into(),
             workers: vec![(7, 99)].into(),
-            steering: Steering::new(&plan, Keys::new([1, 2, 3, 4, 5, u32::MAX])),
+            steering: Steering::new(&plan, HashKeys::new([1, 2, 3, 4, 5, u32::MAX])),
             plan: Cow::Borrowed(&plan),
             roster: Cow::Borrowed(&roster),
             history: Cow::Owned(History::new()),

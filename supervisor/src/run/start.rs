@@ -27,7 +27,7 @@ use loaded_config::plan::{Plan, diff};
 use loaded_control::{Control, History};
 use loaded_ipc::OnFailure;
 use loaded_netfilter::routes::Routes;
-use loaded_netfilter::{Keys, RuleSet, Steering, clean_stale};
+use loaded_netfilter::{HashKeys, RuleSet, Steering, clean_stale};
 use loaded_queue::{BATCH, Overflow, Owner, OwnerError, Repeat};
 use loaded_queue::{queue_owner, queue_owners};
 use loaded_sandbox::policy::print;
@@ -235,12 +235,12 @@ fn open_queue(queue: u16, plan: &Plan) -> Result<Owner, Error> {
 }
 
 /// New at every fresh start: nobody can choose addresses that all go to one worker.
-fn new_steering_keys() -> Result<Keys, Error> {
+fn new_steering_keys() -> Result<HashKeys, Error> {
     let mut words = [0; 6];
     for word in &mut words {
         *word = u32::from_ne_bytes(random()?);
     }
-    Ok(Keys::new(words))
+    Ok(HashKeys::new(words))
 }
 
 fn log_changes_since(snapshot: &Snapshot<'_>, plan: &Plan) {

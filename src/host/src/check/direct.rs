@@ -1,6 +1,8 @@
 //! What stands in the way of services whose backends answer clients themselves (mode "dsr").
 
-use super::{Host, Problem, Severity, fatal, key_of, lookup, v4};
+use super::{Host, key_of, v4};
+use crate::problem::{Problem, Severity};
+use crate::route::lookup;
 use loaded_config::plan::Plan;
 use loaded_ipc::{Mode, Protocol, Unserved};
 use std::collections::BTreeSet;
@@ -15,14 +17,14 @@ impl Host<'_> {
         // The local table is asked at priority 0, before any rule of ours.
         let own = vips.iter().filter(|vip| self.own.contains(vip));
         problems.extend(own.map(|vip| {
-            fatal(&format!(
+            Problem::fatal(&format!(
                 "{vip} is an address of this host, which takes packets for it itself before they are routed by their mark \
                  (mode dsr): take it away (ip address del {vip} dev …) and let a router send it here"
             ))
         }));
-        let far = backends.iter().filter(|backend| self.links.interface(**backend).is_none());
+        let far = backends.iter().filter(|backend| self.networks.interface(**backend).is_none());
         problems.extend(far.map(|backend| {
-            fatal(&format!(
+            Problem::fatal(&format!(
                 "backend {backend} is not in a network of this host, and mode dsr sends to a backend's link address: \
                  give this host an address there"
             ))
@@ -35,7 +37,7 @@ impl Host<'_> {
         for interface in &clients {
             problems.extend(v4(vips.iter()).filter_map(|vip| self.strict_towards_clients(IpAddr::V4(vip), interface)));
         }
-        let towards: BTreeSet<_> = v4(backends.iter()).filter_map(|b| self.links.interface(b.into())).collect();
+        let towards: BTreeSet<_> = v4(backends.iter()).filter_map(|b| self.networks.interface(b.into())).collect();
         if plan.unserved == Unserved::Pass && services().any(|service| service.protocol != Protocol::Any) {
             problems.push(warning(
                 "what no service of a VIP of mode dsr serves is not for this host, and may go in circles between it and a \
@@ -49,7 +51,7 @@ impl Host<'_> {
 
     /// A VIP in a network of this host: who is there asks for its link address.
     fn unheard(&self, vip: IpAddr) -> Option<Problem> {
-        let interface = self.links.interface(vip)?;
+        let interface = self.networks.interface(vip)?;
         // Somebody has made a route for it alone, as proxy ARP wants it.
         if lookup(&self.routes, as_v4(vip)?).is_some_and(|route| route.length == 32) {
             return None;
@@ -70,7 +72,7 @@ impl Host<'_> {
         let cure = format!("sysctl -w {}=2", key_of(interface, "rp_filter"));
         let by_mark = self.setting("all", "src_valid_mark").max(self.setting(interface, "src_valid_mark")) != 0;
         if by_mark {
-            return Some(fatal(&format!(
+            return Some(Problem::fatal(&format!(
                 "strict reverse path filtering with src_valid_mark drops what clients send by {interface} (mode dsr): {cure}"
             )));
         }

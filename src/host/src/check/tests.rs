@@ -37,7 +37,11 @@ fn problems_of(plan: &Plan, settings: &[(&str, i64)]) -> Vec<String> {
     let host = Host {
         routes: if cfg!(target_endian = "little") { parse_routes(ROUTES) } else { Vec::new() },
         locals: parse_locals(TRIE),
-        links: if cfg!(target_endian = "little") { Links::parse(ROUTES, ROUTES6) } else { Links::default() },
+        networks: if cfg!(target_endian = "little") {
+            ConnectedNetworks::parse(ROUTES, ROUTES6)
+        } else {
+            ConnectedNetworks::default()
+        },
         own: ["192.0.2.100", "2001:db8:1::100"].map(|address| address.parse().unwrap()).into(),
         sysctl: &|key| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value),
     };

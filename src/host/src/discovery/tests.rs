@@ -2,11 +2,12 @@
 
 use super::*;
 use crate::fixture::plan;
+use crate::problem::Severity;
 use loaded_ipc::Protocol;
 
-fn link(interface: &str, address: &str) -> Link {
+fn link(interface: &str, address: &str) -> InterfaceAddress {
     let (address, length) = Network::split(address).unwrap();
-    Link { interface: interface.into(), address, network: Network::around(address, length).unwrap() }
+    InterfaceAddress { interface: interface.into(), address, network: Network::around(address, length).unwrap() }
 }
 
 fn place(network: &str, interface: Option<&str>) -> Place {
@@ -15,7 +16,7 @@ fn place(network: &str, interface: Option<&str>) -> Place {
     Place { network, to, interface: interface.map(str::to_owned) }
 }
 
-fn host() -> Vec<Link> {
+fn host() -> Vec<InterfaceAddress> {
     let list = [
         ("lo", "127.0.0.1/8"),
         ("eth0", "192.0.2.254/24"),

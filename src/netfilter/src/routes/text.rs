@@ -1,7 +1,7 @@
 //! What `ip` is told, and what it tells.
 
 use super::Hop;
-use crate::rules::Family;
+use crate::Family;
 use loaded_ipc::{BackendIndex, MARK_MASK, MAX_BACKEND_INDEX, mark_of};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ const GUARD_METRIC: u32 = 1_000_000;
 
 /// A routing rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Rule {
+pub(super) struct RoutingRule {
     pub(super) priority: u32,
     /// Value and mask.
     pub(super) mark: Option<(u32, u32)>,
@@ -31,8 +31,8 @@ pub(super) struct Rule {
 
 /// What is there in one family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Present {
-    pub(super) rules: Vec<Rule>,
+pub(super) struct PresentRoutes {
+    pub(super) rules: Vec<RoutingRule>,
     /// Table, next hop, interface.
     hops: BTreeSet<(u32, String, String)>,
     /// Tables with the route that holds when the hop is gone.
@@ -48,7 +48,7 @@ fn priorities() -> std::ops::Range<u32> {
     PRIORITY..PRIORITY + u32::from(MAX_BACKEND_INDEX)
 }
 
-impl Present {
+impl PresentRoutes {
     /// Of `ip -N rule show` and `ip -N -o route show table all proto 76`.
     pub(super) fn parse(rules: &str, routes: &str) -> Self {
         let mut present = Self { rules: rules.lines().filter_map(rule).collect(), ..Self::default() };
@@ -64,7 +64,7 @@ impl Present {
     }
 
     /// Rules of an instance with this queue base.
-    fn ours(&self, base: u16) -> impl Iterator<Item = &Rule> {
+    fn ours(&self, base: u16) -> impl Iterator<Item = &RoutingRule> {
         self.rules.iter().filter(move |rule| rule.ours && rule.table.is_some_and(|t| tables(base).contains(&t)))
     }
 
@@ -80,10 +80,10 @@ impl Present {
 
     /// Who is in the way of rules of ours: whoever has our priorities or tables, or asks for bits of the mark that are
     /// ours and could take a packet of ours for his.
-    pub(super) fn in_the_way(&self, base: u16) -> Option<&Rule> {
+    pub(super) fn in_the_way(&self, base: u16) -> Option<&RoutingRule> {
         let ours: Vec<_> = self.ours(base).collect();
         let foreign = self.rules.iter().filter(|rule| !ours.contains(rule));
-        let bad = |rule: &&Rule| {
+        let bad = |rule: &&RoutingRule| {
             let asks = rule.mark.is_some_and(|(value, mask)| {
                 let bits = mask & MARK_MASK;
                 bits != 0 && !(bits == MARK_MASK && value & bits == 0)
@@ -119,7 +119,7 @@ impl Present {
                 ));
             }
             // Only now: a rule whose table is empty would let packets go on to the main table.
-            let is_there = |rule: &Rule| rule.priority == priority && rule.mark == Some((mark, MARK_MASK));
+            let is_there = |rule: &RoutingRule| rule.priority == priority && rule.mark == Some((mark, MARK_MASK));
             if !self.ours(base).any(|rule| is_there(rule) && rule.table == Some(table)) {
                 lines.push(format!(
                     "rule add priority {priority} fwmark {mark:#x}/{MARK_MASK:#x} table {table} protocol {PROTOCOL}"
@@ -141,7 +141,7 @@ impl Present {
 }
 
 /// `10000: from all fwmark 0x10000/0x3fff0000 lookup 1073741824 proto 76`; a mask of all bits is not shown.
-fn rule(line: &str) -> Option<Rule> {
+fn rule(line: &str) -> Option<RoutingRule> {
     let (priority, text) = line.split_once(':')?;
     let words: Vec<_> = text.split_whitespace().collect();
     let after = |key: &str| words.windows(2).find(|pair| pair[0] == key).map(|pair| pair[1]);
@@ -153,7 +153,7 @@ fn rule(line: &str) -> Option<Rule> {
         Some((value, mask)) => Some((number(value)?, number(mask)?)),
         None => Some((number(text)?, u32::MAX)),
     });
-    Some(Rule {
+    Some(RoutingRule {
         priority: priority.trim().parse().ok()?,
         mark,
         table: after("lookup").and_then(|table| table.parse().ok()),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     fn script(rules: &str, routes: &str, wanted: &[(u16, &str)], keep: bool) -> Vec<String> {
-        let present = Present::parse(&[SYSTEM, rules].concat(), routes);
+        let present = PresentRoutes::parse(&[SYSTEM, rules].concat(), routes);
         let text = present.script(0, Family::V4, &hops(wanted), keep);
         text.lines().map(str::to_owned).collect()
     }
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn who_has_our_numbers_or_asks_for_our_bits_is_in_the_way() {
         let in_the_way = |rule: &str| {
-            let present = Present::parse(&[SYSTEM, RULE, rule, "\n"].concat(), "");
+            let present = PresentRoutes::parse(&[SYSTEM, RULE, rule, "\n"].concat(), "");
             present.in_the_way(0).map(|rule| rule.priority)
         };
         for harmless in [

@@ -6,8 +6,11 @@
 //! Rules and chains can go at any time, but two things hold a hook: the last xt_socket match (it turned
 //! defragmentation on) and the base chains that nft makes for PREROUTING and OUTPUT. Those go when nothing waits any more.
 
-use super::present::{Present, Raw};
-use super::{Chain, Error, Family, RuleSet, Tools, text};
+use super::chain;
+use super::chain::Defrag;
+use super::present::RawTable;
+use super::rule_set::{RuleSet, transaction};
+use crate::{Error, Family, Tools};
 use loaded_queue::queue_owners;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,13 +18,6 @@ use std::time::Duration;
 /// How often [`Installed::tidy`] looks for a moment without waiting packets: for half a second.
 const DRAIN_LOOKS: u32 = 100;
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(5);
-
-/// Whether to ask for the chain that makes the kernel reassemble fragments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Defrag {
-    On,
-    Off,
-}
 
 /// Rules of ours that are in the kernel. Dropping this leaves them there.
 #[derive(Debug)]
@@ -113,7 +109,7 @@ impl Installed {
         if rules.chains(family, rules.defrag).is_empty() && present.chains.is_empty() {
             return Ok(());
         }
-        let restore = |defrag| self.tools.restore(family, &script(rules, family, &present, defrag));
+        let restore = |defrag| self.tools.restore(family, &rules.script(family, &present, defrag));
         if let Err(e) = restore(rules.defrag) {
             // Either the match is missing or everything fails: the second try tells.
             if rules.defrag == Defrag::Off || restore(Defrag::Off).is_err() {
@@ -155,44 +151,13 @@ pub fn clean_stale(tools: &Tools, owned: impl Fn(u16) -> bool) -> Result<Vec<Str
     Ok(notes)
 }
 
-/// The transaction that leads from what is there to what is wanted.
-pub(crate) fn script(rules: &RuleSet, family: Family, present: &Present, defrag: Defrag) -> String {
-    let mut wanted = rules.chains(family, defrag).to_vec();
-    if !wanted.is_empty() {
-        if defrag == Defrag::On {
-            wanted.push(text::defrag(rules.base));
-        }
-        if !present.table || present.marked {
-            wanted.push(Chain { name: text::marker(rules.base), rules: Vec::new() });
-        }
-    }
-    let rest = text::rest(rules.base);
-    let stays = |name: &String| rest.contains(name) || wanted.iter().any(|chain| chain.name == *name);
-    let gone: Vec<_> = present.chains.iter().filter(|name| !stays(name)).collect();
-
-    // With --noflush a line ":NAME" makes a chain, or empties one that is there.
-    let declared = wanted.iter().map(|chain| format!(":{} - [0:0]", chain.name));
-    let unhooked = present.jumps.iter().map(|(chain, jump)| format!("-D {chain} {jump}"));
-    let emptied = gone.iter().map(|name| format!("-F {name}"));
-    let filled = wanted.iter().flat_map(|chain| chain.rules.iter().map(|rule| format!("-A {} {rule}", chain.name)));
-    let hooks = if wanted.is_empty() { Vec::new() } else { text::hooks(rules.base).to_vec() };
-    let hooked = hooks.iter().map(|(chain, jump)| format!("-I {chain} 1 {jump}"));
-    let deleted = gone.iter().map(|name| format!("-X {name}"));
-    transaction(declared.chain(unhooked).chain(emptied).chain(filled).chain(hooked).chain(deleted))
-}
-
-fn transaction(lines: impl Iterator<Item = String>) -> String {
-    let body: String = lines.map(|line| line + "\n").collect();
-    format!("*raw\n{body}COMMIT\n")
-}
-
 fn remove(tools: &Tools, family: Family, base: u16) -> Result<(), Error> {
     let present = look(tools, family)?.of(base);
     if present.chains.is_empty() {
         return Ok(());
     }
     let nothing = RuleSet::nothing(base);
-    let script = script(&nothing, family, &present, Defrag::Off);
+    let script = nothing.script(family, &present, Defrag::Off);
     tools.restore(family, &script).map_err(|e| {
         let kept = script.lines().filter(|line| !line.starts_with("-X"));
         let act = match tools.restore(family, &kept.map(|line| format!("{line}\n")).collect::<String>()) {
@@ -218,7 +183,7 @@ fn tidy(tools: &Tools, family: Family, base: u16) -> Option<String> {
             present.chains.join(" ")
         ));
     }
-    let rest = text::rest(base);
+    let rest = chain::rest(base);
     let rest: Vec<_> = present.chains.iter().filter(|name| rest.contains(name)).collect();
     let lines = ["-F", "-X"].into_iter().flat_map(|act| rest.iter().map(move |name| format!("{act} {name}")));
     if let Err(e) = tools.restore(family, &transaction(lines)) {
@@ -273,8 +238,8 @@ fn drained() -> bool {
     })
 }
 
-fn look(tools: &Tools, family: Family) -> Result<Raw, Error> {
-    tools.save(family).map(|save| Raw::parse(&save)).map_err(|e| wrap(family, "read them", e))
+fn look(tools: &Tools, family: Family) -> Result<RawTable, Error> {
+    tools.save(family).map(|save| RawTable::parse(&save)).map_err(|e| wrap(family, "read them", e))
 }
 
 fn wrap(family: Family, act: &'static str, source: Error) -> Error {

@@ -1,6 +1,6 @@
 //! What is in the raw table now, read from `iptables-save`.
 
-use super::text::{hooks, marker};
+use super::chain::{hooks, marker};
 use std::collections::BTreeMap;
 
 /// All of ours begin so; the queue base follows.
@@ -8,24 +8,24 @@ const PREFIX: &str = "LOADED-";
 
 /// The raw table of one family.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Raw {
+pub(crate) struct RawTable {
     /// It is there at all. On nft it comes with the first rule; on legacy it is there once anybody has looked at it.
     pub(crate) exists: bool,
     /// iptables works on nftables.
     pub(crate) nft: bool,
-    chains: Vec<(String, Policy)>,
+    chains: Vec<(String, ChainPolicy)>,
     rules: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Policy {
+enum ChainPolicy {
     Accept,
     Other,
     /// A chain that somebody made.
     None,
 }
 
-impl Raw {
+impl RawTable {
     /// From the text of `iptables-save`, all tables.
     pub(crate) fn parse(save: &str) -> Self {
         let mut raw = Self::default();
@@ -40,9 +40,9 @@ impl Raw {
                 }
                 Some((chain, rest)) if inside && chain.starts_with(':') => {
                     let policy = match rest.split(' ').next() {
-                        Some("ACCEPT") => Policy::Accept,
-                        Some("-") => Policy::None,
-                        _ => Policy::Other,
+                        Some("ACCEPT") => ChainPolicy::Accept,
+                        Some("-") => ChainPolicy::None,
+                        _ => ChainPolicy::Other,
                     };
                     raw.chains.push((chain[1..].to_owned(), policy));
                 }
@@ -58,16 +58,16 @@ impl Raw {
 
     /// Nothing in it has an effect: built-in chains that accept, no rule, nobody's chain.
     pub(crate) fn is_bare(&self) -> bool {
-        self.rules.is_empty() && self.chains.iter().all(|(_, policy)| *policy == Policy::Accept)
+        self.rules.is_empty() && self.chains.iter().all(|(_, policy)| *policy == ChainPolicy::Accept)
     }
 
     /// What is there of the instance with this queue base.
-    pub(crate) fn of(&self, base: u16) -> Present {
+    pub(crate) fn of(&self, base: u16) -> PresentRules {
         let all = self.chains.iter().map(|(name, _)| name);
         let chains: Vec<_> = all.filter(|name| base_of(name) == Some(base)).cloned().collect();
         let hooks = hooks(base);
         let ours = |(chain, rule): &&(String, String)| hooks.iter().any(|(c, r)| c == chain && r == rule);
-        Present {
+        PresentRules {
             table: self.exists,
             marked: chains.contains(&marker(base)),
             chains,
@@ -91,7 +91,7 @@ impl Raw {
 
 /// What one instance has in one family.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Present {
+pub(crate) struct PresentRules {
     /// The raw table is there.
     pub(crate) table: bool,
     /// It was made by this instance, or one before it with the same base.
@@ -138,22 +138,22 @@ COMMIT
 
     #[test]
     fn instances_are_told_apart_by_their_base() {
-        let raw = Raw::parse(SAVE);
+        let raw = RawTable::parse(SAVE);
         assert!(raw.exists && raw.nft && !raw.is_bare());
         assert_eq!(raw.instances(), BTreeMap::from([(7, vec![7, 8]), (70, vec![])]));
         let chains = vec!["LOADED-7".into(), "LOADED-7-Q".into()];
         let jumps = vec![("PREROUTING".into(), "-j LOADED-7".into()), ("OUTPUT".into(), "-j LOADED-7-O".into())];
-        let seven = Present { table: true, marked: false, chains, jumps };
+        let seven = PresentRules { table: true, marked: false, chains, jumps };
         assert_eq!(raw.of(7), seven);
-        assert_eq!(raw.of(9), Present { table: true, ..Present::default() });
+        assert_eq!(raw.of(9), PresentRules { table: true, ..PresentRules::default() });
     }
 
     #[test]
     fn a_bare_table_is_one_without_effect() {
         let bare = "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n";
-        assert!(Raw::parse(bare).is_bare());
-        assert!(!Raw::parse(&bare.replace("OUTPUT ACCEPT", "OUTPUT DROP")).is_bare());
-        assert!(!Raw::parse(&bare.replace("COMMIT", ":MINE - [0:0]\nCOMMIT")).is_bare());
-        assert!(!Raw::parse("").exists);
+        assert!(RawTable::parse(bare).is_bare());
+        assert!(!RawTable::parse(&bare.replace("OUTPUT ACCEPT", "OUTPUT DROP")).is_bare());
+        assert!(!RawTable::parse(&bare.replace("COMMIT", ":MINE - [0:0]\nCOMMIT")).is_bare());
+        assert!(!RawTable::parse("").exists);
     }
 }

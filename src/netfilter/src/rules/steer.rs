@@ -6,8 +6,8 @@
 //! address masked to the affinity prefix. The odd `K_i`, `M` and `C` are secret and drawn at start: somebody who
 //! may choose his address (an IPv6 /48, a botnet) cannot aim at one worker.
 
-use super::Family;
 use super::bpf::{Assembler, Label, Op, Program};
+use crate::Family;
 use loaded_config::plan::{Plan, Service};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv6Addr};
@@ -26,9 +26,9 @@ const ICMP_HEADER: u32 = 8;
 /// The secret of the hash. Whoever takes over running workers (a new binary, an adoption) must go on with the same
 /// numbers, or clients change their worker and their flows are not found.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Keys([u32; 6]);
+pub struct HashKeys([u32; 6]);
 
-impl Keys {
+impl HashKeys {
     /// From six random numbers. Multipliers become odd, so that no bit of the address is lost.
     #[must_use]
     pub fn new(random: [u32; 6]) -> Self {
@@ -38,9 +38,9 @@ impl Keys {
 }
 
 /// Shows nothing: it is a secret, and logs travel.
-impl std::fmt::Debug for Keys {
+impl std::fmt::Debug for HashKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Keys(..)")
+        f.write_str("HashKeys(..)")
     }
 }
 
@@ -56,7 +56,7 @@ pub struct Steering {
     prefix4: u8,
     /// Leading bits of an IPv6 address that count, at most 128.
     prefix6: u8,
-    keys: Keys,
+    keys: HashKeys,
 }
 
 /// Steered by in IPv6 when an instance starts without a service of that family: what TOML files give their services.
@@ -67,7 +67,7 @@ impl Steering {
     /// For the plan an instance starts with. The shortest affinity prefix of all services of a family counts, for the
     /// rules do not know services.
     #[must_use]
-    pub fn new(plan: &Plan, keys: Keys) -> Self {
+    pub fn new(plan: &Plan, keys: HashKeys) -> Self {
         let is_used = plan.services.iter().any(|service| has(service, Family::V6));
         let otherwise = if is_used { 128 } else { PREFIX6_OF_LATER_SERVICES };
         let prefix4 = shortest(plan, Family::V4).map_or(32, |(_, prefix)| prefix);
@@ -98,7 +98,7 @@ impl Steering {
 
     /// With the prefixes given, cut to 32 and 128.
     #[must_use]
-    pub fn with_prefixes(prefix4: u8, prefix6: u8, keys: Keys) -> Self {
+    pub fn with_prefixes(prefix4: u8, prefix6: u8, keys: HashKeys) -> Self {
         Self { prefix4: prefix4.min(32), prefix6: prefix6.min(128), keys }
     }
 

@@ -1,12 +1,14 @@
 //! The text of the rules, as a whole for one plan and by its parts for others.
 
-use super::apply::{Defrag, script};
-use super::present::Raw;
+use super::chain::Defrag;
+use super::present::RawTable;
 use super::*;
+use crate::Family;
 use loaded_config::plan::{Backend, Plan, Service};
 use loaded_ipc::{Affinity, AllDown, Mode, OnBackendDown, Policy, PortRange, Protocol, Strategy};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
+use std::net::IpAddr;
 
 pub(crate) fn addresses(list: &[&str]) -> Vec<IpAddr> {
     list.iter().map(|address| address.parse().unwrap()).collect()
@@ -54,7 +56,7 @@ pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: 
 }
 
 fn rules(plan: &Plan) -> RuleSet {
-    RuleSet::new(&Reach::of(plan), &[3, 4], &Steering::new(plan, Keys::new([1, 2, 3, 4, 5, 6])))
+    RuleSet::new(&Reach::of(plan), &[3, 4], &Steering::new(plan, HashKeys::new([1, 2, 3, 4, 5, 6])))
 }
 
 fn lines(plan: &Plan, family: Family, chain: &str) -> Vec<String> {
@@ -162,7 +164,7 @@ fn pieces_are_brought_to_the_workers_where_the_kernel_does_not_put_them_together
 #[test]
 fn one_worker_needs_no_program() {
     let plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
-    let steering = Steering::new(&plan, Keys::new([0; 6]));
+    let steering = Steering::new(&plan, HashKeys::new([0; 6]));
     let text = RuleSet::new(&Reach::of(&plan), &[3], &steering).text(Family::V4).unwrap();
     assert!(text.contains("-A LOADED-3-Q -j NFQUEUE --queue-num 3\n"), "{text}");
     assert!(!text.contains("-A LOADED-3-Q -m bpf"), "{text}");
@@ -191,8 +193,8 @@ fn what_is_there_is_replaced_and_what_is_wanted_no_more_goes() {
     let plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
     let save = "*raw\n:PREROUTING ACCEPT [0:0]\n:LOADED-3 - [0:0]\n:LOADED-3-B9 - [0:0]\n:LOADED-4 - [0:0]\n\
         -A PREROUTING -j LOADED-3\n-A PREROUTING -j LOADED-4\nCOMMIT\n";
-    let present = Raw::parse(save).of(3);
-    let change = script(&rules(&plan), Family::V4, &present, Defrag::On);
+    let present = RawTable::parse(save).of(3);
+    let change = rules(&plan).script(Family::V4, &present, Defrag::On);
     assert_eq!(change.matches("-D PREROUTING -j LOADED-3\n").count(), 1);
     assert_eq!(change.matches("-I PREROUTING 1 -j LOADED-3\n").count(), 1);
     assert!(change.contains("-F LOADED-3-B9\n") && change.ends_with("-X LOADED-3-B9\nCOMMIT\n"), "{change}");
@@ -200,13 +202,13 @@ fn what_is_there_is_replaced_and_what_is_wanted_no_more_goes() {
 
     let nothing = RuleSet::nothing(3);
     assert_eq!(
-        script(&nothing, Family::V4, &present, Defrag::Off),
+        nothing.script(Family::V4, &present, Defrag::Off),
         "*raw\n-D PREROUTING -j LOADED-3\n-F LOADED-3\n-F LOADED-3-B9\n-X LOADED-3\n-X LOADED-3-B9\nCOMMIT\n"
     );
 }
 
 fn reach_rules(reach: &Reach) -> RuleSet {
-    RuleSet::new(reach, &[3, 4], &Steering::with_prefixes(32, 64, Keys::new([1, 2, 3, 4, 5, 6])))
+    RuleSet::new(reach, &[3, 4], &Steering::with_prefixes(32, 64, HashKeys::new([1, 2, 3, 4, 5, 6])))
 }
 
 fn served(vips: &[&str], backends: &[&str], protocol: Protocol, ports: &[(u16, u16)]) -> Served {

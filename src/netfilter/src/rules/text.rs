@@ -20,11 +20,11 @@
 //! VIP meet no rule. And among it are the answers to the prober. By the worker that their address falls to they would all be lost
 //! when it hangs, or be what it likes when it is hostile; and all backends would be down, for the clients of all workers.
 
-use super::apply::Defrag;
+use super::chain::{Chain, Defrag};
 use super::reach::Reach;
 use super::steer::{Steering, errors_about, piece};
 use super::traffic::{Side, Traffic};
-use super::{Chain, Family};
+use crate::Family;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -35,29 +35,6 @@ const ICMP_ERRORS: [u8; 3] = [3, 11, 12];
 const ICMPV6_ERRORS: [u8; 4] = [1, 2, 3, 4];
 /// MLD (RFC 2710, 3810) and neighbour discovery (RFC 4861): the link does not live without them.
 const ICMPV6_LINK: [u8; 9] = [130, 131, 132, 133, 134, 135, 136, 137, 143];
-
-/// The chain that says that the table was not there before us. It survives us when we are killed.
-pub(crate) fn marker(base: u16) -> String {
-    format!("LOADED-{base}-T")
-}
-
-/// The chain whose rule turns defragmentation on.
-pub(crate) fn defrag(base: u16) -> Chain {
-    // xt_socket's check calls nf_defrag_ipv4_enable / nf_defrag_ipv6_enable for this network namespace
-    // (net/netfilter/xt_socket.c), whether or not a packet can reach the rule; `CT --notrack` does not. The hook
-    // is at -400, before raw at -300, so no rule of ours ever sees a fragment.
-    Chain { name: format!("LOADED-{base}-D"), rules: vec!["-m socket -j RETURN".into()] }
-}
-
-/// The chains that are not removed together with the others but after the queues have drained (see `apply`).
-pub(crate) fn rest(base: u16) -> [String; 2] {
-    [defrag(base).name, marker(base)]
-}
-
-/// Where our chains are hooked in: the built-in chain and the jump.
-pub(crate) fn hooks(base: u16) -> [(&'static str, String); 2] {
-    [("PREROUTING", format!("-j LOADED-{base}")), ("OUTPUT", format!("-j LOADED-{base}-O"))]
-}
 
 /// All chains but the marker and the defragmenter.
 pub(crate) fn chains(reach: &Reach, family: Family, queues: &[u16], steering: &Steering, defrag: Defrag) -> Vec<Chain> {

@@ -11,7 +11,7 @@ mod waiting;
 
 use loaded_config::plan::{Backend, Plan, Service};
 use loaded_ipc::{Affinity, AllDown, Mode, OnBackendDown, Policy, PortRange, Protocol, Strategy};
-use loaded_netfilter::{Family, Installed, Keys, Reach, RuleSet, Steering, Tools, clean_stale};
+use loaded_netfilter::{Family, HashKeys, Installed, Reach, RuleSet, Steering, Tools, clean_stale};
 use loaded_queue::{queue_owner, queue_owners};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, socket};
 use packets::*;
@@ -126,7 +126,7 @@ fn both_families(base: u16) -> Plan {
 }
 
 fn steering(plan: &Plan) -> Steering {
-    Steering::new(plan, Keys::new([0x9e37_79b9, 0x85eb_ca6b, 0xc2b2_ae35, 0x27d4_eb2f, 0x1656_67b1, 0x2c1b_3c6d]))
+    Steering::new(plan, HashKeys::new([0x9e37_79b9, 0x85eb_ca6b, 0xc2b2_ae35, 0x27d4_eb2f, 0x1656_67b1, 0x2c1b_3c6d]))
 }
 
 fn rules(plan: &Plan) -> RuleSet {

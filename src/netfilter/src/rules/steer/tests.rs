@@ -42,7 +42,7 @@ fn matching(programs: impl Fn(u16) -> Program, workers: u16, packet: &[u8]) -> u
 
 fn steering() -> impl proptest::strategy::Strategy<Value = Steering> {
     (1_u8..=32, 1_u8..=128, any::<[u32; 6]>())
-        .prop_map(|(prefix4, prefix6, random)| Steering::with_prefixes(prefix4, prefix6, Keys::new(random)))
+        .prop_map(|(prefix4, prefix6, random)| Steering::with_prefixes(prefix4, prefix6, HashKeys::new(random)))
 }
 
 /// A service of one family has nothing to say about the other's clients.
@@ -61,7 +61,7 @@ fn the_shortest_prefix_of_the_services_of_a_family_counts() {
         of("2001:db8::1", "2001:db8::2", 1, 96),
         of("2001:db8::3", "2001:db8::2", 1, 128),
     ];
-    let steering = Steering::new(&all, Keys::new([1, 2, 3, 4, 5, 6]));
+    let steering = Steering::new(&all, HashKeys::new([1, 2, 3, 4, 5, 6]));
     assert_eq!((steering.prefix4, steering.prefix6), (24, 96));
 
     // A reload: the same, longer and none at all are covered, a shorter one is not.
@@ -82,7 +82,7 @@ fn the_shortest_prefix_of_the_services_of_a_family_counts() {
         plan.services.truncate(2);
         plan
     };
-    let steering = Steering::new(&v4(all.clone()), Keys::new([1, 2, 3, 4, 5, 6]));
+    let steering = Steering::new(&v4(all.clone()), HashKeys::new([1, 2, 3, 4, 5, 6]));
     assert_eq!((steering.prefix4, steering.prefix6), (24, 64));
     assert!(
         steering.covers(&all) && steering.covers(&changed(3, by(32, 64))) && !steering.covers(&changed(3, by(32, 63)))
@@ -90,7 +90,7 @@ fn the_shortest_prefix_of_the_services_of_a_family_counts() {
     // Without affinity every bit counts.
     let mut free = all.clone();
     free.services.iter_mut().for_each(|service| service.affinity = None);
-    let steering = Steering::new(&free, Keys::new([1, 2, 3, 4, 5, 6]));
+    let steering = Steering::new(&free, HashKeys::new([1, 2, 3, 4, 5, 6]));
     assert_eq!((steering.prefix4, steering.prefix6), (32, 128));
 }
 
@@ -129,7 +129,7 @@ proptest! {
 
     #[test]
     fn addresses_of_one_prefix_share_a_worker(random: [u32; 6], bits: u128, other: u64, workers in 1_u16..=64) {
-        let steering = Steering::with_prefixes(24, 64, Keys::new(random));
+        let steering = Steering::with_prefixes(24, 64, HashKeys::new(random));
         let worker = |address: IpAddr| steering.worker_of(address, workers);
         let neighbour = bits & !u128::from(u64::MAX) | u128::from(other);
         prop_assert_eq!(worker(Ipv6Addr::from_bits(bits).into()), worker(Ipv6Addr::from_bits(neighbour).into()));
@@ -165,7 +165,7 @@ proptest! {
 #[test]
 fn the_longest_programs_fit() {
     for prefix6 in 1..=128 {
-        let steering = Steering::with_prefixes(31, prefix6, Keys::new([u32::MAX; 6]));
+        let steering = Steering::with_prefixes(31, prefix6, HashKeys::new([u32::MAX; 6]));
         for family in Family::ALL {
             steering.request(family, u16::MAX - 1, u16::MAX);
             steering.reply(family, u16::MAX - 1, u16::MAX);
@@ -178,7 +178,7 @@ fn the_longest_programs_fit() {
 
 #[test]
 fn a_quoted_packet_that_is_cut_off_matches_no_program() {
-    let steering = Steering::with_prefixes(32, 128, Keys::new([7; 6]));
+    let steering = Steering::with_prefixes(32, 128, HashKeys::new([7; 6]));
     let packet = ip4(1, ROUTER4, VIP4, 0, &error(3, &[0x45; 19]));
     assert!((0..4).all(|worker| steering.request(Family::V4, worker, 4).run(&packet) == 0));
 }
@@ -188,7 +188,7 @@ fn neighbouring_addresses_spread() {
     let steering = Steering::with_prefixes(
         32,
         64,
-        Keys::new([0x9e37_79b9, 0x85eb_ca6b, 0xc2b2_ae35, 0x27d4_eb2f, 0x1656_67b1, 0x2c1b_3c6d]),
+        HashKeys::new([0x9e37_79b9, 0x85eb_ca6b, 0xc2b2_ae35, 0x27d4_eb2f, 0x1656_67b1, 0x2c1b_3c6d]),
     );
     for workers in [2_u16, 3, 4, 8, 16] {
         let mut counts = [vec![0_u32; workers.into()], vec![0; workers.into()]];
@@ -206,7 +206,7 @@ fn neighbouring_addresses_spread() {
 
 #[test]
 fn other_keys_steer_otherwise_and_are_not_shown() {
-    let [one, two] = [[1; 6], [0x1234_5679; 6]].map(|random| Steering::with_prefixes(32, 128, Keys::new(random)));
+    let [one, two] = [[1; 6], [0x1234_5679; 6]].map(|random| Steering::with_prefixes(32, 128, HashKeys::new(random)));
     let differ = |n| {
         let client = IpAddr::from(Ipv4Addr::from_bits(n));
         one.worker_of(client, 16) != two.worker_of(client, 16)

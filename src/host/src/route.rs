@@ -1,0 +1,45 @@
+//! The main routing table of IPv4.
+
+use std::net::Ipv4Addr;
+
+/// A route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) interface: String,
+    pub(crate) network: u32,
+    pub(crate) length: u32,
+    pub(crate) metric: u32,
+    /// No router is between.
+    pub(crate) direct: bool,
+}
+
+/// The main table, `/proc/net/route`. Numbers are words of memory printed in hexadecimal (fib_route_seq_show).
+pub(crate) fn parse_routes(text: &str) -> Vec<Route> {
+    // include/uapi/linux/route.h
+    const RTF_UP: u32 = 1;
+    const RTF_GATEWAY: u32 = 2;
+    const RTF_REJECT: u32 = 0x200;
+    let route = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let &[interface, network, _gateway, flags, _, _, metric, mask, ..] = fields.as_slice() else { return None };
+        let word = |text| u32::from_str_radix(text, 16).ok();
+        let flags = word(flags)?;
+        let usable = flags & (RTF_UP | RTF_REJECT) == RTF_UP;
+        let address = |text| word(text).map(|word| u32::from_be_bytes(word.to_ne_bytes()));
+        usable.then_some(Route {
+            interface: interface.to_owned(),
+            network: address(network)?,
+            length: address(mask)?.leading_ones(),
+            metric: metric.parse().ok()?,
+            direct: flags & RTF_GATEWAY == 0,
+        })
+    };
+    text.lines().skip(1).filter_map(route).collect()
+}
+
+/// The longest prefix, then the smallest metric.
+pub(crate) fn lookup(routes: &[Route], address: Ipv4Addr) -> Option<&Route> {
+    let mask = |length: u32| u32::MAX.checked_shl(32 - length).unwrap_or(0);
+    let fitting = routes.iter().filter(|route| address.to_bits() & mask(route.length) == route.network);
+    fitting.max_by_key(|route| (route.length, std::cmp::Reverse(route.metric)))
+}

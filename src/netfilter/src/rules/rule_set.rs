@@ -1,0 +1,91 @@
+//! Rules as desired state, and the transaction that leads there.
+
+use super::chain::{self, Chain, Defrag};
+use super::present::PresentRules;
+use super::reach::Reach;
+use super::steer::Steering;
+use super::text;
+use crate::Family;
+
+/// Rules as desired state; [`Installed`] is the act. Two are equal when they treat every packet alike, in whatever order
+/// and however often a [`Reach`] names things: an update to an equal one can be left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleSet {
+    pub(super) base: u16,
+    /// Where the kernel puts packets together first.
+    chains: [Vec<Chain>; 2],
+    /// Where it does not.
+    with_pieces: [Vec<Chain>; 2],
+    /// Whether it is to do it.
+    pub(super) defrag: Defrag,
+}
+
+impl RuleSet {
+    /// `queues` holds one queue number a worker, in the order of the workers, at least one. A family without a VIP gets
+    /// no rules.
+    ///
+    /// # Panics
+    /// If `queues` is empty.
+    #[must_use]
+    pub fn new(reach: &Reach, queues: &[u16], steering: &Steering) -> Self {
+        assert!(!queues.is_empty(), "no worker, no rules");
+        let chains = |defrag| {
+            Family::ALL.map(|family| {
+                let wanted = reach.vips().any(|vip| family.has(vip));
+                if wanted { text::chains(reach, family, queues, steering, defrag) } else { Vec::new() }
+            })
+        };
+        let (on, off) = (Defrag::On, Defrag::Off);
+        let defrag = if reach.defragment { on } else { off };
+        Self { base: reach.base, chains: chains(on), with_pieces: chains(off), defrag }
+    }
+
+    /// No rules at all.
+    pub(super) fn nothing(base: u16) -> Self {
+        let none = || [Vec::new(), Vec::new()];
+        Self { base, chains: none(), with_pieces: none(), defrag: Defrag::Off }
+    }
+
+    /// What is fed to `iptables-restore --noflush` (or `ip6tables-restore`) on a host that has nothing of ours.
+    #[must_use]
+    pub fn text(&self, family: Family) -> Option<String> {
+        let nothing = PresentRules::default();
+        (!self.chains(family, self.defrag).is_empty()).then(|| self.script(family, &nothing, self.defrag))
+    }
+
+    pub(super) fn chains(&self, family: Family, defrag: Defrag) -> &[Chain] {
+        let chains = if defrag == Defrag::On { &self.chains } else { &self.with_pieces };
+        &chains[family as usize]
+    }
+
+    /// The transaction that leads from what is there to what is wanted.
+    pub(super) fn script(&self, family: Family, present: &PresentRules, defrag: Defrag) -> String {
+        let mut wanted = self.chains(family, defrag).to_vec();
+        if !wanted.is_empty() {
+            if defrag == Defrag::On {
+                wanted.push(chain::defrag(self.base));
+            }
+            if !present.table || present.marked {
+                wanted.push(Chain { name: chain::marker(self.base), rules: Vec::new() });
+            }
+        }
+        let rest = chain::rest(self.base);
+        let stays = |name: &String| rest.contains(name) || wanted.iter().any(|chain| chain.name == *name);
+        let gone: Vec<_> = present.chains.iter().filter(|name| !stays(name)).collect();
+
+        // With --noflush a line ":NAME" makes a chain, or empties one that is there.
+        let declared = wanted.iter().map(|chain| format!(":{} - [0:0]", chain.name));
+        let unhooked = present.jumps.iter().map(|(chain, jump)| format!("-D {chain} {jump}"));
+        let emptied = gone.iter().map(|name| format!("-F {name}"));
+        let filled = wanted.iter().flat_map(|chain| chain.rules.iter().map(|rule| format!("-A {} {rule}", chain.name)));
+        let hooks = if wanted.is_empty() { Vec::new() } else { chain::hooks(self.base).to_vec() };
+        let hooked = hooks.iter().map(|(chain, jump)| format!("-I {chain} 1 {jump}"));
+        let deleted = gone.iter().map(|name| format!("-X {name}"));
+        transaction(declared.chain(unhooked).chain(emptied).chain(filled).chain(hooked).chain(deleted))
+    }
+}
+
+pub(super) fn transaction(lines: impl Iterator<Item = String>) -> String {
+    let body: String = lines.map(|line| line + "\n").collect();
+    format!("*raw\n{body}COMMIT\n")
+}
