@@ -63,14 +63,25 @@ impl Lab {
     fn begin(pass: Arc<Pass>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("e2e{}n{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        Self::built(name, BACKENDS.len(), pass)
+    }
+
+    /// For a test that has the machine alone: a lab of this name, with this many backends.
+    #[allow(dead_code, reason = "the soak uses it")]
+    pub(crate) fn named(name: &str, backends: usize) -> Option<Self> {
+        Self::may_be().then(|| Self::built(name.to_owned(), backends, Arc::new(Pass::alone())))
+    }
+
+    fn built(name: String, backends: usize, pass: Arc<Pass>) -> Self {
         let lab = Self { name, pass };
-        let said = lab.script("up");
+        let said = lab.script(&["up", &backends.to_string()]);
         assert_eq!(said.code, Some(0), "scripts/lab up: {}", said.err);
         lab
     }
 
-    fn script(&self, act: &str) -> Said {
-        let mut command = bounded(&[root().join("scripts/lab").to_str().unwrap(), act]);
+    fn script(&self, words: &[&str]) -> Said {
+        let lab = shipped("scripts/lab");
+        let mut command = bounded(&[&[lab.as_str()], words].concat());
         let output = command.env("LAB", &self.name).env("LAB_STATE", self.state()).output();
         said(&output.unwrap())
     }
@@ -176,7 +187,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let said = self.script("down");
+        let said = self.script(&["down"]);
         if said.code != Some(0) {
             let problem = format!("scripts/lab down: {}", said.err);
             assert!(std::thread::panicking(), "{problem}");

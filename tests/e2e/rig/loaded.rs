@@ -27,6 +27,8 @@ pub(crate) struct Loaded {
 /// What one worker has counted.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Counted {
+    /// Number of its queue.
+    pub(crate) queue: u16,
     pub(crate) received: u64,
     /// Outcomes, faults and pressure that are not zero.
     pub(crate) counts: BTreeMap<String, u64>,
@@ -302,14 +304,15 @@ impl Loaded {
 
 /// "loaded: worker[0] core 0 queue 0: received=10 forwarded=6; kernel: …"
 fn counted(line: &str) -> Counted {
-    let (_, counts) = line.split_once(": received=").unwrap();
+    let (who, counts) = line.split_once(": received=").unwrap();
+    let queue = who.rsplit(' ').next().unwrap().parse().unwrap();
     let counts = counts.split(';').next().unwrap();
     let (received, counts) = counts.split_once(' ').unwrap_or((counts, ""));
     let pair = |word: &str| {
         let (label, count) = word.split_once('=').unwrap();
         (label.to_owned(), count.parse().unwrap())
     };
-    Counted { received: received.parse().unwrap(), counts: counts.split_whitespace().map(pair).collect() }
+    Counted { queue, received: received.parse().unwrap(), counts: counts.split_whitespace().map(pair).collect() }
 }
 
 impl Drop for Loaded {

@@ -57,9 +57,14 @@ pub(crate) fn dial(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
 
 /// Opens a connection from this address and port; port 0 leaves it to the kernel.
 pub(crate) fn dial_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    dial_within(PATIENCE, from, to)
+}
+
+/// With another limit to connect, and for each read and write after it.
+pub(crate) fn dial_within(limit: Duration, from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let limit = TimeVal::milliseconds(i64::try_from(PATIENCE.as_millis()).unwrap());
+    let limit = TimeVal::milliseconds(i64::try_from(limit.as_millis()).unwrap());
     // The time to send bounds connect(), too.
     setsockopt(&fd, sockopt::SendTimeout, &limit)?;
     setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;

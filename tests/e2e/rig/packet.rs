@@ -124,6 +124,30 @@ pub(crate) fn udp(from: u16, to: u16, length: u16, payload: &[u8]) -> Vec<u8> {
     [&header, payload].concat()
 }
 
+/// Fills in the checksum of TCP or UDP.
+pub(crate) fn complete(mut packet: Vec<u8>) -> Vec<u8> {
+    let (at, protocol) = upper(&packet);
+    let v4 = packet[0] >> 4 == 4;
+    let addresses = if v4 { &packet[12..20] } else { &packet[8..40] };
+    let length = u32::try_from(packet.len() - at).unwrap().to_be_bytes();
+    let pseudo = [addresses, &length, &[0, 0, 0, protocol]].concat();
+    // A UDP checksum of zero would mean none (RFC 768).
+    let sum = match checksum(&[&pseudo, &packet[at..]].concat()) {
+        0 => 0xffff,
+        sum => sum,
+    };
+    packet[at + checksum_at(protocol)..][..2].copy_from_slice(&sum.to_be_bytes());
+    if v4 {
+        seal(&mut packet);
+    }
+    packet
+}
+
+/// Where in the upper layer the checksum is.
+pub(crate) fn checksum_at(protocol: u8) -> usize {
+    if protocol == TCP { 16 } else { 6 }
+}
+
 /// An extension header of IPv6 with this length field, which counts in units of 8 after the first 8.
 pub(crate) fn extension(next: u8, length: u8, body: &[u8]) -> Vec<u8> {
     [&[next, length], body].concat()

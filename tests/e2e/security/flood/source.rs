@@ -1,7 +1,7 @@
 //! Packets from any number of spoofed sources, as fast as the kernel takes them.
 
 use crate::rig::net::Family;
-use crate::rig::packet::{TCP, UDP, checksum, ip, seal, syn, udp, upper};
+use crate::rig::packet::{TCP, UDP, checksum_at, complete, ip, syn, udp, upper};
 use crate::rig::wire::{HEADER, Sender};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -49,8 +49,8 @@ impl Source {
         let (at, protocol) = upper(&packet);
         let sum = |at: usize| u32::from(!u16::from_be_bytes([packet[at], packet[at + 1]]));
         let (source, header) = if family == Family::V4 { (13, Some(10)) } else { (11, None) };
-        let sums = (header.map_or(0, sum), sum(at + field(protocol)));
-        let places = (HEADER + source, header.map(|at| HEADER + at), HEADER + at + field(protocol));
+        let sums = (header.map_or(0, sum), sum(at + checksum_at(protocol)));
+        let places = (HEADER + source, header.map(|at| HEADER + at), HEADER + at + checksum_at(protocol));
         Self { places, sums, frames: vec![sender.frame(&packet); BATCH] }
     }
 
@@ -74,26 +74,6 @@ impl Source {
         sender.send_all(&self.frames);
         n - first
     }
-}
-
-/// Fills in the checksum of TCP or UDP.
-pub(super) fn complete(mut packet: Vec<u8>) -> Vec<u8> {
-    let (at, protocol) = upper(&packet);
-    let v4 = packet[0] >> 4 == 4;
-    let addresses = if v4 { &packet[12..20] } else { &packet[8..40] };
-    let length = u32::try_from(packet.len() - at).unwrap().to_be_bytes();
-    let pseudo = [addresses, &length, &[0, 0, 0, protocol]].concat();
-    let sum = checksum(&[&pseudo, &packet[at..]].concat());
-    packet[at + field(protocol)..][..2].copy_from_slice(&sum.to_be_bytes());
-    if v4 {
-        seal(&mut packet);
-    }
-    packet
-}
-
-/// Where in the upper layer the checksum is.
-fn field(protocol: u8) -> usize {
-    if protocol == TCP { 16 } else { 6 }
 }
 
 /// RFC 1071. UDP's zero, which would mean none, is written as its other form (RFC 768).
