@@ -1,0 +1,68 @@
+//! Each packet that the kernel handed out has one outcome.
+
+use crate::instance::Instance;
+use crate::report::Report;
+use crate::rig::lab::{Lab, eventually};
+use crate::rig::loaded::Counted;
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+/// The most packets that a worker holds (src/queue/src/layout.rs); they are handed out again when it dies.
+const BATCH: u64 = 32;
+/// Longer than the idle times of the configuration.
+const FORGET: Duration = Duration::from_secs(90);
+const REST: Duration = Duration::from_secs(5);
+/// Counters that stay zero, whatever dies.
+const NEVER: [&str; 6] = [
+    "verdict_refused",
+    "verdict_unsent",
+    "verdict_unfit",
+    "message_strange",
+    "membership_strange",
+    "dropped_undecided",
+];
+
+/// Judges flows, queues and counters once traffic is over; at most `deaths` workers have died.
+pub(crate) fn judge(lab: &Lab, instance: &Instance<'_>, deaths: u64, report: &mut Report) {
+    println!("packets and flows, when all is quiet");
+    report.verdict(instance.control.comes_to(FORGET, |status| status.flows() == 0), "every flow is forgotten");
+    report.verdict(eventually(REST, || lab.waiting() == 0), "no packet waits in a queue");
+    let (handed, workers) = (handed_out(lab), instance.counters());
+    report.verdict(workers.len() == 2, &format!("{} of 2 workers tell their counters", workers.len()));
+    for worker in &workers {
+        of_worker(worker, handed.get(&worker.queue).copied(), deaths, report);
+    }
+    let dropped = instance.control.status().map(|status| status.dropped());
+    let text = "nothing was dropped by a full queue or socket";
+    report.expect(dropped == Some(0), text, || format!("{dropped:?} packets"));
+}
+
+fn of_worker(worker: &Counted, handed: Option<u64>, deaths: u64, report: &mut Report) {
+    let Counted { queue, received, .. } = worker;
+    for label in NEVER.into_iter().filter(|label| worker.of(label) > 0) {
+        report.verdict(false, &format!("queue {queue}: {label}={}", worker.of(label)));
+    }
+    let outcomes = worker.outcomes();
+    report.verdict(outcomes == *received, &format!("queue {queue}: {received} packets received, {outcomes} outcomes"));
+    let Some(handed) = handed else { return report.verdict(false, &format!("queue {queue} is not the kernel's")) };
+    // What a dead worker had counted of packets that are handed out again is counted again.
+    let is_good = handed >= *received && handed - received <= deaths * BATCH;
+    let again = i128::from(handed) - i128::from(*received);
+    let text =
+        format!("queue {queue}: the kernel has handed out {handed}, {again} of them again after {deaths} deaths");
+    report.verdict(is_good, &text);
+}
+
+/// Packets that the kernel has handed out from each queue (columns: see `rig::queues`).
+fn handed_out(lab: &Lab) -> BTreeMap<u16, u64> {
+    let number = |line: &str, column: usize| line.split_whitespace().nth(column)?.parse::<u64>().ok();
+    let entry = |line: &str| Some((u16::try_from(number(line, 0)?).ok()?, number(line, 7)?));
+    lab.queues().lines().filter_map(entry).collect()
+}
+
+/// Packets dropped between interfaces by a full backlog of a core (netdev_max_backlog): second column, in hexadecimal.
+pub(crate) fn without_room() -> u64 {
+    let table = fs::read_to_string("/proc/net/softnet_stat").unwrap();
+    table.lines().map(|line| u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap()).sum()
+}
