@@ -1,5 +1,5 @@
-//! `loaded doctor`: looks at this host and names what keeps packets from being balanced, each with the command that
-//! mends it. It changes nothing; what only root can see is said not to have been looked at.
+//! `loaded doctor`: examines this host and names whatever keeps packets from being balanced, each with the command that
+//! fixes it. Changes nothing. Checks that need root are reported as "unseen" without it.
 
 mod conntrack;
 mod direct;
@@ -22,15 +22,15 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-/// What a packet of an Ethernet's size costs while it waits: two KiB of data and the sk_buff (SKB_TRUESIZE), bytes.
+/// Bytes that a waiting packet of Ethernet size costs: 2 KiB of data and the sk_buff (SKB_TRUESIZE).
 const WAITING_PACKET: usize = 2304;
 
-/// How something was found.
+/// The result of one check, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Grade {
-    /// As it should be.
+    /// In order.
     Sound,
-    /// Not looked at, with the reason.
+    /// Not checked; the text says why.
     Unseen,
     /// Something may not work.
     Warning,
@@ -38,14 +38,14 @@ pub(crate) enum Grade {
     Fatal,
 }
 
-/// One thing that was looked at.
+/// One thing that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
-    /// How it is.
+    /// The result.
     pub(crate) grade: Grade,
-    /// What was looked at: one word.
+    /// What was checked: one word.
     pub(crate) object: &'static str,
-    /// What was found, and the command that mends it.
+    /// What was found, and the command that fixes it.
     pub(crate) text: String,
 }
 
@@ -61,7 +61,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks at everything. Without a configuration, at what can be seen without one.
+/// Checks everything; without a configuration, whatever can be checked without one.
 pub(crate) fn examine(options: &Options) -> Vec<Finding> {
     let mut findings = kernel();
     findings.extend(programs());
@@ -121,7 +121,7 @@ fn kernel() -> Vec<Finding> {
         .map(|layer| warning("kernel", format!("lacks {}: {}", layer.name(), layer.consequence())))
         .collect();
     if findings.is_empty() {
-        // Of Landlock the kernel's ABI is worth a word: each adds rights that can be taken away.
+        // Each Landlock ABI adds rights that can be taken away, so its version is shown.
         let names = level.findings().iter().map(|finding| match finding.layer {
             Layer::Landlock => format!("Landlock ({})", finding.detail.split(',').next().unwrap_or_default()),
             layer => layer.name().to_owned(),
@@ -144,7 +144,7 @@ fn programs() -> Option<Finding> {
     Tools::find().err().map(|error| fatal("programs", error))
 }
 
-/// What the kernel makes of NF_REPEAT: tried, as at a start.
+/// What this kernel does with NF_REPEAT: tried out, as at every start.
 fn repeat() -> Finding {
     const LOST: &str = "packets that a killed worker holds would be dropped";
     if !geteuid().is_root() {
@@ -165,7 +165,7 @@ fn repeat() -> Finding {
     }
 }
 
-/// Parts of xtables that our rules are made of: each is tried in a network namespace of its own.
+/// The iptables matches and targets our rules need: each is tried in a separate network namespace.
 fn matches() -> Option<Finding> {
     if !geteuid().is_root() {
         return Some(unseen("matches", "which matches iptables has only root can try"));
@@ -176,7 +176,7 @@ fn matches() -> Option<Finding> {
     };
     let text =
         |modules: &[&str]| format!("rules cannot be installed without what is missing: modprobe {}", modules.join(" "));
-    // Without xt_socket the workers keep the pieces of packets together.
+    // Without xt_socket the workers track fragments themselves.
     Some(match missing.as_slice() {
         [] => sound(
             "matches",
@@ -190,7 +190,7 @@ fn matches() -> Option<Finding> {
     })
 }
 
-/// Whether this host itself answers pings to a broadcast address, by which nodes are looked for.
+/// Whether this host answers broadcast pings, which discovery sends.
 fn broadcasts(plan: &Plan) -> Option<Finding> {
     let places = plan.services.iter().filter_map(|service| service.discover.as_ref()).flat_map(|look| &look.places);
     places.into_iter().find(|place| place.to.is_ipv4())?;
@@ -208,7 +208,7 @@ fn broadcasts(plan: &Plan) -> Option<Finding> {
     })
 }
 
-/// Who has our queues.
+/// Whether our queues are free.
 fn queues(plan: &Plan, cores: &[u16]) -> Option<Finding> {
     if !geteuid().is_root() {
         return Some(unseen("queues", "who answers them only root can see"));
@@ -229,7 +229,7 @@ fn queues(plan: &Plan, cores: &[u16]) -> Option<Finding> {
     })
 }
 
-/// What checks send their pings by.
+/// Which kind of socket checks ping with.
 fn pings(plan: &Plan) -> Option<Finding> {
     use loaded_ipc::CheckKind::{Icmp, IcmpTcp};
     let pings = |service: &loaded_config::plan::Service| {
@@ -242,7 +242,7 @@ fn pings(plan: &Plan) -> Option<Finding> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ping_group_range").ok()?;
     let mut words = range.split_whitespace().map(str::parse::<u32>);
     let (Some(Ok(low)), Some(Ok(high))) = (words.next(), words.next()) else { return None };
-    // The supervisor, group 0, opens the sockets.
+    // The supervisor opens the sockets, as group 0.
     Some(match low == 0 && high >= low {
         true => sound("pings", "the prober gets ping sockets"),
         false => warning(
@@ -253,11 +253,11 @@ fn pings(plan: &Plan) -> Option<Finding> {
     })
 }
 
-/// A packet that waits for a worker to read it waits in the socket's buffer. It is set by right (SO_RCVBUFFORCE), so
-/// net.core.rmem_max does not bound it; our own bound does.
+/// A packet that no worker has read yet occupies the socket's receive buffer. The supervisor sets its size with
+/// SO_RCVBUFFORCE, so net.core.rmem_max does not limit it; our own limit does.
 fn receive_buffer(plan: &Plan) -> Finding {
     let bytes = buffer(plan.queue_len);
-    // The kernel doubles what it is asked for (sock_setsockopt, net/core/sock.c).
+    // The kernel doubles the requested size (sock_setsockopt, net/core/sock.c).
     let fits = u32::try_from(bytes * 2 / WAITING_PACKET).unwrap_or(u32::MAX);
     match plan.queue_len > fits {
         true => warning(
@@ -273,7 +273,7 @@ fn receive_buffer(plan: &Plan) -> Finding {
     }
 }
 
-/// Tables are taken at the start; packets that wait are memory of the kernel that nobody else can have.
+/// Whether memory suffices for the tables, which are allocated at start, and for full queues in the kernel.
 fn memory(plan: &Plan, workers: usize, meminfo: &str) -> Finding {
     let kib = |key: &str| -> Option<u64> {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;

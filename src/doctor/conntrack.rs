@@ -1,4 +1,4 @@
-//! Connection tracking: balanced packets pass without it, and a firewall must know that.
+//! Connection tracking: balanced packets are untracked, and a firewall must let them through.
 
 use super::{Finding, fatal, sound, warning};
 use std::fs;
@@ -6,8 +6,8 @@ use std::fs;
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 const MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 
-/// How full the table is, and whether forwarded packets that are not tracked get through. `saved` is what iptables-save and
-/// ip6tables-save say.
+/// Checks how full the table is, and whether untracked packets are forwarded. `saved` is the output of iptables-save and
+/// ip6tables-save.
 pub(super) fn findings(saved: &[String; 2]) -> Vec<Finding> {
     let number = |path| fs::read_to_string(path).ok()?.trim().parse().ok();
     let mut findings = vec![table(number(COUNT), number(MAX))];
@@ -24,7 +24,7 @@ pub(super) fn findings(saved: &[String; 2]) -> Vec<Finding> {
     findings
 }
 
-/// Balanced packets take no entry; other connections of this host do, and are refused when there is no more.
+/// Balanced packets need no entry; this host's other connections do, and are refused once the table is full.
 fn table(count: Option<u64>, max: Option<u64>) -> Finding {
     match (count, max) {
         (None, _) => sound("conntrack", "is not loaded"),
@@ -42,8 +42,8 @@ fn table(count: Option<u64>, max: Option<u64>) -> Finding {
     }
 }
 
-/// FORWARD has the policy DROP, and none of its own rules accepts packets that are untracked or of any state. A rule for
-/// the state of a connection is none for them.
+/// FORWARD has the policy DROP, and none of its own rules accepts untracked packets. A rule that matches a connection
+/// state never matches them.
 fn drops_untracked(saved: &str) -> bool {
     let filter = || saved.lines().skip_while(|line| *line != "*filter").take_while(|line| *line != "COMMIT");
     let tracked = |rule: &str| {
@@ -57,7 +57,7 @@ fn drops_untracked(saved: &str) -> bool {
     filter().any(|line| line.starts_with(":FORWARD DROP")) && !filter().any(|rule| accepts(&rule))
 }
 
-/// What a chain of the operator's does is not looked into.
+/// The operator's own chains are not followed: one may accept.
 fn is_to_a_chain(rule: &str) -> bool {
     let target = rule.split(' ').skip_while(|word| *word != "-j").nth(1);
     target.is_some_and(|target| !matches!(target, "DROP" | "REJECT" | "LOG" | "NFLOG" | "RETURN" | "TCPMSS" | "MARK"))

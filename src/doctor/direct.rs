@@ -1,4 +1,4 @@
-//! Mode "dsr": what only a look at the link shows.
+//! Mode "dsr": checks that need to ask on the link.
 
 use super::{Finding, sound, unseen, warning};
 use loaded_config::plan::Plan;
@@ -15,11 +15,11 @@ use std::time::Duration;
 
 /// A neighbour answers within milliseconds.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// The discard port: who gets the datagram drops it.
+/// The discard port (RFC 863): the receiver drops the datagram.
 const DISCARD: u16 = 9;
 
-/// Whether a backend answers ARP for a VIP that all of them have: then some clients reach it past the balancer. Seen by
-/// asking; and whether there is the program that makes routes.
+/// Asks whether a backend answers ARP for a VIP, which all of them have: some clients would then bypass the balancer. Also
+/// checks that `ip` is installed.
 pub(super) fn findings(plan: &Plan) -> Vec<Finding> {
     let direct = || plan.services.iter().filter(|service| service.mode == Mode::Dsr);
     if direct().next().is_none() {
@@ -58,8 +58,8 @@ pub(super) fn findings(plan: &Plan) -> Vec<Finding> {
     findings
 }
 
-/// Lets the kernel ask on the link who has an address: it must know that to send there. A route by which this host
-/// answers for the address itself does not count, for the socket is the interface's.
+/// Makes the kernel ask who has an address on the link, by sending there. The socket is bound to the interface, so a local
+/// route by which this host answers for the address itself is bypassed.
 fn ask(vip: IpAddr, interface: &str) -> std::io::Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     setsockopt(&socket, BindToDevice, &OsString::from(interface))?;

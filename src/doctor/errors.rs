@@ -1,6 +1,6 @@
-//! Who would take the ICMP errors that this host's own kernel makes about balanced packets: they are about packets that
-//! are not tracked, and so they count as INVALID, whatever the rules in raw say (`nf_conntrack_attach`,
-//! net/netfilter/nf_conntrack_core.c). Without them path MTU discovery hangs.
+//! Rules that would drop the ICMP errors this host's kernel sends about balanced packets. Those packets are untracked, so
+//! errors about them count as INVALID whatever the rules in raw say (`nf_conntrack_attach`,
+//! net/netfilter/nf_conntrack_core.c). Without these errors path MTU discovery hangs.
 
 use super::{Finding, warning};
 use loaded_netfilter::{Family, Tools};
@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 const INVALID: &str = "invalid";
 
-/// Rules of both families that are hooked into OUTPUT and drop what is INVALID.
+/// Rules of both families, reached from OUTPUT, that drop INVALID packets.
 pub(super) fn findings(tools: &Tools) -> Vec<Finding> {
     let saved = Family::ALL.map(|family| tools.save(family).unwrap_or_default());
     let programs = [("iptables", "icmp"), ("ip6tables", "ipv6-icmp")].into_iter().zip(&saved);
@@ -33,7 +33,7 @@ pub(super) fn findings(tools: &Tools) -> Vec<Finding> {
     rules.into_iter().map(|rule| warning("firewall", text(rule))).collect()
 }
 
-/// Such rules in what iptables-save says, also in chains that OUTPUT leads to.
+/// Such rules in the output of iptables-save, also in chains that OUTPUT jumps to.
 fn dropping(saved: &str, icmp: &str) -> Vec<String> {
     saved.split("COMMIT\n").flat_map(|table| in_table(table, icmp)).collect()
 }
@@ -46,7 +46,7 @@ fn in_table(table: &str, icmp: &str) -> Vec<String> {
         let targets = rules.iter().filter(inside).filter_map(|rule| after(rule, "-j").or(after(rule, "-g")));
         let found: BTreeSet<_> = targets.chain(chains.iter().copied()).collect();
         if found.len() == chains.len() {
-            // What a chain lets pass first, its later rules do not get.
+            // What a chain has accepted does not reach its later rules.
             let passes =
                 |chain: &str| rules.iter().position(|rule| rule[..] == ["-A", chain, "-p", icmp, "-j", "ACCEPT"]);
             let passed =
@@ -75,7 +75,7 @@ fn takes_invalid(rule: &[&str]) -> bool {
     named != negated && matches!(after(rule, "-j"), Some("DROP" | "REJECT"))
 }
 
-/// Such rules in chains that nft shows as hooked into output, without the tables that iptables-save has shown.
+/// Such rules in nftables chains hooked into output, except tables that iptables-save has shown already.
 fn dropping_nft(listed: &str, saved: &[String; 2]) -> Vec<(String, String)> {
     const PASSES: &str = "meta l4proto { icmp, ipv6-icmp } accept";
     let shown = |table: &str| {

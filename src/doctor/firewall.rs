@@ -1,4 +1,4 @@
-//! What else is hooked in where packets come in.
+//! Firewall rules of others that see packets before ours do.
 
 use super::{Finding, conntrack, errors, sound, unseen, warning};
 use loaded_netfilter::{Family, Tools};
@@ -6,10 +6,10 @@ use nix::unistd::geteuid;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// Where our rules are: raw PREROUTING (NF_IP_PRI_RAW, include/uapi/linux/netfilter_ipv4.h).
+/// Priority of our rules: raw PREROUTING (NF_IP_PRI_RAW, include/uapi/linux/netfilter_ipv4.h).
 const RAW: i32 = -300;
 
-/// Connection tracking, and rules of others that see packets before ours. `vips` are to get through.
+/// Checks connection tracking and rules of others that run before ours. Packets to `vips` must get through.
 pub(super) fn findings(vips: &BTreeSet<IpAddr>) -> Vec<Finding> {
     if !geteuid().is_root() {
         return vec![unseen("firewall", "what is hooked in before us only root can see")];
@@ -30,7 +30,7 @@ pub(super) fn findings(vips: &BTreeSet<IpAddr>) -> Vec<Finding> {
     findings
 }
 
-/// Rules in raw PREROUTING above our jump. While ours is not there, nothing is: it goes to the top.
+/// Rules in raw PREROUTING above our jump. None while our jump is missing: it will be inserted at the top.
 fn before_ours(program: &str, saved: &str) -> Vec<String> {
     let raw = saved.lines().skip_while(|line| *line != "*raw").take_while(|line| *line != "COMMIT");
     let rules: Vec<_> = raw.filter_map(|line| line.strip_prefix("-A PREROUTING ")).collect();
@@ -45,8 +45,8 @@ fn before_ours(program: &str, saved: &str) -> Vec<String> {
     rules.iter().take(ours).map(text).collect()
 }
 
-/// Chains of nftables hooked into prerouting before raw, or into ingress, that may take packets to a VIP, as `nft list
-/// ruleset` shows them: by their policy or by a rule, unless rules before that accept what is sent to all VIPs.
+/// nftables chains, from `nft list ruleset`, that are hooked into ingress or into prerouting before raw and may take packets
+/// to a VIP, by policy or by a rule, unless an earlier rule accepts packets to every VIP.
 fn early_chains(ruleset: &str, vips: &BTreeSet<IpAddr>) -> Vec<String> {
     let (mut table, mut chain, mut early) = ("", "", false);
     let (mut by_policy, mut taken) = (false, false);
@@ -68,7 +68,7 @@ fn early_chains(ruleset: &str, vips: &BTreeSet<IpAddr>) -> Vec<String> {
             early = false;
         } else if early {
             match accepts(line) {
-                // Behind a rule that takes packets it comes too late; a policy comes last of all.
+                // After a rule that takes packets an accept is too late; the policy comes last.
                 Some(vip) if !taken => drop(accepted.insert(vip)),
                 _ => taken |= takes_packets(line),
             }
@@ -87,13 +87,13 @@ fn early_chain(table: &str, chain: &str, missing: &[&IpAddr]) -> String {
     format!("chain {chain} of the nftables table {table} comes before ours and may take packets to a VIP: {cure}")
 }
 
-/// `ip daddr 192.0.2.1 accept`: the address.
+/// The address in `ip daddr 192.0.2.1 accept`.
 fn accepts(rule: &str) -> Option<IpAddr> {
     let &[_, "daddr", address, "accept"] = rule.split(' ').collect::<Vec<_>>().as_slice() else { return None };
     address.parse().ok()
 }
 
-/// Statements that end a packet's way or lead it elsewhere.
+/// Whether a rule has a statement that drops, queues or diverts packets.
 fn takes_packets(rule: &str) -> bool {
     const TAKE: [&str; 11] =
         ["drop", "reject", "queue", "jump", "goto", "fwd", "tproxy", "dnat", "redirect", "vmap", "synproxy"];

@@ -1,15 +1,15 @@
-//! What network cards do to packets before netfilter sees them, as `ethtool -k` tells.
+//! Network card offloads that change packets before netfilter sees them, from `ethtool -k`.
 
 use super::{Finding, sound, unseen, warning};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Not the caller's PATH: this runs as root.
+/// Not looked up in PATH: this runs as root.
 const ETHTOOL: [&str; 3] = ["/usr/sbin/ethtool", "/sbin/ethtool", "/usr/bin/ethtool"];
 
-/// Looks at every interface that has a device behind it, and at those without one (veth, bridges) for LRO alone: where
-/// there is no wire nothing is won by GRO.
+/// Checks every interface with a device behind it; virtual ones (veth, bridges) for LRO only, because GRO gains nothing
+/// without a wire.
 pub(super) fn findings() -> Vec<Finding> {
     let Some(ethtool) = ETHTOOL.iter().find(|path| Path::new(path).is_file()) else {
         return vec![unseen("offloads", "ethtool is not installed, and no file tells: apt-get install ethtool")];
@@ -35,14 +35,14 @@ fn listed(names: &[String]) -> String {
     if names.is_empty() { "no interface".to_owned() } else { names.join(", ") }
 }
 
-/// What `ethtool -k` says of one interface.
+/// Judges the output of `ethtool -k` for one interface.
 fn judge(name: &str, features: &str, real: bool) -> Vec<Finding> {
     let is = |feature: &str, state: &str| {
         let value = features.lines().find_map(|line| line.trim().strip_prefix(feature)?.strip_prefix(": "));
         value.is_some_and(|value| value.split(' ').next() == Some(state) && !value.contains("[fixed]"))
     };
     let mut problems = Vec::new();
-    // The kernel turns it off where packets are forwarded (dev_disable_lro, net/core/dev.c); somebody has turned it on again.
+    // The kernel turns it off where packets are forwarded (dev_disable_lro, net/core/dev.c); somebody turned it on again.
     if is("large-receive-offload", "on") {
         problems.push(warning(
             "offloads",

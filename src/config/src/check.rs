@@ -1,4 +1,4 @@
-//! From draft to plan: everything that needs more than one value to see.
+//! From draft to plan: every check that involves more than one value.
 
 use super::draft::{Draft, DraftCheck, DraftFailures, DraftMember, DraftService};
 use super::location::{At, Flaw, Mark};
@@ -12,7 +12,7 @@ use loaded_ipc::{Mode, OnFailure, Policy, PortRange, Protocol};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// Narrows the draft to the wanted families, compares all with all, fills in defaults and overrides.
+/// Restricts the draft to the wanted families, checks values against each other, fills in defaults and overrides.
 pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<Plan, Flaw> {
     narrow(&mut draft, overrides.families)?;
     for service in draft.services.iter_mut().filter(|_| overrides.failover) {
@@ -49,7 +49,7 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<Plan, Flaw
     })
 }
 
-/// Leaves out what is of another family; a service without any VIP left goes as a whole.
+/// Drops what is of another family; a service left without a VIP is dropped entirely.
 fn narrow(draft: &mut Draft, families: Families) -> Result<(), Flaw> {
     let start = draft.services.first().map_or(Mark { source: 0, offset: 0 }, |service| service.name.mark);
     let (option, family, wanted): (_, _, fn(&IpAddr) -> bool) = match families {
@@ -154,7 +154,7 @@ fn check_service(service: &DraftService) -> Result<(), Flaw> {
     Ok(())
 }
 
-/// A VIP needs somebody of its family to serve it, and not backups alone.
+/// A VIP needs a backend of its family that is not a backup.
 fn check_family(service: &DraftService, vip: &At<IpAddr>) -> Result<(), Flaw> {
     let (name, family) = (&service.name.value, family(vip));
     let places = service.discover.iter().flat_map(|discover| &discover.value.places);

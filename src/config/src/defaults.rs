@@ -1,4 +1,4 @@
-//! The defaults, and why they are what they are. `scripts/loaded.toml` names each of them.
+//! The defaults and their reasons. `scripts/loaded.toml` names each of them.
 
 use loaded_ipc::{AllDown, Mode, OnBackendDown, Quota, Unserved};
 
@@ -53,16 +53,16 @@ pub const CHECK_INTERVAL: u32 = 2000;
 pub const CHECK_TIMEOUT: u32 = 1000;
 /// Default percent by which each wait differs: enough to keep checks that began together from staying together.
 pub const JITTER: u8 = 10;
-/// Default successes in a row that bring a backend up: one can be luck.
+/// Default of `rise`: consecutive successes that bring a backend up; one could be luck.
 pub const RISE: u8 = 2;
-/// Default failures in a row that take a backend down: two lost packets do not.
+/// Default of `fall`: consecutive failures that take a backend down; two lost packets do not.
 pub const FALL: u8 = 3;
-/// Default status of HTTP that is good: answers and redirects.
+/// Default HTTP status codes that count as success: answers and redirects.
 pub const STATUS: (u16, u16) = (200, 399);
 /// Default port of a DNS check.
 pub const DNS_PORT: u16 = 53;
 
-/// Default openings that fail in a row until a worker gives a backend no new flows.
+/// Default consecutive failed openings after which a worker ejects a backend.
 pub const PASSIVE_FAILS: u8 = 3;
 /// Default milliseconds until an opening counts as unanswered: below the second after which clients repeat a SYN, so
 /// that the repeated one goes elsewhere.
@@ -72,5 +72,5 @@ pub const PASSIVE_HOLD: u32 = 10;
 
 /// Default most backends that discovery may add to a service.
 pub const DISCOVER_LIMIT: u16 = 64;
-/// Default milliseconds between two looks: every node of the network answers each of them.
+/// Default milliseconds between two searches: every node of the network answers each of them.
 pub const DISCOVER_INTERVAL: u32 = 10_000;

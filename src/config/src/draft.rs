@@ -1,5 +1,5 @@
-//! A draft: what one or several files say, each value well-formed and with its place, before anything is
-//! compared with anything else. Both formats end here; [`super::check`] makes the plan of it.
+//! A draft: what the files say, each value well-formed and with its location, but not yet compared with any other.
+//! Both formats produce one; [`super::check`] turns it into the plan.
 
 use super::location::At;
 use super::{
@@ -10,7 +10,7 @@ use crate::network::Network;
 use loaded_ipc::{Affinity, Idle, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
 use std::net::IpAddr;
 
-/// All that the files say. `None` takes the default.
+/// Everything the files say. `None` means the default.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Draft {
     pub(super) user: Option<String>,
@@ -23,7 +23,7 @@ pub(super) struct Draft {
     pub(super) unserved: Option<Unserved>,
     pub(super) on_failure: DraftFailures,
     pub(super) nameservers: Vec<At<IpAddr>>,
-    /// Addresses of this host beside the VIPs (private_GW); no backend or VIP may be one of them.
+    /// Other addresses of this host (private_GW); no backend or VIP may be one of them.
     pub(super) gateways: Vec<At<IpAddr>>,
     pub(super) drain: Option<u32>,
     pub(super) defragment: Option<bool>,
@@ -31,12 +31,12 @@ pub(super) struct Draft {
     pub(super) services: Vec<DraftService>,
 }
 
-/// What is said about packets that nobody decides about.
+/// The table `on_failure`, as written.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct DraftFailures {
     pub(super) no_worker: Option<At<OnFailure>>,
     pub(super) queue_full: Option<At<OnFailure>>,
-    /// The same as `queue_full`, or nothing: the kernel has one flag for both.
+    /// Must equal `queue_full` if given: the kernel has one flag for both.
     pub(super) receive_overrun: Option<At<OnFailure>>,
     pub(super) parse_error: Option<At<OnFailure>>,
 }
@@ -71,13 +71,13 @@ pub(super) struct DraftMember {
 /// Whether workers judge backends by the packets they see.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Judgement {
-    /// Nothing is said: where there is a check, and a port to judge by.
+    /// Not said: judge if there is a check, and a port to judge by.
     Unsaid,
     Off,
     On(At<DraftPassive>),
 }
 
-/// What is said about judging.
+/// The table `passive`, as written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DraftPassive {
     pub(super) fails: u8,
@@ -148,7 +148,7 @@ pub(super) struct DraftPlace {
     pub(super) interface: Option<String>,
 }
 
-/// What a service does where nothing is said.
+/// The policy of a service that sets none.
 pub(super) const POLICY: Policy = Policy {
     on_backend_down: ON_BACKEND_DOWN,
     all_down: ALL_DOWN,
@@ -158,7 +158,7 @@ pub(super) const POLICY: Policy = Policy {
     passive: None,
 };
 
-/// How workers judge where it is not said.
+/// Passive checks with every default.
 pub(super) const PASSIVE: DraftPassive =
     DraftPassive { fails: PASSIVE_FAILS, timeout: PASSIVE_TIMEOUT, hold: PASSIVE_HOLD, port: None };
 

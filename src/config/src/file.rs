@@ -1,5 +1,5 @@
-//! Finding and opening configuration files. The supervisor reads them with its full rights, so the file
-//! itself is looked at before its text.
+//! Finds and opens configuration files. The supervisor reads them with full rights, so the file itself is examined
+//! before its contents.
 
 use super::location::{ConfigError, Source};
 use nix::fcntl::OFlag;

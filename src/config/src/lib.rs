@@ -1,4 +1,5 @@
-//! Configuration: from files to a [`Plan`], or to an error that names file, line and column.
+//! Configuration: from files to a [`Plan`], or to an error that names file, line and column. Knows what is configured; never
+//! knows what runs or what the host is.
 //!
 //! A file whose name ends in `.toml` is TOML (`scripts/loaded.toml` shows every key); every other file is the
 //! classic format, which is a shell script too (`scripts/loaded.config`). Several classic files make one plan;
@@ -39,7 +40,7 @@ pub enum Families {
     V6,
 }
 
-/// What the command line says beside the files; it wins over them.
+/// Command line options; they override the files.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Overrides {
     /// `-4` and `-6`.
@@ -54,19 +55,19 @@ pub struct Overrides {
     pub failover: bool,
 }
 
-/// A plan, and what the operator should know about the files beside it.
+/// A plan, and notes about the files for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
     /// What to serve.
     pub plan: Plan,
-    /// One line each, `file:line:column: text`: keys that have no effect now.
+    /// One line each, `file:line:column: text`: keys that have no effect.
     pub notes: Vec<String>,
 }
 
-/// Reads `paths`, or the file that [`find`] finds if there are none, and makes the plan. Changes nothing.
+/// Reads `paths`, or the file that [`find`] finds if empty, and makes the plan. Changes nothing.
 ///
 /// # Errors
-/// No file, an unfit or unreadable one, an option out of its range, or the first flaw of the texts.
+/// No file, an unsuitable or unreadable one, an option out of range, or the first mistake in the texts.
 pub fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<Loaded, ConfigError> {
     check_options(overrides)?;
     let sources = match paths {
@@ -76,10 +77,10 @@ pub fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<Loaded, ConfigEr
     parse(&sources, overrides)
 }
 
-/// Makes the plan from texts at hand: [`load`] without the file system.
+/// Makes the plan from texts in memory: [`load`] without the file system.
 ///
 /// # Errors
-/// An option out of its range, or the first flaw of the texts.
+/// An option out of range, or the first mistake in the texts.
 pub fn parse(sources: &[Source], overrides: &Overrides) -> Result<Loaded, ConfigError> {
     check_options(overrides)?;
     let resolve = |flaw: location::Flaw| flaw.resolve(sources);

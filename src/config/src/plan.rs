@@ -1,5 +1,5 @@
-//! The plan: what the configuration asks for, checked and complete. Both formats give one; nothing below
-//! this type knows which format it came from.
+//! The plan: what the configuration asks for, checked and complete. Both formats produce one; no user of it knows
+//! which format it came from.
 
 mod diff;
 pub mod display;
@@ -49,11 +49,11 @@ pub struct Plan {
     pub flows: u32,
     /// Clients (affinity entries) one worker can hold, 1024..=67_108_864.
     pub clients: u32,
-    /// What of the flows one source prefix can keep.
+    /// The share of the flow table that one source prefix can keep.
     pub quota: Quota,
-    /// What becomes of packets to a VIP that no service serves there.
+    /// What happens to packets to a VIP that no service serves.
     pub unserved: Unserved,
-    /// What becomes of packets that nobody decides about. [`Failures::CLOSED`] if any service is of mode "nat".
+    /// What happens to packets that no worker decides about. [`Failures::CLOSED`] if any service is of mode "nat".
     pub on_failure: Failures,
     /// Name servers: port 53 from and to them is never balanced (key NS of the classic format). At most 64,
     /// none twice, none a VIP.
@@ -62,25 +62,25 @@ pub struct Plan {
     pub services: Vec<Service>,
     /// Seconds a removed or drained backend (or a removed service, VIP or port) may keep its flows. 1..=[`MAX_DRAIN`].
     pub drain: u32,
-    /// Whether the kernel puts packets together before they come to a worker; else the worker keeps their pieces together.
+    /// Whether the kernel reassembles fragments before a worker gets them; otherwise the worker tracks fragments itself.
     pub defragment: bool,
-    /// Whether workers go on when the supervisor is killed, until another one takes them over; else they die with it.
+    /// Whether workers survive a killed supervisor until another one takes them over; otherwise they die with it.
     pub linger: bool,
 }
 
-/// What becomes of packets that nobody decides about. All down is each service's own business ([`Policy`]).
+/// What happens to packets that no worker decides about. For "all backends down" see each service's [`Policy`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
     /// No process has bound the queue.
     pub no_worker: OnFailure,
-    /// So many packets wait that the queue, or the socket's buffer, is full.
+    /// The queue, or the socket's receive buffer, is full.
     pub queue_full: OnFailure,
-    /// A packet does not hold together.
+    /// A packet is malformed.
     pub parse_error: OnFailure,
 }
 
 impl Failures {
-    /// Whatever fails, packets are dropped.
+    /// Drop packets whatever fails.
     pub const CLOSED: Self =
         Self { no_worker: OnFailure::Drop, queue_full: OnFailure::Drop, parse_error: OnFailure::Drop };
 }
@@ -106,7 +106,7 @@ pub struct Service {
     pub affinity: Option<Affinity>,
     /// What happens when backends fail.
     pub policy: Policy,
-    /// How backends are looked after; `None`: not at all, and all count as up.
+    /// How backends are checked; `None`: not at all, and all count as up.
     pub check: Option<Check>,
     /// Where to look for more backends.
     pub discover: Option<Discover>,
@@ -117,40 +117,40 @@ pub struct Service {
 /// A backend of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backend {
-    /// Where it is. No VIP of the plan.
+    /// Its address. Never a VIP of the plan.
     pub address: IpAddr,
     /// Share relative to the other backends of the service, 1..=256.
     pub weight: u16,
-    /// Only used when no other can be.
+    /// Used only when no other backend is available.
     pub backup: bool,
 }
 
-/// Where nodes are looked for that become backends of a service. Its service has a check.
+/// Where to discover nodes that become backends of a service. Requires a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Discover {
     /// Where to ask, and who may answer. At least one.
     pub places: Vec<Place>,
-    /// Most backends to be found, 1..=1024.
+    /// Most backends to add, 1..=1024.
     pub limit: u16,
-    /// Milliseconds between two looks, 1000..=86_400_000.
+    /// Milliseconds between two searches, 1000..=86_400_000.
     pub interval: u32,
 }
 
-/// One network in which nodes are looked for.
+/// One network to search for nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
-    /// Answers count only from within it.
+    /// Only answers from within it count.
     pub network: Network,
     /// Where echo requests go: a broadcast address in the network, or ff02::1.
     pub to: IpAddr,
-    /// The interface to the network; a must for IPv6.
+    /// The interface to the network; required for IPv6.
     pub interface: Option<String>,
 }
 
-/// The cores named in the configuration and the ones this process may use do not fit.
+/// The configured cores do not match the ones this process may use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CoresError {
-    /// Some of the cores do not exist or are not for this process.
+    /// Some of the cores do not exist or are not available to this process.
     #[error(
         "workers are to run on cores {low}-{high}, but there is no core {} for them; available: {}",
         numbers(missing),
@@ -206,7 +206,7 @@ impl Plan {
     }
 }
 
-/// What a check connects to, asks or sends to; none with pings alone.
+/// The port a check uses; `None` for ping alone.
 #[must_use]
 pub fn check_port(kind: &CheckKind) -> Option<u16> {
     match kind {
@@ -219,7 +219,7 @@ pub fn check_port(kind: &CheckKind) -> Option<u16> {
     }
 }
 
-/// "0-3, 7": what follows on is one range.
+/// "0-3, 7": consecutive numbers become a range.
 fn numbers(list: &[u16]) -> String {
     let runs = list.chunk_by(|a, b| a.checked_add(1) == Some(*b));
     let runs = runs.filter_map(|run| Some(PortRange { low: *run.first()?, high: *run.last()? }.to_string()));

@@ -1,5 +1,4 @@
-//! How the backends of a service are looked after: what a check, passive judgement and discovery need to know of the
-//! service they belong to.
+//! Checks, passive checks and discovery: completes them with what they need from their service.
 
 use super::DNS_PORT;
 use super::draft::{DraftCheck, DraftDiscover, DraftKind, DraftPassive, DraftPlace, DraftService, Judgement, PASSIVE};
@@ -23,7 +22,7 @@ const PREFIX6: RangeInclusive<u8> = 48..=128;
 /// HTTP's port, which a Host header does not name, RFC 9110 §4.2.1.
 const HTTP_PORT: u16 = 80;
 
-/// The check with everything filled in.
+/// The complete check.
 pub(super) fn check(service: &DraftService) -> Result<Option<Check>, Flaw> {
     let Some(draft) = &service.check else {
         return Ok(None);
@@ -80,8 +79,8 @@ fn default_host(service: &DraftService, port: u16) -> Option<String> {
     Some(if port == HTTP_PORT { host } else { format!("{host}:{port}") })
 }
 
-/// Whether and how workers judge. A service of many ports may have closed ones on a sound backend, so that one port
-/// alone may tell of it.
+/// Whether and how workers judge a backend. A healthy backend of a service with many ports may have closed ones, so a
+/// single port has to be named.
 pub(super) fn passive(service: &DraftService, check: Option<&Check>) -> Result<Option<Passive>, Flaw> {
     let checked = check.and_then(|check| check_port(&check.kind)).filter(|port| has_port(service, *port));
     let (draft, port) = match service.passive {
@@ -118,7 +117,7 @@ pub(super) fn passive(service: &DraftService, check: Option<&Check>) -> Result<O
     Ok(Some(Passive { fails, timeout, hold, port }))
 }
 
-/// Where to look for backends. Found ones join by the check, so there must be one.
+/// Where to search for backends. A discovered one joins only once its check succeeds, so there must be a check.
 pub(super) fn discover(service: &DraftService) -> Result<Option<Discover>, Flaw> {
     let Some(discover) = &service.discover else {
         return Ok(None);
@@ -146,7 +145,7 @@ pub(super) fn discover(service: &DraftService) -> Result<Option<Discover>, Flaw>
     Ok(Some(Discover { places: places.collect(), limit: *limit, interval: *interval }))
 }
 
-/// Whom to ask when nobody is named.
+/// The default destination of the search.
 fn asked(network: Network) -> IpAddr {
     if network.is_ipv4() { network.last() } else { ALL_NODES.into() }
 }

@@ -1,4 +1,4 @@
-//! Values that both formats know. Each reader gives the value or what to write instead.
+//! Values of both formats. Each function returns the value, or a message that says what to write instead.
 
 use crate::plan::MAX_QUEUE_LEN;
 use loaded_ipc::PortRange;

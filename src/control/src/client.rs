@@ -1,4 +1,4 @@
-//! The asking side: finds the instance, sends one request, waits for the answer, but not for ever.
+//! The client: finds the instance, sends one request, and waits for the answer with a timeout.
 
 use super::socket::{SocketState, candidates, state};
 use super::{DIRECTORY, MAX_ANSWER, MAX_REQUEST, Reply, Request};
@@ -12,21 +12,21 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long an answer may take: a thousand others may be before us.
+/// How long to wait for an answer: a thousand other requests may come first.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long an instance may take to let us in.
+/// How long to wait for a connection.
 const CONNECT_SECONDS: i64 = 30;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// Nobody is there.
+    /// No instance runs.
     #[error("no instance answers at {}: loaded does not run, or was killed and its workers go on until it is started again; --control names another socket", .0.display())]
     NoInstance(PathBuf),
-    /// Several are there.
+    /// Several instances run.
     #[error("{} instances answer: name one with --control\n{}", .0.len(), listed(.0))]
     Several(Vec<PathBuf>),
-    /// The socket is not for us.
+    /// No permission for the socket.
     #[error("{}: permission denied: only root may ask", .0.display())]
     Denied(PathBuf),
     /// The request cannot be sent.
@@ -42,13 +42,13 @@ pub enum AskError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// No answer, or not a whole one.
+    /// No complete answer in time.
     #[error("{}: no whole answer within {PATIENCE:?}", .0.display())]
     Silent(PathBuf),
     /// The connection ended.
     #[error("{}: the instance ended the connection without an answer", .0.display())]
     Closed(PathBuf),
-    /// An answer of another program or version.
+    /// The answer does not parse: another program or version.
     #[error("{}: the answer is not understood: {reason}; is the instance of another version?", path.display())]
     Strange {
         /// Who said so.
@@ -56,7 +56,7 @@ pub enum AskError {
         /// What is wrong.
         reason: String,
     },
-    /// The instance says no.
+    /// The instance refused.
     #[error("{0}")]
     Refused(String),
 }
@@ -65,10 +65,10 @@ fn listed(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| format!("  --control {}", path.display())).collect::<Vec<_>>().join("\n")
 }
 
-/// Asks the instance at `path`, or the only one there is. The answer is never [`Reply::Error`], which is an error here.
+/// Asks the instance at `path`, or the only one running. Never returns [`Reply::Error`]: that becomes an error.
 ///
 /// # Errors
-/// When nobody answers, or the answer is no.
+/// If nobody answers, or the instance refuses.
 pub fn ask(path: Option<&Path>, request: &Request) -> Result<Reply, AskError> {
     let path = path.map_or_else(|| find(Path::new(DIRECTORY)), |path| Ok(path.to_owned()))?;
     let mut bytes = serde_json::to_vec(request).map_err(|error| AskError::Request(error.to_string()))?;
@@ -77,7 +77,7 @@ pub fn ask(path: Option<&Path>, request: &Request) -> Result<Reply, AskError> {
     }
     bytes.push(b'\n');
     let mut stream = open(&path)?;
-    // One that is turned away unheard cannot send, but there is a line to be read that says why.
+    // If we were turned away we cannot send, but there is a line to read that says why.
     let sent = stream.write_all(&bytes);
     match receive(&mut stream, &path)? {
         Some(answer) => match serde_json::from_slice(&answer) {
@@ -92,7 +92,7 @@ pub fn ask(path: Option<&Path>, request: &Request) -> Result<Reply, AskError> {
     }
 }
 
-/// The only instance that lives.
+/// The only running instance.
 fn find(directory: &Path) -> Result<PathBuf, AskError> {
     let mut live = candidates(directory);
     live.retain(|path| state(path) == SocketState::Live);

@@ -1,4 +1,4 @@
-//! One connection: a request comes in, an answer goes out. Nothing here waits.
+//! One connection: a request in, an answer out. Nothing here blocks.
 
 use super::{MAX_ANSWER, MAX_REQUEST, Reply, Request};
 use nix::poll::{PollFd, PollFlags};
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 /// How long a client may take to send its request.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(1);
-/// How long a client may take to take its answer.
+/// How long a client may take to read its answer.
 pub const TAKE_DEADLINE: Duration = Duration::from_secs(2);
-/// How long an answer that is not there at once may take.
+/// How long an answer that others have to provide may take.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A client that may ask.
@@ -26,18 +26,18 @@ pub(super) struct Connection {
 enum Phase {
     /// Bytes of a request so far.
     Asking(Vec<u8>),
-    /// Its answer with this number is still to be found.
+    /// Waits for the answer with this number.
     Waiting(u32),
-    /// Bytes of an answer that are still to go, from an offset on.
+    /// Sends an answer, from this offset on.
     Answering(Vec<u8>, usize),
 }
 
-/// What is said to a request.
+/// The answer to a request.
 #[derive(Debug)]
 pub enum Answer {
-    /// This.
+    /// This reply, at once.
     Now(Reply),
-    /// Somebody else has to be asked: [`super::Control::settle`] brings the reply with this number.
+    /// Later: [`super::Control::settle`] delivers the reply with this number.
     Later(u32),
 }
 
@@ -47,17 +47,17 @@ impl From<Reply> for Answer {
     }
 }
 
-/// What a look at a connection has led to.
+/// What became of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
-    /// It goes on.
+    /// It stays open.
     Open,
-    /// It is over.
+    /// It is finished.
     Over,
 }
 
 impl Connection {
-    /// `stream` does not block.
+    /// `stream` must be non-blocking.
     pub(super) fn new(stream: UnixStream, now: Instant) -> Self {
         Self { stream, deadline: now + REQUEST_DEADLINE, phase: Phase::Asking(Vec::new()) }
     }
@@ -90,7 +90,8 @@ impl Connection {
         self.deadline = now + TAKE_DEADLINE;
     }
 
-    /// Does what can be done now. `answer` is taken if it was called; without it nothing is read: the kernel keeps it.
+    /// Does what is possible without blocking. `answer` is taken once it was called; without it nothing is read, and the
+    /// request stays in the kernel.
     pub(super) fn turn<R, A>(&mut self, now: Instant, answer: &mut Option<A>) -> After
     where
         R: Into<Answer>,
@@ -173,7 +174,7 @@ fn receive(stream: &mut UnixStream, bytes: &mut Vec<u8>) -> Result<Option<Reques
     }
 }
 
-/// A reply as it is sent.
+/// A reply as one line of JSON.
 pub(super) fn line(reply: &Reply) -> Vec<u8> {
     let refusal = |text: &str| format!("{{\"error\":{{\"text\":\"{text}\"}}}}").into_bytes();
     let mut bytes = match serde_json::to_vec(reply) {

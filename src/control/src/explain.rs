@@ -1,4 +1,4 @@
-//! What would become of a client's next packet: the answer for programs, and as text.
+//! What would happen to a client's next packet: the answer as JSON and as text.
 
 use super::figures::elapsed;
 use super::text::cleaned;
@@ -6,28 +6,28 @@ use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-/// A packet by its ends.
+/// A packet's addresses and ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tuple {
-    /// Number of its upper layer. ICMP (1 or 58) is an echo request of the addresses' family.
+    /// IP protocol number. ICMP (1 or 58) means an echo request of the addresses' family.
     pub protocol: u8,
-    /// Who sends it.
+    /// The client's address.
     pub client: IpAddr,
-    /// From which port; the identifier of an echo request; 0 where there are no ports.
+    /// The client's port, or the echo identifier; 0 without ports.
     pub client_port: u16,
-    /// To which virtual IP.
+    /// The virtual IP.
     pub vip: IpAddr,
-    /// To which port; 0 where there are none.
+    /// The port there; 0 without ports.
     pub vip_port: u16,
 }
 
-/// What would become of it.
+/// What would happen to a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// Which packet.
+    /// The packet asked about.
     pub tuple: Tuple,
-    /// The same as text: "tcp", "icmp6", "protocol 47".
+    /// Its protocol as text: "tcp", "icmp6", "protocol 47".
     pub protocol: String,
     /// What it is taken for: "a SYN", "an ACK", "a packet".
     pub assumed: String,
@@ -37,7 +37,7 @@ pub struct Explanation {
     pub service: Option<String>,
     /// The living flow it belongs to.
     pub flow: Option<FlowNow>,
-    /// Its end, as it would be counted.
+    /// The outcome it would be counted under.
     pub outcome: String,
     /// What that means.
     pub meaning: String,
@@ -45,16 +45,16 @@ pub struct Explanation {
     pub backend: Option<IpAddr>,
     /// Why there: "flow", "client" or "strategy".
     pub by: Option<String>,
-    /// The same for people.
+    /// The reason in words.
     pub why: Option<String>,
-    /// In mode "dsr" it gets this mark, and its content stays.
+    /// The mark it gets in mode "dsr", where its content is unchanged.
     pub mark: Option<u32>,
 }
 
 /// A flow as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowNow {
-    /// Who has it.
+    /// Its backend.
     pub backend: IpAddr,
     /// "established", "half_open", …
     pub state: String,
@@ -64,7 +64,7 @@ pub struct FlowNow {
     pub out: Option<String>,
 }
 
-/// A few lines for a person.
+/// The explanation as a few lines of text.
 #[must_use]
 pub fn text(explanation: &Explanation) -> String {
     let said = &cleaned(explanation);

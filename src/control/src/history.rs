@@ -1,4 +1,4 @@
-//! The last changes of membership, so that the morning after can be explained.
+//! The most recent changes of membership, to explain last night's incident.
 
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// So many events are kept: about 200 kB.
+/// Number of events kept: about 200 kB.
 pub const HISTORY: usize = 1000;
 
 /// One change.
@@ -22,11 +22,11 @@ pub struct Event {
     pub what: String,
     /// Why: `connection refused`.
     pub cause: String,
-    /// Who has seen or wanted it.
+    /// Who saw it or asked for it.
     pub by: By,
 }
 
-/// Who has made a change.
+/// Who caused a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
@@ -36,9 +36,9 @@ pub enum By {
     Packets,
     /// A person, through the control socket.
     Operator,
-    /// Another configuration.
+    /// A reload of the configuration.
     Reload,
-    /// The look for new nodes.
+    /// Discovery.
     Discovery,
     /// The kernel: a process was killed by its sandbox.
     Kernel,
@@ -62,14 +62,14 @@ impl fmt::Display for By {
 pub struct History(VecDeque<Event>);
 
 impl History {
-    /// None yet.
+    /// An empty history.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds one; the oldest goes when there are too many. First goes what a child has said, which may be hostile and talk for
-    /// hours: it is not to wash away what the kernel and the operator have done.
+    /// Adds an event; if there are too many, the oldest one reported by a child goes first. A hostile child may talk for
+    /// hours, and must not push out what the kernel and the operator did.
     pub fn push(&mut self, event: Event) {
         if self.0.len() == HISTORY {
             let said = |event: &Event| matches!(event.by, By::Check | By::Packets | By::Discovery);

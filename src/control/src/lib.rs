@@ -1,14 +1,14 @@
-//! The operator's view: a Unix socket on which a running instance answers questions and takes orders, and the other side
-//! of it, which `loaded status` and its like are.
+//! The operator's socket: a Unix socket on which a running instance answers questions and takes commands, and the client for
+//! it that `loaded status` and the other commands use. Knows what an operator asks and is told; never knows how it came about.
 //!
-//! One request a connection: a line of JSON, answered by a line of JSON. [`Control`] is the instance's side and lives in
-//! the supervisor's poll loop, which it never holds up; [`ask`] is the client's.
+//! One request per connection: one line of JSON, answered by one line of JSON. [`Control`] is the instance's side and runs in
+//! the supervisor's poll loop without ever blocking it; [`ask`] is the client's side.
 //!
-//! - [`Request`], [`Reply`], [`Status`]: what is said. Both sides use the same types.
+//! - [`Request`], [`Reply`], [`Status`]: the messages, shared by both sides.
 //! - [`History`]: the last changes of membership.
 //! - [`explain`]: what would become of a packet.
 //! - `socket`: where the socket is; `server`, `connection`: answering; `client`: asking.
-//! - [`process`]: what the kernel says of a process; [`text`], [`metrics`]: a status for people and for Prometheus.
+//! - [`process`]: what the kernel reports about a process; [`text`], [`metrics`]: a status for people and for Prometheus.
 
 #![forbid(unsafe_code)]
 

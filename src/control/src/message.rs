@@ -1,4 +1,4 @@
-//! What is asked, and what is answered. As JSON: `"status"`, `{"history":{"last":20}}`,
+//! Requests and replies. As JSON: `"status"`, `{"history":{"last":20}}`,
 //! `{"backend":{"action":"enable","address":"198.51.100.11","service":null}}`; `{"error":{"text":"…"}}`.
 
 use super::{Event, Explanation, MAX_REQUEST, Status, Tuple};
@@ -10,23 +10,23 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Everything there is to see. Answered by [`Reply::Status`].
+    /// The full status. Answered by [`Reply::Status`].
     Status,
     /// The last changes of membership, oldest first. Answered by [`Reply::History`].
     History {
-        /// At most so many.
+        /// At most this many.
         last: usize,
     },
-    /// A change of what is wanted of a backend. Answered by [`Reply::Done`].
+    /// Drain, enable or disable a backend. Answered by [`Reply::Done`].
     Backend {
         /// What to do with it.
         action: Action,
-        /// Which.
+        /// Its address.
         address: IpAddr,
         /// In this service only; `None`: in every service that has it.
         service: Option<String>,
     },
-    /// What reading the configuration again would change. Answered by [`Reply::Diff`].
+    /// What a reload would change. Answered by [`Reply::Diff`].
     Diff {
         /// Absolute paths; empty: the files the instance was started with.
         files: Vec<PathBuf>,
@@ -39,7 +39,7 @@ pub enum Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
-    /// No new flows; those it has go on until the deadline.
+    /// No new flows; existing ones go on until the deadline.
     Drain {
         /// Seconds; `None`: as the configuration says.
         deadline: Option<u32>,
@@ -58,7 +58,7 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`Request::History`]; oldest first.
     History(Vec<Event>),
-    /// It is done.
+    /// It was done.
     Done {
         /// What was done, for the operator.
         lines: Vec<String>,
@@ -70,7 +70,7 @@ pub enum Reply {
     },
     /// To [`Request::Explain`].
     Explained(Box<Explanation>),
-    /// It is not done.
+    /// It was refused.
     Error {
         /// What is wrong, and what to do about it.
         text: String,
@@ -89,7 +89,7 @@ impl Request {
     /// Reads a request; `line` is without the newline that ended it.
     ///
     /// # Errors
-    /// What the client has done wrong.
+    /// What is wrong with the request.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
         if line.len() > MAX_REQUEST {
             return Err(format!("the request is longer than {MAX_REQUEST} bytes"));

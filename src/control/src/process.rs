@@ -1,30 +1,30 @@
-//! What the kernel says of a process: /proc/PID/status, which the process itself has no say in.
+//! What the kernel reports about a process: /proc/PID/status, which the process itself cannot influence.
 
 use super::status::Sandbox;
 use caps::Capability;
 use std::collections::BTreeMap;
 use std::{fs, io};
 
-/// What was read.
+/// Rights and memory of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessRights {
     /// Its rights.
     pub sandbox: Sandbox,
-    /// Resident memory, kB; `None` of a process that has ended and was not waited for.
+    /// Resident memory, kB; `None` for a zombie.
     pub memory_kb: Option<u64>,
 }
 
-/// Looks at a process. The pid must be our own or a child's that was not waited for yet, so that it is of no other process.
+/// Reads a process. The pid must be our own or that of a child not yet waited for, so that it cannot have been reused.
 ///
 /// # Errors
-/// When it cannot be read, or is not what proc_pid_status(5) says.
+/// If it cannot be read, or does not match proc_pid_status(5).
 pub fn look(pid: u32) -> io::Result<ProcessRights> {
     let path = format!("/proc/{pid}/status");
     parse(&fs::read_to_string(&path)?)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{path} is not understood")))
 }
 
-/// Reads the text of /proc/PID/status; `None` if a field is missing or strange.
+/// Parses /proc/PID/status; `None` if a field is missing or malformed.
 #[must_use]
 pub fn parse(text: &str) -> Option<ProcessRights> {
     let fields: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(':')).collect();
@@ -47,7 +47,7 @@ pub fn parse(text: &str) -> Option<ProcessRights> {
     Some(ProcessRights { sandbox, memory_kb: first("VmRSS").and_then(|kb| kb.parse().ok()) })
 }
 
-/// The names of the capabilities in a mask, by rising number; a number without a name is said as such.
+/// Names of the capabilities in a mask, by number; unknown ones as `CAP_63`.
 fn names(mask: u64) -> Vec<String> {
     let known: BTreeMap<u8, Capability> = caps::all().into_iter().map(|cap| (cap.index(), cap)).collect();
     let name = |bit: u8| known.get(&bit).map_or_else(|| format!("CAP_{bit}"), Capability::to_string);

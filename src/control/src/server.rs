@@ -1,5 +1,5 @@
-//! The instance's side, a part of the supervisor's one poll loop: everything here is non-blocking, and bounded in time,
-//! number and memory, whatever a client does.
+//! The instance's side, part of the supervisor's poll loop: everything is non-blocking and bounded in time, number and
+//! memory, whatever a client does.
 
 use super::connection::{After, Answer, Connection, line};
 use super::socket::{Bound, ControlError};
@@ -14,20 +14,20 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// So many clients are listened to at a time; the others wait in the kernel.
+/// Clients served at a time; the others wait in the kernel.
 pub const MAX_CONNECTIONS: usize = 16;
-/// So many are accepted at a time, those that are turned away among them.
+/// Connections accepted at a time, including those turned away.
 const ACCEPT: usize = 32;
-/// How long nothing is accepted when the kernel has no descriptor or memory for it.
+/// How long to stop accepting after the kernel ran out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The control socket of an instance. Its name goes when this value does.
+/// The control socket of an instance. Dropping this removes its name.
 #[derive(Debug)]
 pub struct Control {
     bound: Bound,
     connections: Vec<Connection>,
     paused: Option<Instant>,
-    /// Who may ask, beside root.
+    /// Who may ask, besides root.
     own: u32,
 }
 
@@ -56,7 +56,7 @@ impl Control {
         self.bound.listener.as_fd()
     }
 
-    /// Where it is; absolute.
+    /// Its absolute path.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.bound.path()
@@ -86,12 +86,11 @@ impl Control {
             self.accept(now);
         }
         let mut answer = Some(answer);
-        // Those that came first are asked first, and an answered one goes: nobody waits for ever.
+        // First come, first served, and an answered one leaves: nobody starves.
         self.connections.retain_mut(|connection| connection.turn(now, &mut answer) == After::Open);
     }
 
-    /// Gives the reply to who waits for it by [`Answer::Later`], if he still does. It is sent by the next
-    /// [`Control::turn`].
+    /// Delivers a reply promised by [`Answer::Later`], if its client still waits. The next [`Control::turn`] sends it.
     pub fn settle(&mut self, now: Instant, number: u32, reply: &Reply) {
         let _ = self.connections.iter_mut().any(|connection| connection.settle(now, number, reply));
     }

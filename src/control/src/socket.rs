@@ -1,5 +1,5 @@
-//! Where the control socket is. Each instance has one of its own, named after its process id: several can run, in one
-//! network namespace or in several, and none has to be told of the others.
+//! Where the control socket is. Each instance has its own, named after its process id, so several can run, in one network
+//! namespace or several, without knowing of each other.
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, RenameFlags, renameat2};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// Where instances put their sockets, and where a client looks for them.
 pub const DIRECTORY: &str = "/run/loaded";
 
-/// So many connections may wait to be accepted; the kernel caps it at net.core.somaxconn, 4096 by default.
+/// Connections that may wait to be accepted; the kernel caps this at net.core.somaxconn, 4096 by default.
 const BACKLOG: i32 = 1024;
 
 /// Most files looked at in [`DIRECTORY`]: only root can put any there.
@@ -34,7 +34,7 @@ pub enum ControlError {
     /// Another instance answers there.
     #[error("control socket {}: another instance answers there; stop it, or name another path with --control", .0.display())]
     Live(PathBuf),
-    /// Something else has the name.
+    /// The name is taken by something else.
     #[error("control socket {}: there is a file that is no such socket; remove it, or name another path with --control", .0.display())]
     InTheWay(PathBuf),
     /// Somebody else could replace the socket.
@@ -57,7 +57,7 @@ pub enum ControlError {
     },
 }
 
-/// A listening socket and its name, which goes when this value does.
+/// A listening socket and its name, which is removed on drop.
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) listener: UnixListener,
@@ -152,20 +152,20 @@ fn name(unnamed: &Path, path: &Path) -> Result<(), Errno> {
     }
 }
 
-/// What has a name.
+/// What is found under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SocketState {
     /// Nothing.
     Absent,
-    /// A socket that nobody listens on.
+    /// A stale socket: nobody listens.
     Stale,
-    /// A socket that somebody listens on, or that we may not ask.
+    /// A live socket, or one we have no permission for.
     Live,
-    /// No stream socket.
+    /// Not a stream socket.
     Other,
 }
 
-/// Looks, without waiting: a busy instance lives too.
+/// Checks without blocking: a busy instance counts as live.
 pub(super) fn state(path: &Path) -> SocketState {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return SocketState::Absent,

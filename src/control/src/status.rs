@@ -1,5 +1,5 @@
-//! Everything an operator can see, as one value. Its JSON is an interface: fields may be added, but none goes or changes
-//! its meaning. Times are seconds since 1970, durations seconds, unless the name says otherwise.
+//! Everything an operator can see, as one value. Its JSON is an interface: fields may be added, but none is removed or changes
+//! its meaning. Times are in seconds since 1970 and durations in seconds, unless the name says otherwise.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -9,24 +9,24 @@ use std::net::IpAddr;
 /// A running instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Of the program.
+    /// Version of the program.
     pub version: String,
-    /// The supervisor's.
+    /// Process id of the supervisor.
     pub pid: u32,
-    /// When this was looked at.
+    /// When this status was taken.
     pub now: u64,
     /// When the instance was started.
     pub since: u64,
-    /// Number of the configuration it serves by.
+    /// Number of the configuration in use; counts up with each reload.
     pub generation: u64,
-    /// The last time it was told to read the configuration again.
+    /// The last reload.
     pub last_reload: Option<Reload>,
-    /// The last time another binary was to take over and could not.
+    /// The last upgrade that failed.
     #[serde(default)]
     pub refused_upgrade: Option<Refused>,
     /// Layers of the sandbox that this kernel has, as found at start. /proc shows seccomp alone.
     pub layers: Vec<String>,
-    /// What this kernel makes of the verdict NF_REPEAT, as tried at start: `repeats`, `accepts` or `unknown: …`. Unless it
+    /// What this kernel does with the verdict NF_REPEAT, tried at start: `repeats`, `accepts` or `unknown: …`. Unless it
     /// repeats, packets that a killed worker held are dropped.
     #[serde(default)]
     pub nf_repeat: String,
@@ -36,11 +36,11 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// One for each worker.
     pub queues: Vec<Queue>,
-    /// Packets by what became of them, over all workers. The sum is what was received.
+    /// Packets by outcome, over all workers. The sum is the number received.
     pub packets: BTreeMap<String, u64>,
     /// What full flow tables had to do, over all workers.
     pub pressure: BTreeMap<String, u64>,
-    /// What went wrong between workers, kernel and prober, over all workers.
+    /// Faults between workers, kernel and prober, over all workers.
     pub faults: BTreeMap<String, u64>,
 }
 
@@ -49,7 +49,7 @@ pub struct Status {
 pub struct Reload {
     /// When.
     pub at: u64,
-    /// Whether the new configuration is the one that is served.
+    /// Whether the new configuration is in use.
     pub ok: bool,
     /// What was changed, or why nothing was.
     pub text: String,
@@ -67,23 +67,23 @@ pub struct Refused {
 /// A process of the instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// What it is for.
+    /// Its role.
     pub role: Role,
     /// `supervisor`, `worker[0]`, `prober`.
     pub name: String,
-    /// `None` while there is none.
+    /// Process id; `None` while it does not run.
     pub pid: Option<u32>,
     /// Whether it does its work.
     pub serving: bool,
     /// In words: `serving`, `preparing`, `waiting 1.6 s to be started again`.
     pub state: String,
-    /// When it came into this state.
+    /// Since when it has been in this state.
     pub since: u64,
     /// The core it runs on; `None`: on any.
     pub core: Option<u16>,
-    /// How often it was started again after it had died. A reload is none.
+    /// How often it was restarted after it died. Reloads do not count.
     pub restarts: u64,
-    /// How often it was killed by its own sandbox (SIGSYS): each one a security event.
+    /// How often its own sandbox killed it (SIGSYS): each one a security event.
     #[serde(default)]
     pub fenced: u64,
     /// As the kernel reports it; `None` while there is no process.
@@ -113,7 +113,7 @@ pub struct Sandbox {
     pub seccomp_filters: Option<u32>,
     /// `none`, `strict` or `filter`.
     pub seccomp: String,
-    /// Whether it can gain no rights by exec.
+    /// Whether exec can give it no new rights.
     pub no_new_privs: bool,
     /// Effective capabilities, by name.
     pub capabilities: Vec<String>,
@@ -150,13 +150,13 @@ pub struct ServiceStatus {
     pub check: Option<String>,
     /// Where backends are looked for; `None`: nowhere.
     pub discover: Option<String>,
-    /// How it is.
+    /// Its state.
     pub state: ServiceState,
-    /// In the order of the configuration, then those that were found, then those that leave.
+    /// In the order of the configuration, then discovered ones, then leaving ones.
     pub backends: Vec<BackendStatus>,
 }
 
-/// How a service is.
+/// The state of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ServiceState {
@@ -168,7 +168,7 @@ pub enum ServiceState {
     Backup,
     /// No backend can be chosen.
     AllDown,
-    /// It was taken out of the configuration: no new flows.
+    /// Removed from the configuration: no new flows.
     Leaving,
 }
 
@@ -208,17 +208,17 @@ pub struct BackendStatus {
     pub address: IpAddr,
     /// Its number; the same after a reload.
     pub index: u16,
-    /// Its share.
+    /// Its weight: its share relative to the others.
     pub weight: u16,
     /// Only used when no other can be.
     pub backup: bool,
-    /// It was found, and is not in the configuration.
+    /// Found by discovery, not in the configuration.
     pub discovered: bool,
     /// What the operator wants of it.
     pub admin: AdminState,
-    /// What the checks say of it.
+    /// Its health by the checks.
     pub state: BackendState,
-    /// When it came into this state.
+    /// Since when it has been in this state.
     pub since: u64,
     /// What the last check said.
     pub cause: String,
@@ -230,7 +230,7 @@ pub struct BackendStatus {
     pub slow_start_left: Option<u32>,
     /// Flows it has now.
     pub flows: u64,
-    /// Flows it was given.
+    /// Flows assigned to it so far.
     pub new_flows: u64,
     /// Packets sent to it.
     pub packets_to: u64,
@@ -240,7 +240,7 @@ pub struct BackendStatus {
     pub packets_from: u64,
     /// Bytes it sent.
     pub bytes_from: u64,
-    /// Workers that give it no new flows for a while, for what their packets have shown.
+    /// Workers that have ejected it for a while, by passive observation.
     pub ejected_by: Vec<Ejection>,
 }
 
@@ -266,17 +266,17 @@ impl From<loaded_ipc::Admin> for AdminState {
     }
 }
 
-/// What the checks say of a backend.
+/// A backend's health by its checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackendState {
-    /// It may be given work.
+    /// It may get new flows.
     Up,
-    /// It may not.
+    /// It may not get new flows.
     Down,
-    /// There is no check, or none has come to a result yet: counts as up.
+    /// Not checked, or no result yet: counts as up.
     Unchecked,
-    /// It was taken out of the configuration: no new flows.
+    /// Removed from the configuration: no new flows.
     Leaving,
 }
 
@@ -291,7 +291,7 @@ impl fmt::Display for BackendState {
     }
 }
 
-/// One worker's own judgement.
+/// One worker's passive judgement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ejection {
     /// Position of the worker.
@@ -309,11 +309,11 @@ pub struct Queue {
     pub worker: u16,
     /// Packets the worker received from it.
     pub received: u64,
-    /// Packets that wait for a verdict now.
+    /// Packets waiting for a verdict.
     pub waiting: u32,
-    /// Packets the kernel dropped since the queue was full.
+    /// Packets the kernel dropped because the queue was full.
     pub dropped_full: u32,
-    /// Packets the kernel dropped since the socket's buffer was full.
+    /// Packets the kernel dropped because the socket's buffer was full.
     pub dropped_socket: u32,
 }
 
@@ -325,7 +325,7 @@ impl ServiceStatus {
         [("IPv4", true), ("IPv6", false)].into_iter().filter(|(_, v4)| has(*v4)).map(|(name, _)| name).collect()
     }
 
-    /// Those of them in which no backend is for new flows.
+    /// Those of them in which no backend takes new flows.
     #[must_use]
     pub fn families_down(&self) -> Vec<&'static str> {
         let takes = |backend: &&BackendStatus| backend.counts_as_up() && backend.admin == AdminState::Enabled;

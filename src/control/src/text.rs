@@ -1,4 +1,4 @@
-//! A status and a history as plain text, for a person who was woken up: first what is wrong, then the rest.
+//! Status and history as plain text, for an operator woken at night: first what is wrong, then the rest.
 
 use super::Event;
 use super::figures::{count, elapsed, latency, table, time};
@@ -11,10 +11,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// So many lines are made of trouble with backends; the tables below have them all.
+/// Lines shown about backends in trouble; the tables below list all of them.
 const MOST_TROUBLES: usize = 12;
 
-/// Everything, 80 to 110 columns wide. The first line is the verdict.
+/// The whole status, 80 to 110 columns wide. The first line is the summary.
 #[must_use]
 pub fn status(status: &Status) -> String {
     let status = &cleaned(status);
@@ -58,7 +58,8 @@ pub fn history(events: &[Event]) -> String {
     table(&rows, &[false; 6])
 }
 
-/// The same with every text in it on one line and [`plain`]: no name and no cause can forge a line or move the cursor.
+/// The value with every text in it made [`plain`] and one line long, so that no name or cause can forge a line or move the
+/// cursor.
 pub(super) fn cleaned<T: Serialize + DeserializeOwned + Clone>(value: &T) -> T {
     let clean = serde_json::to_value(value).map(clean).and_then(serde_json::from_value);
     // What came as JSON can be written as JSON.
@@ -76,7 +77,7 @@ fn clean(value: Value) -> Value {
     }
 }
 
-/// Without what moves a terminal's cursor or turns its text around. Newlines stay.
+/// Removes characters that move a terminal's cursor or reverse its text. Newlines stay.
 #[must_use]
 pub fn plain(text: &str) -> String {
     let bad = |c: char| {
@@ -113,7 +114,7 @@ fn verdict(status: &Status) -> String {
     line
 }
 
-/// What a person must know first, the worst first. One line each.
+/// What the operator must know first, worst first, one line each.
 fn troubles(status: &Status) -> Vec<String> {
     let mut lines = Vec::new();
     // Of one name there may be two during a change, with the same figures.
@@ -221,7 +222,7 @@ fn write_service(out: &mut String, service: &ServiceStatus, now: u64) {
     }
 }
 
-/// What is not as usual with a backend.
+/// What is unusual about a backend.
 fn notes(backend: &BackendStatus) -> Vec<String> {
     let mut notes = Vec::new();
     if backend.state == BackendState::Down {
@@ -305,7 +306,7 @@ fn write_queues(out: &mut String, status: &Status) {
     out.push_str(&table(&rows, &[true; 6]));
 }
 
-/// Those that are not 0.
+/// The non-zero ones.
 fn write_counters(out: &mut String, status: &Status) {
     let counted = |map: &BTreeMap<String, u64>| {
         let counted = map.iter().filter(|(_, count)| **count > 0);

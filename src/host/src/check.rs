@@ -1,5 +1,4 @@
-//! What the host must be told before it forwards our packets: settings that make a balancer silently lose them are named
-//! with the exact command that mends them.
+//! Finds host settings that make a balancer lose packets silently, and names the exact command that fixes each.
 
 mod direct;
 
@@ -13,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Reads the settings in force and says what must be changed for this plan.
+/// Reads the current settings and reports what must change for this plan.
 #[must_use]
 pub fn host_check(plan: &Plan) -> Vec<Problem> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -31,7 +30,7 @@ pub fn host_check(plan: &Plan) -> Vec<Problem> {
 struct Host<'a> {
     routes: Vec<Route>,
     locals: BTreeSet<Ipv4Addr>,
-    /// These two are known only where there is a service of mode "dsr".
+    /// Filled in only when a service uses mode "dsr".
     networks: ConnectedNetworks,
     own: BTreeSet<IpAddr>,
     /// `None`: this kernel has no such setting. The key is a path: an interface may have dots in its name.
@@ -53,7 +52,7 @@ impl Host<'_> {
             ));
         }
         let backends: BTreeSet<_> = plan.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
-        // Replies in the other mode do not come this way.
+        // In mode "dsr" replies bypass this host.
         let translated = || plan.services.iter().filter(|service| service.mode == Mode::Nat);
         let replying: BTreeSet<_> = translated().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
         let replied: BTreeSet<_> = translated().flat_map(|service| &service.vips).copied().collect();
@@ -74,7 +73,7 @@ impl Host<'_> {
             severity: Severity::Warning,
             text: format!("no route to backend {backend} in /proc/net/route: ip route add {backend} via …"),
         }));
-        // Two VIPs behind one interface ask for the same setting.
+        // Two VIPs behind one interface need the same setting: report it once.
         problems.iter().enumerate().filter(|(at, p)| !problems[..*at].contains(p)).map(|(_, p)| p.clone()).collect()
     }
 
@@ -96,8 +95,8 @@ impl Host<'_> {
             if back.is_some_and(|route| route.interface == interface) {
                 return problems;
             }
-            // The address of a local VIP lies in the local table, whose interfaces /proc/net/route does not show; only a
-            // connected network that holds it says where it is.
+            // A local VIP is in the local table, and /proc/net/route does not show that table's interfaces. Only a
+            // connected network that contains it tells where it is.
             let sure = !local || back.is_some_and(|route| route.length > 0);
             problems.push(Problem {
                 severity: if sure { Severity::Fatal } else { Severity::Warning },
@@ -111,11 +110,11 @@ impl Host<'_> {
         problems
     }
 
-    /// A reset or a rejection is the client's own packet, turned round in raw PREROUTING: it comes in by the clients'
-    /// interface with the VIP as its source and is forwarded, if the same two checks let it. That is tried for a VIP that
-    /// is one of our addresses: dropped with accept_local=0 whatever rp_filter says, and with rp_filter=1 also when the
-    /// address lies on another interface. IPv6 has neither check. By which interfaces clients come is not known: most
-    /// likely by the one that has the VIP's network and by that of the default route.
+    /// A reset or rejection is the client's own packet, turned around in raw PREROUTING: it arrives on the clients'
+    /// interface with the VIP as its source, and is forwarded only if it passes the same two checks. Tested for a VIP that
+    /// is one of our addresses: accept_local=0 drops it whatever rp_filter says; rp_filter=1 also drops it when the address
+    /// is on another interface. IPv6 has neither check. Which interfaces clients use is not known; the best guess is the
+    /// one with the VIP's network and the one of the default route.
     fn own_answers(&self, plan: &Plan) -> Vec<Problem> {
         let answers = plan.services.iter().filter(|service| {
             let policy = service.policy;
@@ -134,8 +133,8 @@ impl Host<'_> {
         problems
     }
 
-    /// Clients and backends on one interface: the kernel tells a backend of the shorter way to a client there, and replies
-    /// then come past us (ip_rt_send_redirect, net/ipv4/route.c). IN_DEV_TX_REDIRECTS is "all or this one".
+    /// Clients and backends on one interface: the kernel sends backends a redirect to the shorter path to the client, and
+    /// replies then bypass us (ip_rt_send_redirect, net/ipv4/route.c). IN_DEV_TX_REDIRECTS is "all or this one".
     fn one_armed(&self, vips: &BTreeSet<IpAddr>, towards: &BTreeSet<&str>) -> Vec<Problem> {
         let default = self.routes.iter().filter(|route| route.length == 0).min_by_key(|route| route.metric);
         let to_vips = v4(vips.iter()).filter_map(|vip| lookup(&self.routes, vip));
@@ -193,7 +192,7 @@ impl Host<'_> {
     }
 }
 
-/// As sysctl(8) wants it: with slashes where the interface has a dot in its name.
+/// The key as sysctl(8) expects it: with slashes if the interface has a dot in its name.
 fn key_of(interface: &str, setting: &str) -> String {
     let separator = if interface.contains('.') { "/" } else { "." };
     ["net", "ipv4", "conf", interface, setting].join(separator)

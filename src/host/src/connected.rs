@@ -1,11 +1,11 @@
-//! By which interface an address is reached without a router between: what direct server return needs to know of a
-//! backend, for it sends to the backend's link address.
+//! Which interface reaches an address without a router. Mode "dsr" needs to know, because it sends to the backend's link
+//! address.
 
 use crate::route::{Route, lookup, parse_routes};
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The networks that this host is in, by its routes.
+/// The networks this host is directly connected to, from its routes.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectedNetworks {
     v4: Vec<Route>,
@@ -22,7 +22,7 @@ struct Route6 {
 }
 
 impl ConnectedNetworks {
-    /// Reads them.
+    /// Reads `/proc/net/route` and `/proc/net/ipv6_route`.
     #[must_use]
     pub fn read() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -30,12 +30,12 @@ impl ConnectedNetworks {
     }
 
     pub(crate) fn parse(v4: &str, v6: &str) -> Self {
-        // A route to ourselves says nothing about a link: the one that lets us answer ARP for an address is such.
+        // A route to ourselves says nothing about a link; the one that makes us answer ARP for an address is an example.
         let linked = parse_routes(v4).into_iter().filter(|route| route.interface != "lo");
         Self { v4: linked.collect(), v6: v6.lines().filter_map(route6).filter(|r| r.interface != "lo").collect() }
     }
 
-    /// The interface of the network that the address is in, if this host is on it.
+    /// The interface of the network that contains the address; `None` if this host is not connected to it.
     #[must_use]
     pub fn interface(&self, address: IpAddr) -> Option<&str> {
         match address {
@@ -60,8 +60,8 @@ impl Route6 {
 }
 
 /// A line of `/proc/net/ipv6_route` (rt6_info_route, net/ipv6/route.c): destination, its length, source, its length, next
-/// hop, metric, two counters, flags, interface. Unlike the file of IPv4 it has all tables; of ours it has default routes,
-/// which connect nothing.
+/// hop, metric, two counters, flags, interface. Unlike IPv4's file it lists all tables. Our own tables show up as default
+/// routes, which connect nothing.
 fn route6(line: &str) -> Option<Route6> {
     // include/uapi/linux/route.h, include/uapi/linux/ipv6_route.h
     const RTF_UP: u32 = 1;

@@ -1,13 +1,13 @@
-//! The cores that this process may use.
+//! CPU cores.
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use std::io;
 
-/// The cores this process may use.
+/// The cores this process may run on (sched_getaffinity(2)), ascending.
 ///
 /// # Errors
-/// When the kernel does not tell.
+/// If the kernel refuses the call.
 pub fn available_cores() -> io::Result<Vec<u16>> {
     let cpus = sched_getaffinity(Pid::from_raw(0))?;
     let usable = (0..CpuSet::count()).filter(|&core| cpus.is_set(core).unwrap_or(false));

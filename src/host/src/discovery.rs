@@ -1,4 +1,4 @@
-//! Networks in which backends are looked for, and this host's own addresses, which are never backends.
+//! Discovery networks: can this host reach them? And its own addresses, which are never backends.
 
 use crate::problem::Problem;
 use loaded_config::network::Network;
@@ -9,8 +9,8 @@ use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// Says which places of a plan cannot be looked at: the interface is not there, has no address to ask from, or the
-/// network reaches beyond the link. All are fatal.
+/// Reports discovery places that cannot be searched: the interface does not exist or has no source address, or the network
+/// extends beyond the link. All are fatal.
 #[must_use]
 pub fn check_discovery(plan: &Plan) -> Vec<Problem> {
     let places: Vec<_> = plan.services.iter().filter_map(|s| s.discover.as_ref()).flat_map(|d| &d.places).collect();
@@ -23,17 +23,17 @@ pub fn check_discovery(plan: &Plan) -> Vec<Problem> {
     texts.into_iter().map(|text| Problem::fatal(&text)).collect()
 }
 
-/// Where packets to this place are sent from: an address in its network, else one of a network that holds it, else, in
-/// IPv6, any global one of the interface; and the interface's index, by which a packet to ff02::1 is bound to the link.
-/// `None` when there is no such address or interface.
+/// The source address for packets to this place, and the interface index that binds a packet to ff02::1 to its link.
+/// Prefers an address in the place's network, then one of a network that contains it, then (IPv6 only) any global address
+/// of the interface. `None` if there is no such address or interface.
 #[must_use]
 pub fn source_of(place: &Place) -> Option<(IpAddr, u32)> {
     let link = source(place, &addresses())?.clone();
     Some((link.address, if_nametoindex(link.interface.as_str()).ok()?))
 }
 
-/// Every address of this host, of both families, whatever the interface's state. The balancer is never its own backend.
-/// An address of the host that is only routed to it (`ip route add local`) is not among them.
+/// Every address of this host, both families, whatever the interface's state: the balancer is never its own backend.
+/// Addresses that are only routed to this host (`ip route add local`) are not included.
 #[must_use]
 pub fn own_addresses() -> BTreeSet<IpAddr> {
     addresses().into_iter().map(|link| link.address).collect()
@@ -47,12 +47,12 @@ struct InterfaceAddress {
     network: Network,
 }
 
-/// Nothing is known when the kernel cannot be asked; places with an interface are then refused.
+/// Empty if the kernel cannot be asked; places with an interface are then refused.
 fn addresses() -> Vec<InterfaceAddress> {
     let link = |entry: nix::ifaddrs::InterfaceAddress| {
         let address = ip_of(entry.address.as_ref()?)?;
         let length = length_of(ip_of(entry.netmask.as_ref()?)?);
-        // An alias of an address has a label of its own, `eth0:1`; the interface is what stands before the colon.
+        // An address may have a label, `eth0:1`; the interface is the part before the colon.
         let interface = entry.interface_name.split(':').next()?.to_owned();
         Some(InterfaceAddress { interface, address, network: Network::around(address, length)? })
     };
@@ -80,7 +80,7 @@ fn is_global(address: IpAddr) -> bool {
     }
 }
 
-/// The interface's addresses of the place's family; of all interfaces when the place names none.
+/// Addresses of the place's family on its interface, or on every interface if it names none.
 fn candidates<'a>(place: &'a Place, addresses: &'a [InterfaceAddress]) -> impl Iterator<Item = &'a InterfaceAddress> {
     let named = |link: &InterfaceAddress| place.interface.as_ref().is_none_or(|name| *name == link.interface);
     addresses.iter().filter(move |link| named(link) && link.address.is_ipv4() == place.network.is_ipv4())
@@ -90,12 +90,12 @@ fn source<'a>(place: &'a Place, addresses: &'a [InterfaceAddress]) -> Option<&'a
     let global = || candidates(place, addresses).filter(|link| is_global(link.address));
     let inside = global().find(|link| place.network.contains(link.address));
     let around = || global().find(|link| link.network.contains(place.network.first()));
-    // Any global address will do for a multicast of the link; in IPv4 the answers must find back to the network.
+    // Any global address will do for link multicast; in IPv4 answers must be able to return to the network.
     let any = || if place.network.is_ipv4() || place.interface.is_none() { None } else { global().next() };
     inside.or_else(around).or_else(any)
 }
 
-/// What stands in the way.
+/// Why this place cannot be searched; `None` if it can.
 fn obstacle(place: &Place, addresses: &[InterfaceAddress], exists: impl Fn(&str) -> bool) -> Option<String> {
     let Place { network, interface: Some(interface), .. } = place else { return None };
     if !exists(interface) {
@@ -103,7 +103,7 @@ fn obstacle(place: &Place, addresses: &[InterfaceAddress], exists: impl Fn(&str)
     }
     let inside =
         |link: &&InterfaceAddress| network.contains(link.network.first()) && network.length() < link.network.length();
-    // An address of full length (a VIP, fd00::1/128) is no network that the discovery could be wider than.
+    // A host prefix (a VIP, fd00::1/128) is no network to compare the discovery network with.
     let host = |link: &InterfaceAddress| link.network.first() == link.network.last();
     let connected = || candidates(place, addresses).filter(|link| !host(link) && is_global(link.address));
     let held = || connected().any(|link| link.network.contains(network.first()) && !inside(&link));

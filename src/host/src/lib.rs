@@ -1,5 +1,5 @@
-//! This host: its interfaces, its addresses, its routes and its settings, as the kernel tells them. Knows what is there and
-//! what a plan needs of it; never changes anything, never what runs.
+//! This host as the kernel reports it: interfaces, addresses, routes, settings. Knows what is there and what a plan needs of
+//! it; never changes anything, and never knows what runs.
 #![forbid(unsafe_code)]
 
 mod check;

@@ -1,22 +1,22 @@
-//! What stands in the way on this host.
+//! A problem with this host's configuration.
 
 use std::fmt;
 
-/// How bad it is.
+/// How serious a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// Nothing would be balanced.
+    /// Nothing would be balanced: refuse to start.
     Fatal,
     /// Something may not work.
     Warning,
 }
 
-/// Something on this host that stands in the way.
+/// Something on this host that keeps packets from being balanced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// How bad it is.
+    /// How serious a problem is.
     pub severity: Severity,
-    /// What it is, what it does and the command that mends it.
+    /// What is wrong, what it causes, and the command that fixes it.
     pub text: String,
 }
 
@@ -28,7 +28,7 @@ impl fmt::Display for Problem {
 }
 
 impl Problem {
-    /// One that lets nothing be balanced.
+    /// A fatal problem.
     pub(crate) fn fatal(text: &str) -> Self {
         Self { severity: Severity::Fatal, text: text.to_owned() }
     }

@@ -2,18 +2,19 @@
 
 use std::net::Ipv4Addr;
 
-/// A route.
+/// A usable IPv4 route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) interface: String,
     pub(crate) network: u32,
     pub(crate) length: u32,
     pub(crate) metric: u32,
-    /// No router is between.
+    /// No gateway: the network is on the link.
     pub(crate) direct: bool,
 }
 
-/// The main table, `/proc/net/route`. Numbers are words of memory printed in hexadecimal (fib_route_seq_show).
+/// Parses the main table, `/proc/net/route`: each address is a word of memory in network byte order, printed in
+/// hexadecimal as if it were a number of this host (fib_route_seq_show).
 pub(crate) fn parse_routes(text: &str) -> Vec<Route> {
     // include/uapi/linux/route.h
     const RTF_UP: u32 = 1;
@@ -37,7 +38,7 @@ pub(crate) fn parse_routes(text: &str) -> Vec<Route> {
     text.lines().skip(1).filter_map(route).collect()
 }
 
-/// The longest prefix, then the smallest metric.
+/// The route to an address: longest prefix first, then smallest metric.
 pub(crate) fn lookup(routes: &[Route], address: Ipv4Addr) -> Option<&Route> {
     let mask = |length: u32| u32::MAX.checked_shl(32 - length).unwrap_or(0);
     let fitting = routes.iter().filter(|route| address.to_bits() & mask(route.length) == route.network);

@@ -4,26 +4,26 @@ use crate::Family;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
-/// What went wrong with the rules.
+/// Why a command or a change of the rules failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A program is not in any of the directories that are searched.
+    /// A program was not found in the directories searched.
     #[error("{name} not found; install the package iptables")]
     ToolMissing {
         /// Its file name.
         name: &'static str,
     },
-    /// The operating system would not run a program.
+    /// A program could not be run.
     #[error("{}: cannot {act}: {source}", program.display())]
     Run {
         /// Path of the program.
         program: PathBuf,
-        /// What was tried.
+        /// What was attempted.
         act: &'static str,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A program ended with an error; nothing has changed, for each call is one transaction.
+    /// A program failed; nothing has changed, because each call is one transaction.
     #[error("{command}: {status}: {said}")]
     Failed {
         /// Path and arguments.
@@ -33,12 +33,12 @@ pub enum Error {
         /// What it wrote to stderr.
         said: String,
     },
-    /// A program did not end.
+    /// A program did not end in time.
     #[error("{}: no end within {seconds} s, killed; does another program hold /run/xtables.lock?", program.display())]
     Timeout {
         /// Path of the program.
         program: PathBuf,
-        /// The patience it had.
+        /// How long it was given.
         seconds: u64,
     },
     /// A family's rules could not be changed.
@@ -48,7 +48,7 @@ pub enum Error {
         family: Family,
         /// install, remove …
         act: &'static str,
-        /// Why not.
+        /// The cause.
         source: Box<Error>,
     },
 }

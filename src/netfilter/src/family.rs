@@ -1,9 +1,9 @@
-//! The two halves of everything here.
+//! Address families.
 
 use std::fmt;
 use std::net::IpAddr;
 
-/// An address family, as iptables divides its rules.
+/// An address family: iptables keeps the rules of each apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
     /// iptables
@@ -20,7 +20,7 @@ impl Family {
         address.is_ipv4() == (self == Self::V4)
     }
 
-    /// What nft calls it.
+    /// Its name in nft.
     pub(crate) fn nft(self) -> &'static str {
         match self {
             Self::V4 => "ip",

@@ -1,5 +1,6 @@
 //! Netfilter and routing: the rules that hand packets to the workers, which worker a packet goes to, and the routes of
-//! mode "dsr". Knows what others have hooked in where packets come in; never which backend is up, nor who runs.
+//! mode "dsr". Knows what is hooked into netfilter, by us and by others; never knows which backend is up or which
+//! process runs.
 #![forbid(unsafe_code)]
 
 mod error;

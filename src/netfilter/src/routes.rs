@@ -1,9 +1,9 @@
-//! Routes by mark, for backends that answer clients themselves (mode "dsr"): a worker marks a packet with the number of
-//! its backend, a routing rule asks for the mark, and the table it names has one next hop, the backend. So the packet
-//! reaches the backend's link address with its own addresses untouched.
+//! Policy routing by mark, for mode "dsr", where backends answer clients directly: a worker marks a packet with its backend's
+//! number, a routing rule matches the mark, and the rule's table has the backend as its only next hop. So the packet
+//! reaches the backend's link address with its IP addresses untouched.
 //!
-//! What is there is read first, and only what differs is changed: the same act adds, mends and removes, also what a
-//! killed instance has left. Everything of ours has a protocol number and tables of our own.
+//! The current state is read first and only differences are applied, so one function adds, repairs and removes, including
+//! what a killed instance left behind. Our rules and routes carry a protocol number of our own and use tables of our own.
 
 mod text;
 
@@ -12,21 +12,21 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use text::{PROTOCOL, PresentRoutes};
 
-/// What went wrong with the routes.
+/// Why the routes could not be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The program is not in any of the directories that are searched.
+    /// `ip` was not found in the directories searched.
     #[error("ip not found, and mode \"dsr\" routes by it; install the package iproute2")]
     ToolMissing,
-    /// The program would not run, or failed.
+    /// `ip` could not be run, or failed.
     #[error("{family} routes of mode \"dsr\": {source}")]
     Failed {
         /// Which family.
         family: Family,
-        /// Why.
+        /// The cause.
         source: crate::Error,
     },
-    /// Somebody else's rule.
+    /// Somebody else's routing rule is in the way.
     #[error(
         "the {family} routing rule \"{rule}\" is in the way of mode \"dsr\", which needs the priorities 10000 to 18191, \
          tables of its own and the bits 0x3fff0000 of the mark (one instance of a host can have it): \
@@ -38,10 +38,10 @@ pub enum Error {
         family: Family,
         /// As `ip` shows it.
         rule: String,
-        /// Where it is.
+        /// Its priority.
         priority: u32,
     },
-    /// No network of this host has the backend.
+    /// The backend is in no network this host is connected to.
     #[error(
         "backend {0} is not in a network of this host; mode \"dsr\" sends to the backend's link address, and no router can \
          be between"
@@ -49,7 +49,7 @@ pub enum Error {
     NotConnected(IpAddr),
 }
 
-/// Where packets with a mark go.
+/// The next hop for packets with a mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hop {
     /// The backend.
@@ -58,18 +58,18 @@ pub struct Hop {
     pub interface: String,
 }
 
-/// Backends by their number.
+/// Next hops by backend number.
 pub type Hops = BTreeMap<u16, Hop>;
 
-/// The routes of one instance. Dropping this leaves them there.
+/// The routes of one instance. Dropping this leaves them in place.
 #[derive(Debug)]
 pub struct Routes {
     base: u16,
     tools: Tools,
     hops: Hops,
-    /// What is there may be more: somebody before us has made it.
+    /// More may be there: a predecessor made it.
     unsure: bool,
-    /// The last trouble with mending, so that it is told once.
+    /// The last error while repairing, so that it is logged once.
     trouble: Option<String>,
 }
 
@@ -80,24 +80,24 @@ impl Routes {
         Self { base, tools, hops: Hops::new(), unsure: false, trouble: None }
     }
 
-    /// Takes out what a killed instance with this queue base has left and nobody wants.
+    /// Removes what a killed instance with this queue base left behind.
     ///
     /// # Errors
-    /// If that cannot be done.
+    /// If `ip` fails.
     pub fn clean_stale(&mut self) -> Result<(), Error> {
         self.hops.clear();
         if self.tools.has_ip() { self.apply(false) } else { Ok(()) }
     }
 
-    /// Somebody else's are in use, and are settled later.
+    /// A predecessor's routes are in use; [`Routes::settle`] sorts them out later.
     pub fn inherit(&mut self) {
         self.unsure = true;
     }
 
-    /// Adds what is not there. To be done before a worker uses these marks.
+    /// Adds the missing hops. Call before a worker uses their marks.
     ///
     /// # Errors
-    /// Then what was added is taken back as far as possible.
+    /// If `ip` fails; what was added is then removed again as far as possible.
     pub fn extend(&mut self, more: &Hops) -> Result<(), Error> {
         if more.is_empty() {
             return Ok(());
@@ -110,10 +110,10 @@ impl Routes {
         })
     }
 
-    /// Removes what is not among these. To be done when no worker uses other marks.
+    /// Removes all other hops. Call once no worker uses their marks.
     ///
     /// # Errors
-    /// If that cannot be done.
+    /// If `ip` fails.
     pub fn settle(&mut self, hops: &Hops) -> Result<(), Error> {
         if self.hops == *hops && !self.unsure {
             return Ok(());
@@ -124,8 +124,8 @@ impl Routes {
         Ok(())
     }
 
-    /// Puts back what others have taken away: an interface that was down has lost its routes, and some managers of
-    /// networks remove every rule that they have not made.
+    /// Restores what others removed: an interface that went down has lost its routes, and some network managers delete
+    /// every rule they did not make.
     pub fn mend(&mut self) {
         let trouble = self.apply(false).err().map(|error| error.to_string());
         if let Some(text) = trouble.as_ref().filter(|text| self.trouble.as_ref() != Some(*text)) {
@@ -140,10 +140,10 @@ impl Routes {
         self.hops.is_empty()
     }
 
-    /// Takes everything out.
+    /// Removes everything.
     ///
     /// # Errors
-    /// If that cannot be done.
+    /// If `ip` fails.
     pub fn remove(&mut self) -> Result<(), Error> {
         self.settle(&Hops::new())
     }
@@ -163,7 +163,7 @@ impl Routes {
         }
         let fail = |source| Error::Failed { family, source };
         let present = match self.present(family) {
-            // A host without the other family has nothing of ours there.
+            // A host without this family has nothing of ours in it.
             Err(_) if !wanted => return Ok(()),
             present => present.map_err(fail)?,
         };
@@ -176,7 +176,7 @@ impl Routes {
         }
         match wanted {
             true => self.tools.ip(family, &["-batch", "-"], &script).map(drop).map_err(fail),
-            // What goes may have gone by itself: what counts is that nothing is left.
+            // Some of it may have disappeared by itself; all that counts is that nothing is left.
             false => {
                 let done = self.tools.ip(family, &["-force", "-batch", "-"], &script);
                 match self.present(family).map_err(fail)?.has_ours(self.base) {

@@ -1,5 +1,5 @@
-//! The programs that change the rules, and how they are run: from fixed directories, with an empty environment, for a
-//! bounded time, their words kept for the error message.
+//! Runs the programs that change rules and routes: from fixed directories, with an empty environment and a timeout. Their
+//! stderr goes into the error message.
 
 use crate::{Error, Family};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-/// Searched in this order; PATH is not asked, for what is found runs as root.
+/// Searched in this order. PATH is ignored, because what is found runs as root.
 const DIRECTORIES: [&str; 6] =
     ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/run/current-system/sw/bin"];
-/// Longer than `-w 5`, by which the legacy back end waits for its lock, and than any transaction seen (0.02 s).
+/// Longer than `-w 5`, the legacy back end's wait for its lock, and than any transaction seen (0.02 s).
 const PATIENCE: Duration = Duration::from_secs(15);
-/// A transaction takes 5 to 20 ms here, so looking more often than this gains nothing.
+/// A transaction takes 5 to 20 ms, so polling more often gains nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// Where the programs are.
+/// Paths of the programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tools {
     restore: [PathBuf; 2],
@@ -28,10 +28,10 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Looks for all of them. `nft` is only needed to leave no empty table behind, so it may be missing.
+    /// Finds all programs. `nft` (used to leave no empty table behind) and `ip` (for mode "dsr") may be missing.
     ///
     /// # Errors
-    /// [`Error::ToolMissing`] names the first that is not there and its package.
+    /// [`Error::ToolMissing`] names the first that is missing and its package.
     pub fn find() -> Result<Self, Error> {
         Self::find_in(&DIRECTORIES.map(Path::new))
     }
@@ -51,17 +51,17 @@ impl Tools {
         })
     }
 
-    /// All tables of a family as text. Unlike `-t raw` this creates no table that is not there.
+    /// All tables of a family as text. Unlike `-t raw`, this creates no missing table.
     pub fn save(&self, family: Family) -> Result<String, Error> {
         run(&self.save[family as usize], &[], "")
     }
 
-    /// Applies a script as one transaction: all of it or nothing (both back ends).
+    /// Applies a script as one transaction, all or nothing, on both back ends.
     pub fn restore(&self, family: Family, script: &str) -> Result<(), Error> {
         run(&self.restore[family as usize], &["--noflush", "-w", "5"], script).map(drop)
     }
 
-    /// Whether routes can be changed: `ip` is only needed for mode "dsr".
+    /// Whether `ip` was found; only mode "dsr" needs it.
     pub fn has_ip(&self) -> bool {
         self.ip.is_some()
     }
@@ -73,14 +73,14 @@ impl Tools {
         run(program, &[&[flag], arguments].concat(), input)
     }
 
-    /// `None` when nft is not installed.
+    /// Runs `nft`; `None` if it is not installed.
     pub fn nft(&self, arguments: &[&str]) -> Option<Result<String, Error>> {
         self.nft.as_ref().map(|nft| run(nft, arguments, ""))
     }
 }
 
-/// Files in memory instead of pipes: nothing can block on a full pipe, so no thread is needed to feed it.
-/// The supervisor must not reap foreign children (`waitpid(-1)`) in another thread while this runs.
+/// Uses files in memory instead of pipes: nothing can block on a full pipe, so no thread is needed to feed one.
+/// No other thread of the supervisor may reap all children (`waitpid(-1)`) while this runs.
 fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String, Error> {
     let fail = |act, source| Error::Run { program: program.to_owned(), act, source };
     let mut stdin = memory().map_err(|e| fail("make its input", e))?;
@@ -96,7 +96,7 @@ fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String, Error>
         .stdin(stdin)
         .stdout(copy(&stdout)?)
         .stderr(copy(&stderr)?)
-        // A Ctrl-C at the terminal is meant for us; it must not stop a transaction half-way.
+        // Ctrl-C at the terminal is meant for us; it must not stop a transaction half-way.
         .process_group(0)
         .spawn()
         .map_err(|e| fail("start it", e))?;

@@ -1,6 +1,6 @@
-//! Tries at every start whether this kernel repeats what it is told to repeat ([`Repeat`]), in a process and a network
-//! namespace of their own, while other things go on. It is a role of its own, because a process that has left its network
-//! namespace does not find back.
+//! Finds out at every start whether this kernel honours NF_REPEAT ([`Repeat`]). Runs in a process and a network namespace
+//! of its own while the start goes on; a separate role, because a process that has left its network namespace cannot
+//! return to it.
 
 use crate::{Family, Tools};
 use loaded_queue::{Owner, Repeat, try_repeat};
@@ -16,22 +16,22 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The word for this role.
+/// Name of this role on the command line.
 pub const ROLE: &str = "trial";
-/// How long the result may take from the moment it is asked for. It takes some 40 ms.
+/// How long to wait for the result once it is asked for. It takes about 40 ms.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Nobody else is in the namespace, so any number is free there.
+/// The namespace is our own, so any number is free.
 const QUEUE: u16 = 0;
 const QUEUE_LEN: u32 = 8;
-/// What brings a datagram on lo to the queue, as packets for a virtual IP are brought.
+/// Sends a datagram on lo to the queue, as packets for a virtual IP are sent.
 const RULES: &str = "*raw\n-A PREROUTING -p udp -d 127.0.0.9 -j NFQUEUE --queue-num 0\nCOMMIT\n";
 
-/// A trial that is under way.
+/// A trial in progress.
 #[derive(Debug)]
 pub struct Trial(Result<Child, String>);
 
 impl Trial {
-    /// Begins it. To be done before the supervisor trims itself.
+    /// Starts it. Call before the supervisor gives up rights.
     pub fn begin() -> Self {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("loaded").args(["--role", ROLE]).env_clear();
@@ -39,13 +39,13 @@ impl Trial {
         Self(child.map_err(|error| format!("start a process: {error}")))
     }
 
-    /// What it has come to; waits for it, but not long.
+    /// The result; waits at most a second for it.
     pub fn result(self) -> Repeat {
         match self.0 {
             Err(why) => Repeat::Unknown(why),
             Ok(mut child) => {
                 let word = word(&mut child);
-                // It ends when it has spoken. If it has not, its death is certain, and waiting short.
+                // It exits after its answer; if there was none, it is killed. Either way the wait is short.
                 let _ = child.kill();
                 let _ = child.wait();
                 word.map_or_else(Repeat::Unknown, |word| parse(&word))
@@ -87,7 +87,7 @@ fn parse(word: &str) -> Repeat {
     }
 }
 
-/// What our rules are made of beside what every iptables has: the kernel's module, and a rule that needs it.
+/// Kernel modules our rules need beyond basic iptables, each with a rule that tries it.
 pub const PARTS: [(&str, &str); 5] = [
     ("xt_NFQUEUE", "-j NFQUEUE --queue-num 0"),
     ("xt_bpf", "-m bpf --bytecode \"1,6 0 0 0\" -j RETURN"),
@@ -96,7 +96,10 @@ pub const PARTS: [(&str, &str); 5] = [
     ("xt_socket", "-m socket -j RETURN"),
 ];
 
-/// Which of [`PARTS`] are missing in a family, tried in a network namespace that ends with the thread that made it.
+/// Which of [`PARTS`] are missing in either family. Tried in a network namespace that ends with its thread.
+///
+/// # Errors
+/// If they cannot be tried.
 pub fn missing_parts() -> Result<Vec<&'static str>, String> {
     let tried = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("make a network namespace: {error}"))?;
@@ -112,16 +115,16 @@ pub fn missing_parts() -> Result<Vec<&'static str>, String> {
     tried.join().unwrap_or_else(|_| Err("the thread that tries it has died".to_owned()))
 }
 
-/// The role: tries, says the result on standard output, and ends. `raise_loopback` sets lo up in the network namespace of
-/// the thread that calls it.
+/// Runs the role: prints the result to standard output. `raise_loopback` sets lo up in the calling thread's network
+/// namespace.
 pub fn run<E: Display>(raise_loopback: impl FnOnce() -> Result<(), E>) {
-    // Should the supervisor die meanwhile; all waits here are short anyway.
+    // In case the supervisor dies meanwhile; all waits here are short anyway.
     let _ = set_pdeathsig(Signal::SIGKILL);
     let result = in_a_room(raise_loopback).unwrap_or_else(Repeat::Unknown);
     let _ = writeln!(std::io::stdout(), "{result}");
 }
 
-/// Makes a network namespace around this thread, for good, and tries there.
+/// Moves this thread to a new network namespace, for good, and tries there.
 fn in_a_room<E: Display>(raise_loopback: impl FnOnce() -> Result<(), E>) -> Result<Repeat, String> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("make a network namespace: {error}"))?;
     raise_loopback().map_err(|error| error.to_string())?;
@@ -130,7 +133,7 @@ fn in_a_room<E: Display>(raise_loopback: impl FnOnce() -> Result<(), E>) -> Resu
     Ok(try_repeat(&owner, &sender, &listener))
 }
 
-/// A queue, and two sockets; what the first sends to the second comes to the queue.
+/// A queue and two sockets; what the first sends to the second is queued.
 fn furnish(tools: &Tools) -> Result<(Owner, UdpSocket, UdpSocket), String> {
     let owner = Owner::open(QUEUE, QUEUE_LEN).map_err(|error| error.to_string())?;
     tools.restore(Family::V4, RULES).map_err(|error| error.to_string())?;

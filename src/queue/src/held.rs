@@ -1,21 +1,21 @@
-//! Who has which NFQUEUE: the kernel's list of queues, and the process behind a netlink port.
+//! Who holds which NFQUEUE: the kernel's list of queues, and the process behind a netlink port.
 
 use std::path::Path;
 use std::{fs, io};
 
-/// Root only (mode 0440); there is none while no program has used nfnetlink_queue.
+/// Readable by root only (mode 0440); missing until some program has used nfnetlink_queue.
 const QUEUES: &str = "/proc/net/netfilter/nfnetlink_queue";
 const NETLINK: &str = "/proc/net/netlink";
 /// include/uapi/linux/netlink.h
 const NETLINK_NETFILTER: u32 = 12;
 
-/// A list of the kernel could not be read.
+/// One of the kernel's lists could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: cannot read: {source}")]
 pub struct ListError {
-    /// Which one.
+    /// The file.
     pub path: &'static str,
-    /// Why not.
+    /// What the system said.
     pub source: io::Error,
 }
 
@@ -26,20 +26,20 @@ pub struct QueueState {
     pub queue: u16,
     /// The netlink port of the socket that bound it.
     pub portid: u32,
-    /// Packets in the kernel without a verdict.
+    /// Packets waiting for a verdict.
     pub waiting: u32,
-    /// Dropped since the queue was full.
+    /// Packets dropped because the queue was full.
     pub dropped_full: u32,
-    /// Dropped since the socket's buffer was full.
+    /// Packets dropped because the socket's receive buffer was full.
     pub dropped_socket: u32,
-    /// Id of the packet queued last; ids rise by one, modulo 2^32.
+    /// Id of the last packet queued; ids count up by one, modulo 2^32.
     pub last_id: u32,
 }
 
 /// Every bound queue of this network namespace.
 ///
 /// # Errors
-/// When the kernel's list is there and cannot be read.
+/// If the kernel's list exists but cannot be read.
 pub fn queue_owners() -> Result<Vec<QueueState>, ListError> {
     match fs::read_to_string(QUEUES) {
         Ok(text) => Ok(parse_queues(&text)),
@@ -48,7 +48,7 @@ pub fn queue_owners() -> Result<Vec<QueueState>, ListError> {
     }
 }
 
-/// The text of the kernel's list; a line that is not understood is passed over.
+/// Parses the kernel's list; lines that do not parse are skipped.
 #[must_use]
 pub fn parse_queues(text: &str) -> Vec<QueueState> {
     text.lines()
@@ -64,11 +64,11 @@ pub fn parse_queues(text: &str) -> Vec<QueueState> {
         .collect()
 }
 
-/// Who has bound this queue, in words: "pid 123 (comm)", or the netlink port when no process shows it.
-/// `None` when nobody has.
+/// Describes who has bound this queue: "pid 123 (comm)", or the netlink port if no process is found.
+/// `None` if nobody has.
 ///
 /// # Errors
-/// When the kernel's lists cannot be read.
+/// If the kernel's lists cannot be read.
 pub fn queue_owner(queue: u16) -> Result<Option<String>, ListError> {
     let Some(state) = queue_owners()?.into_iter().find(|state| state.queue == queue) else { return Ok(None) };
     let name = |pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -79,11 +79,11 @@ pub fn queue_owner(queue: u16) -> Result<Option<String>, ListError> {
     }
 }
 
-/// The processes that hold the socket of this queue, by number: a supervisor and its workers hold the same. Those of
-/// others are seen with CAP_SYS_PTRACE alone.
+/// The pids that hold this queue's socket, ascending: a supervisor and its worker hold the same one. Seeing other users'
+/// processes needs CAP_SYS_PTRACE.
 ///
 /// # Errors
-/// When the kernel's lists cannot be read.
+/// If the kernel's lists cannot be read.
 pub fn queue_holders(state: &QueueState) -> Result<Vec<u32>, ListError> {
     let sockets = fs::read_to_string(NETLINK).map_err(|source| ListError { path: NETLINK, source })?;
     let inode = inode_of_port(&sockets, state.portid);
@@ -100,7 +100,7 @@ fn inode_of_port(sockets: &str, portid: u32) -> Option<u64> {
     })
 }
 
-/// Processes come and go while we look.
+/// Processes may come and go meanwhile: what cannot be read is skipped.
 fn processes_with_socket(proc: &Path, inode: u64) -> Vec<u32> {
     let wanted = format!("socket:[{inode}]");
     let mut pids: Vec<u32> = fs::read_dir(proc)

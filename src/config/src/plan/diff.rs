@@ -19,55 +19,55 @@ pub struct Change {
 /// What a change is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// A service that was not there. Its VIPs and backends are not told one by one.
+    /// A new service. Its VIPs and backends are not listed one by one.
     ServiceAdded {
-        /// Where it answers.
+        /// Its VIPs.
         vips: Vec<IpAddr>,
         /// How many backends.
         backends: usize,
     },
-    /// A service that is no more, with all it had.
+    /// A removed service, with all it had.
     ServiceRemoved {
         /// Seconds its flows may go on.
         drain: u32,
     },
-    /// A VIP that the service did not have.
+    /// A new VIP of the service.
     VipAdded(IpAddr),
-    /// A VIP that the service has no more.
+    /// A VIP removed from the service.
     VipRemoved {
-        /// Which.
+        /// The VIP.
         vip: IpAddr,
         /// Seconds its flows may go on.
         drain: u32,
     },
-    /// A backend that the service did not have.
+    /// A new backend of the service.
     BackendAdded(Backend),
-    /// A backend that the service has no more.
+    /// A backend removed from the service.
     BackendRemoved {
         /// Where it is.
         address: IpAddr,
         /// Seconds it may keep its flows.
         drain: u32,
     },
-    /// Another share.
+    /// A changed weight.
     Weight {
         /// The backend.
         address: IpAddr,
-        /// What it was.
+        /// The old value.
         from: u16,
-        /// What it is.
+        /// The new value.
         to: u16,
     },
-    /// A backend becomes a backup, or is one no more.
+    /// A backend became a backup, or ceased to be one.
     Backup {
         /// The backend.
         address: IpAddr,
-        /// What it is.
+        /// The new value.
         to: bool,
     },
-    /// A name server more: its port 53 is balanced no more.
+    /// A new name server: its port 53 is no longer balanced.
     NameserverAdded(IpAddr),
-    /// A name server less.
+    /// A removed name server.
     NameserverRemoved(IpAddr),
     /// Anything with one value.
     Setting {
@@ -75,7 +75,7 @@ pub enum What {
         name: &'static str,
         /// What it was, in words.
         from: String,
-        /// What it is.
+        /// The new value.
         to: String,
     },
 }

@@ -1,4 +1,4 @@
-//! What stands in the way of services whose backends answer clients themselves (mode "dsr").
+//! Problems with services of mode "dsr", whose backends answer clients directly.
 
 use super::{Host, key_of, v4};
 use crate::problem::{Problem, Severity};
@@ -14,7 +14,7 @@ impl Host<'_> {
         let vips: BTreeSet<_> = services().flat_map(|service| &service.vips).copied().collect();
         let backends: BTreeSet<_> = services().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
         let mut problems = Vec::new();
-        // The local table is asked at priority 0, before any rule of ours.
+        // The local table is consulted at priority 0, before any rule of ours.
         let own = vips.iter().filter(|vip| self.own.contains(vip));
         problems.extend(own.map(|vip| {
             Problem::fatal(&format!(
@@ -49,10 +49,10 @@ impl Host<'_> {
         problems
     }
 
-    /// A VIP in a network of this host: who is there asks for its link address.
+    /// A VIP in a network this host is on: its neighbours ask for the VIP's link address.
     fn unheard(&self, vip: IpAddr) -> Option<Problem> {
         let interface = self.networks.interface(vip)?;
-        // Somebody has made a route for it alone, as proxy ARP wants it.
+        // Somebody has added a host route, as proxy ARP requires.
         if lookup(&self.routes, as_v4(vip)?).is_some_and(|route| route.length == 32) {
             return None;
         }
@@ -63,8 +63,8 @@ impl Host<'_> {
         )))
     }
 
-    /// Resets to clients are made here and have the VIP as their source, which no address here excuses. And with
-    /// src_valid_mark the way back to a client is looked up with our mark: it leads to a backend.
+    /// Resets to clients are made here with the VIP as their source, which is no address of this host. And with
+    /// src_valid_mark the return path to a client is looked up with our mark, which leads to a backend.
     fn strict_towards_clients(&self, vip: IpAddr, interface: &str) -> Option<Problem> {
         if !self.is_strict(interface) {
             return None;

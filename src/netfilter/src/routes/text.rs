@@ -1,4 +1,4 @@
-//! What `ip` is told, and what it tells.
+//! Scripts for `ip`, and parsing of its output.
 
 use super::Hop;
 use crate::Family;
@@ -8,13 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Marks our rules and routes as ours (`rtm_protocol`, `FRA_PROTOCOL`): no number of include/uapi/linux/rtnetlink.h or
 /// of iproute2's rt_protos.
 pub(super) const PROTOCOL: u8 = 76;
-/// Priority of the first of our rules: behind the local table (0), and before whatever asks the main table (32766) or
-/// what others put next to it.
+/// Priority of our first rule: after the local table (0), before the main table (32766) and what others put near it.
 const PRIORITY: u32 = 10_000;
-/// Tables from here on are ours: 8192 for each queue base, far from what people write into rt_tables.
+/// Our first table: 8192 for each queue base, far above what people write into rt_tables.
 const TABLES: u32 = 0x4000_0000;
-/// Of the route that holds when the backend's is gone with its interface. The largest would be taken by `ip -6` for the
-/// kernel's own and not be shown.
+/// Metric of the guard route, which applies when the backend's route is gone with its interface. `ip -6` would take the
+/// largest metric for the kernel's own and hide the route.
 const GUARD_METRIC: u32 = 1_000_000;
 
 /// A routing rule.
@@ -29,13 +28,13 @@ pub(super) struct RoutingRule {
     pub(super) text: String,
 }
 
-/// What is there in one family.
+/// The rules and routes present in one family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PresentRoutes {
     pub(super) rules: Vec<RoutingRule>,
     /// Table, next hop, interface.
     hops: BTreeSet<(u32, String, String)>,
-    /// Tables with the route that holds when the hop is gone.
+    /// Tables that have the guard route.
     guards: BTreeSet<u32>,
 }
 
@@ -49,7 +48,7 @@ fn priorities() -> std::ops::Range<u32> {
 }
 
 impl PresentRoutes {
-    /// Of `ip -N rule show` and `ip -N -o route show table all proto 76`.
+    /// Parses `ip -N rule show` and `ip -N -o route show table all proto 76`.
     pub(super) fn parse(rules: &str, routes: &str) -> Self {
         let mut present = Self { rules: rules.lines().filter_map(rule).collect(), ..Self::default() };
         for words in routes.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()) {
@@ -68,7 +67,7 @@ impl PresentRoutes {
         self.rules.iter().filter(move |rule| rule.ours && rule.table.is_some_and(|t| tables(base).contains(&t)))
     }
 
-    /// Tables of such an instance that have something in them.
+    /// Non-empty tables of an instance with this queue base.
     fn our_tables(&self, base: u16) -> BTreeSet<u32> {
         let routed = self.hops.iter().map(|hop| hop.0).chain(self.guards.iter().copied());
         routed.chain(self.ours(base).filter_map(|rule| rule.table)).filter(|t| tables(base).contains(t)).collect()
@@ -78,8 +77,8 @@ impl PresentRoutes {
         !self.our_tables(base).is_empty()
     }
 
-    /// Who is in the way of rules of ours: whoever has our priorities or tables, or asks for bits of the mark that are
-    /// ours and could take a packet of ours for his.
+    /// A foreign rule that conflicts with ours: it has one of our priorities or tables, or matches bits of the mark that are
+    /// ours and so could match our packets.
     pub(super) fn in_the_way(&self, base: u16) -> Option<&RoutingRule> {
         let ours: Vec<_> = self.ours(base).collect();
         let foreign = self.rules.iter().filter(|rule| !ours.contains(rule));
@@ -93,7 +92,7 @@ impl PresentRoutes {
         foreign.into_iter().find(bad)
     }
 
-    /// The script that makes what is there what is wanted. With `keep`, what is not wanted stays.
+    /// The script that leads from the present state to the wanted one. With `keep`, unwanted routes stay.
     pub(super) fn script(&self, base: u16, family: Family, wanted: &BTreeMap<u16, Hop>, keep: bool) -> String {
         let mut lines: Vec<String> = Vec::new();
         let mut used = BTreeSet::new();
@@ -118,7 +117,7 @@ impl PresentRoutes {
                     "route replace unreachable default metric {GUARD_METRIC} table {table} proto {PROTOCOL}"
                 ));
             }
-            // Only now: a rule whose table is empty would let packets go on to the main table.
+            // The rule comes last: with its table still empty, packets would fall through to the main table.
             let is_there = |rule: &RoutingRule| rule.priority == priority && rule.mark == Some((mark, MARK_MASK));
             if !self.ours(base).any(|rule| is_there(rule) && rule.table == Some(table)) {
                 lines.push(format!(

@@ -1,10 +1,10 @@
-//! Installing, changing and removing the rules. One family is one transaction; what is there is read first, so the same
-//! script adds, replaces or removes.
+//! Installs, changes and removes the rules, in one transaction a family. The present state is read first, so one script can
+//! add, replace or remove.
 //!
-//! Removing comes in two steps, because a netfilter *hook* that goes away takes along the waiting packets of every queue
-//! of the network namespace (nf_unregister_net_hook → nf_queue_nf_hook_drop → nfqnl_nf_hook_drop flushes them all).
-//! Rules and chains can go at any time, but two things hold a hook: the last xt_socket match (it turned
-//! defragmentation on) and the base chains that nft makes for PREROUTING and OUTPUT. Those go when nothing waits any more.
+//! Removal takes two steps, because removing a netfilter *hook* flushes the waiting packets of every queue in the network
+//! namespace (nf_unregister_net_hook → nf_queue_nf_hook_drop → nfqnl_nf_hook_drop). Rules and chains can be removed at any
+//! time, but two things hold a hook: the last xt_socket match (it enabled defragmentation) and the base chains that nft
+//! makes for PREROUTING and OUTPUT. They go once no packet waits.
 
 use super::chain;
 use super::chain::Defrag;
@@ -15,11 +15,11 @@ use loaded_queue::queue_owners;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How often [`Installed::tidy`] looks for a moment without waiting packets: for half a second.
+/// How often [`Installed::tidy`] checks whether packets still wait: for half a second in all.
 const DRAIN_LOOKS: u32 = 100;
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Rules of ours that are in the kernel. Dropping this leaves them there.
+/// Our rules in the kernel. Dropping this leaves them in place.
 #[derive(Debug)]
 pub struct Installed {
     rules: RuleSet,
@@ -28,8 +28,8 @@ pub struct Installed {
 }
 
 impl Installed {
-    /// Installs both families or neither. Chains that a killed instance with the same queue base has left are replaced
-    /// in the same transaction, so that no packet slips past to the local stack, which would answer it with a reset.
+    /// Installs both families or neither. Chains left by a killed instance with the same queue base are replaced in the same
+    /// transaction, so that no packet slips through to the local stack, which would answer it with a reset.
     ///
     /// # Errors
     /// [`Error::Rules`]; then nothing of ours is in the kernel.
@@ -44,10 +44,10 @@ impl Installed {
         Ok(this)
     }
 
-    /// Goes on from the rules of an instance whose workers serve yet, in one transaction a family.
+    /// Replaces the rules of a predecessor whose workers still serve, in one transaction a family.
     ///
     /// # Errors
-    /// [`Error::Rules`]; then each family has its old rules or the new ones, and packets get to the workers by both.
+    /// [`Error::Rules`]; each family then has its old rules or the new ones, and both hand packets to the workers.
     pub fn take_over(rules: &RuleSet, tools: &Tools) -> Result<Self, Error> {
         let mut this = Self { rules: rules.clone(), tools: tools.clone(), notes: Vec::new() };
         for family in Family::ALL {
@@ -56,10 +56,10 @@ impl Installed {
         Ok(this)
     }
 
-    /// Changes to other rules, each family in one transaction: at every moment the old or the new rules hold, and no
-    /// waiting packet is lost. No hook goes on the way: a family that loses its last VIP keeps its base chains and its
-    /// defragmenter, without effect, until [`Installed::tidy`]. Rules that are equal are written all the same, which
-    /// mends what somebody else has flushed.
+    /// Changes the rules, each family in one transaction: at every moment either the old or the new rules hold, and no
+    /// waiting packet is lost. No hook is removed: a family that loses its last VIP keeps its base chains and its
+    /// defragmenter, without effect, until [`Installed::tidy`]. Equal rules are written all the same, which restores what
+    /// somebody else has flushed.
     ///
     /// # Errors
     /// [`Error::Rules`]; then the old rules hold in both families.
@@ -80,25 +80,25 @@ impl Installed {
         Ok(())
     }
 
-    /// What could not be had and what it means for the user; to be printed.
+    /// What was not available and what that means for the operator; to be logged.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Removes our jumps and all that packets could meet; no waiting packet is lost. What is left has no effect and goes
-    /// with [`Installed::tidy`]. Tries both families whatever happens; can be repeated.
+    /// Removes our jumps and every rule a packet could meet; no waiting packet is lost. What remains has no effect, and
+    /// [`Installed::tidy`] removes it. Tries both families even if one fails; can be repeated.
     ///
     /// # Errors
-    /// [`Error::Rules`], the first. If somebody else's rule points to a chain of ours, ours are cut off and emptied all
-    /// the same: packets then pass.
+    /// The first [`Error::Rules`]. If a foreign rule jumps to a chain of ours, our chains are unhooked and emptied all the
+    /// same, so packets pass.
     pub fn remove(&mut self) -> Result<(), Error> {
         let results = Family::ALL.map(|family| remove(&self.tools, family, self.rules.base));
         results.into_iter().collect()
     }
 
-    /// After [`Installed::remove`], when the queues have drained: takes away the rest of our chains, and the raw table
-    /// if it was not there before us and is empty. Returns what it had to leave and why.
+    /// Call after [`Installed::remove`], once the queues have drained: removes the rest of our chains, and the raw table if
+    /// we created it and it is empty. Returns what it had to leave and why.
     #[must_use]
     pub fn tidy(self) -> Vec<String> {
         Family::ALL.into_iter().filter_map(|family| tidy(&self.tools, family, self.rules.base)).collect()
@@ -111,7 +111,7 @@ impl Installed {
         }
         let restore = |defrag| self.tools.restore(family, &rules.script(family, &present, defrag));
         if let Err(e) = restore(rules.defrag) {
-            // Either the match is missing or everything fails: the second try tells.
+            // Either the match is missing or everything fails: the second attempt shows which.
             if rules.defrag == Defrag::Off || restore(Defrag::Off).is_err() {
                 return Err(wrap(family, act, e));
             }
@@ -131,9 +131,9 @@ impl Installed {
     }
 }
 
-/// Removes the chains of instances that are gone: killed before they could do it themselves. `owned` says whether a queue
-/// is bound ([`queue_owners`]) *or about to be ours*: an instance with one such queue is left alone, and
-/// [`Installed::install`] replaces our own leftovers without a gap. Returns what was done, to be logged.
+/// Removes the chains of instances that were killed before they could do it themselves. `owned` tells whether a queue is
+/// bound ([`queue_owners`]) *or about to be ours*: an instance with one such queue is left alone, and
+/// [`Installed::install`] replaces our own leftovers without a gap. Returns log lines of what was done.
 ///
 /// # Errors
 /// [`Error::Rules`] when something of a dead instance is there and cannot be removed.
@@ -192,13 +192,13 @@ fn tidy(tools: &Tools, family: Family, base: u16) -> Option<String> {
     if present.marked { delete_table(tools, family) } else { None }
 }
 
-/// On nft the table and its base chain come with the first rule and stay. Returns a note when they must.
+/// On nft the table and its base chains come with the first rule and stay. Returns a note if they must be left.
 fn delete_table(tools: &Tools, family: Family) -> Option<String> {
     let table = format!("table {} raw", family.nft());
     let leave = |why: String| Some(format!("{family}: the raw table that we made stays, empty: {why}"));
     let raw = match look(tools, family) {
         Ok(raw) if raw.exists && raw.is_bare() => raw,
-        // Gone already, or somebody else uses it by now.
+        // Gone already, or in use by somebody else.
         Ok(_) => return None,
         Err(e) => return leave(e.to_string()),
     };
@@ -226,8 +226,8 @@ fn is_empty(listed: &str, table: &str) -> bool {
     lines.collect::<Vec<_>>() == [&format!("{table} {{"), "}"]
 }
 
-/// No packet waits in any queue, ours or not. Another program's queue may get one right after this look; nothing that
-/// netfilter offers closes that gap.
+/// Whether no packet waits in any queue, ours or not. Another program's queue may get one right afterwards; netfilter
+/// offers no way to close that gap.
 fn drained() -> bool {
     let idle = || queue_owners().is_ok_and(|queues| queues.iter().all(|queue| queue.waiting == 0));
     (0..DRAIN_LOOKS).any(|look| {

@@ -1,15 +1,15 @@
-//! What is in the raw table now, read from `iptables-save`.
+//! The present state of the raw table, from `iptables-save`.
 
 use super::chain::{hooks, marker};
 use std::collections::BTreeMap;
 
-/// All of ours begin so; the queue base follows.
+/// Every chain of ours starts with this; the queue base follows.
 const PREFIX: &str = "LOADED-";
 
 /// The raw table of one family.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct RawTable {
-    /// It is there at all. On nft it comes with the first rule; on legacy it is there once anybody has looked at it.
+    /// It exists. On nft it comes with the first rule; on legacy as soon as anybody reads it.
     pub(crate) exists: bool,
     /// iptables works on nftables.
     pub(crate) nft: bool,
@@ -21,7 +21,7 @@ pub(crate) struct RawTable {
 enum ChainPolicy {
     Accept,
     Other,
-    /// A chain that somebody made.
+    /// A user-defined chain, which has none.
     None,
 }
 
@@ -56,12 +56,12 @@ impl RawTable {
         raw
     }
 
-    /// Nothing in it has an effect: built-in chains that accept, no rule, nobody's chain.
+    /// Whether it has no effect: built-in chains that accept, no rules, no user-defined chain.
     pub(crate) fn is_bare(&self) -> bool {
         self.rules.is_empty() && self.chains.iter().all(|(_, policy)| *policy == ChainPolicy::Accept)
     }
 
-    /// What is there of the instance with this queue base.
+    /// What the instance with this queue base has in it.
     pub(crate) fn of(&self, base: u16) -> PresentRules {
         let all = self.chains.iter().map(|(name, _)| name);
         let chains: Vec<_> = all.filter(|name| base_of(name) == Some(base)).cloned().collect();
@@ -89,12 +89,12 @@ impl RawTable {
     }
 }
 
-/// What one instance has in one family.
+/// One instance's chains and jumps in one family.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct PresentRules {
-    /// The raw table is there.
+    /// The raw table exists.
     pub(crate) table: bool,
-    /// It was made by this instance, or one before it with the same base.
+    /// It was created by this instance, or by an earlier one with the same base.
     pub(crate) marked: bool,
     pub(crate) chains: Vec<String>,
     /// Built-in chain and rule, each as often as it is there.

@@ -1,25 +1,25 @@
-//! What rules bring to the workers: what the plan serves, and what is leaving. A removed service, VIP, port or backend
-//! keeps its flows until its drain deadline, so its packets go to the workers until then.
+//! Which traffic the rules hand to the workers: what the plan serves, and what is leaving. A removed service, VIP, port or
+//! backend keeps its flows until its drain deadline, so its packets go to the workers until then.
 
 use loaded_config::plan::{Plan, Service};
 use loaded_ipc::{Mode, OnFailure, PortRange, Protocol, Unserved};
 use std::net::IpAddr;
 
-/// What rules bring to the workers.
+/// The traffic that the rules hand to the workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
-    /// The instance's queue base, after which its chains are named.
+    /// The instance's queue base; its chains are named after it.
     pub base: u16,
-    /// Port 53 from and to them is never balanced.
+    /// Name servers: traffic from and to their port 53 is never balanced.
     pub nameservers: Vec<IpAddr>,
-    /// Whether the kernel is to put packets together before rules see them; else their pieces are brought to the workers.
+    /// Whether the kernel reassembles packets before the rules see them; otherwise fragments go to the workers.
     pub defragment: bool,
-    /// Whether whatever is sent to a VIP goes to the workers, also what nobody serves there.
+    /// Whether all packets to a VIP go to the workers, even those no service serves.
     pub whole_vips: bool,
-    /// Whether packets go on as they are when nobody has bound a queue. Not while replies are translated: see
+    /// Whether packets pass unchanged while nobody has bound a queue. Not while replies are translated: see
     /// [`Reach::bypasses`].
     pub bypass: bool,
-    /// In any order and overlapping as they like: rules are made of the union.
+    /// In any order; may overlap: the rules are made from the union.
     pub served: Vec<Served>,
 }
 
@@ -30,14 +30,14 @@ pub struct Served {
     pub vips: Vec<IpAddr>,
     /// What is balanced.
     pub protocol: Protocol,
-    /// Empty means every port; not looked at for [`Protocol::Any`].
+    /// Empty means every port; ignored for [`Protocol::Any`].
     pub ports: Vec<PortRange>,
-    /// Packets from these are replies. None in mode "dsr": there replies go another way.
+    /// Packets from these are replies. Empty in mode "dsr", where replies bypass this host.
     pub backends: Vec<IpAddr>,
 }
 
 impl Reach {
-    /// What the plan serves. Backends that are found later come by [`Reach::extend`].
+    /// What the plan serves. [`Reach::extend`] adds backends discovered later.
     #[must_use]
     pub fn of(plan: &Plan) -> Self {
         Self {
@@ -50,10 +50,10 @@ impl Reach {
         }
     }
 
-    /// Adds what is leaving or was found; what is covered already makes no rule twice. An address has one role: a plan
-    /// has no VIP that is a backend or a name server, but one of its addresses may have been a VIP or a backend before.
-    /// What is here already wins, and the newcomer loses the address, with the flows it had there: rules ask first
-    /// whether a packet comes from a VIP, and would let the replies of such a backend pass the workers.
+    /// Adds what is leaving or was discovered; duplicates make no extra rules. An address has one role: in a plan no VIP is a
+    /// backend or a name server, but an address may have had another role before. The role it has here already wins, and the
+    /// newcomer loses the address with its flows: the rules first check whether a packet comes from a VIP, and would let
+    /// such a backend's replies bypass the workers.
     pub fn extend(&mut self, mut more: Served) {
         let backend = |address: &IpAddr| self.served.iter().any(|served| served.backends.contains(address));
         more.vips.retain(|vip| !backend(vip) && !self.nameservers.contains(vip));
@@ -64,7 +64,7 @@ impl Reach {
         }
     }
 
-    /// A service of mode "nat" may be leaving while all others are of the other mode: until it has left, nothing passes.
+    /// Whether packets may bypass an unbound queue: never while any service, even a leaving one, is of mode "nat".
     pub(crate) fn bypasses(&self) -> bool {
         self.bypass && self.backends().next().is_none()
     }

@@ -1,4 +1,4 @@
-//! Rules as desired state, and the transaction that leads there.
+//! The desired rules, and the transaction that leads to them.
 
 use super::chain::{self, Chain, Defrag};
 use super::present::PresentRules;
@@ -7,22 +7,21 @@ use super::steer::Steering;
 use super::text;
 use crate::Family;
 
-/// Rules as desired state; [`Installed`] is the act. Two are equal when they treat every packet alike, in whatever order
-/// and however often a [`Reach`] names things: an update to an equal one can be left out.
+/// The desired rules. Two sets are equal if they treat every packet alike, whatever the order and repetitions in the
+/// [`Reach`] they came from: an update to an equal set can be skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleSet {
     pub(super) base: u16,
-    /// Where the kernel puts packets together first.
+    /// With reassembly by the kernel.
     chains: [Vec<Chain>; 2],
-    /// Where it does not.
+    /// Without it: fragments are handed to the workers.
     with_pieces: [Vec<Chain>; 2],
-    /// Whether it is to do it.
+    /// Which of the two is wanted.
     pub(super) defrag: Defrag,
 }
 
 impl RuleSet {
-    /// `queues` holds one queue number a worker, in the order of the workers, at least one. A family without a VIP gets
-    /// no rules.
+    /// `queues` holds one queue number a worker, in worker order. A family without a VIP gets no rules.
     ///
     /// # Panics
     /// If `queues` is empty.
@@ -46,7 +45,8 @@ impl RuleSet {
         Self { base, chains: none(), with_pieces: none(), defrag: Defrag::Off }
     }
 
-    /// What is fed to `iptables-restore --noflush` (or `ip6tables-restore`) on a host that has nothing of ours.
+    /// The input of `iptables-restore --noflush` (or `ip6tables-restore`) on a host that has none of our chains; `None` for a
+    /// family without rules.
     #[must_use]
     pub fn text(&self, family: Family) -> Option<String> {
         let nothing = PresentRules::default();
@@ -58,7 +58,7 @@ impl RuleSet {
         &chains[family as usize]
     }
 
-    /// The transaction that leads from what is there to what is wanted.
+    /// The transaction that leads from the present state to this one.
     pub(super) fn script(&self, family: Family, present: &PresentRules, defrag: Defrag) -> String {
         let mut wanted = self.chains(family, defrag).to_vec();
         if !wanted.is_empty() {
@@ -73,7 +73,7 @@ impl RuleSet {
         let stays = |name: &String| rest.contains(name) || wanted.iter().any(|chain| chain.name == *name);
         let gone: Vec<_> = present.chains.iter().filter(|name| !stays(name)).collect();
 
-        // With --noflush a line ":NAME" makes a chain, or empties one that is there.
+        // With --noflush a line ":NAME" creates a chain, or empties an existing one.
         let declared = wanted.iter().map(|chain| format!(":{} - [0:0]", chain.name));
         let unhooked = present.jumps.iter().map(|(chain, jump)| format!("-D {chain} {jump}"));
         let emptied = gone.iter().map(|name| format!("-F {name}"));

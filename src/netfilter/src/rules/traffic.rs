@@ -6,7 +6,7 @@ use loaded_ipc::{PortRange, Protocol};
 /// `XT_MULTI_PORTS`; a range takes two of them (net/netfilter/xt_multiport.c).
 const MULTIPORT_SLOTS: usize = 15;
 
-/// Which side's port a clause looks at.
+/// Which port a clause matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Source,
@@ -39,7 +39,7 @@ impl Traffic {
         Self { whole: true, ..Self::default() }
     }
 
-    /// One match for each rule that is needed, each with a space in front.
+    /// One match clause for each rule needed, with a leading space.
     pub(crate) fn clauses(&self, side: Side) -> Vec<String> {
         if self.whole {
             return vec![String::new()];
@@ -87,7 +87,7 @@ fn port_clauses(protocol: &str, side: Side, ports: &[PortRange]) -> Vec<String> 
     }
 }
 
-/// As many ports in each list as multiport takes.
+/// Splits ports into lists that multiport can take.
 fn lists(ports: &[PortRange]) -> Vec<String> {
     let mut lists: Vec<(usize, Vec<String>)> = Vec::new();
     for &port in ports {
