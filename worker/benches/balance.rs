@@ -3,21 +3,13 @@
 //! `weighted/…` must be flat from 10^3 to 10^6 clients: nothing walks them. `maglev` must be flat in the members.
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use loaded_ipc::{AllDown, BackendIndex, OnBackendDown, Policy, Strategy};
+use loaded_ipc::{BackendIndex, Policy, Strategy};
 use loaded_table::{AffinityKey, AffinityTable, Region, shm};
 use loaded_worker::balance::{Balancer, MemberSpec, Standing};
 use std::hint::black_box;
 use std::time::Duration;
 
 const OUT: Standing = Standing { enabled: true, up: false, ejected: false };
-const POLICY: Policy = Policy {
-    on_backend_down: OnBackendDown::Reset,
-    all_down: AllDown::Reject,
-    panic_threshold: 0,
-    slow_start: 0,
-    idle: loaded_ipc::Idle::STANDARD,
-    passive: None,
-};
 
 fn balancer(members: u16, strategy: Strategy) -> Balancer {
     let members: Vec<MemberSpec> = (0..members)
@@ -28,7 +20,7 @@ fn balancer(members: u16, strategy: Strategy) -> Balancer {
             backup: false,
         })
         .collect();
-    Balancer::new(&members, strategy, 0, POLICY).expect("pool")
+    Balancer::new(&members, strategy, 0, Policy::STANDARD).expect("pool")
 }
 
 fn key(n: u32) -> AffinityKey {

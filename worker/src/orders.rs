@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use crate::decide::example;
     use loaded_ipc::{
-        ALL_COUNTERS, Admin, BackendIndex, Chosen, OnFailure, Outcome, Question, Unserved, Why, WorkerLink,
+        ALL_COUNTERS, Admin, BackendIndex, ChoiceReason, Chosen, OnFailure, Outcome, Question, Unserved, WorkerLink,
     };
     use loaded_table::shm;
 
@@ -234,7 +234,7 @@ mod tests {
             supervisor.send(&ToWorker::Explain { id, question }).expect("send");
         }
         assert!(obeys_by(&worker).obey(&mut decider, now()).expect("answers"));
-        let chosen = Some(Chosen { backend: BackendIndex(5), why: Why::Strategy { candidates: 1 } });
+        let chosen = Some(Chosen { backend: BackendIndex(5), reason: ChoiceReason::Strategy { candidates: 1 } });
         for expected in [7, 8] {
             let Ok(FromWorker::Explained { id, explained }) = supervisor.receive() else { panic!("no answer") };
             assert_eq!((id, explained.outcome, explained.chosen), (expected, Outcome::ForwardedNew, chosen));

@@ -14,8 +14,8 @@ use crate::time::Now;
 use crate::wire::{ChecksumState, PacketFacts};
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{
-    Clipped, Fault, FromWorker, IN_HAND, Idle, LinkError, MARK_MASK, MAX_TEXT, Outcome, RECEIVED, SupervisorLink,
-    ToWorker, Turn, VERSION, clip, in_hand, mark_of,
+    CURRENT_PACKET, Clipped, Fault, FromWorker, Idle, LinkError, MARK_MASK, MAX_TEXT, Outcome, RECEIVED,
+    SupervisorLink, ToWorker, Turn, VERSION, clip, encode_packet_id, mark_of,
 };
 use loaded_queue::{BATCH, Faults, Meta, Packet, Port};
 use loaded_sandbox::{Identity, KernelSupport, Layer, SandboxRequirement, Survival, inherited, leave};
@@ -122,7 +122,7 @@ fn serve_sandboxed(
     let generation = prepared.generation();
     link.send(&FromWorker::Prepared { generation })?;
     let Some(mut orders) = wait_for_turn(link, survival, &counters)? else { return Ok(()) };
-    counters.set(IN_HAND, 0);
+    counters.set(CURRENT_PACKET, 0);
     make_counters_agree(&counters);
     // A worker before us may have been hostile, and has written these. So they are first read inside the sandbox; and
     // only now, for until now it may have gone on writing.
@@ -169,7 +169,7 @@ fn forward(orders: &mut Orders<'_>, inbox: &mut Inbox, port: &mut Port, decider:
         let received = port.receive()?;
         let now = now();
         for (lookup, (id, bytes, meta)) in lookups.iter_mut().zip(port.waiting()) {
-            decider.counters().set(IN_HAND, in_hand(id));
+            decider.counters().set(CURRENT_PACKET, encode_packet_id(id));
             *lookup = Some(decider.lookup(bytes, facts(meta)));
         }
         for lookup in lookups[..received.min(BATCH)].iter().flatten() {
@@ -180,7 +180,7 @@ fn forward(orders: &mut Orders<'_>, inbox: &mut Inbox, port: &mut Port, decider:
         while let Some(mut packet) = port.next() {
             // Without a lookup there is no verdict: the token then drops the packet, and `Faults` counts it.
             let Some(Some(lookup)) = next.next() else { continue };
-            decider.counters().set(IN_HAND, in_hand(packet.id()));
+            decider.counters().set(CURRENT_PACKET, encode_packet_id(packet.id()));
             if hostile::takes_over(&mut packet, orders.link) {
                 continue;
             }
@@ -191,7 +191,7 @@ fn forward(orders: &mut Orders<'_>, inbox: &mut Inbox, port: &mut Port, decider:
                 _ => settle(packet, length, decided, decider.counters()),
             }
         }
-        decider.counters().set(IN_HAND, 0);
+        decider.counters().set(CURRENT_PACKET, 0);
         port.flush();
         decider.counters().add(RECEIVED, received as u64 - waiting);
         pending.release_due(port, decider, now);

@@ -1,22 +1,15 @@
 //! The configuration as it comes over the link: messages out of step are refused, and the others give the setup they describe.
 
 use loaded_ipc::{
-    Admin, Affinity, AllDown, BackendIndex, Mode, OnBackendDown, OnFailure, Passive, Policy, PortRange, Protocol,
-    Quota, ServiceIndex, Strategy as Choice, ToWorker, Unserved,
+    Admin, Affinity, BackendIndex, Mode, OnFailure, Passive, Policy, PortRange, Protocol, Quota, ServiceIndex,
+    Strategy as Choice, ToWorker, Unserved,
 };
 use loaded_worker::setup::{Assembly, OutOfStep, Setup};
 use loaded_worker::wire::{Family, from_ip};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-const POLICY: Policy = Policy {
-    on_backend_down: OnBackendDown::Reset,
-    all_down: AllDown::Reject,
-    panic_threshold: 0,
-    slow_start: 0,
-    idle: loaded_ipc::Idle::STANDARD,
-    passive: None,
-};
+const POLICY: Policy = Policy::STANDARD;
 const PASSIVE: Passive = Passive { fails: 3, timeout: 500, hold: 10, port: None };
 const AFFINITY: Affinity = Affinity { prefix4: 24, prefix6: 56, timeout: 60 };
 

@@ -6,13 +6,13 @@ use bincode::{Decode, Encode};
 /// Number of counters about packets: one for the received ones, one for each outcome, fault and kind of pressure.
 pub const COUNTERS: usize = 1 + Outcome::ALL.len() + Fault::ALL.len() + Pressure::ALL.len();
 
-/// Index of a word that is no counter: the packet that the worker parses or decides about, as [`in_hand`] encodes it; 0
-/// between two packets. If the worker dies, this packet is the suspect.
-pub const IN_HAND: usize = COUNTERS;
+/// Index of a word that is no counter: the packet the worker is working on, as [`encode_packet_id`] writes it; 0 between
+/// packets. If the worker dies, this packet is the suspect.
+pub const CURRENT_PACKET: usize = COUNTERS;
 
 /// Index of another such word: who works with queue and tables, one of [`Turn`]. If the supervisor dies in the middle of a
 /// change of workers, the successor sees here whether the predecessor has ended.
-pub const TURN: usize = IN_HAND + 1;
+pub const TURN: usize = CURRENT_PACKET + 1;
 
 /// The state of the turn at the queue, written by the worker that serves or served last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,15 +41,15 @@ impl Turn {
 /// The backends' counters begin here, at a cache line if the first counter does.
 const BACKENDS: usize = (TURN + 1).next_multiple_of(8);
 
-/// Encodes the id of a packet as a word that is not 0.
+/// Encodes a packet id as a word that is never 0.
 #[must_use]
-pub fn in_hand(id: u32) -> u64 {
+pub fn encode_packet_id(id: u32) -> u64 {
     1 << 32 | u64::from(id)
 }
 
-/// Decodes the id in such a word, whatever a hostile worker has put there.
+/// Decodes such a word, whatever a hostile worker has put there; `None` if it holds no id.
 #[must_use]
-pub fn from_hand(word: u64) -> Option<u32> {
+pub fn decode_packet_id(word: u64) -> Option<u32> {
     (word >> 32 == 1).then(|| u32::try_from(word & u64::from(u32::MAX)).ok()).flatten()
 }
 
@@ -293,10 +293,10 @@ mod tests {
     #[test]
     fn a_packet_in_hand_survives_as_a_word() {
         for id in [0, 1, u32::MAX] {
-            assert_eq!(from_hand(in_hand(id)), Some(id));
+            assert_eq!(decode_packet_id(encode_packet_id(id)), Some(id));
         }
-        assert_eq!((from_hand(0), from_hand(7), from_hand(u64::MAX)), (None, None, None));
-        assert!(!Outcome::ALL.iter().any(|outcome| outcome.index() == IN_HAND));
+        assert_eq!((decode_packet_id(0), decode_packet_id(7), decode_packet_id(u64::MAX)), (None, None, None));
+        assert!(!Outcome::ALL.iter().any(|outcome| outcome.index() == CURRENT_PACKET));
         for turn in [Turn::Begun, Turn::Over, Turn::Kept] {
             assert_eq!(Turn::from_word(turn as u64), turn);
         }

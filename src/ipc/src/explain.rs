@@ -56,18 +56,18 @@ pub struct KnownFlow {
     pub idle: u32,
 }
 
-/// A backend, and why it is this one.
+/// The chosen backend and the reason for the choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Chosen {
     /// Its number.
     pub backend: BackendIndex,
-    /// Why this one.
-    pub why: Why,
+    /// What chose it.
+    pub reason: ChoiceReason,
 }
 
-/// Why a packet goes to its backend.
+/// What sends a packet to its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub enum Why {
+pub enum ChoiceReason {
     /// Its flow is known.
     Flow,
     /// Its client has this backend by affinity.
@@ -95,13 +95,15 @@ mod tests {
         let message = ToWorker::Explain { id: u32::MAX, question };
         supervisor.send(&message).expect("send");
         assert_eq!(worker.receive().expect("receive"), message);
-        for why in [Why::Flow, Why::Client { idle: u32::MAX }, Why::Strategy { candidates: u16::MAX }] {
+        let (client, strategy) =
+            (ChoiceReason::Client { idle: u32::MAX }, ChoiceReason::Strategy { candidates: u16::MAX });
+        for reason in [ChoiceReason::Flow, client, strategy] {
             let explained = Explained {
                 assumed: Assumed::Ack,
                 outcome: Outcome::DroppedUndecided,
                 service: Some(ServiceIndex(u16::MAX)),
                 flow: Some(KnownFlow { backend: BackendIndex(u16::MAX), state: u8::MAX, idle: u32::MAX }),
-                chosen: Some(Chosen { backend: BackendIndex(0), why }),
+                chosen: Some(Chosen { backend: BackendIndex(0), reason }),
             };
             let message = FromWorker::Explained { id: 0, explained };
             worker.send(&message).expect("send");

@@ -24,14 +24,14 @@ mod types;
 
 pub use bincode::{Decode, Encode};
 pub use counter::{
-    ALL_COUNTERS, BackendCounter, COUNTERS, Fault, IN_HAND, Outcome, Pressure, RECEIVED, TURN, Turn, View,
-    counter_layout, from_hand, in_hand,
+    ALL_COUNTERS, BackendCounter, COUNTERS, CURRENT_PACKET, Fault, Outcome, Pressure, RECEIVED, TURN, Turn, View,
+    counter_layout, decode_packet_id, encode_packet_id,
 };
 pub use descriptor::{
     CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD, PROBER_LINK_FD,
     QUEUE_FD, WORKERS_FD,
 };
-pub use explain::{Assumed, Chosen, Explained, KnownFlow, Question, Why};
+pub use explain::{Assumed, ChoiceReason, Chosen, Explained, KnownFlow, Question};
 pub use link::{Clipped, Link, LinkError, clip, decode};
 pub use mark::{MARK_MASK, mark_of};
 pub use message::{

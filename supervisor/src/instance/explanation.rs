@@ -4,7 +4,9 @@ use crate::roster::{BackendEntry, Roster};
 use loaded_config::plan::Service;
 use loaded_control::explain::FlowNow;
 use loaded_control::{Explanation, Tuple};
-use loaded_ipc::{Admin, Affinity, Assumed, BackendIndex, Chosen, Explained, KnownFlow, Mode, Outcome, Why, mark_of};
+use loaded_ipc::{
+    Admin, Affinity, Assumed, BackendIndex, ChoiceReason, Chosen, Explained, KnownFlow, Mode, Outcome, mark_of,
+};
 use loaded_table::FlowState;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
@@ -56,13 +58,13 @@ impl WorkerAnswer {
         let flow = flow.map(|known| flow_now(known, backend(known.backend)?, now)).transpose()?;
         let goes = matches!(outcome, Outcome::Forwarded | Outcome::ForwardedNew);
         let (to, service) = match (chosen, entry) {
-            (Some(Chosen { backend: index, why }), Some(entry)) if goes => {
+            (Some(Chosen { backend: index, reason }), Some(entry)) if goes => {
                 let to = backend(index)?;
                 if Some(to.service) != service {
                     return Err(format!("{index} is none of {}", entry.service.name));
                 }
                 let mark = (entry.service.mode == Mode::Dsr).then(|| mark_of(index));
-                (Some((to.address, why, mark)), Some(&entry.service))
+                (Some((to.address, reason, mark)), Some(&entry.service))
             }
             (None, entry) if !goes => (None, entry.map(|entry| &entry.service)),
             _ => return Err(format!("{} with backend {chosen:?} of {service:?}", outcome.label())),
@@ -82,22 +84,22 @@ impl WorkerAnswer {
             outcome: outcome.label().to_owned(),
             meaning: outcome.meaning().to_owned(),
             backend: to.map(|(address, ..)| address),
-            by: to.map(|(_, why, _)| by(why).to_owned()),
-            why: to.and_then(|(_, why, _)| Some(self.reason(why, service?))),
+            by: to.map(|(_, reason, _)| by(reason).to_owned()),
+            why: to.and_then(|(_, reason, _)| Some(self.sentence(reason, service?))),
             mark: to.and_then(|(.., mark)| mark),
         })
     }
 
     /// "since its client 192.0.2.0/24 has it, last noted 37 s ago"
-    fn reason(&self, why: Why, service: &Service) -> String {
-        match why {
-            Why::Flow => "since its flow is there".to_owned(),
-            Why::Client { idle } => {
+    fn sentence(&self, reason: ChoiceReason, service: &Service) -> String {
+        match reason {
+            ChoiceReason::Flow => "since its flow is there".to_owned(),
+            ChoiceReason::Client { idle } => {
                 let prefix = service.affinity.map(|affinity| prefix_of(self.tuple.client, affinity));
                 let client = prefix.unwrap_or_else(|| self.tuple.client.to_string());
                 format!("since its client {client} has it, last noted {idle} s ago")
             }
-            Why::Strategy { candidates } => format!("chosen by {} among {candidates}", service.strategy),
+            ChoiceReason::Strategy { candidates } => format!("chosen by {} among {candidates}", service.strategy),
         }
     }
 }
@@ -131,11 +133,11 @@ fn word(state: FlowState) -> &'static str {
     }
 }
 
-fn by(why: Why) -> &'static str {
-    match why {
-        Why::Flow => "flow",
-        Why::Client { .. } => "client",
-        Why::Strategy { .. } => "strategy",
+fn by(reason: ChoiceReason) -> &'static str {
+    match reason {
+        ChoiceReason::Flow => "flow",
+        ChoiceReason::Client { .. } => "client",
+        ChoiceReason::Strategy { .. } => "strategy",
     }
 }
 
@@ -213,7 +215,7 @@ mod tests {
         outcome: Outcome::ForwardedNew,
         service: Some(ServiceIndex(0)),
         flow: None,
-        chosen: Some(Chosen { backend: BackendIndex(0), why: Why::Client { idle: 37 } }),
+        chosen: Some(Chosen { backend: BackendIndex(0), reason: ChoiceReason::Client { idle: 37 } }),
     };
 
     #[test]
@@ -235,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_not_believed() {
-        let chosen = |n| Some(Chosen { backend: BackendIndex(n), why: Why::Flow });
+        let chosen = |n| Some(Chosen { backend: BackendIndex(n), reason: ChoiceReason::Flow });
         let flow = |backend, state| Some(KnownFlow { backend: BackendIndex(backend), state, idle: 0 });
         for lie in [
             // Nothing has these numbers.

@@ -1,7 +1,6 @@
 //! What holds for every strategy. Tests of one strategy are in its file.
 
 use super::*;
-use loaded_ipc::{AllDown, OnBackendDown};
 use std::collections::VecDeque;
 
 pub(super) const STRATEGIES: [Strategy; 3] = [Strategy::RoundRobin, Strategy::Weighted, Strategy::Maglev { seed: 1 }];
@@ -9,15 +8,7 @@ pub(super) const WELL: Standing = Standing { enabled: true, up: true, ejected: f
 pub(super) const DOWN: Standing = Standing { up: false, ..WELL };
 
 pub(super) fn policy(panic_threshold: u8) -> Policy {
-    let (on_backend_down, all_down) = (OnBackendDown::Reset, AllDown::Reject);
-    Policy {
-        on_backend_down,
-        all_down,
-        panic_threshold,
-        slow_start: 0,
-        idle: loaded_ipc::Idle::STANDARD,
-        passive: None,
-    }
+    Policy { panic_threshold, ..Policy::STANDARD }
 }
 
 /// Backend `n`, a primary, with an address of its own.

@@ -3,19 +3,12 @@
 use super::decider::Decider;
 use crate::setup::{Assembly, flow_timeouts};
 use crate::time::Now;
-use loaded_ipc::{ALL_COUNTERS, Admin, AllDown, BackendIndex, Idle, Mode, OnBackendDown, OnFailure, Policy, Protocol};
+use loaded_ipc::{ALL_COUNTERS, Admin, BackendIndex, Idle, Mode, OnFailure, Policy, Protocol};
 use loaded_ipc::{ServiceIndex, Strategy, ToWorker, Unserved};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, shm};
 /// Generation 7: one service for everything to 192.0.2.1, with backend 5.
 pub(crate) fn example(now: Now) -> Decider {
-    let policy = Policy {
-        on_backend_down: OnBackendDown::Reset,
-        all_down: AllDown::Reject,
-        panic_threshold: 0,
-        slow_start: 0,
-        idle: Idle::STANDARD,
-        passive: None,
-    };
+    let policy = Policy::STANDARD;
     let (strategy, affinity, protocol, mode) = (Strategy::RoundRobin, None, Protocol::Any, Mode::Nat);
     let backend = |index, address: &str| ToWorker::Backend {
         index: BackendIndex(index),

@@ -7,7 +7,7 @@ use super::keys::{Direction, FlowQuery};
 use super::request::{Course, unreachable};
 use crate::time::Now;
 use crate::wire::{self, PacketFacts, ParsedPacket, SPARE, from_ip, protocol};
-use loaded_ipc::{Assumed, BackendIndex, Chosen, Explained, KnownFlow, Outcome, Question, ServiceIndex, Why};
+use loaded_ipc::{Assumed, BackendIndex, ChoiceReason, Chosen, Explained, KnownFlow, Outcome, Question, ServiceIndex};
 use loaded_table::{Flow, FlowState};
 use std::net::IpAddr;
 
@@ -71,8 +71,8 @@ impl Decider {
             Explained { assumed, outcome, service, flow, chosen: None }
         };
         let course = old.map_or(Course::NewFlow, |flow| self.course_now(packet, flow));
-        let (service, backend, why, outcome) = match (course, old) {
-            (Course::Forward, Some(flow)) => (flow.service, flow.backend, Why::Flow, Outcome::Forwarded),
+        let (service, backend, reason, outcome) = match (course, old) {
+            (Course::Forward, Some(flow)) => (flow.service, flow.backend, ChoiceReason::Flow, Outcome::Forwarded),
             (Course::Reset, Some(flow)) => {
                 let answered = wire::reset(buffer.space, packet).is_some();
                 let outcome = if answered { Outcome::AnsweredReset } else { Outcome::DroppedNoBackend };
@@ -83,7 +83,7 @@ impl Decider {
                 return end(Some(flow.service), outcome);
             }
             _ => match self.would_admit(packet, query, vip, old, now) {
-                Ok((service, backend, why)) => (service, backend, why, Outcome::ForwardedNew),
+                Ok((service, backend, reason)) => (service, backend, reason, Outcome::ForwardedNew),
                 Err((service, Refusal::As(outcome))) => return end(service, outcome),
                 Err((_, Refusal::NoBackend { service })) => {
                     return end(Some(service), self.refuse(packet, service, buffer).outcome);
@@ -93,7 +93,7 @@ impl Decider {
         if self.setup.backend(backend).is_none() {
             return end(Some(service), Outcome::DroppedNoBackend);
         }
-        let chosen = Some(Chosen { backend: BackendIndex(backend), why });
+        let chosen = Some(Chosen { backend: BackendIndex(backend), reason });
         Explained { chosen, ..end(Some(service), outcome) }
     }
 
@@ -105,13 +105,13 @@ impl Decider {
         vip: u16,
         old: Option<Flow>,
         now: Now,
-    ) -> Result<(u16, u16, Why), (Option<u16>, Refusal)> {
+    ) -> Result<(u16, u16, ChoiceReason), (Option<u16>, Refusal)> {
         let Admission { service, source } =
             self.admission(packet, query, vip, old, now).map_err(|refusal| (None, refusal))?;
         let refused = |refusal| (Some(service), refusal);
-        let (backend, why) = match source {
+        let (backend, reason) = match source {
             BackendSource::Affinity { slot, backend } => {
-                (backend, Why::Client { idle: self.clients.idle(slot, now.seconds).unwrap_or(0) })
+                (backend, ChoiceReason::Client { idle: self.clients.idle(slot, now.seconds).unwrap_or(0) })
             }
             BackendSource::Strategy { seed, .. } => {
                 let balancer = self.setup.balancer(service, packet.family);
@@ -119,7 +119,7 @@ impl Decider {
                 let (balancer, chosen) =
                     balancer.and_then(|balancer| Some((balancer, balancer.would_choose(&seed)?))).ok_or(none)?;
                 let candidates = u16::try_from(balancer.candidates()).unwrap_or(u16::MAX);
-                (chosen.0, Why::Strategy { candidates })
+                (chosen.0, ChoiceReason::Strategy { candidates })
             }
         };
         if self.clashes(query, vip, backend, now) {
@@ -128,7 +128,7 @@ impl Decider {
         if !self.flows.has_room(&query.hashed, &query.key, vip, now.seconds) {
             return Err(refused(Refusal::As(Outcome::DroppedTableFull)));
         }
-        Ok((service, backend, why))
+        Ok((service, backend, reason))
     }
 }
 

@@ -3,8 +3,8 @@
 use super::packets::{ACK, FIN, RST, SYN, echo, ends, icmp_of, ip, is_v4, put, tcp, udp};
 use super::world::{AFFINITY, BACKENDS, BARE, POLICY, SIDES, Service, World, index_of};
 use loaded_ipc::{
-    Admin, Affinity, AllDown, Assumed, BackendIndex, Chosen, Explained, Idle, KnownFlow, Mode, OnBackendDown, Outcome,
-    Passive, Policy, Protocol, Question, Quota, ServiceIndex, Strategy as Choice, Unserved, Why,
+    Admin, Affinity, AllDown, Assumed, BackendIndex, ChoiceReason, Chosen, Explained, Idle, KnownFlow, Mode,
+    OnBackendDown, Outcome, Passive, Policy, Protocol, Question, Quota, ServiceIndex, Strategy as Choice, Unserved,
 };
 use loaded_table::FlowState;
 use proptest::collection::vec;
@@ -69,7 +69,7 @@ fn ask(world: &mut World, q: &Question) -> (Explained, Vec<u8>) {
             Some(direct) => assert_eq!(direct, chosen.backend),
             None => assert_eq!(ends(&world.sent).1, address_of(chosen.backend), "{said:?}"),
         }
-        assert_eq!(chosen.why == Why::Flow, outcome == Outcome::Forwarded, "{said:?}");
+        assert_eq!(chosen.reason == ChoiceReason::Flow, outcome == Outcome::Forwarded, "{said:?}");
     }
     (said, before)
 }
@@ -225,14 +225,14 @@ fn an_answer_says_why() {
         assert_eq!((said.assumed, said.outcome, said.flow), (Assumed::Syn, Outcome::ForwardedNew, None));
         assert_eq!(said.service, Some(ServiceIndex(0)));
         let first = said.chosen.expect("a backend");
-        assert_eq!(first.why, Why::Strategy { candidates: 3 });
+        assert_eq!(first.reason, ChoiceReason::Strategy { candidates: 3 });
 
         // Half open: its SYN comes again.
         world.now += 7;
         let (said, _) = ask(&mut world, &tuple);
         let flow = KnownFlow { backend: first.backend, state: FlowState::HalfOpen as u8, idle: 7 };
         assert_eq!((said.assumed, said.outcome, said.flow), (Assumed::Syn, Outcome::Forwarded, Some(flow)));
-        assert_eq!(said.chosen, Some(Chosen { why: Why::Flow, ..first }));
+        assert_eq!(said.chosen, Some(Chosen { reason: ChoiceReason::Flow, ..first }));
 
         // Open: the next packet is no SYN.
         world.answer(tcp((address_of(first.backend), 80), (side.client, 4000), SYN | ACK));
@@ -245,7 +245,7 @@ fn an_answer_says_why() {
         // then.
         world.now += 5;
         let (said, _) = ask(&mut world, &Question { client_port: 4001, ..tuple });
-        assert_eq!(said.chosen, Some(Chosen { why: Why::Client { idle: 5 }, ..first }));
+        assert_eq!(said.chosen, Some(Chosen { reason: ChoiceReason::Client { idle: 5 }, ..first }));
 
         // No backend is left, and the existing flow is reset.
         (0..6).for_each(|backend| world.check(backend, false));

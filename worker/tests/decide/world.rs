@@ -2,8 +2,8 @@
 
 use super::packets::{ACK, End, SYN, ends, quoted, sound, tcp, udp};
 use loaded_ipc::{
-    ALL_COUNTERS, Admin, Affinity, AllDown, BackendCounter, BackendIndex, Idle, Mode, OnBackendDown, OnFailure,
-    Outcome, Policy, PortRange, Protocol, Quota, ServiceIndex, Strategy, ToWorker, Unserved, View,
+    ALL_COUNTERS, Admin, Affinity, AllDown, BackendCounter, BackendIndex, Idle, Mode, OnFailure, Outcome, Policy,
+    PortRange, Protocol, Quota, ServiceIndex, Strategy, ToWorker, Unserved, View,
 };
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, shm};
 use loaded_worker::decide::{Decider, PacketBuffer};
@@ -80,14 +80,7 @@ pub(crate) struct Service {
     pub(crate) quota: Option<Quota>,
 }
 
-pub(crate) const POLICY: Policy = Policy {
-    on_backend_down: OnBackendDown::Reset,
-    all_down: AllDown::Drop,
-    panic_threshold: 0,
-    slow_start: 0,
-    idle: Idle::STANDARD,
-    passive: None,
-};
+pub(crate) const POLICY: Policy = Policy { all_down: AllDown::Drop, ..Policy::STANDARD };
 
 pub(crate) const AFFINITY: Affinity = Affinity { prefix4: 32, prefix6: 128, timeout: 3600 };
 

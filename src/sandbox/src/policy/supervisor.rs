@@ -8,10 +8,9 @@ use caps::Capability;
 use super::{Confinement, KeptCapability, SyscallRule};
 
 pub(super) const CONFINEMENT: Confinement = Confinement {
-    // Not here: CAP_SYS_PTRACE, of use only to find out who has a queue and to take workers of a dead supervisor over, which is
-    // done by then. CAP_SYS_MODULE: the
-    // kernel loads netfilter modules by itself on demand. CAP_SYS_NICE: a child pins itself while it is still root.
-    // CAP_DAC_OVERRIDE: configuration is root's own.
+    // Deliberately absent: CAP_SYS_PTRACE, which finds the owner of a queue and takes over a dead supervisor's workers,
+    // both done before the trim; CAP_SYS_MODULE, for the kernel loads netfilter modules on demand; CAP_SYS_NICE, for a
+    // child pins itself to its core while it is still root; CAP_DAC_OVERRIDE, for root owns the configuration.
     caps: &[
         KeptCapability { cap: Capability::CAP_NET_ADMIN, why: "bind queues, install rules, and pass it on to workers" },
         KeptCapability {
@@ -39,78 +38,85 @@ pub(super) const CONFINEMENT: Confinement = Confinement {
 
 macro_rules! deadly {
     ($why:literal: $($call:ident = $number:path),+ $(,)?) => {
-        [$(SyscallRule::new(stringify!($call), $number, &[], $why)),+]
+        &[$(SyscallRule::new(stringify!($call), $number, &[], $why)),+]
     };
 }
 
 pub(super) fn rules() -> Vec<SyscallRule> {
-    let mut rules = Vec::new();
-    rules.extend(deadly!("code in the kernel":
-        bpf = libc::SYS_bpf,
-        init_module = libc::SYS_init_module,
-        finit_module = libc::SYS_finit_module,
-        delete_module = libc::SYS_delete_module,
-        kexec_load = libc::SYS_kexec_load,
-        kexec_file_load = KEXEC_FILE_LOAD,
-        perf_event_open = libc::SYS_perf_event_open,
-    ));
-    rules.extend(deadly!("into another process":
-        ptrace = libc::SYS_ptrace,
-        process_vm_readv = libc::SYS_process_vm_readv,
-        process_vm_writev = libc::SYS_process_vm_writev,
-        process_madvise = libc::SYS_process_madvise,
-        kcmp = libc::SYS_kcmp,
-        pidfd_getfd = libc::SYS_pidfd_getfd,
-    ));
-    rules.extend(deadly!("large surface, not used; io_uring also goes around seccomp":
-        io_uring_setup = libc::SYS_io_uring_setup,
-        io_uring_enter = libc::SYS_io_uring_enter,
-        io_uring_register = libc::SYS_io_uring_register,
-        userfaultfd = libc::SYS_userfaultfd,
-        add_key = libc::SYS_add_key,
-        request_key = libc::SYS_request_key,
-        keyctl = libc::SYS_keyctl,
-        fanotify_init = libc::SYS_fanotify_init,
-    ));
-    // A child's unshare of its mount namespace and its chroot need none of these.
-    rules.extend(deadly!("mounts are as they were at start":
-        mount = libc::SYS_mount,
-        umount2 = libc::SYS_umount2,
-        pivot_root = libc::SYS_pivot_root,
-        fsopen = libc::SYS_fsopen,
-        fsconfig = libc::SYS_fsconfig,
-        fsmount = libc::SYS_fsmount,
-        fspick = libc::SYS_fspick,
-        open_tree = libc::SYS_open_tree,
-        move_mount = libc::SYS_move_mount,
-        mount_setattr = libc::SYS_mount_setattr,
-        open_tree_attr = OPEN_TREE_ATTR,
-        open_by_handle_at = libc::SYS_open_by_handle_at,
-        setns = libc::SYS_setns,
-    ));
-    rules.extend(deadly!("the machine is not ours to run":
-        reboot = libc::SYS_reboot,
-        swapon = libc::SYS_swapon,
-        swapoff = libc::SYS_swapoff,
-        acct = libc::SYS_acct,
-        quotactl = libc::SYS_quotactl,
-        quotactl_fd = libc::SYS_quotactl_fd,
-        syslog = libc::SYS_syslog,
-        sethostname = libc::SYS_sethostname,
-        setdomainname = libc::SYS_setdomainname,
-        settimeofday = libc::SYS_settimeofday,
-        clock_settime = libc::SYS_clock_settime,
-        adjtimex = libc::SYS_adjtimex,
-        clock_adjtime = libc::SYS_clock_adjtime,
-    ));
-    #[cfg(target_arch = "x86_64")]
-    rules.extend(deadly!("x86: ports and segments":
-        iopl = libc::SYS_iopl,
-        ioperm = libc::SYS_ioperm,
-        modify_ldt = libc::SYS_modify_ldt,
-    ));
-    rules
+    [KERNEL_CODE, OTHER_PROCESSES, ATTACK_SURFACE, MOUNTS, MACHINE, X86].concat()
 }
+
+const KERNEL_CODE: &[SyscallRule] = deadly!("code in the kernel":
+    bpf = libc::SYS_bpf,
+    init_module = libc::SYS_init_module,
+    finit_module = libc::SYS_finit_module,
+    delete_module = libc::SYS_delete_module,
+    kexec_load = libc::SYS_kexec_load,
+    kexec_file_load = KEXEC_FILE_LOAD,
+    perf_event_open = libc::SYS_perf_event_open,
+);
+
+const OTHER_PROCESSES: &[SyscallRule] = deadly!("into another process":
+    ptrace = libc::SYS_ptrace,
+    process_vm_readv = libc::SYS_process_vm_readv,
+    process_vm_writev = libc::SYS_process_vm_writev,
+    process_madvise = libc::SYS_process_madvise,
+    kcmp = libc::SYS_kcmp,
+    pidfd_getfd = libc::SYS_pidfd_getfd,
+);
+
+const ATTACK_SURFACE: &[SyscallRule] = deadly!("large surface, not used; io_uring also goes around seccomp":
+    io_uring_setup = libc::SYS_io_uring_setup,
+    io_uring_enter = libc::SYS_io_uring_enter,
+    io_uring_register = libc::SYS_io_uring_register,
+    userfaultfd = libc::SYS_userfaultfd,
+    add_key = libc::SYS_add_key,
+    request_key = libc::SYS_request_key,
+    keyctl = libc::SYS_keyctl,
+    fanotify_init = libc::SYS_fanotify_init,
+);
+
+/// A child unshares its mount namespace and chroots without any of these.
+const MOUNTS: &[SyscallRule] = deadly!("mounts are as they were at start":
+    mount = libc::SYS_mount,
+    umount2 = libc::SYS_umount2,
+    pivot_root = libc::SYS_pivot_root,
+    fsopen = libc::SYS_fsopen,
+    fsconfig = libc::SYS_fsconfig,
+    fsmount = libc::SYS_fsmount,
+    fspick = libc::SYS_fspick,
+    open_tree = libc::SYS_open_tree,
+    move_mount = libc::SYS_move_mount,
+    mount_setattr = libc::SYS_mount_setattr,
+    open_tree_attr = OPEN_TREE_ATTR,
+    open_by_handle_at = libc::SYS_open_by_handle_at,
+    setns = libc::SYS_setns,
+);
+
+const MACHINE: &[SyscallRule] = deadly!("the machine is not ours to run":
+    reboot = libc::SYS_reboot,
+    swapon = libc::SYS_swapon,
+    swapoff = libc::SYS_swapoff,
+    acct = libc::SYS_acct,
+    quotactl = libc::SYS_quotactl,
+    quotactl_fd = libc::SYS_quotactl_fd,
+    syslog = libc::SYS_syslog,
+    sethostname = libc::SYS_sethostname,
+    setdomainname = libc::SYS_setdomainname,
+    settimeofday = libc::SYS_settimeofday,
+    clock_settime = libc::SYS_clock_settime,
+    adjtimex = libc::SYS_adjtimex,
+    clock_adjtime = libc::SYS_clock_adjtime,
+);
+
+#[cfg(target_arch = "x86_64")]
+const X86: &[SyscallRule] = deadly!("x86: ports and segments":
+    iopl = libc::SYS_iopl,
+    ioperm = libc::SYS_ioperm,
+    modify_ldt = libc::SYS_modify_ldt,
+);
+#[cfg(not(target_arch = "x86_64"))]
+const X86: &[SyscallRule] = &[];
 
 /// Linux 6.15; the number is the same on every architecture.
 const OPEN_TREE_ATTR: libc::c_long = 467;

@@ -5,7 +5,7 @@ use super::Worker;
 use super::process::{WorkerStage, last_words};
 use crate::Error;
 use crate::children::child::{Backoff, Death, Obituary};
-use loaded_ipc::{IN_HAND, from_hand};
+use loaded_ipc::{CURRENT_PACKET, decode_packet_id};
 use loaded_queue::Orphans;
 use loaded_queue::{QueueState, queue_owners};
 use std::time::Instant;
@@ -69,7 +69,9 @@ impl Worker {
     fn after_death(&mut self, death: &Death, stage: WorkerStage, state: Result<Option<QueueState>, Error>) {
         // That it did not end in time may be the machine's fault, and says nothing against its packets.
         let orphans = match death.own && !matches!(stage, WorkerStage::Leaving(_)) {
-            true => self.suspicion.after(self.memory.seen.get(IN_HAND).and_then(from_hand), Instant::now()),
+            true => {
+                self.suspicion.after(self.memory.seen.get(CURRENT_PACKET).and_then(decode_packet_id), Instant::now())
+            }
             false => Orphans::Repeat,
         };
         if !matches!(state, Ok(None)) {
