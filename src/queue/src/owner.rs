@@ -3,8 +3,9 @@
 //! A queue belongs to the netlink *socket* that bound it (net/netfilter/nfnetlink_queue.c, `peer_portid`) and
 //! ends with the last file descriptor of that socket. The supervisor keeps one; the worker gets another.
 //!
-//! The `nfq` crate (0.2.5) is not used: it does not give its file descriptor away, and each of its configuration
-//! calls after the bind throws away packets that arrive while it waits for the answer.
+//! The `nfq` crate (0.2.5) cannot take this place: it hands its file descriptor to nobody, and each of its configuration
+//! calls after the bind throws away packets that arrive while it waits for the answer. Tests read with it as a second
+//! opinion.
 
 use crate::netlink::{self, Incoming, NF_DROP, NF_REPEAT};
 use nix::errno::Errno;

@@ -436,3 +436,55 @@ fn a_queue_has_one_owner() {
     drop(first);
     Owner::open(QUEUE, 10).expect("free again");
 }
+
+/// The `nfq` crate, which shares no code with ours, reads a queue behind the port's: each packet passes both.
+#[test]
+fn port_and_nfq_see_the_same_packets() {
+    const NEXT: u16 = QUEUE + 1;
+    if !namespace() {
+        return;
+    }
+    let (_owner, mut port, sender, receiver) = lab();
+    let mut nfq = nfq::Queue::open().expect("nfq opens");
+    nfq.bind(NEXT).expect("nfq binds");
+    // As our own bind does. Without it the kernel completes checksums before it shows a packet (nfqnl_build_packet_message).
+    nfq.set_recv_gso(NEXT, true).expect("nfq takes GSO");
+    nfq.set_nonblocking(true);
+    run("iptables", &format!("-t mangle -A PREROUTING -p udp -d 127.0.0.9 -j NFQUEUE --queue-num {NEXT}"));
+    for (round, size) in [1, 100, 203, 204, 1400, 1469, 1470, 9000, 40_000, 65_503].into_iter().enumerate() {
+        for (at, what) in ["accepted", "rewritten", "marked"].into_iter().enumerate() {
+            sender.send_to(&vec![b'x'; size], "127.0.0.9:9999").expect("send");
+            while port.receive().expect("receive") == 0 {}
+            let mut packet = port.next().expect("a packet");
+            if what == "rewritten" {
+                // A UDP checksum of zero says "none" (RFC 768).
+                packet.bytes()[26..28].fill(0);
+                *packet.bytes().last_mut().expect("bytes") = b'!';
+            }
+            let (id, meta, bytes) = (packet.id(), packet.meta(), packet.bytes().to_vec());
+            match what {
+                "accepted" => packet.settle(Verdict::Accept),
+                "rewritten" => packet.settle(Verdict::Rewrite),
+                _ => packet.settle_marked(0x0005_0000, 0x00ff_0000),
+            }
+            port.flush();
+            // A verdict is carried out inside sendmsg, so the packet is in the next queue by now.
+            let mut seen = nfq.recv().unwrap_or_else(|e| panic!("{size} {what}: {e}"));
+            assert_eq!(seen.get_queue_num(), NEXT);
+            assert_eq!(u32::try_from(3 * round + at + 1), Ok(id), "{size} {what}: ids rise by one");
+            assert_eq!(seen.get_packet_id(), id, "{size} {what}");
+            assert!(seen.get_payload() == bytes, "{size} {what}: other bytes");
+            assert_eq!(seen.get_original_len(), bytes.len(), "{size} {what}");
+            assert_eq!(seen.get_nfmark(), if what == "marked" { 0x0005_0000 } else { 0 }, "{size} {what}");
+            // The kernel takes the checksum of rewritten content as complete (nfqnl_mangle).
+            assert_eq!(seen.is_checksum_ready(), what == "rewritten" || !meta.partial, "{size} {what}");
+            assert_eq!(seen.is_seg_offloaded(), meta.gso, "{size} {what}");
+            seen.set_verdict(nfq::Verdict::Accept);
+            nfq.verdict(seen).expect("nfq's verdict");
+            let mut buffer = vec![0; size + 1];
+            assert_eq!(receiver.recv(&mut buffer).expect("delivered"), size, "{what}");
+            assert!(buffer[..size] == bytes[28..], "{size} {what}: delivered other bytes");
+        }
+    }
+    assert_eq!((port.faults(), waiting()), (Faults::default(), "0".to_owned()));
+}

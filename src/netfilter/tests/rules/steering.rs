@@ -1,6 +1,7 @@
 //! Which packets the kernel gives to which worker.
 
 use super::*;
+use std::time::{Duration, Instant};
 
 #[test]
 fn the_kernel_steers_as_the_function_says() {
@@ -34,6 +35,67 @@ fn the_kernel_steers_as_the_function_says() {
         assert!(seen.iter().flatten().all(|count| *count > 0), "{seen:?}");
         println!("30 clients over 3 workers, IPv4 and IPv6: {seen:?}");
     });
+}
+
+/// Reads the queues with the `nfq` crate, which shares no code with ours: the packet itself is there, not only counted.
+#[test]
+fn an_independent_reader_finds_each_packet_in_its_workers_queue() {
+    in_namespace("steering::an_independent_reader_finds_each_packet_in_its_workers_queue", || {
+        everybody_lives_here();
+        let plan = both_families(40);
+        let steering = steering(&plan);
+        let mut readers = QUEUES.map(|queue| {
+            let mut reader = nfq::Queue::open().unwrap();
+            reader.bind(queue).unwrap();
+            reader.set_nonblocking(true);
+            reader
+        });
+        let _installed = install(&plan);
+        for (v4, v6) in clients() {
+            for (client, vip, backend, own) in [(v4, VIP4, BACKENDS[0], ROUTER4), (v6, VIP6, BACKENDS[2], ROUTER6)]
+                .map(|(client, vip, backend, own)| (client, ip(vip), ip(backend), ip(own)))
+            {
+                let queue = QUEUES[usize::from(steering.worker_of(client, 3))];
+                // Not ours, so in no queue: the prober's answer from a backend.
+                udp(backend, own, 100);
+                udp(client, vip, 100);
+                assert_eq!(read(&mut readers, 1), [(queue, client, vip)], "a request");
+                udp(backend, client, 100);
+                assert_eq!(read(&mut readers, 1), [(queue, backend, client)], "a reply");
+                icmp_error(vip, vip, client);
+                assert_eq!(read(&mut readers, 1), [(queue, own, vip)], "an error about a reply");
+            }
+        }
+        assert_eq!(read(&mut readers, 0), [], "nothing else is in any queue");
+    });
+}
+
+/// Drops and describes what waits in the queues, and waits at most a second for `wanted` packets: queue, source and
+/// destination of each.
+fn read(readers: &mut [nfq::Queue], wanted: usize) -> Vec<(u16, IpAddr, IpAddr)> {
+    let end = Instant::now() + Duration::from_secs(1);
+    let mut found = Vec::new();
+    loop {
+        for reader in &mut *readers {
+            while let Ok(mut message) = reader.recv() {
+                let (source, destination) = addresses(message.get_payload());
+                found.push((message.get_queue_num(), source, destination));
+                message.set_verdict(nfq::Verdict::Drop);
+                reader.verdict(message).unwrap();
+            }
+        }
+        if found.len() >= wanted || Instant::now() > end {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Source and destination in an IP header.
+fn addresses(packet: &[u8]) -> (IpAddr, IpAddr) {
+    let v4 = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&packet[at..at + 4]).unwrap()).into();
+    let v6 = |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).unwrap()).into();
+    if packet[0] >> 4 == 4 { (v4(12), v4(16)) } else { (v6(8), v6(24)) }
 }
 
 #[test]
