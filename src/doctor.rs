@@ -127,7 +127,7 @@ fn kernel() -> Vec<Finding> {
             layer => layer.name().to_owned(),
         });
         let names: Vec<_> = names.collect();
-        findings.push(sound("kernel", format!("has every layer of the sandbox: {}", names.join(", "))));
+        findings.push(sound("kernel", format!("supports every layer of the sandbox: {}", names.join(", "))));
     }
     findings.push(match fs::exists("/proc/net/netfilter/nfnetlink_queue") {
         Ok(true) => sound("kernel", "has netfilter queues"),
@@ -148,7 +148,7 @@ fn programs() -> Option<Finding> {
 fn repeat() -> Finding {
     const LOST: &str = "packets that a killed worker holds would be dropped";
     if !geteuid().is_root() {
-        return unseen("repeat", "whether this kernel repeats packets only root can try");
+        return unseen("repeat", "only root can try whether this kernel repeats packets");
     }
     match Trial::begin().result() {
         Repeat::Repeats => sound("repeat", "packets go through the rules again when they are told to (NF_REPEAT)"),
@@ -168,7 +168,7 @@ fn repeat() -> Finding {
 /// The iptables matches and targets our rules need: each is tried in a separate network namespace.
 fn matches() -> Option<Finding> {
     if !geteuid().is_root() {
-        return Some(unseen("matches", "which matches iptables has only root can try"));
+        return Some(unseen("matches", "only root can try which matches iptables has"));
     }
     let missing = match trial::missing_parts() {
         Ok(missing) => missing,
@@ -211,7 +211,7 @@ fn broadcasts(plan: &Plan) -> Option<Finding> {
 /// Whether our queues are free.
 fn queues(plan: &Plan, cores: &[u16]) -> Option<Finding> {
     if !geteuid().is_root() {
-        return Some(unseen("queues", "who answers them only root can see"));
+        return Some(unseen("queues", "only root can see who answers them"));
     }
     let wanted: Vec<u16> = cores.iter().filter_map(|core| plan.queue_base.checked_add(*core)).collect();
     let states = queue_owners().ok()?;

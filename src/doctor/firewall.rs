@@ -12,7 +12,7 @@ const RAW: i32 = -300;
 /// Checks connection tracking and rules of others that run before ours. Packets to `vips` must get through.
 pub(super) fn findings(vips: &BTreeSet<IpAddr>) -> Vec<Finding> {
     if !geteuid().is_root() {
-        return vec![unseen("firewall", "what is hooked in before us only root can see")];
+        return vec![unseen("firewall", "only root can see what is hooked in before us")];
     }
     let Ok(tools) = Tools::find() else { return Vec::new() };
     let saved = Family::ALL.map(|family| tools.save(family).unwrap_or_default());
@@ -23,7 +23,7 @@ pub(super) fn findings(vips: &BTreeSet<IpAddr>) -> Vec<Finding> {
         foreign.extend(early_chains(&ruleset, vips));
     }
     match foreign.is_empty() {
-        true => findings.push(sound("firewall", "no rule of others takes packets before ours")),
+        true => findings.push(sound("firewall", "no foreign rule takes packets before ours")),
         false => findings.extend(foreign.into_iter().map(|what| warning("firewall", what))),
     }
     findings.extend(errors::findings(&tools));

@@ -47,7 +47,7 @@ impl Host<'_> {
         }
         if vips.iter().any(IpAddr::is_ipv6) && self.off("ipv6/conf/all/forwarding") {
             problems.push(Problem::fatal(
-                "IPv6 packets are not forwarded to backends, and an interface that lives from router \
+                "IPv6 packets are not forwarded to backends, and an interface configured by router \
                  advertisements then needs accept_ra=2: sysctl -w net.ipv6.conf.all.forwarding=1",
             ));
         }

@@ -112,7 +112,7 @@ fn obstacle(place: &Place, addresses: &[InterfaceAddress], exists: impl Fn(&str)
             Some(format!("discovery network {network} is wider than {} of {interface}", narrow.network))
         }
         _ if source(place, addresses).is_none() => Some(format!(
-            "discovery network {network}: {interface} has no address to ask from: ip addr add … dev {interface}"
+            "discovery network {network}: {interface} has no address to send from: ip addr add … dev {interface}"
         )),
         _ => None,
     }

@@ -15,9 +15,9 @@ impl fmt::Display for Plan {
         writeln!(f, "queues       core n answers queue {base} + n; {} packets may wait in each", self.queue_len)?;
         writeln!(f, "tables       {} flows and {} clients a worker", self.flows, self.clients)?;
         writeln!(f, "quota        {}", quota(self.quota))?;
-        writeln!(f, "drain        what is taken out keeps its flows for {}", seconds(self.drain))?;
+        writeln!(f, "drain        removed and drained backends keep their flows for {}", seconds(self.drain))?;
         if !self.defragment {
-            writeln!(f, "fragments    come in pieces, which the workers keep together")?;
+            writeln!(f, "fragments    tracked by the workers, not reassembled by the kernel")?;
         }
         if !self.linger {
             writeln!(f, "linger       no: without a supervisor nothing is balanced")?;
@@ -28,8 +28,8 @@ impl fmt::Display for Plan {
         if self.on_failure != Failures::CLOSED {
             let Failures { no_worker, queue_full, parse_error } = self.on_failure;
             writeln!(f, "on failure   {no_worker}: nobody has bound a queue")?;
-            writeln!(f, "             {queue_full}: a queue is full, or the socket that is read from it")?;
-            writeln!(f, "             {parse_error}: a packet does not hold together")?;
+            writeln!(f, "             {queue_full}: a queue is full, or its socket's buffer")?;
+            writeln!(f, "             {parse_error}: a packet is malformed")?;
             writeln!(f, "             pass: the packet goes on without a mark, where the routes lead it")?;
         }
         for server in &self.nameservers {
@@ -175,7 +175,7 @@ fn kind_of_check(kind: &CheckKind) -> String {
 #[must_use]
 pub fn passive(passive: Option<Passive>) -> String {
     let Some(Passive { fails, timeout, hold, port }) = passive else {
-        return "none: packets do not tell of a backend".to_owned();
+        return "none: workers do not judge backends by their packets".to_owned();
     };
     let port = port.map_or_else(String::new, |port| format!(" of port {port}"));
     format!(
@@ -189,7 +189,7 @@ pub(super) fn on_backend_down(policy: OnBackendDown) -> String {
     let text = match policy {
         OnBackendDown::Reset => "the client's next packet is answered by a reset",
         OnBackendDown::Rehash => "the flow's next packet goes to another backend",
-        OnBackendDown::Drain => "TCP goes on to it, what has no connection goes to another backend",
+        OnBackendDown::Drain => "TCP connections stay with it, other flows go to another backend",
     };
     format!("{policy}: {text}")
 }

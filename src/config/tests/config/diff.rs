@@ -59,12 +59,12 @@ fn each_change_is_a_line_for_the_operator() {
         (
             "[80]",
             "[80]\npassive = false",
-            "service web: passive 3 openings refused, or unanswered for 500ms: no new flows for 10s \u{2192} none: packets do not tell of a backend",
+            "service web: passive 3 openings refused, or unanswered for 500ms: no new flows for 10s \u{2192} none: workers do not judge backends by their packets",
         ),
         (
             "[80]",
             "[80]\non_backend_down = \"drain\"",
-            "service web: on_backend_down reset: the client's next packet is answered by a reset \u{2192} drain: TCP goes on to it, what has no connection goes to another backend",
+            "service web: on_backend_down reset: the client's next packet is answered by a reset \u{2192} drain: TCP connections stay with it, other flows go to another backend",
         ),
         ("\"5m\"", "\"1m\"", "drain 5m \u{2192} 1m"),
         (

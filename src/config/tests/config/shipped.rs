@@ -233,7 +233,7 @@ workers      as nobody, on cores 0-1
 queues       core n answers queue 0 + n; 16384 packets may wait in each
 tables       262144 flows and 262144 clients a worker
 quota        a source /24 (IPv4) or /48 (IPv6) keeps 2 % of the flows once half of them are open
-drain        what is taken out keeps its flows for 5m
+drain        removed and drained backends keep their flows for 5m
 name server  192.0.2.53, port 53 is not balanced
 service classic
   vip        192.0.2.100
@@ -242,7 +242,7 @@ service classic
   strategy   rr
   affinity   a client (IPv4 /32, IPv6 /128) keeps its backend until 1h after its last packet
   check      none: every backend counts as up
-  passive    none: packets do not tell of a backend
+  passive    none: workers do not judge backends by their packets
   one down   reset: the client's next packet is answered by a reset
   all down   reject: new flows are answered by a reset
   panic      never: checks are always believed

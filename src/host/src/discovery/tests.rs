@@ -44,7 +44,7 @@ fn a_place_must_be_on_its_interface_and_not_wider_than_it() {
     assert!(refused("::/0", "eth1").unwrap().contains("wider than"));
     let gone = refused("198.51.100.0/24", "eth9").unwrap();
     assert_eq!(gone, "discovery network 198.51.100.0/24: there is no interface eth9");
-    assert!(refused("198.51.100.0/24", "eth0").unwrap().contains("eth0 has no address to ask from"));
+    assert!(refused("198.51.100.0/24", "eth0").unwrap().contains("eth0 has no address to send from"));
     assert!(refused("2001:db8:2::/64", "eth2").unwrap().contains("eth2 has no address"), "link-local alone");
 }
 

@@ -116,8 +116,8 @@ impl Installed {
                 return Err(wrap(family, act, e));
             }
             self.notes.push(format!(
-                "{family}: the kernel has no match xt_socket, so it does not put fragments together; the workers keep the \
-                 pieces of each packet together, as with defragment = false; load the module xt_socket ({e})"
+                "{family}: the kernel has no match xt_socket, so it does not put fragments together; the workers track \
+                 fragments themselves, as with defragment = false; load the module xt_socket ({e})"
             ));
         }
         Ok(())
@@ -125,7 +125,7 @@ impl Installed {
 
     fn take_back(mut self) {
         if let Err(e) = self.remove() {
-            log::error!("while taking back: {e}");
+            log::error!("while removing rules after a failed install: {e}");
         }
         self.tidy().iter().for_each(|note| log::warn!("{note}"));
     }
