@@ -1,10 +1,12 @@
-//! How much of the machine others used while a test measured. A test that fails then is repeated and says so; what it
-//! asserts stays as strict as it is.
+//! How much of the machine others used while a test measured. A test that fails then is repeated and says so, whatever
+//! becomes of it; what it asserts stays as strict as it is.
 
 use super::gate::Pass;
 use super::lab::Lab;
-use std::collections::BTreeMap;
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
@@ -30,9 +32,21 @@ pub(crate) fn measured(test: impl Fn(&Lab)) {
             println!("attempt {attempt} has failed; others had {share:.0} % of the machine");
             resume_unwind(panic);
         }
-        println!("REPEATED: attempt {attempt} has failed, and others had {share:.0} % of the machine meanwhile");
+        let (thread, why) = (std::thread::current(), first_line(panic.as_ref()));
+        let test = thread.name().unwrap_or("?");
+        // Not with println!, whose output is not shown of a test that passes in the end.
+        let line = format!(
+            "REPEATED: {test}: attempt {attempt} has failed while others had {share:.0} % of the machine: {why}\n"
+        );
+        let _ = std::io::stderr().write_all(line.as_bytes());
         wait_for_quiet();
     }
+}
+
+/// How a panic's message begins.
+fn first_line(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.and_then(|text| text.lines().next()).unwrap_or("?")
 }
 
 /// Waits until others leave the machine alone, or for as long as it has patience.
@@ -49,6 +63,8 @@ fn wait_for_quiet() {
 
 /// The first process, which adopts orphans.
 const INIT: u32 = 1;
+/// PF_KTHREAD (include/linux/sched.h). Threads of the kernel work for the test's packets too: ksoftirqd under a flood.
+const KERNEL_THREAD: u64 = 0x0020_0000;
 
 /// All processes at the moment before a test starts its own, and the time stolen by other virtual machines.
 struct Others {
@@ -60,6 +76,7 @@ struct Others {
 /// Of /proc/PID/stat (proc(5)).
 struct Process {
     parent: u32,
+    is_kernels: bool,
     started: u64,
     /// Clock ticks, its own and those of children that have ended.
     used: u64,
@@ -77,13 +94,16 @@ impl Others {
             (Some(then), Some(process)) => then.started == process.started,
             _ => false,
         };
-        let is_other = |pid: u32| pid != INIT && pid != std::process::id();
-        // Who has ended meanwhile is in its parent's sum; init has those of the test as well, and is left out.
-        let is_counted = |pid: u32, process: &Process| is_other(pid) && (stays(pid) || process.parent != INIT);
+        let ours = lineage(&now);
+        let is_other = |pid: u32, process: &Process| !ours.contains(&pid) && !process.is_kernels;
+        // Who has ended meanwhile is in its parent's sum; one that adopts orphans has those of the test as well, and is
+        // left out.
+        let is_counted =
+            |pid: u32, process: &Process| is_other(pid, process) && (stays(pid) || !ours.contains(&process.parent));
         let then = self.processes.iter().filter(|(pid, process)| is_counted(**pid, process));
         let then: u64 = then.map(|(_, process)| process.used).sum();
-        let others =
-            now.iter().filter(|(pid, _)| is_other(**pid) && (stays(**pid) || is_descendant(**pid, &now, &stays)));
+        let comes_from_another = |pid: u32| stays(pid) || is_descendant(pid, &now, &ours, &stays);
+        let others = now.iter().filter(|(pid, process)| is_other(**pid, process) && comes_from_another(**pid));
         let used: u64 = others.map(|(_, process)| process.used).sum();
         let used = used.saturating_sub(then) + stolen().saturating_sub(self.stolen);
         let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).unwrap().unwrap();
@@ -92,11 +112,29 @@ impl Others {
     }
 }
 
-/// Whether it descends from a process that existed before, other than this one and init, which adopts orphans.
-fn is_descendant(mut pid: u32, now: &BTreeMap<u32, Process>, known: &impl Fn(u32) -> bool) -> bool {
+/// This process and all that it descends from. Any of these may adopt the test's orphans (PR_SET_CHILD_SUBREAPER, as a
+/// service manager of a user's session does); init always may.
+fn lineage(now: &BTreeMap<u32, Process>) -> BTreeSet<u32> {
+    let mut ours = BTreeSet::from([INIT]);
+    let mut pid = std::process::id();
+    while ours.insert(pid)
+        && let Some(process) = now.get(&pid)
+    {
+        pid = process.parent;
+    }
+    ours
+}
+
+/// Whether it descends from a process that existed before and is not of our lineage.
+fn is_descendant(
+    mut pid: u32,
+    now: &BTreeMap<u32, Process>,
+    ours: &BTreeSet<u32>,
+    known: &impl Fn(u32) -> bool,
+) -> bool {
     while let Some(process) = now.get(&pid) {
         pid = process.parent;
-        if pid <= INIT || pid == std::process::id() {
+        if ours.contains(&pid) {
             return false;
         }
         if known(pid) {
@@ -119,7 +157,8 @@ fn process(pid: u32) -> Option<Process> {
     let fields: Vec<_> = text.rsplit_once(") ")?.1.split(' ').collect();
     let number = |n: usize| fields[n - 3].parse::<u64>().ok();
     let used = (14..=17).map(number).sum::<Option<u64>>()?;
-    Some(Process { parent: u32::try_from(number(4)?).ok()?, started: number(22)?, used })
+    let is_kernels = number(9)? & KERNEL_THREAD != 0;
+    Some(Process { parent: u32::try_from(number(4)?).ok()?, is_kernels, started: number(22)?, used })
 }
 
 /// Clock ticks that the hypervisor gave to other virtual machines, over all cores.
