@@ -7,7 +7,7 @@ const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_
 
 /// Milliseconds as a text: in the largest unit that needs no fraction.
 #[must_use]
-pub fn span(millis: u64) -> String {
+pub(crate) fn span(millis: u64) -> String {
     let fits = |(_, unit): &&(&str, u64)| millis >= *unit && millis.is_multiple_of(*unit);
     UNITS.iter().rev().find(fits).map_or_else(|| "0s".to_owned(), |(name, unit)| format!("{}{name}", millis / unit))
 }
@@ -30,7 +30,7 @@ pub fn seconds(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
 ///
 /// # Errors
 /// What is wrong, and how to write it.
-pub fn millis(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
+pub(crate) fn millis(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
     let (least, most) = (u64::from(*range.start()), u64::from(*range.end()));
     let millis = duration(text, least..=most, "ms, s, m, h or d, such as 500ms")?;
     u32::try_from(millis).map_err(|_| format!("{text:?} is too long"))

@@ -224,7 +224,6 @@ pub(super) fn idle(idle: Idle) -> String {
 }
 
 /// Seconds as the configuration writes them.
-#[must_use]
-pub fn seconds(seconds: u32) -> String {
+pub(super) fn seconds(seconds: u32) -> String {
     span(u64::from(seconds) * 1000)
 }
