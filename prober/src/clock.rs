@@ -9,7 +9,7 @@ pub(crate) const MILLISECOND: u64 = 1_000;
 /// Microseconds in a second.
 pub(crate) const SECOND: u64 = 1_000_000;
 
-/// Microseconds since some point before this process began. The kernel always has this clock.
+/// Microseconds since some point before this process started. Every kernel has this clock.
 pub(crate) fn now() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |t| {
         let (seconds, nanoseconds) = (t.tv_sec().unsigned_abs(), t.tv_nsec().unsigned_abs());

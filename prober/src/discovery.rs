@@ -6,7 +6,7 @@ use crate::random::Random;
 use loaded_ipc::ServiceIndex;
 use std::net::IpAddr;
 
-/// Most addresses that are remembered.
+/// Most addresses remembered.
 const MAX_DISCOVERED: usize = 256;
 
 /// A network to sweep for nodes of one service.
@@ -15,7 +15,7 @@ pub(crate) struct Sweep {
     pub(crate) service: ServiceIndex,
     /// Where requests go.
     pub(crate) to: IpAddr,
-    /// The address of ours to send from; unspecified: any.
+    /// Our address to send from; unspecified: any.
     pub(crate) from: IpAddr,
     /// The index of the interface to send from; 0: as routed.
     pub(crate) interface: u32,
@@ -58,7 +58,7 @@ impl Sweep {
     }
 }
 
-/// All sweeps, and who answered.
+/// All sweeps, and the nodes that answered.
 #[derive(Debug)]
 pub(crate) struct Discovery {
     rounds: Vec<Round>,
@@ -69,7 +69,7 @@ pub(crate) struct Discovery {
 struct Round {
     sweep: Sweep,
     due: u64,
-    /// Of the last request; its answers carry it.
+    /// The token of the last request; its answers carry it.
     token: Option<u64>,
 }
 
@@ -79,7 +79,7 @@ struct Discovered {
     address: IpAddr,
     /// When it may be reported again, microseconds.
     until: u64,
-    /// Whether the supervisor is still to be told of it.
+    /// Whether the supervisor has still to be told of it.
     owed: bool,
 }
 
@@ -101,7 +101,7 @@ impl Discovery {
         self.rounds.iter().map(|round| round.due).min()
     }
 
-    /// Sends what is due. What the kernel refuses now is sent again in the next round.
+    /// Sends what is due. What the kernel refuses now goes out again in the next round.
     pub(crate) fn send(&mut self, now: u64, pings: &mut Pings, random: &mut Random) {
         for round in self.rounds.iter_mut().filter(|round| round.due <= now) {
             round.due = now + round.sweep.interval();
@@ -137,7 +137,7 @@ impl Discovery {
         }
     }
 
-    /// Reports nodes that are still to be reported, until `tell` returns that it could not.
+    /// Reports nodes not yet reported, until `tell` returns false: there was no room.
     pub(crate) fn tell<E>(&mut self, mut tell: impl FnMut(ServiceIndex, IpAddr) -> Result<bool, E>) -> Result<(), E> {
         for seen in self.seen.iter_mut().filter(|seen| seen.owed) {
             if !tell(seen.service, seen.address)? {

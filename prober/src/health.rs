@@ -1,18 +1,18 @@
-//! Rise and fall: when what a check says becomes what is believed. No clock and no input or output.
+//! Rise and fall: when the results of checks change what is believed. No clock, no input or output.
 
 use loaded_ipc::Cause;
 
-/// What is believed of one backend, and what speaks against it.
+/// What is believed of one backend, and the evidence against it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Health {
     up: bool,
     proven: bool,
-    /// Results in a row that say the opposite of `up`.
+    /// Consecutive results that contradict `up`.
     against: u8,
 }
 
 impl Health {
-    /// What was believed before; `proven`: by a check.
+    /// Starts from what was believed before; `proven`: by a check.
     #[must_use]
     pub fn new(up: bool, proven: bool) -> Self {
         Self { up, proven, against: 0 }
@@ -24,18 +24,18 @@ impl Health {
         self.up
     }
 
-    /// Whether any check has said so yet.
+    /// Whether any check has confirmed it yet.
     #[must_use]
     pub fn proven(self) -> bool {
         self.proven
     }
 
-    /// Takes one result. The answer is whether the supervisor must hear of it as a change: the state is another one, or it
-    /// is the first result of all, which decides alone.
+    /// Takes one result. Returns whether the supervisor must hear of a change: the state has changed, or this was the
+    /// first result of all, which decides alone.
     ///
-    /// `rise` successes in a row bring a backend up and `fall` failures in a row take it down; one result to the contrary
-    /// starts the count anew. That is all there is against flapping. A check that could not be made counts neither way and
-    /// does not break a row.
+    /// `rise` consecutive successes bring a backend up, `fall` consecutive failures take it down; one result to the
+    /// contrary restarts the count. There is no other damping of flapping. A check that could not be made counts
+    /// neither way and does not break a row.
     pub fn judge(&mut self, cause: Cause, rise: u8, fall: u8) -> bool {
         let passed = match cause {
             Cause::NotMade | Cause::Unchecked => return false,
@@ -111,8 +111,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against the rule as one would say it: the state turns exactly when the last `n` results that count, all since
-        /// the last turn, say the opposite.
+        /// Against the rule in plain words: the state turns exactly when the last `n` results that count, all since the
+        /// last turn, contradict it.
         #[test]
         fn the_state_turns_at_the_end_of_a_row(
             causes in causes(), up: bool, proven: bool, rise in 1u8..=6, fall in 1u8..=6,

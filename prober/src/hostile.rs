@@ -1,5 +1,5 @@
-//! For tests alone (feature `hostile`): a hostile prober, in the real one's sandbox and with nothing but its links. The path
-//! of the first HTTP check orders what it does; without such a path it is honest.
+//! For tests only (feature `hostile`): a hostile prober, in the real one's sandbox and with nothing but its links. The
+//! path of the first HTTP check says what it does; without such a path it is honest.
 //!
 //! ```text
 //!  /hostile/unknown   speaks of backends that do not exist, and of other generations
@@ -27,7 +27,7 @@ const BURST: usize = 64;
 /// Length of a membership message: fixed integers, little endian.
 const MEMBERSHIP: usize = 8 + 2 + 1;
 
-/// What a hijacked prober has in its hands.
+/// What a compromised prober holds.
 #[derive(Debug)]
 struct Hijacked<'a> {
     link: &'a ProberSupervisorLink,
@@ -39,7 +39,7 @@ struct Hijacked<'a> {
 /// Behaves as the path of the first HTTP check orders. Returns when that is over and honesty follows, or if there is no
 /// such order.
 ///
-/// # Errors
+/// The link has ended.
 /// The link has ended.
 pub(crate) fn play(
     plans: &[CheckPlan],
@@ -80,7 +80,7 @@ impl Hijacked<'_> {
         }
         self.wait(SECOND / 10)?;
         let cause = Cause::Refused;
-        // Too many words in one life would be judged as a flood.
+        // Too many messages in one life would count as a flood.
         let backend = BackendIndex(if clock::now().is_multiple_of(2) { MAX_BACKEND_INDEX - 1 } else { u16::MAX });
         self.linger(|| self.link.send(&FromProber::Changed { backend, up: false, cause, latency: 0 }))
     }
@@ -95,7 +95,7 @@ impl Hijacked<'_> {
         })
     }
 
-    /// What is no message, to every worker.
+    /// Sends malformed messages to every worker.
     fn mutter(&self, duration: u64) -> Result<(), LinkError> {
         let end = clock::now() + duration;
         let good = frame(self.generation, self.targets.first().map_or(BackendIndex(0), |target| target.backend), false);
@@ -109,11 +109,11 @@ impl Hijacked<'_> {
             for length in [MEMBERSHIP + 1, MAX_FRAME, MAX_FRAME + 1, 2 * MAX_FRAME] {
                 self.tell(&long[..length]);
             }
-            // A truth that is neither.
+            // A boolean that is neither true nor false.
             let mut strange = good;
             strange[MEMBERSHIP - 1] = 2;
             self.tell(&strange);
-            // Not random: generation and backend must not be ones that are there by chance.
+            // Fixed, not random: generation and backend must not happen to exist.
             let noise: [u8; 10] = std::array::from_fn(|_| random.next().to_le_bytes()[0]);
             self.tell(&noise);
             self.wait(SECOND / 100)?;
@@ -121,8 +121,8 @@ impl Hijacked<'_> {
         Ok(())
     }
 
-    /// Backends go up and down in good form, as often as there is room. Once a second it lives, and tells in the place of
-    /// a latency how many frames it has tried to send in that second.
+    /// Sends well-formed changes, up and down, as often as there is room. Once a second it reports itself alive, and in
+    /// the place of a latency how many frames it tried to send in that second.
     fn flood(&self, supervisor: bool) -> Result<(), LinkError> {
         let Some(first) = self.targets.first() else { return Ok(()) };
         let (mut up, mut sent, mut second) = (first.health.up(), 0, clock::now());
@@ -142,7 +142,7 @@ impl Hijacked<'_> {
             if clock::now() >= second + SECOND {
                 second = clock::now();
                 self.say(&FromProber::Alive)?;
-                // More than two timeouts would be impossible.
+                // More than two timeouts would be an impossible latency.
                 let latency = std::mem::take(&mut sent).min(1_000_000);
                 self.say(&FromProber::Measured { backend: first.backend, cause: Cause::Passed, latency })?;
             }
@@ -163,7 +163,7 @@ impl Hijacked<'_> {
         }
     }
 
-    /// To every worker; what has no room is lost. Returns how many were tried.
+    /// Sends to every worker; what has no room is lost. Returns how many sends were tried.
     fn tell(&self, frame: &[u8]) -> u32 {
         self.workers.all.iter().map(|writer| write(&writer.link, frame)).fold(0, |count, _| count + 1)
     }
@@ -175,7 +175,7 @@ impl Hijacked<'_> {
         }
     }
 
-    /// Says it again and again, for as long as it is let live.
+    /// Repeats `say` for as long as it is left alive.
     fn linger(&self, say: impl Fn() -> Result<(), LinkError>) -> Result<(), LinkError> {
         loop {
             say()?;

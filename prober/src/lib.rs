@@ -1,18 +1,30 @@
-//! The prober: checks backends, tells the supervisor what it found, and every worker which backends are up.
+//! The prober: checks backends, reports to the supervisor, and tells every worker which backends are up.
 //!
-//! *What this process may do:* open TCP and UDP sockets to the checked ports, ping by the sockets it was given, say "up" or
-//! "down" of backends it was told of. *What it may not:* everything else; see its policy in `loaded_sandbox`.
+//! It may open TCP and UDP sockets to the checked ports, ping through the sockets it was given, and say "up" or "down"
+//! of the backends it was told of. It may do nothing else (its policy is in `loaded_sandbox`), and it knows no packet
+//! of a client, no rule, no queue and no configuration file.
 //!
 //! ```text
-//!  run        the life: descriptors, rights, transaction, sandbox, Go
-//!  prober     the loop: one ppoll over the link, the checks in flight and the ping sockets
-//!  setup      the transaction, checked                health      rise and fall, pure
-//!  schedule   who is checked when                     check/*     one check: tcp, http, udp, dns, or a ping first
-//!  ping       the two ping sockets, echo messages     discovery   looks for nodes, and who answered
-//!  report     what the supervisor is still owed       membership  what the workers are still owed
+//!  run         the life of the process: descriptors, rights, setup, sandbox, Go; knows no check
+//!  sandbox     what the sandbox must leave open; knows no backend's address
+//!  setup       the configuration, validated message by message; never applies half of one
+//!  prober      the loop: one ppoll over the link, checks and ping sockets; never blocks anywhere else
+//!  schedule    which backend is checked when; never what a check found
+//!  check/      one check: tcp, http, udp or dns, after a ping or not; knows no other check
+//!  ping        echo messages on the two ping sockets; knows no backend
+//!  discovery   sweeps networks for nodes and remembers who answered; never adds a backend
+//!  health      rise and fall: when results change the state; knows no clock and no socket
+//!  target      a backend and what is known of it
+//!  report      what the supervisor is still owed; never queues old news
+//!  membership  what the workers are still owed; never reads a word from them
+//!  pending     a set of indices that lets each have its turn; knows not of what
+//!  clock       monotonic microseconds                random      random numbers without a system call
+//!  hostile/    for tests: a compromised prober; in no release
 //! ```
 //!
-//! One thread, and all memory before the sandbox is entered: nothing that a backend or a worker does makes it grow.
+//! One thread, and all memory is allocated before the sandbox is entered: nothing a backend or a worker does makes it
+//! grow.
+
 #![forbid(unsafe_code)]
 
 mod check;
@@ -38,11 +50,11 @@ pub use prober::Prober;
 pub use run::{Arguments, run};
 pub use setup::{Assembly, MAX_CHECKS, MAX_SWEEPS, MAX_TARGETS, OutOfStep, Setup};
 
-/// Checks that are under way at the same time, at most. Others wait for their turn.
+/// Most checks under way at the same time; others wait for their turn.
 pub const MAX_FLIGHTS: usize = 256;
 
-/// Sockets with marks, at most: each takes the place of a check that could be under way.
+/// Most sockets with marks; each takes the place of a check that could be under way.
 pub const MAX_MARKED: usize = 128;
 
-/// Workers that a prober can talk to, at most.
+/// Most workers a prober can talk to.
 pub const MAX_WORKERS: usize = 256;

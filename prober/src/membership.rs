@@ -1,12 +1,12 @@
-//! Membership messages to the workers. They carry states, not changes: a worker that has not read for a while is told the
-//! present state when it reads again. One that is gone is the supervisor's business.
+//! Membership messages to the workers. They carry states, not changes: a worker that has not read for a while gets the
+//! current state when it reads again. Replacing a dead worker is the supervisor's job.
 
 use crate::pending::PendingSet;
 use loaded_ipc::{LinkError, Membership, MembershipWriter};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Backends whose state is repeated to each worker each second. A worker may die after it has read messages; the one that
-/// follows it was configured with an older state and would miss them.
+/// Backends whose state is repeated to each worker every second. A worker may die with messages read; its successor was
+/// configured with an older state and would miss them.
 const AGAIN: usize = 64;
 
 /// The links to all workers.
@@ -14,14 +14,14 @@ const AGAIN: usize = 64;
 pub(crate) struct Writers {
     pub(crate) all: Vec<Writer>,
     targets: usize,
-    /// The target to repeat next.
+    /// The next target to repeat.
     again: usize,
 }
 
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) link: MembershipWriter,
-    /// Targets whose state it is still owed.
+    /// The targets whose state it is still owed.
     owed: PendingSet,
     state: LinkState,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Writer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LinkState {
     Open,
-    /// The worker does not read: wait until the link can be written to.
+    /// The worker does not read: wait until the link is writable.
     Full,
     Gone,
 }
@@ -50,7 +50,7 @@ impl Writers {
         }
     }
 
-    /// Owes every worker the next [`AGAIN`] targets once more; once a second.
+    /// Owes every worker the next [`AGAIN`] targets again; called once a second.
     pub(crate) fn owe_again(&mut self) {
         for _ in 0..AGAIN.min(self.targets) {
             self.owe(self.again);
@@ -58,7 +58,7 @@ impl Writers {
         }
     }
 
-    /// Sends what is owed until a link is full. `word` makes the message about a target.
+    /// Sends what is owed until the links are full. `word` makes the message about a target.
     pub(crate) fn flush(&mut self, word: impl Fn(usize) -> Option<Membership>) {
         for writer in self.all.iter_mut().filter(|writer| writer.state == LinkState::Open) {
             while let Some(target) = writer.owed.next() {
@@ -77,13 +77,13 @@ impl Writers {
         }
     }
 
-    /// The full links, each with its index, to wait until they can be written to.
+    /// The full links, each with its index, to be polled until they are writable.
     pub(crate) fn full(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
         let full = self.all.iter().enumerate().filter(|(_, writer)| writer.state == LinkState::Full);
         full.map(|(place, writer)| (place, writer.link.as_fd()))
     }
 
-    /// The link can be written to again, or the worker is gone, which the next message will show.
+    /// The link is writable again, or the worker is gone, which the next message will show.
     pub(crate) fn writable(&mut self, place: usize) {
         if let Some(writer) = self.all.get_mut(place)
             && writer.state == LinkState::Full

@@ -1,6 +1,6 @@
 //! A set of indices of fixed size: the targets whose state is still to be sent.
 
-/// A bit set with a cursor that goes round, so that no index waits for ever behind busier ones.
+/// A bit set with a cursor that goes round, so that no index waits forever behind busier ones.
 #[derive(Debug)]
 pub(crate) struct PendingSet {
     words: Vec<u64>,
@@ -21,7 +21,7 @@ impl PendingSet {
         }
     }
 
-    /// Removes an index and moves the cursor behind it.
+    /// Removes an index and moves the cursor past it.
     pub(crate) fn clear(&mut self, index: usize) {
         if let Some(word) = self.words.get_mut(index / 64) {
             *word &= !(1 << (index % 64));
@@ -34,7 +34,7 @@ impl PendingSet {
         self.words.get(index / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
     }
 
-    /// The next index in the set, from the cursor on and then from 0. It stays in the set.
+    /// The next index in the set, searching from the cursor to the end and then from 0. It stays in the set.
     pub(crate) fn next(&self) -> Option<usize> {
         self.from(self.cursor).or_else(|| self.from(0))
     }

@@ -1,7 +1,7 @@
 //! The two ping sockets, opened by the supervisor, and the echo messages on them (RFC 792, RFC 4443 §4).
 //!
-//! A reply is recognised by its token, eight random bytes that the request carried, and by its sender. Nothing else in it
-//! is believed: a ping socket changes the id, and a raw socket hears every ICMP message of the host.
+//! A reply is recognised by its token (eight random bytes that the request carried) and by its sender. Nothing else in
+//! it is believed: a ping socket changes the id, and a raw socket hears every ICMP message of the host.
 
 use loaded_ipc::Pinger;
 use loaded_sandbox::Family;
@@ -34,7 +34,8 @@ struct Ping {
 }
 
 impl Pings {
-    /// Takes over the sockets, which must not block. Without one, checks that need it end as [`loaded_ipc::Cause::NotMade`].
+    /// Takes over the sockets, which must not block. Without one, checks that need it end as
+    /// [`loaded_ipc::Cause::NotMade`].
     #[must_use]
     pub fn new(v4: Option<(OwnedFd, Pinger)>, v6: Option<(OwnedFd, Pinger)>) -> Self {
         let ping = |(socket, pinger)| match pinger {
@@ -58,8 +59,8 @@ impl Pings {
         sendto(ping.socket.as_raw_fd(), &request, &to, MsgFlags::empty()).map(drop)
     }
 
-    /// Sends an echo request out of one interface, from one address of ours. Allocates some forty bytes during the call; the
-    /// heap that `seal` leaves has room for them.
+    /// Sends an echo request out of one interface, from one address of ours. Allocates some forty bytes during the
+    /// call; the heap that `seal` leaves has room for them.
     pub(crate) fn send_from(&mut self, from: Ipv6Addr, interface: u32, to: Ipv6Addr, token: u64) -> Result<(), Errno> {
         let request = self.request(false, token);
         let ping = self.of(Family::V6).ok_or(Errno::EMFILE)?;
@@ -69,7 +70,8 @@ impl Pings {
         sendmsg(ping.socket.as_raw_fd(), &[IoSlice::new(&request)], &control, MsgFlags::empty(), Some(&to)).map(drop)
     }
 
-    /// Reads one datagram: who replied, with which token. `None`: nothing is waiting. `Some(None)`: it was something else.
+    /// Reads one datagram: who replied, with which token. `None`: nothing is waiting. `Some(None)`: it was something
+    /// else.
     pub(crate) fn receive(&self, family: Family) -> Option<Option<(IpAddr, u64)>> {
         let ping = self.of(family)?;
         let mut bytes = [0; MAX_DATAGRAM];

@@ -1,4 +1,4 @@
-//! The loop: start the checks that are due, report, wait, handle what has come. It waits in ppoll and nowhere else.
+//! The loop: start the checks that are due, report, wait, handle what has arrived. It waits in ppoll and nowhere else.
 
 use crate::check::{CheckPlan, Destination, Flight};
 use crate::clock::{self, SECOND};
@@ -19,12 +19,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Datagrams read from a ping socket before other sockets have their turn.
+/// Datagrams read from a ping socket before other sockets get their turn.
 const ECHOES_AT_ONCE: usize = 64;
-/// The link, two ping sockets, the checks under way, and the links to workers that do not read.
+/// The link, two ping sockets, the checks in flight, and the links to workers that do not read.
 const MAX_POLLED: usize = 3 + MAX_FLIGHTS + MAX_WORKERS;
 
-/// The prober at work. It knows nothing of its process, so tests run it in a thread and without a sandbox.
+/// The prober at work. It knows nothing of its process, so tests run it in a thread without a sandbox.
 #[derive(Debug)]
 pub struct Prober<'l> {
     generation: u64,
@@ -36,7 +36,7 @@ pub struct Prober<'l> {
     schedule: Schedule,
     /// The checks under way, by slot.
     flights: Vec<Option<Flight>>,
-    /// Slots without a check.
+    /// Free slots.
     free: Vec<usize>,
     discovery: Discovery,
     reports: Reports,
@@ -44,7 +44,7 @@ pub struct Prober<'l> {
     next_second: u64,
 }
 
-/// What a wait was ended by.
+/// What ended a wait.
 #[derive(Debug, Clone, Copy)]
 enum EventSource {
     Link,
@@ -54,8 +54,8 @@ enum EventSource {
 }
 
 impl<'l> Prober<'l> {
-    /// Allocates everything that it will need. No link and no ping socket may block. Of `workers` the first
-    /// [`MAX_WORKERS`] are told. `marked` are the sockets of the targets that have a virtual IP, in the same order.
+    /// Allocates everything it will need. Links and ping sockets must be non-blocking. Only the first [`MAX_WORKERS`]
+    /// of `workers` are told. `marked` holds the sockets of the targets that have a virtual IP, in the same order.
     #[must_use]
     pub fn new(
         setup: Setup,
@@ -68,7 +68,7 @@ impl<'l> Prober<'l> {
         let mut workers = workers;
         workers.truncate(MAX_WORKERS);
         let count = targets.len();
-        // So that all sockets together never need more numbers than the sandbox allows to checks.
+        // Keeps all sockets together within the numbers that the sandbox allows to checks.
         let flights = MAX_FLIGHTS.saturating_sub(marked.len());
         let mut marked = marked.into_iter();
         let target = |setup: TargetSetup| Target {
@@ -103,7 +103,8 @@ impl<'l> Prober<'l> {
     /// Waits for `Go`, then works until the link ends.
     ///
     /// # Errors
-    /// Always: [`LinkError::Closed`] when the supervisor has closed the link, which is no failure; else what is wrong with it.
+    /// Always: [`LinkError::Closed`] when the supervisor has closed the link, which is no failure; otherwise what is
+    /// wrong with the link.
     pub fn run(&mut self) -> Result<std::convert::Infallible, LinkError> {
         self.wait_for_go()?;
         hostile::play(&self.plans, self.link, &self.writers, &self.targets, self.generation)?;
@@ -161,7 +162,7 @@ impl<'l> Prober<'l> {
                 EventSource::Writer(worker) => self.writers.writable(worker),
             }
         }
-        // Only now, so that an answer that has arrived counts even if this process was late.
+        // Only now, so that an answer which has arrived counts even if this process was late.
         self.give_up_late(clock::now());
         Ok(())
     }
@@ -208,7 +209,7 @@ impl<'l> Prober<'l> {
         all.min().map_or(SECOND, |at| at.saturating_sub(now).min(SECOND))
     }
 
-    /// Waits, and notes what is ready at the beginning of `woken`.
+    /// Waits, and records what is ready at the beginning of `woken`.
     fn wait(&self, now: u64, woken: &mut [Option<EventSource>; MAX_POLLED]) -> Result<(), LinkError> {
         let room = if self.reports.full() { PollFlags::POLLOUT } else { PollFlags::empty() };
         let mut polled: [PollFd<'_>; MAX_POLLED] =
@@ -235,7 +236,7 @@ impl<'l> Prober<'l> {
             Err(Errno::EINTR) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         }
-        // A flag that nix does not know is an event as well.
+        // A flag that nix does not know is an event too.
         let ready = polled[..count].iter().zip(sources).filter(|(polled, _)| polled.any() != Some(false));
         for (woken, (_, place)) in woken.iter_mut().zip(ready) {
             *woken = Some(place);
@@ -243,7 +244,7 @@ impl<'l> Prober<'l> {
         Ok(())
     }
 
-    /// The supervisor has nothing to say to a prober at work; it ends one by closing the link.
+    /// The supervisor sends nothing to a prober at work; it ends one by closing the link.
     fn hear_supervisor(&mut self) -> Result<(), LinkError> {
         self.reports.writable();
         match self.link.receive() {
@@ -271,7 +272,7 @@ impl<'l> Prober<'l> {
         }
     }
 
-    /// Takes a check one step further, and ends it if that gave a result.
+    /// Advances a check one step, and ends it if that gave a result.
     fn advance(&mut self, slot: usize, step: impl FnOnce(&mut Flight, &CheckPlan, &mut Target) -> Option<Cause>) {
         let Some(flight) = self.flights.get_mut(slot).and_then(Option::as_mut) else { return };
         let Some(target) = self.targets.get_mut(usize::from(flight.target)) else { return };
@@ -303,7 +304,7 @@ impl<'l> Prober<'l> {
         }
     }
 
-    /// A check is over: judge the result, note what to report, and schedule the next one.
+    /// Ends a check: judges the result, records what to report, and schedules the next one.
     fn conclude(&mut self, number: u16, started: u64, cause: Cause) {
         let place = usize::from(number);
         let Some(target) = self.targets.get_mut(place) else { return };

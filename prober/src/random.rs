@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hasher};
 
-/// A stream of numbers. Who sees some of them does not see the seed, so a backend cannot guess the tokens of others.
+/// A stream of numbers. Seeing some does not reveal the seed, so a backend cannot guess another's tokens.
 #[derive(Debug)]
 pub(crate) struct Random {
     seed: u64,
@@ -22,7 +22,7 @@ impl Random {
         hasher.finish()
     }
 
-    /// From 0 to below `bound`; 0 if that is 0.
+    /// A number from 0 to below `bound`; 0 if `bound` is 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         // The high half of the product; below `bound`, so it fits.
         u64::try_from((u128::from(self.next()) * u128::from(bound)) >> 64).unwrap_or(0)

@@ -1,5 +1,5 @@
-//! Reports to the supervisor. While its link is full they are not queued: what it is still owed is the present state of each
-//! backend.
+//! Reports to the supervisor. They are not queued while its link is full: what it is owed is always the current state
+//! of each backend.
 
 use crate::clock::SECOND;
 use crate::discovery::Discovery;
@@ -24,7 +24,7 @@ impl Reports {
         Self { alive: false, changed: PendingSet::new(targets), measured: PendingSet::new(targets), full: false }
     }
 
-    /// The sign of life is due; once a second.
+    /// A sign of life is due; called once a second.
     pub(crate) fn alive(&mut self) {
         self.alive = true;
     }
@@ -39,20 +39,19 @@ impl Reports {
         }
     }
 
-    /// Whether the link is full: wait until it can be written to.
+    /// Whether the link is full, so that the loop must wait until it is writable.
     pub(crate) fn full(&self) -> bool {
         self.full
     }
 
-    /// The link can be written to again.
+    /// The link is writable again.
     pub(crate) fn writable(&mut self) {
         self.full = false;
     }
 
     /// Sends what is owed until the link is full, changes before measurements.
     ///
-    /// # Errors
-    /// If the link has ended. That it is full is none.
+    /// If the link has ended; a full link is no error.
     pub(crate) fn flush(
         &mut self,
         link: &ProberSupervisorLink,
@@ -66,7 +65,7 @@ impl Reports {
         while let Some(place) = self.changed.next() {
             if let Some(Target { backend, health, cause, latency, reported, .. }) = targets.get_mut(place) {
                 let (backend, up, cause, latency) = (*backend, health.up(), *cause, *latency);
-                // It may have gone down and come up again, or the other way round, while the link was full.
+                // It may have gone down and come up again, or the reverse, while the link was full.
                 let word = match *reported == Some(up) {
                     false => FromProber::Changed { backend, up, cause, latency },
                     true => FromProber::Measured { backend, cause, latency },
@@ -92,7 +91,7 @@ impl Reports {
         Ok(())
     }
 
-    /// Returns whether it could be sent.
+    /// Returns whether it was sent.
     fn say(&mut self, link: &ProberSupervisorLink, message: &FromProber) -> Result<bool, LinkError> {
         if self.full {
             return Ok(false);

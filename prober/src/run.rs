@@ -17,27 +17,27 @@ use std::fmt::Write;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Mutex, OnceLock};
 
-/// How a prober ends on purpose; the supervisor reads the reason on the link.
+/// Exit code of a prober that gives up; the supervisor reads the reason on the link.
 const EXIT_FAILED: i32 = 3;
-/// The supervisor has closed the link.
+/// Exit code when the supervisor has closed the link.
 const EXIT_DONE: i32 = 0;
 
 /// What the supervisor tells a prober on its command line.
 #[derive(Debug, Clone)]
 pub struct Arguments {
-    /// Who to become.
+    /// The user to become.
     pub identity: Identity,
     /// The supervisor's process id.
     pub parent: u32,
-    /// Whether a kernel without a layer is good enough.
+    /// Whether a kernel that lacks a layer is good enough.
     pub requirement: SandboxRequirement,
     /// How many workers it has links to, 0..=[`MAX_WORKERS`].
     pub workers: u16,
-    /// How many sockets with marks come behind them, 0..=[`MAX_MARKED`].
+    /// How many sockets with marks follow them, 0..=[`MAX_MARKED`].
     pub marked: u16,
 }
 
-/// Why a prober cannot run. The supervisor gets the text.
+/// Why a prober cannot run. The supervisor receives the text.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("{0}")]
@@ -46,7 +46,7 @@ enum Error {
     Link(#[from] LinkError),
     #[error("{0}")]
     OutOfStep(#[from] OutOfStep),
-    #[error("make descriptor {0} not block: {1}")]
+    #[error("make descriptor {0} non-blocking: {1}")]
     Blocking(RawFd, Errno),
     #[error("the supervisor speaks version {0} of the messages, this prober {VERSION}")]
     Version(u16),
@@ -56,7 +56,7 @@ enum Error {
     Marked(u16, usize),
 }
 
-/// The link, where the panic hook finds it too.
+/// The link, where the panic hook can find it.
 static LINK: OnceLock<ProberSupervisorLink> = OnceLock::new();
 
 /// Runs a prober on the descriptors that [`loaded_ipc`] numbers. Ends the process.
@@ -86,7 +86,7 @@ fn serve(link: &ProberSupervisorLink, arguments: &Arguments) -> Result<Infallibl
     if setup.marked() != usize::from(*marked) || usize::from(*marked) > MAX_MARKED {
         return Err(Error::Marked(*marked, setup.marked()));
     }
-    // They lie where the sandbox lets checks have their sockets; these do not block already.
+    // They lie where the sandbox allows checks to have sockets; they are non-blocking already.
     let numbers = WORKERS_FD + RawFd::from(*workers)..WORKERS_FD + RawFd::from(given);
     let sockets = numbers.map(inherited).collect::<Result<Vec<_>, _>>()?;
     link.set_nonblocking()?;
@@ -94,13 +94,14 @@ fn serve(link: &ProberSupervisorLink, arguments: &Arguments) -> Result<Infallibl
     let mut prober = Prober::new(setup, link, writers, pings, sockets);
     sandbox::close(&needs, *requirement)?;
 
-    // Inside the sandbox nothing may be dropped that frees much or closes: it ends here and does not return.
+    // Inside the sandbox nothing may be dropped that closes a descriptor or frees much: the process ends here without
+    // returning.
     let ended = link.send(&FromProber::Prepared { generation }).and_then(|()| prober.run());
     let Err(error) = ended.map(|never| match never {});
     end(link, &error.into())
 }
 
-/// Says how it ended, if it can be said, and ends. The exit code has to do if not.
+/// Reports how it ended, if it can, and ends. If it cannot, the exit code must do.
 fn end(link: &ProberSupervisorLink, error: &Error) -> ! {
     if matches!(error, Error::Link(LinkError::Closed)) {
         leave(EXIT_DONE);
@@ -109,7 +110,7 @@ fn end(link: &ProberSupervisorLink, error: &Error) -> ! {
     leave(EXIT_FAILED)
 }
 
-/// Receives the transaction, on the still blocking link.
+/// Receives the configuration, while the link still blocks.
 fn receive_setup(link: &ProberSupervisorLink) -> Result<(Pinger, Pinger, Setup), Error> {
     let (ping4, ping6, seed) = match link.receive()? {
         ToProber::Hello { version: VERSION, ping4, ping6, seed } => (ping4, ping6, seed),
@@ -124,7 +125,7 @@ fn receive_setup(link: &ProberSupervisorLink) -> Result<(Pinger, Pinger, Setup),
     }
 }
 
-/// Takes a ping socket over, if it is one.
+/// Takes over a ping socket, if the descriptor is one.
 fn pinger(number: RawFd, pinger: Pinger) -> Result<Option<(OwnedFd, Pinger)>, Error> {
     if pinger == Pinger::None {
         return Ok(None);
@@ -136,8 +137,8 @@ fn pinger(number: RawFd, pinger: Pinger) -> Result<Option<(OwnedFd, Pinger)>, Er
     Ok(Some((socket, pinger)))
 }
 
-/// A panic ends the prober with its message on the link. The way of the standard library, SIGABRT, would meet the
-/// sandbox first and look like an attack.
+/// A panic ends the prober with its message on the link. The standard library's way, SIGABRT, would meet the sandbox
+/// first and look like an attack.
 fn report_panics() {
     let text = Mutex::new(String::with_capacity(MAX_TEXT));
     std::panic::set_hook(Box::new(move |panic| {

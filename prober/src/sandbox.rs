@@ -1,4 +1,4 @@
-//! The sandbox of the prober: everything it needs is had first, then every right but its checks is given up.
+//! The prober's sandbox: first everything it needs is acquired, then every right but its checks is given up.
 
 use crate::setup::Setup;
 use loaded_ipc::{PING4_FD, PING6_FD, PROBER_LINK_FD, WORKERS_FD};
@@ -8,14 +8,14 @@ use loaded_sandbox::{
 };
 use std::os::fd::RawFd;
 
-/// What the sandbox must leave open, which depends on the configuration.
+/// What the sandbox must leave open; it depends on the configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Needs {
     /// Links to workers, from [`WORKERS_FD`] on.
     pub(crate) workers: u16,
-    /// Where it connects to by TCP, sorted, each once.
+    /// Where it connects by TCP, sorted, without duplicates.
     pub(crate) tcp_ports: Vec<u16>,
-    /// Where it sends to by UDP, likewise. Without any it needs no such socket.
+    /// Where it sends by UDP, likewise. If empty, it needs no UDP socket.
     pub(crate) udp_ports: Vec<u16>,
 }
 
@@ -25,8 +25,8 @@ impl Needs {
     }
 }
 
-/// First half, as root and right after exec: no descriptor but 0, 1, 2, the link, the two for pings and those `given`
-/// from [`WORKERS_FD`] on; another user, an empty root.
+/// First half, as root and right after exec: leaves no descriptor but 0, 1, 2, the link, the two for pings and `given`
+/// more from [`WORKERS_FD`] on; changes to another user and an empty root.
 ///
 /// # Errors
 /// When a step fails; the process must then end.
@@ -36,7 +36,7 @@ pub(crate) fn drop_to(identity: &Identity, parent: u32, given: u16) -> Result<Ke
     drop_rights(Role::Prober, identity, parent, Survival::DiesToo)
 }
 
-/// Second half, when all memory is had: nothing but the loop's own system calls from here on.
+/// Second half, when all memory is allocated: from here on nothing but the loop's own system calls.
 ///
 /// # Errors
 /// When a step fails, or the kernel lacks a layer that `requirement` demands.

@@ -1,4 +1,4 @@
-//! Who is checked when. A target is either here or in flight, so the heap never outgrows what it was made with.
+//! Which target is checked when. A target is either here or in flight, so the heap never outgrows its initial size.
 
 use crate::check::CheckPlan;
 use crate::clock::SECOND;
@@ -7,7 +7,7 @@ use crate::random::Random;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Targets by the time they are due, microseconds of [`crate::clock`].
+/// Targets by when they are due, in microseconds of [`crate::clock`].
 #[derive(Debug)]
 pub(crate) struct Schedule {
     due: BinaryHeap<Reverse<(u64, u16)>>,
@@ -27,7 +27,7 @@ impl Schedule {
         self.due.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// The one that has been due for longest.
+    /// The target that has been due the longest.
     pub(crate) fn take(&mut self, now: u64) -> Option<u16> {
         if self.next()? > now {
             return None;
@@ -36,8 +36,8 @@ impl Schedule {
     }
 }
 
-/// Microseconds until the first check: anywhere in the interval, so that targets are spread over it; within a second for
-/// one of which nothing is known.
+/// Microseconds until the first check: anywhere in the interval, so that targets spread over it; within a second for a
+/// target of which nothing is known.
 pub(crate) fn first_wait(plan: &CheckPlan, health: Health, random: &mut Random) -> u64 {
     let interval = plan.interval(health.up());
     let window = if health.proven() { interval } else { interval.min(SECOND) };

@@ -1,5 +1,5 @@
-//! The configuration as the prober uses it, assembled from the messages of a transaction. A message that does not fit ends
-//! the prober: a supervisor that is out of step cannot be trusted.
+//! The configuration as the prober uses it, assembled from the messages of a transaction. A message that does not fit
+//! ends the prober: a supervisor out of step cannot be trusted.
 
 use crate::check::CheckPlan;
 use crate::discovery::Sweep;
@@ -13,7 +13,7 @@ pub const MAX_CHECKS: usize = 256;
 /// Most networks that can be swept for nodes.
 pub const MAX_SWEEPS: usize = 64;
 
-/// What is to be checked, and how.
+/// What to check, and how.
 #[derive(Debug)]
 pub struct Setup {
     pub(crate) generation: u64,
@@ -23,16 +23,16 @@ pub struct Setup {
     pub(crate) sweeps: Vec<Sweep>,
 }
 
-/// A backend to be checked.
+/// A backend to check.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TargetSetup {
     pub(crate) backend: BackendIndex,
     pub(crate) address: IpAddr,
-    /// Index of its plan.
+    /// Index of its check plan.
     pub(crate) check: u16,
     pub(crate) up: bool,
     pub(crate) proven: bool,
-    /// Where connections and datagrams go by a marked socket (mode "dsr").
+    /// The destination of connections and datagrams through a marked socket (mode "dsr").
     pub(crate) vip: Option<IpAddr>,
 }
 
@@ -43,19 +43,20 @@ impl Setup {
         self.generation
     }
 
-    /// Number of targets that have a marked socket.
+    /// Number of targets with a marked socket.
     #[must_use]
     pub fn marked(&self) -> usize {
         self.targets.iter().filter(|target| target.vip.is_some()).count()
     }
 
-    /// The TCP ports that checks connect to, sorted, each once.
+    /// The TCP ports that checks connect to, sorted, without duplicates.
     #[must_use]
     pub fn tcp_ports(&self) -> Vec<u16> {
         sorted(self.plans.iter().filter_map(CheckPlan::tcp_port))
     }
 
-    /// The UDP ports that checks send to, sorted, each once. Without any the prober opens no UDP socket.
+    /// The UDP ports that checks send to, sorted, without duplicates. If there are none, the prober opens no UDP
+    /// socket.
     #[must_use]
     pub fn udp_ports(&self) -> Vec<u16> {
         sorted(self.plans.iter().filter_map(CheckPlan::udp_port))
@@ -69,25 +70,25 @@ fn sorted(ports: impl Iterator<Item = u16>) -> Vec<u16> {
     ports
 }
 
-/// A message came out of order or holds an impossible value.
+/// A message was out of order or holds an impossible value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the configuration is out of step: {0}")]
 pub struct OutOfStep(&'static str);
 
-/// A transaction under way.
+/// A transaction in progress.
 #[derive(Debug)]
 pub struct Assembly {
     seed: u64,
     generation: Option<u64>,
     plans: Vec<CheckPlan>,
     targets: Vec<TargetSetup>,
-    /// By backend: whether it has been named.
+    /// For each backend, whether it has been named.
     named: Vec<bool>,
     sweeps: Vec<Sweep>,
 }
 
 impl Assembly {
-    /// Nothing received yet; `seed` is that of `Hello`.
+    /// Starts with nothing received; `seed` is the one of `Hello`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
@@ -100,10 +101,10 @@ impl Assembly {
         }
     }
 
-    /// Takes one message. `Commit` returns the whole configuration.
+    /// Takes one message. `Commit` returns the complete configuration.
     ///
     /// # Errors
-    /// The message came out of order or holds an impossible value: give up the transaction.
+    /// The message was out of order or holds an impossible value: abandon the transaction.
     pub fn take(&mut self, message: ToProber) -> Result<Option<Setup>, OutOfStep> {
         let generation = match (self.generation, message) {
             (None, ToProber::Begin { generation }) => {

@@ -15,7 +15,7 @@ use std::time::Duration;
 const NOW: Duration = Duration::ZERO;
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-/// The first results of backends that nothing is known of.
+/// Checks the first results of backends of which nothing is known.
 fn expect(cases: Vec<(&'static str, IpAddr, CheckKind, Cause)>) {
     let targets = cases.iter().map(|(_, address, kind, _)| (*address, check(kind.clone()))).collect();
     let rig = Rig::start(each(targets), 1, Pinger::Ping);
@@ -93,7 +93,7 @@ fn datagrams() {
 
 #[test]
 fn dns_answers() {
-    /// The question as its own answer, with these header bytes; `id` is added to the first.
+    /// The question as its own answer, with these header bytes; `id` is added to the first byte.
     fn answer(question: &[u8], id: u8, flags: u8, codes: u8) -> Vec<u8> {
         let mut answer = question.to_vec();
         answer[0] = answer[0].wrapping_add(id);
@@ -164,7 +164,7 @@ fn pings_and_what_follows_them() {
     }
 }
 
-/// Sees every echo request to 127.0.0.1, and answers it from `from`, with `change` to the last byte of the token.
+/// Sees every echo request to 127.0.0.1 and answers it from `from`, with `change` applied to the token's last byte.
 fn forger(from: [u8; 4], change: u8) {
     let raw = || socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp).expect("raw");
     let (hears, speaks) = (raw(), raw());
@@ -173,7 +173,7 @@ fn forger(from: [u8; 4], change: u8) {
     thread::spawn(move || {
         let mut bytes = [0; 128];
         while let Ok(length) = recv(hears.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
-            // The header of a packet on the loopback has no options.
+            // A packet's header on the loopback has no options.
             if let [8, _, _, _, rest @ ..] = &bytes[20..length] {
                 let mut reply = [&[0, 0, 0, 0], rest].concat();
                 *reply.last_mut().expect("token") ^= change;

@@ -1,4 +1,4 @@
-//! Backends that answer clients themselves: checked at a virtual IP, each by the socket that was made for it.
+//! Backends that answer clients directly: checked at a virtual IP, each through the socket made for it.
 
 mod rig;
 
@@ -62,7 +62,7 @@ fn a_socket_serves_one_check_after_the_other() {
         let count = kinds.len();
         let (items, sockets) = at_vip(kinds);
         let rig = Rig::start_with(items, 1, Pinger::Ping, sockets);
-        // Up takes two checks, so two by the same socket; and for many more nothing goes wrong.
+        // Coming up takes two checks, so two through the same socket; and nothing goes wrong for many more.
         assert!(rig.first_changes(count).iter().all(|(up, cause, _)| *up && *cause == Cause::Passed));
         let later = rig.listen(Duration::from_secs(2));
         let change = later.iter().find(|(_, message)| matches!(message, FromProber::Changed { .. }));

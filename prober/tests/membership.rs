@@ -65,7 +65,7 @@ fn every_worker_is_told_every_backend_and_each_change() {
     });
 }
 
-/// A worker may die with messages read that the next one needs.
+/// A worker may die having read messages that its successor needs.
 #[test]
 fn workers_are_told_again() {
     in_network(|| {
@@ -84,7 +84,7 @@ fn workers_are_told_again() {
     });
 }
 
-/// Twice a second up and down; the prober looks every 100 ms.
+/// Up and down twice a second; the prober looks every 100 ms.
 #[test]
 fn a_flapping_backend_is_judged_by_rows() {
     const HALF: Duration = Duration::from_millis(250);
@@ -93,7 +93,7 @@ fn a_flapping_backend_is_judged_by_rows() {
         let port = server::closed(LOCAL);
         let quick = check(CheckKind::Tcp { port });
         let slow = Check { fall: 5, ..quick.clone() };
-        // Five checks fall on a whole turn, two or three of them on a half: it depends on where in it they began.
+        // Five checks fall in a full cycle, two or three in each half, depending on where in it they began.
         let mut targets = vec![(LOCAL, quick); QUICK];
         targets.push((LOCAL, slow));
         let rig = Rig::start(each(targets), 0, Pinger::None);
@@ -116,7 +116,7 @@ fn a_flapping_backend_is_judged_by_rows() {
             }
             assert!(usize::from(backend.0) < QUICK, "five failures need more than a half");
             turns += 1;
-            // rise 2: one interval between the results; fall 3: two. All in one half, and in the right one.
+            // rise 2: one interval between the results; fall 3: two. All within one half, and in the right one.
             let (half, since) = {
                 let time = (heard - began).as_millis();
                 (time / HALF.as_millis(), time % HALF.as_millis())
@@ -136,7 +136,7 @@ fn a_thousand_targets_wait_for_their_turn() {
         let port = server::crowd(LOCAL, PAUSE);
         let check = Check { interval: 60_000, timeout: 2000, ..check(http(port)) };
         let mut items = vec![ToProber::Check { index: 0, check }];
-        // Nothing known: all are due within a second, 100 ms each, but faster than they can be made.
+        // Nothing is known: all are due within a second, at 100 ms each, faster than they can be made.
         items.extend((0..1000).map(|n| target(n, LOCAL, 0)));
         let began = Instant::now();
         let rig = Rig::start(items, 1, Pinger::None);
@@ -175,7 +175,7 @@ fn no_more_than_the_limit_are_in_flight() {
             let sockets = std::fs::read_to_string("/proc/thread-self/net/tcp").expect("sockets");
             most = most.max(sockets.matches(&hex).count());
         }
-        // The kernel does not list its sockets at one moment: one that closes and the next may both be there.
+        // The kernel does not list its sockets at a single moment: a closing one and its successor may both be there.
         assert!((256..=264).contains(&most), "{most}");
         let all = rig.first_changes(1000);
         assert!(all.iter().all(|change| *change == (false, Cause::AnswerTimeout, 1_500_000)));
@@ -183,7 +183,7 @@ fn no_more_than_the_limit_are_in_flight() {
     });
 }
 
-/// Neither a supervisor nor a worker that does not read stops it, and both then hear the last word.
+/// A supervisor or a worker that does not read does not stop it, and both then hear the latest state.
 #[test]
 fn peers_that_do_not_read_are_told_the_last_word() {
     in_network(|| {
@@ -206,7 +206,7 @@ fn peers_that_do_not_read_are_told_the_last_word() {
         let mut last = HashMap::new();
         let mut said = 0;
         let (mut states, mut words_said) = (HashMap::new(), 0);
-        // Two seconds, or on a busy machine until all are known.
+        // Two seconds, or longer on a busy machine, until all are known.
         let (end, latest) = (Instant::now() + Duration::from_secs(2), Instant::now() + Duration::from_secs(20));
         let is_over = |known: (usize, usize)| Instant::now() > if known == (1000, 1000) { end } else { latest };
         while !is_over((last.len(), states.len())) {

@@ -1,7 +1,7 @@
-//! Datagrams: one sent, and answers looked at until one is right.
+//! Datagram checks: one is sent, and answers are examined until one is right.
 //!
-//! A wrong answer does not end a check, because anybody can send one with the backend's address on it. It says only at
-//! the timeout what to think of the backend.
+//! A wrong answer does not end a check, because anybody can send one with the backend's address on it. It only decides
+//! what the timeout says of the backend.
 
 use super::{cause_of, close, give_up, sockaddr, take};
 use loaded_ipc::Cause;
@@ -12,14 +12,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Longest text of a configured datagram, bytes.
 pub(super) const MAX_TEXT: usize = 128;
-/// Bytes of an answer that are looked at. A DNS answer without EDNS has no more (RFC 1035 §4.2.1).
+/// Bytes of an answer that are examined. A DNS answer without EDNS has no more (RFC 1035 §4.2.1).
 const MAX_ANSWER: usize = 512;
-/// Late answers thrown away before a socket is used again.
+/// Most late answers discarded before a socket is used again.
 const MAX_LATE: usize = 64;
-/// Answers looked at before other checks have their turn.
+/// Answers examined before other checks get their turn.
 const AT_ONCE: usize = 4;
 
-/// Sends from a connected socket: it takes answers of this backend only, and is told when the port is closed.
+/// Sends from a connected socket: it accepts answers from this backend only and learns when the port is closed.
 pub(super) fn send_to(to: SocketAddr, message: &[u8], marked: &mut Option<OwnedFd>) -> Result<OwnedFd, Cause> {
     let (socket, lent) = take(marked, to, SockType::Datagram)?;
     if lent {
@@ -42,7 +42,7 @@ pub(super) fn send_to(to: SocketAddr, message: &[u8], marked: &mut Option<OwnedF
     }
 }
 
-/// What came too late for the check before is no answer to this one.
+/// Discards answers that came too late for the previous check.
 fn drain(socket: &OwnedFd) {
     let mut bytes = [0; MAX_ANSWER];
     for _ in 0..MAX_LATE {
@@ -52,7 +52,7 @@ fn drain(socket: &OwnedFd) {
     }
 }
 
-/// Takes what has come. `judge` says what an answer means; none: not what it should be.
+/// Reads what has arrived. `judge` says what an answer means; `None`: it is wrong.
 pub(super) fn receive(socket: &OwnedFd, wrong: &mut bool, judge: impl Fn(&[u8]) -> Option<Cause>) -> Option<Cause> {
     let mut bytes = [0; MAX_ANSWER];
     for _ in 0..AT_ONCE {

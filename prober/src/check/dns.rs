@@ -1,23 +1,23 @@
-//! DNS as far as a check needs it: a question, and of the answer the header and the question's echo (RFC 1035 §4.1).
+//! As much DNS as a check needs: a question; and of the answer, the header and the echoed question (RFC 1035 §4.1).
 
 use loaded_ipc::Cause;
 
 const HEADER: usize = 12;
-/// Header, a name of 128 bytes with two more, type and class.
+/// Header, a name of 128 bytes plus two, type and class.
 const MAX_QUERY: usize = HEADER + 130 + 4;
-/// Recursion desired, and nothing else.
+/// Recursion desired, nothing else.
 const FLAGS: [u8; 2] = [0x01, 0x00];
 /// Type A, class IN.
 const A_IN: [u8; 4] = [0, 1, 0, 1];
 
-/// A question for the addresses of a name, but for its id.
+/// A question for the addresses of a name, without its id.
 #[derive(Debug)]
 pub(crate) struct Query {
     message: Vec<u8>,
 }
 
 impl Query {
-    /// The question, if the name can be one: labels of 1 to 63 bytes, with or without a dot at the end.
+    /// The question, if the name is valid: labels of 1 to 63 bytes, with or without a trailing dot.
     pub(super) fn new(name: &str) -> Result<Self, &'static str> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if !(1..=128).contains(&name.len()) || !name.bytes().all(allowed) {
@@ -38,7 +38,7 @@ impl Query {
         Ok(Self { message })
     }
 
-    /// The whole message, on the stack.
+    /// Builds the whole message on the stack and passes it to `send`.
     pub(super) fn with_id<T>(&self, id: u16, send: impl FnOnce(&[u8]) -> T) -> T {
         let mut message = [0; MAX_QUERY];
         let length = self.message.len().min(MAX_QUERY);
@@ -47,14 +47,14 @@ impl Query {
         send(&message[..length])
     }
 
-    /// What an answer says; none: it is not one to this question.
+    /// What an answer says; `None` if it does not answer this question.
     pub(super) fn judge(&self, id: u16, answer: &[u8]) -> Option<Cause> {
         let [high, low, flags, codes, rest @ ..] = answer.first_chunk::<HEADER>()?;
         // QR set, and the opcode of a query.
         if u16::from_be_bytes([*high, *low]) != id || flags & 0xf8 != 0x80 {
             return None;
         }
-        // A server that did not understand need not repeat the question.
+        // A server that did not understand the question need not repeat it.
         if let code @ 1.. = codes & 0x0f {
             return Some(Cause::Rcode(code));
         }

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as far as a check needs it: one request, and of the answer the status line (RFC 9112 §4).
+//! As much HTTP/1.1 as a check needs: one request, and of the answer the status line (RFC 9112 §4).
 
 use super::cause_of;
 use loaded_ipc::Cause;
@@ -6,13 +6,13 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// Bytes of an answer in which the status line must end.
+/// The status line must end within this many bytes.
 const MAX_LINE: usize = 4096;
 /// `HTTP/1.1 200` and the byte behind it.
 const HEAD: usize = 13;
 const VERSION: &[u8] = b"HTTP/1.";
 
-/// The request. Refuses what would make another request, or two, of it.
+/// Builds the request. Refuses parts that would change it or smuggle in a second one.
 pub(super) fn request(method: &str, path: &str, host: &str) -> Result<Vec<u8>, &'static str> {
     let sound =
         |text: &str, most: usize| (1..=most).contains(&text.len()) && text.bytes().all(|b| b > b' ' && b != 0x7f);
@@ -24,21 +24,21 @@ pub(super) fn request(method: &str, path: &str, host: &str) -> Result<Vec<u8>, &
     Ok(request.into_bytes())
 }
 
-/// The beginning of an answer, as far as it has come.
+/// The beginning of an answer, as far as it has arrived.
 #[derive(Debug, Default)]
 pub(super) struct StatusLine {
     head: [u8; HEAD],
     received: usize,
 }
 
-/// How far an answer has come.
+/// How far an answer has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// The status line is not whole yet.
+    /// The status line is incomplete.
     More,
-    /// It is, and this is the status.
+    /// The status line is complete; this is the status.
     Status(u16),
-    /// The answer will not come, or is none.
+    /// No answer will come, or it is not HTTP.
     Failed(Cause),
 }
 
@@ -55,7 +55,7 @@ pub(super) fn receive(socket: &OwnedFd, line: &mut StatusLine) -> Progress {
 }
 
 impl StatusLine {
-    /// Takes what came next.
+    /// Takes the next bytes.
     fn feed(&mut self, bytes: &[u8]) -> Progress {
         let bytes = &bytes[..bytes.len().min(MAX_LINE - self.received)];
         for (place, byte) in self.head.iter_mut().skip(self.received).zip(bytes) {

@@ -1,7 +1,7 @@
-//! One check: a small state machine that is driven by "the socket is ready" and "the time is over". No call in it blocks.
+//! One check: a small state machine driven by "the socket is ready" and "time is up". No call in it blocks.
 //!
-//! One timeout runs from the first thing sent to the whole answer. Only where a connection follows a ping each of the two
-//! has a timeout of its own; the latency is that of both together.
+//! One timeout runs from the first byte sent to the complete answer. Only where a connection follows a ping does each
+//! have its own timeout; the latency is that of both together.
 
 mod datagram;
 mod dns;
@@ -24,30 +24,30 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, socke
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// A check that is under way.
+/// A check in flight.
 #[derive(Debug)]
 pub(crate) struct Flight {
-    /// Place of the target.
+    /// Index of the target.
     pub(crate) target: u16,
-    /// When the first thing was sent, microseconds.
+    /// When its first packet was sent, microseconds.
     pub(crate) started: u64,
-    /// When it has failed, microseconds.
+    /// When it times out, microseconds.
     pub(crate) deadline: u64,
     stage: CheckStage,
-    /// Its socket is the target's and goes back to it.
+    /// Whether its socket belongs to the target and goes back to it.
     lent: bool,
 }
 
-/// What is to be checked.
+/// What to check.
 #[derive(Debug)]
 pub(crate) struct Destination<'t> {
-    /// Place of the target.
+    /// Index of the target.
     pub(crate) target: u16,
     /// Where pings go.
     pub(crate) address: IpAddr,
     /// Where connections and datagrams go.
     pub(crate) destination: IpAddr,
-    /// The socket for these, if it has one.
+    /// The target's own socket for these, if it has one.
     pub(crate) marked: &'t mut Option<OwnedFd>,
 }
 
@@ -59,14 +59,14 @@ enum CheckStage {
     Connect(OwnedFd),
     /// Waits for the status line.
     Status(OwnedFd, StatusLine),
-    /// Waits for a datagram; whether a wrong one has come already.
+    /// Waits for a datagram; notes whether a wrong one has come already.
     Datagram { socket: OwnedFd, id: u16, wrong: bool },
-    /// The socket is on its way to the next stage, or closed.
+    /// The socket is moving to the next stage, or closed.
     Between,
 }
 
 impl Flight {
-    /// Begins a check at `now`. An error is its result, had at once.
+    /// Starts a check at `now`. An error is its immediate result.
     pub(crate) fn start(
         Destination { target, address, destination, marked }: Destination<'_>,
         plan: &CheckPlan,
@@ -95,7 +95,7 @@ impl Flight {
         Ok(Self { target, started: now, deadline: now + plan.timeout(), stage, lent: has_own && marked.is_none() })
     }
 
-    /// What to wait for; `None`: for an echo reply on a ping socket.
+    /// What to poll for; `None`: an echo reply on a ping socket.
     pub(crate) fn waits_for(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match &self.stage {
             CheckStage::Connect(socket) => Some((socket.as_fd(), PollFlags::POLLOUT)),
@@ -111,7 +111,7 @@ impl Flight {
         matches!(self.stage, CheckStage::Echo { token: own } if own == token)
     }
 
-    /// The echo reply has come. The answer is the check's result, if that was all.
+    /// The echo reply has arrived. Returns the check's result if that was all.
     pub(crate) fn echoed(
         &mut self,
         plan: &CheckPlan,
@@ -129,7 +129,7 @@ impl Flight {
         None
     }
 
-    /// The socket is ready, or has an error. The answer is the check's result, if it has one now.
+    /// The socket is ready or has an error. Returns the check's result once there is one.
     pub(crate) fn ready(&mut self, plan: &CheckPlan) -> Option<Cause> {
         match std::mem::replace(&mut self.stage, CheckStage::Between) {
             CheckStage::Connect(socket) => {
@@ -174,7 +174,7 @@ impl Flight {
         }
     }
 
-    /// The time is over: what that means depends on how far it came.
+    /// Time is up: what that means depends on how far the check got.
     pub(crate) fn late(&self) -> Cause {
         match &self.stage {
             CheckStage::Echo { .. } => Cause::NoEcho,
@@ -184,7 +184,7 @@ impl Flight {
         }
     }
 
-    /// Ends it, and closes its socket or gives back the one that was lent.
+    /// Ends the check; closes its socket or returns the borrowed one.
     pub(crate) fn end(self) -> Option<OwnedFd> {
         match self.stage {
             CheckStage::Connect(socket) | CheckStage::Status(socket, _) | CheckStage::Datagram { socket, .. }
@@ -202,7 +202,7 @@ impl Flight {
     }
 }
 
-/// The target's own socket, or a new one. The answer tells which.
+/// The target's own socket, or a new one; also returns which.
 fn take(marked: &mut Option<OwnedFd>, to: SocketAddr, kind: SockType) -> Result<(OwnedFd, bool), Cause> {
     match marked.take() {
         Some(socket) => Ok((socket, true)),
@@ -210,23 +210,23 @@ fn take(marked: &mut Option<OwnedFd>, to: SocketAddr, kind: SockType) -> Result<
     }
 }
 
-/// Ends what a socket is connected to, for it is to connect again; to a server of TCP that is a reset. It forgets its own
-/// address and port, too, so that it goes on when the way to the backend changes.
+/// Ends a socket's connection so that it can connect again; a TCP server sees a reset. The socket also forgets its own
+/// address and port, so it keeps working when the route to the backend changes.
 fn give_up(socket: &OwnedFd) {
-    // There is nothing to be done about an error: the next connect meets it again, and that is a result. That it was given
-    // up is one of its own, which the next connect clears (tcp_connect_init, net/ipv4/tcp_output.c).
+    // An error needs no handling: the next connect meets it again, and that is a result. The abort leaves an error of
+    // its own, which the next connect clears (tcp_connect_init, net/ipv4/tcp_output.c).
     let _ = disconnect(socket.as_fd());
 }
 
-/// A socket of a check. Every flag is given here: inside the sandbox there is no fcntl and no setsockopt.
+/// Opens a socket for a check. All flags are given here: the sandbox allows neither fcntl nor setsockopt.
 fn open(to: SocketAddr, kind: SockType) -> Result<OwnedFd, Cause> {
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     socket(family, kind, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None).map_err(cause_of)
 }
 
-/// Not by dropping: where the standard library was built with checks, that asks fcntl(2) first.
+/// Closes by hand: dropping would call fcntl(2) first where the standard library was built with checks.
 fn close(socket: OwnedFd) {
-    // There is nothing to be done about an error; the number is free in any case (close(2)).
+    // An error needs no handling: the number is free in any case (close(2)).
     let _ = nix::unistd::close(socket);
 }
 
@@ -237,7 +237,7 @@ fn sockaddr(to: SocketAddr) -> SockaddrStorage {
 /// What an error of a socket says about the backend.
 pub(crate) fn cause_of(errno: Errno) -> Cause {
     match errno {
-        // Ours, not the backend's: descriptors, memory, and local ports or addresses (ip(7), connect(2)).
+        // Our fault, not the backend's: descriptors, memory, and local ports or addresses (ip(7), connect(2)).
         Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN | Errno::EADDRNOTAVAIL => {
             Cause::NotMade
         }

@@ -1,11 +1,11 @@
-//! A kind of check as it was configured: refused if it is out of range, and with everything made that it will send.
+//! A configured kind of check: refused if out of range, with everything it will send prepared.
 
 use super::dns::Query;
 use super::{datagram, http};
 use crate::clock::MILLISECOND;
 use loaded_ipc::{Check, CheckKind};
 
-/// One kind of check, with everything made that it sends.
+/// One kind of check, with everything it sends prepared.
 #[derive(Debug)]
 pub(crate) struct CheckPlan {
     /// Milliseconds.
@@ -33,7 +33,7 @@ pub(crate) enum Work {
 }
 
 impl CheckPlan {
-    /// Makes a plan of what the supervisor said, if that keeps to the ranges of [`Check`].
+    /// Makes a plan of what the supervisor sent, if that keeps to the ranges of [`Check`].
     pub(crate) fn new(check: Check) -> Result<Self, &'static str> {
         let Check { kind, interval, interval_down, timeout, jitter, rise, fall } = check;
         for interval in [interval, interval_down] {
@@ -52,7 +52,7 @@ impl CheckPlan {
         u64::from(if up { self.interval } else { self.interval_down }) * MILLISECOND
     }
 
-    /// Microseconds after which a check, or each half of a ping with a connection, has failed.
+    /// Microseconds after which a check has failed; for a ping with a connection, each half.
     pub(crate) fn timeout(&self) -> u64 {
         u64::from(self.timeout) * MILLISECOND
     }

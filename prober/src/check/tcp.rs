@@ -1,4 +1,4 @@
-//! Connections: begun, looked at when they are ready, never waited for.
+//! Connections: started, examined when ready, never waited for.
 
 use super::{cause_of, close, give_up, sockaddr, take};
 use loaded_ipc::Cause;
@@ -7,11 +7,11 @@ use nix::sys::socket::{MsgFlags, SockType, connect, getsockopt, send as send_byt
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// Begins a connection. Even one that stands at once is found to stand by [`connected`].
+/// Starts a connection. One established at once is still confirmed by [`connected`].
 pub(super) fn connect_to(to: SocketAddr, marked: &mut Option<OwnedFd>) -> Result<OwnedFd, Cause> {
     let (socket, lent) = take(marked, to, SockType::Stream)?;
     match connect(socket.as_raw_fd(), &sockaddr(to)) {
-        // Interrupted is as good as begun (connect(2)).
+        // An interrupted connect goes on in the background (connect(2)).
         Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(socket),
         Err(errno) => {
             match lent {
@@ -26,7 +26,7 @@ pub(super) fn connect_to(to: SocketAddr, marked: &mut Option<OwnedFd>) -> Result
     }
 }
 
-/// What became of a connection whose socket is ready.
+/// The outcome of a connection whose socket is ready.
 pub(super) fn connected(socket: &OwnedFd) -> Result<(), Cause> {
     match getsockopt(socket, sockopt::SocketError) {
         Ok(0) => Ok(()),
@@ -35,9 +35,9 @@ pub(super) fn connected(socket: &OwnedFd) -> Result<(), Cause> {
     }
 }
 
-/// Why there is no connection when its time is over. An ICMP error that comes while connect(2) still holds the socket, as
-/// on a short link, does not end the connection but is kept (`sk_err_soft` in tcp_v6_err, net/ipv6/tcp_ipv6.c) and told to
-/// who asks (sock_getsockopt, net/core/sock.c).
+/// Why a connection is missing when its time is over. An ICMP error that arrives while connect(2) still holds the
+/// socket, as on a short link, does not end the connection; the kernel keeps it (`sk_err_soft` in tcp_v6_err,
+/// net/ipv6/tcp_ipv6.c) for whoever asks (sock_getsockopt, net/core/sock.c).
 pub(super) fn not_connected(socket: &OwnedFd) -> Cause {
     connected(socket).err().unwrap_or(Cause::ConnectTimeout)
 }
@@ -46,7 +46,7 @@ pub(super) fn not_connected(socket: &OwnedFd) -> Cause {
 pub(super) fn send(socket: &OwnedFd, request: &[u8]) -> Result<(), Cause> {
     match send_bytes(socket.as_raw_fd(), request, MsgFlags::MSG_NOSIGNAL) {
         Ok(sent) if sent == request.len() => Ok(()),
-        // A few hundred bytes do not fit an empty buffer: the kernel has no memory.
+        // A few hundred bytes that do not fit an empty buffer mean the kernel is out of memory.
         Ok(_) => Err(Cause::NotMade),
         Err(errno) => Err(cause_of(errno)),
     }

@@ -1,4 +1,4 @@
-//! The twin of `hostile.rs` in every build but those for tests: the prober is honest.
+//! The counterpart of `hostile.rs` in every build but the test build: the prober is honest.
 
 use crate::check::CheckPlan;
 use crate::membership::Writers;

@@ -1,4 +1,4 @@
-//! A prober without its sandbox, in a thread and a network of its own, with the ends of its links in the test's hands.
+//! A prober without its sandbox, in a thread and a network of its own; the test holds the other ends of its links.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) const BOTH: [&str; 2] = ["127.0.0.1", "::1"];
 
-/// Runs a test in a new network with nothing but a loopback. Without root it is skipped, unless LOADED_CI is set.
+/// Runs a test in a new network with nothing but a loopback. Skipped without root, unless LOADED_CI is set.
 pub(crate) fn in_network(test: impl FnOnce() + Send + 'static) {
     if !nix::unistd::geteuid().is_root() {
         assert!(std::env::var_os("LOADED_CI").is_none(), "LOADED_CI is set and this is not root");
@@ -35,7 +35,7 @@ pub(crate) fn in_network(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Puts this thread, and those it starts, into a new network.
+/// Moves this thread, and those it starts, into a new network.
 pub(crate) fn new_network() {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network of our own: run the tests as root");
     ip("link set lo up");
@@ -99,7 +99,7 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// Starts a prober on a transaction's items and says `Go`.
+    /// Starts a prober with the items of a transaction and says `Go`.
     pub(crate) fn start(items: Vec<ToProber>, workers: usize, pinger: Pinger) -> Self {
         Self::start_with(items, workers, pinger, Vec::new())
     }
@@ -128,7 +128,7 @@ impl Rig {
         Self { supervisor, workers: readers, prober }
     }
 
-    /// Hears messages until `enough` says so; panics after `time`.
+    /// Reads messages until `enough` returns true; panics after `time`.
     pub(crate) fn hear(&self, time: Duration, mut enough: impl FnMut(FromProber) -> bool) {
         let end = Instant::now() + time;
         loop {
@@ -147,7 +147,7 @@ impl Rig {
         }
     }
 
-    /// All that is said in `time`, each with when it was heard.
+    /// Everything said within `time`, each with when it was heard.
     pub(crate) fn listen(&self, time: Duration) -> Vec<(Instant, FromProber)> {
         let end = Instant::now() + time;
         let mut heard = Vec::new();
@@ -173,7 +173,7 @@ impl Rig {
         all.into_iter().flatten().collect()
     }
 
-    /// Closes the link; the prober must end by that.
+    /// Closes the link, which must end the prober.
     pub(crate) fn stop(self) {
         let Self { supervisor, workers, prober } = self;
         drop(supervisor);
@@ -182,7 +182,7 @@ impl Rig {
         drop(workers);
     }
 
-    /// How it ended by itself.
+    /// How it ended on its own.
     pub(crate) fn ended(self) -> LinkError {
         self.prober.join().expect("no panic")
     }

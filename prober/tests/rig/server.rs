@@ -1,4 +1,4 @@
-//! Backends of the kinds there are: good, dead, slow and strange.
+//! Backends of every kind: good, dead, slow and strange.
 
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Serves each connection by `serve`, in a thread that ends with the process.
+/// Serves each connection with `serve`, in a thread that ends with the process.
 pub(crate) fn tcp(address: IpAddr, serve: impl Fn(TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind(SocketAddr::new(address, 0)).expect("bind");
     let port = listener.local_addr().expect("address").port();
@@ -20,7 +20,7 @@ pub(crate) fn tcp(address: IpAddr, serve: impl Fn(TcpStream) + Send + 'static) -
     port
 }
 
-/// Answers each connection, once the request is there, with these pieces, after a pause each.
+/// Answers each connection, once the request has arrived, with these pieces, each after a pause.
 pub(crate) fn answering(address: IpAddr, pieces: &'static [&'static str], pause: Duration) -> u16 {
     tcp(address, move |mut stream| {
         thread::spawn(move || {
@@ -40,12 +40,12 @@ pub(crate) fn answering(address: IpAddr, pieces: &'static [&'static str], pause:
     })
 }
 
-/// Accepts and keeps quiet.
+/// Accepts and stays silent.
 pub(crate) fn silent(address: IpAddr) -> u16 {
     tcp(address, std::mem::forget)
 }
 
-/// Accepts, takes the request, and resets.
+/// Accepts, reads the request, and resets.
 pub(crate) fn resetting(address: IpAddr) -> u16 {
     tcp(address, |mut stream| {
         let _ = stream.read(&mut [0; 1024]);
@@ -54,7 +54,7 @@ pub(crate) fn resetting(address: IpAddr) -> u16 {
     })
 }
 
-/// Takes no connection: the queue of those that wait is full.
+/// Takes no connection: its accept queue is full.
 pub(crate) fn full(address: IpAddr) -> u16 {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket(family, SockType::Stream, SockFlag::empty(), None).expect("socket");
@@ -77,7 +77,7 @@ pub(crate) fn closed(address: IpAddr) -> u16 {
     TcpListener::bind(SocketAddr::new(address, 0)).expect("bind").local_addr().expect("address").port()
 }
 
-/// Answers each datagram by what `answer` makes of it.
+/// Answers each datagram with what `answer` makes of it.
 pub(crate) fn udp(address: IpAddr, answer: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + 'static) -> u16 {
     let socket = UdpSocket::bind(SocketAddr::new(address, 0)).expect("bind");
     let port = socket.local_addr().expect("address").port();
@@ -92,7 +92,7 @@ pub(crate) fn udp(address: IpAddr, answer: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send
     port
 }
 
-/// Answers HTTP 200 after `pause` to as many as come, from one thread.
+/// Answers HTTP 200 after `pause` to as many clients as come, from one thread.
 pub(crate) fn crowd(address: IpAddr, pause: Duration) -> u16 {
     let (sender, receiver) = std::sync::mpsc::channel::<(Instant, TcpStream)>();
     thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! The memory packets are received into and answered from: one slot a packet, see [`crate::layout`].
+//! The memory that packets are received into and answered from: one slot per packet, see [`crate::layout`].
 
 use crate::layout::{ARENA, BATCH, HEADROOM, PAYLOAD_AT, STRIDE, body_at};
 use crate::netlink::{ATTR, HEADERS, MAX_PAYLOAD};
@@ -8,7 +8,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
-/// [`BATCH`] as recvmmsg takes it.
+/// [`BATCH`] in the type that recvmmsg takes.
 const WANTED: libc::c_uint = 32;
 const _: () = assert!(WANTED as usize == BATCH);
 
@@ -18,10 +18,10 @@ pub(crate) struct Arena {
     base: NonNull<u8>,
     messages: Box<[libc::mmsghdr; BATCH]>,
     iovecs: Box<[libc::iovec; BATCH]>,
-    /// Bytes expected before the payload. Packets of one interface all have the same attributes, so the last
-    /// message's is the next one's.
+    /// Bytes expected before the payload. Packets of one interface carry the same attributes, so the last message
+    /// predicts the next one.
     prefix: usize,
-    /// The prefix the iovecs are set up for.
+    /// The prefix that the iovecs are set up for.
     aimed: usize,
     /// Received length of each slot's message.
     lengths: [usize; BATCH],
@@ -61,8 +61,8 @@ impl Arena {
         self.base.as_ptr() as usize
     }
 
-    /// Waits for one message and takes what else is there. Each message is placed so that its payload, if it
-    /// begins where the last one did, lies where the verdict's body wants it: nothing is copied.
+    /// Waits for one message, then takes whatever else has arrived. Messages are placed so that a payload which begins
+    /// where the last one did already lies where the verdict's body needs it: nothing is copied.
     pub(crate) fn receive(&mut self, socket: i32) -> Result<usize, Errno> {
         if self.aimed != self.prefix {
             self.aimed = self.prefix;
@@ -91,8 +91,8 @@ impl Arena {
         &self.bytes()[start..start + self.lengths[slot]]
     }
 
-    /// Moves the payload found at `offset` of a slot's message to where a body has it, if it is not there, and
-    /// returns its offset in the body.
+    /// Moves the payload, found at `offset` in a slot's message, to its place in the verdict's body unless it is there
+    /// already. Returns its offset in the body.
     pub(crate) fn settle(&mut self, slot: usize, offset: usize, length: usize) -> usize {
         let (from, to) = (self.start(slot) + offset, body_at(slot) + PAYLOAD_AT);
         if from != to && length > 0 {
@@ -104,7 +104,7 @@ impl Arena {
         PAYLOAD_AT
     }
 
-    /// The packet in a slot. `length` is at most what the kernel gave for it.
+    /// The packet in a slot; `length` is at most what the kernel delivered.
     pub(crate) fn payload(&self, slot: usize, length: usize) -> &[u8] {
         let start = body_at(slot) + PAYLOAD_AT;
         &self.bytes()[start..start + length.min(MAX_PAYLOAD)]
@@ -115,7 +115,7 @@ impl Arena {
         &mut self.bytes_mut()[start..start + length.min(MAX_PAYLOAD)]
     }
 
-    /// From a slot's body to the slot's end.
+    /// From a slot's body to the end of the slot.
     pub(crate) fn body_mut(&mut self, slot: usize) -> &mut [u8] {
         let start = body_at(slot);
         &mut self.bytes_mut()[start..(slot + 1) * STRIDE]

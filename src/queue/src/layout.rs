@@ -1,51 +1,52 @@
-//! Where things lie in a worker's two regions, and which template answers a run of packets. Pure arithmetic.
+//! The layout of a worker's two memory regions, and the choice of the template that answers a run of packets. Pure
+//! arithmetic.
 //!
-//! A *slot* holds one received packet and, in the same place, its verdict message's body:
+//! A *slot* holds one received packet and, in the same place, the body of its verdict message:
 //!
 //! ```text
 //! slot: | HEADROOM: headers and attributes as received | body: verdict attr | payload attr | payload | filler |
 //! ```
 //!
-//! The kernel reads exactly the bytes a template's iovecs name. Their lengths are sealed, so a body has one of a
-//! few fixed lengths, and a filler attribute takes what the payload leaves over.
+//! The kernel reads exactly the bytes that a template's iovecs name. Their lengths are sealed, so a body has one of a
+//! few fixed lengths, and a filler attribute takes up what the payload leaves over.
 
 use crate::netlink::{ATTR, MAX_PAYLOAD, align};
 
 /// Packets read at once, and verdicts sent at once.
 pub const BATCH: usize = 32;
-/// Spare bytes behind a packet, for an answer that is longer than the packet: an ICMPv6 error puts 40 bytes of IP
-/// header and 8 of its own before what it quotes, an ICMP error 20 and 8.
+/// Spare bytes after a packet, for an answer longer than the packet: an ICMPv6 error puts 40 bytes of IP header and 8
+/// of its own before what it quotes, an ICMP error 20 and 8.
 pub const SPARE: usize = 48;
-/// No packet is shorter than an IPv4 header. The kernel does not check it: what it would route by then is what the
-/// packet was before.
+/// The shortest packet: an IPv4 header. The kernel does not check this; it would route a shorter one by leftover bytes
+/// of the old packet.
 const SHORTEST: usize = 20;
 
 /// `NFQA_VERDICT_HDR`: attribute header, verdict, packet id.
 pub(crate) const VERDICT_ATTR: usize = ATTR + 8;
-/// A verdict with `NFQA_MARK` behind it: what a marked packet's body holds.
+/// A verdict followed by `NFQA_MARK`: the body of a marked packet.
 pub(crate) const MARKED: usize = VERDICT_ATTR + ATTR + 4;
 /// Where the payload begins in a body.
 pub(crate) const PAYLOAD_AT: usize = VERDICT_ATTR + ATTR;
-/// Room before a body for what precedes a payload in a received message. The kernel's attributes before the
-/// payload come to about 100 bytes on Ethernet; a message with more is moved into place.
+/// Space before a body for whatever precedes the payload in a received message. On Ethernet the kernel's attributes
+/// take about 100 bytes; a message with more is moved into place.
 pub(crate) const HEADROOM: usize = 512;
 
-/// Body that holds a verdict without payload, an ACK or a small request.
+/// Length of a body for a verdict without payload, an ACK or a small request.
 const SMALL: usize = 256;
-/// Body that holds a packet of an Ethernet's MTU.
+/// Length of a body for a packet of an Ethernet's MTU.
 const MEDIUM: usize = 1536;
-/// Larger bodies are answered one by one, in steps of this.
+/// Larger bodies are sent one by one, in multiples of this length.
 const STEP: usize = 512;
-/// Number of one-by-one lengths: (step + 1) * STEP up to the largest payload.
+/// Number of lengths for single sends: (step + 1) * STEP up to the largest payload.
 pub(crate) const STEPS: usize = (PAYLOAD_AT + MAX_PAYLOAD + ATTR).div_ceil(STEP);
 /// Largest body.
 const LARGEST: usize = STEPS * STEP;
 
-/// From slot to slot. The odd cache line keeps slots from falling into the same cache sets, which a multiple of
-/// 4096 would do.
+/// Distance between slots. The odd cache line keeps slots from falling into the same cache sets, as they would at a
+/// multiple of 4096.
 pub(crate) const STRIDE: usize = (HEADROOM + LARGEST + 64).next_multiple_of(4096) + 64;
 const _: () = assert!(PAYLOAD_AT + MAX_PAYLOAD + ATTR <= LARGEST && STRIDE % 4096 == 64);
-/// All slots, bytes.
+/// Size of all slots, bytes.
 pub(crate) const ARENA: usize = BATCH * STRIDE;
 
 /// The two body lengths that are sent in batches.
@@ -56,8 +57,8 @@ pub(crate) const fn body_at(slot: usize) -> usize {
     slot * STRIDE + HEADROOM
 }
 
-/// Bytes a packet of `length` bytes may be answered with: itself and [`SPARE`], as far as an attribute can carry
-/// that. A slot holds [`MAX_PAYLOAD`] in any case.
+/// The longest answer to a packet of `length` bytes: the packet and [`SPARE`], as far as an attribute can carry it. A
+/// slot always has room for [`MAX_PAYLOAD`].
 pub(crate) const fn room(length: usize) -> usize {
     let room = length + SPARE;
     if room < MAX_PAYLOAD { room } else { MAX_PAYLOAD }
@@ -68,34 +69,34 @@ pub(crate) const fn fits(new: usize, length: usize) -> bool {
     new >= SHORTEST && new <= room(length)
 }
 
-/// Length of the one-by-one body of a step.
+/// Length of a body that is sent alone, at this step.
 pub(crate) const fn step_length(step: usize) -> usize {
     (step + 1) * STEP
 }
 
-/// Number of message templates: every window of slots in both batched lengths, and every step in every slot.
+/// Number of templates: every window of slots in both batched lengths, and every step in every slot.
 pub(crate) const TEMPLATES: usize = BATCHED.len() * BATCH * BATCH + BATCH * STEPS;
 
-/// Index of the template that sends `count` (1..=BATCH) bodies from slot `first` on.
+/// Index of the template that sends `count` (1..=BATCH) bodies, starting at slot `first`.
 pub(crate) const fn batched_template(class: usize, first: usize, count: usize) -> usize {
     (class * BATCH + first) * BATCH + count - 1
 }
 
-/// Index of the template that sends one slot's body in the length of a step.
+/// Index of the template that sends one slot's body at the length of a step.
 pub(crate) const fn single_template(slot: usize, step: usize) -> usize {
     BATCHED.len() * BATCH * BATCH + slot * STEPS + step
 }
 
-/// What one slot has to say.
+/// What one slot sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Body {
-    /// No verdict is due (the kernel's answer to something, not a packet).
+    /// No verdict is due: the message was an answer of the kernel, not a packet.
     Nothing,
     /// A verdict; the packet stays as it is.
     Bare,
-    /// A verdict and the packet's new mark; its content stays as it is.
+    /// A verdict and a new mark; the content stays as it is.
     Marked,
-    /// A verdict and the packet's new content, of this length.
+    /// A verdict and new content of this length.
     Payload(usize),
 }
 
@@ -115,7 +116,7 @@ impl Body {
     }
 }
 
-/// One send: a template and the slots and body length it covers.
+/// One send: a template, and the slots and body length it covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) template: usize,
@@ -124,10 +125,10 @@ pub(crate) struct Run {
     pub(crate) length: usize,
 }
 
-/// The send that answers the bodies from `first` on, in order; `None` when none is left.
+/// Chooses the send that answers the bodies from `first` on; `None` when none is left.
 ///
-/// Order is kept so that the packets of one flow leave as they came. A run of small bodies ends at a medium one
-/// only when it is long enough to be worth a send of its own: below that, copying the longer bodies is cheaper.
+/// Order is kept, so the packets of a flow leave as they came. A run of small bodies stops before a medium one only if
+/// it is long enough to be worth a send of its own: below that, copying longer bodies is cheaper.
 pub(crate) fn next_run(bodies: &[Body], mut first: usize) -> Option<Run> {
     const WORTH_A_SEND: usize = 6;
     while bodies.get(first)? == &Body::Nothing {

@@ -1,5 +1,19 @@
 //! NFQUEUE, in two halves that no process holds both of: the supervisor's [`Owner`] binds, configures and keeps
 //! a queue; the worker's [`Port`] receives its packets and can send nothing but verdicts.
+//!
+//! It knows packet ids, verdicts and the kernel's queues. It never looks inside a packet, and knows nothing of
+//! backends, rules, messages or configuration.
+//!
+//! ```text
+//!  owner      binds and configures a queue, releases a dead worker's packets; never answers a worker's packet
+//!  held       who owns which queue, read from /proc; never touches a queue
+//!  trial      whether this kernel repeats packets; uses a packet of its own, never a client's
+//!  port       receives in batches, answers each packet once; knows no queue but its own
+//!  arena      the memory packets arrive in and are answered from; knows no verdict
+//!  template   the sealed messages seccomp allows; knows no packet
+//!  layout     what lies where, and which template answers which packets; touches no memory
+//!  netlink    the messages as bytes; knows no socket
+//! ```
 
 mod arena;
 mod held;

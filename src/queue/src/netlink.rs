@@ -1,4 +1,4 @@
-//! The nfnetlink_queue messages: written and read as bytes, without unsafe code.
+//! nfnetlink_queue messages, written and read as bytes, without unsafe code.
 //!
 //! Layouts and numbers are those of `include/uapi/linux/netfilter/nfnetlink_queue.h` and
 //! `include/uapi/linux/netlink.h`. Header fields are in host byte order, attribute values in network byte order.
@@ -19,11 +19,11 @@ const NFQNL_MSG_CONFIG: u16 = 2;
 const NFQNL_MSG_VERDICT_BATCH: u16 = 3;
 
 pub(crate) const NFQA_VERDICT_HDR: u16 = 2;
-/// Of a received packet if it is not 0, and in a verdict the new one.
+/// On a received packet its mark, if not 0; in a verdict the new mark.
 pub(crate) const NFQA_MARK: u16 = 3;
 pub(crate) const NFQA_PAYLOAD: u16 = 10;
-/// No kernel knows this attribute; `nla_parse_deprecated` skips what is above its maximum
-/// (net/netfilter/nfnetlink.c). It fills a fixed-size message up.
+/// No kernel knows this attribute: `nla_parse_deprecated` skips types above its maximum (net/netfilter/nfnetlink.c). It
+/// pads a message to a fixed size.
 pub(crate) const NFQA_FILLER: u16 = 0x3ff;
 const NFQA_PACKET_HDR: u16 = 1;
 const NFQA_CAP_LEN: u16 = 13;
@@ -51,7 +51,7 @@ pub(crate) const NF_REPEAT: u32 = 4;
 /// Largest payload the kernel hands over: a 16-bit attribute length less its header.
 pub(crate) const MAX_PAYLOAD: usize = 0xffff - ATTR;
 
-/// Bytes a length takes in a message: rounded up to four.
+/// Bytes a length occupies in a message: rounded up to a multiple of four.
 pub(crate) const fn align(length: usize) -> usize {
     (length + 3) & !3
 }
@@ -72,7 +72,7 @@ pub(crate) fn headers(kind: MessageKind, queue: u16, length: u32, ack: bool) -> 
     h
 }
 
-/// What a message asks for.
+/// The kinds of messages we send.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum MessageKind {
     Verdict,
@@ -80,15 +80,15 @@ pub(crate) enum MessageKind {
     Config,
 }
 
-/// One message that binds a queue and sets everything: mode, range, length, GSO.
+/// Binds a queue and sets everything (mode, range, length, GSO) in one message.
 ///
-/// It is one message on purpose. Once a queue is bound packets can come, and a second configuration call would
-/// have to wait for its answer among them.
+/// Packets can arrive as soon as the queue is bound, so the answer to a second configuration message would have to be
+/// picked out from among them.
 pub(crate) fn bind_message(queue: u16, max_len: u32, fail_open: bool) -> Vec<u8> {
     let mut m = vec![0; HEADERS];
     attr(&mut m, NFQA_CFG_CMD, &[NFQNL_CFG_CMD_BIND, 0, 0, 0]);
     let mut params = [0; 5];
-    // Any range above what an attribute can carry means "all of it".
+    // Any range above what an attribute can carry means the whole packet.
     params[..4].copy_from_slice(&0xffff_u32.to_be_bytes());
     params[4] = NFQNL_COPY_PACKET;
     attr(&mut m, NFQA_CFG_PARAMS, &params);
@@ -101,12 +101,12 @@ pub(crate) fn bind_message(queue: u16, max_len: u32, fail_open: bool) -> Vec<u8>
     m
 }
 
-/// One verdict for every packet that waits with an id up to `last`.
+/// One verdict for every waiting packet with an id up to `last`.
 pub(crate) fn batch_message(queue: u16, verdict: u32, last: u32) -> Vec<u8> {
     verdict_message(MessageKind::VerdictBatch, queue, verdict, last)
 }
 
-/// One verdict for the packet with this id alone. That the kernel does not know it is an answer of ENOENT.
+/// A verdict for the packet with this id alone. If the kernel does not know the id, it answers ENOENT.
 pub(crate) fn single_message(queue: u16, verdict: u32, id: u32) -> Vec<u8> {
     verdict_message(MessageKind::Verdict, queue, verdict, id)
 }
@@ -133,27 +133,27 @@ fn attr(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
 /// A received message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Incoming {
-    /// A packet waits for its verdict.
+    /// A packet that waits for its verdict.
     Packet(Arrived),
-    /// The kernel's answer: 0 acknowledges, otherwise an errno (positive).
+    /// The kernel's answer: 0 acknowledges, anything else is an errno (positive).
     Answer(i32),
-    /// Anything else, or a message that does not hold together.
+    /// Anything else, malformed messages included.
     Other,
 }
 
-/// Where a packet lies in the received bytes, and what the kernel says of it.
+/// Where a packet lies in the received bytes, and what the kernel says about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Arrived {
     pub(crate) id: u32,
-    /// Offset of the payload in the message; the message's length where there is no payload.
+    /// Offset of the payload in the message; without a payload, the length of the message.
     pub(crate) start: usize,
     pub(crate) length: usize,
-    /// The packet was longer than what could be copied.
+    /// The packet was cut: it was longer than what could be copied.
     pub(crate) cut: bool,
-    /// The transport checksum is only the pseudo header's sum (`CHECKSUM_PARTIAL`).
+    /// The transport checksum covers only the pseudo header (`CHECKSUM_PARTIAL`).
     pub(crate) partial: bool,
     pub(crate) gso: bool,
-    /// The mark it has; 0 is none.
+    /// Its mark; 0 means none.
     pub(crate) mark: u32,
 }
 
@@ -198,7 +198,7 @@ pub(crate) fn parse(message: &[u8]) -> Incoming {
     }
 }
 
-/// The packet id in the beginning of a packet message: its first attribute (nfqnl_build_packet_message).
+/// The packet id, read from the first attribute of a packet message (nfqnl_build_packet_message).
 pub(crate) fn first_id(message: &[u8]) -> Option<u32> {
     let packet = host16(message, 4)? == NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_PACKET;
     let first = host16(message, HEADERS + 2)? & NLA_TYPE_MASK == NFQA_PACKET_HDR;

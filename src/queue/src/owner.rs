@@ -3,9 +3,9 @@
 //! A queue belongs to the netlink *socket* that bound it (net/netfilter/nfnetlink_queue.c, `peer_portid`) and
 //! ends with the last file descriptor of that socket. The supervisor keeps one; the worker gets another.
 //!
-//! The `nfq` crate (0.2.5) cannot take this place: it hands its file descriptor to nobody, and each of its configuration
-//! calls after the bind throws away packets that arrive while it waits for the answer. Tests read with it as a second
-//! opinion.
+//! The `nfq` crate (0.2.5) cannot take this place: it hands its file descriptor to nobody, and each of its
+//! configuration calls after the bind throws away packets that arrive while it waits for the answer. Tests read with it
+//! as a second opinion.
 
 use crate::netlink::{self, Incoming, NF_DROP, NF_REPEAT};
 use nix::errno::Errno;
@@ -16,19 +16,19 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// How long a worker's blocking receive waits before it looks after its other duties, milliseconds.
-/// It bounds how late a worker sees a message from the supervisor when no packets come.
+/// How long a worker's blocking receive waits before the worker sees to its other duties, milliseconds. Bounds how late
+/// it sees a message from the supervisor when no packets come.
 pub const RECEIVE_TIMEOUT_MS: i64 = 50;
 
-/// Socket buffer a waiting packet is given. The kernel charges the whole skb (`truesize`), not the payload;
-/// a small packet costs about 1 KiB.
+/// Socket buffer for each waiting packet. The kernel charges the whole skb (`truesize`), not the payload; a small
+/// packet costs about 1 KiB.
 const BUFFER_PER_PACKET: usize = 2048;
 /// Room for 256 GSO packets of 64 KiB, whatever the queue length.
 const MIN_BUFFER: usize = 32 << 20;
-/// Bounds what one queue can pin in kernel memory.
+/// Limits the kernel memory that one queue can pin.
 const MAX_BUFFER: usize = 256 << 20;
-/// Most answers of the kernel that are discarded on the way to the first waiting packet: some 50 ms of work. A hostile
-/// worker can have the buffer full of them.
+/// Most kernel answers discarded on the way to the first waiting packet: some 50 ms of work. A hostile worker can fill
+/// the buffer with them.
 const MAX_ANSWERS: u32 = 1 << 15;
 /// A batch of verdicts is at most 66 KiB, charged about twice.
 const SEND_BUFFER: usize = 256 << 10;
@@ -42,28 +42,28 @@ pub struct Owner {
     queue: u16,
 }
 
-/// What becomes of packets that find `max_len` others waiting, or the socket's buffer full: the kernel has one flag for both
-/// (`nfqnl_enqueue_packet`, net/netfilter/nfnetlink_queue.c).
+/// What happens to packets that find `max_len` others waiting or the socket's buffer full: the kernel has one flag for
+/// both (`nfqnl_enqueue_packet`, net/netfilter/nfnetlink_queue.c).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overflow {
     /// They are dropped and counted.
     Drop,
-    /// They go on as they are, and the kernel counts them nowhere.
+    /// They continue as they came, and the kernel counts them nowhere.
     Pass,
 }
 
-/// What becomes of packets whose worker died.
+/// What happens to packets whose worker died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Orphans {
-    /// They go through the hook once more and meet the next worker.
+    /// They pass the hook again and reach the next worker.
     Repeat,
-    /// The same, but for the one with this id, which is dropped: it has killed workers. If it is none of them, all repeat.
+    /// As `Repeat`, but the packet with this id is dropped: it has killed workers. If none has this id, all repeat.
     RepeatWithout(u32),
     /// They are dropped: one of them may be what kills workers.
     Drop,
 }
 
-/// Why a queue could not be had.
+/// Why a queue could not be opened or controlled.
 #[derive(Debug, thiserror::Error)]
 pub enum OwnerError {
     /// The kernel says EPERM: another socket owns the queue, or CAP_NET_ADMIN is missing.
@@ -72,26 +72,26 @@ pub enum OwnerError {
     /// Another step failed.
     #[error("queue {queue}: {act}: {errno}")]
     Os {
-        /// Which queue.
+        /// The queue.
         queue: u16,
-        /// What was tried.
+        /// The attempted step.
         act: &'static str,
-        /// What the kernel said.
+        /// The kernel's answer.
         errno: Errno,
     },
 }
 
 impl Owner {
-    /// Opens a netlink socket, binds `queue` and configures it, in one message, before any rule feeds it.
-    /// `max_len`: packets that may wait, 1..=10_485_760.
+    /// Opens a netlink socket, binds `queue` and configures it in one message, before any rule feeds it. `max_len`:
+    /// packets that may wait, 1..=10_485_760.
     ///
     /// # Errors
-    /// [`OwnerError::Refused`] if the queue has an owner already.
+    /// [`OwnerError::Refused`] if the queue already has an owner.
     pub fn open(queue: u16, max_len: u32) -> Result<Self, OwnerError> {
         Self::open_for(queue, max_len, Overflow::Drop)
     }
 
-    /// The same, with what becomes of packets that find it full.
+    /// As [`Owner::open`], with a choice of what happens to packets that find the queue full.
     ///
     /// # Errors
     /// As [`Owner::open`].
@@ -123,10 +123,10 @@ impl Owner {
         Ok(Self { socket, queue })
     }
 
-    /// Takes over the socket of a queue that another process has bound and configured.
+    /// Takes over the socket of a queue that another process bound and configured.
     ///
     /// # Errors
-    /// If this is not the socket that the kernel's list names as the owner of `queue`: `portid`, its second column.
+    /// If the kernel's list does not name this socket (`portid`, its second column) as the owner of `queue`.
     pub fn adopt(socket: OwnedFd, queue: u16, portid: u32) -> Result<Self, OwnerError> {
         match is_port(socket.as_fd(), portid) {
             true => Ok(Self { socket, queue }),
@@ -137,12 +137,12 @@ impl Owner {
         }
     }
 
-    /// Frees the packets a dead worker had read and not answered: they wait in the kernel for ever and eat the
-    /// queue's length. Call it while nobody reads the queue.
+    /// Releases the packets that a dead worker read and did not answer: they would wait in the kernel forever and use
+    /// up the queue's length. Call it while nobody reads the queue.
     ///
-    /// `last_id` is the queue's id sequence (column 8 of /proc/net/netfilter/nfnetlink_queue), read just before: ids
-    /// rise, so everything older than the first packet still in the socket is an orphan, and when there is none
-    /// everything up to `last_id`.
+    /// `last_id` is the queue's id sequence (column 8 of /proc/net/netfilter/nfnetlink_queue), read just before. Ids
+    /// rise, so everything older than the first packet still in the socket is an orphan; if the socket holds none,
+    /// everything up to `last_id` is.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -155,7 +155,7 @@ impl Owner {
         self.release_by(verdict, without, last_id)
     }
 
-    /// The same, by any verdict; the packet with the id `without`, if it is one of them, is dropped.
+    /// As [`Owner::release`], with any verdict; the packet with the id `without`, if it is among them, is dropped.
     pub(crate) fn release_by(&self, verdict: u32, without: Option<u32>, last_id: u32) -> Result<(), OwnerError> {
         let fail = |act| move |errno| OwnerError::Os { queue: self.queue, act, errno };
         let mut message = [0; 256];
@@ -167,18 +167,18 @@ impl Owner {
                 Err(errno) => return Err(fail("look at the first waiting packet")(errno)),
                 Ok(length) => match message.get(..length).and_then(netlink::first_id) {
                     Some(first) => break first.wrapping_sub(1),
-                    // More than any honest worker leaves: nothing is known, nothing is done.
+                    // More than any honest worker leaves: nothing is known, so nothing is done.
                     None if answers == MAX_ANSWERS => return Ok(()),
                     None => answers += 1,
                 },
             }
-            // The kernel's answer to some verdict of the dead worker. It is for nobody any more.
+            // The kernel's answer to a verdict of the dead worker; nobody waits for it any more.
             recv(self.socket.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT).map_err(fail("discard an answer"))?;
         };
         let tell = |message: &[u8]| {
             send(self.socket.as_raw_fd(), message, MsgFlags::empty()).map_err(fail("release orphans")).map(drop)
         };
-        // Ids are compared as the kernel does (nfq_id_after): what is newer waits unread, and was in nobody's hand.
+        // Ids are compared as the kernel does (nfq_id_after). Newer packets wait unread, so no worker held them.
         if let Some(id) = without.filter(|id| last.wrapping_sub(*id) <= u32::MAX / 2) {
             tell(&netlink::single_message(self.queue, NF_DROP, id))?;
         }
@@ -192,14 +192,14 @@ impl Owner {
     }
 }
 
-/// Whether this is the netlink socket with this port: the kernel gives no number to two of a kind at a time.
+/// Whether this is the netlink socket with this port: the kernel gives a port to one socket of a protocol at a time.
 #[must_use]
 pub fn is_port(socket: BorrowedFd<'_>, portid: u32) -> bool {
     getsockname::<NetlinkAddr>(socket.as_raw_fd()).is_ok_and(|address| address.pid() == portid)
 }
 
-/// The receive buffer of a queue of this length, bytes: what the kernel is asked for. It doubles that
-/// (sock_setsockopt, net/core/sock.c).
+/// The receive buffer to ask the kernel for, bytes, for a queue of this length. The kernel doubles it (sock_setsockopt,
+/// net/core/sock.c).
 #[must_use]
 pub fn receive_buffer(max_len: u32) -> usize {
     (max_len as usize).saturating_mul(BUFFER_PER_PACKET).clamp(MIN_BUFFER, MAX_BUFFER)
@@ -211,8 +211,8 @@ impl AsFd for Owner {
     }
 }
 
-/// A full socket buffer must not make every later receive fail: the kernel counts such packets in column 7 of
-/// /proc/net/netfilter/nfnetlink_queue, and there they are read.
+/// A full socket buffer must not make every later receive fail. The kernel counts the lost packets in column 7 of
+/// /proc/net/netfilter/nfnetlink_queue, where we read them.
 fn no_enobufs(socket: &OwnedFd) -> Result<(), Errno> {
     let on: libc::c_int = 1;
     // SAFETY: the pointer and the length describe `on`, which outlives the call; the kernel only reads it.

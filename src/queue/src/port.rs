@@ -1,4 +1,4 @@
-//! A worker's side of a queue: receive packets in batches, answer each exactly once.
+//! A worker's end of a queue: receives packets in batches and answers each exactly once.
 
 #[cfg(feature = "hostile")]
 mod hostile;
@@ -15,13 +15,12 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// An attribute with a 32-bit value, as its length field has it.
+/// The length field of an attribute with a 32-bit value.
 const MARK_ATTR_LENGTH: u16 = 8;
-/// [`VERDICT_ATTR`] as an attribute's length field has it.
+/// [`VERDICT_ATTR`] as a length field.
 const VERDICT_ATTR_LENGTH: u16 = 12;
 
-/// Receives the packets of one queue and answers them through pinned templates. Nothing here allocates after
-/// [`Port::open`].
+/// Receives the packets of one queue and answers them through pinned templates. Allocates nothing after [`Port::open`].
 #[derive(Debug)]
 pub struct Port {
     socket: OwnedFd,
@@ -31,7 +30,7 @@ pub struct Port {
     faults: Faults,
 }
 
-/// The packets received and not yet sent back.
+/// The received packets whose verdicts have not been sent.
 #[derive(Debug)]
 struct Batch {
     arrived: [Option<Arrived>; BATCH],
@@ -40,35 +39,35 @@ struct Batch {
     next: usize,
 }
 
-/// What went wrong without harm to the queue; rising counts.
+/// Counts of errors that did not harm the queue; they only rise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// The kernel did not know a packet's id any more (ENOENT): its queue was flushed meanwhile.
+    /// The kernel no longer knew a packet's id (ENOENT): its queue had been flushed.
     pub unknown_id: u64,
     /// The kernel refused a verdict for another reason.
     pub refused: u64,
-    /// A send failed twice; its packets wait until the queue's owner replays them.
+    /// A send failed twice; its packets wait until the queue's owner releases them.
     pub unsent: u64,
     /// Messages that are neither packets nor answers.
     pub strange: u64,
-    /// Tokens that were dropped without a verdict and so dropped their packet.
+    /// Tokens dropped without a verdict, each of which dropped its packet.
     pub defaulted: u64,
-    /// New lengths that a packet cannot have or that leave its room; its packet was dropped.
+    /// New lengths that a packet cannot have or that exceed its room; its packet was dropped.
     pub unfit: u64,
 }
 
-/// What the kernel says about a packet beside its bytes.
+/// What the kernel says about a packet besides its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
     /// The packet was longer than 65,531 bytes and was cut. Its content must never be sent back.
     pub cut: bool,
-    /// The transport checksum is only the pseudo header's sum.
+    /// The transport checksum covers only the pseudo header.
     pub partial: bool,
-    /// To be cut into segments on its way out; the kernel then makes each segment's checksum.
+    /// The packet will be segmented on output; the kernel then computes each segment's checksum.
     pub gso: bool,
 }
 
-/// A received packet that is owed one verdict. Dropped without one, it drops the packet.
+/// A received packet that is owed one verdict. Dropping it without one drops the packet.
 #[must_use = "a packet without a verdict waits in the kernel for ever"]
 #[derive(Debug)]
 pub struct Packet<'p> {
@@ -78,41 +77,41 @@ pub struct Packet<'p> {
     answered: bool,
 }
 
-/// How a packet ends.
+/// What happens to a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Discard it.
     Drop,
-    /// Let it go on as it came; changes to its bytes are lost.
+    /// Let it continue as it came; changes to its bytes are lost.
     Accept,
-    /// Let it go on with its new bytes.
+    /// Let it continue with its new bytes.
     Rewrite,
-    /// Send it, with its new bytes, through the hook's rules once more.
+    /// Send it, with its new bytes, through the hook's rules again.
     Repeat,
 }
 
-/// A packet that waits in the kernel for its verdict beyond its batch. If this is lost, it waits until the queue's owner
-/// replays it.
+/// A packet that still waits in the kernel for its verdict when its batch has ended. If this token is lost, it waits
+/// until the queue's owner releases it.
 #[must_use = "a packet without a verdict waits in the kernel for ever"]
 #[derive(Debug)]
 pub struct Held {
     id: u32,
 }
 
-/// How a packet that was held ends.
+/// What happens to a held packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
     /// Discard it.
     Drop,
-    /// Send it, as it came, through the hook's rules once more.
+    /// Send it, as it came, through the hook's rules again.
     Repeat,
 }
 
 impl Port {
-    /// Takes over a queue's socket (from its [`crate::Owner`]) in the worker.
+    /// Takes over, in the worker, a queue's socket from its [`crate::Owner`].
     ///
     /// # Errors
-    /// When memory for the packets or the sealed templates cannot be had.
+    /// When there is no memory for the packets or the sealed templates.
     pub fn open(socket: OwnedFd, queue: u16) -> io::Result<Self> {
         let arena = Arena::new()?;
         let templates = Templates::build(queue, arena.address())?;
@@ -132,23 +131,23 @@ impl Port {
         self.templates.sealed()
     }
 
-    /// Counts of what went wrong so far.
+    /// The error counts so far.
     #[must_use]
     pub fn faults(&self) -> Faults {
         self.faults
     }
 
     /// Sends the verdicts of the last batch, then receives up to [`BATCH`] packets, waiting at most
-    /// [`crate::RECEIVE_TIMEOUT_MS`] for the first. Returns how many came; 0 when the wait ended without one.
+    /// [`crate::RECEIVE_TIMEOUT_MS`] for the first. Returns how many came; 0 if the wait timed out.
     ///
     /// # Errors
-    /// When the socket cannot be read any more.
+    /// When the socket can no longer be read.
     pub fn receive(&mut self) -> io::Result<usize> {
         while let Some(packet) = self.next() {
             drop(packet);
         }
         self.flush();
-        // Should this fail, the last batch must not be answered again.
+        // If this fails, the last batch must not be answered again.
         (self.batch.next, self.batch.received) = (0, 0);
         self.batch.received = match self.arena.receive(self.socket.as_raw_fd()) {
             Ok(count) => count,
@@ -183,7 +182,7 @@ impl Port {
         Ok(packets)
     }
 
-    /// The packets that still wait in this batch, first to last, for looking ahead: each with its id.
+    /// The packets still waiting in this batch, in order, each with its id: for looking ahead.
     pub fn waiting(&self) -> impl Iterator<Item = (u32, &[u8], Meta)> {
         let slots = self.batch.next..self.batch.received;
         slots.filter_map(|slot| {
@@ -205,7 +204,7 @@ impl Port {
         None
     }
 
-    /// Sends the verdicts given so far. [`Port::receive`] does it too.
+    /// Sends the verdicts given so far, as [`Port::receive`] also does.
     pub fn flush(&mut self) {
         let mut at = 0;
         while let Some(run) = layout::next_run(&self.batch.bodies[..self.batch.received], at) {
@@ -213,8 +212,8 @@ impl Port {
                 self.fill(slot, self.batch.bodies[slot], run.length);
             }
             let message = self.templates.message(run.template);
-            // A verdict is carried out inside sendmsg (netlink_unicast_kernel), so a failure means nothing was
-            // done: allocating the message failed. Once more, then the owner's replay has to help.
+            // A verdict is carried out inside sendmsg (netlink_unicast_kernel), so a failure means that nothing was
+            // done: the message could not be allocated. Try once more; after that the owner must release the packets.
             if send(self.socket.as_raw_fd(), message).is_err() && send(self.socket.as_raw_fd(), message).is_err() {
                 self.faults.unsent += run.count as u64;
             }
@@ -225,7 +224,7 @@ impl Port {
         }
     }
 
-    /// Answers a packet that was held. It ends the batch: what waits in it yet is dropped, as by [`Port::receive`].
+    /// Answers a held packet. Ends the batch: packets still waiting in it are dropped, as by [`Port::receive`].
     pub fn release(&mut self, held: Held, release: Release) {
         const SLOT: usize = 0;
         while let Some(packet) = self.next() {
@@ -244,7 +243,7 @@ impl Port {
         }
     }
 
-    /// Writes a verdict to the beginning of a slot's body.
+    /// Writes a verdict at the start of a slot's body.
     fn put_verdict(&mut self, slot: usize, code: u32, id: u32) {
         let bytes = self.arena.body_mut(slot);
         bytes[0..2].copy_from_slice(&VERDICT_ATTR_LENGTH.to_ne_bytes());
@@ -253,7 +252,7 @@ impl Port {
         bytes[8..12].copy_from_slice(&id.to_be_bytes());
     }
 
-    /// Closes a body of `length` bytes with a filler attribute.
+    /// Fills a body up to `length` bytes with a filler attribute.
     fn fill(&mut self, slot: usize, body: Body, length: usize) {
         let used = body.used();
         if let Some(rest) = length.checked_sub(used).and_then(|n| u16::try_from(n).ok())
@@ -273,7 +272,7 @@ impl From<Arrived> for Meta {
 }
 
 impl Packet<'_> {
-    /// Its number in the queue: rises by one with each packet, modulo 2^32.
+    /// Its id in the queue: rises by one with each packet, modulo 2^32.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.arrived.id
@@ -285,28 +284,27 @@ impl Packet<'_> {
         self.arrived.into()
     }
 
-    /// Its bytes, from the network header on.
+    /// Its bytes, starting with the network header.
     #[must_use]
     pub fn bytes(&mut self) -> &mut [u8] {
         self.port.arena.payload_mut(self.slot, self.arrived.length)
     }
 
-    /// Its bytes and up to [`crate::SPARE`] more, fewer only where it has nearly the largest length there is. What the
-    /// spare bytes hold is of no packet: whoever sends them must have written them. End it with
-    /// [`Packet::settle_resized`].
+    /// Its bytes and up to [`crate::SPARE`] more; fewer only if it is close to the maximum length. The spare bytes hold
+    /// leftovers, not packet data: write them before sending them. Finish with [`Packet::settle_resized`].
     #[must_use]
     pub fn room(&mut self) -> &mut [u8] {
         self.port.arena.payload_mut(self.slot, layout::room(self.arrived.length))
     }
 
-    /// Answers it. A packet that was cut is never rewritten: what is missing would be lost, so it is dropped.
+    /// Answers it. A packet that was cut is dropped, never rewritten: its missing bytes would be lost.
     pub fn settle(mut self, verdict: Verdict) {
         let verdict = if self.arrived.cut && verdict != Verdict::Accept { Verdict::Drop } else { verdict };
         self.answer(verdict, self.arrived.length);
     }
 
-    /// Lets it go on as it came, with `bits` in the part of its mark that `mask` names; the rest of the mark stays. Nothing
-    /// of its content is sent back, so one that was cut can go on too.
+    /// Lets it continue as it came, with `bits` in the part of its mark that `mask` selects; the rest of the mark
+    /// stays. No content is sent back, so a packet that was cut can continue too.
     pub fn settle_marked(mut self, bits: u32, mask: u32) {
         let mark = self.arrived.mark & !mask | bits & mask;
         self.write_verdict(NF_ACCEPT);
@@ -317,15 +315,15 @@ impl Packet<'_> {
         self.port.batch.bodies[self.slot] = Body::Marked;
     }
 
-    /// Answers it with the first `length` bytes of its [`Packet::room`]: with another packet in its place. So a
-    /// packet that was cut can be answered too. A length below 20 or beyond the room drops it and is counted as
-    /// [`Faults::unfit`]. For [`Verdict::Drop`] and [`Verdict::Accept`] the length means nothing.
+    /// Answers it with the first `length` bytes of its [`Packet::room`], that is, with another packet in its place;
+    /// this works for a packet that was cut, too. A length below 20 or beyond the room drops it and counts as
+    /// [`Faults::unfit`]. [`Verdict::Drop`] and [`Verdict::Accept`] ignore the length.
     ///
-    /// The kernel trims or grows the packet and then takes its checksum as `CHECKSUM_NONE`, that is complete
-    /// (`nfqnl_mangle`, net/netfilter/nfnetlink_queue.c). A GSO packet stays one: its segment size is not touched. Made
-    /// so short that it is no longer than one segment, it passes the hooks and is then *dropped* where a device or
-    /// the stack would cut it up (`tcp_gso_segment`, net/ipv4/tcp_offload.c: EINVAL). So the answer to a GSO packet
-    /// is lost, and the sender gets the one to its retransmission, a single segment.
+    /// The kernel trims or grows the packet and then takes its checksum as complete (`CHECKSUM_NONE`; `nfqnl_mangle`,
+    /// net/netfilter/nfnetlink_queue.c). A GSO packet stays one: its segment size is not touched. If it is then no
+    /// longer than one segment, it passes the hooks but is *dropped* where a device or the stack would segment it
+    /// (`tcp_gso_segment`, net/ipv4/tcp_offload.c: EINVAL). So the answer to a GSO packet is lost, and the sender gets
+    /// the one to its retransmission, a single segment.
     pub fn settle_resized(mut self, verdict: Verdict, length: usize) {
         let sends_bytes = matches!(verdict, Verdict::Rewrite | Verdict::Repeat);
         if sends_bytes && !layout::fits(length, self.arrived.length) {
@@ -335,7 +333,7 @@ impl Packet<'_> {
         self.answer(verdict, length);
     }
 
-    /// Gives no verdict yet: the packet stays in the kernel, its bytes here are lost. [`Port::release`] answers it.
+    /// Defers the verdict: the packet stays in the kernel, its bytes here are lost. [`Port::release`] answers it.
     pub fn hold(mut self) -> Held {
         self.answered = true;
         Held { id: self.arrived.id }
@@ -351,7 +349,7 @@ impl Packet<'_> {
         self.write_verdict(code);
         if let Body::Payload(length) = body {
             let bytes = self.port.arena.body_mut(self.slot);
-            // The length without padding: with it the kernel would see a longer packet.
+            // The length without padding; with it the kernel would see a longer packet.
             let attr = u16::try_from(ATTR + length).unwrap_or(u16::MAX);
             bytes[12..14].copy_from_slice(&attr.to_ne_bytes());
             bytes[14..16].copy_from_slice(&NFQA_PAYLOAD.to_ne_bytes());

@@ -1,14 +1,14 @@
 //! Pinned verdicts: every `msghdr`, `iovec` and `nlmsghdr` a worker can ever send, in memory nobody can change.
 //!
 //! The kernel checks CAP_NET_ADMIN of the *current sender* (net/netlink/af_netlink.c, `netlink_net_capable`), and
-//! NETLINK_NETFILTER carries nftables, conntrack and queue configuration too. So a worker that may send what it
-//! likes on its queue's socket can delete the firewall. Here seccomp allows `sendmsg` with a pointer into this
-//! region only, and the region fixes everything but the bodies: the number of messages, their lengths, their type
-//! (a verdict) and their queue. What is left to a hostile worker is what it says of packets of its own queue: the verdict
-//! (NF_QUEUE to another queue included), the new content, and in a batched body any verdict attribute (mark, priority,
-//! conntrack where the packet has one; in raw PREROUTING it has none).
+//! NETLINK_NETFILTER also carries nftables, conntrack and queue configuration. A worker free to send anything on its
+//! queue's socket could delete the firewall. So seccomp allows `sendmsg` only with a pointer into this region, and the
+//! region fixes everything but the bodies: the number of messages, their lengths, their type (a verdict) and their
+//! queue. For packets of its own queue a hostile worker can still choose the verdict (including NF_QUEUE to another
+//! queue), the new content and, in a batched body, any verdict attribute (mark, priority, conntrack where the packet
+//! has an entry; in raw PREROUTING it has none).
 //!
-//! Belt and braces: the memfd is write-sealed, mapped read-only and `mseal`ed where the kernel can (6.10).
+//! As a second line of defence the memfd is write-sealed, mapped read-only and, where the kernel can (6.10), `mseal`ed.
 
 use crate::layout::{self, BATCH, BATCHED, STEPS, TEMPLATES};
 use crate::netlink::{HEADERS, MessageKind, headers};
@@ -26,14 +26,14 @@ use std::ptr::NonNull;
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("struct msghdr and struct iovec are laid out here for 64-bit Linux");
 
-/// `struct msghdr` is 56 bytes; the stride makes "a pointer to a template" a matter of alignment.
+/// `struct msghdr` is 56 bytes; with this stride, "points to a template" is a matter of alignment.
 const MSGHDR: usize = 64;
 const IOVEC: usize = 16;
 /// Headers of one body length, padded.
 const HEADER: usize = 32;
 
 const IOVECS_AT: usize = TEMPLATES * MSGHDR;
-/// Batched iovecs: for each length one array of (headers, body) pairs over all slots, of which a template takes a
+/// Batched iovecs: for each length one array of (headers, body) pairs over all slots, of which each template takes a
 /// window. Then one pair for each single template.
 const IOVECS: usize = BATCHED.len() * BATCH * 2 + BATCH * STEPS * 2;
 const HEADERS_AT: usize = IOVECS_AT + IOVECS * IOVEC;
@@ -48,7 +48,7 @@ pub(crate) struct Templates {
 }
 
 impl Templates {
-    /// Builds and seals the templates for `queue`, whose bodies lie in the arena at address `arena`.
+    /// Builds and seals the templates for `queue`; their bodies lie in the arena at address `arena`.
     pub(crate) fn build(queue: u16, arena: usize) -> io::Result<Self> {
         let length = NonZeroUsize::new(REGION).ok_or(Errno::EINVAL)?;
         // SAFETY: a new private mapping at an address of the kernel's choice; nothing else is affected.
@@ -64,7 +64,7 @@ impl Templates {
         Ok(Self { base, sealed: mseal(base, REGION) })
     }
 
-    /// Addresses a `msghdr` pointer may have: from the first template to behind the last.
+    /// The addresses a `msghdr` pointer may have: from the first template to the end of the last.
     pub(crate) fn pinned(&self) -> Range<u64> {
         let start = self.base.as_ptr() as u64;
         start..start + (TEMPLATES * MSGHDR) as u64
@@ -75,13 +75,13 @@ impl Templates {
         self.sealed
     }
 
-    /// The message of a template, for `sendmsg` alone.
+    /// The message of a template, to be passed to `sendmsg` only.
     pub(crate) fn message(&self, template: usize) -> *const libc::msghdr {
         self.base.as_ptr().cast::<libc::msghdr>().cast_const().wrapping_byte_add(template.min(TEMPLATES - 1) * MSGHDR)
     }
 }
 
-/// The region's bytes as they will lie at address `base`. Every integer is in host byte order.
+/// The region's bytes as they will lie at address `base`, integers in host byte order.
 fn contents(queue: u16, base: usize, arena: usize) -> Vec<u8> {
     let mut region = vec![0; REGION];
     let mut put = |at: usize, words: &[usize]| {
@@ -97,7 +97,7 @@ fn contents(queue: u16, base: usize, arena: usize) -> Vec<u8> {
     for class in 0..BATCHED.len() {
         for first in 0..BATCH {
             for count in 1..=BATCH {
-                // A window that would leave the arena ends at its last slot.
+                // A window that would run past the arena ends at its last slot.
                 let slots = count.min(BATCH - first);
                 message(layout::batched_template(class, first, count), (class * BATCH + first) * 2, slots * 2);
             }
@@ -145,8 +145,8 @@ mod tests {
         usize::from_ne_bytes(region[at..at + 8].try_into().expect("eight bytes"))
     }
 
-    /// Walks every template as the kernel would and checks that each names only sealed headers and arena bodies,
-    /// and that each header's length is what its pair of iovecs sums up to.
+    /// Walks every template as the kernel would: each names only sealed headers and arena bodies, and each header's
+    /// length is the sum of its two iovecs.
     #[test]
     fn every_template_is_a_whole_number_of_verdicts_for_the_queue() {
         let (base, arena) = (0x7000_0000_0000, 0x6000_0000_0000);

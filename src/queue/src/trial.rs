@@ -1,9 +1,9 @@
-//! Whether this kernel does what NF_REPEAT promises: send a packet through its hook once more.
+//! Tries whether this kernel keeps the promise of NF_REPEAT: to send a packet through its hook again.
 //!
-//! The packets of a dead worker go on by it. Some kernels made NF_ACCEPT of it (netfilter-devel, "netfilter: nfnetlink_queue:
-//! un-break NF_REPEAT", which mends commit 6291b3a67ad5): such a packet would go on as it is, to the host's own stack. So
-//! it is tried, with a packet of our own, before it is relied upon. Both families take the same way there (nf_reinject), so
-//! one of them is enough.
+//! The packets of a dead worker depend on it. Some kernels turned NF_REPEAT into NF_ACCEPT (netfilter-devel,
+//! "netfilter: nfnetlink_queue: un-break NF_REPEAT", which fixes commit 6291b3a67ad5): such a packet would continue as
+//! it came, to the host's own stack. So we try it with a packet of our own before we rely on it. Both address families
+//! take the same path (nf_reinject), so one of them is enough.
 
 use crate::Owner;
 use crate::netlink::{self, NF_ACCEPT, NF_REPEAT};
@@ -14,25 +14,25 @@ use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-/// What is waited for each step. All of them happen within the system call before; this is for a busy machine.
+/// How long to wait for each step. Each happens within the system call before it; the rest is for a busy machine.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// Between two looks.
+/// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// What a kernel makes of NF_REPEAT.
+/// What a kernel does with NF_REPEAT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Repeat {
-    /// The packet comes to the queue again.
+    /// It brings the packet to the queue again.
     Repeats,
-    /// The packet goes on as if it were accepted.
+    /// It lets the packet continue as if it were accepted.
     Accepts,
-    /// It could not be tried, or neither happened; why.
+    /// Unknown: the trial failed, or neither happened; says why.
     Unknown(String),
 }
 
 /// Sends a datagram from `sender` to `listener` and answers it with NF_REPEAT, by the message of [`Owner::release`]. A
-/// rule of the raw table must bring datagrams to `listener`'s address to this queue, which must be empty and be read by
-/// nobody else.
+/// rule of the raw table must bring datagrams for `listener`'s address to this queue, which must be empty and have no
+/// other reader.
 #[must_use]
 pub fn try_repeat(owner: &Owner, sender: &UdpSocket, listener: &UdpSocket) -> Repeat {
     attempt(owner, sender, listener, NF_REPEAT).unwrap_or_else(Repeat::Unknown)
@@ -43,7 +43,7 @@ fn attempt(owner: &Owner, sender: &UdpSocket, listener: &UdpSocket, verdict: u32
     listener.set_nonblocking(true).map_err(|e| fail("make a socket non-blocking")(&e))?;
     let sent = listener.local_addr().and_then(|address| sender.send_to(b"repeat", address));
     sent.map_err(|e| fail("send a datagram on lo")(&e))?;
-    let first = soon(|| next_id(owner))?.ok_or("a datagram on lo does not come to its queue")?;
+    let first = soon(|| next_id(owner))?.ok_or("a datagram on lo does not reach its queue")?;
     owner.release_by(verdict, None, first).map_err(|e| e.to_string())?;
     let again = soon(|| match (has_arrived(listener), next_id(owner)?) {
         (true, _) => Ok(Some(None)),
@@ -51,17 +51,15 @@ fn attempt(owner: &Owner, sender: &UdpSocket, listener: &UdpSocket, verdict: u32
     })?;
     let Some(second) = again.ok_or("a datagram that was to be repeated is gone")? else { return Ok(Repeat::Accepts) };
     if second == first {
-        return Err("a repeated datagram came with its old id".to_owned());
+        return Err("a repeated datagram came back with its old id".to_owned());
     }
     let accept = netlink::batch_message(owner.queue(), NF_ACCEPT, second);
     send(owner.as_fd().as_raw_fd(), &accept, MsgFlags::empty()).map_err(|e| fail("accept a datagram")(&e))?;
     let arrived = soon(|| Ok(has_arrived(listener).then_some(())))?;
-    arrived
-        .map(|()| Repeat::Repeats)
-        .ok_or_else(|| "a repeated datagram does not arrive when it is accepted".to_owned())
+    arrived.map(|()| Repeat::Repeats).ok_or_else(|| "a repeated datagram was accepted but did not arrive".to_owned())
 }
 
-/// What a look has found, if it has within [`PATIENCE`].
+/// Looks until something is found, for at most [`PATIENCE`].
 fn soon<T>(look: impl Fn() -> Result<Option<T>, String>) -> Result<Option<T>, String> {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -77,7 +75,7 @@ fn next_id(owner: &Owner) -> Result<Option<u32>, String> {
     let mut message = [0; 512];
     match recv(owner.as_fd().as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT) {
         Ok(length) => message.get(..length).and_then(netlink::first_id).map(Some).ok_or_else(|| {
-            "the kernel answers with something else than a packet: it does not know the verdict?".to_owned()
+            "the kernel sent something other than a packet; perhaps it does not know the verdict".to_owned()
         }),
         Err(Errno::EAGAIN) => Ok(None),
         Err(error) => Err(format!("receive from the queue: {error}")),
@@ -106,7 +104,7 @@ mod tests {
     use nix::sched::{CloneFlags, unshare};
     use std::process::Command;
 
-    /// With the verdict of another kernel in the place of NF_REPEAT: each is told from the others.
+    /// Puts other verdicts in the place of NF_REPEAT, as other kernels do: each outcome is told from the others.
     #[test]
     fn what_a_kernel_makes_of_it_is_seen() {
         if !nix::unistd::geteuid().is_root() {

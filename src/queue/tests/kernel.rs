@@ -1,5 +1,5 @@
-//! The queue against the real kernel: each test runs in a network namespace of its own (`unshare` is per thread),
-//! with real iptables rules on its loopback.
+//! The queue against the real kernel: each test runs in its own network namespace (`unshare` is per thread), with real
+//! iptables rules on its loopback.
 
 use loaded_queue::{Faults, Orphans, Owner, OwnerError, Port, Release, Verdict};
 use nix::sched::{CloneFlags, unshare};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const QUEUE: u16 = 5;
 
-/// Enters a fresh namespace, or tells that the test cannot run here.
+/// Enters a fresh namespace; false if the test cannot run here.
 fn namespace() -> bool {
     if !nix::unistd::geteuid().is_root() {
         assert!(std::env::var_os("LOADED_CI").is_none(), "under CI these tests must run as root");
@@ -55,7 +55,7 @@ fn drain(port: &mut Port, wanted: usize, mut decide: impl FnMut(&mut [u8]) -> Ve
     seen
 }
 
-/// A column, from 0, of the queue's line.
+/// A column of the queue's line, counted from 0.
 fn column(number: usize) -> String {
     let text = std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue").expect("proc");
     text.split_whitespace().nth(number).expect("a bound queue").to_owned()
@@ -83,7 +83,7 @@ fn packets_of_every_size_come_back_rewritten_and_in_order() {
         for size in chunk {
             sender.send_to(&vec![b'x'; *size], "127.0.0.9:9999").expect("send");
         }
-        // The datagram's last byte is changed; a UDP checksum of zero says "none" (RFC 768).
+        // Changes the datagram's last byte; a UDP checksum of zero says "none" (RFC 768).
         let seen = drain(&mut port, chunk.len(), |ip| {
             *ip.last_mut().expect("bytes") = b'!';
             ip[26..28].fill(0);
@@ -99,7 +99,7 @@ fn packets_of_every_size_come_back_rewritten_and_in_order() {
     assert_eq!(waiting(), "0");
 }
 
-/// Sets an IPv4 packet's two lengths, that of IP and that of UDP, and puts the IP header's checksum right.
+/// Sets the IP and UDP lengths of an IPv4 packet and corrects the IP header's checksum.
 fn resize(ip: &mut [u8], length: usize) {
     let total = u16::try_from(length).expect("fits");
     ip[2..4].copy_from_slice(&total.to_be_bytes());
@@ -119,11 +119,12 @@ fn packets_come_back_longer_and_shorter() {
         return;
     }
     let (_owner, mut port, sender, receiver) = lab();
-    // Its counter has the kernel's lengths. To a receiver they do not show: it goes by the headers in the packet.
+    // This rule counts the kernel's lengths. A receiver does not see them: it goes by the headers in the packet.
     run("iptables", "-t mangle -A PREROUTING -p udp -d 127.0.0.9");
     let mut sent = 0;
     let mut buffer = vec![0; 70_000];
-    // 203 and 204: over the smaller body's end; 1469 and 1470: over the larger one's. 65,503 is the largest there is.
+    // 203 and 204 straddle the end of the smaller body, 1469 and 1470 that of the larger one. 65,503 is the largest
+    // there is.
     for size in [1, 20, 175, 203, 204, 1400, 1469, 1470, 40_000, 65_000, 65_480, 65_503] {
         for change in [-20_000, -1000, -13, -1, 0, 1, 7, 28, 47, 48_i64] {
             let before = i64::from(size) + 28;
@@ -168,7 +169,7 @@ fn a_length_that_does_not_fit_drops_the_packet_and_is_counted() {
     assert_eq!(port.faults(), Faults { unfit: 5, ..Faults::default() });
     assert_eq!(waiting(), "0");
     assert!(receiver.recv(&mut [0; 8]).is_err(), "nothing was delivered");
-    // Where no bytes are sent the length means nothing.
+    // Where no bytes are sent, the length is ignored.
     sender.send_to(b"x", "127.0.0.9:9999").expect("send");
     while port.receive().expect("receive") == 0 {}
     port.next().expect("a packet").settle_resized(Verdict::Accept, usize::MAX);
@@ -219,7 +220,7 @@ fn accept_delivers_what_came_and_drop_nothing() {
     assert_eq!(waiting(), "0");
 }
 
-/// Packets that match, as the first rule about them in the mangle table has counted.
+/// Packets that matched, by the counter of the first rule about them in the mangle table.
 fn counted(what: &str) -> u32 {
     let rules = Command::new("iptables").args(["-t", "mangle", "-nvxL", "PREROUTING"]).output().expect("iptables");
     let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
@@ -240,7 +241,7 @@ fn a_mark_replaces_its_own_bits_only_and_leaves_the_packet_alone() {
         sender.send_to(&vec![b'x'; size], "127.0.0.9:9999").expect("send");
         while port.receive().expect("receive") == 0 {}
         let mut packet = port.next().expect("a packet");
-        // What is written into it here does not count.
+        // What is written into it here is not sent.
         packet.bytes()[28..].fill(b'?');
         packet.settle_marked(0xc005_ffff, 0x3fff_0000);
         port.flush();
@@ -251,7 +252,7 @@ fn a_mark_replaces_its_own_bits_only_and_leaves_the_packet_alone() {
         send(&mut port, size);
     }
     assert_eq!((counted("0x50000"), counted("0x8005000b")), (3, 0));
-    // Bits of others stay, ours give way.
+    // Bits of others stay, ours are replaced.
     run("iptables", "-t mangle -A OUTPUT -d 127.0.0.9 -j MARK --set-mark 0x8123000b");
     send(&mut port, 100);
     assert_eq!((counted("0x50000"), counted("0x8005000b")), (3, 1));
@@ -267,7 +268,7 @@ fn a_repeated_packet_goes_through_the_hook_again() {
     let (_owner, mut port, sender, receiver) = lab();
     run("iptables", "-t raw -I PREROUTING 1 -p udp -d 127.0.0.8");
     sender.send_to(b"x", "127.0.0.9:9999").expect("send");
-    // To another destination, or it would come by for ever: 127.0.0.9 to 127.0.0.8, the header checksum up by one.
+    // To another destination, or it would loop forever: 127.0.0.9 to 127.0.0.8, the header checksum up by one.
     let seen = drain(&mut port, 1, |ip| {
         ip[19] = 8;
         ip[26..28].fill(0);
@@ -283,7 +284,7 @@ fn a_repeated_packet_goes_through_the_hook_again() {
     assert_eq!(waiting(), "0");
 }
 
-/// Others of its batch go on; released in another order, one is dropped and the others come by once more.
+/// The others of its batch continue. Released in another order, one is dropped and the others pass the hook again.
 #[test]
 fn a_held_packet_waits_beyond_its_batch() {
     if !namespace() {
@@ -318,7 +319,7 @@ fn a_held_packet_waits_beyond_its_batch() {
     assert_eq!((waiting(), port.faults()), ("0".to_owned(), Faults::default()));
 }
 
-/// A worker that dies with packets in its hands, more waiting in the socket: the next one gets them all.
+/// A worker dies with packets in its hands and more waiting in the socket: the next one gets them all.
 #[test]
 fn nothing_a_dead_worker_held_is_lost() {
     for unread in [3, 0] {
@@ -351,7 +352,7 @@ fn nothing_a_dead_worker_held_is_lost() {
     }
 }
 
-/// The one that has killed its worker twice goes, and no other; an id that is none of them changes nothing.
+/// The packet that killed its worker twice is dropped, and no other; an id that matches none changes nothing.
 #[test]
 fn one_packet_that_a_dead_worker_held_is_dropped_alone() {
     for gone in [Some(2), None] {
@@ -381,7 +382,7 @@ fn one_packet_that_a_dead_worker_held_is_dropped_alone() {
     }
 }
 
-/// Another process than the one that bound it goes on with a queue, if it has the very socket.
+/// A process other than the one that bound a queue can go on with it, but only with that very socket.
 #[test]
 fn a_queue_is_adopted_by_its_own_socket_alone() {
     if !namespace() {
@@ -399,7 +400,7 @@ fn a_queue_is_adopted_by_its_own_socket_alone() {
     drop(adopted);
 }
 
-/// The kernel's answers to verdicts of the dead worker lie before everything else in the socket.
+/// The kernel's answers to the dead worker's verdicts lie ahead of everything else in the socket.
 #[test]
 fn unread_answers_do_not_hide_what_a_dead_worker_held() {
     if !namespace() {
@@ -447,7 +448,8 @@ fn port_and_nfq_see_the_same_packets() {
     let (_owner, mut port, sender, receiver) = lab();
     let mut nfq = nfq::Queue::open().expect("nfq opens");
     nfq.bind(NEXT).expect("nfq binds");
-    // As our own bind does. Without it the kernel completes checksums before it shows a packet (nfqnl_build_packet_message).
+    // As our own bind does. Without it the kernel completes checksums before it shows a packet
+    // (nfqnl_build_packet_message).
     nfq.set_recv_gso(NEXT, true).expect("nfq takes GSO");
     nfq.set_nonblocking(true);
     run("iptables", &format!("-t mangle -A PREROUTING -p udp -d 127.0.0.9 -j NFQUEUE --queue-num {NEXT}"));

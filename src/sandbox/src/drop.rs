@@ -1,6 +1,6 @@
 //! Stage one: from root to a user that may hold one capability.
 //!
-//! The order is not free; each step says what it must precede. `tests/facts.rs` shows why.
+//! The order matters; each step says what it must precede, and `tests/facts.rs` shows why.
 
 use std::ffi::CString;
 
@@ -17,9 +17,9 @@ use crate::kernel;
 use crate::policy::{Confinement, Role};
 use crate::support::{KernelSupport, Layer};
 
-/// securebits, all of them locked so that they outlive any later gain of rights (capabilities(7)):
-/// NOROOT: uid 0 means nothing at exec · NO_SETUID_FIXUP: ids and capabilities do not touch each other, which also
-/// lets CAP_NET_ADMIN survive setresuid without KEEP_CAPS · KEEP_CAPS stays off · no ambient capability can be raised.
+/// securebits, all of them locked so that they outlive any later gain of rights (capabilities(7)).
+/// NOROOT: uid 0 means nothing at exec. NO_SETUID_FIXUP: ids and capabilities do not affect each other, which also lets
+/// CAP_NET_ADMIN survive setresuid without KEEP_CAPS. KEEP_CAPS stays off, and no ambient capability can be raised.
 const SECUREBITS: i32 = libc::SECBIT_NOROOT
     | libc::SECBIT_NOROOT_LOCKED
     | libc::SECBIT_NO_SETUID_FIXUP
@@ -28,19 +28,19 @@ const SECUREBITS: i32 = libc::SECBIT_NOROOT
     | libc::SECBIT_NO_CAP_AMBIENT_RAISE
     | libc::SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
 
-/// Whether a child goes on when its supervisor dies.
+/// Whether a child survives its supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Survival {
     /// The kernel kills it with the supervisor.
     DiesToo,
-    /// It goes on; what becomes of it is for who takes it over to say.
+    /// It goes on, until whoever takes it over decides.
     Outlives,
 }
 
 /// Drops what `role` must not have. Runs as root in a child after exec, before any thread exists; `parent` is the pid
-/// that started us. The returned support names what this kernel lacks.
+/// that started us. Returns which layers this kernel has.
 ///
-/// After an error the process is in a state nobody tested: end it.
+/// After an error the process is in an untested state: end it.
 pub fn drop_rights(
     role: Role,
     identity: &Identity,
@@ -78,10 +78,10 @@ fn name_process(role: Role) -> Result<(), SandboxError> {
     prctl::set_name(&text).map_err(refused("name the process", name))
 }
 
-/// Before the ids: it needs CAP_SETPCAP, and afterwards it is EPERM.
+/// Must precede the change of ids: it needs CAP_SETPCAP, and afterwards fails with EPERM.
 ///
 /// Counts up until the kernel says EINVAL (`cap_valid` in kernel/capability.c; the same number as
-/// /proc/sys/kernel/cap_last_cap), so a capability that is newer than this program goes as well.
+/// /proc/sys/kernel/cap_last_cap), so capabilities newer than this program are dropped too.
 pub(crate) fn drop_bounding_set(confinement: &Confinement) -> Result<(), SandboxError> {
     for number in 0..64 {
         let held = match kernel::prctl(libc::PR_CAPBSET_READ, number, 0) {
@@ -102,8 +102,9 @@ fn lock_securebits() -> Result<(), SandboxError> {
     kernel::prctl(libc::PR_SET_SECUREBITS, bits, 0).map(drop).map_err(refused("lock", "securebits"))
 }
 
-/// Before the ids: it needs CAP_SYS_ADMIN. New sockets then live in a network with nothing in it; the inherited queue
-/// descriptor keeps acting on the network it was opened in (netlink_net_capable in net/netlink/af_netlink.c asks about the socket's namespace), which is why seccomp must exist.
+/// Must precede the change of ids: it needs CAP_SYS_ADMIN. New sockets then live in an empty network. The inherited
+/// queue descriptor keeps acting on the network it was opened in (netlink_net_capable in net/netlink/af_netlink.c asks
+/// for the socket's namespace), which is why seccomp is indispensable.
 fn leave_namespaces(confinement: &Confinement) -> Result<(), SandboxError> {
     let flags = confinement.namespaces.iter().fold(CloneFlags::empty(), |all, n| all | n.flag);
     let names: Vec<&str> = confinement.namespaces.iter().map(|n| n.name).collect();
@@ -117,7 +118,7 @@ fn lock_in() -> Result<(), SandboxError> {
     chdir("/").map_err(refused("change directory to", "/ inside the chroot"))
 }
 
-/// Groups first, while we still may.
+/// Groups first, while we are still allowed to.
 fn become_user(identity: &Identity) -> Result<(), SandboxError> {
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     setgroups(&[]).map_err(refused("clear", "the supplementary groups"))?;
@@ -125,8 +126,8 @@ fn become_user(identity: &Identity) -> Result<(), SandboxError> {
     setresuid(uid, uid, uid).map_err(refused("become user", format!("{} ({})", identity.uid, identity.name)))
 }
 
-/// With NO_SETUID_FIXUP everything survived setresuid; this is where it goes. Effective first: permitted may not
-/// become smaller than effective (capset(2)).
+/// With NO_SETUID_FIXUP all capabilities survived setresuid; here they go. Effective first: permitted may not become
+/// smaller than effective (capset(2)).
 pub(crate) fn keep_only_caps(keep: &CapsHashSet) -> Result<(), SandboxError> {
     let failed = |act, object| {
         move |e: caps::errors::CapsError| SandboxError::Capabilities { act, object, detail: e.to_string() }
@@ -138,16 +139,17 @@ pub(crate) fn keep_only_caps(keep: &CapsHashSet) -> Result<(), SandboxError> {
 }
 
 fn harden(parent: u32, survival: Survival) -> Result<KernelSupport, SandboxError> {
-    // After the ids: a change of credentials clears it (`commit_creds` in kernel/cred.c; tests/facts.rs).
+    // After the change of ids, which clears it (`commit_creds` in kernel/cred.c; tests/facts.rs).
     if survival == Survival::DiesToo {
         prctl::set_pdeathsig(Signal::SIGKILL).map_err(refused("set", "the parent-death signal"))?;
     }
-    // And only then look: a parent that died earlier sent nothing.
+    // Only then check: a parent that died earlier sent no signal.
     let found = std::os::unix::process::parent_id();
     if found != parent {
         return Err(SandboxError::Orphaned { expected: parent, found });
     }
-    // setresuid made it fs.suid_dumpable, which an admin may have set to 1. 0: no core, no ptrace by our own uid.
+    // setresuid set it to fs.suid_dumpable, which an admin may have set to 1. 0: no core dump, no ptrace by our own
+    // uid.
     prctl::set_dumpable(false).map_err(refused("clear", "the dumpable flag"))?;
 
     let mut support = KernelSupport::default();
@@ -161,7 +163,7 @@ fn harden(parent: u32, survival: Survival) -> Result<KernelSupport, SandboxError
     Ok(support)
 }
 
-/// Ask the kernel what we are now. There is no /proc in here; the supervisor looks at that from outside (`proof`).
+/// Asks the kernel what we are now. There is no /proc in here; the supervisor looks at that from outside (`proof`).
 fn read_back(confinement: &Confinement, identity: &Identity) -> Result<(), SandboxError> {
     let not_as_told = |object, wanted: String, found: String| {
         if wanted == found { Ok(()) } else { Err(SandboxError::NotAsTold { object, wanted, found }) }
@@ -206,7 +208,7 @@ fn held(set: CapSet) -> Result<u64, SandboxError> {
     Ok(found.iter().fold(0, |mask, cap| mask | cap.bitmask()))
 }
 
-/// By number and not by name, so that a capability which the caps crate does not know is seen too.
+/// By number, not by name, so that capabilities unknown to the caps crate are seen too.
 fn counted(option: i32, operation: i32) -> u64 {
     let is_set = |cap: u64| match operation {
         0 => kernel::prctl(option, cap, 0),

@@ -1,4 +1,4 @@
-//! What can go wrong: each variant names the attempted act and its object.
+//! Errors; each variant names the attempted act and its object.
 
 use std::path::PathBuf;
 
@@ -7,13 +7,13 @@ use nix::errno::Errno;
 use crate::family::Family;
 use crate::policy::Role;
 
-/// A step of dropping rights that did not happen. The caller must end: a process with half a sandbox is worse than none.
+/// A step of dropping rights failed. The caller must end the process: half a sandbox is worse than none.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// The user database could not be asked.
+    /// The user database could not be queried.
     #[error("look up user \"{user}\": {source}")]
     LookUpUser {
-        /// Name as given.
+        /// The name as given.
         user: String,
         /// The answer of getpwnam.
         source: Errno,
@@ -21,44 +21,44 @@ pub enum SandboxError {
     /// No such user.
     #[error("look up user \"{user}\": no such user; name another with -U")]
     UnknownUser {
-        /// Name as given.
+        /// The name as given.
         user: String,
     },
     /// The user is root, or root's group.
     #[error("run workers as \"{user}\": {what} 0 is root's; name a user without rights with -U, best one of its own")]
     RootUser {
-        /// Name as given.
+        /// The name as given.
         user: String,
         /// "uid" or "gid".
         what: &'static str,
     },
-    /// The directory for chroot is unfit.
+    /// The chroot directory is unsuitable.
     #[error("chroot directory {path}: {problem}; make it with: install -d -m 0755 -o root -g root {path}")]
     ChrootDir {
-        /// Which directory.
+        /// The directory.
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
     },
-    /// A role was asked to do what is not its part.
+    /// A role was asked to do what is not its job.
     #[error("{act}: the {role} does not do that")]
     WrongRole {
         /// What was asked.
         act: &'static str,
-        /// Of whom.
+        /// The role.
         role: Role,
     },
-    /// The kernel said no.
+    /// The kernel refused.
     #[error("{act} {object}: {source}")]
     Refused {
         /// The attempted act, usually the system call.
         act: &'static str,
-        /// On what.
+        /// The object of the act.
         object: String,
-        /// Why not.
+        /// The kernel's answer.
         source: Errno,
     },
-    /// The kernel said yes, but reading back shows something else.
+    /// The kernel agreed, but reading back shows something else.
     #[error("{object} after dropping rights: wanted {wanted}, found {found}")]
     NotAsTold {
         /// What was read back.
@@ -68,7 +68,7 @@ pub enum SandboxError {
         /// What it is.
         found: String,
     },
-    /// Rights are per thread: dropping them in one leaves the others with all.
+    /// Rights are per thread: dropping them in one leaves them to the others.
     #[error("{act}: this process has more than one thread, and rights are per thread")]
     Threads {
         /// What was about to be done.
@@ -77,12 +77,12 @@ pub enum SandboxError {
     /// The parent died before we could ask to die with it.
     #[error("check parent: expected pid {expected}, found {found}; the supervisor is gone")]
     Orphaned {
-        /// The pid that started us.
+        /// The pid of the process that started us.
         expected: u32,
-        /// The pid that owns us now.
+        /// The pid of our parent now.
         found: u32,
     },
-    /// A descriptor that must be kept is not there, or the kept ones are not 0..n.
+    /// A descriptor to be kept is missing, or the kept ones are not 0..n.
     #[error("keep descriptors {kept:?}: {problem}")]
     Descriptors {
         /// What was to be kept.
@@ -95,9 +95,9 @@ pub enum SandboxError {
     MissingCapability {
         /// What was about to be done.
         act: &'static str,
-        /// Which one.
+        /// The capability.
         capability: String,
-        /// For what.
+        /// What it is needed for.
         why: &'static str,
     },
     /// The caps crate reports text, not numbers.
@@ -105,15 +105,15 @@ pub enum SandboxError {
     Capabilities {
         /// The attempted act.
         act: &'static str,
-        /// Which set.
+        /// The set.
         object: &'static str,
-        /// Its words.
+        /// What the crate reports.
         detail: String,
     },
-    /// The numbers bound to the symbols of a policy make no sense.
+    /// The numbers bound to a policy's symbols make no sense.
     #[error("bind the {role}'s policy: {problem}")]
     Bindings {
-        /// Whose policy.
+        /// The policy's role.
         role: Role,
         /// What is wrong.
         problem: String,
@@ -123,28 +123,28 @@ pub enum SandboxError {
     Seccomp {
         /// "compile" or "load".
         act: &'static str,
-        /// Whose.
+        /// The filter's role.
         role: Role,
-        /// The words of seccompiler.
+        /// What seccompiler reports.
         detail: String,
     },
-    /// The Landlock crate refused, which best effort should never do.
+    /// The Landlock crate failed, which best effort should never do.
     #[error("restrict the process with Landlock: {detail}")]
     Landlock {
-        /// Its words.
+        /// What the crate reports.
         detail: String,
     },
-    /// No socket that pings could be had.
+    /// No ping socket of either kind could be opened.
     #[error(
         "open a socket that pings {family}: as a ping socket: {ping}; as a raw socket: {raw}; \
          let group 0 ping (sysctl -w net.ipv4.ping_group_range=\"0 0\") or start with CAP_NET_RAW"
     )]
     NoPinger {
-        /// Of which family.
+        /// The address family.
         family: Family,
-        /// Why not the one kind.
+        /// Why no ping socket could be opened.
         ping: Errno,
-        /// Why not the other.
+        /// Why no raw socket could be opened.
         raw: Errno,
     },
     /// This kernel lacks a required layer.

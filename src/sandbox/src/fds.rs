@@ -1,4 +1,4 @@
-//! Descriptors: a child owns exactly the listed ones, and its policy names them by number.
+//! Descriptors: a child has exactly the listed ones, and its policy refers to them by number.
 
 use std::fs;
 use std::io;
@@ -10,10 +10,10 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use crate::error::SandboxError;
 
-/// Closes every descriptor but the given ones, which must be exactly 0..n and open.
+/// Closes every descriptor except the given ones, which must be exactly 0..n and open.
 ///
-/// The first act of a child after exec: no object in this process may own a descriptor yet, or it would be closed
-/// behind its back. The close-on-exec flag of the kept ones is cleared by nobody and does not matter: no child execs.
+/// Must be the first act of a child after exec: an object that already owned a descriptor would find it closed. The
+/// kept descriptors stay close-on-exec, which does not matter: no child execs.
 pub fn keep_only_fds(kept: &[RawFd]) -> Result<(), SandboxError> {
     let wrong = |problem: String| SandboxError::Descriptors { kept: kept.to_vec(), problem };
     let mut sorted = kept.to_vec();
@@ -25,7 +25,7 @@ pub fn keep_only_fds(kept: &[RawFd]) -> Result<(), SandboxError> {
         is_open(*fd).map_err(|e| wrong(format!("descriptor {fd} is not open: {e}")))?;
     }
     close_from(kept.len())?;
-    // Where /proc is mounted, look again rather than trust the call. An empty answer means there is no /proc.
+    // Where /proc is mounted, check the result. An empty list means there is no /proc.
     if let Ok(open) = open_fds()
         && open != sorted
     {
@@ -34,10 +34,10 @@ pub fn keep_only_fds(kept: &[RawFd]) -> Result<(), SandboxError> {
     Ok(())
 }
 
-/// Takes a descriptor over that this process was started with. Each can be taken once; what is not open, or was taken,
-/// is refused.
+/// Takes over a descriptor that this process was started with. Each can be taken once; one that is not open, or already
+/// taken, is refused.
 pub fn inherited(fd: RawFd) -> Result<OwnedFd, SandboxError> {
-    // 1024 numbers: a prober has one for each worker.
+    // 1024 numbers, because a prober has one for each worker.
     static TAKEN: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
     let refuse = |problem: &str| SandboxError::Descriptors { kept: vec![fd], problem: problem.to_owned() };
     let number = usize::try_from(fd).map_err(|_| refuse("out of range"))?;
@@ -49,19 +49,19 @@ pub fn inherited(fd: RawFd) -> Result<OwnedFd, SandboxError> {
     if taken.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
         return Err(refuse("taken already"));
     }
-    // SAFETY: the descriptor is open, as just seen, came with exec, so nothing in this process made it and owns it, and
-    // is handed out once, as TAKEN shows.
+    // SAFETY: the descriptor is open, as just seen. It came with exec, so nothing in this process made it or owns it,
+    // and TAKEN ensures that it is handed out once.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    // It had to be without the flag to get here; it is not for the programs that we start.
+    // It came without the flag; programs that we start must not inherit it.
     fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|e| refuse(&format!("close on exec: {e}")))?;
     Ok(fd)
 }
 
-/// The open descriptors of this process, sorted, without the one used to look. Needs /proc.
+/// This process's open descriptors, sorted, without the one used to list them. Needs /proc.
 pub fn open_fds() -> io::Result<Vec<RawFd>> {
     let listed: Vec<RawFd> =
         fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    // The descriptor of the listing itself is closed by now, so it drops out here.
+    // The listing's own descriptor is closed by now, so it drops out here.
     let mut open: Vec<RawFd> = listed.into_iter().filter(|fd| is_open(*fd).is_ok()).collect();
     open.sort_unstable();
     Ok(open)
@@ -75,8 +75,8 @@ fn is_open(fd: RawFd) -> Result<FdFlag, Errno> {
 
 fn close_from(first: usize) -> Result<(), SandboxError> {
     let refused = |object: String, source| SandboxError::Refused { act: "close", object, source };
-    // close_range(2) came with Linux 5.9; before it, walk the list.
-    // SAFETY: by this function's contract nothing owns the descriptors that go.
+    // close_range(2) exists since Linux 5.9; before that, walk the list.
+    // SAFETY: by this function's contract nothing owns the descriptors that are closed.
     let answer = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
     match Errno::result(answer) {
         Ok(_) => Ok(()),

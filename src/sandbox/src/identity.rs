@@ -1,4 +1,4 @@
-//! Who the children become, and where they are locked in.
+//! The user that children become, and the directory they are confined to.
 
 use std::fs;
 use std::io;
@@ -9,22 +9,22 @@ use nix::unistd::User;
 
 use crate::error::SandboxError;
 
-/// The empty directory that is a child's whole file system: the same path as in the original.
+/// The empty directory that is a child's whole file system; the same path as in the original.
 pub const CHROOT: &str = "/var/run/empty";
 
-/// A user without rights, resolved once by the supervisor: there is no user database inside the chroot.
+/// An unprivileged user, looked up once by the supervisor: there is no user database inside the chroot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Never 0.
     pub uid: u32,
     /// The primary group, never 0.
     pub gid: u32,
-    /// As given with `-U`, for messages.
+    /// The name as given with `-U`, for messages.
     pub name: String,
 }
 
 impl Identity {
-    /// Resolves a name; refuses uid 0 and gid 0, for then nothing below this line would mean anything.
+    /// Looks up a name; refuses uid 0 and gid 0, which would make every later step meaningless.
     pub fn lookup(user: &str) -> Result<Identity, SandboxError> {
         let found = User::from_name(user)
             .map_err(|source| SandboxError::LookUpUser { user: user.to_owned(), source })?
@@ -45,11 +45,11 @@ impl Identity {
     }
 }
 
-/// The directory must be root's, writable by nobody else, and empty; it is not created here, for whoever packages
-/// `loaded` should know of it. `Path::new(CHROOT)` in every release call.
+/// Checks that the directory belongs to root, that nobody else can write to it, and that it is empty. It is not created
+/// here, because whoever packages `loaded` should know of it. Every call in a release passes `Path::new(CHROOT)`.
 pub fn check_chroot_dir(path: &Path) -> Result<(), SandboxError> {
     let unfit = |problem: String| SandboxError::ChrootDir { path: path.to_owned(), problem };
-    // Not following the last component: a symlink here would be chosen anew by whoever owns its target.
+    // Does not follow the last component: the owner of a symlink's target could replace it at any time.
     let meta = fs::symlink_metadata(path).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => unfit("does not exist".to_owned()),
         _ => unfit(e.to_string()),

@@ -4,10 +4,10 @@ use std::ffi::{c_int, c_long, c_ulong};
 
 use nix::errno::Errno;
 
-/// Ends the process at once: no atexit handlers, no flushing, no destructors, one system call.
+/// Ends the process at once with one system call: no atexit handlers, no flushing, no destructors.
 ///
-/// Inside the sandbox this is the only way to leave: `abort` needs rt_sigprocmask, gettid and tgkill and would
-/// come out as SIGSYS, which the supervisor must be able to read as "suspected compromise".
+/// Inside the sandbox this is the only way out: `abort` needs rt_sigprocmask, gettid and tgkill and would end in
+/// SIGSYS, which the supervisor must be able to read as "suspected compromise".
 pub fn leave(code: i32) -> ! {
     // SAFETY: _exit takes an integer and does not return; glibc's and musl's _exit is exit_group(2).
     unsafe { libc::_exit(code) }
@@ -20,10 +20,10 @@ pub(crate) fn prctl(option: c_int, a2: c_ulong, a3: c_ulong) -> Result<c_int, Er
     Errno::result(unsafe { libc::prctl(option, a2, a3, zero, zero) })
 }
 
-/// A raw system call with numbers for arguments; -errno on failure, as the kernel itself answers.
+/// A raw system call with numbers for arguments. Returns -errno on failure, as the kernel does.
 ///
 /// # Safety
-/// The caller vouches for every argument that this call takes as a pointer, and for what it does to the process.
+/// The caller vouches for every argument that this call takes as a pointer, and for the call's effect on the process.
 pub(crate) unsafe fn syscall(number: c_long, args: &[u64]) -> i64 {
     let a = |i: usize| args.get(i).copied().unwrap_or(0);
     // SAFETY: passed on to the caller. All six registers are set, so no argument is left to chance.
@@ -31,7 +31,7 @@ pub(crate) unsafe fn syscall(number: c_long, args: &[u64]) -> i64 {
     if answer == -1 { -i64::from(Errno::last_raw()) } else { answer }
 }
 
-/// More than one thread?
+/// Whether this process has more than one thread.
 ///
 /// unshare(CLONE_THREAD) is a no-op for a single-threaded process and EINVAL for any other (unshare(2);
 /// `check_unshare_flags` in kernel/fork.c). It needs no /proc, so it works after chroot too.

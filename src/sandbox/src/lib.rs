@@ -1,6 +1,6 @@
 //! The sandbox: how a process of `loaded` gives up its rights, in which order, and how that is proved.
 //!
-//! It knows the kernel's ways of taking rights away and what each role needs. It never gives a right back, and it knows
+//! It knows how the kernel takes rights away and what each role needs. It never gives a right back, and it knows
 //! nothing of packets, backends, messages or configuration.
 //!
 //! ```text
@@ -71,5 +71,5 @@ pub use session::begin_session;
 pub use support::{KernelSupport, Layer};
 pub use trim::trim_supervisor;
 
-/// Whether this build can weaken a policy, as builds for tests can. A release asserts that it cannot (src/main.rs).
+/// Whether this build can weaken a policy, as test builds can. A release asserts that it cannot (src/main.rs).
 pub const FOR_TESTS: bool = cfg!(feature = "hostile");

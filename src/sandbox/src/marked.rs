@@ -1,15 +1,15 @@
-//! Sockets with a mark, opened by the supervisor and handed to the prober, which has no right to mark anything. What they
-//! send is routed by the mark; a connection can be given up and the socket used again.
+//! Marked sockets, opened by the supervisor and handed to the prober, which may not mark anything. What they send is
+//! routed by the mark; a socket can give up its connection and be used again.
 
 use crate::error::SandboxError;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-/// Opens one, of streams or of datagrams: non-blocking, close-on-exec. Needs CAP_NET_ADMIN.
+/// Opens a stream or datagram socket: non-blocking, close-on-exec. Needs CAP_NET_ADMIN.
 ///
 /// # Errors
-/// When it cannot be had.
+/// When the kernel refuses.
 pub fn marked(v4: bool, streams: bool, mark: u32) -> Result<OwnedFd, SandboxError> {
     let refused = |source| SandboxError::Refused { act: "open", object: "a socket with a mark".to_owned(), source };
     let family = if v4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
@@ -19,11 +19,11 @@ pub fn marked(v4: bool, streams: bool, mark: u32) -> Result<OwnedFd, SandboxErro
     Ok(fd)
 }
 
-/// Gives a connection up, whatever its state, so that its socket can connect again: to an address of no family
-/// (connect(2); `tcp_disconnect` in net/ipv4/tcp.c). Landlock always lets it be.
+/// Gives up a connection in any state, so that its socket can connect again, by connecting to an address of no family
+/// (connect(2); `tcp_disconnect` in net/ipv4/tcp.c). Landlock always allows it.
 ///
 /// # Errors
-/// What the kernel says.
+/// Whatever the kernel answers.
 pub fn disconnect(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     let nowhere = libc::sockaddr { sa_family: 0, sa_data: [0; 14] };
     let length = libc::socklen_t::try_from(size_of::<libc::sockaddr>()).map_err(|_| Errno::EINVAL)?;

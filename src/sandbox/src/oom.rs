@@ -1,7 +1,7 @@
-//! Whom the kernel kills when memory is short. By itself it takes the largest process (oom_badness, mm/oom_kill.c): that is
-//! the supervisor, not the worker that starts just then, although a worker's place is taken in a moment and nobody takes
-//! the supervisor's. So the supervisor is spared, as sshd spares its listener, and its children offer themselves: their
-//! memory is bounded, and so is its own.
+//! Whom the kernel kills when memory is short. By default it picks the largest process (oom_badness, mm/oom_kill.c):
+//! the supervisor, not the worker just starting. But a worker is replaced in a moment, and nobody replaces the
+//! supervisor. So the supervisor is spared, as sshd spares its listener, and its children are offered instead: their
+//! memory is bounded, and so is the supervisor's.
 
 use std::{fs, io};
 
@@ -10,7 +10,7 @@ const SCORE: &str = "/proc/self/oom_score_adj";
 const USUAL: &str = "0";
 const NEVER: &str = "-1000";
 
-/// The supervisor's: it is never chosen. Where somebody has said something else (`OOMScoreAdjust=` of a unit), that holds.
+/// The supervisor's: it is never chosen. A value that somebody else has set (`OOMScoreAdjust=` of a unit) stays.
 ///
 /// # Errors
 /// Without CAP_SYS_RESOURCE, or without /proc.
@@ -21,8 +21,8 @@ pub fn spare_from_oom() -> io::Result<()> {
     fs::write(SCORE, NEVER)
 }
 
-/// A child's: it can be chosen like any other process. Its first act: until then it can have memory that another one is
-/// killed for.
+/// A child's: it can be chosen like any other process. Its first act, because until then another process could be
+/// killed for the memory it takes.
 ///
 /// # Errors
 /// Without /proc.

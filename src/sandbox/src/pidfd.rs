@@ -1,4 +1,4 @@
-//! A process that is no child of ours, held by a pidfd: its number cannot come to mean another process meanwhile.
+//! A process that is not our child, held by a pidfd: its number cannot pass to another process meanwhile.
 
 use crate::error::SandboxError;
 use nix::errno::Errno;
@@ -13,10 +13,10 @@ pub struct PidFd {
 }
 
 impl PidFd {
-    /// The process with this number now.
+    /// Opens the process that has this number now.
     ///
     /// # Errors
-    /// If there is none, or the kernel has no such calls.
+    /// If there is none, or the kernel lacks these calls.
     pub fn open(pid: u32) -> Result<Self, SandboxError> {
         // SAFETY: takes two numbers, no memory is passed; what it returns is a descriptor that nobody else knows of.
         let pidfd = unsafe { descriptor(libc::syscall(libc::SYS_pidfd_open, pid, 0)) };
@@ -29,9 +29,9 @@ impl PidFd {
         self.pid
     }
 
-    /// A descriptor of ours for the open file that is its number `fd` (pidfd_getfd(2), Linux 5.6). Needs the right to
-    /// trace it, for what is not dumpable CAP_SYS_PTRACE (`__ptrace_may_access`, kernel/ptrace.c): so before
-    /// [`crate::trim_supervisor`], which gives that up and makes this call deadly.
+    /// Duplicates the process's descriptor `fd` into ours (pidfd_getfd(2), Linux 5.6). Needs the right to trace the
+    /// process, which for one that is not dumpable is CAP_SYS_PTRACE (`__ptrace_may_access`, kernel/ptrace.c). So call
+    /// it before [`crate::trim_supervisor`], which gives that up and makes this call deadly.
     ///
     /// # Errors
     /// If it has no such descriptor, has ended, or may not be traced.
@@ -41,10 +41,10 @@ impl PidFd {
         taken.map_err(refused("take", format!("descriptor {fd} of process {}", self.pid)))
     }
 
-    /// Kills it. That it has ended already is no error.
+    /// Kills it. A process that has already ended is no error.
     ///
     /// # Errors
-    /// If we may not.
+    /// If we are not allowed to.
     pub fn kill(&self) -> Result<(), SandboxError> {
         let none = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: a null siginfo is allowed (pidfd_send_signal(2)); the rest are numbers.
@@ -56,8 +56,8 @@ impl PidFd {
         }
     }
 
-    /// Whether it has ended: a pidfd is readable then. Its descriptors are closed by then (do_exit in kernel/exit.c closes
-    /// files before it notifies).
+    /// Whether it has ended: a pidfd is then readable. By then its descriptors are closed (do_exit in kernel/exit.c
+    /// closes files before it notifies).
     #[must_use]
     pub fn has_ended(&self) -> bool {
         let mut wanted = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
@@ -66,7 +66,7 @@ impl PidFd {
 }
 
 /// # Safety
-/// `answer` is that of a call which returns a new descriptor, or fails.
+/// `answer` must come from a call that returns a new descriptor or fails.
 unsafe fn descriptor(answer: libc::c_long) -> Result<OwnedFd, Errno> {
     let number = Errno::result(answer)?;
     let number = RawFd::try_from(number).map_err(|_| Errno::EBADF)?;
@@ -102,7 +102,7 @@ mod tests {
             assert!(Instant::now() < until, "lives on");
             std::thread::sleep(Duration::from_millis(1));
         }
-        // The pipe is open yet: we hold its end.
+        // The pipe is still open: we hold its end.
         let mut pipe = child.stdout.take().expect("piped");
         nix::unistd::write(&end, b"here").expect("write");
         drop(end);

@@ -1,15 +1,16 @@
-//! Sockets that ping, opened by the supervisor and handed to the prober, which opens none itself.
+//! Ping sockets, opened by the supervisor and handed to the prober, which opens none itself.
 //!
-//! The right one is a ping socket: the kernel makes the echo request's checksum and id and lets in the answers to its own
-//! requests only; it refuses other types and a forged sender (ping_supported in net/ipv4/ping.c). Where the host's
-//! `net.ipv4.ping_group_range` forbids these (it does by default, even to root), a raw socket does, with these bonds:
+//! The kind we want is the kernel's ping socket: the kernel fills in checksum and id of an echo request and lets in
+//! only the answers to its own requests; it refuses other types and a forged sender (ping_supported in
+//! net/ipv4/ping.c). Where the host's `net.ipv4.ping_group_range` forbids ping sockets (as it does by default, even to
+//! root), a raw socket takes their place, restricted in two ways:
 //!
-//!  - A filter, locked, lets in nothing but echo replies. They may be answers to other processes: the prober must know
-//!    its own by id and content.
-//!  - Its header is made by the kernel: IP_HDRINCL, with which nobody forges senders, is off, and the prober cannot turn
-//!    it on, for seccomp forbids setsockopt.
+//!  - A locked filter lets in only echo replies. They may answer other processes, so the prober must recognise its own
+//!    by id and content.
+//!  - The kernel makes its header: IP_HDRINCL, which would allow forged senders, is off, and seccomp forbids the prober
+//!    the setsockopt that would turn it on.
 //!
-//! What is left to a prober taken over that has a raw socket: to send other ICMP messages, from addresses of the host.
+//! A compromised prober with a raw socket can still send other ICMP messages, from addresses of the host.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -19,21 +20,21 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use crate::error::SandboxError;
 use crate::family::Family;
 
-/// The kind of a socket that pings: the prober has to talk to each in its own way.
+/// The kind of a socket that pings: the prober must talk to each in its own way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PingKind {
-    /// A ping socket: the kernel sets checksum and id; what is read starts with the ICMP header.
+    /// A ping socket: the kernel sets checksum and id; received data starts with the ICMP header.
     Ping,
-    /// A raw socket: id, and for IPv4 the checksum, are the prober's; what is read starts with the IP header for IPv4,
-    /// with the ICMP header for IPv6 (raw(7), RFC 3542 §3).
+    /// A raw socket: the prober sets the id and, for IPv4, the checksum; received data starts with the IP header for
+    /// IPv4, with the ICMP header for IPv6 (raw(7), RFC 3542 §3).
     Raw,
 }
 
-/// Opens one: non-blocking, close-on-exec, able to reach broadcast addresses (IPv4), and not hearing its own multicasts
+/// Opens one: non-blocking, close-on-exec, able to reach broadcast addresses (IPv4), and deaf to its own multicasts
 /// (IPv6).
 ///
 /// # Errors
-/// When neither kind can be had; the text says why not and what to do.
+/// When neither kind can be opened; the text says why and what to do.
 pub fn open_ping_socket(family: Family) -> Result<(OwnedFd, PingKind), SandboxError> {
     let opened = match open(family, SockType::Datagram) {
         Ok(fd) => Ok((fd, PingKind::Ping)),
@@ -92,8 +93,8 @@ const REPLIES: [libc::sock_filter; 5] = [
 const REPLIES_V6: [libc::sock_filter; 4] =
     [instruction(LOAD_BYTE, 0), unless_equal(ECHO_REPLY_V6, 1), instruction(RETURN, u32::MAX), instruction(RETURN, 0)];
 
-/// The filter for good: once locked it can be neither changed nor taken off (sk_attach_filter in net/core/filter.c).
-/// What came between the opening and this is heard all the same, so who reads looks at the type too.
+/// Makes the filter permanent: once locked it can be neither changed nor removed (sk_attach_filter in
+/// net/core/filter.c). What arrived between opening and locking is still delivered, so the reader checks the type too.
 fn let_in_replies_only(fd: &OwnedFd, family: Family) -> Result<(), Errno> {
     match family {
         Family::V4 => attach(fd, &REPLIES)?,

@@ -1,6 +1,6 @@
-//! Is it true? Looked at from outside, in /proc/PID, where the process itself has no say.
+//! Proves a sandbox from outside, in /proc/PID, where the process itself has no say.
 //!
-//! The pid must be a child that was not waited for yet, so that it cannot have been given to another process.
+//! The pid must be a child not yet waited for, so that its number cannot have passed to another process.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,24 +17,24 @@ pub struct Expectation {
     pub uid: u32,
     /// All four gids.
     pub gid: u32,
-    /// CapEff, CapPrm and CapBnd. CapInh and CapAmb are empty for everyone.
+    /// CapEff, CapPrm and CapBnd. CapInh and CapAmb are always empty.
     pub caps: u64,
-    /// How many descriptors: exactly 0..fds.
+    /// The number of descriptors: exactly 0..fds.
     pub fds: usize,
-    /// Where its root directory is.
+    /// Its root directory.
     pub root: PathBuf,
-    /// Whether it must have a filter of its own; not where the kernel has no seccomp and that was allowed.
+    /// Whether it must have a filter of its own; not on a kernel without seccomp where that was allowed.
     pub seccomp: bool,
 }
 
 impl Expectation {
-    /// Of the prober that runs as `identity` and talks to this many workers.
+    /// For the prober that runs as `identity` and talks to this many workers.
     pub fn prober(identity: &Identity, workers: usize) -> Expectation {
         let all = Expectation::of(Role::Prober, identity);
         Expectation { fds: all.fds + workers, ..all }
     }
 
-    /// Of a child of this role that runs as `identity`. A prober has a descriptor more for each worker:
+    /// For a child of this role that runs as `identity`. A prober has one more descriptor for each worker:
     /// [`Expectation::prober`].
     pub fn of(role: Role, identity: &Identity) -> Expectation {
         let confinement = Confinement::of(role);
@@ -50,20 +50,20 @@ impl Expectation {
     }
 }
 
-/// What was read; printed in the log when a child is READY.
+/// What was read; goes to the log when a child is READY.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    /// Which process.
+    /// The process.
     pub pid: u32,
     /// The fields of /proc/PID/status that were compared, as read.
     pub status: BTreeMap<String, String>,
-    /// The root directory, if looked at.
+    /// The root directory, if examined.
     pub root: Option<PathBuf>,
-    /// The descriptors and what they are, if looked at.
+    /// The descriptors and what they refer to, if examined.
     pub fds: Option<BTreeMap<i32, PathBuf>>,
 }
 
-/// Compares /proc/PID/status; anyone may read it. Every difference is a sentence.
+/// Compares /proc/PID/status, which anyone may read. Each difference is one sentence.
 pub fn prove(pid: u32, expected: &Expectation) -> Result<Proof, Vec<String>> {
     let path = format!("/proc/{pid}/status");
     let cannot_read = |e| vec![format!("read {path}: {e}")];
@@ -74,15 +74,15 @@ pub fn prove(pid: u32, expected: &Expectation) -> Result<Proof, Vec<String>> {
     let (status, mut differences) = compare(&status, expected);
     differences.extend(unsealed);
     // Files in /proc/PID belong to root exactly when the process is not dumpable (proc(5), /proc/pid). The directory
-    // itself would not do: it keeps the process's own user.
+    // itself keeps the process's own user, so it would not do.
     if owner != 0 {
         differences.push(format!("{path} belongs to uid {owner}, so the process is dumpable"));
     }
     if differences.is_empty() { Ok(Proof { pid, status, root: None, fds: None }) } else { Err(differences) }
 }
 
-/// Also its root directory and descriptors. Needs the right to trace the process (CAP_SYS_PTRACE), which a trimmed
-/// supervisor has no more; for tests and for `--selftest`.
+/// Also compares the root directory and the descriptors. Needs CAP_SYS_PTRACE to trace the process, which a trimmed
+/// supervisor no longer has; for tests and for `--selftest`.
 pub fn prove_deep(pid: u32, expected: &Expectation) -> Result<Proof, Vec<String>> {
     let proof = prove(pid, expected)?;
     let mut differences = Vec::new();
@@ -109,8 +109,8 @@ fn descriptors(pid: u32) -> std::io::Result<BTreeMap<i32, PathBuf>> {
     Ok(all)
 }
 
-/// A child has its parent's filters from birth, and with them "Seccomp: 2": only one filter more shows that it sealed
-/// itself. The kernel tells the number since Linux 5.9.
+/// A child inherits its parent's filters, and with them "Seccomp: 2": only one more filter shows that it sealed itself.
+/// The kernel reports the number since Linux 5.9.
 fn no_filter_of_its_own(status: &str, parent: &str) -> Option<String> {
     let filters =
         |text: &str| text.lines().find_map(|line| line.strip_prefix("Seccomp_filters:")?.trim().parse::<u32>().ok());

@@ -1,5 +1,5 @@
-//! Stage two: from an unprivileged process to one that can do nothing but its work. Nothing can be opened, mapped or
-//! allocated from the kernel afterwards, so everything must be there by now.
+//! Stage two: from an unprivileged process to one that can do nothing but its work. Afterwards nothing can be opened,
+//! mapped or allocated from the kernel, so everything must be there by now.
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
@@ -15,21 +15,21 @@ use crate::policy::compile::compile;
 use crate::policy::{Bindings, Confinement, Role, SandboxPolicy};
 use crate::support::{self, KernelSupport, Layer};
 
-/// The newest Landlock that this program knows. Never the kernel's own: what is asked for must not depend on where we
-/// run; the crate's best effort takes off what the kernel cannot do.
+/// The newest Landlock ABI this program knows. Not the kernel's own, so that what we ask for does not depend on where
+/// we run; the crate's best effort leaves out what the kernel cannot do.
 const NEWEST: ABI = ABI::V10;
 
 /// What to do on a kernel that lacks Landlock or seccomp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SandboxRequirement {
-    /// Refuse, naming the layer.
+    /// Refuse to start, naming the layer.
     Required,
     /// Go on without it: `--allow-weak-sandbox`.
     AllowWeak,
 }
 
 impl SandboxRequirement {
-    /// For the supervisor, before it starts anything: would `seal` refuse on this kernel?
+    /// For the supervisor, before it starts anything: fails if `seal` would refuse on this kernel.
     pub fn check(self, support: &KernelSupport) -> Result<(), SandboxError> {
         for layer in [Layer::Seccomp, Layer::Landlock] {
             if self == SandboxRequirement::Required && !support.has(layer) {
@@ -55,7 +55,7 @@ pub fn seal(
     if kernel::has_threads() {
         return Err(SandboxError::Threads { act: "seal" });
     }
-    // Compiled before anything is lost, so that a mistake in the policy is reported and not lived with.
+    // Compiled before anything is lost, so that a mistake in the policy can still be reported.
     let program = compile(policy, Some(env))?;
     let mut support = KernelSupport::default();
     support.note(Layer::Seccomp, support::has_seccomp(), "kill-process action");
@@ -73,7 +73,7 @@ pub fn seal(
     freeze_heap();
 
     if support.has(Layer::Seccomp) {
-        // TSYNC although there is one thread: if that were wrong, the others would be inside as well.
+        // TSYNC although there is only one thread: if there were others, they would be sealed too.
         seccompiler::apply_filter_all_threads(&program).map_err(|e| SandboxError::Seccomp {
             act: "load",
             role: policy.role(),
@@ -83,11 +83,12 @@ pub fn seal(
     Ok(support)
 }
 
-/// Takes every right that Landlock knows and gives none back but these: to connect to `tcp_ports` by TCP and to send to
-/// `udp_ports` by UDP, on any host. Answers the ABI of the kernel, 0 for none.
+/// Takes every right that Landlock knows and gives back only these: to connect to `tcp_ports` by TCP and to send to
+/// `udp_ports` by UDP, on any host. Returns the kernel's ABI, 0 for none.
 ///
-/// Netlink, UDP (before ABI 10) and descriptors that are open already are outside of what it sees (tests/facts.rs). Not so
-/// a socket that is open but not connected: who connects it is asked then (hook_socket_connect in security/landlock/net.c).
+/// Landlock does not see netlink, UDP (before ABI 10) or descriptors already open (tests/facts.rs). It does see a
+/// socket that is open but not connected: connecting it is checked then (hook_socket_connect in
+/// security/landlock/net.c).
 pub fn restrict_with_landlock(tcp_ports: &[u16], udp_ports: &[u16]) -> Result<i64, SandboxError> {
     let failed = |e: RulesetError| SandboxError::Landlock { detail: e.to_string() };
     let abi = support::landlock_abi();
@@ -107,19 +108,19 @@ pub fn restrict_with_landlock(tcp_ports: &[u16], udp_ports: &[u16]) -> Result<i6
         ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectSendUdp)).map_err(failed)?;
     }
     if !udp_ports.is_empty() {
-        // Port 0: the kernel gives the socket a port of its own when it sends (AccessNet::ConnectSendUdp).
+        // Port 0: the kernel gives the socket a local port when it sends (AccessNet::ConnectSendUdp).
         ruleset = ruleset.add_rule(NetPort::new(0, AccessNet::BindUdp)).map_err(failed)?;
     }
     let status = ruleset.restrict_self().map_err(failed)?;
-    // The crate's best effort may be none at all, and that is no error to it.
+    // The crate's best effort may enforce nothing at all without calling that an error.
     if status.ruleset == RulesetStatus::NotEnforced {
         return Err(SandboxError::Landlock { detail: format!("the kernel has ABI {abi} and enforces nothing") });
     }
     Ok(abi)
 }
 
-/// Sets the limits of a role, soft and hard, so that they cannot be raised without CAP_SYS_RESOURCE. `workers`: how many
-/// a prober talks to; 0 for any other role.
+/// Sets a role's limits, soft and hard, so that raising them needs CAP_SYS_RESOURCE. `workers`: how many a prober talks
+/// to; 0 for any other role.
 pub fn limit_resources(role: Role, workers: usize) -> Result<(), SandboxError> {
     for limit in Confinement::of(role).limits {
         let value = limit.value.with(workers);
@@ -132,13 +133,13 @@ pub fn limit_resources(role: Role, workers: usize) -> Result<(), SandboxError> {
     Ok(())
 }
 
-/// Takes away the handlers that Rust's runtime has for stack overflow. Theirs puts the default back by rt_sigaction when
-/// the fault is another one (library/std/src/sys/pal/unix/stack_overflow.rs), which inside the sandbox is SIGSYS: every
-/// wild pointer would be logged as a suspected compromise, and a store into the templates not as what it is.
+/// Removes the handlers that Rust's runtime installs for stack overflow. On any other fault they restore the default
+/// with rt_sigaction (library/std/src/sys/pal/unix/stack_overflow.rs), which inside the sandbox is SIGSYS: every wild
+/// pointer would be logged as a suspected compromise, and a store into the templates would not be logged as what it is.
 fn let_faults_kill() -> Result<(), SandboxError> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
-        // SAFETY: the default action is no code of ours.
+        // SAFETY: the default action runs no code of ours.
         unsafe { sigaction(signal, &default) }.map_err(|source| SandboxError::Refused {
             act: "take the handler of",
             object: signal.to_string(),
@@ -148,12 +149,12 @@ fn let_faults_kill() -> Result<(), SandboxError> {
     Ok(())
 }
 
-/// What small allocations after the seal can use in all: messages of the link, some 64 KiB each, many times over.
+/// Heap for all small allocations after the seal: messages of the link, some 64 KiB each, many times over.
 const SPARE_HEAP: usize = 1 << 20;
 
-/// Makes the allocator live with what it has. glibc's `free` gives memory back once 128 KiB at the top are unused, by
-/// brk, and the process would die of it (mallopt(3), M_TRIM_THRESHOLD); and a `malloc` finding nothing calls brk or mmap.
-/// What does not fit in the spare still dies, as it should: nothing in the sandbox may grow.
+/// Makes the allocator live with what it has. glibc's `free` returns memory by brk once 128 KiB at the top are unused,
+/// and the process would die of that (mallopt(3), M_TRIM_THRESHOLD); a `malloc` that finds nothing calls brk or mmap.
+/// What does not fit into the spare heap still dies, as it should: nothing in the sandbox may grow.
 fn freeze_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: sets two numbers of the allocator: never map a block by itself, never give memory back.

@@ -1,8 +1,8 @@
 //! Tries to break out on purpose: each attempt is made by a child of its own, inside the sandbox.
 //!
-//! The caller composes: it makes a testbed ([`enter_private_namespaces`]), puts a real queue and real templates there, and gives the
-//! *release* way into the sandbox as `enter`. What changed outside is for the caller to look at. For a prober all of it is
-//! here ([`examine_prober`]), because its testbed needs nothing that other crates have.
+//! The caller makes a testbed ([`enter_private_namespaces`]), puts a real queue and real templates there, and passes
+//! the *release's* way into the sandbox as `enter`. It also checks what changed outside. For a prober everything is
+//! here ([`examine_prober`]), because its testbed needs nothing from other crates.
 
 mod prober;
 
@@ -31,25 +31,26 @@ pub use prober::{ProberTestbed, examine_prober};
 
 /// The exit code of a child that could not enter the sandbox.
 const NOT_ENTERED: i32 = 43;
-/// An attempt is one system call; entering the sandbox is some 60 ms, most of it the network namespace. Beyond this it hangs.
+/// An attempt is one system call; entering the sandbox takes some 60 ms, most of it for the network namespace. Beyond
+/// this limit it hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAGE: usize = 4096;
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observed {
-    /// Killed at the attempt by this signal.
+    /// Killed by this signal at the attempt.
     Killed(i32),
-    /// Alive after it; the kernel's answer, -errno if it refused.
+    /// Alive after it; the kernel's answer, or -errno if it refused.
     Lives(i64),
-    /// Never got as far as the attempt; why.
+    /// Did not get as far as the attempt; says why.
     NotEntered(String),
     /// Neither dead nor done after ten seconds.
     Hung,
 }
 
 impl Observed {
-    /// Is it what was expected?
+    /// Whether this is the expected outcome.
     pub fn is(&self, expect: Expect) -> bool {
         match (expect, self) {
             (Expect::Sigsys, Observed::Killed(signal)) => *signal == libc::SIGSYS,
@@ -80,10 +81,10 @@ impl fmt::Display for Observed {
     }
 }
 
-/// Forks a child, lets it `enter` the sandbox and perform `attempt`, and says what came of it.
+/// Forks a child that enters the sandbox by `enter` and makes the attempt; returns the outcome.
 ///
-/// `enter` runs in the child and answers the numbers that it bound; after it the child makes no call but the attempt's own
-/// and exit_group. What the numbers name (templates, descriptors) must stay, so `enter` forgets its owners.
+/// `enter` runs in the child and returns the numbers that it bound; after it the child makes only the attempt's own
+/// calls and exit_group. What the numbers refer to (templates, descriptors) must stay, so `enter` forgets its owners.
 pub fn run_attempt<E: fmt::Display>(
     enter: &dyn Fn() -> Result<Bindings, E>,
     attempt: &Attempt,
@@ -100,11 +101,11 @@ pub fn run_attempt<E: fmt::Display>(
     run_inside(&enter, &|scene: &mut Context| (attempt.run)(scene))
 }
 
-/// Forks a child, lets it `enter` the sandbox and do `work` there with what it entered with, and says what came of it;
-/// if it lives, with the number that `work` answered. For work that the sandbox must not stop.
+/// Forks a child that enters the sandbox by `enter` and does `work` there with what `enter` returned; returns the
+/// outcome and, if the child survives, the number that `work` returned. For work that the sandbox must not stop.
 ///
 /// The calling process must have one thread: a child forked from a threaded one may find the allocator locked by a
-/// thread that is not there.
+/// thread that does not exist there.
 pub fn run_inside<T, E: fmt::Display>(
     enter: &dyn Fn() -> Result<T, E>,
     work: &dyn Fn(&mut T) -> i64,
@@ -113,14 +114,15 @@ pub fn run_inside<T, E: fmt::Display>(
         return Err(SandboxError::Threads { act: "run an act" });
     }
     let report = Report::new()?;
-    // SAFETY: this process has one thread, so the child may allocate; it leaves by exit_group and so runs no handler.
+    // SAFETY: this process has one thread, so the child may allocate; it leaves by exit_group and so runs no exit
+    // handlers.
     match unsafe { fork() }.map_err(refused("fork", "a sacrificed child"))? {
         ForkResult::Child => sacrifice(enter, work, &report),
         ForkResult::Parent { child } => Ok(report.read(watch(child)?)),
     }
 }
 
-/// Runs attempts one after the other.
+/// Runs attempts one after another.
 pub fn run_all<E: fmt::Display>(
     enter: &dyn Fn() -> Result<Bindings, E>,
     attempts: &[Attempt],
@@ -128,12 +130,12 @@ pub fn run_all<E: fmt::Display>(
     attempts.iter().map(|attempt| Ok((*attempt, run_attempt(enter, attempt)?))).collect()
 }
 
-/// Those that did not come out as expected.
+/// The attempts whose outcome was not the expected one.
 pub fn red(results: &[(Attempt, Observed)]) -> Vec<&(Attempt, Observed)> {
     results.iter().filter(|(attempt, seen)| !seen.is(attempt.expect)).collect()
 }
 
-/// Attempt, expected, seen; a line each and a sum at the end.
+/// A table of attempt, expected and seen outcome, with a total at the end.
 pub fn table(results: &[(Attempt, Observed)]) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -147,10 +149,10 @@ pub fn table(results: &[(Attempt, Observed)]) -> String {
     text
 }
 
-/// Puts the calling process into a network and a mount namespace of its own, with an empty /var/run/empty, so that
-/// nothing it does reaches the host. For self-tests: attempts are aimed at the firewall and at `lo`.
+/// Moves the calling process into its own network and mount namespaces, with an empty /var/run/empty, so that nothing
+/// it does reaches the host. For self-tests: attempts target the firewall and `lo`.
 ///
-/// `lo` is down in a new network. Children inherit the testbed; there is no way back for this process.
+/// `lo` is down in a new network. Children inherit the testbed; this process cannot leave it.
 pub fn enter_private_namespaces() -> Result<(), SandboxError> {
     const NOTHING: Option<&str> = None;
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).map_err(refused("unshare", "net, mount"))?;
@@ -164,7 +166,7 @@ pub fn enter_private_namespaces() -> Result<(), SandboxError> {
         .map_err(refused("make directory", CHROOT))
 }
 
-/// Sets `lo` of the testbed up. Without a tool: the self-test must run where there is no `ip`.
+/// Brings up `lo` in the testbed, without a tool: the self-test must run where there is no `ip`.
 pub fn raise_loopback() -> Result<(), SandboxError> {
     let socket = UdpSocket::bind("0.0.0.0:0").map_err(|e| {
         let source = e.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
@@ -182,7 +184,7 @@ pub fn raise_loopback() -> Result<(), SandboxError> {
     Errno::result(answer).map(drop).map_err(refused("set up", "lo"))
 }
 
-/// IFF_UP, in the width that struct ifreq has.
+/// IFF_UP, in the width of the field in struct ifreq.
 const UP: libc::c_short = 1;
 
 fn refused(act: &'static str, object: &'static str) -> impl FnOnce(Errno) -> SandboxError {
@@ -228,11 +230,11 @@ pub(crate) fn new_page(sharing: MapFlags) -> Option<std::ptr::NonNull<std::ffi::
     unsafe { mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, sharing) }.ok()
 }
 
-/// A page that the child writes and the parent reads: inside the sandbox there is no other way to tell. New pages are
-/// zero, which is a valid state of all these.
+/// A page that the child writes and the parent reads: the only way to report from inside the sandbox. New pages are
+/// zero, which is a valid state of all fields.
 #[repr(C)]
 struct ReportPage {
-    /// 0: not in yet. 1: in, about to attempt. 2: acted.
+    /// 0: not in the sandbox yet. 1: about to make the attempt. 2: done.
     phase: AtomicU32,
     answer: AtomicI64,
     length: AtomicUsize,
@@ -248,7 +250,8 @@ impl Report {
     }
 
     fn page(&self) -> &ReportPage {
-        // SAFETY: mapped in `new`, unmapped in `drop`, page-aligned, larger than ReportPage, and all fields are atomics.
+        // SAFETY: mapped in `new`, unmapped in `drop`, page-aligned, larger than ReportPage, and all fields are
+        // atomics.
         unsafe { self.0.as_ref() }
     }
 

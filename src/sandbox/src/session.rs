@@ -1,11 +1,11 @@
-//! What a child has to do with the terminal its supervisor was started from: nothing.
+//! Detaches children from the terminal that their supervisor was started from.
 
 use nix::unistd::setsid;
 
-/// Begins a session of its own. What a terminal sends to all in the foreground is for the supervisor, which ends its children
-/// in order. And when a supervisor is killed whose child is stopped just then, the kernel sends that child SIGHUP if they share
-/// a session (kill_orphaned_pgrp, kernel/exit.c): a worker would die of it.
+/// Starts a session of its own. What a terminal sends to its foreground processes is for the supervisor, which stops
+/// its children in order. Also, if a supervisor is killed while a child in its session is stopped, the kernel sends
+/// that child SIGHUP (kill_orphaned_pgrp, kernel/exit.c), and a worker would die of it.
 pub fn begin_session() {
-    // It fails for the leader of a process group alone, which no child that was started by us is.
+    // Fails only for the leader of a process group, which no child that we start is.
     let _ = setsid();
 }

@@ -1,11 +1,11 @@
-//! What this kernel offers: which layers of the sandbox are there, and what follows where one is not.
+//! Which layers of the sandbox this kernel offers, and what follows from the lack of one.
 
 use std::fmt;
 
 use crate::kernel;
 
-/// A layer that a kernel may lack. What every kernel has (ids, chroot, capabilities, rlimits) is not a layer but a
-/// condition: where it fails, we do not start.
+/// A layer that a kernel may lack. What every kernel has (ids, chroot, capabilities, rlimits) is no layer but a
+/// precondition: if it fails, we do not start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layer {
     /// close_range(2), Linux 5.9.
@@ -25,7 +25,7 @@ pub enum Layer {
 }
 
 impl Layer {
-    /// All layers, in the order of printing.
+    /// All layers, in the order they are printed.
     pub const ALL: [Layer; 7] = [
         Layer::Seccomp,
         Layer::Landlock,
@@ -49,7 +49,7 @@ impl Layer {
         }
     }
 
-    /// What its absence means.
+    /// What follows if it is missing.
     pub fn consequence(self) -> &'static str {
         match self {
             Layer::CloseRange => "descriptors are closed one by one from /proc/self/fd instead",
@@ -72,22 +72,22 @@ impl Layer {
 /// One layer as found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerSupport {
-    /// Which.
+    /// The layer.
     pub layer: Layer,
-    /// Is it there (and, after `seal`, in force)?
+    /// Whether it is there (and, after `seal`, in force).
     pub present: bool,
-    /// A detail worth a word, such as the ABI.
+    /// A detail worth printing, such as the ABI.
     pub detail: String,
 }
 
-/// The support that was reached, or that can be.
+/// The layers that are in force, or available.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KernelSupport {
     findings: Vec<LayerSupport>,
 }
 
 impl KernelSupport {
-    /// Asks the kernel for everything, changing nothing. For the supervisor's log at start.
+    /// Asks the kernel about every layer, changing nothing. For the supervisor's log at start.
     pub fn probe() -> KernelSupport {
         let mut support = KernelSupport::default();
         support.note(Layer::Seccomp, has_seccomp(), "kill-process action");
@@ -98,7 +98,7 @@ impl KernelSupport {
         support
     }
 
-    /// Adds the findings of another stage; the later one counts.
+    /// Adds the findings of another stage; the later finding wins.
     pub fn merge(&mut self, later: KernelSupport) {
         for finding in later.findings {
             self.findings.retain(|f| f.layer != finding.layer);
@@ -106,7 +106,7 @@ impl KernelSupport {
         }
     }
 
-    /// Is this layer there?
+    /// Whether this layer is there.
     pub fn has(&self, layer: Layer) -> bool {
         self.findings.iter().any(|f| f.layer == layer && f.present)
     }

@@ -1,4 +1,4 @@
-//! The supervisor's own trim: it stays root, with eight capabilities and without the calls it never makes.
+//! The supervisor's trim: it stays root, with eight capabilities and without the calls it never makes.
 
 use caps::CapSet;
 use nix::sys::prctl;
@@ -10,14 +10,14 @@ use crate::policy::compile::compile;
 use crate::policy::{Confinement, Role, SandboxPolicy};
 use crate::support::{self, KernelSupport, Layer};
 
-/// Trims the calling process for good. Call it when set-up is over (naming the owner of a busy queue
-/// and taking over a dead supervisor's workers need CAP_SYS_PTRACE) and before the first thread and the first child.
+/// Trims the calling process for good. Call it when set-up is over (naming the owner of a busy queue and taking over a
+/// dead supervisor's workers need CAP_SYS_PTRACE) and before the first thread and the first child.
 ///
-/// Children of uid 0 get these capabilities back at exec and no more: the bounding set masks what root would gain
+/// At exec, children with uid 0 get back these capabilities and no others: the bounding set limits what root gains
 /// (capabilities(7), "Capabilities and execution of programs by root").
 ///
-/// `is_filtered`: the very same deny list is in force already, inherited from the supervisor before this one. Filters only
-/// add up, for this process and all its children, so one for each upgrade would be some too many.
+/// `is_filtered`: this same deny list is already in force, inherited from the previous supervisor. Filters only add up,
+/// for this process and all its children, so each upgrade would add one more.
 pub fn trim_supervisor(is_filtered: bool) -> Result<KernelSupport, SandboxError> {
     const ACT: &str = "trim the supervisor";
     if kernel::has_threads() {
@@ -27,7 +27,8 @@ pub fn trim_supervisor(is_filtered: bool) -> Result<KernelSupport, SandboxError>
     let policy = SandboxPolicy::supervisor();
     let program = compile(&policy, None)?;
     for kept in confinement.caps {
-        // Missing now (a container, a unit file) is missing when a worker must be replaced: say so at start.
+        // What is missing now (in a container, by a unit file) would be missing when a worker must be replaced: report
+        // it at start.
         let held = caps::has_cap(None, CapSet::Permitted, kept.cap).map_err(|e| SandboxError::Capabilities {
             act: "read",
             object: "the permitted set",

@@ -1,5 +1,5 @@
-//! The kernel facts that the order of dropping stands on, each tried alone. A kernel where one of them does not hold
-//! is a kernel where the sandbox does not hold.
+//! The kernel facts that the order of dropping rights rests on, each tested alone. Where one of them does not hold, the
+//! sandbox does not hold.
 
 #![allow(clippy::unwrap_used)]
 
@@ -60,7 +60,7 @@ fn mask(line: &str) -> u64 {
 
 fn securebits() {
     child_passes(|| {
-        // Without them, leaving root empties the sets; with NO_SETUID_FIXUP they stay, and no KEEP_CAPS is needed.
+        // Without them, leaving root empties the sets; with NO_SETUID_FIXUP they stay, without KEEP_CAPS.
         let before = mask("CapPrm");
         become_nobody();
         assert_ne!(before, 0);
@@ -188,7 +188,7 @@ fn mdwe() {
 
 fn landlock() {
     child_passes(|| {
-        // Whoever a worker could reach without Landlock: a process of its own uid.
+        // A process that a worker could reach without Landlock: one with its own uid.
         // SAFETY: one thread; the child only waits to be killed.
         let sibling = unsafe { libc::fork() };
         if sibling == 0 {
@@ -280,7 +280,7 @@ fn prober() {
     child_passes(|| {
         enter_private_namespaces().unwrap();
         lo_up();
-        // Opened now: there is no /proc inside the chroot.
+        // Opened now, because there is no /proc inside the chroot.
         let status = fs::File::open("/proc/self/status").unwrap();
         drop_rights(Role::Prober, &nobody(), std::os::unix::process::parent_id(), Survival::DiesToo).unwrap();
         let text = std::io::read_to_string(status).unwrap();

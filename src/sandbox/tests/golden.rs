@@ -1,5 +1,5 @@
-//! `--print-sandbox` is part of the interface: a change of a policy is a change of these files, seen in review.
-//! `LOADED_BLESS=1 cargo test -p loaded-sandbox --test golden` writes them anew.
+//! `--print-sandbox` is part of the interface: a change to a policy is a change to these files, visible in review.
+//! `LOADED_BLESS=1 cargo test -p loaded-sandbox --test golden` rewrites them.
 
 #![allow(clippy::unwrap_used)]
 

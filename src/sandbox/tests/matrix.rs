@@ -1,5 +1,5 @@
-//! Kernels that lack a layer, played by a seccomp filter that gives the old kernel's answer. Each must be named, with
-//! its consequence; below the requirement the start is refused unless weakness was asked for.
+//! Kernels that lack a layer, simulated by a seccomp filter that gives the old kernel's answer. Each missing layer must
+//! be named, with its consequence; below the requirement the start is refused unless a weak sandbox was allowed.
 
 #![allow(clippy::unwrap_used)]
 
@@ -49,7 +49,7 @@ fn this_kernel() {
     });
 }
 
-/// Refused at the requirement with the layer's name; entered when weakness was asked for, and then told.
+/// Refused, naming the layer, where it is required; entered and reported where a weak sandbox was allowed.
 fn refused_without(missing: Layer, without: fn()) {
     child_passes(|| {
         without();

@@ -1,4 +1,4 @@
-//! The sockets that ping: which kind it becomes, and what bonds the raw one has.
+//! The sockets that ping: which kind is opened, and how a raw one is restricted.
 
 #![allow(clippy::unwrap_used)]
 
@@ -105,7 +105,7 @@ fn unfiltered(family: Family) -> OwnedFd {
     socket(family, SockType::Raw, SockFlag::SOCK_NONBLOCK, protocol).unwrap()
 }
 
-/// On `lo` a raw socket hears what it sends, too.
+/// On `lo` a raw socket also hears what it sends.
 fn replies_only() {
     enter();
     for (family, request, reply, others) in

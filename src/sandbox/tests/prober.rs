@@ -1,4 +1,4 @@
-//! The suite of a hostile prober against the release sandbox, on the testbed of `--selftest`.
+//! The hostile-prober suite against the release sandbox, on the testbed of `--selftest`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -56,7 +56,7 @@ fn whole_suite_udp() {
     green(PingKind::Raw, true);
 }
 
-/// A testbed inside another, as after another role's self-test.
+/// One testbed inside another, as after another role's self-test.
 fn whole_suite_ping_sockets() {
     drop(ProberTestbed::set_up(PingKind::Raw).unwrap());
     green(PingKind::Ping, false);
@@ -147,7 +147,7 @@ fn rule_removed() {
         let seen = run(&testbed, &SandboxPolicy::prober(true).without(Part::Call(call)), &named(name));
         assert_eq!(seen, Observed::Killed(libc::SIGSYS), "{call}: {name}");
     }
-    // A datagram's rules are there only for who has a UDP check.
+    // Rules for datagrams exist only for a prober with a UDP check.
     for name in ["check a port by UDP, IPv4", "check a port by UDP, IPv6"] {
         assert_eq!(
             run(&testbed, &SandboxPolicy::prober(false), &named(name)),
@@ -174,7 +174,7 @@ fn ports() {
     }
 }
 
-/// Why the flags of sendto are in the policy: with this one a connection to the other port is there afterwards.
+/// The reason why the policy checks the flags of sendto: with this flag, the other port is connected afterwards.
 fn fast_open() {
     let testbed = ProberTestbed::set_up(PingKind::Raw).unwrap();
     let bindings = testbed.bindings(&[CHECKED_PORT]);
@@ -205,7 +205,7 @@ fn fast_open() {
     let no_signal = libc::MSG_NOSIGNAL.cast_unsigned();
     let seen = open_fast(&release.without(Part::Argument("sendto", Arg::OnlyBits(3, no_signal))));
     println!("with the flag: {seen}, connections {}", connections());
-    // A kernel where Landlock looks at this as well is welcome.
+    // A kernel where Landlock checks this as well is welcome.
     assert!(connections() == 1 || seen == Observed::Lives(errno(libc::EACCES)), "{seen}");
 }
 
@@ -244,7 +244,7 @@ fn proved() {
                 let values: Vec<&str> = line[name.len()..].split_whitespace().take(2).collect();
                 assert_eq!(values, [value, value], "{name}");
             }
-            // It must reach the backends the way packets do; all else is its own.
+            // It must reach the backends the way packets do; everything else is its own.
             let own = |kind: &str| {
                 let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
                 of("self") != of(&pid.to_string())

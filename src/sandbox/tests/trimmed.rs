@@ -1,4 +1,4 @@
-//! The supervisor's trim: what it must still be able to do works, what it must not kills, children inherit it.
+//! The supervisor's trim: what it still needs works, what it must not do kills, and children inherit it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -47,7 +47,7 @@ fn capabilities() {
     });
 }
 
-/// What the supervisor installs: steering by client address with cBPF, to a queue, untracked (design, §5).
+/// The rules that the supervisor installs: steering by client address with cBPF, to a queue, untracked (design, §5).
 const RULES: &str = "*raw
 :LOADED_PRE - [0:0]
 -A LOADED_PRE -m bpf --bytecode \"7,32 0 0 12,36 0 0 2654435761,116 0 0 16,148 0 0 2,21 0 1 0,6 0 0 65535,6 0 0 0\" -j NFQUEUE --queue-num 5
@@ -102,7 +102,7 @@ fn iptables() {
 
 fn iptables_legacy() {
     const RESTORE: &str = "/usr/sbin/iptables-legacy-restore";
-    // Does it work here at all, untrimmed? Many kernels are built without the legacy tables.
+    // Whether it works here at all, untrimmed: many kernels are built without the legacy tables.
     let works = in_child(|| {
         enter_private_namespaces().unwrap();
         feed(RESTORE, RULES).unwrap();

@@ -1,5 +1,5 @@
-//! The forbidden-attempt suite against the release sandbox, with a stand-in for the queue: a netfilter netlink socket and a
-//! sealed table of `msghdr`s. The worker crate runs the same attempts with a real queue and real templates.
+//! The forbidden-attempt suite against the release sandbox, with a stand-in for the queue: a netfilter netlink socket
+//! and a sealed table of `msghdr`s. The worker crate makes the same attempts with a real queue and real templates.
 
 #![allow(clippy::unwrap_used)]
 
@@ -43,8 +43,8 @@ fn main() -> ExitCode {
 /// The far end of the link, where `set_up` leaves it; 7 is the far end of the membership link.
 const FAR_LINK: RawFd = 6;
 
-/// A testbed with lo up, the queue socket as 3 (bound to queue `attempt::QUEUE`), the link as 4, the membership link as 5, and a
-/// sealed table.
+/// A testbed with lo up, the queue socket (bound to queue `attempt::QUEUE`) as 3, the link as 4, the membership link as
+/// 5, and a sealed table.
 fn set_up() -> Bindings {
     enter_private_namespaces().unwrap();
     assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
@@ -55,7 +55,7 @@ fn set_up() -> Bindings {
         for pair in [&mut link, &mut membership] {
             assert_eq!(libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, pair.as_mut_ptr()), 0);
         }
-        // Out of the way of their places first.
+        // First move them out of the way of their final numbers.
         let all = [queue, link[0], membership[0], link[1], membership[1]];
         let high: Vec<i32> = all.map(|fd| libc::fcntl(fd, libc::F_DUPFD, 100)).to_vec();
         for (from, to) in high.iter().zip([3, 4, 5, FAR_LINK, 7]) {
@@ -72,7 +72,7 @@ fn set_up() -> Bindings {
     Bindings::Worker { queue_fd: 3, link_fd: 4, membership_fd: 5, templates }
 }
 
-/// A queue command (1 bind, 2 unbind) on descriptor 3; the kernel's acknowledgement.
+/// Sends a queue command (1 bind, 2 unbind) on descriptor 3; returns the kernel's acknowledgement.
 fn tell_queue(command: u8) -> i32 {
     let [high, low] = attempt::QUEUE.to_be_bytes();
     let mut message = vec![28, 0, 0, 0, 2, 3, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, high, low];
@@ -133,8 +133,8 @@ fn default_weakened() {
     let bindings = set_up();
     let sandbox = release_sandbox(SandboxPolicy::worker().without(Part::Default), bindings);
     for (attempt, seen) in run_all(&sandbox, &attempt::forbidden()).unwrap() {
-        // What does not depend on the default: page protection, and the architecture check. Any other attempt that does
-        // not live here would prove nothing about the policy.
+        // These do not depend on the default: page protection and the architecture check. Any other attempt that does
+        // not survive here would prove nothing about the policy.
         let of_another_layer = attempt.expect == Expect::Segv || attempt.name.contains("int 0x80");
         let lives = matches!(seen, Observed::Lives(_));
         assert!(lives != of_another_layer, "{attempt:?}: {seen}");
@@ -160,7 +160,7 @@ fn demands_weakened() {
     ] {
         let sandbox = release_sandbox(SandboxPolicy::worker().without(Part::Argument(call, arg)), bindings.clone());
         let attempt = attempt::forbidden().into_iter().find(|a| a.name == name).unwrap();
-        // A msghdr on the stack is 16-aligned; whether it is 64-aligned is chance, so that demand goes as well.
+        // A msghdr on the stack is 16-aligned; whether it is 64-aligned is chance, so that demand is removed as well.
         let seen = match (name, arg) {
             ("nft add table by sendmsg with a msghdr of our own", _) => {
                 let weaker = SandboxPolicy::worker()
@@ -187,7 +187,7 @@ fn rule_removed() {
 
 fn receive_into_templates() {
     let bindings = set_up();
-    // An acknowledgement must be waiting: bind a second time, and leave the answer where it is.
+    // An acknowledgement must be waiting: bind a second time, and leave the answer unread.
     let message: [u8; 28] = [28, 0, 0, 0, 2, 3, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 8, 0, 1, 0, 1, 0, 0, 0];
     // SAFETY: reads a live buffer of the length given.
     assert_eq!(unsafe { libc::send(3, message.as_ptr().cast(), 28, 0) }, 28);
@@ -196,8 +196,7 @@ fn receive_into_templates() {
     assert_eq!(seen, Observed::Lives(errno(libc::EFAULT)));
 }
 
-/// The suite's other half: an attempt that gets through does change something that can be seen. A suite whose attempts were
-/// duds would be green for ever.
+/// The suite's other half: an attempt that gets through changes something visible. A suite of duds would pass forever.
 fn hole_seen_from_outside() {
     let bindings = set_up();
     let sandbox = release_sandbox(SandboxPolicy::worker().without(Part::Default), bindings);
@@ -310,7 +309,7 @@ fn panic_inside() {
     let bindings = set_up();
     let supervisor = std::process::id();
     let status = rig::in_child(|| {
-        // What the worker's panic hook does: its last words on the link, then the one call that ends.
+        // What the worker's panic hook does: last words on the link, then the one call that ends the process.
         std::panic::set_hook(Box::new(|_| {
             raw(libc::SYS_write, [4, b"panicked".as_ptr() as u64, 8, 0, 0, 0]);
             leave(101);
@@ -327,7 +326,7 @@ fn panic_inside() {
     assert_eq!(nix::unistd::read(&link, &mut words), Ok(8), "descriptor {}", link.as_raw_fd());
 }
 
-/// From outside it shows only in who owns /proc/PID/status.
+/// From outside it shows only in the owner of /proc/PID/status.
 fn dumpable_not_proved() {
     let bindings = set_up();
     let supervisor = std::process::id();
@@ -363,7 +362,7 @@ fn heap() {
             attempt();
         })
     };
-    // More than the allocator had at the seal, and all given back at once: both are brk without `freeze_heap`.
+    // More than the allocator had at the seal, all freed at once: without `freeze_heap` both would call brk.
     let small = sealed(|| {
         for _ in 0..100 {
             drop(std::hint::black_box((0..12).map(|_| vec![1u8; 65_536]).collect::<Vec<_>>()));

@@ -1,4 +1,4 @@
-//! For tests alone (feature `hostile`): a worker that was taken over sends whatever fits the templates, as often as it
+//! For tests only (feature `hostile`): a compromised worker sends anything that fits the templates, as often as it
 //! likes.
 
 use super::{Packet, send};
@@ -7,8 +7,8 @@ use crate::netlink::ATTR;
 use std::os::fd::AsRawFd;
 
 impl Packet<'_> {
-    /// Sends a verdict at once: any code, about any id, with any attributes behind it (at most 240 bytes, whole words).
-    /// Attributes take the place of the packet's bytes. Nothing else is done or noted.
+    /// Sends a verdict at once: any code, for any id, followed by any attributes (at most 240 bytes, whole words),
+    /// which overwrite the packet's bytes. Does and records nothing else.
     pub fn say(&mut self, code: u32, id: u32, attributes: &[u8]) {
         const CLASS: usize = 0;
         let (slot, length) = (self.slot, BATCHED[CLASS]);
@@ -21,11 +21,11 @@ impl Packet<'_> {
             None => Body::Bare,
         };
         self.port.fill(slot, body, length);
-        // The kernel's answer comes as a message to the port.
+        // The port receives the kernel's answer as a message.
         let _ = send(self.port.socket.as_raw_fd(), self.port.templates.message(batched_template(CLASS, slot, 1)));
     }
 
-    /// Marks the packet as answered, whatever was said: it gets no default verdict.
+    /// Marks the packet as answered, whatever was sent: it gets no default verdict.
     pub fn leave(&mut self) {
         self.answered = true;
     }

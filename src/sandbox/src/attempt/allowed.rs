@@ -1,4 +1,4 @@
-//! Each rule of the worker's policy, used once. A rule that kills here would be a worker that dies at work.
+//! Uses each rule of the worker's policy once. A rule that kills here would kill a worker at work.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +16,7 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     Attempt::lives("sendmsg the last template", |s| {
         door(libc::SYS_sendmsg, &[s.fd(Fd::Queue), s.templates().end - 64, 0])
     }),
-    // Room for no message: whether one is waiting makes no difference.
+    // Room for no message, so it makes no difference whether one is waiting.
     Attempt::lives("recvmmsg on the queue", |s| {
         door(libc::SYS_recvmmsg, &[s.fd(Fd::Queue), s.page, 0, WAIT_FOR_ONE, NULL])
     }),
@@ -61,7 +61,7 @@ extern "C" fn wake(_: i32) {
     WOKEN.store(true, Ordering::Relaxed);
 }
 
-/// Before entering the sandbox: an alarm every 20 ms, until one falls inside the sandbox.
+/// Sets an alarm every 20 ms before entering the sandbox, until one goes off inside it.
 fn set_alarm() {
     let period = libc::timeval { tv_sec: 0, tv_usec: 20_000 };
     let timer = libc::itimerval { it_interval: period, it_value: period };

@@ -1,4 +1,4 @@
-//! Attempts against the process's own memory: code out of data, and a worker's sealed templates.
+//! Attempts against the process's own memory: turning data into code, and changing a worker's sealed templates.
 
 use super::{Attempt, Context, Expect, door};
 
@@ -46,7 +46,7 @@ pub(super) const TEMPLATES: &[Attempt] = &[
     Attempt { name: "store into the templates", expect: Expect::Segv, prepare: None, run: store },
 ];
 
-/// The descriptors of the tables and counters, and the one behind them. A worker may have closed them: the filter judges
+/// The descriptors of the tables and counters, and the next number. A worker may have closed them: the filter judges
 /// the call before the kernel looks whether there is such a descriptor.
 const FLOWS: u64 = 6;
 const COUNTERS: u64 = 8;
@@ -57,7 +57,7 @@ fn map_shared(fd: u64) -> i64 {
     door(libc::SYS_mmap, &[0, PAGE, READ | WRITE, SHARE, fd, 0])
 }
 
-/// What others read too must keep its size, its seals and its place.
+/// Memory that others also read must keep its size, its seals and its place.
 pub(super) const SHARED: &[Attempt] = &[
     Attempt::deadly("mmap the flow table once more", |_| map_shared(FLOWS)),
     Attempt::deadly("mmap the counters once more", |_| map_shared(COUNTERS)),
@@ -78,8 +78,8 @@ pub(super) const SHARED: &[Attempt] = &[
 
 fn store(s: &Context) -> i64 {
     let row = s.templates().start as *mut u8;
-    // SAFETY: meant to fault. The bindings name memory that the testbed mapped; if it can be written, the attempt reports
-    // that by living, and the child ends.
+    // SAFETY: meant to fault. The bindings name memory that the testbed mapped; if it is writable, the attempt reports
+    // that by surviving, and the child ends.
     unsafe { row.write_volatile(1) };
     0
 }

@@ -9,7 +9,7 @@ const SUBSYS_CTNETLINK: u16 = 1;
 const SUBSYS_QUEUE: u16 = 3;
 const SUBSYS_NFTABLES: u16 = 10;
 
-/// Bytes on their way to the kernel.
+/// A message to the kernel.
 pub(super) struct Message {
     bytes: [u8; 128],
     length: usize,
@@ -27,7 +27,8 @@ impl Message {
         }
     }
 
-    /// One nlmsghdr with its nfgenmsg and at most one attribute, whose value is padded to 4 already.
+    /// Appends one nlmsghdr with its nfgenmsg and at most one attribute, whose value is already padded to a multiple of
+    /// 4.
     fn netlink(&mut self, kind: u16, flags: u16, family: u8, resource: u16, attribute: Option<(u16, &[u8; 8], u16)>) {
         let extra: u32 = if attribute.is_some() { 12 } else { 0 };
         self.put(&(20 + extra).to_ne_bytes());
@@ -54,7 +55,7 @@ impl Message {
         message
     }
 
-    /// `nft flush ruleset`: the deletion of a table that is not named is that of all (nf_tables_deltable).
+    /// `nft flush ruleset`: deleting a table without naming one deletes them all (nf_tables_deltable).
     pub(super) fn no_tables() -> Message {
         const NFT_MSG_DELTABLE: u16 = 2;
         let mut message = Message::new();
@@ -72,7 +73,7 @@ impl Message {
         message
     }
 
-    /// Unbinds a queue: its packets would be dropped.
+    /// Unbinds a queue, which would drop its packets.
     pub(super) fn unbind_queue(queue: u16) -> Message {
         Message::queue_command(2, queue)
     }

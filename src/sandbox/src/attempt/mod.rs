@@ -1,12 +1,12 @@
-//! What a hostile worker would try, one attempt at a time, and what must come of it. [`prober`] has the prober's.
+//! What a hostile worker would try, one attempt at a time, and the required outcome. [`prober`] has the prober's.
 //!
-//! A forbidden attempt is a single raw system call (or a single store) with all its data on the stack: an allocation or a
-//! second call on the way could die of SIGSYS by itself and make a hole look closed. `tests/worker.rs` shows that none
+//! A forbidden attempt is a single raw system call (or a single store) with all its data on the stack: an allocation or
+//! a second call on the way could itself die of SIGSYS and make a hole look closed. `tests/worker.rs` shows that none
 //! does: with the default action weakened, every attempt that ought to die lives. Attempts with another expectation may
-//! be several calls.
+//! take several calls.
 //!
-//! Attempts are aimed at things whose loss can be seen from outside: the rule set, conntrack, queue number [`QUEUE`], the
-//! link `lo`. So run them in a network namespace of their own (`selftest::enter_private_namespaces`).
+//! Attempts target things whose loss is visible from outside: the rule set, conntrack, queue number [`QUEUE`], the link
+//! `lo`. So run them in their own network namespace (`selftest::enter_private_namespaces`).
 
 mod allowed;
 mod memory;
@@ -24,20 +24,20 @@ use std::ops::Range;
 use crate::kernel;
 use crate::policy::{Bindings, Fd};
 
-/// The queue number that attempts aim at. The testbed binds it and looks whether it is still bound afterwards.
+/// The queue number that attempts target. The testbed binds it and checks afterwards that it is still bound.
 pub const QUEUE: u16 = 5;
 
 /// The exit code of a child that is alive after its attempt.
 pub(crate) const ALIVE: i32 = 42;
 
-/// What must come of an attempt.
+/// The required outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
     /// Killed by the filter.
     Sigsys,
-    /// Killed by the page protection.
+    /// Killed by page protection.
     Segv,
-    /// Killed by either: which one depends on how the kernel was built.
+    /// Killed by either, depending on how the kernel was built.
     Death,
     /// The process lives and the kernel refuses with this errno.
     Errno(i32),
@@ -60,12 +60,12 @@ impl fmt::Display for Expect {
     }
 }
 
-/// What an attempt may use. The runner collects it before; asking the kernel for it would be a second system call.
+/// What an attempt may use. The runner collects it beforehand; asking the kernel would be a second system call.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// The numbers behind the policy's symbols.
     pub(crate) bindings: Bindings,
-    /// What the attempts are aimed at.
+    /// The targets of the attempts.
     pub(crate) victims: Victims,
     /// The process id of the child that makes the attempt.
     pub(crate) own: u64,
@@ -73,18 +73,18 @@ pub struct Context {
     pub(crate) page: u64,
 }
 
-/// Things that are not the worker's own and whose loss can be seen from outside.
+/// Things that do not belong to the worker and whose loss is visible from outside.
 #[derive(Debug, Clone, Copy)]
 pub struct Victims {
     /// A process. On the suite's own testbed the one that runs it, standing in for the supervisor.
     pub process: u32,
-    /// The signal for that process. 0 only asks whether it may be signalled.
+    /// The signal for that process; 0 only asks whether it may be signalled.
     pub signal: i32,
     /// The number of the worker's own queue.
     pub queue: u16,
-    /// The number of a queue that is not the worker's: another's, or not bound at all.
+    /// The number of a queue that is not the worker's: another's, or unbound.
     pub foreign: u16,
-    /// The name of a link that is up, padded with zeros as in struct ifreq.
+    /// The name of a link that is up, zero-padded as in struct ifreq.
     pub link: [u8; 16],
 }
 
@@ -108,7 +108,7 @@ impl Context {
         u64::from(self.victims.signal.unsigned_abs())
     }
 
-    /// A descriptor as a register: the first one where the name stands for several, -1 where the role has none.
+    /// A descriptor as a register: the first if the name stands for several, -1 if the role has none.
     fn fd(&self, fd: Fd) -> u64 {
         self.bindings.numbers(fd).map_or(u64::from(u32::MAX), |numbers| u64::from(numbers.start.unsigned_abs()))
     }
@@ -119,14 +119,14 @@ impl Context {
     }
 }
 
-/// One thing to try. Made by [`run_attempt`](crate::selftest::run_attempt), nowhere else.
+/// One thing to try. Run only by [`run_attempt`](crate::selftest::run_attempt).
 #[derive(Clone, Copy)]
 pub struct Attempt {
     /// What is tried.
     pub name: &'static str,
-    /// What must come of it.
+    /// The required outcome.
     pub expect: Expect,
-    /// Runs before the sandbox is entered, for attempts that need a signal to be on its way.
+    /// Runs before the sandbox is entered, for attempts that need a signal under way.
     pub(crate) prepare: Option<fn()>,
     /// Makes the attempt and returns the kernel's answer.
     pub(crate) run: fn(&Context) -> i64,
@@ -139,7 +139,7 @@ impl fmt::Debug for Attempt {
 }
 
 impl Attempt {
-    /// Whether it needs something done before the sandbox is entered.
+    /// Whether it must be prepared before the sandbox is entered.
     pub fn needs_preparation(&self) -> bool {
         self.prepare.is_some()
     }
@@ -175,26 +175,26 @@ pub fn forbidden() -> Vec<Attempt> {
     .concat()
 }
 
-/// Uses each rule of the worker's policy once; all must live.
+/// Uses each rule of the worker's policy once; all must survive.
 pub fn allowed() -> Vec<Attempt> {
     [allowed::ATTEMPTS, allowed::EVERYONE].concat()
 }
 
-/// Receives into the read-only templates: EFAULT, and the worker lives. Not in the lists, because a message must be
-/// waiting on the queue descriptor for the kernel to get as far as writing.
+/// Receives into the read-only templates: EFAULT, and the worker lives. Not in the lists, because the kernel gets as
+/// far as writing only if a message is waiting on the queue descriptor.
 pub fn receive_into_templates() -> Attempt {
     allowed::RECEIVE_INTO_TEMPLATES
 }
 
-/// Three quick attempts, each at another layer of the policy.
+/// Three quick attempts, each on another layer of the policy.
 pub fn short() -> Vec<Attempt> {
     [process::OPENAT, queue::NFT_BY_SENDTO, queue::OWN_MSGHDR].to_vec()
 }
 
-/// A raw system call, made by an attempt.
+/// Makes a raw system call for an attempt.
 fn door(number: c_long, args: &[u64]) -> i64 {
-    // SAFETY: attempts run in a sacrificed child only (`run` is private to this crate, and only `run_attempt` uses it), or in a
-    // worker of a build for tests that was taken over. Whatever the call does to this address space ends with it;
+    // SAFETY: attempts run only in a sacrificed child (`run` is private to this crate, and only `run_attempt` uses it)
+    // or in a compromised worker of a test build. Whatever the call does to this address space ends with the process;
     // pointers are to live stack or static memory, or wrong on purpose.
     unsafe { kernel::syscall(number, args) }
 }

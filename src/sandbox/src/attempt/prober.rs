@@ -1,7 +1,7 @@
-//! What a hostile prober would try, and what a good one must be able to do.
+//! What a hostile prober would try, and what an honest one must be able to do.
 //!
-//! The testbed has listeners on `lo` ([`CHECKED_PORT`], [`OTHER_PORT`]) and the descriptors of a prober with two workers;
-//! `selftest::ProberTestbed` furnishes it.
+//! The testbed has listeners on `lo` ([`CHECKED_PORT`], [`OTHER_PORT`]) and the descriptors of a prober with two
+//! workers; `selftest::ProberTestbed` sets it up.
 
 mod allowed;
 
@@ -9,12 +9,12 @@ use super::allowed::EVERYONE;
 use super::{Attempt, Context, at, door, memory, process};
 use crate::policy::Fd;
 
-/// Where a check may go, by TCP and by UDP.
+/// The port that checks may reach, by TCP and by UDP.
 pub const CHECKED_PORT: u16 = 8080;
-/// Where none may, although someone listens.
+/// A port that no check may reach, although someone listens there.
 pub const OTHER_PORT: u16 = 8081;
 
-/// Everything a prober must not be able to do; one with UDP checks may open UDP sockets.
+/// Everything a prober must not be able to do; a prober with UDP checks may open UDP sockets.
 pub fn forbidden(udp: bool) -> Vec<Attempt> {
     let shared = [
         process::ATTEMPTS,
@@ -35,7 +35,7 @@ pub fn landlocked() -> Vec<Attempt> {
     allowed::LANDLOCKED.to_vec()
 }
 
-/// Each rule of the prober's policy at work; all must come out well.
+/// Uses each rule of the prober's policy; all must succeed.
 pub fn allowed(udp: bool) -> Vec<Attempt> {
     let mut attempts = [allowed::ATTEMPTS, EVERYONE].concat();
     if udp {
@@ -90,7 +90,7 @@ fn last_worker(s: &Context) -> u64 {
     s.fd(Fd::Checks) - 1
 }
 
-/// Names nothing, carries nothing; for death by the number or the descriptor alone.
+/// Names nothing and carries nothing: it must die for its number or its descriptor alone.
 fn sendmsg(fd: u64, flags: u64) -> i64 {
     door(libc::SYS_sendmsg, &[fd, NULL, flags])
 }
@@ -108,7 +108,7 @@ fn set(fd: u64, level: u64, option: u64) -> i64 {
 }
 
 const ATTEMPTS: &[Attempt] = &[
-    // A kind of socket that is one off.
+    // A kind of socket that differs in one detail.
     Attempt::deadly("socket TCP that blocks", |_| open(INET, STREAM, 0)),
     Attempt::deadly("socket TCP that an exec would keep", |_| open(INET, STREAM | 0x800, 0)),
     Attempt::deadly("socket MPTCP", |_| open(INET, STREAM | QUIET, 262)),
@@ -130,14 +130,14 @@ const ATTEMPTS: &[Attempt] = &[
     Attempt::deadly("getsockopt SO_ERROR of a worker's link", |s| get(s, s.fd(Fd::Workers), SOL_SOCKET, SO_ERROR)),
     Attempt::deadly("getsockopt SO_TYPE of a check", |s| get(s, s.fd(Fd::Checks), SOL_SOCKET, 3)),
     Attempt::deadly("getsockopt TCP_INFO of a check", |s| get(s, s.fd(Fd::Checks), 6, 11)),
-    // It asks, it does not serve.
+    // The prober asks; it does not serve.
     Attempt::deadly("bind a check", |s| door(libc::SYS_bind, &[s.fd(Fd::Checks), at(&v4(9)), 16])),
     Attempt::deadly("bind ping4", |s| door(libc::SYS_bind, &[s.fd(Fd::Ping4), at(&v4(0)), 16])),
     Attempt::deadly("listen on a check", |s| door(libc::SYS_listen, &[s.fd(Fd::Checks), 1])),
     Attempt::deadly("accept4 on a check", |s| door(libc::SYS_accept4, &[s.fd(Fd::Checks), NULL, NULL, QUIET])),
     Attempt::deadly("connect ping4", |s| door(libc::SYS_connect, &[s.fd(Fd::Ping4), at(&v4(0)), 16])),
     Attempt::deadly("connect the link", |s| door(libc::SYS_connect, &[s.fd(Fd::Link), at(&v4(0)), 16])),
-    // Workers are told and not heard; nobody gets a descriptor.
+    // Workers are told things but not heard; nobody gets a descriptor.
     Attempt::deadly("read on a worker's link", |s| door(libc::SYS_read, &[s.fd(Fd::Workers), s.page, 0])),
     Attempt::deadly("recvfrom on a worker's link", |s| receive(s, s.fd(Fd::Workers), DONT_WAIT)),
     Attempt::deadly("recvfrom on the link", |s| receive(s, s.fd(Fd::Link), DONT_WAIT)),
@@ -170,7 +170,7 @@ const ATTEMPTS: &[Attempt] = &[
     Attempt::deadly("writev on a worker's link", |s| door(libc::SYS_writev, &[s.fd(Fd::Workers), NULL, 0])),
     Attempt::deadly("read on a check", |s| door(libc::SYS_read, &[s.fd(Fd::Checks), s.page, 0])),
     Attempt::deadly("read on descriptor 0", |s| door(libc::SYS_read, &[0, s.page, 0])),
-    // The descriptors must keep their meaning, for the policy knows them by number.
+    // The descriptors must keep their meaning, because the policy refers to them by number.
     Attempt::deadly("close descriptor 0", |_| door(libc::SYS_close, &[0])),
     Attempt::deadly("close the link", |s| door(libc::SYS_close, &[s.fd(Fd::Link)])),
     Attempt::deadly("close ping4", |s| door(libc::SYS_close, &[s.fd(Fd::Ping4)])),

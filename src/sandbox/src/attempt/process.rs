@@ -14,7 +14,7 @@ fn socket(family: i32, kind: i32, protocol: i32) -> i64 {
     door(libc::SYS_socket, &[bit(family), bit(kind), bit(protocol)])
 }
 
-/// A child that a hole in the sandbox lets be born must not go on as a second suite.
+/// Ends a child that a hole in the sandbox allowed to be forked: it must not continue as a second suite.
 fn born(answer: i64) -> i64 {
     if answer == 0 {
         crate::kernel::leave(0);
@@ -104,7 +104,7 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         door(libc::SYS_seccomp, &[u64::from(libc::SECCOMP_SET_MODE_FILTER), 0, s.page])
     }),
     Attempt::deadly("reboot", |_| door(libc::SYS_reboot, &[0, 0, 0, NULL])),
-    // Harmless calls that are not in the table: the list is closed, not a list of evils.
+    // Harmless calls that are not in the table: whatever is not listed is forbidden, evil or not.
     Attempt::deadly("getpid", |_| door(libc::SYS_getpid, &[])),
     Attempt::deadly("getrandom", |s| door(libc::SYS_getrandom, &[s.page, 8, 0])),
     Attempt::deadly("futex", |s| door(libc::SYS_futex, &[s.page, 1, 1])),

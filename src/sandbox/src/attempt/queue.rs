@@ -1,5 +1,6 @@
-//! Attempts against the firewall, conntrack, the queues and the links: all of them through the one netlink descriptor that
-//! a worker needs. With CAP_NET_ADMIN and no filter every one of them works (tests/worker.rs, "a hole is seen from outside").
+//! Attempts against the firewall, conntrack, the queues and the links, all through the one netlink descriptor that a
+//! worker needs. With CAP_NET_ADMIN and no filter, every one of them works (tests/worker.rs, "a hole is seen from
+//! outside").
 
 use super::message::Message;
 use super::{Attempt, Context, at, door};
@@ -38,7 +39,7 @@ fn sendmsg(s: &Context, message: &Message) -> i64 {
     door(libc::SYS_sendmsg, &[queue(s), at(&AlignedHeader(header(&mut io))), 0])
 }
 
-/// A msghdr that meets the demand on alignment, as an attacker's would: what stops it must be the range alone.
+/// A msghdr that meets the alignment demand, as an attacker's would: only the range may stop it.
 #[repr(align(64))]
 struct AlignedHeader(#[expect(dead_code, reason = "the kernel reads it")] libc::msghdr);
 
@@ -59,7 +60,7 @@ pub(super) const OWN_MSGHDR: Attempt =
     Attempt::deadly("nft add table by sendmsg with a msghdr of our own", |s| sendmsg(s, &Message::new_table()));
 
 pub(super) const ATTEMPTS: &[Attempt] = &[
-    // Before the others, so that what they add is still there when somebody looks.
+    // First, so that what the others add is still there when somebody looks.
     Attempt::deadly("nft flush ruleset by sendto", |s| sendto(s, &Message::no_tables())),
     Attempt::deadly("nft flush ruleset by sendmsg", |s| sendmsg(s, &Message::no_tables())),
     NFT_BY_SENDTO,
@@ -92,7 +93,7 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     Attempt::deadly("sendfile to the queue", |s| door(libc::SYS_sendfile, &[queue(s), link(s), NULL, 0])),
     Attempt::deadly("splice to the queue", |s| door(libc::SYS_splice, &[link(s), NULL, queue(s), NULL, 0, 0])),
     Attempt::deadly("vmsplice", |s| door(libc::SYS_vmsplice, &[queue(s), NULL, 0, 0])),
-    // Each demand of the sendmsg rule missed by one.
+    // Violates each demand of the sendmsg rule, one at a time.
     Attempt::deadly("sendmsg 8 bytes into a template", |s| door(libc::SYS_sendmsg, &[queue(s), first(s) + 8, 0])),
     Attempt::deadly("sendmsg below the templates", |s| door(libc::SYS_sendmsg, &[queue(s), first(s) - 64, 0])),
     Attempt::deadly("sendmsg past the templates", |s| door(libc::SYS_sendmsg, &[queue(s), s.templates().end, 0])),
@@ -107,7 +108,7 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     Attempt::deadly("sendmsg a template on descriptor 0", |s| door(libc::SYS_sendmsg, &[0, first(s), 0])),
     Attempt::deadly("sendmsg a template with MSG_OOB", |s| door(libc::SYS_sendmsg, &[queue(s), first(s), 1])),
     Attempt::deadly("sendmsg a template with MSG_DONTWAIT", |s| door(libc::SYS_sendmsg, &[queue(s), first(s), 0x40])),
-    // And of the others.
+    // And those of the other rules.
     Attempt::deadly("recvmmsg on the link", |s| door(libc::SYS_recvmmsg, &[link(s), s.page, 0, WAIT_FOR_ONE, NULL])),
     Attempt::deadly("recvmmsg without MSG_WAITFORONE", |s| door(libc::SYS_recvmmsg, &[queue(s), s.page, 0, 0, NULL])),
     Attempt::deadly("recvmmsg with MSG_PEEK", |s| {
@@ -126,7 +127,7 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     Attempt::deadly("write on descriptor 2", |s| door(libc::SYS_write, &[2, s.page, 0])),
     Attempt::deadly("sendmsg on the link, with descriptors", |s| door(libc::SYS_sendmsg, &[link(s), NULL, 0])),
     Attempt::deadly("writev on the link", |s| door(libc::SYS_writev, &[link(s), NULL, 0])),
-    // The prober is only heard.
+    // The prober may only be heard.
     Attempt::deadly("write on the membership link", |s| door(libc::SYS_write, &[membership(s), s.page, 0])),
     Attempt::deadly("sendto on the membership link", |s| {
         door(libc::SYS_sendto, &[membership(s), s.page, 0, DONT_WAIT, NULL, 0])
@@ -140,7 +141,7 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     Attempt::deadly("shutdown the membership link", |s| door(libc::SYS_shutdown, &[membership(s), 2])),
     Attempt::deadly("close the membership link", |s| door(libc::SYS_close, &[membership(s)])),
     Attempt::deadly("poll", |_| door(libc::SYS_ppoll, &[NULL, 0, at(&[0u64; 2]), NULL, 8])),
-    // The descriptors must keep their meaning, for the policy knows them by number.
+    // The descriptors must keep their meaning, because the policy refers to them by number.
     Attempt::deadly("dup the queue", |s| door(libc::SYS_dup, &[queue(s)])),
     #[cfg(target_arch = "x86_64")]
     Attempt::deadly("dup2 the link over the queue", |s| door(libc::SYS_dup2, &[link(s), queue(s)])),

@@ -15,7 +15,8 @@ fn x32(number: c_long, s: &Context) -> i64 {
     door(number | 0x4000_0000, &[s.fd(Fd::Queue), s.templates().start, 0])
 }
 
-/// The 32-bit gate, where 20 is getpid. SIGSYS by the filter's architecture check; SIGSEGV on a kernel built without it.
+/// The 32-bit gate, where 20 is getpid. SIGSYS from the filter's architecture check; SIGSEGV on a kernel built without
+/// the gate.
 fn int80(_: &Context) -> i64 {
     let answer: i64;
     // SAFETY: getpid takes no argument and touches no memory; the gate may clear r8 to r11.

@@ -1,22 +1,22 @@
-//! A policy with one part taken out, for tests that must see the suite turn red.
+//! Policies with one part removed, for tests that must see the suite fail.
 
 use seccompiler::SeccompAction;
 
 use crate::policy::{Arg, SandboxPolicy};
 
-/// What to take out.
+/// The part to remove.
 #[derive(Debug, Clone, Copy)]
 pub enum Part {
-    /// A demand on an argument of a call, in each rule that has it; one must.
+    /// A demand on an argument of a call, in every rule that has it; at least one must.
     Argument(&'static str, Arg),
-    /// A whole allowed call, all its rules.
+    /// An allowed call, with all its rules.
     Call(&'static str),
     /// The death of whatever is not listed.
     Default,
 }
 
 impl SandboxPolicy {
-    /// The same policy without `part`. Panics if the policy has no such part, for then a test would prove nothing.
+    /// The same policy without `part`. Panics if the policy has no such part, because the test would prove nothing.
     #[must_use]
     pub fn without(mut self, part: Part) -> SandboxPolicy {
         match part {
@@ -33,7 +33,7 @@ impl SandboxPolicy {
                 self.rules.retain(|r| r.call != call);
                 assert_ne!(self.rules.len(), before, "no call {call} in the policy");
             }
-            // seccompiler refuses two equal actions; Log is Allow with a line in the audit log.
+            // seccompiler refuses two equal actions; Log is Allow plus a line in the audit log.
             Part::Default => self.others = SeccompAction::Log,
         }
         self

@@ -1,4 +1,4 @@
-//! Numbers for the symbols of a policy, known only at run time.
+//! The numbers behind a policy's symbols, known only at run time.
 
 use std::ops::Range;
 use std::os::fd::RawFd;
@@ -9,7 +9,7 @@ use crate::error::SandboxError;
 /// What a role's symbols stand for in one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bindings {
-    /// Of a worker.
+    /// A worker's.
     Worker {
         /// The number of [`Fd::Queue`].
         queue_fd: RawFd,
@@ -17,10 +17,10 @@ pub enum Bindings {
         link_fd: RawFd,
         /// The number of [`Fd::Membership`].
         membership_fd: RawFd,
-        /// The addresses of the `msghdr` table, 64 bytes a row. It must be mapped read-only from sealed memory by now.
+        /// The addresses of the `msghdr` table, 64 bytes a row. It must already be mapped read-only from sealed memory.
         templates: Range<u64>,
     },
-    /// Of the prober. Every number below the end of `workers` must be open: a new socket then lies above them all.
+    /// The prober's. Every number below the end of `workers` must be open, so that a new socket lies above them all.
     Prober {
         /// The number of [`Fd::Link`].
         link_fd: RawFd,
@@ -28,21 +28,21 @@ pub enum Bindings {
         ping4_fd: RawFd,
         /// The number of [`Fd::Ping6`].
         ping6_fd: RawFd,
-        /// The numbers of [`Fd::Workers`], at least one; above all others.
+        /// The numbers of [`Fd::Workers`]: at least one, above all others.
         workers: Range<RawFd>,
-        /// Ports that a check may connect to by TCP, host byte order. Landlock lets no other be reached.
+        /// Ports that checks may connect to by TCP, host byte order. Landlock allows no others.
         tcp_ports: Vec<u16>,
-        /// Ports that a check may send to by UDP, host byte order. Held to by Landlock from ABI 10 on.
+        /// Ports that checks may send to by UDP, host byte order. Landlock enforces this from ABI 10 on.
         udp_ports: Vec<u16>,
     },
 }
 
 impl Bindings {
-    /// The distance between two rows of the table: sizeof(struct msghdr) is 56, rounded up to a power of two so that
-    /// "points at the start of a row" is a mask, which is all that seccomp can compute.
+    /// The distance between two rows of the table: sizeof(struct msghdr), 56, rounded up to a power of two, so that a
+    /// mask can test "points at the start of a row"; seccomp can compute nothing else.
     pub const STRIDE: u64 = 64;
 
-    /// Whose they are.
+    /// The role they belong to.
     pub fn role(&self) -> Role {
         match self {
             Bindings::Worker { .. } => Role::Worker,
@@ -50,7 +50,7 @@ impl Bindings {
         }
     }
 
-    /// The numbers that this descriptor may have; none if the role has no such.
+    /// The numbers that this descriptor may have; `None` if the role has no such descriptor.
     pub(crate) fn numbers(&self, fd: Fd) -> Option<Range<RawFd>> {
         let one = |number: RawFd| number..number.saturating_add(1);
         match (self, fd) {
@@ -79,7 +79,7 @@ impl Bindings {
         self.numbers(Fd::Workers).map_or(0, |numbers| numbers.len())
     }
 
-    /// TCP ports and UDP ports that Landlock leaves open.
+    /// The TCP ports and UDP ports that Landlock leaves open.
     pub(crate) fn ports(&self) -> (&[u16], &[u16]) {
         match self {
             Bindings::Worker { .. } => (&[], &[]),

@@ -1,4 +1,4 @@
-//! From a policy and its bindings to a BPF program.
+//! Compiles a policy and its bindings to a BPF program.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use seccompiler::{
 use super::{Arg, Bindings, SandboxPolicy, SyscallRule};
 use crate::error::SandboxError;
 
-/// x32 calls have this bit and the architecture of x86_64, so an architecture check lets them by (seccomp(2)). An
-/// allow list does not care; a deny list by number could be walked around with it where the kernel has x32.
+/// x32 calls carry this bit but the architecture of x86_64, so an architecture check lets them pass (seccomp(2)). An
+/// allow list is not affected; a deny list by number could be bypassed where the kernel has x32.
 const X32_BIT: u32 = 0x4000_0000;
 
 pub(crate) fn compile(policy: &SandboxPolicy, env: Option<&Bindings>) -> Result<BpfProgram, SandboxError> {
@@ -23,14 +23,14 @@ pub(crate) fn compile(policy: &SandboxPolicy, env: Option<&Bindings>) -> Result<
     for rule in &policy.rules {
         let conditions = conditions(policy, rule, env)?;
         let alternatives = table.entry(rule.number).or_default();
-        // seccompiler: no alternatives at all means "whatever the arguments".
+        // In seccompiler, no alternatives at all means "any arguments".
         let any = policy.rules.iter().any(|other| other.number == rule.number && other.args.is_empty());
         if !any {
             alternatives.push(SeccompRule::new(conditions).map_err(|e| unfit(policy, &e))?);
         }
     }
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|e| unfit(policy, &e))?;
-    // seccompiler puts the architecture check first, with KILL_PROCESS: int 0x80 ends there.
+    // seccompiler checks the architecture first and answers KILL_PROCESS: int 0x80 ends there.
     let filter =
         SeccompFilter::new(table, policy.others.clone(), policy.listed.clone(), arch).map_err(|e| unfit(policy, &e))?;
     let is_deny_list = policy.listed == SeccompAction::KillProcess;
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn the_workers_policy_compiles_small() {
         let program = compile(&SandboxPolicy::worker(), Some(&worker())).unwrap();
-        // Each packet batch runs through it twice; a program that grew has a reason or a mistake.
+        // Each batch of packets runs through it twice; growth has a reason or is a mistake.
         assert!(program.len() < 100, "{} instructions", program.len());
     }
 
@@ -124,7 +124,7 @@ mod tests {
     fn the_probers_policy_compiles() {
         for udp in [false, true] {
             let program = compile(&SandboxPolicy::prober(udp), Some(&prober())).unwrap();
-            // Beyond 4096 the kernel refuses a filter (BPF_MAXINSNS).
+            // Beyond 4096 instructions the kernel refuses a filter (BPF_MAXINSNS).
             assert!(program.len() < 400, "{} instructions", program.len());
         }
     }
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(program[1].k, X32_BIT);
     }
 
-    /// Two rules of one call are two ways; one of them without demands would make the other meaningless.
+    /// Two rules for one call are alternatives; one without demands would make the other meaningless.
     #[test]
     fn no_rule_is_listed_twice() {
         for policy in [SandboxPolicy::worker(), SandboxPolicy::prober(true), SandboxPolicy::supervisor()] {

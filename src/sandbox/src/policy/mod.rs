@@ -1,6 +1,6 @@
 //! What each role may do, as data with reasons.
 //!
-//! One file a role. The same tables are enforced (`compile`, `drop_rights`, `seal`), printed ([`print()`]) and
+//! One file per role. The same tables are enforced (`compile`, `drop_rights`, `seal`), printed ([`print()`]) and
 //! compared with the golden files, so what is printed is what is enforced.
 
 mod bindings;
@@ -27,9 +27,9 @@ pub use prober::CHECK_SOCKETS;
 pub enum Role {
     /// Root, trimmed.
     Supervisor,
-    /// One a core, reads packets.
+    /// One per core, reads packets.
     Worker,
-    /// Looks after the backends.
+    /// Checks the backends.
     Prober,
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// A descriptor by what it is for; [`Bindings`] gives it a number, or several.
+/// A descriptor by its purpose; [`Bindings`] gives it one or more numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fd {
     /// The netlink socket that owns the worker's queue.
@@ -62,33 +62,34 @@ pub enum Fd {
     Checks,
 }
 
-/// What a rule demands of one argument. Indices count from 0.
+/// What a rule demands of one argument. Indices start at 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arg {
-    /// Argument 0 is this descriptor, or one of these. Compared as 32 bits, which is what the kernel uses of it.
+    /// Argument 0 is this descriptor, or one of these. Compared as 32 bits, all the kernel uses of it.
     FdIs(Fd),
-    /// A pointer inside the table of pinned templates, all 64 bits compared.
+    /// A pointer into the table of pinned templates, compared in all 64 bits.
     InTemplates(u8),
     /// The low bits of a pointer are zero; the alignment is a power of two.
     AlignedTo(u8, u64),
-    /// An int with this value. 32 bits, which is what the kernel uses of an int.
+    /// An int with this value. 32 bits, all the kernel uses of an int.
     Is(u8, u32),
-    /// Flags of which none but these is set. 32 bits, which is what the kernel uses of an int.
+    /// Flags with no bit set but these. 32 bits, all the kernel uses of an int.
     OnlyBits(u8, u32),
-    /// A pointer that is null, all 64 bits compared.
+    /// A null pointer, compared in all 64 bits.
     Null(u8),
 }
 
-/// One system call of a policy: allowed, or for the supervisor's deny list deadly. Rules of one call are alternatives.
+/// One system call of a policy: allowed or, on the supervisor's deny list, deadly. Rules for the same call are
+/// alternatives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyscallRule {
     /// Its name.
     pub call: &'static str,
     /// Its number on this architecture.
     pub number: i64,
-    /// All must hold; none means any arguments.
+    /// All must hold; an empty list means any arguments.
     pub args: Cow<'static, [Arg]>,
-    /// Why the role needs it, or must not have it.
+    /// The reason why the role needs it, or must not have it.
     pub why: &'static str,
 }
 
@@ -103,9 +104,9 @@ impl SyscallRule {
 #[derive(Debug, Clone)]
 pub struct SandboxPolicy {
     pub(crate) role: Role,
-    /// What a call in `rules` comes to.
+    /// The effect of a call in `rules`.
     pub(crate) listed: SeccompAction,
-    /// What any other call comes to.
+    /// The effect of any other call.
     pub(crate) others: SeccompAction,
     pub(crate) rules: Vec<SyscallRule>,
 }
@@ -121,7 +122,7 @@ impl SandboxPolicy {
         SandboxPolicy::allow(Role::Prober, prober::rules(udp))
     }
 
-    /// What kills the supervisor and every child it starts; any other call is allowed.
+    /// The calls that kill the supervisor and every child it starts; any other is allowed.
     pub fn supervisor() -> SandboxPolicy {
         SandboxPolicy {
             role: Role::Supervisor,
@@ -131,7 +132,7 @@ impl SandboxPolicy {
         }
     }
 
-    /// The rules are allowed, any other call kills the process.
+    /// Allows the rules; any other call kills the process.
     fn allow(role: Role, rules: Vec<SyscallRule>) -> SandboxPolicy {
         SandboxPolicy { role, listed: SeccompAction::Allow, others: SeccompAction::KillProcess, rules }
     }
@@ -154,7 +155,7 @@ pub(crate) struct KeptCapability {
     pub(crate) why: &'static str,
 }
 
-/// A namespace that is left for an empty one.
+/// A namespace that the process leaves for a new, empty one.
 #[derive(Debug)]
 pub(crate) struct Namespace {
     pub(crate) name: &'static str,
@@ -171,12 +172,12 @@ pub(crate) struct Limit {
     pub(crate) why: &'static str,
 }
 
-/// A number that may depend on how many workers the process talks to.
+/// A limit that may depend on how many workers the process talks to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LimitValue {
-    /// It does not.
+    /// A constant.
     Fixed(u64),
-    /// One more for each of them.
+    /// One more for each worker.
     AndWorkers(u64),
 }
 
@@ -203,16 +204,16 @@ impl fmt::Display for LimitValue {
 pub(crate) struct Confinement {
     pub(crate) caps: &'static [KeptCapability],
     pub(crate) namespaces: &'static [Namespace],
-    /// What Landlock takes.
+    /// What Landlock takes away.
     pub(crate) landlock: &'static str,
     pub(crate) limits: &'static [Limit],
     /// The descriptors from 0 on.
     pub(crate) fds: &'static [&'static str],
-    /// What is behind them, once for each worker.
+    /// The descriptor that follows once for each worker, if any.
     pub(crate) fd_per_worker: Option<&'static str>,
-    /// What one that is hostile can still do; empty where it is not listed.
+    /// What a hostile process of this role can still do; empty where it is not listed.
     pub(crate) remains: &'static [&'static str],
-    /// What a fault of memory comes to.
+    /// What a memory fault leads to.
     pub(crate) faults: &'static str,
 }
 

@@ -119,7 +119,7 @@ fn demand(rule: &SyscallRule, arg: Arg) -> String {
     }
 }
 
-/// A number as the headers call it.
+/// A number by its name in the headers.
 fn word(call: &str, index: u8, value: u32) -> String {
     const ONE: [(&str, u8, i32, &str); 7] = [
         ("fcntl", 1, libc::F_SETFL, "F_SETFL"),

@@ -1,18 +1,19 @@
-//! The prober: it reads what backends, and whoever pretends to be one, answer. Take it that every instruction it
-//! executes is the attacker's choice.
+//! The prober: it reads what backends, and whoever pretends to be one, answer. Assume that the attacker chooses every
+//! instruction it executes.
 //!
-//! What is left to such a prober: ping anyone; open TCP connections to the ports of checks, on any host; if a check is
-//! by UDP, send datagrams to anyone (from Landlock ABI 10 on, to the ports of checks); tell the supervisor and the
-//! workers that backends are up or down. It cannot forge a sender's address: that needs a socket option, and no call of
-//! it sets one. By a socket that came with a mark (mode "dsr") it reaches that backend under any address, by the same
-//! protocols and ports. Where it got raw sockets to ping by, it can send any ICMP message ([`open_ping_socket`](crate::open_ping_socket)).
+//! Such a prober can still ping anyone; open TCP connections to the ports of checks, on any host; send datagrams, if a
+//! check uses UDP, to anyone (from Landlock ABI 10 on, only to the ports of checks); and tell the supervisor and the
+//! workers that backends are up or down. It cannot forge a sender's address: that needs a socket option, and none of
+//! its calls sets one. Through a socket that came with a mark (mode "dsr") it reaches that backend under any address,
+//! by the same protocols and ports. If it got raw sockets to ping with, it can send any ICMP message
+//! ([`open_ping_socket`](crate::open_ping_socket)).
 
 use nix::sched::CloneFlags;
 use nix::sys::resource::Resource;
 
 use super::{Arg, Confinement, Fd, Limit, LimitValue, Namespace, SyscallRule};
 
-/// Sockets of checks that are open at one time: descriptors beside those the prober was started with.
+/// Most sockets of checks open at one time, besides the descriptors that the prober was started with.
 pub const CHECK_SOCKETS: i32 = 256;
 
 pub(super) const CONFINEMENT: Confinement = Confinement {
@@ -72,8 +73,8 @@ const FDS: &[&str] = &[
 const STREAM: u32 = (libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).cast_unsigned();
 const DATAGRAM: u32 = (libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).cast_unsigned();
 
-/// A socket of exactly this kind. Protocol 0 is TCP and UDP; a number could also name MPTCP, whose connections Landlock
-/// does not see, and the ping protocol.
+/// A socket of exactly this kind. Protocol 0 is TCP or UDP; another number could name MPTCP, whose connections Landlock
+/// does not see, or the ping protocol.
 const fn socket(args: &'static [Arg; 3], why: &'static str) -> SyscallRule {
     SyscallRule::new("socket", libc::SYS_socket, args, why)
 }
@@ -92,10 +93,10 @@ const DATAGRAMS: &[SyscallRule] = &[
     socket(&UDP6, "UDP and DNS checks; only if the configuration has one"),
 ];
 
-/// MSG_NOSIGNAL or nothing. So no MSG_FASTOPEN, which connects past Landlock (tcp_sendmsg_fastopen in net/ipv4/tcp.c
-/// calls no security hook), and no MSG_OOB.
+/// MSG_NOSIGNAL or nothing. This rules out MSG_FASTOPEN, which connects past Landlock (tcp_sendmsg_fastopen in
+/// net/ipv4/tcp.c calls no security hook), and MSG_OOB.
 const SEND: u32 = libc::MSG_NOSIGNAL.cast_unsigned();
-/// So no MSG_ERRQUEUE, MSG_OOB, MSG_PEEK.
+/// Rules out MSG_ERRQUEUE, MSG_OOB and MSG_PEEK.
 const RECEIVE: u32 = (libc::MSG_DONTWAIT | libc::MSG_TRUNC).cast_unsigned();
 
 pub(super) fn rules(udp: bool) -> Vec<SyscallRule> {
@@ -103,15 +104,15 @@ pub(super) fn rules(udp: bool) -> Vec<SyscallRule> {
 }
 
 const LINKS_AND_STREAMS: &[SyscallRule] = &[
-    // read and not recvmsg: a read throws away descriptors that a peer attaches (unix(7), SCM_RIGHTS). Not the links to
-    // the workers: they say nothing, and a hostile one must not be heard.
+    // read, not recvmsg: a read discards descriptors that a peer attaches (unix(7), SCM_RIGHTS). Not the links to the
+    // workers: they say nothing, and a hostile one must not be heard.
     SyscallRule::new(
         "read",
         libc::SYS_read,
         &[Arg::FdIs(Fd::Link)],
         "hear the supervisor: the end of the link means stop",
     ),
-    // write and not sendmsg: no descriptor can be attached to it.
+    // write, not sendmsg: no descriptor can be attached to it.
     SyscallRule::new(
         "write",
         libc::SYS_write,
@@ -124,9 +125,9 @@ const LINKS_AND_STREAMS: &[SyscallRule] = &[
 ];
 
 const REST: &[SyscallRule] = &[
-    // Where to is behind a pointer. Landlock knows it: the ports of checks. Never one of the first descriptors, so these
-    // keep their peers. And their numbers: a new socket gets the lowest free number, and as no other call but close frees
-    // one, and that none of theirs, every socket of a check lies above them.
+    // The destination is behind a pointer, which Landlock can read: the ports of checks. Never one of the first
+    // descriptors, so these keep their peers and their numbers: a new socket gets the lowest free number, and only
+    // close frees one, never one of theirs. So every socket of a check lies above them.
     SyscallRule::new(
         "connect",
         libc::SYS_connect,
@@ -179,16 +180,16 @@ const REST: &[SyscallRule] = &[
         "learn how a connect ended",
     ),
     SyscallRule::new("close", libc::SYS_close, &[Arg::FdIs(Fd::Checks)], "end a check"),
-    // Any arguments: it stores revents where the prober itself can write, and waits.
+    // Any arguments: it waits, and writes revents only where the prober itself can write.
     SyscallRule::new("ppoll", libc::SYS_ppoll, &[], "wait for answers, or until the next check is due"),
-    // The C library waits by this call where the architecture has it.
+    // The C library waits with this call on architectures that have it.
     #[cfg(target_arch = "x86_64")]
     SyscallRule::new("poll", libc::SYS_poll, &[], "wait for answers, or until the next check is due"),
-    // The vDSO answers without a system call except where the clock source has none.
+    // The vDSO answers without a system call unless the clock source has none.
     SyscallRule::new("clock_gettime", libc::SYS_clock_gettime, &[], "know when a check is due"),
     SyscallRule::new("rt_sigreturn", libc::SYS_rt_sigreturn, &[], "return from a signal handler"),
     SyscallRule::new("restart_syscall", libc::SYS_restart_syscall, &[], "resume a wait after stop and continue"),
     SyscallRule::new("exit_group", libc::SYS_exit_group, &[], "end, with a code that says why"),
-    // Not here on purpose: setsockopt, with which a raw socket would forge senders (IP_HDRINCL) and lose its filter; bind
-    // and listen, with which it would serve; and as for the worker mmap, brk, futex, getrandom.
+    // Deliberately absent: setsockopt, which would let a raw socket forge senders (IP_HDRINCL) and drop its filter;
+    // bind and listen, which would let it serve; and, as for the worker, mmap, brk, futex, getrandom.
 ];

@@ -1,4 +1,5 @@
-//! The supervisor: root by need, so what it does not need goes, for itself and for every child it starts.
+//! The supervisor: it must be root, so whatever it does not need is taken away, from itself and from every child it
+//! starts.
 //!
 //! The deny list is inherited through fork and exec: by iptables-restore, nft and modprobe, and by workers, which
 //! stack their own allow list on top (seccomp(2): the strictest answer of all filters counts).

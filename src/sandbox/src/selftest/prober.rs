@@ -1,4 +1,4 @@
-//! The testbed of a prober, and its way into the sandbox.
+//! The testbed of a prober, and how it enters the sandbox.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
@@ -25,7 +25,7 @@ const WORKERS: RawFd = 2;
 /// Which groups may open ping sockets in this network.
 const PING_GROUPS: &str = "/proc/sys/net/ipv4/ping_group_range";
 
-/// A testbed with a working `lo`, someone who listens on the ports of the attempts, and what a prober is started with.
+/// A testbed with a working `lo`, listeners on the ports of the attempts, and what a prober starts with.
 #[derive(Debug)]
 pub struct ProberTestbed {
     null: File,
@@ -39,8 +39,8 @@ pub struct ProberTestbed {
 }
 
 impl ProberTestbed {
-    /// Makes it around this process, for good ([`enter_private_namespaces`]). `kind`: by what the prober is to ping. A new network
-    /// has the kernel's default, which leaves raw sockets only.
+    /// Makes it around this process, for good ([`enter_private_namespaces`]). `kind`: what the prober is to ping with.
+    /// A new network has the kernel's default, which leaves only raw sockets.
     pub fn set_up(kind: PingKind) -> Result<ProberTestbed, SandboxError> {
         enter_private_namespaces()?;
         raise_loopback()?;
@@ -66,7 +66,7 @@ impl ProberTestbed {
         Ok(ProberTestbed { null, link, ping4, ping6, workers: near, _others: others, supervisor: std::process::id() })
     }
 
-    /// The numbers of a prober in this testbed that checks these TCP ports, and [`CHECKED_PORT`] by UDP.
+    /// The bindings of a prober in this testbed that checks these TCP ports, and [`CHECKED_PORT`] by UDP.
     pub fn bindings(&self, tcp_ports: &[u16]) -> Bindings {
         Bindings::Prober {
             link_fd: 3,
@@ -78,7 +78,7 @@ impl ProberTestbed {
         }
     }
 
-    /// The way of a prober into its sandbox, for a sacrificed child: its descriptors and no other, then the two stages.
+    /// Takes a sacrificed child into its sandbox as a prober: its descriptors and no others, then the two stages.
     pub fn enter(
         &self,
         policy: &SandboxPolicy,
@@ -95,11 +95,11 @@ impl ProberTestbed {
     }
 }
 
-/// Runs everything a prober must and must not be able to do. The policy of the release is [`SandboxPolicy::prober`]; `udp` as
-/// given there. The process must have one thread.
+/// Makes every attempt that a prober must and must not be able to make. The release's policy is
+/// [`SandboxPolicy::prober`]; `udp` as given there. The process must have one thread.
 ///
 /// # Errors
-/// When the test could not be run; nothing is known then.
+/// When the test could not be run; then nothing is known.
 pub fn examine_prober(
     testbed: &ProberTestbed,
     policy: &SandboxPolicy,
@@ -114,11 +114,11 @@ pub fn examine_prober(
     run_all(&|| testbed.enter(policy, &bindings, requirement).map(|()| bindings.clone()), &attempts)
 }
 
-/// Puts duplicates of these on 0, 1, 2 and on, and closes all else. In a child that leaves by exit_group, so that no
-/// owner closes a number that is another's by then.
+/// Puts duplicates of these descriptors on 0, 1, 2 and so on, and closes all others. The child leaves by exit_group, so
+/// no owner closes a number that belongs to another by then.
 fn take_places(fds: &[RawFd]) -> Result<(), SandboxError> {
     let refused = |source| SandboxError::Refused { act: "duplicate", object: "a descriptor".to_owned(), source };
-    // First out of the way of the places.
+    // First move them out of the way of their final numbers.
     let high = fds.iter().map(|fd| {
         // SAFETY: makes a new descriptor above the places; nothing owns it until it is there.
         Errno::result(unsafe { libc::fcntl(*fd, libc::F_DUPFD, 100) })

@@ -1,8 +1,8 @@
-//! What the root tests share: each case runs in a forked child, in namespaces of its own.
+//! Shared by the root tests: each case runs in a forked child, in namespaces of its own.
 //!
 //! These test binaries have `harness = false`: libtest runs cases on threads, a forked child of a threaded process may
-//! find the allocator locked for ever, and every stage of the sandbox refuses a process with threads anyway. So each is
-//! a plain `main` with a list of cases, the simplest thing that is sound.
+//! find the allocator locked forever, and every stage of the sandbox refuses a process with threads anyway. So each is
+//! a plain `main` with a list of cases, the simplest sound design.
 
 #![allow(dead_code, clippy::unwrap_used)]
 
@@ -15,7 +15,7 @@ use nix::unistd::{ForkResult, fork, geteuid};
 
 pub(crate) type Case = (&'static str, fn());
 
-/// Runs the cases that the arguments ask for, as libtest would; cargo-nextest asks with `--list` and `--exact`.
+/// Runs the cases that the arguments select, as libtest would; cargo-nextest passes `--list` and `--exact`.
 pub(crate) fn run(cases: &[Case]) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|a| a == flag);
@@ -45,7 +45,7 @@ pub(crate) fn run(cases: &[Case]) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs `attempt` in a forked child and says how that ended; 0 means no panic.
+/// Runs `attempt` in a forked child and returns how it ended; 0 means no panic.
 pub(crate) fn in_child(attempt: impl FnOnce()) -> WaitStatus {
     // SAFETY: this program has one thread.
     match unsafe { fork() }.unwrap() {
@@ -57,7 +57,7 @@ pub(crate) fn in_child(attempt: impl FnOnce()) -> WaitStatus {
     }
 }
 
-/// As `in_child`, and the child must come out well. A panic has already printed why.
+/// As `in_child`, but the child must succeed. A panic has already printed why.
 #[track_caller]
 pub(crate) fn child_passes(attempt: impl FnOnce()) {
     let status = in_child(attempt);
@@ -68,7 +68,7 @@ pub(crate) fn nobody() -> Identity {
     Identity::lookup("nobody").unwrap()
 }
 
-/// -errno or the answer, of a raw call.
+/// A raw call's answer, or -errno.
 pub(crate) fn raw(number: libc::c_long, args: [u64; 6]) -> i64 {
     let [a, b, c, d, e, f] = args;
     // SAFETY: tests pass numbers, null pointers, and pointers to memory that outlives the call.
@@ -80,8 +80,8 @@ pub(crate) fn errno(number: i32) -> i64 {
     -i64::from(number)
 }
 
-/// A kernel that lacks a call, played by a filter: `number` answers `errno`, for ever and also for children.
-/// With `first`, only where argument 0 is that (a prctl option).
+/// Simulates a kernel without a call, by a filter: `number` answers `errno`, permanently and in children too. With
+/// `first`, only where argument 0 has that value (a prctl option).
 pub(crate) fn kernel_without(number: libc::c_long, first: Option<u64>, errno: i32) {
     use seccompiler::{
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,

@@ -1,4 +1,4 @@
-//! Each rule of the prober's policy at work: whole checks and pings, as far as they go on the testbed. And what the kernel
+//! Uses each rule of the prober's policy: whole checks and pings, as far as they go on the testbed, and what the kernel
 //! itself must refuse in the course of one.
 
 use super::{
@@ -32,7 +32,7 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         let asked = ping_from(s, v6(0).sin6_addr);
         if asked < 0 { asked } else { answer(s, s.fd(Fd::Ping6)) }
     }),
-    // Allowed by the sandbox, and refused by the kernel: a sender that is not the host's.
+    // The sandbox allows it, the kernel refuses it: a sender's address that is not the host's.
     Attempt::refused("ping IPv6 by sendmsg from a forged address", libc::EINVAL, |s| {
         ping_from(s, libc::in6_addr { s6_addr: [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 66] })
     }),
@@ -54,7 +54,7 @@ fn check_v6(s: &Context, port: u16) -> i64 {
     check(s, open(INET6, STREAM | QUIET, 0), at(&v6(port)), 28)
 }
 
-/// Connects, learns how that ended, asks, finds no answer yet, and closes; the first error of these.
+/// Connects, learns how that ended, sends a question, finds no answer yet, and closes; returns the first error.
 fn check(s: &Context, socket: i64, to: u64, length: u64) -> i64 {
     let Ok(fd) = u64::try_from(socket) else { return socket };
     let begun = door(libc::SYS_connect, &[fd, to, length]);
@@ -81,7 +81,7 @@ fn check(s: &Context, socket: i64, to: u64, length: u64) -> i64 {
     door(libc::SYS_close, &[fd])
 }
 
-/// Connects and sends a datagram, then one more by address.
+/// Connects and sends a datagram, then another one by address.
 fn ask(socket: i64, to: u64, length: u64) -> i64 {
     let Ok(fd) = u64::try_from(socket) else { return socket };
     let connected = door(libc::SYS_connect, &[fd, to, length]);
@@ -90,7 +90,7 @@ fn ask(socket: i64, to: u64, length: u64) -> i64 {
     connected.min(sent).min(again)
 }
 
-/// At most a second. 0, or the error; no answer is ETIMEDOUT.
+/// Waits at most a second. Returns 0, or the error; no answer is ETIMEDOUT.
 fn wait(fd: u64, events: i16) -> i64 {
     let Ok(fd) = i32::try_from(fd) else { return -i64::from(libc::EBADF) };
     let one = libc::pollfd { fd, events, revents: 0 };
@@ -100,15 +100,15 @@ fn wait(fd: u64, events: i16) -> i64 {
     }
 }
 
-/// An echo request of this type: id 7, sequence 1, four bytes more. For ICMP the checksum (RFC 1071) of a raw socket is
-/// ours to make; a ping socket and ICMPv6 make it again.
+/// An echo request of this type: id 7, sequence 1, four more bytes. On a raw ICMP socket the checksum (RFC 1071) is
+/// ours to compute; a ping socket and ICMPv6 compute it again.
 fn echo(kind: u8) -> [u8; 12] {
     let sum = !(u16::from_be_bytes([kind, 0]) + 7 + 1);
     let [high, low] = sum.to_be_bytes();
     [kind, 0, high, low, 0, 7, 0, 1, 0, 0, 0, 0]
 }
 
-/// Whatever the socket lets in.
+/// Reads whatever the socket lets in.
 fn answer(s: &Context, fd: u64) -> i64 {
     match wait(fd, libc::POLLIN) {
         0 => receive(s, fd, 0),
@@ -116,7 +116,7 @@ fn answer(s: &Context, fd: u64) -> i64 {
     }
 }
 
-/// struct cmsghdr with struct in6_pktinfo (RFC 3542 §6.1): 36 bytes, and 4 to fill the row.
+/// struct cmsghdr with struct in6_pktinfo (RFC 3542 §6.1): 36 bytes, and 4 bytes of padding.
 #[repr(C)]
 struct PacketInfo {
     length: usize,
