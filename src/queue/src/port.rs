@@ -68,7 +68,7 @@ pub struct Meta {
 }
 
 /// A received packet that is owed one verdict. Dropping it without one drops the packet.
-#[must_use = "a packet without a verdict waits in the kernel for ever"]
+#[must_use = "a packet without a verdict waits in the kernel forever"]
 #[derive(Debug)]
 pub struct Packet<'p> {
     port: &'p mut Port,
@@ -92,7 +92,7 @@ pub enum Verdict {
 
 /// A packet that still waits in the kernel for its verdict when its batch has ended. If this token is lost, it waits
 /// until the queue's owner releases it.
-#[must_use = "a packet without a verdict waits in the kernel for ever"]
+#[must_use = "a packet without a verdict waits in the kernel forever"]
 #[derive(Debug)]
 pub struct Held {
     id: u32,

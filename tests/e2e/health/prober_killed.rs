@@ -79,7 +79,7 @@ fn a_silent_one_is_replaced() {
 }
 
 #[test]
-fn it_is_jailed() {
+fn it_is_sandboxed() {
     let Some(lab) = Lab::up() else { return };
     let loaded = Loaded::toml(&lab, &web());
     let pid = loaded.prober().unwrap();

@@ -37,7 +37,7 @@ const GETSID: u64 = 124;
 const GETSID: u64 = 156;
 
 #[test]
-fn a_death_by_the_fence_names_the_system_call() {
+fn a_death_by_the_sandbox_names_the_system_call() {
     let Some(lab) = Lab::up() else { return };
     let loaded = Loaded::classic(&lab);
     let fenced = || {

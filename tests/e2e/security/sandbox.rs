@@ -53,7 +53,7 @@ fn is_jailed(pid: u32, user: &User) {
 }
 
 #[test]
-fn every_worker_is_jailed() {
+fn every_worker_is_sandboxed() {
     let Some(lab) = Lab::up() else { return };
     let nobody = User::from_name("nobody").unwrap().unwrap();
     let loaded = Loaded::classic(&lab);
