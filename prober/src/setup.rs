@@ -52,14 +52,14 @@ impl Setup {
     /// The TCP ports that checks connect to, sorted, without duplicates.
     #[must_use]
     pub fn tcp_ports(&self) -> Vec<u16> {
-        sorted(self.plans.iter().filter_map(CheckPlan::tcp_port))
+        sorted(self.plans.iter().filter_map(|plan| plan.tcp_port))
     }
 
     /// The UDP ports that checks send to, sorted, without duplicates. If there are none, the prober opens no UDP
     /// socket.
     #[must_use]
     pub fn udp_ports(&self) -> Vec<u16> {
-        sorted(self.plans.iter().filter_map(CheckPlan::udp_port))
+        sorted(self.plans.iter().filter_map(|plan| plan.udp_port))
     }
 }
 

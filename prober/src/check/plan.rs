@@ -18,6 +18,10 @@ pub(crate) struct CheckPlan {
     pub(crate) jitter: u8,
     pub(crate) rise: u8,
     pub(crate) fall: u8,
+    /// The TCP port it connects to.
+    pub(crate) tcp_port: Option<u16>,
+    /// The UDP port it sends to.
+    pub(crate) udp_port: Option<u16>,
     pub(crate) work: Work,
 }
 
@@ -44,7 +48,12 @@ impl CheckPlan {
         if !(10..=60_000).contains(&timeout) || jitter > 50 || rise == 0 || fall == 0 {
             return Err("a timeout, jitter, rise or fall is out of range");
         }
-        Ok(Self { interval, interval_down, timeout, jitter, rise, fall, work: Work::new(kind)? })
+        if kind.port() == Some(0) {
+            return Err("a check goes to port 0");
+        }
+        let (tcp_port, udp_port) = (kind.tcp_port(), kind.udp_port());
+        let work = Work::new(kind)?;
+        Ok(Self { interval, interval_down, timeout, jitter, rise, fall, tcp_port, udp_port, work })
     }
 
     /// Microseconds between two checks.
@@ -56,28 +65,12 @@ impl CheckPlan {
     pub(crate) fn timeout(&self) -> u64 {
         u64::from(self.timeout) * MILLISECOND
     }
-
-    /// The TCP port it connects to.
-    pub(crate) fn tcp_port(&self) -> Option<u16> {
-        match self.work {
-            Work::Tcp { port } | Work::EchoTcp { port } | Work::Http { port, .. } => Some(port),
-            Work::Echo | Work::Udp { .. } | Work::Dns { .. } => None,
-        }
-    }
-
-    /// The UDP port it sends to.
-    pub(crate) fn udp_port(&self) -> Option<u16> {
-        match self.work {
-            Work::Udp { port, .. } | Work::Dns { port, .. } => Some(port),
-            Work::Echo | Work::Tcp { .. } | Work::EchoTcp { .. } | Work::Http { .. } => None,
-        }
-    }
 }
 
 impl Work {
     fn new(kind: CheckKind) -> Result<Self, &'static str> {
-        let work = match kind {
-            CheckKind::Icmp => return Ok(Self::Echo),
+        Ok(match kind {
+            CheckKind::Icmp => Self::Echo,
             CheckKind::Tcp { port } => Self::Tcp { port },
             CheckKind::IcmpTcp { port } => Self::EchoTcp { port },
             CheckKind::Http { port, method, path, host, status } => {
@@ -93,19 +86,7 @@ impl Work {
                 Self::Udp { port, send, expect }
             }
             CheckKind::Dns { port, name } => Self::Dns { port, query: Query::new(&name)? },
-        };
-        match &work {
-            Self::Tcp { port }
-            | Self::EchoTcp { port }
-            | Self::Http { port, .. }
-            | Self::Udp { port, .. }
-            | Self::Dns { port, .. }
-                if *port == 0 =>
-            {
-                Err("a check goes to port 0")
-            }
-            _ => Ok(work),
-        }
+        })
     }
 }
 

@@ -12,14 +12,14 @@
 mod failover;
 mod lines;
 
-use super::draft::{Draft, DraftMember, DraftService, Judgement, POLICY};
+use super::draft::{Draft, DraftMember, DraftService, Judgement};
 use super::location::{At, Flaw, Mark, Source};
 use super::value::{self, address, address4, address6, number};
 use super::{AFFINITY_TIMEOUT, CLASSIC_PREFIX6, MAGLEV_SEED, MODE, PREFIX4};
 use crate::network::Network;
 use failover::Failover;
 use lines::Entry;
-use loaded_ipc::{Affinity, Protocol, Strategy};
+use loaded_ipc::{Affinity, Policy, Protocol, Strategy};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -225,7 +225,7 @@ impl Gathered {
             strategy: self.strategy.unwrap_or(Strategy::RoundRobin),
             affinity: Some(Affinity { prefix4: PREFIX4, prefix6: CLASSIC_PREFIX6, timeout: AFFINITY_TIMEOUT }),
             mode: MODE,
-            policy: POLICY,
+            policy: Policy::STANDARD,
             passive: Judgement::Off,
             check: None,
             discover: None,

@@ -1,6 +1,7 @@
-//! The defaults and their reasons. `scripts/loaded.toml` names each of them.
+//! The defaults and their reasons. `scripts/loaded.toml` names each of them. Those of a service's policy are
+//! [`loaded_ipc::Policy::STANDARD`].
 
-use loaded_ipc::{AllDown, Mode, OnBackendDown, Quota, Unserved};
+use loaded_ipc::{Mode, Quota, Unserved};
 
 /// Default account of the workers.
 pub const USER: &str = "nobody";
@@ -33,17 +34,8 @@ pub const PREFIX6: u8 = 64;
 /// Default seconds that a removed or drained backend may keep its flows: most downloads end in five minutes, and an
 /// operator who waits for a drain waits no longer.
 pub const DRAIN: u32 = 300;
-/// Default of `on_backend_down`: the client learns at once that its connection is gone, and opens another.
-pub const ON_BACKEND_DOWN: OnBackendDown = OnBackendDown::Reset;
-/// Default of `all_down`: an answer now is better than a timeout, and no packet goes where nobody listens. (The
-/// original went on to the last configured server without a word.)
-pub const ALL_DOWN: AllDown = AllDown::Reject;
 /// Default of `unserved`: what is not balanced at a VIP is the host's own, as without `loaded`.
 pub const UNSERVED: Unserved = Unserved::Pass;
-/// Default of `panic_threshold`, percent: checks are always believed until somebody says otherwise.
-pub const PANIC_THRESHOLD: u8 = 0;
-/// Default of `slow_start` in seconds: a backend that came up gets its share at once.
-pub const SLOW_START: u32 = 0;
 
 /// Default milliseconds between two checks: with [`FALL`] a silent backend is out within 8 s, and 100 backends
 /// cost 50 checks a second.

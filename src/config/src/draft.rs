@@ -1,13 +1,11 @@
 //! A draft: what the files say, each value well-formed and with its location, but not yet compared with any other.
 //! Both formats produce one; [`super::check`] turns it into the plan.
 
+use super::check_kind::DraftKind;
 use super::location::At;
-use super::{
-    ALL_DOWN, CHECK_INTERVAL, CHECK_TIMEOUT, FALL, JITTER, ON_BACKEND_DOWN, PANIC_THRESHOLD, PASSIVE_FAILS,
-    PASSIVE_HOLD, PASSIVE_TIMEOUT, RISE, SLOW_START,
-};
+use super::{CHECK_INTERVAL, CHECK_TIMEOUT, FALL, JITTER, PASSIVE_FAILS, PASSIVE_HOLD, PASSIVE_TIMEOUT, RISE};
 use crate::network::Network;
-use loaded_ipc::{Affinity, Idle, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
+use loaded_ipc::{Affinity, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
 use std::net::IpAddr;
 
 /// Everything the files say. `None` means the default.
@@ -108,28 +106,6 @@ pub(super) struct Pace {
     pub(super) fall: u8,
 }
 
-/// What the check does, without its port.
-#[derive(Debug, Clone)]
-pub(super) enum DraftKind {
-    Icmp,
-    Tcp,
-    IcmpTcp,
-    Http {
-        method: String,
-        path: String,
-        /// `None`: the first VIP.
-        host: Option<String>,
-        status: (u16, u16),
-    },
-    Udp {
-        send: Vec<u8>,
-        expect: Vec<u8>,
-    },
-    Dns {
-        name: String,
-    },
-}
-
 /// A search for backends as written.
 #[derive(Debug, Clone)]
 pub(super) struct DraftDiscover {
@@ -147,16 +123,6 @@ pub(super) struct DraftPlace {
     pub(super) to: Option<At<IpAddr>>,
     pub(super) interface: Option<String>,
 }
-
-/// The policy of a service that sets none.
-pub(super) const POLICY: Policy = Policy {
-    on_backend_down: ON_BACKEND_DOWN,
-    all_down: ALL_DOWN,
-    panic_threshold: PANIC_THRESHOLD,
-    slow_start: SLOW_START,
-    idle: Idle::STANDARD,
-    passive: None,
-};
 
 /// Passive checks with every default.
 pub(super) const PASSIVE: DraftPassive =

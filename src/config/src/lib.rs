@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod check_kind;
 mod classic;
 mod defaults;
 mod draft;
@@ -17,6 +18,7 @@ mod location;
 mod near;
 pub mod network;
 pub mod plan;
+mod policy;
 mod probe;
 mod toml;
 mod value;

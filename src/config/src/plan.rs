@@ -7,7 +7,7 @@ pub mod display;
 pub use diff::{Change, What, diff, immutable_change};
 
 use crate::network::Network;
-use loaded_ipc::{Affinity, Check, CheckKind, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
+use loaded_ipc::{Affinity, Check, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -203,19 +203,6 @@ impl Plan {
             Some(_) => Ok(chosen),
             None => Err(CoresError::NoQueue { core: last, queue_base: self.queue_base }),
         }
-    }
-}
-
-/// The port a check uses; `None` for ping alone.
-#[must_use]
-pub fn check_port(kind: &CheckKind) -> Option<u16> {
-    match kind {
-        CheckKind::Icmp => None,
-        CheckKind::Tcp { port }
-        | CheckKind::IcmpTcp { port }
-        | CheckKind::Http { port, .. }
-        | CheckKind::Udp { port, .. }
-        | CheckKind::Dns { port, .. } => Some(*port),
     }
 }
 

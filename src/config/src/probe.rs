@@ -1,12 +1,12 @@
 //! Checks, passive checks and discovery: completes them with what they need from their service.
 
-use super::DNS_PORT;
-use super::draft::{DraftCheck, DraftDiscover, DraftKind, DraftPassive, DraftPlace, DraftService, Judgement, PASSIVE};
+use super::check_kind::Surroundings;
+use super::draft::{DraftCheck, DraftDiscover, DraftPassive, DraftPlace, DraftService, Judgement, PASSIVE};
 use super::location::{At, Flaw};
 use super::value::one_host;
 use crate::network::Network;
-use crate::plan::{Discover, Place, check_port};
-use loaded_ipc::{Check, CheckKind, Mode, Passive, PortRange, Protocol};
+use crate::plan::{Discover, Place};
+use loaded_ipc::{Check, Mode, Passive, PortRange, Protocol};
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
@@ -19,32 +19,20 @@ const PREFIX4: RangeInclusive<u8> = 8..=30;
 /// Prefix lengths of an IPv6 network to look into: a site has a /48 (RFC 6177), one link seldom more than a /64.
 const PREFIX6: RangeInclusive<u8> = 48..=128;
 
-/// HTTP's port, which a Host header does not name, RFC 9110 §4.2.1.
-const HTTP_PORT: u16 = 80;
-
 /// The complete check.
 pub(super) fn check(service: &DraftService) -> Result<Option<Check>, Flaw> {
     let Some(draft) = &service.check else {
         return Ok(None);
     };
-    let DraftCheck { kind, port: _, pace } = &draft.value;
-    let kind = match kind.clone() {
-        DraftKind::Icmp => CheckKind::Icmp,
-        DraftKind::Tcp => CheckKind::Tcp { port: port(service, draft, "tcp", Protocol::Tcp)? },
-        DraftKind::IcmpTcp => CheckKind::IcmpTcp { port: port(service, draft, "icmp+tcp", Protocol::Tcp)? },
-        DraftKind::Http { method, path, host, status } => {
-            let port = port(service, draft, "http", Protocol::Tcp)?;
-            let host = host.or_else(|| default_host(service, port)).unwrap_or_default();
-            CheckKind::Http { port, method, path, host, status }
-        }
-        DraftKind::Udp { send, expect } => {
-            CheckKind::Udp { port: port(service, draft, "udp", Protocol::Udp)?, send, expect }
-        }
-        DraftKind::Dns { name } => {
-            let own = only_port(service).filter(|_| service.protocol == Protocol::Udp);
-            CheckKind::Dns { port: draft.value.port.or(own).unwrap_or(DNS_PORT), name }
-        }
+    let DraftCheck { kind, port, pace } = &draft.value;
+    let around = Surroundings {
+        service: &service.name.value,
+        protocol: service.protocol,
+        only_port: only_port(service),
+        vip: service.vips.first().map(|vip| vip.value),
+        port: *port,
     };
+    let kind = kind.clone().complete(&around).map_err(|message| draft.flaw(message))?;
     let pace = *pace;
     Ok(Some(Check {
         kind,
@@ -57,32 +45,10 @@ pub(super) fn check(service: &DraftService) -> Result<Option<Check>, Flaw> {
     }))
 }
 
-/// The port that is named, or the only one of a service that speaks the check's protocol.
-fn port(service: &DraftService, check: &At<DraftCheck>, kind: &str, protocol: Protocol) -> Result<u16, Flaw> {
-    let own = only_port(service).filter(|_| service.protocol == protocol);
-    check.value.port.or(own).ok_or_else(|| {
-        let name = &service.name.value;
-        check.flaw(format!(
-            "port is missing: a check of kind {kind:?} needs one, and service {name:?} is not on one {protocol} port \
-             alone; write port = …"
-        ))
-    })
-}
-
-/// What a client sends as Host that knows the address alone: the first VIP. The backend's server has to answer to
-/// it anyway; a name would be a guess.
-fn default_host(service: &DraftService, port: u16) -> Option<String> {
-    let host = match service.vips.first()?.value {
-        IpAddr::V4(vip) => vip.to_string(),
-        IpAddr::V6(vip) => format!("[{vip}]"),
-    };
-    Some(if port == HTTP_PORT { host } else { format!("{host}:{port}") })
-}
-
 /// Whether and how workers judge a backend. A healthy backend of a service with many ports may have closed ones, so a
 /// single port has to be named.
 pub(super) fn passive(service: &DraftService, check: Option<&Check>) -> Result<Option<Passive>, Flaw> {
-    let checked = check.and_then(|check| check_port(&check.kind)).filter(|port| has_port(service, *port));
+    let checked = check.and_then(|check| check.kind.port()).filter(|port| has_port(service, *port));
     let (draft, port) = match service.passive {
         Judgement::Off => return Ok(None),
         // A datagram may go unanswered for many good reasons.

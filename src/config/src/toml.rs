@@ -3,29 +3,21 @@
 
 mod keys;
 mod probe;
-mod table;
+pub(crate) mod table;
 
-use super::draft::{Draft, DraftFailures, DraftMember, DraftService, POLICY};
+use super::draft::{Draft, DraftFailures, DraftMember, DraftService};
 use super::location::{At, Flaw, Mark};
 use super::value::{self, address};
 use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, MODE, PREFIX4, PREFIX6, QUOTA};
-use crate::duration;
 use crate::plan::{MAX_DRAIN, MAX_TIMEOUT, MAX_WEIGHT, TABLE_ENTRIES};
 use ::toml::de::DeTable;
-use keys::{AFFINITY, BACKEND, IDLE, ON_FAILURE, SERVICE, TOP};
-use loaded_ipc::{
-    Affinity, AllDown, Idle, MAX_IDLE, Mode, OnBackendDown, OnFailure, Policy, PortRange, Protocol, Quota, Strategy,
-    Unserved,
-};
+use keys::{AFFINITY, BACKEND, ON_FAILURE, SERVICE, TOP};
+use loaded_ipc::{Affinity, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
-use table::{Item, Table, mark_of};
+use table::{Item, Table, boolean, mark_of, read, seconds};
 
 /// Longest name of a service; it appears in logs and status.
 const MAX_NAME: usize = 64;
-
-/// Seconds until a backend that came up has its full share.
-const SLOW_STARTS: RangeInclusive<u32> = 0..=3600;
 
 /// Reads one document.
 pub(super) fn draft(text: &str) -> Result<Draft, Flaw> {
@@ -93,42 +85,11 @@ fn member(table: &Table<'_>) -> Result<DraftMember, Flaw> {
 }
 
 fn policy(table: &Table<'_>) -> Result<Policy, Flaw> {
-    let one = |text: &str| match text {
-        "reset" => Ok(OnBackendDown::Reset),
-        "rehash" => Ok(OnBackendDown::Rehash),
-        "drain" => Ok(OnBackendDown::Drain),
-        _ => Err(format!("on_backend_down cannot be {text:?}; write reset, rehash or drain")),
-    };
-    let all = |text: &str| match text {
-        "reject" => Ok(AllDown::Reject),
-        "drop" => Ok(AllDown::Drop),
-        "last" => Ok(AllDown::Last),
-        _ => Err(format!("all_down cannot be {text:?}; write reject, drop or last")),
-    };
-    let slow_start = table.get("slow_start").map(|item| seconds(item, SLOW_STARTS)).transpose()?;
-    let one = table.get("on_backend_down").map(|item| read(item, one)).transpose()?;
-    let all = table.get("all_down").map(|item| read(item, all)).transpose()?;
-    Ok(Policy {
-        on_backend_down: one.map_or(POLICY.on_backend_down, |policy| policy.value),
-        all_down: all.map_or(POLICY.all_down, |policy| policy.value),
-        panic_threshold: table.number("panic_threshold", 0..=100)?.unwrap_or(POLICY.panic_threshold),
-        slow_start: slow_start.unwrap_or(POLICY.slow_start),
-        idle: table.get("idle").map(idle).transpose()?.unwrap_or(POLICY.idle),
-        passive: None,
-    })
-}
-
-fn idle(item: Item<'_>) -> Result<Idle, Flaw> {
-    let table = item.table(&IDLE)?;
-    let time = |key, default| table.get(key).map_or(Ok(default), |item| seconds(item, 1..=MAX_IDLE));
-    let Idle { tcp, half_open, closing, udp, echo } = POLICY.idle;
-    Ok(Idle {
-        tcp: time("tcp", tcp)?,
-        half_open: time("half_open", half_open)?,
-        closing: time("closing", closing)?,
-        udp: time("udp", udp)?,
-        echo: time("echo", echo)?,
-    })
+    let mut policy = Policy::STANDARD;
+    for key in &crate::policy::KEYS {
+        table.get(key.name).map(|item| (key.read)(item, &mut policy)).transpose()?;
+    }
+    Ok(policy)
 }
 
 fn quota(item: Item<'_>) -> Result<Quota, Flaw> {
@@ -284,30 +245,4 @@ fn mode(text: &str) -> Result<Mode, String> {
         "dsr" => Ok(Mode::Dsr),
         _ => Err(format!("there is no mode {text:?}; write nat or dsr")),
     }
-}
-
-fn boolean(item: Item<'_>) -> Result<bool, Flaw> {
-    item.boolean().ok_or_else(|| item.not("true or false"))
-}
-
-/// A duration in seconds.
-fn seconds(item: Item<'_>, range: RangeInclusive<u32>) -> Result<u32, Flaw> {
-    read(item, |text| duration::seconds(text, range.clone())).map(|seconds| seconds.value)
-}
-
-/// An optional text.
-fn text_or(
-    table: &Table<'_>,
-    key: &'static str,
-    default: &str,
-    parse: impl Fn(&str) -> Result<String, String>,
-) -> Result<String, Flaw> {
-    match table.get(key) {
-        Some(item) => read(item, parse).map(|text| text.value),
-        None => Ok(default.to_owned()),
-    }
-}
-
-fn read<T>(item: Item<'_>, parse: impl Fn(&str) -> Result<T, String>) -> Result<At<T>, Flaw> {
-    item.string()?.read(|text| parse(text))
 }

@@ -3,6 +3,8 @@
 //! ```text
 //!  message     knows the messages, one enum per direction of one link; never who handles them
 //!  types       knows the configured values that travel, with their ranges; never where they were configured
+//!  policy      knows the values of a service's policy, with their ranges and defaults; never where they were configured
+//!  check       knows the kinds of checks and what one can say; never how it is made
 //!  explain     knows a question about a packet and its answer; never how a worker finds the answer
 //!  counter     knows every outcome, fault and counter with its label and meaning; never what counts them
 //!  link        knows how a message is framed, sent and received; never what it says
@@ -14,15 +16,18 @@
 //! of step is treated as hostile.
 #![forbid(unsafe_code)]
 
+mod check;
 mod counter;
 mod descriptor;
 mod explain;
 mod link;
 mod mark;
 mod message;
+mod policy;
 mod types;
 
 pub use bincode::{Decode, Encode};
+pub use check::{Cause, Check, CheckKind};
 pub use counter::{
     ALL_COUNTERS, BackendCounter, COUNTERS, CURRENT_PACKET, Fault, Outcome, Pressure, RECEIVED, TURN, Turn, View,
     counter_layout, decode_packet_id, encode_packet_id,
@@ -38,9 +43,10 @@ pub use message::{
     FromProber, FromSuccessor, FromWorker, MAX_FRAME, MAX_TEXT, Membership, Pinger, Silence, ToProber, ToSuccessor,
     ToWorker, VERSION,
 };
+pub use policy::{AllDown, Idle, MAX_IDLE, OnBackendDown, Passive, Policy};
 pub use types::{
-    Admin, Affinity, AllDown, BackendIndex, Cause, Check, CheckKind, Idle, MAX_BACKEND_INDEX, MAX_IDLE, Mode,
-    OnBackendDown, OnFailure, Passive, Policy, PortRange, Protocol, Quota, ServiceIndex, Strategy, Unserved,
+    Admin, Affinity, BackendIndex, MAX_BACKEND_INDEX, Mode, OnFailure, PortRange, Protocol, Quota, ServiceIndex,
+    Strategy, Unserved,
 };
 
 /// The supervisor's end of a link to a worker.

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::children::worker::{Worker, WorkerBriefing};
 use crate::handover::adoption;
 use crate::roster::Roster;
-use loaded_config::plan::{Discover, Plan, Service, check_port};
+use loaded_config::plan::{Discover, Plan, Service};
 use loaded_host::source_of;
 use loaded_ipc::{Check, Mode, Pinger, ToProber, ToWorker, VERSION};
 use loaded_sandbox::Survival;
@@ -134,7 +134,7 @@ pub(crate) const MAX_MARKED: usize = 128;
 /// The VIP at which a backend that answers clients itself is checked: the service's first one of its family, if the check does
 /// more than ping.
 fn checked_vip(service: &Service, backend: IpAddr) -> Option<IpAddr> {
-    let connects = service.check.as_ref().is_some_and(|check| check_port(&check.kind).is_some());
+    let connects = service.check.as_ref().is_some_and(|check| check.kind.port().is_some());
     let mut vips = service.vips.iter().filter(|vip| vip.is_ipv4() == backend.is_ipv4());
     if service.mode == Mode::Dsr && connects { vips.next().copied() } else { None }
 }

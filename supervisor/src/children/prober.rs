@@ -8,8 +8,7 @@ use crate::children::memory::random;
 use crate::children::worker::Worker;
 use crate::roster::{Impossible, Roster};
 use loaded_ipc::{
-    BackendIndex, CheckKind, FromProber, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger, ServiceIndex, ToProber,
-    WORKERS_FD, mark_of,
+    BackendIndex, FromProber, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger, ServiceIndex, ToProber, WORKERS_FD, mark_of,
 };
 use loaded_sandbox::proof::prove;
 use std::fs::File;
@@ -128,7 +127,7 @@ impl Prober {
     /// Says once what it means that it pings by raw sockets.
     fn warn(&mut self, messages: &[ToProber]) {
         let pings = |message: &ToProber| match message {
-            ToProber::Check { check, .. } => matches!(check.kind, CheckKind::Icmp | CheckKind::IcmpTcp { .. }),
+            ToProber::Check { check, .. } => check.kind.pings(),
             message => matches!(message, ToProber::Discover { .. }),
         };
         let raw = self.ping4.1 == Pinger::Raw || self.ping6.1 == Pinger::Raw;
@@ -320,7 +319,7 @@ fn marked_sockets(messages: &[ToProber]) -> Result<Vec<OwnedFd>, Error> {
             _ => None,
         });
         let kind = checks.find(|(number, _)| *number == index).map(|(_, kind)| kind);
-        !matches!(kind, Some(CheckKind::Udp { .. } | CheckKind::Dns { .. }))
+        kind.is_none_or(|kind| kind.udp_port().is_none())
     };
     let targets = messages.iter().filter_map(|message| match message {
         ToProber::Target { backend, check, vip: Some(vip), .. } => Some((*backend, *check, vip.is_ipv4())),

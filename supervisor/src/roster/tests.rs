@@ -1,18 +1,9 @@
 use super::*;
 use loaded_config::network::Network;
 use loaded_config::plan::{Backend, Discover, Place};
-use loaded_ipc::{AllDown, Check, CheckKind, FromProber, Mode, OnBackendDown, PortRange, Protocol, Strategy as Choice};
+use loaded_ipc::{Check, CheckKind, FromProber, Mode, Policy, PortRange, Protocol, Strategy as Choice};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-
-const POLICY: loaded_ipc::Policy = loaded_ipc::Policy {
-    on_backend_down: OnBackendDown::Reset,
-    all_down: AllDown::Reject,
-    panic_threshold: 0,
-    slow_start: 0,
-    idle: loaded_ipc::Idle::STANDARD,
-    passive: None,
-};
 
 fn address(n: u8) -> IpAddr {
     IpAddr::from([198, 51, 100, n])
@@ -32,7 +23,7 @@ fn service(name: &str, vip: u8, port: u16, backends: &[u8]) -> Service {
         mode: Mode::Nat,
         strategy: Choice::RoundRobin,
         affinity: None,
-        policy: POLICY,
+        policy: Policy::STANDARD,
         check: Some(check()),
         discover: None,
         backends: backends.iter().map(|n| Backend { address: address(*n), weight: 1, backup: false }).collect(),

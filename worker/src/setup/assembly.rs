@@ -9,11 +9,9 @@ use loaded_ipc::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Largest weight; seconds of the longest affinity timeout, slow start and ejection that a message may name.
+/// Largest weight, and seconds of the longest affinity timeout, that a message may name.
 const MAX_WEIGHT: u16 = 256;
 const MAX_TIMEOUT: u32 = 365 * 86_400;
-const MAX_SLOW_START: u32 = 3600;
-const MAX_HOLD: u32 = 3600;
 
 /// A message that does not fit the transaction so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -100,7 +98,7 @@ impl Assembly {
         if draft.affinity.is_some_and(|a| !is_sane(&a)) {
             return Err(OutOfStep("an affinity outside its limits"));
         }
-        if !is_sane_policy(&draft.policy) {
+        if !draft.policy.is_sane() {
             return Err(OutOfStep("a policy outside its limits"));
         }
         if self.services.insert(index, draft).is_some() {
@@ -244,11 +242,4 @@ fn is_sane(affinity: &Affinity) -> bool {
 fn is_sane_quota(quota: Quota) -> bool {
     let Quota { prefix4, prefix6, percent } = quota;
     (1..=32).contains(&prefix4) && (1..=128).contains(&prefix6) && (1..=100).contains(&percent)
-}
-
-fn is_sane_policy(policy: &Policy) -> bool {
-    let passive = policy.passive.is_none_or(|passive| {
-        passive.fails >= 1 && (50..=60_000).contains(&passive.timeout) && (1..=MAX_HOLD).contains(&passive.hold)
-    });
-    passive && policy.panic_threshold <= 100 && policy.slow_start <= MAX_SLOW_START && policy.idle.is_sane()
 }

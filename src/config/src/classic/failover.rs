@@ -11,9 +11,8 @@
 //! `private_GW`.
 
 use super::Key;
-use crate::draft::{
-    DraftCheck, DraftDiscover, DraftKind, DraftPassive, DraftPlace, DraftService, Judgement, PASSIVE, Pace,
-};
+use crate::check_kind::DraftKind;
+use crate::draft::{DraftCheck, DraftDiscover, DraftPassive, DraftPlace, DraftService, Judgement, PASSIVE, Pace};
 use crate::location::{At, Flaw};
 use crate::network::Network;
 use crate::probe::ALL_NODES;

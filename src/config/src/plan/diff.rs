@@ -1,9 +1,9 @@
 //! What differs between two plans, for the log of a reload and for `--check --diff`. Order does not count: neither the
 //! services' nor the VIPs' nor the backends' says anything.
 
-use super::display::{affinity, all_down, balances, check, cores, discover, on_backend_down, panic_threshold};
-use super::display::{idle, passive, quota, seconds, slow_start};
+use super::display::{affinity, balances, check, cores, discover, passive, quota, seconds};
 use super::{Backend, Plan, Service};
+use crate::policy;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -161,11 +161,9 @@ impl Changes<'_> {
         self.setting("check", check(old.check.as_ref()), check(new.check.as_ref()));
         let (was, is) = (&old.policy, &new.policy);
         self.setting("passive", passive(was.passive), passive(is.passive));
-        self.setting("on_backend_down", on_backend_down(was.on_backend_down), on_backend_down(is.on_backend_down));
-        self.setting("all_down", all_down(was.all_down), all_down(is.all_down));
-        self.setting("panic_threshold", panic_threshold(was.panic_threshold), panic_threshold(is.panic_threshold));
-        self.setting("slow_start", slow_start(was.slow_start), slow_start(is.slow_start));
-        self.setting("idle", idle(was.idle), idle(is.idle));
+        for key in &policy::KEYS {
+            self.setting(key.name, (key.say)(was), (key.say)(is));
+        }
         self.setting("discover", discover(old.discover.as_ref()), discover(new.discover.as_ref()));
         self.backends(&old.backends, &new.backends, drain);
     }

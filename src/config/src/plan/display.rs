@@ -1,10 +1,9 @@
 //! The plan in words, for `--check` and for what a reload would change: one fact a line.
 
-use super::{Backend, Discover, Failures, Place, Plan, Service, check_port};
+use super::{Backend, Discover, Failures, Place, Plan, Service};
 use crate::duration::span;
-use loaded_ipc::{
-    Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, Passive, PortRange, Protocol, Quota, Unserved,
-};
+use crate::{check_kind, policy};
+use loaded_ipc::{Affinity, Check, Mode, Passive, PortRange, Protocol, Quota, Unserved};
 use std::fmt;
 
 /// What will be served, for `--check`.
@@ -51,11 +50,9 @@ impl fmt::Display for Service {
         writeln!(f, "  affinity   {}", affinity(self.affinity))?;
         writeln!(f, "  check      {}", check(self.check.as_ref()))?;
         writeln!(f, "  passive    {}", passive(self.policy.passive))?;
-        writeln!(f, "  one down   {}", on_backend_down(self.policy.on_backend_down))?;
-        writeln!(f, "  all down   {}", all_down(self.policy.all_down))?;
-        writeln!(f, "  panic      {}", panic_threshold(self.policy.panic_threshold))?;
-        writeln!(f, "  slow start {}", slow_start(self.policy.slow_start))?;
-        writeln!(f, "  idle       {}", idle(self.policy.idle))?;
+        for key in &policy::KEYS {
+            writeln!(f, "  {:<10} {}", key.title, (key.say)(&self.policy))?;
+        }
         for place in self.discover.iter().flat_map(|discover| &discover.places) {
             writeln!(f, "  discover   {place}{}", self.discover.as_ref().map(pace).unwrap_or_default())?;
         }
@@ -144,31 +141,10 @@ pub fn check(check: Option<&Check>) -> String {
     };
     format!(
         "{} every {}{down} \u{b1}{jitter} %, failed after {}; down after {fall} failures, up after {rise} successes",
-        kind_of_check(kind),
+        check_kind::say(kind),
         span((*interval).into()),
         span((*timeout).into()),
     )
-}
-
-fn kind_of_check(kind: &CheckKind) -> String {
-    let port = check_port(kind).unwrap_or_default();
-    match kind {
-        CheckKind::Icmp => "ping".to_owned(),
-        CheckKind::Tcp { .. } => format!("connection to tcp port {port}"),
-        CheckKind::IcmpTcp { .. } => format!("ping, then connection to tcp port {port}"),
-        CheckKind::Http { method, path, host, status: (low, high), .. } => {
-            let status = PortRange { low: *low, high: *high };
-            format!("http {method} {path} on port {port}, host {host}, status {status},")
-        }
-        CheckKind::Udp { send, expect, .. } => {
-            let answer = match expect.is_empty() {
-                true => "any answer".to_owned(),
-                false => format!("answer \"{}\"", expect.escape_ascii()),
-            };
-            format!("\"{}\" to udp port {port}, {answer},", send.escape_ascii())
-        }
-        CheckKind::Dns { name, .. } => format!("dns question for {name} to port {port}"),
-    }
 }
 
 /// When a backend is ejected by what packets show.
@@ -183,44 +159,6 @@ pub fn passive(passive: Option<Passive>) -> String {
         span(timeout.into()),
         seconds(hold)
     )
-}
-
-pub(super) fn on_backend_down(policy: OnBackendDown) -> String {
-    let text = match policy {
-        OnBackendDown::Reset => "the client's next packet is answered by a reset",
-        OnBackendDown::Rehash => "the flow's next packet goes to another backend",
-        OnBackendDown::Drain => "TCP connections stay with it, other flows go to another backend",
-    };
-    format!("{policy}: {text}")
-}
-
-pub(super) fn all_down(policy: AllDown) -> String {
-    let text = match policy {
-        AllDown::Reject => "new flows are answered by a reset",
-        AllDown::Drop => "new flows are dropped",
-        AllDown::Last => "new flows go to the backend that was the last to go down",
-    };
-    format!("{policy}: {text}")
-}
-
-pub(super) fn panic_threshold(percent: u8) -> String {
-    match percent {
-        0 => "never: checks are always believed".to_owned(),
-        percent => format!("with fewer than {percent} % up, checks are not believed"),
-    }
-}
-
-pub(super) fn slow_start(wait: u32) -> String {
-    match wait {
-        0 => "none: a backend that came up gets its share at once".to_owned(),
-        wait => format!("a backend that came up gets its full share after {}", seconds(wait)),
-    }
-}
-
-pub(super) fn idle(idle: Idle) -> String {
-    let Idle { tcp, half_open, closing, udp, echo } = idle;
-    let [tcp, half_open, closing, udp, echo] = [tcp, half_open, closing, udp, echo].map(seconds);
-    format!("flows are forgotten after {tcp} tcp, {half_open} half open, {closing} closing, {udp} udp, {echo} echo")
 }
 
 /// Seconds as the configuration writes them.

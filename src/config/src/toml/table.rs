@@ -1,5 +1,6 @@
 //! TOML's values with their places, and tables that know their keys.
 
+use crate::duration;
 use crate::location::{At, Flaw, Mark};
 use crate::near::nearest;
 use ::toml::Spanned;
@@ -8,34 +9,34 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 /// The keys of one kind of table.
-pub(super) struct KnownKeys {
+pub(crate) struct KnownKeys {
     /// How messages call the table.
-    pub(super) table: &'static str,
-    /// What may stand in it.
-    pub(super) known: &'static [&'static str],
+    pub(crate) table: &'static str,
+    /// What may stand in it, in groups.
+    pub(crate) known: &'static [&'static [&'static str]],
     /// What belongs to later versions: refused, for a key that does nothing would be a promise not kept.
-    pub(super) later: &'static [&'static str],
+    pub(crate) later: &'static [&'static str],
     /// What belongs into another place, and into which.
-    pub(super) elsewhere: &'static [(&'static str, &'static str)],
+    pub(crate) elsewhere: &'static [(&'static [&'static str], &'static str)],
 }
 
 /// A table all of whose keys are known.
-pub(super) struct Table<'t> {
+pub(crate) struct Table<'t> {
     entries: &'t DeTable<'t>,
     /// Where the table starts.
-    pub(super) mark: Mark,
+    pub(crate) mark: Mark,
 }
 
 /// A value, the key it was found under, and its place.
 #[derive(Clone, Copy)]
-pub(super) struct Item<'t> {
-    pub(super) key: &'static str,
+pub(crate) struct Item<'t> {
+    pub(crate) key: &'static str,
     value: &'t DeValue<'t>,
-    pub(super) mark: Mark,
+    pub(crate) mark: Mark,
 }
 
 impl<'t> Table<'t> {
-    pub(super) fn open(entries: &'t DeTable<'t>, mark: Mark, keys: &KnownKeys) -> Result<Self, Flaw> {
+    pub(crate) fn open(entries: &'t DeTable<'t>, mark: Mark, keys: &KnownKeys) -> Result<Self, Flaw> {
         let mut written: Vec<_> = entries.keys().collect();
         written.sort_by_key(|key| key.span().start);
         for key in written {
@@ -44,22 +45,22 @@ impl<'t> Table<'t> {
         Ok(Self { entries, mark })
     }
 
-    pub(super) fn get(&self, key: &'static str) -> Option<Item<'t>> {
+    pub(crate) fn get(&self, key: &'static str) -> Option<Item<'t>> {
         let (_, value) = self.entries.iter().find(|(written, _)| written.get_ref() == key)?;
         Some(Item { key, value: value.get_ref(), mark: mark_of(value) })
     }
 
     /// Where a key stands; the table's place if it is not there.
-    pub(super) fn key_mark(&self, key: &str) -> Mark {
+    pub(crate) fn key_mark(&self, key: &str) -> Mark {
         self.entries.keys().find(|written| written.get_ref() == key).map_or(self.mark, mark_of)
     }
 
-    pub(super) fn require(&self, key: &'static str, hint: &str) -> Result<Item<'t>, Flaw> {
+    pub(crate) fn require(&self, key: &'static str, hint: &str) -> Result<Item<'t>, Flaw> {
         self.get(key).ok_or_else(|| self.mark.flaw(format!("{key} is missing; {hint}")))
     }
 
     /// An optional number.
-    pub(super) fn number<T>(&self, key: &'static str, range: RangeInclusive<T>) -> Result<Option<T>, Flaw>
+    pub(crate) fn number<T>(&self, key: &'static str, range: RangeInclusive<T>) -> Result<Option<T>, Flaw>
     where
         T: TryFrom<i128> + PartialOrd + Display,
     {
@@ -68,14 +69,14 @@ impl<'t> Table<'t> {
 }
 
 impl<'t> Item<'t> {
-    pub(super) fn string(self) -> Result<At<&'t str>, Flaw> {
+    pub(crate) fn string(self) -> Result<At<&'t str>, Flaw> {
         match self.value {
             DeValue::String(text) => Ok(At { value: text, mark: self.mark }),
             _ => Err(self.not("a string in quotes")),
         }
     }
 
-    pub(super) fn number<T>(self, range: RangeInclusive<T>) -> Result<T, Flaw>
+    pub(crate) fn number<T>(self, range: RangeInclusive<T>) -> Result<T, Flaw>
     where
         T: TryFrom<i128> + PartialOrd + Display,
     {
@@ -91,7 +92,7 @@ impl<'t> Item<'t> {
     }
 
     /// The elements of an array that is not empty.
-    pub(super) fn list(self) -> Result<Vec<Self>, Flaw> {
+    pub(crate) fn list(self) -> Result<Vec<Self>, Flaw> {
         let DeValue::Array(array) = self.value else {
             return Err(self.not("an array in [ ]"));
         };
@@ -102,7 +103,7 @@ impl<'t> Item<'t> {
         Ok(array.iter().map(item).collect())
     }
 
-    pub(super) fn table(self, keys: &KnownKeys) -> Result<Table<'t>, Flaw> {
+    pub(crate) fn table(self, keys: &KnownKeys) -> Result<Table<'t>, Flaw> {
         match self.value {
             DeValue::Table(entries) => Table::open(entries, self.mark, keys),
             _ => Err(self.not("a table")),
@@ -110,7 +111,7 @@ impl<'t> Item<'t> {
     }
 
     /// The tables of `[[key]]`.
-    pub(super) fn tables(self, keys: &KnownKeys) -> Result<Vec<Table<'t>>, Flaw> {
+    pub(crate) fn tables(self, keys: &KnownKeys) -> Result<Vec<Table<'t>>, Flaw> {
         match self.value {
             DeValue::Table(_) => Err(self.mark.flaw(format!("there may be several; write {} in [[ ]]", keys.table))),
             _ => self.list()?.into_iter().map(|item| item.table(keys)).collect(),
@@ -118,47 +119,74 @@ impl<'t> Item<'t> {
     }
 
     /// `None` if it is of another type.
-    pub(super) fn boolean(self) -> Option<bool> {
+    pub(crate) fn boolean(self) -> Option<bool> {
         match self.value {
             DeValue::Boolean(value) => Some(*value),
             _ => None,
         }
     }
 
-    pub(super) fn is_array(self) -> bool {
+    pub(crate) fn is_array(self) -> bool {
         self.value.is_array()
     }
 
-    pub(super) fn is_integer(self) -> bool {
+    pub(crate) fn is_integer(self) -> bool {
         self.value.is_integer()
     }
 
-    pub(super) fn is_table(self) -> bool {
+    pub(crate) fn is_table(self) -> bool {
         self.value.is_table()
     }
 
-    pub(super) fn not(self, wanted: &str) -> Flaw {
+    pub(crate) fn not(self, wanted: &str) -> Flaw {
         self.mark.flaw(format!("{} is of type {}; write {wanted}", self.key, self.value.type_str()))
     }
 }
 
 /// The only file's byte where this starts.
-pub(super) fn mark_of<T>(value: &Spanned<T>) -> Mark {
+pub(crate) fn mark_of<T>(value: &Spanned<T>) -> Mark {
     Mark { source: 0, offset: value.span().start }
 }
 
+pub(crate) fn boolean(item: Item<'_>) -> Result<bool, Flaw> {
+    item.boolean().ok_or_else(|| item.not("true or false"))
+}
+
+/// A duration in seconds.
+pub(crate) fn seconds(item: Item<'_>, range: RangeInclusive<u32>) -> Result<u32, Flaw> {
+    read(item, |text| duration::seconds(text, range.clone())).map(|seconds| seconds.value)
+}
+
+/// An optional text.
+pub(crate) fn text_or(
+    table: &Table<'_>,
+    key: &'static str,
+    default: &str,
+    parse: impl Fn(&str) -> Result<String, String>,
+) -> Result<String, Flaw> {
+    match table.get(key) {
+        Some(item) => read(item, parse).map(|text| text.value),
+        None => Ok(default.to_owned()),
+    }
+}
+
+pub(crate) fn read<T>(item: Item<'_>, parse: impl Fn(&str) -> Result<T, String>) -> Result<At<T>, Flaw> {
+    item.string()?.read(|text| parse(text))
+}
+
 fn check_key(name: &str, keys: &KnownKeys) -> Result<(), String> {
-    if keys.known.contains(&name) {
+    let known = keys.known.concat();
+    if known.contains(&name) {
         return Ok(());
     }
     if keys.later.contains(&name) {
         return Err(format!("{name} is not part of this version; take it out"));
     }
-    if let Some((_, place)) = keys.elsewhere.iter().find(|(key, _)| *key == name) {
+    if let Some((_, place)) = keys.elsewhere.iter().find(|(names, _)| names.contains(&name)) {
         return Err(format!("{name} has no place in {}; it belongs {place}", keys.table));
     }
-    match nearest(name, keys.known).or_else(|| nearest(name, keys.later)) {
+    match nearest(name, &known).or_else(|| nearest(name, keys.later)) {
         Some(meant) => Err(format!("unknown key {name:?} in {}; {meant} was meant?", keys.table)),
-        None => Err(format!("unknown key {name:?} in {}; it knows {}", keys.table, keys.known.join(", "))),
+        None => Err(format!("unknown key {name:?} in {}; it knows {}", keys.table, known.join(", "))),
     }
 }

@@ -4,7 +4,7 @@ use crate::{plan, refused};
 use loaded_config::network::Network;
 use loaded_config::plan::{Backend, Discover, Place, Plan};
 use loaded_config::{ConfigError, Families, Loaded, Overrides, Source, load, parse};
-use loaded_ipc::{Affinity, AllDown, Check, CheckKind, OnBackendDown, Passive, Policy, Protocol, Strategy};
+use loaded_ipc::{Affinity, Check, CheckKind, Passive, Policy, Protocol, Strategy};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -35,15 +35,7 @@ fn the_least_file_is_one_whole_ip_service() {
     assert_eq!(service.affinity, Some(Affinity { prefix4: 32, prefix6: 128, timeout: 3600 }));
     assert_eq!(service.vips, [ip("192.0.2.100")]);
     assert_eq!(service.backends, [Backend { address: ip("198.51.100.11"), weight: 1, backup: false }]);
-    let policy = Policy {
-        on_backend_down: OnBackendDown::Reset,
-        all_down: AllDown::Reject,
-        panic_threshold: 0,
-        slow_start: 0,
-        idle: loaded_ipc::Idle::STANDARD,
-        passive: None,
-    };
-    assert_eq!((service.policy, &service.check, &service.discover, plan.drain), (policy, &None, &None, 300));
+    assert_eq!((service.policy, &service.check, &service.discover, plan.drain), (Policy::STANDARD, &None, &None, 300));
     assert_eq!((plan.user.as_str(), plan.cores, plan.queue_base, plan.queue_len), ("nobody", None, 0, 16384));
 }
 

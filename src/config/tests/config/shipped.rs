@@ -2,9 +2,7 @@
 
 use loaded_config::plan::{Backend, Plan, Service};
 use loaded_config::{Loaded, MAGLEV_SEED, Overrides, Source, load, parse};
-use loaded_ipc::{
-    Affinity, AllDown, Check, CheckKind, Mode, OnBackendDown, Passive, Policy, PortRange, Protocol, Strategy,
-};
+use loaded_ipc::{Affinity, Check, CheckKind, Mode, Passive, Policy, PortRange, Protocol, Strategy};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
@@ -31,14 +29,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         mode: Mode::Nat,
         strategy: Strategy::RoundRobin,
         affinity: Some(Affinity { prefix4: 32, prefix6: 128, timeout: 3600 }),
-        policy: Policy {
-            on_backend_down: OnBackendDown::Reset,
-            all_down: AllDown::Reject,
-            panic_threshold: 0,
-            slow_start: 0,
-            idle: loaded_ipc::Idle::STANDARD,
-            passive: None,
-        },
+        policy: Policy::STANDARD,
         check: None,
         discover: None,
         backends: ips(backends).into_iter().map(|address| Backend { address, weight: 1, backup: false }).collect(),

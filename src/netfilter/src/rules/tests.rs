@@ -16,14 +16,7 @@ pub(crate) fn addresses(list: &[&str]) -> Vec<IpAddr> {
 
 pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: &[(u16, u16)]) -> Plan {
     let backend = |address| Backend { address, weight: 1, backup: false };
-    let policy = Policy {
-        on_backend_down: OnBackendDown::Drain,
-        all_down: AllDown::Drop,
-        panic_threshold: 0,
-        slow_start: 0,
-        idle: loaded_ipc::Idle::STANDARD,
-        passive: None,
-    };
+    let policy = Policy { on_backend_down: OnBackendDown::Drain, all_down: AllDown::Drop, ..Policy::STANDARD };
     let service = Service {
         name: "web".into(),
         vips: addresses(vips),

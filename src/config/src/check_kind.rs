@@ -1,0 +1,246 @@
+//! The kinds of checks: how each is called and which keys it has, how it is read, completed by its service, and put in words.
+//! The keys that every check has are in `toml::probe`.
+
+use crate::location::Flaw;
+use crate::near::nearest;
+use crate::toml::table::{Item, Table, read, text_or};
+use crate::{DNS_PORT, STATUS, value};
+use loaded_ipc::{CheckKind, PortRange, Protocol};
+use std::net::IpAddr;
+
+/// What a check does, as written, without its port.
+#[derive(Debug, Clone)]
+pub(crate) enum DraftKind {
+    Icmp,
+    Tcp,
+    IcmpTcp,
+    Http {
+        method: String,
+        path: String,
+        /// `None`: the first VIP.
+        host: Option<String>,
+        status: (u16, u16),
+    },
+    Udp {
+        send: Vec<u8>,
+        expect: Vec<u8>,
+    },
+    Dns {
+        name: String,
+    },
+}
+
+/// A kind, the keys that it has, and how these are read.
+struct KindRow {
+    name: &'static str,
+    keys: &'static [&'static str],
+    read: fn(&Table<'_>) -> Result<DraftKind, Flaw>,
+}
+
+static KINDS: [KindRow; 6] = [
+    KindRow { name: "icmp", keys: &[], read: |_| Ok(DraftKind::Icmp) },
+    KindRow { name: "tcp", keys: &["port"], read: |_| Ok(DraftKind::Tcp) },
+    KindRow { name: "icmp+tcp", keys: &["port"], read: |_| Ok(DraftKind::IcmpTcp) },
+    KindRow { name: "http", keys: &["port", "method", "path", "host", "status"], read: read_http },
+    KindRow { name: "udp", keys: &["port", "send", "expect"], read: read_udp },
+    KindRow { name: "dns", keys: &["port", "name"], read: read_dns },
+];
+
+/// The keys that only some kinds have.
+pub(crate) const KEYS: [&str; 8] = ["port", "method", "path", "host", "status", "send", "expect", "name"];
+
+/// What a check may take from its service.
+pub(crate) struct Surroundings<'a> {
+    /// The service's name.
+    pub(crate) service: &'a str,
+    /// What it balances.
+    pub(crate) protocol: Protocol,
+    /// Its port, if it has exactly one.
+    pub(crate) only_port: Option<u16>,
+    /// Its first VIP.
+    pub(crate) vip: Option<IpAddr>,
+    /// The port that the check names.
+    pub(crate) port: Option<u16>,
+}
+
+/// Most bytes of a text in a check; a message to the prober carries up to three.
+const MAX_TEXT: usize = 128;
+/// Most bytes of a method.
+const MAX_METHOD: usize = 16;
+/// Most bytes between two dots of a name, RFC 1035 §2.3.4.
+const MAX_LABEL: usize = 63;
+/// HTTP's port, which a Host header does not name, RFC 9110 §4.2.1.
+const HTTP_PORT: u16 = 80;
+
+/// Reads the kind, and the keys that it has. Another kind's keys are refused.
+pub(crate) fn read_kind(table: &Table<'_>) -> Result<DraftKind, Flaw> {
+    let kind = read(table.require("kind", "write kind = \"icmp\", \"tcp\", \"http\", …")?, row)?.value;
+    if let Some(key) = KEYS.into_iter().find(|key| table.get(key).is_some() && !kind.keys.contains(key)) {
+        let has = if kind.keys.is_empty() { "no keys of its own".to_owned() } else { kind.keys.join(", ") };
+        let text = format!("{key} does not belong to a check of kind {:?}, which has {has}", kind.name);
+        return Err(table.key_mark(key).flaw(text));
+    }
+    (kind.read)(table)
+}
+
+fn row(text: &str) -> Result<&'static KindRow, String> {
+    KINDS.iter().find(|kind| kind.name == text).ok_or_else(|| unknown(text))
+}
+
+fn unknown(text: &str) -> String {
+    if text == "https" {
+        return "there is no kind \"https\": the prober has no TLS library; write \"tcp\", or \"http\" to a port that tells \
+                the backend's state without TLS"
+            .to_owned();
+    }
+    let names = KINDS.each_ref().map(|kind| kind.name);
+    match nearest(text, &names) {
+        Some(meant) => format!("there is no check of kind {text:?}; {meant} was meant?"),
+        None => format!("there is no check of kind {text:?}; write one of {}", names.join(", ")),
+    }
+}
+
+fn read_http(table: &Table<'_>) -> Result<DraftKind, Flaw> {
+    Ok(DraftKind::Http {
+        method: text_or(table, "method", "GET", method)?,
+        path: text_or(table, "path", "/", path)?,
+        host: table.get("host").map(|item| read(item, host)).transpose()?.map(|host| host.value),
+        status: table.get("status").map(status).transpose()?.unwrap_or(STATUS),
+    })
+}
+
+fn read_udp(table: &Table<'_>) -> Result<DraftKind, Flaw> {
+    Ok(DraftKind::Udp {
+        send: bytes(table.require("send", "write what the backend answers to: send = \"…\" or [0x01, …]")?)?,
+        expect: table.get("expect").map(bytes).transpose()?.unwrap_or_default(),
+    })
+}
+
+fn read_dns(table: &Table<'_>) -> Result<DraftKind, Flaw> {
+    Ok(DraftKind::Dns { name: read(table.require("name", "write name = \"…\"")?, dns_name)?.value })
+}
+
+impl DraftKind {
+    /// With everything that it takes from its service.
+    pub(crate) fn complete(self, around: &Surroundings<'_>) -> Result<CheckKind, String> {
+        Ok(match self {
+            Self::Icmp => CheckKind::Icmp,
+            Self::Tcp => CheckKind::Tcp { port: around.port("tcp", Protocol::Tcp)? },
+            Self::IcmpTcp => CheckKind::IcmpTcp { port: around.port("icmp+tcp", Protocol::Tcp)? },
+            Self::Http { method, path, host, status } => {
+                let port = around.port("http", Protocol::Tcp)?;
+                let host = host.or_else(|| around.default_host(port)).unwrap_or_default();
+                CheckKind::Http { port, method, path, host, status }
+            }
+            Self::Udp { send, expect } => CheckKind::Udp { port: around.port("udp", Protocol::Udp)?, send, expect },
+            Self::Dns { name } => {
+                CheckKind::Dns { port: around.port.or(around.own_port(Protocol::Udp)).unwrap_or(DNS_PORT), name }
+            }
+        })
+    }
+}
+
+impl Surroundings<'_> {
+    /// The port that is named, or the only one of a service that speaks the check's protocol.
+    fn port(&self, kind: &str, protocol: Protocol) -> Result<u16, String> {
+        self.port.or(self.own_port(protocol)).ok_or_else(|| {
+            format!(
+                "port is missing: a check of kind {kind:?} needs one, and service {:?} is not on one {protocol} port \
+                 alone; write port = …",
+                self.service
+            )
+        })
+    }
+
+    fn own_port(&self, protocol: Protocol) -> Option<u16> {
+        self.only_port.filter(|_| self.protocol == protocol)
+    }
+
+    /// What a client sends as Host that knows the address alone: the first VIP. The backend's server has to answer to it
+    /// anyway; a name would be a guess.
+    fn default_host(&self, port: u16) -> Option<String> {
+        let host = match self.vip? {
+            IpAddr::V4(vip) => vip.to_string(),
+            IpAddr::V6(vip) => format!("[{vip}]"),
+        };
+        Some(if port == HTTP_PORT { host } else { format!("{host}:{port}") })
+    }
+}
+
+/// What a check does, in words.
+pub(crate) fn say(kind: &CheckKind) -> String {
+    let port = kind.port().unwrap_or_default();
+    match kind {
+        CheckKind::Icmp => "ping".to_owned(),
+        CheckKind::Tcp { .. } => format!("connection to tcp port {port}"),
+        CheckKind::IcmpTcp { .. } => format!("ping, then connection to tcp port {port}"),
+        CheckKind::Http { method, path, host, status: (low, high), .. } => {
+            let status = PortRange { low: *low, high: *high };
+            format!("http {method} {path} on port {port}, host {host}, status {status},")
+        }
+        CheckKind::Udp { send, expect, .. } => {
+            let answer = match expect.is_empty() {
+                true => "any answer".to_owned(),
+                false => format!("answer \"{}\"", expect.escape_ascii()),
+            };
+            format!("\"{}\" to udp port {port}, {answer},", send.escape_ascii())
+        }
+        CheckKind::Dns { name, .. } => format!("dns question for {name} to port {port}"),
+    }
+}
+
+fn method(text: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_uppercase() || b == b'-';
+    match (1..=MAX_METHOD).contains(&text.len()) && text.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is not a method of HTTP; write \"GET\", \"HEAD\" or another in capitals")),
+    }
+}
+
+/// Visible ASCII alone: a blank or a line end would begin another part of the request.
+fn path(text: &str) -> Result<String, String> {
+    match text.starts_with('/') && text.len() <= MAX_TEXT && text.bytes().all(|b| b.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err(format!("{text:?} is not a path; write / and up to {} more visible ASCII characters", MAX_TEXT - 1))
+        }
+    }
+}
+
+fn host(text: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+    match (1..=MAX_TEXT).contains(&text.len()) && text.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is not a host; write a name or an address, with :port if it is not 80")),
+    }
+}
+
+fn status(item: Item<'_>) -> Result<(u16, u16), Flaw> {
+    if item.is_integer() {
+        let status = item.number(100..=599)?;
+        return Ok((status, status));
+    }
+    let range = |text: &str| value::range(text, 100..=599);
+    read(item, range).map(|status| status.value)
+}
+
+/// Text as it stands, or bytes one by one for what is not UTF-8.
+fn bytes(item: Item<'_>) -> Result<Vec<u8>, Flaw> {
+    let bytes = match item.is_array() {
+        true => item.list()?.into_iter().map(|item| item.number(0..=u8::MAX)).collect::<Result<_, _>>()?,
+        false => item.string()?.value.as_bytes().to_vec(),
+    };
+    match bytes.len() > MAX_TEXT {
+        true => Err(item.mark.flaw(format!("{} has {} bytes; at most {MAX_TEXT} fit", item.key, bytes.len()))),
+        false => Ok(bytes),
+    }
+}
+
+fn dns_name(text: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let label = |label: &str| (1..=MAX_LABEL).contains(&label.len()) && label.bytes().all(plain);
+    match text.len() <= MAX_TEXT && text.strip_suffix('.').unwrap_or(text).split('.').all(label) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is not a name to ask DNS for; write one such as \"www.example.com\"")),
+    }
+}
