@@ -18,7 +18,7 @@ const SAID: [(&str, &str); 10] = [
     ("link: bytes that are no message", "a message does not decode"),
     ("link: an empty message", "killed by signal 9"),
     ("link: half a message", "a message does not decode"),
-    ("link: a message and more", "bytes behind the message"),
+    ("link: a message and more", "bytes after the message"),
     ("link: a message longer than any", "a message is longer than"),
     ("link: bytes without end", "a message does not decode"),
     ("link: ready once more", "out of turn"),
