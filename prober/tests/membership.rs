@@ -89,6 +89,8 @@ fn workers_are_told_again() {
 fn a_flapping_backend_is_judged_by_rows() {
     const HALF: Duration = Duration::from_millis(250);
     const QUICK: usize = 12;
+    /// From the prober's message to its being heard here, on a busy machine.
+    const HEARD: Duration = Duration::from_millis(30);
     in_network(|| {
         let port = server::closed(LOCAL);
         let quick = check(CheckKind::Tcp { port });
@@ -116,13 +118,14 @@ fn a_flapping_backend_is_judged_by_rows() {
             }
             assert!(usize::from(backend.0) < QUICK, "five failures need more than a half");
             turns += 1;
-            // rise 2: one interval between the results; fall 3: two. All within one half, and in the right one.
-            let (half, since) = {
-                let time = (heard - began).as_millis();
-                (time / HALF.as_millis(), time % HALF.as_millis())
+            // rise 2: one interval between the results; fall 3: two. All within one half, and in the right one. What is said at
+            // the end of a half may be heard at the begin of the next.
+            let fits = |time: Duration| {
+                let (half, since) = (time.as_millis() / HALF.as_millis(), time.as_millis() % HALF.as_millis());
+                (half % 2 == 0) == up && since >= if up { 95 } else { 195 }
             };
-            assert_eq!(half % 2 == 0, up, "turned {up} at {half}+{since} ms");
-            assert!(since >= if up { 95 } else { 195 }, "turned {up} after {since} ms");
+            let time = heard - began;
+            assert!(fits(time) || fits(time.saturating_sub(HEARD)), "turned {up} at {time:?}");
         }
         assert!(turns >= 4, "it turned {turns} times");
         rig.stop();
