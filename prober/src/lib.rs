@@ -17,7 +17,7 @@
 //!  target      a backend and what is known of it
 //!  report      what the supervisor is still owed; never queues old news
 //!  membership  what the workers are still owed; never reads a word from them
-//!  pending     a set of indices that lets each have its turn; knows not of what
+//!  pending     a set of indices, served in turn; does not know what they stand for
 //!  clock       monotonic microseconds                random      random numbers without a system call
 //!  hostile/    for tests: a compromised prober; in no release
 //! ```

@@ -1,9 +1,10 @@
 //! The release binary from outside: a client, a balancer and three backends in network namespaces of their own, with
 //! real nginx behind the virtual IP. Each test has a lab of its own (`scripts/lab`, under a second) and takes it down
-//! at its end, also when it fails. They measure and count, so run them one at a time:
+//! at its end, also when it fails. Tests that do not measure share the machine, four labs at once (`E2E_LABS`); each of
+//! those that measure has it to itself (`rig/gate.rs`). So give each test a thread to wait on:
 //!
 //! ```text
-//! LOADED_CI=1 cargo test --test e2e -- --test-threads=1     as root; target/release/loaded must be built
+//! LOADED_CI=1 cargo test --test e2e -- --test-threads=500     as root; target/release/loaded must be built
 //! ```
 //!
 //! `LOADED_BIN` names another binary, `E2E_WRK_SECONDS` (5) and `E2E_DOWNLOAD_BYTES` (the whole 1 GiB) are the sizes of

@@ -1,6 +1,6 @@
-//! The sandbox of a worker: everything it needs is had first, then every right but its queue is given up.
+//! The sandbox of a worker: first it acquires everything it needs, then it gives up every right but its queue.
 //!
-//! The same steps serve the running worker and `--selftest`, which runs into them on purpose.
+//! The same steps serve the running worker and `--selftest`, which tries every known way out of them.
 
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_queue::Port;

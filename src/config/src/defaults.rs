@@ -3,7 +3,7 @@
 
 use loaded_ipc::{Mode, Quota, Unserved};
 
-/// Default account of the workers.
+/// Default account of the workers and the prober.
 pub const USER: &str = "nobody";
 /// Default number of core 0's queue: queue n is core n's, as in the original.
 pub const QUEUE_BASE: u16 = 0;

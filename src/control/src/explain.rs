@@ -56,7 +56,7 @@ pub struct Explanation {
 pub struct FlowNow {
     /// Its backend.
     pub backend: IpAddr,
-    /// "established", "half_open", …
+    /// "established", "half open", …
     pub state: String,
     /// Seconds since its last packet.
     pub idle: u32,

@@ -14,7 +14,7 @@ pub const CURRENT_PACKET: usize = COUNTERS;
 /// change of workers, the successor sees here whether the predecessor has ended.
 pub const TURN: usize = CURRENT_PACKET + 1;
 
-/// The state of the turn at the queue, written by the worker that serves or served last.
+/// The state of the turn at the queue, written by workers alone: the one that serves, or the one that takes the turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Turn {
@@ -56,7 +56,7 @@ pub fn decode_packet_id(word: u64) -> Option<u32> {
 /// Number of words a worker has in all: those about packets, then each backend's.
 pub const ALL_COUNTERS: usize = BACKENDS + MAX_BACKEND_INDEX as usize * 8;
 
-/// Index of the counter of received packets: always the sum of all outcomes.
+/// Index of the counter of received packets: the sum of all outcomes between two batches.
 pub const RECEIVED: usize = 0;
 
 /// Declares an enum of things that are counted, each with the label of its counter and, after `=>`, the sentence that an

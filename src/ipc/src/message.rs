@@ -251,8 +251,8 @@ pub enum FromProber {
     Failed(String),
 }
 
-/// Prober to worker: the state of one backend. Sent to every worker for every backend at `Go`, and at each change; the same
-/// state twice changes nothing.
+/// Prober to worker: the state of one backend. Sent to every worker for every backend at `Go`, at each change, and again in
+/// turn, 64 a second; the same state twice changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Membership {
     /// The generation that `backend` belongs to. A worker ignores messages of an older one than its own.

@@ -68,11 +68,11 @@ impl Default for Policy {
 pub struct Idle {
     /// TCP, open.
     pub tcp: u32,
-    /// Any protocol but echo, until both sides have spoken.
+    /// Any protocol but echo, until the backend has answered; TCP until the client has acknowledged that.
     pub half_open: u32,
     /// TCP, after both FINs.
     pub closing: u32,
-    /// UDP, and protocols known by their addresses alone, once both sides have spoken.
+    /// Everything but TCP and echo, once the backend has answered.
     pub udp: u32,
     /// ICMP echo.
     pub echo: u32,

@@ -3,7 +3,7 @@
 //! The packets of a dead worker depend on it. Some kernels turned NF_REPEAT into NF_ACCEPT (netfilter-devel,
 //! "netfilter: nfnetlink_queue: un-break NF_REPEAT", which fixes commit 6291b3a67ad5): such a packet would continue as
 //! it came, to the host's own stack. So we try it with a packet of our own before we rely on it. Both address families
-//! take the same path (nf_reinject), so one of them is enough.
+//! take the same path (nf_reinject), so one of them is enough. Who runs it, and where: src/netfilter/src/trial.rs.
 
 use crate::Owner;
 use crate::netlink::{self, NF_ACCEPT, NF_REPEAT};

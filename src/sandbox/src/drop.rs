@@ -1,6 +1,6 @@
 //! Stage one: from root to a user that may hold one capability.
 //!
-//! The order matters; each step says what it must precede, and `tests/facts.rs` shows why.
+//! The order matters; each step says what it must precede, and `src/sandbox/tests/facts.rs` shows why.
 
 use std::ffi::CString;
 

@@ -29,10 +29,10 @@
 //!  trim_supervisor   caps, deny list                          ids, capset, pdeathsig, dumpable, MDWE
 //!                                            (caller)         allocates; a worker builds the pinned templates
 //!                                            seal             Landlock, rlimits, seccomp: nothing after it
-//!  prove             /proc/PID from outside  READY
+//!  prove             /proc/PID from outside  Prepared
 //! ```
 //!
-//! Kernel facts name where they can be checked: a man page, a function in the kernel, or a test in `tests/`.
+//! Kernel facts name where they can be checked: a man page, a function in the kernel, or a test in `src/sandbox/tests/`.
 
 pub mod attempt;
 mod drop;

@@ -50,7 +50,7 @@ impl Expectation {
     }
 }
 
-/// What was read; goes to the log when a child is READY.
+/// What was read; goes to the log when a child says Prepared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
     /// The process.

@@ -27,9 +27,9 @@ pub(crate) const WAYS: usize = 1 << WAY_BITS;
 pub(crate) const WAY_BITS: u32 = 3;
 
 /// Slots for each promised entry. Two, so that a table that holds all it promised is half full. Measured with entries that
-/// may not be displaced, after replacing each one eight times (`tests/overflow.rs`): of 19, 22 and 24 million inserts at 40,
-/// 45 and 50 % of the slots none found both buckets full; at 55 % 2 of 26 million; of a million about 4 at 60 %, 250 at
-/// 66 %, 7500 at 75 %.
+/// may not be displaced, after replacing each one eight times (`src/table/tests/overflow.rs`): of 19, 22 and 24 million
+/// inserts at 40, 45 and 50 % of the slots none found both buckets full; at 55 % 2 of 26 million; of a million about 4 at
+/// 60 %, 250 at 66 %, 7500 at 75 %.
 pub(crate) const SLOTS_AN_ENTRY: usize = 2;
 
 /// The start of a region.

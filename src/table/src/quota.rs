@@ -1,8 +1,9 @@
 //! Counts, approximately, how many protected flows (those that are never evicted for others) each source prefix has.
 //!
 //! A spoofed source cannot have any, since it hears no answer; but whoever owns a prefix can have as many as they like. So
-//! they are counted by prefix, and flows over a share may be evicted: after all other kinds, but before a new flow is turned
-//! away. No client is refused for having many, and as long as few flows are protected none is evicted for that.
+//! they are counted by prefix, and flows over a share may be evicted: after expired, unanswered and unproven flows, before
+//! those of its last second and of mode "dsr". No client is refused for having many, and as long as few flows are protected
+//! none is evicted for that.
 //!
 //! The count is a sketch in fixed memory (count-min, Cormode and Muthukrishnan 2005): two rows of cells, of which a prefix has
 //! one in each row, by a keyed hash; the lower of the two counts. It is never too low, since a flow adds to its cells and takes

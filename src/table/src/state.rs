@@ -1,24 +1,23 @@
-//! The states of a flow. Which packet leads to which is for the caller to say. Which packet leads to which is for the caller to say.
+//! The states of a flow. Which packet leads to which is for the caller to say.
 
-/// Where a flow is in its life. *Protected* flows are not evicted for new ones, unless their client's prefix is over its
-/// quota. *Protected* flows are not evicted for new ones, unless their client's prefix is over its
-/// quota.
+/// Where a flow is in its life. A flow in an *open* state is protected, that is never evicted for a new one, while its
+/// client's prefix is within its quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FlowState {
     /// TCP: the client has sent, the backend not yet. May be evicted, after a second before all others.
     HalfOpen = 1,
-    /// TCP: open. Protected.
+    /// TCP: established. Open.
     Established = 2,
     /// TCP: FIN both ways. May be evicted.
     Closing = 3,
-    /// UDP: the client has sent again after the backend's answer, so it probably hears it. Protected.
+    /// UDP: the client has sent again after the backend's answer, so it probably hears it. Open.
     Datagram = 4,
     /// ICMP echo. May be evicted.
     Echo = 5,
-    /// TCP: the client has sent FIN, the backend not: it may go on sending for hours. Protected.
+    /// TCP: the client has sent FIN, the backend not: it may go on sending for hours. Open.
     ClientDone = 6,
-    /// TCP: the backend has sent FIN, the client not. Protected.
+    /// TCP: the backend has sent FIN, the client not. Open.
     BackendDone = 7,
     /// TCP: the backend has answered, the client has not acknowledged yet. May be evicted.
     Answered = 8,
@@ -54,7 +53,7 @@ impl FlowState {
         })
     }
 
-    /// Whether a flow in this state is protected, unless its client's prefix is over its quota.
+    /// Whether this is an open state: one that protects a flow, unless its client's prefix is over its quota.
     #[inline]
     pub fn is_kept(self) -> bool {
         matches!(self, Self::Established | Self::ClientDone | Self::BackendDone | Self::Datagram)

@@ -5,7 +5,7 @@ use crate::state::FlowState;
 /// Idle seconds after which a flow is forgotten, by state. A flow that was idle for exactly this long still lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// TCP and UDP, until both sides have sent and the client has shown that it hears the backend.
+    /// Any protocol but echo, until the backend has answered; TCP until the client has acknowledged that.
     pub half_open: u32,
     /// TCP, open; also with one side closed, for the other may stay silent as long.
     pub established: u32,
@@ -13,7 +13,7 @@ pub struct Timeouts {
     pub closing: u32,
     /// TCP, after a RST: it may be a forgery that both sides ignore, and their next packet shows that.
     pub reset: u32,
-    /// UDP, as soon as the backend has answered, for another answer may be on its way.
+    /// Everything but TCP and echo, as soon as the backend has answered, for another answer may be on its way.
     pub datagram: u32,
     /// ICMP echo.
     pub echo: u32,

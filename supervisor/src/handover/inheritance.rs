@@ -1,5 +1,5 @@
-//! What a supervisor goes on from: the last snapshot in the journal of the one before, and the queue and memory of each of
-//! its workers.
+//! What a new supervisor starts from: the last snapshot in the journal of the one before, and the queue and memory of each
+//! of its workers.
 
 use super::journal::{Journal, Snapshot};
 use crate::Error;

@@ -2,8 +2,8 @@
 //! each other. The other side is [`super::successor`].
 //!
 //! A successor is started with everything it needs already open. It prepares workers of its own beside those that serve;
-//! until it says so nothing has changed, and if it fails the predecessor just goes on. Only then the predecessor's workers
-//! end, in order, and the successor's begin.
+//! until it says so only rules and routes have changed; if it fails the predecessor puts its own back and goes on. Only
+//! then the predecessor's workers end, in order, and the successor's begin.
 
 use super::descriptors::{Descriptor, WorkerDescriptor};
 use super::inheritance::{Inheritance, InheritedWorker};

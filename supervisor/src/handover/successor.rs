@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// How long a successor may take, from its start until it serves.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Generations of descendants that are looked for: a program that the successor runs may run one, and that one another.
+/// Levels of descendants searched: a program that the successor runs may run one, and that one another.
 const DESCENDANTS: u32 = 8;
 
 /// A supervisor that is about to take our place.

@@ -52,7 +52,7 @@ impl Instance {
     }
 
     /// Moves an upgrade along, or begins one that was postponed. `true`: the successor serves, and this process must end
-    /// without a trace.
+    /// without touching rules, queues or tables.
     pub(super) fn continue_upgrade(&mut self) -> bool {
         let Phase::Upgrading(successor) = &mut self.phase else {
             if self.postponed.upgrade && !self.is_changing() {

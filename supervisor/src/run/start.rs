@@ -37,7 +37,7 @@ use std::collections::BTreeMap;
 /// Starts an instance without a predecessor: over orphans, if there are any.
 ///
 /// # Errors
-/// Whatever keeps it from serving. Nothing on the host has changed then.
+/// Whatever keeps it from serving. Of the host only leftovers of dead instances have been removed then.
 pub(super) fn alone(checked: Checked) -> Result<Instance, Error> {
     if let Err(why) = adoption::is_possible() {
         log::warn!("{why}: workers die with the supervisor, as with linger = false");

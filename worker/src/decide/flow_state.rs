@@ -9,7 +9,8 @@ use loaded_table::FlowState;
 pub(super) fn next_state(state: FlowState, kind: Kind, request: bool) -> FlowState {
     use FlowState as S;
     match (kind, state, request) {
-        // What was never open, or is closing, cannot turn out to be still open after a forged reset.
+        // A RST ends a half-open or closing flow: the state is Closing. Only an open flow goes to Reset, because the RST may
+        // be forged and the next packet would show that.
         (Kind::Tcp { resets: true, .. }, S::HalfOpen | S::Answered | S::Closing, _) => S::Closing,
         (Kind::Tcp { resets: true, .. }, ..) => S::Reset,
         // Without ACK it is a SYN, or a segment that a backend drops silently (RFC 9293 §3.10.7).

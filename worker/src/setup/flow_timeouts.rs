@@ -1,4 +1,5 @@
-//! From configured timeouts to those of a flow table. The defaults and their reasons are in [`Idle::STANDARD`].
+//! From configured timeouts to those of a flow table. The defaults and their reasons are in [`Idle::STANDARD`]
+//! (src/ipc/src/policy.rs).
 
 use loaded_ipc::Idle;
 use loaded_table::Timeouts;

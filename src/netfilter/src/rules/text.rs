@@ -1,4 +1,4 @@
-//! From the reach to the chains of one family.
+//! Writes the rules: from the traffic that is to be balanced ([`Reach`]) to the text of one family's chains.
 //!
 //! ```text
 //! PREROUTING ─→ LOADED-0                 what is ours to look at
@@ -11,14 +11,15 @@
 //! OUTPUT ─→ O: errors that this host makes itself → E: "too big" for a link of ours, "time exceeded" here
 //! Q: untracked, then one queue a worker by the source      R: one queue a worker by the destination, but for this host
 //! D: never reached; its match makes the kernel put fragments together
+//! T: empty; says that we made the table
 //! ```
 //! `→` is a jump, `⇒` a goto. A packet to a VIP is asked for before one from a backend: a backend that is itself a
 //! client of the VIP is a client, and most packets are found after a few rules. R does not untrack before the verdict:
 //! connections that a backend opens itself pass the worker untouched and must stay tracked.
 //!
 //! What a backend sends to this host itself meets no worker: it is nobody's reply, for this host's own connections to a
-//! VIP meet no rule. And among it are the answers to the prober. By the worker that their address falls to they would all be lost
-//! when it hangs, or be what it likes when it is hostile; and all backends would be down, for the clients of all workers.
+//! VIP meet no rule. And among it are the answers to the prober. Steered like other replies, all of them would go to one
+//! worker: if it hangs they are lost, if it is hostile it can forge them; then all backends count as down for every worker.
 
 use super::chain::{Chain, Defrag};
 use super::reach::Reach;

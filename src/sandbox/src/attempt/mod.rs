@@ -1,9 +1,9 @@
 //! What a hostile worker would try, one attempt at a time, and the required outcome. [`prober`] has the prober's.
 //!
 //! A forbidden attempt is a single raw system call (or a single store) with all its data on the stack: an allocation or
-//! a second call on the way could itself die of SIGSYS and make a hole look closed. `tests/worker.rs` shows that none
-//! does: with the default action weakened, every attempt that ought to die lives. Attempts with another expectation may
-//! take several calls.
+//! a second call on the way could itself die of SIGSYS and make a hole look closed. `src/sandbox/tests/worker.rs` shows
+//! that none does: with the default action weakened, every attempt that ought to die lives. Attempts with another
+//! expectation may take several calls.
 //!
 //! Attempts target things whose loss is visible from outside: the rule set, conntrack, queue number [`QUEUE`], the link
 //! `lo`. So run them in their own network namespace (`selftest::enter_private_namespaces`).
