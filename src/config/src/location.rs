@@ -50,7 +50,7 @@ pub enum ConfigError {
     /// Something in a file is wrong: a parse error or a semantic one.
     #[error("{at}: {message}")]
     Invalid {
-        /// Where.
+        /// File, line and column.
         at: Location,
         /// What, and what to do.
         message: String,

@@ -40,7 +40,7 @@ pub enum ControlError {
     /// Somebody else could replace the socket.
     #[error("control socket: {} must be a directory of uid {owner} that nobody else may write to", path.display())]
     Directory {
-        /// Which.
+        /// The directory.
         path: PathBuf,
         /// Whose it must be.
         owner: u32,
@@ -155,7 +155,7 @@ fn name(unnamed: &Path, path: &Path) -> Result<(), Errno> {
 /// What is found under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SocketState {
-    /// Nothing.
+    /// No file of this name.
     Absent,
     /// A stale socket: nobody listens.
     Stale,

@@ -47,7 +47,7 @@ pub struct Status {
 /// How a reload went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reload {
-    /// When.
+    /// Unix time in seconds.
     pub at: u64,
     /// Whether the new configuration is in use.
     pub ok: bool,
@@ -58,9 +58,9 @@ pub struct Reload {
 /// Why another binary did not take over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
-    /// When.
+    /// Unix time in seconds.
     pub at: u64,
-    /// Why.
+    /// Why it was refused.
     pub text: String,
 }
 

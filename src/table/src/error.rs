@@ -43,7 +43,7 @@ pub enum Error {
     Version {
         /// In the region.
         found: u32,
-        /// Ours.
+        /// The version of this program.
         expected: u32,
     },
     /// A flow table was opened as an affinity table, or the other way round.

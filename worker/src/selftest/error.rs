@@ -33,7 +33,7 @@ pub enum Error {
     /// A tool is missing or failed.
     #[error("{tool}: {problem}")]
     Tool {
-        /// Which.
+        /// Name of the tool.
         tool: &'static str,
         /// Its own words.
         problem: String,

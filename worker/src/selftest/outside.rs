@@ -31,7 +31,7 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Looks.
+    /// Takes a snapshot of what a worker might change outside itself.
     pub(super) fn take() -> Result<Self, Error> {
         let (queues, waiting) = queues()?;
         Ok(Self {
