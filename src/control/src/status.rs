@@ -1,6 +1,7 @@
 //! Everything an operator can see, as one value. Its JSON is an interface: fields may be added, but none is removed or changes
 //! its meaning. Times are in seconds since 1970 and durations in seconds, unless the name says otherwise.
 
+use super::policy::PolicyStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -136,14 +137,9 @@ pub struct ServiceStatus {
     pub strategy: String,
     /// How a client keeps its backend; `None`: it does not.
     pub affinity: Option<String>,
-    /// What becomes of flows of a backend that is down: `reset`, `rehash` or `drain`.
-    pub on_backend_down: String,
-    /// What becomes of new flows when no backend can be chosen: `reject`, `drop` or `last`.
-    pub all_down: String,
-    /// Percent of backends below which the checks are not believed; 0: never.
-    pub panic_threshold: u8,
-    /// Seconds in which a backend that came up gets its full share.
-    pub slow_start: u32,
+    /// What happens when backends fail.
+    #[serde(flatten)]
+    pub policy: PolicyStatus,
     /// How workers judge backends by packets; `None`: not at all.
     pub passive: Option<String>,
     /// How backends are checked; `None`: not at all.

@@ -186,14 +186,7 @@ fn write_service(out: &mut String, service: &ServiceStatus, now: u64) {
     let _ = writeln!(out, "  answers    {} {ports} on {vips}, mode {}", service.protocol, service.mode);
     let affinity = service.affinity.as_deref().unwrap_or("no affinity");
     let _ = writeln!(out, "  strategy   {}, {affinity}", service.strategy);
-    let mut policy = format!("backend down: {}; all down: {}", service.on_backend_down, service.all_down);
-    if service.panic_threshold > 0 {
-        let _ = write!(policy, "; panic below {} %", service.panic_threshold);
-    }
-    if service.slow_start > 0 {
-        let _ = write!(policy, "; slow start {} s", service.slow_start);
-    }
-    let _ = writeln!(out, "  policy     {policy}");
+    let _ = writeln!(out, "  policy     {}", service.policy);
     for (key, text) in [("check", &service.check), ("passive", &service.passive), ("discover", &service.discover)] {
         if let Some(text) = text {
             let _ = writeln!(out, "  {key:<9}  {text}");

@@ -4,7 +4,7 @@ use loaded_control::status::{
     AdminState, BackendState, BackendStatus, Ejection, Process, Queue, Reload, Role, Sandbox, ServiceState,
     ServiceStatus,
 };
-use loaded_control::{By, Event, History, Status};
+use loaded_control::{By, Event, History, PolicyStatus, Status};
 
 pub(crate) const NOW: u64 = 1_795_476_878;
 
@@ -41,10 +41,12 @@ pub(crate) fn service(name: &str, backends: Vec<BackendStatus>) -> ServiceStatus
         mode: "nat".to_owned(),
         strategy: "rr".to_owned(),
         affinity: Some("clients (IPv4 /32, IPv6 /64) stay for 3600 s".to_owned()),
-        on_backend_down: "reset".to_owned(),
-        all_down: "reject".to_owned(),
-        panic_threshold: 30,
-        slow_start: 30,
+        policy: PolicyStatus {
+            on_backend_down: "reset".to_owned(),
+            all_down: "reject".to_owned(),
+            panic_threshold: 30,
+            slow_start: 30,
+        },
         passive: Some("3 openings failed within 500 ms: out for 10 s".to_owned()),
         check: Some("http GET / on port 80 every 1 s, rise 2, fall 2".to_owned()),
         discover: None,

@@ -161,6 +161,7 @@ fn json_survives_the_way() {
     let json = serde_json::to_value(sample::status()).unwrap();
     assert_eq!(json["services"][0]["backends"][1]["state"], "down");
     assert_eq!(json["services"][0]["state"], "ok");
+    assert_eq!((&json["services"][0]["all_down"], &json["services"][0]["slow_start"]), (&"reject".into(), &30.into()));
     assert_eq!(json["processes"][1]["sandbox"]["capabilities"][0], "CAP_NET_ADMIN");
     assert_eq!(json["queues"][0]["dropped_socket"], 4);
     assert_eq!(json["packets"]["forwarded"], 3_580_000);
