@@ -229,6 +229,12 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_key_that_an_older_version_does_not_know_has_its_default() {
+        let policy = loaded_ipc::Policy { slow_start: 30, ..loaded_ipc::Policy::STANDARD };
+        assert_eq!(serde_json::from_str::<loaded_ipc::Policy>("{\"slow_start\":30}").unwrap(), policy);
+    }
+
+    #[test]
     fn what_was_written_last_is_read() {
         let mut journal = Journal::create().unwrap();
         assert!(matches!(read(journal.custody()), Err(Unreadable::Empty)));
