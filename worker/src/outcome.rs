@@ -16,6 +16,7 @@ pub fn verdict(outcome: Outcome) -> Verdict {
         | O::AnsweredBackend
         | O::RefusedReset
         | O::RefusedUnreachable
+        | O::RefusedClash
         | O::ErrorForwarded => Verdict::Rewrite,
         // Through the rules again, where its new source, the VIP, keeps it out of connection tracking.
         O::Returned | O::ErrorReturned | O::ErrorRelayed | O::RepeatedFragment => Verdict::Repeat,

@@ -43,7 +43,7 @@ pub struct Explanation {
     pub meaning: String,
     /// Where it goes.
     pub backend: Option<IpAddr>,
-    /// Why there: "flow", "client" or "strategy".
+    /// Why there: "flow", "client", "strategy" or "clash".
     pub by: Option<String>,
     /// The reason in words.
     pub why: Option<String>,

@@ -124,6 +124,11 @@ counted! {
         RefusedReset = "refused_reset" => "answered with a reset, since no backend can be chosen",
         /// New UDP flow, refused with ICMP port unreachable: no backend can be chosen.
         RefusedUnreachable = "refused_unreachable" => "answered with port unreachable, since no backend can be chosen",
+        /// New TCP connection or UDP flow, refused with a reset or ICMP port unreachable: at every backend that could be chosen
+        /// another flow of this client, to another VIP, already uses the same ports.
+        RefusedClash = "refused_clash" =>
+            "answered with a reset or port unreachable, since the client has the same flow to another virtual IP on every \
+             backend that could be chosen, and replies could not be told apart",
         /// Reply of a flow that was reset because its backend is out, answered with a TCP reset to the backend.
         AnsweredBackend = "answered_backend" =>
             "is a reply of a flow that was reset, and answered with a reset to the backend",
@@ -162,10 +167,10 @@ counted! {
         DroppedNoBackend = "dropped_no_backend" => "dropped, since there is no backend for it",
         /// Dropped: the flow table is full of living flows.
         DroppedTableFull = "dropped_table_full" => "dropped, since the flow table is full of living flows",
-        /// Dropped: another flow of this client, to another VIP, already uses the same ports at the chosen backend.
+        /// Dropped: as `RefusedClash`, but of a protocol without an answer, or from an address that must not be answered.
         DroppedClash = "dropped_clash" =>
-            "dropped, since the client has the same flow to another virtual IP on this backend, and replies \
-             could not be told apart",
+            "dropped, since the client has the same flow to another virtual IP on every backend that could be chosen, and \
+             replies could not be told apart",
         /// Dropped: longer than the kernel can hand over, so it cannot be rewritten.
         DroppedCut = "dropped_cut" =>
             "dropped, since it is longer than the kernel can hand over and cannot be rewritten",
@@ -194,12 +199,15 @@ counted! {
 }
 
 counted! {
-    /// What a full flow table made necessary. No packet is lost by it: a lost packet has an outcome.
+    /// What a full flow table, or flows too alike, made necessary. No packet is lost by it: a lost packet has an outcome.
     Pressure from RECEIVED + 1 + Outcome::ALL.len() + Fault::ALL.len(), {
         /// A living flow that is not protected gave way to a new one.
         Evicted = "flow_evicted",
         /// A flow was opened unprotected: its source prefix has its full share of protected flows.
         Unprotected = "flow_unprotected",
+        /// A flow was given another backend than its client's or the strategy's: there it would have clashed with a flow of the
+        /// same client, from the same port, to another VIP.
+        ClashAvoided = "clash_avoided",
     }
 }
 

@@ -80,12 +80,19 @@ pub enum ChoiceReason {
         /// Number of backends that could be chosen.
         candidates: u16,
     },
+    /// The strategy chooses it among those where it clashes with no other flow of its client.
+    Clash {
+        /// Where it would clash: the backend of its client, or the strategy's choice.
+        instead_of: BackendIndex,
+    },
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{FromWorker, Link, ToWorker};
+
+    const CLASH: ChoiceReason = ChoiceReason::Clash { instead_of: BackendIndex(u16::MAX) };
 
     #[test]
     fn a_question_and_its_answer_survive_the_trip() {
@@ -95,9 +102,12 @@ mod tests {
         let message = ToWorker::Explain { id: u32::MAX, question };
         supervisor.send(&message).expect("send");
         assert_eq!(worker.receive().expect("receive"), message);
-        let (client, strategy) =
-            (ChoiceReason::Client { idle: u32::MAX }, ChoiceReason::Strategy { candidates: u16::MAX });
-        for reason in [ChoiceReason::Flow, client, strategy] {
+        for reason in [
+            ChoiceReason::Flow,
+            ChoiceReason::Client { idle: u32::MAX },
+            ChoiceReason::Strategy { candidates: u16::MAX },
+            CLASH,
+        ] {
             let explained = Explained {
                 assumed: Assumed::Ack,
                 outcome: Outcome::DroppedUndecided,

@@ -57,6 +57,10 @@ impl WorkerAnswer {
         };
         let flow = flow.map(|known| flow_now(known, backend(known.backend)?, now)).transpose()?;
         let goes = matches!(outcome, Outcome::Forwarded | Outcome::ForwardedNew);
+        let avoided = match chosen {
+            Some(Chosen { reason: ChoiceReason::Clash { instead_of }, .. }) => Some(backend(instead_of)?.address),
+            _ => None,
+        };
         let (to, service) = match (chosen, entry) {
             (Some(Chosen { backend: index, reason }), Some(entry)) if goes => {
                 let to = backend(index)?;
@@ -85,19 +89,23 @@ impl WorkerAnswer {
             meaning: outcome.meaning().to_owned(),
             backend: to.map(|(address, ..)| address),
             by: to.map(|(_, reason, _)| by(reason).to_owned()),
-            why: to.and_then(|(_, reason, _)| Some(self.sentence(reason, service?))),
+            why: to.and_then(|(_, reason, _)| Some(self.sentence(reason, service?, avoided))),
             mark: to.and_then(|(.., mark)| mark),
         })
     }
 
     /// "since its client 192.0.2.0/24 has it, last noted 37 s ago"
-    fn sentence(&self, reason: ChoiceReason, service: &Service) -> String {
+    fn sentence(&self, reason: ChoiceReason, service: &Service, avoided: Option<IpAddr>) -> String {
         match reason {
             ChoiceReason::Flow => "since its flow is there".to_owned(),
             ChoiceReason::Client { idle } => {
                 let prefix = service.affinity.map(|affinity| prefix_of(self.tuple.client, affinity));
                 let client = prefix.unwrap_or_else(|| self.tuple.client.to_string());
                 format!("since its client {client} has it, last noted {idle} s ago")
+            }
+            ChoiceReason::Clash { instead_of } => {
+                let avoided = avoided.map_or_else(|| instead_of.to_string(), |address| address.to_string());
+                format!("since its client has the same flow to another virtual IP on {avoided}")
             }
             ChoiceReason::Strategy { candidates } => format!("chosen by {} among {candidates}", service.strategy),
         }
@@ -138,6 +146,7 @@ fn by(reason: ChoiceReason) -> &'static str {
         ChoiceReason::Flow => "flow",
         ChoiceReason::Client { .. } => "client",
         ChoiceReason::Strategy { .. } => "strategy",
+        ChoiceReason::Clash { .. } => "clash",
     }
 }
 
@@ -224,6 +233,11 @@ mod tests {
         assert_eq!(explanation.service.as_deref(), Some("web"));
         assert_eq!(explanation.backend.unwrap().to_string(), "198.51.100.11");
         assert_eq!(explanation.why.unwrap(), "since its client 203.0.113.0/24 has it, last noted 37 s ago");
+        let reason = ChoiceReason::Clash { instead_of: BackendIndex(2) };
+        let explanation = told(Explained { chosen: Some(Chosen { backend: BackendIndex(0), reason }), ..NEW }).unwrap();
+        assert_eq!(explanation.by.as_deref(), Some("clash"));
+        let expected = "since its client has the same flow to another virtual IP on 198.51.100.12";
+        assert_eq!(explanation.why.unwrap(), expected);
         let known = KnownFlow { backend: BackendIndex(0), state: FlowState::Established as u8, idle: 3 };
         let explanation = told(Explained { flow: Some(known), ..NEW }).unwrap();
         assert_eq!(explanation.flow.unwrap().state, "established");
@@ -238,12 +252,16 @@ mod tests {
     #[test]
     fn what_cannot_be_is_not_believed() {
         let chosen = |n| Some(Chosen { backend: BackendIndex(n), reason: ChoiceReason::Flow });
+        let reason = |n| ChoiceReason::Clash { instead_of: BackendIndex(n) };
+        let avoiding = |n| Some(Chosen { backend: BackendIndex(0), reason: reason(n) });
         let flow = |backend, state| Some(KnownFlow { backend: BackendIndex(backend), state, idle: 0 });
         for lie in [
             // Nothing has these numbers.
             Explained { service: Some(ServiceIndex(2)), ..NEW },
             Explained { chosen: chosen(3), ..NEW },
             Explained { chosen: chosen(u16::MAX), ..NEW },
+            Explained { chosen: avoiding(3), ..NEW },
+            Explained { chosen: avoiding(1), ..NEW },
             Explained { flow: flow(9, 2), ..NEW },
             Explained { flow: flow(0, 0), ..NEW },
             Explained { flow: flow(0, 13), ..NEW },

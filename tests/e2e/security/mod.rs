@@ -1,6 +1,7 @@
 //! Hostile packets, floods, and processes of ours that have been taken over.
 
 mod breakout;
+mod clashes;
 mod flood;
 mod generated_packets;
 mod hostile_packets;

@@ -217,7 +217,13 @@ fn is_answer(outcome: Outcome) -> bool {
     use Outcome as O;
     matches!(
         outcome,
-        O::AnsweredReset | O::AnsweredUnreachable | O::AnsweredBackend | O::RefusedReset | O::RefusedUnreachable
+        O::AnsweredReset
+            | O::AnsweredUnreachable
+            | O::AnsweredBackend
+            | O::RefusedReset
+            | O::RefusedUnreachable
+            | O::RefusedClash
+        | O::RefusedClash
     )
 }
 

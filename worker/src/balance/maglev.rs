@@ -23,7 +23,7 @@
 
 use super::candidates::Tier;
 use super::lookup_table::LookupTable;
-use super::member::FULL_SHARE;
+use super::member::{FULL_SHARE, Member};
 use super::pool::Pool;
 use super::rendezvous;
 use siphasher::sip::SipHasher13;
@@ -55,33 +55,33 @@ impl Maglev {
         }
     }
 
-    /// O(1) while most members are candidates; O(members) at worst, when few of them are.
+    /// Of the candidates that `accept` takes. O(1) while these are most of the members; O(members) at worst, when they are few.
     #[inline]
-    pub(super) fn choose(&self, pool: &Pool, client: &[u8]) -> Option<usize> {
+    pub(super) fn choose(&self, pool: &Pool, client: &[u8], accept: impl Fn(&Member) -> bool) -> Option<usize> {
         let places = match pool.candidates().tier {
             Tier::Panic | Tier::Primaries => &self.primaries,
             Tier::Backups => &self.backups,
-            Tier::Last(position) => return Some(position),
+            Tier::Last(position) => return pool.member(position).is_some_and(accept).then_some(position),
             Tier::None => return None,
         };
         let hash = self.clients.hash(client);
         let first = places.at(hash)?;
-        if self.takes(pool, first, hash) {
+        if self.takes(pool, first, hash, &accept) {
             return Some(first);
         }
         // The steps are odd, so no two attempts of a client have the same hash.
         let attempts = (1..ATTEMPTS).map(|n| mix(hash.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15))));
         attempts
             .filter_map(|hash| places.at(hash))
-            .find(|&position| self.takes(pool, position, hash))
+            .find(|&position| self.takes(pool, position, hash, &accept))
             // Mixed twice: rendezvous must not depend on the bits that `takes` has just used.
-            .or_else(|| rendezvous::choose(pool, |position| mix(self.pair(position, hash))))
+            .or_else(|| rendezvous::choose(pool, &accept, |position| mix(self.pair(position, hash))))
     }
 
-    /// Whether the member is a candidate and takes this client.
+    /// Whether the member is a candidate, acceptable, and takes this client.
     #[inline]
-    fn takes(&self, pool: &Pool, position: usize, hash: u64) -> bool {
-        match pool.member(position).map_or(0, |member| member.part()) {
+    fn takes(&self, pool: &Pool, position: usize, hash: u64, accept: impl Fn(&Member) -> bool) -> bool {
+        match pool.member(position).filter(|member| accept(member)).map_or(0, Member::part) {
             FULL_SHARE => true,
             0 => false,
             part => self.pair(position, hash) >> 54 < u64::from(part),

@@ -72,10 +72,18 @@ impl Balancer {
     /// Maglev uses it; balancers that are to agree must be given the same bytes.
     #[inline]
     pub fn choose(&mut self, client: &[u8]) -> Option<BackendIndex> {
+        self.choose_where(client, |_| true)
+    }
+
+    /// The same among the candidates that `accept` takes. The others are as good as down for this one client: they earn no
+    /// turn by it, and Maglev moves the client as it would if they had failed. At most O(members) calls of `accept`.
+    #[inline]
+    pub fn choose_where(&mut self, client: &[u8], accept: impl Fn(BackendIndex) -> bool) -> Option<BackendIndex> {
+        let accept = |member: &Member| accept(member.spec.backend);
         let position = match &mut self.chooser {
-            Chooser::RoundRobin(rr) => rr.choose(&self.pool),
-            Chooser::Weighted(weighted) => weighted.choose(&self.pool),
-            Chooser::Maglev(maglev) => maglev.choose(&self.pool, client),
+            Chooser::RoundRobin(rr) => rr.choose(&self.pool, accept),
+            Chooser::Weighted(weighted) => weighted.choose(&self.pool, accept),
+            Chooser::Maglev(maglev) => maglev.choose(&self.pool, client, accept),
         }?;
         self.pool.backend(position)
     }
@@ -83,10 +91,17 @@ impl Balancer {
     /// What [`Balancer::choose`] would return now. Changes nothing.
     #[must_use]
     pub fn would_choose(&self, client: &[u8]) -> Option<BackendIndex> {
+        self.would_choose_where(client, |_| true)
+    }
+
+    /// What [`Balancer::choose_where`] would return now. Changes nothing.
+    #[must_use]
+    pub fn would_choose_where(&self, client: &[u8], accept: impl Fn(BackendIndex) -> bool) -> Option<BackendIndex> {
+        let accept = |member: &Member| accept(member.spec.backend);
         let position = match &self.chooser {
-            Chooser::RoundRobin(rr) => rr.next(&self.pool),
-            Chooser::Weighted(weighted) => weighted.next(&self.pool),
-            Chooser::Maglev(maglev) => maglev.choose(&self.pool, client),
+            Chooser::RoundRobin(rr) => rr.next(&self.pool, accept),
+            Chooser::Weighted(weighted) => weighted.next(&self.pool, accept),
+            Chooser::Maglev(maglev) => maglev.choose(&self.pool, client, accept),
         }?;
         self.pool.backend(position)
     }

@@ -5,12 +5,14 @@
 //! member, so a change of one member moves only the clients that it wins or loses. O(members): for the few clients for whom
 //! the lookup table has no answer.
 
+use super::member::Member;
 use super::pool::Pool;
 
-/// `lot` gives each position's hash for the client.
-pub(super) fn choose(pool: &Pool, lot: impl Fn(usize) -> u64) -> Option<usize> {
+/// Of the candidates that `accept` takes. `lot` gives each position's hash for the client.
+pub(super) fn choose(pool: &Pool, accept: impl Fn(&Member) -> bool, lot: impl Fn(usize) -> u64) -> Option<usize> {
     let mut best: Option<(usize, u64, u64)> = None;
-    for (position, member) in pool.members().enumerate().filter(|(_, member)| member.is_candidate()) {
+    let acceptable = |member: &Member| member.is_candidate() && accept(member);
+    for (position, member) in pool.members().enumerate().filter(|(_, member)| acceptable(member)) {
         let (cost, weight) = (minus_log2(lot(position)), member.effective());
         // a/v < b/w as a*w < b*v, which has at most 31 + 26 bits. `minus_log2` rounds, so lots can be equal; then the smaller
         // address wins, since positions differ between balancers.
@@ -69,7 +71,7 @@ mod tests {
         pool.set_share(BackendIndex(3), 512);
         let mut counts = [0_u32; 4];
         for client in 0..50_000_u64 {
-            counts[choose(&pool, |position| mix(client << 8 | position as u64)).expect("candidates")] += 1;
+            counts[choose(&pool, |_| true, |position| mix(client << 8 | position as u64)).expect("candidates")] += 1;
         }
         for (count, expected) in counts.into_iter().zip([5_000, 10_000, 25_000, 10_000_u32]) {
             assert!(count.abs_diff(expected) < expected / 20, "{count} for {expected}");

@@ -18,28 +18,31 @@ impl RoundRobin {
     pub(super) fn new(pool: &Pool, start: u16) -> Self {
         let mut rr = Self { credit: vec![0; pool.len()].into() };
         for _ in 0..start {
-            rr.choose(pool);
+            rr.choose(pool, |_| true);
         }
         rr
     }
 
-    /// O(members).
+    /// A turn among the candidates that `accept` takes. The others neither earn nor pay, so that they save nothing up for a
+    /// burst. O(members).
     #[inline]
-    pub(super) fn choose(&mut self, pool: &Pool) -> Option<usize> {
+    pub(super) fn choose(&mut self, pool: &Pool, accept: impl Fn(&Member) -> bool) -> Option<usize> {
+        let mut price = 0;
         let position = richest(self.credit.iter_mut().zip(pool.members()).map(|(credit, member)| {
-            let earned = earned(*credit, member)?;
+            let earned = earned(*credit, member, &accept)?;
+            price += member.effective().cast_signed();
             *credit = earned;
             Some(earned)
         }))?;
         if let Some(credit) = self.credit.get_mut(position) {
-            *credit -= pool.effective().cast_signed();
+            *credit -= price;
         }
         Some(position)
     }
 
-    /// Which member is next. Takes no turn.
-    pub(super) fn next(&self, pool: &Pool) -> Option<usize> {
-        richest(self.credit.iter().zip(pool.members()).map(|(credit, member)| earned(*credit, member)))
+    /// What [`RoundRobin::choose`] would return. Takes no turn.
+    pub(super) fn next(&self, pool: &Pool, accept: impl Fn(&Member) -> bool) -> Option<usize> {
+        richest(self.credit.iter().zip(pool.members()).map(|(credit, member)| earned(*credit, member, &accept)))
     }
 
     /// To be called when the candidates have changed.
@@ -54,10 +57,10 @@ impl RoundRobin {
     }
 }
 
-/// The credit of a candidate after it has earned; `None` for other members.
+/// The credit of an acceptable candidate after it has earned; `None` for other members.
 #[inline]
-fn earned(credit: i64, member: &Member) -> Option<i64> {
-    member.is_candidate().then(|| credit + member.effective().cast_signed())
+fn earned(credit: i64, member: &Member, accept: impl Fn(&Member) -> bool) -> Option<i64> {
+    (member.is_candidate() && accept(member)).then(|| credit + member.effective().cast_signed())
 }
 
 /// The position of the first member with the most credit.

@@ -147,3 +147,44 @@ fn what_would_be_chosen_is_chosen() {
         }
     }
 }
+
+/// A choice among some: always one of them if there is one, foreseen by `would_choose_where`, and by the weights.
+#[test]
+fn a_choice_among_some_is_one_of_them_and_spreads_by_weight() {
+    let members = [3, 1, 2, 7, 1, 2];
+    for strategy in STRATEGIES {
+        let mut balancer = of_weights(strategy, &members, 5);
+        // In its slow start; the last resort of some choices all the same.
+        balancer.set_share(BackendIndex(1), 1);
+        balancer.set_standing(BackendIndex(5), DOWN);
+        let mut counts = [0_u32; 6];
+        for client in 0..60_000_u32 {
+            let some = client * 37 % 64;
+            let accept = |backend: BackendIndex| some >> backend.0 & 1 == 1;
+            let said = balancer.would_choose_where(&client.to_be_bytes(), accept);
+            let chosen = balancer.choose_where(&client.to_be_bytes(), accept);
+            assert_eq!(said, chosen, "{strategy} {some:b}");
+            match chosen {
+                Some(backend) => {
+                    assert!(accept(backend) && backend.0 != 5, "{strategy} {some:b}: {backend:?}");
+                    balancer.client_added(backend);
+                    counts[usize::from(backend.0)] += 1;
+                }
+                None => assert_eq!(some & 0b1_1111, 0, "{strategy}: none of {some:b}"),
+            }
+        }
+        let [a, b, c, d, e, out] = counts;
+        assert!(d > a && a > c && c > e && e > b && out == 0, "{strategy}: {counts:?}");
+    }
+}
+
+/// Whoever is passed over for some clients saves nothing up: no burst comes after.
+#[test]
+fn members_passed_over_get_no_burst_afterwards() {
+    let mut balancer = of_weights(Strategy::RoundRobin, &[1, 1, 1], 0);
+    for _ in 0..1000 {
+        assert_ne!(balancer.choose_where(&[], |backend| backend.0 != 0), Some(BackendIndex(0)));
+    }
+    let turns: Vec<u16> = (0..30).filter_map(|_| balancer.choose(&[])).map(|backend| backend.0).collect();
+    assert!(turns.chunks(3).all(|three| three.contains(&0)), "{turns:?}");
+}

@@ -10,7 +10,7 @@
 //! it never saves for more than one client. So it gets no more new clients than its weight and share give it, whatever the
 //! others have. After the slow start it is a member like the others, and catches up.
 
-use super::member::FULL_SHARE;
+use super::member::{FULL_SHARE, Member};
 use super::pool::Pool;
 
 #[derive(Debug)]
@@ -28,15 +28,16 @@ impl FewestClients {
         Self { clients: vec![0; pool.len()].into(), saved: vec![0; pool.len()].into(), next }
     }
 
-    /// The candidate for the next client. The caller reports the client with [`Self::added`].
+    /// The candidate for the next client, of those that `accept` takes. The caller reports the client with [`Self::added`].
     #[inline]
-    pub(super) fn choose(&mut self, pool: &Pool) -> Option<usize> {
+    pub(super) fn choose(&mut self, pool: &Pool, accept: impl Fn(&Member) -> bool) -> Option<usize> {
         let Self { clients, saved, next } = self;
-        let position = fewest(pool, clients, *next, |position, earn| {
+        let position = fewest(pool, clients, *next, &accept, |position, earn| {
             let saved = saved.get_mut(position)?;
             *saved = earn(*saved);
             Some(*saved)
-        })?;
+        });
+        let position = position.or_else(|| fewest_of_slow(pool, clients, *next, &accept))?;
         if let Some(saved) = self.saved.get_mut(position) {
             *saved = saved.saturating_sub(pool.effective());
         }
@@ -45,8 +46,10 @@ impl FewestClients {
     }
 
     /// What [`FewestClients::choose`] would return. Changes nothing.
-    pub(super) fn next(&self, pool: &Pool) -> Option<usize> {
-        fewest(pool, &self.clients, self.next, |position, earn| self.saved.get(position).map(|saved| earn(*saved)))
+    pub(super) fn next(&self, pool: &Pool, accept: impl Fn(&Member) -> bool) -> Option<usize> {
+        let save = |position, earn: &dyn Fn(u64) -> u64| self.saved.get(position).map(|saved| earn(*saved));
+        let position = fewest(pool, &self.clients, self.next, &accept, save);
+        position.or_else(|| fewest_of_slow(pool, &self.clients, self.next, &accept))
     }
 
     /// To be called when the candidates have changed: a member that is none loses its savings.
@@ -71,13 +74,21 @@ impl FewestClients {
     }
 }
 
-/// The candidate with the smallest clients/weight; of equals the first from `next` on. `save` is given a member in its slow
-/// start and how savings grow at a choice, and returns what the member has saved then.
+/// The acceptable candidate with the smallest clients/weight, whatever they have saved: if none is acceptable but those in
+/// their slow start, none is there to take over for them.
+#[cold]
+fn fewest_of_slow(pool: &Pool, clients: &[u64], next: usize, accept: impl Fn(&Member) -> bool) -> Option<usize> {
+    fewest(pool, clients, next, accept, |_, _| Some(u64::MAX))
+}
+
+/// The acceptable candidate with the smallest clients/weight; of equals the first from `next` on. `save` is given a member in
+/// its slow start and how savings grow at a choice, and returns what the member has saved then.
 #[inline]
 fn fewest(
     pool: &Pool,
     clients: &[u64],
     next: usize,
+    accept: impl Fn(&Member) -> bool,
     mut save: impl FnMut(usize, &dyn Fn(u64) -> u64) -> Option<u64>,
 ) -> Option<usize> {
     let price = pool.effective();
@@ -85,7 +96,7 @@ fn fewest(
     let mut best: Option<(usize, u64, u64)> = None;
     for position in after.chain(before) {
         let (Some(member), Some(clients)) = (pool.member(position), clients.get(position)) else { continue };
-        if !member.is_candidate() {
+        if !member.is_candidate() || !accept(member) {
             continue;
         }
         let weight = member.effective();
@@ -100,7 +111,7 @@ fn fewest(
             best = Some((position, *clients, weight));
         }
     }
-    // The candidate with the largest share counts as outside its slow start, so one is always found.
+    // The candidate with the largest share counts as outside its slow start: if all are acceptable, one is found.
     best.map(|(position, _, _)| position)
 }
 

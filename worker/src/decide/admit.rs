@@ -5,7 +5,7 @@ use super::flow_state::first_state;
 use super::keys::{FlowQuery, client_key, flow_seed, opens};
 use crate::time::Now;
 use crate::wire::{Family, ParsedPacket};
-use loaded_ipc::{Affinity, Outcome, Pressure};
+use loaded_ipc::{Affinity, BackendIndex, Outcome, Pressure};
 use loaded_table::{AffinityKey, Client, Flow, Hashed, Slot};
 
 /// Why a packet begins no flow.
@@ -15,6 +15,8 @@ pub(super) enum Refusal {
     As(Outcome),
     /// No backend of its service can be chosen.
     NoBackend { service: u16 },
+    /// At every backend that can be chosen it would clash with another flow of its client.
+    Clash,
 }
 
 /// What a new flow is entitled to: a service, and a backend from this source.
@@ -31,6 +33,9 @@ pub(super) enum BackendSource {
     Affinity { slot: Slot, backend: u16 },
     /// The strategy chooses by these bytes. With affinity they are the client's prefix, and the choice is remembered.
     Strategy { seed: [u8; 16], client: Option<Hashed> },
+    /// The same, among the backends where the flow does not clash: it would at this one, which its client has or the strategy
+    /// would choose. What the client has stays.
+    Elsewhere { seed: [u8; 16], client: Option<Hashed>, instead_of: BackendIndex },
 }
 
 impl Decider {
@@ -56,10 +61,17 @@ impl Decider {
                 }
                 backend
             }
+            BackendSource::Elsewhere { seed, client, .. } => {
+                let taken = self.taken(query, vip, now);
+                let chosen = self.setup.choose_elsewhere(service, packet.family, &seed, taken.as_slice());
+                let BackendIndex(backend) = chosen.ok_or(Refusal::Clash)?;
+                if let Some(hashed) = client {
+                    self.assign(AffinityKey { prefix: seed, service }, &hashed, backend, now.seconds);
+                }
+                self.counters.add(Pressure::ClashAvoided.index(), 1);
+                backend
+            }
         };
-        if self.clashes(query, vip, backend, now) {
-            return Err(Refusal::As(Outcome::DroppedClash));
-        }
         let flow = Flow { vip, backend, service, state: first_state(packet.kind) };
         let inserted = self.flows.insert(&query.hashed, &query.key, flow, now.seconds);
         let inserted = inserted.map_err(|_| Refusal::As(Outcome::DroppedTableFull))?;
@@ -96,19 +108,8 @@ impl Decider {
             Some(affinity) => self.client(packet, &affinity, service, now.seconds),
             None => BackendSource::Strategy { seed: flow_seed(&query.key), client: None },
         };
+        let source = self.without_clash(packet, query, (vip, service), source, now);
         Ok(Admission { service, source })
-    }
-
-    /// Whether replies of this flow could not be told from those of another: a reply names its backend and its client but not
-    /// the VIP, so a client's two flows through two VIPs to one backend must differ in a port. The backend could not tell
-    /// them apart either. Replies of direct backends do not come this way.
-    #[inline]
-    pub(super) fn clashes(&self, query: &FlowQuery, vip: u16, backend: u16, now: Now) -> bool {
-        let address = self.setup.backend_address(backend);
-        let translated = |flow: &Flow| !self.setup.is_direct(flow.backend);
-        let clash =
-            |flow: &Flow| flow.vip != vip && translated(flow) && self.setup.backend_address(flow.backend) == address;
-        !self.setup.is_direct(backend) && self.flows.find(&query.hashed, &query.key, now.seconds, clash).is_some()
     }
 
     /// Where the backend of a client comes from: the affinity table, unless that backend takes no new flows.

@@ -79,15 +79,13 @@ impl Decider {
                 return end(Some(flow.service), outcome);
             }
             (Course::Unreachable, Some(flow)) => {
-                let outcome = unreachable(packet, buffer, Outcome::AnsweredUnreachable).outcome;
+                let outcome =
+                    unreachable(packet, buffer, Outcome::AnsweredUnreachable, Outcome::DroppedNoBackend).outcome;
                 return end(Some(flow.service), outcome);
             }
             _ => match self.would_admit(packet, query, vip, old, now) {
                 Ok((service, backend, reason)) => (service, backend, reason, Outcome::ForwardedNew),
-                Err((service, Refusal::As(outcome))) => return end(service, outcome),
-                Err((_, Refusal::NoBackend { service })) => {
-                    return end(Some(service), self.refuse(packet, service, buffer).outcome);
-                }
+                Err((service, refusal)) => return end(service, self.refuse(packet, refusal, buffer).outcome),
             },
         };
         if self.setup.backend(backend).is_none() {
@@ -121,10 +119,12 @@ impl Decider {
                 let candidates = u16::try_from(balancer.candidates()).unwrap_or(u16::MAX);
                 (chosen.0, ChoiceReason::Strategy { candidates })
             }
+            BackendSource::Elsewhere { seed, instead_of, .. } => {
+                let taken = self.taken(query, vip, now);
+                let chosen = self.setup.would_choose_elsewhere(service, packet.family, &seed, taken.as_slice());
+                (chosen.ok_or(refused(Refusal::Clash))?.0, ChoiceReason::Clash { instead_of })
+            }
         };
-        if self.clashes(query, vip, backend, now) {
-            return Err(refused(Refusal::As(Outcome::DroppedClash)));
-        }
         if !self.flows.has_room(&query.hashed, &query.key, vip, now.seconds) {
             return Err(refused(Refusal::As(Outcome::DroppedTableFull)));
         }

@@ -8,6 +8,7 @@
 //! | `lookup` | which flow a packet belongs to, and what becomes of packets without one or without their end |
 //! | `request` | packets to a virtual IP: forward, reset, or begin a new flow |
 //! | `admit` | letting a new flow in: service, client affinity, strategy, tables |
+//! | `clash` | flows that cannot have one backend together |
 //! | `reply` | packets of backends to clients |
 //! | `icmp_error` | ICMP errors about packets of flows |
 //! | `fragment`, `fragment_table` | fragments: where the others go once the first has come, and for how long |
@@ -16,6 +17,7 @@
 //! | `explain`, `summary` | answers for the operator and for `loaded replay`; they change nothing |
 
 mod admit;
+mod clash;
 mod count;
 mod decider;
 #[cfg(test)]

@@ -44,12 +44,11 @@ impl Decider {
                 if let Some(flow) = self.flows.remove(slot) {
                     self.count_removed(&flow);
                 }
-                return unreachable(packet, buffer, Outcome::AnsweredUnreachable);
+                return unreachable(packet, buffer, Outcome::AnsweredUnreachable, Outcome::DroppedNoBackend);
             }
             _ => match self.admit(packet, query, vip, known.map(|(_, flow)| flow), now) {
                 Ok(backend) => (backend, Outcome::ForwardedNew),
-                Err(Refusal::As(outcome)) => return buffer.unchanged(outcome),
-                Err(Refusal::NoBackend { service }) => return self.refuse(packet, service, buffer),
+                Err(refusal) => return self.refuse(packet, refusal, buffer),
             },
         };
         let Some(&Backend { address, direct, .. }) = self.setup.backend(backend) else {
@@ -155,17 +154,26 @@ impl Decider {
         }
     }
 
-    /// Answers or drops a packet for which there is no backend.
-    pub(super) fn refuse(&self, packet: &ParsedPacket, service: u16, buffer: PacketBuffer<'_>) -> Decided {
-        let all_down = self.setup.service(service).map(|service| service.policy.all_down);
+    /// Answers or drops a packet that begins no flow.
+    pub(super) fn refuse(&self, packet: &ParsedPacket, refusal: Refusal, buffer: PacketBuffer<'_>) -> Decided {
+        let (reset, unreached, dropped) = match refusal {
+            Refusal::As(outcome) => return buffer.unchanged(outcome),
+            Refusal::Clash => (Outcome::RefusedClash, Outcome::RefusedClash, Outcome::DroppedClash),
+            Refusal::NoBackend { service } => {
+                let all_down = self.setup.service(service).map(|service| service.policy.all_down);
+                if all_down != Some(AllDown::Reject) {
+                    return buffer.unchanged(Outcome::DroppedNoBackend);
+                }
+                (Outcome::RefusedReset, Outcome::RefusedUnreachable, Outcome::DroppedNoBackend)
+            }
+        };
         match packet.kind {
-            _ if all_down != Some(AllDown::Reject) => buffer.unchanged(Outcome::DroppedNoBackend),
             Kind::Tcp { resets: false, .. } => match wire::reset(buffer.space, packet) {
-                Some(length) => Decided::answer(Outcome::RefusedReset, length),
-                None => buffer.unchanged(Outcome::DroppedNoBackend),
+                Some(length) => Decided::answer(reset, length),
+                None => buffer.unchanged(dropped),
             },
-            Kind::Udp { .. } => unreachable(packet, buffer, Outcome::RefusedUnreachable),
-            _ => buffer.unchanged(Outcome::DroppedNoBackend),
+            Kind::Udp { .. } => unreachable(packet, buffer, unreached, dropped),
+            _ => buffer.unchanged(dropped),
         }
     }
 
@@ -190,10 +198,15 @@ impl Decider {
     }
 }
 
-/// Answers a datagram with ICMP "port unreachable".
-pub(super) fn unreachable(packet: &ParsedPacket, buffer: PacketBuffer<'_>, outcome: Outcome) -> Decided {
+/// Answers a datagram with ICMP "port unreachable", or drops one that must not be answered.
+pub(super) fn unreachable(
+    packet: &ParsedPacket,
+    buffer: PacketBuffer<'_>,
+    answered: Outcome,
+    dropped: Outcome,
+) -> Decided {
     match wire::unreachable(buffer.space, buffer.length, packet) {
-        Some(length) => Decided::answer(outcome, length),
-        None => buffer.unchanged(Outcome::DroppedNoBackend),
+        Some(length) => Decided::answer(answered, length),
+        None => buffer.unchanged(dropped),
     }
 }

@@ -202,6 +202,40 @@ impl Setup {
         })
     }
 
+    /// The backend for a new client that shares its address with none of these. Changes the balancer's turn.
+    pub(crate) fn choose_elsewhere(
+        &mut self,
+        index: u16,
+        family: Family,
+        client: &[u8],
+        taken: &[u16],
+    ) -> Option<BackendIndex> {
+        let Self { services, backends, .. } = self;
+        let service = services.get_mut(usize::from(index))?.as_deref_mut()?;
+        let pool = match family {
+            Family::V4 => &mut service.v4,
+            Family::V6 => &mut service.v6,
+        };
+        pool.balancer.choose_where(client, |backend| !shares_address(backends, backend.0, taken))
+    }
+
+    /// What [`Setup::choose_elsewhere`] would return. Changes nothing.
+    pub(crate) fn would_choose_elsewhere(
+        &self,
+        index: u16,
+        family: Family,
+        client: &[u8],
+        taken: &[u16],
+    ) -> Option<BackendIndex> {
+        let balancer = self.balancer(index, family)?;
+        balancer.would_choose_where(client, |backend| !self.shares_address(backend.0, taken))
+    }
+
+    /// Whether a backend has the address of one of these, which may be of other services.
+    pub(crate) fn shares_address(&self, backend: u16, others: &[u16]) -> bool {
+        shares_address(&self.backends, backend, others)
+    }
+
     /// Whether a table entry of this client, service and backend is possible: entries left by another worker may name what this
     /// configuration does not have or, if that worker was hostile, what does not belong together.
     #[must_use]
@@ -228,6 +262,11 @@ impl Backend {
     pub fn family(&self) -> Family {
         if is_mapped(&self.address) { Family::V4 } else { Family::V6 }
     }
+}
+
+fn shares_address(backends: &[Option<Backend>], backend: u16, others: &[u16]) -> bool {
+    let address = |index: u16| slot(backends, index).map(|backend| &backend.address);
+    others.iter().any(|&other| address(other) == address(backend))
 }
 
 #[inline]

@@ -282,10 +282,16 @@ fn every_refusal_is_foreseen() {
 
         // Two VIPs, one backend: the replies could not be told apart.
         let one = Service { weights: [1, 0, 0, 1, 0, 0], vips: vec![0, 1, 2, 3], ..Service::default() };
-        let mut world = World::new(&[one]);
-        ask(&mut world, &tuple);
-        let second = Question { vip: side.second_vip.parse().expect("address"), ..tuple };
-        assert_eq!(ask(&mut world, &second).0.outcome, Outcome::DroppedClash);
+        for (protocol, outcome) in
+            [(6, Outcome::RefusedClash), (17, Outcome::RefusedClash), (132, Outcome::DroppedClash)]
+        {
+            let mut world = World::new(std::slice::from_ref(&one));
+            let tuple = Question { protocol, ..tuple };
+            ask(&mut world, &tuple);
+            let second = Question { vip: side.second_vip.parse().expect("address"), ..tuple };
+            let (said, _) = ask(&mut world, &second);
+            assert_eq!((said.outcome, said.service, said.chosen), (outcome, Some(ServiceIndex(0)), None));
+        }
 
         // A table full of open connections.
         let mut world = World::sized(&[Service::default()], 1, 100);

@@ -194,7 +194,7 @@ fn flows_that_differ_only_in_the_vip_do_not_share_a_backend() {
         let mut world = World::new(&services);
         let client = (side.client, 4001);
         let backend = world.forward(udp(client, (side.vip, 53)), Outcome::ForwardedNew);
-        world.unchanged(udp(client, (side.second_vip, 53)), Outcome::DroppedClash);
+        assert_eq!(world.send(&mut udp(client, (side.second_vip, 53))), Outcome::RefusedClash);
         world.forward(udp((side.client, 4002), (side.second_vip, 53)), Outcome::ForwardedNew);
         let mut replies = [udp((&backend, 53), client), udp((&backend, 53), (side.client, 4002))];
         for (reply, vip) in replies.iter_mut().zip([side.vip, side.second_vip]) {

@@ -2,6 +2,7 @@
 
 mod affinity;
 mod churn;
+mod clash;
 mod direct;
 mod errors;
 mod explain;
