@@ -9,7 +9,7 @@ use loaded_worker::balance::{Balancer, MemberSpec, Standing};
 use std::hint::black_box;
 use std::time::Duration;
 
-const OUT: Standing = Standing { enabled: true, up: false, ejected: false };
+const OUT: Standing = Standing { enabled: true, confirmed: true, up: false, ejected: false };
 
 fn balancer(members: u16, strategy: Strategy) -> Balancer {
     let members: Vec<MemberSpec> = (0..members)

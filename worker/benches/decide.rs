@@ -73,7 +73,16 @@ impl World {
                 let text = [format!("10.0.0.{}", b / 2 + 11), format!("2001:db8:2::{}", b / 2 + 11)];
                 let address: IpAddr = text[usize::from(b % 2)].parse().expect("address");
                 let (index, admin, age) = (BackendIndex(n * 6 + b), Admin::Enabled, u32::MAX);
-                take(ToWorker::Backend { index, address, weight: 1, backup: false, admin, up: true, age });
+                take(ToWorker::Backend {
+                    index,
+                    address,
+                    weight: 1,
+                    backup: false,
+                    admin,
+                    up: true,
+                    age,
+                    confirmed: true,
+                });
             }
         }
         let setup = take(ToWorker::Commit).expect("a setup");

@@ -23,7 +23,16 @@ fn vip(index: u16, text: &str) -> ToWorker {
 
 fn backend(index: u16, text: &str, weight: u16) -> ToWorker {
     let (index, address) = (BackendIndex(index), text.parse().expect("address"));
-    ToWorker::Backend { index, address, weight, backup: false, admin: Admin::Enabled, up: true, age: u32::MAX }
+    ToWorker::Backend {
+        index,
+        address,
+        weight,
+        backup: false,
+        admin: Admin::Enabled,
+        up: true,
+        age: u32::MAX,
+        confirmed: true,
+    }
 }
 
 fn service(index: u16, protocol: Protocol, affinity: Option<Affinity>) -> ToWorker {

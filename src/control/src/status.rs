@@ -210,6 +210,9 @@ pub struct BackendStatus {
     pub backup: bool,
     /// Found by discovery, not in the configuration.
     pub discovered: bool,
+    /// It is in the configuration, or a check has passed. One that was only found gets no client and counts nowhere before.
+    #[serde(default = "confirmed")]
+    pub confirmed: bool,
     /// What the operator wants of it.
     pub admin: AdminState,
     /// Its health by the checks.
@@ -238,6 +241,11 @@ pub struct BackendStatus {
     pub bytes_from: u64,
     /// Workers that have ejected it for a while, by passive observation.
     pub ejected_by: Vec<Ejection>,
+}
+
+/// What a status of an older version means, which does not say.
+fn confirmed() -> bool {
+    true
 }
 
 /// What the operator wants of a backend.

@@ -90,7 +90,7 @@ pub fn plain(text: &str) -> String {
 /// "serving, generation 7, 2 of 3 backends up"
 fn verdict(status: &Status) -> String {
     let backends = || status.services.iter().flat_map(|service| &service.backends);
-    let staying = || backends().filter(|backend| backend.state != BackendState::Leaving);
+    let staying = || backends().filter(|backend| backend.state != BackendState::Leaving && backend.confirmed);
     let (all, up) = (staying().count(), staying().filter(|backend| backend.counts_as_up()).count());
     let workers = || status.processes.iter().filter(|process| process.role == Role::Worker);
     let services = || status.services.iter().filter(|service| service.state != ServiceState::Leaving);
@@ -157,7 +157,7 @@ fn troubles(status: &Status) -> Vec<String> {
     for service in &status.services {
         for backend in &service.backends {
             let (address, name) = (backend.address, &service.name);
-            if backend.state == BackendState::Down {
+            if backend.state == BackendState::Down && backend.confirmed {
                 let ago = elapsed(status.now.saturating_sub(backend.since));
                 of_backends.push(format!("{address} of {name} is down for {ago}: {}", backend.cause));
             } else if !backend.ejected_by.is_empty() && backend.state != BackendState::Leaving {
@@ -234,8 +234,10 @@ fn notes(backend: &BackendStatus) -> Vec<String> {
     if backend.backup {
         notes.push("backup".to_owned());
     }
-    if backend.discovered {
-        notes.push("found, not configured".to_owned());
+    match (backend.discovered, backend.confirmed) {
+        (true, true) => notes.push("found, not configured".to_owned()),
+        (true, false) => notes.push("found, not configured, no check has passed yet".to_owned()),
+        (false, _) => {}
     }
     if !backend.ejected_by.is_empty() {
         notes.push(ejections(backend));

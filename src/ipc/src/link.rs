@@ -201,6 +201,7 @@ mod tests {
                 admin: Admin::Draining,
                 up: true,
                 age: 7,
+                confirmed: true,
             },
             ToWorker::Commit,
             ToWorker::Go,

@@ -9,7 +9,7 @@ use bincode::{Decode, Encode};
 use std::net::IpAddr;
 
 /// Version of the messages below. Bump it with any change to them.
-pub const VERSION: u16 = 8;
+pub const VERSION: u16 = 9;
 
 /// Largest frame either side accepts, bytes.
 pub const MAX_FRAME: usize = 512;
@@ -86,6 +86,8 @@ pub enum ToWorker {
         up: bool,
         /// Seconds since it came up, for slow start; `u32::MAX`: it was never seen down.
         age: u32,
+        /// The operator has named it, or a check has passed. A node that was only found counts nowhere before.
+        confirmed: bool,
     },
     /// Ends the transaction.
     Commit,

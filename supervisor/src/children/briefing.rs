@@ -49,6 +49,7 @@ fn transaction(roster: &Roster, now: Instant) -> Vec<ToWorker> {
                 admin: backend.admin(now),
                 up: backend.health.up,
                 age: backend.age(now),
+                confirmed: backend.confirmed,
             });
         }
     }

@@ -117,6 +117,7 @@ impl Instance {
             weight: entry.weight,
             backup: entry.backup,
             discovered: entry.discovered,
+            confirmed: entry.confirmed,
             admin: entry.admin(now).into(),
             state: match (entry.leaves, health.up, health.proven) {
                 (Some(_), ..) => BackendState::Leaving,

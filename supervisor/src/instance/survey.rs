@@ -76,7 +76,7 @@ impl Survey {
 pub(super) fn condition(roster: &Roster, index: ServiceIndex, now: Instant) -> Condition {
     let Some(entry) = roster.service(index) else { return Condition::Fine };
     let policy = entry.service.policy;
-    let of_service = || roster.backends().filter(move |(_, backend)| backend.service == index);
+    let of_service = || roster.backends().filter(move |(_, backend)| backend.service == index && backend.confirmed);
     let enabled = || of_service().filter(|(_, backend)| backend.admin(now) == Admin::Enabled);
     let mut worst = Condition::Fine;
     for v4 in [true, false] {

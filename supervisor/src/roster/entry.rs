@@ -15,6 +15,9 @@ pub(crate) struct BackendEntry {
     pub(crate) backup: bool,
     /// It is not in the configuration: discovery has found it.
     pub(crate) discovered: bool,
+    /// It is or was in the configuration, or a check has passed. One that was only found counts nowhere before.
+    #[serde(default = "yes")]
+    pub(crate) confirmed: bool,
     /// What the operator wants, and until when a drain lasts. Drain, disable and enable survive reload, upgrade and a supervisor
     /// crash; a stop forgets them.
     pub(crate) wish: Admin,
@@ -43,6 +46,11 @@ pub(crate) struct BackendHealth {
     pub(crate) rose: Option<Instant>,
 }
 
+/// A backend in the journal of a binary that does not say.
+fn yes() -> bool {
+    true
+}
+
 impl BackendEntry {
     pub(super) fn new(service: ServiceIndex, address: IpAddr, health: BackendHealth) -> Self {
         Self {
@@ -51,6 +59,7 @@ impl BackendEntry {
             weight: 1,
             backup: false,
             discovered: false,
+            confirmed: true,
             wish: Admin::Enabled,
             drains_until: None,
             leaves: None,

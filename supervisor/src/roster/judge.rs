@@ -36,7 +36,8 @@ impl Roster {
             return Err(Impossible("a check that took longer than it may"));
         }
         let known = entry.health;
-        let health = &mut self.backends.get_mut(backend.0).ok_or(Impossible("no backend"))?.health;
+        let entry = self.backends.get_mut(backend.0).ok_or(Impossible("no backend"))?;
+        let (health, confirmed) = (&mut entry.health, &mut entry.confirmed);
         (health.cause, health.latency) = (cause, latency);
         let &FromProber::Changed { up, .. } = said else { return Ok(None) };
         if known.proven && known.up == up {
@@ -46,6 +47,7 @@ impl Roster {
             return Err(Impossible("a change without its cause"));
         }
         health.proven = true;
+        *confirmed |= up;
         if known.up == up {
             return Ok(None);
         }

@@ -99,6 +99,7 @@ impl Roster {
             let Some(old) = old.backends.get(number) else { continue };
             if let Some(new) = self.backends.get_mut(number).filter(|new| new.is_same(old)) {
                 (new.wish, new.drains_until) = (old.wish, old.drains_until);
+                new.confirmed |= old.confirmed;
                 // A service that begins or ceases to be checked with this roster keeps what was decided for that.
                 if new.health.cause != Cause::Unchecked {
                     new.health = old.health;

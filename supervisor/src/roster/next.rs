@@ -134,7 +134,8 @@ impl Roster {
             match self.backend_at(index, backend.address) {
                 Some(entry) => {
                     entry.come_back(now);
-                    (entry.weight, entry.backup, entry.discovered) = (backend.weight, backend.backup, false);
+                    (entry.weight, entry.backup) = (backend.weight, backend.backup);
+                    (entry.discovered, entry.confirmed) = (false, true);
                 }
                 None => {
                     let health = BackendHealth::new(before.is_some() && service.check.is_some(), now);
@@ -159,7 +160,7 @@ impl Roster {
             return Ok(());
         }
         let mut entry = BackendEntry::new(service, address, BackendHealth::new(true, now));
-        entry.discovered = true;
+        (entry.discovered, entry.confirmed) = (true, false);
         self.backends.insert(entry, settled).map(drop).ok_or(NumbersExhausted("backends"))
     }
 

@@ -193,6 +193,16 @@ fn only_strangers_of_the_network_may_join_and_only_so_many() {
     assert_eq!(roster.backends().filter(|(_, b)| b.discovered).count(), 2);
     roster = roster.next(&plan, &[], 3, now).unwrap();
     assert_eq!(roster.backends().filter(|(_, b)| b.discovered && b.leaves.is_none()).count(), 2, "a reload keeps them");
+    // One passes its check: what it is then, it stays when it fails, and through a reload and an upgrade.
+    assert_eq!(roster.backends().filter(|(_, b)| b.discovered && b.confirmed).count(), 0);
+    let seven = roster.backends().find(|(_, b)| b.address == address(7)).unwrap().0;
+    let mut before = roster.clone();
+    assert_eq!(roster.judge(&changed(seven.0, true), now), Ok(Some(seven)));
+    assert_eq!(roster.judge(&changed(seven.0, false), now), Ok(Some(seven)));
+    before.inherit(&roster);
+    for roster in [&before, &roster.next(&plan, &[], 4, now).unwrap()] {
+        assert!(roster.backends().filter(|(_, b)| b.discovered && b.confirmed).map(|(index, _)| index).eq([seven]));
+    }
     assert!(roster.forget_lost(now + FORGOTTEN * 2), "they were never up");
 }
 

@@ -7,5 +7,6 @@ mod generated_packets;
 mod hostile_packets;
 mod hostile_prober;
 mod hostile_worker;
+mod phantom_nodes;
 mod poison_packets;
 mod sandbox;

@@ -15,7 +15,8 @@
 //! 50 %, one of three is fewer than 34 % and not fewer than 33 %. A threshold of 0 never panics, one of 100 panics as soon as
 //! one fails. With no primary enabled there is no panic.
 //!
-//! A member of weight 0 is not counted anywhere and never a candidate.
+//! A member of weight 0 is not counted anywhere and never a candidate. Neither is one that discovery has found and no check
+//! has passed yet: whoever answers for addresses where nobody is could else cause a panic, and get clients by it.
 
 use super::member::Member;
 use loaded_ipc::{AllDown, Policy};
@@ -116,6 +117,33 @@ mod tests {
         assert!(!panics(100, 0, 0));
     }
 
+    /// Two that are up and seventy that nobody has reached: neither panic nor last resort knows them.
+    #[test]
+    fn a_node_that_never_passed_a_check_counts_nowhere() {
+        const FOUND: Standing = Standing { confirmed: false, ..DOWN };
+        for strategy in STRATEGIES {
+            let members: Vec<MemberSpec> = (0..72).map(|n| member(n, 1)).collect();
+            let policy = Policy { all_down: AllDown::Last, ..policy(50) };
+            let mut balancer = Balancer::new(&members, strategy, 0, policy).expect("pool");
+            (2..72).for_each(|n| assert!(balancer.set_standing(BackendIndex(n), FOUND)));
+            assert_eq!((balancer.usable(), balancer.is_panicking(), balancer.candidates()), ((2, 2), false, 2));
+            // A panic has those that have been there.
+            (0..2).for_each(|n| assert!(balancer.set_standing(BackendIndex(n), DOWN)));
+            assert_eq!((balancer.usable(), balancer.is_panicking(), balancer.candidates()), ((0, 2), true, 2));
+            // It passes, fails again, and counts for good.
+            balancer.set_standing(BackendIndex(9), WELL);
+            assert_eq!((balancer.usable(), balancer.is_panicking(), balancer.candidates()), ((1, 3), true, 3));
+            balancer.set_standing(BackendIndex(9), DOWN);
+            assert_eq!((balancer.usable(), balancer.candidates()), ((0, 3), 3));
+        }
+        // Nothing but found nodes: no last resort either.
+        let members = [member(0, 1), member(1, 1)];
+        let policy = Policy { all_down: AllDown::Last, ..policy(50) };
+        let mut balancer = Balancer::new(&members, STRATEGIES[1], 0, policy).expect("pool");
+        (0..2).for_each(|n| assert!(balancer.set_standing(BackendIndex(n), FOUND)));
+        assert_eq!((balancer.choose(&[]), balancer.is_panicking()), (None, false));
+    }
+
     #[test]
     fn the_last_resort_is_the_enabled_member_that_failed_last() {
         let members = [member(0, 1), member(1, 1), member(2, 1)];
@@ -138,8 +166,9 @@ mod tests {
 
     /// The rule in an operator's words, applied to a list of what happened.
     fn by_hand(members: &[MemberSpec], standings: &[Standing], went_out: &[usize], policy: &Policy) -> Vec<usize> {
-        let enabled: Vec<usize> =
-            (0..members.len()).filter(|&n| standings[n].enabled && members[n].weight > 0).collect();
+        let enabled: Vec<usize> = (0..members.len())
+            .filter(|&n| standings[n].enabled && standings[n].confirmed && members[n].weight > 0)
+            .collect();
         let usable: Vec<usize> =
             enabled.iter().copied().filter(|&n| standings[n].up && !standings[n].ejected).collect();
         let of = |list: &[usize], backup: bool| -> Vec<usize> {
@@ -168,8 +197,8 @@ mod tests {
             kinds in prop::collection::vec((0..4_u16, prop::bool::weighted(0.3)), 0..7),
             steps in prop::collection::vec((
                 0..7_u16,
-                (prop::bool::weighted(0.8), any::<bool>(), prop::bool::weighted(0.3))
-                    .prop_map(|(enabled, up, ejected)| Standing { enabled, up, ejected }),
+                (prop::bool::weighted(0.8), prop::bool::weighted(0.8), any::<bool>(), prop::bool::weighted(0.3))
+                    .prop_map(|(enabled, confirmed, up, ejected)| Standing { enabled, confirmed, up, ejected }),
                 0..=1200_u16,
             ), 0..40),
             threshold in prop_oneof![Just(0), Just(100), 0..=100_u8],

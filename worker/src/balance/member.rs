@@ -23,6 +23,9 @@ pub struct MemberSpec {
 pub struct Standing {
     /// The operator has neither drained nor disabled it.
     pub enabled: bool,
+    /// The operator has named it, or a check has passed. A node that was only found may not exist, whatever is doubted about
+    /// the checks: it is no candidate and counts nowhere.
+    pub confirmed: bool,
     /// The active checks report it up.
     pub up: bool,
     /// Passive observation has ejected it: it does not accept connections.
@@ -46,7 +49,7 @@ pub(super) struct Member {
 
 impl Member {
     pub(super) fn new(spec: MemberSpec) -> Self {
-        let standing = Standing { enabled: true, up: true, ejected: false };
+        let standing = Standing { enabled: true, confirmed: true, up: true, ejected: false };
         Self { spec, standing, last_failure: 0, share: FULL_SHARE, effective: 0, part: 0 }
     }
 
@@ -68,7 +71,7 @@ impl Member {
     }
 
     pub(super) fn is_enabled(&self) -> bool {
-        self.standing.enabled && self.spec.weight > 0
+        self.standing.enabled && self.standing.confirmed && self.spec.weight > 0
     }
 
     pub(super) fn is_usable(&self) -> bool {

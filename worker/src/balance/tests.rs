@@ -4,7 +4,7 @@ use super::*;
 use std::collections::VecDeque;
 
 pub(super) const STRATEGIES: [Strategy; 3] = [Strategy::RoundRobin, Strategy::Weighted, Strategy::Maglev { seed: 1 }];
-pub(super) const WELL: Standing = Standing { enabled: true, up: true, ejected: false };
+pub(super) const WELL: Standing = Standing { enabled: true, confirmed: true, up: true, ejected: false };
 pub(super) const DOWN: Standing = Standing { up: false, ..WELL };
 
 pub(super) fn policy(panic_threshold: u8) -> Policy {

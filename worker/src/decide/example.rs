@@ -18,6 +18,7 @@ pub(crate) fn example(now: Now) -> Decider {
         admin: Admin::Enabled,
         up: true,
         age: u32::MAX,
+        confirmed: true,
     };
     let messages = [
         ToWorker::Begin { generation: 7, unserved: Unserved::Pass, malformed: OnFailure::Drop },

@@ -57,6 +57,8 @@ struct TrackedBackend {
     backup: bool,
     admin: Admin,
     up: bool,
+    /// The operator has named it, or a check has passed.
+    confirmed: bool,
     /// When it came up, milliseconds, while its slow start lasts.
     slow_since: Option<u64>,
     /// Of its weight: 0..=[`FULL`].
@@ -118,6 +120,7 @@ impl BackendStates {
                 backup: backend.backup,
                 admin: backend.admin,
                 up: backend.up,
+                confirmed: backend.confirmed,
                 slow_since: None,
                 share: FULL,
                 passive: policy.and_then(|policy| policy.passive),
@@ -178,6 +181,7 @@ impl BackendStates {
         // Only a change counts: it is more recent than the ejection that it ends.
         if std::mem::replace(&mut state.up, up) != up {
             state.health.absolve();
+            state.confirmed |= up;
             state.slow_since = up.then_some(now.millis);
             state.progress_slow_start(setup, backend, now.millis);
             self.settle(setup, counters, backend);
@@ -256,9 +260,10 @@ impl BackendStates {
 impl TrackedBackend {
     /// Tells the balancer how it stands.
     fn tell_balancer(&self, setup: &mut Setup, backend: u16) {
+        let Self { confirmed, up, .. } = *self;
         let (enabled, ejected) = (self.admin == Admin::Enabled, self.health.is_ejected());
         if let Some(pool) = setup.pool(self.service, self.family) {
-            pool.balancer.set_standing(BackendIndex(backend), Standing { enabled, up: self.up, ejected });
+            pool.balancer.set_standing(BackendIndex(backend), Standing { enabled, confirmed, up, ejected });
         }
     }
 

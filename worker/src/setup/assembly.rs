@@ -81,10 +81,14 @@ impl Assembly {
                 }
                 service.ports.push(range);
             }
-            ToWorker::Backend { index: BackendIndex(index), address, weight, backup, admin, up, age } => {
+            ToWorker::Backend { index: BackendIndex(index), address, weight, backup, admin, up, age, confirmed } => {
                 let direct = self.service()?.mode == Mode::Dsr;
                 let (address, service) = (from_ip(address), self.current);
-                self.add_backend(index, Backend { address, service, direct, backup, admin, up, age }, weight)?;
+                self.add_backend(
+                    index,
+                    Backend { address, service, direct, backup, admin, up, age, confirmed },
+                    weight,
+                )?;
             }
             ToWorker::Go | ToWorker::Stop | ToWorker::Admin { .. } | ToWorker::Explain { .. } => {
                 return Err(OutOfStep("an order before Commit"));

@@ -51,6 +51,8 @@ pub struct Backend {
     pub up: bool,
     /// Seconds since it came up; `u32::MAX`: it was never seen down.
     pub age: u32,
+    /// The operator has named it, or a check has passed.
+    pub confirmed: bool,
 }
 
 /// A service.

@@ -3,6 +3,7 @@
 use super::packets::{ACK, FIN, RST, SYN, echo, ends, sound, tcp, udp};
 use super::world::{AFFINITY, BARE, POLICY, SIDES, Service, Side, World, index_of};
 use loaded_ipc::{Admin, AllDown, BackendCounter, OnBackendDown, Outcome, Policy, Strategy};
+use std::collections::BTreeSet;
 
 const POLICIES: [OnBackendDown; 3] = [OnBackendDown::Reset, OnBackendDown::Rehash, OnBackendDown::Drain];
 
@@ -355,5 +356,27 @@ fn forwarded_packets_are_counted_for_their_backend() {
         world.now += 8000;
         world.sweep();
         assert_eq!(all.map(|c| world.count(c, index)), [0, 1, 2, 2 * length, 1, length]);
+    }
+}
+
+/// A node that discovery has found gets no client before a check has passed, whatever panic or `last` say; then it is a
+/// backend like any other, in panic too.
+#[test]
+fn a_found_node_waits_for_its_first_passed_check() {
+    for side in SIDES {
+        let policy = Policy { panic_threshold: 60, all_down: AllDown::Last, ..POLICY };
+        let (down, found) = (vec![0, 1, 2, 3, 4, 5], vec![1, 2, 4, 5]);
+        let mut world = World::new(&[Service { policy, down, found, affinity: None, ..Service::default() }]);
+        let chosen = |world: &mut World| -> BTreeSet<String> {
+            world.now += 60;
+            let syns = (0..30).map(|n| tcp((&side.client(n), 4000), (side.vip, 80), SYN));
+            syns.map(|syn| world.forward(syn, Outcome::ForwardedNew)).collect()
+        };
+        let [first, second, _] = side.backends.map(str::to_owned);
+        assert_eq!(chosen(&mut world), BTreeSet::from([first.clone()]));
+        for up in [true, false] {
+            world.check(place(&side, &second), up);
+        }
+        assert_eq!(chosen(&mut world), BTreeSet::from([first, second]));
     }
 }

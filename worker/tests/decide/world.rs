@@ -68,6 +68,8 @@ pub(crate) struct Service {
     pub(crate) policy: Policy,
     pub(crate) backups: Vec<usize>,
     pub(crate) down: Vec<usize>,
+    /// Found, and no check has passed.
+    pub(crate) found: Vec<usize>,
     pub(crate) admin: [Admin; 6],
     /// Seconds since the first backend came up.
     pub(crate) age: u32,
@@ -96,6 +98,7 @@ pub(crate) const BARE: Service = Service {
     policy: POLICY,
     backups: Vec::new(),
     down: Vec::new(),
+    found: Vec::new(),
     admin: [Admin::Enabled; 6],
     age: u32::MAX,
     index: None,
@@ -132,6 +135,7 @@ pub(crate) fn messages(services: &[Service]) -> Vec<ToWorker> {
             admin: service.admin[n],
             up: !service.down.contains(&n),
             age: if n == 0 { age } else { u32::MAX },
+            confirmed: !service.found.contains(&n),
         }));
     }
     all.push(ToWorker::Commit);

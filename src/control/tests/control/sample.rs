@@ -15,6 +15,7 @@ pub(crate) fn backend(address: &str, index: u16) -> BackendStatus {
         weight: 1,
         backup: false,
         discovered: false,
+        confirmed: true,
         admin: AdminState::Enabled,
         state: BackendState::Up,
         since: NOW - 7500,

@@ -1,7 +1,7 @@
 //! What a person sees.
 
 use crate::sample::{self, NOW, backend, process, service};
-use loaded_control::status::{AdminState, BackendState, Reload, Role, ServiceState};
+use loaded_control::status::{AdminState, BackendState, BackendStatus, Reload, Role, ServiceState};
 use loaded_control::text::{history, plain, status};
 use loaded_control::{Reply, Status};
 
@@ -62,6 +62,19 @@ fn what_is_wrong_comes_before_the_tables() {
     }
     let text = status(&sample);
     assert!(text.lines().position(|line| line == "! and 88 more backends").is_some_and(|at| at < 16), "{text}");
+}
+
+/// Whoever answers for addresses where nobody is fills neither the headline nor the troubles.
+#[test]
+fn a_found_node_that_never_passed_a_check_counts_nowhere() {
+    let mut sample = sample::status();
+    let before = status(&sample);
+    let (discovered, confirmed, state) = (true, false, BackendState::Down);
+    sample.services[0].backends.push(BackendStatus { discovered, confirmed, state, ..backend("198.51.100.77", 77) });
+    let text = status(&sample);
+    assert_eq!(text.lines().next(), before.lines().next());
+    assert_eq!(text.matches("198.51.100.77").count(), 1, "{text}");
+    assert!(text.contains("found, not configured, no check has passed yet"), "{text}");
 }
 
 #[test]
