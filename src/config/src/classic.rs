@@ -17,6 +17,7 @@ use super::location::{At, Flaw, Mark, Source};
 use super::value::{self, address, address4, address6, number};
 use super::{AFFINITY_TIMEOUT, CLASSIC_PREFIX6, MAGLEV_SEED, MODE, PREFIX4};
 use crate::network::Network;
+use crate::plan::QUEUE_LENS;
 use failover::Failover;
 use lines::Entry;
 use loaded_ipc::{Affinity, Policy, Protocol, Strategy};
@@ -184,7 +185,7 @@ impl Gathered {
             }
             Key::FirstCore => self.first_core = Some(text.read(|text| number(text, 0..=u16::MAX))?),
             Key::LastCore => self.last_core = Some(text.read(|text| number(text, 0..=u16::MAX))?),
-            Key::NfqLen => self.draft.queue_len = Some(text.read(|text| number(text, value::QUEUE_LEN))?.value),
+            Key::NfqLen => self.draft.queue_len = Some(text.read(|text| number(text, QUEUE_LENS))?.value),
             Key::Strategy => self.strategy = Some(text.read(|text| strategy(text))?.value),
             Key::Vip4Net => drop(text.read(|text| number::<u8>(text, 1..=32))?),
             Key::Vip6Net => drop(text.read(|text| number::<u8>(text, 1..=128))?),

@@ -27,7 +27,7 @@ pub use defaults::*;
 pub use file::{MAX_FILE_BYTES, PLACES, find};
 pub use location::{ConfigError, Location, Source};
 
-use crate::plan::Plan;
+use crate::plan::{Plan, QUEUE_LENS};
 use std::path::PathBuf;
 
 /// Which address families to serve.
@@ -102,8 +102,8 @@ fn check_options(overrides: &Overrides) -> Result<(), ConfigError> {
     if let Some(user) = &overrides.user {
         value::user(user).map_err(wrong("-U"))?;
     }
-    if let Some(len) = overrides.queue_len.filter(|len| !value::QUEUE_LEN.contains(len)) {
-        value::number(&len.to_string(), value::QUEUE_LEN).map_err(wrong("-Q"))?;
+    if let Some(len) = overrides.queue_len.filter(|len| !QUEUE_LENS.contains(len)) {
+        value::number(&len.to_string(), QUEUE_LENS).map_err(wrong("-Q"))?;
     }
     Ok(())
 }

@@ -15,6 +15,8 @@ use std::ops::RangeInclusive;
 /// Most packets that may wait in one kernel queue: the original's default, 10 Mi. The kernel allocates nothing
 /// in advance.
 pub const MAX_QUEUE_LEN: u32 = 10 * 1024 * 1024;
+/// `-Q`, nfq_len and queue_len.
+pub(crate) const QUEUE_LENS: RangeInclusive<u32> = 1..=MAX_QUEUE_LEN;
 /// Entries in one worker's flow or client table, each way. 64 Mi entries of 128 bytes are 8 GiB a worker.
 pub const TABLE_ENTRIES: RangeInclusive<u32> = 1024..=64 * 1024 * 1024;
 /// Longest affinity timeout in seconds: one year.

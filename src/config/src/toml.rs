@@ -9,7 +9,7 @@ use super::draft::{Draft, DraftFailures, DraftMember, DraftService};
 use super::location::{At, Flaw, Mark};
 use super::value::{self, address};
 use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, MODE, PREFIX4, PREFIX6, QUOTA};
-use crate::plan::{MAX_DRAIN, MAX_TIMEOUT, MAX_WEIGHT, TABLE_ENTRIES};
+use crate::plan::{MAX_DRAIN, MAX_TIMEOUT, MAX_WEIGHT, QUEUE_LENS, TABLE_ENTRIES};
 use ::toml::de::DeTable;
 use keys::{AFFINITY, BACKEND, ON_FAILURE, SERVICE, TOP};
 use loaded_ipc::{Affinity, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
@@ -28,7 +28,7 @@ pub(super) fn draft(text: &str) -> Result<Draft, Flaw> {
         user: top.get("user").map(|item| read(item, value::user)).transpose()?.map(|user| user.value),
         cores: top.get("cores").map(cores).transpose()?,
         queue_base: top.number("queue_base", 0..=u16::MAX)?,
-        queue_len: top.number("queue_len", value::QUEUE_LEN)?,
+        queue_len: top.number("queue_len", QUEUE_LENS)?,
         flows: top.number("flows", TABLE_ENTRIES)?,
         clients: top.number("clients", TABLE_ENTRIES)?,
         quota: top.get("quota").map(quota).transpose()?,

@@ -1,6 +1,5 @@
 //! Values of both formats. Each function returns the value, or a message that says what to write instead.
 
-use crate::plan::MAX_QUEUE_LEN;
 use loaded_ipc::PortRange;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -36,9 +35,6 @@ pub(super) fn number<T: FromStr + PartialOrd + std::fmt::Display>(
         .filter(|value| range.contains(value))
         .ok_or_else(|| format!("{text:?} is not a number from {} to {}", range.start(), range.end()))
 }
-
-/// `-Q`, nfq_len and queue_len.
-pub(super) const QUEUE_LEN: RangeInclusive<u32> = 1..=MAX_QUEUE_LEN;
 
 /// `80` or `8000-8010`.
 pub(super) fn ports(text: &str) -> Result<PortRange, String> {
