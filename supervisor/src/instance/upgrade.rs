@@ -1,6 +1,14 @@
-//! USR2: another binary takes the place of this one. It is started beside us with our queues, tables and journal, and
-//! prepares workers of its own; then ours end, each with its last batch answered, and its own begin. Until it serves we can
-//! go on, and do so if it fails.
+//! USR2: another binary takes the place of this one, step by step:
+//!
+//! 1. [`Instance::ask_upgrade`] writes the journal and starts the binary beside us, with our queues, tables and journal
+//!    (`handover::successor`); a reload that is under way comes first.
+//! 2. The new supervisor (`run::start::beside`) reads the configuration, installs its rules and routes, prepares workers of its
+//!    own, and says that it is prepared.
+//! 3. Our workers end, each with its last batch answered; tables of another layout are exported. We say that all is theirs.
+//! 4. Its workers begin; it takes control socket and PID file and says that it serves. We pass on signals that have come
+//!    meanwhile, and end.
+//!
+//! Until step 4 we can go on, and do so if anything fails: with our own rules, routes and workers again.
 
 use super::Instance;
 use super::phase::Phase;

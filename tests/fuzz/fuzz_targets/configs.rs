@@ -3,10 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use loaded_config::plan::{Plan, diff, immutable_change};
+use loaded_config::{Families, Overrides, Source, parse};
 use loaded_ipc::Protocol;
 use loaded_supervisor::briefing;
-use loaded_config::{Families, Overrides, Source, parse};
-use loaded_config::plan::{Plan, diff, immutable_change};
 use loaded_worker::setup::Assembly;
 use std::collections::BTreeSet;
 use std::net::IpAddr;

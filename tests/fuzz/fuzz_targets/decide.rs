@@ -223,7 +223,6 @@ fn is_answer(outcome: Outcome) -> bool {
             | O::RefusedReset
             | O::RefusedUnreachable
             | O::RefusedClash
-        | O::RefusedClash
     )
 }
 

@@ -5,7 +5,9 @@
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use loaded_fuzz::judge::{put, same, walk, word};
-use loaded_worker::wire::{Address, Family, ChecksumState, Kind, ParsedPacket, Endpoint, mapped, parse, replace, replace_in_error};
+use loaded_worker::wire::{
+    Address, ChecksumState, Endpoint, Family, Kind, ParsedPacket, mapped, parse, replace, replace_in_error,
+};
 
 #[derive(Debug, Arbitrary)]
 struct Input<'b> {

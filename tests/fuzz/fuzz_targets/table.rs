@@ -7,7 +7,8 @@ use loaded_table::{AffinityKey, AffinityTable, Client, Flow, FlowKey, FlowState,
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
-const TIMEOUTS: Timeouts = Timeouts { half_open: 30, established: 7440, closing: 30, reset: 240, datagram: 180, echo: 60 };
+const TIMEOUTS: Timeouts =
+    Timeouts { half_open: 30, established: 7440, closing: 30, reset: 240, datagram: 180, echo: 60 };
 
 /// Flows or clients at most, so that tables fill.
 const MOST: usize = 64;
