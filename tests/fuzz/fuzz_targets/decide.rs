@@ -126,6 +126,8 @@ fn service(place: u8, wish: &Wish) -> Service {
         // Not the first ones: something must be there to be a backup of.
         backups: chosen(wish.backups & 0b11_0110),
         down: chosen(wish.down),
+        // Some that no check has passed yet.
+        found: chosen(wish.down & wish.backups),
         admin: std::array::from_fn(|n| {
             [Admin::Enabled, Admin::Enabled, Admin::Draining, Admin::Disabled][usize::from(wish.admin >> (n * 2) & 3)]
         }),
