@@ -319,11 +319,12 @@ fn compare(lab: &Lab, loaded: &Loaded, heard: &Receiver<(u16, Key)>) -> BTreeMap
     println!("{count} tuples in {took:.1?}, the slowest answer after {slowest:.1?}: {ends:?} {reasons:?}");
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(heard.try_iter().collect::<Vec<_>>(), [], "packets arrived that were not to");
-    for wanted in ["forwarded", "forwarded_new", "dropped_unserved", "dropped_clash"] {
+    for wanted in ["forwarded", "forwarded_new", "dropped_unserved"] {
         assert!(ends.get(wanted).is_some_and(|count| *count >= 10), "{wanted}: {ends:?}");
     }
-    for wanted in ["flow", "client", "strategy"] {
-        assert!(reasons.get(wanted).is_some_and(|count| *count >= 100), "{wanted}: {reasons:?}");
+    // A client's second VIP would often have meant the backend of the first.
+    for (wanted, least) in [("flow", 100), ("client", 100), ("strategy", 100), ("clash", 10)] {
+        assert!(reasons.get(wanted).is_some_and(|count| *count >= least), "{wanted}: {reasons:?}");
     }
     ends
 }
