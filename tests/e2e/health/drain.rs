@@ -231,8 +231,8 @@ fn what_does_not_exist_is_an_error() {
         (&["disable", "198.51.100.11", "--service", "wep"], 1, "service \"wep\" has no backend 198.51.100.11"),
         (&["drain", "192.0.2.100"], 1, "no service has a backend 192.0.2.100"),
         (&["drain", "b1"], 2, "invalid value 'b1'"),
-        (&["drain", "198.51.100.11", "--deadline", "0s"], 2, "is not a time from 1s to 7d"),
-        (&["drain", "198.51.100.11", "--deadline", "8d"], 2, "is not a time from 1s to 7d"),
+        (&["drain", "198.51.100.11", "--deadline", "0s"], 2, "is not a duration from 1s to 7d"),
+        (&["drain", "198.51.100.11", "--deadline", "8d"], 2, "is not a duration from 1s to 7d"),
         (&["drain"], 2, "<ADDR>"),
         (&["stop", "198.51.100.11"], 2, "unrecognized subcommand 'stop'"),
     ] {
