@@ -153,7 +153,7 @@ impl AffinityTable {
             };
             Some(rank << 32 | u64::from(age))
         };
-        let placed = self.map.place(hashed, (record, UNPROVEN, now), |_| true, score).ok()?;
+        let placed = self.map.place(hashed, (record, (UNPROVEN, 0), now), |_| true, score).ok()?;
         Some(Assigned { slot: placed.slot, removed: placed.displaced.map(|stored| client(&stored.record)) })
     }
 

@@ -46,6 +46,16 @@ impl Way<'_> {
     }
 
     #[inline]
+    pub(crate) fn proof(&self) -> u8 {
+        self.bucket.proof[self.index].load(Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn set_proof(&self, proof: u8) {
+        self.bucket.proof[self.index].store(proof, Relaxed);
+    }
+
+    #[inline]
     pub(crate) fn entry(&self) -> &[AtomicU64; 4] {
         &self.bucket.entries[self.index]
     }
@@ -66,12 +76,13 @@ impl Way<'_> {
 
     /// Fills a free way. The tag publishes it, and is written last.
     #[inline]
-    pub(crate) fn fill(&self, words: [u64; 4], state: u8, now: u32, tag: u16) {
+    pub(crate) fn fill(&self, words: [u64; 4], (state, proof): (u8, u8), now: u32, tag: u16) {
         for (place, word) in self.entry().iter().zip(words) {
             place.store(word, Relaxed);
         }
         self.bucket.seen[self.index].store(now, Relaxed);
         self.bucket.state[self.index].store(state, Relaxed);
+        self.bucket.proof[self.index].store(proof, Relaxed);
         self.set_tag(tag);
     }
 }

@@ -13,9 +13,11 @@ use crate::state::FlowState;
 use crate::timeouts::{ServiceTimeouts, Timeouts};
 
 const KIND: u32 = 1;
-/// Third key word: client port, service port, protocol and a zero byte are key; the top 16 bits are the service, which is
-/// value.
-const KEY_MASK: u64 = 0x0000_ffff_ffff_ffff;
+/// Third key word: client port, service port and protocol are key. The byte above is the high one of the flow's proof, and the
+/// top 16 bits are the service: both are value.
+const KEY_MASK: u64 = 0x0000_00ff_ffff_ffff;
+/// Where the high byte of the proof is in the third key word.
+const PROOF_SHIFT: u32 = 40;
 /// A bit beside a flow's state: it is not protected, because its client's prefix already had its share.
 const OVER_QUOTA: u8 = 0x80;
 /// Seconds in which a new flow is not evicted before older ones; an answer takes a fraction of that. Without it a new client's
@@ -83,9 +85,7 @@ impl FlowTable {
     /// Opens a formatted region and removes every torn entry. Walks the table once. All services have these timeouts until
     /// [`FlowTable::set_timeouts`].
     pub fn open(region: Region, timeouts: Timeouts) -> Result<Self, Error> {
-        let map = Map::open(region, KIND, KEY_MASK, |stored| {
-            state_of(stored.state).is_some() && stored.record.key[2] >> 40 & 0xff == 0
-        })?;
+        let map = Map::open(region, KIND, KEY_MASK, |stored| state_of(stored.state).is_some())?;
         Ok(Self { map, timeouts: ServiceTimeouts::new(timeouts, Box::default()), quota: QuotaTracker::default() })
     }
 
@@ -186,15 +186,30 @@ impl FlowTable {
     /// 3. not open, and idle for more than a second: the client has proven nothing, or both sides have finished;
     /// 4. open but over the quota of its client's prefix, and idle for more than a second;
     /// 5. any of these kinds, idle for a second or less;
-    /// 6. open by the client's word alone (mode "dsr").
+    /// 6. open by the client's word alone (mode "dsr"), or closed by it alone (a reset).
     ///
     /// Within a kind the one that is idle for the longest, and of equals any. `TableFull` if there is none: a protected flow is
     /// never evicted for a new one.
+    #[inline]
     pub fn insert(&mut self, hashed: &Hashed, key: &FlowKey, flow: Flow, now: u32) -> Result<Inserted, TableFull> {
+        self.insert_with_proof(hashed, key, (flow, 0), now)
+    }
+
+    /// [`FlowTable::insert`] of a flow with its proof (see [`FlowTable::proof`]).
+    pub fn insert_with_proof(
+        &mut self,
+        hashed: &Hashed,
+        key: &FlowKey,
+        (flow, proof): (Flow, u16),
+        now: u32,
+    ) -> Result<Inserted, TableFull> {
         let timeouts = &self.timeouts;
+        let [low, high] = proof.to_le_bytes();
+        let mut record = flow.to_key_value(key);
+        record.key[2] |= u64::from(high) << PROOF_SHIFT;
         let placed = self.map.place(
             hashed,
-            (flow.to_key_value(key), flow.state as u8, now),
+            (record, (flow.state as u8, low), now),
             |record| Flow::vip_of(record) == flow.vip,
             |map, way| eviction_score(timeouts, map, way, now),
         )?;
@@ -206,6 +221,21 @@ impl FlowTable {
         }
         let evicted = placed.score.is_some_and(|score| score < EXPIRED << 32);
         Ok(Inserted { slot: placed.slot, displaced: placed.displaced.as_ref().and_then(unpack), evicted })
+    }
+
+    /// The 16 bits that the other side must know to be believed, as the caller has kept them; 0 if it never has.
+    pub fn proof(&self, slot: Slot) -> u16 {
+        let high = self.map.read(slot).map_or(0, |stored| proof_high(&stored.record));
+        u16::from_le_bytes([self.map.proof(slot), high])
+    }
+
+    /// Keeps 16 bits of proof.
+    pub fn set_proof(&mut self, slot: Slot, proof: u16) {
+        let [low, high] = proof.to_le_bytes();
+        if let Some(stored) = self.map.read(slot) {
+            let third = stored.record.key[2] & !(0xff << PROOF_SHIFT) | u64::from(high) << PROOF_SHIFT;
+            self.map.set_proof(slot, third, low);
+        }
     }
 
     /// Whether [`FlowTable::insert`] would find room for a flow with this key and VIP.
@@ -292,7 +322,7 @@ fn eviction_score(timeouts: &ServiceTimeouts, map: &Map, way: &Way, now: u32) ->
         None => EXPIRED,
         Some(state) if timeouts.is_expired(state, age, service) => EXPIRED,
         Some(state) if state.is_kept() && way.state() & OVER_QUOTA == 0 => return None,
-        Some(FlowState::OneSided) => 0,
+        Some(FlowState::OneSided | FlowState::ResetByClient) => 0,
         Some(_) if age <= GRACE => 1,
         Some(FlowState::HalfOpen | FlowState::Unanswered) => 4,
         Some(state) if state.is_kept() => 2,
@@ -310,6 +340,11 @@ fn state_of(byte: u8) -> Option<FlowState> {
 #[inline]
 fn service_of(record: &KeyValue) -> u16 {
     (record.key[2] >> 48) as u16
+}
+
+#[inline]
+fn proof_high(record: &KeyValue) -> u8 {
+    (record.key[2] >> PROOF_SHIFT & 0xff) as u8
 }
 
 /// Whether a flow is never evicted for another.

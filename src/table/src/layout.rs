@@ -7,13 +7,13 @@
 //! ```
 //! A slot takes 40 bytes, and there are [`SLOTS_AN_ENTRY`] for each promised entry: 80 bytes of memory.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 /// "loadedTB", little endian.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"loadedTB");
 
 /// Changes whenever the meaning of any byte of a region changes.
-pub const LAYOUT_VERSION: u32 = 2 + OTHER;
+pub const LAYOUT_VERSION: u32 = 3 + OTHER;
 
 /// A build for tests claims another version than the release, so that an upgrade from one to the other exports tables.
 const OTHER: u32 = if cfg!(feature = "hostile") { 1000 } else { 0 };
@@ -56,7 +56,9 @@ pub(crate) struct Bucket {
     pub(crate) seen: [AtomicU32; WAYS],
     /// In the flow table the `FlowState` and a bit, in the affinity table whether the client is proven.
     pub(crate) state: [AtomicU8; WAYS],
-    spare: [AtomicU16; 4],
+    /// In the flow table the low byte of a flow's proof, in the affinity table unused. The high byte is in the flow's third key
+    /// word, which does not compare it (`flow::KEY_MASK`): together they fill what was spare, and cost no further cache line.
+    pub(crate) proof: [AtomicU8; WAYS],
     /// Three key words, then 32 bits of value (low) and 32 bits of check (high).
     pub(crate) entries: [[AtomicU64; 4]; WAYS],
 }

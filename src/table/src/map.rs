@@ -1,8 +1,8 @@
 //! The hash map under both tables: a key has two candidate buckets of eight ways each; entries never move, the map never
 //! grows.
 //!
-//! **Crashes.** A way is filled in this order: tag cleared, entry words, last seen, state, tag. A process killed between any
-//! two stores leaves a free way, never half an entry. Against damage of other kinds every entry carries a 32-bit keyed check
+//! **Crashes.** A way is filled in this order: tag cleared, entry words, last seen, state, proof, tag. A process killed between any
+//! two stores leaves a free way, never half an entry. One killed while it rewrites a word of an entry loses that entry. Against damage of other kinds every entry carries a 32-bit keyed check
 //! over key and value; an entry whose check fails does not exist.
 //!
 //! **Hostile contents.** Indices come from the hash and are bounded by our own count; numbers of ways are 0..8 by
@@ -221,17 +221,34 @@ impl Map {
         }
     }
 
+    /// The entry's byte of proof.
+    pub(crate) fn proof(&self, slot: Slot) -> u8 {
+        self.way(slot).map_or(0, |way| way.proof())
+    }
+
+    /// Sets the entry's byte of proof, and its third key word, of which only bits that are no key may change.
+    pub(crate) fn set_proof(&self, slot: Slot, third: u64, proof: u8) {
+        let Some(way) = self.way(slot) else { return };
+        let Some(KeyValue { key: [a, b, before], value }) = self.key_value(&way) else { return };
+        way.set_proof(proof);
+        if third != before {
+            let [.., c, d] = way.entry();
+            c.store(third, Relaxed);
+            d.store(u64::from(self.check(&KeyValue { key: [a, b, third], value })) << 32 | u64::from(value), Relaxed);
+        }
+    }
+
     /// The random key of the hash.
     pub(crate) fn hash_key(&self) -> [u64; 2] {
         self.hash_key
     }
 
     /// Puts an entry in: over the one with the same key that `same` recognizes, else into a free way of the emptier candidate
-    /// bucket, else over the entry with the highest `score` (`None`: must stay).
+    /// bucket, else over the entry with the highest `score` (`None`: must stay). `marks` are its state and its proof.
     pub(crate) fn place(
         &mut self,
         hashed: &Hashed,
-        (record, state, now): (KeyValue, u8, u32),
+        (record, marks, now): (KeyValue, (u8, u8), u32),
         same: impl Fn(&KeyValue) -> bool,
         score: impl Fn(&Self, &Way) -> Option<u64>,
     ) -> Result<Placed, TableFull> {
@@ -240,7 +257,7 @@ impl Map {
         let way = self.way(slot).ok_or(TableFull)?;
         let [a, b, c] = record.key;
         let last = u64::from(self.check(&record)) << 32 | u64::from(record.value);
-        way.fill([a, b, c, last], state, now, hashed.tag);
+        way.fill([a, b, c, last], marks, now, hashed.tag);
         self.len += 1;
         Ok(Placed { slot, displaced, score })
     }

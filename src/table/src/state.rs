@@ -1,7 +1,6 @@
-//! The states of a flow. Which packet leads to which is for the caller to say. Which packet leads to which is for the caller to say.
+//! The states of a flow. Which packet leads to which is for the caller to say.
 
 /// Where a flow is in its life. *Protected* flows are not evicted for new ones, unless their client's prefix is over its
-/// quota. *Protected* flows are not evicted for new ones, unless their client's prefix is over its
 /// quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -20,17 +19,20 @@ pub enum FlowState {
     ClientDone = 6,
     /// TCP: the backend has sent FIN, the client not. Protected.
     BackendDone = 7,
-    /// TCP: the backend has answered, the client has not acknowledged yet. May be evicted.
+    /// TCP: the backend has answered, the client has not acknowledged that yet. May be evicted.
     Answered = 8,
     /// UDP: the client has sent, the backend not yet. May be evicted, after a second before all others.
     Unanswered = 9,
-    /// TCP: a RST was seen, and nothing since. May be evicted.
+    /// TCP: a RST of the backend was seen, and nothing since. May be evicted.
     Reset = 10,
     /// UDP: the backend has answered, the client has not sent since. May be evicted: a spoofed source gets this far.
     Replied = 11,
     /// TCP whose backend's packets do not come this way (mode "dsr"): the client acts as if it were open. May be evicted, after
     /// all others.
     OneSided = 12,
+    /// TCP: open, but then a RST in the client's name was seen, and nothing of the backend since. May be evicted, after all
+    /// others.
+    ResetByClient = 13,
 }
 
 impl FlowState {
@@ -50,6 +52,7 @@ impl FlowState {
             10 => Self::Reset,
             11 => Self::Replied,
             12 => Self::OneSided,
+            13 => Self::ResetByClient,
             _ => return None,
         })
     }

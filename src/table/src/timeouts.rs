@@ -40,7 +40,7 @@ impl Timeouts {
                 self.established
             }
             FlowState::Closing => self.closing,
-            FlowState::Reset => self.reset,
+            FlowState::Reset | FlowState::ResetByClient => self.reset,
             FlowState::Replied | FlowState::Datagram => self.datagram,
             FlowState::Echo => self.echo,
         }

@@ -70,6 +70,7 @@ fn use_all(table: &mut FlowTable, now: u32) {
         if let Some(slot) = table.find(&hashed, &key(n), now, |_| true) {
             table.refresh(slot, now);
             table.set_state(slot, FlowState::Closing, now);
+            table.set_proof(slot, n);
         }
         if let Ok(inserted) = table.insert(&hashed, &key(n), flow(n), now) {
             assert_eq!(table.get(inserted.slot), Some(flow(n)));
@@ -240,6 +241,43 @@ fn a_kill_between_any_two_stores_loses_at_most_one_entry() {
             let slot = table.find(&table.prepare(&key(n)), &key(n), 1, |_| true);
             let found = slot.and_then(|slot| table.get(slot)).map(|f| Flow { state: FlowState::Established, ..f });
             assert!(found == Some(flow(n)) || n == 999 && found.is_none(), "{n} {subset:b} {found:?}");
+        }
+    }
+}
+
+/// Killed after any store of a new proof: the flow is there with all else that it had, or not at all.
+#[test]
+fn a_kill_while_a_proof_is_kept_loses_at_most_that_flow() {
+    let memory = formatted();
+    fill(&memory);
+    let size = usize::try_from(HEADER).expect("small") + BUCKETS * 320;
+    let read = || {
+        let mut bytes = vec![0; size];
+        memory.file.read_exact_at(&mut bytes, 0).expect("read");
+        bytes
+    };
+    let before = read();
+    let mut table = memory.flows().expect("open");
+    let slot = table.find(&table.prepare(&key(30)), &key(30), 1, |_| true).expect("there");
+    table.set_proof(slot, 0xabcd);
+    assert_eq!(table.proof(slot), 0xabcd);
+    drop(table);
+    let after = read();
+    let changed: Vec<usize> = (0..size).step_by(8).filter(|i| before[*i..i + 8] != after[*i..i + 8]).collect();
+    assert_eq!(changed.len(), 3, "a byte of the header line, the third word, the check");
+    for subset in 0..1_u32 << changed.len() {
+        let mut mixed = before.clone();
+        for (bit, at) in changed.iter().enumerate() {
+            if subset >> bit & 1 == 1 {
+                mixed[*at..at + 8].copy_from_slice(&after[*at..at + 8]);
+            }
+        }
+        memory.write(0, &mixed);
+        let table = memory.flows().expect("open");
+        for n in 0..60 {
+            let slot = table.find(&table.prepare(&key(n)), &key(n), 1, |_| true);
+            let found = slot.and_then(|slot| table.get(slot));
+            assert!(found == Some(flow(n)) || n == 30 && found.is_none(), "{n} {subset:b} {found:?}");
         }
     }
 }

@@ -130,6 +130,7 @@ fn word(state: FlowState) -> &'static str {
         FlowState::Answered => "answered, not acknowledged",
         FlowState::Unanswered => "not answered",
         FlowState::Reset => "reset",
+        FlowState::ResetByClient => "reset by the client's word",
     }
 }
 

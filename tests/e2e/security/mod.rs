@@ -2,6 +2,7 @@
 
 mod breakout;
 mod flood;
+mod forged;
 mod generated_packets;
 mod hostile_packets;
 mod hostile_prober;

@@ -4,7 +4,7 @@ use super::decider::Decider;
 use super::flow_state::first_state;
 use super::keys::{FlowQuery, client_key, flow_seed, opens};
 use crate::time::Now;
-use crate::wire::{Family, ParsedPacket};
+use crate::wire::{Family, Kind, ParsedPacket};
 use loaded_ipc::{Affinity, Outcome, Pressure};
 use loaded_table::{AffinityKey, Client, Flow, Hashed, Slot};
 
@@ -61,7 +61,9 @@ impl Decider {
             return Err(Refusal::As(Outcome::DroppedClash));
         }
         let flow = Flow { vip, backend, service, state: first_state(packet.kind) };
-        let inserted = self.flows.insert(&query.hashed, &query.key, flow, now.seconds);
+        // A refusal of the backend has to acknowledge this.
+        let proof = if let Kind::Tcp { end, .. } = packet.kind { end } else { 0 };
+        let inserted = self.flows.insert_with_proof(&query.hashed, &query.key, (flow, proof), now.seconds);
         let inserted = inserted.map_err(|_| Refusal::As(Outcome::DroppedTableFull))?;
         if let Some((_, displaced)) = inserted.displaced {
             self.count_removed(&displaced);

@@ -3,29 +3,90 @@
 use crate::wire::Kind;
 use loaded_table::FlowState;
 
-/// The state after a packet of either side. A state that lives long takes packets of both sides, and an acknowledgement of
-/// the client after the backend's first packet: a spoofed source can send, but would have to guess what the backend answers
-/// and when.
-pub(super) fn next_state(state: FlowState, kind: Kind, request: bool) -> FlowState {
+/// Who has sent a packet, and what that shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// The client, or somebody in its name. `proven`: it acknowledges the end of what the backend sent last, which only who hears
+    /// the backend knows. To be asked for where [`needs_proof`] says so, else `false`.
+    Client { proven: bool },
+    /// The backend.
+    Backend,
+}
+
+/// Whether in this state the client is believed only with proof. Until it leaves the state, the end of the backend's latest
+/// packet is kept with the flow.
+#[inline]
+pub(super) fn needs_proof(state: FlowState) -> bool {
+    matches!(state, FlowState::Answered | FlowState::Reset | FlowState::ResetByClient)
+}
+
+/// The state after a packet of either side. A state that lives long takes packets of both sides, and that the client
+/// acknowledges what the backend has sent: a spoofed source can send, but has to guess one number of 65,536.
+pub(super) fn next_state(state: FlowState, kind: Kind, sender: Sender) -> FlowState {
+    match (kind, sender) {
+        (Kind::Tcp { resets: true, .. }, Sender::Backend) => after_backends_reset(state),
+        (Kind::Tcp { resets: true, .. }, Sender::Client { .. }) => after_clients_reset(state),
+        // Without ACK it is a SYN, or a segment that its receiver drops silently (RFC 9293 §3.10.7).
+        (Kind::Tcp { acknowledges: false, .. }, _) => state,
+        (Kind::Tcp { finishes, accepts, .. }, Sender::Backend) => after_backend(state, finishes, accepts),
+        (Kind::Tcp { finishes, .. }, Sender::Client { proven }) => after_client(state, finishes, proven),
+        (Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other, _) => match (state, sender) {
+            (FlowState::Unanswered, Sender::Backend) => FlowState::Replied,
+            (FlowState::Replied, Sender::Client { .. }) => FlowState::Datagram,
+            _ => state,
+        },
+        _ => state,
+    }
+}
+
+/// After a RST of the backend, which ends what is open.
+fn after_backends_reset(state: FlowState) -> FlowState {
     use FlowState as S;
-    match (kind, state, request) {
-        // What was never open, or is closing, cannot turn out to be still open after a forged reset.
-        (Kind::Tcp { resets: true, .. }, S::HalfOpen | S::Answered | S::Closing, _) => S::Closing,
-        (Kind::Tcp { resets: true, .. }, ..) => S::Reset,
-        // Without ACK it is a SYN, or a segment that a backend drops silently (RFC 9293 §3.10.7).
-        (Kind::Tcp { acknowledges: false, .. }, _, true) => state,
-        (Kind::Tcp { .. }, S::HalfOpen, false) => S::Answered,
-        (Kind::Tcp { finishes: true, .. }, S::BackendDone, true)
-        | (Kind::Tcp { finishes: true, .. }, S::ClientDone, false) => S::Closing,
-        (Kind::Tcp { finishes: true, .. }, S::Established | S::Answered | S::Reset, true) => S::ClientDone,
-        (Kind::Tcp { finishes: true, .. }, S::Established | S::Reset, false) => S::BackendDone,
+    match state {
+        // What was never open, or is closing, cannot turn out to be still open.
+        S::HalfOpen | S::Answered | S::Closing => S::Closing,
+        _ => S::Reset,
+    }
+}
+
+/// After a RST in the client's name. Whether the backend takes it for one is not known here: it does so only with the very
+/// number that it waits for (RFC 5961 §3). So the flow stays at its backend and goes only after all others, but does not live as
+/// long. Before it is open it stays what it is: it does not live long, and is among the first to go.
+fn after_clients_reset(state: FlowState) -> FlowState {
+    use FlowState as S;
+    match state {
+        S::Established | S::ClientDone => S::ResetByClient,
+        // The backend has ended its half.
+        S::BackendDone => S::Reset,
+        _ => state,
+    }
+}
+
+/// After any other segment of the backend.
+fn after_backend(state: FlowState, finishes: bool, accepts: bool) -> FlowState {
+    use FlowState as S;
+    match state {
+        S::HalfOpen => S::Answered,
+        // It accepts another connection on the ports of one that it does not have any more.
+        S::ClientDone | S::BackendDone | S::ResetByClient if accepts => S::Answered,
+        S::ClientDone if finishes => S::Closing,
+        S::Established | S::Reset | S::ResetByClient if finishes => S::BackendDone,
         // After a real reset each side answers whatever comes with another reset. So a packet that is none and comes last shows
         // that the connection is still open.
-        (Kind::Tcp { acknowledges: true, .. }, S::Reset, _) => S::Established,
-        (Kind::Tcp { acknowledges: true, opens: false, .. }, S::Answered, true) => S::Established,
-        (Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other, S::Unanswered, false) => S::Replied,
-        (Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other, S::Replied, true) => S::Datagram,
+        S::Reset | S::ResetByClient => S::Established,
         _ => state,
+    }
+}
+
+/// After an acknowledgement of the client.
+fn after_client(state: FlowState, finishes: bool, proven: bool) -> FlowState {
+    use FlowState as S;
+    match state {
+        S::Established if finishes => S::ClientDone,
+        S::BackendDone if finishes => S::Closing,
+        _ if !(proven && needs_proof(state)) => state,
+        _ if finishes => S::ClientDone,
+        _ => S::Established,
     }
 }
 
@@ -38,6 +99,8 @@ pub(super) fn next_state_one_sided(state: FlowState, kind: Kind) -> FlowState {
     match (kind, state) {
         (Kind::Tcp { resets: true, .. }, S::HalfOpen | S::Answered | S::Closing) => S::Closing,
         (Kind::Tcp { resets: true, .. }, _) => S::Reset,
+        // Another connection on the ports of one that is over, at the same backend.
+        (Kind::Tcp { opens: true, .. }, S::Closing | S::Reset) => S::HalfOpen,
         (Kind::Tcp { acknowledges: true, finishes: true, .. }, _) => S::Closing,
         (Kind::Tcp { acknowledges: true, opens: false, .. }, S::HalfOpen | S::Answered | S::Reset) => S::OneSided,
         // A client that sends twice has probably been answered.
@@ -63,7 +126,7 @@ pub(super) fn is_proof(state: FlowState) -> bool {
     matches!(state, S::Established | S::Datagram | S::OneSided | S::Replied)
 }
 
-/// Whether the connection has ended, so that another may begin on the same ports (RFC 9293 §3.6.1).
+/// Whether the backend has ended the connection, so that another may begin on the same ports (RFC 9293 §3.6.1).
 pub(super) fn is_over(state: FlowState) -> bool {
     matches!(state, FlowState::Closing | FlowState::Reset)
 }

@@ -25,7 +25,8 @@ impl Decider {
             }
         }
         if flow.state == FlowState::HalfOpen
-            && matches!(packet.kind, Kind::Tcp { resets: true, acknowledges: true, .. })
+            && let Kind::Tcp { resets: true, acknowledges: true, acknowledged, .. } = packet.kind
+            && acknowledged == self.flows.proof(slot)
         {
             let refused = (flow.backend, query.key.service_port, Cause::Refused);
             self.backends.refused(&mut self.setup, &self.counters, refused, now);

@@ -2,7 +2,7 @@
 
 use super::admit::Refusal;
 use super::decider::{Decided, Decider, PacketBuffer};
-use super::flow_state::{is_over, is_proof, next_state, next_state_one_sided};
+use super::flow_state::{Sender, is_over, is_proof, needs_proof, next_state, next_state_one_sided};
 use super::keys::{FlowQuery, opens};
 use crate::setup::Backend;
 use crate::time::Now;
@@ -77,8 +77,10 @@ impl Decider {
     #[inline]
     pub(super) fn course_now(&self, packet: &ParsedPacket, flow: Flow) -> Course {
         let opens = opens(packet);
-        // A connection may reuse the ports of one that is over (RFC 9293 §3.6.1).
-        if opens && is_over(flow.state) {
+        // A connection may reuse the ports of one that is over (RFC 9293 §3.6.1). Who knows no more than its ports cannot move one
+        // that is not: its backend answers the SYN with an acknowledgement (RFC 5961 §4), or accepts it, if it has lost the old one.
+        // What a direct backend ends is not seen.
+        if opens && is_over(flow.state) && !self.setup.is_direct(flow.backend) {
             return Course::NewFlow;
         }
         match self.backends.flags(flow.backend) {
@@ -89,12 +91,10 @@ impl Decider {
     }
 
     /// For a backend that is draining, ejected or a backup that is not needed: its flows go on, but a connection that is only
-    /// being opened can as well open elsewhere. On a draining backend that holds for every SYN, whatever was on its ports
-    /// before.
+    /// being opened can as well open elsewhere.
     #[cold]
     fn course_when_not_accepting(&self, opens: bool, flow: Flow) -> Course {
-        let drains = || self.backends.admin(flow.backend) == Some(Admin::Draining);
-        match opens && (flow.state == FlowState::HalfOpen || drains()) {
+        match opens && flow.state == FlowState::HalfOpen {
             true => Course::NewFlow,
             false => Course::Forward,
         }
@@ -169,13 +169,37 @@ impl Decider {
         }
     }
 
+    /// Who sends this packet of a flow, and whether that is proven.
+    #[inline]
+    fn sender(&self, slot: Slot, flow: Flow, packet: &ParsedPacket, request: bool) -> Sender {
+        match packet.kind {
+            _ if !request => Sender::Backend,
+            Kind::Tcp { acknowledges: true, acknowledged, .. } if needs_proof(flow.state) => {
+                Sender::Client { proven: self.flows.proof(slot) == acknowledged }
+            }
+            _ => Sender::Client { proven: false },
+        }
+    }
+
+    /// Keeps the number that has to be acknowledged next: by the client after an answer of the backend, or by a refusal of the
+    /// backend after a SYN that is sent again.
+    #[inline]
+    fn keep_proof(&mut self, slot: Slot, next: FlowState, packet: &ParsedPacket, request: bool) {
+        let Kind::Tcp { opens, end, .. } = packet.kind else { return };
+        let awaited = if request { opens && next == FlowState::HalfOpen } else { needs_proof(next) };
+        if awaited && self.flows.proof(slot) != end {
+            self.flows.set_proof(slot, end);
+        }
+    }
+
     /// Moves a flow to its next state, and keeps it and its client's affinity alive.
     #[inline]
     pub(super) fn advance(&mut self, slot: Slot, flow: Flow, packet: &ParsedPacket, request: bool, now: Now) {
         let next = match self.setup.is_direct(flow.backend) {
-            false => next_state(flow.state, packet.kind, request),
+            false => next_state(flow.state, packet.kind, self.sender(slot, flow, packet, request)),
             true => next_state_one_sided(flow.state, packet.kind),
         };
+        self.keep_proof(slot, next, packet, request);
         let seen = self.flows.refresh(slot, now.seconds);
         let mut proven = false;
         if next != flow.state {

@@ -31,7 +31,7 @@ const ACK: u8 = 0x10;
 /// `None`, with nothing changed, if it is not TCP, is an RST, or one of the addresses is not that of a single host (RFC 9293
 /// §3.9.2.3).
 pub fn reset(space: &mut [u8], packet: &ParsedPacket) -> Option<usize> {
-    let Kind::Tcp { ports: (from, to), opens, finishes, resets: false, acknowledges } = packet.kind else {
+    let Kind::Tcp { ports: (from, to), opens, finishes, resets: false, acknowledges, .. } = packet.kind else {
         return None;
     };
     if !(is_one_host(&packet.source) && is_one_host(&packet.destination)) {

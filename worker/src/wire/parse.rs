@@ -57,6 +57,12 @@ pub enum Kind {
         resets: bool,
         /// ACK.
         acknowledges: bool,
+        /// SYN with ACK: the answer to the first packet.
+        accepts: bool,
+        /// The lower half of the sequence number after this segment: the one that its receiver acknowledges.
+        end: u16,
+        /// The lower half of the number that it acknowledges itself, if it does.
+        acknowledged: u16,
     },
     /// UDP.
     Udp {
@@ -102,6 +108,8 @@ pub struct Quoted {
     pub ports: (u16, u16),
     /// Offset of its upper layer in the whole packet.
     pub transport: usize,
+    /// Of a TCP segment, what [`Kind::Tcp`] calls its end; if no more than 8 bytes are quoted, that of a SYN without data.
+    pub end: u16,
 }
 
 /// Why bytes are no valid packet. Rare, since the kernel has checked the IP header of what it queues.
@@ -287,6 +295,9 @@ fn upper(bytes: &[u8], length: usize, family: Family, protocol: u8, at: usize) -
                 finishes: h.fin(),
                 resets: h.rst(),
                 acknowledges: h.ack(),
+                accepts: h.syn() && h.ack(),
+                end: segment_end(&h, length.wrapping_sub(at)),
+                acknowledged: low_half(h.acknowledgment_number() as usize),
             })
         }
         (protocol::UDP, _) => {
@@ -307,6 +318,21 @@ fn upper(bytes: &[u8], length: usize, family: Family, protocol: u8, at: usize) -
         }
         _ => Ok(Kind::Other),
     }
+}
+
+/// The lower half of the sequence number after a segment of `length` bytes, header and data; SYN and FIN take a number each (RFC
+/// 9293 §3.4). If the length is wrong, so is the number, which no one will acknowledge.
+#[inline(always)]
+fn segment_end(h: &TcpHeaderSlice<'_>, length: usize) -> u16 {
+    let data = low_half(length).wrapping_sub(low_half(h.slice().len()));
+    let flags = u16::from(h.syn()) + u16::from(h.fin());
+    low_half(h.sequence_number() as usize).wrapping_add(data).wrapping_add(flags)
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is what is wanted")]
+fn low_half(number: usize) -> u16 {
+    number as u16
 }
 
 fn icmp(bytes: &[u8], family: Family, header: &[u8], at: usize) -> Kind {
@@ -347,5 +373,12 @@ fn quoted(bytes: &[u8], family: Family, at: usize) -> Option<Quoted> {
         (protocol::TCP | protocol::UDP | protocol::SCTP | protocol::ICMP | protocol::ICMP6, _) => return None,
         _ => (0, 0),
     };
-    Some(Quoted { source: ip.source, destination: ip.destination, protocol, ports, transport: at + offset })
+    let end = match (protocol, upper) {
+        (protocol::TCP, Some(upper)) => match TcpHeaderSlice::from_slice(inner.get(offset..)?) {
+            Ok(h) => segment_end(&h, ip.length.wrapping_sub(offset)),
+            Err(_) => word(upper, 6).wrapping_add(1),
+        },
+        _ => 0,
+    };
+    Some(Quoted { source: ip.source, destination: ip.destination, protocol, ports, transport: at + offset, end })
 }

@@ -123,9 +123,34 @@ fn sound(bytes: &[u8]) -> bool {
 fn each_kind_of_packet_is_recognised() {
     let v4 = |protocol, upper: &[u8]| parse(&ip(Family::V4, &CLIENT4, &VIP4, protocol, upper, &[]), false);
     let kind = v4(protocol::TCP, &tcp(1000, 80, 0x02, b"")).expect("tcp").kind;
-    assert_eq!(kind, Kind::Tcp { ports: (1000, 80), opens: true, finishes: false, resets: false, acknowledges: false });
+    let (accepts, end, acknowledged) = (false, 1, 0);
+    assert_eq!(
+        kind,
+        Kind::Tcp {
+            ports: (1000, 80),
+            opens: true,
+            finishes: false,
+            resets: false,
+            acknowledges: false,
+            accepts,
+            end,
+            acknowledged
+        }
+    );
     let kind = v4(protocol::TCP, &tcp(1000, 80, 0x11, b"")).expect("tcp").kind;
-    assert_eq!(kind, Kind::Tcp { ports: (1000, 80), opens: false, finishes: true, resets: false, acknowledges: true });
+    assert_eq!(
+        kind,
+        Kind::Tcp {
+            ports: (1000, 80),
+            opens: false,
+            finishes: true,
+            resets: false,
+            acknowledges: true,
+            accepts,
+            end,
+            acknowledged
+        }
+    );
     assert_eq!(v4(protocol::UDP, &udp(1, 53, b"x")).expect("udp").kind, Kind::Udp { ports: (1, 53) });
     let echo = v4(protocol::ICMP, &icmp(8, &[0, 9, 0, 1])).expect("echo").kind;
     assert_eq!(echo, Kind::Echo { request: true, id: 9 });

@@ -80,6 +80,10 @@ fn a_syn_on_a_closing_flow_begins_a_new_one() {
                 );
                 world.answer(tcp((&first, 80), client, FIN | ACK));
                 assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), first, "the last ACK");
+            } else {
+                let said = "who knows the ports alone can send a reset, and then a SYN";
+                assert_eq!(world.forward(tcp(client, vip, SYN), Outcome::Forwarded), first, "{said}");
+                world.answer(tcp((&first, 80), client, RST));
             }
             let second = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
             assert_ne!(second, first, "round robin moves on");

@@ -1,8 +1,8 @@
 //! What an attacker can do who sends from spoofed addresses and hears no answers.
 
-use super::packets::{ACK, FIN, RST, SYN, tcp, udp};
+use super::packets::{ACK, FIN, RST, SYN, guessed, tcp, udp};
 use super::world::{SIDES, Service, Side, World};
-use loaded_ipc::Outcome;
+use loaded_ipc::{Admin, Outcome};
 use loaded_worker::wire::PacketFacts;
 
 const PSH: u8 = 8;
@@ -27,6 +27,22 @@ fn say(world: &mut World, side: &Side, backend: &str, by_client: bool, flags: u8
     } else {
         world.answer(tcp((backend, 80), (side.client, 4001), flags));
     }
+}
+
+/// A packet in the client's name, of someone who does not hear the backend.
+fn guess(world: &mut World, side: &Side, backend: &str, flags: u8) {
+    for bit in 0..16 {
+        let got = world.forward(guessed((side.client, 4001), (side.vip, 80), flags, bit), Outcome::Forwarded);
+        assert_eq!(got, backend);
+    }
+}
+
+/// The client's next connection on the same ports, at the same backend.
+fn opens_again(world: &mut World, side: &Side, backend: &str) {
+    for (by_client, flags) in [(true, SYN), (false, SYN | ACK), (true, ACK)] {
+        say(world, side, backend, by_client, flags);
+    }
+    assert_eq!(world.decider.held().0, 1);
 }
 
 /// Checks that the flow is gone after exactly this many idle seconds.
@@ -193,8 +209,14 @@ fn a_real_reset_ends_a_connection() {
                     let (world, backend) = reset();
                     lives_for(world, &side, &backend, 240);
                     let (mut world, backend) = reset();
-                    assert_ne!(world.open(client, vip), backend, "a new one, on the next backend");
-                    assert_eq!(world.decider.held().0, 1);
+                    if by_client {
+                        // Its backend has ended it too, and accepts another one. If it has not, that was a guess.
+                        opens_again(&mut world, &side, &backend);
+                        lives_for(world, &side, &backend, 7440);
+                    } else {
+                        assert_ne!(world.open(client, vip), backend, "a new one, on the next backend");
+                        assert_eq!(world.decider.held().0, 1);
+                    }
                 }
             }
         }
@@ -223,20 +245,133 @@ fn a_reset_handshake_is_not_finished_by_an_ack() {
                         say(&mut world, &side, &backend, false, SYN | ACK);
                     }
                     say(&mut world, &side, &backend, by_client, RST | ACK);
+                    // A reset of the client is one of whoever can guess its port. So nothing tells that from the ACK but its number.
+                    let ack = |world: &mut World, flags| match by_client {
+                        true => guess(world, &side, &backend, flags),
+                        false => say(world, &side, &backend, true, flags),
+                    };
                     for flags in [ACK, ACK | PSH, FIN | ACK, ACK] {
-                        say(&mut world, &side, &backend, true, flags);
+                        ack(&mut world, flags);
                     }
                     // Nor is it by all that a backend may yet have on its way.
-                    for (by_client, flags) in [(false, SYN | ACK), (true, ACK), (false, ACK), (true, ACK)] {
-                        say(&mut world, &side, &backend, by_client, flags);
+                    for flags in [SYN | ACK, ACK] {
+                        say(&mut world, &side, &backend, false, flags);
+                        ack(&mut world, ACK);
                     }
                     (world, backend)
                 };
                 let (world, backend) = reset();
                 lives_for(world, &side, &backend, 30);
                 let (mut world, backend) = reset();
-                assert_ne!(world.open(client, vip), backend);
+                match by_client {
+                    true => opens_again(&mut world, &side, &backend),
+                    false => assert_ne!(world.open(client, vip), backend),
+                }
             }
         }
+    }
+}
+
+/// Of 65,536 numbers one is right.
+#[test]
+fn an_acknowledgement_of_another_number_opens_nothing() {
+    for side in SIDES {
+        let answered = || {
+            let mut world = World::new(&[spread()]);
+            let backend = world.forward(tcp((side.client, 4001), (side.vip, 80), SYN), Outcome::ForwardedNew);
+            say(&mut world, &side, &backend, false, SYN | ACK);
+            (world, backend)
+        };
+        for flags in [ACK, ACK | PSH, FIN | ACK, SYN | ACK, RST | ACK] {
+            let (mut world, backend) = answered();
+            guess(&mut world, &side, &backend, flags);
+            lives_for(world, &side, &backend, 30);
+            // The client itself is not kept out by that, and a SYN that comes again changes nothing.
+            let (mut world, backend) = answered();
+            guess(&mut world, &side, &backend, flags);
+            say(&mut world, &side, &backend, true, SYN);
+            say(&mut world, &side, &backend, true, ACK);
+            lives_for(world, &side, &backend, 7440);
+        }
+    }
+}
+
+/// Nor is it the first to go, or the only one to get in, when the table is full.
+#[test]
+fn guesses_keep_no_client_out() {
+    for side in SIDES {
+        let mut world = small();
+        let web = world.open((side.client, 4001), (side.vip, 80));
+        for n in 0..300 {
+            let (address, vip) = (side.client(n), (side.vip, 80));
+            let client = (&*address, 4001);
+            let backend = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
+            world.answer(tcp((&backend, 80), client, SYN | ACK));
+            for flags in [ACK, FIN | ACK, RST] {
+                world.forward(guessed(client, vip, flags, u32::from(n % 16)), Outcome::Forwarded);
+            }
+            world.answer(tcp((&backend, 80), client, if n % 2 == 0 { ACK } else { RST }));
+        }
+        assert_eq!(world.forward(tcp((side.client, 4001), (side.vip, 80), ACK), Outcome::Forwarded), web);
+    }
+}
+
+/// What came first may be lost, or have been acknowledged too late: the client acknowledges what came last.
+#[test]
+fn the_number_to_acknowledge_is_that_of_the_backends_latest_segment() {
+    let segment = super::packets::segment;
+    for side in SIDES {
+        let (client, vip) = ((side.client, 4001), (side.vip, 80));
+        // The answer ends before the last of all numbers, and the data beyond it.
+        let first = u32::MAX - 3;
+        for (acknowledged, seconds) in [(u32::MAX - 2, 30), (1, 30), (2, 7440), (3, 30)] {
+            let mut world = World::new(&[spread()]);
+            let backend = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
+            world.answer(segment((&backend, 80), client, SYN | ACK, (first, 77), b""));
+            world.answer(segment((&backend, 80), client, ACK, (first.wrapping_add(1), 77), b"hello"));
+            world.forward(segment(client, vip, ACK, (77, acknowledged), b""), Outcome::Forwarded);
+            lives_for(world, &side, &backend, seconds);
+        }
+    }
+}
+
+/// A SYN on the ports of a connection is its backend's to answer, whatever becomes of that backend, and whatever was said in
+/// the client's name before.
+#[test]
+fn who_knows_the_ports_moves_no_connection() {
+    for side in SIDES {
+        let (client, vip) = ((side.client, 4001), (side.vip, 80));
+        for admin in [Admin::Enabled, Admin::Draining] {
+            for before in [&[][..], &[RST], &[RST | ACK, RST], &[FIN | ACK], &[FIN | ACK, RST]] {
+                let mut world = World::new(&[spread()]);
+                let backend = world.open(client, vip);
+                let place = super::world::BACKENDS.iter().position(|b| *b == backend).expect("a backend");
+                world.admin(place, admin);
+                for flags in before {
+                    say(&mut world, &side, &backend, true, *flags);
+                }
+                // It answers the SYN with an acknowledgement, and the client that with a reset, or not at all.
+                say(&mut world, &side, &backend, true, SYN);
+                say(&mut world, &side, &backend, false, ACK);
+                say(&mut world, &side, &backend, true, ACK);
+                lives_for(world, &side, &backend, 7440);
+            }
+        }
+    }
+}
+
+/// A connection that was reset in the client's name does not live as long, but is no one's to displace.
+#[test]
+fn a_guessed_reset_makes_no_connection_the_first_to_go() {
+    for side in SIDES {
+        let mut world = small();
+        let backend = world.open((side.client, 4001), (side.vip, 80));
+        say(&mut world, &side, &backend, true, RST);
+        world.now += 3;
+        for n in 0..300 {
+            world.forward(tcp((&side.client(n), 4001), (side.vip, 80), SYN), Outcome::ForwardedNew);
+        }
+        say(&mut world, &side, &backend, false, ACK);
+        lives_for(world, &side, &backend, 7440);
     }
 }

@@ -104,10 +104,10 @@ fn a_flow_that_begins_again_counts_once() {
     let mut world = World::new(&[service(Strategy::Weighted, None)]);
     let (client, vip) = ((side.client, 4001), (side.vip, 80));
     for _ in 0..50 {
-        world.open(client, vip);
-        world.forward(tcp(client, vip, RST), Outcome::Forwarded);
-        world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
-        world.forward(tcp(client, vip, RST), Outcome::Forwarded);
+        let backend = world.open(client, vip);
+        world.answer(tcp((&backend, 80), client, RST));
+        let backend = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
+        world.answer(tcp((&backend, 80), client, RST | ACK));
     }
     assert_eq!(world.decider.held().0, 1);
     let after: usize = spread(&mut world, &side, 0..29).iter().max().copied().expect("three");
