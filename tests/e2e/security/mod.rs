@@ -1,10 +1,14 @@
 //! Hostile packets, floods, and processes of ours that have been taken over.
 
 mod breakout;
+mod clashes;
 mod flood;
+mod forged;
+mod forged_tables;
 mod generated_packets;
 mod hostile_packets;
 mod hostile_prober;
 mod hostile_worker;
+mod phantom_nodes;
 mod poison_packets;
 mod sandbox;

@@ -1,7 +1,7 @@
 //! Floods: from ten million sources that hear no answer, and from one client that has all its ports. Memory stays as it
 //! is, who is served stays served, and who is new gets in.
 
-mod source;
+pub(super) mod source;
 
 use crate::rig::lab::{Lab, eventually, setting};
 use crate::rig::loaded::{Loaded, size};
