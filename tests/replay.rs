@@ -35,7 +35,10 @@ impl Room {
         let program =
             std::env::var_os("LOADED_BIN").map_or_else(|| root().join("target/release/loaded"), PathBuf::from);
         assert!(program.is_file(), "{} is missing: cargo build --release, or set LOADED_BIN", program.display());
-        fs::copy(program, room.path("loaded")).unwrap();
+        // By a process of its own: a child that another test starts meanwhile would inherit our descriptor for writing, and the
+        // program could not be executed (ETXTBSY).
+        let copied = Command::new("install").args(["-m", "755"]).args([program, room.path("loaded")]).status().unwrap();
+        assert!(copied.success(), "install the program: {copied}");
         for config in ["loaded.config", "loaded.config6", "loaded.toml"] {
             room.take(&root().join("scripts").join(config));
         }
