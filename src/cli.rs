@@ -44,7 +44,7 @@ pub(crate) enum Task {
     /// Decide over a capture.
     Replay(ReplayLine),
     /// Print a role's sandbox policy and end.
-    PrintSandbox(Role),
+    PrintSandbox(SandboxedRole),
     /// Run the sandbox's self-test and end.
     Selftest,
     /// Look at the host and end.
@@ -120,18 +120,18 @@ pub(crate) struct ExplainLine {
     #[arg(value_name = "PROTO", value_parser = protocol)]
     pub(crate) protocol: u8,
     /// The sender: 192.0.2.7:40000, [2001:db8::7]:40000; for icmp ADDR[:ID], for protocols without ports ADDR
-    #[arg(value_name = "CLIENT:PORT", value_parser = end)]
-    pub(crate) client: End,
+    #[arg(value_name = "CLIENT:PORT", value_parser = endpoint)]
+    pub(crate) client: Endpoint,
     /// The virtual IP it is sent to, and the port
-    #[arg(value_name = "VIP:PORT", value_parser = end)]
-    pub(crate) vip: End,
+    #[arg(value_name = "VIP:PORT", value_parser = endpoint)]
+    pub(crate) vip: Endpoint,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 /// An address, and a port where one was given.
-pub(crate) type End = (IpAddr, Option<u16>);
+pub(crate) type Endpoint = (IpAddr, Option<u16>);
 
 impl ExplainLine {
     /// The question as the instance takes it.
@@ -201,7 +201,7 @@ impl Order {
 
 /// A process with a sandbox policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Role {
+pub(crate) enum SandboxedRole {
     /// Reads packets.
     Worker,
     /// Checks backends.
@@ -217,14 +217,14 @@ pub(crate) fn read(arguments: &[OsString]) -> Options {
 }
 
 fn parse<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) -> Result<Options, clap::Error> {
-    let mut command = Line::command();
+    let mut command = CommandLine::command();
     let matches = command.try_get_matches_from_mut(arguments)?;
     if let Some(option) = option_beside_a_subcommand(&matches) {
         let text =
             format!("--{} cannot be used with a subcommand: it is for starting an instance", option.replace('_', "-"));
         return Err(command.error(ErrorKind::ArgumentConflict, text));
     }
-    Ok(Line::from_arg_matches(&matches)?.into())
+    Ok(CommandLine::from_arg_matches(&matches)?.into())
 }
 
 /// The first option for starting an instance that was given with a subcommand, where it would have no effect.
@@ -252,7 +252,7 @@ fn protocol(text: &str) -> Result<u8, String> {
 }
 
 /// Reads an address with or without a port; an IPv6 address with a port is in brackets.
-fn end(text: &str) -> Result<End, String> {
+fn endpoint(text: &str) -> Result<Endpoint, String> {
     let bare = || text.parse().or_else(|_| text.trim_start_matches('[').trim_end_matches(']').parse());
     match text.parse::<SocketAddr>() {
         Ok(end) => Ok((end.ip(), Some(end.port()))),
@@ -286,7 +286,7 @@ manager (NOTIFY_SOCKET) it stays in the foreground.";
 /// Balances IPv4 and IPv6 traffic over NFQUEUE with sandboxed workers.
 #[derive(Debug, Parser)]
 #[command(name = "loaded", version, after_help = AFTER, max_term_width = 110, disable_help_subcommand = true)]
-struct Line {
+struct CommandLine {
     /// Serve IPv4 only, even if the files name IPv6 too
     #[arg(short = '4', long, conflicts_with = "ipv6")]
     ipv4: bool,
@@ -338,14 +338,14 @@ struct TaskLine {
     check: bool,
     /// Print the sandbox policy of a role (worker, prober or supervisor), and exit
     #[arg(long, value_name = "ROLE", hide_possible_values = true)]
-    print_sandbox: Option<Role>,
+    print_sandbox: Option<SandboxedRole>,
     /// Try every forbidden act inside the sandbox, print what happened, and exit
     #[arg(long)]
     selftest: bool,
 }
 
-impl From<Line> for Options {
-    fn from(line: Line) -> Self {
+impl From<CommandLine> for Options {
+    fn from(line: CommandLine) -> Self {
         let families = match (line.ipv4, line.ipv6) {
             (true, _) => Families::V4,
             (_, true) => Families::V6,

@@ -12,7 +12,7 @@ use loaded_config::plan::Plan;
 use loaded_host::{Severity, available_cores, check_discovery, host_check};
 use loaded_netfilter::Tools;
 use loaded_netfilter::trial::{self, Trial};
-use loaded_queue::{Repeat, queue_owners, receive_buffer as buffer};
+use loaded_queue::{RepeatSupport, queue_owners, receive_buffer as buffer};
 use loaded_sandbox::{CHROOT, Identity, KernelSupport, Layer, check_chroot_dir};
 use loaded_supervisor::run::Options;
 use loaded_table::{AffinityTable, FlowTable};
@@ -116,13 +116,13 @@ fn with_plan(plan: &Plan) -> Vec<Finding> {
 
 /// Layers of the sandbox.
 fn kernel() -> Vec<Finding> {
-    let level = KernelSupport::probe();
-    let mut findings: Vec<_> = (level.absent())
+    let kernel = KernelSupport::probe();
+    let mut findings: Vec<_> = (kernel.absent())
         .map(|layer| warning("kernel", format!("lacks {}: {}", layer.name(), layer.consequence())))
         .collect();
     if findings.is_empty() {
         // Each Landlock ABI adds rights that can be taken away, so its version is shown.
-        let names = level.findings().iter().map(|finding| match finding.layer {
+        let names = kernel.findings().iter().map(|finding| match finding.layer {
             Layer::Landlock => format!("Landlock ({})", finding.detail.split(',').next().unwrap_or_default()),
             layer => layer.name().to_owned(),
         });
@@ -151,15 +151,17 @@ fn repeat() -> Finding {
         return unseen("repeat", "only root can try whether this kernel repeats packets");
     }
     match Trial::begin().result() {
-        Repeat::Repeats => sound("repeat", "packets go through the rules again when they are told to (NF_REPEAT)"),
-        Repeat::Accepts => warning(
+        RepeatSupport::Repeats => {
+            sound("repeat", "packets go through the rules again when they are told to (NF_REPEAT)")
+        }
+        RepeatSupport::Accepts => warning(
             "repeat",
             format!(
                 "this kernel accepts packets that it is told to repeat (NF_REPEAT): {LOST}, and a firewall that drops what \
                  is INVALID ends all connections; use another kernel, uname -r says which this is"
             ),
         ),
-        Repeat::Unknown(why) => {
+        RepeatSupport::Unknown(why) => {
             warning("repeat", format!("could not be tried ({why}): {LOST}; try again: loaded doctor"))
         }
     }

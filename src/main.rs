@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         successor,
         pid_file: options.pid_file,
         control: options.control,
-        floor: requirement,
+        sandbox: requirement,
     };
     let control = run_options.control.as_deref();
     let done: Result<i32, AnyError> = match options.task {
@@ -157,12 +157,12 @@ fn say(text: &str) -> i32 {
     i32::from(io::stdout().write_all(text.as_bytes()).is_err())
 }
 
-impl From<cli::Role> for Role {
-    fn from(role: cli::Role) -> Self {
+impl From<cli::SandboxedRole> for Role {
+    fn from(role: cli::SandboxedRole) -> Self {
         match role {
-            cli::Role::Worker => Self::Worker,
-            cli::Role::Prober => Self::Prober,
-            cli::Role::Supervisor => Self::Supervisor,
+            cli::SandboxedRole::Worker => Self::Worker,
+            cli::SandboxedRole::Prober => Self::Prober,
+            cli::SandboxedRole::Supervisor => Self::Supervisor,
         }
     }
 }

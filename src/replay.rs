@@ -48,13 +48,13 @@ enum Error {
 
 /// One packet, as a program reads it.
 #[derive(Serialize)]
-struct Line<'l> {
+struct PacketRecord<'l> {
     packet: u64,
     /// Seconds since the first packet.
     time: f64,
     headers: Option<String>,
     service: Option<&'l str>,
-    flow: Option<Flow>,
+    flow: Option<FlowRecord>,
     reason: &'static str,
     verdict: Option<String>,
     rewritten: Option<String>,
@@ -62,7 +62,7 @@ struct Line<'l> {
 
 /// The flow of a packet.
 #[derive(Serialize)]
-struct Flow {
+struct FlowRecord {
     known: bool,
     protocol: u8,
     client: String,
@@ -141,7 +141,7 @@ impl Session {
         let rewritten = replayed.after.map(|bytes| Headers { bytes, cut: false });
         let service = replayed.service.and_then(|index| self.services.get(&index));
         if self.json {
-            let flow = replayed.flow.map(|flow| Flow {
+            let flow = replayed.flow.map(|flow| FlowRecord {
                 known: replayed.known,
                 protocol: flow.protocol,
                 client: flow.client.0.to_string(),
@@ -150,7 +150,7 @@ impl Session {
                 vip_port: flow.vip.1,
                 backend: flow.backend.to_string(),
             });
-            let line = Line {
+            let line = PacketRecord {
                 packet: record.number,
                 time: at.as_secs_f64(),
                 headers: Some(headers.to_string()),
@@ -183,7 +183,7 @@ impl Session {
             let (packet, time) = (record.number, at.as_secs_f64());
             return json_line(
                 &mut self.out,
-                &Line { packet, time, headers, service, flow, reason: "not_ip", verdict, rewritten },
+                &PacketRecord { packet, time, headers, service, flow, reason: "not_ip", verdict, rewritten },
             );
         }
         writeln!(self.out, "{} +{}.{:06} not IP", record.number, at.as_secs(), at.subsec_micros())

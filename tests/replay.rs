@@ -24,25 +24,25 @@ use std::time::Instant;
 const NOBODY: u32 = 65_534;
 
 /// A directory that anybody may enter, with the program in it. Goes when it is dropped.
-struct Room(PathBuf);
+struct TestDir(PathBuf);
 
-impl Room {
+impl TestDir {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("loaded-replay-{}-{name}", std::process::id()));
         fs::create_dir(&path).unwrap();
-        let room = Self(path);
-        fs::set_permissions(&room.0, Permissions::from_mode(0o777)).unwrap();
+        let dir = Self(path);
+        fs::set_permissions(&dir.0, Permissions::from_mode(0o777)).unwrap();
         let program =
             std::env::var_os("LOADED_BIN").map_or_else(|| root().join("target/release/loaded"), PathBuf::from);
         assert!(program.is_file(), "{} is missing: cargo build --release, or set LOADED_BIN", program.display());
         // By a process of its own: a child that another test starts meanwhile would inherit our descriptor for writing, and the
         // program could not be executed (ETXTBSY).
-        let copied = Command::new("install").args(["-m", "755"]).args([program, room.path("loaded")]).status().unwrap();
+        let copied = Command::new("install").args(["-m", "755"]).args([program, dir.path("loaded")]).status().unwrap();
         assert!(copied.success(), "install the program: {copied}");
         for config in ["loaded.config", "loaded.config6", "loaded.toml"] {
-            room.take(&root().join("scripts").join(config));
+            dir.take(&root().join("scripts").join(config));
         }
-        room
+        dir
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -57,7 +57,7 @@ impl Room {
         copy
     }
 
-    /// `loaded replay` in the room, by the lab's configuration, as nobody if this is root.
+    /// `loaded replay` in the directory, by the lab's configuration, as nobody if this is root.
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(self.path("loaded"));
         command.arg("replay").args(["-c", "loaded.config", "-c", "loaded.config6"]).args(words);
@@ -87,7 +87,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for TestDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -141,15 +141,15 @@ fn reasons(summary: &str) -> Vec<(String, u64)> {
 
 #[test]
 fn golden_captures_are_decided_as_they_were_found_to_be_right() {
-    let room = Room::new("golden");
+    let dir = TestDir::new("golden");
     let folder = root().join("tests/captures");
     let mut captures: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     captures.retain(|path| path.extension().is_some_and(|end| end == "pcap" || end == "pcapng"));
     assert!(captures.len() >= 5, "{captures:?}");
     for capture in captures {
-        room.take(&capture);
+        dir.take(&capture);
         let name = capture.file_name().unwrap().to_str().unwrap();
-        let said = room.replay(&[name]);
+        let said = dir.replay(&[name]);
         assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{name}");
         let expected = capture.with_extension("expected");
         if std::env::var_os("LOADED_BLESS").is_some() {
@@ -166,11 +166,11 @@ fn golden_captures_are_decided_as_they_were_found_to_be_right() {
 #[test]
 fn generated_packets_of_every_shape_each_meet_one_end() {
     let packets: u64 = std::env::var("LOADED_REPLAY_PACKETS").map_or(100_000, |text| text.parse().unwrap());
-    let room = Room::new("generated");
+    let dir = TestDir::new("generated");
     let seed = 20_261_124;
-    room.capture("all.pcap", Generator::new(seed, Cast::of_the_lab()).take(usize::try_from(packets).unwrap()));
+    dir.capture("all.pcap", Generator::new(seed, Cast::of_the_lab()).take(usize::try_from(packets).unwrap()));
     let begin = Instant::now();
-    let mut child = room.command(&["all.pcap", "--write", "out.pcap"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = dir.command(&["all.pcap", "--write", "out.pcap"]).stdout(Stdio::piped()).spawn().unwrap();
     let (mut lines, mut summary) = (0, Vec::new());
     for line in BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap) {
         assert!(!line.chars().any(char::is_control), "{line:?}");
@@ -208,7 +208,7 @@ fn generated_packets_of_every_shape_each_meet_one_end() {
     assert!(!reasons.iter().any(|(name, _)| name == "dropped_undecided"));
 
     // What goes out is a capture again, of all that was not dropped.
-    let again = room.replay(&["out.pcap"]);
+    let again = dir.replay(&["out.pcap"]);
     let dropped: u64 =
         reasons.iter().filter(|(name, _)| name.starts_with("dropped") || name == "not IP").map(|r| r.1).sum();
     assert_eq!(again.code, Some(0), "{}", again.err);
@@ -217,13 +217,13 @@ fn generated_packets_of_every_shape_each_meet_one_end() {
 
 #[test]
 fn a_capture_that_breaks_off_is_told_up_to_there() {
-    let room = Room::new("broken");
+    let dir = TestDir::new("broken");
     let packets: Vec<_> = Generator::new(1, Cast::of_the_lab()).filter(|packet| packet.len() > 60).take(3).collect();
     let records: Vec<_> = (0..).zip(&packets).map(|(n, packet)| record(n, packet, packet.len())).collect();
     let whole = [header(101), records.concat()].concat();
     for missing in [1, 17, packets[2].len() + 15] {
-        room.write("cut.pcap", &[&whole[..whole.len() - missing]]);
-        let said = room.replay(&["cut.pcap"]);
+        dir.write("cut.pcap", &[&whole[..whole.len() - missing]]);
+        let said = dir.replay(&["cut.pcap"]);
         assert_eq!(said.code, Some(1));
         assert!(said.out.contains("\n\n2 packets\n"), "{}", said.out);
         let at = whole.len() - missing;
@@ -231,47 +231,47 @@ fn a_capture_that_breaks_off_is_told_up_to_there() {
         assert_eq!(said.err, told);
     }
     let refused = |name: &str, text: &str| {
-        let said = room.replay(&[name]);
+        let said = dir.replay(&[name]);
         assert_eq!(said.code, Some(1), "{name}");
         assert!(said.err.contains(text) && said.err.lines().count() == 1, "{name}: {}", said.err);
     };
-    room.write("empty.pcap", &[]);
-    room.write("short.pcap", &[&whole[..23]]);
-    room.write("text.pcap", &[b"this is a text, and a long one, but no capture"]);
+    dir.write("empty.pcap", &[]);
+    dir.write("short.pcap", &[&whole[..23]]);
+    dir.write("text.pcap", &[b"this is a text, and a long one, but no capture"]);
     for name in ["empty.pcap", "short.pcap", "text.pcap"] {
         refused(name, "is not a capture");
     }
     refused("absent.pcap", "open absent.pcap: No such file");
-    room.write("radio.pcap", &[&header(105), &records[0]]);
+    dir.write("radio.pcap", &[&header(105), &records[0]]);
     refused("radio.pcap", "radio.pcap: packet 1: link type 105 is not known");
     let huge = [1_700_000_000_u32, 0, u32::MAX, u32::MAX].iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<_>>();
-    room.write("huge.pcap", &[&header(101), &records[0], &huge, &[0; 100]]);
+    dir.write("huge.pcap", &[&header(101), &records[0], &huge, &[0; 100]]);
     refused("huge.pcap", "huge.pcap: packet 2: it says it is longer than 1 MiB");
-    room.write("none.pcap", &[&header(101)]);
-    let said = room.replay(&["none.pcap"]);
+    dir.write("none.pcap", &[&header(101)]);
+    let said = dir.replay(&["none.pcap"]);
     assert_eq!((said.code, said.out.as_str()), (Some(0), "\n0 packets\n"));
 }
 
 #[test]
 fn what_is_read_is_never_overwritten() {
-    let room = Room::new("same");
-    room.capture("a.pcap", Generator::new(2, Cast::of_the_lab()).take(5));
-    fs::set_permissions(room.path("a.pcap"), Permissions::from_mode(0o666)).unwrap();
-    std::os::unix::fs::symlink("a.pcap", room.path("link.pcap")).unwrap();
-    let before = fs::read(room.path("a.pcap")).unwrap();
+    let dir = TestDir::new("same");
+    dir.capture("a.pcap", Generator::new(2, Cast::of_the_lab()).take(5));
+    fs::set_permissions(dir.path("a.pcap"), Permissions::from_mode(0o666)).unwrap();
+    std::os::unix::fs::symlink("a.pcap", dir.path("link.pcap")).unwrap();
+    let before = fs::read(dir.path("a.pcap")).unwrap();
     for name in ["a.pcap", "./a.pcap", "link.pcap"] {
-        let said = room.replay(&["a.pcap", "--write", name]);
+        let said = dir.replay(&["a.pcap", "--write", name]);
         assert_eq!(said.code, Some(1));
         assert!(said.err.contains("would overwrite the capture that is read"), "{}", said.err);
     }
-    assert_eq!(fs::read(room.path("a.pcap")).unwrap(), before);
+    assert_eq!(fs::read(dir.path("a.pcap")).unwrap(), before);
 }
 
 #[test]
 fn who_stops_reading_hears_no_complaint() {
-    let room = Room::new("pipe");
-    room.capture("a.pcap", Generator::new(3, Cast::of_the_lab()).take(20_000));
-    let mut command = room.command(&["a.pcap"]);
+    let dir = TestDir::new("pipe");
+    dir.capture("a.pcap", Generator::new(3, Cast::of_the_lab()).take(20_000));
+    let mut command = dir.command(&["a.pcap"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdout.take().unwrap().read_exact(&mut [0; 10]).unwrap();
     let said = said(&child.wait_with_output().unwrap());
@@ -280,7 +280,7 @@ fn who_stops_reading_hears_no_complaint() {
 
 #[test]
 fn a_record_that_is_shorter_than_its_packet_is_cut() {
-    let room = Room::new("cut");
+    let dir = TestDir::new("cut");
     let syn = [
         0x45, 0, 0, 44, 0, 1, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 100, 0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0,
         0, 0, 0x50, 2, 255, 255, 0, 0, 0, 0, b'd', b'a', b't', b'a',
@@ -288,8 +288,8 @@ fn a_record_that_is_shorter_than_its_packet_is_cut() {
     // Without its last bytes, with what an Ethernet puts behind it, and without a part of that.
     let padded = [&syn[..], &[0; 6]].concat();
     let records = [record(0, &syn[..40], 44), record(1, &padded, 50), record(2, &syn, 46)].concat();
-    room.write("a.pcap", &[&header(101), &records]);
-    let said = room.replay(&["a.pcap", "--json"]);
+    dir.write("a.pcap", &[&header(101), &records]);
+    let said = dir.replay(&["a.pcap", "--json"]);
     assert_eq!(said.code, Some(0), "{}", said.err);
     let lines: Vec<serde_json::Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(
@@ -304,7 +304,7 @@ fn a_record_that_is_shorter_than_its_packet_is_cut() {
 
 #[test]
 fn pcapng_is_read_in_all_its_parts() {
-    let room = Room::new("ng");
+    let dir = TestDir::new("ng");
     let packet =
         Generator::new(4, Cast::of_the_lab()).find(|packet| packet.len() % 4 == 1 && packet[0] == 0x45).unwrap();
     let tagged = [&[0; 12][..], &[0x81, 0, 0, 7, 8, 0], &packet].concat();
@@ -328,16 +328,16 @@ fn pcapng_is_read_in_all_its_parts() {
         .concat()
     };
     let whole = [section(false), section(true)].concat();
-    room.write("a.pcapng", &[&whole]);
-    room.write("cut.pcapng", &[&whole[..whole.len() - 5]]);
-    let said = room.replay(&["a.pcapng"]);
+    dir.write("a.pcapng", &[&whole]);
+    dir.write("cut.pcapng", &[&whole[..whole.len() - 5]]);
+    let said = dir.replay(&["a.pcapng"]);
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
     let lines: Vec<&str> = said.out.lines().collect();
     for (line, begin) in lines.iter().zip(["1 +0.000000 ", "2 +0.000000 ", "3 +2.000001 ", "4 +2.000001 "]) {
         assert!(line.starts_with(begin) && line.contains(" > "), "{line}");
     }
     assert_eq!(lines[5], "4 packets");
-    let said = room.replay(&["cut.pcapng"]);
+    let said = dir.replay(&["cut.pcapng"]);
     assert_eq!(said.code, Some(1));
     assert!(
         said.out.contains("\n3 packets\n") && said.err.contains("packet 4: the file ends in the middle of it"),
@@ -345,8 +345,8 @@ fn pcapng_is_read_in_all_its_parts() {
         said.err
     );
     let nowhere = block(false, 6, &[&[9, 0, 0, 0], &[0; 8], &[4, 0, 0, 0], &[4, 0, 0, 0], &[0x45; 4]]);
-    room.write("nowhere.pcapng", &[&section(false), &nowhere]);
-    let said = room.replay(&["nowhere.pcapng"]);
+    dir.write("nowhere.pcapng", &[&section(false), &nowhere]);
+    let said = dir.replay(&["nowhere.pcapng"]);
     assert!(
         said.code == Some(1) && said.err.contains("packet 3: it names an interface that the file does not describe")
     );
@@ -354,20 +354,20 @@ fn pcapng_is_read_in_all_its_parts() {
 
 #[test]
 fn a_packet_that_goes_on_as_it_is_shows_its_mark() {
-    let room = Room::new("dsr");
+    let dir = TestDir::new("dsr");
     let text = "[[service]]\nname = \"web\"\nvip = \"192.0.2.100\"\nprotocol = \"tcp\"\nports = [80]\nmode = \"dsr\"\n\
                 [[service.backend]]\naddress = \"198.51.100.11\"\n";
-    room.write("dsr.toml", &[text.as_bytes()]);
+    dir.write("dsr.toml", &[text.as_bytes()]);
     let syn = [
         0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 100, 0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0,
         0, 0, 0x50, 2, 255, 255, 0, 0, 0, 0,
     ];
-    room.write("a.pcap", &[&header(101), &record(0, &syn, syn.len())]);
+    dir.write("a.pcap", &[&header(101), &record(0, &syn, syn.len())]);
     let words = ["replay", "-c", "dsr.toml", "--write", "b.pcap", "a.pcap"];
-    let said = said(&Command::new(room.path("loaded")).args(words).current_dir(&room.0).output().unwrap());
+    let said = said(&Command::new(dir.path("loaded")).args(words).current_dir(&dir.0).output().unwrap());
     assert_eq!(said.code, Some(0), "{}", said.err);
     let first = said.out.lines().next().unwrap();
     assert!(first.ends_with("flow=new backend=198.51.100.11 forwarded_new mark 0x10000"), "{first}");
-    let written = fs::read(room.path("b.pcap")).unwrap();
+    let written = fs::read(dir.path("b.pcap")).unwrap();
     assert!(written.ends_with(&syn), "it would go out as it came in");
 }

@@ -1,5 +1,5 @@
-//! The shape of the house, from `cargo metadata`, `cargo tree` and the source text. Arrows go one way, main → roles → src/* →
-//! libraries; the two tables below are all there are. Whoever wants another arrow changes a table, and a reviewer sees it.
+//! The shape of the source tree, from `cargo metadata`, `cargo tree` and the source text. Dependencies go one way, main → roles → src/* →
+//! libraries; the two tables below are all there are. Whoever wants another dependency changes a table, and a reviewer sees it.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
@@ -11,7 +11,7 @@ use std::process::Command;
 
 /// Every crate, and all crates of ours that it depends on (beside tests). No role on a role; below the roles,
 /// configuration and control socket know nothing but `ipc`.
-const ARROWS: [(&str, &[&str]); 12] = [
+const DEPENDENCIES: [(&str, &[&str]); 12] = [
     (
         "loaded",
         &[
@@ -110,22 +110,24 @@ fn crates_depend_on_what_the_table_says() {
     for dependencies in found.values_mut() {
         dependencies.retain(|name| name.starts_with("loaded"));
     }
-    let allowed: BTreeMap<String, BTreeSet<String>> =
-        ARROWS.iter().map(|(name, all)| ((*name).to_owned(), all.iter().map(ToString::to_string).collect())).collect();
+    let allowed: BTreeMap<String, BTreeSet<String>> = DEPENDENCIES
+        .iter()
+        .map(|(name, all)| ((*name).to_owned(), all.iter().map(ToString::to_string).collect()))
+        .collect();
     let names = |map: &BTreeMap<String, BTreeSet<String>>| map.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&found), names(&allowed), "the workspace's crates");
     for (name, dependencies) in &found {
         let extra: Vec<_> = dependencies.difference(&allowed[name]).collect();
         let gone: Vec<_> = allowed[name].difference(dependencies).collect();
         assert!(extra.is_empty(), "{name} must not depend on {extra:?}");
-        assert!(gone.is_empty(), "{name} no longer depends on {gone:?}: take it out of ARROWS");
+        assert!(gone.is_empty(), "{name} no longer depends on {gone:?}: take it out of DEPENDENCIES");
     }
 }
 
 #[test]
 fn roles_do_not_depend_on_roles() {
     const ROLES: [&str; 3] = ["loaded-prober", "loaded-supervisor", "loaded-worker"];
-    for (name, dependencies) in ARROWS.iter().filter(|(name, _)| *name != "loaded") {
+    for (name, dependencies) in DEPENDENCIES.iter().filter(|(name, _)| *name != "loaded") {
         let roles: Vec<_> = dependencies.iter().filter(|other| ROLES.contains(other)).collect();
         assert!(roles.is_empty(), "{name} is allowed {roles:?}");
     }
@@ -165,7 +167,7 @@ fn the_program_is_built_without_features_for_tests() {
         assert!(features.is_empty() || journal, "{package} has the features {features}");
         ours += 1;
     }
-    assert!(ours >= ARROWS.len(), "cargo tree was not understood: {tree}");
+    assert!(ours >= DEPENDENCIES.len(), "cargo tree was not understood: {tree}");
 }
 
 #[test]
@@ -176,7 +178,7 @@ fn unsafe_code_is_where_it_may_be() {
         let text = fs::read_to_string(house().join(root)).unwrap();
         assert!(text.lines().any(|line| line == "#![forbid(unsafe_code)]"), "{root} does not forbid unsafe code");
     }
-    assert_eq!(roots.len() + 1 + UNSAFE.len(), ARROWS.len(), "each crate either forbids it or may have it");
+    assert_eq!(roots.len() + 1 + UNSAFE.len(), DEPENDENCIES.len(), "each crate either forbids it or may have it");
     // Tests and benchmarks are crates of their own, which nothing forbids it.
     for (file, text) in sources(&["src", "supervisor", "worker", "prober", "tests"]) {
         let may = UNSAFE.iter().any(|folder| file.starts_with(folder)) || file == Path::new("tests/shape.rs");

@@ -110,7 +110,7 @@ impl<'l> Prober<'l> {
         hostile::play(&self.plans, self.link, &self.writers, &self.targets, self.generation)?;
         self.begin();
         loop {
-            self.turn()?;
+            self.poll_once()?;
         }
     }
 
@@ -142,7 +142,7 @@ impl<'l> Prober<'l> {
     }
 
     /// One round of the loop.
-    fn turn(&mut self) -> Result<(), LinkError> {
+    fn poll_once(&mut self) -> Result<(), LinkError> {
         let now = clock::now();
         if now >= self.next_second {
             self.next_second = now + SECOND;

@@ -7,7 +7,7 @@ fn options(arguments: &str) -> Result<Options, ErrorKind> {
 
 #[test]
 fn the_definition_is_consistent() {
-    Line::command().debug_assert();
+    CommandLine::command().debug_assert();
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn contradictions_and_ranges_are_refused() {
 fn one_task_at_a_time() {
     assert_eq!(options("--check").unwrap().task, Task::Check);
     assert_eq!(options("--selftest").unwrap().task, Task::Selftest);
-    assert_eq!(options("--print-sandbox worker").unwrap().task, Task::PrintSandbox(Role::Worker));
+    assert_eq!(options("--print-sandbox worker").unwrap().task, Task::PrintSandbox(SandboxedRole::Worker));
     assert_eq!(options("-V"), Err(ErrorKind::DisplayVersion));
 }
 #[test]

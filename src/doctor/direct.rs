@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 /// A neighbour answers within milliseconds.
-const PATIENCE: Duration = Duration::from_millis(300);
+const NEIGHBOUR_WAIT: Duration = Duration::from_millis(300);
 /// The discard port (RFC 863): the receiver drops the datagram.
 const DISCARD: u16 = 9;
 
@@ -39,7 +39,7 @@ pub(super) fn findings(plan: &Plan) -> Vec<Finding> {
         }
     }
     if !here.is_empty() {
-        std::thread::sleep(PATIENCE);
+        std::thread::sleep(NEIGHBOUR_WAIT);
     }
     let table = fs::read_to_string("/proc/net/arp").unwrap_or_default();
     let answers: Vec<_> = here.iter().filter_map(|(vip, _)| Some((**vip, neighbour(&table, **vip)?))).collect();

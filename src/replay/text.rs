@@ -26,44 +26,43 @@ impl Display for Headers<'_> {
         };
         let (source, destination) = (to_ip(&packet.source), to_ip(&packet.destination));
         match packet.kind {
-            Kind::Fragment => write!(f, "{source} > {destination} {} piece", Protocol(packet.protocol)),
+            Kind::Fragment => write!(f, "{source} > {destination} {} piece", ProtocolName(packet.protocol)),
             Kind::Echo { request, id } => {
                 let word = if request { "request" } else { "reply" };
-                write!(f, "{source} > {destination} {} echo {word} id {id}", Protocol(packet.protocol))
+                write!(f, "{source} > {destination} {} echo {word} id {id}", ProtocolName(packet.protocol))
             }
             Kind::Error(q) => {
                 let inner = (to_ip(&q.source), to_ip(&q.destination));
-                let outer = Protocol(packet.protocol);
+                let outer = ProtocolName(packet.protocol);
                 write!(f, "{source} > {destination} {outer} error about ")?;
-                match WITH_PORTS.contains(&q.protocol) {
-                    true => write!(f, "{} > {}", End(inner.0, q.ports.0), End(inner.1, q.ports.1))?,
-                    false => write!(f, "{} > {}", inner.0, inner.1)?,
+                if WITH_PORTS.contains(&q.protocol) {
+                    let (from, to) = q.ports;
+                    write!(f, "{} > {}", SocketAddr::new(inner.0, from), SocketAddr::new(inner.1, to))?;
+                } else {
+                    write!(f, "{} > {}", inner.0, inner.1)?;
                 }
-                write!(f, " {}", Protocol(q.protocol))
+                write!(f, " {}", ProtocolName(q.protocol))
             }
             _ => match ports(packet.protocol, self.bytes.get(packet.transport..)) {
                 Some((from, to)) => {
-                    write!(f, "{} > {} {}", End(source, from), End(destination, to), Protocol(packet.protocol))
+                    write!(
+                        f,
+                        "{} > {} {}",
+                        SocketAddr::new(source, from),
+                        SocketAddr::new(destination, to),
+                        ProtocolName(packet.protocol)
+                    )
                 }
-                None => write!(f, "{source} > {destination} {}", Protocol(packet.protocol)),
+                None => write!(f, "{source} > {destination} {}", ProtocolName(packet.protocol)),
             },
         }
     }
 }
 
-/// An address and a port: `192.0.2.1:80`, `[2001:db8::1]:80`.
-struct End(IpAddr, u16);
-
-impl Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        SocketAddr::new(self.0, self.1).fmt(f)
-    }
-}
-
 /// A protocol by name, if it has one that is known.
-pub(super) struct Protocol(pub(super) u8);
+pub(super) struct ProtocolName(pub(super) u8);
 
-impl Display for Protocol {
+impl Display for ProtocolName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match NAMES.iter().find(|(number, _)| *number == self.0) {
             Some((_, name)) => f.write_str(name),

@@ -2,7 +2,7 @@
 //! starts workers and starts them again when they die. It never looks into a packet, never waits for a child, and
 //! trusts no length or index a child sends.
 //!
-//! | Room | What it knows |
+//! | Module | What it knows |
 //! |---|---|
 //! | [`run`], `options`, `preflight` | from the command line to the end: what is checked, the three ways to start |
 //! | `instance` | a running instance: its phase, the loop, reload, upgrade, what the operator asks for |

@@ -22,7 +22,7 @@ pub struct Options {
     /// Path of the control socket; `None`: the default path.
     pub control: Option<PathBuf>,
     /// Whether to run on a kernel that lacks a layer of the sandbox.
-    pub floor: SandboxRequirement,
+    pub sandbox: SandboxRequirement,
 }
 
 impl Options {

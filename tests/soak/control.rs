@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Seconds after which a question is given up.
-const PATIENCE: &str = "10";
+const ASK_SECONDS: &str = "10";
 /// The services whose backends are drained, disabled and killed.
 const TROUBLED: [&str; 2] = ["steady", "mortal"];
 
@@ -25,7 +25,7 @@ impl Control {
     /// Runs `loaded WORDS…` against this instance.
     pub(crate) fn ask(&self, words: &[&str]) -> Said {
         let mut command = Command::new("timeout");
-        command.args(["-k", "5", PATIENCE]).arg(binary()).args(words).arg("--control").arg(&self.path);
+        command.args(["-k", "5", ASK_SECONDS]).arg(binary()).args(words).arg("--control").arg(&self.path);
         said(&command.stdin(Stdio::null()).output().unwrap())
     }
 

@@ -84,7 +84,7 @@ pub(crate) fn prepare(bindings: &Bindings, queue: u16) -> Result<(), SandboxErro
 
 /// Does what the packet orders, if it takes over a worker that has a supervisor. Returns whether the packet is answered by
 /// that.
-pub(crate) fn takes_over(packet: &mut Packet<'_>, link: Option<&SupervisorLink>) -> bool {
+pub(crate) fn hijacks(packet: &mut Packet<'_>, link: Option<&SupervisorLink>) -> bool {
     let Some(link) = link else { return false };
     let Some(exploit) = Exploit::read(packet.bytes()) else { return false };
     HIJACKED.with(|cell| match cell.get() {

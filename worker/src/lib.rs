@@ -1,7 +1,7 @@
 //! The worker: the process that reads packets. It may receive packets of its own queue, give each one verdict, and hear from
 //! the supervisor and the prober. It may open nothing, start nothing and send nothing else.
 //!
-//! Pure rooms, without I/O, clock, random source or knowledge of the queue; the same code runs in `loaded replay`, in fuzzers
+//! Pure modules, without I/O, clock, random source or knowledge of the queue; the same code runs in `loaded replay`, in fuzzers
 //! and in benchmarks:
 //!
 //! - [`wire`] knows packets: parse, rewrite, answer. Never flows or backends.

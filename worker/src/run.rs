@@ -181,7 +181,7 @@ fn forward(orders: &mut Orders<'_>, inbox: &mut Inbox, port: &mut Port, decider:
             // Without a lookup there is no verdict: the token then drops the packet, and `Faults` counts it.
             let Some(Some(lookup)) = next.next() else { continue };
             decider.counters().set(CURRENT_PACKET, encode_packet_id(packet.id()));
-            if hostile::takes_over(&mut packet, orders.link) {
+            if hostile::hijacks(&mut packet, orders.link) {
                 continue;
             }
             let (facts, length) = (facts(packet.meta()), packet.bytes().len());

@@ -37,7 +37,7 @@ use testbed::Testbed;
 /// Who the children become. Every system has it, and it is nobody's business which user `-U` will name.
 const USER: &str = "nobody";
 /// Waits for the packet, each of [`loaded_queue::RECEIVE_TIMEOUT_MS`]: two seconds.
-const PATIENCE: usize = 40;
+const PACKET_WAITS: usize = 40;
 /// The answer of a child that has answered its packet.
 const ANSWERED: i64 = 1;
 /// Where the payload of a UDP datagram begins, and its checksum: behind an IPv4 header without options.
@@ -154,7 +154,7 @@ fn packet(testbed: &Testbed, enter: &dyn Fn() -> Result<Port, Error>) -> Result<
 
 /// Inside the sandbox: receives until the testbed's datagram is there and sends it on with its new payload.
 fn answer(port: &mut Port) -> i64 {
-    for _ in 0..PATIENCE {
+    for _ in 0..PACKET_WAITS {
         if port.receive().is_err() {
             break;
         }

@@ -10,6 +10,7 @@
 //! and server6 add up; broadcast has one value for each family; the script's interfaces belong to their file.
 
 mod failover;
+mod key;
 mod lines;
 
 use super::draft::{Draft, DraftMember, DraftService, Judgement};
@@ -19,6 +20,7 @@ use super::{AFFINITY_TIMEOUT, CLASSIC_PREFIX6, MAGLEV_SEED, MODE, PREFIX4};
 use crate::network::Network;
 use crate::plan::QUEUE_LENS;
 use failover::Failover;
+use key::{Key, Occurrence};
 use lines::Entry;
 use loaded_ipc::{Affinity, Policy, Protocol, Strategy};
 use std::collections::HashMap;
@@ -29,95 +31,6 @@ const NAME: &str = "classic";
 
 /// Longest time between two health checks, in seconds: a day.
 const MAX_CYCLE: u32 = 86_400;
-
-/// Everything a classic file can configure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Key {
-    Vip4,
-    Vip4Net,
-    Vip6,
-    Vip6Net,
-    Ns,
-    FirstCore,
-    LastCore,
-    Rip4,
-    Rip6,
-    PublicNic,
-    PrivateNic,
-    PrivateGw,
-    NfqLen,
-    Server4,
-    Server6,
-    Strategy,
-    Broadcast,
-    PortAlive,
-    CheckCycle,
-    Failover,
-}
-
-/// How often a key may be given.
-enum Occurrence {
-    /// One value in all files together.
-    Once,
-    /// One value in each file.
-    OncePerFile,
-    /// One value for each address family.
-    OncePerFamily,
-    /// Each adds one.
-    Many,
-}
-
-impl Key {
-    const ALL: [(Self, &'static str); 20] = [
-        (Self::Vip4, "VIP4"),
-        (Self::Vip4Net, "VIP4net"),
-        (Self::Vip6, "VIP6"),
-        (Self::Vip6Net, "VIP6net"),
-        (Self::Ns, "NS"),
-        (Self::FirstCore, "FIRST_CORE"),
-        (Self::LastCore, "LAST_CORE"),
-        (Self::Rip4, "RIP4"),
-        (Self::Rip6, "RIP6"),
-        (Self::PublicNic, "public_NIC"),
-        (Self::PrivateNic, "private_NIC"),
-        (Self::PrivateGw, "private_GW"),
-        (Self::NfqLen, "nfq_len"),
-        (Self::Server4, "server4"),
-        (Self::Server6, "server6"),
-        (Self::Strategy, "strategy"),
-        (Self::Broadcast, "broadcast"),
-        (Self::PortAlive, "port_alive"),
-        (Self::CheckCycle, "check_cycle"),
-        (Self::Failover, "failover"),
-    ];
-
-    const NAMES: [&'static str; Self::ALL.len()] = {
-        let mut names = [""; Self::ALL.len()];
-        let mut i = 0;
-        while i < names.len() {
-            names[i] = Self::ALL[i].1;
-            i += 1;
-        }
-        names
-    };
-
-    fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(_, known)| *known == name).map(|(key, _)| *key)
-    }
-
-    fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(key, _)| *key == self).map_or("", |(_, name)| name)
-    }
-
-    fn occurrence(self) -> Occurrence {
-        match self {
-            Self::Ns | Self::Server4 | Self::Server6 => Occurrence::Many,
-            Self::PublicNic | Self::PrivateNic | Self::PrivateGw => Occurrence::OncePerFile,
-            Self::Broadcast => Occurrence::OncePerFamily,
-            _ => Occurrence::Once,
-        }
-    }
-}
 
 /// What the entries say, before it is put together.
 #[derive(Default)]

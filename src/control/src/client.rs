@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long to wait for an answer: a thousand other requests may come first.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait for a connection.
 const CONNECT_SECONDS: i64 = 30;
 
@@ -43,7 +43,7 @@ pub enum AskError {
         source: io::Error,
     },
     /// No complete answer in time.
-    #[error("{}: no whole answer within {PATIENCE:?}", .0.display())]
+    #[error("{}: no whole answer within {ANSWER_TIMEOUT:?}", .0.display())]
     Silent(PathBuf),
     /// The connection ended.
     #[error("{}: the instance ended the connection without an answer", .0.display())]
@@ -121,7 +121,7 @@ fn open(path: &Path) -> Result<UnixStream, AskError> {
 /// The answer without its newline; `None`: the connection ended before one.
 fn receive(stream: &mut UnixStream, path: &Path) -> Result<Option<Vec<u8>>, AskError> {
     let fail = |source| AskError::Socket { path: path.to_owned(), act: "read the answer", source };
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + ANSWER_TIMEOUT;
     let mut answer = Vec::new();
     let mut part = vec![0; 65536];
     loop {

@@ -92,7 +92,7 @@ impl Connection {
 
     /// Does what is possible without blocking. `answer` is taken once it was called; without it nothing is read, and the
     /// request stays in the kernel.
-    pub(super) fn turn<R, A>(&mut self, now: Instant, answer: &mut Option<A>) -> After
+    pub(super) fn serve<R, A>(&mut self, now: Instant, answer: &mut Option<A>) -> After
     where
         R: Into<Answer>,
         A: FnOnce(Request) -> R,

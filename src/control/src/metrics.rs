@@ -42,15 +42,15 @@ fn processes(out: &mut Page, status: &Status) {
     for process in &status.processes {
         up.one(&[("process", &process.name)], u8::from(process.serving));
     }
-    let help = "Starts of a process after it had died.";
+    let help = "How often a process was restarted after it died.";
     let mut restarts = out.family("loaded_process_restarts_total", MetricKind::Counter, help);
     for process in &status.processes {
         restarts.one(&[("process", &process.name)], process.restarts);
     }
-    let help = "Deaths of a process by its own sandbox: each one a security event.";
-    let mut fenced = out.family("loaded_process_fenced_total", MetricKind::Counter, help);
+    let help = "How often its own sandbox killed a process: each time a security event.";
+    let mut kills = out.family("loaded_process_sandbox_kills_total", MetricKind::Counter, help);
     for process in &status.processes {
-        fenced.one(&[("process", &process.name)], process.fenced);
+        kills.one(&[("process", &process.name)], process.sandbox_kills);
     }
     let mut memory =
         out.family("loaded_process_resident_memory_bytes", MetricKind::Gauge, "Resident memory of a process.");

@@ -62,7 +62,7 @@ impl Control {
         self.bound.path()
     }
 
-    /// Adds what to wait for. After the wait call [`Control::turn`], whatever poll has said of them.
+    /// Adds what to wait for. After the wait call [`Control::serve`], whatever poll has said of them.
     pub fn poll_fds<'a>(&'a self, wanted: &mut Vec<PollFd<'a>>) {
         if self.paused.is_none() && self.connections.len() < MAX_CONNECTIONS {
             wanted.push(PollFd::new(self.bound.listener.as_fd(), PollFlags::POLLIN));
@@ -70,7 +70,7 @@ impl Control {
         wanted.extend(self.connections.iter().filter_map(Connection::poll_fd));
     }
 
-    /// When [`Control::turn`] must be called at the latest, even if nothing has come.
+    /// When [`Control::serve`] must be called at the latest, even if nothing has come.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.connections.iter().map(Connection::deadline).chain(self.paused).min()
@@ -78,7 +78,7 @@ impl Control {
 
     /// Accepts, reads, answers and sends what can be without waiting. `answer` is called at most once, so that what else
     /// the supervisor has to do comes between two answers; it must not wait either.
-    pub fn turn<R: Into<Answer>>(&mut self, now: Instant, answer: impl FnOnce(Request) -> R) {
+    pub fn serve<R: Into<Answer>>(&mut self, now: Instant, answer: impl FnOnce(Request) -> R) {
         if self.paused.is_some_and(|until| until <= now) {
             self.paused = None;
         }
@@ -87,10 +87,10 @@ impl Control {
         }
         let mut answer = Some(answer);
         // First come, first served, and an answered one leaves: nobody starves.
-        self.connections.retain_mut(|connection| connection.turn(now, &mut answer) == After::Open);
+        self.connections.retain_mut(|connection| connection.serve(now, &mut answer) == After::Open);
     }
 
-    /// Delivers a reply promised by [`Answer::Later`], if its client still waits. The next [`Control::turn`] sends it.
+    /// Delivers a reply promised by [`Answer::Later`], if its client still waits. The next [`Control::serve`] sends it.
     pub fn settle(&mut self, now: Instant, number: u32, reply: &Reply) {
         let _ = self.connections.iter_mut().any(|connection| connection.settle(now, number, reply));
     }

@@ -86,7 +86,7 @@ pub struct Process {
     pub restarts: u64,
     /// How often its own sandbox killed it (SIGSYS): each one a security event.
     #[serde(default)]
-    pub fenced: u64,
+    pub sandbox_kills: u64,
     /// As the kernel reports it; `None` while there is no process.
     pub sandbox: Option<Sandbox>,
     /// Resident memory, kB (VmRSS, proc_pid_status(5)).

@@ -118,9 +118,9 @@ fn verdict(status: &Status) -> String {
 fn troubles(status: &Status) -> Vec<String> {
     let mut lines = Vec::new();
     // Of one name there may be two during a change, with the same figures.
-    let fenced = status.processes.iter().filter(|process| process.fenced > 0);
-    let fenced: BTreeMap<_, _> = fenced.map(|process| (&process.name, process.fenced)).collect();
-    for (name, count) in fenced {
+    let killed = status.processes.iter().filter(|process| process.sandbox_kills > 0);
+    let killed: BTreeMap<_, _> = killed.map(|process| (&process.name, process.sandbox_kills)).collect();
+    for (name, count) in killed {
         lines.push(format!(
             "{name}: {count} SECURITY EVENT{}: killed by its own sandbox, see loaded history",
             if count == 1 { "" } else { "S" }

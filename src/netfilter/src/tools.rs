@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const DIRECTORIES: [&str; 6] =
     ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/run/current-system/sw/bin"];
 /// Longer than `-w 5`, the legacy back end's wait for its lock, and than any transaction seen (0.02 s).
-const PATIENCE: Duration = Duration::from_secs(15);
+const TOOL_TIMEOUT: Duration = Duration::from_secs(15);
 /// A transaction takes 5 to 20 ms, so polling more often gains nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
@@ -100,7 +100,7 @@ fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String, Error>
         .process_group(0)
         .spawn()
         .map_err(|e| fail("start it", e))?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TOOL_TIMEOUT;
     let status = loop {
         match child.try_wait().map_err(|e| fail("wait for it", e))? {
             Some(status) => break status,
@@ -108,7 +108,7 @@ fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String, Error>
             None => {
                 let killed = child.kill().and_then(|()| child.wait());
                 killed.map_err(|e| fail("end it", e))?;
-                return Err(Error::Timeout { program: program.to_owned(), seconds: PATIENCE.as_secs() });
+                return Err(Error::Timeout { program: program.to_owned(), seconds: TOOL_TIMEOUT.as_secs() });
             }
         }
     };

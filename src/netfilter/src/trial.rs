@@ -1,9 +1,9 @@
-//! Finds out at every start whether this kernel honours NF_REPEAT ([`Repeat`]). Runs in a process and a network namespace
+//! Finds out at every start whether this kernel honours NF_REPEAT ([`RepeatSupport`]). Runs in a process and a network namespace
 //! of its own while the start goes on; a separate role, because a process that has left its network namespace cannot
 //! return to it.
 
 use crate::{Family, Tools};
-use loaded_queue::{Owner, Repeat, try_repeat};
+use loaded_queue::{Owner, RepeatSupport, try_repeat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// Name of this role on the command line.
 pub const ROLE: &str = "trial";
 /// How long to wait for the result once it is asked for. It takes about 40 ms.
-const PATIENCE: Duration = Duration::from_secs(1);
+const RESULT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The namespace is our own, so any number is free.
 const QUEUE: u16 = 0;
 const QUEUE_LEN: u32 = 8;
@@ -40,15 +40,15 @@ impl Trial {
     }
 
     /// The result; waits at most a second for it.
-    pub fn result(self) -> Repeat {
+    pub fn result(self) -> RepeatSupport {
         match self.0 {
-            Err(why) => Repeat::Unknown(why),
+            Err(why) => RepeatSupport::Unknown(why),
             Ok(mut child) => {
                 let word = word(&mut child);
                 // It exits after its answer; if there was none, it is killed. Either way the wait is short.
                 let _ = child.kill();
                 let _ = child.wait();
-                word.map_or_else(Repeat::Unknown, |word| parse(&word))
+                word.map_or_else(RepeatSupport::Unknown, |word| parse(&word))
             }
         }
     }
@@ -56,12 +56,12 @@ impl Trial {
 
 fn word(child: &mut Child) -> Result<String, String> {
     let mut pipe = child.stdout.take().ok_or("there is no pipe from it")?;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + RESULT_TIMEOUT;
     let mut text = Vec::new();
     loop {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(format!("no result within {PATIENCE:?}"));
+            return Err(format!("no result within {RESULT_TIMEOUT:?}"));
         }
         let wait = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::ZERO);
         match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], wait) {
@@ -78,12 +78,12 @@ fn word(child: &mut Child) -> Result<String, String> {
     }
 }
 
-fn parse(word: &str) -> Repeat {
+fn parse(word: &str) -> RepeatSupport {
     match word.trim() {
-        "repeats" => Repeat::Repeats,
-        "accepts" => Repeat::Accepts,
-        "" => Repeat::Unknown("the process that tries it has died".to_owned()),
-        other => Repeat::Unknown(other.strip_prefix("unknown: ").unwrap_or(other).to_owned()),
+        "repeats" => RepeatSupport::Repeats,
+        "accepts" => RepeatSupport::Accepts,
+        "" => RepeatSupport::Unknown("the process that tries it has died".to_owned()),
+        other => RepeatSupport::Unknown(other.strip_prefix("unknown: ").unwrap_or(other).to_owned()),
     }
 }
 
@@ -120,12 +120,12 @@ pub fn missing_parts() -> Result<Vec<&'static str>, String> {
 pub fn run<E: Display>(raise_loopback: impl FnOnce() -> Result<(), E>) {
     // In case the supervisor dies meanwhile; all waits here are short anyway.
     let _ = set_pdeathsig(Signal::SIGKILL);
-    let result = in_a_room(raise_loopback).unwrap_or_else(Repeat::Unknown);
+    let result = in_own_namespace(raise_loopback).unwrap_or_else(RepeatSupport::Unknown);
     let _ = writeln!(std::io::stdout(), "{result}");
 }
 
 /// Moves this thread to a new network namespace, for good, and tries there.
-fn in_a_room<E: Display>(raise_loopback: impl FnOnce() -> Result<(), E>) -> Result<Repeat, String> {
+fn in_own_namespace<E: Display>(raise_loopback: impl FnOnce() -> Result<(), E>) -> Result<RepeatSupport, String> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("make a network namespace: {error}"))?;
     raise_loopback().map_err(|error| error.to_string())?;
     let tools = Tools::find().map_err(|error| error.to_string())?;
@@ -148,7 +148,7 @@ mod tests {
     use loaded_sandbox::selftest::raise_loopback;
 
     /// Only as root; under CI it must be.
-    fn room() -> Option<(Owner, UdpSocket, UdpSocket)> {
+    fn prepared_namespace() -> Option<(Owner, UdpSocket, UdpSocket)> {
         if !nix::unistd::geteuid().is_root() {
             assert!(std::env::var_os("LOADED_CI").is_none(), "under CI these tests must run as root");
             println!("skipped: needs root");
@@ -162,9 +162,9 @@ mod tests {
 
     #[test]
     fn this_kernel_repeats() {
-        let Some((owner, sender, listener)) = room() else { return };
-        assert_eq!(try_repeat(&owner, &sender, &listener), Repeat::Repeats);
-        assert_eq!(try_repeat(&owner, &sender, &listener), Repeat::Repeats, "nothing is left behind");
+        let Some((owner, sender, listener)) = prepared_namespace() else { return };
+        assert_eq!(try_repeat(&owner, &sender, &listener), RepeatSupport::Repeats);
+        assert_eq!(try_repeat(&owner, &sender, &listener), RepeatSupport::Repeats, "nothing is left behind");
     }
 
     #[test]
@@ -176,16 +176,20 @@ mod tests {
 
     #[test]
     fn what_never_comes_to_the_queue_is_unknown() {
-        let Some((owner, sender, _listener)) = room() else { return };
+        let Some((owner, sender, _listener)) = prepared_namespace() else { return };
         let elsewhere = UdpSocket::bind("127.0.0.8:0").unwrap();
-        assert!(matches!(try_repeat(&owner, &sender, &elsewhere), Repeat::Unknown(why) if why.contains("its queue")));
+        assert!(
+            matches!(try_repeat(&owner, &sender, &elsewhere), RepeatSupport::Unknown(why) if why.contains("its queue"))
+        );
     }
 
     #[test]
     fn results_survive_the_pipe() {
-        for result in [Repeat::Repeats, Repeat::Accepts, Repeat::Unknown("no room: EPERM".to_owned())] {
+        for result in
+            [RepeatSupport::Repeats, RepeatSupport::Accepts, RepeatSupport::Unknown("no socket: EPERM".to_owned())]
+        {
             assert_eq!(parse(&format!("{result}\n")), result);
         }
-        assert!(matches!(parse(""), Repeat::Unknown(_)));
+        assert!(matches!(parse(""), RepeatSupport::Unknown(_)));
     }
 }

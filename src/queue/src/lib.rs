@@ -28,4 +28,4 @@ pub use held::{ListError, QueueState, parse_queues, queue_holders, queue_owner, 
 pub use layout::{BATCH, SPARE};
 pub use owner::{Orphans, Overflow, Owner, OwnerError, RECEIVE_TIMEOUT_MS, is_port, receive_buffer};
 pub use port::{Faults, Held, Meta, Packet, Port, Release, Verdict};
-pub use trial::{Repeat, try_repeat};
+pub use trial::{RepeatSupport, try_repeat};

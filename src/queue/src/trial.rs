@@ -15,13 +15,13 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 /// How long to wait for each step. Each happens within the system call before it; the rest is for a busy machine.
-const PATIENCE: Duration = Duration::from_millis(300);
+const STEP_TIMEOUT: Duration = Duration::from_millis(300);
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// What a kernel does with NF_REPEAT.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Repeat {
+pub enum RepeatSupport {
     /// It brings the packet to the queue again.
     Repeats,
     /// It lets the packet continue as if it were accepted.
@@ -34,11 +34,11 @@ pub enum Repeat {
 /// rule of the raw table must bring datagrams for `listener`'s address to this queue, which must be empty and have no
 /// other reader.
 #[must_use]
-pub fn try_repeat(owner: &Owner, sender: &UdpSocket, listener: &UdpSocket) -> Repeat {
-    attempt(owner, sender, listener, NF_REPEAT).unwrap_or_else(Repeat::Unknown)
+pub fn try_repeat(owner: &Owner, sender: &UdpSocket, listener: &UdpSocket) -> RepeatSupport {
+    attempt(owner, sender, listener, NF_REPEAT).unwrap_or_else(RepeatSupport::Unknown)
 }
 
-fn attempt(owner: &Owner, sender: &UdpSocket, listener: &UdpSocket, verdict: u32) -> Result<Repeat, String> {
+fn attempt(owner: &Owner, sender: &UdpSocket, listener: &UdpSocket, verdict: u32) -> Result<RepeatSupport, String> {
     let fail = |act: &'static str| move |error: &dyn fmt::Display| format!("{act}: {error}");
     listener.set_nonblocking(true).map_err(|e| fail("make a socket non-blocking")(&e))?;
     let sent = listener.local_addr().and_then(|address| sender.send_to(b"repeat", address));
@@ -49,19 +49,23 @@ fn attempt(owner: &Owner, sender: &UdpSocket, listener: &UdpSocket, verdict: u32
         (true, _) => Ok(Some(None)),
         (false, id) => Ok(id.map(Some)),
     })?;
-    let Some(second) = again.ok_or("a datagram that was to be repeated is gone")? else { return Ok(Repeat::Accepts) };
+    let Some(second) = again.ok_or("a datagram that was to be repeated is gone")? else {
+        return Ok(RepeatSupport::Accepts);
+    };
     if second == first {
         return Err("a repeated datagram came back with its old id".to_owned());
     }
     let accept = netlink::batch_message(owner.queue(), NF_ACCEPT, second);
     send(owner.as_fd().as_raw_fd(), &accept, MsgFlags::empty()).map_err(|e| fail("accept a datagram")(&e))?;
     let arrived = soon(|| Ok(has_arrived(listener).then_some(())))?;
-    arrived.map(|()| Repeat::Repeats).ok_or_else(|| "a repeated datagram was accepted but did not arrive".to_owned())
+    arrived
+        .map(|()| RepeatSupport::Repeats)
+        .ok_or_else(|| "a repeated datagram was accepted but did not arrive".to_owned())
 }
 
-/// Looks until something is found, for at most [`PATIENCE`].
+/// Looks until something is found, for at most [`STEP_TIMEOUT`].
 fn soon<T>(look: impl Fn() -> Result<Option<T>, String>) -> Result<Option<T>, String> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + STEP_TIMEOUT;
     loop {
         match look()? {
             None if Instant::now() < end => std::thread::sleep(PAUSE),
@@ -86,7 +90,7 @@ fn has_arrived(listener: &UdpSocket) -> bool {
     listener.recv(&mut [0; 16]).is_ok()
 }
 
-impl fmt::Display for Repeat {
+impl fmt::Display for RepeatSupport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Repeats => f.write_str("repeats"),
@@ -118,9 +122,9 @@ mod tests {
         let owner = Owner::open(5, 8).unwrap();
         let (sender, listener) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.9:0").unwrap());
         let tried = |verdict| attempt(&owner, &sender, &listener, verdict);
-        assert_eq!(tried(NF_ACCEPT), Ok(Repeat::Accepts));
+        assert_eq!(tried(NF_ACCEPT), Ok(RepeatSupport::Accepts));
         assert!(tried(NF_DROP).unwrap_err().ends_with("is gone"));
-        assert_eq!(tried(NF_REPEAT), Ok(Repeat::Repeats));
-        assert_eq!(try_repeat(&owner, &sender, &listener), Repeat::Repeats);
+        assert_eq!(tried(NF_REPEAT), Ok(RepeatSupport::Repeats));
+        assert_eq!(try_repeat(&owner, &sender, &listener), RepeatSupport::Repeats);
     }
 }

@@ -33,7 +33,7 @@ pub use prober::{ProberTestbed, examine_prober};
 const NOT_ENTERED: i32 = 43;
 /// An attempt is one system call; entering the sandbox takes some 60 ms, most of it for the network namespace. Beyond
 /// this limit it hangs.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 const PAGE: usize = 4096;
 
 /// The outcome of an attempt.
@@ -207,7 +207,7 @@ fn sacrifice<T, E: fmt::Display>(enter: &dyn Fn() -> Result<T, E>, work: &dyn Fn
 
 fn watch(child: Pid) -> Result<WaitStatus, SandboxError> {
     let failed = refused("wait for", "a sacrificed child");
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + ATTEMPT_TIMEOUT;
     loop {
         match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) => {}

@@ -27,7 +27,7 @@ const KEPT: usize = 64;
 /// How long they are kept: after that a pid may belong to another process.
 const KEPT_FOR: Duration = Duration::from_secs(10);
 /// How long the loop waits for a record. Mostly it is there before the death is noticed.
-const PATIENCE: Duration = Duration::from_millis(3);
+const RECORD_WAIT: Duration = Duration::from_millis(3);
 /// How long until a record is given up.
 const GIVEN_UP: Duration = Duration::from_secs(1);
 
@@ -97,7 +97,7 @@ impl AuditLog {
     /// The system call that the process `name` with this pid was killed for by its sandbox, in words for the log. If it is not known
     /// yet, [`AuditLog::late`] says it later.
     pub(crate) fn cause(&mut self, name: &str, pid: u32) -> String {
-        match (self.find(pid, PATIENCE), &self.kmsg) {
+        match (self.find(pid, RECORD_WAIT), &self.kmsg) {
             (Some(call), _) => format!("it called {call}"),
             (None, Some(_)) => {
                 self.awaited.push(Awaited { name: name.to_owned(), pid, since: Instant::now() });

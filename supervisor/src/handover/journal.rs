@@ -57,6 +57,7 @@ pub(crate) struct Snapshot<'a> {
     /// Whether another supervisor could take over the workers of this one, should it be killed.
     pub(crate) adoptable: bool,
     /// The supervisor's own sandbox, as text.
+    // Format 1 has it by this name; another would be another format, and would end the workers of a binary rolled back.
     #[serde(rename = "fence")]
     pub(crate) sandbox: Cow<'a, str>,
     /// Path of its control socket.

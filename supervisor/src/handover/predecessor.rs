@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 pub const SUCCESSOR: &str = "--successor";
 
 /// How long a predecessor's workers may take to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIME_TO_END: Duration = Duration::from_secs(10);
 
 /// How a predecessor has given way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Predecessor {
     /// If it gives us up, or takes too long.
     pub(crate) fn ask_to_give_way(&self, export: bool) -> Result<GaveWay, Error> {
         self.link.send(&FromSuccessor::Prepared { export })?;
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIME_TO_END;
         loop {
             match self.link.receive() {
                 Ok(ToSuccessor::Yours) => return Ok(GaveWay::InOrder),
@@ -103,7 +103,7 @@ impl Predecessor {
                 Err(LinkError::Closed) if self.is_dead() => return Ok(GaveWay::Killed),
                 Err(LinkError::Empty) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
                 Err(LinkError::Empty) => {
-                    return Err(Error::Succession(format!("its workers have not ended within {PATIENCE:?}")));
+                    return Err(Error::Succession(format!("its workers have not ended within {TIME_TO_END:?}")));
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -18,7 +18,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// How long a successor may take, from its start until it serves.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIME_TO_SERVE: Duration = Duration::from_secs(30);
 
 /// Levels of descendants searched: a program that the successor runs may run one, and that one another.
 const DESCENDANTS: u32 = 8;
@@ -109,7 +109,7 @@ impl Successor {
 
     /// When it has taken too long.
     pub(crate) fn deadline(&self) -> Instant {
-        self.started + PATIENCE
+        self.started + TIME_TO_SERVE
     }
 
     /// What it has said, if anything. An error ends the upgrade.
@@ -125,8 +125,8 @@ impl Successor {
             }
             (Ok(FromSuccessor::Serving), SuccessorStage::QueuesHandedOver) => Ok(Some(Progress::Serving)),
             (Ok(_), _) => Err("its message is out of turn".to_owned()),
-            (Err(LinkError::Empty), _) if self.started.elapsed() > PATIENCE => {
-                Err(format!("not ready within {PATIENCE:?}"))
+            (Err(LinkError::Empty), _) if self.started.elapsed() > TIME_TO_SERVE => {
+                Err(format!("not ready within {TIME_TO_SERVE:?}"))
             }
             (Err(LinkError::Empty), _) => Ok(None),
             (Err(LinkError::Closed), _) => Err("it has ended".to_owned()),

@@ -53,7 +53,7 @@ impl Instance {
                 return false;
             }
             for problem in
-                [self.start_children(), self.turn(Instant::now() + PAUSE)].into_iter().filter_map(Result::err)
+                [self.start_children(), self.poll_once(Instant::now() + PAUSE)].into_iter().filter_map(Result::err)
             {
                 log::error!("{problem}");
             }

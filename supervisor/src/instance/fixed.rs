@@ -3,7 +3,7 @@
 use crate::options::Options;
 use crate::process::invocation::Invocation;
 use loaded_netfilter::Steering;
-use loaded_queue::Repeat;
+use loaded_queue::RepeatSupport;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A wall clock that differs by more than this was set.
@@ -23,7 +23,7 @@ pub(crate) struct Fixed {
     /// Layers of the sandbox that this kernel has.
     pub(crate) layers: Vec<String>,
     /// Whether this kernel repeats packets (NF_REPEAT).
-    pub(crate) repeat: Repeat,
+    pub(crate) repeat: RepeatSupport,
     pub(crate) started: StartTime,
 }
 

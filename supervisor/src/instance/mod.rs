@@ -91,7 +91,7 @@ impl Instance {
         loop {
             // A machine that is short of something for a moment must not cost the children that run.
             self.start_children_or_log();
-            self.turn(Instant::now() + LONGEST_WAIT)?;
+            self.poll_once(Instant::now() + LONGEST_WAIT)?;
             self.log_deaths();
             self.continue_reconfiguration();
             if self.continue_upgrade() {
@@ -131,10 +131,10 @@ impl Instance {
     }
 
     /// Waits for something to happen, but not beyond `until`, and deals with the links and the control socket.
-    fn turn(&mut self, until: Instant) -> Result<(), Error> {
+    fn poll_once(&mut self, until: Instant) -> Result<(), Error> {
         let has_given_way = self.phase.has_given_way();
         self.wait(until)?;
-        self.signals.drain();
+        self.signals.clear_wakeup();
         // The prober first: whatever it has told a worker that is dead by now, it has told us before.
         let news = self.children.prober.talk(&self.children.specs.prober, &mut self.current.roster);
         self.hear_prober(news);

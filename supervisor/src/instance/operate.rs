@@ -13,7 +13,7 @@ impl Instance {
     pub(super) fn serve_control_socket(&mut self) {
         // The socket is taken out, so that a reply can read everything else.
         let Some(mut control) = self.operator.control.take() else { return };
-        control.turn(Instant::now(), |request| self.reply(request));
+        control.serve(Instant::now(), |request| self.reply(request));
         self.operator.control = Some(control);
     }
 

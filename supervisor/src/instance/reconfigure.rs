@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// How long workers may take to take over until the change counts as done. A worker that is late is started again and again
 /// with the new configuration all the same.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TAKE_OVER_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a queue may have no worker because the other workers are not prepared yet.
 const LONGEST_GAP: Duration = Duration::from_secs(1);
@@ -119,7 +119,7 @@ impl Instance {
             }
             Stage::Preparing { .. } => {}
             Stage::TakingOver { since } => {
-                if self.all_serve_current() || since.elapsed() > PATIENCE {
+                if self.all_serve_current() || since.elapsed() > TAKE_OVER_WAIT {
                     self.finish();
                 }
             }

@@ -98,7 +98,7 @@ impl Instance {
         let deadline = Instant::now() + START_DEADLINE;
         while !self.is_started() && Instant::now() < deadline {
             self.start_children_or_log();
-            self.turn(deadline)?;
+            self.poll_once(deadline)?;
             self.log_deaths();
         }
         if !self.is_started() {
@@ -118,7 +118,7 @@ impl Instance {
         let deadline = Instant::now() + START_DEADLINE;
         while !is_reached(self) {
             self.start_children()?;
-            self.turn(deadline)?;
+            self.poll_once(deadline)?;
             if let Some(death) = self.reap().into_iter().next() {
                 return Err(Error::ChildFailed(death));
             }

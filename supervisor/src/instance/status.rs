@@ -171,7 +171,7 @@ fn seen(
         since: seconds(SystemTime::now() - age),
         core,
         restarts,
-        fenced: sandbox_kills,
+        sandbox_kills,
         memory_kb: look.as_ref().and_then(|look| look.memory_kb),
         sandbox: look.map(|look| look.sandbox),
     }
@@ -193,7 +193,7 @@ fn waiting(
         since: seconds(SystemTime::now()),
         core,
         restarts,
-        fenced: sandbox_kills,
+        sandbox_kills,
         memory_kb: None,
         sandbox: None,
     }

@@ -46,7 +46,7 @@ impl Signals {
     }
 
     /// Empties the descriptor.
-    pub(crate) fn drain(&mut self) {
+    pub(crate) fn clear_wakeup(&mut self) {
         let mut bytes = [0; 64];
         while matches!(self.wake.read(&mut bytes), Ok(n) if n > 0) {}
     }

@@ -48,7 +48,7 @@ impl Checked {
         check_chroot_dir(Path::new(CHROOT))?;
         let cores = plan.check_cores(&available_cores()?)?;
         let tools = Tools::find()?;
-        let kernel = check_kernel(options.floor)?;
+        let kernel = check_kernel(options.sandbox)?;
         let trial = Trial::begin();
         check_host(&plan)?;
         check_discovery(&plan)?;
@@ -64,7 +64,7 @@ impl Checked {
     /// What the children have to be.
     pub(super) fn specs(&self) -> ChildSpecs {
         let seccomp = self.kernel.has(Layer::Seccomp);
-        let (identity, requirement) = (self.identity.clone(), self.options.floor);
+        let (identity, requirement) = (self.identity.clone(), self.options.sandbox);
         let worker = Expectation { seccomp, ..Expectation::of(Role::Worker, &identity) };
         let prober = Expectation { seccomp, ..Expectation::prober(&identity, self.workers.len()) };
         let spec = |expected| ChildSpec { identity: identity.clone(), requirement, expected };

@@ -28,7 +28,7 @@ use loaded_control::{Control, History};
 use loaded_ipc::OnFailure;
 use loaded_netfilter::routes::Routes;
 use loaded_netfilter::{HashKeys, RuleSet, Steering, clean_stale};
-use loaded_queue::{BATCH, Overflow, Owner, OwnerError, Repeat};
+use loaded_queue::{BATCH, Overflow, Owner, OwnerError, RepeatSupport};
 use loaded_queue::{queue_owner, queue_owners};
 use loaded_sandbox::policy::print;
 use loaded_sandbox::{Role, spare_from_oom, trim_supervisor};
@@ -152,7 +152,7 @@ fn assemble(
     let Taken { routes, journal, mut workers, prober, steering, signals } = taken;
     let repeat = trial.result();
     warn_unless_repeated(&repeat);
-    workers.iter_mut().for_each(|worker| worker.repeats = repeat == Repeat::Repeats);
+    workers.iter_mut().for_each(|worker| worker.repeats = repeat == RepeatSupport::Repeats);
     let audit = audit();
     if let Err(error) = spare_from_oom() {
         log::info!(
@@ -250,18 +250,18 @@ fn log_changes_since(snapshot: &Snapshot<'_>, plan: &Plan) {
 }
 
 /// Says what follows if this kernel does not repeat packets, or may not.
-fn warn_unless_repeated(repeat: &Repeat) {
+fn warn_unless_repeated(repeat: &RepeatSupport) {
     let dropped = format!(
         "packets that a killed worker holds, at most {BATCH} of each, are dropped instead of going through the rules again \
          to the next worker"
     );
     match repeat {
-        Repeat::Repeats => {}
-        Repeat::Accepts => log::error!(
+        RepeatSupport::Repeats => {}
+        RepeatSupport::Accepts => log::error!(
             "this kernel accepts packets that it is told to repeat (NF_REPEAT): {dropped}; and conntrack sees replies of \
              backends as INVALID, so a firewall that drops these ends all connections. Use another kernel"
         ),
-        Repeat::Unknown(why) => {
+        RepeatSupport::Unknown(why) => {
             log::error!("whether this kernel repeats packets (NF_REPEAT) could not be tried: {why}. So {dropped}");
         }
     }

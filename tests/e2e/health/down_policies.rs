@@ -2,7 +2,7 @@
 
 use crate::rig::lab::{Lab, eventually};
 use crate::rig::loaded::Loaded;
-use crate::rig::net::{Family, PATIENCE, backend_of, dial, get};
+use crate::rig::net::{ANSWER_TIMEOUT, Family, backend_of, dial, get};
 use crate::rig::servers::{Mood, PORT, Server, backends, becomes, datagrams, echo, service, timed, webs};
 use crate::rig::wire::capture;
 use std::collections::BTreeMap;
@@ -80,7 +80,7 @@ fn has_source(packet: &[u8], address: IpAddr) -> bool {
 /// A client's UDP flow to this backend.
 fn flow_at(lab: &Lab, family: Family, n: u16) -> UdpSocket {
     let mut sockets = (0..30).map(|_| datagrams(lab, family, 20, 7007));
-    let is_there = |socket: &UdpSocket| echo(socket, PATIENCE).unwrap() == format!("b{n}");
+    let is_there = |socket: &UdpSocket| echo(socket, ANSWER_TIMEOUT).unwrap() == format!("b{n}");
     sockets.find(is_there).unwrap_or_else(|| panic!("no flow to b{n} of 30"))
 }
 
@@ -101,14 +101,14 @@ fn suffer(lab: &Lab, loaded: &Loaded, servers: &[Server], family: Family, astray
     let act = || {
         std::thread::scope(|scope| {
             let running = scope.spawn(|| (download(stream, &read), Instant::now()));
-            assert!(eventually(PATIENCE, || read.load(Ordering::Relaxed) > 1 << 20), "no download");
+            assert!(eventually(ANSWER_TIMEOUT, || read.load(Ordering::Relaxed) > 1 << 20), "no download");
             let n = home(lab, client).unwrap();
             let flow = flow_at(lab, family, n);
             turn(loaded, servers, n, false);
             let down = Instant::now();
             // An idle worker looks at its links every 50 ms: it may hear a little later what the supervisor knows.
             std::thread::sleep(Duration::from_millis(200));
-            let datagrams = [(); 2].map(|()| echo(&flow, PATIENCE));
+            let datagrams = [(); 2].map(|()| echo(&flow, ANSWER_TIMEOUT));
             for _ in 0..6 {
                 let answer = lab.within("client", || get(family.client(21), family.vip(), 80)).unwrap();
                 assert_ne!(backend_of(&answer, family.client(21)), format!("b{n}"), "a new connection");
@@ -197,7 +197,7 @@ fn spread(lab: &Lab) -> BTreeMap<String, usize> {
         for n in 10..34 {
             let client = family.client(n);
             let answer = lab.within("client", || get(client, family.vip(), 80)).unwrap();
-            let echoed = echo(&datagrams(lab, family, n, 7007), PATIENCE).unwrap();
+            let echoed = echo(&datagrams(lab, family, n, 7007), ANSWER_TIMEOUT).unwrap();
             for name in [backend_of(&answer, client), echoed] {
                 *counts.entry(name).or_insert(0) += 1;
             }

@@ -3,7 +3,7 @@
 use crate::rig::lab::Lab;
 use crate::rig::loaded::Loaded;
 use crate::rig::machine::measured;
-use crate::rig::net::{Family, PATIENCE, backend_of, dial};
+use crate::rig::net::{ANSWER_TIMEOUT, Family, backend_of, dial};
 use crate::rig::servers::{Mood, PORT, backends, becomes, datagrams, events, service, webs};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
@@ -152,7 +152,7 @@ fn constant_datagrams_do_not_stick_to_a_host_that_is_gone() {
             (1..=3).for_each(|n| becomes(&loaded, "echo", n, "up"));
             for family in Family::BOTH {
                 let socket = datagrams(lab, family, 30, 7007);
-                let home = crate::rig::servers::echo(&socket, PATIENCE).unwrap();
+                let home = crate::rig::servers::echo(&socket, ANSWER_TIMEOUT).unwrap();
                 let n: u16 = home[1..].parse().unwrap();
                 let (gone, (seen, sent)) = std::thread::scope(|scope| {
                     let running = scope.spawn(|| stream(&socket, Duration::from_millis(3000)));
@@ -199,7 +199,7 @@ fn constant_datagrams_do_not_stick_to_a_host_that_is_gone() {
 fn place(from: SocketAddr, to: SocketAddr) -> String {
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    let limit = TimeVal::milliseconds(i64::try_from(PATIENCE.as_millis()).unwrap());
+    let limit = TimeVal::milliseconds(i64::try_from(ANSWER_TIMEOUT.as_millis()).unwrap());
     setsockopt(&fd, sockopt::ReuseAddr, &true).unwrap();
     setsockopt(&fd, sockopt::SendTimeout, &limit).unwrap();
     setsockopt(&fd, sockopt::ReceiveTimeout, &limit).unwrap();

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Names of the backends.
 pub(crate) const BACKENDS: [&str; 3] = ["b1", "b2", "b3"];
 /// Seconds after which a command is killed: more than any of ours takes.
-const PATIENCE: &str = "150";
+const COMMAND_SECONDS: &str = "150";
 
 /// A lab of three backends.
 pub(crate) struct Lab {
@@ -247,7 +247,7 @@ pub(crate) fn setting(name: &str, default: u64) -> u64 {
 /// A command that is killed if it takes too long.
 pub(crate) fn bounded(words: &[&str]) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["-k", "5", PATIENCE]).args(words).stdin(std::process::Stdio::null());
+    command.args(["-k", "5", COMMAND_SECONDS]).args(words).stdin(std::process::Stdio::null());
     command
 }
 

@@ -15,7 +15,7 @@ const ATTEMPTS: u32 = 4;
 /// If others use more than this many percent of all cores, they have taken the machine.
 const MOST: f64 = 10.0;
 /// How long a repetition waits for a quiet machine, and how long it must be quiet.
-const PATIENCE: Duration = Duration::from_secs(30);
+const QUIET_WAIT: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Runs a test that measures time or capacity, or loads the machine, while no other lab is up. If it fails although
@@ -51,7 +51,7 @@ fn first_line(panic: &(dyn Any + Send)) -> &str {
 
 /// Waits until others leave the machine alone, or for as long as it has patience.
 fn wait_for_quiet() {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + QUIET_WAIT;
     loop {
         let others = Others::now();
         std::thread::sleep(QUIET);

@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// How long an answer may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An address family and its addresses in the lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub(crate) fn dial(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
 
 /// Opens a connection from this address and port; port 0 leaves it to the kernel.
 pub(crate) fn dial_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
-    dial_within(PATIENCE, from, to)
+    dial_within(ANSWER_TIMEOUT, from, to)
 }
 
 /// With another limit to connect, and for each read and write after it.
@@ -90,7 +90,7 @@ pub(crate) fn get(from: IpAddr, to: IpAddr, port: u16) -> io::Result<String> {
 pub(crate) fn ask(from: IpAddr, to: SocketAddr, text: &str) -> io::Result<String> {
     let socket = UdpSocket::bind((from, 0))?;
     socket.connect(to)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     socket.send(text.as_bytes())?;
     let mut answer = vec![0; 65535];
     let length = socket.recv(&mut answer)?;

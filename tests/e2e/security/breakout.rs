@@ -40,11 +40,16 @@ const GETSID: u64 = 156;
 fn a_death_by_the_sandbox_names_the_system_call() {
     let Some(lab) = Lab::up() else { return };
     let loaded = Loaded::classic(&lab);
-    let fenced = || {
+    let kills = || {
         let status = loaded.status();
-        status["processes"].as_array().unwrap().iter().map(|process| process["fenced"].as_u64().unwrap()).sum::<u64>()
+        status["processes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|process| process["sandbox_kills"].as_u64().unwrap())
+            .sum::<u64>()
     };
-    assert_eq!(fenced(), 0);
+    assert_eq!(kills(), 0);
     // Tried at the start; here it is known that the kernel does it (src/queue/tests/kernel.rs).
     assert_eq!(loaded.status()["nf_repeat"], "repeats");
     // The kernel prints ten records in five seconds, and other tests on this machine may use them up.
@@ -52,7 +57,7 @@ fn a_death_by_the_sandbox_names_the_system_call() {
     for death in 1..=4 {
         let victim = loaded.workers()[0];
         make_call(victim, GETSID);
-        assert!(eventually(Duration::from_secs(5), || fenced() == death), "{:?}", loaded.log());
+        assert!(eventually(Duration::from_secs(5), || kills() == death), "{:?}", loaded.log());
         let elsewhere = format!("ausearch -m SECCOMP -p {victim}");
         let told = || {
             let log = loaded.log();
@@ -77,7 +82,7 @@ fn a_death_by_the_sandbox_names_the_system_call() {
     assert!(text("cause").contains("it called getsid (system call"), "{noted:?}");
     let first = loaded.ask(&["status"]).out;
     assert!(first.contains("SECURITY EVENT"), "{first}");
-    assert!(loaded.ask(&["metrics"]).out.contains("loaded_process_fenced_total{process=\"worker[0]\"}"));
+    assert!(loaded.ask(&["metrics"]).out.contains("loaded_process_sandbox_kills_total{process=\"worker[0]\"}"));
     for family in Family::BOTH {
         lab.within("client", || get(family.client(20), family.vip(), 80)).unwrap_or_else(|e| panic!("{family:?}: {e}"));
     }

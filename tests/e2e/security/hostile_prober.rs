@@ -1,4 +1,4 @@
-//! A hostile prober in the real one's sandbox (`prober/src/hostile.rs`): it can take backends out, down to the floor, and
+//! A hostile prober in the real one's sandbox (`prober/src/hostile.rs`): it can take backends out, down to `panic_threshold`, and
 //! nothing else.
 
 use crate::rig::lab::{Lab, double};
@@ -120,7 +120,7 @@ fn who_drowns_the_workers_does_not_stop_them() {
 }
 
 #[test]
-fn who_says_that_all_are_down_meets_the_floor() {
+fn reporting_every_backend_down_meets_the_panic_threshold() {
     let Some(outcome) = suffer("alldown", "panic_threshold = 50", Duration::from_secs(3)) else { return };
     assert!(outcome.failed == 0 && outcome.refused == 0 && outcome.served > 300);
     let Some(outcome) = suffer("alldown", "all_down = \"last\"", Duration::from_secs(3)) else { return };

@@ -1,7 +1,7 @@
 //! Packets that crash every worker that reads them, and workers that hang again and again: each costs what is documented
 //! (`supervisor/src/children/worker/suspicion.rs`), and nobody else a packet.
 
-use super::hostile_worker::system::{Heard, PATIENCE, System};
+use super::hostile_worker::system::{Heard, RECOVERY_TIMEOUT, System};
 use crate::rig::lab::eventually;
 use crate::rig::loaded::{Loaded, lives, signal_to};
 use crate::rig::machine::measured;
@@ -35,11 +35,11 @@ fn a_packet_of_death_takes_nobody_with_it() {
                 (Family::V6, 2, Duration::ZERO),
                 (Family::V4, 1, Duration::ZERO),
             ] {
-                let heard = system.order(family, DEADLY, system.at_supervisor(), PATIENCE);
+                let heard = system.order(family, DEADLY, system.at_supervisor(), RECOVERY_TIMEOUT);
                 assert_eq!(heard, Heard::Nothing, "{family:?}");
                 deaths += costs;
                 let over = || system.deaths_since(place).len() == deaths && system.loaded.workers().len() == 2;
-                assert!(eventually(PATIENCE, over), "{family:?}: {}", system.tail());
+                assert!(eventually(RECOVERY_TIMEOUT, over), "{family:?}: {}", system.tail());
                 std::thread::sleep(wait.max(Duration::from_millis(1200)));
             }
         })
@@ -68,9 +68,9 @@ fn workers_that_hang_again_and_again_cost_a_packet_each_at_most() {
                         let victim = loaded.workers()[0];
                         let begin = Instant::now();
                         signal_to(victim, Signal::SIGSTOP);
-                        assert!(eventually(PATIENCE, || !lives(victim)), "{victim} is not found");
+                        assert!(eventually(RECOVERY_TIMEOUT, || !lives(victim)), "{victim} is not found");
                         println!("found after {:?}", begin.elapsed());
-                        assert!(eventually(PATIENCE, || loaded.workers().len() == 2));
+                        assert!(eventually(RECOVERY_TIMEOUT, || loaded.workers().len() == 2));
                         std::thread::sleep(REST);
                     }
                 }));

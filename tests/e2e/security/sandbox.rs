@@ -25,7 +25,7 @@ fn descriptors(pid: u32) -> BTreeMap<u32, String> {
 }
 
 #[track_caller]
-fn is_jailed(pid: u32, user: &User) {
+fn assert_sandboxed(pid: u32, user: &User) {
     let status = status(pid);
     let (uid, gid) = (user.uid, user.gid);
     for (name, expected) in [
@@ -60,13 +60,13 @@ fn every_worker_is_sandboxed() {
     let workers = loaded.workers();
     assert_eq!(workers.len(), 2, "FIRST_CORE=0, LAST_CORE=1");
     for &pid in &workers {
-        is_jailed(pid, &nobody);
+        assert_sandboxed(pid, &nobody);
     }
     // Nothing comes back with work, and the one that replaces a dead worker is no freer.
     lab.within("client", || (10..30).for_each(|n| drop(get(Family::V4.client(n), Family::V4.vip(), 80).unwrap())));
     assert_eq!(loaded.workers(), workers);
     for &pid in &workers {
-        is_jailed(pid, &nobody);
+        assert_sandboxed(pid, &nobody);
     }
     loaded.stop();
 }

@@ -84,7 +84,7 @@ fn converse(lab: &Lab, family: Family, expected: &[(Transfer, String)], setting:
             assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{setting}: TCP to {to}");
             let socket = UdpSocket::bind((from, 0)).unwrap();
             socket.connect(to).unwrap();
-            socket.set_read_timeout(Some(crate::rig::net::PATIENCE)).unwrap();
+            socket.set_read_timeout(Some(crate::rig::net::ANSWER_TIMEOUT)).unwrap();
             socket.send(b"anybody there?").unwrap();
             let error = socket.recv(&mut [0; 10]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{setting}: UDP to {to}");

@@ -119,7 +119,7 @@ fn a_closed_port_of_a_backend_is_refused_at_the_socket() {
             lab.within(FAR, || {
                 let socket = UdpSocket::bind((far(family), 0)).unwrap();
                 socket.connect(SocketAddr::new(family.vip(), 9)).unwrap();
-                socket.set_read_timeout(Some(crate::rig::net::PATIENCE)).unwrap();
+                socket.set_read_timeout(Some(crate::rig::net::ANSWER_TIMEOUT)).unwrap();
                 socket.send(b"anybody there?").unwrap();
                 let error = socket.recv(&mut [0; 10]).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{family:?}: {error}");

@@ -83,7 +83,7 @@ fuzz_target!(|input: Input<'_>| {
             let (part, later) = rest.split_at(rest.len().min(cut.into()));
             rest = later;
             let _ = stream.write(part);
-            control.turn(now, |request| {
+            control.serve(now, |request| {
                 let reply = answer(&request);
                 asked.push(request);
                 reply
@@ -99,7 +99,7 @@ fuzz_target!(|input: Input<'_>| {
         }
         // One request a turn; the deadlines are over in the end.
         for step in 0..4 {
-            control.turn(now, |request| {
+            control.serve(now, |request| {
                 let reply = answer(&request);
                 asked.push(request);
                 reply

@@ -24,7 +24,7 @@ const DRAINED: usize = 4;
 const DISABLED: usize = 4;
 const MORTAL: usize = 3;
 /// How long a backend's return is retried while no supervisor answers.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ENABLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where acts are performed.
 pub(crate) struct Stage<'scope, 'env> {
@@ -148,7 +148,7 @@ impl<'scope, 'env> Stage<'scope, 'env> {
             to(act.name(), more);
             sleep(Duration::from_secs(seconds));
             // If it never succeeds, the backend is not enabled in the end, and that is checked.
-            eventually(PATIENCE, || to("enable", &[]).code == Some(0));
+            eventually(ENABLE_TIMEOUT, || to("enable", &[]).code == Some(0));
         });
     }
 

@@ -14,7 +14,7 @@ const ECHO: u16 = 7007;
 /// Time between two datagrams of a client.
 const INTERVAL: Duration = Duration::from_millis(50);
 /// How long answers are awaited after the last datagram.
-const PATIENCE: Duration = Duration::from_secs(3);
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// A client that is late makes up for no more than this.
 const BURST: Duration = Duration::from_secs(1);
 const BUFFER: usize = 1 << 20;
@@ -52,7 +52,7 @@ pub(super) fn stream(family: Family, n: u16, next: &AtomicU64, over: &AtomicBool
         due = (due + INTERVAL).max(Instant::now() - BURST);
         stream.hear(due);
     }
-    stream.hear(Instant::now() + PATIENCE);
+    stream.hear(Instant::now() + LAST_ANSWERS);
     stream.seen
 }
 

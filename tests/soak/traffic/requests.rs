@@ -11,7 +11,7 @@ use std::thread::{ScopedJoinHandle, sleep};
 use std::time::Duration;
 
 /// A late answer is no error; one that takes longer than this is.
-const PATIENCE: Duration = Duration::from_secs(15);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of /small.
 const BODY: usize = 612;
 /// Errors that are quoted.
@@ -57,7 +57,7 @@ impl Client {
         let mut asked = Asked { clients: 1, ..Asked::default() };
         let from = SocketAddr::new(self.from, 0);
         while !over.load(Relaxed) {
-            match dial_within(PATIENCE, from, self.to) {
+            match dial_within(CONNECT_TIMEOUT, from, self.to) {
                 Ok(stream) => self.use_up(stream, &mut asked, answers, over),
                 Err(error) => {
                     asked.fail(self, Step::Connect, &error);

@@ -1,4 +1,4 @@
-//! A small decider for the tests of the rooms around it.
+//! A small decider for the tests of the modules around it.
 
 use super::decider::Decider;
 use crate::setup::{Assembly, flow_timeouts};

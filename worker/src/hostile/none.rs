@@ -13,6 +13,6 @@ pub(crate) fn prepare(_: &Bindings, _: u16) -> Result<(), SandboxError> {
 }
 
 #[inline]
-pub(crate) fn takes_over(_: &mut Packet<'_>, _: Option<&SupervisorLink>) -> bool {
+pub(crate) fn hijacks(_: &mut Packet<'_>, _: Option<&SupervisorLink>) -> bool {
     false
 }

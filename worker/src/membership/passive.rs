@@ -35,7 +35,7 @@ pub(crate) struct PassiveHealth {
     latest: u64,
     /// When they became as many as it takes for an ejection.
     enough_since: Option<u64>,
-    ejection: Option<Ejection>,
+    ejection: Option<Hold>,
     /// How often the hold was doubled, and until when another ejection doubles it again.
     doublings: u32,
     doubles_until: u64,
@@ -43,7 +43,7 @@ pub(crate) struct PassiveHealth {
 
 /// No new flows until then, for this reason.
 #[derive(Debug, Clone, Copy)]
-struct Ejection {
+struct Hold {
     until: u64,
     cause: Cause,
 }
@@ -89,7 +89,7 @@ impl PassiveHealth {
         let hold = u64::from(passive.hold) * 1000;
         let until = now.saturating_add(hold << self.doublings);
         self.doubles_until = until.saturating_add(hold);
-        self.ejection = Some(Ejection { until, cause });
+        self.ejection = Some(Hold { until, cause });
     }
 
     /// Ends the ejection; `true` if there was one.

@@ -10,7 +10,7 @@
 //! outside of RIP4 and RIP6 never join (there: whoever answered), and neither may be wider than the network of
 //! `private_GW`.
 
-use super::Key;
+use super::key::Key;
 use crate::check_kind::DraftKind;
 use crate::draft::{DraftCheck, DraftDiscover, DraftPassive, DraftPlace, DraftService, Judgement, PASSIVE, Pace};
 use crate::location::{At, Flaw};

@@ -12,7 +12,7 @@
 //! Below `# loaded: script` names may be close to keys, but a key itself is an error: the shell would see the
 //! assignment, we would not.
 
-use super::Key;
+use super::key::Key;
 use crate::location::{At, Flaw, Mark};
 use crate::near::nearest;
 

@@ -69,7 +69,7 @@ impl Instance {
                 let _ = poll(&mut wanted, PollTimeout::try_from(wait).unwrap());
                 drop(wanted);
                 let (begin, before) = (Instant::now(), usage());
-                control.turn(begin, |request| {
+                control.serve(begin, |request| {
                     seen.answered += 1;
                     answer(request)
                 });

@@ -17,7 +17,7 @@ fn waiting() -> (Control, UnixStream, UnixStream, Instant) {
     let mut number = 0;
     for client in &mut clients {
         client.write_all(b"\"status\"\n").unwrap();
-        control.turn(now, |request| {
+        control.serve(now, |request| {
             assert_eq!(request, Request::Status);
             number += 1;
             Answer::Later(number)
@@ -41,16 +41,16 @@ fn is_silent(client: &mut UnixStream) -> bool {
 #[test]
 fn each_answer_goes_to_who_waits_for_it() {
     let (mut control, mut first, mut second, now) = waiting();
-    control.turn(now, nobody);
+    control.serve(now, nobody);
     assert!(is_silent(&mut first) && is_silent(&mut second));
     control.settle(now, 3, &Reply::error("three"));
     control.settle(now, 2, &Reply::error("two"));
     control.settle(now, 2, &Reply::error("two again"));
-    control.turn(now, nobody);
+    control.serve(now, nobody);
     assert_eq!(error(&hear(&mut second)), "two");
     assert!(is_silent(&mut first));
     control.settle(now, 1, &Reply::error("one"));
-    control.turn(now, nobody);
+    control.serve(now, nobody);
     assert_eq!(error(&hear(&mut first)), "one");
 }
 
@@ -58,9 +58,9 @@ fn each_answer_goes_to_who_waits_for_it() {
 fn an_answer_that_never_comes_is_an_error() {
     let (mut control, mut first, _second, now) = waiting();
     assert_eq!(control.next_deadline(), Some(now + ANSWER_DEADLINE));
-    control.turn(now + ANSWER_DEADLINE / 2, nobody);
+    control.serve(now + ANSWER_DEADLINE / 2, nobody);
     assert!(is_silent(&mut first));
-    control.turn(now + ANSWER_DEADLINE, nobody);
+    control.serve(now + ANSWER_DEADLINE, nobody);
     assert_eq!(error(&hear(&mut first)), "nobody has answered in time");
     control.settle(now, 1, &Reply::error("too late"));
 }
@@ -75,7 +75,7 @@ fn who_goes_meanwhile_wakes_nobody() {
     assert_eq!(wanted.len(), 1, "the listener alone");
     drop(wanted);
     control.settle(now, 1, &Reply::error("one"));
-    control.turn(now, nobody);
-    control.turn(now + ANSWER_DEADLINE, nobody);
+    control.serve(now, nobody);
+    control.serve(now + ANSWER_DEADLINE, nobody);
     assert_eq!(control.next_deadline(), None);
 }

@@ -71,7 +71,7 @@ pub(crate) fn process(role: Role, name: &str, pid: u32) -> Process {
         since: NOW - 7500,
         core: (role == Role::Worker).then_some(0),
         restarts: 0,
-        fenced: 0,
+        sandbox_kills: 0,
         sandbox: Some(Sandbox {
             uid: if role == Role::Supervisor { 0 } else { 65534 },
             seccomp_filters: Some(2),

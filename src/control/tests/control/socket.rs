@@ -41,7 +41,7 @@ fn the_dead_are_replaced_and_the_living_are_not() {
     let waiting: Vec<_> = (0..40).map(|_| connect(&path)).collect();
     assert!(matches!(Control::bind(&path), Err(ControlError::Live(_))));
     drop(waiting);
-    living.turn(Instant::now(), answer);
+    living.serve(Instant::now(), answer);
     drop(living);
     fs::remove_dir(directory).unwrap();
 }
@@ -142,7 +142,7 @@ fn in_a_fresh_run() {
     drop(first);
     let client = std::thread::spawn(|| ask(None, &Request::Status));
     while !client.is_finished() {
-        second.turn(Instant::now(), answer);
+        second.serve(Instant::now(), answer);
         std::thread::sleep(Duration::from_millis(1));
     }
     client.join().unwrap().unwrap();

@@ -84,9 +84,9 @@ fn a_security_event_comes_first() {
     next.serving = false;
     sample.processes.push(next);
     for process in sample.processes.iter_mut().filter(|process| process.name == "worker[0]") {
-        process.fenced = 2;
+        process.sandbox_kills = 2;
     }
-    sample.processes[2].fenced = 1;
+    sample.processes[2].sandbox_kills = 1;
     let text = status(&sample);
     let troubles: Vec<_> = text.lines().skip(1).take(3).collect();
     let events = ["prober: 1 SECURITY EVENT", "worker[0]: 2 SECURITY EVENTS"];
@@ -99,7 +99,7 @@ fn a_security_event_comes_first() {
 fn a_kernel_that_does_not_repeat_is_named() {
     let mut sample = sample::status();
     assert!(!status(&sample).contains("! NF_REPEAT") && status(&sample).contains("go on: repeats\n"));
-    for found in ["accepts", "unknown: no room"] {
+    for found in ["accepts", "unknown: no socket"] {
         sample.nf_repeat = found.to_owned();
         let line = format!("! NF_REPEAT: this kernel {found}: packets that a killed worker held are dropped\n");
         assert!(status(&sample).contains(&line), "{}", status(&sample));

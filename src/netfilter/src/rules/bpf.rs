@@ -72,8 +72,9 @@ enum Jump {
     To(Label),
 }
 
+/// An instruction whose jumps name labels.
 #[derive(Debug, Clone, Copy)]
-struct Line {
+struct Labelled {
     op: Op,
     yes: Jump,
     no: Jump,
@@ -83,7 +84,7 @@ struct Line {
 /// Collects instructions; jumps name labels and get their distance at the end.
 #[derive(Debug, Default)]
 pub(crate) struct Assembler {
-    lines: Vec<Line>,
+    instructions: Vec<Labelled>,
     labels: Vec<usize>,
 }
 
@@ -95,37 +96,37 @@ impl Assembler {
 
     /// The label stands for the instruction that comes next.
     pub(crate) fn place(&mut self, label: Label) {
-        self.labels[label.0] = self.lines.len();
+        self.labels[label.0] = self.instructions.len();
     }
 
     pub(crate) fn op(&mut self, op: Op, k: u32) {
-        self.lines.push(Line { op, yes: Jump::Next, no: Jump::Next, k });
+        self.instructions.push(Labelled { op, yes: Jump::Next, no: Jump::Next, k });
     }
 
     pub(crate) fn jump_if(&mut self, op: Op, k: u32, to: Label) {
-        self.lines.push(Line { op, yes: Jump::To(to), no: Jump::Next, k });
+        self.instructions.push(Labelled { op, yes: Jump::To(to), no: Jump::Next, k });
     }
 
     pub(crate) fn jump_unless(&mut self, op: Op, k: u32, to: Label) {
-        self.lines.push(Line { op, yes: Jump::Next, no: Jump::To(to), k });
+        self.instructions.push(Labelled { op, yes: Jump::Next, no: Jump::To(to), k });
     }
 
     pub(crate) fn jump(&mut self, to: Label) {
-        self.lines.push(Line { op: Op::Ja, yes: Jump::To(to), no: Jump::Next, k: 0 });
+        self.instructions.push(Labelled { op: Op::Ja, yes: Jump::To(to), no: Jump::Next, k: 0 });
     }
 
     /// # Panics
     /// If the program is longer than the kernel or iptables takes or jumps backwards: a mistake in this crate, for the
     /// shape of a program depends on the family and the prefix only, and the tests assemble all of them.
     pub(crate) fn finish(self) -> Program {
-        assert!(self.lines.len() <= MAX_INSTRUCTIONS, "{} BPF instructions", self.lines.len());
+        assert!(self.instructions.len() <= MAX_INSTRUCTIONS, "{} BPF instructions", self.instructions.len());
         let distance = |from: usize, jump: Jump| match jump {
             Jump::Next => 0,
             Jump::To(label) => u8::try_from(self.labels[label.0] - from - 1).expect("at most 63"),
         };
-        let instructions = self.lines.iter().enumerate().map(|(at, line)| match line.op {
-            Op::Ja => Instruction { op: line.op, jt: 0, jf: 0, k: distance(at, line.yes).into() },
-            _ => Instruction { op: line.op, jt: distance(at, line.yes), jf: distance(at, line.no), k: line.k },
+        let instructions = self.instructions.iter().enumerate().map(|(at, it)| match it.op {
+            Op::Ja => Instruction { op: it.op, jt: 0, jf: 0, k: distance(at, it.yes).into() },
+            _ => Instruction { op: it.op, jt: distance(at, it.yes), jf: distance(at, it.no), k: it.k },
         });
         let program = Program(instructions.collect());
         assert!(program.to_string().len() <= MAX_TEXT, "{} characters of BPF", program.to_string().len());

@@ -1,6 +1,6 @@
 //! Out of file descriptors: nothing can be opened, started or accepted.
 
-use super::{PATIENCE, comes_back, unnoticed};
+use super::{RECOVERY_TIMEOUT, comes_back, unnoticed};
 use crate::rig::lab::eventually;
 use crate::rig::loaded::{Loaded, signal_to};
 use crate::rig::machine::measured;
@@ -70,7 +70,7 @@ fn without_descriptors_the_supervisor_waits_and_tries_again() {
                 assert!(log.contains("; to be tried again") && log.contains("accept on "), "{log}");
                 assert!(log.contains("Too many open files"), "{log}");
                 assert!(log.lines().count() < 60, "{log}");
-                assert!(eventually(PATIENCE, || loaded.workers().len() == 2 && loaded.prober().is_some()));
+                assert!(eventually(RECOVERY_TIMEOUT, || loaded.workers().len() == 2 && loaded.prober().is_some()));
                 comes_back(&loaded, 4);
                 assert!(workers.contains(&loaded.workers()[0]), "the other worker lives");
                 std::thread::sleep(REST);

@@ -1,6 +1,6 @@
 //! A full disk that holds log, pid file and control socket.
 
-use super::{PATIENCE, comes_back, unnoticed};
+use super::{RECOVERY_TIMEOUT, comes_back, unnoticed};
 use crate::rig::lab::{Lab, binary, eventually};
 use crate::rig::loaded::{Loaded, signal_to};
 use crate::rig::machine::measured;
@@ -83,13 +83,13 @@ fn a_full_disk_costs_the_log_and_nothing_else() {
             for pid in loaded.workers().into_iter().chain(loaded.prober()) {
                 signal_to(pid, Signal::SIGKILL);
                 let replaced = || !loaded.workers().contains(&pid) && loaded.prober() != Some(pid);
-                assert!(eventually(PATIENCE, replaced));
+                assert!(eventually(RECOVERY_TIMEOUT, replaced));
                 comes_back(&loaded, 4);
             }
             let generation = loaded.status()["generation"].as_u64().unwrap();
             lab.file("loaded.toml", &text(2));
             loaded.signal(Signal::SIGHUP);
-            assert!(eventually(PATIENCE, || loaded.status()["generation"].as_u64() > Some(generation)));
+            assert!(eventually(RECOVERY_TIMEOUT, || loaded.status()["generation"].as_u64() > Some(generation)));
             comes_back(&loaded, 4);
             assert_eq!(loaded.backend("web", Family::V6.backend(1))["weight"], 2);
 

@@ -1,6 +1,6 @@
 //! The kernel's OOM killer, within a memory cgroup of the test's own.
 
-use super::{PATIENCE, comes_back, unnoticed};
+use super::{RECOVERY_TIMEOUT, comes_back, unnoticed};
 use crate::rig::lab::{Lab, eventually};
 use crate::rig::loaded::{Loaded, children, lives, signal_to};
 use crate::rig::machine::measured;
@@ -118,7 +118,7 @@ impl Drop for Group {
             // It may have ended just now.
             let _ = fs::write(self.path.parent().unwrap().join("cgroup.procs"), pid);
         }
-        let gone = eventually(PATIENCE, || fs::remove_dir(&self.path).is_ok());
+        let gone = eventually(RECOVERY_TIMEOUT, || fs::remove_dir(&self.path).is_ok());
         assert!(gone || std::thread::panicking(), "{} stays", self.path.display());
     }
 }
@@ -150,7 +150,7 @@ fn a_worker_that_finds_no_memory_comes_back_when_there_is_some() {
                         signal_to(new, Signal::SIGKILL);
                     }
                     assert!(lives(loaded.pid()), "the kernel has chosen the supervisor");
-                    assert!(eventually(PATIENCE, || !lives(new)));
+                    assert!(eventually(RECOVERY_TIMEOUT, || !lives(new)));
                 }
                 comes_back(&loaded, 3);
                 // With its tables it would be the larger one.
@@ -176,7 +176,7 @@ fn starve(group: &Group, loaded: &Loaded, new: u32) -> bool {
         let processes = status["processes"].as_array().unwrap();
         processes.iter().any(|process| process["pid"] == new && process["serving"] == true)
     };
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + RECOVERY_TIMEOUT;
     group.limit(Some(group.usage() + TIGHT));
     signal_to(new, Signal::SIGCONT);
     loop {
@@ -194,7 +194,7 @@ fn starve(group: &Group, loaded: &Loaded, new: u32) -> bool {
 /// The process that replaces a dead one. Until its exec it shares the supervisor's memory, and its fate.
 #[track_caller]
 fn newcomer(loaded: &Loaded, known: &[u32]) -> u32 {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + RECOVERY_TIMEOUT;
     while Instant::now() < end {
         let is_started =
             |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("--role"));
@@ -239,7 +239,7 @@ fn a_worker_is_the_victim_of_somebody_elses_hunger() {
                 let killed = group.kills();
                 group.glutton();
                 assert_eq!(group.kills(), killed + 2, "worker and glutton");
-                assert!(eventually(PATIENCE, || !lives(*victim)));
+                assert!(eventually(RECOVERY_TIMEOUT, || !lives(*victim)));
                 comes_back(&loaded, 3);
             }
         });

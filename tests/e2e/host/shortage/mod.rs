@@ -12,7 +12,7 @@ use crate::rig::witness::{RATE, Witness, datagrams, with_echo};
 use std::time::Duration;
 
 /// Time for a wait of half a second and a start, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(8);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Runs `trouble` under traffic of every kind: no client may notice, and no packet may stay in a queue.
 #[track_caller]
@@ -36,5 +36,5 @@ fn comes_back(loaded: &Loaded, processes: usize) {
         let all = status["processes"].as_array().unwrap();
         all.len() == processes && all.iter().all(|process| process["serving"] == true)
     };
-    assert!(eventually(PATIENCE, all_serve), "{}", loaded.status());
+    assert!(eventually(RECOVERY_TIMEOUT, all_serve), "{}", loaded.status());
 }

@@ -2,7 +2,7 @@
 //! supervisor is not confused, and answers at once.
 
 use super::outside::View;
-use super::system::{Aim, Heard, PATIENCE, System, service};
+use super::system::{Aim, Heard, RECOVERY_TIMEOUT, System, service};
 use crate::rig::lab::{double, eventually};
 use crate::rig::net::{Family, get};
 use nix::sys::signal::Signal;
@@ -96,7 +96,7 @@ fn what_is_no_answer_ends_the_worker() {
         let aim = Aim { process: u32::try_from(generation).unwrap(), signal: 0 };
         system.order(family, attempt, aim, NOW);
         assert!(
-            eventually(PATIENCE, || !system.deaths_since(place).is_empty()),
+            eventually(RECOVERY_TIMEOUT, || !system.deaths_since(place).is_empty()),
             "{attempt}: it lives\n{}",
             system.tail()
         );
@@ -116,8 +116,8 @@ fn what_it_leaves_in_its_tables_is_judged() {
             let _ = system.lab.within("client", || get(system.victim(family), family.vip(), 80));
         }
         assert_eq!(system.deaths_since(place), [""; 0], "{attempt}");
-        assert_eq!(system.order(family, "time: end as if in order", aim, PATIENCE), Heard::Nothing);
-        assert!(eventually(PATIENCE, || !system.deaths_since(place).is_empty()));
+        assert_eq!(system.order(family, "time: end as if in order", aim, RECOVERY_TIMEOUT), Heard::Nothing);
+        assert!(eventually(RECOVERY_TIMEOUT, || !system.deaths_since(place).is_empty()));
         answers_at_once(system);
     });
 }
@@ -148,11 +148,11 @@ fn absurd_counters_are_numbers() {
             let backends = status["services"][0]["backends"].as_array().unwrap().clone();
             backends.iter().filter(|backend| backend["state"] == "leaving" && backend["admin"] == admin).count()
         };
-        assert!(eventually(PATIENCE, || third("draining") == 2), "{}", system.tail());
+        assert!(eventually(RECOVERY_TIMEOUT, || third("draining") == 2), "{}", system.tail());
         let left = Instant::now();
         let attempt = "counters: all as large as can be";
         assert_eq!(system.order(Family::V6, attempt, aim, NOW), Heard::Answer(0), "{}", system.tail());
-        assert!(eventually(PATIENCE, || third("disabled") == 2), "{}", system.loaded.status());
+        assert!(eventually(RECOVERY_TIMEOUT, || third("disabled") == 2), "{}", system.loaded.status());
         println!("the third backend's flows were ended {:?} after it left", left.elapsed());
     });
     system.loaded.stop();

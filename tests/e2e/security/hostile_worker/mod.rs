@@ -14,7 +14,7 @@ use outside::View;
 use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use system::{Aim, Heard, MAGIC, PATIENCE, System};
+use system::{Aim, Heard, MAGIC, RECOVERY_TIMEOUT, System};
 
 /// So many systems side by side: each attempt that kills costs a worker a life of a second.
 const SYSTEMS: usize = 6;
@@ -81,26 +81,26 @@ fn try_one(system: &mut System, family: Family, (attempt, at): (Attempt, At), be
         At::Prober => system.prober,
     };
     let place = system.loaded.log().len();
-    let heard = system.order(family, attempt.name, Aim { process, signal: 9 }, PATIENCE);
+    let heard = system.order(family, attempt.name, Aim { process, signal: 9 }, RECOVERY_TIMEOUT);
     let deaths = system.deaths_since(place);
     let what = format!("{family:?} {} (at the {at:?}): {heard:?} {deaths:?}", attempt.name);
     let died = |words: &[&str]| {
         let as_expected = |death: &String| words.iter().any(|word| death.contains(word));
         heard == Heard::Nothing && !deaths.is_empty() && deaths.iter().all(as_expected)
     };
-    const FENCE: &str = "(SIGSYS): SECURITY EVENT";
+    const SANDBOX: &str = "(SIGSYS): SECURITY EVENT";
     const FAULT: &str = "killed by signal 11";
     let good = match (attempt.expect, attempt.name) {
         // What these do is meant for the supervisor: an end, and an empty message.
         (_, "exit_group") => died(&["ended with code 42"]),
         // The supervisor may see it only when the worker has answered already.
-        (_, "write on the link") => crate::rig::lab::eventually(PATIENCE, || {
+        (_, "write on the link") => crate::rig::lab::eventually(RECOVERY_TIMEOUT, || {
             let deaths = system.deaths_since(place);
             !deaths.is_empty() && deaths.iter().all(|death| death.contains("killed by signal 9"))
         }),
-        (Expect::Sigsys, _) => died(&[FENCE]),
+        (Expect::Sigsys, _) => died(&[SANDBOX]),
         (Expect::Segv, _) => died(&[FAULT]),
-        (Expect::Death, _) => died(&[FENCE, FAULT]),
+        (Expect::Death, _) => died(&[SANDBOX, FAULT]),
         (Expect::Errno(number), _) => heard == Heard::Answer(-number),
         // Less than any errno: the worker does not know the attempt, or has not answered.
         (Expect::Survives, _) => matches!(heard, Heard::Answer(-4095..)) && deaths.is_empty(),

@@ -3,7 +3,7 @@
 
 use super::outside::View;
 use super::stays;
-use super::system::{Aim, ECHO, Heard, PATIENCE, System, payload};
+use super::system::{Aim, ECHO, Heard, RECOVERY_TIMEOUT, System, payload};
 use crate::rig::lab::{double, eventually, shipped};
 use crate::rig::loaded::signal_to;
 use crate::rig::net::{Family, ask, get};
@@ -144,7 +144,7 @@ fn any_verdict(system: &mut System, family: Family) {
     hears(system, family, "verdict: stolen", 0, Heard::Nothing);
     hears(system, family, "verdict: of no kind", 0, Heard::Nothing);
     send(system, family);
-    assert!(eventually(PATIENCE, || refused() >= before + 2), "{} refused, before {before}", refused());
+    assert!(eventually(RECOVERY_TIMEOUT, || refused() >= before + 2), "{} refused, before {before}", refused());
     // Attributes that no packet has here do nothing, and lengths that do not hold are the kernel's to find out.
     hears(system, family, "verdict: conntrack", 0x1234, Heard::Refused);
     hears(system, family, "verdict: more content than is sent", 0, Heard::Refused);
@@ -162,7 +162,7 @@ fn free_what_waits(system: &mut System) {
         if waiting(system, "0") > 0 {
             let place = system.loaded.log().len();
             signal_to(system.workers[0], Signal::SIGSEGV);
-            assert!(eventually(PATIENCE, || !system.deaths_since(place).is_empty()));
+            assert!(eventually(RECOVERY_TIMEOUT, || !system.deaths_since(place).is_empty()));
             system.settle();
         }
     }
@@ -206,7 +206,7 @@ fn other_content(system: &mut System, family: Family) {
     let nobody: IpAddr = if family == Family::V4 { "203.0.113.9" } else { "2001:db8:99::9" }.parse().unwrap();
     let socket = system.lab.within("client", open);
     hears(system, family, "verdict: another packet", 0, Heard::Nothing);
-    let (end, mut frame) = (Instant::now() + PATIENCE, [0; 4096]);
+    let (end, mut frame) = (Instant::now() + RECOVERY_TIMEOUT, [0; 4096]);
     let mut comes = || {
         while Instant::now() < end {
             match recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
@@ -253,7 +253,7 @@ fn own_memory(system: &mut System, family: Family) {
 fn any_bytes(system: &mut System, family: Family) {
     let place = system.loaded.log().len();
     system.order(family, "link: bytes that are no message", at(0), NOW);
-    assert!(eventually(PATIENCE, || !system.deaths_since(place).is_empty()), "{}", system.tail());
+    assert!(eventually(RECOVERY_TIMEOUT, || !system.deaths_since(place).is_empty()), "{}", system.tail());
 }
 
 fn untrue_answers(system: &mut System, family: Family) {
@@ -274,7 +274,7 @@ fn untrue_answers(system: &mut System, family: Family) {
 
     let place = system.loaded.log().len();
     system.order(family, "link: last words that forge a log", at(0), NOW);
-    assert!(eventually(PATIENCE, || !system.deaths_since(place).is_empty()), "{}", system.tail());
+    assert!(eventually(RECOVERY_TIMEOUT, || !system.deaths_since(place).is_empty()), "{}", system.tail());
     let deaths = system.deaths_since(place);
     assert!(
         deaths.iter().all(|death| death.contains("ended with code 3: ?[2J?loaded: worker[1]: killed")),
@@ -304,13 +304,13 @@ fn using_up_its_core(system: &mut System, family: Family) {
     system.order(family, "time: spin", at(0), NOW);
     send(system, family);
     assert!(eventually(FOUND, || system.loaded.log()[place..].contains("worker[0]: hung: ")), "{}", system.tail());
-    assert!(eventually(PATIENCE, || !system.deaths_since(place).is_empty()));
+    assert!(eventually(RECOVERY_TIMEOUT, || !system.deaths_since(place).is_empty()));
 }
 
 fn ending(system: &mut System, family: Family) {
     for (attempt, code) in [("exit_group", "code 42"), ("time: end as if in order", "code 0")] {
         let place = system.loaded.log().len();
-        system.order(family, attempt, at(0), PATIENCE);
+        system.order(family, attempt, at(0), RECOVERY_TIMEOUT);
         let deaths = system.deaths_since(place);
         assert!(!deaths.is_empty() && deaths.iter().all(|death| death.contains(code)), "{attempt}: {deaths:?}");
         system.settle();

@@ -15,7 +15,7 @@ pub(crate) const ECHO: u16 = 7007;
 /// A life of a second is no short one: the next is begun at once.
 const HEALTHY_LIFE: Duration = Duration::from_millis(1020);
 /// For a death, and for a new life; the rest is for a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
+pub(crate) const RECOVERY_TIMEOUT: Duration = Duration::from_secs(8);
 /// `worker/src/hostile.rs`
 pub(crate) const MAGIC: &[u8; 16] = b"taken-by-packet\n";
 const ANSWER: usize = 44;
@@ -71,7 +71,7 @@ impl System {
             command.args(["-D", "-c", &config]);
         })
         .until_it_serves();
-        assert!(eventually(PATIENCE, || loaded.prober().is_some()));
+        assert!(eventually(RECOVERY_TIMEOUT, || loaded.prober().is_some()));
         let clients = Family::BOTH.map(|family| [0, 1].map(|worker| client_of(&loaded, family, worker)).into());
         let workers = pids(&loaded).map(|pid| pid.expect("two workers"));
         let prober = loaded.prober().unwrap();
@@ -128,7 +128,7 @@ impl System {
     #[track_caller]
     pub(crate) fn settle(&mut self) {
         let grown = || age(self.serving()).is_some_and(|age| age > HEALTHY_LIFE);
-        assert!(eventually(2 * PATIENCE, grown), "worker 0 does not come back:\n{}", self.tail());
+        assert!(eventually(2 * RECOVERY_TIMEOUT, grown), "worker 0 does not come back:\n{}", self.tail());
         self.workers[0] = self.serving();
     }
 
