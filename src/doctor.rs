@@ -4,9 +4,13 @@
 mod conntrack;
 mod direct;
 mod errors;
+mod finding;
 mod firewall;
 mod offloads;
 
+pub(crate) use finding::{Finding, Grade};
+
+use finding::{fatal, sound, unseen, warning};
 use loaded_config as config;
 use loaded_config::plan::Plan;
 use loaded_host::{Severity, available_cores, check_discovery, host_check};
@@ -18,48 +22,11 @@ use loaded_supervisor::run::Options;
 use loaded_table::{AffinityTable, FlowTable};
 use nix::unistd::geteuid;
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs;
 use std::path::Path;
 
 /// Bytes that a waiting packet of Ethernet size costs: 2 KiB of data and the sk_buff (SKB_TRUESIZE).
 const WAITING_PACKET: usize = 2304;
-
-/// The result of one check, best first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Grade {
-    /// In order.
-    Sound,
-    /// Not checked; the text says why.
-    Unseen,
-    /// Something may not work.
-    Warning,
-    /// `loaded` would not start, or would balance nothing.
-    Fatal,
-}
-
-/// One thing that was checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Finding {
-    /// The result.
-    pub(crate) grade: Grade,
-    /// What was checked: one word.
-    pub(crate) object: &'static str,
-    /// What was found, and the command that fixes it.
-    pub(crate) text: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let grade = match self.grade {
-            Grade::Sound => "ok",
-            Grade::Unseen => "unseen",
-            Grade::Warning => "warning",
-            Grade::Fatal => "fatal",
-        };
-        write!(f, "{grade:<8} {:<10} {}", self.object, self.text)
-    }
-}
 
 /// Checks everything; without a configuration, whatever can be checked without one.
 pub(crate) fn examine(options: &Options) -> Vec<Finding> {
@@ -293,22 +260,6 @@ fn memory(plan: &Plan, workers: usize, meminfo: &str) -> Finding {
         true => warning("memory", format!("{text}: lower queue_len, flows or clients")),
         false => sound("memory", text),
     }
-}
-
-fn sound(object: &'static str, text: impl ToString) -> Finding {
-    Finding { grade: Grade::Sound, object, text: text.to_string() }
-}
-
-fn unseen(object: &'static str, text: impl ToString) -> Finding {
-    Finding { grade: Grade::Unseen, object, text: text.to_string() }
-}
-
-fn warning(object: &'static str, text: impl ToString) -> Finding {
-    Finding { grade: Grade::Warning, object, text: text.to_string() }
-}
-
-fn fatal(object: &'static str, text: impl ToString) -> Finding {
-    Finding { grade: Grade::Fatal, object, text: text.to_string() }
 }
 
 #[cfg(test)]

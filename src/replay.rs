@@ -2,11 +2,13 @@
 //! worker's own. Nothing is sent, and no right is needed.
 
 mod capture;
+mod error;
 mod link;
 mod text;
 
 use crate::cli::ReplayLine;
 use capture::{Capture, Record};
+use error::Error;
 use loaded_config::{self as config, Overrides};
 use loaded_control::text::plain;
 use loaded_supervisor::{Briefing, briefing};
@@ -19,32 +21,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use text::Headers;
-
-/// Why a capture cannot be replayed, or not to its end.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("{act} {}: {source}", path.display())]
-    File { act: &'static str, path: PathBuf, source: io::Error },
-    #[error("{} is not a capture: it begins neither as pcap nor as pcapng", path.display())]
-    NoCapture { path: PathBuf },
-    #[error("{}: packet {number}: the file ends in the middle of it, at byte {at}", path.display())]
-    CutOff { path: PathBuf, number: u64, at: usize },
-    #[error("{}: packet {number}: {what}", path.display())]
-    Broken { path: PathBuf, number: u64, what: &'static str },
-    #[error("{}: packet {number}: it cannot be read", path.display())]
-    Read { path: PathBuf, number: u64 },
-    #[error(
-        "{}: packet {number}: link type {link} is not known; Ethernet, raw IP, Linux cooked, null and loop are",
-        path.display()
-    )]
-    Link { path: PathBuf, number: u64, link: i32 },
-    #[error("--write {} would overwrite the capture that is read", path.display())]
-    Same { path: PathBuf },
-    #[error("print: {0}")]
-    Print(io::Error),
-    #[error("{0} packets were decided, but the reasons add up to {1}: this is an error in loaded")]
-    Sum(u64, u64),
-}
 
 /// One packet, as a program reads it.
 #[derive(Serialize)]

@@ -1,6 +1,6 @@
 //! Connection tracking: balanced packets are untracked, and a firewall must let them through.
 
-use super::{Finding, fatal, sound, warning};
+use super::finding::{Finding, fatal, sound, warning};
 use std::fs;
 
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";

@@ -1,6 +1,6 @@
 //! Mode "dsr": checks that need to ask on the link.
 
-use super::{Finding, sound, unseen, warning};
+use super::finding::{Finding, fatal, sound, unseen, warning};
 use loaded_config::plan::Plan;
 use loaded_host::ConnectedNetworks;
 use loaded_ipc::Mode;
@@ -27,7 +27,7 @@ pub(super) fn findings(plan: &Plan) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     if Tools::find().is_ok_and(|tools| !tools.has_ip()) {
-        findings.push(super::fatal("dsr", "ip not found, and mode dsr routes by it; install the package iproute2"));
+        findings.push(fatal("dsr", "ip not found, and mode dsr routes by it; install the package iproute2"));
     }
     let networks = ConnectedNetworks::read();
     let vips: BTreeSet<_> = direct().flat_map(|service| &service.vips).copied().collect();

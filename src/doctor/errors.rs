@@ -2,7 +2,7 @@
 //! errors about them count as INVALID whatever the rules in raw say (`nf_conntrack_attach`,
 //! net/netfilter/nf_conntrack_core.c). Without these errors path MTU discovery hangs.
 
-use super::{Finding, warning};
+use super::finding::{Finding, warning};
 use loaded_netfilter::{Family, Tools};
 use std::collections::BTreeSet;
 

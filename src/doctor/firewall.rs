@@ -1,6 +1,7 @@
 //! Firewall rules of others that see packets before ours do.
 
-use super::{Finding, conntrack, errors, sound, unseen, warning};
+use super::finding::{Finding, sound, unseen, warning};
+use super::{conntrack, errors};
 use loaded_netfilter::{Family, Tools};
 use nix::unistd::geteuid;
 use std::collections::BTreeSet;

@@ -1,6 +1,6 @@
 //! Network card offloads that change packets before netfilter sees them, from `ethtool -k`.
 
-use super::{Finding, sound, unseen, warning};
+use super::finding::{Finding, sound, unseen, warning};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,6 +1,7 @@
 //! Capture files, classic pcap and pcapng, one packet after the other in bounded memory.
 
-use super::{Error, link};
+use super::error::Error;
+use super::link;
 use pcap_parser::pcapng::Block;
 use pcap_parser::traits::PcapReaderIterator;
 use pcap_parser::{Linktype, PcapBlockOwned, PcapError, create_reader};
@@ -55,7 +56,7 @@ pub(super) struct Record<'c> {
 }
 
 /// A block, as far as it matters.
-enum Item {
+enum CaptureItem {
     Frame { interface: usize, time: Option<Duration>, start: usize, length: usize, original: usize },
     Interface(Interface),
     Section,
@@ -81,7 +82,7 @@ impl Capture {
             self.reader.consume(std::mem::take(&mut self.used));
             let Some(item) = self.block()? else { return Ok(None) };
             match item {
-                Item::Frame { interface, time, start, length, original } => {
+                CaptureItem::Frame { interface, time, start, length, original } => {
                     self.count += 1;
                     let number = self.count;
                     let Some(interface) = self.interfaces.get(interface) else {
@@ -98,18 +99,18 @@ impl Capture {
                     let packet = link::packet(interface.link, frame);
                     return Ok(Some(Record { number, time, packet, missing: original.saturating_sub(length) }));
                 }
-                Item::Interface(_) if self.interfaces.len() == MAX_INTERFACES => {
+                CaptureItem::Interface(_) if self.interfaces.len() == MAX_INTERFACES => {
                     return Err(self.next_is_broken("there are too many interfaces before it"));
                 }
-                Item::Interface(interface) => self.interfaces.push(interface),
-                Item::Section => self.interfaces.clear(),
-                Item::Other => {}
+                CaptureItem::Interface(interface) => self.interfaces.push(interface),
+                CaptureItem::Section => self.interfaces.clear(),
+                CaptureItem::Other => {}
             }
         }
     }
 
     /// The next block, which is then `used` bytes long.
-    fn block(&mut self) -> Result<Option<Item>, Error> {
+    fn block(&mut self) -> Result<Option<CaptureItem>, Error> {
         loop {
             let had = self.reader.data().len();
             let (interfaces, nanoseconds) = (&self.interfaces, self.nanoseconds);
@@ -150,8 +151,8 @@ impl Capture {
 }
 
 /// What a block says. Its frame is named by its place behind `start_of`, so that the reader can be used meanwhile.
-fn item(block: &PcapBlockOwned<'_>, interfaces: &[Interface], nanoseconds: bool, start_of: usize) -> Item {
-    let frame = |interface: usize, time, data: &[u8], captured: usize, original: u32| Item::Frame {
+fn item(block: &PcapBlockOwned<'_>, interfaces: &[Interface], nanoseconds: bool, start_of: usize) -> CaptureItem {
+    let frame = |interface: usize, time, data: &[u8], captured: usize, original: u32| CaptureItem::Frame {
         interface,
         time,
         start: data.as_ptr().addr().saturating_sub(start_of),
@@ -162,7 +163,7 @@ fn item(block: &PcapBlockOwned<'_>, interfaces: &[Interface], nanoseconds: bool,
         PcapBlockOwned::LegacyHeader(header) => {
             // The upper bits of the field tell of a checksum behind each frame, as if it were payload.
             let link = Linktype(header.network.0 & 0xffff);
-            Item::Interface(Interface { link, ticks: MICROSECONDS, offset: 0, longest: 0 })
+            CaptureItem::Interface(Interface { link, ticks: MICROSECONDS, offset: 0, longest: 0 })
         }
         PcapBlockOwned::Legacy(b) => {
             let fraction = if nanoseconds { b.ts_usec } else { b.ts_usec.saturating_mul(1000) };
@@ -178,14 +179,14 @@ fn item(block: &PcapBlockOwned<'_>, interfaces: &[Interface], nanoseconds: bool,
             let longest = interfaces.first().map(|interface| interface.longest).filter(|longest| *longest > 0);
             frame(0, None, b.data, b.origlen.min(longest.unwrap_or(u32::MAX)) as usize, b.origlen)
         }
-        PcapBlockOwned::NG(Block::InterfaceDescription(b)) => Item::Interface(Interface {
+        PcapBlockOwned::NG(Block::InterfaceDescription(b)) => CaptureItem::Interface(Interface {
             link: b.linktype,
             ticks: ticks(b.if_tsresol),
             offset: b.if_tsoffset,
             longest: b.snaplen,
         }),
-        PcapBlockOwned::NG(Block::SectionHeader(_)) => Item::Section,
-        PcapBlockOwned::NG(_) => Item::Other,
+        PcapBlockOwned::NG(Block::SectionHeader(_)) => CaptureItem::Section,
+        PcapBlockOwned::NG(_) => CaptureItem::Other,
     }
 }
 

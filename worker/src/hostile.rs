@@ -1,7 +1,7 @@
 //! For tests alone (feature `hostile`): a worker that a packet can take over, to see what that is worth.
 //!
 //! A real exploit arrives as a packet to a virtual IP and then runs with everything the worker has. So does this one: a UDP
-//! datagram that holds [`MAGIC`] and the number of the worker's queue names an attempt, and the worker makes it inside its
+//! datagram that holds a magic number and the number of the worker's queue names an attempt, and the worker makes it inside its
 //! sandbox, in the middle of its work. If the worker survives, the datagram goes on to its backend with the kernel's answer
 //! written into it: a client of an echo server reads there what came of the attempt.
 //!
@@ -12,30 +12,22 @@
 //! Numbers are big endian. The answer is two 16-bit words, each followed by its complement, so that whatever they are the
 //! datagram's checksum stays right.
 
+mod exploit;
 mod link;
 mod memory;
 mod verdict;
 
+use exploit::{Exploit, write_answer};
 use loaded_ipc::SupervisorLink;
 use loaded_queue::Packet;
-use loaded_sandbox::attempt::Victims;
 use loaded_sandbox::hostile::LiveAttempts;
 use loaded_sandbox::{Bindings, SandboxError};
 use memory::SharedMemory;
 use std::cell::OnceCell;
 use std::mem::ManuallyDrop;
 
-/// How the payload begins.
-const MAGIC: [u8; 16] = *b"taken-by-packet\n";
-/// Offset of the answer in the payload.
-const ANSWER: usize = 44;
-/// Offset of the attempt's name in the payload.
-const NAME: usize = ANSWER + 8;
-/// Longest name of an attempt, bytes.
-const MAX_NAME: usize = 80;
 /// The answer when there is no such attempt.
 const UNKNOWN: i32 = i32::MIN + 1;
-const UDP: u8 = 17;
 
 /// What a hijacked worker works with; collected before the sandbox is entered.
 #[derive(Debug)]
@@ -49,14 +41,6 @@ thread_local! {
     // ManuallyDrop: unmapping is a system call that the sandbox kills for.
     static MEMORY: OnceCell<ManuallyDrop<SharedMemory>> = const { OnceCell::new() };
     static HIJACKED: OnceCell<ManuallyDrop<Hijacked>> = const { OnceCell::new() };
-}
-
-/// What a datagram orders.
-#[derive(Debug, Clone, Copy)]
-struct Exploit {
-    victims: Victims,
-    name: [u8; MAX_NAME],
-    length: usize,
 }
 
 /// Maps tables and counters once more, as plain words. Call it while the worker still has all rights.
@@ -108,43 +92,5 @@ impl Hijacked {
         let answer = answer.map_or(UNKNOWN, |answer| i32::try_from(answer).unwrap_or(i32::MIN));
         write_answer(packet.bytes(), answer);
         false
-    }
-}
-
-impl Exploit {
-    fn read(bytes: &[u8]) -> Option<Self> {
-        let payload = bytes.get(payload_offset(bytes)?..)?;
-        let word = |at: usize| Some(u16::from_be_bytes(*payload.get(at..)?.first_chunk()?));
-        if !payload.starts_with(&MAGIC) {
-            return None;
-        }
-        let process = u32::from_be_bytes(*payload.get(16..)?.first_chunk()?);
-        let link = *payload.get(28..)?.first_chunk()?;
-        let victims = Victims { process, signal: i32::from(word(20)?), queue: word(22)?, foreign: word(24)?, link };
-        let text = payload.get(NAME..).filter(|text| text.len() <= MAX_NAME)?;
-        let mut name = [0; MAX_NAME];
-        name[..text.len()].copy_from_slice(text);
-        Some(Self { victims, name, length: text.len() })
-    }
-
-    fn name(&self) -> &[u8] {
-        &self.name[..self.length]
-    }
-}
-
-/// Where a UDP datagram's payload begins, in IP without options or extension headers.
-fn payload_offset(bytes: &[u8]) -> Option<usize> {
-    match (bytes.first()? >> 4, bytes.get(9)?, bytes.get(6)?) {
-        (4, &UDP, _) => Some(28),
-        (6, _, &UDP) => Some(48),
-        _ => None,
-    }
-}
-
-fn write_answer(bytes: &mut [u8], answer: i32) {
-    let [a, b, c, d] = answer.to_be_bytes();
-    let at = payload_offset(bytes).map_or(usize::MAX, |at| at + ANSWER);
-    if let Some(place) = bytes.get_mut(at..).and_then(|rest| rest.get_mut(..8)) {
-        place.copy_from_slice(&[a, b, !a, !b, c, d, !c, !d]);
     }
 }

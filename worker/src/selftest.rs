@@ -28,7 +28,7 @@ use loaded_sandbox::{
 };
 use loaded_table::{AffinityTable, Counters, FlowTable, Region};
 use nix::unistd::geteuid;
-use outside::Snapshot;
+use outside::TestbedState;
 use std::fs::File;
 use std::io::Write;
 use std::time::Instant;
@@ -78,12 +78,12 @@ pub fn examine(policy: &SandboxPolicy, requirement: SandboxRequirement) -> Resul
     let testbed = Testbed::set_up()?;
     let parent = std::process::id();
     let enter = || enter(policy, &identity, parent, requirement);
-    let before = Snapshot::take()?;
+    let before = TestbedState::take()?;
     before.check(&testbed)?;
     let results = run_all(&|| enter().map(kept), &attempts())?;
     let mut rows: Vec<ResultRow> = results.into_iter().map(ResultRow::of).collect();
     rows.push(packet(&testbed, &enter)?);
-    let after = Snapshot::take()?;
+    let after = TestbedState::take()?;
     rows.extend(after.compare(&before));
     Ok(Findings { support, rows, changes: after.changes(&before), seconds: start.elapsed().as_secs_f32() })
 }

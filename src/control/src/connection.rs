@@ -19,11 +19,11 @@ pub const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 pub(super) struct Connection {
     stream: UnixStream,
     deadline: Instant,
-    phase: Phase,
+    phase: RequestPhase,
 }
 
 #[derive(Debug)]
-enum Phase {
+enum RequestPhase {
     /// Bytes of a request so far.
     Asking(Vec<u8>),
     /// Waits for the answer with this number.
@@ -59,7 +59,7 @@ pub(super) enum After {
 impl Connection {
     /// `stream` must be non-blocking.
     pub(super) fn new(stream: UnixStream, now: Instant) -> Self {
-        Self { stream, deadline: now + REQUEST_DEADLINE, phase: Phase::Asking(Vec::new()) }
+        Self { stream, deadline: now + REQUEST_DEADLINE, phase: RequestPhase::Asking(Vec::new()) }
     }
 
     pub(super) fn deadline(&self) -> Instant {
@@ -69,16 +69,16 @@ impl Connection {
     /// What to wait for; nothing while its answer is being found: that a client is gone would be told again and again.
     pub(super) fn poll_fd(&self) -> Option<PollFd<'_>> {
         let wanted = match self.phase {
-            Phase::Asking(_) => PollFlags::POLLIN,
-            Phase::Waiting(_) => return None,
-            Phase::Answering(..) => PollFlags::POLLOUT,
+            RequestPhase::Asking(_) => PollFlags::POLLIN,
+            RequestPhase::Waiting(_) => return None,
+            RequestPhase::Answering(..) => PollFlags::POLLOUT,
         };
         Some(PollFd::new(self.stream.as_fd(), wanted))
     }
 
     /// The answer with this number is there. `false`: this connection does not wait for it.
     pub(super) fn settle(&mut self, now: Instant, number: u32, reply: &Reply) -> bool {
-        let waits = matches!(self.phase, Phase::Waiting(waited) if waited == number);
+        let waits = matches!(self.phase, RequestPhase::Waiting(waited) if waited == number);
         if waits {
             self.respond(now, reply);
         }
@@ -86,7 +86,7 @@ impl Connection {
     }
 
     fn respond(&mut self, now: Instant, reply: &Reply) {
-        self.phase = Phase::Answering(line(reply), 0);
+        self.phase = RequestPhase::Answering(line(reply), 0);
         self.deadline = now + TAKE_DEADLINE;
     }
 
@@ -97,13 +97,13 @@ impl Connection {
         R: Into<Answer>,
         A: FnOnce(Request) -> R,
     {
-        if let Phase::Asking(bytes) = &mut self.phase {
+        if let RequestPhase::Asking(bytes) = &mut self.phase {
             let Some(respond) = answer.take() else { return After::Open };
             let reply = match receive(&mut self.stream, bytes) {
                 Ok(Some(request)) => match respond(request).into() {
                     Answer::Now(reply) => reply,
                     Answer::Later(number) => {
-                        self.phase = Phase::Waiting(number);
+                        self.phase = RequestPhase::Waiting(number);
                         self.deadline = now + ANSWER_DEADLINE;
                         return After::Open;
                     }
@@ -119,14 +119,14 @@ impl Connection {
             };
             self.respond(now, &reply);
         }
-        if matches!(self.phase, Phase::Waiting(_)) && self.deadline <= now {
+        if matches!(self.phase, RequestPhase::Waiting(_)) && self.deadline <= now {
             self.respond(now, &Reply::error("nobody has answered in time"));
         }
         self.send(now)
     }
 
     fn send(&mut self, now: Instant) -> After {
-        let Phase::Answering(bytes, sent) = &mut self.phase else { return After::Open };
+        let RequestPhase::Answering(bytes, sent) = &mut self.phase else { return After::Open };
         while let Some(rest) = bytes.get(*sent..).filter(|rest| !rest.is_empty()) {
             match self.stream.write(rest) {
                 Ok(0) => return After::Over,

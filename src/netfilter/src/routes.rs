@@ -5,12 +5,14 @@
 //! The current state is read first and only differences are applied, so one function adds, repairs and removes, including
 //! what a killed instance left behind. Our rules and routes carry a protocol number of our own and use tables of our own.
 
+mod hop;
 mod text;
 
 use crate::{Family, Tools};
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use text::{PROTOCOL, PresentRoutes};
+
+pub use hop::{Hop, Hops};
 
 /// Why the routes could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -48,18 +50,6 @@ pub enum Error {
     )]
     NotConnected(IpAddr),
 }
-
-/// The next hop for packets with a mark.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hop {
-    /// The backend.
-    pub address: IpAddr,
-    /// The interface of its network.
-    pub interface: String,
-}
-
-/// Next hops by backend number.
-pub type Hops = BTreeMap<u16, Hop>;
 
 /// The routes of one instance. Dropping this leaves them in place.
 #[derive(Debug)]

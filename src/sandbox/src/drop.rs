@@ -14,7 +14,8 @@ use nix::unistd::{Gid, Uid, chdir, chroot, getgroups, getresgid, getresuid, setg
 use crate::error::SandboxError;
 use crate::identity::{CHROOT, Identity, check_chroot_dir};
 use crate::kernel;
-use crate::policy::{Confinement, Role};
+use crate::policy::Confinement;
+use crate::role::Role;
 use crate::support::{KernelSupport, Layer};
 
 /// securebits, all of them locked so that they outlive any later gain of rights (capabilities(7)).

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 
 use crate::family::Family;
-use crate::policy::Role;
+use crate::role::Role;
 
 /// A step of dropping rights failed. The caller must end the process: half a sandbox is worse than none.
 #[derive(Debug, thiserror::Error)]

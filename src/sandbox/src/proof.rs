@@ -8,7 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use crate::identity::{CHROOT, Identity};
-use crate::policy::{Confinement, Role};
+use crate::policy::Confinement;
+use crate::role::Role;
 
 /// What a sealed process of a role must look like.
 #[derive(Debug, Clone, PartialEq, Eq)]

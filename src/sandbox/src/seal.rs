@@ -12,7 +12,8 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use crate::error::SandboxError;
 use crate::kernel;
 use crate::policy::compile::compile;
-use crate::policy::{Bindings, Confinement, Role, SandboxPolicy};
+use crate::policy::{Bindings, Confinement, SandboxPolicy};
+use crate::role::Role;
 use crate::support::{self, KernelSupport, Layer};
 
 /// The newest Landlock ABI this program knows. Not the kernel's own, so that what we ask for does not depend on where

@@ -7,7 +7,8 @@ use crate::drop::{drop_bounding_set, keep_only_caps};
 use crate::error::SandboxError;
 use crate::kernel;
 use crate::policy::compile::compile;
-use crate::policy::{Confinement, Role, SandboxPolicy};
+use crate::policy::{Confinement, SandboxPolicy};
+use crate::role::Role;
 use crate::support::{self, KernelSupport, Layer};
 
 /// Trims the calling process for good. Call it when set-up is over (naming the owner of a busy queue and taking over a

@@ -50,7 +50,7 @@ pub(crate) enum SuccessorStage {
 
 /// What a successor has said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Progress {
+pub(crate) enum SuccessorProgress {
     /// Its workers are prepared: ours have to end.
     Prepared,
     /// It serves: this process has to end.
@@ -113,7 +113,7 @@ impl Successor {
     }
 
     /// What it has said, if anything. An error ends the upgrade.
-    pub(crate) fn hear(&mut self) -> Result<Option<Progress>, String> {
+    pub(crate) fn hear(&mut self) -> Result<Option<SuccessorProgress>, String> {
         match (self.link.receive(), self.stage) {
             (Ok(FromSuccessor::Refused(text)), _) => {
                 self.refusal = Some(text);
@@ -121,9 +121,9 @@ impl Successor {
             }
             (Ok(FromSuccessor::Prepared { export }), SuccessorStage::Preparing) => {
                 self.stage = SuccessorStage::GivingWay { export };
-                Ok(Some(Progress::Prepared))
+                Ok(Some(SuccessorProgress::Prepared))
             }
-            (Ok(FromSuccessor::Serving), SuccessorStage::QueuesHandedOver) => Ok(Some(Progress::Serving)),
+            (Ok(FromSuccessor::Serving), SuccessorStage::QueuesHandedOver) => Ok(Some(SuccessorProgress::Serving)),
             (Ok(_), _) => Err("its message is out of turn".to_owned()),
             (Err(LinkError::Empty), _) if self.started.elapsed() > TIME_TO_SERVE => {
                 Err(format!("not ready within {TIME_TO_SERVE:?}"))

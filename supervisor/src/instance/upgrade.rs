@@ -16,7 +16,7 @@ use crate::Error;
 use crate::children::child::dup;
 use crate::children::worker::Worker;
 use crate::handover::Descriptor;
-use crate::handover::successor::{Progress, Successor, SuccessorStage};
+use crate::handover::successor::{Successor, SuccessorProgress, SuccessorStage};
 use crate::process::daemon;
 use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
@@ -71,8 +71,8 @@ impl Instance {
         };
         match successor.hear() {
             Ok(None) => {}
-            Ok(Some(Progress::Prepared)) => self.give_way(),
-            Ok(Some(Progress::Serving)) => {
+            Ok(Some(SuccessorProgress::Prepared)) => self.give_way(),
+            Ok(Some(SuccessorProgress::Serving)) => {
                 log::info!("upgrade: pid {} serves; this one ends", successor.pid());
                 self.pass_on_requests();
                 return true;

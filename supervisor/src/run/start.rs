@@ -61,11 +61,11 @@ fn fresh(checked: Checked, signals: Signals) -> Result<Instance, Error> {
     let control = Control::bind(&checked.options.control_path())?;
     let prober = Prober::new()?;
     let steering = Steering::new(&checked.plan, new_steering_keys()?);
-    let taken = Taken { routes, journal, workers, prober, steering, signals };
-    let current = taken.generation(&checked, &Roster::empty())?;
+    let acquired = Acquired { routes, journal, workers, prober, steering, signals };
+    let current = acquired.generation(&checked, &Roster::empty())?;
     let tools = checked.tools.clone();
     let operator = Operator::new(Some(control), History::new());
-    let mut instance = assemble(checked, taken, current, operator, AuditLog::open, false)?;
+    let mut instance = assemble(checked, acquired, current, operator, AuditLog::open, false)?;
     instance.start_fresh(&tools).inspect_err(|_| instance.give_up())?;
     Ok(instance)
 }
@@ -80,11 +80,11 @@ fn over_orphans(checked: Checked, signals: Signals, inheritance: Inheritance) ->
     let prober = Prober::new()?;
     let rules_before = RuleSet::new(&snapshot.roster.reach(&snapshot.plan), &checked.queues(), &snapshot.steering);
     log_changes_since(&snapshot, &checked.plan);
-    let taken = Taken { routes, journal, workers, prober, steering: snapshot.steering, signals };
-    let current = taken.generation(&checked, &snapshot.roster)?;
+    let acquired = Acquired { routes, journal, workers, prober, steering: snapshot.steering, signals };
+    let current = acquired.generation(&checked, &snapshot.roster)?;
     let tools = checked.tools.clone();
     let operator = Operator::new(Some(control), snapshot.history.into_owned());
-    let mut instance = assemble(checked, taken, current, operator, AuditLog::open, false)?;
+    let mut instance = assemble(checked, acquired, current, operator, AuditLog::open, false)?;
     instance.adopt_orphans(&tools).inspect_err(|_| instance.give_up_adoption(&tools, &rules_before))?;
     // The orphans have ended: nobody else can take them over.
     drop(locks);
@@ -110,18 +110,18 @@ pub(super) fn beside(options: &Options, predecessor: &Predecessor) -> Result<(In
     let prober = Prober::new()?;
     let has_filter = snapshot.sandbox == print(Role::Supervisor);
     log_changes_since(&snapshot, &checked.plan);
-    let taken = Taken { routes, journal, workers, prober, steering: snapshot.steering, signals };
-    let current = taken.generation(&checked, &snapshot.roster)?;
+    let acquired = Acquired { routes, journal, workers, prober, steering: snapshot.steering, signals };
+    let current = acquired.generation(&checked, &snapshot.roster)?;
     let (tools, options) = (checked.tools.clone(), checked.options.clone());
     // The predecessor still has the control socket.
     let operator = Operator::new(None, snapshot.history.into_owned());
-    let mut instance = assemble(checked, taken, current, operator, || predecessor.audit(), has_filter)?;
+    let mut instance = assemble(checked, acquired, current, operator, || predecessor.audit(), has_filter)?;
     instance.succeed(&tools, predecessor).inspect_err(|_| instance.give_up_succession())?;
     Ok((instance, options, snapshot.pid))
 }
 
-/// What a start has taken of the host for itself.
-struct Taken {
+/// What a start has acquired: memory, descriptors, routes.
+struct Acquired {
     routes: Routes,
     journal: Journal,
     workers: Vec<Worker>,
@@ -130,18 +130,18 @@ struct Taken {
     signals: Signals,
 }
 
-impl Taken {
+impl Acquired {
     /// The first generation of this supervisor, after this roster.
     fn generation(&self, checked: &Checked, roster: &Roster) -> Result<Generation, Error> {
         Generation::after(roster, checked.plan.clone(), &[], 0, (&checked.queues(), &self.steering))
     }
 }
 
-/// Makes an instance of what was checked and taken, and gives up the rights that it does not need any more. `has_filter`:
+/// Makes an instance of what was checked and acquired, and gives up the rights that it does not need any more. `has_filter`:
 /// this process has inherited the supervisor's own sandbox from its predecessor.
 fn assemble(
     checked: Checked,
-    taken: Taken,
+    acquired: Acquired,
     current: Generation,
     operator: Operator,
     audit: impl FnOnce() -> AuditLog,
@@ -149,7 +149,7 @@ fn assemble(
 ) -> Result<Instance, Error> {
     let (queues, specs, layers) = (checked.queues(), checked.specs(), checked.layers());
     let Checked { options, invocation, trial, .. } = checked;
-    let Taken { routes, journal, mut workers, prober, steering, signals } = taken;
+    let Acquired { routes, journal, mut workers, prober, steering, signals } = acquired;
     let repeat = trial.result();
     warn_unless_repeated(&repeat);
     workers.iter_mut().for_each(|worker| worker.repeats = repeat == RepeatSupport::Repeats);

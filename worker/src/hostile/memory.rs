@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use Table::{Clients, Flows};
+use TableKind::{Clients, Flows};
 
 /// Words of a table's header: magic, version and kind, capacity, buckets, key, key, check. The entries follow.
 const HEADER: usize = 16;
@@ -39,7 +39,7 @@ const ATTEMPTS: [(&str, MemoryAttempt); 14] = [
 ];
 
 #[derive(Debug, Clone, Copy)]
-enum Table {
+enum TableKind {
     Flows,
     Clients,
 }
@@ -63,20 +63,20 @@ impl SharedMemory {
         Ok(Self { flows: words(FLOWS_FD)?, clients: words(CLIENTS_FD)?, counters: words(COUNTERS_FD)? })
     }
 
-    fn of(&self, table: Table) -> &Words {
+    fn of(&self, table: TableKind) -> &Words {
         match table {
             Flows => &self.flows,
             Clients => &self.clients,
         }
     }
 
-    fn set(&self, table: Table, word: usize, value: u64) -> i64 {
+    fn set(&self, table: TableKind, word: usize, value: u64) -> i64 {
         self.of(table).set(word, value);
         0
     }
 
     /// Fills everything from a word on with random bytes.
-    fn scribble(&self, table: Table, from: usize) -> i64 {
+    fn scribble(&self, table: TableKind, from: usize) -> i64 {
         let words = self.of(table);
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
         for word in from.. {

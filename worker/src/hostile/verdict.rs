@@ -1,6 +1,6 @@
 //! What verdicts a hijacked worker can give: everything that fits a template.
 
-use super::{Exploit, write_answer};
+use super::exploit::{Exploit, write_answer};
 use loaded_queue::Packet;
 use std::net::Ipv6Addr;
 

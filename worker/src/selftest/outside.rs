@@ -15,7 +15,7 @@ use std::os::fd::AsRawFd;
 
 /// The testbed at one moment, without what a packet may change.
 #[derive(Debug)]
-pub(super) struct Snapshot {
+pub(super) struct TestbedState {
     /// The rules of the firewall, and the tool that printed them.
     rules: (&'static str, String),
     /// Counts the changes of nf_tables, also such as were taken back. None on a kernel without.
@@ -30,7 +30,7 @@ pub(super) struct Snapshot {
     connections: Option<u64>,
 }
 
-impl Snapshot {
+impl TestbedState {
     /// Takes a snapshot of what a worker might change outside itself.
     pub(super) fn take() -> Result<Self, Error> {
         let (queues, waiting) = queues()?;
@@ -63,7 +63,7 @@ impl Snapshot {
     }
 
     /// A line for each thing watched.
-    pub(super) fn compare(&self, before: &Snapshot) -> Vec<ResultRow> {
+    pub(super) fn compare(&self, before: &TestbedState) -> Vec<ResultRow> {
         let mut rows = vec![
             same(&format!("rule set, by {}", self.rules.0), self.rules == before.rules),
             same("queues and their owners", self.queues == before.queues),
@@ -85,7 +85,7 @@ impl Snapshot {
     }
 
     /// What is different, a line each, with + where it is new and - where it is gone.
-    pub(super) fn changes(&self, before: &Snapshot) -> Vec<String> {
+    pub(super) fn changes(&self, before: &TestbedState) -> Vec<String> {
         let (old, new) = (before.lines(), self.lines());
         let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("- {line}"));
         let come = new.iter().filter(|line| !old.contains(line)).map(|line| format!("+ {line}"));

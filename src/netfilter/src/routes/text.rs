@@ -1,6 +1,6 @@
 //! Scripts for `ip`, and parsing of its output.
 
-use super::Hop;
+use super::hop::Hop;
 use crate::Family;
 use loaded_ipc::{BackendIndex, MARK_MASK, MAX_BACKEND_INDEX, mark_of};
 use std::collections::{BTreeMap, BTreeSet};

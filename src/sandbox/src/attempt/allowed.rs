@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Attempt, Context, Expect, at, door};
+use super::kind::{Attempt, Context, Expect, at, door};
 use crate::kernel;
 use crate::policy::Fd;
 
@@ -36,7 +36,7 @@ pub(super) const EVERYONE: &[Attempt] = &[
     Attempt::lives("clock_gettime", |s| door(libc::SYS_clock_gettime, &[1, s.page])),
     Attempt::lives("restart_syscall", |_| door(libc::SYS_restart_syscall, &[])),
     Attempt { name: "rt_sigreturn from a handler", expect: Expect::Survives, prepare: Some(set_alarm), run: be_woken },
-    Attempt::lives("exit_group", |_| kernel::leave(super::ALIVE)),
+    Attempt::lives("exit_group", |_| kernel::leave(super::kind::ALIVE)),
 ];
 
 pub(super) const RECEIVE_INTO_TEMPLATES: Attempt = Attempt {

@@ -1,6 +1,6 @@
 //! Attempts against the process's own memory: turning data into code, and changing a worker's sealed templates.
 
-use super::{Attempt, Context, Expect, door};
+use super::kind::{Attempt, Context, Expect, door};
 
 const PAGE: u64 = 4096;
 const READ: u64 = 1;

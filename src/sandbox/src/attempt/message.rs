@@ -1,6 +1,6 @@
 //! Netlink messages that a worker must not be able to send, built on the stack.
 
-use super::at;
+use super::kind::at;
 
 const REQUEST: u16 = 1; // NLM_F_REQUEST
 const ACK: u16 = 4; // NLM_F_ACK

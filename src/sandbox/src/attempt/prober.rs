@@ -4,15 +4,18 @@
 //! workers; `selftest::ProberTestbed` sets it up.
 
 mod allowed;
+mod call;
 
 use super::allowed::EVERYONE;
-use super::{Attempt, Context, at, door, memory, process};
+use super::kind::{Attempt, at, door};
+use super::{memory, process};
 use crate::policy::Fd;
+use call::{
+    DGRAM, DONT_WAIT, ERROR_QUEUE, FAST_OPEN, ICMP, ICMPV6, INET, INET6, NETLINK, NO_SIGNAL, NULL, PACKET, QUIET, RAW,
+    SO_ERROR, SOL_SOCKET, STREAM, get, last_worker, open, receive, send, sendmsg, set, v4,
+};
 
-/// The port that checks may reach, by TCP and by UDP.
-pub const CHECKED_PORT: u16 = 8080;
-/// A port that no check may reach, although someone listens there.
-pub const OTHER_PORT: u16 = 8081;
+pub use call::{CHECKED_PORT, OTHER_PORT};
 
 /// Everything a prober must not be able to do; a prober with UDP checks may open UDP sockets.
 pub fn forbidden(udp: bool) -> Vec<Attempt> {
@@ -42,69 +45,6 @@ pub fn allowed(udp: bool) -> Vec<Attempt> {
         attempts.extend_from_slice(allowed::DATAGRAM);
     }
     attempts
-}
-
-const NULL: u64 = 0;
-const DONT_WAIT: u64 = 0x40;
-const FAST_OPEN: u64 = 0x2000_0000;
-const ERROR_QUEUE: u64 = 0x2000;
-const NO_SIGNAL: u64 = 0x4000;
-const INET: u64 = 2;
-const INET6: u64 = 10;
-const NETLINK: u64 = 16;
-const PACKET: u64 = 17;
-const STREAM: u64 = 1;
-const DGRAM: u64 = 2;
-const RAW: u64 = 3;
-/// SOCK_NONBLOCK|SOCK_CLOEXEC, as the prober asks for.
-const QUIET: u64 = 0x8_0800;
-const ICMP: u64 = 1;
-const ICMPV6: u64 = 58;
-const SOL_SOCKET: u64 = libc::SOL_SOCKET.unsigned_abs() as u64;
-const SO_ERROR: u64 = libc::SO_ERROR.unsigned_abs() as u64;
-
-const fn v4(port: u16) -> libc::sockaddr_in {
-    libc::sockaddr_in {
-        sin_family: 2,
-        sin_port: port.to_be(),
-        sin_addr: libc::in_addr { s_addr: 0x7f00_0001u32.to_be() },
-        sin_zero: [0; 8],
-    }
-}
-
-const fn v6(port: u16) -> libc::sockaddr_in6 {
-    libc::sockaddr_in6 {
-        sin6_family: 10,
-        sin6_port: port.to_be(),
-        sin6_flowinfo: 0,
-        sin6_addr: libc::in6_addr { s6_addr: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1] },
-        sin6_scope_id: 0,
-    }
-}
-
-fn open(family: u64, kind: u64, protocol: u64) -> i64 {
-    door(libc::SYS_socket, &[family, kind, protocol])
-}
-
-fn last_worker(s: &Context) -> u64 {
-    s.fd(Fd::Checks) - 1
-}
-
-/// Names nothing and carries nothing: it must die for its number or its descriptor alone.
-fn sendmsg(fd: u64, flags: u64) -> i64 {
-    door(libc::SYS_sendmsg, &[fd, NULL, flags])
-}
-
-fn send(fd: u64, flags: u64) -> i64 {
-    door(libc::SYS_sendto, &[fd, at(b"x"), 1, flags, NULL, 0])
-}
-
-fn receive(s: &Context, fd: u64, flags: u64) -> i64 {
-    door(libc::SYS_recvfrom, &[fd, s.page, 64, flags, NULL, NULL])
-}
-
-fn set(fd: u64, level: u64, option: u64) -> i64 {
-    door(libc::SYS_setsockopt, &[fd, level, option, at(&1u32), 4])
 }
 
 const ATTEMPTS: &[Attempt] = &[
@@ -186,10 +126,6 @@ const ATTEMPTS: &[Attempt] = &[
     Attempt::deadly("ioctl SIOCGIFCONF on ping4", |s| door(libc::SYS_ioctl, &[s.fd(Fd::Ping4), 0x8912, s.page])),
     Attempt::deadly("ioctl FIONREAD on the link", |s| door(libc::SYS_ioctl, &[s.fd(Fd::Link), libc::FIONREAD, s.page])),
 ];
-
-fn get(s: &Context, fd: u64, level: u64, option: u64) -> i64 {
-    door(libc::SYS_getsockopt, &[fd, level, option, s.page, at(&8u32)])
-}
 
 const DATAGRAM: [Attempt; 2] = [
     Attempt::deadly("socket UDP IPv4", |_| open(INET, DGRAM | QUIET, 0)),

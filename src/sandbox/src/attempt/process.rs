@@ -1,6 +1,6 @@
 //! Attempts against other processes, files, networks and the process's own rights.
 
-use super::{Attempt, at, door};
+use super::kind::{Attempt, at, door};
 use crate::policy::Fd;
 
 const ROOT: &std::ffi::CStr = c"/";

@@ -2,8 +2,8 @@
 //! worker needs. With CAP_NET_ADMIN and no filter, every one of them works (tests/worker.rs, "a hole is seen from
 //! outside").
 
+use super::kind::{Attempt, Context, at, door};
 use super::message::Message;
-use super::{Attempt, Context, at, door};
 use crate::policy::Fd;
 
 const NULL: u64 = 0;

@@ -2,7 +2,7 @@
 
 use std::ffi::c_long;
 
-use super::{Attempt, Context, Expect, door};
+use super::kind::{Attempt, Context, Expect, door};
 use crate::policy::Fd;
 
 pub(super) const ATTEMPTS: &[Attempt] = &[

@@ -3,8 +3,10 @@
 use std::ops::Range;
 use std::os::fd::RawFd;
 
-use super::{Fd, Role, prober};
+use super::prober;
+use super::rule::Fd;
 use crate::error::SandboxError;
+use crate::role::Role;
 
 /// What a role's symbols stand for in one process.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,9 @@ use seccompiler::{
     SeccompRule, TargetArch, sock_filter,
 };
 
-use super::{Arg, Bindings, SandboxPolicy, SyscallRule};
+use super::SandboxPolicy;
+use super::bindings::Bindings;
+use super::rule::{Arg, SyscallRule};
 use crate::error::SandboxError;
 
 /// x32 calls carry this bit but the architecture of x86_64, so an architecture check lets them pass (seccomp(2)). An

@@ -2,8 +2,12 @@
 
 use std::fmt::Write;
 
-use super::{Arg, CHECK_SOCKETS, Confinement, Fd, Role, SandboxPolicy, SyscallRule};
+use super::SandboxPolicy;
+use super::confinement::Confinement;
+use super::prober::CHECK_SOCKETS;
+use super::rule::{Arg, Fd, SyscallRule};
 use crate::identity::CHROOT;
+use crate::role::Role;
 
 /// The whole sandbox of a role, as it is enforced.
 pub fn print(role: Role) -> String {

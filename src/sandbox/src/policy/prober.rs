@@ -11,7 +11,8 @@
 use nix::sched::CloneFlags;
 use nix::sys::resource::Resource;
 
-use super::{Arg, Confinement, Fd, Limit, LimitValue, Namespace, SyscallRule};
+use super::confinement::{Confinement, Limit, LimitValue, Namespace};
+use super::rule::{Arg, Fd, SyscallRule};
 
 /// Most sockets of checks open at one time, besides the descriptors that the prober was started with.
 pub const CHECK_SOCKETS: i32 = 256;

@@ -6,7 +6,8 @@
 
 use caps::Capability;
 
-use super::{Confinement, KeptCapability, SyscallRule};
+use super::confinement::{Confinement, KeptCapability};
+use super::rule::SyscallRule;
 
 pub(super) const CONFINEMENT: Confinement = Confinement {
     // Deliberately absent: CAP_SYS_PTRACE, which finds the owner of a queue and takes over a dead supervisor's workers,

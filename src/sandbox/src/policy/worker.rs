@@ -7,7 +7,8 @@ use caps::Capability;
 use nix::sched::CloneFlags;
 use nix::sys::resource::Resource;
 
-use super::{Arg, Confinement, Fd, KeptCapability, Limit, LimitValue, Namespace, SyscallRule};
+use super::confinement::{Confinement, KeptCapability, Limit, LimitValue, Namespace};
+use super::rule::{Arg, Fd, SyscallRule};
 
 pub(super) const CONFINEMENT: Confinement = Confinement {
     caps: &[KeptCapability {

@@ -1,11 +1,11 @@
 //! Uses each rule of the prober's policy: whole checks and pings, as far as they go on the testbed, and what the kernel
 //! itself must refuse in the course of one.
 
-use super::{
+use super::call::{
     CHECKED_PORT, DGRAM, INET, INET6, NO_SIGNAL, NULL, OTHER_PORT, QUIET, SO_ERROR, SOL_SOCKET, STREAM, last_worker,
     open, receive, send, v4, v6,
 };
-use crate::attempt::{Attempt, Context, at, door};
+use crate::attempt::kind::{Attempt, Context, at, door};
 use crate::policy::Fd;
 
 pub(super) const LANDLOCKED: &[Attempt] = &[
