@@ -4,7 +4,7 @@
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use loaded_ipc::{BackendIndex, Policy, Strategy};
-use loaded_table::{AffinityKey, AffinityTable, Region, shm};
+use loaded_table::{AffinityKey, AffinityTable, Region, TableSpec, shm};
 use loaded_worker::balance::{Balancer, MemberSpec, Standing};
 use std::hint::black_box;
 use std::time::Duration;
@@ -48,8 +48,9 @@ fn weighted(c: &mut Criterion) {
         let capacity = size as usize;
         let region = Region::map(shm::create("bench", AffinityTable::bytes_for(capacity)).expect("create"));
         let region = region.expect("map");
-        AffinityTable::format(&region, capacity, *b"0123456789abcdef").expect("format");
-        let mut clients = AffinityTable::open(region, |_| {}).expect("open");
+        let spec = TableSpec::new(capacity, *b"0123456789abcdef");
+        AffinityTable::format(&region, spec).expect("format");
+        let mut clients = AffinityTable::open(region, spec, |_| {}).expect("open");
         let mut balancer = balancer(10, Strategy::Weighted);
         (0..size).for_each(|n| admit(&mut balancer, &mut clients, n));
         group.bench_function(BenchmarkId::new("choose", size), |b| {

@@ -11,7 +11,7 @@ use loaded_ipc::{
     ALL_COUNTERS, Admin, Affinity, AllDown, BackendIndex, Idle, Mode, OnBackendDown, OnFailure, Outcome, Passive,
     Policy, PortRange, Protocol, ServiceIndex, Strategy, ToWorker, Unserved,
 };
-use loaded_table::{AffinityTable, Counters, FlowTable, Region, shm};
+use loaded_table::{AffinityTable, Counters, FlowTable, Region, TableSpec, shm};
 use loaded_worker::decide::{Decider, Lookup, PacketBuffer};
 use loaded_worker::setup::{Assembly, flow_timeouts};
 use loaded_worker::time::Now;
@@ -87,12 +87,13 @@ impl World {
         }
         let setup = take(ToWorker::Commit).expect("a setup");
         let region = |bytes| Region::map(shm::create("bench", bytes).expect("create")).expect("map");
+        let spec = TableSpec::new(CAPACITY, *b"0123456789abcdef");
         let flows = region(FlowTable::bytes_for(CAPACITY));
-        FlowTable::format(&flows, CAPACITY, *b"0123456789abcdef").expect("format");
-        let flows = FlowTable::open(flows, flow_timeouts(&Idle::STANDARD)).expect("open");
+        FlowTable::format(&flows, spec).expect("format");
+        let flows = FlowTable::open(flows, spec, flow_timeouts(&Idle::STANDARD)).expect("open");
         let clients = region(AffinityTable::bytes_for(CAPACITY));
-        AffinityTable::format(&clients, CAPACITY, *b"fedcba9876543210").expect("format");
-        let clients = AffinityTable::open(clients, |_| {}).expect("open");
+        AffinityTable::format(&clients, spec).expect("format");
+        let clients = AffinityTable::open(clients, spec, |_| {}).expect("open");
         let counters = shm::create("bench", Counters::bytes_for(ALL_COUNTERS)).expect("create");
         let counters = Counters::map(counters).expect("map");
         let decider = Decider::new(setup, flows, clients, counters, at(1000));

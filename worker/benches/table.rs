@@ -3,7 +3,7 @@
 //! `known/batch` is what the worker does: 32 packets at a time, three stages. `known/single` shows what batching buys.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use loaded_table::{Flow, FlowKey, FlowState, FlowTable, Region, Timeouts, shm};
+use loaded_table::{Flow, FlowKey, FlowState, FlowTable, Region, TableSpec, Timeouts, shm};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,9 @@ fn flow() -> Flow {
 fn table(capacity: usize) -> FlowTable {
     let fd = shm::create("bench", FlowTable::bytes_for(capacity)).expect("create");
     let region = Region::map(fd).expect("map");
-    FlowTable::format(&region, capacity, *b"0123456789abcdef").expect("format");
-    FlowTable::open(region, TIMEOUTS).expect("open")
+    let spec = TableSpec::new(capacity, *b"0123456789abcdef");
+    FlowTable::format(&region, spec).expect("format");
+    FlowTable::open(region, spec, TIMEOUTS).expect("open")
 }
 
 fn fill(table: &mut FlowTable, keys: &[FlowKey]) {

@@ -5,9 +5,9 @@ use crate::clock::now;
 use crate::decide::Decider;
 use crate::error::Error;
 use crate::time::Now;
-use loaded_ipc::{FromWorker, LinkError, SupervisorLink, TURN, ToWorker, Turn};
+use loaded_ipc::{FromWorker, LinkError, SupervisorLink, TURN, TableKey, TableKeys, ToWorker, Turn};
 use loaded_sandbox::Survival;
-use loaded_table::Counters;
+use loaded_table::{Counters, TableSpec};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::sync::atomic::{Ordering, fence};
 
@@ -22,6 +22,21 @@ pub(crate) struct Orders<'l> {
     /// `None`: the supervisor is dead and nobody gives orders any more.
     pub(crate) link: Option<&'l SupervisorLink>,
     pub(crate) survival: Survival,
+    pub(crate) tables: TableSpecs,
+}
+
+/// What the two tables are, by the supervisor's word.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TableSpecs {
+    pub(crate) flows: TableSpec,
+    pub(crate) clients: TableSpec,
+}
+
+impl TableSpecs {
+    pub(crate) fn new(flows: u32, clients: u32, keys: TableKeys) -> Self {
+        let spec = |capacity: u32, TableKey(key)| TableSpec::new(capacity as usize, key);
+        Self { flows: spec(flows, keys.flows), clients: spec(clients, keys.clients) }
+    }
 }
 
 impl Orders<'_> {
@@ -68,20 +83,27 @@ impl Orders<'_> {
 pub(crate) fn wait_for_turn<'l>(
     link: &'l SupervisorLink,
     survival: Survival,
+    mut tables: TableSpecs,
     counters: &Counters,
 ) -> Result<Option<Orders<'l>>, Error> {
-    let link = match link.receive() {
-        Ok(ToWorker::Go) => {
-            fcntl(link, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(Error::Unblock)?;
-            set_turn(counters, Turn::Begun);
-            Some(link)
-        }
-        Err(LinkError::Closed) if survival == Survival::Outlives && is_our_turn(counters) => None,
-        Ok(ToWorker::Stop) | Err(LinkError::Closed) => return Ok(None),
-        Ok(other) => return Err(out_of_step(&other, "instead of Go")),
-        Err(error) => return Err(error.into()),
-    };
-    Ok(Some(Orders { link, survival }))
+    loop {
+        let link = match link.receive() {
+            Ok(ToWorker::Go) => {
+                fcntl(link, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(Error::Unblock)?;
+                set_turn(counters, Turn::Begun);
+                Some(link)
+            }
+            Ok(ToWorker::Tables { flows, clients, keys }) => {
+                tables = TableSpecs::new(flows, clients, keys);
+                continue;
+            }
+            Err(LinkError::Closed) if survival == Survival::Outlives && is_our_turn(counters) => None,
+            Ok(ToWorker::Stop) | Err(LinkError::Closed) => return Ok(None),
+            Ok(other) => return Err(out_of_step(&other, "instead of Go")),
+            Err(error) => return Err(error.into()),
+        };
+        return Ok(Some(Orders { link, survival, tables }));
+    }
 }
 
 /// The supervisor was killed before it said "go". Returns whether it had already told the predecessor to end: then the
@@ -119,8 +141,16 @@ mod tests {
     };
     use loaded_table::shm;
 
+    fn keys() -> TableKeys {
+        TableKeys { flows: TableKey([1; 16]), clients: TableKey([2; 16]) }
+    }
+
+    fn tables(capacity: u32) -> TableSpecs {
+        TableSpecs::new(capacity, capacity, keys())
+    }
+
     fn obeys_by(link: &SupervisorLink) -> Orders<'_> {
-        Orders { link: Some(link), survival: Survival::DiesToo }
+        Orders { link: Some(link), survival: Survival::DiesToo, tables: tables(1) }
     }
 
     fn counters() -> Counters {
@@ -129,11 +159,23 @@ mod tests {
     }
 
     fn waits<'l>(link: &'l SupervisorLink, counters: &Counters) -> Result<Option<Orders<'l>>, Error> {
-        wait_for_turn(link, Survival::Outlives, counters)
+        wait_for_turn(link, Survival::Outlives, tables(1), counters)
     }
 
     #[test]
-    fn before_go_only_stop_may_come() {
+    fn what_was_said_last_of_the_tables_counts() {
+        let (supervisor, worker) = WorkerLink::pair().expect("pair");
+        for capacity in [7, 9] {
+            supervisor.send(&ToWorker::Tables { flows: capacity, clients: 5, keys: keys() }).expect("send");
+        }
+        supervisor.send(&ToWorker::Go).expect("send");
+        let tables = waits(&worker, &counters()).expect("go").expect("go").tables;
+        assert_eq!(tables.flows, TableSpec::new(9, [1; 16]));
+        assert_eq!(tables.clients, TableSpec::new(5, [2; 16]));
+    }
+
+    #[test]
+    fn before_go_only_tables_or_stop_may_come() {
         let ends = || WorkerLink::pair().expect("pair");
         let counters = counters();
         let (supervisor, worker) = ends();
@@ -158,7 +200,7 @@ mod tests {
             let counters = counters();
             set_turn(&counters, turn);
             drop(supervisor);
-            let taken = wait_for_turn(&worker, survival, &counters).expect("closed");
+            let taken = wait_for_turn(&worker, survival, tables(1), &counters).expect("closed");
             let another = waits(&worker, &counters).expect("closed");
             assert!(taken.is_none() || another.is_none(), "two workers took the same turn");
             taken.map(|orders| orders.link.is_none())
@@ -206,7 +248,7 @@ mod tests {
         let mut decider = example(now());
         let (supervisor, worker) = WorkerLink::pair().expect("pair");
         worker.set_nonblocking().expect("nonblocking");
-        let mut orders = Orders { link: Some(&worker), survival: Survival::Outlives };
+        let mut orders = Orders { link: Some(&worker), survival: Survival::Outlives, tables: tables(1) };
         supervisor.send(&ToWorker::Admin { backend: BackendIndex(5), admin: Admin::Draining }).expect("send");
         drop(supervisor);
         for _ in 0..3 {
@@ -219,7 +261,7 @@ mod tests {
         let (supervisor, worker) = WorkerLink::pair().expect("pair");
         supervisor.send(&ToWorker::Stop).expect("send");
         drop(supervisor);
-        let mut orders = Orders { link: Some(&worker), survival: Survival::Outlives };
+        let mut orders = Orders { link: Some(&worker), survival: Survival::Outlives, tables: tables(1) };
         assert!(!orders.obey(&mut decider, now()).expect("an end"));
     }
 

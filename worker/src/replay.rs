@@ -8,7 +8,7 @@ use crate::time::Now;
 use crate::wire::{PacketFacts, SPARE};
 use loaded_ipc::{ALL_COUNTERS, Idle, RECEIVED, ToWorker, mark_of};
 use loaded_queue::RECEIVE_TIMEOUT_MS;
-use loaded_table::{AffinityTable, Counters, FlowTable, Region, shm};
+use loaded_table::{AffinityTable, Counters, FlowTable, Region, TableSpec, shm};
 use std::time::Duration;
 
 pub use loaded_ipc::Outcome;
@@ -93,11 +93,11 @@ impl Replay {
         }
         let prepared = Prepared::new(setup.ok_or(Error::Endless)?);
         let memory = Region::map(shm::create("replay-flows", FlowTable::bytes_for(flows))?)?;
-        FlowTable::format(&memory, flows, KEY)?;
-        let flow_table = FlowTable::open(memory, flow_timeouts(&Idle::STANDARD))?;
+        FlowTable::format(&memory, TableSpec::new(flows, KEY))?;
+        let flow_table = FlowTable::open(memory, TableSpec::new(flows, KEY), flow_timeouts(&Idle::STANDARD))?;
         let memory = Region::map(shm::create("replay-clients", AffinityTable::bytes_for(clients))?)?;
-        AffinityTable::format(&memory, clients, KEY)?;
-        let client_table = AffinityTable::open(memory, |_| {})?;
+        AffinityTable::format(&memory, TableSpec::new(clients, KEY))?;
+        let client_table = AffinityTable::open(memory, TableSpec::new(clients, KEY), |_| {})?;
         let counters = Counters::map(shm::create("replay-counters", Counters::bytes_for(ALL_COUNTERS))?)?;
         let now = worker_time(Duration::ZERO);
         let decider = prepared.open(flow_table, client_table, counters, now);

@@ -5,7 +5,7 @@ use crate::decide::{Decided, Decider, Lookup, PacketBuffer, Prepared};
 use crate::error::Error;
 use crate::hostile;
 use crate::inbox::Inbox;
-use crate::orders::{Orders, out_of_step, set_turn, wait_for_turn};
+use crate::orders::{Orders, TableSpecs, out_of_step, set_turn, wait_for_turn};
 use crate::outcome::verdict;
 use crate::pending_fragments::PendingFragments;
 use crate::sandbox;
@@ -19,7 +19,7 @@ use loaded_ipc::{
 };
 use loaded_queue::{BATCH, Faults, Meta, Packet, Port};
 use loaded_sandbox::{Identity, KernelSupport, Layer, SandboxRequirement, Survival, inherited, leave};
-use loaded_table::{AffinityTable, Counters, FlowTable, Region};
+use loaded_table::{AffinityTable, Counters, Damage, FlowTable, Region};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use std::convert::Infallible;
@@ -77,7 +77,7 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
 
     hostile::map_memory()?;
     sandbox::drop_to(&arguments.identity, arguments.parent, arguments.survival)?;
-    let (queue, prepared) = receive_setup(link)?;
+    let Received { queue, tables, prepared } = receive_setup(link)?;
     let [flows_fd, clients_fd, counters_fd] = [inherited(FLOWS_FD)?, inherited(CLIENTS_FD)?, inherited(COUNTERS_FD)?];
     let flows = Region::map(&flows_fd)?.for_good();
     let clients = Region::map(&clients_fd)?.for_good();
@@ -95,7 +95,7 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
     // Inside the sandbox nothing may be dropped that closes or unmaps: it would be the last thing it does.
     let mut kept = ManuallyDrop::new((inbox, port));
     let (inbox, port) = &mut *kept;
-    end(link, serve_sandboxed(link, inbox, port, prepared, (flows, clients, counters), arguments.survival))
+    end(link, serve_sandboxed(link, inbox, port, (prepared, tables), (flows, clients, counters), arguments.survival))
 }
 
 /// Reports how it ended, if the link still works, and exits.
@@ -113,7 +113,7 @@ fn serve_sandboxed(
     link: &SupervisorLink,
     inbox: &mut Inbox,
     port: &mut Port,
-    prepared: Prepared,
+    (prepared, tables): (Prepared, TableSpecs),
     (flows, clients, counters): (Region, Region, Counters),
     survival: Survival,
 ) -> Result<(), Error> {
@@ -121,13 +121,14 @@ fn serve_sandboxed(
     let prepared = ManuallyDrop::new(prepared);
     let generation = prepared.generation();
     link.send(&FromWorker::Prepared { generation })?;
-    let Some(mut orders) = wait_for_turn(link, survival, &counters)? else { return Ok(()) };
+    let Some(mut orders) = wait_for_turn(link, survival, tables, &counters)? else { return Ok(()) };
     counters.set(CURRENT_PACKET, 0);
     make_counters_agree(&counters);
     // A worker before us may have been hostile, and has written these. So they are first read inside the sandbox; and
     // only now, for until now it may have gone on writing.
-    let flows = FlowTable::open(flows, flow_timeouts(&Idle::STANDARD))?;
-    let clients = AffinityTable::open(clients, |_| {})?;
+    let flows = FlowTable::open(flows, orders.tables.flows, flow_timeouts(&Idle::STANDARD))?;
+    let clients = AffinityTable::open(clients, orders.tables.clients, |_| {})?;
+    report_damage(&orders, &counters, [("flow table", flows.damage()), ("affinity table", clients.damage())]);
     let prepared = ManuallyDrop::into_inner(prepared);
     let mut decider = ManuallyDrop::new(prepared.open(flows, clients, counters, now()));
     match orders.link.map_or(Ok(()), |link| link.send(&FromWorker::Ready { generation })) {
@@ -138,23 +139,45 @@ fn serve_sandboxed(
     forward(&mut orders, inbox, port, &mut decider)
 }
 
+/// Counts and tells which tables were not what the supervisor has said. They are empty now.
+fn report_damage(orders: &Orders<'_>, counters: &Counters, tables: [(&str, Option<Damage>); 2]) {
+    for (table, damage) in tables.into_iter().filter_map(|(table, damage)| Some((table, damage?))) {
+        counters.add(Fault::TableDamaged.index(), 1);
+        if let Some(link) = orders.link {
+            // If the supervisor is gone, the counter says it to the next one.
+            let _ = link.send(&FromWorker::Damaged(clip(format!("{table}: {damage}"))));
+        }
+    }
+}
+
 /// A worker that was killed within a batch has counted outcomes, but not yet received packets: makes the sums agree.
 fn make_counters_agree(counters: &Counters) {
     let outcomes = Outcome::ALL.iter().filter_map(|outcome| counters.get(outcome.index()));
     counters.set(RECEIVED, outcomes.fold(0, u64::wrapping_add));
 }
 
+/// What the supervisor has said before the sandbox closes.
+struct Received {
+    queue: u16,
+    tables: TableSpecs,
+    prepared: Prepared,
+}
+
 /// Receives the configuration, on the link that still blocks.
-fn receive_setup(link: &SupervisorLink) -> Result<(u16, Prepared), Error> {
+fn receive_setup(link: &SupervisorLink) -> Result<Received, Error> {
     let (worker, queue) = match link.receive()? {
         ToWorker::Hello { version: VERSION, worker, queue } => (worker, queue),
         ToWorker::Hello { version, .. } => return Err(Error::Version(version)),
         other => return Err(out_of_step(&other, "instead of Hello")),
     };
+    let tables = match link.receive()? {
+        ToWorker::Tables { flows, clients, keys } => TableSpecs::new(flows, clients, keys),
+        other => return Err(out_of_step(&other, "instead of Tables")),
+    };
     let mut assembly = Assembly::default();
     loop {
         if let Some(setup) = assembly.take(link.receive()?, worker)? {
-            return Ok((queue, Prepared::new(setup)));
+            return Ok(Received { queue, tables, prepared: Prepared::new(setup) });
         }
     }
 }

@@ -32,7 +32,7 @@ use outside::TestbedState;
 use std::fs::File;
 use std::io::Write;
 use std::time::Instant;
-use testbed::Testbed;
+use testbed::{TABLES, Testbed};
 
 /// Who the children become. Every system has it, and it is nobody's business which user `-U` will name.
 const USER: &str = "nobody";
@@ -105,8 +105,8 @@ fn enter(
     sandbox::drop_to(identity, parent, Survival::DiesToo)?;
     let link = SupervisorLink::from_fd(inherited(LINK_FD)?);
     let [flows_fd, clients_fd, counters_fd] = [inherited(FLOWS_FD)?, inherited(CLIENTS_FD)?, inherited(COUNTERS_FD)?];
-    let flows = FlowTable::open(Region::map(&flows_fd)?, flow_timeouts(&Idle::STANDARD))?;
-    let clients = AffinityTable::open(Region::map(&clients_fd)?, |_| {})?;
+    let flows = FlowTable::open(Region::map(&flows_fd)?, TABLES, flow_timeouts(&Idle::STANDARD))?;
+    let clients = AffinityTable::open(Region::map(&clients_fd)?, TABLES, |_| {})?;
     let counters = Counters::map(&counters_fd)?;
     let custody = [flows_fd, clients_fd, counters_fd, inherited(JOURNAL_FD)?];
     let port = Port::open(inherited(QUEUE_FD)?, attempt::QUEUE).map_err(os("build the templates"))?;

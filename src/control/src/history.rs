@@ -32,7 +32,7 @@ pub struct Event {
 pub enum By {
     /// The prober's checks.
     Check,
-    /// What a worker saw in its packets.
+    /// What a worker saw in its packets, or in the tables that it took over.
     Packets,
     /// A person, through the control socket.
     Operator,

@@ -126,6 +126,11 @@ fn troubles(status: &Status) -> Vec<String> {
             if count == 1 { "" } else { "S" }
         ));
     }
+    let damaged = status.faults.get("table_damaged").copied().unwrap_or(0);
+    if damaged > 0 {
+        let (table, was) = if damaged == 1 { ("table", "was") } else { ("tables", "were") };
+        lines.push(format!("{damaged} {table} of workers {was} damaged, and emptied: see loaded history"));
+    }
     for Process { name, state, .. } in status.processes.iter().filter(|process| !process.serving) {
         lines.push(format!("{name}: {state}"));
     }

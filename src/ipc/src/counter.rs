@@ -195,6 +195,8 @@ counted! {
         Unfit = "verdict_unfit",
         /// A malformed message from the prober, or one about a generation or a backend that this worker does not know.
         MembershipStrange = "membership_strange",
+        /// A table whose header was not the supervisor's when it was opened: it was emptied.
+        TableDamaged = "table_damaged",
     }
 }
 

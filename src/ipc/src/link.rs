@@ -162,7 +162,7 @@ mod tests {
     use super::*;
     use crate::{
         Admin, Affinity, AllDown, BackendIndex, Check, CheckKind, FromProber, FromWorker, Membership, Passive, Policy,
-        PortRange, Protocol, ServiceIndex, Silence, Strategy, ToProber, ToWorker,
+        PortRange, Protocol, ServiceIndex, Silence, Strategy, TableKey, TableKeys, ToProber, ToWorker,
     };
     use proptest::prelude::*;
 
@@ -171,6 +171,11 @@ mod tests {
         let (supervisor, worker) = Link::<FromWorker, ToWorker>::pair().expect("pair");
         for message in [
             ToWorker::Hello { version: 1, worker: 2, queue: 3 },
+            ToWorker::Tables {
+                flows: 1,
+                clients: u32::MAX,
+                keys: TableKeys { flows: TableKey([1; 16]), clients: TableKey([255; 16]) },
+            },
             ToWorker::Begin {
                 generation: u64::MAX,
                 unserved: crate::Unserved::Drop,

@@ -3,13 +3,13 @@
 
 use crate::{
     Admin, Affinity, BackendIndex, Cause, Check, Explained, Mode, OnFailure, Policy, PortRange, Protocol, Question,
-    Quota, ServiceIndex, Strategy, Unserved,
+    Quota, ServiceIndex, Strategy, TableKeys, Unserved,
 };
 use bincode::{Decode, Encode};
 use std::net::IpAddr;
 
 /// Version of the messages below. Bump it with any change to them.
-pub const VERSION: u16 = 9;
+pub const VERSION: u16 = 10;
 
 /// Largest frame either side accepts, bytes.
 pub const MAX_FRAME: usize = 512;
@@ -28,6 +28,17 @@ pub enum ToWorker {
         worker: u16,
         /// The queue it answers.
         queue: u16,
+    },
+    /// What the tables are that the worker will find in its memory. Second message, and sent again to a worker that waits for
+    /// `Go` if the tables were emptied meanwhile. Nothing of this is ever read from the memory, which earlier workers could
+    /// write.
+    Tables {
+        /// Most flows.
+        flows: u32,
+        /// Most clients.
+        clients: u32,
+        /// Their hash keys.
+        keys: TableKeys,
     },
     /// Starts the transaction.
     Begin {
@@ -119,6 +130,9 @@ pub enum FromWorker {
         /// That of the transaction.
         generation: u64,
     },
+    /// A table said of itself what the supervisor has not said ([`ToWorker::Tables`]), and was emptied. Before `Ready`. At most
+    /// [`MAX_TEXT`] bytes.
+    Damaged(String),
     /// The tables are open and packets are answered.
     Ready {
         /// That of its configuration.

@@ -18,6 +18,27 @@ pub struct ServiceIndex(pub u16);
 /// those that are leaving.
 pub const MAX_BACKEND_INDEX: u16 = 8192;
 
+/// The key of a table's hash. Secret: whoever knows it can aim entries at one place.
+#[derive(Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct TableKey(pub [u8; 16]);
+
+impl fmt::Debug for TableKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TableKey(..)")
+    }
+}
+
+/// The hash keys of a worker's two tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct TableKeys {
+    /// Of the flow table.
+    pub flows: TableKey,
+    /// Of the affinity table.
+    pub clients: TableKey,
+}
+
 /// What a service balances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

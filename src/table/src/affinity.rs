@@ -5,10 +5,11 @@
 //! [`Client`] reported as removed.
 
 use crate::bucket::Way;
-use crate::error::Error;
+use crate::error::{Damage, Error};
 use crate::layout;
 use crate::map::{self, Hashed, KeyValue, Map, Slot, Stored};
 use crate::shm::Region;
+use crate::spec::TableSpec;
 
 const KIND: u32 = 2;
 /// States of an entry: its client has only sent, or has shown that it hears what it is answered.
@@ -54,15 +55,19 @@ impl AffinityTable {
         layout::bytes_for(capacity)
     }
 
-    /// Writes an empty table for `capacity` clients (1..=[`crate::MAX_CAPACITY`]) into `region`. `hash_key` must be
-    /// random and secret.
-    pub fn format(region: &Region, capacity: usize, hash_key: [u8; 16]) -> Result<(), Error> {
-        map::format(region, KIND, capacity, hash_key)
+    /// Writes an empty table into `region`.
+    pub fn format(region: &Region, spec: TableSpec) -> Result<(), Error> {
+        map::format(region, KIND, spec)
     }
 
-    /// Opens a formatted region, removes every torn entry, and reports each client found, so that it can be counted.
-    pub fn open(region: Region, mut on_client: impl FnMut(Client)) -> Result<Self, Error> {
-        let map = Map::open(region, KIND, u64::MAX, |stored| stored.state <= PROVEN && is_ours(&stored.record))?;
+    /// Opens a region that was formatted with this `spec`, removes every torn entry, and reports each client found, so that it
+    /// can be counted. A region whose header says anything else is formatted anew, see [`AffinityTable::damage`].
+    ///
+    /// # Errors
+    /// If the region is smaller than `spec` needs.
+    pub fn open(region: Region, spec: TableSpec, mut on_client: impl FnMut(Client)) -> Result<Self, Error> {
+        let sound = |stored: &Stored| stored.state <= PROVEN && is_ours(&stored.record);
+        let map = Map::open(region, (KIND, u64::MAX), spec, sound)?;
         map.for_each(|_, stored| on_client(client(&stored.record)));
         Ok(Self { map })
     }
@@ -77,7 +82,12 @@ impl AffinityTable {
         self.map.len() == 0
     }
 
-    /// Clients promised at `format`.
+    /// What the header said that it should not, and for which [`AffinityTable::open`] has emptied the table.
+    pub fn damage(&self) -> Option<Damage> {
+        self.map.damage()
+    }
+
+    /// Clients promised.
     pub fn capacity(&self) -> usize {
         self.map.capacity()
     }

@@ -32,31 +32,24 @@ pub enum Error {
     /// The promised number of entries is 0 or more than [`crate::MAX_CAPACITY`].
     #[error("table: capacity {0} is outside 1..={max}", max = crate::MAX_CAPACITY)]
     Capacity(usize),
-    /// The region was never formatted, or is no table.
-    #[error("table: open: no table here (magic {found:#018x})")]
-    NotFormatted {
-        /// The word where the magic belongs.
+}
+
+/// What a region's header said that its opener knows better. The table was formatted anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Damage {
+    /// A number.
+    #[error("the header says {field} {found}, not {expected}")]
+    Field {
+        /// Its name.
+        field: &'static str,
+        /// In the region.
         found: u64,
+        /// As it should be.
+        expected: u64,
     },
-    /// The table has another layout.
-    #[error("table: open: layout version {found}, this program has {expected}")]
-    Version {
-        /// In the region.
-        found: u32,
-        /// The version of this program.
-        expected: u32,
-    },
-    /// A flow table was opened as an affinity table, or the other way round.
-    #[error("table: open: kind {found}, expected {expected}")]
-    Kind {
-        /// In the region.
-        found: u32,
-        /// Asked for.
-        expected: u32,
-    },
-    /// The region's header contradicts itself.
-    #[error("table: open: damaged header")]
-    Damaged,
+    /// The key of the hash, which is secret.
+    #[error("the header has another hash key")]
+    HashKey,
 }
 
 /// Both candidate buckets are full of entries that must not be evicted.

@@ -105,15 +105,16 @@ fn long(record: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::timeouts::Timeouts;
-    use crate::{Region, shm};
+    use crate::{Region, TableSpec, shm};
 
     fn tables(capacity: usize, key: [u8; 16]) -> (FlowTable, AffinityTable) {
         let region = |bytes| Region::map(shm::create("table", bytes).expect("create")).expect("map");
         let (flows, clients) = (region(FlowTable::bytes_for(capacity)), region(AffinityTable::bytes_for(capacity)));
-        FlowTable::format(&flows, capacity, key).expect("format");
-        AffinityTable::format(&clients, capacity, key).expect("format");
-        let open = FlowTable::open(flows, Timeouts::EXAMPLE).expect("open");
-        (open, AffinityTable::open(clients, |_| {}).expect("open"))
+        let spec = TableSpec::new(capacity, key);
+        FlowTable::format(&flows, spec).expect("format");
+        AffinityTable::format(&clients, spec).expect("format");
+        let open = FlowTable::open(flows, spec, Timeouts::EXAMPLE).expect("open");
+        (open, AffinityTable::open(clients, spec, |_| {}).expect("open"))
     }
 
     fn key(n: u16) -> FlowKey {

@@ -4,11 +4,12 @@
 //! with the same key and different VIPs live side by side, and the predicate given to [`FlowTable::find`] tells them apart.
 
 use crate::bucket::Way;
-use crate::error::{Error, TableFull};
+use crate::error::{Damage, Error, TableFull};
 use crate::layout;
 use crate::map::{self, Hashed, KeyValue, Map, Slot, Stored};
 use crate::quota::QuotaTracker;
 use crate::shm::Region;
+use crate::spec::TableSpec;
 use crate::state::FlowState;
 use crate::timeouts::{ServiceTimeouts, Timeouts};
 
@@ -74,16 +75,19 @@ impl FlowTable {
         layout::bytes_for(capacity)
     }
 
-    /// Writes an empty table for `capacity` flows (1..=[`crate::MAX_CAPACITY`]) into `region`. `hash_key` must be
-    /// random and secret: whoever knows it can aim flows at one bucket.
-    pub fn format(region: &Region, capacity: usize, hash_key: [u8; 16]) -> Result<(), Error> {
-        map::format(region, KIND, capacity, hash_key)
+    /// Writes an empty table into `region`.
+    pub fn format(region: &Region, spec: TableSpec) -> Result<(), Error> {
+        map::format(region, KIND, spec)
     }
 
-    /// Opens a formatted region and removes every torn entry. Walks the table once. All services have these timeouts until
+    /// Opens a region that was formatted with this `spec` and removes every torn entry. Walks the table once. A region whose
+    /// header says anything else is formatted anew, see [`FlowTable::damage`]. All services have these timeouts until
     /// [`FlowTable::set_timeouts`].
-    pub fn open(region: Region, timeouts: Timeouts) -> Result<Self, Error> {
-        let map = Map::open(region, KIND, KEY_MASK, |stored| {
+    ///
+    /// # Errors
+    /// If the region is smaller than `spec` needs.
+    pub fn open(region: Region, spec: TableSpec, timeouts: Timeouts) -> Result<Self, Error> {
+        let map = Map::open(region, (KIND, KEY_MASK), spec, |stored| {
             state_of(stored.state).is_some() && stored.record.key[2] >> 40 & 0xff == 0
         })?;
         Ok(Self { map, timeouts: ServiceTimeouts::new(timeouts, Box::default()), quota: QuotaTracker::default() })
@@ -111,7 +115,12 @@ impl FlowTable {
         self.map.len() == 0
     }
 
-    /// Flows promised at `format`.
+    /// What the header said that it should not, and for which [`FlowTable::open`] has emptied the table.
+    pub fn damage(&self) -> Option<Damage> {
+        self.map.damage()
+    }
+
+    /// Flows promised.
     pub fn capacity(&self) -> usize {
         self.map.capacity()
     }

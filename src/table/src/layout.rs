@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"loadedTB");
 
 /// Changes whenever the meaning of any byte of a region changes.
-pub const LAYOUT_VERSION: u32 = 2 + OTHER;
+pub const LAYOUT_VERSION: u32 = 3 + OTHER;
 
 /// A build for tests claims another version than the release, so that an upgrade from one to the other exports tables.
 const OTHER: u32 = if cfg!(feature = "hostile") { 1000 } else { 0 };
@@ -32,7 +32,7 @@ pub(crate) const WAY_BITS: u32 = 3;
 /// 60 %, 250 at 66 %, 7500 at 75 %.
 pub(crate) const SLOTS_AN_ENTRY: usize = 2;
 
-/// The start of a region.
+/// The start of a region. Compared with what the opener knows, and never used: any worker can write it.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct RegionHeader {
@@ -42,8 +42,7 @@ pub(crate) struct RegionHeader {
     pub(crate) capacity: AtomicU64,
     pub(crate) buckets: AtomicU64,
     pub(crate) key: [AtomicU64; 2],
-    pub(crate) check: AtomicU64,
-    spare: [AtomicU64; 9],
+    spare: [AtomicU64; 10],
 }
 
 /// Eight ways.

@@ -2,7 +2,8 @@
 //!
 //! Each worker has one [`FlowTable`] and one [`AffinityTable`], each in a memfd that the supervisor keeps. A worker may be
 //! killed at any instruction; the next one maps the same memory and finds every entry that was complete. It checks what it
-//! finds: [`FlowTable::open`] removes every entry whose check fails.
+//! finds: [`FlowTable::open`] removes every entry whose check fails. Capacity and hash key are the opener's word
+//! ([`TableSpec`]); a region that says otherwise is damaged, and formatted anew.
 //!
 //! - [`shm`] knows memfds and mappings, and gives a view of them as atomics, so that not even a second process that writes the
 //!   same pages can cause undefined behaviour. It is the only file with unsafe code, and knows no table.
@@ -28,15 +29,17 @@ mod layout;
 mod map;
 mod quota;
 pub mod shm;
+mod spec;
 mod state;
 mod timeouts;
 
 pub use affinity::{AffinityKey, AffinityTable, Assigned, Client};
-pub use error::{Error, TableFull};
+pub use error::{Damage, Error, TableFull};
 pub use flow::{Flow, FlowKey, FlowTable, Inserted};
 pub use layout::{LAYOUT_VERSION, MAX_CAPACITY};
 pub use map::{Hashed, Slot};
 pub use quota::QuotaTracker;
 pub use shm::{CounterReader, Counters, Region};
+pub use spec::TableSpec;
 pub use state::FlowState;
 pub use timeouts::Timeouts;

@@ -6,13 +6,14 @@
 //! over key and value; an entry whose check fails does not exist.
 //!
 //! **Hostile contents.** Indices come from the hash and are bounded by our own count; numbers of ways are 0..8 by
-//! construction; once the region is open no length, index or pointer is ever read from it.
+//! construction. Capacity and hash key are the word of whoever opens the region ([`TableSpec`]): the header is compared with
+//! them and never used, and no length, index or pointer is ever read from the region.
 
 use crate::bucket::Way;
-use crate::error::Error;
-use crate::error::TableFull;
-use crate::layout::{self, Bucket, LAYOUT_VERSION, MAGIC, MAX_CAPACITY, RegionHeader, WAY_BITS};
+use crate::error::{Damage, Error, TableFull};
+use crate::layout::{self, Bucket, LAYOUT_VERSION, MAGIC, RegionHeader, WAY_BITS};
 use crate::shm::{Array, Region, prefetch};
+use crate::spec::TableSpec;
 use siphasher::sip::SipHasher13;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, fence};
 
@@ -69,6 +70,7 @@ pub(crate) struct Map {
     mask: u64,
     len: usize,
     cursor: u32,
+    damage: Option<Damage>,
 }
 
 /// Seconds since `seen`. A time in the future (the clock went back, or the memory is damaged) counts as now.
@@ -79,14 +81,10 @@ pub(crate) fn age(now: u32, seen: u32) -> u32 {
 }
 
 /// Writes an empty map into `region`, whatever was there before.
-pub(crate) fn format(region: &Region, kind: u32, capacity: usize, hash_key: [u8; 16]) -> Result<(), Error> {
-    if capacity == 0 || capacity > MAX_CAPACITY {
-        return Err(Error::Capacity(capacity));
-    }
-    let need = layout::bytes_for(capacity);
-    let count = layout::buckets_for(capacity);
-    let size_error = || Error::Size { need, have: region.bytes() };
-    let header = region.view::<RegionHeader>(0, 1).and_then(<[_]>::first).ok_or_else(size_error)?;
+pub(crate) fn format(region: &Region, kind: u32, spec: TableSpec) -> Result<(), Error> {
+    let count = spec.buckets()?;
+    let size_error = || Error::Size { need: layout::bytes_for(spec.capacity), have: region.bytes() };
+    let header = header(region).ok_or_else(size_error)?;
     let buckets = region.view::<Bucket>(size_of::<RegionHeader>(), count).ok_or_else(size_error)?;
     // The magic is cleared first and written last: a half-formatted region is no table.
     header.magic.store(0, Relaxed);
@@ -95,55 +93,44 @@ pub(crate) fn format(region: &Region, kind: u32, capacity: usize, hash_key: [u8;
         bucket.tags[0].store(0, Relaxed);
         bucket.tags[1].store(0, Relaxed);
     }
-    let [k0, k1] = split_key(hash_key);
+    let [k0, k1] = split_key(spec.hash_key);
     header.version.store(LAYOUT_VERSION, Relaxed);
     header.kind.store(kind, Relaxed);
-    header.capacity.store(capacity as u64, Relaxed);
+    header.capacity.store(spec.capacity as u64, Relaxed);
     header.buckets.store(count as u64, Relaxed);
     header.key[0].store(k0, Relaxed);
     header.key[1].store(k1, Relaxed);
-    header.check.store(header_check(kind, capacity as u64, count as u64, [k0, k1]), Relaxed);
     header.magic.store(MAGIC, Release);
     Ok(())
 }
 
 impl Map {
-    /// Opens a region that `format` made and others filled. Clears every slot whose check, tag or bucket is wrong, or that
-    /// `accept` refuses. Walks the map once.
-    pub(crate) fn open(region: Region, kind: u32, mask: u64, accept: impl Fn(&Stored) -> bool) -> Result<Self, Error> {
-        let have = region.bytes();
-        let header = region.view::<RegionHeader>(0, 1).and_then(<[_]>::first).ok_or(Error::Size { need: 128, have })?;
-        let magic = header.magic.load(Relaxed);
-        if magic != MAGIC {
-            return Err(Error::NotFormatted { found: magic });
+    /// Opens a region that `format` made with this `spec` and others filled. Clears every slot whose check, tag or bucket is
+    /// wrong, or that `accept` refuses. Walks the map once. A region whose header says anything else is formatted anew:
+    /// [`Map::damage`] then says what was found.
+    pub(crate) fn open(
+        region: Region,
+        (kind, mask): (u32, u64),
+        spec: TableSpec,
+        accept: impl Fn(&Stored) -> bool,
+    ) -> Result<Self, Error> {
+        let buckets = spec.buckets()?;
+        let damage = header(&region).and_then(|header| damage_of(header, kind, spec, buckets));
+        if damage.is_some() {
+            format(&region, kind, spec)?;
         }
-        let version = header.version.load(Relaxed);
-        if version != LAYOUT_VERSION {
-            return Err(Error::Version { found: version, expected: LAYOUT_VERSION });
-        }
-        let found = header.kind.load(Relaxed);
-        if found != kind {
-            return Err(Error::Kind { found, expected: kind });
-        }
-        let hash_key = [header.key[0].load(Relaxed), header.key[1].load(Relaxed)];
-        let (capacity64, count64) = (header.capacity.load(Relaxed), header.buckets.load(Relaxed));
-        if header.check.load(Relaxed) != header_check(kind, capacity64, count64, hash_key) {
-            return Err(Error::Damaged);
-        }
-        let capacity = usize::try_from(capacity64).map_err(|_| Error::Damaged)?;
-        if capacity == 0 || capacity > MAX_CAPACITY {
-            return Err(Error::Capacity(capacity));
-        }
-        let buckets = layout::buckets_for(capacity);
-        if buckets as u64 != count64 {
-            return Err(Error::Damaged);
-        }
-        let count = u32::try_from(buckets).map_err(|_| Error::Damaged)?;
-        let need = layout::bytes_for(capacity);
+        let (need, have) = (layout::bytes_for(spec.capacity), region.bytes());
+        let count = u32::try_from(buckets).map_err(|_| Error::Capacity(spec.capacity))?;
         let buckets = Array::new(region, size_of::<RegionHeader>(), buckets).ok_or(Error::Size { need, have })?;
-        let mut map = Self { buckets, count, capacity, hash_key, mask, len: 0, cursor: 0 };
+        let (capacity, hash_key) = (spec.capacity, split_key(spec.hash_key));
+        let mut map = Self { buckets, count, capacity, hash_key, mask, len: 0, cursor: 0, damage };
         map.drop_torn(accept);
         Ok(map)
+    }
+
+    /// What the header said that it should not; the map was then formatted anew.
+    pub(crate) fn damage(&self) -> Option<Damage> {
+        self.damage
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -491,9 +478,25 @@ fn halves(whole: u128) -> [u64; 2] {
     [whole as u64, (whole >> 64) as u64]
 }
 
-fn header_check(kind: u32, capacity: u64, buckets: u64, key: [u64; 2]) -> u64 {
-    let words = [u64::from(kind), u64::from(LAYOUT_VERSION), capacity, buckets, key[0], key[1]];
-    words.iter().fold(MAGIC, |sum, word| fold(sum ^ 0x9e37_79b9_7f4a_7c15, word ^ 0xd6e8_feb8_6659_fd93))
+fn header(region: &Region) -> Option<&RegionHeader> {
+    region.view::<RegionHeader>(0, 1).and_then(<[_]>::first)
+}
+
+/// The first field of a header that is not as [`format`] writes it. Nothing else is done with what it says.
+fn damage_of(header: &RegionHeader, kind: u32, spec: TableSpec, buckets: usize) -> Option<Damage> {
+    let fields = [
+        ("magic", header.magic.load(Relaxed), MAGIC),
+        ("layout version", header.version.load(Relaxed).into(), LAYOUT_VERSION.into()),
+        ("kind", header.kind.load(Relaxed).into(), kind.into()),
+        ("capacity", header.capacity.load(Relaxed), spec.capacity as u64),
+        ("number of buckets", header.buckets.load(Relaxed), buckets as u64),
+    ];
+    let wrong = fields.into_iter().find(|(_, found, expected)| found != expected);
+    let other_key = || [&header.key[0], &header.key[1]].map(|word| word.load(Relaxed)) != split_key(spec.hash_key);
+    match wrong {
+        Some((field, found, expected)) => Some(Damage::Field { field, found, expected }),
+        None => other_key().then_some(Damage::HashKey),
+    }
 }
 
 #[cfg(test)]

@@ -1,25 +1,29 @@
 //! The tables against a plain `HashMap` that is told the same things.
 
-use loaded_table::{AffinityKey, AffinityTable, Client, Flow, FlowKey, FlowState, FlowTable, Region, Timeouts, shm};
+use loaded_table::{
+    AffinityKey, AffinityTable, Client, Flow, FlowKey, FlowState, FlowTable, Region, TableSpec, Timeouts, shm,
+};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
 const TIMEOUTS: Timeouts =
     Timeouts { half_open: 30, established: 7440, closing: 30, reset: 240, datagram: 180, echo: 60 };
 
-const HASH_KEY: [u8; 16] = *b"not random here!";
+const fn spec(capacity: usize) -> TableSpec {
+    TableSpec::new(capacity, *b"not random here!")
+}
 
 fn flow_table(capacity: usize) -> FlowTable {
     let region = Region::map(shm::create("flows", FlowTable::bytes_for(capacity)).expect("create")).expect("map");
-    FlowTable::format(&region, capacity, HASH_KEY).expect("format");
-    FlowTable::open(region, TIMEOUTS).expect("open")
+    FlowTable::format(&region, spec(capacity)).expect("format");
+    FlowTable::open(region, spec(capacity), TIMEOUTS).expect("open")
 }
 
 fn affinity_table(capacity: usize) -> AffinityTable {
     let region =
         Region::map(shm::create("affinity", AffinityTable::bytes_for(capacity)).expect("create")).expect("map");
-    AffinityTable::format(&region, capacity, HASH_KEY).expect("format");
-    AffinityTable::open(region, |_| panic!("a fresh table has clients")).expect("open")
+    AffinityTable::format(&region, spec(capacity)).expect("format");
+    AffinityTable::open(region, spec(capacity), |_| panic!("a fresh table has clients")).expect("open")
 }
 
 fn flow_key(n: u16) -> FlowKey {
@@ -77,13 +81,13 @@ proptest! {
     fn flows_follow_the_model(ops in prop::collection::vec(op(), 1..300), start in any::<u32>()) {
         let capacity = 2000;
         let fd = shm::create("flows", FlowTable::bytes_for(capacity)).expect("create");
-        FlowTable::format(&Region::map(&fd).expect("map"), capacity, HASH_KEY).expect("format");
+        FlowTable::format(&Region::map(&fd).expect("map"), spec(capacity)).expect("format");
         // Services with a higher index have the timeouts given to `open`.
         let of_services = [3, 40, 100].map(|n| {
             Timeouts { half_open: n / 2, established: n * 9, closing: n / 3, reset: n * 2, datagram: n, echo: n + 1 }
         });
         let open = || {
-            let mut table = FlowTable::open(Region::map(&fd).expect("map"), TIMEOUTS).expect("open");
+            let mut table = FlowTable::open(Region::map(&fd).expect("map"), spec(capacity), TIMEOUTS).expect("open");
             table.set_timeouts(of_services.into());
             table
         };
@@ -175,8 +179,8 @@ proptest! {
         ops in prop::collection::vec((0_u8..8, 0_u16..400, 0_u16..3, 0_u16..4, 0_u32..20), 1..500),
     ) {
         let fd = shm::create("affinity", AffinityTable::bytes_for(capacity)).expect("create");
-        AffinityTable::format(&Region::map(&fd).expect("map"), capacity, HASH_KEY).expect("format");
-        let mut table = AffinityTable::open(Region::map(&fd).expect("map"), |_| {}).expect("open");
+        AffinityTable::format(&Region::map(&fd).expect("map"), spec(capacity)).expect("format");
+        let mut table = AffinityTable::open(Region::map(&fd).expect("map"), spec(capacity), |_| {}).expect("open");
         let mut counts: HashMap<Client, usize> = HashMap::new();
         let mut now = 5_u32;
         let timeout_of = |service: u16| 10 + u32::from(service);
@@ -212,7 +216,7 @@ proptest! {
         prop_assert_eq!(&walk, &counts);
         drop(table);
         let mut rebuilt: HashMap<Client, usize> = HashMap::new();
-        AffinityTable::open(Region::map(&fd).expect("map"), |client| *rebuilt.entry(client).or_default() += 1)
+        AffinityTable::open(Region::map(&fd).expect("map"), spec(capacity), |client| *rebuilt.entry(client).or_default() += 1)
             .expect("open");
         prop_assert_eq!(&rebuilt, &counts);
     }

@@ -2,15 +2,16 @@
 //!
 //! `cargo test --release -p loaded-table --test overflow -- --nocapture` prints what it measures.
 
-use loaded_table::{Flow, FlowKey, FlowState, FlowTable, Region, Timeouts, shm};
+use loaded_table::{Flow, FlowKey, FlowState, FlowTable, Region, TableSpec, Timeouts, shm};
 
 const TIMEOUTS: Timeouts =
     Timeouts { half_open: 30, established: 7440, closing: 30, reset: 240, datagram: 180, echo: 60 };
 
 fn table(capacity: usize, key: u8) -> FlowTable {
     let region = Region::map(shm::create("overflow", FlowTable::bytes_for(capacity)).expect("create")).expect("map");
-    FlowTable::format(&region, capacity, [key; 16]).expect("format");
-    FlowTable::open(region, TIMEOUTS).expect("open")
+    let spec = TableSpec::new(capacity, [key; 16]);
+    FlowTable::format(&region, spec).expect("format");
+    FlowTable::open(region, spec, TIMEOUTS).expect("open")
 }
 
 fn key(n: u64) -> FlowKey {

@@ -1,6 +1,8 @@
 //! Who makes room for whom in a flood: how long a new flow stays, and how much one source prefix can keep.
 
-use loaded_table::{Flow, FlowKey, FlowState, FlowTable, Hashed, Inserted, QuotaTracker, Region, Timeouts, shm};
+use loaded_table::{
+    Flow, FlowKey, FlowState, FlowTable, Hashed, Inserted, QuotaTracker, Region, TableSpec, Timeouts, shm,
+};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -8,15 +10,19 @@ use std::os::fd::OwnedFd;
 const TIMEOUTS: Timeouts =
     Timeouts { half_open: 30, established: 7440, closing: 30, reset: 240, datagram: 180, echo: 60 };
 
+fn spec(capacity: usize) -> TableSpec {
+    TableSpec::new(capacity, *b"not random here!")
+}
+
 fn memory(capacity: usize) -> OwnedFd {
     let memory = shm::create("quota", FlowTable::bytes_for(capacity)).expect("create");
-    FlowTable::format(&Region::map(&memory).expect("map"), capacity, *b"not random here!").expect("format");
+    FlowTable::format(&Region::map(&memory).expect("map"), spec(capacity)).expect("format");
     memory
 }
 
 /// Counts what is in the table, as a worker that takes it over does.
-fn open(memory: &OwnedFd, quota: Option<QuotaTracker>) -> FlowTable {
-    let mut table = FlowTable::open(Region::map(memory).expect("map"), TIMEOUTS).expect("open");
+fn open(memory: &OwnedFd, capacity: usize, quota: Option<QuotaTracker>) -> FlowTable {
+    let mut table = FlowTable::open(Region::map(memory).expect("map"), spec(capacity), TIMEOUTS).expect("open");
     if let Some(quota) = quota {
         table.set_quota(quota);
         table.retain(|_, _| true);
@@ -55,7 +61,7 @@ fn find(table: &FlowTable, key: &FlowKey, now: u32) -> Option<(Hashed, loaded_ta
 /// The seconds that new flows stay, sorted, while `flood` spoofed ones come each second, answered or not. The new flows are
 /// never answered, which is the worst case.
 fn survival(capacity: usize, flood: u32, answered: bool) -> Vec<u32> {
-    let mut table = open(&memory(capacity), None);
+    let mut table = open(&memory(capacity), capacity, None);
     let (mut legitimate, mut ages) = (Vec::new(), Vec::new());
     let (mut number, mut port) = (0_u32, 0);
     for now in 0..9 {
@@ -110,7 +116,7 @@ fn a_prefix_over_its_share_gives_way_to_others() {
     for (network, other) in [(2, 4), (3, 5), (2, 5), (3, 4)] {
         // Each of its hosts has less than a share; without a quota the others find no slot.
         let fill = |quota| {
-            let mut table = open(&memory(64), quota);
+            let mut table = open(&memory(64), 64, quota);
             (0..4000).for_each(|n: u16| {
                 connect(&mut table, &key(network, n.to_be_bytes()[1], n), 1);
             });
@@ -131,7 +137,7 @@ fn a_prefix_over_its_share_gives_way_to_others() {
 /// Slots beyond the shares are open to all: the flow that is idle for longest is evicted.
 #[test]
 fn a_prefix_over_its_share_evicts_only_its_own_flows() {
-    let mut table = open(&memory(64), Some(QuotaTracker::new(24, 48, 10)));
+    let mut table = open(&memory(64), 64, Some(QuotaTracker::new(24, 48, 10)));
     (0..128).for_each(|n| assert!(connect(&mut table, &key(2, 1, n), u32::from(n))));
     for n in 128..512 {
         assert!(connect(&mut table, &key(2, 1, n), u32::from(n)), "{n}");
@@ -174,7 +180,7 @@ proptest! {
     fn counts_are_those_of_a_walk(ops in prop::collection::vec(op(), 1..400)) {
         let memory = memory(40);
         let quota = || Some(QuotaTracker::new(24, 48, 10));
-        let mut table = open(&memory, quota());
+        let mut table = open(&memory, 40, quota());
         let mut now = 1000;
         for op in ops {
             match op {
@@ -203,7 +209,7 @@ proptest! {
                 Op::Retain(port) => table.retain(|key, _| key.client_port != port),
                 Op::Reopen => {
                     drop(table);
-                    table = open(&memory, quota());
+                    table = open(&memory, 40, quota());
                 }
             }
             let mut walk: HashMap<[u8; 16], u32> = HashMap::new();

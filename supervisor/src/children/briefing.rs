@@ -15,7 +15,7 @@ use std::time::Instant;
 /// Everything that a worker has to be told, in order.
 pub(crate) fn to_worker(roster: &Roster, worker: &Worker, now: Instant) -> WorkerBriefing {
     let (position, queue) = (worker.position, worker.owner.queue());
-    let mut messages = vec![ToWorker::Hello { version: VERSION, worker: position, queue }];
+    let mut messages = vec![ToWorker::Hello { version: VERSION, worker: position, queue }, worker.memory.tables()];
     messages.extend(transaction(roster, now));
     let survival =
         if roster.lingers() && adoption::is_possible().is_ok() { Survival::Outlives } else { Survival::DiesToo };

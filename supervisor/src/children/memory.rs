@@ -3,8 +3,9 @@
 use crate::Error;
 use crate::handover::monotonic;
 use loaded_config::plan::Plan;
-use loaded_ipc::{ALL_COUNTERS, Idle};
-use loaded_table::{AffinityTable, CounterReader, Counters, FlowTable, Region, Timeouts, export, shm};
+use loaded_ipc::{ALL_COUNTERS, Fault, Idle, TableKey, TableKeys, ToWorker};
+use loaded_table::{AffinityTable, CounterReader, Counters, Damage, FlowTable, Region, TableSpec, Timeouts};
+use loaded_table::{export, shm};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -19,7 +20,9 @@ pub(crate) struct Memory {
     /// The worker's counts. A hostile worker may write any numbers here.
     pub(crate) seen: CounterReader,
     /// Most flows, and most clients.
-    capacities: (usize, usize),
+    capacities: (u32, u32),
+    /// The tables' hash keys. Neither these nor the capacities are ever read from the tables, which any worker can write.
+    keys: TableKeys,
 }
 
 impl Memory {
@@ -28,19 +31,19 @@ impl Memory {
         Self::with(None, None, plan)
     }
 
-    /// The same around the tables (flows, clients) and counters of another worker, where they are given. Whoever opens the tables
-    /// checks their entries.
+    /// The same around the tables (flows, clients, and their keys) and counters of another worker, where they are given. Whoever
+    /// opens the tables checks their entries.
     pub(crate) fn with(
-        tables: Option<(OwnedFd, OwnedFd)>,
+        tables: Option<(OwnedFd, OwnedFd, TableKeys)>,
         counters: Option<OwnedFd>,
         plan: &Plan,
     ) -> Result<Self, Error> {
-        let capacities = (plan.flows as usize, plan.clients as usize);
-        let sizes = (FlowTable::bytes_for(capacities.0), AffinityTable::bytes_for(capacities.1));
+        let capacities = (plan.flows, plan.clients);
+        let sizes = (FlowTable::bytes_for(plan.flows as usize), AffinityTable::bytes_for(plan.clients as usize));
         let are_empty = tables.is_none();
-        let (flows, clients) = match tables {
+        let (flows, clients, keys) = match tables {
             Some(tables) => tables,
-            None => (shm::create("loaded-flows", sizes.0)?, shm::create("loaded-clients", sizes.1)?),
+            None => (shm::create("loaded-flows", sizes.0)?, shm::create("loaded-clients", sizes.1)?, new_keys()?),
         };
         let counters = match counters {
             Some(counters) => counters,
@@ -49,9 +52,9 @@ impl Memory {
         shm::check(&flows, sizes.0)?;
         shm::check(&clients, sizes.1)?;
         shm::check(&counters, Counters::bytes_for(ALL_COUNTERS))?;
-        let this = Self { seen: CounterReader::map(&counters)?, flows, clients, counters, capacities };
+        let this = Self { seen: CounterReader::map(&counters)?, flows, clients, counters, capacities, keys };
         if are_empty {
-            this.clear()?;
+            this.format()?;
         }
         Ok(this)
     }
@@ -61,9 +64,20 @@ impl Memory {
         Ok(Counters::map(&self.counters)?)
     }
 
+    /// The tables' hash keys.
+    pub(crate) fn keys(&self) -> TableKeys {
+        self.keys
+    }
+
+    /// What a worker has to know of the tables.
+    pub(crate) fn tables(&self) -> ToWorker {
+        let (flows, clients) = self.capacities;
+        ToWorker::Tables { flows, clients, keys: self.keys }
+    }
+
     /// Makes memory that is large enough for an export of the tables.
     pub(crate) fn room_for_export(&self) -> Result<OwnedFd, Error> {
-        Ok(shm::create("loaded-export", 8 + export::bytes_for(self.capacities.0, self.capacities.1))?)
+        Ok(shm::create("loaded-export", 8 + self.most_exported())?)
     }
 
     /// Exports the tables to `target`, for a binary that lays them out differently. Only while nobody uses them.
@@ -80,7 +94,7 @@ impl Memory {
         let fail = |source| Error::Start { act: "read an export of the tables", source };
         let mut length = [0; 8];
         source.read_exact_at(&mut length, 0).map_err(fail)?;
-        let most = 8 + export::bytes_for(self.capacities.0, self.capacities.1);
+        let most = 8 + self.most_exported();
         let length = usize::try_from(u64::from_le_bytes(length)).map_or(most, |length| length.min(most));
         let mut bytes = vec![0; length];
         source.read_exact_at(&mut bytes, 8).map_err(fail)?;
@@ -90,16 +104,51 @@ impl Memory {
     }
 
     fn open(&self) -> Result<(FlowTable, AffinityTable), Error> {
-        let flows = FlowTable::open(Region::map(&self.flows)?, timeouts())?;
-        Ok((flows, AffinityTable::open(Region::map(&self.clients)?, |_| {})?))
+        let (of_flows, of_clients) = self.specs();
+        let flows = FlowTable::open(Region::map(&self.flows)?, of_flows, timeouts())?;
+        let clients = AffinityTable::open(Region::map(&self.clients)?, of_clients, |_| {})?;
+        self.note_damage([("flow table", flows.damage()), ("affinity table", clients.damage())]);
+        Ok((flows, clients))
     }
 
-    /// Empties the tables: what a hostile worker has left there must not decide for the next one.
-    pub(crate) fn clear(&self) -> Result<(), Error> {
-        FlowTable::format(&Region::map(&self.flows)?, self.capacities.0, random()?)?;
-        AffinityTable::format(&Region::map(&self.clients)?, self.capacities.1, random()?)?;
+    /// Counts and logs which tables were not as we have made them.
+    fn note_damage(&self, tables: [(&str, Option<Damage>); 2]) {
+        for (table, damage) in tables.into_iter().filter_map(|(table, damage)| Some((table, damage?))) {
+            log::error!("damaged {table}, emptied: {damage}");
+            if let Ok(counters) = self.counters() {
+                counters.add(Fault::TableDamaged.index(), 1);
+            }
+        }
+    }
+
+    /// Empties the tables and gives them new keys: what a hostile worker has left there, or knows, must not decide for the next
+    /// one. Whoever was told of the tables has to be told again.
+    pub(crate) fn clear(&mut self) -> Result<(), Error> {
+        self.keys = new_keys()?;
+        self.format()
+    }
+
+    fn format(&self) -> Result<(), Error> {
+        let (flows, clients) = self.specs();
+        FlowTable::format(&Region::map(&self.flows)?, flows)?;
+        AffinityTable::format(&Region::map(&self.clients)?, clients)?;
         Ok(())
     }
+
+    fn specs(&self) -> (TableSpec, TableSpec) {
+        let spec = |capacity: u32, TableKey(key)| TableSpec::new(capacity as usize, key);
+        (spec(self.capacities.0, self.keys.flows), spec(self.capacities.1, self.keys.clients))
+    }
+
+    /// Most bytes of an export of the tables.
+    fn most_exported(&self) -> usize {
+        let (flows, clients) = self.capacities;
+        export::bytes_for(flows as usize, clients as usize)
+    }
+}
+
+fn new_keys() -> Result<TableKeys, Error> {
+    Ok(TableKeys { flows: TableKey(random()?), clients: TableKey(random()?) })
 }
 
 /// The default timeouts. Each worker sets those of its services when it takes the table over.

@@ -10,7 +10,6 @@ use loaded_config::plan::{Plan, immutable_change};
 use loaded_ipc::counter_layout;
 use loaded_queue::Owner;
 use loaded_queue::queue_owners;
-use loaded_table::LAYOUT_VERSION;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -60,8 +59,10 @@ impl InheritedWorker {
     ) -> Result<WorkerParts, Error> {
         let portid = queue_owners()?.into_iter().find(|state| state.queue == queue).map_or(0, |state| state.portid);
         let owner = Owner::adopt(self.queue, queue, portid).map_err(Error::Queue)?;
-        let export = self.export.filter(|_| snapshot.tables != LAYOUT_VERSION).map(File::from);
-        let tables = if export.is_some() { None } else { Some((self.flows, self.clients)) };
+        let (tables, export) = match snapshot.keys_of(queue) {
+            Some(keys) => (Some((self.flows, self.clients, keys)), None),
+            None => (None, self.export.map(File::from)),
+        };
         // Counters in another order start at zero.
         let counters = Some(self.counters).filter(|_| snapshot.counters == counter_layout());
         let memory = Memory::with(tables, counters, plan)?;

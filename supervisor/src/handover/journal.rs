@@ -14,8 +14,9 @@ use crate::Error;
 use crate::roster::Roster;
 use loaded_config::plan::Plan;
 use loaded_control::History;
+use loaded_ipc::TableKeys;
 use loaded_netfilter::Steering;
-use loaded_table::shm;
+use loaded_table::{LAYOUT_VERSION, shm};
 use nix::sys::stat::{Mode, fchmod};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -45,6 +46,9 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) format: u32,
     /// [`loaded_table::LAYOUT_VERSION`] of the tables.
     pub(crate) tables: u32,
+    /// Queue of each worker, and the keys of its tables. Older versions have trusted what the tables said of themselves.
+    #[serde(default)]
+    pub(crate) keys: Cow<'a, [(u16, TableKeys)]>,
     /// What the workers count, in the order of their memory.
     pub(crate) counters: Cow<'a, str>,
     /// Version of the binary, for the log.
@@ -70,6 +74,14 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) plan: Cow<'a, Plan>,
     pub(crate) roster: Cow<'a, Roster>,
     pub(crate) history: Cow<'a, History>,
+}
+
+impl Snapshot<'_> {
+    /// The keys of a worker's tables; `None` if this binary cannot open them.
+    pub(crate) fn keys_of(&self, queue: u16) -> Option<TableKeys> {
+        let mut keys = self.keys.iter().filter(|_| self.tables == LAYOUT_VERSION);
+        keys.find(|(of, _)| *of == queue).map(|(_, keys)| *keys)
+    }
 }
 
 /// The journal of this supervisor.
@@ -212,6 +224,7 @@ mod tests {
         let snapshot = Snapshot {
             format: FORMAT,
             tables: 1,
+            keys: Cow::Borrowed(&[]),
             counters: "".into(),
             version: "0.1.0".into(),
             pid,

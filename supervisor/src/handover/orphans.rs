@@ -80,6 +80,9 @@ fn fitting(
     if snapshot.tables != LAYOUT_VERSION {
         return Err(format!("their tables have layout {}, and this binary knows {LAYOUT_VERSION}", snapshot.tables));
     }
+    if !snapshot.queues.iter().all(|&(_, queue)| snapshot.keys_of(queue).is_some()) {
+        return Err("their supervisor has not written down the keys of their tables".to_owned());
+    }
     match misfit(&snapshot, plan, workers) {
         Some(problem) => Err(problem),
         None => Ok(snapshot),

@@ -141,6 +141,7 @@ impl Instance {
         for worker in &mut self.children.workers {
             worker.talk(&self.children.specs.worker);
         }
+        self.note_damages();
         self.answer_questions();
         if !has_given_way {
             self.serve_control_socket();

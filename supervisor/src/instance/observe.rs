@@ -146,6 +146,18 @@ impl Instance {
         }
     }
 
+    /// Notes which tables the workers have found damaged: a worker before them was taken over, or has a bug.
+    pub(super) fn note_damages(&mut self) {
+        for worker in &mut self.children.workers {
+            for damage in worker.damages() {
+                let what = format!("{} found a damaged table and emptied it", worker.name());
+                log::error!("{what}: {damage}");
+                self.operator.record(what, damage, By::Packets);
+                self.recorder.set_outdated();
+            }
+        }
+    }
+
     /// Notes once when a service has come to stand otherwise.
     pub(super) fn note_conditions(&mut self) {
         let (now, roster) = (Instant::now(), &self.current.roster);

@@ -24,6 +24,7 @@ impl Instance {
         let snapshot = Snapshot {
             format: FORMAT,
             tables: LAYOUT_VERSION,
+            keys: self.children.workers.iter().map(|worker| (worker.owner.queue(), worker.memory.keys())).collect(),
             counters: counter_layout().into(),
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),

@@ -3,7 +3,9 @@
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use loaded_table::{AffinityKey, AffinityTable, Client, Flow, FlowKey, FlowState, FlowTable, Region, Timeouts, shm};
+use loaded_table::{
+    AffinityKey, AffinityTable, Client, Flow, FlowKey, FlowState, FlowTable, Region, TableSpec, Timeouts, shm,
+};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
@@ -89,7 +91,8 @@ fn service_of(backend: u8) -> u16 {
 
 fn flows(input: &Input) {
     let capacity = usize::from(input.capacity) % MOST + 1;
-    FlowTable::format(&region(), capacity, input.hash_key).expect("format");
+    let spec = TableSpec::new(capacity, input.hash_key);
+    FlowTable::format(&region(), spec).expect("format");
     // Services beyond those have the default.
     let of_services = [5, 50, 3000].map(|n| Timeouts {
         half_open: n / 2,
@@ -104,7 +107,7 @@ fn flows(input: &Input) {
         None => TIMEOUTS.of(flow.state),
     };
     let open = || {
-        let mut table = FlowTable::open(region(), TIMEOUTS).expect("open");
+        let mut table = FlowTable::open(region(), spec, TIMEOUTS).expect("open");
         table.set_timeouts(of_services.into());
         table
     };
@@ -199,8 +202,9 @@ fn flows(input: &Input) {
 
 fn clients(input: &Input) {
     let capacity = usize::from(input.capacity) % MOST + 1;
-    AffinityTable::format(&region(), capacity, input.hash_key).expect("format");
-    let mut table = AffinityTable::open(region(), |_| panic!("a fresh table has clients")).expect("open");
+    let spec = TableSpec::new(capacity, input.hash_key);
+    AffinityTable::format(&region(), spec).expect("format");
+    let mut table = AffinityTable::open(region(), spec, |_| panic!("a fresh table has clients")).expect("open");
     let timeout_of = |service: u16| 10 + u32::from(service) * 20;
     // Who is there, with which backend, since when.
     let mut model: HashMap<AffinityKey, (u16, u32)> = HashMap::new();
@@ -269,7 +273,8 @@ fn clients(input: &Input) {
             Act::Reopen => {
                 drop(table);
                 counts.clear();
-                table = AffinityTable::open(region(), |client| *counts.entry(client).or_default() += 1).expect("open");
+                table = AffinityTable::open(region(), spec, |client| *counts.entry(client).or_default() += 1)
+                    .expect("open");
             }
         }
         assert_eq!(table.len(), model.len());

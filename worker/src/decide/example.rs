@@ -5,7 +5,7 @@ use crate::setup::{Assembly, flow_timeouts};
 use crate::time::Now;
 use loaded_ipc::{ALL_COUNTERS, Admin, BackendIndex, Idle, Mode, OnFailure, Policy, Protocol};
 use loaded_ipc::{ServiceIndex, Strategy, ToWorker, Unserved};
-use loaded_table::{AffinityTable, Counters, FlowTable, Region, shm};
+use loaded_table::{AffinityTable, Counters, FlowTable, Region, TableSpec, shm};
 /// Generation 7: one service for everything to 192.0.2.1, with backend 5.
 pub(crate) fn example(now: Now) -> Decider {
     let policy = Policy::STANDARD;
@@ -32,12 +32,13 @@ pub(crate) fn example(now: Now) -> Decider {
     let mut taken = messages.into_iter().map(|message| assembly.take(message, 0).expect("in step"));
     let setup = taken.find_map(|setup| setup).expect("a setup");
     let memory = |bytes| shm::create("example", bytes).expect("create");
+    let spec = TableSpec::new(8, [1; 16]);
     let flows = Region::map(memory(FlowTable::bytes_for(8))).expect("map");
-    FlowTable::format(&flows, 8, [1; 16]).expect("format");
+    FlowTable::format(&flows, spec).expect("format");
     let clients = Region::map(memory(AffinityTable::bytes_for(8))).expect("map");
-    AffinityTable::format(&clients, 8, [1; 16]).expect("format");
-    let flows = FlowTable::open(flows, flow_timeouts(&Idle::STANDARD)).expect("open");
-    let clients = AffinityTable::open(clients, |_| {}).expect("open");
+    AffinityTable::format(&clients, spec).expect("format");
+    let flows = FlowTable::open(flows, spec, flow_timeouts(&Idle::STANDARD)).expect("open");
+    let clients = AffinityTable::open(clients, spec, |_| {}).expect("open");
     let counters = Counters::map(memory(Counters::bytes_for(ALL_COUNTERS))).expect("map");
     Decider::new(setup, flows, clients, counters, now)
 }

@@ -6,7 +6,7 @@ use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERS
 use loaded_queue::Owner;
 use loaded_sandbox::selftest::{enter_private_namespaces, raise_loopback};
 use loaded_sandbox::{attempt, keep_only_fds};
-use loaded_table::{AffinityTable, Counters, FlowTable, Region, shm};
+use loaded_table::{AffinityTable, Counters, FlowTable, Region, TableSpec, shm};
 use nix::fcntl::OFlag;
 use nix::unistd::dup3;
 use std::fs::File;
@@ -24,7 +24,8 @@ const QUEUED: &str = "127.0.0.9:0";
 /// Packets that may wait in the queue.
 const QUEUE_LENGTH: u32 = 64;
 /// The tables are there to be mapped, not to be filled.
-const CAPACITY: usize = 1024;
+/// Their hash key is no secret: no packet of a stranger comes in.
+pub(super) const TABLES: TableSpec = TableSpec::new(1024, [0; 16]);
 /// Not the caller's PATH: this runs as root.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -109,11 +110,10 @@ fn lay_out_descriptors() -> Result<(Owner, (WorkerLink, MembershipWriter)), Erro
     let worker: SupervisorLink = worker;
     let (prober, membership) = MembershipWriter::pair()?;
     let membership: MembershipReader = membership;
-    let flows = shm::create("loaded-flows", FlowTable::bytes_for(CAPACITY))?;
-    // The keys of the hash tables are no secret here: no packet of a stranger comes in.
-    FlowTable::format(&Region::map(&flows)?, CAPACITY, [0; 16])?;
-    let clients = shm::create("loaded-clients", AffinityTable::bytes_for(CAPACITY))?;
-    AffinityTable::format(&Region::map(&clients)?, CAPACITY, [0; 16])?;
+    let flows = shm::create("loaded-flows", FlowTable::bytes_for(TABLES.capacity))?;
+    FlowTable::format(&Region::map(&flows)?, TABLES)?;
+    let clients = shm::create("loaded-clients", AffinityTable::bytes_for(TABLES.capacity))?;
+    AffinityTable::format(&Region::map(&clients)?, TABLES)?;
     let counters = shm::create("loaded-counters", Counters::bytes_for(ALL_COUNTERS))?;
     let journal = shm::create("loaded-journal", 4096)?;
     let links: [BorrowedFd<'_>; 3] = [owner.as_fd(), worker.as_fd(), membership.as_fd()];

@@ -52,7 +52,9 @@ impl Assembly {
                 self.begun = Some((generation, unserved, malformed));
             }
             _ if self.begun.is_none() => return Err(OutOfStep("an item before Begin")),
-            ToWorker::Begin { .. } | ToWorker::Hello { .. } => return Err(OutOfStep("a second Begin or Hello")),
+            ToWorker::Begin { .. } | ToWorker::Hello { .. } | ToWorker::Tables { .. } => {
+                return Err(OutOfStep("a second Begin, Hello or Tables"));
+            }
             ToWorker::Quota(quota) if !is_sane_quota(quota) => return Err(OutOfStep("a quota outside its limits")),
             ToWorker::Quota(quota) => {
                 if self.quota.replace(quota).is_some() {

@@ -105,7 +105,8 @@ impl Told {
 
 /// Compares the counts of flows with the table.
 fn recount(world: &World, told: &Told) {
-    let table = FlowTable::open(Region::map(&world.flows).expect("map"), flow_timeouts(&Idle::STANDARD)).expect("open");
+    let region = Region::map(&world.flows).expect("map");
+    let table = FlowTable::open(region, world.specs[0], flow_timeouts(&Idle::STANDARD)).expect("open");
     let mut counts = [0; 6];
     table.for_each(|_, _, flow| {
         let place = (0..6).find(|n| index_of(0, *n).0 == flow.backend).expect("a backend that is there");

@@ -5,7 +5,7 @@ use loaded_ipc::{
     ALL_COUNTERS, Admin, Affinity, AllDown, BackendCounter, BackendIndex, Idle, Mode, OnFailure, Outcome, Policy,
     PortRange, Protocol, Quota, ServiceIndex, Strategy, ToWorker, Unserved, View,
 };
-use loaded_table::{AffinityTable, Counters, FlowTable, Region, shm};
+use loaded_table::{AffinityTable, Counters, FlowTable, Region, TableSpec, shm};
 use loaded_worker::decide::{Decider, PacketBuffer};
 use loaded_worker::setup::{Assembly, Setup, flow_timeouts};
 use loaded_worker::time::Now;
@@ -159,6 +159,7 @@ pub(crate) struct World {
     pub(crate) services: Vec<Service>,
     pub(crate) flows: File,
     pub(crate) clients: File,
+    pub(crate) specs: [TableSpec; 2],
     pub(crate) counters: File,
     pub(crate) now: u32,
     /// Milliseconds more than `now`.
@@ -175,23 +176,24 @@ impl World {
     }
 
     pub(crate) fn sized(services: &[Service], flows: usize, clients: usize) -> Self {
+        let specs = [TableSpec::new(flows, [3; 16]), TableSpec::new(clients, [4; 16])];
         let (flow_memory, client_memory) = (
             shm::create("flows", FlowTable::bytes_for(flows)).expect("create"),
             shm::create("clients", AffinityTable::bytes_for(clients)).expect("create"),
         );
-        FlowTable::format(&Region::map(&flow_memory).expect("map"), flows, [3; 16]).expect("format");
-        AffinityTable::format(&Region::map(&client_memory).expect("map"), clients, [4; 16]).expect("format");
+        FlowTable::format(&Region::map(&flow_memory).expect("map"), specs[0]).expect("format");
+        AffinityTable::format(&Region::map(&client_memory).expect("map"), specs[1]).expect("format");
         let (flows, clients) = (File::from(flow_memory), File::from(client_memory));
         let counters = shm::create("counters", Counters::bytes_for(ALL_COUNTERS)).expect("create").into();
         let now = Now { seconds: 100_000, millis: 100_000_000 };
-        let decider = decider(services, &flows, &clients, &counters, now);
+        let decider = decider(services, specs, (&flows, &clients, &counters), now);
         let (now, millis, sent, direct) = (now.seconds, 0, vec![], None);
-        Self { decider, services: services.to_vec(), flows, clients, counters, now, millis, sent, direct }
+        Self { decider, services: services.to_vec(), flows, clients, specs, counters, now, millis, sent, direct }
     }
 
     /// The worker dies; another one begins over the same memory.
     pub(crate) fn respawn(&mut self) {
-        self.decider = decider(&self.services, &self.flows, &self.clients, &self.counters, self.time());
+        self.decider = decider(&self.services, self.specs, (&self.flows, &self.clients, &self.counters), self.time());
     }
 
     pub(crate) fn time(&self) -> Now {
@@ -294,9 +296,15 @@ impl World {
     }
 }
 
-fn decider(services: &[Service], flows: &File, clients: &File, counters: &File, now: Now) -> Decider {
-    let flows = FlowTable::open(Region::map(flows).expect("map"), flow_timeouts(&Idle::STANDARD)).expect("open");
-    let clients = AffinityTable::open(Region::map(clients).expect("map"), |_| {}).expect("open");
+fn decider(
+    services: &[Service],
+    specs: [TableSpec; 2],
+    (flows, clients, counters): (&File, &File, &File),
+    now: Now,
+) -> Decider {
+    let flows =
+        FlowTable::open(Region::map(flows).expect("map"), specs[0], flow_timeouts(&Idle::STANDARD)).expect("open");
+    let clients = AffinityTable::open(Region::map(clients).expect("map"), specs[1], |_| {}).expect("open");
     Decider::new(setup(services), flows, clients, Counters::map(counters).expect("map"), now)
 }
 

@@ -100,10 +100,14 @@ impl Worker {
         // Tables of a hijacked worker, or tables that keep its successors from starting, are worth nothing. A kill from outside
         // during a start is not their fault.
         let was_ready = matches!(stage, WorkerStage::Serving | WorkerStage::Leaving(_));
-        if (death.by_sandbox || (!was_ready && death.own && self.backoff.short_lives >= HOPELESS))
-            && let Err(error) = self.memory.clear()
-        {
-            log::error!("{}: empty its tables: {error}", self.name());
+        if death.by_sandbox || (!was_ready && death.own && self.backoff.short_lives >= HOPELESS) {
+            if let Err(error) = self.memory.clear() {
+                log::error!("{}: empty its tables: {error}", self.name());
+            }
+            // One that waits for its turn was told of the tables of before.
+            if let Some(next) = &mut self.next {
+                next.child.tell(self.memory.tables());
+            }
         }
         if !matches!(stage, WorkerStage::Leaving(_)) {
             self.died = Some(Instant::now());

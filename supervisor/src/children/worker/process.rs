@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 /// Messages heard at a time; an honest worker sends two in its life, and one for each question.
 const HEARD_AT_ONCE: u32 = 16;
+/// Tables of a worker.
+const TABLES: usize = 2;
 
 /// A process of a worker.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(super) struct WorkerProcess {
     pub(super) told: BTreeMap<BackendIndex, Admin>,
     /// What it was asked, and has answered.
     pub(super) questions: Questions,
+    /// What it has said of its tables, and nobody has been told yet.
+    pub(super) damages: Vec<String>,
 }
 
 /// How far a worker's process is.
@@ -44,7 +48,14 @@ impl WorkerProcess {
         generation: u64,
         told: BTreeMap<BackendIndex, Admin>,
     ) -> Self {
-        Self { child, generation, stage: WorkerStage::Preparing, told, questions: Questions::default() }
+        Self {
+            child,
+            generation,
+            stage: WorkerStage::Preparing,
+            told,
+            questions: Questions::default(),
+            damages: Vec::new(),
+        }
     }
 
     pub(super) fn is_serving(&self) -> bool {
@@ -90,6 +101,9 @@ impl WorkerProcess {
                     if self.stage == WorkerStage::Opening && generation == self.generation && self.child.was_told() =>
                 {
                     self.stage = WorkerStage::Serving;
+                }
+                FromWorker::Damaged(text) if self.stage == WorkerStage::Opening && self.damages.len() < TABLES => {
+                    self.damages.push(printable(&text));
                 }
                 FromWorker::Explained { id, explained } if self.questions.answered(id, explained) => {}
                 FromWorker::Failed(text) => self.child.note_last_words(&text)?,

@@ -53,6 +53,11 @@ impl Worker {
         serving.questions.answers().map(|(id, explained)| (id, generation, explained)).collect()
     }
 
+    /// What processes have said of tables that they found damaged, and have emptied.
+    pub(crate) fn damages(&mut self) -> Vec<String> {
+        self.serving.as_mut().map(|serving| std::mem::take(&mut serving.damages)).unwrap_or_default()
+    }
+
     /// Kills the serving process, whose answer cannot be true; its death is then noticed like any other.
     pub(crate) fn condemn(&mut self, problem: &str) {
         if let Some(serving) = self.serving.as_mut().filter(|serving| !serving.child.has_ended()) {
