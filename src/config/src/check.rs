@@ -3,6 +3,7 @@
 use super::draft::{Draft, DraftCheck, DraftFailures, DraftMember, DraftService};
 use super::location::{At, Flaw, Mark};
 use super::probe;
+use super::shared;
 use super::value::{name_server, one_host};
 use super::{CLIENTS, DRAIN, FLOWS, Families, Overrides, QUEUE_BASE, QUEUE_LEN, QUOTA, UNSERVED, USER};
 use crate::plan::{
@@ -12,8 +13,9 @@ use loaded_ipc::{Mode, OnFailure, Policy, PortRange, Protocol};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// Restricts the draft to the wanted families, checks values against each other, fills in defaults and overrides.
-pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<Plan, Flaw> {
+/// Restricts the draft to the wanted families, checks values against each other, fills in defaults and overrides. Beside the
+/// plan come notes about what it cannot do for everybody.
+pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<(Plan, Vec<Flaw>), Flaw> {
     narrow(&mut draft, overrides.families)?;
     for service in draft.services.iter_mut().filter(|_| overrides.failover) {
         service.check.get_or_insert(service.name.with(DraftCheck::ping()));
@@ -31,7 +33,8 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<Plan, Flaw
         return Err(cores.flaw(format!("core {last} would answer queue {queue_base} + {last}, past 65535")));
     }
     let on_failure = failures(&draft)?;
-    Ok(Plan {
+    let notes = shared::notes(&draft);
+    let plan = Plan {
         user: overrides.user.clone().or(draft.user).unwrap_or_else(|| USER.to_owned()),
         cores: draft.cores.map(|cores| cores.value),
         queue_base,
@@ -46,7 +49,8 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<Plan, Flaw
         drain: draft.drain.unwrap_or(DRAIN),
         defragment: draft.defragment.unwrap_or(true),
         linger: draft.linger.unwrap_or(true),
-    })
+    };
+    Ok((plan, notes))
 }
 
 /// Drops what is of another family; a service left without a VIP is dropped entirely.
@@ -112,7 +116,7 @@ fn conflict(first: &DraftService, second: &DraftService, vip: IpAddr) -> Option<
 }
 
 /// The lowest port in both lists; an empty list is every port.
-fn common_port(first: &[At<PortRange>], second: &[At<PortRange>]) -> Option<u16> {
+pub(super) fn common_port(first: &[At<PortRange>], second: &[At<PortRange>]) -> Option<u16> {
     let every = [PortRange { low: 1, high: u16::MAX }];
     let ranges = |ports: &[At<PortRange>]| match ports {
         [] => every.to_vec(),

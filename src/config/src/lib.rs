@@ -20,6 +20,7 @@ pub mod network;
 pub mod plan;
 mod policy;
 mod probe;
+mod shared;
 mod toml;
 mod value;
 
@@ -62,7 +63,7 @@ pub struct Overrides {
 pub struct Loaded {
     /// What to serve.
     pub plan: Plan,
-    /// One line each, `file:line:column: text`: keys that have no effect.
+    /// One line each, `file:line:column: text`: keys that have no effect, VIPs that share backends.
     pub notes: Vec<String>,
 }
 
@@ -86,14 +87,15 @@ pub fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<Loaded, ConfigEr
 pub fn parse(sources: &[Source], overrides: &Overrides) -> Result<Loaded, ConfigError> {
     check_options(overrides)?;
     let resolve = |flaw: location::Flaw| flaw.resolve(sources);
-    let (draft, notes) = match sources {
+    let (draft, mut notes) = match sources {
         [only] if only.is_toml() => (toml::draft(only.text()).map_err(resolve)?, Vec::new()),
         several => match several.iter().find(|source| source.is_toml()) {
             Some(toml) => return Err(not_alone(toml)),
             None => classic::draft(several, overrides.failover).map_err(resolve)?,
         },
     };
-    let plan = check::plan(draft, overrides).map_err(resolve)?;
+    let (plan, more) = check::plan(draft, overrides).map_err(resolve)?;
+    notes.extend(more);
     Ok(Loaded { plan, notes: notes.into_iter().map(|note| note.resolve(sources).to_string()).collect() })
 }
 

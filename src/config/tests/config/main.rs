@@ -5,6 +5,7 @@ mod classic;
 mod diff;
 mod probe;
 mod properties;
+mod shared;
 mod shipped;
 mod toml;
 
