@@ -42,7 +42,7 @@ pub(crate) fn examine(options: &Options) -> Vec<Finding> {
         }
         Err(config::ConfigError::NotFound { .. }) => {
             findings
-                .push(unseen("config", "no configuration was found: what depends on one was not looked at (-c FILE)"));
+                .push(unseen("config", "no configuration was found, so what depends on one was not checked (-c FILE)"));
         }
         Err(error) => findings.push(fatal("config", error)),
     }
@@ -101,7 +101,7 @@ fn kernel() -> Vec<Finding> {
         _ => fatal("kernel", "has no netfilter queues (CONFIG_NETFILTER_NETLINK_QUEUE): modprobe nfnetlink_queue"),
     });
     findings.push(match check_chroot_dir(Path::new(CHROOT)) {
-        Ok(()) => sound("chroot", format!("{CHROOT} is empty and root's")),
+        Ok(()) => sound("chroot", format!("{CHROOT} is empty and owned by root")),
         Err(error) => fatal("chroot", error),
     });
     findings
@@ -118,14 +118,12 @@ fn repeat() -> Finding {
         return unseen("repeat", "only root can try whether this kernel repeats packets");
     }
     match Trial::begin().result() {
-        RepeatSupport::Repeats => {
-            sound("repeat", "packets go through the rules again when they are told to (NF_REPEAT)")
-        }
+        RepeatSupport::Repeats => sound("repeat", "packets pass through the rules again on NF_REPEAT"),
         RepeatSupport::Accepts => warning(
             "repeat",
             format!(
-                "this kernel accepts packets that it is told to repeat (NF_REPEAT): {LOST}, and a firewall that drops what \
-                 is INVALID ends all connections; use another kernel, uname -r says which this is"
+                "this kernel accepts packets that it is told to repeat (NF_REPEAT): {LOST}, and a firewall that drops \
+                 INVALID packets ends all connections; use another kernel (uname -r shows this one)"
             ),
         ),
         RepeatSupport::Unknown(why) => {
@@ -144,16 +142,17 @@ fn matches() -> Option<Finding> {
         Err(why) => return Some(unseen("matches", format!("could not be tried: {why}"))),
     };
     let text =
-        |modules: &[&str]| format!("rules cannot be installed without what is missing: modprobe {}", modules.join(" "));
+        |modules: &[&str]| format!("rules cannot be installed without these modules: modprobe {}", modules.join(" "));
     // Without xt_socket the workers track fragments themselves.
     Some(match missing.as_slice() {
         [] => sound(
             "matches",
-            format!("iptables has all that rules are made of: {}", trial::PARTS.map(|p| p.0).join(", ")),
+            format!("iptables has everything our rules need: {}", trial::PARTS.map(|p| p.0).join(", ")),
         ),
         ["xt_socket"] => warning(
             "matches",
-            "the kernel does not put fragments together without a match, so workers keep pieces together: modprobe xt_socket",
+            "the kernel does not reassemble fragments without the match xt_socket, so workers track fragments \
+             themselves: modprobe xt_socket",
         ),
         modules => fatal("matches", text(modules)),
     })
@@ -190,8 +189,8 @@ fn queues(plan: &Plan, cores: &[u16]) -> Option<Finding> {
         Some(state) => warning(
             "queues",
             format!(
-                "queue {} is answered already: by this service if it runs, or by workers whose supervisor was killed, which \
-                 takes a start; a second service needs another --queue-base",
+                "queue {} is in use already: by this service if it is running, or by workers whose supervisor was \
+                 killed (start loaded: it takes them over); a second service needs another --queue-base",
                 state.queue
             ),
         ),

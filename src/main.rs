@@ -20,7 +20,7 @@ use std::process::ExitCode;
 /// Whatever it is, the operator gets its text.
 type AnyError = Box<dyn std::error::Error>;
 
-const UNASKED: &str = "the answer does not fit the question: is the instance of another version?";
+const UNASKED: &str = "the answer does not fit the question: does the instance run another version?";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();

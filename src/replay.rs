@@ -1,5 +1,5 @@
-//! `loaded replay`: what a worker would do with the packets of a capture. Files and text are here, the decisions are the
-//! worker's own. Nothing is sent, and no right is needed.
+//! `loaded replay`: what a worker would do with the packets of a capture. Files and text are handled here; the
+//! decisions are the worker's own. Nothing is sent, and no right is needed.
 
 mod capture;
 mod error;
@@ -67,7 +67,7 @@ pub(crate) fn run(line: &ReplayLine) -> Result<i32, Box<dyn std::error::Error>> 
     let mut session = Session { out: BufWriter::new(io::stdout().lock()), json: line.json, services, written };
     match session.play(capture, &mut replay) {
         Ok(()) => Ok(0),
-        // Who reads has seen enough.
+        // The reader has seen enough.
         Err(Error::Print(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(0),
         Err(error) => Err(error.into()),
     }

@@ -6,7 +6,7 @@ use crate::random::Random;
 use loaded_ipc::ServiceIndex;
 use std::net::IpAddr;
 
-/// Most addresses remembered.
+/// Maximum number of addresses remembered.
 const MAX_DISCOVERED: usize = 256;
 
 /// A network to sweep for nodes of one service.

@@ -50,11 +50,11 @@ pub use prober::Prober;
 pub use run::{Arguments, run};
 pub use setup::{Assembly, MAX_CHECKS, MAX_SWEEPS, MAX_TARGETS, OutOfStep, Setup};
 
-/// Most checks under way at the same time; others wait for their turn.
+/// Maximum number of checks under way at the same time; others wait for their turn.
 pub const MAX_FLIGHTS: usize = 256;
 
-/// Most sockets with marks; each takes the place of a check that could be under way.
+/// Maximum number of sockets with marks; each takes the place of a check that could be under way.
 pub const MAX_MARKED: usize = 128;
 
-/// Most workers a prober can talk to.
+/// Maximum number of workers a prober can talk to.
 pub const MAX_WORKERS: usize = 256;

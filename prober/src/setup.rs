@@ -6,11 +6,11 @@ use crate::discovery::Sweep;
 use loaded_ipc::{BackendIndex, MAX_BACKEND_INDEX, ToProber};
 use std::net::IpAddr;
 
-/// Most backends that can be checked.
+/// Maximum number of backends that can be checked.
 pub const MAX_TARGETS: usize = 4096;
-/// Most kinds of checks.
+/// Maximum number of kinds of checks.
 pub const MAX_CHECKS: usize = 256;
-/// Most networks that can be swept for nodes.
+/// Maximum number of networks that can be swept for nodes.
 pub const MAX_SWEEPS: usize = 64;
 
 /// What to check, and how.

@@ -16,7 +16,8 @@ pub(super) fn findings(saved: &[String; 2]) -> Vec<Finding> {
         fatal(
             "conntrack",
             format!(
-                "FORWARD drops by its policy, and no rule of {program} accepts what is not tracked, as balanced packets are: \
+                "FORWARD has the policy DROP, and no rule of {program} accepts untracked packets, which balanced \
+                 packets are: \
                  {program} -I FORWARD -m conntrack --ctstate UNTRACKED -j ACCEPT"
             ),
         )

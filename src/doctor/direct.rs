@@ -47,13 +47,14 @@ pub(super) fn findings(plan: &Plan) -> Vec<Finding> {
         warning(
             "dsr",
             format!(
-                "{link} answers ARP for {vip}: if that is a backend, clients on this link go past the balancer; there: \
+                "{link} answers ARP for {vip}: if that is a backend, clients on this link bypass the balancer; on \
+                 that host: \
                  sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2, and {vip}/32 on lo only"
             ),
         )
     }));
     if findings.is_empty() {
-        findings.push(sound("dsr", "nobody on a link of this host answers ARP for a VIP of mode dsr"));
+        findings.push(sound("dsr", "no host on our links answers ARP for a VIP of mode dsr"));
     }
     findings
 }

@@ -26,8 +26,8 @@ pub(super) fn findings(tools: &Tools) -> Vec<Finding> {
     }
     let text = |(rule, cure)| {
         format!(
-            "{rule} takes this host's own ICMP errors about balanced packets, so transfers hang where a link of this host \
-             is narrow: {cure}"
+            "{rule} drops this host's own ICMP errors about balanced packets, so transfers hang where one of its \
+             links has a small MTU: {cure}"
         )
     };
     rules.into_iter().map(|rule| warning("firewall", text(rule))).collect()

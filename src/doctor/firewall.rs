@@ -39,8 +39,8 @@ fn before_ours(program: &str, saved: &str) -> Vec<String> {
     let text = |rule: &&str| {
         let raw = format!("{program} -t raw");
         format!(
-            "rule `-A PREROUTING {rule}` of the table raw comes before ours, and what it takes no worker sees; to put it \
-             behind: {raw} -D PREROUTING {rule} && {raw} -A PREROUTING {rule}"
+            "rule `-A PREROUTING {rule}` of the table raw comes before ours, and no worker sees what it takes; to \
+             move it behind ours: {raw} -D PREROUTING {rule} && {raw} -A PREROUTING {rule}"
         )
     };
     rules.iter().take(ours).map(text).collect()

@@ -12,7 +12,10 @@ const ETHTOOL: [&str; 3] = ["/usr/sbin/ethtool", "/sbin/ethtool", "/usr/bin/etht
 /// without a wire.
 pub(super) fn findings() -> Vec<Finding> {
     let Some(ethtool) = ETHTOOL.iter().find(|path| Path::new(path).is_file()) else {
-        return vec![unseen("offloads", "ethtool is not installed, and no file tells: apt-get install ethtool")];
+        return vec![unseen(
+            "offloads",
+            "ethtool is not installed, and no file shows offloads: apt-get install ethtool",
+        )];
     };
     let names = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     let mut names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -26,7 +29,7 @@ pub(super) fn findings() -> Vec<Finding> {
         problems.extend(judge(name, &String::from_utf8_lossy(&output.stdout), real));
     }
     if problems.is_empty() {
-        problems.push(sound("offloads", format!("none of {} merges packets for good", listed(&names))));
+        problems.push(sound("offloads", format!("none of {} merges packets irreversibly", listed(&names))));
     }
     problems
 }
@@ -59,7 +62,7 @@ fn judge(name: &str, features: &str, real: bool) -> Vec<Finding> {
         problems.push(warning(
             "offloads",
             format!(
-                "{name} does not check checksums, so the kernel does, and GRO merges less: ethtool -K {name} rx on"
+                "{name} does not verify checksums, so the kernel does, and GRO merges less: ethtool -K {name} rx on"
             ),
         ));
     }

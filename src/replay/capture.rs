@@ -130,7 +130,7 @@ impl Capture {
                     return Err(Error::CutOff { path, number, at });
                 }
                 Err(PcapError::BufferTooSmall) => return Err(self.next_is_broken("it says it is longer than 1 MiB")),
-                Err(_) => return Err(self.next_is_broken("this is no record of a capture")),
+                Err(_) => return Err(self.next_is_broken("this is not a capture record")),
             }
             if self.reader.refill().is_err() {
                 return Err(Error::Read { path: self.path.clone(), number: self.count + 1 });

@@ -76,7 +76,7 @@ fn ports(protocol: u8, upper: Option<&[u8]>) -> Option<(u16, u16)> {
     Some((u16::from_be_bytes([upper[0], upper[1]]), u16::from_be_bytes([upper[2], upper[3]])))
 }
 
-/// Those of a whole IP header, whatever follows.
+/// The addresses in a complete IP header, whatever follows.
 fn addresses(bytes: &[u8]) -> Option<(IpAddr, IpAddr)> {
     let v4 = |at: usize| Some(IpAddr::from(*bytes.get(at..)?.first_chunk::<4>()?));
     let v6 = |at: usize| Some(IpAddr::from(*bytes.get(at..)?.first_chunk::<16>()?));

@@ -76,7 +76,7 @@ pub enum Error {
         source: io::Error,
     },
     /// This process cannot take the place of the running supervisor, or another binary cannot take ours.
-    #[error("take over from the supervisor that runs: {0}")]
+    #[error("take over from the running supervisor: {0}")]
     Succession(String),
     /// A signal has ended the start.
     #[error("ended by a signal while starting")]

@@ -1,4 +1,4 @@
-//! For tests alone (feature `hostile`): a worker that a packet can take over, to see what that is worth.
+//! For tests alone (feature `hostile`): a worker that a packet can hijack, to see what that gains.
 //!
 //! A real exploit arrives as a packet to a virtual IP and then runs with everything the worker has. So does this one: a UDP
 //! datagram that holds a magic number and the number of the worker's queue names an attempt, and the worker makes it inside its
@@ -66,14 +66,14 @@ pub(crate) fn prepare(bindings: &Bindings, queue: u16) -> Result<(), SandboxErro
     Ok(())
 }
 
-/// Does what the packet orders, if it takes over a worker that has a supervisor. Returns whether the packet is answered by
-/// that.
+/// Does what the packet orders, if it hijacks a worker that has a supervisor. Returns whether that has answered the
+/// packet.
 pub(crate) fn hijacks(packet: &mut Packet<'_>, link: Option<&SupervisorLink>) -> bool {
     let Some(link) = link else { return false };
     let Some(exploit) = Exploit::read(packet.bytes()) else { return false };
     HIJACKED.with(|cell| match cell.get() {
         Some(hijacked) if hijacked.queue == exploit.victims.queue => hijacked.obey(&exploit, packet, link),
-        // Another worker was taken over and sent it on to this queue: here it is a packet like any other.
+        // Another worker was hijacked and sent it on to this queue: here it is a packet like any other.
         _ => false,
     })
 }

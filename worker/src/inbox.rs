@@ -11,7 +11,7 @@ use nix::unistd::read;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// Most messages read in one poll.
+/// Maximum number of messages read in one poll.
 const MESSAGES: usize = 32;
 /// After a poll that brought something the link rests this many times as long as the poll took: in a flood of messages,
 /// packets still get four fifths of the time.

@@ -11,7 +11,7 @@ use loaded_table::{Counters, TableSpec};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::sync::atomic::{Ordering, fence};
 
-/// Most messages of the supervisor read in one poll.
+/// Maximum number of messages of the supervisor read in one poll.
 const ORDERS: usize = 32;
 /// Milliseconds a successor waits, after the supervisor's death, for its predecessor to give up its turn. The predecessor
 /// polls its link at least every 50 ms.

@@ -7,7 +7,7 @@ use crate::time::Now;
 use loaded_ipc::{Outcome, RECEIVED};
 use loaded_queue::{Held, Packet, Port, Release};
 
-/// Most fragments that wait at one worker, and for how many milliseconds.
+/// Maximum number of fragments that wait at one worker, and for how many milliseconds.
 const MAX_WAITING: usize = 64;
 const MAX_WAIT_MS: u64 = 1000;
 

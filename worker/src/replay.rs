@@ -27,8 +27,8 @@ const MAX_PAYLOAD: usize = 65_531;
 const SWEEP_BUSY: usize = 4;
 const SWEEP_IDLE: usize = 1024;
 const POLL_EVERY_MS: u64 = 5;
-/// Most waits that a pause between two packets counts for. A worker has one every [`RECEIVE_TIMEOUT_MS`], and 65,536 of
-/// them sweep the largest table once.
+/// Maximum number of waits that a pause between two packets counts for. A worker has one every [`RECEIVE_TIMEOUT_MS`],
+/// and 65,536 of them sweep the largest table once.
 const MAX_IDLE: u64 = 65_536;
 
 /// Why packets cannot be replayed.

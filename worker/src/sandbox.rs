@@ -18,7 +18,7 @@ pub fn drop_to(identity: &Identity, parent: u32, survival: Survival) -> Result<K
     drop_rights(Role::Worker, identity, parent, survival)
 }
 
-/// Second half, when all memory is had: nothing but the loop's own system calls from here on.
+/// Second half, when all memory is allocated: nothing but the loop's own system calls from here on.
 ///
 /// # Errors
 /// When a step fails, or the kernel lacks a layer that `requirement` demands.

@@ -1,9 +1,9 @@
 //! `loaded --selftest`: tries to break out of the sandbox, on the machine it is to protect, and says what came of it.
 //!
-//! Each forbidden attempt of [`loaded_sandbox::attempt`] is tried by a child of its own that went the way of a running worker: the
-//! same descriptors, the same two stages of [`sandbox`], real tables, a real queue, real sealed templates. That a child
-//! died is not believed: what an attempt is aimed at is looked at from outside, before and after. And as a sandbox that stops
-//! the work is no use either, a packet is received and answered behind it.
+//! Each forbidden attempt of [`loaded_sandbox::attempt`] is tried by a child of its own that went the way of a running
+//! worker: the same descriptors, the same two stages of [`sandbox`], real tables, a real queue, real sealed templates.
+//! That a child died is no proof: the target of an attempt is examined from outside, before and after. And
+//! because a sandbox that stops the work is of no use either, a packet is received and answered inside it.
 //!
 //! All this happens in a network and a mount namespace of its own ([`testbed`]); the host sees nothing of it.
 
@@ -34,7 +34,7 @@ use std::io::Write;
 use std::time::Instant;
 use testbed::{TABLES, Testbed};
 
-/// Who the children become. Every system has it, and it is nobody's business which user `-U` will name.
+/// Whom the children become. Every system has this user, whatever `-U` will name.
 const USER: &str = "nobody";
 /// Waits for the packet, each of [`loaded_queue::RECEIVE_TIMEOUT_MS`]: two seconds.
 const PACKET_WAITS: usize = 40;

@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 pub(super) const MAX_TEXT: usize = 128;
 /// Bytes of an answer that are examined. A DNS answer without EDNS has no more (RFC 1035 §4.2.1).
 const MAX_ANSWER: usize = 512;
-/// Most late answers discarded before a socket is used again.
+/// Maximum number of late answers discarded before a socket is used again.
 const MAX_LATE: usize = 64;
 /// Answers examined before other checks get their turn.
 const AT_ONCE: usize = 4;

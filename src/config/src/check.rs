@@ -53,7 +53,7 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<(Plan, Vec
     Ok((plan, notes))
 }
 
-/// Drops what is of another family; a service left without a VIP is dropped entirely.
+/// Drops what belongs to the other family; a service left without a VIP is dropped entirely.
 fn narrow(draft: &mut Draft, families: Families) -> Result<(), Flaw> {
     let start = draft.services.first().map_or(Mark { source: 0, offset: 0 }, |service| service.name.mark);
     let (option, family, wanted): (_, _, fn(&IpAddr) -> bool) = match families {
@@ -150,7 +150,7 @@ fn check_service(service: &DraftService) -> Result<(), Flaw> {
         if !service.vips.iter().any(|vip| same_family(address, vip)) {
             let family = family(address);
             return Err(address.flaw(format!(
-                "{} is an {family} backend, but service {name:?} has no {family} VIP; add one or take the backend out",
+                "{} is an {family} backend, but service {name:?} has no {family} VIP; add one or remove the backend",
                 address.value
             )));
         }
@@ -169,7 +169,7 @@ fn check_family(service: &DraftService, vip: &At<IpAddr>) -> Result<(), Flaw> {
         service.members.iter().filter(|member| same_family(&member.address, vip)).collect();
     match members.first() {
         None => Err(vip.flaw(format!(
-            "{} is an {family} VIP, but service {name:?} has no {family} backend; add one or take the VIP out",
+            "{} is an {family} VIP, but service {name:?} has no {family} backend; add one or remove the VIP",
             vip.value
         ))),
         Some(first) if members.iter().all(|member| member.backup) => Err(first
@@ -208,7 +208,7 @@ impl Backends {
             }
             if let Some(first) = seen.insert(address.value, address.mark) {
                 let text = format!(
-                    "{} is a backend of {:?} twice; take one out (TOML has weights)",
+                    "{} is a backend of {:?} twice; remove one (TOML has weights)",
                     address.value, draft.name.value
                 );
                 return Err(address.flaw(text).see(first));
@@ -238,7 +238,7 @@ impl Backends {
     fn count(&mut self, more: usize, mark: Mark) -> Result<(), Flaw> {
         self.count += more;
         match self.count > MAX_BACKENDS {
-            true => Err(mark.flaw(format!("more than {MAX_BACKENDS} backends, those that discover may add included"))),
+            true => Err(mark.flaw(format!("more than {MAX_BACKENDS} backends, counting those that discover may add"))),
             false => Ok(()),
         }
     }
@@ -258,9 +258,8 @@ fn check_gateways(draft: &Draft, vips: &HashMap<IpAddr, Mark>) -> Result<(), Fla
     Ok(())
 }
 
-/// Default is to drop. What passes goes on as it came: to a backend's own address nothing has been changed, so it is for a
-/// route of the operator's to lead it on. Where packets are to be translated there is no such way: the VIP is an address of
-/// this host, whose own stack would answer.
+/// The default is to drop. A packet that passes goes on unchanged, so the operator must provide a route that leads it
+/// to a backend. With mode nat there is none: the VIP is an address of this host, whose own stack would answer.
 fn failures(draft: &Draft) -> Result<Failures, Flaw> {
     let DraftFailures { no_worker, queue_full, receive_overrun, parse_error } = draft.on_failure;
     let way = |said: Option<At<OnFailure>>| said.map_or(OnFailure::Drop, |said| said.value);
@@ -283,8 +282,9 @@ fn failures(draft: &Draft) -> Result<Failures, Flaw> {
     let translates = draft.services.iter().find(|service| service.mode == Mode::Nat);
     if let (Some((key, said)), Some(service)) = (passes, translates) {
         let text = format!(
-            "{key} cannot be pass, for service {:?} is of mode nat: what passes untranslated meets this host's own stack, \
-             which answers with a reset or serves what was not meant; write drop, or have services of mode dsr only",
+            "{key} cannot be pass, because service {:?} has mode nat: an untranslated packet would reach this host's \
+             own stack, which answers with a reset or serves the wrong thing; write drop, or use mode dsr in every \
+             service",
             service.name.value
         );
         return Err(said.flaw(text).see(service.name.mark));

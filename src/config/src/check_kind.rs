@@ -1,5 +1,5 @@
-//! The kinds of checks: how each is called and which keys it has, how it is read, completed by its service, and put in words.
-//! The keys that every check has are in `toml::probe`.
+//! The kinds of checks: the name and the keys of each, how it is read, what it takes from its service, and its words in
+//! `--check`. The keys that every check has are in `toml::probe`.
 
 use crate::location::Flaw;
 use crate::near::nearest;
@@ -63,11 +63,11 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) port: Option<u16>,
 }
 
-/// Most bytes of a text in a check; a message to the prober carries up to three.
+/// Longest text in a check, bytes; a message to the prober carries up to three.
 const MAX_TEXT: usize = 128;
-/// Most bytes of a method.
+/// Longest method, bytes.
 const MAX_METHOD: usize = 16;
-/// Most bytes between two dots of a name, RFC 1035 §2.3.4.
+/// Longest label between two dots of a name, bytes, RFC 1035 §2.3.4.
 const MAX_LABEL: usize = 63;
 /// HTTP's port, which a Host header does not name, RFC 9110 §4.2.1.
 const HTTP_PORT: u16 = 80;
@@ -89,13 +89,13 @@ fn row(text: &str) -> Result<&'static KindRow, String> {
 
 fn unknown(text: &str) -> String {
     if text == "https" {
-        return "there is no kind \"https\": the prober has no TLS library; write \"tcp\", or \"http\" to a port that tells \
-                the backend's state without TLS"
+        return "there is no kind \"https\": the prober has no TLS library; write \"tcp\", or \"http\" to a port that \
+                reports the backend's state without TLS"
             .to_owned();
     }
     let names = KINDS.each_ref().map(|kind| kind.name);
     match nearest(text, &names) {
-        Some(meant) => format!("there is no check of kind {text:?}; {meant} was meant?"),
+        Some(meant) => format!("there is no check of kind {text:?}; did you mean {meant}?"),
         None => format!("there is no check of kind {text:?}; write one of {}", names.join(", ")),
     }
 }
@@ -121,7 +121,7 @@ fn read_dns(table: &Table<'_>) -> Result<DraftKind, Flaw> {
 }
 
 impl DraftKind {
-    /// With everything that it takes from its service.
+    /// Completes it with what it takes from its service.
     pub(crate) fn complete(self, around: &Surroundings<'_>) -> Result<CheckKind, String> {
         Ok(match self {
             Self::Icmp => CheckKind::Icmp,
@@ -145,8 +145,8 @@ impl Surroundings<'_> {
     fn port(&self, kind: &str, protocol: Protocol) -> Result<u16, String> {
         self.port.or(self.own_port(protocol)).ok_or_else(|| {
             format!(
-                "port is missing: a check of kind {kind:?} needs one, and service {:?} is not on one {protocol} port \
-                 alone; write port = …",
+                "port is missing: a check of kind {kind:?} needs one, and service {:?} does not have exactly one \
+                 {protocol} port; write port = …",
                 self.service
             )
         })
@@ -156,7 +156,7 @@ impl Surroundings<'_> {
         self.only_port.filter(|_| self.protocol == protocol)
     }
 
-    /// What a client sends as Host that knows the address alone: the first VIP. The backend's server has to answer to it
+    /// What a client that knows only the address sends as Host: the first VIP. The backend's server has to answer to it
     /// anyway; a name would be a guess.
     fn default_host(&self, port: u16) -> Option<String> {
         let host = match self.vip? {
@@ -185,7 +185,7 @@ pub(crate) fn say(kind: &CheckKind) -> String {
             };
             format!("\"{}\" to udp port {port}, {answer},", send.escape_ascii())
         }
-        CheckKind::Dns { name, .. } => format!("dns question for {name} to port {port}"),
+        CheckKind::Dns { name, .. } => format!("dns query for {name} to port {port}"),
     }
 }
 
@@ -193,11 +193,11 @@ fn method(text: &str) -> Result<String, String> {
     let plain = |b: u8| b.is_ascii_uppercase() || b == b'-';
     match (1..=MAX_METHOD).contains(&text.len()) && text.bytes().all(plain) {
         true => Ok(text.to_owned()),
-        false => Err(format!("{text:?} is not a method of HTTP; write \"GET\", \"HEAD\" or another in capitals")),
+        false => Err(format!("{text:?} is not an HTTP method; write \"GET\", \"HEAD\" or another in capitals")),
     }
 }
 
-/// Visible ASCII alone: a blank or a line end would begin another part of the request.
+/// Visible ASCII only: a blank or a line end would begin another part of the request.
 fn path(text: &str) -> Result<String, String> {
     match text.starts_with('/') && text.len() <= MAX_TEXT && text.bytes().all(|b| b.is_ascii_graphic()) {
         true => Ok(text.to_owned()),
@@ -241,6 +241,6 @@ fn dns_name(text: &str) -> Result<String, String> {
     let label = |label: &str| (1..=MAX_LABEL).contains(&label.len()) && label.bytes().all(plain);
     match text.len() <= MAX_TEXT && text.strip_suffix('.').unwrap_or(text).split('.').all(label) {
         true => Ok(text.to_owned()),
-        false => Err(format!("{text:?} is not a name to ask DNS for; write one such as \"www.example.com\"")),
+        false => Err(format!("{text:?} is not a DNS name; write one such as \"www.example.com\"")),
     }
 }

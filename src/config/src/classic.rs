@@ -59,7 +59,7 @@ pub(super) fn draft(sources: &[Source], failover: bool) -> Result<(Draft, Vec<Fl
     gathered.finish()
 }
 
-/// Was this said before? Saying something else is an error.
+/// Whether the entry repeats an earlier one. A different value is an error.
 fn repeated<'t>(given: &mut HashMap<(Key, Option<usize>), At<&'t str>>, entry: &Entry<'t>) -> Result<bool, Flaw> {
     let scope = match entry.key.occurrence() {
         Occurrence::Many => return Ok(false),
@@ -74,7 +74,7 @@ fn repeated<'t>(given: &mut HashMap<(Key, Option<usize>), At<&'t str>>, entry: &
         let (name, value) = (entry.key.name(), written(&first));
         return Err(entry
             .value
-            .flaw(format!("{name} is {value} already; all files are one configuration: give it one value"))
+            .flaw(format!("{name} is {value} already; all files form one configuration, so give it one value"))
             .see(first.mark));
     }
     Ok(first.mark != entry.value.mark)
@@ -157,8 +157,8 @@ impl Gathered {
 fn cores(first: Option<At<u16>>, last: Option<At<u16>>) -> Result<Option<At<(u16, u16)>>, Flaw> {
     match (first, last) {
         (None, None) => Ok(None),
-        (Some(first), None) => Err(first.flaw("FIRST_CORE needs LAST_CORE beside it")),
-        (None, Some(last)) => Err(last.flaw("LAST_CORE needs FIRST_CORE beside it")),
+        (Some(first), None) => Err(first.flaw("FIRST_CORE needs LAST_CORE too")),
+        (None, Some(last)) => Err(last.flaw("LAST_CORE needs FIRST_CORE too")),
         (Some(first), Some(last)) if first.value > last.value => {
             Err(last.flaw(format!("LAST_CORE {} is below FIRST_CORE {}", last.value, first.value)).see(first.mark))
         }

@@ -16,12 +16,14 @@ pub const MODE: Mode = Mode::Nat;
 pub const FLOWS: u32 = 262_144;
 /// Default clients of one worker: as much again.
 pub const CLIENTS: u32 = 262_144;
-/// Default of `quota`. The prefixes are the smallest that are routed by themselves, so the least that who owns one can send
-/// and hear from at will; a subscriber's network (/56, /48) is within. A share is 5242 of the default flows, which few
-/// networks have open at one worker; those that do, say a carrier's NAT, lose nothing by it while less than half of the
-/// table is protected, and then nothing but their longest idle flows, and these only to a new one that finds nothing else.
+/// Default of `quota`. The prefixes are the smallest that are routed by themselves, so whoever owns one can send and
+/// receive with all of its addresses; a subscriber's network (/56, /48) lies within one. A share is 5242 of the default
+/// flows, which few networks have open at one worker. Those that do, say a carrier's NAT, lose nothing while less than
+/// half of the table is protected; after that they lose only their longest idle flows, and only to a new flow that
+/// finds no other place.
 pub const QUOTA: Quota = Quota { prefix4: 24, prefix6: 48, percent: 2 };
-/// Default seed of the maglev strategy: "loaded" in ASCII. A constant, so that several balancers agree unasked.
+/// Default seed of the maglev strategy: "loaded" in ASCII. A constant, so that several balancers agree without being
+/// told to.
 pub const MAGLEV_SEED: u64 = 0x6c6f_6164_6564;
 /// Default seconds after a client's last packet until it is forgotten.
 pub const AFFINITY_TIMEOUT: u32 = 3600;
@@ -32,9 +34,9 @@ pub const CLASSIC_PREFIX6: u8 = 128;
 /// Default leading bits that make an IPv6 client in TOML: one network, whose hosts change their addresses often.
 pub const PREFIX6: u8 = 64;
 /// Default seconds that a removed or drained backend may keep its flows: most downloads end in five minutes, and an
-/// operator who waits for a drain waits no longer.
+/// operator does not wait for a drain any longer than that.
 pub const DRAIN: u32 = 300;
-/// Default of `unserved`: what is not balanced at a VIP is the host's own, as without `loaded`.
+/// Default of `unserved`: traffic to a VIP that is not balanced belongs to the host, as without `loaded`.
 pub const UNSERVED: Unserved = Unserved::Pass;
 
 /// Default milliseconds between two checks: with [`FALL`] a silent backend is out within 8 s, and 100 backends

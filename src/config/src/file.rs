@@ -55,7 +55,7 @@ fn unfit(file: &File) -> io::Result<Option<String>> {
     Ok(if !metadata.is_file() {
         Some("it is not a regular file".to_owned())
     } else if metadata.mode() & WORLD_WRITABLE != 0 {
-        Some("everybody may write to it; take that right away with chmod o-w".to_owned())
+        Some("anybody may write to it; chmod o-w takes that right away".to_owned())
     } else if metadata.len() > MAX_FILE_BYTES {
         Some(too_large())
     } else {

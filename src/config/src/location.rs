@@ -1,4 +1,4 @@
-//! Where something stands in a configuration file, and the error that points there.
+//! Where something is in a configuration file, and the error that points there.
 
 use std::fmt;
 use std::io;
@@ -25,7 +25,7 @@ pub struct Location {
 /// Why there is no plan. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// No file was named and none lies in the usual places.
+    /// No file was named, and there is none in the usual places.
     #[error("no configuration found, tried {}; name one with -c FILE", listed(tried))]
     NotFound {
         /// The places, in order.
@@ -141,7 +141,7 @@ impl<T> At<T> {
         At { value, mark: self.mark }
     }
 
-    /// Reads the value; a refusal stands where the value stands.
+    /// Reads the value; an error points to the value's place.
     pub(super) fn read<U>(&self, read: impl FnOnce(&T) -> Result<U, String>) -> Result<At<U>, Flaw> {
         read(&self.value).map(|value| self.with(value)).map_err(|message| self.flaw(message))
     }

@@ -7,8 +7,8 @@ const LONGEST_MISS: usize = 40;
 
 /// The known key that `name` was probably meant to be; `None` for an unrelated name and for a known key itself.
 ///
-/// Case, `_` and `-` do not count, nor do digits at the end (`NS1`); then one slip is near for a name of three to
-/// five characters and two for a longer one. A slip is a character too many, missing, wrong, or two swapped.
+/// Case, `_` and `-` do not count, nor do digits at the end (`NS1`); then a name of three to five characters may have
+/// one slip and a longer one two. A slip is a character too many, missing, wrong, or two swapped.
 pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     if known.contains(&name) || name.len() > LONGEST_MISS {
         return None;

@@ -25,7 +25,7 @@ impl Network {
         Ok(Self { address: network, length })
     }
 
-    /// An address with a prefix length, `10.0.0.254/8`; host bits are what it is about.
+    /// An address with a prefix length, `10.0.0.254/8`; host bits may be set.
     ///
     /// # Errors
     /// What to write instead.
@@ -36,7 +36,7 @@ impl Network {
         let digits = !length.is_empty() && length.bytes().all(|b| b.is_ascii_digit());
         let most = bits(host);
         let length = if digits { length.parse().ok().filter(|length| *length <= most) } else { None };
-        Ok((host, length.ok_or_else(|| format!("prefix length: {text:?} has none from 0 to {most}"))?))
+        Ok((host, length.ok_or_else(|| format!("prefix length: {text:?} is not a number from 0 to {most}"))?))
     }
 
     /// The network of this length that an address lies in; `None` if there is no such length.
@@ -76,7 +76,7 @@ impl Network {
         address.is_ipv4() == self.address.is_ipv4() && masked(address, self.length) == self.address
     }
 
-    /// Whether it is of IPv4.
+    /// Whether it is an IPv4 network.
     #[must_use]
     pub fn is_ipv4(self) -> bool {
         self.address.is_ipv4()

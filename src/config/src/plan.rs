@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-/// Most packets that may wait in one kernel queue: the original's default, 10 Mi. The kernel allocates nothing
-/// in advance.
+/// Maximum number of packets that may wait in one kernel queue: the original's default, 10 Mi. The kernel allocates
+/// nothing in advance.
 pub const MAX_QUEUE_LEN: u32 = 10 * 1024 * 1024;
 /// `-Q`, nfq_len and queue_len.
 pub(crate) const QUEUE_LENS: RangeInclusive<u32> = 1..=MAX_QUEUE_LEN;
@@ -23,17 +23,17 @@ pub const TABLE_ENTRIES: RangeInclusive<u32> = 1024..=64 * 1024 * 1024;
 pub const MAX_TIMEOUT: u32 = 365 * 24 * 3600;
 /// Largest share of one backend; 1:256 is already finer than hashing distributes.
 pub const MAX_WEIGHT: u16 = 256;
-/// Most services in a plan.
+/// Maximum number of services in a plan.
 pub const MAX_SERVICES: usize = 256;
-/// Most backends in a plan, summed over the services, discovered ones included.
+/// Maximum number of backends in a plan, summed over the services, discovered ones included.
 pub const MAX_BACKENDS: usize = 4096;
 /// Longest drain deadline in seconds: a week.
 pub const MAX_DRAIN: u32 = 7 * 24 * 3600;
-/// Most VIPs of one service.
+/// Maximum number of VIPs of one service.
 pub const MAX_VIPS: usize = 256;
-/// Most port ranges of one service.
+/// Maximum number of port ranges of one service.
 pub const MAX_PORT_RANGES: usize = 256;
-/// Most name servers; each costs rules that every packet passes.
+/// Maximum number of name servers; each costs rules that every packet passes.
 pub const MAX_NAMESERVERS: usize = 64;
 
 /// Desired state. Every invariant named on a field holds: the parsers refuse what would break it.
@@ -132,7 +132,7 @@ pub struct Backend {
 pub struct Discover {
     /// Where to ask, and who may answer. At least one.
     pub places: Vec<Place>,
-    /// Most backends to add, 1..=1024.
+    /// Maximum number of backends to add, 1..=1024.
     pub limit: u16,
     /// Milliseconds between two searches, 1000..=86_400_000.
     pub interval: u32,

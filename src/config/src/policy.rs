@@ -1,5 +1,5 @@
 //! The keys of a service's policy, one row each: what it is called, how it is read, and how it is put in words. Ranges and
-//! defaults stand with [`Policy`]. Only `passive` is no row: it goes by the service's ports and check (`probe`).
+//! defaults stand with [`Policy`]. Only `passive` has no row: it depends on the service's ports and check (`probe`).
 
 use crate::duration::span;
 use crate::location::Flaw;

@@ -54,9 +54,7 @@ pub(super) fn passive(service: &DraftService, check: Option<&Check>) -> Result<O
         // A datagram may go unanswered for many good reasons.
         Judgement::Unsaid if service.protocol == Protocol::Udp => return Ok(None),
         Judgement::On(draft) if service.protocol == Protocol::Udp => {
-            return Err(
-                draft.flaw("passive judges by TCP connections, which a service of protocol \"udp\" has none of")
-            );
+            return Err(draft.flaw("passive judges by TCP connections, and a service of protocol \"udp\" has none of"));
         }
         Judgement::Unsaid if service.mode == Mode::Dsr => return Ok(None),
         Judgement::On(draft) if service.mode == Mode::Dsr => {
@@ -71,8 +69,8 @@ pub(super) fn passive(service: &DraftService, check: Option<&Check>) -> Result<O
             }
             if draft.value.port.is_none() && only_port(service).is_none() && checked.is_none() {
                 return Err(draft.flaw(format!(
-                    "passive needs a port: service {name:?} has many, and a client that knocks at a closed one would \
-                     take sound backends out; write passive = {{ port = … }}, or let the check have a port of the service"
+                    "passive needs a port: service {name:?} has many, and a client that tries a closed one would take \
+                     healthy backends out; write passive = {{ port = … }}, or give the check a port of the service"
                 )));
             }
             (draft.value, draft.value.port.map(|port| port.value))
@@ -90,7 +88,7 @@ pub(super) fn discover(service: &DraftService) -> Result<Option<Discover>, Flaw>
     };
     let DraftDiscover { places, limit, interval } = &discover.value;
     if service.check.is_none() {
-        return Err(discover.flaw("discover needs a check beside it: only nodes that pass it become backends"));
+        return Err(discover.flaw("discover needs a check too: only nodes that pass it become backends"));
     }
     for (number, place) in places.iter().enumerate() {
         check_place(service, place)?;
@@ -121,7 +119,7 @@ fn check_place(service: &DraftService, place: &DraftPlace) -> Result<(), Flaw> {
     let (family, range) = if network.is_ipv4() { ("IPv4", PREFIX4) } else { ("IPv6", PREFIX6) };
     if !range.contains(&network.length()) {
         let (least, most) = (range.start(), range.end());
-        let text = format!("{network} is no network to look into: its prefix is not within /{least} and /{most}");
+        let text = format!("{network} cannot be searched: its prefix length is not between /{least} and /{most}");
         return Err(place.network.flaw(text));
     }
     if one_host(&network.first()).is_err() || one_host(&network.last()).is_err() {
@@ -137,7 +135,9 @@ fn check_place(service: &DraftService, place: &DraftPlace) -> Result<(), Flaw> {
         return Err(to.flaw(format!("{} is outside of the network {network}", to.value)).see(place.network.mark));
     }
     if !network.is_ipv4() && place.interface.is_none() {
-        return Err(place.network.flaw("interface is missing: ff02::1 is on every link, so say on which to ask"));
+        return Err(place
+            .network
+            .flaw("interface is missing: ff02::1 exists on every link, so name the one to ask on"));
     }
     Ok(())
 }

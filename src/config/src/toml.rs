@@ -190,7 +190,7 @@ fn strategy(table: &Table<'_>) -> Result<Strategy, Flaw> {
     let strategy = strategy.map_or(Strategy::RoundRobin, |strategy| strategy.value);
     match (table.get("seed"), strategy) {
         (Some(seed), Strategy::RoundRobin | Strategy::Weighted) => {
-            Err(seed.mark.flaw(format!("strategy {strategy} has no seed; only maglev has")))
+            Err(seed.mark.flaw(format!("strategy {strategy} has no seed; only maglev has one")))
         }
         _ => Ok(strategy),
     }
@@ -235,7 +235,7 @@ fn service_name(text: &str) -> Result<String, String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
     match !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(plain) {
         true => Ok(text.to_owned()),
-        false => Err(format!("{text:?} is no name for a service; write 1 to {MAX_NAME} letters, digits, and . _ -")),
+        false => Err(format!("{text:?} is not a service name; write 1 to {MAX_NAME} letters, digits, and . _ -")),
     }
 }
 

@@ -21,7 +21,8 @@ const CONNECT_SECONDS: i64 = 30;
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// No instance runs.
-    #[error("no instance answers at {}: loaded does not run, or was killed and its workers go on until it is started again; --control names another socket", .0.display())]
+    #[error("no instance answers at {}: loaded is not running, or was killed and its workers continue until it is \
+             started again; --control names another socket", .0.display())]
     NoInstance(PathBuf),
     /// Several instances run.
     #[error("{} instances answer: name one with --control\n{}", .0.len(), listed(.0))]
@@ -43,13 +44,13 @@ pub enum AskError {
         source: io::Error,
     },
     /// No complete answer in time.
-    #[error("{}: no whole answer within {ANSWER_TIMEOUT:?}", .0.display())]
+    #[error("{}: no complete answer within {ANSWER_TIMEOUT:?}", .0.display())]
     Silent(PathBuf),
     /// The connection ended.
     #[error("{}: the instance ended the connection without an answer", .0.display())]
     Closed(PathBuf),
     /// The answer does not parse: another program or version.
-    #[error("{}: the answer is not understood: {reason}; is the instance of another version?", path.display())]
+    #[error("{}: the answer is not understood: {reason}; does the instance run another version?", path.display())]
     Strange {
         /// Who said so.
         path: PathBuf,

@@ -66,7 +66,8 @@ impl Connection {
         self.deadline
     }
 
-    /// What to wait for; nothing while its answer is being found: that a client is gone would be told again and again.
+    /// What to wait for; nothing while its answer is awaited, or poll would report again and again that the client is
+    /// gone.
     pub(super) fn poll_fd(&self) -> Option<PollFd<'_>> {
         let wanted = match self.phase {
             RequestPhase::Asking(_) => PollFlags::POLLIN,
@@ -112,7 +113,7 @@ impl Connection {
                     *answer = Some(respond);
                     match none {
                         Ok(_) if now < self.deadline => return After::Open,
-                        Ok(_) => Reply::error(format!("no whole request within {REQUEST_DEADLINE:?}")),
+                        Ok(_) => Reply::error(format!("no complete request within {REQUEST_DEADLINE:?}")),
                         Err(text) => Reply::error(text),
                     }
                 }
@@ -120,7 +121,7 @@ impl Connection {
             self.respond(now, &reply);
         }
         if matches!(self.phase, RequestPhase::Waiting(_)) && self.deadline <= now {
-            self.respond(now, &Reply::error("nobody has answered in time"));
+            self.respond(now, &Reply::error("no answer in time"));
         }
         self.send(now)
     }

@@ -29,7 +29,7 @@ pub struct Explanation {
     pub tuple: Tuple,
     /// Its protocol as text: "tcp", "icmp6", "protocol 47".
     pub protocol: String,
-    /// What it is taken for: "a SYN", "an ACK", "a packet".
+    /// What kind of packet it is assumed to be: "a SYN", "an ACK", "a packet".
     pub assumed: String,
     /// Position of the worker that gets it.
     pub worker: u16,
@@ -74,7 +74,7 @@ pub fn text(explanation: &Explanation) -> String {
         1 | 58 => format!("{client} -> {vip} echo id {client_port}"),
         _ => format!("{client} -> {vip}"),
     };
-    let mut out = format!("{} {ends}: {}, of worker {}\n", said.protocol, said.assumed, said.worker);
+    let mut out = format!("{} {ends}: {}, handled by worker {}\n", said.protocol, said.assumed, said.worker);
     match &said.service {
         Some(service) => drop(write!(out, "service {service}, ")),
         None => out.push_str("no service, "),
@@ -83,7 +83,7 @@ pub fn text(explanation: &Explanation) -> String {
         None if said.backend.is_some() => out.push_str("no flow yet\n"),
         None => out.push_str("no flow\n"),
         Some(FlowNow { backend, state, idle, out: against }) => {
-            let _ = write!(out, "flow of {backend}, {state}, last packet {} ago", elapsed(u64::from(*idle)));
+            let _ = write!(out, "flow to {backend}, {state}, last packet {} ago", elapsed(u64::from(*idle)));
             let _ = against.as_ref().map(|word| write!(out, "; {backend} is {word}"));
             out.push('\n');
         }
@@ -122,7 +122,7 @@ mod tests {
             service: Some("web".to_owned()),
             flow: None,
             outcome: "forwarded_new".to_owned(),
-            meaning: "begins a flow of".to_owned(),
+            meaning: "begins a flow to".to_owned(),
             backend: Some("2001:db8:2::11".parse().unwrap()),
             by: Some("strategy".to_owned()),
             why: Some("chosen by rr among 3".to_owned()),
@@ -134,9 +134,9 @@ mod tests {
     fn three_lines_say_what_and_why() {
         assert_eq!(
             text(&explanation()),
-            "tcp [2001:db8::7]:40000 -> [2001:db8:1::1]:443: a SYN, of worker 1\n\
+            "tcp [2001:db8::7]:40000 -> [2001:db8:1::1]:443: a SYN, handled by worker 1\n\
              service web, no flow yet\n\
-             forwarded_new: begins a flow of 2001:db8:2::11, chosen by rr among 3\n"
+             forwarded_new: begins a flow to 2001:db8:2::11, chosen by rr among 3\n"
         );
         let backend = "198.51.100.11".parse().unwrap();
         let state = "half open".to_owned();
@@ -144,20 +144,20 @@ mod tests {
         let tuple = Tuple { protocol: 1, client_port: 7, vip_port: 0, ..explanation().tuple };
         let end = |outcome: &str| Explanation {
             outcome: outcome.to_owned(),
-            meaning: "dropped, since it is".to_owned(),
+            meaning: "dropped, because it is".to_owned(),
             backend: None,
             why: None,
             ..explanation()
         };
         assert_eq!(
             text(&Explanation { tuple, protocol: "icmp6".to_owned(), flow, service: None, ..end("dropped_clash") }),
-            "icmp6 2001:db8::7 -> 2001:db8:1::1 echo id 7: a SYN, of worker 1\n\
-             no service, flow of 198.51.100.11, half open, last packet 1m15s ago; 198.51.100.11 is draining\n\
-             dropped_clash: dropped, since it is\n"
+            "icmp6 2001:db8::7 -> 2001:db8:1::1 echo id 7: a SYN, handled by worker 1\n\
+             no service, flow to 198.51.100.11, half open, last packet 1m15s ago; 198.51.100.11 is draining\n\
+             dropped_clash: dropped, because it is\n"
         );
         assert_eq!(text(&Explanation { service: None, ..end("x") }).lines().nth(1), Some("no service, no flow"));
         let direct = text(&Explanation { mark: Some(0x1_0000), ..explanation() });
-        assert!(direct.contains("of 2001:db8:2::11 by mark 0x10000, chosen"), "{direct}");
+        assert!(direct.contains("to 2001:db8:2::11 by mark 0x10000, chosen"), "{direct}");
         let forged = text(&Explanation { service: Some("a\nb\u{1b}".to_owned()), ..explanation() });
         assert_eq!(forged.lines().count(), 3, "{forged}");
         assert!(!forged.contains('\u{1b}'));

@@ -5,7 +5,7 @@ use super::status::{AdminState, BackendStatus, ServiceState, ServiceStatus, Stat
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
 
-/// All of it. A name and what it means stay as they are.
+/// The whole page. The name of a metric and its meaning never change.
 #[must_use]
 pub fn render(status: &Status) -> String {
     let mut out = Page(String::new());
@@ -26,8 +26,7 @@ fn instance(out: &mut Page, status: &Status) {
         .one(&[], status.generation);
     if let Some(reload) = &status.last_reload {
         let ok = u8::from(reload.ok);
-        out.family("loaded_last_reload_success", MetricKind::Gauge, "Whether the last reload was taken over.")
-            .one(&[], ok);
+        out.family("loaded_last_reload_success", MetricKind::Gauge, "Whether the last reload succeeded.").one(&[], ok);
         out.family(
             "loaded_last_reload_time_seconds",
             MetricKind::Gauge,
@@ -38,7 +37,7 @@ fn instance(out: &mut Page, status: &Status) {
 }
 
 fn processes(out: &mut Page, status: &Status) {
-    let mut up = out.family("loaded_process_up", MetricKind::Gauge, "Whether a process does its work.");
+    let mut up = out.family("loaded_process_up", MetricKind::Gauge, "Whether a process runs and serves.");
     for process in &status.processes {
         up.one(&[("process", &process.name)], u8::from(process.serving));
     }
@@ -62,11 +61,16 @@ fn processes(out: &mut Page, status: &Status) {
 }
 
 fn packets(out: &mut Page, status: &Status) {
-    let mut family = out.family("loaded_packets_total", MetricKind::Counter, "Packets by what became of them.");
+    let mut family = out.family("loaded_packets_total", MetricKind::Counter, "Packets by outcome.");
     for (label, count) in &status.packets {
         family.one(&[("outcome", label)], count);
     }
-    let mut family = out.family("loaded_pressure_total", MetricKind::Counter, "What full flow tables had to do.");
+    let mut family = out.family(
+        "loaded_pressure_total",
+        MetricKind::Counter,
+        "What flow tables did because they were \
+        full.",
+    );
     for (label, count) in &status.pressure {
         family.one(&[("what", label)], count);
     }
@@ -80,7 +84,7 @@ fn packets(out: &mut Page, status: &Status) {
     for queue in &status.queues {
         family.one(&[("queue", &queue.queue.to_string()), ("worker", &queue.worker.to_string())], queue.received);
     }
-    let mut family = out.family("loaded_queue_waiting_packets", MetricKind::Gauge, "Packets that wait for a verdict.");
+    let mut family = out.family("loaded_queue_waiting_packets", MetricKind::Gauge, "Packets waiting for a verdict.");
     for queue in &status.queues {
         family.one(&[("queue", &queue.queue.to_string())], queue.waiting);
     }
@@ -114,25 +118,23 @@ fn backends(out: &mut Page, status: &Status) {
     };
     let flag = |is: bool| Some(u8::from(is).to_string());
     let gauge = MetricKind::Gauge;
-    each(out, "loaded_backend_up", gauge, "Whether checks say that a backend may be given work.", &|b| {
-        flag(b.counts_as_up())
-    });
-    each(out, "loaded_backend_enabled", gauge, "Whether the operator wants a backend to be used.", &|b| {
+    each(out, "loaded_backend_up", gauge, "Whether a backend is up, by its checks.", &|b| flag(b.counts_as_up()));
+    each(out, "loaded_backend_enabled", gauge, "Whether the operator has a backend enabled.", &|b| {
         flag(b.admin == AdminState::Enabled)
     });
-    each(out, "loaded_backend_weight", gauge, "Share of a backend.", &|b| Some(b.weight.to_string()));
+    each(out, "loaded_backend_weight", gauge, "Weight of a backend.", &|b| Some(b.weight.to_string()));
     each(
         out,
         "loaded_backend_ejected_workers",
         gauge,
-        "Workers that give it nothing new by what packets show.",
+        "Workers that have ejected a backend, by passive health.",
         &|b| Some(b.ejected_by.len().to_string()),
     );
     each(out, "loaded_backend_check_latency_seconds", gauge, "Duration of the last check.", &|b| {
         b.latency_us.map(|us| format!("{}.{:06}", us / 1_000_000, us % 1_000_000))
     });
-    each(out, "loaded_backend_flows", gauge, "Flows a backend has.", &|b| Some(b.flows.to_string()));
-    each(out, "loaded_backend_new_flows_total", MetricKind::Counter, "Flows a backend was given.", &|b| {
+    each(out, "loaded_backend_flows", gauge, "Flows a backend has now.", &|b| Some(b.flows.to_string()));
+    each(out, "loaded_backend_new_flows_total", MetricKind::Counter, "Flows assigned to a backend.", &|b| {
         Some(b.new_flows.to_string())
     });
     let both = |out: &mut Page, name, help, value: fn(&BackendStatus) -> [u64; 2]| {
@@ -175,7 +177,7 @@ enum MetricKind {
     Counter,
 }
 
-/// All samples of one name stand together, and none twice: Prometheus would refuse the whole page.
+/// Samples of one name must follow one another, and none may appear twice: Prometheus would refuse the whole page.
 struct MetricFamily<'a> {
     out: &'a mut String,
     name: &'static str,

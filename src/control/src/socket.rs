@@ -19,7 +19,7 @@ pub const DIRECTORY: &str = "/run/loaded";
 /// Connections that may wait to be accepted; the kernel caps this at net.core.somaxconn, 4096 by default.
 const BACKLOG: i32 = 1024;
 
-/// Most files looked at in [`DIRECTORY`]: only root can put any there.
+/// Maximum number of files looked at in [`DIRECTORY`]: only root can put any there.
 const MOST_FILES: usize = 4096;
 
 /// Where an instance's socket is when nothing else is said: `/run/loaded/control-PID.sock`.
@@ -35,7 +35,8 @@ pub enum ControlError {
     #[error("control socket {}: another instance answers there; stop it, or name another path with --control", .0.display())]
     Live(PathBuf),
     /// The name is taken by something else.
-    #[error("control socket {}: there is a file that is no such socket; remove it, or name another path with --control", .0.display())]
+    #[error("control socket {}: the file there is not a control socket; remove it, or name another path with \
+             --control", .0.display())]
     InTheWay(PathBuf),
     /// Somebody else could replace the socket.
     #[error("control socket: {} must be a directory of uid {owner} that nobody else may write to", path.display())]
@@ -106,9 +107,9 @@ impl Bound {
     pub(super) fn adopt(listener: UnixListener, theirs: &Path, path: &Path) -> Result<Self, ControlError> {
         let fail = |act| move |source: io::Error| ControlError::Refused { path: path.to_owned(), act, source };
         // The flag is one of the open file, which the other instance has too; it is set there all the same.
-        listener.set_nonblocking(true).map_err(fail("make it wait for nobody"))?;
+        listener.set_nonblocking(true).map_err(fail("make it non-blocking"))?;
         if theirs != path {
-            fs::rename(theirs, path).map_err(fail("take over that of the supervisor before"))?;
+            fs::rename(theirs, path).map_err(fail("take over the previous supervisor's"))?;
         }
         let metadata = fs::symlink_metadata(path).map_err(fail("look at it"))?;
         Ok(Self { listener, path: path.to_owned(), file: (metadata.dev(), metadata.ino()) })

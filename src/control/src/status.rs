@@ -74,11 +74,11 @@ pub struct Process {
     pub name: String,
     /// Process id; `None` while it does not run.
     pub pid: Option<u32>,
-    /// Whether it does its work.
+    /// Whether it serves.
     pub serving: bool,
-    /// In words: `serving`, `preparing`, `waiting 1.6 s to be started again`.
+    /// In words: `serving`, `preparing`, `restarts in 1.6 s`.
     pub state: String,
-    /// Since when it has been in this state.
+    /// When it entered this state.
     pub since: u64,
     /// The core it runs on; `None`: on any.
     pub core: Option<u16>,
@@ -210,14 +210,15 @@ pub struct BackendStatus {
     pub backup: bool,
     /// Found by discovery, not in the configuration.
     pub discovered: bool,
-    /// It is in the configuration, or a check has passed. One that was only found gets no client and counts nowhere before.
+    /// It is in the configuration, or a check has passed. Until then a discovered node gets no clients and does not
+    /// count.
     #[serde(default = "confirmed")]
     pub confirmed: bool,
     /// What the operator wants of it.
     pub admin: AdminState,
     /// Its health by the checks.
     pub state: BackendState,
-    /// Since when it has been in this state.
+    /// When it entered this state.
     pub since: u64,
     /// What the last check said.
     pub cause: String,
@@ -243,7 +244,7 @@ pub struct BackendStatus {
     pub ejected_by: Vec<Ejection>,
 }
 
-/// What a status of an older version means, which does not say.
+/// The value for a status of an older version, which lacks the field.
 fn confirmed() -> bool {
     true
 }

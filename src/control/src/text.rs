@@ -23,7 +23,7 @@ pub fn status(status: &Status) -> String {
         let _ = writeln!(out, "! {trouble}");
     }
     let up = elapsed(status.now.saturating_sub(status.since));
-    let _ = write!(out, "\nloaded {}, pid {}, for {up}", status.version, status.pid);
+    let _ = write!(out, "\nloaded {}, pid {}, up {up}", status.version, status.pid);
     if let Some(reload) = status.last_reload.as_ref().filter(|reload| reload.ok) {
         let _ = write!(out, "; last reload {} ago: {}", elapsed(status.now.saturating_sub(reload.at)), reload.text);
     }
@@ -143,20 +143,23 @@ fn troubles(status: &Status) -> Vec<String> {
             lines.push(format!("service {}: {state}{part}", service.name));
         }
     }
-    // An older instance says nothing.
-    if !matches!(status.nf_repeat.as_str(), "" | "repeats") {
-        lines.push(format!(
-            "NF_REPEAT: this kernel {}: packets that a killed worker held are dropped",
-            status.nf_repeat
-        ));
+    match (status.nf_repeat.as_str(), status.nf_repeat.strip_prefix("unknown: ")) {
+        // An older instance says nothing.
+        ("" | "repeats", _) => {}
+        (_, Some(why)) => lines.push(format!(
+            "NF_REPEAT: unknown whether this kernel repeats packets ({why}): those that a killed worker held are dropped"
+        )),
+        (found, None) => lines.push(format!(
+            "NF_REPEAT: this kernel {found} packets instead of repeating them: those that a killed worker held are dropped"
+        )),
     }
     if let Some(reload) = status.last_reload.as_ref().filter(|reload| !reload.ok) {
         let ago = elapsed(status.now.saturating_sub(reload.at));
-        lines.push(format!("reload {ago} ago failed, generation {} goes on: {}", status.generation, reload.text));
+        lines.push(format!("reload {ago} ago failed, generation {} stays in use: {}", status.generation, reload.text));
     }
     if let Some(refused) = &status.refused_upgrade {
         let ago = elapsed(status.now.saturating_sub(refused.at));
-        lines.push(format!("upgrade {ago} ago refused, pid {} goes on: {}", status.pid, refused.text));
+        lines.push(format!("upgrade {ago} ago refused, pid {} continues: {}", status.pid, refused.text));
     }
     let mut of_backends = Vec::new();
     for service in &status.services {
@@ -164,7 +167,7 @@ fn troubles(status: &Status) -> Vec<String> {
             let (address, name) = (backend.address, &service.name);
             if backend.state == BackendState::Down && backend.confirmed {
                 let ago = elapsed(status.now.saturating_sub(backend.since));
-                of_backends.push(format!("{address} of {name} is down for {ago}: {}", backend.cause));
+                of_backends.push(format!("{address} of {name} has been down for {ago}: {}", backend.cause));
             } else if !backend.ejected_by.is_empty() && backend.state != BackendState::Leaving {
                 of_backends.push(format!("{address} of {name}: {}", ejections(backend)));
             }
@@ -181,7 +184,7 @@ fn troubles(status: &Status) -> Vec<String> {
 
 fn ejections(backend: &BackendStatus) -> String {
     let each = backend.ejected_by.iter().map(|ejection| format!("worker {}: {}", ejection.worker, ejection.cause));
-    format!("no new flows by what packets show ({})", each.collect::<Vec<_>>().join(", "))
+    format!("ejected by passive health ({})", each.collect::<Vec<_>>().join(", "))
 }
 
 fn write_service(out: &mut String, service: &ServiceStatus, now: u64) {
@@ -228,7 +231,7 @@ fn notes(backend: &BackendStatus) -> Vec<String> {
     }
     match (backend.admin, backend.state == BackendState::Leaving, backend.drain_left) {
         (AdminState::Disabled, ..) => notes.push("disabled".to_owned()),
-        (_, true, Some(left)) => notes.push(format!("keeps its flows for {left} s more")),
+        (_, true, Some(left)) => notes.push(format!("keeps its flows for another {left} s")),
         (AdminState::Draining, _, Some(left)) => notes.push(format!("draining, {left} s left")),
         (AdminState::Draining, _, None) => notes.push("draining".to_owned()),
         _ => {}
@@ -240,8 +243,8 @@ fn notes(backend: &BackendStatus) -> Vec<String> {
         notes.push("backup".to_owned());
     }
     match (backend.discovered, backend.confirmed) {
-        (true, true) => notes.push("found, not configured".to_owned()),
-        (true, false) => notes.push("found, not configured, no check has passed yet".to_owned()),
+        (true, true) => notes.push("discovered, not configured".to_owned()),
+        (true, false) => notes.push("discovered, not configured, no check has passed yet".to_owned()),
         (false, _) => {}
     }
     if !backend.ejected_by.is_empty() {
@@ -271,7 +274,7 @@ fn write_processes(out: &mut String, status: &Status) {
         let _ = writeln!(out, "layers that this kernel has: {}", status.layers.join(", "));
     }
     if !status.nf_repeat.is_empty() {
-        let _ = writeln!(out, "NF_REPEAT, by which packets of a killed worker go on: {}", status.nf_repeat);
+        let _ = writeln!(out, "NF_REPEAT on this kernel: {}", status.nf_repeat);
     }
 }
 

@@ -107,76 +107,77 @@ counted! {
         /// Request of a known flow, sent on to its backend.
         Forwarded = "forwarded" => "goes on to",
         /// First request of a flow, sent on to the backend chosen for it.
-        ForwardedNew = "forwarded_new" => "begins a flow of",
-        /// Reply of a known flow, sent on to the client as the VIP's.
-        Returned = "returned" => "is a reply, and goes back to the client as the virtual IP's",
+        ForwardedNew = "forwarded_new" => "begins a flow to",
+        /// Reply of a known flow, sent on to the client as if from the VIP.
+        Returned = "returned" => "is a reply, and goes back to the client from the virtual IP",
         /// ICMP error about a reply, sent on to the backend.
         ErrorForwarded = "error_forwarded" => "is an ICMP error about a reply, and goes on to the backend",
-        /// ICMP error from a backend about a request, sent on to the client as the VIP's.
+        /// ICMP error from a backend about a request, sent on to the client as if from the VIP.
         ErrorReturned = "error_returned" =>
-            "is an ICMP error from a backend, and goes on to the client as the virtual IP's",
+            "is an ICMP error from a backend, and goes on to the client from the virtual IP",
         /// Request of a flow whose backend is down, answered with a TCP reset.
-        AnsweredReset = "answered_reset" => "answered with a reset, since the backend of its flow is out",
+        AnsweredReset = "answered_reset" => "answered with a reset, because the backend of its flow is out",
         /// Request of a flow whose backend is down, answered with ICMP port unreachable.
         AnsweredUnreachable = "answered_unreachable" =>
-            "answered with port unreachable, since the backend of its flow is out",
+            "answered with port unreachable, because the backend of its flow is out",
         /// New TCP connection, refused with a reset: no backend can be chosen.
-        RefusedReset = "refused_reset" => "answered with a reset, since no backend can be chosen",
+        RefusedReset = "refused_reset" => "answered with a reset, because no backend can be chosen",
         /// New UDP flow, refused with ICMP port unreachable: no backend can be chosen.
-        RefusedUnreachable = "refused_unreachable" => "answered with port unreachable, since no backend can be chosen",
+        RefusedUnreachable = "refused_unreachable" => "answered with port unreachable, because no backend can be \
+            chosen",
         /// New TCP connection or UDP flow, refused with a reset or ICMP port unreachable: at every backend that could be chosen
         /// another flow of this client, to another VIP, already uses the same ports.
         RefusedClash = "refused_clash" =>
-            "answered with a reset or port unreachable, since the client has the same flow to another virtual IP on every \
-             backend that could be chosen, and replies could not be told apart",
+            "answered with a reset or port unreachable, because the client has the same flow to another virtual IP on \
+             every backend that could be chosen, and replies could not be told apart",
         /// Reply of a flow that was reset because its backend is out, answered with a TCP reset to the backend.
         AnsweredBackend = "answered_backend" =>
             "is a reply of a flow that was reset, and answered with a reset to the backend",
-        /// ICMP error from a router behind us, or this host, about a request, sent to the client as from the VIP.
+        /// ICMP error from a router behind us, or this host, about a request, sent to the client as if from the VIP.
         ErrorRelayed = "error_relayed" =>
-            "is an ICMP error from a router or this host, and goes on to the client as the virtual IP's",
+            "is an ICMP error from a router or this host, and goes on to the client from the virtual IP",
 
         /// A fragment that came before the first one of its packet: sent through the rules again, so that it comes after it.
         RepeatedFragment = "repeated_fragment" => "is a fragment that waits for the first one of its packet",
 
         /// Passed: neither to a VIP nor from a backend.
-        PassedForeign = "passed_foreign" => "passes, since it is neither to a virtual IP nor from a backend",
+        PassedForeign = "passed_foreign" => "passes, because it is neither to a virtual IP nor from a backend",
         /// Passed: from a backend, but of no flow of ours; the backend's own traffic.
-        PassedOwn = "passed_own" => "passes, since it is a backend's own traffic, of no flow here",
+        PassedOwn = "passed_own" => "passes, because it is a backend's own traffic, of no flow here",
         /// Passed: to a VIP, but no service takes it; the host's own traffic.
-        PassedUnserved = "passed_unserved" => "passes, since no service takes it: it is this host's own business",
+        PassedUnserved = "passed_unserved" => "passes, because no service takes it: it belongs to this host",
         /// Passed: header, length or upper layer contradict each other, and `on_failure.parse_error` says pass.
-        PassedMalformed = "passed_malformed" => "passes, since no such packet is sound and parse_error = \"pass\"",
+        PassedMalformed = "passed_malformed" => "passes, because it is malformed and parse_error = \"pass\"",
         /// Passed: IPv6 neighbour or multicast listener discovery.
-        PassedNeighbour = "passed_neighbour" => "passes, since it is neighbour or multicast listener discovery",
+        PassedNeighbour = "passed_neighbour" => "passes, because it is neighbour or multicast listener discovery",
 
         /// Dropped: header, length or upper layer contradict each other.
-        DroppedMalformed = "dropped_malformed" => "dropped, since no such packet is sound",
+        DroppedMalformed = "dropped_malformed" => "dropped, because it is malformed",
         /// Dropped: a fragment that does not fit the others of its packet, or whose first one did not come or was not sent on.
         DroppedFragment = "dropped_fragment" =>
-            "dropped, since it is a fragment of a packet whose other fragments do not fit, or whose first one \
+            "dropped, because it is a fragment of a packet whose other fragments do not fit, or whose first one \
              was not sent on",
         /// Dropped: to a VIP, but no service takes it, and `unserved` says drop.
-        DroppedUnserved = "dropped_unserved" => "dropped, since no service takes it",
+        DroppedUnserved = "dropped_unserved" => "dropped, because no service takes it",
         /// Dropped: an ICMP error to a VIP about a packet of no flow of ours.
         DroppedStrayError = "dropped_stray_error" =>
-            "dropped, since it is an ICMP error about a packet of no flow here",
+            "dropped, because it is an ICMP error about a packet of no flow here",
         /// Dropped: a reply, other than TCP, of a flow whose backend is out.
-        DroppedBackendOut = "dropped_backend_out" => "dropped, since it is a reply of a flow whose backend is out",
+        DroppedBackendOut = "dropped_backend_out" => "dropped, because it is a reply of a flow whose backend is out",
         /// Dropped: no backend can be chosen.
-        DroppedNoBackend = "dropped_no_backend" => "dropped, since there is no backend for it",
+        DroppedNoBackend = "dropped_no_backend" => "dropped, because there is no backend for it",
         /// Dropped: the flow table is full of living flows.
-        DroppedTableFull = "dropped_table_full" => "dropped, since the flow table is full of living flows",
+        DroppedTableFull = "dropped_table_full" => "dropped, because the flow table is full of living flows",
         /// Dropped: as `RefusedClash`, but of a protocol without an answer, or from an address that must not be answered.
         DroppedClash = "dropped_clash" =>
-            "dropped, since the client has the same flow to another virtual IP on every backend that could be chosen, and \
-             replies could not be told apart",
+            "dropped, because the client has the same flow to another virtual IP on every \
+             backend that could be chosen, and replies could not be told apart",
         /// Dropped: longer than the kernel can hand over, so it cannot be rewritten.
         DroppedCut = "dropped_cut" =>
-            "dropped, since it is longer than the kernel can hand over and cannot be rewritten",
+            "dropped, because it is longer than the kernel can hand over and cannot be rewritten",
         /// Dropped: the worker failed to give a verdict. Always 0 unless `loaded` has a bug.
         DroppedUndecided = "dropped_undecided" =>
-            "dropped, since the worker failed to decide about it: a bug in loaded",
+            "dropped, because the worker failed to decide about it: a bug in loaded",
     }
 }
 

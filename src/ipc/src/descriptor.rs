@@ -1,5 +1,5 @@
-//! The descriptors children are started with, beside /dev/null on 0, 1 and 2: the supervisor puts them there, the child
-//! takes them over by these numbers.
+//! The descriptors children are started with, besides /dev/null on 0, 1 and 2: the supervisor puts them there, the
+//! child takes them over by these numbers.
 
 use std::os::fd::RawFd;
 

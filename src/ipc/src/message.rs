@@ -97,7 +97,7 @@ pub enum ToWorker {
         up: bool,
         /// Seconds since it came up, for slow start; `u32::MAX`: it was never seen down.
         age: u32,
-        /// The operator has named it, or a check has passed. A node that was only found counts nowhere before.
+        /// The operator has named it, or a check has passed. Until then a discovered node does not count.
         confirmed: bool,
     },
     /// Ends the transaction.
@@ -127,7 +127,7 @@ pub enum ToWorker {
 pub enum FromWorker {
     /// The worker has its configuration and is in its sandbox. It waits for `Go` and has not read the tables.
     Prepared {
-        /// That of the transaction.
+        /// The generation of the transaction.
         generation: u64,
     },
     /// A table said of itself what the supervisor has not said ([`ToWorker::Tables`]), and was emptied. Before `Ready`. At most
@@ -135,14 +135,14 @@ pub enum FromWorker {
     Damaged(String),
     /// The tables are open and packets are answered.
     Ready {
-        /// That of its configuration.
+        /// The generation of its configuration.
         generation: u64,
     },
     /// The worker ends, and says why. At most [`MAX_TEXT`] bytes.
     Failed(String),
     /// The answer to [`ToWorker::Explain`]; answers come in the order of the questions.
     Explained {
-        /// That of the question.
+        /// The question's id.
         id: u32,
         /// The answer.
         explained: Explained,
@@ -231,7 +231,7 @@ pub enum Pinger {
 pub enum FromProber {
     /// The prober has its targets and is in its sandbox. It waits for `Go`.
     Prepared {
-        /// That of the transaction.
+        /// The generation of the transaction.
         generation: u64,
     },
     /// A backend has come up or gone down; or the first result of all has confirmed what was believed.

@@ -1,5 +1,5 @@
-//! What a service does with its flows, and when its backends fail: each value with its range, its default and the reason of
-//! that.
+//! What a service does with its flows, and when its backends fail: each value with its range, its default and the
+//! reason for it.
 
 use bincode::{Decode, Encode};
 use std::fmt;

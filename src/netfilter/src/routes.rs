@@ -119,7 +119,7 @@ impl Routes {
     pub fn mend(&mut self) {
         let trouble = self.apply(false).err().map(|error| error.to_string());
         if let Some(text) = trouble.as_ref().filter(|text| self.trouble.as_ref() != Some(*text)) {
-            log::error!("{text}; to be tried again");
+            log::error!("{text}; will try again");
         }
         self.trouble = trouble;
     }

@@ -27,8 +27,8 @@ const BUFFER_PER_PACKET: usize = 2048;
 const MIN_BUFFER: usize = 32 << 20;
 /// Limits the kernel memory that one queue can pin.
 const MAX_BUFFER: usize = 256 << 20;
-/// Most kernel answers discarded on the way to the first waiting packet: some 50 ms of work. A hostile worker can fill
-/// the buffer with them.
+/// Maximum number of kernel answers discarded on the way to the first waiting packet: some 50 ms of work. A hostile
+/// worker can fill the buffer with them.
 const MAX_ANSWERS: u32 = 1 << 15;
 /// A batch of verdicts is at most 66 KiB, charged about twice.
 const SEND_BUFFER: usize = 256 << 10;

@@ -1,4 +1,4 @@
-//! Tries whether this kernel keeps the promise of NF_REPEAT: to send a packet through its hook again.
+//! Tries whether this kernel does what NF_REPEAT promises: to send a packet through its hook again.
 //!
 //! The packets of a dead worker depend on it. Some kernels turned NF_REPEAT into NF_ACCEPT (netfilter-devel,
 //! "netfilter: nfnetlink_queue: un-break NF_REPEAT", which fixes commit 6291b3a67ad5): such a packet would continue as

@@ -17,7 +17,7 @@ const HEADER: usize = 20;
 const FLOW: usize = 32;
 const CLIENT: usize = 24;
 
-/// Most bytes that an export of tables of these capacities can have: each table has twice as many slots.
+/// Longest export, in bytes, of tables of these capacities: each table has twice as many slots.
 pub const fn bytes_for(flows: usize, clients: usize) -> usize {
     HEADER + 2 * (flows.saturating_add(8)) * FLOW + 2 * (clients.saturating_add(8)) * CLIENT
 }

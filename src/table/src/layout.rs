@@ -18,7 +18,7 @@ pub const LAYOUT_VERSION: u32 = 3 + OTHER;
 /// A build for tests claims another version than the release, so that an upgrade from one to the other exports tables.
 const OTHER: u32 = if cfg!(feature = "hostile") { 1000 } else { 0 };
 
-/// Most entries a table may promise: 2^28, 20 GiB of memory. Slots are numbered in 32 bits.
+/// Maximum number of entries a table may promise: 2^28, 20 GiB of memory. Slots are numbered in 32 bits.
 pub const MAX_CAPACITY: usize = 1 << 28;
 
 /// Ways of a bucket (see [`crate::bucket`]).

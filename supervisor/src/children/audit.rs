@@ -22,7 +22,7 @@ use syscalls::Sysno;
 const READ_AT_ONCE: u32 = 256;
 /// No record of the log is longer (CONSOLE_EXT_LOG_MAX, kernel/printk/internal.h).
 const LONGEST: usize = 8192;
-/// Most records that are kept. Each is the death of a process somewhere on this machine.
+/// Maximum number of records that are kept. Each is the death of a process somewhere on this machine.
 const KEPT: usize = 64;
 /// How long they are kept: after that a pid may belong to another process.
 const KEPT_FOR: Duration = Duration::from_secs(10);
@@ -101,7 +101,7 @@ impl AuditLog {
             (Some(call), _) => format!("it called {call}"),
             (None, Some(_)) => {
                 self.awaited.push(Awaited { name: name.to_owned(), pid, since: Instant::now() });
-                "the kernel's record of the system call is awaited".to_owned()
+                "waiting for the kernel's record of the system call".to_owned()
             }
             (None, None) => elsewhere(pid),
         }

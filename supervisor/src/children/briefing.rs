@@ -129,7 +129,8 @@ pub(crate) fn to_prober(roster: &Roster, (ping4, ping6): (Pinger, Pinger), seed:
     Some(messages)
 }
 
-/// Most backends of mode "dsr" that are checked at their VIP; further ones are checked at their own address.
+/// Maximum number of backends of mode "dsr" that are checked at their VIP; further ones are checked at their own
+/// address.
 pub(crate) const MAX_MARKED: usize = 128;
 
 /// The VIP at which a backend that answers clients itself is checked: the service's first one of its family, if the check does

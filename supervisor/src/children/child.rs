@@ -82,8 +82,8 @@ pub(crate) struct Death {
 }
 
 impl<In: Decode<()>, Out: Encode> Child<In, Out> {
-    /// Starts this binary again in another role. `words` are its command line, from the role on; `descriptors` are open in it
-    /// beside /dev/null on 0, 1 and 2; `outbox` is what it is told first.
+    /// Starts this binary again in another role. `words` are its command line, from the role on; `descriptors` are open
+    /// in it besides /dev/null on 0, 1 and 2; `outbox` is what it is told first.
     pub(crate) fn spawn(
         words: &[String],
         link_fd: RawFd,

@@ -1,4 +1,5 @@
-//! The memory that a worker works in. The supervisor holds it, so that the next process finds the flows of the one before.
+//! The memory that a worker works in. The supervisor holds it, so that the next process finds the flows of the previous
+//! one.
 
 use crate::Error;
 use crate::handover::monotonic;
@@ -19,7 +20,7 @@ pub(crate) struct Memory {
     pub(crate) counters: OwnedFd,
     /// The worker's counts. A hostile worker may write any numbers here.
     pub(crate) seen: CounterReader,
-    /// Most flows, and most clients.
+    /// Maximum numbers of flows and of clients.
     capacities: (u32, u32),
     /// The tables' hash keys. Neither these nor the capacities are ever read from the tables, which any worker can write.
     keys: TableKeys,

@@ -17,11 +17,11 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::Child as Process;
 use std::time::{Duration, Instant};
 
-/// A prober that says nothing for so long is hung: it sends a heartbeat every second.
+/// A prober that is silent for this long hangs: it sends a heartbeat every second.
 const SILENCE: Duration = Duration::from_secs(5);
 /// Messages heard at a time; the rest wait.
 const HEARD_AT_ONCE: u32 = 256;
-/// Messages a second that are allowed beside twenty for each target: discovery, heartbeat, changes.
+/// Messages a second that are allowed in addition to twenty for each target: discovery, heartbeat, changes.
 const IDLE_TALK: u32 = 1000;
 
 /// The prober of an instance.
@@ -36,7 +36,7 @@ pub(crate) struct Prober {
     pub(crate) sandbox_kills: u64,
     /// It has died since it was last started.
     died: bool,
-    /// The log says already what raw sockets mean.
+    /// The log already says what raw sockets mean.
     warned: bool,
 }
 
@@ -210,7 +210,7 @@ impl Prober {
             self.backoff = Backoff::new();
             return None;
         }
-        // It may have told us and not yet a worker, and the next prober may have to wait.
+        // It may have told us but not yet every worker, and the next prober may have to wait.
         for worker in workers {
             let checked = roster.backends().filter(|(_, backend)| backend.health.proven && backend.leaves.is_none());
             worker.remind(roster.generation(), checked.map(|(index, backend)| (index, backend.health.up)));

@@ -26,5 +26,5 @@ pub(crate) fn is_possible() -> Result<(), &'static str> {
 
 /// Takes over the answer of a predecessor, which had the rights to find out.
 pub(crate) fn set_known(possible: bool) {
-    let _ = POSSIBLE.set(if possible { Ok(()) } else { Err("the supervisor before this one could not look") });
+    let _ = POSSIBLE.set(if possible { Ok(()) } else { Err("the previous supervisor could not find out") });
 }

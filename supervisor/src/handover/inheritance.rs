@@ -1,5 +1,5 @@
-//! What a new supervisor starts from: the last snapshot in the journal of the one before, and the queue and memory of each
-//! of its workers.
+//! What a new supervisor starts from: the last snapshot in the journal of the previous one, and the queue and memory of
+//! each of its workers.
 
 use super::journal::{Journal, Snapshot};
 use crate::Error;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-/// What the supervisor before has left.
+/// What the previous supervisor has left.
 #[derive(Debug)]
 pub(crate) struct Inheritance {
     pub(crate) snapshot: Snapshot<'static>,
@@ -37,7 +37,8 @@ pub(crate) struct InheritedWorker {
     pub(crate) export: Option<OwnedFd>,
 }
 
-/// Why an instance with this plan, and these cores with their queues, cannot go on from a snapshot; `None` if it can.
+/// Why an instance with this plan, and these cores with their queues, cannot continue from a snapshot; `None` if it
+/// can.
 pub(crate) fn misfit(snapshot: &Snapshot<'_>, plan: &Plan, queues: &[(u16, u16)]) -> Option<String> {
     if *snapshot.queues != *queues {
         return Some("workers are to run on other cores".to_owned());

@@ -56,7 +56,7 @@ pub(crate) fn find(plan: &Plan, workers: &[(u16, u16)]) -> Result<Option<Inherit
         Ok(snapshot) => {
             let taken = orphans.into_iter().map(|(queue, processes)| Ok((queue, take(processes)?)));
             let workers = taken.collect::<Result<_, Error>>()?;
-            log::warn!("supervisor {} was killed; its workers go on, and are taken over", snapshot.pid);
+            log::warn!("supervisor {} was killed; its workers continue, and are taken over", snapshot.pid);
             Ok(Some(Inheritance { snapshot, workers, locks: dead.locks() }))
         }
         Err(problem) => {

@@ -31,7 +31,7 @@ const TIME_TO_END: Duration = Duration::from_secs(10);
 pub(crate) enum GaveWay {
     /// In order: its workers have ended.
     InOrder,
-    /// It was killed meanwhile. Its workers may still be there, and are nobody's.
+    /// It was killed meanwhile. Its workers may still be there, without a supervisor.
     Killed,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Predecessor {
 }
 
 impl Predecessor {
-    /// Takes what it has handed us beside the workers.
+    /// Takes what it has handed us besides the workers.
     ///
     /// # Errors
     /// If a descriptor is missing: no supervisor has started this process.
@@ -121,7 +121,7 @@ impl Predecessor {
     /// If the socket cannot be given that path.
     pub(crate) fn replace(self, theirs: &Path, path: &Path) -> Result<Control, ControlError> {
         if let Err(error) = self.link.send(&FromSuccessor::Serving) {
-            log::warn!("the supervisor before us: {error}");
+            log::warn!("the previous supervisor: {error}");
         }
         Control::adopt(self.control, theirs, path)
     }

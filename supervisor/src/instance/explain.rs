@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 /// How long a worker may take to answer. It looks at its link every 5 ms when busy, and every 50 ms when idle.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// Most questions that wait, to all workers together: that leaves connections of the control socket for other requests.
+/// Maximum number of questions that wait, to all workers together: that leaves connections of the control socket for
+/// other requests.
 const MAX_WAITING: usize = 8;
 
 impl Instance {
@@ -29,13 +30,13 @@ impl Instance {
             return Err(format!("{} is no virtual IP of this instance; loaded status shows which are", tuple.vip));
         }
         if vips().any(|vip| vip == tuple.client) {
-            return Err(format!("{} is a virtual IP: what comes from one passes the workers by", tuple.client));
+            return Err(format!("{} is a virtual IP: packets from one bypass the workers", tuple.client));
         }
         if self.current.plan.nameservers.contains(&tuple.client)
             && tuple.client_port == 53
             && matches!(tuple.protocol, 6 | 17)
         {
-            return Err(format!("{} is a name server: its answers pass the workers by", tuple.client));
+            return Err(format!("{} is a name server: its answers bypass the workers", tuple.client));
         }
         if self.operator.questions.waiting.len() >= MAX_WAITING {
             return Err(format!("{MAX_WAITING} questions wait for an answer; ask again in a moment"));
@@ -72,8 +73,8 @@ impl Instance {
                     }
                     Ok(explanation) => Reply::Explained(Box::new(explanation)),
                     Err(problem) => {
-                        worker.condemn(&format!("explained what cannot be: {problem}"));
-                        Reply::error(format!("{} has given an answer that cannot be, and is ended", worker.name()))
+                        worker.condemn(&format!("gave an impossible explanation: {problem}"));
+                        Reply::error(format!("{} has given an impossible answer and is killed", worker.name()))
                     }
                 };
                 replies.push((id, reply));

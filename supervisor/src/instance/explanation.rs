@@ -97,15 +97,15 @@ impl WorkerAnswer {
     /// "since its client 192.0.2.0/24 has it, last noted 37 s ago"
     fn sentence(&self, reason: ChoiceReason, service: &Service, avoided: Option<IpAddr>) -> String {
         match reason {
-            ChoiceReason::Flow => "since its flow is there".to_owned(),
+            ChoiceReason::Flow => "because its flow exists".to_owned(),
             ChoiceReason::Client { idle } => {
                 let prefix = service.affinity.map(|affinity| prefix_of(self.tuple.client, affinity));
                 let client = prefix.unwrap_or_else(|| self.tuple.client.to_string());
-                format!("since its client {client} has it, last noted {idle} s ago")
+                format!("because its client {client} has it, last seen {idle} s ago")
             }
             ChoiceReason::Clash { instead_of } => {
                 let avoided = avoided.map_or_else(|| instead_of.to_string(), |address| address.to_string());
-                format!("since its client has the same flow to another virtual IP on {avoided}")
+                format!("because its client has the same flow to another virtual IP on {avoided}")
             }
             ChoiceReason::Strategy { candidates } => format!("chosen by {} among {candidates}", service.strategy),
         }
@@ -232,11 +232,11 @@ mod tests {
         let explanation = told(NEW).unwrap();
         assert_eq!(explanation.service.as_deref(), Some("web"));
         assert_eq!(explanation.backend.unwrap().to_string(), "198.51.100.11");
-        assert_eq!(explanation.why.unwrap(), "since its client 203.0.113.0/24 has it, last noted 37 s ago");
+        assert_eq!(explanation.why.unwrap(), "because its client 203.0.113.0/24 has it, last seen 37 s ago");
         let reason = ChoiceReason::Clash { instead_of: BackendIndex(2) };
         let explanation = told(Explained { chosen: Some(Chosen { backend: BackendIndex(0), reason }), ..NEW }).unwrap();
         assert_eq!(explanation.by.as_deref(), Some("clash"));
-        let expected = "since its client has the same flow to another virtual IP on 198.51.100.12";
+        let expected = "because its client has the same flow to another virtual IP on 198.51.100.12";
         assert_eq!(explanation.why.unwrap(), expected);
         let known = KnownFlow { backend: BackendIndex(0), state: FlowState::Established as u8, idle: 3 };
         let explanation = told(Explained { flow: Some(known), ..NEW }).unwrap();

@@ -39,7 +39,7 @@ impl HostState {
     /// Makes `hops` the only routes; on an error, which the log shows, it is tried again later.
     pub(crate) fn settle_routes(&mut self, hops: &Hops) {
         if let Err(error) = self.routes.settle(hops) {
-            log::error!("{error}; to be tried again");
+            log::error!("{error}; will try again");
         }
     }
 
@@ -50,7 +50,7 @@ impl HostState {
         }
     }
 
-    /// Looks that the routes are still there, and after a failed successor removes what it has added.
+    /// Checks that the routes are still there, and removes what a failed successor has added.
     pub(crate) fn mend_routes(&mut self) {
         self.routes.mend();
     }

@@ -89,7 +89,7 @@ impl Instance {
     pub(crate) fn serve(&mut self) -> Result<Exit, Error> {
         self.phase = Phase::Serving;
         loop {
-            // A machine that is short of something for a moment must not cost the children that run.
+            // A momentary shortage on this machine must not cost us the children that run.
             self.start_children_or_log();
             self.poll_once(Instant::now() + LONGEST_WAIT)?;
             self.log_deaths();
@@ -126,7 +126,7 @@ impl Instance {
 
     fn start_children_or_log(&mut self) {
         if let Err(error) = self.start_children() {
-            log::error!("{error}; to be tried again");
+            log::error!("{error}; will try again");
         }
     }
 

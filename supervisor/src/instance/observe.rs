@@ -17,7 +17,8 @@ use std::time::{Duration, Instant, SystemTime};
 const EVERY: Duration = Duration::from_millis(500);
 /// Time between two changes for the sake of discovered nodes, however many answer.
 const DISCOVERY_EVERY: Duration = Duration::from_secs(5);
-/// Most changes of mind of one worker that one look notes: a hostile one may change its mind as often as it likes.
+/// How many of a worker's changes of mind are recorded at a time: a hostile one may change its mind as often as it
+/// likes.
 const NOTED_AT_ONCE: usize = 10;
 
 impl Instance {
@@ -45,7 +46,7 @@ impl Instance {
         }
     }
 
-    /// Looks at everything that announces itself to nobody, if that is due, and begins the changes that follow from it.
+    /// If a look is due: examines everything whose changes nobody announces, and begins what follows from them.
     pub(super) fn observe(&mut self) {
         let now = Instant::now();
         if now < self.survey.due {
@@ -65,7 +66,7 @@ impl Instance {
             return;
         }
         if let Err(error) = self.begin_due_change(now) {
-            log::error!("{error}; to be tried again");
+            log::error!("{error}; will try again");
             self.survey.rest();
         }
     }
@@ -139,8 +140,8 @@ impl Instance {
         }
         for (service, address, worker, cause) in news {
             let (what, why) = match cause {
-                Some(cause) => (format!("avoided by {worker}"), cause.to_string()),
-                None => (format!("tried again by {worker}"), "its time is over, or a check passed".to_owned()),
+                Some(cause) => (format!("ejected by {worker}"), cause.to_string()),
+                None => (format!("readmitted by {worker}"), "the hold is over, or a check passed".to_owned()),
             };
             self.note(service, Some(address), what, why, By::Packets);
         }
@@ -158,7 +159,7 @@ impl Instance {
         }
     }
 
-    /// Notes once when a service has come to stand otherwise.
+    /// Records when the condition of a service has changed.
     pub(super) fn note_conditions(&mut self) {
         let (now, roster) = (Instant::now(), &self.current.roster);
         let staying = roster.services().filter(|(_, entry)| entry.leaves.is_none());

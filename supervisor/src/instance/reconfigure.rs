@@ -144,7 +144,7 @@ impl Instance {
         match trigger {
             Trigger::Operator => self.operator.conclude_reload(false, why),
             Trigger::Discovery | Trigger::Departure => {
-                log::error!("{trigger}: {why}; to be tried again");
+                log::error!("{trigger}: {why}; will try again");
                 self.survey.rest();
             }
         }

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 impl Instance {
-    /// Writes a snapshot if something has changed, but not more often than a prober's changes of mind are worth.
+    /// Writes a snapshot if something has changed, but not for each of a prober's changes of mind.
     pub(super) fn write_snapshot_if_due(&mut self) {
         if self.recorder.is_due(&self.children.by_queue()) {
             self.write_snapshot();
@@ -40,7 +40,7 @@ impl Instance {
             history: Cow::Borrowed(&self.operator.history),
         };
         if let Err(error) = self.recorder.write(&snapshot) {
-            log::error!("write the journal: {error}; to be tried again");
+            log::error!("write the journal: {error}; will try again");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The first start of the children: where nothing is, beside orphans of a killed supervisor, or beside the workers of a
-//! predecessor.
+//! The first start of the children: where nothing runs, beside orphans of a killed supervisor, or beside the workers of
+//! a predecessor.
 
 use super::Instance;
 use super::phase::Phase;
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Instant;
 
 impl Instance {
-    /// Starts everything where nothing is: the children first, and the rules that bring packets last.
+    /// Starts everything where nothing runs: the children first, and the rules that bring packets last.
     ///
     /// # Errors
     /// If a child does not start or the rules cannot be installed; then call [`Instance::give_up`].
@@ -92,7 +92,7 @@ impl Instance {
         }
     }
 
-    /// Starts every child, and starts those that die again as ever: nobody else serves any more. That it takes too long is
+    /// Starts every child and keeps restarting those that die: nobody else serves any more. That it takes too long is
     /// only logged.
     fn start_whatever_happens(&mut self) -> Result<(), Error> {
         let deadline = Instant::now() + START_DEADLINE;

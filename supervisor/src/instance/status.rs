@@ -189,7 +189,7 @@ fn waiting(
         name,
         pid: None,
         serving: false,
-        state: format!("waiting {:.1} s to be started again", wait.as_secs_f32()),
+        state: format!("restarts in {:.1} s", wait.as_secs_f32()),
         since: seconds(SystemTime::now()),
         core,
         restarts,

@@ -1,4 +1,4 @@
-//! What the regular look at everything that announces itself to nobody saw last, and how a service stands.
+//! What the last regular look saw of everything whose changes nobody announces, and the condition of a service.
 
 use crate::roster::Roster;
 use loaded_ipc::{Admin, AllDown, BackendIndex, Cause, ServiceIndex};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub(super) const ROUTES_EVERY: Duration = Duration::from_secs(10);
 /// How long a change that nobody has asked for rests after it has failed.
 const REST: Duration = Duration::from_secs(10);
-/// Most discovered nodes that wait for the next change.
+/// Maximum number of discovered nodes that wait for the next change.
 const MAX_FOUND: usize = 1024;
 
 /// What was seen last, and when to look again.
@@ -32,7 +32,7 @@ pub(crate) struct Survey {
     pub(super) rests_until: Instant,
 }
 
-/// How a service stands, by the checks and the operator's wishes.
+/// The condition of a service, by the checks and the operator's wishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Condition {
     Fine,
@@ -72,7 +72,7 @@ impl Survey {
     }
 }
 
-/// How a service stands. The worker's balancer goes by the same rule, and by what each worker's own packets show.
+/// The condition of a service. The worker's balancer goes by the same rule, and by what each worker's own packets show.
 pub(super) fn condition(roster: &Roster, index: ServiceIndex, now: Instant) -> Condition {
     let Some(entry) = roster.service(index) else { return Condition::Fine };
     let policy = entry.service.policy;

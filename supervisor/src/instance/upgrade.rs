@@ -42,7 +42,7 @@ impl Instance {
             return Err(Error::Succession("there is no control socket to hand over; restart".to_owned()));
         };
         if std::process::id() == 1 {
-            return Err(Error::Succession("process 1 cannot give way: with it the container ends".to_owned()));
+            return Err(Error::Succession("process 1 cannot be replaced: the container ends with it".to_owned()));
         }
         let kernel_log = self.children.audit.descriptor().map_err(fail("pass on the kernel's log"))?;
         let mut descriptors = vec![

@@ -73,7 +73,7 @@ pub(crate) fn detach() -> Result<(), Error> {
 pub(crate) fn release(starter: OwnedFd) -> Result<(), Error> {
     let fail = |act| move |source| Error::Start { act, source };
     let null = OpenOptions::new().write(true).open("/dev/null").map_err(fail("open /dev/null"))?;
-    dup2_stderr(&null).map_err(|e| fail("let go of stderr")(e.into()))?;
+    dup2_stderr(&null).map_err(|e| fail("release stderr")(e.into()))?;
     // It does not matter if the starter was killed meanwhile.
     let _ = UnixStream::from(starter).write_all(b"1");
     Ok(())

@@ -15,7 +15,7 @@ pub(crate) struct BackendEntry {
     pub(crate) backup: bool,
     /// It is not in the configuration: discovery has found it.
     pub(crate) discovered: bool,
-    /// It is or was in the configuration, or a check has passed. One that was only found counts nowhere before.
+    /// It is or was in the configuration, or a check has passed. Until then a discovered node does not count.
     #[serde(default = "yes")]
     pub(crate) confirmed: bool,
     /// What the operator wants, and until when a drain lasts. Drain, disable and enable survive reload, upgrade and a supervisor
@@ -41,12 +41,12 @@ pub(crate) struct BackendHealth {
     /// Since when it is up, or down.
     #[serde(with = "crate::handover::monotonic")]
     pub(crate) since: Instant,
-    /// When it came up, if it was ever seen down: the begin of its slow start.
+    /// When it came up, if it was ever seen down: the beginning of its slow start.
     #[serde(with = "crate::handover::monotonic::option")]
     pub(crate) rose: Option<Instant>,
 }
 
-/// A backend in the journal of a binary that does not say.
+/// The value for a backend in the journal of a binary that lacks the field.
 fn yes() -> bool {
     true
 }
@@ -107,7 +107,7 @@ impl BackendEntry {
 }
 
 impl BackendHealth {
-    /// Of a new backend. `waits`: it is not used before a check has passed.
+    /// The health of a new backend. `waits`: it is not used before a check has passed.
     pub(super) fn new(waits: bool, now: Instant) -> Self {
         Self { up: !waits, proven: false, cause: Cause::Unchecked, latency: 0, since: now, rose: None }
     }

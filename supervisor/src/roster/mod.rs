@@ -213,7 +213,7 @@ impl Roster {
         self.drain
     }
 
-    /// Lets leaving backends that have no flow any more go before their deadline.
+    /// Removes leaving backends that have no flows left before their deadline.
     pub(crate) fn hasten(&mut self, now: Instant, flows: impl Fn(BackendIndex) -> u64) {
         let empty: Vec<_> = self.backends().filter(|(_, b)| b.leaves.is_some()).map(|(index, _)| index).collect();
         for index in empty.into_iter().filter(|index| flows(*index) == 0) {
@@ -223,7 +223,7 @@ impl Roster {
         }
     }
 
-    /// Lets discovered backends leave that have been down for long. Returns whether there were any.
+    /// Makes discovered backends leave that have been down for a long time. Returns whether there were any.
     pub(crate) fn forget_lost(&mut self, now: Instant) -> bool {
         let mut any = false;
         for backend in self.backends.values_mut().filter(|b| b.discovered && b.leaves.is_none() && !b.health.up) {

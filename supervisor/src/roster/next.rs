@@ -62,7 +62,7 @@ impl Roster {
         });
     }
 
-    /// Lets leave what the plan no longer has.
+    /// Makes everything that the plan no longer has leave.
     fn see_off(&mut self, plan: &Plan, now: Instant) {
         let deadline = now + self.drain;
         let kept = |name: &String| plan.services.iter().find(|service| service.name == *name);

@@ -225,7 +225,7 @@ fn an_address_has_one_role() {
     }
 }
 
-/// Who is given up is a target of the running prober for a moment yet.
+/// A backend that was given up is still a target of the running prober for a moment.
 #[test]
 fn a_word_about_one_that_was_given_up_is_no_crime() {
     let now = Instant::now();

@@ -1,5 +1,5 @@
-//! The three ways to start: where nothing is, over the orphans of a killed supervisor, and beside a predecessor. Each has
-//! everything before it starts a child, and installs the rules last.
+//! The three ways to start: where nothing runs, over the orphans of a killed supervisor, and beside a predecessor. Each
+//! has everything before it starts a child, and installs the rules last.
 
 use super::checked::Checked;
 use crate::Error;
@@ -50,7 +50,7 @@ pub(super) fn alone(checked: Checked) -> Result<Instance, Error> {
     }
 }
 
-/// Starts an instance where nothing is.
+/// Starts an instance where nothing runs.
 fn fresh(checked: Checked, signals: Signals) -> Result<Instance, Error> {
     let mut routes = routes(&checked);
     if let Err(error) = routes.clean_stale() {

@@ -74,8 +74,8 @@ const CASES: &[Case] = &[
     ),
     case("number that is none", Edited(CLASSIC, "nfq_len=16384", "nfq_len=16k"), &[":9: ", "\"16k\""]),
     case("unknown strategy", Edited(CLASSIC, "strategy=rr", "strategy=random"), &[":10: ", "rr, weighted or maglev"]),
-    case("near miss of a key", Edited(CLASSIC, "strategy=rr", "stratgy=rr"), &[":1: ", "strategy was meant"]),
-    case("digit at a key", Edited(CLASSIC, "NS=192.0.2.53 ", "NS1=192.0.2.53 "), &[":1: ", "NS was meant"]),
+    case("near miss of a key", Edited(CLASSIC, "strategy=rr", "stratgy=rr"), &[":1: ", "did you mean strategy"]),
+    case("digit at a key", Edited(CLASSIC, "NS=192.0.2.53 ", "NS1=192.0.2.53 "), &[":1: ", "did you mean NS"]),
     case("VIP is a backend", Text("x.config", "VIP4=192.0.2.1\nserver4=192.0.2.1\n"), &["x.config:2:9: ", "192.0.2.1"]),
     case(
         "family mixed up",
@@ -101,7 +101,11 @@ const CASES: &[Case] = &[
         &["loaded.config:", "failover"],
     ),
     case("no TOML", Text("x.toml", "[[service]\n"), &["x.toml:1:", "not TOML"]),
-    case("unknown TOML key", Edited(TOML, "weight = 3", "wieght = 3"), &["loaded.toml:", ":1: ", "weight was meant"]),
+    case(
+        "unknown TOML key",
+        Edited(TOML, "weight = 3", "wieght = 3"),
+        &["loaded.toml:", ":1: ", "did you mean weight"],
+    ),
     case(
         "key of a later version",
         Edited(TOML, "mode = \"nat\"", "limit = 5"),

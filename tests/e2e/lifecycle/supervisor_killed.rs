@@ -68,7 +68,7 @@ fn nobody_notices_twenty_supervisors_killed() {
                     std::thread::sleep(Duration::from_millis(150));
                     assert!(workers.iter().all(|&pid| lives(pid)));
                     loaded = Loaded::toml(lab, &text);
-                    assert!(loaded.log().contains("its workers go on, and are taken over"), "{}", loaded.log());
+                    assert!(loaded.log().contains("its workers continue, and are taken over"), "{}", loaded.log());
                     assert!(!workers.iter().any(|&pid| lives(pid)), "two of a kind");
                     std::thread::sleep(Duration::from_millis(150));
                 }
@@ -111,7 +111,7 @@ fn a_change_can_lose_its_supervisor_in_the_middle() {
                     std::thread::sleep(Duration::from_millis(150));
                     assert!(new.iter().all(|&pid| lives(pid)), "round {round}: nobody serves");
                     loaded = Loaded::toml(lab, text);
-                    assert!(loaded.log().contains("its workers go on, and are taken over"), "{}", loaded.log());
+                    assert!(loaded.log().contains("its workers continue, and are taken over"), "{}", loaded.log());
                     std::thread::sleep(Duration::from_millis(150));
                 }
             });
@@ -146,7 +146,7 @@ fn workers_of_two_dead_supervisors_are_taken_over_together() {
     assert_eq!(left(), 1, "it was killed too late or too early: {}", second.log());
     serves(&lab);
     let third = Loaded::toml(&lab, &text);
-    assert!(third.log().contains("its workers go on, and are taken over"), "{}", third.log());
+    assert!(third.log().contains("its workers continue, and are taken over"), "{}", third.log());
     serves(&lab);
     third.stop();
 }

@@ -344,9 +344,13 @@ fn a_person_reads_it_and_a_stopped_worker_holds_nobody_up() {
         let said = loaded.ask(&words("192.0.2.10:40000"));
         assert_eq!(said.code, Some(0), "{}", said.err);
         let lines: Vec<_> = said.out.lines().collect();
-        assert!(lines[0].starts_with("tcp 192.0.2.10:40000 -> 192.0.2.100:80: a SYN, of worker "), "{}", said.out);
+        assert!(
+            lines[0].starts_with("tcp 192.0.2.10:40000 -> 192.0.2.100:80: a SYN, handled by worker "),
+            "{}",
+            said.out
+        );
         assert_eq!(lines[1], "service hash, no flow yet");
-        assert!(lines[2].starts_with("forwarded_new: begins a flow of 198.51.100.1"), "{}", said.out);
+        assert!(lines[2].starts_with("forwarded_new: begins a flow to 198.51.100.1"), "{}", said.out);
         assert!(lines[2].contains(", chosen by maglev (seed ") && lines[2].ends_with(") among 3"), "{}", said.out);
         let said = loaded.ask(&["explain", "tcp", "192.0.2.10:40000", "192.0.2.99:80"]);
         assert_eq!(said.code, Some(1));

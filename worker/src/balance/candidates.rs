@@ -1,9 +1,9 @@
-//! Which members of a pool may be chosen, by how all of them stand.
+//! Which members of a pool may be chosen, by the standing of all of them.
 //!
 //! A member is *usable* if it is enabled, up and not ejected. The first of these that applies:
 //!
-//! 1. *Panic*: fewer than `panic_threshold` percent of the enabled primaries are usable, and no backup is. So many do not fail at
-//!    once; it is more likely that the prober has lost its network, or lies. Every enabled primary is a candidate.
+//! 1. *Panic*: fewer than `panic_threshold` percent of the enabled primaries are usable, and no backup is. That many seldom
+//!    fail at once; more likely the prober has lost its network, or lies. Every enabled primary is a candidate.
 //! 2. The usable primaries.
 //! 3. The usable backups.
 //! 4. With `all_down = last`, the one enabled member, primary or backup, that failed last. It failed when it first went down or
@@ -16,7 +16,7 @@
 //! one fails. With no primary enabled there is no panic.
 //!
 //! A member of weight 0 is not counted anywhere and never a candidate. Neither is one that discovery has found and no check
-//! has passed yet: whoever answers for addresses where nobody is could else cause a panic, and get clients by it.
+//! has passed yet: otherwise whoever answers for unused addresses could cause a panic, and so get clients.
 
 use super::member::Member;
 use loaded_ipc::{AllDown, Policy};

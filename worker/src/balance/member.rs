@@ -1,4 +1,4 @@
-//! One backend of a pool: what the configuration says of it, and how it stands.
+//! One backend of a pool: what the configuration says of it, and its standing.
 
 use loaded_ipc::BackendIndex;
 
@@ -24,7 +24,7 @@ pub struct Standing {
     /// The operator has neither drained nor disabled it.
     pub enabled: bool,
     /// The operator has named it, or a check has passed. A node that was only found may not exist, whatever is doubted about
-    /// the checks: it is no candidate and counts nowhere.
+    /// the checks: it is no candidate and does not count.
     pub confirmed: bool,
     /// The active checks report it up.
     pub up: bool,
@@ -32,7 +32,7 @@ pub struct Standing {
     pub ejected: bool,
 }
 
-/// A member and how it stands.
+/// A member and its standing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Member {
     pub(super) spec: MemberSpec,

@@ -128,7 +128,8 @@ impl Balancer {
         }
     }
 
-    /// Sets how a backend stands. Returns whether that is a change; a backend that is no member changes nothing. O(members).
+    /// Sets the standing of a backend. Returns whether that is a change; a backend that is no member changes nothing.
+    /// O(members).
     ///
     /// If it comes back with a slow start, call [`Self::set_share`] before.
     pub fn set_standing(&mut self, backend: BackendIndex, standing: Standing) -> bool {

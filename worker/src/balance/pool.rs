@@ -30,7 +30,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Most members: the largest Maglev table has 655,373 places, 100 for each member.
+    /// Maximum number of members: the largest Maglev table has 655,373 places, 100 for each member.
     pub(super) const MAX_MEMBERS: usize = 6553;
 
     /// Takes the members, in any order. All begin enabled and up.

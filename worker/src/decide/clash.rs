@@ -11,7 +11,7 @@ use loaded_ipc::{BackendIndex, Mode};
 use loaded_table::Flow;
 use std::cell::Cell;
 
-/// Most flows of one key: it can lie in two buckets of eight.
+/// Maximum number of flows of one key: it can lie in two buckets of eight.
 const MOST: usize = 16;
 
 /// The backends of the flows that a new one would clash with.

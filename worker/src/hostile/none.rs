@@ -1,4 +1,4 @@
-//! The twin of `hostile.rs` in every build but those for tests: nothing takes a worker over.
+//! The twin of `hostile.rs` in every build but those for tests: no packet hijacks a worker.
 
 use loaded_ipc::SupervisorLink;
 use loaded_queue::Packet;

@@ -9,7 +9,7 @@ use loaded_table::Counters;
 
 /// Milliseconds between two ticks.
 const TICK_MS: u64 = 20;
-/// Most backends that one tick changes; the others wait for the next. Each costs a walk over its pool.
+/// Maximum number of backends that one tick changes; the others wait for the next. Each costs a walk over its pool.
 const MAX_CHANGES: usize = 32;
 
 impl BackendStates {

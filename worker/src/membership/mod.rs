@@ -132,7 +132,7 @@ impl BackendStates {
         Self { flags, states: states.into(), next_tick: 0 }
     }
 
-    /// Tells the balancers how each backend stands when the configuration begins, and publishes it.
+    /// Tells the balancers the standing of each backend when the configuration begins, and publishes it.
     pub(crate) fn begin(&mut self, setup: &mut Setup, counters: &Counters, now: Now) {
         for index in 0..self.states.len() {
             let Ok(index) = u16::try_from(index) else { break };
@@ -211,7 +211,7 @@ impl BackendStates {
         Ok(())
     }
 
-    /// After a change of how a backend stands: tells its balancer, and publishes its whole pool, since whether the others are
+    /// After a change of standing: tells the balancer, and publishes its whole pool, since whether the others are
     /// candidates may depend on it.
     fn settle(&mut self, setup: &mut Setup, counters: &Counters, backend: u16) {
         let Some(state) = self.state(backend) else { return };
@@ -240,7 +240,7 @@ impl BackendStates {
         }
     }
 
-    /// After a change that leaves how a backend stands: updates its flags alone.
+    /// After a change that leaves its standing as it is: updates only its flags.
     fn update_flags(&mut self, backend: u16) {
         let index = usize::from(backend);
         if let (Some(Some(state)), Some(mark)) = (self.states.get(index), self.flags.get_mut(index)) {
@@ -258,7 +258,7 @@ impl BackendStates {
 }
 
 impl TrackedBackend {
-    /// Tells the balancer how it stands.
+    /// Tells the balancer its standing.
     fn tell_balancer(&self, setup: &mut Setup, backend: u16) {
         let Self { confirmed, up, .. } = *self;
         let (enabled, ejected) = (self.admin == Admin::Enabled, self.health.is_ejected());

@@ -18,7 +18,7 @@ use std::os::fd::AsRawFd;
 pub(super) struct TestbedState {
     /// The rules of the firewall, and the tool that printed them.
     rules: (&'static str, String),
-    /// Counts the changes of nf_tables, also such as were taken back. None on a kernel without.
+    /// Counts the changes of nf_tables, also those that were taken back. None on a kernel without.
     generation: Option<u32>,
     /// Every queue: its number, its owner's netlink port, its mode.
     queues: Vec<String>,

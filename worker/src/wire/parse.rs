@@ -18,7 +18,7 @@ pub mod protocol {
     pub const SCTP: u8 = 132;
 }
 
-/// Most extension headers; no sane packet has as many. A hostile packet must not cost more time than this.
+/// Maximum number of extension headers; no sane packet has as many. A hostile packet must not cost more time than this.
 const MAX_EXTENSIONS: usize = 8;
 /// An ICMP error quotes the packet it is about after its own 8 bytes (RFC 792, RFC 4443 §3).
 pub(super) const ICMP_HEADER: usize = 8;

@@ -40,7 +40,7 @@ pub(super) struct Failover {
 }
 
 impl Failover {
-    /// Turned off, its keys do nothing; a line for each.
+    /// Without failover its keys have no effect: a note for each.
     pub(super) fn notes(&self) -> Vec<Flaw> {
         let cycle = self.check_cycle.map(|cycle| (cycle.mark, Key::CheckCycle));
         let port = self.port_alive.map(|port| (port.mark, Key::PortAlive));
@@ -52,7 +52,7 @@ impl Failover {
             .collect()
     }
 
-    /// Turned on.
+    /// Applies the keys to the service, with failover on.
     pub(super) fn apply(&self, service: &mut DraftService) -> Result<(), Flaw> {
         let cycle = self.check_cycle.map(|cycle| cycle.value.saturating_mul(1000));
         let pace = Pace::every(cycle.unwrap_or(CHECK_INTERVAL));
@@ -75,7 +75,7 @@ impl Failover {
         let v4 = to.value.is_ipv4();
         let key = if v4 { Key::Rip4 } else { Key::Rip6 };
         let network = self.networks.iter().find(|network| network.value.is_ipv4() == v4).ok_or_else(|| {
-            to.flaw(format!("broadcast={} needs {} beside it: only nodes within it may join", to.value, key.name()))
+            to.flaw(format!("broadcast={} also needs {}: only nodes within it may join", to.value, key.name()))
         })?;
         if v4 && !network.value.contains(to.value) {
             let text = format!("broadcast {} is outside of the network {}", to.value, network.value);
@@ -89,7 +89,7 @@ impl Failover {
             && !self.private.iter().filter(private).any(holds)
         {
             let text = format!(
-                "{} {} is wider than the network {} of private_GW, in which alone nodes can be asked",
+                "{} {} is wider than private_GW's network {}, the only one in which nodes can be asked",
                 key.name(),
                 network.value,
                 first.value
@@ -98,7 +98,7 @@ impl Failover {
         }
         let interface = self.interfaces.get(&to.mark.source).cloned();
         if !v4 && interface.is_none() {
-            return Err(to.flaw("broadcast=ff02::1 needs private_NIC in the same file: it is on every link"));
+            return Err(to.flaw("broadcast=ff02::1 needs private_NIC in the same file: ff02::1 exists on every link"));
         }
         Ok(DraftPlace { network: *network, to: Some(to), interface })
     }

@@ -69,7 +69,7 @@ fn entry<'t>(line: &At<&'t str>) -> Result<Option<Entry<'t>>, Flaw> {
             None => Ok(None),
         },
         (None, Some(meant)) if assigns || (bare && meant == Key::Failover.name()) => Err(line.flaw(format!(
-            "{name} is not a key; {meant} was meant? A variable of the script goes below the line \"# {END}\""
+            "{name} is not a key; did you mean {meant}? A variable of the script goes below the line \"# {END}\""
         ))),
         _ => Ok(None),
     }
@@ -80,7 +80,7 @@ fn pass(line: &At<&str>) -> Result<(), Flaw> {
     let (name, rest) = word(line.value);
     match Key::from_name(name) {
         Some(_) if rest.starts_with('=') => {
-            Err(line.flaw(format!("{name} stands below the line \"# {END}\" and would have no effect; move it above")))
+            Err(line.flaw(format!("{name} is below the line \"# {END}\" and would have no effect; move it above")))
         }
         _ => Ok(()),
     }
@@ -103,10 +103,10 @@ fn value_of<'t>(line: &At<&str>, key: Key, rest: &'t str) -> Result<Entry<'t>, F
         return Err(value.flaw(format!("write {name}=value, without blanks around the =")));
     }
     if value.value.is_empty() {
-        return Err(value.flaw(format!("{name} has no value; write one or take the line out")));
+        return Err(value.flaw(format!("{name} has no value; write one or remove the line")));
     }
     if value.value.contains(['"', '\'']) {
-        return Err(value.flaw(format!("write the value of {name} without quotes; it is taken as it stands")));
+        return Err(value.flaw(format!("write the value of {name} without quotes; it is taken literally")));
     }
     if value.value.contains(['$', '`', '\\']) {
         return Err(

@@ -1,5 +1,5 @@
-//! What differs between two plans, for the log of a reload and for `--check --diff`. Order does not count: neither the
-//! services' nor the VIPs' nor the backends' says anything.
+//! What differs between two plans, for the log of a reload and for `--check --diff`. The order of services, VIPs and
+//! backends does not matter.
 
 use super::display::{affinity, balances, check, cores, discover, passive, quota, seconds};
 use super::{Backend, Plan, Service};
@@ -81,7 +81,7 @@ pub enum What {
 }
 
 /// What a running instance does to get from one plan to another: the plan as a whole, then removed services, then the
-/// others in their new order. Empty exactly if nothing changes but order and what [`immutable_change`] tells.
+/// others in their new order. Empty if and only if nothing changes but the order and what [`immutable_change`] reports.
 #[must_use]
 pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     let mut changes = Vec::new();
@@ -110,7 +110,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
 }
 
 /// What a running instance cannot change, because its processes, queues and tables were made for it; `None` if nothing
-/// of that kind differs. The text tells what, from what, to what, and what to do.
+/// of that kind differs. The text names the setting, its old and its new value, and what to do.
 #[must_use]
 pub fn immutable_change(old: &Plan, new: &Plan) -> Option<String> {
     let number = |name: &'static str, old: u32, new: u32| (name, old.to_string(), new.to_string());
@@ -219,10 +219,10 @@ impl fmt::Display for What {
                 let ending = if *backends == 1 { "" } else { "s" };
                 write!(f, "added on {} with {backends} backend{ending}", vips.join(", "))
             }
-            Self::ServiceRemoved { drain } => write!(f, "removed: its flows may go on for {}", seconds(*drain)),
+            Self::ServiceRemoved { drain } => write!(f, "removed: its flows may continue for {}", seconds(*drain)),
             Self::VipAdded(vip) => write!(f, "VIP {vip} is added"),
             Self::VipRemoved { vip, drain } => {
-                write!(f, "VIP {vip} is removed: its flows may go on for {}", seconds(*drain))
+                write!(f, "VIP {vip} is removed: its flows may continue for {}", seconds(*drain))
             }
             Self::BackendAdded(Backend { address, weight, backup }) => {
                 write!(f, "backend {address} is added (weight {weight}{})", if *backup { ", backup" } else { "" })
@@ -232,7 +232,7 @@ impl fmt::Display for What {
             }
             Self::Weight { address, from, to } => write!(f, "backend {address}: weight {from} \u{2192} {to}"),
             Self::Backup { address, to: true } => write!(f, "backend {address} becomes a backup"),
-            Self::Backup { address, to: false } => write!(f, "backend {address} is a backup no more"),
+            Self::Backup { address, to: false } => write!(f, "backend {address} is no longer a backup"),
             Self::NameserverAdded(server) => write!(f, "name server {server} is added"),
             Self::NameserverRemoved(server) => write!(f, "name server {server} is removed"),
             Self::Setting { name, from, to } => write!(f, "{name} {from} \u{2192} {to}"),

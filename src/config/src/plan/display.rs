@@ -22,14 +22,14 @@ impl fmt::Display for Plan {
             writeln!(f, "linger       no: without a supervisor nothing is balanced")?;
         }
         if self.unserved != Unserved::Pass {
-            writeln!(f, "unserved     {}: what no service of a VIP serves", self.unserved)?;
+            writeln!(f, "unserved     {}: packets to a VIP that no service serves", self.unserved)?;
         }
         if self.on_failure != Failures::CLOSED {
             let Failures { no_worker, queue_full, parse_error } = self.on_failure;
-            writeln!(f, "on failure   {no_worker}: nobody has bound a queue")?;
-            writeln!(f, "             {queue_full}: a queue is full, or its socket's buffer")?;
+            writeln!(f, "on failure   {no_worker}: no process has bound the queue")?;
+            writeln!(f, "             {queue_full}: the queue or its socket's buffer is full")?;
             writeln!(f, "             {parse_error}: a packet is malformed")?;
-            writeln!(f, "             pass: the packet goes on without a mark, where the routes lead it")?;
+            writeln!(f, "             pass: the packet goes on without a mark, wherever the routes lead")?;
         }
         for server in &self.nameservers {
             writeln!(f, "name server  {server}, port 53 is not balanced")?;
@@ -153,9 +153,9 @@ pub fn passive(passive: Option<Passive>) -> String {
     let Some(Passive { fails, timeout, hold, port }) = passive else {
         return "none: workers do not judge backends by their packets".to_owned();
     };
-    let port = port.map_or_else(String::new, |port| format!(" of port {port}"));
+    let port = port.map_or_else(String::new, |port| format!(" to port {port}"));
     format!(
-        "{fails} openings{port} refused, or unanswered for {}: no new flows for {}",
+        "{fails} connection attempts{port} refused, or unanswered for {}: no new flows for {}",
         span(timeout.into()),
         seconds(hold)
     )

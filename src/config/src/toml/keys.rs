@@ -1,5 +1,5 @@
 //! Which keys each table has, which are of later versions, and which belong elsewhere: in TOML a key below a header
-//! is that table's, so that one written too far down is in the wrong one.
+//! belongs to that table, so one written too far down is in the wrong table.
 
 use super::table::KnownKeys;
 use crate::policy;

@@ -10,13 +10,13 @@ use std::ops::RangeInclusive;
 
 /// The keys of one kind of table.
 pub(crate) struct KnownKeys {
-    /// How messages call the table.
+    /// What messages call the table.
     pub(crate) table: &'static str,
-    /// What may stand in it, in groups.
+    /// The keys it may have, in groups.
     pub(crate) known: &'static [&'static [&'static str]],
-    /// What belongs to later versions: refused, for a key that does nothing would be a promise not kept.
+    /// What belongs to later versions: refused, because a key that does nothing would be a broken promise.
     pub(crate) later: &'static [&'static str],
-    /// What belongs into another place, and into which.
+    /// Keys that belong elsewhere, and where.
     pub(crate) elsewhere: &'static [(&'static [&'static str], &'static str)],
 }
 
@@ -50,7 +50,7 @@ impl<'t> Table<'t> {
         Some(Item { key, value: value.get_ref(), mark: mark_of(value) })
     }
 
-    /// Where a key stands; the table's place if it is not there.
+    /// Where a key is; the table's place if the key is missing.
     pub(crate) fn key_mark(&self, key: &str) -> Mark {
         self.entries.keys().find(|written| written.get_ref() == key).map_or(self.mark, mark_of)
     }
@@ -97,7 +97,7 @@ impl<'t> Item<'t> {
             return Err(self.not("an array in [ ]"));
         };
         if array.is_empty() {
-            return Err(self.mark.flaw(format!("{} is empty; name at least one or take it out", self.key)));
+            return Err(self.mark.flaw(format!("{} is empty; name at least one or remove it", self.key)));
         }
         let item = |value: &'t Spanned<DeValue<'t>>| Item { value: value.get_ref(), mark: mark_of(value), ..self };
         Ok(array.iter().map(item).collect())
@@ -180,13 +180,13 @@ fn check_key(name: &str, keys: &KnownKeys) -> Result<(), String> {
         return Ok(());
     }
     if keys.later.contains(&name) {
-        return Err(format!("{name} is not part of this version; take it out"));
+        return Err(format!("{name} is not part of this version; remove it"));
     }
     if let Some((_, place)) = keys.elsewhere.iter().find(|(names, _)| names.contains(&name)) {
         return Err(format!("{name} has no place in {}; it belongs {place}", keys.table));
     }
     match nearest(name, &known).or_else(|| nearest(name, keys.later)) {
-        Some(meant) => Err(format!("unknown key {name:?} in {}; {meant} was meant?", keys.table)),
-        None => Err(format!("unknown key {name:?} in {}; it knows {}", keys.table, known.join(", "))),
+        Some(meant) => Err(format!("unknown key {name:?} in {}; did you mean {meant}?", keys.table)),
+        None => Err(format!("unknown key {name:?} in {}; it takes {}", keys.table, known.join(", "))),
     }
 }

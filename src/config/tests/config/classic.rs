@@ -94,15 +94,15 @@ fn malformed_addresses_are_refused() {
 
 #[test]
 fn near_misses_name_the_key() {
-    third_line("VIP_4=192.0.2.1", "3:1: VIP_4 is not a key; VIP4 was meant?");
-    third_line("VIP=192.0.2.1", "3:1: VIP is not a key; VIP4 was meant?");
-    third_line("\tsever4=198.51.100.1", "3:2: sever4 is not a key; server4 was meant?");
-    third_line("server=198.51.100.1", "3:1: server is not a key; server4 was meant?");
-    third_line("Strategy=rr", "3:1: Strategy is not a key; strategy was meant?");
-    third_line("strateg = rr", "3:1: strateg is not a key; strategy was meant?");
-    third_line("ns=192.0.2.53", "3:1: ns is not a key; NS was meant?");
-    third_line("firstcore=1", "3:1: firstcore is not a key; FIRST_CORE was meant?");
-    third_line("Failover", "3:1: Failover is not a key; failover was meant?");
+    third_line("VIP_4=192.0.2.1", "3:1: VIP_4 is not a key; did you mean VIP4?");
+    third_line("VIP=192.0.2.1", "3:1: VIP is not a key; did you mean VIP4?");
+    third_line("\tsever4=198.51.100.1", "3:2: sever4 is not a key; did you mean server4?");
+    third_line("server=198.51.100.1", "3:1: server is not a key; did you mean server4?");
+    third_line("Strategy=rr", "3:1: Strategy is not a key; did you mean strategy?");
+    third_line("strateg = rr", "3:1: strateg is not a key; did you mean strategy?");
+    third_line("ns=192.0.2.53", "3:1: ns is not a key; did you mean NS?");
+    third_line("firstcore=1", "3:1: firstcore is not a key; did you mean FIRST_CORE?");
+    third_line("Failover", "3:1: Failover is not a key; did you mean failover?");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn an_assignment_is_written_as_in_the_shell() {
     third_line("NS=192.0.2.53\r", "3:1: the line ends in a carriage return");
     third_line("NS=192.0.2.53 192.0.2.54", "3:15: NS takes one value");
     third_line("export NS=192.0.2.53", "3:1: write NS=value on a line of its own");
-    third_line("# loaded: script\nserver4=198.51.100.12", "4:1: server4 stands below the line \"# loaded: script\"");
+    third_line("# loaded: script\nserver4=198.51.100.12", "4:1: server4 is below the line \"# loaded: script\"");
     third_line("[[service]]", "3:1: this is TOML");
 }
 
@@ -168,7 +168,7 @@ fn failover_is_turned_on_by_the_option_and_by_the_key() {
     third_line("failover=yes", "3:10: failover=yes is neither failover=0 nor failover=1");
     third_line(
         "failover\nfailover=0",
-        "4:10: failover is 1 already; all files are one configuration: give it one value",
+        "4:10: failover is 1 already; all files form one configuration, so give it one value",
     );
 }
 
@@ -221,8 +221,14 @@ fn a_broadcast_address_asks_for_discovery() {
 
 #[test]
 fn discovery_stays_in_the_private_network() {
-    refused_with_failover("broadcast=198.51.100.255", "3:11: broadcast=198.51.100.255 needs RIP4 beside it");
-    refused_with_failover("broadcast=ff02::1", "3:11: broadcast=ff02::1 needs RIP6 beside it");
+    refused_with_failover(
+        "broadcast=198.51.100.255",
+        "3:11: broadcast=198.51.100.255 also needs RIP4: only nodes within it may join",
+    );
+    refused_with_failover(
+        "broadcast=ff02::1",
+        "3:11: broadcast=ff02::1 also needs RIP6: only nodes within it may join",
+    );
     refused_with_failover(
         "RIP4=198.51.100.0/24\nbroadcast=198.51.101.255",
         "4:11: broadcast 198.51.101.255 is outside of the network 198.51.100.0/24 (see f:3:6)",
@@ -230,18 +236,18 @@ fn discovery_stays_in_the_private_network() {
     let wide = "RIP4=198.51.0.0/16\nprivate_GW=198.51.100.254/24\nbroadcast=198.51.100.255";
     refused_with_failover(
         wide,
-        "3:6: RIP4 198.51.0.0/16 is wider than the network 198.51.100.0/24 of private_GW, in which alone nodes can be \
+        "3:6: RIP4 198.51.0.0/16 is wider than private_GW's network 198.51.100.0/24, the only one in which nodes can be \
          asked (see f:4:12)",
     );
     plan("f", &format!("{GOOD}{wide}\n"));
     refused_with_failover(
         "RIP4=198.51.0.0/16\nprivate_GW=198.51.0.254/24\nbroadcast=198.51.100.255",
-        "3:6: RIP4 198.51.0.0/16 is wider than the network 198.51.0.0/24 of private_GW",
+        "3:6: RIP4 198.51.0.0/16 is wider than private_GW's network 198.51.0.0/24",
     );
     with_failover(&format!("{GOOD}RIP4=198.51.100.0/24\nprivate_GW=198.51.0.254/16\nbroadcast=198.51.100.255\n"));
     refused_with_failover(
         "RIP4=198.0.0.0/7\nbroadcast=198.51.100.255",
-        "3:6: 198.0.0.0/7 is no network to look into: its prefix is not within /8 and /30",
+        "3:6: 198.0.0.0/7 cannot be searched: its prefix length is not between /8 and /30",
     );
     let six = "VIP6=2001:db8:1::100\nserver6=2001:db8:2::11\nbroadcast=ff02::1\n";
     refused_with_failover(
@@ -250,7 +256,7 @@ fn discovery_stays_in_the_private_network() {
     );
     refused_with_failover(
         &format!("{six}private_NIC=eth1\nRIP6=2001:db8::/32"),
-        "7:6: 2001:db8::/32 is no network to look into: its prefix is not within /48 and /128",
+        "7:6: 2001:db8::/32 cannot be searched: its prefix length is not between /48 and /128",
     );
     third_line("broadcast=198.51.100.255\nbroadcast=198.51.100.127", "4:11: broadcast is 198.51.100.255 already");
 }
@@ -267,13 +273,13 @@ fn addresses_must_fit_together() {
     third_line("RIP4=2001:db8::/32", "3:6: 2001:db8::/32 is an IPv6 network; it belongs to RIP6");
     third_line("RIP6=10.0.0.0/8", "3:6: 10.0.0.0/8 is an IPv4 network; it belongs to RIP4");
     third_line("RIP4=198.51.100.0", "3:6: \"198.51.100.0\" has no prefix length");
-    third_line("RIP4=198.51.100.0/33", "3:6: prefix length: \"198.51.100.0/33\" has none from 0 to 32");
+    third_line("RIP4=198.51.100.0/33", "3:6: prefix length: \"198.51.100.0/33\" is not a number from 0 to 32");
     third_line("private_GW=198.51.100.11/24", "3:12: the gateway 198.51.100.11 is a backend too (see f:2:9)");
     third_line("private_GW=192.0.2.100/24", "3:12: the gateway 192.0.2.100 is a VIP too (see f:1:6)");
     third_line("NS=192.0.2.100", "3:4: 192.0.2.100 is a VIP; as a name server");
     third_line(
         "VIP4=192.0.2.101",
-        "3:6: VIP4 is 192.0.2.100 already; all files are one configuration: give it one value (see f:1:6)",
+        "3:6: VIP4 is 192.0.2.100 already; all files form one configuration, so give it one value (see f:1:6)",
     );
 }
 
@@ -322,7 +328,7 @@ fn merged_files_must_agree_and_errors_name_both() {
     let error = merged("strategy=rr\n", "strategy=weighted\n").unwrap_err().to_string();
     assert_eq!(
         error,
-        "six:4:10: strategy is rr already; all files are one configuration: give it one value (see four:3:10)"
+        "six:4:10: strategy is rr already; all files form one configuration, so give it one value (see four:3:10)"
     );
     assert!(merged("strategy=rr\npublic_NIC=a\n", "strategy=rr\npublic_NIC=b\n").is_ok());
     let error = merged("", "server4=198.51.100.11\n").unwrap_err().to_string();

@@ -59,7 +59,7 @@ fn each_change_is_a_line_for_the_operator() {
         (
             "[80]",
             "[80]\npassive = false",
-            "service web: passive 3 openings refused, or unanswered for 500ms: no new flows for 10s \u{2192} none: workers do not judge backends by their packets",
+            "service web: passive 3 connection attempts refused, or unanswered for 500ms: no new flows for 10s \u{2192} none: workers do not judge backends by their packets",
         ),
         (
             "[80]",
@@ -114,13 +114,13 @@ fn what_goes_drains() {
     assert_eq!(
         changed("192.0.2.100", "192.0.2.101"),
         [
-            "service web: VIP 192.0.2.100 is removed: its flows may go on for 5m",
+            "service web: VIP 192.0.2.100 is removed: its flows may continue for 5m",
             "service web: VIP 192.0.2.101 is added"
         ]
     );
     assert_eq!(
         changed("\"web\"", "\"www\""),
-        ["service web: removed: its flows may go on for 5m", "service www: added on 192.0.2.100 with 2 backends"]
+        ["service web: removed: its flows may continue for 5m", "service www: added on 192.0.2.100 with 2 backends"]
     );
 }
 

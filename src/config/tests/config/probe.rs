@@ -85,7 +85,7 @@ fn missing_keys_of_a_kind_are_named() {
         ("icmp+tcp", "udp", "[53]"),
     ] {
         let expected = format!(
-            "6:9: port is missing: a check of kind {kind:?} needs one, and service \"web\" is not on one tcp port alone"
+            "6:9: port is missing: a check of kind {kind:?} needs one, and service \"web\" does not have exactly one tcp port"
         );
         bad(protocol, ports, &format!("check = {{ kind = \"{kind}\" }}"), &expected);
     }
@@ -106,9 +106,9 @@ fn keys_of_another_kind_are_refused() {
         "{ kind = \"dns\", name = \"a\", expect = \"x\" }",
         "37: expect does not belong to a check of kind \"dns\"",
     );
-    bad_check("{ kind = \"tcp\", prot = 80 }", "25: unknown key \"prot\" in check; port was meant?");
+    bad_check("{ kind = \"tcp\", prot = 80 }", "25: unknown key \"prot\" in check; did you mean port?");
     bad_check("{ kind = \"https\" }", "18: there is no kind \"https\": the prober has no TLS library");
-    bad_check("{ kind = \"htp\" }", "18: there is no check of kind \"htp\"; http was meant?");
+    bad_check("{ kind = \"htp\" }", "18: there is no check of kind \"htp\"; did you mean http?");
     bad_check(
         "{ kind = \"arp\" }",
         "18: there is no check of kind \"arp\"; write one of icmp, tcp, icmp+tcp, http, udp, dns",
@@ -150,8 +150,8 @@ fn what_goes_on_the_wire_is_checked() {
     http("path = \"/a b\"", "33: \"/a b\" is not a path");
     http("path = \"/\\r\\nX: 1\"", "33: \"/\\r\\nX: 1\" is not a path");
     http(&format!("path = \"/{}\"", "a".repeat(128)), "33: \"/aaa");
-    http("method = \"get\"", "35: \"get\" is not a method");
-    http("method = \"\"", "35: \"\" is not a method");
+    http("method = \"get\"", "35: \"get\" is not an HTTP method");
+    http("method = \"\"", "35: \"\" is not an HTTP method");
     http("host = \"a\\r\\nb\"", "33: \"a\\r\\nb\" is not a host");
     http("host = \"\"", "33: \"\" is not a host");
     http("status = 99", "35: status is not within 100 and 599");
@@ -159,7 +159,7 @@ fn what_goes_on_the_wire_is_checked() {
     http("status = \"399-200\"", "35: the range 399-200 runs backwards; write 200-399");
     let dns = |name: &str, expected: &str| bad_check(&format!("{{ kind = \"dns\", name = \"{name}\" }}"), expected);
     for wrong in ["", ".", "a..b", ".a", "a b", "ü.example", &format!("{}.example", "a".repeat(64))] {
-        dns(wrong, &format!("32: {wrong:?} is not a name to ask DNS for"));
+        dns(wrong, &format!("32: {wrong:?} is not a DNS name"));
     }
     dns(&"abc.".repeat(33), "32: \"abc.");
     let udp = |line: &str| service("udp", "[9]", &format!("check = {{ kind = \"udp\", {line} }}")).check.unwrap().kind;
@@ -211,13 +211,14 @@ fn passive_judgement_comes_with_a_check() {
 
 #[test]
 fn passive_judgement_is_checked() {
-    let many = "6:11: passive needs a port: service \"web\" has many, and a client that knocks at a closed one would take sound";
+    let many =
+        "6:11: passive needs a port: service \"web\" has many, and a client that tries a closed one would take healthy";
     bad("tcp", "[80, 443]", "passive = true", many);
     bad("tcp", "\"any\"", "passive = {}", many);
     bad("tcp", "[80, 443]", "passive = true\ncheck = { kind = \"tcp\", port = 8080 }", many);
     bad("tcp", "[80]", "passive = { port = 81 }", "6:20: 81 is no port of service \"web\"");
     bad("tcp", "[80]", "passive = \"yes\"", "6:11: passive is of type string; write true, false or a table");
-    bad("tcp", "[80]", "passive = { fail = 1 }", "6:13: unknown key \"fail\" in passive; fails was meant?");
+    bad("tcp", "[80]", "passive = { fail = 1 }", "6:13: unknown key \"fail\" in passive; did you mean fails?");
     bad("tcp", "[80]", "passive = { fails = 0 }", "6:21: fails is not within 1 and 255");
     bad("tcp", "[80]", "passive = { timeout = \"49ms\" }", "6:23: \"49ms\" is not a duration from 50ms to 1m");
     bad("tcp", "[80]", "passive = { hold = \"2h\" }", "6:20: \"2h\" is not a duration from 1s to 1h");
@@ -264,16 +265,16 @@ fn discovery_is_checked() {
     let place = |line: &str, expected: &str| {
         bad("tcp", "[80]", &format!("{ICMP}discover = {{ {line} }}"), &format!("7:{expected}"));
     };
-    bad("tcp", "[80]", "discover = { network = \"10.0.0.0/8\" }", "6:12: discover needs a check beside it");
+    bad("tcp", "[80]", "discover = { network = \"10.0.0.0/8\" }", "6:12: discover needs a check too");
     place("limit = 5", "12: network is missing");
     place("network = []", "24: network is empty");
     place("network = \"10.0.0.0\"", "24: \"10.0.0.0\" has no prefix length");
     place("network = \"10.0.0.1/8\"", "24: 10.0.0.1/8 has host bits set; write 10.0.0.0/8");
-    place("network = \"10.0.0.0/7\"", "24: 10.0.0.0/7 is no network to look into: its prefix is not within /8 and /30");
-    place("network = \"10.0.0.0/31\"", "24: 10.0.0.0/31 is no network to look into");
+    place("network = \"10.0.0.0/7\"", "24: 10.0.0.0/7 cannot be searched: its prefix length is not between /8 and /30");
+    place("network = \"10.0.0.0/31\"", "24: 10.0.0.0/31 cannot be searched");
     place(
         "network = \"2001:db8::/47\"",
-        "24: 2001:db8::/47 is no network to look into: its prefix is not within /48 and",
+        "24: 2001:db8::/47 cannot be searched: its prefix length is not between /48 and",
     );
     place("network = \"127.0.0.0/8\"", "24: 127.0.0.0/8 has no addresses that backends can have");
     place("network = \"224.0.0.0/24\"", "24: 224.0.0.0/24 has no addresses that backends can have");
@@ -287,10 +288,10 @@ fn discovery_is_checked() {
     place("network = \"10.0.0.0/24\", interface = \"a/b\"", "51: \"a/b\" is not the name of an interface");
     place("network = \"10.0.0.0/24\", limit = 1025", "47: limit is not within 1 and 1024");
     place("network = \"10.0.0.0/24\", interval = \"999ms\"", "50: \"999ms\" is not a duration from 1s to 1d");
-    place("network = \"10.0.0.0/24\", nic = \"eth1\"", "39: unknown key \"nic\" in discover; it knows network,");
+    place("network = \"10.0.0.0/24\", nic = \"eth1\"", "39: unknown key \"nic\" in discover; it takes network,");
     let six = text("tcp", "[80]", &format!("{ICMP}discover = {{ network = \"2001:db8:2::/64\" }}"))
         .replace("\"192.0.2.100\"", "\"192.0.2.100\", \"2001:db8:1::100\"");
-    refused(NAME, &six, "7:24: interface is missing: ff02::1 is on every link");
+    refused(NAME, &six, "7:24: interface is missing: ff02::1 exists on every link");
 }
 
 #[test]
@@ -309,10 +310,5 @@ fn failover_gives_a_check_to_services_without_one() {
 fn udp_services_are_not_judged_by_packets() {
     let check = "check = { kind = \"udp\", send = \"?\" }";
     assert_eq!(service("udp", "[514]", check).policy.passive, None);
-    bad(
-        "udp",
-        "[514]",
-        "passive = true",
-        "6:11: passive judges by TCP connections, which a service of protocol \"udp\"",
-    );
+    bad("udp", "[514]", "passive = true", "6:11: passive judges by TCP connections, and a service of protocol \"udp\"");
 }

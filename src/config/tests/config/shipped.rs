@@ -252,8 +252,8 @@ fn the_listing_tells_how_backends_are_looked_after() {
     for line in [
         "  check      http GET / on port 80, host 192.0.2.100, status 200-399, every 2s \u{b1}10 %, failed after 1s; down \
          after 3 failures, up after 2 successes\n",
-        "  check      dns question for www.example.com to port 53 every 2s",
-        "  passive    3 openings of port 80 refused, or unanswered for 500ms: no new flows for 10s\n",
+        "  check      dns query for www.example.com to port 53 every 2s",
+        "  passive    3 connection attempts to port 80 refused, or unanswered for 500ms: no new flows for 10s\n",
         "  backend    198.51.100.12, weight 1, backup\n",
     ] {
         assert!(text.contains(line), "no {line} in\n{text}");

@@ -117,23 +117,28 @@ fn policies_are_checked() {
 
 #[test]
 fn unknown_keys_name_the_nearest() {
-    top("usr = \"x\"", "1:1: unknown key \"usr\" in the top level; user was meant?");
-    top("queue-len = 1", "1:1: unknown key \"queue-len\" in the top level; queue_len was meant?");
-    top("colour = 1", "1:1: unknown key \"colour\" in the top level; it knows user, cores,");
-    fifth_line("port = [80]", "5:1: unknown key \"port\" in [[service]]; ports was meant?");
-    fifth_line("Strategy = \"rr\"", "5:1: unknown key \"Strategy\" in [[service]]; strategy was meant?");
-    backend("wieght = 2", "8:1: unknown key \"wieght\" in [[service.backend]]; weight was meant?");
+    top("usr = \"x\"", "1:1: unknown key \"usr\" in the top level; did you mean user?");
+    top("queue-len = 1", "1:1: unknown key \"queue-len\" in the top level; did you mean queue_len?");
+    top("colour = 1", "1:1: unknown key \"colour\" in the top level; it takes user, cores,");
+    fifth_line("port = [80]", "5:1: unknown key \"port\" in [[service]]; did you mean ports?");
+    fifth_line("Strategy = \"rr\"", "5:1: unknown key \"Strategy\" in [[service]]; did you mean strategy?");
+    backend("wieght = 2", "8:1: unknown key \"wieght\" in [[service.backend]]; did you mean weight?");
     with_ports(
         "affinity = { by = \"client\", prefix = 4 }",
-        "6:29: unknown key \"prefix\" in affinity; prefix4 was meant?",
+        "6:29: unknown key \"prefix\" in affinity; did you mean prefix4?",
     );
-    refused(NAME, "[[services]]\nname = \"a\"\n", "1:3: unknown key \"services\" in the top level; service was meant?");
+    refused(
+        NAME,
+        "[[services]]\nname = \"a\"\n",
+        "1:3: unknown key \"services\" in the top level; did you mean \
+        service?",
+    );
     refused(NAME, "VIP4=1\n", "1:1: unknown key \"VIP4\" in the top level");
 }
 
 #[test]
 fn keys_of_later_versions_are_refused() {
-    fifth_line("limit = 5", "5:1: limit is not part of this version; take it out");
+    fifth_line("limit = 5", "5:1: limit is not part of this version; remove it");
     top("metrics = true", "1:1: metrics is not part of this version");
     backend("port = 80", "8:1: port is not part of this version");
     with_ports("mode = \"tun\"", "6:8: there is no mode \"tun\"; write nat or dsr");
@@ -168,9 +173,9 @@ fn keys_in_the_wrong_table_are_shown_their_place() {
     );
     fifth_line(
         "on_backend_dwon = \"reset\"",
-        "5:1: unknown key \"on_backend_dwon\" in [[service]]; on_backend_down was",
+        "5:1: unknown key \"on_backend_dwon\" in [[service]]; did you mean on_backend_down?",
     );
-    fifth_line("checks = {}", "5:1: unknown key \"checks\" in [[service]]; check was meant?");
+    fifth_line("checks = {}", "5:1: unknown key \"checks\" in [[service]]; did you mean check?");
 }
 
 #[test]
@@ -234,7 +239,7 @@ fn ports_are_checked() {
 #[test]
 fn strategy_and_affinity_are_checked() {
     with_ports("strategy = \"random\"", "6:12: there is no strategy \"random\"");
-    with_ports("seed = 1", "6:8: strategy rr has no seed; only maglev has");
+    with_ports("seed = 1", "6:8: strategy rr has no seed; only maglev has one");
     with_ports("seed = -1", "6:8: seed is not within 0 and 9223372036854775807");
     with_ports("affinity = \"source\"", "6:12: there is no affinity \"source\"");
     with_ports("affinity = { prefix4 = 24 }", "6:12: by is missing; write by = \"client\"");
@@ -248,14 +253,14 @@ fn strategy_and_affinity_are_checked() {
     with_ports("idle = { tcp = 30 }", "6:16: tcp is of type integer");
     with_ports("idle = { udp = \"0s\" }", "6:16: \"0s\" is not a duration from 1s to 7d");
     with_ports("idle = { echo = \"8d\" }", "6:17: \"8d\" is not a duration from 1s to 7d");
-    with_ports("idle = { half-open = \"1s\" }", "6:10: unknown key \"half-open\" in idle; half_open was meant?");
+    with_ports("idle = { half-open = \"1s\" }", "6:10: unknown key \"half-open\" in idle; did you mean half_open?");
 }
 
 #[test]
 fn names_and_addresses_are_checked() {
     let with = |from: &str, to: &str| service("ports = [80]").replace(from, to);
-    refused(NAME, &with("\"web\"", "\"\""), "2:8: \"\" is no name for a service");
-    refused(NAME, &with("\"web\"", "\"a b\""), "2:8: \"a b\" is no name for a service");
+    refused(NAME, &with("\"web\"", "\"\""), "2:8: \"\" is not a service name");
+    refused(NAME, &with("\"web\"", "\"a b\""), "2:8: \"a b\" is not a service name");
     refused(NAME, &with("\"192.0.2.100\"", "\"192.0.2\""), "3:7: \"192.0.2\" is not an IP address");
     refused(NAME, &with("\"192.0.2.100\"", "[]"), "3:7: vip is empty");
     refused(
@@ -325,7 +330,7 @@ fn sizes_are_bounded() {
     let discover = "check = { kind = \"icmp\" }\ndiscover = { network = \"10.0.0.0/8\", limit = 64 }\nports = [80]";
     let found = |count: u32| backends(count).replace("ports = [80]", discover);
     assert_eq!(plan(NAME, &found(4032)).services[0].backends.len(), 4032);
-    refused(NAME, &found(4033), "6:12: more than 4096 backends, those that discover may add included");
+    refused(NAME, &found(4033), "6:12: more than 4096 backends, counting those that discover may add");
 }
 
 #[test]
@@ -377,7 +382,7 @@ fn failures_are_closed_unless_something_else_is_said() {
     }
     let shown = plan(NAME, &failing("queue_full = \"pass\"", "dsr")).to_string();
     assert!(
-        shown.contains("on failure   drop: nobody has bound a queue\n             pass: a queue is full"),
+        shown.contains("on failure   drop: no process has bound the queue\n             pass: the queue or its socket"),
         "{shown}"
     );
     assert!(!good("").to_string().contains("on failure"));
@@ -385,8 +390,7 @@ fn failures_are_closed_unless_something_else_is_said() {
 
 #[test]
 fn what_passes_untranslated_is_refused_with_its_place() {
-    let why =
-        "cannot be pass, for service \"web\" is of mode nat: what passes untranslated meets this host's own stack";
+    let why = "cannot be pass, because service \"web\" has mode nat: an untranslated packet would reach this host's own stack";
     for (lines, place) in [
         ("no_worker = \"pass\"", "2:13: no_worker"),
         ("no_worker = \"drop\"\nqueue_full = \"pass\"", "3:14: queue_full"),

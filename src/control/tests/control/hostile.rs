@@ -95,7 +95,7 @@ fn who_is_slow_or_silent_is_ended_after_a_second() {
         std::thread::sleep(Duration::from_millis(5));
     }
     for stream in silent.iter_mut().chain([&mut dribbling]) {
-        assert_eq!(error(&hear(stream)), "no whole request within 1s");
+        assert_eq!(error(&hear(stream)), "no complete request within 1s");
     }
     assert!(begin.elapsed() < REQUEST_DEADLINE + SLACK, "{:?}", begin.elapsed());
     let (reply, after) = waiting.join().unwrap();

@@ -61,7 +61,7 @@ fn an_answer_that_never_comes_is_an_error() {
     control.serve(now + ANSWER_DEADLINE / 2, nobody);
     assert!(is_silent(&mut first));
     control.serve(now + ANSWER_DEADLINE, nobody);
-    assert_eq!(error(&hear(&mut first)), "nobody has answered in time");
+    assert_eq!(error(&hear(&mut first)), "no answer in time");
     control.settle(now, 1, &Reply::error("too late"));
 }
 

@@ -21,7 +21,8 @@ fn it_is_there_for_its_owner_alone_and_as_long_as_the_instance() {
     drop(control);
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
     let error = ask(Some(&path), &Request::Status).unwrap_err().to_string();
-    let text = "loaded does not run, or was killed and its workers go on until it is started again; --control names another socket";
+    let text = "loaded is not running, or was killed and its workers continue until it is started again; --control \
+                names another socket";
     assert_eq!(error, format!("no instance answers at {}: {text}", path.display()));
     fs::remove_dir(directory).unwrap();
 }
@@ -122,7 +123,8 @@ fn in_a_fresh_run() {
     let path = |name: &str| Path::new(DIRECTORY).join(name);
     let mode = |mode| fs::set_permissions(DIRECTORY, fs::Permissions::from_mode(mode)).unwrap();
     let none = format!(
-        "no instance answers at {DIRECTORY}: loaded does not run, or was killed and its workers go on until it is started again; --control names another socket"
+        "no instance answers at {DIRECTORY}: loaded is not running, or was killed and its workers continue until it \
+         is started again; --control names another socket"
     );
     assert_eq!(ask(None, &Request::Status).unwrap_err().to_string(), none);
 

@@ -34,9 +34,9 @@ fn the_first_line_is_the_verdict() {
     let mut sample = sample::status();
     sample.processes.push(process(Role::Worker, "worker[1]", 814));
     sample.processes[3].serving = false;
-    sample.processes[3].state = "waiting 1.6 s to be started again".to_owned();
+    sample.processes[3].state = "restarts in 1.6 s".to_owned();
     assert!(first(&sample).starts_with("PARTLY SERVING, "));
-    assert!(status(&sample).contains("! worker[1]: waiting 1.6 s to be started again\n"));
+    assert!(status(&sample).contains("! worker[1]: restarts in 1.6 s\n"));
     sample.processes[1].serving = false;
     assert!(first(&sample).starts_with("NOT SERVING, "));
 }
@@ -51,9 +51,9 @@ fn what_is_wrong_comes_before_the_tables() {
     assert_eq!(
         troubles,
         [
-            "! reload 5s ago failed, generation 7 goes on: loaded.toml:3:1: unknown key try `vips`",
-            "! 198.51.100.12 of web is down for 3m12s: connection refused",
-            "! 2001:db8:1::13 of web: no new flows by what packets show (worker 1: no connection in time)",
+            "! reload 5s ago failed, generation 7 stays in use: loaded.toml:3:1: unknown key try `vips`",
+            "! 198.51.100.12 of web has been down for 3m12s: connection refused",
+            "! 2001:db8:1::13 of web: ejected by passive health (worker 1: no connection in time)",
         ]
     );
     sample.services[0].backends = (0..100).map(|n| backend(&format!("198.51.100.{n}"), n)).collect();
@@ -74,7 +74,7 @@ fn a_found_node_that_never_passed_a_check_counts_nowhere() {
     let text = status(&sample);
     assert_eq!(text.lines().next(), before.lines().next());
     assert_eq!(text.matches("198.51.100.77").count(), 1, "{text}");
-    assert!(text.contains("found, not configured, no check has passed yet"), "{text}");
+    assert!(text.contains("discovered, not configured, no check has passed yet"), "{text}");
 }
 
 #[test]
@@ -98,10 +98,14 @@ fn a_security_event_comes_first() {
 #[test]
 fn a_kernel_that_does_not_repeat_is_named() {
     let mut sample = sample::status();
-    assert!(!status(&sample).contains("! NF_REPEAT") && status(&sample).contains("go on: repeats\n"));
-    for found in ["accepts", "unknown: no socket"] {
+    assert!(!status(&sample).contains("! NF_REPEAT"));
+    assert!(status(&sample).contains("NF_REPEAT on this kernel: repeats\n"));
+    for (found, said) in [
+        ("accepts", "this kernel accepts packets instead of repeating them"),
+        ("unknown: no socket", "unknown whether this kernel repeats packets (no socket)"),
+    ] {
         sample.nf_repeat = found.to_owned();
-        let line = format!("! NF_REPEAT: this kernel {found}: packets that a killed worker held are dropped\n");
+        let line = format!("! NF_REPEAT: {said}: those that a killed worker held are dropped\n");
         assert!(status(&sample).contains(&line), "{}", status(&sample));
     }
     sample.nf_repeat = String::new();
@@ -114,12 +118,12 @@ fn the_tables_are_aligned_and_fit_a_terminal() {
     println!("{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
     for line in [
-        "loaded 0.1.0, pid 812, for 1d1h; last reload 12m0s ago: 1 backend removed",
+        "loaded 0.1.0, pid 812, up 1d1h; last reload 12m0s ago: 1 backend removed",
         "  answers    tcp 80, 8000-8080 on 192.0.2.1, 2001:db8::1, mode nat",
         "  BACKEND         WEIGHT  STATE      FOR  CHECK  FLOWS    NEW  PKTS TO  FROM  BYTES TO  FROM",
         "  198.51.100.11        1  up        2h5m  412us     17  12.3k     1.2M  2.3M     98.7M  9.8G",
-        "    draining, 272 s left; backup; no new flows by what packets show (worker 1: no connection in time)",
-        "    keeps its flows for 12 s more",
+        "    draining, 272 s left; backup; ejected by passive health (worker 1: no connection in time)",
+        "    keeps its flows for another 12 s",
         "worker[0]   813     0  serving  2h5m         0   42.2M  uid 65534, seccomp 2, NET_ADMIN",
         "    5       0   3580245        3                   12                     4",
     ] {

@@ -18,8 +18,8 @@ impl Host<'_> {
         let own = vips.iter().filter(|vip| self.own.contains(vip));
         problems.extend(own.map(|vip| {
             Problem::fatal(&format!(
-                "{vip} is an address of this host, which takes packets for it itself before they are routed by their mark \
-                 (mode dsr): take it away (ip address del {vip} dev …) and let a router send it here"
+                "{vip} is an address of this host, which receives its packets itself before they are routed by their \
+                 mark (mode dsr): remove it (ip address del {vip} dev …) and have a router send its packets here"
             ))
         }));
         let far = backends.iter().filter(|backend| self.networks.interface(**backend).is_none());
@@ -40,8 +40,8 @@ impl Host<'_> {
         let towards: BTreeSet<_> = v4(backends.iter()).filter_map(|b| self.networks.interface(b.into())).collect();
         if plan.unserved == Unserved::Pass && services().any(|service| service.protocol != Protocol::Any) {
             problems.push(warning(
-                "what no service of a VIP of mode dsr serves is not for this host, and may go in circles between it and a \
-                 router: unserved = \"drop\""
+                "packets to a VIP of mode dsr that no service serves are not for this host, and may loop between it \
+                 and a router: unserved = \"drop\""
                     .to_owned(),
             ));
         }
@@ -57,8 +57,8 @@ impl Host<'_> {
             return None;
         }
         Some(warning(format!(
-            "{vip} (mode dsr) is in the network of {interface}: unless routers there send it here by a route of its own, \
-             they ask who has it, and this host may not have it. To answer for it: ip route add {vip} dev lo && \
+            "{vip} (mode dsr) is in the network of {interface}: unless routers there have a route for it to this \
+             host, they ask who has it, and this host does not answer. To answer for it: ip route add {vip} dev lo && \
              ip neigh add proxy {vip} dev {interface}; and no backend may answer there (arp_ignore=1)"
         )))
     }

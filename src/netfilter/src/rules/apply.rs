@@ -116,7 +116,7 @@ impl Installed {
                 return Err(wrap(family, act, e));
             }
             self.notes.push(format!(
-                "{family}: the kernel has no match xt_socket, so it does not put fragments together; the workers track \
+                "{family}: the kernel has no match xt_socket, so it does not reassemble fragments; the workers track \
                  fragments themselves, as with defragment = false; load the module xt_socket ({e})"
             ));
         }

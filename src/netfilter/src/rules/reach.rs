@@ -16,7 +16,7 @@ pub struct Reach {
     pub defragment: bool,
     /// Whether all packets to a VIP go to the workers, even those no service serves.
     pub whole_vips: bool,
-    /// Whether packets pass unchanged while nobody has bound a queue. Not while replies are translated: see
+    /// Whether packets pass unchanged while no process has bound the queue. Not while replies are translated: see
     /// [`Reach::bypasses`].
     pub bypass: bool,
     /// In any order; may overlap: the rules are made from the union.

@@ -80,7 +80,7 @@ impl Steering {
         self.uncovered(plan).is_none()
     }
 
-    /// Why not: names the service with the shortest prefix, and what to do.
+    /// Why it does not cover the plan: names the service with the shortest prefix, and what to do.
     #[must_use]
     pub fn uncovered(&self, plan: &Plan) -> Option<String> {
         let steered = [(Family::V4, self.prefix4), (Family::V6, self.prefix6)].into_iter();
@@ -134,7 +134,7 @@ impl Steering {
                 let outer = asm.label();
                 asm.op(Op::LdByte, 9);
                 asm.jump_unless(Op::Jeq, IPPROTO_ICMP, outer);
-                // A later piece of a packet has no ICMP header where it would be.
+                // A later fragment of a packet has no ICMP header there.
                 asm.op(Op::LdWord, 4);
                 asm.op(Op::And, 0x1fff);
                 asm.jump_unless(Op::Jeq, 0, outer);
@@ -246,7 +246,7 @@ fn mask(prefix: u8, word: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0)
 }
 
-/// Matches a piece of a packet: by "more fragments" and the offset in IPv4 (RFC 791 §3.1), by a fragment header directly
+/// Matches a fragment: by "more fragments" and the offset in IPv4 (RFC 791 §3.1), by a fragment header directly
 /// behind the IPv6 header.
 pub(crate) fn piece(family: Family) -> Program {
     let mut asm = Assembler::default();
@@ -269,7 +269,7 @@ pub(crate) fn piece(family: Family) -> Program {
 }
 
 /// Programs that together match an ICMP error whose quoted packet was addressed to one of `backends`: an error about
-/// a request, from the backend or from any router before it. They stand behind a rule that has seen the ICMP type.
+/// a request, from the backend or from any router before it. They follow a rule that has checked the ICMP type.
 pub(crate) fn errors_about(family: Family, backends: &[IpAddr]) -> Vec<Program> {
     // A backend takes one instruction of at most 19 characters or, in IPv6, eight of together 116 at most; four more
     // are for the program itself. MAX_INSTRUCTIONS bounds IPv6, MAX_TEXT bounds IPv4.

@@ -14,7 +14,7 @@ use nix::sys::resource::Resource;
 use super::confinement::{Confinement, Limit, LimitValue, Namespace};
 use super::rule::{Arg, Fd, SyscallRule};
 
-/// Most sockets of checks open at one time, besides the descriptors that the prober was started with.
+/// Maximum number of sockets of checks open at one time, besides the descriptors that the prober was started with.
 pub const CHECK_SOCKETS: i32 = 256;
 
 pub(super) const CONFINEMENT: Confinement = Confinement {

@@ -10,7 +10,7 @@ use loaded_queue::Orphans;
 use loaded_queue::{QueueState, queue_owners};
 use std::time::Instant;
 
-/// After so many short lives that ended before they served, the tables are given up.
+/// After this many short lives that ended before they served, the tables are given up.
 const HOPELESS: u32 = 2;
 
 impl Worker {
@@ -20,7 +20,7 @@ impl Worker {
         if let Some(death) = self.next.as_mut().and_then(|next| next.child.reap(last_words)) {
             self.next = None;
             self.sandbox_kills += u64::from(death.by_sandbox);
-            deaths.push(Obituary::new(format!("{} to be", self.name()), death));
+            deaths.push(Obituary::new(format!("next {}", self.name()), death));
         }
         if let Some(process) = &mut self.serving
             && let Some(death) = process.child.reap(last_words)

@@ -51,7 +51,7 @@ pub(crate) struct Worker {
     next: Option<WorkerProcess>,
     /// The next process takes over as soon as the serving one has ended.
     switching: bool,
-    /// More waiting packets than this do not arrive during a change: a process has held them back.
+    /// No more packets than this arrive during a change: if more wait, a process has held them back.
     crowd: u32,
     pulse: Pulse,
     backoff: Backoff,
@@ -89,7 +89,7 @@ pub(crate) struct WorkerBriefing {
 }
 
 impl WorkerParts {
-    /// Of a worker with empty tables, on a queue that was just opened.
+    /// A worker with empty tables, on a queue that was just opened.
     ///
     /// # Errors
     /// If there is no memory.

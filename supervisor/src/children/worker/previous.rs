@@ -25,7 +25,7 @@ impl PreviousWorkers {
         matches!(self, Self::Ending(_))
     }
 
-    /// Ends them. Returns whether we have killed them, and not their own supervisor ended them. Once
+    /// Ends them. Returns whether we killed them ourselves; otherwise their own supervisor ended them. Once
     /// [`PreviousWorkers::just_ended`] says so, the packets they have read and not answered must be released.
     pub(super) fn end(&mut self) -> bool {
         let Self::Serving(processes) = self else { return false };

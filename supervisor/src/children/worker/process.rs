@@ -28,7 +28,7 @@ pub(super) struct WorkerProcess {
     pub(super) damages: Vec<String>,
 }
 
-/// How far a worker's process is.
+/// The stages of a worker's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WorkerStage {
     /// Takes its configuration and seals itself.

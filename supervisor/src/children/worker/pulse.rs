@@ -3,8 +3,8 @@
 use loaded_queue::QueueState;
 use std::time::{Duration, Instant};
 
-/// A worker that answers nothing for so long while packets wait is hung. An honest one answers a batch in well under a
-/// millisecond, and holds a packet back for a second at most; replacing it loses nothing.
+/// A worker that answers nothing for this long while packets wait is hung. An honest one answers a batch in well under
+/// a millisecond, and holds a packet back for a second at most; replacing it loses nothing.
 const HUNG_AFTER: Duration = Duration::from_millis(1500);
 /// Losses are logged once in this time, however many there are.
 const LOGGED_EVERY: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@
 use loaded_ipc::Explained;
 use std::collections::VecDeque;
 
-/// Most questions without an answer, so that they do not pile up for a process that is stopped.
+/// Maximum number of questions without an answer, so that they do not pile up for a process that is stopped.
 pub(super) const MAX_OPEN: usize = 8;
 
 /// The questions of one process.
@@ -25,7 +25,8 @@ impl Questions {
         has_room
     }
 
-    /// Takes an answer. Answers come in the order of the questions; one that was passed over gets none. `false`: nobody asked.
+    /// Takes an answer. Answers come in the order of the questions; a question that was skipped gets none. `false`:
+    /// nobody asked.
     pub(super) fn answered(&mut self, id: u32, explained: Explained) -> bool {
         let Some(place) = self.open.iter().position(|open| *open == id) else { return false };
         self.open.drain(..=place);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// Deaths further apart than this have nothing to do with each other.
 const WINDOW: Duration = Duration::from_secs(10);
-/// After so many deaths within that time without a packet in hand, all packets that were held are dropped.
+/// After this many deaths within that time without a packet in hand, all packets that were held are dropped.
 const BLIND: usize = 3;
 
 /// The deaths of a worker that packets may have caused.

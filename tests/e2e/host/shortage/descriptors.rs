@@ -67,7 +67,7 @@ fn without_descriptors_the_supervisor_waits_and_tries_again() {
                 let log = loaded.log()[place..].to_owned();
                 println!("{spent:?} of CPU time in {time:?}, {} lines", log.lines().count());
                 assert!(spent < time / 5, "the supervisor spins: {spent:?} of {time:?}");
-                assert!(log.contains("; to be tried again") && log.contains("accept on "), "{log}");
+                assert!(log.contains("; will try again") && log.contains("accept on "), "{log}");
                 assert!(log.contains("Too many open files"), "{log}");
                 assert!(log.lines().count() < 60, "{log}");
                 assert!(eventually(RECOVERY_TIMEOUT, || loaded.workers().len() == 2 && loaded.prober().is_some()));

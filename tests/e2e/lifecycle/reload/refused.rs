@@ -19,13 +19,13 @@ fn flaws() -> Vec<(&'static str, String, Vec<&'static str>)> {
     let checked = |check: &str| edited(STICKY, &format!("check = {check}"));
     vec![
         ("no TOML", edited("[[service]]", "[[service]"), vec!["loaded.toml:3:", "not TOML"]),
-        ("unknown key", edited("protocol", "protokol"), vec!["loaded.toml:6:1: ", "protocol was meant"]),
+        ("unknown key", edited("protocol", "protokol"), vec!["loaded.toml:6:1: ", "did you mean protocol"]),
         ("no file of text", "\u{0}\u{1}".repeat(100), vec!["loaded.toml:1:", "not TOML"]),
         ("empty", String::new(), vec!["loaded.toml:1:1: ", "[[service]]"]),
         ("udp check that sends nothing", checked("{ kind = \"udp\" }"), vec!["loaded.toml:7:9: ", "send"]),
         ("dns check without a name", checked("{ kind = \"dns\" }"), vec!["loaded.toml:7:9: ", "name"]),
         ("check without a kind", checked("{ interval = \"1s\" }"), vec!["loaded.toml:7:9: ", "kind"]),
-        ("unknown kind", checked("{ kind = \"htpp\" }"), vec!["loaded.toml:7:18: ", "http was meant"]),
+        ("unknown kind", checked("{ kind = \"htpp\" }"), vec!["loaded.toml:7:18: ", "did you mean http"]),
         ("weight", edited("weight = 1", "weight = 0"), vec!["loaded.toml:11:10: ", "256"]),
         ("another queue_len", edited("4096", "8192"), vec!["queue_len 4096", "8192", "restart"]),
         ("other cores", format!("cores = \"0\"\n{}", good(1)), vec!["cores every core", "core 0", "restart"]),
@@ -47,7 +47,7 @@ fn a_broken_file_changes_nothing_and_says_why() {
         let line = format!("reload refused, everything stays as it is: {said}");
         assert!(loaded.log().contains(&line), "{what}: the log has no {line}");
         let text = loaded.ask(&["status"]).out;
-        let wanted = ["! reload ", " failed, generation 1 goes on: "];
+        let wanted = ["! reload ", " failed, generation 1 stays in use: "];
         assert!(wanted.iter().chain(reasons).all(|words| text.contains(words)), "{what}: {text}");
         // The same by asking first, which is no reload.
         let at = loaded.status()["last_reload"].clone();
