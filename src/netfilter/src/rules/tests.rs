@@ -123,16 +123,16 @@ fn every_port_of_a_protocol_and_two_services_at_one_vip() {
 }
 
 #[test]
-fn pieces_are_brought_to_the_workers_where_the_kernel_does_not_put_them_together() {
+fn fragments_go_to_the_workers_where_the_kernel_does_not_reassemble_them() {
     let mut plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Udp, &[(53, 53)]);
     plan.defragment = false;
-    let piece = "-m bpf --bytecode \"5,32 0 0 4,84 0 0 16383,21 1 0 0,6 0 0 1,6 0 0 0\"";
+    let fragment = "-m bpf --bytecode \"5,32 0 0 4,84 0 0 16383,21 1 0 0,6 0 0 1,6 0 0 0\"";
     assert_eq!(
         lines(&plan, Family::V4, "LOADED-3-M"),
         [
-            format!("-d 192.0.2.100/32 {piece} -j LOADED-3-Q"),
+            format!("-d 192.0.2.100/32 {fragment} -j LOADED-3-Q"),
             "-d 192.0.2.100/32 -p udp -m udp --dport 53 -j LOADED-3-Q".to_owned(),
-            format!("-s 198.51.100.11/32 {piece} -j LOADED-3-R"),
+            format!("-s 198.51.100.11/32 {fragment} -j LOADED-3-R"),
             "-s 198.51.100.11/32 -p udp -m udp --sport 53 -j LOADED-3-R".to_owned(),
         ]
     );
