@@ -1,6 +1,6 @@
 //! The loop: start the checks that are due, report, wait, handle what has arrived. It waits in ppoll and nowhere else.
 
-use crate::check::{CheckPlan, Destination, Flight};
+use crate::check::{CheckPlan, Destination, Flight, Step};
 use crate::clock::{self, SECOND};
 use crate::discovery::Discovery;
 use crate::health::Health;
@@ -186,7 +186,10 @@ impl<'l> Prober<'l> {
                         self.flights[slot] = Some(flight);
                     }
                 }
-                Err(cause) => self.conclude(number, started, cause),
+                Err(cause) => {
+                    let next = self.conclude(number, started, cause);
+                    self.schedule.add(number, next);
+                }
             }
         }
     }
@@ -272,13 +275,22 @@ impl<'l> Prober<'l> {
         }
     }
 
-    /// Advances a check one step, and ends it if that gave a result.
-    fn advance(&mut self, slot: usize, step: impl FnOnce(&mut Flight, &CheckPlan, &mut Target) -> Option<Cause>) {
+    /// Advances a check one step, and acts by what that led to.
+    fn advance(&mut self, slot: usize, step: impl FnOnce(&mut Flight, &CheckPlan, &mut Target) -> Step) {
         let Some(flight) = self.flights.get_mut(slot).and_then(Option::as_mut) else { return };
         let Some(target) = self.targets.get_mut(usize::from(flight.target)) else { return };
         let Some(plan) = self.plans.get(usize::from(target.check)) else { return };
-        if let Some(cause) = step(flight, plan, target) {
-            self.land(slot, cause);
+        match step(flight, plan, target) {
+            Step::Waits => {}
+            Step::Read => self.land(slot, None),
+            Step::Ends(cause) => self.land(slot, Some(cause)),
+            Step::Answered(cause) => {
+                let (number, started) = (flight.target, flight.started);
+                let next = self.conclude(number, started, cause);
+                if let Some(flight) = self.flights.get_mut(slot).and_then(Option::as_mut) {
+                    flight.reads_until(next);
+                }
+            }
         }
     }
 
@@ -287,37 +299,37 @@ impl<'l> Prober<'l> {
             if let Some(flight) = &self.flights[slot]
                 && flight.deadline <= now
             {
-                let cause = flight.late();
+                let cause = flight.next.is_none().then(|| flight.late());
                 self.land(slot, cause);
             }
         }
     }
 
-    fn land(&mut self, slot: usize, cause: Cause) {
-        if let Some(flight) = self.flights.get_mut(slot).and_then(Option::take) {
-            let (number, started) = (flight.target, flight.started);
-            if let (Some(socket), Some(target)) = (flight.end(), self.targets.get_mut(usize::from(number))) {
-                target.marked = Some(socket);
-            }
-            self.free.push(slot);
-            self.conclude(number, started, cause);
+    /// Ends a flight and schedules the target's next check. `cause`: its result, unless that is known already.
+    fn land(&mut self, slot: usize, cause: Option<Cause>) {
+        let Some(flight) = self.flights.get_mut(slot).and_then(Option::take) else { return };
+        let (number, started, known) = (flight.target, flight.started, flight.next);
+        if let (Some(socket), Some(target)) = (flight.end(), self.targets.get_mut(usize::from(number))) {
+            target.marked = Some(socket);
         }
+        self.free.push(slot);
+        let next = cause.map(|cause| self.conclude(number, started, cause)).or(known);
+        self.schedule.add(number, next.unwrap_or_default().max(clock::now()));
     }
 
-    /// Ends a check: judges the result, records what to report, and schedules the next one.
-    fn conclude(&mut self, number: u16, started: u64, cause: Cause) {
+    /// Judges the result of a check and records what to report. Returns when the next one is due.
+    fn conclude(&mut self, number: u16, started: u64, cause: Cause) -> u64 {
         let place = usize::from(number);
-        let Some(target) = self.targets.get_mut(place) else { return };
-        let Some(plan) = self.plans.get(usize::from(target.check)) else { return };
         let now = clock::now();
+        let Some(target) = self.targets.get_mut(place) else { return now };
+        let Some(plan) = self.plans.get(usize::from(target.check)) else { return now };
         target.cause = cause;
         target.latency = u32::try_from(now.saturating_sub(started).min(plan.timeout())).unwrap_or(u32::MAX);
         let changed = target.health.judge(cause, plan.rise, plan.fall);
         self.reports.result(place, target, changed, now);
-        let wait = schedule::wait(plan, target.health.up(), &mut self.random);
-        self.schedule.add(number, now.max(started + wait));
         if changed {
             self.writers.owe(place);
         }
+        now.max(started + schedule::wait(plan, target.health.up(), &mut self.random))
     }
 }

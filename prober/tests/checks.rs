@@ -46,14 +46,26 @@ fn connections() {
     });
 }
 
+const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
+const GO_ON: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+
 #[test]
 fn http_answers() {
     in_network(|| {
         let mut cases = Vec::new();
         for address in BOTH.map(|text| text.parse().expect("address")) {
-            let answers: [(&str, &'static [&'static str], Duration, Cause); 8] = [
+            let answers: [(&str, &'static [&'static str], Duration, Cause); 12] = [
                 ("200", &["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"], NOW, Cause::Passed),
                 ("in pieces", &["HT", "TP/1.0 30", "2", "\r", "\n"], MS(20), Cause::Passed),
+                ("early hints", &[HINTS, "HTTP/1.1 200 OK\r\n\r\n"], MS(20), Cause::Passed),
+                (
+                    "interim in pieces",
+                    &["HTTP/1.1 1", "00 Continue\r\n", "\r\nHTTP", "/1.1 200 \n"],
+                    MS(20),
+                    Cause::Passed,
+                ),
+                ("many interim", &[GO_ON, HINTS, GO_ON, "HTTP/1.1 503 No\r\n\r\n"], NOW, Cause::Status(503)),
+                ("nothing but interim", &[HINTS, GO_ON], NOW, Cause::Closed),
                 ("503", &["HTTP/1.1 503 Service Unavailable\r\n\r\n"], NOW, Cause::Status(503)),
                 ("late", &["HTTP/1.1 200 OK\r\n\r\n"], MS(500), Cause::AnswerTimeout),
                 ("half a line", &["HTTP/1.1 200"], NOW, Cause::Closed),

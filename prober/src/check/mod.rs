@@ -1,6 +1,6 @@
 //! One check: a small state machine driven by "the socket is ready" and "time is up". No call in it blocks.
 //!
-//! One timeout runs from the first byte sent to the complete answer. Only where a connection follows a ping does each
+//! One timeout runs from the first byte sent to the answer: over HTTP, to its status line. Only where a connection follows a ping does each
 //! have its own timeout; the latency is that of both together.
 
 mod datagram;
@@ -15,7 +15,7 @@ pub(crate) use plan::{CheckPlan, Work};
 
 use crate::ping::Pings;
 use crate::random::Random;
-use http::{Progress, StatusLine};
+use http::{AnswerHead, Progress};
 use loaded_ipc::Cause;
 use loaded_sandbox::disconnect;
 use nix::errno::Errno;
@@ -33,6 +33,8 @@ pub(crate) struct Flight {
     pub(crate) started: u64,
     /// When it times out, microseconds.
     pub(crate) deadline: u64,
+    /// When the target's next check is due, microseconds; known once the result is, while the rest of an answer is read.
+    pub(crate) next: Option<u64>,
     stage: CheckStage,
     /// Whether its socket belongs to the target and goes back to it.
     lent: bool,
@@ -58,11 +60,26 @@ enum CheckStage {
     /// Waits for the connection.
     Connect(OwnedFd),
     /// Waits for the status line.
-    Status(OwnedFd, StatusLine),
+    Status(OwnedFd, AnswerHead),
+    /// The result is known; reads the rest of the answer.
+    Rest { socket: OwnedFd, read: usize },
     /// Waits for a datagram; notes whether a wrong one has come already.
     Datagram { socket: OwnedFd, id: u16, wrong: bool },
     /// The socket is moving to the next stage, or closed.
     Between,
+}
+
+/// What a step of a check led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// It goes on.
+    Waits,
+    /// It ends with this result.
+    Ends(Cause),
+    /// This is its result, but the answer has a rest: [`Flight::reads_until`] begins to read it.
+    Answered(Cause),
+    /// The rest of the answer has been read, or enough of it.
+    Read,
 }
 
 impl Flight {
@@ -92,14 +109,15 @@ impl Flight {
                 CheckStage::Datagram { socket, id, wrong: false }
             }
         };
-        Ok(Self { target, started: now, deadline: now + plan.timeout(), stage, lent: has_own && marked.is_none() })
+        let (deadline, lent) = (now + plan.timeout(), has_own && marked.is_none());
+        Ok(Self { target, started: now, deadline, next: None, stage, lent })
     }
 
     /// What to poll for; `None`: an echo reply on a ping socket.
     pub(crate) fn waits_for(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match &self.stage {
             CheckStage::Connect(socket) => Some((socket.as_fd(), PollFlags::POLLOUT)),
-            CheckStage::Status(socket, _) | CheckStage::Datagram { socket, .. } => {
+            CheckStage::Status(socket, _) | CheckStage::Rest { socket, .. } | CheckStage::Datagram { socket, .. } => {
                 Some((socket.as_fd(), PollFlags::POLLIN))
             }
             CheckStage::Echo { .. } | CheckStage::Between => None,
@@ -111,52 +129,57 @@ impl Flight {
         matches!(self.stage, CheckStage::Echo { token: own } if own == token)
     }
 
-    /// The echo reply has arrived. Returns the check's result if that was all.
+    /// The echo reply has arrived; that may have been all.
     pub(crate) fn echoed(
         &mut self,
         plan: &CheckPlan,
         destination: IpAddr,
         marked: &mut Option<OwnedFd>,
         now: u64,
-    ) -> Option<Cause> {
-        let Work::EchoTcp { port } = plan.work else { return Some(Cause::Passed) };
+    ) -> Step {
+        let Work::EchoTcp { port } = plan.work else { return Step::Ends(Cause::Passed) };
         let has_own = marked.is_some();
         match tcp::connect_to(SocketAddr::new(destination, port), marked) {
             Ok(socket) => (self.stage, self.lent) = (CheckStage::Connect(socket), has_own),
-            Err(cause) => return Some(cause),
+            Err(cause) => return Step::Ends(cause),
         }
         self.deadline = now + plan.timeout();
-        None
+        Step::Waits
     }
 
-    /// The socket is ready or has an error. Returns the check's result once there is one.
-    pub(crate) fn ready(&mut self, plan: &CheckPlan) -> Option<Cause> {
+    /// The socket is ready or has an error.
+    pub(crate) fn ready(&mut self, plan: &CheckPlan) -> Step {
         match std::mem::replace(&mut self.stage, CheckStage::Between) {
             CheckStage::Connect(socket) => {
                 let connected = tcp::connected(&socket);
                 match (&plan.work, connected) {
                     (Work::Http { request, .. }, Ok(())) => {
                         let sent = tcp::send(&socket, request);
-                        self.stage = CheckStage::Status(socket, StatusLine::default());
-                        sent.err()
+                        self.stage = CheckStage::Status(socket, AnswerHead::default());
+                        sent.map_or_else(Step::Ends, |()| Step::Waits)
                     }
                     (_, connected) => {
                         self.stage = CheckStage::Connect(socket);
-                        Some(connected.err().unwrap_or(Cause::Passed))
+                        Step::Ends(connected.err().unwrap_or(Cause::Passed))
                     }
                 }
             }
-            CheckStage::Status(socket, mut line) => {
-                let progress = http::receive(&socket, &mut line);
-                self.stage = CheckStage::Status(socket, line);
+            CheckStage::Status(socket, mut head) => {
+                let progress = http::receive(&socket, &mut head);
+                self.stage = CheckStage::Status(socket, head);
                 match (progress, &plan.work) {
-                    (Progress::More, _) => None,
+                    (Progress::More, _) => Step::Waits,
                     (Progress::Status(n), Work::Http { status, .. }) if n >= status.0 && n <= status.1 => {
-                        Some(Cause::Passed)
+                        Step::Answered(Cause::Passed)
                     }
-                    (Progress::Status(n), _) => Some(Cause::Status(n)),
-                    (Progress::Failed(cause), _) => Some(cause),
+                    (Progress::Status(n), _) => Step::Answered(Cause::Status(n)),
+                    (Progress::Failed(cause), _) => Step::Ends(cause),
                 }
+            }
+            CheckStage::Rest { socket, mut read } => {
+                let over = http::read_rest(&socket, &mut read);
+                self.stage = CheckStage::Rest { socket, read };
+                if over { Step::Read } else { Step::Waits }
             }
             CheckStage::Datagram { socket, id, mut wrong } => {
                 let result = datagram::receive(&socket, &mut wrong, |answer| match &plan.work {
@@ -165,13 +188,23 @@ impl Flight {
                     _ => None,
                 });
                 self.stage = CheckStage::Datagram { socket, id, wrong };
-                result
+                result.map_or(Step::Waits, Step::Ends)
             }
             stage @ (CheckStage::Echo { .. } | CheckStage::Between) => {
                 self.stage = stage;
-                None
+                Step::Waits
             }
         }
+    }
+
+    /// Begins to read the rest of the answer: until the check's time is up, or the next one is due.
+    pub(crate) fn reads_until(&mut self, next: u64) {
+        self.stage = match std::mem::replace(&mut self.stage, CheckStage::Between) {
+            CheckStage::Status(socket, _) => CheckStage::Rest { socket, read: 0 },
+            stage => stage,
+        };
+        self.deadline = self.deadline.min(next);
+        self.next = Some(next);
     }
 
     /// Time is up: what that means depends on how far the check got.
@@ -180,23 +213,28 @@ impl Flight {
             CheckStage::Echo { .. } => Cause::NoEcho,
             CheckStage::Connect(socket) => tcp::not_connected(socket),
             CheckStage::Datagram { wrong: true, .. } => Cause::WrongAnswer,
-            CheckStage::Status(..) | CheckStage::Datagram { .. } | CheckStage::Between => Cause::AnswerTimeout,
+            CheckStage::Status(..) | CheckStage::Rest { .. } | CheckStage::Datagram { .. } | CheckStage::Between => {
+                Cause::AnswerTimeout
+            }
         }
     }
 
     /// Ends the check; closes its socket or returns the borrowed one.
     pub(crate) fn end(self) -> Option<OwnedFd> {
         match self.stage {
-            CheckStage::Connect(socket) | CheckStage::Status(socket, _) | CheckStage::Datagram { socket, .. }
-                if self.lent =>
-            {
-                give_up(&socket);
-                Some(socket)
-            }
-            CheckStage::Connect(socket) | CheckStage::Status(socket, _) | CheckStage::Datagram { socket, .. } => {
-                close(socket);
-                None
-            }
+            CheckStage::Connect(socket)
+            | CheckStage::Status(socket, _)
+            | CheckStage::Rest { socket, .. }
+            | CheckStage::Datagram { socket, .. } => match self.lent {
+                true => {
+                    give_up(&socket);
+                    Some(socket)
+                }
+                false => {
+                    close(socket);
+                    None
+                }
+            },
             CheckStage::Echo { .. } | CheckStage::Between => None,
         }
     }

@@ -1,5 +1,6 @@
 //! Backends that fail, are taken out and come back.
 
+mod answers;
 mod checks;
 mod discovery;
 mod down_policies;
