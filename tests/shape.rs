@@ -1,7 +1,11 @@
-//! The shape of the source tree, from `cargo metadata`, `cargo tree` and the source text. Dependencies go one way, main → roles → src/* →
-//! libraries; the two tables below are all there are. Whoever wants another dependency changes a table, and a reviewer sees it.
+//! The shape of the source tree, from `cargo metadata`, `cargo tree` and the source text. Dependencies go one way, main →
+//! roles → src/* → libraries; the two tables below are all there are. Whoever wants another dependency changes a table, and
+//! a reviewer sees it.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+#[path = "shape/circles.rs"]
+mod circles;
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -235,7 +239,7 @@ fn sources(folders: &[&str]) -> Vec<(PathBuf, String)> {
             }
         }
     }
-    assert!(files.len() > 20, "only {} files were found", files.len());
+    assert!(files.len() > 5, "only {} files were found", files.len());
     files
 }
 

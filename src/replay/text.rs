@@ -26,7 +26,7 @@ impl Display for Headers<'_> {
         };
         let (source, destination) = (to_ip(&packet.source), to_ip(&packet.destination));
         match packet.kind {
-            Kind::Fragment => write!(f, "{source} > {destination} {} piece", ProtocolName(packet.protocol)),
+            Kind::Fragment => write!(f, "{source} > {destination} {} fragment", ProtocolName(packet.protocol)),
             Kind::Echo { request, id } => {
                 let word = if request { "request" } else { "reply" };
                 write!(f, "{source} > {destination} {} echo {word} id {id}", ProtocolName(packet.protocol))

@@ -8,8 +8,8 @@
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use loaded_ipc::{
-    ALL_COUNTERS, Admin, Affinity, AllDown, BackendIndex, Idle, Mode, OnBackendDown, OnFailure, Outcome, Passive,
-    Policy, PortRange, Protocol, ServiceIndex, Strategy, ToWorker, Unserved,
+    ALL_COUNTERS, Admin, Affinity, BackendIndex, Idle, Mode, OnFailure, Outcome, Passive, Policy, PortRange, Protocol,
+    ServiceIndex, Strategy, ToWorker, Unserved,
 };
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, TableSpec, shm};
 use loaded_worker::decide::{Decider, Lookup, PacketBuffer};
@@ -34,13 +34,12 @@ const SHORT: u16 = 81;
 const FIRST: u32 = 100;
 /// With everything that a worker may have to do for a backend.
 const POLICY: Policy = Policy {
-    on_backend_down: OnBackendDown::Reset,
-    all_down: AllDown::Reject,
     panic_threshold: 10,
     slow_start: 30,
     // No backend answers here, so half-open flows are to live as long as open ones.
     idle: Idle { half_open: 7440, ..Idle::STANDARD },
     passive: Some(Passive { fails: 255, timeout: 60_000, hold: 10, port: None }),
+    ..Policy::STANDARD
 };
 
 /// A decider, the memory that packets arrive in, and the time.

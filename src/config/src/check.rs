@@ -3,9 +3,9 @@
 use super::draft::{Draft, DraftCheck, DraftFailures, DraftMember, DraftService};
 use super::location::{At, Flaw, Mark};
 use super::probe;
-use super::shared;
+use super::shared::{self, common_port};
 use super::value::{name_server, one_host};
-use super::{CLIENTS, DRAIN, FLOWS, Families, Overrides, QUEUE_BASE, QUEUE_LEN, QUOTA, UNSERVED, USER};
+use super::{Families, Overrides};
 use crate::plan::{
     Backend, Failures, MAX_BACKENDS, MAX_NAMESERVERS, MAX_PORT_RANGES, MAX_SERVICES, MAX_VIPS, Plan, Service,
 };
@@ -27,7 +27,8 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<(Plan, Vec
     check_gateways(&draft, &vips)?;
     let mut backends = Backends::default();
     let services = draft.services.iter().map(|service| backends.service(service, &vips)).collect::<Result<_, _>>()?;
-    let queue_base = overrides.queue_base.or(draft.queue_base).unwrap_or(QUEUE_BASE);
+    let empty = Plan::empty();
+    let queue_base = overrides.queue_base.or(draft.queue_base).unwrap_or(empty.queue_base);
     if let Some(cores) = draft.cores.filter(|cores| queue_base.checked_add(cores.value.1).is_none()) {
         let last = cores.value.1;
         return Err(cores.flaw(format!("core {last} would answer queue {queue_base} + {last}, past 65535")));
@@ -35,20 +36,20 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<(Plan, Vec
     let on_failure = failures(&draft)?;
     let notes = shared::notes(&draft);
     let plan = Plan {
-        user: overrides.user.clone().or(draft.user).unwrap_or_else(|| USER.to_owned()),
+        user: overrides.user.clone().or(draft.user).unwrap_or(empty.user),
         cores: draft.cores.map(|cores| cores.value),
         queue_base,
-        queue_len: overrides.queue_len.or(draft.queue_len).unwrap_or(QUEUE_LEN),
-        flows: draft.flows.unwrap_or(FLOWS),
-        clients: draft.clients.unwrap_or(CLIENTS),
-        quota: draft.quota.unwrap_or(QUOTA),
-        unserved: draft.unserved.unwrap_or(UNSERVED),
+        queue_len: overrides.queue_len.or(draft.queue_len).unwrap_or(empty.queue_len),
+        flows: draft.flows.unwrap_or(empty.flows),
+        clients: draft.clients.unwrap_or(empty.clients),
+        quota: draft.quota.unwrap_or(empty.quota),
+        unserved: draft.unserved.unwrap_or(empty.unserved),
         on_failure,
         nameservers: nameservers(&draft.nameservers, &vips)?,
         services,
-        drain: draft.drain.unwrap_or(DRAIN),
-        defragment: draft.defragment.unwrap_or(true),
-        linger: draft.linger.unwrap_or(true),
+        drain: draft.drain.unwrap_or(empty.drain),
+        defragment: draft.defragment.unwrap_or(empty.defragment),
+        linger: draft.linger.unwrap_or(empty.linger),
     };
     Ok((plan, notes))
 }
@@ -113,18 +114,6 @@ fn conflict(first: &DraftService, second: &DraftService, vip: IpAddr) -> Option<
     }
     let port = common_port(&first.ports, &second.ports)?;
     Some(format!("services {one:?} and {two:?} both claim {vip} {} port {port}", first.protocol))
-}
-
-/// The lowest port in both lists; an empty list is every port.
-pub(super) fn common_port(first: &[At<PortRange>], second: &[At<PortRange>]) -> Option<u16> {
-    let every = [PortRange { low: 1, high: u16::MAX }];
-    let ranges = |ports: &[At<PortRange>]| match ports {
-        [] => every.to_vec(),
-        ports => ports.iter().map(|port| port.value).collect(),
-    };
-    let (first, second) = (ranges(first), ranges(second));
-    let overlaps = first.iter().flat_map(|a| second.iter().map(|b| (a.low.max(b.low), a.high.min(b.high))));
-    overlaps.filter(|(low, high)| low <= high).map(|(low, _)| low).min()
 }
 
 fn check_sizes(service: &DraftService) -> Result<(), Flaw> {

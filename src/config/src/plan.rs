@@ -6,6 +6,7 @@ pub mod display;
 
 pub use diff::{Change, What, diff, immutable_change};
 
+use crate::defaults::{CLIENTS, DRAIN, FLOWS, QUEUE_BASE, QUEUE_LEN, QUOTA, UNSERVED, USER};
 use crate::network::Network;
 use loaded_ipc::{Affinity, Check, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
 use serde::{Deserialize, Serialize};
@@ -182,6 +183,27 @@ pub enum CoresError {
 }
 
 impl Plan {
+    /// No service yet, and every setting at its default.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            user: USER.to_owned(),
+            cores: None,
+            queue_base: QUEUE_BASE,
+            queue_len: QUEUE_LEN,
+            flows: FLOWS,
+            clients: CLIENTS,
+            quota: QUOTA,
+            unserved: UNSERVED,
+            on_failure: Failures::CLOSED,
+            nameservers: Vec::new(),
+            services: Vec::new(),
+            drain: DRAIN,
+            defragment: true,
+            linger: true,
+        }
+    }
+
     /// The cores that get a worker, ascending: those of the plan, or all of `available` (any order).
     ///
     /// # Errors
@@ -220,34 +242,15 @@ fn numbers(list: &[u16]) -> String {
 mod tests {
     use super::*;
 
-    fn plan() -> Plan {
-        Plan {
-            user: "nobody".to_owned(),
-            cores: None,
-            queue_base: 0,
-            queue_len: 1,
-            flows: 1024,
-            clients: 1024,
-            quota: crate::QUOTA,
-            unserved: Unserved::Pass,
-            on_failure: Failures::CLOSED,
-            nameservers: vec![],
-            services: vec![],
-            drain: 300,
-            defragment: true,
-            linger: true,
-        }
-    }
-
     #[test]
     fn cores_default_to_all_available() {
-        assert_eq!(plan().check_cores(&[3, 0, 1]), Ok(vec![0, 1, 3]));
-        assert_eq!(plan().check_cores(&[]), Err(CoresError::NoneAvailable));
+        assert_eq!(Plan::empty().check_cores(&[3, 0, 1]), Ok(vec![0, 1, 3]));
+        assert_eq!(Plan::empty().check_cores(&[]), Err(CoresError::NoneAvailable));
     }
 
     #[test]
     fn cores_that_do_not_exist_are_named() {
-        let plan = Plan { cores: Some((1, 3)), ..plan() };
+        let plan = Plan { cores: Some((1, 3)), ..Plan::empty() };
         assert_eq!(plan.check_cores(&[0, 1, 2, 3]), Ok(vec![1, 2, 3]));
         let error = plan.check_cores(&[0, 1]).unwrap_err().to_string();
         assert_eq!(error, "workers are to run on cores 1-3, but there is no core 2-3 for them; available: 0-1");
@@ -255,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_core_without_a_queue_number_is_refused() {
-        let plan = Plan { queue_base: 65535, ..plan() };
+        let plan = Plan { queue_base: 65535, ..Plan::empty() };
         assert_eq!(plan.check_cores(&[0]), Ok(vec![0]));
         assert_eq!(plan.check_cores(&[0, 1]), Err(CoresError::NoQueue { core: 1, queue_base: 65535 }));
     }

@@ -1,10 +1,9 @@
 //! Notes on VIPs that share backends in mode "nat": a backend sees no VIP, so a client's two flows to two VIPs, from one port,
 //! look alike there. The worker gives the second one another backend; whoever configures it should know.
 
-use super::check::common_port;
 use super::draft::{Draft, DraftMember, DraftService};
 use super::location::{At, Flaw};
-use loaded_ipc::{Mode, Protocol};
+use loaded_ipc::{Mode, PortRange, Protocol};
 use std::net::IpAddr;
 
 const BENDS: &str = "if a client uses one source port to both at once, its second connection goes to another backend, \
@@ -53,6 +52,18 @@ fn between(first: &DraftService, second: &DraftService) -> Option<Flaw> {
         here.address.value, first.name.value, second.name.value
     );
     Some(here.address.flaw(text).see(there.mark))
+}
+
+/// The lowest port in both lists; an empty list is every port.
+pub(super) fn common_port(first: &[At<PortRange>], second: &[At<PortRange>]) -> Option<u16> {
+    let every = [PortRange { low: 1, high: u16::MAX }];
+    let ranges = |ports: &[At<PortRange>]| match ports {
+        [] => every.to_vec(),
+        ports => ports.iter().map(|port| port.value).collect(),
+    };
+    let (first, second) = (ranges(first), ranges(second));
+    let overlaps = first.iter().flat_map(|a| second.iter().map(|b| (a.low.max(b.low), a.high.min(b.high))));
+    overlaps.filter(|(low, high)| low <= high).map(|(low, _)| low).min()
 }
 
 fn same_address<'s>(service: &'s DraftService, member: &DraftMember) -> Option<&'s At<IpAddr>> {

@@ -1,5 +1,6 @@
 //! Everything an operator can see, as one value. Its JSON is an interface: fields may be added, but none is removed or changes
-//! its meaning. Times are in seconds since 1970 and durations in seconds, unless the name says otherwise.
+//! its meaning. Times are in seconds since 1970 and durations in seconds, unless the name says otherwise. `text` writes it for
+//! people, `metrics` for Prometheus.
 
 use super::policy::PolicyStatus;
 use serde::{Deserialize, Serialize};

@@ -24,20 +24,5 @@ pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: 
         discover: None,
         backends: addresses(backends).into_iter().map(backend).collect(),
     };
-    Plan {
-        user: "nobody".into(),
-        cores: None,
-        queue_base: 3,
-        queue_len: 1024,
-        flows: 1024,
-        clients: 1024,
-        quota: loaded_config::QUOTA,
-        unserved: loaded_ipc::Unserved::Pass,
-        on_failure: loaded_config::plan::Failures::CLOSED,
-        nameservers: Vec::new(),
-        defragment: true,
-        linger: true,
-        services: vec![service],
-        drain: 300,
-    }
+    Plan { queue_base: 3, services: vec![service], ..Plan::empty() }
 }

@@ -1,4 +1,4 @@
-//! How long a flow may be idle, by service and state. Plain numbers: defaults are the caller's.
+//! How long a flow may be idle, by service and state. The defaults: `Idle::STANDARD` in src/ipc/src/policy.rs.
 
 use crate::state::FlowState;
 

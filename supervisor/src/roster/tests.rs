@@ -31,22 +31,7 @@ fn service(name: &str, vip: u8, port: u16, backends: &[u8]) -> Service {
 }
 
 fn plan(services: Vec<Service>) -> Plan {
-    Plan {
-        user: "nobody".to_owned(),
-        cores: None,
-        queue_base: 0,
-        queue_len: 1024,
-        flows: 1024,
-        clients: 1024,
-        quota: loaded_config::QUOTA,
-        unserved: loaded_ipc::Unserved::Pass,
-        on_failure: loaded_config::plan::Failures::CLOSED,
-        nameservers: Vec::new(),
-        defragment: true,
-        linger: true,
-        drain: 60,
-        services,
-    }
+    Plan { drain: 60, services, ..Plan::empty() }
 }
 
 fn first(plan: &Plan, now: Instant) -> Roster {

@@ -189,6 +189,11 @@ impl Loaded {
         said(&bounded(&[&[binary.to_str().unwrap()], words, &control].concat()).output().unwrap())
     }
 
+    /// The path of its control socket.
+    pub(crate) fn control(&self) -> &Path {
+        &self.control
+    }
+
     /// The same, which must succeed, as JSON.
     #[track_caller]
     pub(crate) fn json(&self, words: &[&str]) -> Value {

@@ -26,21 +26,29 @@ pub(crate) fn measured(test: impl Fn(&Lab)) {
         let Some((pass, others)) = Lab::may_be().then(|| (Pass::alone(), Others::now())) else { return };
         // What the test holds, its lab too, it gives back while it unwinds.
         let run = || test(&Lab::of(pass));
-        let Err(panic) = catch_unwind(AssertUnwindSafe(run)) else { return };
+        let Err(panic) = catch_unwind(AssertUnwindSafe(run)) else {
+            if attempt > 1 {
+                announce(format_args!("passed in try {attempt} of at most {ATTEMPTS}"));
+            }
+            return;
+        };
         let share = others.share() * 100.0;
+        let why = first_line(panic.as_ref());
+        announce(format_args!("try {attempt} failed while others had {share:.0} % of the machine: {why}"));
         if share <= MOST || attempt == ATTEMPTS {
-            println!("attempt {attempt} has failed; others had {share:.0} % of the machine");
+            announce(format_args!("failed after {attempt} of at most {ATTEMPTS} tries"));
             resume_unwind(panic);
         }
-        let (thread, why) = (std::thread::current(), first_line(panic.as_ref()));
-        let test = thread.name().unwrap_or("?");
-        // Not with println!, whose output is not shown of a test that passes in the end.
-        let line = format!(
-            "REPEATED: {test}: attempt {attempt} has failed while others had {share:.0} % of the machine: {why}\n"
-        );
-        let _ = std::io::stderr().write_all(line.as_bytes());
         wait_for_quiet();
     }
+}
+
+/// Says what has become of the running test, for the list at the end of `scripts/test`. Not with println!, whose output is
+/// not shown of a test that passes in the end.
+fn announce(what: std::fmt::Arguments<'_>) {
+    let thread = std::thread::current();
+    let line = format!("REPEATED: {}: {what}\n", thread.name().unwrap_or("?"));
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// How a panic's message begins.

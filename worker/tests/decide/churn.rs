@@ -70,14 +70,8 @@ fn service() -> impl Strategy<Value = Service> {
     let backups = select(vec![vec![], vec![1, 4], vec![0, 2, 3]]);
     (down, all_down, strategy, prop::option::of(passive), any::<bool>(), select(&[0, 0, 50][..]), backups).prop_map(
         |(on_backend_down, all_down, strategy, passive, affinity, panic_threshold, backups)| {
-            let policy = Policy {
-                on_backend_down,
-                all_down,
-                panic_threshold,
-                slow_start: 2,
-                idle: loaded_ipc::Idle::STANDARD,
-                passive,
-            };
+            let policy =
+                Policy { on_backend_down, all_down, panic_threshold, slow_start: 2, passive, ..Policy::STANDARD };
             let affinity = affinity.then_some(AFFINITY);
             Service { strategy, affinity, policy, backups, vips: vec![0, 1, 2, 3], ..BARE }
         },

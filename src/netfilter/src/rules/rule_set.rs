@@ -15,7 +15,7 @@ pub struct RuleSet {
     /// With reassembly by the kernel.
     chains: [Vec<Chain>; 2],
     /// Without it: fragments are handed to the workers.
-    with_pieces: [Vec<Chain>; 2],
+    with_fragments: [Vec<Chain>; 2],
     /// Which of the two is wanted.
     pub(super) defrag: Defrag,
 }
@@ -36,13 +36,13 @@ impl RuleSet {
         };
         let (on, off) = (Defrag::On, Defrag::Off);
         let defrag = if reach.defragment { on } else { off };
-        Self { base: reach.base, chains: chains(on), with_pieces: chains(off), defrag }
+        Self { base: reach.base, chains: chains(on), with_fragments: chains(off), defrag }
     }
 
     /// No rules at all.
     pub(super) fn nothing(base: u16) -> Self {
         let none = || [Vec::new(), Vec::new()];
-        Self { base, chains: none(), with_pieces: none(), defrag: Defrag::Off }
+        Self { base, chains: none(), with_fragments: none(), defrag: Defrag::Off }
     }
 
     /// The input of `iptables-restore --noflush` (or `ip6tables-restore`) on a host that has none of our chains; `None` for a
@@ -54,7 +54,7 @@ impl RuleSet {
     }
 
     pub(super) fn chains(&self, family: Family, defrag: Defrag) -> &[Chain] {
-        let chains = if defrag == Defrag::On { &self.chains } else { &self.with_pieces };
+        let chains = if defrag == Defrag::On { &self.chains } else { &self.with_fragments };
         &chains[family as usize]
     }
 

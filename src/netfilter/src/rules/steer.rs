@@ -248,7 +248,7 @@ fn mask(prefix: u8, word: u8) -> u32 {
 
 /// Matches a fragment: by "more fragments" and the offset in IPv4 (RFC 791 §3.1), by a fragment header directly
 /// behind the IPv6 header.
-pub(crate) fn piece(family: Family) -> Program {
+pub(crate) fn fragment(family: Family) -> Program {
     let mut asm = Assembler::default();
     let no = asm.label();
     match family {

@@ -30,22 +30,7 @@ pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: 
         discover: None,
         backends: addresses(backends).into_iter().map(backend).collect(),
     };
-    Plan {
-        user: "nobody".into(),
-        cores: None,
-        queue_base: 3,
-        queue_len: 1024,
-        flows: 1024,
-        clients: 1024,
-        quota: loaded_config::QUOTA,
-        unserved: loaded_ipc::Unserved::Pass,
-        on_failure: loaded_config::plan::Failures::CLOSED,
-        nameservers: Vec::new(),
-        defragment: true,
-        linger: true,
-        services: vec![service],
-        drain: 300,
-    }
+    Plan { queue_base: 3, services: vec![service], ..Plan::empty() }
 }
 
 fn rules(plan: &Plan) -> RuleSet {
@@ -138,16 +123,16 @@ fn every_port_of_a_protocol_and_two_services_at_one_vip() {
 }
 
 #[test]
-fn pieces_are_brought_to_the_workers_where_the_kernel_does_not_put_them_together() {
+fn fragments_go_to_the_workers_where_the_kernel_does_not_reassemble_them() {
     let mut plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Udp, &[(53, 53)]);
     plan.defragment = false;
-    let piece = "-m bpf --bytecode \"5,32 0 0 4,84 0 0 16383,21 1 0 0,6 0 0 1,6 0 0 0\"";
+    let fragment = "-m bpf --bytecode \"5,32 0 0 4,84 0 0 16383,21 1 0 0,6 0 0 1,6 0 0 0\"";
     assert_eq!(
         lines(&plan, Family::V4, "LOADED-3-M"),
         [
-            format!("-d 192.0.2.100/32 {piece} -j LOADED-3-Q"),
+            format!("-d 192.0.2.100/32 {fragment} -j LOADED-3-Q"),
             "-d 192.0.2.100/32 -p udp -m udp --dport 53 -j LOADED-3-Q".to_owned(),
-            format!("-s 198.51.100.11/32 {piece} -j LOADED-3-R"),
+            format!("-s 198.51.100.11/32 {fragment} -j LOADED-3-R"),
             "-s 198.51.100.11/32 -p udp -m udp --sport 53 -j LOADED-3-R".to_owned(),
         ]
     );

@@ -10,7 +10,7 @@
 //! E: error to a VIP → Q; error whose quoted packet went to a backend → R
 //! OUTPUT ─→ O: errors that this host makes itself → E: "too big" for a link of ours, "time exceeded" here
 //! Q: untracked, then one queue a worker by the source      R: one queue a worker by the destination, but for this host
-//! D: never reached; its match makes the kernel put fragments together
+//! D: never reached; its match makes the kernel reassemble fragments
 //! T: empty; says that we made the table
 //! ```
 //! `→` is a jump, `⇒` a goto. A packet to a VIP is asked for before one from a backend: a backend that is itself a
@@ -23,7 +23,7 @@
 
 use super::chain::{Chain, Defrag};
 use super::reach::Reach;
-use super::steer::{Steering, errors_about, piece};
+use super::steer::{Steering, errors_about, fragment};
 use super::traffic::{Side, Traffic};
 use crate::Family;
 use std::collections::BTreeSet;
@@ -39,8 +39,8 @@ const ICMPV6_LINK: [u8; 9] = [130, 131, 132, 133, 134, 135, 136, 137, 143];
 
 /// All chains but the marker and the defragmenter.
 pub(crate) fn chains(reach: &Reach, family: Family, queues: &[u16], steering: &Steering, defrag: Defrag) -> Vec<Chain> {
-    let pieces = (defrag == Defrag::Off).then(|| format!("-m bpf --bytecode \"{}\"", piece(family)));
-    Layout { reach, family, queues, steering, pieces }.chains()
+    let fragments = (defrag == Defrag::Off).then(|| format!("-m bpf --bytecode \"{}\"", fragment(family)));
+    Layout { reach, family, queues, steering, fragments }.chains()
 }
 
 struct Layout<'a> {
@@ -48,8 +48,8 @@ struct Layout<'a> {
     family: Family,
     queues: &'a [u16],
     steering: &'a Steering,
-    /// The match for a piece of a packet, where the kernel does not put packets together.
-    pieces: Option<String>,
+    /// The match for a fragment, where the kernel does not reassemble packets.
+    fragments: Option<String>,
 }
 
 impl Layout<'_> {
@@ -74,9 +74,9 @@ impl Layout<'_> {
         let mut rules: Vec<_> = self.vips().map(|vip| format!("-s {} -g {}", self.host(vip), self.name("S"))).collect();
         let servers: BTreeSet<_> = self.reach.nameservers.iter().filter(|server| self.family.has(**server)).collect();
         for server in servers {
-            if let Some(piece) = &self.pieces {
-                rules.push(format!("-s {} {piece} -j RETURN", self.host(*server)));
-                rules.push(format!("-d {} {piece} -j RETURN", self.host(*server)));
+            if let Some(fragment) = &self.fragments {
+                rules.push(format!("-s {} {fragment} -j RETURN", self.host(*server)));
+                rules.push(format!("-d {} {fragment} -j RETURN", self.host(*server)));
             }
             for protocol in ["udp", "tcp"] {
                 rules.push(format!("-s {} -p {protocol} -m {protocol} --sport 53 -j RETURN", self.host(*server)));
@@ -117,8 +117,8 @@ impl Layout<'_> {
             };
             let to = format!(" -j {}", self.name("Q"));
             let clauses = traffic.clauses(Side::Destination).into_iter();
-            let pieces = self.pieces.iter().map(|piece| format!(" {piece}"));
-            pieces.chain(clauses).map(|clause| format!("-d {}{clause}{to}", self.host(vip))).collect::<Vec<_>>()
+            let fragments = self.fragments.iter().map(|fragment| format!(" {fragment}"));
+            fragments.chain(clauses).map(|clause| format!("-d {}{clause}{to}", self.host(vip))).collect::<Vec<_>>()
         });
         rules.collect()
     }
@@ -126,8 +126,11 @@ impl Layout<'_> {
     fn of_backend(&self, address: IpAddr) -> Vec<String> {
         let traffic = Traffic::of(self.reach.served.iter().filter(|served| served.backends.contains(&address)));
         let clauses = traffic.clauses(Side::Source).into_iter();
-        let pieces = self.pieces.iter().map(|piece| format!(" {piece}"));
-        pieces.chain(clauses).map(|clause| format!("-s {}{clause} -j {}", self.host(address), self.name("R"))).collect()
+        let fragments = self.fragments.iter().map(|fragment| format!(" {fragment}"));
+        fragments
+            .chain(clauses)
+            .map(|clause| format!("-s {}{clause} -j {}", self.host(address), self.name("R")))
+            .collect()
     }
 
     /// The rules for all backends when they are few; else one rule for a range of addresses each, to chains of the same

@@ -96,22 +96,8 @@ fn plan(base: u16, vips: &[&str], backends: &[&str], protocol: Protocol) -> Plan
         discover: None,
         backends: addresses(backends).into_iter().map(backend).collect(),
     };
-    Plan {
-        user: "nobody".into(),
-        cores: None,
-        queue_base: base,
-        queue_len: 1024,
-        flows: 1024,
-        clients: 1024,
-        quota: loaded_config::QUOTA,
-        unserved: loaded_ipc::Unserved::Pass,
-        on_failure: loaded_config::plan::Failures::CLOSED,
-        nameservers: addresses(&["9.9.9.9", "2620:fe::fe"]),
-        services: vec![service],
-        drain: 300,
-        defragment: true,
-        linger: true,
-    }
+    let nameservers = addresses(&["9.9.9.9", "2620:fe::fe"]);
+    Plan { queue_base: base, nameservers, services: vec![service], ..Plan::empty() }
 }
 
 fn both_families(base: u16) -> Plan {
