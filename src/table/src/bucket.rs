@@ -45,6 +45,12 @@ impl Way<'_> {
         self.bucket.state[self.index].store(state, Relaxed);
     }
 
+    /// Bits 16 to 23 of the check.
+    #[inline]
+    pub(crate) fn check(&self) -> u8 {
+        self.bucket.check[self.index].load(Relaxed)
+    }
+
     #[inline]
     pub(crate) fn entry(&self) -> &[AtomicU64; 4] {
         &self.bucket.entries[self.index]
@@ -66,12 +72,13 @@ impl Way<'_> {
 
     /// Fills a free way. The tag publishes it, and is written last.
     #[inline]
-    pub(crate) fn fill(&self, words: [u64; 4], state: u8, now: u32, tag: u16) {
+    pub(crate) fn fill(&self, words: [u64; 4], (state, check): (u8, u8), now: u32, tag: u16) {
         for (place, word) in self.entry().iter().zip(words) {
             place.store(word, Relaxed);
         }
         self.bucket.seen[self.index].store(now, Relaxed);
         self.bucket.state[self.index].store(state, Relaxed);
+        self.bucket.check[self.index].store(check, Relaxed);
         self.set_tag(tag);
     }
 }

@@ -146,13 +146,26 @@ impl FlowTable {
     /// Third stage: the living flow with this key for which `accept` holds (its VIP, or its backend).
     #[inline]
     pub fn find(&self, hashed: &Hashed, key: &FlowKey, now: u32, accept: impl Fn(&Flow) -> bool) -> Option<Slot> {
-        self.map.find(hashed, &key.words(), |way, record| match state_of(way.state()) {
-            Some(state) => {
-                let flow = Flow::from_key_value(record, state);
-                map::age(now, way.seen()) <= self.timeouts.of(flow.service, state) && accept(&flow)
-            }
-            None => false,
-        })
+        self.find_flow(hashed, key, now, accept).map(|(slot, _)| slot)
+    }
+
+    /// The same, with what [`FlowTable::get`] says about it.
+    #[inline]
+    pub fn find_flow(
+        &self,
+        hashed: &Hashed,
+        key: &FlowKey,
+        now: u32,
+        accept: impl Fn(&Flow) -> bool,
+    ) -> Option<(Slot, Flow)> {
+        let mut found = None;
+        let slot = self.map.find(hashed, &key.words(), |way, record| {
+            let Some(state) = state_of(way.state()) else { return false };
+            let flow = Flow::from_key_value(record, state);
+            found = Some(flow);
+            map::age(now, way.seen()) <= self.timeouts.of(flow.service, state) && accept(&flow)
+        })?;
+        Some((slot, found?))
     }
 
     /// The flow at `slot`, if there is one.
@@ -215,6 +228,19 @@ impl FlowTable {
         }
         let evicted = placed.score.is_some_and(|score| score < EXPIRED << 32);
         Ok(Inserted { slot: placed.slot, displaced: placed.displaced.as_ref().and_then(unpack), evicted })
+    }
+
+    /// The 16 bits of a sequence number that the other side must know to be believed; 0 until [`FlowTable::set_proof`]. What they
+    /// are in which state is for the caller to say.
+    #[inline]
+    pub fn proof(&self, slot: Slot) -> u16 {
+        self.map.extra(slot)
+    }
+
+    /// Keeps 16 bits of proof.
+    #[inline]
+    pub fn set_proof(&self, slot: Slot, proof: u16) {
+        self.map.set_extra(slot, proof);
     }
 
     /// Whether [`FlowTable::insert`] would find room for a flow with this key and VIP.

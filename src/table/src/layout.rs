@@ -7,7 +7,7 @@
 //! ```
 //! A slot takes 40 bytes, and there are [`SLOTS_AN_ENTRY`] for each promised entry: 80 bytes of memory.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 /// "loadedTB", little endian.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"loadedTB");
@@ -55,8 +55,11 @@ pub(crate) struct Bucket {
     pub(crate) seen: [AtomicU32; WAYS],
     /// In the flow table the `FlowState` and a bit, in the affinity table whether the client is proven.
     pub(crate) state: [AtomicU8; WAYS],
-    spare: [AtomicU16; 4],
-    /// Three key words, then 32 bits of value (low) and 32 bits of check (high).
+    /// Bits 16 to 23 of the entry's check.
+    pub(crate) check: [AtomicU8; WAYS],
+    /// Three key words, then from the lowest bit on 32 bits of value, bits 0 to 15 of the check, and 16 bits that neither key nor
+    /// check covers: in the flow table the flow's proof, in the affinity table unused. So a new proof is one store, to a line that
+    /// finding the flow has read, and a kill leaves the old one or the new one.
     pub(crate) entries: [[AtomicU64; 4]; WAYS],
 }
 

@@ -1,8 +1,8 @@
 //! The hash map under both tables: a key has two candidate buckets of eight ways each; entries never move, the map never
 //! grows.
 //!
-//! **Crashes.** A way is filled in this order: tag cleared, entry words, last seen, state, tag. A process killed between any
-//! two stores leaves a free way, never half an entry. Against damage of other kinds every entry carries a 32-bit keyed check
+//! **Crashes.** A way is filled in this order: tag cleared, entry words, last seen, state, check, tag. A process killed between
+//! any two stores leaves a free way, never half an entry. Against damage of other kinds every entry carries a 24-bit keyed check
 //! over key and value; an entry whose check fails does not exist.
 //!
 //! **Hostile contents.** Indices come from the hash and are bounded by our own count; numbers of ways are 0..8 by
@@ -174,7 +174,7 @@ impl Map {
         &self,
         hashed: &Hashed,
         key: &[u64; 3],
-        accept: impl Fn(&Way, &KeyValue) -> bool,
+        mut accept: impl FnMut(&Way, &KeyValue) -> bool,
     ) -> Option<Slot> {
         self.first_match(hashed, |way| match self.key_value(&way) {
             Some(record) => self.same_key(&record.key, key) && accept(&way, &record),
@@ -208,6 +208,25 @@ impl Map {
         }
     }
 
+    /// The entry's 16 bits that neither key nor check covers.
+    #[inline]
+    pub(crate) fn extra(&self, slot: Slot) -> u16 {
+        self.way(slot).map_or(0, |way| top(way.entry()[3].load(Relaxed)))
+    }
+
+    /// Sets them. Writes only when they change, so that the cache line stays clean.
+    #[inline]
+    pub(crate) fn set_extra(&self, slot: Slot, extra: u16) {
+        let Some(way) = self.way(slot) else { return };
+        let [.., last] = way.entry();
+        let before = last.load(Relaxed);
+        // There is one writer, so a load and a store suffice.
+        let after = before & !(0xffff << EXTRA_SHIFT) | u64::from(extra) << EXTRA_SHIFT;
+        if before != after {
+            last.store(after, Relaxed);
+        }
+    }
+
     /// The random key of the hash.
     pub(crate) fn hash_key(&self) -> [u64; 2] {
         self.hash_key
@@ -226,8 +245,9 @@ impl Map {
         let displaced = self.remove(slot);
         let way = self.way(slot).ok_or(TableFull)?;
         let [a, b, c] = record.key;
-        let last = u64::from(self.check(&record)) << 32 | u64::from(record.value);
-        way.fill([a, b, c, last], state, now, hashed.tag);
+        let [c0, c1, c2, _] = self.check(&record).to_le_bytes();
+        let last = u64::from(u16::from_le_bytes([c0, c1])) << 32 | u64::from(record.value);
+        way.fill([a, b, c, last], (state, c2), now, hashed.tag);
         self.len += 1;
         Ok(Placed { slot, displaced, score })
     }
@@ -336,7 +356,8 @@ impl Map {
         let [a, b, c, d] = way.entry();
         let last = d.load(Relaxed);
         let record = KeyValue { key: [a.load(Relaxed), b.load(Relaxed), c.load(Relaxed)], value: low(last) };
-        (self.check(&record) == high(last)).then_some(record)
+        let check = high(last) & 0xffff | u32::from(way.check()) << 16;
+        (self.check(&record) == check).then_some(record)
     }
 
     fn drop_torn(&mut self, accept: impl Fn(&Stored) -> bool) {
@@ -381,14 +402,14 @@ impl Map {
         a[0] == b[0] && a[1] == b[1] && (a[2] ^ b[2]) & self.mask == 0
     }
 
-    /// Keyed, but only a checksum: it detects torn entries, not forged ones.
+    /// 24 bits. Keyed, but only a checksum: it detects torn entries, not forged ones.
     #[inline]
     fn check(&self, record: &KeyValue) -> u32 {
         let [k0, k1] = self.hash_key;
         let [a, b, c] = record.key;
         let left = fold(a ^ k0 ^ 0x9e37_79b9_7f4a_7c15, b ^ k1 ^ 0xbf58_476d_1ce4_e5b9);
         let right = fold(c ^ k1 ^ 0x94d0_49bb_1331_11eb, u64::from(record.value) ^ k0 ^ 0x2545_f491_4f6c_dd1d);
-        high(fold(left ^ k1, right ^ 0xd6e8_feb8_6659_fd93))
+        high(fold(left ^ k1, right ^ 0xd6e8_feb8_6659_fd93)) >> 8
     }
 
     #[inline]
@@ -403,7 +424,7 @@ impl Map {
 
     /// The first way with the tag for which `want` holds.
     #[inline]
-    fn first_match(&self, hashed: &Hashed, want: impl Fn(Way) -> bool) -> Option<Slot> {
+    fn first_match(&self, hashed: &Hashed, mut want: impl FnMut(Way) -> bool) -> Option<Slot> {
         for index in [hashed.first, hashed.second] {
             let bucket = self.bucket(index)?;
             let mut matches = bucket.matches(hashed.tag);
@@ -464,6 +485,14 @@ fn low(word: u64) -> u32 {
 #[inline]
 fn high(word: u64) -> u32 {
     (word >> 32) as u32
+}
+
+/// Where an entry's last word has the bits that neither key nor check covers.
+const EXTRA_SHIFT: u32 = 48;
+
+#[inline]
+fn top(word: u64) -> u16 {
+    (word >> EXTRA_SHIFT) as u16
 }
 
 /// Sixteen bytes as two words.

@@ -19,7 +19,7 @@ pub enum FlowState {
     ClientDone = 6,
     /// TCP: the backend has sent FIN, the client not. Open.
     BackendDone = 7,
-    /// TCP: the backend has answered, the client has not acknowledged yet. May be evicted.
+    /// TCP: the backend has answered, the client has not acknowledged that yet. May be evicted.
     Answered = 8,
     /// UDP: the client has sent, the backend not yet. May be evicted, after a second before all others.
     Unanswered = 9,

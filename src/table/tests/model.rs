@@ -55,6 +55,7 @@ enum Op {
     Insert { key: u16, vip: u16, backend: u16, state: u8 },
     Remove { key: u16, vip: u16 },
     SetState { key: u16, vip: u16, state: u8 },
+    SetProof { key: u16, vip: u16, proof: u16 },
     Refresh { key: u16, vip: u16 },
     Wait(u32),
     Sweep(usize),
@@ -67,6 +68,8 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(key, vip, backend, state)| Op::Insert { key, vip, backend, state }),
         2 => (key.clone(), vip.clone()).prop_map(|(key, vip)| Op::Remove { key, vip }),
         2 => (key.clone(), vip.clone(), state).prop_map(|(key, vip, state)| Op::SetState { key, vip, state }),
+        2 => (key.clone(), vip.clone(), any::<u16>())
+            .prop_map(|(key, vip, proof)| Op::SetProof { key, vip, proof }),
         2 => (key, vip).prop_map(|(key, vip)| Op::Refresh { key, vip }),
         1 => (0_u32..60).prop_map(Op::Wait),
         1 => (0_usize..400).prop_map(Op::Sweep),
@@ -97,6 +100,7 @@ proptest! {
         };
         let mut table = open();
         let mut model: HashMap<(u16, u16), (Flow, u32)> = HashMap::new();
+        let mut proofs: HashMap<(u16, u16), u16> = HashMap::new();
         let mut now = start;
         for op in ops {
             let alive = |entry: &(Flow, u32)| now.wrapping_sub(entry.1) <= timeout(&entry.0);
@@ -109,7 +113,11 @@ proptest! {
                 Op::Insert { key, vip, backend, state: s } => {
                     let flow = Flow { vip, backend, service: (key ^ vip) % 5, state: state(s) };
                     let hashed = table.prepare(&flow_key(key));
+                    let proof = backend * 999 + u16::from(s);
                     let inserted = table.insert(&hashed, &flow_key(key), flow, now).expect("room");
+                    prop_assert_eq!(table.proof(inserted.slot), 0);
+                    table.set_proof(inserted.slot, proof);
+                    proofs.insert((key, vip), proof);
                     let old = model.insert((key, vip), (flow, now));
                     if let Some((k, f)) = inserted.displaced {
                         prop_assert_eq!((k, Some(f)), (flow_key(key), old.map(|(flow, _)| flow)));
@@ -130,6 +138,14 @@ proptest! {
                         table.set_state(slot, state(s), now);
                         entry.0.state = state(s);
                         entry.1 = now;
+                    }
+                }
+                Op::SetProof { key, vip, proof } => {
+                    let slot = look(&table, key, vip);
+                    prop_assert_eq!(slot.is_some(), model.get(&(key, vip)).is_some_and(alive));
+                    if let Some(slot) = slot {
+                        table.set_proof(slot, proof);
+                        proofs.insert((key, vip), proof);
                     }
                 }
                 Op::Refresh { key, vip } => {
@@ -163,6 +179,9 @@ proptest! {
             let alive = now.wrapping_sub(*seen) <= timeout(flow);
             let by_vip = table.find(&hashed, &flow_key(*key), now, |f| f.vip == *vip);
             prop_assert_eq!(by_vip.and_then(|slot| table.get(slot)), alive.then_some(*flow));
+            if let Some(slot) = by_vip {
+                prop_assert_eq!(table.proof(slot), proofs[&(*key, *vip)]);
+            }
             let by_backend = table.find(&hashed, &flow_key(*key), now, |f| f.backend == flow.backend);
             prop_assert!(by_backend.is_some() || !alive);
         }

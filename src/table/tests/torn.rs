@@ -73,6 +73,7 @@ fn use_all(table: &mut FlowTable, now: u32) {
         if let Some(slot) = table.find(&hashed, &key(n), now, |_| true) {
             table.refresh(slot, now);
             table.set_state(slot, FlowState::Closing, now);
+            table.set_proof(slot, n);
         }
         if let Ok(inserted) = table.insert(&hashed, &key(n), flow(n), now) {
             assert_eq!(table.get(inserted.slot), Some(flow(n)));
@@ -270,6 +271,35 @@ fn a_header_of_another_making_decides_nothing() {
         fill(&memory);
         let table = memory.flows().expect("open");
         assert_eq!((table.damage(), table.len()), (None, 60));
+    }
+}
+
+/// A new proof is a single store, so a kill leaves the old one or the new one; and no other byte of the table depends on it.
+#[test]
+fn a_proof_changes_two_bytes_of_one_word() {
+    let memory = formatted();
+    fill(&memory);
+    let size = usize::try_from(HEADER).expect("small") + BUCKETS * 320;
+    let read = || {
+        let mut bytes = vec![0; size];
+        memory.file.read_exact_at(&mut bytes, 0).expect("read");
+        bytes
+    };
+    let before = read();
+    let table = memory.flows().expect("open");
+    let slot = table.find(&table.prepare(&key(30)), &key(30), 1, |_| true).expect("there");
+    for proof in [0xabcd, 0xffff, 1, 0, 0x00ff, 0xff00] {
+        table.set_proof(slot, proof);
+        let after = read();
+        let changed: Vec<usize> = (0..size).filter(|i| before[*i] != after[*i]).collect();
+        assert!(changed.iter().all(|i| i % 8 >= 6 && i / 8 == changed[0] / 8), "{proof:#x} {changed:?}");
+        // And it is there for a successor, with all that there was.
+        let next = memory.flows().expect("open");
+        assert_eq!(next.len(), 60);
+        for n in 0..60 {
+            let slot = next.find(&next.prepare(&key(n)), &key(n), 1, |_| true).expect("there");
+            assert_eq!((next.get(slot), next.proof(slot)), (Some(flow(n)), if n == 30 { proof } else { 0 }));
+        }
     }
 }
 

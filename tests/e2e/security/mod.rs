@@ -3,6 +3,7 @@
 mod breakout;
 mod clashes;
 mod flood;
+mod forged;
 mod forged_tables;
 mod generated_packets;
 mod hostile_packets;

@@ -1,8 +1,10 @@
-//! Reused client ports: a connection from the port of a closed one is balanced anew at once; a repeated SYN is not.
+//! Reused client ports: a connection from the port of a closed one is balanced anew at once; a repeated SYN is not; and it
+//! gets through where the worker could not believe that the old one is closed.
 
 use super::protocols::text;
 use crate::rig::lab::Lab;
 use crate::rig::loaded::Loaded;
+use crate::rig::machine::measured;
 use crate::rig::net::{Family, backend_of, dial_from};
 use crate::rig::packet::{TCP, destination, ip, syn, upper};
 use crate::rig::wire::{Sender, capture};
@@ -11,7 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const WEB: &str = "protocol = \"tcp\"\nports = [80]";
 const ROUNDS: u16 = 12;
@@ -72,6 +74,48 @@ fn a_connection_on_the_ports_of_one_that_is_over_is_a_new_one_at_once() {
         }
     }
     loaded.stop();
+}
+
+/// Who loses what while the client resets its connection.
+const LOSSES: [(&str, &[&str], &str); 2] = [
+    ("the reset itself", &["client"], "tcp flags & rst == rst"),
+    // So the reset comes at a number that the worker has not seen the backend acknowledge.
+    ("the backend's last acknowledgement", &["b1", "b2", "b3"], "tcp flags & (fin | syn | rst | psh | ack) == ack"),
+];
+
+/// Ends a connection by a reset that its worker cannot believe, and makes another on the same ports; how long that one took to
+/// answer.
+fn reset_and_again(lab: &Lab, (from, to): (SocketAddr, SocketAddr), who: &[&str], rule: &str) -> Duration {
+    let table = format!("table inet lost {{ chain c {{ type filter hook output priority 0; {rule} drop; }}; }}");
+    let mut stream = lab.within("client", || dial_from(from, to)).unwrap();
+    who.iter().for_each(|host| drop(lab.sh(host, &format!("nft '{table}'"))));
+    stream.write_all(b"GET ").unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    setsockopt(&stream, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 }).unwrap();
+    drop(stream);
+    std::thread::sleep(Duration::from_millis(20));
+    who.iter().for_each(|host| drop(lab.sh(host, "nft delete table inet lost")));
+    let began = Instant::now();
+    lab.within("client", || once(from, to, End::Reset));
+    began.elapsed()
+}
+
+/// The backend answers the SYN as RFC 5961 §4 has it, or has heard the reset and accepts the new connection.
+#[test]
+fn a_client_whose_reset_was_not_believed_connects_again_at_once() {
+    measured(|lab| {
+        let loaded = Loaded::toml(lab, &text(WEB, ""));
+        for family in Family::BOTH {
+            for (port, (what, who, rule)) in (20_082..).zip(LOSSES) {
+                let (from, to) = (SocketAddr::new(family.client(20), port), SocketAddr::new(family.vip(), 80));
+                let times: Vec<_> = (0..3).map(|_| reset_and_again(lab, (from, to), who, rule)).collect();
+                println!("{family:?}, lost {what}: again after {times:.1?}");
+                let slowest = times.iter().max().copied().unwrap();
+                assert!(slowest < Duration::from_secs(1), "{family:?}, lost {what}: {times:?}");
+            }
+        }
+        loaded.stop();
+    });
 }
 
 #[test]

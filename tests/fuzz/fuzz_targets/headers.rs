@@ -15,7 +15,7 @@ fn agrees(bytes: &[u8], packet: &ParsedPacket) {
     assert_eq!(plain.piece, packet.kind == Kind::Fragment);
     assert!(packet.transport <= bytes.len());
     match packet.kind {
-        Kind::Tcp { .. } => assert!(packet.transport + 20 <= bytes.len()),
+        Kind::Tcp(_) => assert!(packet.transport + 20 <= bytes.len()),
         Kind::Udp { .. } | Kind::Echo { .. } => assert!(packet.transport + 8 <= bytes.len()),
         Kind::Error(quoted) => {
             let inner = packet.transport + 8;

@@ -26,9 +26,10 @@ struct Input {
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
 enum Act {
-    Insert { key: u8, vip: u8, backend: u8, state: u8 },
+    Insert { key: u8, vip: u8, backend: u8, state: u8, proof: u16 },
     Remove { key: u8, vip: u8 },
     Change { key: u8, vip: u8, state: u8 },
+    Prove { key: u8, vip: u8, proof: u16 },
     Refresh { key: u8, vip: u8 },
     Find { key: u8, vip: u8 },
     Wait(u8),
@@ -113,11 +114,12 @@ fn flows(input: &Input) {
     };
     let mut table = open();
     let mut model: HashMap<(FlowKey, u16), (Flow, u32)> = HashMap::new();
+    let mut proofs: HashMap<(FlowKey, u16), u16> = HashMap::new();
     let mut now = input.start;
     for act in &input.acts {
         let alive = |(flow, seen): &(Flow, u32)| now.wrapping_sub(*seen) <= timeout(flow);
         match *act {
-            Act::Insert { key, vip, backend, state: s } => {
+            Act::Insert { key, vip, backend, state: s, proof } => {
                 let (key, vip) = (flow_key(key), u16::from(vip % 3));
                 let flow = Flow { vip, backend: backend.into(), service: service_of(backend), state: state(s) };
                 let hashed = table.prepare(&key);
@@ -130,6 +132,9 @@ fn flows(input: &Input) {
                             assert!((gone, was.vip) == (key, vip) || !alive(&entry) || may_go(was.state), "{was:?}");
                         }
                         assert!(model.insert((key, vip), (flow, now)).is_none(), "an old one was displaced");
+                        assert_eq!(table.proof(inserted.slot), 0);
+                        table.set_proof(inserted.slot, proof);
+                        proofs.insert((key, vip), proof);
                         assert_eq!(table.get(inserted.slot), Some(flow));
                     }
                     Err(_) => {
@@ -141,6 +146,7 @@ fn flows(input: &Input) {
             }
             Act::Remove { key, vip }
             | Act::Change { key, vip, .. }
+            | Act::Prove { key, vip, .. }
             | Act::Refresh { key, vip }
             | Act::Find { key, vip } => {
                 let (key, vip) = (flow_key(key), u16::from(vip % 3));
@@ -150,6 +156,7 @@ fn flows(input: &Input) {
                 let expected = model.get(&(key, vip)).filter(|entry| alive(entry)).copied();
                 assert_eq!(slot.and_then(|slot| table.get(slot)), expected.map(|(flow, _)| flow));
                 let (Some(slot), Some((flow, seen))) = (slot, expected) else { continue };
+                assert_eq!(Some(&table.proof(slot)), proofs.get(&(key, vip)));
                 assert!(near, "\"certainly not\" is certain");
                 match act {
                     Act::Remove { .. } => {
@@ -159,6 +166,10 @@ fn flows(input: &Input) {
                     Act::Change { state: s, .. } => {
                         table.set_state(slot, state(*s), now);
                         model.insert((key, vip), (Flow { state: state(*s), ..flow }, now));
+                    }
+                    Act::Prove { proof, .. } => {
+                        table.set_proof(slot, *proof);
+                        proofs.insert((key, vip), *proof);
                     }
                     Act::Refresh { .. } => {
                         assert_eq!(table.refresh(slot, now), seen);
@@ -233,6 +244,7 @@ fn clients(input: &Input) {
             }
             Act::Remove { key, vip }
             | Act::Change { key, vip, .. }
+            | Act::Prove { key, vip, .. }
             | Act::Refresh { key, vip }
             | Act::Find { key, vip } => {
                 let key = AffinityKey { prefix: flow_key(key).client, service: u16::from(vip % 3) };

@@ -4,7 +4,7 @@ use super::decider::Decider;
 use super::flow_state::first_state;
 use super::keys::{FlowQuery, client_key, flow_seed, opens};
 use crate::time::Now;
-use crate::wire::{Family, ParsedPacket};
+use crate::wire::{Family, Kind, ParsedPacket};
 use loaded_ipc::{Affinity, BackendIndex, Outcome, Pressure};
 use loaded_table::{AffinityKey, Client, Flow, Hashed, Slot};
 
@@ -75,6 +75,10 @@ impl Decider {
         let flow = Flow { vip, backend, service, state: first_state(packet.kind) };
         let inserted = self.flows.insert(&query.hashed, &query.key, flow, now.seconds);
         let inserted = inserted.map_err(|_| Refusal::As(Outcome::DroppedTableFull))?;
+        // A refusal of the backend has to acknowledge this.
+        if let Kind::Tcp(segment) = packet.kind {
+            self.flows.set_proof(inserted.slot, segment.end);
+        }
         if let Some((_, displaced)) = inserted.displaced {
             self.count_removed(&displaced);
         }

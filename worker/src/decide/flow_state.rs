@@ -1,31 +1,120 @@
-//! The state machine of a flow: which state follows a packet. What the states mean is said at [`FlowState`].
+//! The state machine of a flow: which state follows a packet, and which number proves one. What the states mean is said at
+//! [`FlowState`].
 
-use crate::wire::Kind;
+use crate::wire::{Kind, TcpSegment};
 use loaded_table::FlowState;
 
-/// The state after a packet of either side. A state that lives long takes packets of both sides, and an acknowledgement of
-/// the client after the backend's first packet: a spoofed source can send, but would have to guess what the backend answers
-/// and when.
-pub(super) fn next_state(state: FlowState, kind: Kind, request: bool) -> FlowState {
+/// Who has sent a packet, and what that shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// The client, or somebody in its name. `proven`: the number that [`claim`] finds in the packet is the one that is kept.
+    Client { proven: bool },
+    /// The backend.
+    Backend,
+}
+
+/// The number by which a client's packet can prove that its sender hears the backend. `None`: nothing depends on that.
+#[inline]
+pub(super) fn claim(state: FlowState, kind: Kind) -> Option<u16> {
     use FlowState as S;
-    match (kind, state, request) {
-        // A RST ends a half-open or closing flow: the state is Closing. Only an open flow goes to Reset, because the RST may
-        // be forged and the next packet would show that.
-        (Kind::Tcp { resets: true, .. }, S::HalfOpen | S::Answered | S::Closing, _) => S::Closing,
-        (Kind::Tcp { resets: true, .. }, ..) => S::Reset,
-        // Without ACK it is a SYN, or a segment that a backend drops silently (RFC 9293 §3.10.7).
-        (Kind::Tcp { acknowledges: false, .. }, _, true) => state,
-        (Kind::Tcp { .. }, S::HalfOpen, false) => S::Answered,
-        (Kind::Tcp { finishes: true, .. }, S::BackendDone, true)
-        | (Kind::Tcp { finishes: true, .. }, S::ClientDone, false) => S::Closing,
-        (Kind::Tcp { finishes: true, .. }, S::Established | S::Answered | S::Reset, true) => S::ClientDone,
-        (Kind::Tcp { finishes: true, .. }, S::Established | S::Reset, false) => S::BackendDone,
+    let Kind::Tcp(segment) = kind else { return None };
+    let comes_at = || segment.end.wrapping_sub(u16::from(segment.finishes()));
+    match state {
+        // It acknowledges the end of what the backend has sent last.
+        S::Answered if segment.acknowledges() => Some(segment.acknowledged),
+        // It comes where the backend waits: a RST anywhere else ends nothing there (RFC 5961 §3).
+        S::HalfOpen | S::Established | S::ClientDone if segment.resets() => Some(comes_at()),
+        S::BackendDone if segment.resets() || segment.finishes() => Some(comes_at()),
+        S::Reset => Some(comes_at()),
+        _ => None,
+    }
+}
+
+/// The number to keep after a packet that leads from one state to another: the one that [`claim`], or a refusal, has to find.
+/// `None`: that which is kept.
+#[inline]
+pub(super) fn proof_after((before, next): (FlowState, FlowState), kind: Kind, sender: Sender) -> Option<u16> {
+    use FlowState as S;
+    let Kind::Tcp(segment) = kind else { return None };
+    match sender {
+        Sender::Backend if segment.resets() || !segment.acknowledges() => None,
+        Sender::Backend => match next {
+            S::Answered => Some(segment.end),
+            S::Established | S::ClientDone | S::BackendDone => Some(segment.acknowledged),
+            _ => None,
+        },
+        Sender::Client { .. } => match next {
+            // A refusal acknowledges the SYN.
+            S::HalfOpen if segment.opens() => Some(segment.end),
+            // The backend has not acknowledged this packet yet, but will.
+            S::Established | S::ClientDone if before == S::Answered => Some(segment.end),
+            _ => None,
+        },
+    }
+}
+
+/// The state after a packet of either side. A state that lives long takes packets of both sides, and that the client
+/// acknowledges what the backend has sent: a spoofed source can send, but has to guess one number of 65,536. The same goes for
+/// what ends a connection in the client's name.
+pub(super) fn next_state(state: FlowState, kind: Kind, sender: Sender) -> FlowState {
+    match kind {
+        Kind::Tcp(segment) => after_segment(state, segment, sender),
+        Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other => match (state, sender) {
+            (FlowState::Unanswered, Sender::Backend) => FlowState::Replied,
+            (FlowState::Replied, Sender::Client { .. }) => FlowState::Datagram,
+            _ => state,
+        },
+        _ => state,
+    }
+}
+
+#[inline]
+fn after_segment(state: FlowState, segment: TcpSegment, sender: Sender) -> FlowState {
+    match sender {
+        Sender::Client { proven: false } if segment.resets() => state,
+        _ if segment.resets() => after_reset(state),
+        // Without ACK it is a SYN, or a segment that its receiver drops silently (RFC 9293 §3.10.7).
+        _ if !segment.acknowledges() => state,
+        Sender::Backend => after_backend(state, segment.finishes(), segment.accepts()),
+        Sender::Client { proven } => after_client(state, segment.finishes(), proven),
+    }
+}
+
+/// After a RST that is believed.
+fn after_reset(state: FlowState) -> FlowState {
+    use FlowState as S;
+    match state {
+        // What was never open, or is closing, cannot turn out to be still open.
+        S::HalfOpen | S::Answered | S::Closing => S::Closing,
+        _ => S::Reset,
+    }
+}
+
+/// After any other segment of the backend.
+fn after_backend(state: FlowState, finishes: bool, accepts: bool) -> FlowState {
+    use FlowState as S;
+    match state {
+        S::HalfOpen => S::Answered,
+        // It accepts another connection on the ports of one that it does not have any more. Or it repeats its first answer, and
+        // the client its acknowledgement.
+        S::Established | S::ClientDone | S::BackendDone | S::Reset if accepts => S::Answered,
+        S::ClientDone if finishes => S::Closing,
+        S::Established | S::Reset if finishes => S::BackendDone,
         // After a real reset each side answers whatever comes with another reset. So a packet that is none and comes last shows
         // that the connection is still open.
-        (Kind::Tcp { acknowledges: true, .. }, S::Reset, _) => S::Established,
-        (Kind::Tcp { acknowledges: true, opens: false, .. }, S::Answered, true) => S::Established,
-        (Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other, S::Unanswered, false) => S::Replied,
-        (Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other, S::Replied, true) => S::Datagram,
+        S::Reset => S::Established,
+        _ => state,
+    }
+}
+
+/// After any other segment of the client that acknowledges something.
+fn after_client(state: FlowState, finishes: bool, proven: bool) -> FlowState {
+    use FlowState as S;
+    match state {
+        S::Established if finishes => S::ClientDone,
+        S::BackendDone if finishes && proven => S::Closing,
+        S::Answered | S::Reset if proven && finishes => S::ClientDone,
+        S::Answered | S::Reset if proven => S::Established,
         _ => state,
     }
 }
@@ -37,10 +126,11 @@ pub(super) fn next_state(state: FlowState, kind: Kind, request: bool) -> FlowSta
 pub(super) fn next_state_one_sided(state: FlowState, kind: Kind) -> FlowState {
     use FlowState as S;
     match (kind, state) {
-        (Kind::Tcp { resets: true, .. }, S::HalfOpen | S::Answered | S::Closing) => S::Closing,
-        (Kind::Tcp { resets: true, .. }, _) => S::Reset,
-        (Kind::Tcp { acknowledges: true, finishes: true, .. }, _) => S::Closing,
-        (Kind::Tcp { acknowledges: true, opens: false, .. }, S::HalfOpen | S::Answered | S::Reset) => S::OneSided,
+        (Kind::Tcp(segment), _) if segment.resets() => after_reset(state),
+        // Another connection on the ports of one that is over, at the same backend.
+        (Kind::Tcp(segment), S::Closing | S::Reset) if segment.opens() => S::HalfOpen,
+        (Kind::Tcp(segment), _) if segment.acknowledges() && segment.finishes() => S::Closing,
+        (Kind::Tcp(segment), S::HalfOpen | S::Answered | S::Reset) if segment.acknowledges() => S::OneSided,
         // A client that sends twice has probably been answered.
         (Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other, S::Unanswered) => S::Replied,
         _ => state,
@@ -50,8 +140,8 @@ pub(super) fn next_state_one_sided(state: FlowState, kind: Kind) -> FlowState {
 /// The state of a flow that begins with this packet of a client.
 pub(super) fn first_state(kind: Kind) -> FlowState {
     match kind {
-        Kind::Tcp { finishes: true, .. } | Kind::Tcp { resets: true, .. } => FlowState::Closing,
-        Kind::Tcp { .. } => FlowState::HalfOpen,
+        Kind::Tcp(segment) if segment.finishes() || segment.resets() => FlowState::Closing,
+        Kind::Tcp(_) => FlowState::HalfOpen,
         Kind::Echo { .. } => FlowState::Echo,
         // SCTP too: heartbeats keep an idle association's flow alive (RFC 9260 §8.3: every 30 s).
         _ => FlowState::Unanswered,
@@ -64,7 +154,7 @@ pub(super) fn is_proof(state: FlowState) -> bool {
     matches!(state, S::Established | S::Datagram | S::OneSided | S::Replied)
 }
 
-/// Whether the connection has ended, so that another may begin on the same ports (RFC 9293 §3.6.1).
+/// Whether the backend has ended the connection, so that another may begin on the same ports (RFC 9293 §3.6.1).
 pub(super) fn is_over(state: FlowState) -> bool {
     matches!(state, FlowState::Closing | FlowState::Reset)
 }

@@ -32,11 +32,13 @@ impl Decider {
                 Outcome::ErrorForwarded
             }
             (Direction::Request { .. }, _) => Outcome::DroppedStrayError,
-            (Direction::Reply, Some((_, flow))) if quoted.source == packet.destination => {
+            (Direction::Reply, Some((slot, flow))) if quoted.source == packet.destination => {
                 let Some(&vip) = self.setup.vip_address(flow.vip) else { return buffer.unchanged(Outcome::PassedOwn) };
-                // Only the backend's own errors count against it; anyone could send one in a router's name.
+                // Only the backend's own errors count against it, and only about the very SYN that was sent; anyone could send one in
+                // a router's name.
                 if flow.state == FlowState::HalfOpen
                     && packet.source == quoted.destination
+                    && quoted.end == self.flows.proof(slot)
                     && is_unreachable(buffer.bytes(), packet)
                 {
                     let refused = (flow.backend, query.key.service_port, Cause::Unreachable);

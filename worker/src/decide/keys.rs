@@ -1,6 +1,6 @@
 //! Names for flows and clients, made of a packet's addresses and ports.
 
-use crate::wire::{Address, Family, Kind, ParsedPacket};
+use crate::wire::{Address, Family, Kind, ParsedPacket, TcpSegment};
 use loaded_ipc::Affinity;
 use loaded_table::{AffinityKey, FlowKey, Hashed};
 
@@ -26,14 +26,16 @@ pub(super) enum Direction {
 pub(super) fn flow_key(packet: &ParsedPacket, direction: Direction) -> Option<FlowKey> {
     let request = direction != Direction::Reply;
     let (protocol, client, client_port, service_port) = match packet.kind {
-        Kind::Tcp { ports: (from, to), .. } | Kind::Udp { ports: (from, to) } | Kind::Sctp { ports: (from, to) }
+        Kind::Tcp(TcpSegment { ports: (from, to), .. })
+        | Kind::Udp { ports: (from, to) }
+        | Kind::Sctp { ports: (from, to) }
             if request =>
         {
             (packet.protocol, packet.source, from, to)
         }
-        Kind::Tcp { ports: (from, to), .. } | Kind::Udp { ports: (from, to) } | Kind::Sctp { ports: (from, to) } => {
-            (packet.protocol, packet.destination, to, from)
-        }
+        Kind::Tcp(TcpSegment { ports: (from, to), .. })
+        | Kind::Udp { ports: (from, to) }
+        | Kind::Sctp { ports: (from, to) } => (packet.protocol, packet.destination, to, from),
         Kind::Echo { request: true, id } if request => (packet.protocol, packet.source, id, 0),
         Kind::Echo { request: false, id } if !request => (packet.protocol, packet.destination, id, 0),
         // An error about a request quotes client -> backend, one about a reply quotes VIP -> client.
@@ -58,7 +60,7 @@ pub(super) fn backend_side(packet: &ParsedPacket) -> &Address {
 
 /// Whether a packet is a SYN without ACK, which opens a connection.
 pub(super) fn opens(packet: &ParsedPacket) -> bool {
-    matches!(packet.kind, Kind::Tcp { opens: true, .. })
+    matches!(packet.kind, Kind::Tcp(segment) if segment.opens())
 }
 
 /// The client that a request comes from: the leading bits of its address; the rest is zero.

@@ -22,22 +22,21 @@ impl Decider {
     /// The living flow a packet belongs to.
     #[inline]
     pub(super) fn find(&self, packet: &ParsedPacket, query: &FlowQuery, now: Now) -> Option<(Slot, Flow)> {
-        let slot = match query.direction {
+        match query.direction {
             Direction::Request { vip } => {
-                self.flows.find(&query.hashed, &query.key, now.seconds, |flow| flow.vip == vip)?
+                self.flows.find_flow(&query.hashed, &query.key, now.seconds, |flow| flow.vip == vip)
             }
-            Direction::Reply => self.flows.find(&query.hashed, &query.key, now.seconds, |flow| {
+            Direction::Reply => self.flows.find_flow(&query.hashed, &query.key, now.seconds, |flow| {
                 let backend = self.setup.backend(flow.backend);
                 backend.is_some_and(|backend| !backend.direct && backend.address == *backend_side(packet))
-            })?,
-        };
-        Some((slot, self.flows.get(slot)?))
+            }),
+        }
     }
 
     /// The service a request is for.
     pub(super) fn service(&self, packet: &ParsedPacket, vip: u16) -> Option<u16> {
         match packet.kind {
-            Kind::Tcp { ports, .. } => self.setup.service_at(vip, false, ports.1),
+            Kind::Tcp(segment) => self.setup.service_at(vip, false, segment.ports.1),
             Kind::Udp { ports } => self.setup.service_at(vip, true, ports.1),
             _ => self.setup.service_for_all(vip),
         }

@@ -25,7 +25,10 @@ impl Decider {
             }
         }
         if flow.state == FlowState::HalfOpen
-            && matches!(packet.kind, Kind::Tcp { resets: true, acknowledges: true, .. })
+            && let Kind::Tcp(segment) = packet.kind
+            && segment.resets()
+            && segment.acknowledges()
+            && segment.acknowledged == self.flows.proof(slot)
         {
             let refused = (flow.backend, query.key.service_port, Cause::Refused);
             self.backends.refused(&mut self.setup, &self.counters, refused, now);
@@ -39,7 +42,7 @@ impl Decider {
     /// Any packet but a reset shows that the backend works.
     #[cold]
     fn note_answer(&mut self, packet: &ParsedPacket, flow: Flow) {
-        if !matches!(packet.kind, Kind::Tcp { resets: true, .. }) {
+        if !matches!(packet.kind, Kind::Tcp(segment) if segment.resets()) {
             self.backends.answered(flow.backend);
         }
     }
@@ -52,8 +55,8 @@ impl Decider {
             return None;
         }
         match packet.kind {
-            Kind::Tcp { resets: true, .. } => None,
-            Kind::Tcp { .. } => {
+            Kind::Tcp(segment) if segment.resets() => None,
+            Kind::Tcp(_) => {
                 let ended = flow.state == FlowState::Reset && self.ends_by_reset(flow);
                 ended.then_some(Outcome::AnsweredBackend)
             }

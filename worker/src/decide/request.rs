@@ -2,7 +2,7 @@
 
 use super::admit::Refusal;
 use super::decider::{Decided, Decider, PacketBuffer};
-use super::flow_state::{is_over, is_proof, next_state, next_state_one_sided};
+use super::flow_state::{Sender, claim, is_over, is_proof, next_state, next_state_one_sided, proof_after};
 use super::keys::{FlowQuery, opens};
 use crate::setup::Backend;
 use crate::time::Now;
@@ -76,8 +76,10 @@ impl Decider {
     #[inline]
     pub(super) fn course_now(&self, packet: &ParsedPacket, flow: Flow) -> Course {
         let opens = opens(packet);
-        // A connection may reuse the ports of one that is over (RFC 9293 §3.6.1).
-        if opens && is_over(flow.state) {
+        // A connection may reuse the ports of one that is over (RFC 9293 §3.6.1). Who knows no more than its ports cannot move one
+        // that is not: its backend answers the SYN with an acknowledgement (RFC 5961 §4), or accepts it, if it has lost the old one.
+        // What a direct backend ends is not seen.
+        if opens && is_over(flow.state) && !self.setup.is_direct(flow.backend) {
             return Course::NewFlow;
         }
         match self.backends.flags(flow.backend) {
@@ -88,12 +90,10 @@ impl Decider {
     }
 
     /// For a backend that is draining, ejected or a backup that is not needed: its flows go on, but a connection that is only
-    /// being opened can as well open elsewhere. On a draining backend that holds for every SYN, whatever was on its ports
-    /// before.
+    /// being opened can as well open elsewhere.
     #[cold]
     fn course_when_not_accepting(&self, opens: bool, flow: Flow) -> Course {
-        let drains = || self.backends.admin(flow.backend) == Some(Admin::Draining);
-        match opens && (flow.state == FlowState::HalfOpen || drains()) {
+        match opens && flow.state == FlowState::HalfOpen {
             true => Course::NewFlow,
             false => Course::Forward,
         }
@@ -103,14 +103,14 @@ impl Decider {
     #[cold]
     fn course_when_down(&self, packet: &ParsedPacket, flow: Flow) -> Course {
         match (packet.kind, self.on_backend_down(flow)) {
-            (Kind::Tcp { opens: true, .. }, _) => Course::NewFlow,
+            (Kind::Tcp(segment), _) if segment.opens() => Course::NewFlow,
             // A reset is never answered. If the backend hears it, so much the better.
-            (Kind::Tcp { resets: true, .. }, OnBackendDown::Reset | OnBackendDown::Drain) => Course::Forward,
-            (Kind::Tcp { .. }, OnBackendDown::Reset) => Course::Reset,
-            (Kind::Tcp { .. }, OnBackendDown::Rehash) => Course::NewFlow,
+            (Kind::Tcp(segment), OnBackendDown::Reset | OnBackendDown::Drain) if segment.resets() => Course::Forward,
+            (Kind::Tcp(_), OnBackendDown::Reset) => Course::Reset,
+            (Kind::Tcp(_), OnBackendDown::Rehash) => Course::NewFlow,
             // The policy "drain" is for backends that are down; flows of a disabled one end.
-            (Kind::Tcp { .. }, OnBackendDown::Drain) if self.is_disabled(flow) => Course::Reset,
-            (Kind::Tcp { .. }, OnBackendDown::Drain) => Course::Forward,
+            (Kind::Tcp(_), OnBackendDown::Drain) if self.is_disabled(flow) => Course::Reset,
+            (Kind::Tcp(_), OnBackendDown::Drain) => Course::Forward,
             (Kind::Udp { .. }, OnBackendDown::Reset) => Course::Unreachable,
             _ => Course::NewFlow,
         }
@@ -168,7 +168,7 @@ impl Decider {
             }
         };
         match packet.kind {
-            Kind::Tcp { resets: false, .. } => match wire::reset(buffer.space, packet) {
+            Kind::Tcp(segment) if !segment.resets() => match wire::reset(buffer.space, packet) {
                 Some(length) => Decided::answer(reset, length),
                 None => buffer.unchanged(dropped),
             },
@@ -177,11 +177,30 @@ impl Decider {
         }
     }
 
+    /// Who sends this packet of a flow, and whether that is proven.
+    #[inline]
+    fn sender(&self, slot: Slot, flow: Flow, packet: &ParsedPacket, request: bool) -> Sender {
+        match request {
+            true => {
+                let claimed = claim(flow.state, packet.kind);
+                Sender::Client { proven: claimed.is_some_and(|number| number == self.flows.proof(slot)) }
+            }
+            false => Sender::Backend,
+        }
+    }
+
     /// Moves a flow to its next state, and keeps it and its client's affinity alive.
     #[inline]
     pub(super) fn advance(&mut self, slot: Slot, flow: Flow, packet: &ParsedPacket, request: bool, now: Now) {
         let next = match self.setup.is_direct(flow.backend) {
-            false => next_state(flow.state, packet.kind, request),
+            false => {
+                let sender = self.sender(slot, flow, packet, request);
+                let next = next_state(flow.state, packet.kind, sender);
+                if let Some(proof) = proof_after((flow.state, next), packet.kind, sender) {
+                    self.flows.set_proof(slot, proof);
+                }
+                next
+            }
             true => next_state_one_sided(flow.state, packet.kind),
         };
         let seen = self.flows.refresh(slot, now.seconds);

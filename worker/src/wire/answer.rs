@@ -31,9 +31,11 @@ const ACK: u8 = 0x10;
 /// `None`, with nothing changed, if it is not TCP, is an RST, or one of the addresses is not that of a single host (RFC 9293
 /// §3.9.2.3).
 pub fn reset(space: &mut [u8], packet: &ParsedPacket) -> Option<usize> {
-    let Kind::Tcp { ports: (from, to), opens, finishes, resets: false, acknowledges } = packet.kind else {
+    let Kind::Tcp(told) = packet.kind else { return None };
+    if told.resets() {
         return None;
-    };
+    }
+    let (from, to) = told.ports;
     if !(is_one_host(&packet.source) && is_one_host(&packet.destination)) {
         return None;
     }
@@ -43,11 +45,11 @@ pub fn reset(space: &mut [u8], packet: &ParsedPacket) -> Option<usize> {
     // By the IP header, since the end of the packet may be missing. At most 65,575.
     let length = u32::try_from(header_says_length(space, packet.family)?.saturating_sub(data)).ok()?;
 
-    let (sequence, acknowledgement, flags) = if acknowledges {
+    let (sequence, acknowledgement, flags) = if told.acknowledges() {
         (acknowledgement, 0, RST)
     } else {
-        // SYN and FIN take one sequence number each. Without ACK, `opens` is the SYN.
-        let next = sequence.wrapping_add(length + u32::from(opens) + u32::from(finishes));
+        // SYN and FIN take one sequence number each. Without ACK, what opens is the SYN.
+        let next = sequence.wrapping_add(length + u32::from(told.opens()) + u32::from(told.finishes()));
         (0, next, RST | ACK)
     };
     let mut answer = [0; TCP_HEADER];
@@ -79,7 +81,10 @@ pub fn reset(space: &mut [u8], packet: &ParsedPacket) -> Option<usize> {
 /// `None`, with nothing changed, if it has no ports (as ICMP errors and fragments), is an RST, or one of the addresses is not
 /// that of a single host (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)).
 pub fn unreachable(space: &mut [u8], length: usize, packet: &ParsedPacket) -> Option<usize> {
-    let has_sender = matches!(packet.kind, Kind::Udp { .. } | Kind::Tcp { resets: false, .. });
+    let has_sender = match packet.kind {
+        Kind::Tcp(segment) => !segment.resets(),
+        kind => matches!(kind, Kind::Udp { .. }),
+    };
     if !has_sender || !is_one_host(&packet.source) || !is_one_host(&packet.destination) {
         return None;
     }

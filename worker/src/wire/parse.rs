@@ -1,6 +1,7 @@
 //! Reads what a packet is, once. etherparse does the slicing, and is used nowhere else.
 
 use super::address::{Address, Family, is_mapped, mapped};
+use super::segment::{TcpSegment, segment_end};
 use etherparse::{IpAuthHeaderSlice, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice, Ipv6RawExtHeaderSlice};
 use etherparse::{TcpHeaderSlice, UdpHeaderSlice};
 
@@ -46,18 +47,7 @@ pub struct ParsedPacket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// TCP.
-    Tcp {
-        /// Source and destination port.
-        ports: (u16, u16),
-        /// SYN without ACK: the first packet of a connection.
-        opens: bool,
-        /// FIN: the last packet with data of this side.
-        finishes: bool,
-        /// RST: the last packet of all.
-        resets: bool,
-        /// ACK.
-        acknowledges: bool,
-    },
+    Tcp(TcpSegment),
     /// UDP.
     Udp {
         /// Source and destination port.
@@ -102,6 +92,8 @@ pub struct Quoted {
     pub ports: (u16, u16),
     /// Offset of its upper layer in the whole packet.
     pub transport: usize,
+    /// Of a TCP segment, what [`TcpSegment`] calls its end; if no more than 8 bytes are quoted, that of a SYN without data.
+    pub end: u16,
 }
 
 /// Why bytes are no valid packet. Rare, since the kernel has checked the IP header of what it queues.
@@ -281,13 +273,7 @@ fn upper(bytes: &[u8], length: usize, family: Family, protocol: u8, at: usize) -
     match (protocol, family) {
         (protocol::TCP, _) => {
             let h = TcpHeaderSlice::from_slice(rest).map_err(|_| Malformed::Transport)?;
-            Ok(Kind::Tcp {
-                ports: (h.source_port(), h.destination_port()),
-                opens: h.syn() && !h.ack(),
-                finishes: h.fin(),
-                resets: h.rst(),
-                acknowledges: h.ack(),
-            })
+            Ok(Kind::Tcp(TcpSegment::new(&h, length.wrapping_sub(at))))
         }
         (protocol::UDP, _) => {
             let h = UdpHeaderSlice::from_slice(rest).map_err(|_| Malformed::Transport)?;
@@ -347,5 +333,12 @@ fn quoted(bytes: &[u8], family: Family, at: usize) -> Option<Quoted> {
         (protocol::TCP | protocol::UDP | protocol::SCTP | protocol::ICMP | protocol::ICMP6, _) => return None,
         _ => (0, 0),
     };
-    Some(Quoted { source: ip.source, destination: ip.destination, protocol, ports, transport: at + offset })
+    let end = match (protocol, upper) {
+        (protocol::TCP, Some(upper)) => match TcpHeaderSlice::from_slice(inner.get(offset..)?) {
+            Ok(h) => segment_end(&h, ip.length.wrapping_sub(offset)),
+            Err(_) => word(upper, 6).wrapping_add(1),
+        },
+        _ => 0,
+    };
+    Some(Quoted { source: ip.source, destination: ip.destination, protocol, ports, transport: at + offset, end })
 }

@@ -122,10 +122,21 @@ fn sound(bytes: &[u8]) -> bool {
 #[test]
 fn each_kind_of_packet_is_recognised() {
     let v4 = |protocol, upper: &[u8]| parse(&ip(Family::V4, &CLIENT4, &VIP4, protocol, upper, &[]), false);
-    let kind = v4(protocol::TCP, &tcp(1000, 80, 0x02, b"")).expect("tcp").kind;
-    assert_eq!(kind, Kind::Tcp { ports: (1000, 80), opens: true, finishes: false, resets: false, acknowledges: false });
-    let kind = v4(protocol::TCP, &tcp(1000, 80, 0x11, b"")).expect("tcp").kind;
-    assert_eq!(kind, Kind::Tcp { ports: (1000, 80), opens: false, finishes: true, resets: false, acknowledges: true });
+    let segment = |flags| match v4(protocol::TCP, &tcp(1000, 80, flags, b"")).expect("tcp").kind {
+        Kind::Tcp(segment) => segment,
+        kind => panic!("{kind:?}"),
+    };
+    let all = |s: TcpSegment| [s.opens(), s.finishes(), s.resets(), s.acknowledges(), s.accepts()];
+    for (flags, expected, end) in [
+        (0x02, [true, false, false, false, false], 1),
+        (0x11, [false, true, false, true, false], 1),
+        (0x12, [false, false, false, true, true], 1),
+        (0x14, [false, false, true, true, false], 0),
+        (0xe8, [false; 5], 0),
+    ] {
+        let segment = segment(flags);
+        assert_eq!((all(segment), segment.ports, segment.end, segment.acknowledged), (expected, (1000, 80), end, 0));
+    }
     assert_eq!(v4(protocol::UDP, &udp(1, 53, b"x")).expect("udp").kind, Kind::Udp { ports: (1, 53) });
     let echo = v4(protocol::ICMP, &icmp(8, &[0, 9, 0, 1])).expect("echo").kind;
     assert_eq!(echo, Kind::Echo { request: true, id: 9 });

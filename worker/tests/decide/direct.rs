@@ -133,8 +133,15 @@ fn the_clients_packets_alone_move_a_direct_flow_along() {
             world.sweep();
             marked(&mut world, &tcp(client, vip, ACK), Outcome::Forwarded);
         }
-        // And the ports can be used again at once.
-        marked(&mut world, &tcp(client, vip, SYN), Outcome::ForwardedNew);
+        // And the ports can be used again at once, at the same backend: that it has ended the connection is not seen here.
+        for last in [FIN | ACK, RST] {
+            let mut world = after(&[SYN, ACK]);
+            let home = marked(&mut world, &tcp(client, vip, last), Outcome::Forwarded);
+            assert_eq!(marked(&mut world, &tcp(client, vip, SYN), Outcome::Forwarded), home);
+            lives_for(&mut world, LIVES.half_open);
+            let mut world = after(&[SYN, ACK, last, SYN, ACK]);
+            lives_for(&mut world, LIVES.established);
+        }
     }
 }
 

@@ -89,13 +89,35 @@ pub(crate) fn ip(from: &str, to: &str, protocol: u8, mut upper: Vec<u8>) -> Vec<
     bytes
 }
 
+/// Where each segment of [`tcp`] ends, of whichever side, but for a FIN, which comes after.
+const END: u32 = 0x1234_fffe;
+
+/// A segment that acknowledges what the other side has sent last, if it acknowledges anything, and comes where that waits.
 pub(crate) fn tcp(from: End<'_>, to: End<'_>, flags: u8) -> Vec<u8> {
-    let mut upper = vec![0; 24];
+    tcp_that_ends(from, to, flags, END)
+}
+
+/// A segment of a sender who has to guess both numbers, and is wrong by one bit.
+pub(crate) fn guessed(from: End<'_>, to: End<'_>, flags: u8, bit: u32) -> Vec<u8> {
+    tcp_that_ends(from, to, flags, END ^ 1 << bit)
+}
+
+fn tcp_that_ends(from: End<'_>, to: End<'_>, flags: u8, number: u32) -> Vec<u8> {
+    let numbers = 4 + u32::from(flags & SYN != 0);
+    let acknowledged = if flags & ACK == 0 { 0 } else { number };
+    segment(from, to, flags, (number.wrapping_sub(numbers), acknowledged), b"data")
+}
+
+/// A segment with this sequence number, and the one that it acknowledges.
+pub(crate) fn segment(from: End<'_>, to: End<'_>, flags: u8, numbers: (u32, u32), data: &[u8]) -> Vec<u8> {
+    let mut upper = vec![0; 20];
     put(&mut upper, 0, from.1);
     put(&mut upper, 2, to.1);
+    upper[4..8].copy_from_slice(&numbers.0.to_be_bytes());
+    upper[8..12].copy_from_slice(&numbers.1.to_be_bytes());
     upper[12] = 5 << 4;
     upper[13] = flags;
-    upper[20..].copy_from_slice(b"data");
+    upper.extend(data);
     ip(from.0, to.0, TCP, upper)
 }
 

@@ -1,6 +1,6 @@
 //! What packets show about a backend, and what an attacker's packets must not be able to show.
 
-use super::packets::{ACK, RST, SYN, tcp, udp, unreachable};
+use super::packets::{ACK, RST, SYN, ends, segment, tcp, udp, unreachable};
 use super::world::{BARE, POLICY, SIDES, Service, World};
 use loaded_ipc::{Cause, Outcome, Passive, Policy, Strategy};
 use std::collections::BTreeSet;
@@ -249,4 +249,75 @@ fn a_worker_that_is_behind_ejects_no_backend() {
     };
     assert_eq!(ejected(false), [Cause::ConnectTimeout]);
     assert_eq!(ejected(true), []);
+}
+
+/// A SYN with this number, of another client each time; returns the backend.
+fn syn_with(world: &mut World, n: u16, number: u32, outcome: Outcome) -> String {
+    world.forward(segment((&SIDES[0].client(n), 4001), (SIDES[0].vip, 80), SYN, (number, 0), b""), outcome)
+}
+
+/// Whoever sends resets or errors in a backend's name must know the number of each SYN.
+#[test]
+fn only_what_answers_a_syn_is_a_refusal() {
+    let side = SIDES[0];
+    let refuses = |answer: &dyn Fn(&str, &str, u16) -> Vec<u8>, number: u32| {
+        let mut world = world(PASSIVE);
+        for n in 0..60 {
+            let backend = syn_with(&mut world, n, number, Outcome::ForwardedNew);
+            let mut answer = answer(&backend, &side.client(n), n);
+            assert!(matches!(world.send(&mut answer), Outcome::Returned | Outcome::ErrorReturned));
+        }
+        (0..3).filter(|n| world.view(*n).ejected).count() == 1
+    };
+    for number in [0, 1000, 0xffff, 0x0001_fffe, u32::MAX] {
+        let resets = |by: u32| {
+            let numbers = (0, number.wrapping_add(by));
+            move |backend: &str, client: &str, _: u16| segment((backend, 80), (client, 4001), RST | ACK, numbers, b"")
+        };
+        let errors = |by: u32, quoted: usize| {
+            let numbers = (number.wrapping_add(by), 0);
+            move |backend: &str, client: &str, _: u16| {
+                let about = segment((client, 4001), (backend, 80), SYN, numbers, b"");
+                unreachable(backend, client, &about, quoted)
+            }
+        };
+        assert!(refuses(&resets(1), number), "{number:#x}");
+        assert!(refuses(&errors(0, 8), number) && refuses(&errors(0, 100), number), "{number:#x}");
+        for wrong in (0..16).map(|bit| 1 << bit) {
+            assert!(!refuses(&resets(1 + wrong), number), "{number:#x}");
+            assert!(!refuses(&errors(wrong, 8), number) && !refuses(&errors(wrong, 100), number), "{number:#x}");
+        }
+    }
+}
+
+/// A SYN that is sent again with another number is the one to refuse.
+#[test]
+fn the_latest_syn_is_the_one_that_is_refused() {
+    let side = SIDES[0];
+    for (number, ejected) in [(1000, false), (2000, true)] {
+        let mut world = world(PASSIVE);
+        for n in 0..60 {
+            let backend = syn_with(&mut world, n, 1000, Outcome::ForwardedNew);
+            assert_eq!(syn_with(&mut world, n, 2000, Outcome::Forwarded), backend);
+            let numbers = (0, number + 1);
+            world.answer(segment((&backend, 80), (&side.client(n), 4001), RST | ACK, numbers, b""));
+        }
+        assert_eq!((0..3).filter(|n| world.view(*n).ejected).count() == 1, ejected);
+    }
+}
+
+/// Data that comes with a SYN (TCP Fast Open) is acknowledged with it.
+#[test]
+fn a_syn_with_data_is_refused_as_a_whole() {
+    for (numbers, ejected) in [((5000, 0), true), ((4999, 0), false)] {
+        let (side, mut world) = (SIDES[0], world(PASSIVE));
+        for n in 0..60 {
+            let client = side.client(n);
+            let mut bytes = segment((&client, 4001), (side.vip, 80), SYN, numbers, b"early");
+            assert_eq!(world.send(&mut bytes), Outcome::ForwardedNew);
+            let backend = ends(&bytes).1;
+            world.answer(segment((&backend, 80), (&client, 4001), RST | ACK, (0, 5006), b""));
+        }
+        assert_eq!((0..3).any(|n| world.view(n).ejected), ejected);
+    }
 }

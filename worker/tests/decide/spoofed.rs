@@ -1,8 +1,8 @@
 //! What an attacker can do who sends from spoofed addresses and hears no answers.
 
-use super::packets::{ACK, FIN, RST, SYN, tcp, udp};
+use super::packets::{ACK, FIN, RST, SYN, guessed, segment, tcp, udp};
 use super::world::{SIDES, Service, Side, World};
-use loaded_ipc::Outcome;
+use loaded_ipc::{Admin, Outcome};
 use loaded_worker::wire::PacketFacts;
 
 const PSH: u8 = 8;
@@ -26,6 +26,14 @@ fn say(world: &mut World, side: &Side, backend: &str, by_client: bool, flags: u8
         assert_eq!(got, backend);
     } else {
         world.answer(tcp((backend, 80), (side.client, 4001), flags));
+    }
+}
+
+/// A packet in the client's name, of someone who does not hear the backend.
+fn guess(world: &mut World, side: &Side, backend: &str, flags: u8) {
+    for bit in 0..16 {
+        let got = world.forward(guessed((side.client, 4001), (side.vip, 80), flags, bit), Outcome::Forwarded);
+        assert_eq!(got, backend);
     }
 }
 
@@ -238,5 +246,193 @@ fn a_reset_handshake_is_not_finished_by_an_ack() {
                 assert_ne!(world.open(client, vip), backend);
             }
         }
+    }
+}
+
+/// Of 65,536 numbers one is right.
+#[test]
+fn an_acknowledgement_of_another_number_opens_nothing() {
+    for side in SIDES {
+        let answered = || {
+            let mut world = World::new(&[spread()]);
+            let backend = world.forward(tcp((side.client, 4001), (side.vip, 80), SYN), Outcome::ForwardedNew);
+            say(&mut world, &side, &backend, false, SYN | ACK);
+            (world, backend)
+        };
+        for flags in [ACK, ACK | PSH, FIN | ACK, SYN | ACK, RST | ACK] {
+            let (mut world, backend) = answered();
+            guess(&mut world, &side, &backend, flags);
+            lives_for(world, &side, &backend, 30);
+            // The client itself is not kept out by that, and a SYN that comes again changes nothing.
+            let (mut world, backend) = answered();
+            guess(&mut world, &side, &backend, flags);
+            say(&mut world, &side, &backend, true, SYN);
+            say(&mut world, &side, &backend, true, ACK);
+            lives_for(world, &side, &backend, 7440);
+        }
+    }
+}
+
+/// What a place that is protected costs who hears nothing: half of all numbers, on average.
+#[test]
+fn of_all_numbers_one_opens_a_flow() {
+    let side = SIDES[0];
+    let vip = (side.vip, 80);
+    let mut world = World::sized(&[spread()], 1 << 17, 64);
+    for number in 0..=u16::MAX {
+        let client = side.client(number);
+        let client = (&*client, 4001);
+        let backend = world.forward(segment(client, vip, SYN, (0, 0), b""), Outcome::ForwardedNew);
+        world.answer(segment((&backend, 80), client, SYN | ACK, (0x1234_4320, 1), b""));
+        let numbers = (1, 0x9876_0000 | u32::from(number));
+        world.forward(segment(client, vip, ACK, numbers, b""), Outcome::Forwarded);
+    }
+    assert_eq!(world.decider.held().0, 65_536);
+    world.now += 31;
+    world.sweep();
+    assert_eq!(world.decider.held().0, 1);
+}
+
+/// Nor is it the first to go, or the only one to get in, when the table is full.
+#[test]
+fn guesses_keep_no_client_out() {
+    for side in SIDES {
+        let mut world = small();
+        let web = world.open((side.client, 4001), (side.vip, 80));
+        for n in 0..300 {
+            let (address, vip) = (side.client(n), (side.vip, 80));
+            let client = (&*address, 4001);
+            let backend = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
+            world.answer(tcp((&backend, 80), client, SYN | ACK));
+            for flags in [ACK, FIN | ACK, RST] {
+                world.forward(guessed(client, vip, flags, u32::from(n % 16)), Outcome::Forwarded);
+            }
+            world.answer(tcp((&backend, 80), client, if n % 2 == 0 { ACK } else { RST }));
+        }
+        assert_eq!(world.forward(tcp((side.client, 4001), (side.vip, 80), ACK), Outcome::Forwarded), web);
+    }
+}
+
+/// What came first may be lost, or have been acknowledged too late: the client acknowledges what came last.
+#[test]
+fn the_number_to_acknowledge_is_that_of_the_backends_latest_segment() {
+    for side in SIDES {
+        let (client, vip) = ((side.client, 4001), (side.vip, 80));
+        // The answer ends before the last of all numbers, and the data beyond it.
+        let first = u32::MAX - 3;
+        for (acknowledged, seconds) in [(u32::MAX - 2, 30), (1, 30), (2, 7440), (3, 30)] {
+            let mut world = World::new(&[spread()]);
+            let backend = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
+            world.answer(segment((&backend, 80), client, SYN | ACK, (first, 77), b""));
+            world.answer(segment((&backend, 80), client, ACK, (first.wrapping_add(1), 77), b"hello"));
+            world.forward(segment(client, vip, ACK, (77, acknowledged), b""), Outcome::Forwarded);
+            lives_for(world, &side, &backend, seconds);
+        }
+    }
+}
+
+/// A SYN on the ports of a connection is its backend's to answer, whatever becomes of that backend, and whatever was said in
+/// the client's name before.
+#[test]
+fn who_knows_the_ports_moves_no_connection() {
+    for side in SIDES {
+        let (client, vip) = ((side.client, 4001), (side.vip, 80));
+        for admin in [Admin::Enabled, Admin::Draining] {
+            for half_closed in [None, Some(true), Some(false)] {
+                for before in [&[][..], &[RST], &[RST | ACK, RST], &[FIN | ACK], &[FIN | ACK, RST]] {
+                    let mut world = World::new(&[spread()]);
+                    let backend = world.open(client, vip);
+                    let place = super::world::BACKENDS.iter().position(|b| *b == backend).expect("a backend");
+                    world.admin(place, admin);
+                    if let Some(by_client) = half_closed {
+                        say(&mut world, &side, &backend, by_client, FIN | ACK);
+                    }
+                    before.iter().for_each(|flags| guess(&mut world, &side, &backend, *flags));
+                    // It answers the SYN with an acknowledgement, and the client that with nothing.
+                    guess(&mut world, &side, &backend, SYN);
+                    say(&mut world, &side, &backend, false, ACK);
+                    lives_for(world, &side, &backend, 7440);
+                }
+            }
+        }
+    }
+}
+
+/// Without any answer of the backend either: it lives as long as before, and is no one's to displace.
+#[test]
+fn a_guessed_reset_changes_nothing() {
+    for side in SIDES {
+        for flags in [RST, RST | ACK] {
+            let mut world = small();
+            let backend = world.open((side.client, 4001), (side.vip, 80));
+            guess(&mut world, &side, &backend, flags);
+            world.now += 3;
+            for n in 0..300 {
+                world.forward(tcp((&side.client(n), 4001), (side.vip, 80), SYN), Outcome::ForwardedNew);
+            }
+            world.now -= 3;
+            lives_for(world, &side, &backend, 7440);
+        }
+    }
+}
+
+/// A reset counts where the backend waits (RFC 5961 §3): at what it has acknowledged last, which may be less than the client has
+/// sent. What it sends itself does not matter.
+#[test]
+fn a_reset_counts_at_the_number_that_the_backend_waits_for() {
+    let first = u32::MAX - 3;
+    let numbered = |by: u32| first.wrapping_add(by);
+    for side in SIDES {
+        let (client, vip) = ((side.client, 4001), (side.vip, 80));
+        for flags in [RST, RST | ACK] {
+            for (number, counts) in [(1, false), (5, false), (6, true), (7, false), (6 + 65_535, false)] {
+                let mut world = World::new(&[spread()]);
+                let backend = world.forward(segment(client, vip, SYN, (first, 0), b""), Outcome::ForwardedNew);
+                world.answer(segment((&backend, 80), client, SYN | ACK, (77, numbered(1)), b""));
+                for data in [&b""[..], b"hello", b""] {
+                    world.forward(segment(client, vip, ACK, (numbered(1), 78), data), Outcome::Forwarded);
+                }
+                world.answer(segment((&backend, 80), client, ACK, (78, numbered(6)), b"how are you"));
+                world.answer(segment((&backend, 80), client, ACK, (89, numbered(6)), b"?"));
+                world.forward(segment(client, vip, flags, (numbered(number), 0), b""), Outcome::Forwarded);
+                let outcome = if counts { Outcome::ForwardedNew } else { Outcome::Forwarded };
+                let next = world.forward(segment(client, vip, SYN, (9999, 0), b""), outcome);
+                assert_eq!(next != backend, counts);
+            }
+        }
+    }
+}
+
+/// An honest reset that is not believed here, since the backend has acknowledged more than was seen: the client's next
+/// connection on the same ports gets there by way of the backend, as RFC 5961 §4 has it.
+#[test]
+fn a_client_whose_reset_is_not_believed_connects_again() {
+    for side in SIDES {
+        let (client, vip) = ((side.client, 4001), (side.vip, 80));
+        let reset = || {
+            let mut world = World::new(&[spread()]);
+            let backend = world.open(client, vip);
+            guess(&mut world, &side, &backend, RST);
+            say(&mut world, &side, &backend, true, SYN);
+            (world, backend)
+        };
+        // The backend has heard the reset, and accepts another connection.
+        let (mut world, backend) = reset();
+        say(&mut world, &side, &backend, false, SYN | ACK);
+        guess(&mut world, &side, &backend, ACK);
+        let (mut again, _) = reset();
+        say(&mut again, &side, &backend, false, SYN | ACK);
+        lives_for(again, &side, &backend, 30);
+        say(&mut world, &side, &backend, true, ACK);
+        lives_for(world, &side, &backend, 7440);
+        // It has not, and acknowledges the old one: this is what the client's next reset comes with.
+        let (mut world, backend) = reset();
+        world.answer(segment((&backend, 80), client, ACK, (1, 4711), b""));
+        world.forward(segment(client, vip, RST, (4711, 0), b""), Outcome::Forwarded);
+        assert_ne!(world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew), backend);
+        // It does not listen any more.
+        let (mut world, backend) = reset();
+        say(&mut world, &side, &backend, false, RST | ACK);
+        assert_ne!(world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew), backend);
     }
 }

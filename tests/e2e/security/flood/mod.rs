@@ -1,7 +1,7 @@
 //! Floods from ten million spoofed sources, and from one client on all its ports. Memory does not grow, clients that are
 //! served stay served, and new ones get in.
 
-mod source;
+pub(super) mod source;
 
 use crate::rig::lab::{Lab, eventually, setting};
 use crate::rig::loaded::{Loaded, size};

@@ -6,7 +6,7 @@ use crate::rig::wire::{HEADER, Sender};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Frames sent by one system call.
-const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 /// Payload of the datagrams.
 const PAYLOAD: &[u8] = b"flood";
 
@@ -17,8 +17,15 @@ pub(super) enum Kind {
     Datagram(u16),
 }
 
-/// Prepared frames of one kind and family; three bytes of the source, and the checksums, are patched in.
-pub(super) struct Source {
+/// Which end of a packet a spoofed address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Source,
+    Destination,
+}
+
+/// Prepared frames of one kind and family; three bytes of a spoofed address, and the checksums, are patched in.
+pub(crate) struct Source {
     /// Where in a frame those three bytes are, and the checksums: of IPv4's header, and of the upper layer.
     places: (usize, Option<usize>, usize),
     /// The sums without those bytes, not complemented yet.
@@ -27,7 +34,7 @@ pub(super) struct Source {
 }
 
 /// The n-th spoofed source: of 10.0.0.0/8, or of the n-th /48 of fd00::/8.
-pub(super) fn spoofed(family: Family, n: u32) -> IpAddr {
+pub(crate) fn spoofed(family: Family, n: u32) -> IpAddr {
     assert!(n < 1 << 24, "{n}: there are no more of them");
     match family {
         Family::V4 => Ipv4Addr::from(10 << 24 | n).into(),
@@ -45,17 +52,28 @@ impl Source {
                 ip(first, family.vip(), UDP, &udp(40_000, port, length, PAYLOAD))
             }
         };
-        let packet = complete(packet);
-        let (at, protocol) = upper(&packet);
+        Self::of(sender, Side::Source, &complete(packet))
+    }
+
+    /// Of a whole packet that [`spoofed`] source 0 is this side of. Checksums keep what is right or wrong about them.
+    pub(crate) fn of(sender: &Sender, side: Side, packet: &[u8]) -> Self {
+        let (at, protocol) = upper(packet);
+        let v4 = packet[0] >> 4 == 4;
         let sum = |at: usize| u32::from(!u16::from_be_bytes([packet[at], packet[at + 1]]));
-        let (source, header) = if family == Family::V4 { (13, Some(10)) } else { (11, None) };
+        let source = match (side, v4) {
+            (Side::Source, true) => 13,
+            (Side::Destination, true) => 17,
+            (Side::Source, false) => 11,
+            (Side::Destination, false) => 27,
+        };
+        let header = v4.then_some(10);
         let sums = (header.map_or(0, sum), sum(at + checksum_at(protocol)));
         let places = (HEADER + source, header.map(|at| HEADER + at), HEADER + at + checksum_at(protocol));
-        Self { places, sums, frames: vec![sender.frame(&packet); BATCH] }
+        Self { places, sums, frames: vec![sender.frame(packet); BATCH] }
     }
 
     /// Sends from the next sources, `first` and those after it; returns how many.
-    pub(super) fn send(&mut self, sender: &Sender, first: u32) -> u32 {
+    pub(crate) fn send(&mut self, sender: &Sender, first: u32) -> u32 {
         let (source, header, field) = self.places;
         let mut n = first;
         // Written for a build that is not optimized.

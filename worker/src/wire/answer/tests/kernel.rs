@@ -110,7 +110,7 @@ const LOCAL: [&str; 3] = [
 
 fn refuse(packet: &ParsedPacket, _: Meta) -> Act {
     match packet.kind {
-        Kind::Tcp { .. } => Act::Reset,
+        Kind::Tcp(_) => Act::Reset,
         Kind::Udp { .. } => Act::Unreachable,
         _ => Act::Pass,
     }
@@ -176,11 +176,11 @@ fn upload(address: &'static str, size: usize) -> Option<(ErrorKind, Vec<(bool, u
             TcpListener::bind(vip(address, 80)).expect("listen")
         });
         match packet.kind {
-            Kind::Tcp { .. } if handshake == 0 => {
+            Kind::Tcp(_) if handshake == 0 => {
                 answered.push((meta.gso, unsent() - unsent_before));
                 Act::Reset
             }
-            Kind::Tcp { .. } => {
+            Kind::Tcp(_) => {
                 handshake -= 1;
                 Act::Pass
             }
