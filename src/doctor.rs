@@ -7,6 +7,7 @@ mod errors;
 mod finding;
 mod firewall;
 mod offloads;
+mod replies;
 
 pub(crate) use finding::{Finding, Grade};
 
@@ -77,6 +78,7 @@ fn with_plan(plan: &Plan) -> Vec<Finding> {
     findings.extend(broadcasts(plan));
     findings.push(receive_buffer(plan));
     findings.extend(direct::findings(plan));
+    findings.extend(replies::findings(plan));
     findings.push(memory(plan, workers, &fs::read_to_string("/proc/meminfo").unwrap_or_default()));
     findings
 }
@@ -133,29 +135,40 @@ fn repeat() -> Finding {
 }
 
 /// The iptables matches and targets our rules need: each is tried in a separate network namespace.
-fn matches() -> Option<Finding> {
+fn matches() -> Vec<Finding> {
     if !geteuid().is_root() {
-        return Some(unseen("matches", "only root can try which matches iptables has"));
+        return vec![unseen("matches", "only root can try which matches iptables has")];
     }
     let missing = match trial::missing_parts() {
         Ok(missing) => missing,
-        Err(why) => return Some(unseen("matches", format!("could not be tried: {why}"))),
+        Err(why) => return vec![unseen("matches", format!("could not be tried: {why}"))],
     };
-    let text =
-        |modules: &[&str]| format!("rules cannot be installed without these modules: modprobe {}", modules.join(" "));
-    // Without xt_socket the workers track fragments themselves.
-    Some(match missing.as_slice() {
-        [] => sound(
-            "matches",
-            format!("iptables has everything our rules need: {}", trial::PARTS.map(|p| p.0).join(", ")),
-        ),
-        ["xt_socket"] => warning(
-            "matches",
-            "the kernel does not reassemble fragments without the match xt_socket, so workers track fragments \
-             themselves: modprobe xt_socket",
-        ),
-        modules => fatal("matches", text(modules)),
-    })
+    judge_matches(&missing)
+}
+
+/// What it means that these are missing.
+fn judge_matches(missing: &[&str]) -> Vec<Finding> {
+    let without = |module: &str| match module {
+        "xt_socket" => Some("the kernel does not reassemble fragments, so workers track fragments themselves"),
+        "xt_rpfilter" => {
+            Some("packets in a backend's name are believed whatever interface they come by, as with asymmetric = true")
+        }
+        _ => None,
+    };
+    let needed: Vec<_> = missing.iter().copied().filter(|module| without(module).is_none()).collect();
+    let mut findings: Vec<_> = missing
+        .iter()
+        .filter_map(|module| Some(warning("matches", format!("{}: modprobe {module}, and restart", without(module)?))))
+        .collect();
+    if !needed.is_empty() {
+        let text = format!("rules cannot be installed without these modules: modprobe {}", needed.join(" "));
+        findings.push(fatal("matches", text));
+    }
+    if findings.is_empty() {
+        let all = trial::PARTS.map(|part| part.0).join(", ");
+        findings.push(sound("matches", format!("iptables has everything our rules need: {all}")));
+    }
+    findings
 }
 
 /// Whether this host answers broadcast pings, which discovery sends.
@@ -283,6 +296,17 @@ mod tests {
         assert!(found.text.ends_with("set queue_len = 233016"), "{}", found.text);
         plan.queue_len = 233_016;
         assert_eq!(receive_buffer(&plan).grade, Grade::Sound, "{}", receive_buffer(&plan).text);
+    }
+
+    #[test]
+    fn rules_can_do_without_some_matches() {
+        let grades = |missing| judge_matches(missing).iter().map(|finding| finding.grade).collect::<Vec<_>>();
+        assert_eq!(grades(&[]), [Grade::Sound]);
+        assert_eq!(grades(&["xt_socket", "xt_rpfilter"]), [Grade::Warning, Grade::Warning]);
+        assert_eq!(grades(&["xt_bpf", "xt_rpfilter"]), [Grade::Warning, Grade::Fatal]);
+        let found = judge_matches(&["xt_bpf", "xt_CT", "xt_socket"]);
+        assert!(found[0].text.contains("modprobe xt_socket"), "{}", found[0].text);
+        assert!(found[1].text.ends_with("modprobe xt_bpf xt_CT"), "{}", found[1].text);
     }
 
     #[test]

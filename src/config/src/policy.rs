@@ -3,8 +3,8 @@
 
 use crate::duration::span;
 use crate::location::Flaw;
-use crate::toml::table::{Item, KnownKeys, read, seconds};
-use loaded_ipc::{AllDown, Idle, MAX_IDLE, OnBackendDown, Policy};
+use crate::toml::table::{Item, KnownKeys, boolean, read, seconds};
+use loaded_ipc::{AllDown, Idle, MAX_IDLE, Mode, OnBackendDown, Policy};
 
 /// A key of a service's policy.
 pub(crate) struct PolicyKey {
@@ -19,7 +19,7 @@ pub(crate) struct PolicyKey {
 }
 
 /// In the order of `--check`.
-pub(crate) const KEYS: [PolicyKey; 5] = [
+pub(crate) const KEYS: [PolicyKey; 6] = [
     PolicyKey {
         name: "on_backend_down",
         title: "one down",
@@ -50,7 +50,18 @@ pub(crate) const KEYS: [PolicyKey; 5] = [
         read: |item, policy| set(&mut policy.idle, read_idle(item)),
         say: |policy| say_idle(policy.idle),
     },
+    PolicyKey {
+        name: "asymmetric",
+        title: "asymmetric",
+        read: |item, policy| set(&mut policy.asymmetric, boolean(item)),
+        say: |policy| say_asymmetric(policy.asymmetric).to_owned(),
+    },
 ];
+
+/// The rows that say something of a service in this mode.
+pub(crate) fn shown(mode: Mode) -> impl Iterator<Item = &'static PolicyKey> {
+    KEYS.iter().filter(move |key| mode == Mode::Nat || key.name != "asymmetric")
+}
 
 /// The names of the keys.
 pub(crate) const NAMES: [&str; KEYS.len()] = {
@@ -137,6 +148,13 @@ fn say_idle(idle: Idle) -> String {
     let Idle { tcp, half_open, closing, udp, echo } = idle;
     let [tcp, half_open, closing, udp, echo] = [tcp, half_open, closing, udp, echo].map(span_of_seconds);
     format!("flows are forgotten after {tcp} tcp, {half_open} half open, {closing} closing, {udp} udp, {echo} echo")
+}
+
+fn say_asymmetric(asymmetric: bool) -> &'static str {
+    match asymmetric {
+        false => "no: replies come only by an interface that the route to their backend leads through",
+        true => "yes: by whatever interface; whoever can send packets in a backend's name is believed",
+    }
 }
 
 fn span_of_seconds(seconds: u32) -> String {

@@ -67,7 +67,7 @@ fn service(table: &Table<'_>) -> Result<DraftService, Flaw> {
         mode,
         strategy: strategy(table)?,
         affinity: affinity(table.get("affinity"))?,
-        policy: policy(table)?,
+        policy: policy(table, mode)?,
         passive: probe::passive(table.get("passive"))?,
         check: table.get("check").map(probe::check).transpose()?,
         discover,
@@ -84,12 +84,17 @@ fn member(table: &Table<'_>) -> Result<DraftMember, Flaw> {
     })
 }
 
-fn policy(table: &Table<'_>) -> Result<Policy, Flaw> {
+fn policy(table: &Table<'_>, mode: Mode) -> Result<Policy, Flaw> {
     let mut policy = Policy::STANDARD;
     for key in &crate::policy::KEYS {
         table.get(key.name).map(|item| (key.read)(item, &mut policy)).transpose()?;
     }
-    Ok(policy)
+    match table.get("asymmetric").filter(|_| policy.asymmetric && mode == Mode::Dsr) {
+        Some(item) => Err(item
+            .mark
+            .flaw("in mode \"dsr\" replies do not come this way, so asymmetric = true has no effect; take it out")),
+        None => Ok(policy),
+    }
 }
 
 fn quota(item: Item<'_>) -> Result<Quota, Flaw> {

@@ -22,6 +22,9 @@ pub struct Policy {
     pub idle: Idle,
     /// Whether, and how, workers judge backends by the packets they see.
     pub passive: Option<Passive>,
+    /// Whether replies may come by any interface, and not only by one that the route to the backend leads through. Decided by
+    /// the rules, before a worker sees a packet.
+    pub asymmetric: bool,
 }
 
 impl Policy {
@@ -29,7 +32,8 @@ impl Policy {
     /// `on_backend_down`: the client learns at once that its connection is gone, and opens another. `all_down`: an answer now
     /// is better than a timeout, and no packet goes where nobody listens. (The original went on to the last configured server
     /// without a word.) `panic_threshold`: checks are always believed until somebody says otherwise. `slow_start`: a backend
-    /// that came up gets its share at once.
+    /// that came up gets its share at once. `asymmetric`: most networks answer by the way they were asked, and there nobody on
+    /// the clients' side can speak in a backend's name.
     pub const STANDARD: Self = Self {
         on_backend_down: OnBackendDown::Reset,
         all_down: AllDown::Reject,
@@ -37,6 +41,7 @@ impl Policy {
         slow_start: 0,
         idle: Idle::STANDARD,
         passive: None,
+        asymmetric: false,
     };
 
     /// The range of `panic_threshold`.

@@ -56,6 +56,11 @@ impl Tools {
         run(&self.save[family as usize], &[], "")
     }
 
+    /// The same, each rule with its counts before it: `[packets:bytes] -A ...`.
+    pub fn save_with_counts(&self, family: Family) -> Result<String, Error> {
+        run(&self.save[family as usize], &["-c"], "")
+    }
+
     /// Applies a script as one transaction, all or nothing, on both back ends.
     pub fn restore(&self, family: Family, script: &str) -> Result<(), Error> {
         run(&self.restore[family as usize], &["--noflush", "-w", "5"], script).map(drop)

@@ -88,12 +88,13 @@ fn parse(word: &str) -> RepeatSupport {
 }
 
 /// Kernel modules our rules need beyond basic iptables, each with a rule that tries it.
-pub const PARTS: [(&str, &str); 5] = [
+pub const PARTS: [(&str, &str); 6] = [
     ("xt_NFQUEUE", "-j NFQUEUE --queue-num 0"),
     ("xt_bpf", "-m bpf --bytecode \"1,6 0 0 0\" -j RETURN"),
     ("xt_CT", "-j CT --notrack"),
     ("xt_iprange", "-m iprange --src-range ADDRESS-ADDRESS -j RETURN"),
     ("xt_socket", "-m socket -j RETURN"),
+    ("xt_rpfilter", "-m rpfilter --invert -j RETURN"),
 ];
 
 /// Which of [`PARTS`] are missing in either family. Tried in a network namespace that ends with its thread.

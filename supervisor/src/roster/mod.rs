@@ -170,13 +170,21 @@ impl Roster {
             let of_service = self.backends().filter(move |(_, backend)| replies && backend.service == service);
             of_service.map(|(_, backend)| backend.address).collect()
         };
+        let asymmetric =
+            |service: ServiceIndex| self.service(service).is_some_and(|entry| entry.service.policy.asymmetric);
         let mut reach = Reach { served: Vec::new(), ..Reach::of(plan) };
         for (index, entry) in self.services().filter(|(_, entry)| entry.leaves.is_none()) {
             let Service { vips, protocol, ports, .. } = entry.service.clone();
-            reach.extend(Served { vips, protocol, ports, backends: backends(index) });
+            reach.extend(Served { vips, protocol, ports, backends: backends(index), asymmetric: asymmetric(index) });
         }
         for Leaving { service, vips, protocol, ports, .. } in self.leaving.clone() {
-            reach.extend(Served { vips, protocol, ports, backends: backends(service) });
+            reach.extend(Served {
+                vips,
+                protocol,
+                ports,
+                backends: backends(service),
+                asymmetric: asymmetric(service),
+            });
         }
         reach
     }

@@ -4,6 +4,7 @@ mod breakout;
 mod clashes;
 mod flood;
 mod forged;
+mod forged_replies;
 mod forged_tables;
 mod generated_packets;
 mod hostile_packets;

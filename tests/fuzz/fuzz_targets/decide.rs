@@ -103,6 +103,7 @@ fn service(place: u8, wish: &Wish) -> Service {
             true => Idle { tcp: idle(7), half_open: idle(1), closing: idle(2), udp: idle(3), echo: idle(5) },
         },
         passive: bit(2).then_some(passive),
+        ..Policy::STANDARD
     };
     let mut weights = wish.weights.map(u16::from);
     // One of each family at least.

@@ -114,7 +114,7 @@ fn policy() -> impl Strategy<Value = Policy> {
     let idle = select(&[Idle::STANDARD, Idle { tcp: 20, half_open: 5, closing: 8, udp: 15, echo: 10 }][..]);
     (down, all, numbers, idle, passive).prop_map(|(on_backend_down, all_down, numbers, idle, passive)| {
         let (panic_threshold, slow_start) = numbers;
-        Policy { on_backend_down, all_down, panic_threshold, slow_start, idle, passive }
+        Policy { on_backend_down, all_down, panic_threshold, slow_start, idle, passive, ..Policy::STANDARD }
     })
 }
 

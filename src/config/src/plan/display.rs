@@ -50,7 +50,7 @@ impl fmt::Display for Service {
         writeln!(f, "  affinity   {}", affinity(self.affinity))?;
         writeln!(f, "  check      {}", check(self.check.as_ref()))?;
         writeln!(f, "  passive    {}", passive(self.policy.passive))?;
-        for key in &policy::KEYS {
+        for key in policy::shown(self.mode) {
             writeln!(f, "  {:<10} {}", key.title, (key.say)(&self.policy))?;
         }
         for place in self.discover.iter().flat_map(|discover| &discover.places) {

@@ -89,6 +89,7 @@ const TOML: &[&str] = &[
     "{ kind = \"tcp\" }\n",
     "{ kind = \"dns\", name = ",
     "passive = ",
+    "asymmetric = ",
     "discover = ",
     "{ network = \"10.0.0.0/8\" }\n",
     "[service.check]\n",
@@ -214,14 +215,15 @@ fn policy(ports: &[PortRange]) -> impl Values<Value = Policy> + use<> {
         udp,
         echo,
     });
-    (down, all, 0..=100u8, 0..=3600u32, idle, prop::option::of(passive)).prop_map(
-        |(on_backend_down, all_down, panic_threshold, slow_start, idle, passive)| Policy {
+    (down, all, 0..=100u8, 0..=3600u32, idle, prop::option::of(passive), any::<bool>()).prop_map(
+        |(on_backend_down, all_down, panic_threshold, slow_start, idle, passive, asymmetric)| Policy {
             on_backend_down,
             all_down,
             panic_threshold,
             slow_start,
             idle,
             passive,
+            asymmetric,
         },
     )
 }
@@ -259,7 +261,8 @@ fn service() -> impl Values<Value = Service> {
                 backends[0].backup = false;
                 let vips = vec![IpAddr::from([192, 0, 2, vip])];
                 // Half of them, by chance.
-                let mode = if vip % 2 == 1 && policy.passive.is_none() { Mode::Dsr } else { Mode::Nat };
+                let seen = policy.passive.is_some() || policy.asymmetric;
+                let mode = if vip % 2 == 1 && !seen { Mode::Dsr } else { Mode::Nat };
                 Service { name, vips, protocol, ports, mode, strategy, affinity, policy, check, discover, backends }
             },
         )
@@ -372,7 +375,7 @@ fn write_service(service: &Service) -> String {
 }
 
 fn write_policy(policy: Policy) -> String {
-    let Policy { on_backend_down, all_down, panic_threshold, slow_start, idle, passive } = policy;
+    let Policy { on_backend_down, all_down, panic_threshold, slow_start, idle, passive, asymmetric } = policy;
     let Idle { tcp, half_open, closing, udp, echo } = idle;
     let passive = passive.map_or("false".to_owned(), |Passive { fails, timeout, hold, port }| {
         let port = port.map_or(String::new(), |port| format!(", port = {port}"));
@@ -380,7 +383,7 @@ fn write_policy(policy: Policy) -> String {
     });
     format!(
         "on_backend_down = \"{on_backend_down}\"\nall_down = \"{all_down}\"\npanic_threshold = {panic_threshold}\n\
-         slow_start = \"{slow_start}s\"\npassive = {passive}\n\
+         slow_start = \"{slow_start}s\"\npassive = {passive}\nasymmetric = {asymmetric}\n\
          idle = {{ tcp = \"{tcp}s\", half_open = \"{half_open}s\", closing = \"{closing}s\", udp = \"{udp}s\", echo = \"{echo}s\" }}\n"
     )
 }
@@ -476,7 +479,10 @@ proptest! {
             5 => target.check.clone_from(&source.check),
             6 => target.discover.clone_from(&source.discover),
             7 => target.backends.clone_from(&source.backends),
-            8 => (target.mode, target.policy.passive) = (source.mode, source.policy.passive),
+            8 => {
+                (target.mode, target.policy.passive) = (source.mode, source.policy.passive);
+                target.policy.asymmetric = source.policy.asymmetric;
+            }
             _ => target.protocol = source.protocol,
         }
         prop_assert_eq!(diff(&one, &other).is_empty(), settled(&one) == settled(&other));

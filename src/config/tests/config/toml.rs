@@ -59,6 +59,7 @@ fn the_least_service_has_the_documented_defaults() {
         slow_start: 0,
         idle: Idle::STANDARD,
         passive: None,
+        asymmetric: false,
     };
     assert_eq!((service.policy, &service.check, &service.discover), (policy, &None, &None));
     assert!(!service.backends[0].backup);
@@ -73,6 +74,9 @@ fn values_reach_the_plan() {
     assert_eq!(affinity, Some(Affinity { prefix4: 24, prefix6: 64, timeout: 90 }));
     let idle = good("idle = { tcp = \"7d\", half_open = \"1s\" }").services[0].policy.idle;
     assert_eq!(idle, Idle { tcp: 604_800, half_open: 1, ..Idle::STANDARD });
+    let open = good("asymmetric = true");
+    assert!(open.services[0].policy.asymmetric && open.to_string().contains("asymmetric yes: by whatever interface"));
+    with_ports("asymmetric = 1", "6:14: asymmetric is of type integer; write true or false");
     let text = service("ports = [443, \"8000-8010\", 80]");
     let ports: Vec<String> = plan(NAME, &text).services[0].ports.iter().map(ToString::to_string).collect();
     assert_eq!(ports, ["80", "443", "8000-8010"]);
@@ -151,6 +155,9 @@ fn direct_server_return_is_a_mode_that_judges_no_packets_and_changes_no_port() {
     let plan = good("mode = \"dsr\"\ncheck = { kind = \"tcp\" }");
     assert_eq!(plan.services[0].mode, Mode::Dsr);
     assert_eq!(plan.services[0].policy.passive, None, "which a check alone would bring with nat");
+    let nothing = "7:14: in mode \"dsr\" replies do not come this way, so asymmetric = true has no effect; take it out";
+    with_ports("mode = \"dsr\"; asymmetric = true", nothing);
+    assert!(!good("mode = \"dsr\"\nasymmetric = false").to_string().contains("asymmetric"));
     let unseen = "7:11: in mode \"dsr\" no worker sees what backends answer; leave passive out";
     with_ports("mode = \"dsr\"; passive = true", unseen);
     with_ports("mode = \"dsr\"; passive = { fails = 2 }", unseen);

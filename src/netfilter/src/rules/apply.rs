@@ -7,7 +7,7 @@
 //! makes for PREROUTING and OUTPUT. They go once no packet waits.
 
 use super::chain;
-use super::chain::Defrag;
+use super::chain::Matches;
 use super::present::RawTable;
 use super::rule_set::{RuleSet, transaction};
 use crate::{Error, Family, Tools};
@@ -106,21 +106,23 @@ impl Installed {
 
     fn apply(&mut self, family: Family, rules: &RuleSet, act: &'static str) -> Result<(), Error> {
         let present = look(&self.tools, family)?.of(rules.base);
-        if rules.chains(family, rules.defrag).is_empty() && present.chains.is_empty() {
+        let wanted = rules.matches().next().unwrap_or(Matches::NONE);
+        if rules.chains(family, wanted).is_empty() && present.chains.is_empty() {
             return Ok(());
         }
-        let restore = |defrag| self.tools.restore(family, &rules.script(family, &present, defrag));
-        if let Err(e) = restore(rules.defrag) {
-            // Either the match is missing or everything fails: the second attempt shows which.
-            if rules.defrag == Defrag::Off || restore(Defrag::Off).is_err() {
-                return Err(wrap(family, act, e));
+        // Either matches are missing or everything fails: the further attempts show which.
+        let mut first = None;
+        for matches in rules.matches() {
+            match self.tools.restore(family, &rules.script(family, &present, matches)) {
+                Ok(()) => {
+                    let error = first.map_or_else(String::new, |error: Error| error.to_string());
+                    self.notes.extend(missing(family, wanted, matches, &error));
+                    return Ok(());
+                }
+                Err(error) => first = first.or(Some(error)),
             }
-            self.notes.push(format!(
-                "{family}: the kernel has no match xt_socket, so it does not reassemble fragments; the workers track \
-                 fragments themselves, as with defragment = false; load the module xt_socket ({e})"
-            ));
         }
-        Ok(())
+        first.map_or(Ok(()), |error| Err(wrap(family, act, error)))
     }
 
     fn take_back(mut self) {
@@ -129,6 +131,24 @@ impl Installed {
         }
         self.tidy().iter().for_each(|note| log::warn!("{note}"));
     }
+}
+
+/// What it means that these matches were wanted and only those are there.
+fn missing(family: Family, wanted: Matches, there: Matches, error: &str) -> Vec<String> {
+    let mut notes = Vec::new();
+    if wanted.socket && !there.socket {
+        notes.push(format!(
+            "{family}: the kernel has no match xt_socket, so it does not reassemble fragments; the workers track \
+             fragments themselves, as with defragment = false; load the module xt_socket ({error})"
+        ));
+    }
+    if wanted.rpfilter && !there.rpfilter {
+        notes.push(format!(
+            "{family}: the kernel has no match xt_rpfilter, so packets in a backend's name are believed whatever interface \
+             they come by, as with asymmetric = true; load the module xt_rpfilter and restart ({error})"
+        ));
+    }
+    notes
 }
 
 /// Removes the chains of instances that were killed before they could do it themselves. `owned` tells whether a queue is
@@ -157,7 +177,7 @@ fn remove(tools: &Tools, family: Family, base: u16) -> Result<(), Error> {
         return Ok(());
     }
     let nothing = RuleSet::nothing(base);
-    let script = nothing.script(family, &present, Defrag::Off);
+    let script = nothing.script(family, &present, Matches::NONE);
     tools.restore(family, &script).map_err(|e| {
         let kept = script.lines().filter(|line| !line.starts_with("-X"));
         let act = match tools.restore(family, &kept.map(|line| format!("{line}\n")).collect::<String>()) {

@@ -7,11 +7,29 @@ pub(crate) struct Chain {
     pub(crate) rules: Vec<String>,
 }
 
-/// Whether the kernel is to reassemble fragments.
+/// The matches that rules can do without where a kernel lacks them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Defrag {
-    On,
-    Off,
+pub(crate) struct Matches {
+    /// xt_socket, by which the kernel reassembles fragments. Without it they are handed to the workers.
+    pub(crate) socket: bool,
+    /// xt_rpfilter, which asks for the route to a source (net/ipv4/netfilter/ipt_rpfilter.c, net/ipv6/netfilter/ip6t_rpfilter.c).
+    /// Without it packets in a backend's name are believed, by whatever interface they come.
+    pub(crate) rpfilter: bool,
+}
+
+impl Matches {
+    pub(crate) const NONE: Self = Self { socket: false, rpfilter: false };
+
+    /// These, and then what is left of them where one or both are missing.
+    pub(crate) fn and_less(self) -> Vec<Self> {
+        let mut all = vec![self];
+        for less in [Self { socket: false, ..self }, Self { rpfilter: false, ..self }, Self::NONE] {
+            if !all.contains(&less) {
+                all.push(less);
+            }
+        }
+        all
+    }
 }
 
 /// The chain that marks the table as created by us. It survives if we are killed.

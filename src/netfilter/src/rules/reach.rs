@@ -34,6 +34,8 @@ pub struct Served {
     pub ports: Vec<PortRange>,
     /// Packets from these are replies. Empty in mode "dsr", where replies bypass this host.
     pub backends: Vec<IpAddr>,
+    /// Whether these backends may answer by any interface, in whatever service.
+    pub asymmetric: bool,
 }
 
 impl Reach {
@@ -73,6 +75,12 @@ impl Reach {
         self.served.iter().flat_map(|served| served.vips.iter().copied())
     }
 
+    /// Whether packets in this backend's name are replies only if they come by an interface that the route to it leads
+    /// through.
+    pub(crate) fn is_checked(&self, backend: IpAddr) -> bool {
+        !self.served.iter().any(|served| served.asymmetric && served.backends.contains(&backend))
+    }
+
     pub(crate) fn backends(&self) -> impl Iterator<Item = IpAddr> {
         self.served.iter().flat_map(|served| served.backends.iter().copied())
     }
@@ -90,6 +98,7 @@ impl Served {
                 Mode::Nat => service.backends.iter().map(|backend| backend.address).collect(),
                 Mode::Dsr => Vec::new(),
             },
+            asymmetric: service.policy.asymmetric,
         }
     }
 }

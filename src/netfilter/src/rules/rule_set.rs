@@ -1,6 +1,6 @@
 //! The desired rules, and the transaction that leads to them.
 
-use super::chain::{self, Chain, Defrag};
+use super::chain::{self, Chain, Matches};
 use super::present::PresentRules;
 use super::reach::Reach;
 use super::steer::Steering;
@@ -12,12 +12,8 @@ use crate::Family;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleSet {
     pub(super) base: u16,
-    /// With reassembly by the kernel.
-    chains: [Vec<Chain>; 2],
-    /// Without it: fragments are handed to the workers.
-    with_fragments: [Vec<Chain>; 2],
-    /// Which of the two is wanted.
-    pub(super) defrag: Defrag,
+    /// The chains of both families: with the matches that are wanted first, then without those that a kernel may lack.
+    variants: Vec<(Matches, [Vec<Chain>; 2])>,
 }
 
 impl RuleSet {
@@ -28,21 +24,21 @@ impl RuleSet {
     #[must_use]
     pub fn new(reach: &Reach, queues: &[u16], steering: &Steering) -> Self {
         assert!(!queues.is_empty(), "no worker, no rules");
-        let chains = |defrag| {
+        let chains = |matches| {
             Family::ALL.map(|family| {
                 let wanted = reach.vips().any(|vip| family.has(vip));
-                if wanted { text::chains(reach, family, queues, steering, defrag) } else { Vec::new() }
+                if wanted { text::chains(reach, family, queues, steering, matches) } else { Vec::new() }
             })
         };
-        let (on, off) = (Defrag::On, Defrag::Off);
-        let defrag = if reach.defragment { on } else { off };
-        Self { base: reach.base, chains: chains(on), with_fragments: chains(off), defrag }
+        let rpfilter = reach.backends().any(|backend| reach.is_checked(backend));
+        let wanted = Matches { socket: reach.defragment, rpfilter };
+        let variants = wanted.and_less().into_iter().map(|matches| (matches, chains(matches)));
+        Self { base: reach.base, variants: variants.collect() }
     }
 
     /// No rules at all.
     pub(super) fn nothing(base: u16) -> Self {
-        let none = || [Vec::new(), Vec::new()];
-        Self { base, chains: none(), with_fragments: none(), defrag: Defrag::Off }
+        Self { base, variants: vec![(Matches::NONE, [Vec::new(), Vec::new()])] }
     }
 
     /// The input of `iptables-restore --noflush` (or `ip6tables-restore`) on a host that has none of our chains; `None` for a
@@ -50,19 +46,25 @@ impl RuleSet {
     #[must_use]
     pub fn text(&self, family: Family) -> Option<String> {
         let nothing = PresentRules::default();
-        (!self.chains(family, self.defrag).is_empty()).then(|| self.script(family, &nothing, self.defrag))
+        let wanted = self.matches().next().unwrap_or(Matches::NONE);
+        (!self.chains(family, wanted).is_empty()).then(|| self.script(family, &nothing, wanted))
     }
 
-    pub(super) fn chains(&self, family: Family, defrag: Defrag) -> &[Chain] {
-        let chains = if defrag == Defrag::On { &self.chains } else { &self.with_fragments };
-        &chains[family as usize]
+    /// The matches that are wanted, and then what is left where a kernel lacks some.
+    pub(super) fn matches(&self) -> impl Iterator<Item = Matches> {
+        self.variants.iter().map(|(matches, _)| *matches)
+    }
+
+    pub(super) fn chains(&self, family: Family, matches: Matches) -> &[Chain] {
+        let variant = self.variants.iter().find(|(of, _)| *of == matches);
+        variant.map_or(&[], |(_, chains)| &chains[family as usize])
     }
 
     /// The transaction that leads from the present state to this one.
-    pub(super) fn script(&self, family: Family, present: &PresentRules, defrag: Defrag) -> String {
-        let mut wanted = self.chains(family, defrag).to_vec();
+    pub(super) fn script(&self, family: Family, present: &PresentRules, matches: Matches) -> String {
+        let mut wanted = self.chains(family, matches).to_vec();
         if !wanted.is_empty() {
-            if defrag == Defrag::On {
+            if matches.socket {
                 wanted.push(chain::defrag(self.base));
             }
             if !present.table || present.marked {

@@ -271,13 +271,23 @@ pub(crate) fn fragment(family: Family) -> Program {
 /// Programs that together match an ICMP error whose quoted packet was addressed to one of `backends`: an error about
 /// a request, from the backend or from any router before it. They follow a rule that has checked the ICMP type.
 pub(crate) fn errors_about(family: Family, backends: &[IpAddr]) -> Vec<Program> {
+    chunks(family, backends).map(|chunk| about(family, chunk)).collect()
+}
+
+/// Programs that together match what has one of these addresses as its source.
+pub(crate) fn sent_by(family: Family, addresses: &[IpAddr]) -> Vec<Program> {
+    chunks(family, addresses).map(|chunk| from(family, chunk)).collect()
+}
+
+/// As many addresses as one program can compare.
+fn chunks(family: Family, addresses: &[IpAddr]) -> std::slice::Chunks<'_, IpAddr> {
     // A backend takes one instruction of at most 19 characters or, in IPv6, eight of together 116 at most; four more
     // are for the program itself. MAX_INSTRUCTIONS bounds IPv6, MAX_TEXT bounds IPv4.
     let room = match family {
         Family::V4 => 50,
         Family::V6 => 7,
     };
-    backends.chunks(room).map(|chunk| about(family, chunk)).collect()
+    addresses.chunks(room)
 }
 
 fn about(family: Family, backends: &[IpAddr]) -> Program {
@@ -293,14 +303,28 @@ fn about(family: Family, backends: &[IpAddr]) -> Program {
             asm.jump_unless(Op::Jeq, IPPROTO_ICMPV6, no);
         }
     }
-    for backend in backends {
-        match backend {
+    compare(asm, (IPV6_HEADER + ICMP_HEADER + 24, backends), yes, no)
+}
+
+fn from(family: Family, addresses: &[IpAddr]) -> Program {
+    let mut asm = Assembler::default();
+    let (yes, no) = (asm.label(), asm.label());
+    if family == Family::V4 {
+        asm.op(Op::LdWord, 12);
+    }
+    compare(asm, (8, addresses), yes, no)
+}
+
+/// Compares an address with each of these: in IPv4 the one in A, in IPv6 the one at this offset.
+fn compare(mut asm: Assembler, (at, addresses): (u32, &[IpAddr]), yes: Label, no: Label) -> Program {
+    for address in addresses {
+        match address {
             IpAddr::V4(v4) => asm.jump_if(Op::Jeq, v4.to_bits(), yes),
             IpAddr::V6(v6) => {
                 let next = asm.label();
-                for (word, at) in words(*v6).into_iter().zip((IPV6_HEADER + ICMP_HEADER + 24..).step_by(4)) {
-                    asm.op(Op::LdWord, at);
-                    let last = at == IPV6_HEADER + ICMP_HEADER + 36;
+                for (word, place) in words(*v6).into_iter().zip((at..).step_by(4)) {
+                    asm.op(Op::LdWord, place);
+                    let last = place == at + 12;
                     if last { asm.jump_if(Op::Jeq, word, yes) } else { asm.jump_unless(Op::Jeq, word, next) }
                 }
                 asm.place(next);

@@ -1,6 +1,6 @@
 //! The text of the rules, as a whole for one plan and by its parts for others.
 
-use super::chain::Defrag;
+use super::chain::Matches;
 use super::present::RawTable;
 use super::*;
 use crate::Family;
@@ -69,8 +69,35 @@ fn protocol_any_takes_the_whole_vip_and_all_a_backend_sends() {
     let plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
     assert_eq!(
         lines(&plan, Family::V4, "LOADED-3-M"),
-        ["-d 192.0.2.100/32 -j LOADED-3-Q", "-s 198.51.100.11/32 -j LOADED-3-R"]
+        ["-d 192.0.2.100/32 -j LOADED-3-Q", "-s 198.51.100.11/32 -j LOADED-3-F"]
     );
+}
+
+/// What a backend may do in one service it may do in all: it is the same host.
+#[test]
+fn replies_are_asked_where_they_come_from_unless_a_service_says_otherwise() {
+    let mut plan = plan(&["192.0.2.100"], &["198.51.100.11", "198.51.100.12"], Protocol::Tcp, &[(80, 80)]);
+    let mut open = plan.services[0].clone();
+    (open.name, open.vips, open.ports) =
+        ("open".to_owned(), addresses(&["192.0.2.101"]), vec![PortRange { low: 81, high: 81 }]);
+    open.backends.remove(0);
+    open.policy.asymmetric = true;
+    plan.services.push(open);
+    let main = lines(&plan, Family::V4, "LOADED-3-M");
+    assert_eq!(
+        main[2..],
+        [
+            "-s 198.51.100.11/32 -p tcp -m tcp --sport 80 -j LOADED-3-F",
+            "-s 198.51.100.12/32 -p tcp -m tcp --sport 80:81 -j LOADED-3-R",
+        ]
+    );
+    assert_eq!(lines(&plan, Family::V4, "LOADED-3-F"), ["-m rpfilter --invert -j RETURN", "-g LOADED-3-R"]);
+    let only = "-m bpf --bytecode \"4,32 0 0 12,21 1 0 3325256715,6 0 0 0,6 0 0 1\" -m rpfilter --invert -j RETURN";
+    assert_eq!(lines(&plan, Family::V4, "LOADED-3-I")[0], only);
+    let checked = rules(&plan);
+    plan.services[0].policy.asymmetric = true;
+    assert_ne!(rules(&plan), checked, "a reload must write it");
+    assert!(!rules(&plan).text(Family::V4).unwrap().contains("rpfilter"));
 }
 
 #[test]
@@ -116,8 +143,8 @@ fn every_port_of_a_protocol_and_two_services_at_one_vip() {
         [
             "-d 192.0.2.100/32 -p tcp -j LOADED-3-Q",
             "-d 192.0.2.100/32 -p udp -m udp --dport 53 -j LOADED-3-Q",
-            "-s 198.51.100.11/32 -p tcp -j LOADED-3-R",
-            "-s 198.51.100.11/32 -p udp -m udp --sport 53 -j LOADED-3-R",
+            "-s 198.51.100.11/32 -p tcp -j LOADED-3-F",
+            "-s 198.51.100.11/32 -p udp -m udp --sport 53 -j LOADED-3-F",
         ]
     );
 }
@@ -132,8 +159,8 @@ fn fragments_go_to_the_workers_where_the_kernel_does_not_reassemble_them() {
         [
             format!("-d 192.0.2.100/32 {fragment} -j LOADED-3-Q"),
             "-d 192.0.2.100/32 -p udp -m udp --dport 53 -j LOADED-3-Q".to_owned(),
-            format!("-s 198.51.100.11/32 {fragment} -j LOADED-3-R"),
-            "-s 198.51.100.11/32 -p udp -m udp --sport 53 -j LOADED-3-R".to_owned(),
+            format!("-s 198.51.100.11/32 {fragment} -j LOADED-3-F"),
+            "-s 198.51.100.11/32 -p udp -m udp --sport 53 -j LOADED-3-F".to_owned(),
         ]
     );
     assert!(!rules(&plan).text(Family::V4).unwrap().contains("-m socket"));
@@ -155,7 +182,7 @@ fn many_backends_are_found_through_a_tree_and_each_is_in_it_once() {
     let plan = plan(&["192.0.2.100"], &names, Protocol::Any, &[]);
     let text = rules(&plan).text(Family::V4).unwrap();
     let mut found: Vec<&str> =
-        text.lines().filter_map(|l| l.split_once(" -s ")?.1.strip_suffix("/32 -j LOADED-3-R")).collect();
+        text.lines().filter_map(|l| l.split_once(" -s ")?.1.strip_suffix("/32 -j LOADED-3-F")).collect();
     let mut wanted = names;
     found.sort_unstable();
     wanted.sort_unstable();
@@ -172,7 +199,7 @@ fn what_is_there_is_replaced_and_what_is_wanted_no_more_goes() {
     let save = "*raw\n:PREROUTING ACCEPT [0:0]\n:LOADED-3 - [0:0]\n:LOADED-3-B9 - [0:0]\n:LOADED-4 - [0:0]\n\
         -A PREROUTING -j LOADED-3\n-A PREROUTING -j LOADED-4\nCOMMIT\n";
     let present = RawTable::parse(save).of(3);
-    let change = rules(&plan).script(Family::V4, &present, Defrag::On);
+    let change = rules(&plan).script(Family::V4, &present, rules(&plan).matches().next().unwrap());
     assert_eq!(change.matches("-D PREROUTING -j LOADED-3\n").count(), 1);
     assert_eq!(change.matches("-I PREROUTING 1 -j LOADED-3\n").count(), 1);
     assert!(change.contains("-F LOADED-3-B9\n") && change.ends_with("-X LOADED-3-B9\nCOMMIT\n"), "{change}");
@@ -180,7 +207,7 @@ fn what_is_there_is_replaced_and_what_is_wanted_no_more_goes() {
 
     let nothing = RuleSet::nothing(3);
     assert_eq!(
-        nothing.script(Family::V4, &present, Defrag::Off),
+        nothing.script(Family::V4, &present, Matches::NONE),
         "*raw\n-D PREROUTING -j LOADED-3\n-F LOADED-3\n-F LOADED-3-B9\n-X LOADED-3\n-X LOADED-3-B9\nCOMMIT\n"
     );
 }
@@ -196,7 +223,7 @@ fn served(vips: &[&str], backends: &[&str], protocol: Protocol, ports: &[(u16, u
 fn chain(reach: &Reach, name: &str) -> Vec<String> {
     let rules = reach_rules(reach);
     rules
-        .chains(Family::V4, rules.defrag)
+        .chains(Family::V4, rules.matches().next().unwrap())
         .iter()
         .find(|chain| chain.name == name)
         .map(|chain| chain.rules.clone())
@@ -214,9 +241,9 @@ fn what_leaves_is_reached_as_long_as_it_is_named() {
         [
             "-d 192.0.2.100/32 -p tcp -m tcp --dport 80:81 -j LOADED-3-Q",
             "-d 192.0.2.101/32 -p udp -m udp --dport 53 -j LOADED-3-Q",
-            "-s 198.51.100.11/32 -p tcp -m tcp --sport 80:81 -j LOADED-3-R",
-            "-s 198.51.100.12/32 -p tcp -m tcp --sport 80:81 -j LOADED-3-R",
-            "-s 198.51.100.12/32 -p udp -m udp --sport 53 -j LOADED-3-R",
+            "-s 198.51.100.11/32 -p tcp -m tcp --sport 80:81 -j LOADED-3-F",
+            "-s 198.51.100.12/32 -p tcp -m tcp --sport 80:81 -j LOADED-3-F",
+            "-s 198.51.100.12/32 -p udp -m udp --sport 53 -j LOADED-3-F",
         ]
     );
     assert!(chain(&reach, "LOADED-3").contains(&"-s 192.0.2.101/32 -g LOADED-3-S".to_owned()));

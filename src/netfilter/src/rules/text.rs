@@ -5,8 +5,10 @@
 //!                 ├ from a VIP           → S  untracked, and on its way: a reply that a worker has rewritten comes
 //!                 │                           by again (NF_REPEAT) with the VIP as its source
 //!                 ├ name servers         return
-//!                 ├ ICMP                 ⇒ I  neighbour discovery returns; errors → E, then ⇒ M
-//!                 └                      ⇒ M  to a VIP → Q; from a backend → R (through B1, B2… when they are many)
+//!                 ├ ICMP                 ⇒ I  neighbour discovery returns; from a backend, but not from where it is:
+//!                 │                           returns; errors → E, then ⇒ M
+//!                 └                      ⇒ M  to a VIP → Q; from a backend → F (through B1, B2… when they are many)
+//! F: not from where the backend is: returns; ⇒ R
 //! E: error to a VIP → Q; error whose quoted packet went to a backend → R
 //! OUTPUT ─→ O: errors that this host makes itself → E: "too big" for a link of ours, "time exceeded" here
 //! Q: untracked, then one queue a worker by the source      R: one queue a worker by the destination, but for this host
@@ -17,13 +19,20 @@
 //! client of the VIP is a client, and most packets are found after a few rules. R does not untrack before the verdict:
 //! connections that a backend opens itself pass the worker untouched and must stay tracked.
 //!
+//! **From where a backend is** means: by an interface that the route to its address leads through (xt_rpfilter), in the routing
+//! table of the interface's VRF, by any of several next hops, or by the loopback. What comes by another interface is nobody's
+//! reply: somebody speaks in the backend's name. It goes on untouched, as every router would send it; no client has a
+//! connection with that address. Errors are asked in I and not in R, which errors of this host reach from OUTPUT, where
+//! there is no interface to ask for (the match is for PREROUTING alone); and only those in a backend's own name: any router
+//! behind us may report an error, by whatever address, and workers believe no bad word of a router.
+//!
 //! What a backend sends to this host itself meets no worker: it is nobody's reply, for this host's own connections to a
 //! VIP meet no rule. And among it are the answers to the prober. Steered like other replies, all of them would go to one
 //! worker: if it hangs they are lost, if it is hostile it can forge them; then all backends count as down for every worker.
 
-use super::chain::{Chain, Defrag};
+use super::chain::{Chain, Matches};
 use super::reach::Reach;
-use super::steer::{Steering, errors_about, fragment};
+use super::steer::{Steering, errors_about, fragment, sent_by};
 use super::traffic::{Side, Traffic};
 use crate::Family;
 use std::collections::BTreeSet;
@@ -37,10 +46,19 @@ const ICMPV6_ERRORS: [u8; 4] = [1, 2, 3, 4];
 /// MLD (RFC 2710, 3810) and neighbour discovery (RFC 4861): the link does not live without them.
 const ICMPV6_LINK: [u8; 9] = [130, 131, 132, 133, 134, 135, 136, 137, 143];
 
+/// By an interface that no route to its source leads through.
+const ELSEWHERE: &str = "-m rpfilter --invert";
+
 /// All chains but the marker and the defragmenter.
-pub(crate) fn chains(reach: &Reach, family: Family, queues: &[u16], steering: &Steering, defrag: Defrag) -> Vec<Chain> {
-    let fragments = (defrag == Defrag::Off).then(|| format!("-m bpf --bytecode \"{}\"", fragment(family)));
-    Layout { reach, family, queues, steering, fragments }.chains()
+pub(crate) fn chains(
+    reach: &Reach,
+    family: Family,
+    queues: &[u16],
+    steering: &Steering,
+    matches: Matches,
+) -> Vec<Chain> {
+    let fragments = (!matches.socket).then(|| format!("-m bpf --bytecode \"{}\"", fragment(family)));
+    Layout { reach, family, queues, steering, fragments, rpfilter: matches.rpfilter }.chains()
 }
 
 struct Layout<'a> {
@@ -50,6 +68,8 @@ struct Layout<'a> {
     steering: &'a Steering,
     /// The match for a fragment, where the kernel does not reassemble packets.
     fragments: Option<String>,
+    /// Replies are taken only from where their backend is.
+    rpfilter: bool,
 }
 
 impl Layout<'_> {
@@ -66,6 +86,10 @@ impl Layout<'_> {
             self.chain("Q", self.requests()),
             self.chain("R", self.replies()),
         ];
+        if self.checked().next().is_some() {
+            let elsewhere = format!("{ELSEWHERE} -j RETURN");
+            chains.push(self.chain("F", vec![elsewhere, format!("-g {}", self.name("R"))]));
+        }
         chains.extend(tree);
         chains
     }
@@ -91,7 +115,10 @@ impl Layout<'_> {
     fn icmp(&self) -> Vec<String> {
         let link: &[u8] = if self.family == Family::V4 { &[] } else { &ICMPV6_LINK };
         let link = link.iter().map(|kind| format!("{} -j RETURN", self.icmp_type(*kind)));
-        link.chain(self.own_errors()).chain([format!("-g {}", self.name("M"))]).collect()
+        let checked: Vec<_> = self.checked().collect();
+        let forged = sent_by(self.family, &checked).into_iter();
+        let forged = forged.map(|program| format!("-m bpf --bytecode \"{program}\" {ELSEWHERE} -j RETURN"));
+        link.chain(forged).chain(self.own_errors()).chain([format!("-g {}", self.name("M"))]).collect()
     }
 
     /// Errors of this host about balanced packets: those to a VIP, which is its own address, it would take for itself,
@@ -127,10 +154,8 @@ impl Layout<'_> {
         let traffic = Traffic::of(self.reach.served.iter().filter(|served| served.backends.contains(&address)));
         let clauses = traffic.clauses(Side::Source).into_iter();
         let fragments = self.fragments.iter().map(|fragment| format!(" {fragment}"));
-        fragments
-            .chain(clauses)
-            .map(|clause| format!("-s {}{clause} -j {}", self.host(address), self.name("R")))
-            .collect()
+        let to = self.name(if self.is_checked(address) { "F" } else { "R" });
+        fragments.chain(clauses).map(|clause| format!("-s {}{clause} -j {to}", self.host(address))).collect()
     }
 
     /// The rules for all backends when they are few; else one rule for a range of addresses each, to chains of the same
@@ -186,6 +211,15 @@ impl Layout<'_> {
     fn vips(&self) -> impl Iterator<Item = IpAddr> {
         let all: BTreeSet<_> = self.reach.vips().filter(|vip| self.family.has(*vip)).collect();
         all.into_iter()
+    }
+
+    /// Whether what comes in this backend's name must come from where it is.
+    fn is_checked(&self, backend: IpAddr) -> bool {
+        self.rpfilter && self.reach.is_checked(backend)
+    }
+
+    fn checked(&self) -> impl Iterator<Item = IpAddr> {
+        self.backends().filter(|backend| self.is_checked(*backend))
     }
 
     fn backends(&self) -> impl Iterator<Item = IpAddr> {

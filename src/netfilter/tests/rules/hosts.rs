@@ -81,29 +81,46 @@ fn the_legacy_back_end_takes_the_same_rules() {
 }
 
 #[test]
-fn without_the_match_socket_all_else_works_and_it_is_said() {
-    in_namespace("hosts::without_the_match_socket_all_else_works_and_it_is_said", || {
-        let dir = std::env::temp_dir().join(format!("loaded-no-socket-{}", std::process::id()));
-        std::fs::create_dir(&dir).unwrap();
-        for tool in ["iptables-restore", "ip6tables-restore", "iptables-save", "ip6tables-save", "nft"] {
-            let real = run("sh", &["-c", &format!("command -v {tool}")]);
-            let wrapper = format!(
-                "#!/bin/sh\nrules=$(cat)\ncase $rules in *'-m socket'*) echo no match socket >&2; exit 2;; esac\n\
-                 printf '%s\\n' \"$rules\" | {} \"$@\"\n",
-                real.trim()
-            );
-            let path = dir.join(tool);
-            std::fs::write(&path, wrapper).unwrap();
-            run("chmod", &["755", path.to_str().unwrap()]);
+fn without_the_matches_socket_and_rpfilter_all_else_works_and_it_is_said() {
+    in_namespace("hosts::without_the_matches_socket_and_rpfilter_all_else_works_and_it_is_said", || {
+        for missing in [&["socket"][..], &["rpfilter"], &["socket", "rpfilter"]] {
+            works_without(missing);
         }
-        let tools = Tools::find_in(&[dir.as_path()]).unwrap();
-        let mut installed = Installed::install(&rules(&both_families(40)), &tools).unwrap();
-        let notes = installed.notes().to_vec();
-        assert!(notes.len() == 2 && notes[0].contains("IPv4: the kernel has no match xt_socket"), "{notes:?}");
-        assert!(saved().contains("-A LOADED-40-Q -j CT --notrack") && !saved().contains("LOADED-40-D"));
-        installed.remove().unwrap();
-        assert_eq!(installed.tidy(), [""; 0]);
-        assert_eq!((saved(), nft_tables()), (String::new(), String::new()));
-        std::fs::remove_dir_all(dir).unwrap();
     });
+}
+
+/// Programs of a kernel that lacks these matches.
+fn works_without(missing: &[&str]) {
+    let dir = std::env::temp_dir().join(format!("loaded-lacks-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    let patterns = missing.iter().map(|name| format!("*'-m {name}'*")).collect::<Vec<_>>().join("|");
+    for tool in ["iptables-restore", "ip6tables-restore", "iptables-save", "ip6tables-save", "nft"] {
+        let real = run("sh", &["-c", &format!("command -v {tool}")]);
+        let wrapper = format!(
+            "#!/bin/sh\nrules=$(cat)\ncase $rules in {patterns}) echo no such match >&2; exit 2;; esac\n\
+             printf '%s\\n' \"$rules\" | {} \"$@\"\n",
+            real.trim()
+        );
+        let path = dir.join(tool);
+        std::fs::write(&path, wrapper).unwrap();
+        run("chmod", &["755", path.to_str().unwrap()]);
+    }
+    let tools = Tools::find_in(&[dir.as_path()]).unwrap();
+    let mut installed = Installed::install(&rules(&both_families(40)), &tools).unwrap();
+    let notes = installed.notes().to_vec();
+    let said =
+        |name: &str| notes.iter().filter(|n| n.contains(&format!("the kernel has no match xt_{name}, so"))).count();
+    let lacks = |name: &str| missing.contains(&name);
+    assert_eq!(
+        [said("socket"), said("rpfilter")],
+        ["socket", "rpfilter"].map(|name| 2 * usize::from(lacks(name))),
+        "{notes:?}"
+    );
+    assert!(saved().contains("-A LOADED-40-Q -j CT --notrack"));
+    assert_eq!(saved().contains("LOADED-40-D"), !lacks("socket"));
+    assert_eq!(saved().contains("LOADED-40-F"), !lacks("rpfilter"));
+    installed.remove().unwrap();
+    assert_eq!(installed.tidy(), [""; 0]);
+    assert_eq!((saved(), nft_tables()), (String::new(), String::new()));
+    std::fs::remove_dir_all(dir).unwrap();
 }

@@ -73,7 +73,7 @@ fn an_update_is_exact_and_a_refused_one_changes_nothing() {
 
         // A foreign jump to a chain that the next rules do without makes the kernel refuse the change of IPv4.
         installed.update(&rules(&large)).unwrap();
-        restore("iptables-restore", "*raw\n-A OUTPUT -j LOADED-40-B1\nCOMMIT\n");
+        restore("iptables-restore", "*raw\n:MINE - [0:0]\n-A MINE -j LOADED-40-B1\nCOMMIT\n");
         let held = saved();
         let error = installed.update(&rules(&small)).unwrap_err().to_string();
         assert!(error.contains("IPv4 rules: cannot change"), "{error}");

@@ -80,7 +80,8 @@ pub(crate) fn icmp(to: IpAddr, kind: u8, payload: &[u8]) {
 }
 
 /// Makes every address of ours local to this namespace, and those of others neighbours: what is sent between them
-/// crosses lo, or a cable that comes back here, and so raw PREROUTING, as a packet from outside would.
+/// crosses lo, or a cable that comes back here, and so raw PREROUTING, as a packet from outside would. Backends are where that
+/// cable comes in; anybody may send in their name.
 pub(crate) fn everybody_lives_here() {
     // Addresses of a route need not be added, but then one wants to be asked for leave to bind to them.
     for family in ["ipv4", "ipv6"] {
@@ -88,17 +89,16 @@ pub(crate) fn everybody_lives_here() {
     }
     run("ip", &["addr", "add", &format!("{ROUTER4}/32"), "dev", "lo"]);
     run("ip", &["-6", "addr", "add", &format!("{ROUTER6}/128"), "dev", "lo", "nodad"]);
-    for net in [VIP4, BACKENDS[0], BACKENDS[1]] {
-        run("ip", &["route", "add", "local", net, "dev", "lo", "src", ROUTER4]);
-    }
-    for net in [VIP6, BACKENDS[2], BACKENDS[3]] {
-        run("ip", &["-6", "route", "add", "local", net, "dev", "lo", "src", ROUTER6]);
-    }
+    run("ip", &["route", "add", "local", VIP4, "dev", "lo", "src", ROUTER4]);
+    run("ip", &["-6", "route", "add", "local", VIP6, "dev", "lo", "src", ROUTER6]);
     // IPv6 routes to nobody by way of lo. Both ends have one address, so nobody need be asked for it.
     let mac = "02:00:00:00:00:01";
     run("ip", &["link", "add", "out", "address", mac, "type", "veth", "peer", "name", "in", "address", mac]);
     for end in ["out", "in"] {
         run("ip", &["link", "set", end, "arp", "off", "up"]);
+    }
+    for (flag, backends) in [("-4", &BACKENDS[..2]), ("-6", &BACKENDS[2..])] {
+        backends.iter().for_each(|backend| drop(run("ip", &[flag, "route", "add", backend, "dev", "in"])));
     }
     for net in ["9.9.9.9", "10.9.0.0/16"] {
         run("ip", &["route", "add", net, "dev", "out", "src", ROUTER4]);

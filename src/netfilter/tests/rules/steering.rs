@@ -175,3 +175,36 @@ fn fragments_are_put_together_before_the_rules_see_them() {
         }
     });
 }
+
+/// In a backend's name anybody can send, by any interface: what comes by another one than the route to the backend leads
+/// through is no reply, and no error of the backend's.
+#[test]
+fn replies_come_from_where_the_backend_is() {
+    in_namespace("steering::replies_come_from_where_the_backend_is", || {
+        everybody_lives_here();
+        let plan = both_families(40);
+        let mut installed = install(&plan);
+        let (client4, client6) = clients().next().unwrap();
+        let families = [(Family::V4, client4, ip(BACKENDS[0])), (Family::V6, client6, ip(BACKENDS[2]))];
+        let reply = |(family, client, backend)| taken(family, "LOADED-40-R", 1, || udp(backend, client, 100));
+        let route = |dev: &str| {
+            for (flag, backends) in [("-4", &BACKENDS[..2]), ("-6", &BACKENDS[2..])] {
+                backends.iter().for_each(|b| drop(run("ip", &[flag, "route", "replace", b, "dev", dev])));
+            }
+        };
+        assert!(families.into_iter().all(|family| reply(family).is_some()));
+        route("out");
+        assert!(families.into_iter().all(|family| reply(family).is_none()));
+        // Any of several ways is one.
+        for (flag, backend, via) in [("-4", BACKENDS[0], &[][..]), ("-6", BACKENDS[2], &["via", "fe80::1"])] {
+            let ways = ["out", "in"].map(|dev| [&["nexthop"], via, &["dev", dev]].concat()).concat();
+            run("ip", &[&[flag, "route", "replace", backend], &ways[..]].concat());
+        }
+        assert!(families.into_iter().all(|family| reply(family).is_some()));
+        route("out");
+        let mut open = plan.clone();
+        open.services[0].policy.asymmetric = true;
+        installed.update(&rules(&open)).unwrap();
+        assert!(families.into_iter().all(|family| reply(family).is_some()));
+    });
+}

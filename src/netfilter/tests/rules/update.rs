@@ -113,6 +113,7 @@ fn any_reach(random: &mut Random, v6: bool) -> Reach {
             .map(|p| PortRange { low: p, high: p + 1 })
             .collect(),
         backends: (0..backends).map(|n| Ipv4Addr::from_bits(0x0a08_0000 + first + n).into()).collect(),
+        asymmetric: random.below(2) == 0,
     });
     reach
 }
