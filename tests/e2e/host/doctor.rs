@@ -129,7 +129,7 @@ fn what_stands_in_the_way_is_named_with_its_cure() {
     assert_eq!(sound.code, Some(0), "{}{}", sound.out, sound.err);
     assert!(!sound.out.contains("fatal"), "{}", sound.out);
     for line in [
-        "ok       repeat     packets go through the rules again",
+        "ok       repeat     packets pass through the rules again",
         "ok       matches    iptables has everything our rules need: xt_NFQUEUE, xt_bpf, xt_CT, xt_iprange, xt_socket, xt_rpfilter",
         "ok       offloads   none of eth0, eth1 merges packets irreversibly",
         "ok       receive    a buffer of 32 MiB holds a full queue",

@@ -232,7 +232,7 @@ fn on_one_link_the_balancer_alone_answers_for_the_vip() {
         lab.sh("lb", "ip neigh flush all");
         lab.exec("lb", &[binary.to_str().unwrap(), "doctor", "-c", &lab.file("loaded.toml", &config)]).out
     };
-    assert!(doctor().contains("ok       dsr        nobody"), "{}", doctor());
+    assert!(doctor().contains("ok       dsr        no host"), "{}", doctor());
     lab.sh("b1", "sysctl -qw net.ipv4.conf.all.arp_ignore=0");
     let said = doctor();
     assert!(said.contains("answers ARP for 198.51.100.190") && said.contains("arp_ignore=1"), "{said}");
