@@ -8,8 +8,9 @@ use crate::rig::lab::{Lab, eventually};
 use crate::rig::loaded::Loaded;
 use crate::rig::machine::measured;
 use crate::rig::net::{Family, dial};
+use crate::rig::packet::{UDP, complete, ip, udp, upper};
 use crate::rig::wire::Sender;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Of each family. Two workers with 16,384 flows have 65,536 places.
@@ -21,15 +22,19 @@ const PARTS: u32 = 4;
 const SMALL: &str = "flows = 16384";
 /// The port of all spoofed sources.
 const PORT: u16 = 40_000;
+const ECHO: u16 = 7007;
+const BACKENDS: [u16; 2] = [1, 2];
 
-/// Packets that each source is to have sent, in this order, in both families.
+/// Packets that each source is to have sent or got, in this order, in both families.
 type Script = Vec<[Source; 2]>;
 
 /// How long after the first packet of a source the next one comes, ms; each round takes the next.
 type Pauses = &'static [u64];
 
 fn text(top: &str) -> String {
-    format!("cores = \"0-1\"\n{top}\n{}", config("60s", &[Service { keys: FREE, ..Service::default() }]))
+    let web = Service { keys: FREE, ..Service::default() };
+    let echo = Service { name: "echo", protocol: "udp", ports: "7007", keys: FREE, ..Service::default() };
+    format!("cores = \"0-1\"\n{top}\n{}", config("60s", &[web, echo]))
 }
 
 /// What is answered to nobody goes towards the client, who has no ear for it. The kernel's own filter of wrong ways in comes
@@ -146,5 +151,55 @@ fn acknowledgements_after_a_reset_open_nothing() {
     hurts_nobody_by_any_number(&[30], |sender| {
         let [syn, ack] = [SYN, ACK].map(|flags| from_clients(sender, flags, Segment::sound));
         vec![syn, ack, from_clients(sender, ACK, Segment::dying)]
+    });
+}
+
+/// What backend n, in this place of the clients' side, says to the first source, or the source's acknowledgement of just that.
+fn forged(sender: &Sender, n: u16, flags: u8) -> [Source; 2] {
+    Family::BOTH.map(|family| {
+        let (source, backend) = (SocketAddr::new(spoofed(family, 0), PORT), SocketAddr::new(family.backend(n), 80));
+        let answers = flags & SYN != 0;
+        let (from, to, side) = match answers {
+            true => (backend, source, Side::Destination),
+            false => (source, SocketAddr::new(family.vip(), 80), Side::Source),
+        };
+        // Both sides have begun with 1.
+        let sequence = if answers { 1 } else { 2 };
+        Source::of(sender, side, &Segment { from, to, flags, sequence, acknowledged: 2 }.wrong())
+    })
+}
+
+/// Wherever on the clients' side an answer in a backend's name comes from, it is none, and so it proves nothing to acknowledge
+/// it. The attacker does not know which backend was chosen, and speaks for all.
+#[test]
+fn answers_in_a_backends_name_from_the_clients_side_open_nothing() {
+    hurts_nobody_by_any_number(&[1], |sender| {
+        let answers = BACKENDS.map(|n| forged(sender, n, SYN | ACK));
+        let syn = from_clients(sender, SYN, Segment::wrong);
+        [syn].into_iter().chain(answers).chain([forged(sender, 1, ACK)]).collect()
+    });
+}
+
+/// The same by UDP, where there is no number.
+#[test]
+fn datagrams_in_a_backends_name_from_the_clients_side_open_nothing() {
+    let datagram = |family: Family, peer: IpAddr, side: Side| {
+        let first = spoofed(family, 0);
+        let ((from, to), ports) = match side {
+            Side::Source => ((first, peer), (PORT, ECHO)),
+            Side::Destination => ((peer, first), (ECHO, PORT)),
+        };
+        let mut packet = complete(ip(from, to, UDP, &udp(ports.0, ports.1, 8 + 4, b"forg")));
+        let (at, _) = upper(&packet);
+        packet[at + 6] ^= 0x5a;
+        packet
+    };
+    hurts_nobody_by_any_number(&[1], |sender| {
+        let step = |side, peer: &dyn Fn(Family) -> IpAddr| {
+            Family::BOTH.map(|family| Source::of(sender, side, &datagram(family, peer(family), side)))
+        };
+        let ask = || step(Side::Source, &|family| family.vip());
+        let answers = BACKENDS.map(|n| step(Side::Destination, &|family| family.backend(n)));
+        [ask()].into_iter().chain(answers).chain([ask()]).collect()
     });
 }
