@@ -15,8 +15,8 @@ use finding::{fatal, sound, unseen, warning};
 use loaded_config as config;
 use loaded_config::plan::Plan;
 use loaded_host::{Severity, available_cores, check_discovery, host_check};
-use loaded_netfilter::Tools;
 use loaded_netfilter::trial::{self, Trial};
+use loaded_netfilter::{Tools, unhooked};
 use loaded_queue::{RepeatSupport, queue_owners, receive_buffer as buffer};
 use loaded_sandbox::{CHROOT, Identity, KernelSupport, Layer, check_chroot_dir};
 use loaded_supervisor::run::Options;
@@ -65,7 +65,11 @@ fn with_plan(plan: &Plan) -> Vec<Finding> {
         Ok(cores) => sound("cores", format!("{} worker(s)", cores.len())),
         Err(error) => fatal("cores", error),
     });
-    findings.extend(cores.ok().and_then(|cores| queues(plan, &cores)));
+    if let Ok(cores) = cores {
+        let queues: Vec<u16> = cores.iter().filter_map(|core| plan.queue_base.checked_add(*core)).collect();
+        findings.extend(self::queues(&queues));
+        findings.extend(rules(plan, &queues));
+    }
     let problems: Vec<_> = host_check(plan).into_iter().chain(check_discovery(plan)).collect();
     if problems.is_empty() {
         findings.push(sound("host", "forwarding, reverse path filters and routes let balanced packets through"));
@@ -189,12 +193,32 @@ fn broadcasts(plan: &Plan) -> Option<Finding> {
     })
 }
 
+/// Whether the rules of an instance that serves by this plan are there.
+fn rules(plan: &Plan, queues: &[u16]) -> Option<Finding> {
+    let owned = queue_owners().ok()?.iter().any(|state| queues.contains(&state.queue));
+    if !owned || !geteuid().is_root() {
+        return None;
+    }
+    let vips = plan.services.iter().flat_map(|service| service.vips.iter().copied()).collect();
+    Some(match unhooked(&Tools::find().ok()?, plan.queue_base, &vips) {
+        Ok(missing) if missing.is_empty() => sound("rules", "bring packets to the queues"),
+        Ok(missing) => fatal(
+            "rules",
+            format!(
+                "workers run, but packets pass them by, for rules are missing ({}); a running supervisor puts them back within \
+                 two seconds, and if it was killed a start does: systemctl restart loaded",
+                missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ),
+        ),
+        Err(error) => unseen("rules", error),
+    })
+}
+
 /// Whether our queues are free.
-fn queues(plan: &Plan, cores: &[u16]) -> Option<Finding> {
+fn queues(wanted: &[u16]) -> Option<Finding> {
     if !geteuid().is_root() {
         return Some(unseen("queues", "only root can see who answers them"));
     }
-    let wanted: Vec<u16> = cores.iter().filter_map(|core| plan.queue_base.checked_add(*core)).collect();
     let states = queue_owners().ok()?;
     let taken: Vec<_> = states.iter().filter(|state| wanted.contains(&state.queue)).collect();
     Some(match taken.first() {

@@ -40,7 +40,7 @@ pub enum By {
     Reload,
     /// Discovery.
     Discovery,
-    /// The kernel: a process was killed by its sandbox.
+    /// The kernel: a process was killed by its sandbox, or something of ours on this host was removed.
     Kernel,
 }
 

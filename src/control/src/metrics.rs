@@ -24,6 +24,10 @@ fn instance(out: &mut Page, status: &Status) {
         .one(&[], status.since);
     out.family("loaded_generation", MetricKind::Gauge, "Number of the configuration that is served.")
         .one(&[], status.generation);
+    let help = "How often rules that another program had removed were put back.";
+    out.family("loaded_rules_put_back_total", MetricKind::Counter, help).one(&[], status.rules.put_back);
+    let help = "Whether rules are missing that could not be put back.";
+    out.family("loaded_rules_missing", MetricKind::Gauge, help).one(&[], u8::from(!status.rules.missing.is_empty()));
     if let Some(reload) = &status.last_reload {
         let ok = u8::from(reload.ok);
         out.family("loaded_last_reload_success", MetricKind::Gauge, "Whether the last reload succeeded.").one(&[], ok);

@@ -32,6 +32,9 @@ pub struct Status {
     /// repeats, packets that a killed worker held are dropped.
     #[serde(default)]
     pub nf_repeat: String,
+    /// Our netfilter rules.
+    #[serde(default)]
+    pub rules: RulesStatus,
     /// The supervisor first.
     pub processes: Vec<Process>,
     /// In the order of the configuration.
@@ -44,6 +47,15 @@ pub struct Status {
     pub pressure: BTreeMap<String, u64>,
     /// Faults between workers, kernel and prober, over all workers.
     pub faults: BTreeMap<String, u64>,
+}
+
+/// How our netfilter rules are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesStatus {
+    /// How often they had to be put back because another program had removed some.
+    pub put_back: u64,
+    /// What is missing now and could not be put back yet; while something is, packets pass the workers by.
+    pub missing: Vec<String>,
 }
 
 /// How a reload went.

@@ -96,14 +96,16 @@ fn verdict(status: &Status) -> String {
     let services = || status.services.iter().filter(|service| service.state != ServiceState::Leaving);
     let is_down = |service: &&ServiceStatus| service.state == ServiceState::AllDown;
     let dead = services().filter(is_down).filter(|service| service.families_down().len() == service.families().len());
-    let word =
-        if !workers().any(|worker| worker.serving) || (dead.count() == services().count() && services().count() > 0) {
-            "NOT SERVING"
-        } else if !workers().all(|worker| worker.serving) || services().any(|service| is_down(&service)) {
-            "PARTLY SERVING"
-        } else {
-            "serving"
-        };
+    let word = if !status.rules.missing.is_empty()
+        || !workers().any(|worker| worker.serving)
+        || (dead.count() == services().count() && services().count() > 0)
+    {
+        "NOT SERVING"
+    } else if !workers().all(|worker| worker.serving) || services().any(|service| is_down(&service)) {
+        "PARTLY SERVING"
+    } else {
+        "serving"
+    };
     let mut line = format!("{word}, generation {}, {up} of {all} backends up", status.generation);
     for (admin, word) in [(AdminState::Draining, "draining"), (AdminState::Disabled, "disabled")] {
         let count = staying().filter(|backend| backend.admin == admin).count();
@@ -130,6 +132,9 @@ fn troubles(status: &Status) -> Vec<String> {
     if damaged > 0 {
         let (table, was) = if damaged == 1 { ("table", "was") } else { ("tables", "were") };
         lines.push(format!("{damaged} {table} of workers {was} damaged, and emptied: see loaded history"));
+    }
+    if !status.rules.missing.is_empty() {
+        lines.push(format!("rules missing, packets pass the workers by: {}", status.rules.missing.join(", ")));
     }
     for Process { name, state, .. } in status.processes.iter().filter(|process| !process.serving) {
         lines.push(format!("{name}: {state}"));

@@ -6,6 +6,7 @@ mod check;
 mod connected;
 mod cores;
 mod discovery;
+mod events;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod fixture;
@@ -16,4 +17,5 @@ pub use check::host_check;
 pub use connected::ConnectedNetworks;
 pub use cores::available_cores;
 pub use discovery::{check_discovery, own_addresses, source_of};
+pub use events::{HostChanges, HostEvents};
 pub use problem::{Problem, Severity};

@@ -41,6 +41,12 @@ pub enum Error {
         /// How long it was given.
         seconds: u64,
     },
+    /// Each time between reading the rules and writing them another program has changed them.
+    #[error("another program has changed them {tries} times in a row between our look and our write")]
+    Contested {
+        /// How often it was tried.
+        tries: u32,
+    },
     /// A family's rules could not be changed.
     #[error("{family} rules: cannot {act}: {source}")]
     Rules {

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod events;
 mod family;
 pub mod routes;
 mod rules;
@@ -11,6 +12,7 @@ mod tools;
 pub mod trial;
 
 pub use error::Error;
+pub use events::{Changes, Events};
 pub use family::Family;
-pub use rules::{HashKeys, Installed, Reach, RuleSet, Served, Steering, clean_stale};
+pub use rules::{HashKeys, Installed, Missing, Reach, RuleSet, Served, Steering, clean_stale, unhooked};
 pub use tools::Tools;

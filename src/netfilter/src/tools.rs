@@ -66,6 +66,12 @@ impl Tools {
         run(&self.restore[family as usize], &["--noflush", "-w", "5"], script).map(drop)
     }
 
+    /// Whether these programs work on nftables: they say so with their version, "iptables-restore v1.8.9 (nf_tables)". An
+    /// empty ruleset does not show it.
+    pub(crate) fn is_nft(&self) -> bool {
+        run(&self.restore[0], &["-V"], "").is_ok_and(|version| version.contains("(nf_tables)"))
+    }
+
     /// Whether `ip` was found; only mode "dsr" needs it.
     pub fn has_ip(&self) -> bool {
         self.ip.is_some()

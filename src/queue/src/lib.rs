@@ -7,6 +7,7 @@
 //! ```text
 //!  owner      binds and configures a queue, releases a dead worker's packets; never answers a worker's packet
 //!  held       who owns which queue, read from /proc; never touches a queue
+//!  xtables    whether the rules of iptables-legacy have changed; changes none
 //!  trial      whether this kernel repeats packets; uses a packet of its own, never a client's
 //!  port       receives in batches, answers each packet once; knows no queue but its own
 //!  arena      the memory packets arrive in and are answered from; knows no verdict
@@ -23,9 +24,11 @@ mod owner;
 mod port;
 mod template;
 mod trial;
+mod xtables;
 
 pub use held::{ListError, QueueState, parse_queues, queue_holders, queue_owner, queue_owners};
 pub use layout::{BATCH, SPARE};
 pub use owner::{Orphans, Overflow, Owner, OwnerError, RECEIVE_TIMEOUT_MS, is_port, receive_buffer};
 pub use port::{Faults, Held, Meta, Packet, Port, Release, Verdict};
 pub use trial::{RepeatSupport, try_repeat};
+pub use xtables::legacy_tables;

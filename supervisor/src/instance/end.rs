@@ -1,6 +1,7 @@
 //! The last acts of an instance that was told to end.
 
 use super::Instance;
+use super::watch::Watch;
 use crate::Error;
 use loaded_netfilter::Installed;
 use loaded_queue::{QueueState, queue_owners};
@@ -21,6 +22,8 @@ impl Instance {
     /// If the rules cannot be removed.
     pub(crate) fn end(mut self) -> Result<(), Error> {
         self.stop_upgrade();
+        // What is removed from now on is removed by us.
+        self.watch = Watch::new();
         let mut installed = self.host.take_rules();
         let removed = installed.as_mut().map_or(Ok(()), Installed::remove);
         if !self.drain() {

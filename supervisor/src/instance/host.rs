@@ -1,7 +1,7 @@
 //! What this instance has installed on the host: its netfilter rules, and its routes by mark.
 
 use loaded_netfilter::routes::{Hops, Routes};
-use loaded_netfilter::{self as rules, Installed, RuleSet};
+use loaded_netfilter::{self as rules, Installed, Missing, RuleSet};
 
 /// What this instance has installed on the host.
 pub(crate) struct HostState {
@@ -29,6 +29,27 @@ impl HostState {
     /// If they cannot be replaced; the old ones stay.
     pub(crate) fn update_rules(&mut self, rules: &RuleSet) -> Result<(), rules::Error> {
         self.rules.as_mut().map_or(Ok(()), |installed| installed.update(rules))
+    }
+
+    /// Whether iptables works on nftables here.
+    pub(crate) fn is_nft(&self) -> bool {
+        self.rules.as_ref().is_some_and(Installed::is_nft)
+    }
+
+    /// What somebody else has removed of our rules.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub(crate) fn missing_rules(&mut self) -> Result<Vec<Missing>, rules::Error> {
+        self.rules.as_mut().map_or_else(|| Ok(Vec::new()), Installed::missing)
+    }
+
+    /// Writes the rules again.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub(crate) fn put_rules_back(&mut self) -> Result<(), rules::Error> {
+        self.rules.as_mut().map_or(Ok(()), Installed::put_back)
     }
 
     /// The rules, which are from now on the caller's to remove.

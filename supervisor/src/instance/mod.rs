@@ -1,9 +1,9 @@
 //! A running instance: the loop that watches over the children and does what is asked of it. It waits for nobody.
 //!
-//! - [`phase`], [`generation`], [`fixed`], [`host`], [`operator`], [`recorder`], [`survey`]: the parts of its state.
+//! - [`phase`], [`generation`], [`fixed`], [`host`], [`operator`], [`recorder`], [`survey`], [`watch`]: the parts of its state.
 //! - `start`: the first start of its children; `end`: the last acts.
 //! - `reconfigure`: HUP, discovery, departures. `upgrade`: USR2.
-//! - `observe`: what changes by itself. `record`: the journal.
+//! - `observe`: what changes by itself. `put_back`: what others remove. `record`: the journal.
 //! - `operate`, `explain` (over `explanation`), `status`, `report`: what the operator asks for.
 
 mod end;
@@ -16,6 +16,7 @@ mod observe;
 mod operate;
 pub(crate) mod operator;
 mod phase;
+mod put_back;
 mod reconfigure;
 mod record;
 pub(crate) mod recorder;
@@ -24,6 +25,7 @@ mod start;
 mod status;
 mod survey;
 mod upgrade;
+mod watch;
 
 use crate::Error;
 use crate::children::Children;
@@ -39,6 +41,7 @@ use recorder::Recorder;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use survey::Survey;
+use watch::Watch;
 
 /// The loop looks at everything at least this often.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
@@ -55,6 +58,7 @@ pub(crate) struct Instance {
     recorder: Recorder,
     operator: Operator,
     survey: Survey,
+    watch: Watch,
     signals: Signals,
 }
 
@@ -78,8 +82,9 @@ impl Instance {
         operator: Operator,
         signals: Signals,
     ) -> Self {
-        let (phase, postponed, survey) = (Phase::Starting, Postponed::default(), Survey::new());
-        Self { fixed, phase, postponed, current, children, host, recorder, operator, survey, signals }
+        let (phase, postponed) = (Phase::Starting, Postponed::default());
+        let (survey, watch) = (Survey::new(), Watch::new());
+        Self { fixed, phase, postponed, current, children, host, recorder, operator, survey, watch, signals }
     }
 
     /// Serves until told to end, or until a successor serves.
@@ -88,6 +93,7 @@ impl Instance {
     /// If the kernel does not let it wait.
     pub(crate) fn serve(&mut self) -> Result<Exit, Error> {
         self.phase = Phase::Serving;
+        self.begin_watch();
         loop {
             // A momentary shortage on this machine must not cost us the children that run.
             self.start_children_or_log();
@@ -98,6 +104,7 @@ impl Instance {
                 return Ok(Exit::Succeeded);
             }
             self.observe();
+            self.watch();
             if self.signals.take_reload() {
                 self.ask_reload();
             }
@@ -162,6 +169,7 @@ impl Instance {
         if let Some(control) = self.operator.control.as_ref().filter(|_| !has_given_way) {
             control.poll_fds(&mut wanted);
         }
+        wanted.extend(self.watch.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let left = self.next_deadline(until).saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         match poll(&mut wanted, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
@@ -175,7 +183,9 @@ impl Instance {
         let children = self.children.workers.iter().filter_map(|worker| worker.due()).chain(self.prober_due());
         // During a hand-over no child is started, however long it has been due.
         let children = children.filter(|due| !starts_nothing || *due > Instant::now());
-        let others = self.operator.deadlines().chain([self.survey.due()]).chain(self.phase.deadline());
+        // A successor looks after the rules once its workers serve.
+        let rules = self.watch.due().filter(|_| !starts_nothing);
+        let others = self.operator.deadlines().chain([self.survey.due()]).chain(self.phase.deadline()).chain(rules);
         children.chain(others).fold(until, Instant::min)
     }
 

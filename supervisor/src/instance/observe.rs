@@ -56,6 +56,7 @@ impl Instance {
         self.note_ejections();
         self.log_late_causes();
         self.examine_queues(now);
+        self.watch.look_at_tables(now);
         self.look_at_routes(now);
         let children = &self.children;
         self.current.roster.hasten(now, |index| children.count(index, BackendCounter::Flows));

@@ -65,11 +65,17 @@ impl Instance {
             Ok(plan) => plan,
             Err(error) => return Reply::error(format!("a reload would be refused: {error}")),
         };
+        let missing = match self.host.missing_rules() {
+            Ok(missing) => missing,
+            Err(error) => return Reply::error(format!("a reload would be refused: {error}")),
+        };
+        let mut lines: Vec<_> =
+            missing.iter().map(|what| format!("rules: {what} missing in the kernel: would be put back")).collect();
         let changes = diff(&self.current.plan, &plan);
         if changes.is_empty() {
-            return Reply::Diff { lines: Vec::new() };
+            return Reply::Diff { lines };
         }
-        let mut lines: Vec<_> = changes.iter().map(ToString::to_string).collect();
+        lines.extend(changes.iter().map(ToString::to_string));
         lines.push(self.effect_on_flows(&plan));
         Reply::Diff { lines }
     }

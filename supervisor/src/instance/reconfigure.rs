@@ -34,7 +34,10 @@ impl Instance {
             Ok(plan) => {
                 let changes: Vec<_> = diff(&self.current.plan, &plan).iter().map(ToString::to_string).collect();
                 if changes.is_empty() && plan == self.current.plan {
-                    self.operator.conclude_reload(true, "the configuration is the same; nothing to do".to_owned());
+                    match self.write_missing_rules() {
+                        Ok(missing) => self.operator.conclude_reload(true, unchanged(&missing)),
+                        Err(error) => self.operator.conclude_reload(false, error.to_string()),
+                    }
                     return;
                 }
                 if let Err(error) = self.begin_reconfiguration(plan, Trigger::Operator, changes) {
@@ -159,7 +162,9 @@ impl Instance {
             self.give_up_change(trigger, error.to_string());
             return;
         }
-        if next.rules != self.current.rules
+        // What somebody has removed is written too.
+        let is_missing = self.host.missing_rules().is_ok_and(|missing| !missing.is_empty());
+        if (next.rules != self.current.rules || is_missing)
             && let Err(error) = self.host.update_rules(&next.rules)
         {
             if let Err(error) = self.current.hops().and_then(|hops| Ok(self.host.routes.settle(&hops)?)) {
@@ -198,6 +203,16 @@ impl Instance {
                 self.operator.conclude_reload(true, text);
             }
             Trigger::Discovery | Trigger::Departure => log::info!("{trigger}: generation {generation}"),
+        }
+    }
+}
+
+/// How a reload ends that finds no change; `missing`: rules that were written again.
+fn unchanged(missing: &[String]) -> String {
+    match missing {
+        [] => "the configuration is the same; nothing to do".to_owned(),
+        missing => {
+            format!("the configuration is the same; rules were missing and are put back: {}", missing.join(", "))
         }
     }
 }

@@ -8,7 +8,8 @@ use crate::roster::{BackendEntry, ServiceEntry};
 use loaded_config::plan;
 use loaded_control::process;
 use loaded_control::status::{
-    BackendState, BackendStatus, Ejection, Process, Queue, Refused, Reload, Role, ServiceState, ServiceStatus, Status,
+    BackendState, BackendStatus, Ejection, Process, Queue, Refused, Reload, Role, RulesStatus, ServiceState,
+    ServiceStatus, Status,
 };
 use loaded_control::unix_ms;
 use loaded_ipc::{BackendCounter, BackendIndex, Fault, Outcome, Pressure, RECEIVED, ServiceIndex};
@@ -44,6 +45,7 @@ impl Instance {
             refused_upgrade: self.operator.refused_upgrade.clone().map(|(at, text)| Refused { at: seconds(at), text }),
             layers: self.fixed.layers.clone(),
             nf_repeat: self.fixed.repeat.to_string(),
+            rules: RulesStatus { put_back: self.watch.put_back, missing: self.watch.missing.clone() },
             processes: self.processes(),
             services: services.into_iter().map(|(index, entry)| self.service(index, entry)).collect(),
             queues: self.children.workers.iter().map(|worker| queue(worker, &queues)).collect(),

@@ -3,4 +3,5 @@
 mod control_socket;
 mod doctor;
 mod rules;
+mod rules_removed;
 mod shortage;

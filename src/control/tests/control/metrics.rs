@@ -133,5 +133,5 @@ fn an_empty_status_is_a_page_too() {
     pressure.clear();
     faults.clear();
     let page = read(&render(&status));
-    assert_eq!(page.samples.len(), 3);
+    assert_eq!(page.samples.len(), 5);
 }

@@ -1,8 +1,8 @@
 //! A status with something of everything in it.
 
 use loaded_control::status::{
-    AdminState, BackendState, BackendStatus, Ejection, Process, Queue, Reload, Role, Sandbox, ServiceState,
-    ServiceStatus,
+    AdminState, BackendState, BackendStatus, Ejection, Process, Queue, Reload, Role, RulesStatus, Sandbox,
+    ServiceState, ServiceStatus,
 };
 use loaded_control::{By, Event, History, PolicyStatus, Status};
 
@@ -108,6 +108,7 @@ pub(crate) fn status() -> Status {
         last_reload: Some(Reload { at: NOW - 720, ok: true, text: "1 backend removed".to_owned() }),
         layers: vec!["seccomp".to_owned(), "Landlock".to_owned()],
         nf_repeat: "repeats".to_owned(),
+        rules: RulesStatus { put_back: 3, missing: Vec::new() },
         processes: vec![
             process(Role::Supervisor, "supervisor", 812),
             process(Role::Worker, "worker[0]", 813),

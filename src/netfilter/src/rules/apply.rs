@@ -8,7 +8,8 @@
 
 use super::chain;
 use super::chain::Matches;
-use super::present::RawTable;
+use super::missing::{Missing, Written};
+use super::present::{PresentRules, RawTable};
 use super::rule_set::{RuleSet, transaction};
 use crate::{Error, Family, Tools};
 use loaded_queue::queue_owners;
@@ -25,7 +26,12 @@ pub struct Installed {
     rules: RuleSet,
     tools: Tools,
     notes: Vec<String>,
+    /// What was written of each family, for [`Installed::missing`].
+    written: [Written; 2],
 }
+
+/// How often a change is tried while somebody else changes the table between our look and our write.
+const TRIES: u32 = 5;
 
 impl Installed {
     /// Installs both families or neither. Chains left by a killed instance with the same queue base are replaced in the same
@@ -34,7 +40,8 @@ impl Installed {
     /// # Errors
     /// [`Error::Rules`]; then nothing of ours is in the kernel.
     pub fn install(rules: &RuleSet, tools: &Tools) -> Result<Self, Error> {
-        let mut this = Self { rules: rules.clone(), tools: tools.clone(), notes: Vec::new() };
+        let mut this =
+            Self { rules: rules.clone(), tools: tools.clone(), notes: Vec::new(), written: Default::default() };
         for family in Family::ALL {
             if let Err(e) = this.apply(family, rules, "install") {
                 this.take_back();
@@ -49,7 +56,8 @@ impl Installed {
     /// # Errors
     /// [`Error::Rules`]; each family then has its old rules or the new ones, and both hand packets to the workers.
     pub fn take_over(rules: &RuleSet, tools: &Tools) -> Result<Self, Error> {
-        let mut this = Self { rules: rules.clone(), tools: tools.clone(), notes: Vec::new() };
+        let mut this =
+            Self { rules: rules.clone(), tools: tools.clone(), notes: Vec::new(), written: Default::default() };
         for family in Family::ALL {
             this.apply(family, rules, "take over")?;
         }
@@ -104,25 +112,81 @@ impl Installed {
         Family::ALL.into_iter().filter_map(|family| tidy(&self.tools, family, self.rules.base)).collect()
     }
 
-    fn apply(&mut self, family: Family, rules: &RuleSet, act: &'static str) -> Result<(), Error> {
-        let present = look(&self.tools, family)?.of(rules.base);
-        let wanted = rules.matches().next().unwrap_or(Matches::NONE);
-        if rules.chains(family, wanted).is_empty() && present.chains.is_empty() {
-            return Ok(());
+    /// What is missing of our rules by what somebody else has done, a family each; nothing: all is as it was written.
+    /// Rules of others, and the place of our jumps among them, do not count.
+    ///
+    /// # Errors
+    /// [`Error::Rules`] if they cannot be read.
+    pub fn missing(&mut self) -> Result<Vec<Missing>, Error> {
+        let mut all = Vec::new();
+        for family in Family::ALL {
+            let raw = look(&self.tools, family)?;
+            all.extend(self.written[family as usize].missing(family, &self.rules, &raw.of(self.rules.base)));
         }
+        Ok(all)
+    }
+
+    /// Writes the rules again, whatever has become of them. As [`Installed::update`], loses no packet.
+    ///
+    /// # Errors
+    /// [`Error::Rules`]
+    pub fn put_back(&mut self) -> Result<(), Error> {
+        let rules = self.rules.clone();
+        let again = |family| {
+            let Some(matches) = self.written[family as usize].matches else { return Ok(()) };
+            self.write(family, &rules, matches).map_err(|error| wrap(family, "put them back", error))
+        };
+        Family::ALL.into_iter().try_for_each(again)
+    }
+
+    /// Whether iptables works on nftables, whose changes the kernel announces ([`crate::Events`]).
+    #[must_use]
+    pub fn is_nft(&self) -> bool {
+        self.tools.is_nft()
+    }
+
+    fn apply(&mut self, family: Family, rules: &RuleSet, act: &'static str) -> Result<(), Error> {
+        let wanted = rules.matches().next().unwrap_or(Matches::NONE);
         // Either matches are missing or everything fails: the further attempts show which.
         let mut first = None;
         for matches in rules.matches() {
-            match self.tools.restore(family, &rules.script(family, &present, matches)) {
+            match self.write(family, rules, matches) {
                 Ok(()) => {
                     let error = first.map_or_else(String::new, |error: Error| error.to_string());
                     self.notes.extend(missing(family, wanted, matches, &error));
                     return Ok(());
                 }
+                // That is no sign of a missing match.
+                Err(error @ Error::Contested { .. }) => return Err(wrap(family, act, error)),
                 Err(error) => first = first.or(Some(error)),
             }
         }
         first.map_or(Ok(()), |error| Err(wrap(family, act, error)))
+    }
+
+    /// Writes the rules with these matches, in one transaction. It is tried again while another program changes the table
+    /// between our look and our write.
+    fn write(&mut self, family: Family, rules: &RuleSet, matches: Matches) -> Result<(), Error> {
+        let mut raw = look(&self.tools, family)?;
+        for _ in 0..TRIES {
+            let present = raw.of(rules.base);
+            let nothing = rules.chains(family, matches).is_empty() && present.chains.is_empty();
+            let done = if nothing { Ok(()) } else { self.restore(family, rules, &present, matches) };
+            let Err(error) = done else {
+                self.written[family as usize] = Written::new(matches);
+                return Ok(());
+            };
+            let now = look(&self.tools, family)?;
+            if now == raw {
+                return Err(error);
+            }
+            raw = now;
+        }
+        Err(Error::Contested { tries: TRIES })
+    }
+
+    fn restore(&self, family: Family, rules: &RuleSet, present: &PresentRules, matches: Matches) -> Result<(), Error> {
+        self.tools.restore(family, &rules.script(family, present, matches))
     }
 
     fn take_back(mut self) {

@@ -5,6 +5,7 @@
 mod apply;
 mod bpf;
 mod chain;
+mod missing;
 mod present;
 mod reach;
 mod rule_set;
@@ -13,6 +14,7 @@ mod text;
 mod traffic;
 
 pub use apply::{Installed, clean_stale};
+pub use missing::{Missing, unhooked};
 pub use reach::{Reach, Served};
 pub use rule_set::RuleSet;
 pub use steer::{HashKeys, Steering};

@@ -70,8 +70,9 @@ impl RawTable {
         PresentRules {
             table: self.exists,
             marked: chains.contains(&marker(base)),
-            chains,
             jumps: self.rules.iter().filter(ours).cloned().collect(),
+            rules: self.rules.iter().filter(|(chain, _)| chains.contains(chain)).cloned().collect(),
+            chains,
         }
     }
 
@@ -99,6 +100,8 @@ pub(crate) struct PresentRules {
     pub(crate) chains: Vec<String>,
     /// Built-in chain and rule, each as often as it is there.
     pub(crate) jumps: Vec<(String, String)>,
+    /// Chain and rule: all that is in our chains, in its order, as iptables-save writes it.
+    pub(crate) rules: Vec<(String, String)>,
 }
 
 /// `LOADED-7` and `LOADED-7-Q` belong to base 7; `LOADED-7x`, `LOADED--Q`, `LOADED-07` to nobody we know.
@@ -143,7 +146,9 @@ COMMIT
         assert_eq!(raw.instances(), BTreeMap::from([(7, vec![7, 8]), (70, vec![])]));
         let chains = vec!["LOADED-7".into(), "LOADED-7-Q".into()];
         let jumps = vec![("PREROUTING".into(), "-j LOADED-7".into()), ("OUTPUT".into(), "-j LOADED-7-O".into())];
-        let seven = PresentRules { table: true, marked: false, chains, jumps };
+        let queues = ["-m bpf --bytecode \"1,6 0 0 1\" -j NFQUEUE --queue-num 7", "-j NFQUEUE --queue-num 8"];
+        let rules = queues.map(|rule| ("LOADED-7-Q".to_owned(), rule.to_owned())).to_vec();
+        let seven = PresentRules { table: true, marked: false, chains, jumps, rules };
         assert_eq!(raw.of(7), seven);
         assert_eq!(raw.of(9), PresentRules { table: true, ..PresentRules::default() });
     }

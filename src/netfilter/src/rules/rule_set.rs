@@ -60,16 +60,20 @@ impl RuleSet {
         variant.map_or(&[], |(_, chains)| &chains[family as usize])
     }
 
+    /// All chains that have to be there, but for the marker.
+    pub(super) fn wanted(&self, family: Family, matches: Matches) -> Vec<Chain> {
+        let mut wanted = self.chains(family, matches).to_vec();
+        if !wanted.is_empty() && matches.socket {
+            wanted.push(chain::defrag(self.base));
+        }
+        wanted
+    }
+
     /// The transaction that leads from the present state to this one.
     pub(super) fn script(&self, family: Family, present: &PresentRules, matches: Matches) -> String {
-        let mut wanted = self.chains(family, matches).to_vec();
-        if !wanted.is_empty() {
-            if matches.socket {
-                wanted.push(chain::defrag(self.base));
-            }
-            if !present.table || present.marked {
-                wanted.push(Chain { name: chain::marker(self.base), rules: Vec::new() });
-            }
+        let mut wanted = self.wanted(family, matches);
+        if !wanted.is_empty() && (!present.table || present.marked) {
+            wanted.push(Chain { name: chain::marker(self.base), rules: Vec::new() });
         }
         let rest = chain::rest(self.base);
         let stays = |name: &String| rest.contains(name) || wanted.iter().any(|chain| chain.name == *name);

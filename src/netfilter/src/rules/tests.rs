@@ -33,7 +33,7 @@ pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: 
     Plan { queue_base: 3, services: vec![service], ..Plan::empty() }
 }
 
-fn rules(plan: &Plan) -> RuleSet {
+pub(crate) fn rules(plan: &Plan) -> RuleSet {
     RuleSet::new(&Reach::of(plan), &[3, 4], &Steering::new(plan, HashKeys::new([1, 2, 3, 4, 5, 6])))
 }
 

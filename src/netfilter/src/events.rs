@@ -1,0 +1,183 @@
+//! The kernel's word that nftables rules have changed, iptables-nft's among them. It is an alarm, no account: whoever
+//! hears it looks at the rules as they are, so a lost event costs nothing but another look.
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// Group NFNLGRP_NFTABLES (7, include/uapi/linux/netfilter/nfnetlink.h) as a bit of `nl_groups`.
+const GROUP: u32 = 1 << 6;
+/// NFNL_SUBSYS_NFTABLES
+const SUBSYSTEM: u8 = 10;
+/// NFT_MSG_NEWGEN (include/uapi/linux/netfilter/nf_tables.h): the end of a transaction, and who has made it.
+const NEW_GENERATION: u8 = 15;
+const NFTA_GEN_PROC_PID: u16 = 2;
+const NFTA_GEN_PROC_NAME: u16 = 3;
+/// The table's name in messages about tables, chains and rules: NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE.
+const NFTA_TABLE: u16 = 1;
+/// NFPROTO_IPV4, NFPROTO_IPV6
+const FAMILIES: [u8; 2] = [2, 10];
+/// `struct nlmsghdr` and `struct nfgenmsg`, bytes.
+const HEADERS: usize = 20;
+/// Most messages read at once; the descriptor stays readable if there are more.
+const MOST: usize = 256;
+
+/// A subscription to changes of nftables in this network namespace.
+#[derive(Debug)]
+pub struct Events {
+    socket: OwnedFd,
+}
+
+/// What has changed since it was last asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Any table.
+    pub any: bool,
+    /// A table `raw` of IPv4 or IPv6, where our rules are; or messages were lost.
+    pub raw: bool,
+    /// The process that made the last change of a table `raw`: its name and pid.
+    pub by: Option<(String, u32)>,
+    /// The transaction whose messages come now has changed such a table.
+    open: bool,
+}
+
+impl Events {
+    /// Subscribes.
+    ///
+    /// # Errors
+    /// If this kernel has no nftables, or without CAP_NET_ADMIN.
+    pub fn open() -> Result<Self, Errno> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter)?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUP))?;
+        Ok(Self { socket })
+    }
+
+    /// Reads what is there, without waiting.
+    #[must_use]
+    pub fn read(&self) -> Changes {
+        let mut changes = Changes::default();
+        let mut buffer = vec![0; 1 << 16];
+        for _ in 0..MOST {
+            match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
+                Ok(length) if length <= buffer.len() => changes.note(&buffer[..length]),
+                Err(Errno::EAGAIN) => break,
+                // Cut off, or ENOBUFS: more has happened than the socket holds.
+                _ => (changes.any, changes.raw) = (true, true),
+            }
+        }
+        changes
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Changes {
+    fn note(&mut self, mut bytes: &[u8]) {
+        while bytes.len() >= HEADERS {
+            let length = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            let length = usize::try_from(length).unwrap_or(usize::MAX).clamp(HEADERS, bytes.len());
+            let (message, rest) = bytes.split_at(length.next_multiple_of(4).min(bytes.len()));
+            bytes = rest;
+            // nlmsg_type: the subsystem, and below it the kind of message (NFNL_SUBSYS_ID, NFNL_MSG_TYPE).
+            let [kind, subsystem] = u16::from_ne_bytes([message[4], message[5]]).to_le_bytes();
+            if subsystem != SUBSYSTEM {
+                continue;
+            }
+            let (family, attributes) = (message[16], &message[HEADERS..length.min(message.len())]);
+            if kind == NEW_GENERATION {
+                if std::mem::take(&mut self.open) {
+                    self.by = maker(attributes);
+                }
+                continue;
+            }
+            self.any = true;
+            self.open |= FAMILIES.contains(&family) && attribute(attributes, NFTA_TABLE) == Some(b"raw\0");
+            self.raw |= self.open;
+        }
+    }
+}
+
+fn maker(attributes: &[u8]) -> Option<(String, u32)> {
+    let pid = attribute(attributes, NFTA_GEN_PROC_PID)?.try_into().ok().map(u32::from_be_bytes)?;
+    let name = attribute(attributes, NFTA_GEN_PROC_NAME)?;
+    Some((String::from_utf8_lossy(name).trim_end_matches('\0').to_owned(), pid))
+}
+
+/// The value of the first attribute of this type: `struct nlattr` is a length, its own four bytes included, and a type.
+fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    const FLAGS: u16 = 0xc000;
+    while let [l0, l1, t0, t1, ..] = *bytes {
+        let length = usize::from(u16::from_ne_bytes([l0, l1]));
+        if length < 4 || length > bytes.len() {
+            return None;
+        }
+        if u16::from_ne_bytes([t0, t1]) & !FLAGS == wanted {
+            return Some(&bytes[4..length]);
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn message(kind: u8, family: u8, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut bytes = vec![0; HEADERS];
+        for (kind, value) in attributes {
+            bytes.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend(*value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        let length = u32::try_from(bytes.len()).unwrap();
+        bytes[..4].copy_from_slice(&length.to_ne_bytes());
+        bytes[4..6].copy_from_slice(&u16::from_le_bytes([kind, SUBSYSTEM]).to_ne_bytes());
+        bytes[16] = family;
+        bytes
+    }
+
+    fn changes(bytes: &[u8]) -> Changes {
+        let mut changes = Changes::default();
+        changes.note(bytes);
+        changes
+    }
+
+    #[test]
+    fn a_change_of_our_table_is_told_from_others_and_its_maker_is_named() {
+        // NFT_MSG_DELRULE
+        let rule = |family, table: &'static [u8]| message(8, family, &[(NFTA_TABLE, table), (2, b"PREROUTING\0")]);
+        let made = message(NEW_GENERATION, 0, &[(1, &[0, 0, 0, 7]), (2, &[0, 0, 0x10, 1]), (3, b"nft\0")]);
+        let seen = |bytes: &[u8]| {
+            let Changes { any, raw, by, .. } = changes(bytes);
+            (any, raw, by)
+        };
+        assert_eq!(seen(&rule(2, b"raw\0")), (true, true, None));
+        assert_eq!(seen(&rule(10, b"raw\0")), (true, true, None));
+        assert_eq!(seen(&rule(1, b"raw\0")), (true, false, None), "the table inet raw is not ours");
+        assert_eq!(seen(&rule(2, b"rawest\0")), (true, false, None));
+        let nft = Some(("nft".to_owned(), 4097));
+        assert_eq!(seen(&[rule(2, b"raw\0"), made.clone()].concat()), (true, true, nft.clone()));
+        let other = [rule(2, b"raw\0"), made, rule(2, b"filter\0"), message(NEW_GENERATION, 0, &[])].concat();
+        assert_eq!(seen(&other), (true, true, nft), "who has changed another table is not asked for");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), start in 0..64_u32) {
+            let mut bytes = bytes;
+            if bytes.len() >= 4 {
+                bytes[..4].copy_from_slice(&start.to_ne_bytes());
+            }
+            let _ = changes(&bytes);
+        }
+    }
+}
