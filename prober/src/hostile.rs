@@ -141,7 +141,7 @@ impl Hijacked<'_> {
             }
             if clock::now() >= second + SECOND {
                 second = clock::now();
-                self.say(&FromProber::Alive)?;
+                self.say(&FromProber::Alive { late: 0, delay: 0 })?;
                 // More than two timeouts would be an impossible latency.
                 let latency = std::mem::take(&mut sent).min(1_000_000);
                 self.say(&FromProber::Measured { backend: first.backend, cause: Cause::Passed, latency })?;
@@ -158,7 +158,7 @@ impl Hijacked<'_> {
             for target in self.targets {
                 self.tell(&frame(self.generation, target.backend, false));
             }
-            self.say(&FromProber::Alive)?;
+            self.say(&FromProber::Alive { late: 0, delay: 0 })?;
             self.wait(SECOND)?;
         }
     }

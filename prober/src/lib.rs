@@ -8,13 +8,15 @@
 //!  run         the life of the process: descriptors, rights, setup, sandbox, Go; knows no check
 //!  sandbox     what the sandbox must leave open; knows no backend's address
 //!  setup       the configuration, validated message by message; never applies half of one
-//!  prober      the loop: one ppoll over the link, checks and ping sockets; never blocks anywhere else
-//!  schedule    which backend is checked when; never what a check found
+//!  prober      the loop: starts what is due, reports, waits, handles what has arrived
+//!  wait        one ppoll over the link, checks and ping sockets; nothing else in the process blocks
+//!  schedule    what is checked when; never what a check found
+//!  flights     the checks under way; never why
 //!  check/      one check: tcp, http, udp or dns, after a ping or not; knows no other check
 //!  ping        echo messages on the two ping sockets; knows no backend
 //!  discovery   sweeps networks for nodes and remembers who answered; never adds a backend
 //!  health      rise and fall: when results change the state; knows no clock and no socket
-//!  target      a backend and what is known of it
+//!  target      what is checked, the backends that share the check, and what is known of them
 //!  report      what the supervisor is still owed; never queues old news
 //!  membership  what the workers are still owed; never reads a word from them
 //!  pending     a set of indices, served in turn; does not know what they stand for
@@ -30,6 +32,7 @@
 mod check;
 mod clock;
 mod discovery;
+mod flights;
 pub mod health;
 #[cfg_attr(not(feature = "hostile"), path = "hostile/none.rs")]
 mod hostile;
@@ -44,14 +47,13 @@ mod sandbox;
 mod schedule;
 mod setup;
 mod target;
+mod wait;
 
+pub use flights::Flights;
 pub use ping::Pings;
 pub use prober::Prober;
 pub use run::{Arguments, run};
 pub use setup::{Assembly, MAX_CHECKS, MAX_SWEEPS, MAX_TARGETS, OutOfStep, Setup};
-
-/// Maximum number of checks under way at the same time; others wait for their turn.
-pub const MAX_FLIGHTS: usize = 256;
 
 /// Maximum number of sockets with marks; each takes the place of a check that could be under way.
 pub const MAX_MARKED: usize = 128;

@@ -1,18 +1,19 @@
 //! The loop: start the checks that are due, report, wait, handle what has arrived. It waits in ppoll and nowhere else.
 
-use crate::check::{CheckPlan, Destination, Flight, Step};
+use crate::MAX_WORKERS;
+use crate::check::{CheckPlan, Destination, Flight, Step, slot_of};
 use crate::clock::{self, SECOND};
 use crate::discovery::Discovery;
-use crate::health::Health;
+use crate::flights::{EVENTS, Flights};
 use crate::hostile;
 use crate::membership::Writers;
 use crate::ping::Pings;
 use crate::random::Random;
 use crate::report::Reports;
 use crate::schedule::{self, Schedule};
-use crate::setup::{Setup, TargetSetup};
-use crate::target::Target;
-use crate::{MAX_FLIGHTS, MAX_WORKERS};
+use crate::setup::Setup;
+use crate::target::{Probe, Target, arrange};
+use crate::wait::{EventSource, wait};
 use loaded_ipc::{Cause, LinkError, Membership, MembershipWriter, ProberSupervisorLink, ToProber};
 use loaded_sandbox::Family;
 use nix::errno::Errno;
@@ -21,9 +22,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Datagrams read from a ping socket before other sockets get their turn.
 const ECHOES_AT_ONCE: usize = 64;
-/// The link, two ping sockets, the checks in flight, and the links to workers that do not read.
-const MAX_POLLED: usize = 3 + MAX_FLIGHTS + MAX_WORKERS;
-
+/// Checks started before their answers get their turn.
+const STARTS_AT_ONCE: usize = 64;
 /// The prober at work. It knows nothing of its process, so tests run it in a thread without a sandbox.
 #[derive(Debug)]
 pub struct Prober<'l> {
@@ -32,25 +32,14 @@ pub struct Prober<'l> {
     writers: Writers,
     pings: Pings,
     plans: Vec<CheckPlan>,
+    probes: Vec<Probe>,
     targets: Vec<Target>,
     schedule: Schedule,
-    /// The checks under way, by slot.
-    flights: Vec<Option<Flight>>,
-    /// Free slots.
-    free: Vec<usize>,
+    flights: Flights,
     discovery: Discovery,
     reports: Reports,
     random: Random,
     next_second: u64,
-}
-
-/// What ended a wait.
-#[derive(Debug, Clone, Copy)]
-enum EventSource {
-    Link,
-    Ping(Family),
-    Flight(usize),
-    Writer(usize),
 }
 
 impl<'l> Prober<'l> {
@@ -63,38 +52,24 @@ impl<'l> Prober<'l> {
         workers: Vec<MembershipWriter>,
         pings: Pings,
         marked: Vec<OwnedFd>,
+        flights: Flights,
     ) -> Self {
         let Setup { generation, seed, plans, targets, sweeps } = setup;
         let mut workers = workers;
         workers.truncate(MAX_WORKERS);
-        let count = targets.len();
-        // Keeps all sockets together within the numbers that the sandbox allows to checks.
-        let flights = MAX_FLIGHTS.saturating_sub(marked.len());
-        let mut marked = marked.into_iter();
-        let target = |setup: TargetSetup| Target {
-            backend: setup.backend,
-            address: setup.address,
-            destination: setup.vip.unwrap_or(setup.address),
-            marked: setup.vip.and_then(|_| marked.next()),
-            check: setup.check,
-            health: Health::new(setup.up, setup.proven),
-            cause: Cause::Unchecked,
-            latency: 0,
-            measure_from: 0,
-            reported: setup.proven.then_some(setup.up),
-        };
+        let (probes, targets) = arrange(targets, marked);
         Self {
             generation,
             link,
-            writers: Writers::new(workers, count),
+            writers: Writers::new(workers, targets.len()),
             pings,
             plans,
-            targets: targets.into_iter().map(target).collect(),
-            schedule: Schedule::new(count),
-            flights: std::iter::repeat_with(|| None).take(flights).collect(),
-            free: (0..flights).rev().collect(),
+            schedule: Schedule::new(probes.len()),
+            reports: Reports::new(targets.len()),
+            probes,
+            targets,
+            flights,
             discovery: Discovery::new(sweeps),
-            reports: Reports::new(count),
             random: Random::new(seed),
             next_second: u64::MAX,
         }
@@ -133,11 +108,15 @@ impl<'l> Prober<'l> {
     fn begin(&mut self) {
         let now = clock::now();
         self.next_second = now;
-        for (number, target) in (0u16..).zip(&self.targets) {
-            let Some(plan) = self.plans.get(usize::from(target.check)) else { continue };
-            self.schedule.add(number, now + schedule::first_wait(plan, target.health, &mut self.random));
-            self.writers.owe(usize::from(number));
+        for (number, probe) in (0u16..).zip(&self.probes) {
+            let Some(plan) = self.plans.get(usize::from(probe.check)) else { continue };
+            let targets = || probe.targets.iter().filter_map(|place| self.targets.get(usize::from(*place)));
+            let proven = targets().all(|target| target.health.proven());
+            let interval = targets().map(|target| plan.interval(target.health.up())).min().unwrap_or(SECOND);
+            let first = now + schedule::first_wait(interval, proven, &mut self.random);
+            self.schedule.add(number, first, probe.down);
         }
+        (0..self.targets.len()).for_each(|place| self.writers.owe(place));
         self.discovery.begin(now, &mut self.random);
     }
 
@@ -152,13 +131,13 @@ impl<'l> Prober<'l> {
         self.start_due(now);
         self.discovery.send(now, &mut self.pings, &mut self.random);
         self.tell(now)?;
-        let mut woken = [None; MAX_POLLED];
-        self.wait(clock::now(), &mut woken)?;
+        let timeout = self.until_next(clock::now());
+        let woken = wait(self.link, self.reports.full(), &self.pings, &self.flights, &self.writers, timeout)?;
         for place in woken.into_iter().map_while(|place| place) {
             match place {
                 EventSource::Link => self.hear_supervisor()?,
                 EventSource::Ping(family) => self.hear_echoes(family),
-                EventSource::Flight(slot) => self.advance(slot, |flight, plan, _| flight.ready(plan)),
+                EventSource::Flights => self.hear_answers()?,
                 EventSource::Writer(worker) => self.writers.writable(worker),
             }
         }
@@ -168,27 +147,27 @@ impl<'l> Prober<'l> {
     }
 
     fn start_due(&mut self, now: u64) {
-        while !self.free.is_empty()
-            && let Some(number) = self.schedule.take(now)
-        {
-            let Some(target) = self.targets.get_mut(usize::from(number)) else { continue };
-            let Some(plan) = self.plans.get(usize::from(target.check)) else { continue };
+        for _ in 0..STARTS_AT_ONCE {
+            let Some(slot) = self.flights.free() else { return };
+            let Some((due, number)) = self.schedule.take(now, self.flights.is_scarce()) else { return };
+            let Some(probe) = self.probes.get_mut(usize::from(number)) else { continue };
+            let Some(plan) = self.plans.get(usize::from(probe.check)) else { continue };
             let started = clock::now();
+            self.reports.began(started.saturating_sub(due));
             let destination = Destination {
-                target: number,
-                address: target.address,
-                destination: target.destination,
-                marked: &mut target.marked,
+                probe: number,
+                address: probe.address,
+                destination: probe.destination,
+                marked: &mut probe.marked,
             };
-            match Flight::start(destination, plan, started, &mut self.pings, &mut self.random) {
+            match Flight::start(destination, plan, (slot, started), &mut self.pings, &mut self.random) {
                 Ok(flight) => {
-                    if let Some(slot) = self.free.pop() {
-                        self.flights[slot] = Some(flight);
-                    }
+                    self.flights.add(flight);
+                    self.watch(slot);
                 }
                 Err(cause) => {
                     let next = self.conclude(number, started, cause);
-                    self.schedule.add(number, next);
+                    self.add_next(number, next);
                 }
             }
         }
@@ -206,45 +185,10 @@ impl<'l> Prober<'l> {
 
     /// Microseconds until something is due; at most a second.
     fn until_next(&self, now: u64) -> u64 {
-        let check = self.schedule.next().filter(|_| !self.free.is_empty());
-        let deadlines = self.flights.iter().flatten().map(|flight| flight.deadline);
-        let all = deadlines.chain(check).chain(self.discovery.next()).chain([self.next_second]);
+        let check = self.flights.free().and_then(|_| self.schedule.next(self.flights.is_scarce()));
+        let all =
+            self.flights.soonest().into_iter().chain(check).chain(self.discovery.next()).chain([self.next_second]);
         all.min().map_or(SECOND, |at| at.saturating_sub(now).min(SECOND))
-    }
-
-    /// Waits, and records what is ready at the beginning of `woken`.
-    fn wait(&self, now: u64, woken: &mut [Option<EventSource>; MAX_POLLED]) -> Result<(), LinkError> {
-        let room = if self.reports.full() { PollFlags::POLLOUT } else { PollFlags::empty() };
-        let mut polled: [PollFd<'_>; MAX_POLLED] =
-            std::array::from_fn(|_| PollFd::new(self.link.as_fd(), PollFlags::POLLIN | room));
-        let mut sources = [EventSource::Link; MAX_POLLED];
-        let pings = [Family::V4, Family::V6].into_iter().filter_map(|family| {
-            let socket = self.pings.socket(family)?;
-            Some((EventSource::Ping(family), socket, PollFlags::POLLIN))
-        });
-        let flights = self.flights.iter().enumerate().filter_map(|(slot, flight)| {
-            let (socket, events) = flight.as_ref()?.waits_for()?;
-            Some((EventSource::Flight(slot), socket, events))
-        });
-        let writers = self.writers.full().map(|(worker, link)| (EventSource::Writer(worker), link, PollFlags::POLLOUT));
-        let mut count = 1;
-        let rest = polled.iter_mut().zip(&mut sources).skip(1);
-        for ((polled, noted), (place, fd, events)) in rest.zip(pings.chain(flights).chain(writers)) {
-            *polled = PollFd::new(fd, events);
-            *noted = place;
-            count += 1;
-        }
-        match ppoll(&mut polled[..count], Some(clock::timespec(self.until_next(now))), None) {
-            Ok(_) => {}
-            Err(Errno::EINTR) => return Ok(()),
-            Err(errno) => return Err(errno.into()),
-        }
-        // A flag that nix does not know is an event too.
-        let ready = polled[..count].iter().zip(sources).filter(|(polled, _)| polled.any() != Some(false));
-        for (woken, (_, place)) in woken.iter_mut().zip(ready) {
-            *woken = Some(place);
-        }
-        Ok(())
     }
 
     /// The supervisor sends nothing to a prober at work; it ends one by closing the link.
@@ -261,75 +205,98 @@ impl<'l> Prober<'l> {
         for _ in 0..ECHOES_AT_ONCE {
             let Some(reply) = self.pings.receive(family) else { return };
             let Some((from, token)) = reply else { continue };
-            let flight = self.flights.iter().position(|flight| {
-                let Some(flight) = flight else { return false };
-                let target = self.targets.get(usize::from(flight.target));
-                flight.awaits_echo(token) && target.is_some_and(|target| target.address == from)
-            });
-            match flight {
-                Some(slot) => self.advance(slot, |flight, plan, target| {
-                    flight.echoed(plan, target.destination, &mut target.marked, clock::now())
+            let slot = slot_of(token);
+            let flight = self.flights.get(slot).filter(|flight| flight.awaits_echo(token));
+            let probe = flight.and_then(|flight| self.probes.get(usize::from(flight.probe)));
+            match probe.is_some_and(|probe| probe.address == from) {
+                true => self.advance(slot, |flight, plan, probe| {
+                    flight.echoed(plan, probe.destination, &mut probe.marked, clock::now())
                 }),
-                None => self.discovery.hear(from, token, clock::now()),
+                false => self.discovery.hear(from, token, clock::now()),
             }
         }
     }
 
+    fn hear_answers(&mut self) -> Result<(), LinkError> {
+        let mut ready = [None; EVENTS];
+        self.flights.events(&mut ready)?;
+        for slot in ready.into_iter().flatten() {
+            self.advance(slot, |flight, plan, _| flight.ready(plan));
+        }
+        Ok(())
+    }
+
     /// Advances a check one step, and acts by what that led to.
-    fn advance(&mut self, slot: usize, step: impl FnOnce(&mut Flight, &CheckPlan, &mut Target) -> Step) {
-        let Some(flight) = self.flights.get_mut(slot).and_then(Option::as_mut) else { return };
-        let Some(target) = self.targets.get_mut(usize::from(flight.target)) else { return };
-        let Some(plan) = self.plans.get(usize::from(target.check)) else { return };
-        match step(flight, plan, target) {
-            Step::Waits => {}
+    fn advance(&mut self, slot: u16, step: impl FnOnce(&mut Flight, &CheckPlan, &mut Probe) -> Step) {
+        let Some(flight) = self.flights.get(slot) else { return };
+        let Some(probe) = self.probes.get_mut(usize::from(flight.probe)) else { return };
+        let Some(plan) = self.plans.get(usize::from(probe.check)) else { return };
+        match step(flight, plan, probe) {
+            Step::Waits => self.watch(slot),
             Step::Read => self.land(slot, None),
             Step::Ends(cause) => self.land(slot, Some(cause)),
             Step::Answered(cause) => {
-                let (number, started) = (flight.target, flight.started);
+                let (number, started) = (flight.probe, flight.started);
                 let next = self.conclude(number, started, cause);
-                if let Some(flight) = self.flights.get_mut(slot).and_then(Option::as_mut) {
+                if let Some(flight) = self.flights.get(slot) {
                     flight.reads_until(next);
                 }
+                self.watch(slot);
             }
+        }
+    }
+
+    fn watch(&mut self, slot: u16) {
+        if let Err(cause) = self.flights.watch(slot) {
+            self.land(slot, Some(cause));
         }
     }
 
     fn give_up_late(&mut self, now: u64) {
-        for slot in 0..self.flights.len() {
-            if let Some(flight) = &self.flights[slot]
-                && flight.deadline <= now
-            {
-                let cause = flight.next.is_none().then(|| flight.late());
-                self.land(slot, cause);
-            }
+        let mut from = 0;
+        while let Some(slot) = self.flights.late(from, now) {
+            let cause = self.flights.get(slot).filter(|flight| flight.next.is_none()).map(|flight| flight.late());
+            self.land(slot, cause);
+            from = slot.saturating_add(1);
         }
     }
 
-    /// Ends a flight and schedules the target's next check. `cause`: its result, unless that is known already.
-    fn land(&mut self, slot: usize, cause: Option<Cause>) {
-        let Some(flight) = self.flights.get_mut(slot).and_then(Option::take) else { return };
-        let (number, started, known) = (flight.target, flight.started, flight.next);
-        if let (Some(socket), Some(target)) = (flight.end(), self.targets.get_mut(usize::from(number))) {
-            target.marked = Some(socket);
+    /// Ends a flight and schedules the probe's next check. `cause`: its result, unless that is known already.
+    fn land(&mut self, slot: u16, cause: Option<Cause>) {
+        let Some(flight) = self.flights.take(slot) else { return };
+        let (number, started, known) = (flight.probe, flight.started, flight.next);
+        if let (Some(socket), Some(probe)) = (flight.end(), self.probes.get_mut(usize::from(number))) {
+            probe.marked = Some(socket);
         }
-        self.free.push(slot);
-        let next = cause.map(|cause| self.conclude(number, started, cause)).or(known);
-        self.schedule.add(number, next.unwrap_or_default().max(clock::now()));
+        let next = known.unwrap_or_else(|| self.conclude(number, started, cause.unwrap_or(Cause::NotMade)));
+        self.add_next(number, next);
     }
 
-    /// Judges the result of a check and records what to report. Returns when the next one is due.
+    fn add_next(&mut self, number: u16, next: u64) {
+        let down = self.probes.get(usize::from(number)).is_some_and(|probe| probe.down);
+        self.schedule.add(number, next.max(clock::now()), down);
+    }
+
+    /// Judges the result of a check for each of the probe's targets. Returns when the next one is due.
     fn conclude(&mut self, number: u16, started: u64, cause: Cause) -> u64 {
-        let place = usize::from(number);
         let now = clock::now();
-        let Some(target) = self.targets.get_mut(place) else { return now };
-        let Some(plan) = self.plans.get(usize::from(target.check)) else { return now };
-        target.cause = cause;
-        target.latency = u32::try_from(now.saturating_sub(started).min(plan.timeout())).unwrap_or(u32::MAX);
-        let changed = target.health.judge(cause, plan.rise, plan.fall);
-        self.reports.result(place, target, changed, now);
-        if changed {
-            self.writers.owe(place);
+        let Some(probe) = self.probes.get_mut(usize::from(number)) else { return now };
+        let Some(plan) = self.plans.get(usize::from(probe.check)) else { return now };
+        let latency = u32::try_from(now.saturating_sub(started).min(plan.timeout())).unwrap_or(u32::MAX);
+        // Until results have made them equal, targets may be in different states.
+        let mut interval = u64::MAX;
+        probe.down = true;
+        for place in probe.targets.iter().map(|place| usize::from(*place)) {
+            let Some(target) = self.targets.get_mut(place) else { continue };
+            (target.cause, target.latency) = (cause, latency);
+            let changed = target.health.judge(cause, plan.rise, plan.fall);
+            self.reports.result(place, target, changed, now);
+            if changed {
+                self.writers.owe(place);
+            }
+            probe.down &= !target.health.up();
+            interval = interval.min(plan.interval(target.health.up()));
         }
-        now.max(started + schedule::wait(plan, target.health.up(), &mut self.random))
+        now.max(started + schedule::wait(interval, plan.jitter, &mut self.random))
     }
 }

@@ -1,7 +1,7 @@
 //! Reports to the supervisor. They are not queued while its link is full: what it is owed is always the current state
 //! of each backend.
 
-use crate::clock::SECOND;
+use crate::clock::{MILLISECOND, SECOND};
 use crate::discovery::Discovery;
 use crate::pending::PendingSet;
 use crate::target::Target;
@@ -10,10 +10,15 @@ use loaded_ipc::{FromProber, LinkError, ProberSupervisorLink};
 /// Microseconds between two reported measurements of a backend.
 const MEASURED_EVERY: u64 = 5 * SECOND;
 
+/// A check that begins so many microseconds after it was due is late.
+const LATE: u64 = 250 * MILLISECOND;
+
 /// What the supervisor is still owed.
 #[derive(Debug)]
 pub(crate) struct Reports {
     alive: bool,
+    /// Checks that began late, and by how many milliseconds the latest did.
+    late: (u32, u32),
     changed: PendingSet,
     measured: PendingSet,
     full: bool,
@@ -21,12 +26,22 @@ pub(crate) struct Reports {
 
 impl Reports {
     pub(crate) fn new(targets: usize) -> Self {
-        Self { alive: false, changed: PendingSet::new(targets), measured: PendingSet::new(targets), full: false }
+        let (changed, measured) = (PendingSet::new(targets), PendingSet::new(targets));
+        Self { alive: false, late: (0, 0), changed, measured, full: false }
     }
 
     /// A sign of life is due; called once a second.
     pub(crate) fn alive(&mut self) {
         self.alive = true;
+    }
+
+    /// Notes how long after it was due a check began, microseconds.
+    pub(crate) fn began(&mut self, delay: u64) {
+        if delay > LATE {
+            let (count, longest) = self.late;
+            let delay = u32::try_from(delay / MILLISECOND).unwrap_or(u32::MAX);
+            self.late = (count.saturating_add(1), longest.max(delay));
+        }
     }
 
     /// Notes the result of a target's check.
@@ -59,8 +74,9 @@ impl Reports {
         discovery: &mut Discovery,
         now: u64,
     ) -> Result<(), LinkError> {
-        if self.alive && self.say(link, &FromProber::Alive)? {
-            self.alive = false;
+        let (late, delay) = self.late;
+        if self.alive && self.say(link, &FromProber::Alive { late, delay })? {
+            (self.alive, self.late) = (false, (0, 0));
         }
         while let Some(place) = self.changed.next() {
             if let Some(Target { backend, health, cause, latency, reported, .. }) = targets.get_mut(place) {

@@ -1,17 +1,20 @@
 //! The prober's life: take over what the supervisor opened, give up all rights, then check until the link ends.
 
+use crate::flights::Flights;
 use crate::ping::Pings;
 use crate::prober::Prober;
 use crate::sandbox::{self, Needs};
 use crate::setup::{Assembly, OutOfStep, Setup};
 use crate::{MAX_MARKED, MAX_WORKERS};
 use loaded_ipc::{
-    Clipped, FromProber, LinkError, MAX_TEXT, MembershipWriter, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger,
+    Clipped, EPOLL_FD, FromProber, LinkError, MAX_TEXT, MembershipWriter, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger,
     ProberSupervisorLink, ToProber, VERSION, WORKERS_FD, clip,
 };
-use loaded_sandbox::{Identity, SandboxError, SandboxRequirement, inherited, leave};
+use loaded_sandbox::{CHECK_SOCKETS, Identity, SandboxError, SandboxRequirement, inherited, leave};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::epoll::Epoll;
+use nix::sys::resource::{Resource, getrlimit};
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::os::fd::{OwnedFd, RawFd};
@@ -48,6 +51,8 @@ enum Error {
     OutOfStep(#[from] OutOfStep),
     #[error("make descriptor {0} non-blocking: {1}")]
     Blocking(RawFd, Errno),
+    #[error("ask for RLIMIT_NOFILE: {0}")]
+    Limit(Errno),
     #[error("the supervisor speaks version {0} of the messages, this prober {VERSION}")]
     Version(u16),
     #[error("{0} workers are more than the {MAX_WORKERS} that a prober can talk to")]
@@ -91,7 +96,8 @@ fn serve(link: &ProberSupervisorLink, arguments: &Arguments) -> Result<Infallibl
     let sockets = numbers.map(inherited).collect::<Result<Vec<_>, _>>()?;
     link.set_nonblocking()?;
     let (generation, needs) = (setup.generation(), Needs::of(&setup, *workers));
-    let mut prober = Prober::new(setup, link, writers, pings, sockets);
+    let flights = Flights::new(Epoll(inherited(EPOLL_FD)?), slots(given, *marked)?);
+    let mut prober = Prober::new(setup, link, writers, pings, sockets, flights);
     sandbox::close(&needs, *requirement)?;
 
     // Inside the sandbox nothing may be dropped that closes a descriptor or frees much: the process ends here without
@@ -99,6 +105,15 @@ fn serve(link: &ProberSupervisorLink, arguments: &Arguments) -> Result<Infallibl
     let ended = link.send(&FromProber::Prepared { generation }).and_then(|()| prober.run());
     let Err(error) = ended.map(|never| match never {});
     end(link, &error.into())
+}
+
+/// How many checks can be under way: as many as there can be sockets beside the descriptors it was given.
+fn slots(given: u16, marked: u16) -> Result<u16, Error> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(Error::Limit)?;
+    let room = hard.saturating_sub(u64::from(WORKERS_FD.unsigned_abs()) + u64::from(given));
+    let most = CHECK_SOCKETS.unsigned_abs().saturating_sub(marked.into());
+    // One that finds no descriptor after all ends as Cause::NotMade.
+    Ok(u16::try_from(room.min(most.into())).unwrap_or(u16::MAX).max(1))
 }
 
 /// Reports how it ended, if it can, and ends. If it cannot, the exit code must do.

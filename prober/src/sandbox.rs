@@ -1,7 +1,7 @@
 //! The prober's sandbox: first everything it needs is acquired, then every right but its checks is given up.
 
 use crate::setup::Setup;
-use loaded_ipc::{PING4_FD, PING6_FD, PROBER_LINK_FD, WORKERS_FD};
+use loaded_ipc::{EPOLL_FD, PING4_FD, PING6_FD, PROBER_LINK_FD, WORKERS_FD};
 use loaded_sandbox::{
     Bindings, Identity, KernelSupport, Role, SandboxError, SandboxPolicy, SandboxRequirement, Survival, drop_rights,
     keep_only_fds, seal,
@@ -45,6 +45,7 @@ pub(crate) fn close(needs: &Needs, requirement: SandboxRequirement) -> Result<Ke
         link_fd: PROBER_LINK_FD,
         ping4_fd: PING4_FD,
         ping6_fd: PING6_FD,
+        epoll_fd: EPOLL_FD,
         workers: WORKERS_FD..WORKERS_FD + RawFd::from(needs.workers),
         tcp_ports: needs.tcp_ports.clone(),
         udp_ports: needs.udp_ports.clone(),

@@ -156,7 +156,7 @@ fn pings_and_what_follows_them() {
                         measured += 1;
                         measured == 8
                     }
-                    loaded_ipc::FromProber::Alive => false,
+                    loaded_ipc::FromProber::Alive { .. } => false,
                     other => panic!("{other:?}"),
                 });
                 return rig.stop();

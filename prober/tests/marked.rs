@@ -4,7 +4,7 @@ mod rig;
 
 use loaded_ipc::{BackendIndex, Cause, Check, CheckKind, FromProber, Pinger, ToProber};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use rig::{Rig, check, http, in_network, server};
+use rig::{Rig, SLOTS, check, http, in_network, server};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::thread;
@@ -61,7 +61,7 @@ fn a_socket_serves_one_check_after_the_other() {
         ];
         let count = kinds.len();
         let (items, sockets) = at_vip(kinds);
-        let rig = Rig::start_with(items, 1, Pinger::Ping, sockets);
+        let rig = Rig::start_with(items, 1, Pinger::Ping, sockets, SLOTS);
         // Coming up takes two checks, so two through the same socket; and nothing goes wrong for many more.
         assert!(rig.first_changes(count).iter().all(|(up, cause, _)| *up && *cause == Cause::Passed));
         let later = rig.listen(Duration::from_secs(2));
@@ -83,7 +83,7 @@ fn after_failures_of_every_kind_a_socket_can_connect_again() {
             http(server::resetting(VIP)),
             CheckKind::Udp { port: silent, send: b"ping".to_vec(), expect: b"ping".to_vec() },
         ]);
-        let rig = Rig::start_with(items, 1, Pinger::None, sockets);
+        let rig = Rig::start_with(items, 1, Pinger::None, sockets, SLOTS);
         let changed = |index: u16, wanted: bool| {
             rig.hear(Duration::from_secs(5), |message| match message {
                 FromProber::Changed { backend: BackendIndex(number), up, cause, .. } => {

@@ -3,7 +3,7 @@
 //! A wrong answer does not end a check, because anybody can send one with the backend's address on it. It only decides
 //! what the timeout says of the backend.
 
-use super::{cause_of, close, give_up, sockaddr, take};
+use super::socket::{cause_of, close, give_up, sockaddr, take};
 use loaded_ipc::Cause;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, SockType, connect, recv, send};

@@ -1,7 +1,7 @@
 //! As much HTTP/1.1 as a check needs: one request, and of the answer the status line (RFC 9112 §4) behind any interim
 //! answers. The rest is read and forgotten, so that the server sees its answer taken and not a reset.
 
-use super::cause_of;
+use super::socket::cause_of;
 use loaded_ipc::Cause;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};

@@ -7,49 +7,46 @@ mod datagram;
 mod dns;
 mod http;
 mod plan;
+mod socket;
 mod tcp;
 
-#[cfg(test)]
-pub(crate) use plan::tests;
 pub(crate) use plan::{CheckPlan, Work};
 
 use crate::ping::Pings;
 use crate::random::Random;
 use http::{AnswerHead, Progress};
 use loaded_ipc::Cause;
-use loaded_sandbox::disconnect;
-use nix::errno::Errno;
-use nix::poll::PollFlags;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, socket};
+use nix::sys::epoll::EpollFlags;
+use socket::{cause_of, close, give_up};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A check in flight.
 #[derive(Debug)]
 pub(crate) struct Flight {
-    /// Index of the target.
-    pub(crate) target: u16,
+    /// Number of the probe.
+    pub(crate) probe: u16,
     /// When its first packet was sent, microseconds.
     pub(crate) started: u64,
     /// When it times out, microseconds.
     pub(crate) deadline: u64,
-    /// When the target's next check is due, microseconds; known once the result is, while the rest of an answer is read.
+    /// When the probe's next check is due, microseconds; known once the result is, while the rest of an answer is read.
     pub(crate) next: Option<u64>,
     stage: CheckStage,
-    /// Whether its socket belongs to the target and goes back to it.
+    /// Whether its socket belongs to the probe and goes back to it.
     lent: bool,
 }
 
 /// What to check.
 #[derive(Debug)]
 pub(crate) struct Destination<'t> {
-    /// Index of the target.
-    pub(crate) target: u16,
+    /// Number of the probe.
+    pub(crate) probe: u16,
     /// Where pings go.
     pub(crate) address: IpAddr,
     /// Where connections and datagrams go.
     pub(crate) destination: IpAddr,
-    /// The target's own socket for these, if it has one.
+    /// The probe's own socket for these, if it has one.
     pub(crate) marked: &'t mut Option<OwnedFd>,
 }
 
@@ -69,6 +66,14 @@ enum CheckStage {
     Between,
 }
 
+/// The part of a token that is the number of the flight's slot; the rest is random.
+const SLOT: u64 = 0xffff;
+
+/// The slot of the flight that an echo reply with this token is for, if it is for one.
+pub(crate) fn slot_of(token: u64) -> u16 {
+    u16::try_from(token & SLOT).unwrap_or_default()
+}
+
 /// What a step of a check led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -83,11 +88,11 @@ pub(crate) enum Step {
 }
 
 impl Flight {
-    /// Starts a check at `now`. An error is its immediate result.
+    /// Starts a check at `now`. `slot` is where an echo reply will find it. An error is its immediate result.
     pub(crate) fn start(
-        Destination { target, address, destination, marked }: Destination<'_>,
+        Destination { probe, address, destination, marked }: Destination<'_>,
         plan: &CheckPlan,
-        now: u64,
+        (slot, now): (u16, u64),
         pings: &mut Pings,
         random: &mut Random,
     ) -> Result<Self, Cause> {
@@ -95,7 +100,7 @@ impl Flight {
         let to = |port| SocketAddr::new(destination, port);
         let stage = match &plan.work {
             Work::Echo | Work::EchoTcp { .. } => {
-                let token = random.next();
+                let token = random.next() & !SLOT | u64::from(slot);
                 pings.send(address, token).map_err(cause_of)?;
                 CheckStage::Echo { token }
             }
@@ -110,18 +115,23 @@ impl Flight {
             }
         };
         let (deadline, lent) = (now + plan.timeout(), has_own && marked.is_none());
-        Ok(Self { target, started: now, deadline, next: None, stage, lent })
+        Ok(Self { probe, started: now, deadline, next: None, stage, lent })
     }
 
-    /// What to poll for; `None`: an echo reply on a ping socket.
-    pub(crate) fn waits_for(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+    /// What to watch for; `None`: an echo reply on a ping socket.
+    pub(crate) fn waits_for(&self) -> Option<(BorrowedFd<'_>, EpollFlags)> {
         match &self.stage {
-            CheckStage::Connect(socket) => Some((socket.as_fd(), PollFlags::POLLOUT)),
+            CheckStage::Connect(socket) => Some((socket.as_fd(), EpollFlags::EPOLLOUT)),
             CheckStage::Status(socket, _) | CheckStage::Rest { socket, .. } | CheckStage::Datagram { socket, .. } => {
-                Some((socket.as_fd(), PollFlags::POLLIN))
+                Some((socket.as_fd(), EpollFlags::EPOLLIN))
             }
             CheckStage::Echo { .. } | CheckStage::Between => None,
         }
+    }
+
+    /// Whether its socket is the probe's, and stays open.
+    pub(crate) fn is_lent(&self) -> bool {
+        self.lent
     }
 
     /// Whether an echo reply with this token is the one it waits for.
@@ -237,52 +247,5 @@ impl Flight {
             },
             CheckStage::Echo { .. } | CheckStage::Between => None,
         }
-    }
-}
-
-/// The target's own socket, or a new one; also returns which.
-fn take(marked: &mut Option<OwnedFd>, to: SocketAddr, kind: SockType) -> Result<(OwnedFd, bool), Cause> {
-    match marked.take() {
-        Some(socket) => Ok((socket, true)),
-        None => open(to, kind).map(|socket| (socket, false)),
-    }
-}
-
-/// Ends a socket's connection so that it can connect again; a TCP server sees a reset. The socket also forgets its own
-/// address and port, so it keeps working when the route to the backend changes.
-fn give_up(socket: &OwnedFd) {
-    // An error needs no handling: the next connect meets it again, and that is a result. The abort leaves an error of
-    // its own, which the next connect clears (tcp_connect_init, net/ipv4/tcp_output.c).
-    let _ = disconnect(socket.as_fd());
-}
-
-/// Opens a socket for a check. All flags are given here: the sandbox allows neither fcntl nor setsockopt.
-fn open(to: SocketAddr, kind: SockType) -> Result<OwnedFd, Cause> {
-    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    socket(family, kind, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None).map_err(cause_of)
-}
-
-/// Closes by hand: dropping would call fcntl(2) first where the standard library was built with checks.
-fn close(socket: OwnedFd) {
-    // An error needs no handling: the number is free in any case (close(2)).
-    let _ = nix::unistd::close(socket);
-}
-
-fn sockaddr(to: SocketAddr) -> SockaddrStorage {
-    SockaddrStorage::from(to)
-}
-
-/// What an error of a socket says about the backend.
-pub(crate) fn cause_of(errno: Errno) -> Cause {
-    match errno {
-        // Our fault, not the backend's: descriptors, memory, and local ports or addresses (ip(7), connect(2)).
-        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN | Errno::EADDRNOTAVAIL => {
-            Cause::NotMade
-        }
-        Errno::ECONNREFUSED => Cause::Refused,
-        Errno::ETIMEDOUT => Cause::ConnectTimeout,
-        Errno::ECONNRESET | Errno::EPIPE => Cause::Closed,
-        // Host and network unreachable, prohibited, no route, no such family.
-        _ => Cause::Unreachable,
     }
 }

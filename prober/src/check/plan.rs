@@ -91,12 +91,8 @@ impl Work {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    pub(crate) fn plan(kind: CheckKind) -> CheckPlan {
-        CheckPlan::new(check(kind)).expect("a good check")
-    }
 
     fn check(kind: CheckKind) -> Check {
         Check { kind, interval: 2000, interval_down: 1000, timeout: 500, jitter: 10, rise: 2, fall: 3 }

@@ -1,6 +1,6 @@
 //! Connections: started, examined when ready, never waited for.
 
-use super::{cause_of, close, give_up, sockaddr, take};
+use super::socket::{cause_of, close, give_up, sockaddr, take};
 use loaded_ipc::Cause;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, SockType, connect, getsockopt, send as send_bytes, sockopt};

@@ -7,8 +7,9 @@ pub(crate) mod server;
 use loaded_ipc::{
     BackendIndex, Cause, Check, CheckKind, FromProber, Link, LinkError, MembershipReader, Pinger, ProberLink, ToProber,
 };
-use loaded_prober::{Assembly, Pings, Prober};
+use loaded_prober::{Assembly, Flights, Pings, Prober};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket, sockopt};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -16,6 +17,8 @@ use std::process::Command;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+/// Checks under way at a time, where a test does not care.
+pub(crate) const SLOTS: u16 = 4096;
 pub(crate) const BOTH: [&str; 2] = ["127.0.0.1", "::1"];
 
 /// Runs a test in a new network with nothing but a loopback. Skipped without root, unless LOADED_CI is set.
@@ -101,11 +104,17 @@ pub(crate) struct Rig {
 impl Rig {
     /// Starts a prober with the items of a transaction and says `Go`.
     pub(crate) fn start(items: Vec<ToProber>, workers: usize, pinger: Pinger) -> Self {
-        Self::start_with(items, workers, pinger, Vec::new())
+        Self::start_with(items, workers, pinger, Vec::new(), SLOTS)
     }
 
-    /// The same, with sockets for the targets that have a virtual IP.
-    pub(crate) fn start_with(items: Vec<ToProber>, workers: usize, pinger: Pinger, marked: Vec<OwnedFd>) -> Self {
+    /// The same, with sockets for the targets that have a virtual IP, and room for so many checks at a time.
+    pub(crate) fn start_with(
+        items: Vec<ToProber>,
+        workers: usize,
+        pinger: Pinger,
+        marked: Vec<OwnedFd>,
+        slots: u16,
+    ) -> Self {
         let (supervisor, link) = ProberLink::pair().expect("pair");
         let (readers, writers) = (0..workers)
             .map(|_| {
@@ -120,8 +129,9 @@ impl Rig {
         let mut assembly = Assembly::new(42);
         let all = [ToProber::Begin { generation: 7 }].into_iter().chain(items).chain([ToProber::Commit]);
         let setup = all.map(|message| assembly.take(message).expect("good")).last().flatten().expect("whole");
+        let flights = Flights::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("epoll"), slots);
         let prober = thread::spawn(move || {
-            let Err(error) = Prober::new(setup, &link, writers, pings(pinger), marked).run();
+            let Err(error) = Prober::new(setup, &link, writers, pings(pinger), marked, flights).run();
             error
         });
         supervisor.send(&ToProber::Go).expect("go");

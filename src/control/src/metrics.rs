@@ -11,6 +11,7 @@ pub fn render(status: &Status) -> String {
     let mut out = Page(String::new());
     instance(&mut out, status);
     processes(&mut out, status);
+    late_checks(&mut out, status);
     packets(&mut out, status);
     services(&mut out, status);
     backends(&mut out, status);
@@ -62,6 +63,11 @@ fn processes(out: &mut Page, status: &Status) {
             memory.one(&[("process", &process.name)], kb.saturating_mul(1024));
         }
     }
+}
+
+fn late_checks(out: &mut Page, status: &Status) {
+    let help = "Checks of backends that began more than 250 ms after they were due.";
+    out.family("loaded_late_checks_total", MetricKind::Counter, help).one(&[], status.late_checks.count);
 }
 
 fn packets(out: &mut Page, status: &Status) {

@@ -35,6 +35,9 @@ pub struct Status {
     /// Our netfilter rules.
     #[serde(default)]
     pub rules: RulesStatus,
+    /// Checks of backends that began more than 250 ms after they were due.
+    #[serde(default)]
+    pub late_checks: LateChecks,
     /// The supervisor first.
     pub processes: Vec<Process>,
     /// In the order of the configuration.
@@ -56,6 +59,17 @@ pub struct RulesStatus {
     pub put_back: u64,
     /// What is missing now and could not be put back yet; while something is, packets pass the workers by.
     pub missing: Vec<String>,
+}
+
+/// Checks that began late, since the instance was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateChecks {
+    /// How many.
+    pub count: u64,
+    /// How long after it was due the latest of them began, milliseconds.
+    pub longest_ms: u32,
+    /// When the prober has last told of one.
+    pub last: Option<u64>,
 }
 
 /// How a reload went.

@@ -3,7 +3,7 @@
 use super::Event;
 use super::figures::{count, elapsed, latency, table, time};
 use super::status::{
-    AdminState, BackendState, BackendStatus, Process, Role, Sandbox, ServiceState, ServiceStatus, Status,
+    AdminState, BackendState, BackendStatus, LateChecks, Process, Role, Sandbox, ServiceState, ServiceStatus, Status,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,6 +13,8 @@ use std::fmt::Write;
 
 /// Lines shown about backends in trouble; the tables below list all of them.
 const MOST_TROUBLES: usize = 12;
+/// Seconds after which late checks are no news any more; metrics still count them.
+const LATE_FOR: u64 = 60;
 
 /// The whole status, 80 to 110 columns wide. The first line is the summary.
 #[must_use]
@@ -135,6 +137,13 @@ fn troubles(status: &Status) -> Vec<String> {
     }
     if !status.rules.missing.is_empty() {
         lines.push(format!("rules missing, packets pass the workers by: {}", status.rules.missing.join(", ")));
+    }
+    let LateChecks { count, longest_ms, last } = status.late_checks;
+    if last.is_some_and(|last| last.saturating_add(LATE_FOR) >= status.now) {
+        lines.push(format!(
+            "prober: checks begin late, up to {longest_ms} ms after they are due ({count} since the start): failures are \
+             found that much later"
+        ));
     }
     for Process { name, state, .. } in status.processes.iter().filter(|process| !process.serving) {
         lines.push(format!("{name}: {state}"));

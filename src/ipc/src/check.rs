@@ -15,7 +15,7 @@ pub struct Check {
     pub interval_down: u32,
     /// Milliseconds after which a check has failed, 10..=60_000.
     pub timeout: u32,
-    /// By how much each interval varies, percent, 0..=50.
+    /// By how much an interval may be shorter, so that checks spread, percent, 0..=50.
     pub jitter: u8,
     /// Consecutive successes that bring it up. 1..=255.
     pub rise: u8,

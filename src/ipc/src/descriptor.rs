@@ -25,6 +25,8 @@ pub const PROBER_LINK_FD: RawFd = 3;
 pub const PING4_FD: RawFd = 4;
 /// Prober: a socket that pings IPv6, or /dev/null.
 pub const PING6_FD: RawFd = 5;
+/// Prober: an epoll instance that nobody else has.
+pub const EPOLL_FD: RawFd = 6;
 /// Prober: its ends of the links to the workers, one descriptor each from here on, in the order of the workers. Then
 /// the sockets with marks.
-pub const WORKERS_FD: RawFd = 6;
+pub const WORKERS_FD: RawFd = 7;

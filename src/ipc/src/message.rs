@@ -262,7 +262,12 @@ pub enum FromProber {
         address: IpAddr,
     },
     /// The sign of life, once a second.
-    Alive,
+    Alive {
+        /// Checks that began late since the last one: more than 250 ms after they were due.
+        late: u32,
+        /// How long after it was due the latest of them began, milliseconds.
+        delay: u32,
+    },
     /// The prober ends, and says why. At most [`MAX_TEXT`] bytes.
     Failed(String),
 }

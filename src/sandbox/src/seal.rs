@@ -6,7 +6,7 @@ use landlock::{
     Scope,
 };
 use nix::sys::prctl;
-use nix::sys::resource::setrlimit;
+use nix::sys::resource::{getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use crate::error::SandboxError;
@@ -120,16 +120,17 @@ pub fn restrict_with_landlock(tcp_ports: &[u16], udp_ports: &[u16]) -> Result<i6
     Ok(abi)
 }
 
-/// Sets a role's limits, soft and hard, so that raising them needs CAP_SYS_RESOURCE. `workers`: how many a prober talks
+/// Sets a role's limits, soft and hard, so that raising them needs CAP_SYS_RESOURCE; where the hard limit is lower
+/// already, that one stays. `workers`: how many a prober talks
 /// to; 0 for any other role.
 pub fn limit_resources(role: Role, workers: usize) -> Result<(), SandboxError> {
     for limit in Confinement::of(role).limits {
-        let value = limit.value.with(workers);
-        setrlimit(limit.resource, value, value).map_err(|source| SandboxError::Refused {
-            act: "set limit",
-            object: format!("{} {value}", limit.name),
-            source,
-        })?;
+        let wanted = limit.value.with(workers);
+        let refused =
+            |source| SandboxError::Refused { act: "set limit", object: format!("{} {wanted}", limit.name), source };
+        let (_, hard) = getrlimit(limit.resource).map_err(refused)?;
+        let value = wanted.min(hard);
+        setrlimit(limit.resource, value, value).map_err(refused)?;
     }
     Ok(())
 }

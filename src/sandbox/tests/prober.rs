@@ -113,6 +113,8 @@ fn demands_weakened() {
         ("getsockopt", Arg::Is(1, libc::SOL_SOCKET.cast_unsigned()), "getsockopt TCP_INFO of a check"),
         ("getsockopt", Arg::Is(2, libc::SO_ERROR.cast_unsigned()), "getsockopt SO_TYPE of a check"),
         ("close", Arg::FdIs(Fd::Checks), "close the last worker's link"),
+        ("epoll_ctl", Arg::FdIs(Fd::Epoll), "epoll_ctl on the link"),
+        ("epoll_pwait", Arg::FdIs(Fd::Epoll), "epoll_pwait on the link"),
     ] {
         let attempt = named(name);
         assert_eq!(attempt.expect, Expect::Sigsys);
@@ -139,6 +141,8 @@ fn rule_removed() {
         ("recvfrom", "ping IPv6"),
         ("getsockopt", "check a port by TCP, IPv4"),
         ("close", "check a port by TCP, IPv4"),
+        ("epoll_ctl", "watch the socket of a check"),
+        ("epoll_pwait", "watch the socket of a check"),
         ("ppoll", "ppoll"),
         ("clock_gettime", "clock_gettime"),
         ("rt_sigreturn", "rt_sigreturn from a handler"),
@@ -230,16 +234,19 @@ fn proved() {
             let proof = prove().unwrap();
             println!("{proof:?}");
             assert_eq!(proof.status["CapEff"], "0000000000000000");
-            assert_eq!(proof.fds.unwrap().len(), 8);
+            assert_eq!(proof.fds.unwrap().len(), 9);
             for workers in [1, 3] {
                 let differences = prove_deep(pid, &Expectation::prober(&nobody(), workers)).unwrap_err();
                 assert!(differences.len() == 1 && differences[0].contains("descriptors"), "{differences:?}");
             }
             assert_eq!(fs::read_to_string(format!("/proc/{pid}/comm")).unwrap(), "loaded-prober\n");
             let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
-            for (name, value) in
-                [("Max open files", "264"), ("Max core file size", "0"), ("Max file size", "0"), ("Max processes", "0")]
-            {
+            for (name, value) in [
+                ("Max open files", "4105"),
+                ("Max core file size", "0"),
+                ("Max file size", "0"),
+                ("Max processes", "0"),
+            ] {
                 let line = limits.lines().find(|l| l.starts_with(name)).unwrap();
                 let values: Vec<&str> = line[name.len()..].split_whitespace().take(2).collect();
                 assert_eq!(values, [value, value], "{name}");
@@ -265,7 +272,7 @@ fn sockets_limited() {
             opened += 1;
         }
         // The last of them is within what close may name.
-        raw(libc::SYS_close, [263, 0, 0, 0, 0, 0]).min(opened).max(opened)
+        raw(libc::SYS_close, [4104, 0, 0, 0, 0, 0]).min(opened).max(opened)
     };
     let seen = run_inside(&enter, &count).unwrap();
     assert_eq!(seen, Observed::Lives(i64::from(CHECK_SOCKETS)));

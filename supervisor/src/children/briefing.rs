@@ -83,10 +83,12 @@ pub(crate) fn to_prober(roster: &Roster, (ping4, ping6): (Pinger, Pinger), seed:
     let mut messages = vec![ToProber::Hello { version: VERSION, ping4, ping6, seed }, ToProber::Begin { generation }];
     let mut checks: Vec<&Check> = Vec::new();
     let staying = || roster.services().filter(|(_, entry)| entry.leaves.is_none());
-    for (_, entry) in staying() {
-        checks.extend(entry.service.check.iter());
+    for check in staying().filter_map(|(_, entry)| entry.service.check.as_ref()) {
+        // Services with the same check name the same index: the prober makes it once for each address.
+        if !checks.contains(&check) {
+            checks.push(check);
+        }
     }
-    checks.dedup();
     if checks.is_empty() {
         return None;
     }

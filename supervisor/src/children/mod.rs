@@ -4,6 +4,7 @@ pub(crate) mod audit;
 pub(crate) mod briefing;
 pub(crate) mod child;
 mod family;
+pub(crate) mod late;
 pub(crate) mod memory;
 pub(crate) mod prober;
 pub(crate) mod worker;

@@ -4,13 +4,16 @@
 use crate::Error;
 use crate::children::briefing;
 use crate::children::child::{Backoff, Child, ChildSpec, Obituary, dup, first_words, printable, requirement_word};
+use crate::children::late::LateChecks;
 use crate::children::memory::random;
 use crate::children::worker::Worker;
 use crate::roster::{Impossible, Roster};
 use loaded_ipc::{
-    BackendIndex, FromProber, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger, ServiceIndex, ToProber, WORKERS_FD, mark_of,
+    BackendIndex, EPOLL_FD, FromProber, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger, ServiceIndex, ToProber, WORKERS_FD,
+    mark_of,
 };
 use loaded_sandbox::proof::prove;
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -34,6 +37,7 @@ pub(crate) struct Prober {
     pub(crate) restarts: u64,
     /// Kills by its own sandbox.
     pub(crate) sandbox_kills: u64,
+    pub(crate) late: LateChecks,
     /// It has died since it was last started.
     died: bool,
     /// The log already says what raw sockets mean.
@@ -68,6 +72,8 @@ pub(crate) struct ProberNews {
     pub(crate) changed: Vec<BackendIndex>,
     /// Nodes that have answered a search for new backends.
     pub(crate) found: Vec<(ServiceIndex, IpAddr)>,
+    /// Checks that began late, and by how many milliseconds the latest did.
+    late: (u32, u32),
 }
 
 impl Prober {
@@ -80,6 +86,7 @@ impl Prober {
             backoff: Backoff::new(),
             restarts: 0,
             sandbox_kills: 0,
+            late: LateChecks::default(),
             died: false,
             warned: false,
         })
@@ -147,6 +154,7 @@ impl Prober {
         workers: &[Worker],
     ) -> Result<Child<FromProber, ToProber>, Error> {
         let mut descriptors = vec![(dup(&self.ping4.0)?, PING4_FD), (dup(&self.ping6.0)?, PING6_FD)];
+        descriptors.push((epoll()?, EPOLL_FD));
         for (worker, fd) in workers.iter().zip(WORKERS_FD..) {
             descriptors.push((dup(worker.membership())?, fd));
         }
@@ -196,6 +204,10 @@ impl Prober {
         if let Err(problem) = life.talk(spec, roster, &mut news) {
             log::error!("prober: {problem}; killing it");
             life.child.condemn(problem);
+        }
+        let (late, delay) = news.late;
+        if let Some(line) = self.late.note(late, delay, Instant::now()) {
+            log::warn!("{line}");
         }
         news
     }
@@ -285,7 +297,9 @@ impl ProberProcess {
                 self.child.flush()?;
                 self.stage = ProberStage::Probing;
             }
-            (FromProber::Alive, ProberStage::Probing) => {}
+            (FromProber::Alive { late, delay }, ProberStage::Probing) => {
+                news.late = (news.late.0.saturating_add(late), news.late.1.max(delay));
+            }
             (FromProber::Seen { service, address }, ProberStage::Probing) => {
                 if roster.service(service).is_none_or(|entry| entry.service.discover.is_none()) {
                     return Err("has seen a node for a service that looks for none".to_owned());
@@ -327,6 +341,12 @@ fn marked_sockets(messages: &[ToProber]) -> Result<Vec<OwnedFd>, Error> {
     });
     let open = |(backend, check, v4)| Ok(loaded_sandbox::marked(v4, streams(check), mark_of(backend))?);
     targets.map(open).collect()
+}
+
+/// A new epoll instance, which the prober alone will have.
+fn epoll() -> Result<OwnedFd, Error> {
+    let made = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
+    made.map(|epoll| epoll.0).map_err(|errno| Error::Start { act: "make an epoll instance", source: errno.into() })
 }
 
 /// A socket that pings, or /dev/null where none can be had.

@@ -3,15 +3,16 @@
 use super::Instance;
 use super::observe::view;
 use super::survey::{Condition, condition};
+use crate::children::late::LateChecks;
 use crate::children::worker::Worker;
 use crate::roster::{BackendEntry, ServiceEntry};
 use loaded_config::plan;
-use loaded_control::process;
 use loaded_control::status::{
     BackendState, BackendStatus, Ejection, Process, Queue, Refused, Reload, Role, RulesStatus, ServiceState,
     ServiceStatus, Status,
 };
 use loaded_control::unix_ms;
+use loaded_control::{process, status};
 use loaded_ipc::{BackendCounter, BackendIndex, Fault, Outcome, Pressure, RECEIVED, ServiceIndex};
 use loaded_queue::{QueueState, queue_owners};
 use std::collections::BTreeMap;
@@ -46,6 +47,7 @@ impl Instance {
             layers: self.fixed.layers.clone(),
             nf_repeat: self.fixed.repeat.to_string(),
             rules: RulesStatus { put_back: self.watch.put_back, missing: self.watch.missing.clone() },
+            late_checks: late(&self.children.prober.late),
             processes: self.processes(),
             services: services.into_iter().map(|(index, entry)| self.service(index, entry)).collect(),
             queues: self.children.workers.iter().map(|worker| queue(worker, &queues)).collect(),
@@ -147,6 +149,10 @@ fn ejection(worker: &Worker, index: BackendIndex) -> Option<Ejection> {
     let view = view(worker, index).filter(|view| view.ejected)?;
     let cause = view.cause.map_or_else(|| "its packets".to_owned(), |cause| cause.to_string());
     Some(Ejection { worker: worker.position, cause })
+}
+
+fn late(late: &LateChecks) -> status::LateChecks {
+    status::LateChecks { count: late.count, longest_ms: late.longest, last: late.last.map(seconds) }
 }
 
 /// What has become of earlier processes of a child.

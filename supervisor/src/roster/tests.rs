@@ -144,7 +144,14 @@ fn what_cannot_be_is_refused() {
     assert_eq!(roster.judge(&changed(one, true), now), Ok(None), "the first result confirms what was believed");
     let late = FromProber::Measured { backend: BackendIndex(one), cause: Cause::Passed, latency: 1_000_001 };
     let lie = FromProber::Changed { backend: BackendIndex(one), up: false, cause: Cause::Passed, latency: 0 };
-    for wrong in [changed(one, true), changed(77, false), changed(nine, false), late, lie, FromProber::Alive] {
+    for wrong in [
+        changed(one, true),
+        changed(77, false),
+        changed(nine, false),
+        late,
+        lie,
+        FromProber::Alive { late: 0, delay: 0 },
+    ] {
         assert!(roster.judge(&wrong, now).is_err(), "{wrong:?}");
     }
     assert_eq!(roster.judge(&changed(one, false), now), Ok(Some(BackendIndex(one))));

@@ -72,9 +72,7 @@ fn nginx_has_nothing_to_complain_of() {
     let loaded = Loaded::toml(&lab, &format!("cores = \"0-1\"\n{services}"));
     PAGES.iter().for_each(|(path, _)| becomes(&loaded, &path[1..], 1, "up"));
     std::thread::sleep(Duration::from_secs(6));
-    loaded.stop();
-    std::thread::sleep(Duration::from_millis(2500));
-
+    // Before the end: a check that is under way then is cut off.
     let (access, errors) =
         (lines(&lab.state().join("checked/access.log")), lines(&lab.state().join("checked/error.log")));
     for (path, may_speak) in PAGES {
@@ -88,4 +86,5 @@ fn nginx_has_nothing_to_complain_of() {
     }
     let bad: Vec<_> = errors.iter().filter(|line| !line.contains("[info]") && !line.contains("[notice]")).collect();
     assert!(bad.is_empty(), "{bad:?}");
+    loaded.stop();
 }

@@ -6,5 +6,6 @@ mod discovery;
 mod down_policies;
 mod drain;
 mod failover;
+mod many;
 mod prober_killed;
 mod silent_host;

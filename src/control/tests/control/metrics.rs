@@ -105,6 +105,7 @@ fn every_number_has_its_place() {
     assert_eq!(value("loaded_backend_enabled", &draining), 0.0);
     assert_eq!(value("loaded_backend_ejected_workers", &draining), 1.0);
     assert_eq!(value("loaded_backend_check_latency_seconds", &down), 0.000_412);
+    assert_eq!(value("loaded_late_checks_total", &[]), 12.0);
     let bytes = [("service", "web"), ("backend", "198.51.100.11"), ("index", "0"), ("direction", "from")];
     assert_eq!(value("loaded_backend_bytes_total", &bytes), 9_876_543_210.0);
 }
@@ -133,5 +134,5 @@ fn an_empty_status_is_a_page_too() {
     pressure.clear();
     faults.clear();
     let page = read(&render(&status));
-    assert_eq!(page.samples.len(), 5);
+    assert_eq!(page.samples.len(), 6);
 }

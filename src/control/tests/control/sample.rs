@@ -1,7 +1,7 @@
 //! A status with something of everything in it.
 
 use loaded_control::status::{
-    AdminState, BackendState, BackendStatus, Ejection, Process, Queue, Reload, Role, RulesStatus, Sandbox,
+    AdminState, BackendState, BackendStatus, Ejection, LateChecks, Process, Queue, Reload, Role, RulesStatus, Sandbox,
     ServiceState, ServiceStatus,
 };
 use loaded_control::{By, Event, History, PolicyStatus, Status};
@@ -109,6 +109,7 @@ pub(crate) fn status() -> Status {
         layers: vec!["seccomp".to_owned(), "Landlock".to_owned()],
         nf_repeat: "repeats".to_owned(),
         rules: RulesStatus { put_back: 3, missing: Vec::new() },
+        late_checks: LateChecks { count: 12, longest_ms: 300, last: Some(NOW - 7000) },
         processes: vec![
             process(Role::Supervisor, "supervisor", 812),
             process(Role::Worker, "worker[0]", 813),

@@ -1,7 +1,7 @@
 //! What a person sees.
 
 use crate::sample::{self, NOW, backend, process, service};
-use loaded_control::status::{AdminState, BackendState, BackendStatus, Reload, Role, ServiceState};
+use loaded_control::status::{AdminState, BackendState, BackendStatus, LateChecks, Reload, Role, ServiceState};
 use loaded_control::text::{history, plain, status};
 use loaded_control::{Reply, Status};
 
@@ -110,6 +110,18 @@ fn a_kernel_that_does_not_repeat_is_named() {
     }
     sample.nf_repeat = String::new();
     assert!(!status(&sample).contains("NF_REPEAT"), "an older instance does not say");
+}
+
+#[test]
+fn late_checks_are_a_trouble_while_they_are_news() {
+    let mut sample = sample::status();
+    assert!(!status(&sample).contains("late"));
+    sample.late_checks = LateChecks { count: 1234, longest_ms: 4200, last: Some(sample.now - 60) };
+    let line =
+        "! prober: checks begin late, up to 4200 ms after they are due (1234 since the start): failures are found";
+    assert!(status(&sample).contains(line), "{}", status(&sample));
+    sample.late_checks.last = Some(sample.now - 61);
+    assert!(!status(&sample).contains("late"));
 }
 
 #[test]

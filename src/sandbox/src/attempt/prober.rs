@@ -110,12 +110,17 @@ const ATTEMPTS: &[Attempt] = &[
     Attempt::deadly("writev on a worker's link", |s| door(libc::SYS_writev, &[s.fd(Fd::Workers), NULL, 0])),
     Attempt::deadly("read on a check", |s| door(libc::SYS_read, &[s.fd(Fd::Checks), s.page, 0])),
     Attempt::deadly("read on descriptor 0", |s| door(libc::SYS_read, &[0, s.page, 0])),
+    Attempt::deadly("epoll_ctl on the link", |s| door(libc::SYS_epoll_ctl, &[s.fd(Fd::Link), 1, 0, s.page])),
+    Attempt::deadly("epoll_pwait on the link", |s| {
+        door(libc::SYS_epoll_pwait, &[s.fd(Fd::Link), s.page, 1, 0, NULL, 8])
+    }),
+    Attempt::deadly("epoll_create1", |_| door(libc::SYS_epoll_create1, &[0])),
     // The descriptors must keep their meaning, because the policy refers to them by number.
     Attempt::deadly("close descriptor 0", |_| door(libc::SYS_close, &[0])),
     Attempt::deadly("close the link", |s| door(libc::SYS_close, &[s.fd(Fd::Link)])),
     Attempt::deadly("close ping4", |s| door(libc::SYS_close, &[s.fd(Fd::Ping4)])),
     Attempt::deadly("close the last worker's link", |s| door(libc::SYS_close, &[last_worker(s)])),
-    Attempt::deadly("close a number beyond the limit", |s| door(libc::SYS_close, &[s.fd(Fd::Checks) + 256])),
+    Attempt::deadly("close a number beyond the limit", |s| door(libc::SYS_close, &[s.fd(Fd::Checks) + 4096])),
     Attempt::deadly("close_range", |s| door(libc::SYS_close_range, &[s.fd(Fd::Checks), s.fd(Fd::Checks), 0])),
     Attempt::deadly("dup ping4", |s| door(libc::SYS_dup, &[s.fd(Fd::Ping4)])),
     #[cfg(target_arch = "x86_64")]

@@ -30,6 +30,8 @@ pub enum Bindings {
         ping4_fd: RawFd,
         /// The number of [`Fd::Ping6`].
         ping6_fd: RawFd,
+        /// The number of [`Fd::Epoll`].
+        epoll_fd: RawFd,
         /// The numbers of [`Fd::Workers`]: at least one, above all others.
         workers: Range<RawFd>,
         /// Ports that checks may connect to by TCP, host byte order. Landlock allows no others.
@@ -61,6 +63,7 @@ impl Bindings {
             (Bindings::Worker { membership_fd, .. }, Fd::Membership) => Some(one(*membership_fd)),
             (Bindings::Prober { ping4_fd, .. }, Fd::Ping4) => Some(one(*ping4_fd)),
             (Bindings::Prober { ping6_fd, .. }, Fd::Ping6) => Some(one(*ping6_fd)),
+            (Bindings::Prober { epoll_fd, .. }, Fd::Epoll) => Some(one(*epoll_fd)),
             (Bindings::Prober { workers, .. }, Fd::Workers) => Some(workers.clone()),
             (Bindings::Prober { workers, .. }, Fd::Checks) => {
                 Some(workers.end..workers.end.saturating_add(prober::CHECK_SOCKETS))
@@ -104,12 +107,13 @@ impl Bindings {
                     return wrong(format!("templates {start:#x}..{end:#x} are not a table of 64-byte rows"));
                 }
             }
-            Bindings::Prober { link_fd, ping4_fd, ping6_fd, workers, .. } => {
-                let others = [*link_fd, *ping4_fd, *ping6_fd];
+            Bindings::Prober { link_fd, ping4_fd, ping6_fd, epoll_fd, workers, .. } => {
+                let others = [*link_fd, *ping4_fd, *ping6_fd, *epoll_fd];
                 let above = others.iter().all(|fd| *fd < workers.start);
                 if !all_differ(&others) || !above || workers.is_empty() {
                     return wrong(format!(
-                        "link is {link_fd}, ping4 is {ping4_fd}, ping6 is {ping6_fd}, workers are {workers:?}"
+                        "link is {link_fd}, ping4 is {ping4_fd}, ping6 is {ping6_fd}, epoll is {epoll_fd}, workers are \
+                         {workers:?}"
                     ));
                 }
             }

@@ -109,7 +109,8 @@ mod tests {
             link_fd: 3,
             ping4_fd: 4,
             ping6_fd: 5,
-            workers: 6..8,
+            epoll_fd: 6,
+            workers: 7..9,
             tcp_ports: vec![80],
             udp_ports: Vec::new(),
         }
@@ -154,11 +155,17 @@ mod tests {
             let bindings = Bindings::Worker { queue_fd, link_fd, membership_fd, templates };
             assert!(compile(&SandboxPolicy::worker(), Some(&bindings)).is_err(), "{bindings:?}");
         }
-        for (link_fd, ping4_fd, ping6_fd, workers) in
-            [(3, 3, 5, 6..7), (3, 4, 4, 6..7), (-1, 4, 5, 6..7), (3, 4, 5, 6..6), (3, 4, 5, 5..7), (8, 4, 5, 6..7)]
-        {
+        for (link_fd, ping4_fd, ping6_fd, epoll_fd, workers) in [
+            (3, 3, 5, 6, 7..8),
+            (3, 4, 4, 6, 7..8),
+            (3, 4, 5, 5, 7..8),
+            (-1, 4, 5, 6, 7..8),
+            (3, 4, 5, 6, 7..7),
+            (3, 4, 5, 6, 6..8),
+            (8, 4, 5, 6, 7..8),
+        ] {
             let (tcp_ports, udp_ports) = (Vec::new(), Vec::new());
-            let bindings = Bindings::Prober { link_fd, ping4_fd, ping6_fd, workers, tcp_ports, udp_ports };
+            let bindings = Bindings::Prober { link_fd, ping4_fd, ping6_fd, epoll_fd, workers, tcp_ports, udp_ports };
             assert!(compile(&SandboxPolicy::prober(true), Some(&bindings)).is_err(), "{bindings:?}");
         }
         assert!(compile(&SandboxPolicy::prober(false), Some(&worker())).is_err(), "another role's");

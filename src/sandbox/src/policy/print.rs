@@ -113,6 +113,7 @@ fn demand(rule: &SyscallRule, arg: Arg) -> String {
         Arg::FdIs(Fd::Membership) => "arg 0 == membership".to_owned(),
         Arg::FdIs(Fd::Ping4) => "arg 0 == ping4".to_owned(),
         Arg::FdIs(Fd::Ping6) => "arg 0 == ping6".to_owned(),
+        Arg::FdIs(Fd::Epoll) => "arg 0 == epoll".to_owned(),
         Arg::FdIs(Fd::Workers) => "first worker <= arg 0 <= last worker".to_owned(),
         Arg::FdIs(Fd::Checks) => format!("last worker < arg 0 <= last worker + {CHECK_SOCKETS}"),
         Arg::InTemplates(index) => format!("templates.start <= arg {index} < templates.end"),

@@ -14,8 +14,9 @@ use nix::sys::resource::Resource;
 use super::confinement::{Confinement, Limit, LimitValue, Namespace};
 use super::rule::{Arg, Fd, SyscallRule};
 
-/// Maximum number of sockets of checks open at one time, besides the descriptors that the prober was started with.
-pub const CHECK_SOCKETS: i32 = 256;
+/// Maximum number of sockets of checks open at one time, besides the descriptors that the prober was started with: one
+/// for each backend that there can be, so that none waits for another. Fewer where its hard limit is lower.
+pub const CHECK_SOCKETS: i32 = 4096;
 
 pub(super) const CONFINEMENT: Confinement = Confinement {
     caps: &[],
@@ -53,7 +54,7 @@ pub(super) const CONFINEMENT: Confinement = Confinement {
             name: "NOFILE",
             resource: Resource::RLIMIT_NOFILE,
             value: LimitValue::AndWorkers(FDS.len() as u64 + CHECK_SOCKETS as u64),
-            why: "256 sockets beside the descriptors",
+            why: "4096 sockets beside the descriptors, or what the host allows",
         },
     ],
     fds: FDS,
@@ -69,6 +70,7 @@ const FDS: &[&str] = &[
     "link: the socket to the supervisor",
     "ping4: a socket that pings IPv4, or /dev/null",
     "ping6: a socket that pings IPv6, or /dev/null",
+    "epoll: watches the sockets of checks",
 ];
 
 const STREAM: u32 = (libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).cast_unsigned();
@@ -181,6 +183,17 @@ const REST: &[SyscallRule] = &[
         "learn how a connect ended",
     ),
     SyscallRule::new("close", libc::SYS_close, &[Arg::FdIs(Fd::Checks)], "end a check"),
+    // Any descriptor: an event tells of it only that it is ready, as ppoll does.
+    SyscallRule::new("epoll_ctl", libc::SYS_epoll_ctl, &[Arg::FdIs(Fd::Epoll)], "watch the socket of a check"),
+    SyscallRule::new(
+        "epoll_pwait",
+        libc::SYS_epoll_pwait,
+        &[Arg::FdIs(Fd::Epoll)],
+        "learn which checks have an answer",
+    ),
+    // The C library asks with this call on architectures that have it.
+    #[cfg(target_arch = "x86_64")]
+    SyscallRule::new("epoll_wait", libc::SYS_epoll_wait, &[Arg::FdIs(Fd::Epoll)], "learn which checks have an answer"),
     // Any arguments: it waits, and writes revents only where the prober itself can write.
     SyscallRule::new("ppoll", libc::SYS_ppoll, &[], "wait for answers, or until the next check is due"),
     // The C library waits with this call on architectures that have it.

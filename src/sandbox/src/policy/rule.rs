@@ -17,6 +17,8 @@ pub enum Fd {
     Ping6,
     /// The prober's sockets to the workers, write only.
     Workers,
+    /// The prober's epoll instance.
+    Epoll,
     /// The sockets that the prober opens for its checks.
     Checks,
 }

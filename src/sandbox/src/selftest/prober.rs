@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 
 use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
 
 use super::{Observed, enter_private_namespaces, raise_loopback, run_all};
 use crate::attempt::Attempt;
@@ -32,6 +33,7 @@ pub struct ProberTestbed {
     link: OwnedFd,
     ping4: OwnedFd,
     ping6: OwnedFd,
+    epoll: OwnedFd,
     workers: Vec<OwnedFd>,
     /// Listeners, and the far ends of links.
     _others: Vec<OwnedFd>,
@@ -63,7 +65,22 @@ impl ProberTestbed {
         }
         let link = near.swap_remove(0);
         let ((ping4, _), (ping6, _)) = (open_ping_socket(Family::V4)?, open_ping_socket(Family::V6)?);
-        Ok(ProberTestbed { null, link, ping4, ping6, workers: near, _others: others, supervisor: std::process::id() })
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|source| SandboxError::Refused {
+            act: "make",
+            object: "an epoll instance".to_owned(),
+            source,
+        })?;
+        let epoll = epoll.0;
+        Ok(ProberTestbed {
+            null,
+            link,
+            ping4,
+            ping6,
+            epoll,
+            workers: near,
+            _others: others,
+            supervisor: std::process::id(),
+        })
     }
 
     /// The bindings of a prober in this testbed that checks these TCP ports, and [`CHECKED_PORT`] by UDP.
@@ -72,7 +89,8 @@ impl ProberTestbed {
             link_fd: 3,
             ping4_fd: 4,
             ping6_fd: 5,
-            workers: 6..6 + WORKERS,
+            epoll_fd: 6,
+            workers: 7..7 + WORKERS,
             tcp_ports: tcp_ports.to_vec(),
             udp_ports: vec![CHECKED_PORT],
         }
@@ -86,7 +104,7 @@ impl ProberTestbed {
         requirement: SandboxRequirement,
     ) -> Result<(), SandboxError> {
         let identity = Identity::lookup("nobody")?;
-        let ours = [&self.link, &self.ping4, &self.ping6].into_iter().chain(&self.workers);
+        let ours = [&self.link, &self.ping4, &self.ping6, &self.epoll].into_iter().chain(&self.workers);
         let mut fds = vec![self.null.as_raw_fd(); 3];
         fds.extend(ours.map(AsRawFd::as_raw_fd));
         take_places(&fds)?;

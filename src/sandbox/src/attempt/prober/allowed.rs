@@ -37,6 +37,15 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         ping_from(s, libc::in6_addr { s6_addr: [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 66] })
     }),
     Attempt::succeeds("ppoll", |_| door(libc::SYS_ppoll, &[NULL, 0, at(&[0u64; 2]), NULL, 8])),
+    Attempt::succeeds("watch the socket of a check", |s| {
+        let Ok(fd) = u64::try_from(open(INET, STREAM | QUIET, 0)) else { return -1 };
+        let epoll = s.fd(Fd::Epoll);
+        // EPOLL_CTL_ADD for EPOLLIN. A socket that is not connected hangs up at once (tcp_poll, net/ipv4/tcp.c).
+        let added = door(libc::SYS_epoll_ctl, &[epoll, 1, fd, at(&[1u64, 0])]);
+        if added < 0 { added } else { door(libc::SYS_epoll_pwait, &[epoll, s.page, 1, 0, NULL, 8]) - 1 }
+    }),
+    #[cfg(target_arch = "x86_64")]
+    Attempt::lives("epoll_wait", |s| door(libc::SYS_epoll_wait, &[s.fd(Fd::Epoll), s.page, 1, 0])),
     #[cfg(target_arch = "x86_64")]
     Attempt::succeeds("poll", |_| door(libc::SYS_poll, &[NULL, 0, 0])),
 ];
