@@ -92,6 +92,8 @@ pub(crate) enum Ask {
         #[arg(long)]
         json: bool,
     },
+    /// Say in one word whether clients are served. Exit code: 0 serving, 1 impaired, 2 not serving, 3 nobody answers
+    Health(HealthLine),
     /// Drain, disable or enable a backend; holds until the next change or the end of the instance
     Backend {
         /// The order.
@@ -111,6 +113,20 @@ pub(crate) enum Ask {
     Metrics,
     /// Show what would become of a client's next packet, and why; changes nothing
     Explain(ExplainLine),
+}
+
+/// The arguments of `loaded health`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct HealthLine {
+    /// Judge this service alone
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
+    /// Fewer backends up than this count as not serving, in each service
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) min_up: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// The packet in question: an ACK of a TCP connection that is open, a SYN of any other.

@@ -14,6 +14,7 @@ pub(crate) use finding::{Finding, Grade};
 use finding::{fatal, sound, unseen, warning};
 use loaded_config as config;
 use loaded_config::plan::Plan;
+use loaded_control::{InstanceVerdict, Reply, Request, ask_within};
 use loaded_host::{Severity, available_cores, check_discovery, host_check};
 use loaded_netfilter::trial::{self, Trial};
 use loaded_netfilter::{Tools, unhooked};
@@ -25,9 +26,13 @@ use nix::unistd::geteuid;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// Bytes that a waiting packet of Ethernet size costs: 2 KiB of data and the sk_buff (SKB_TRUESIZE).
 const WAITING_PACKET: usize = 2304;
+
+/// How long the running instance may take to answer.
+const INSTANCE_WAIT: Duration = Duration::from_secs(1);
 
 /// Checks everything; without a configuration, whatever can be checked without one.
 pub(crate) fn examine(options: &Options) -> Vec<Finding> {
@@ -48,6 +53,7 @@ pub(crate) fn examine(options: &Options) -> Vec<Finding> {
         Err(error) => findings.push(fatal("config", error)),
     }
     findings.extend(firewall::findings(&vips));
+    findings.extend(instance(options));
     findings.extend(offloads::findings());
     findings
 }
@@ -76,7 +82,7 @@ fn with_plan(plan: &Plan) -> Vec<Finding> {
     }
     findings.extend(problems.into_iter().map(|problem| match problem.severity {
         Severity::Fatal => fatal("host", problem.text),
-        Severity::Warning => warning("host", problem.text),
+        Severity::Impairing | Severity::Warning => warning("host", problem.text),
     }));
     findings.extend(pings(plan));
     findings.extend(broadcasts(plan));
@@ -190,6 +196,19 @@ fn broadcasts(plan: &Plan) -> Option<Finding> {
             "broadcasts",
             "are not answered here; each node must answer: sysctl -w net.ipv4.icmp_echo_ignore_broadcasts=0 there",
         ),
+    })
+}
+
+/// What the running instance says of itself, if one answers.
+fn instance(options: &Options) -> Option<Finding> {
+    let Ok(Reply::Health(health)) = ask_within(options.control.as_deref(), &Request::Health, INSTANCE_WAIT) else {
+        return None;
+    };
+    let causes = health.causes().collect::<Vec<_>>().join("; ");
+    Some(match health.verdict {
+        InstanceVerdict::Serving => sound("instance", "the one that runs serves"),
+        InstanceVerdict::Impaired => warning("instance", format!("the one that runs is impaired: {causes}")),
+        InstanceVerdict::NotServing => fatal("instance", format!("the one that runs does not serve: {causes}")),
     })
 }
 

@@ -3,6 +3,7 @@
 
 mod cli;
 mod doctor;
+mod health;
 mod replay;
 mod role;
 
@@ -62,6 +63,10 @@ fn main() -> ExitCode {
         Task::Check => check(&run_options).map(|text| say(&text)).map_err(AnyError::from),
         Task::Diff => diff(control, &run_options.config).map(|text| say(&text)),
         Task::Replay(line) => replay::run(&line),
+        Task::Ask(Ask::Health(line)) => {
+            let (text, code) = health::examine(control, &line);
+            Ok(say(&text).max(code))
+        }
         Task::Ask(question) => ask(control, question).map(|text| say(&text)),
         Task::PrintSandbox(role) => Ok(say(&policy::print(role.into()))),
         Task::Selftest => selftest(requirement),
@@ -122,6 +127,7 @@ fn diff(socket: Option<&Path>, files: &[PathBuf]) -> Result<String, AnyError> {
 fn ask(socket: Option<&Path>, question: Ask) -> Result<String, AnyError> {
     let request = match question.clone() {
         Ask::Status { .. } | Ask::Metrics => Request::Status,
+        Ask::Health(_) => Request::Health,
         Ask::History { last, .. } => Request::History { last: last.into() },
         Ask::Backend { order } => {
             let (action, backend) = order.parts();

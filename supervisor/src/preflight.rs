@@ -32,7 +32,7 @@ pub(crate) fn check_discovery(plan: &Plan) -> Result<(), Error> {
 
 /// Logs warnings; an error names everything that is fatal.
 fn weigh(problems: Vec<Problem>) -> Result<(), Error> {
-    for problem in problems.iter().filter(|p| p.severity == Severity::Warning) {
+    for problem in problems.iter().filter(|p| p.severity != Severity::Fatal) {
         log::warn!("{}", problem.text);
     }
     let fatal: Vec<_> = problems.into_iter().filter(|p| p.severity == Severity::Fatal).map(|p| p.text).collect();

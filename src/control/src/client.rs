@@ -5,17 +5,15 @@ use super::{DIRECTORY, MAX_ANSWER, MAX_REQUEST, Reply, Request};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::SendTimeout;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket};
-use nix::sys::time::TimeVal;
+use nix::sys::time::{TimeVal, TimeValLike};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long to wait for an answer: a thousand other requests may come first.
+/// How long to wait for a connection, and then for an answer: a thousand other requests may come first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long to wait for a connection.
-const CONNECT_SECONDS: i64 = 30;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +42,7 @@ pub enum AskError {
         source: io::Error,
     },
     /// No complete answer in time.
-    #[error("{}: no complete answer within {ANSWER_TIMEOUT:?}", .0.display())]
+    #[error("{}: no complete answer in time", .0.display())]
     Silent(PathBuf),
     /// The connection ended.
     #[error("{}: the instance ended the connection without an answer", .0.display())]
@@ -71,16 +69,24 @@ fn listed(paths: &[PathBuf]) -> String {
 /// # Errors
 /// If nobody answers, or the instance refuses.
 pub fn ask(path: Option<&Path>, request: &Request) -> Result<Reply, AskError> {
+    ask_within(path, request, ANSWER_TIMEOUT)
+}
+
+/// The same with another limit, for connecting and again for the answer.
+///
+/// # Errors
+/// If nobody answers in time, or the instance refuses.
+pub fn ask_within(path: Option<&Path>, request: &Request, limit: Duration) -> Result<Reply, AskError> {
     let path = path.map_or_else(|| find(Path::new(DIRECTORY)), |path| Ok(path.to_owned()))?;
     let mut bytes = serde_json::to_vec(request).map_err(|error| AskError::Request(error.to_string()))?;
     if bytes.len() > MAX_REQUEST {
         return Err(AskError::Request(format!("it is longer than {MAX_REQUEST} bytes; name fewer files")));
     }
     bytes.push(b'\n');
-    let mut stream = open(&path)?;
+    let mut stream = open(&path, limit)?;
     // If we were turned away we cannot send, but there is a line to read that says why.
     let sent = stream.write_all(&bytes);
-    match receive(&mut stream, &path)? {
+    match receive(&mut stream, &path, limit)? {
         Some(answer) => match serde_json::from_slice(&answer) {
             Ok(Reply::Error { text }) => Err(AskError::Refused(text)),
             Ok(reply) => Ok(reply),
@@ -103,11 +109,11 @@ fn find(directory: &Path) -> Result<PathBuf, AskError> {
     live.pop().ok_or_else(|| AskError::NoInstance(directory.to_owned()))
 }
 
-fn open(path: &Path) -> Result<UnixStream, AskError> {
+fn open(path: &Path, limit: Duration) -> Result<UnixStream, AskError> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
     let connected = fd.and_then(|fd| {
         // connect waits as long as this when the backlog is full (unix_stream_connect, net/unix/af_unix.c).
-        setsockopt(&fd, SendTimeout, &TimeVal::new(CONNECT_SECONDS, 0))?;
+        setsockopt(&fd, SendTimeout, &TimeVal::seconds(i64::try_from(limit.as_secs()).unwrap_or(i64::MAX)))?;
         connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
         Ok(UnixStream::from(fd))
     });
@@ -120,9 +126,9 @@ fn open(path: &Path) -> Result<UnixStream, AskError> {
 }
 
 /// The answer without its newline; `None`: the connection ended before one.
-fn receive(stream: &mut UnixStream, path: &Path) -> Result<Option<Vec<u8>>, AskError> {
+fn receive(stream: &mut UnixStream, path: &Path, limit: Duration) -> Result<Option<Vec<u8>>, AskError> {
     let fail = |source| AskError::Socket { path: path.to_owned(), act: "read the answer", source };
-    let end = Instant::now() + ANSWER_TIMEOUT;
+    let end = Instant::now() + limit;
     let mut answer = Vec::new();
     let mut part = vec![0; 65536];
     loop {

@@ -1,7 +1,7 @@
 //! Requests and replies. As JSON: `"status"`, `{"history":{"last":20}}`,
 //! `{"backend":{"action":"enable","address":"198.51.100.11","service":null}}`; `{"error":{"text":"…"}}`.
 
-use super::{Event, Explanation, MAX_REQUEST, Status, Tuple};
+use super::{Event, Explanation, Health, MAX_REQUEST, Status, Tuple};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,6 +12,8 @@ use std::path::PathBuf;
 pub enum Request {
     /// The full status. Answered by [`Reply::Status`].
     Status,
+    /// Whether it serves, and why not. Answered by [`Reply::Health`].
+    Health,
     /// The last changes of membership, oldest first. Answered by [`Reply::History`].
     History {
         /// At most this many.
@@ -56,6 +58,8 @@ pub enum Action {
 pub enum Reply {
     /// To [`Request::Status`].
     Status(Box<Status>),
+    /// To [`Request::Health`].
+    Health(Box<Health>),
     /// To [`Request::History`]; oldest first.
     History(Vec<Event>),
     /// It was done.

@@ -1,6 +1,7 @@
 //! A status in the text format of Prometheus, version 0.0.4
 //! (prometheus.io/docs/instrumenting/exposition_formats, "Text-based format").
 
+use super::health::InstanceVerdict;
 use super::status::{AdminState, BackendStatus, ServiceState, ServiceStatus, Status};
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
@@ -25,6 +26,13 @@ fn instance(out: &mut Page, status: &Status) {
         .one(&[], status.since);
     out.family("loaded_generation", MetricKind::Gauge, "Number of the configuration that is served.")
         .one(&[], status.generation);
+    if let Some(verdict) = status.verdict {
+        let mut family =
+            out.family("loaded_verdict", MetricKind::Gauge, "1 for the verdict about the instance, else 0.");
+        for one in InstanceVerdict::ALL {
+            family.one(&[("verdict", one.label())], u8::from(one == verdict));
+        }
+    }
     let help = "How often rules that another program had removed were put back.";
     out.family("loaded_rules_put_back_total", MetricKind::Counter, help).one(&[], status.rules.put_back);
     let help = "Whether rules are missing that could not be put back.";

@@ -2,6 +2,7 @@
 //! its meaning. Times are in seconds since 1970 and durations in seconds, unless the name says otherwise. `text` writes it for
 //! people, `metrics` for Prometheus.
 
+use super::health::{ConditionStatus, InstanceVerdict};
 use super::policy::PolicyStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,6 +33,12 @@ pub struct Status {
     /// repeats, packets that a killed worker held are dropped.
     #[serde(default)]
     pub nf_repeat: String,
+    /// Whether clients are served; `None`: an older instance does not say.
+    #[serde(default)]
+    pub verdict: Option<InstanceVerdict>,
+    /// Why not, the worst first; then what may matter.
+    #[serde(default)]
+    pub conditions: Vec<ConditionStatus>,
     /// Our netfilter rules.
     #[serde(default)]
     pub rules: RulesStatus,

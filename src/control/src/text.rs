@@ -2,8 +2,9 @@
 
 use super::Event;
 use super::figures::{count, elapsed, latency, table, time};
+use super::health::{ConditionStatus, Effect};
 use super::status::{
-    AdminState, BackendState, BackendStatus, LateChecks, Process, Role, Sandbox, ServiceState, ServiceStatus, Status,
+    AdminState, BackendState, BackendStatus, LateChecks, Process, Sandbox, ServiceState, ServiceStatus, Status,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -94,20 +95,7 @@ fn verdict(status: &Status) -> String {
     let backends = || status.services.iter().flat_map(|service| &service.backends);
     let staying = || backends().filter(|backend| backend.state != BackendState::Leaving && backend.confirmed);
     let (all, up) = (staying().count(), staying().filter(|backend| backend.counts_as_up()).count());
-    let workers = || status.processes.iter().filter(|process| process.role == Role::Worker);
-    let services = || status.services.iter().filter(|service| service.state != ServiceState::Leaving);
-    let is_down = |service: &&ServiceStatus| service.state == ServiceState::AllDown;
-    let dead = services().filter(is_down).filter(|service| service.families_down().len() == service.families().len());
-    let word = if !status.rules.missing.is_empty()
-        || !workers().any(|worker| worker.serving)
-        || (dead.count() == services().count() && services().count() > 0)
-    {
-        "NOT SERVING"
-    } else if !workers().all(|worker| worker.serving) || services().any(|service| is_down(&service)) {
-        "PARTLY SERVING"
-    } else {
-        "serving"
-    };
+    let word = status.verdict.map_or_else(|| "verdict unknown".to_owned(), |verdict| verdict.to_string());
     let mut line = format!("{word}, generation {}, {up} of {all} backends up", status.generation);
     for (admin, word) in [(AdminState::Draining, "draining"), (AdminState::Disabled, "disabled")] {
         let count = staying().filter(|backend| backend.admin == admin).count();
@@ -138,6 +126,11 @@ fn troubles(status: &Status) -> Vec<String> {
     if !status.rules.missing.is_empty() {
         lines.push(format!("rules missing, packets pass the workers by: {}", status.rules.missing.join(", ")));
     }
+    // The others have lines of their own below.
+    let told =
+        |condition: &&ConditionStatus| matches!(condition.name.as_str(), "host" | "tables_full" | "queue_dropping");
+    let counts = status.conditions.iter().filter(told).filter(|condition| condition.effect != Effect::Note);
+    lines.extend(counts.map(|condition| condition.text.clone()));
     let LateChecks { count, longest_ms, last } = status.late_checks;
     if last.is_some_and(|last| last.saturating_add(LATE_FOR) >= status.now) {
         lines.push(format!(

@@ -18,7 +18,7 @@ pub fn host_check(plan: &Plan) -> Vec<Problem> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let is_direct = plan.services.iter().any(|service| service.mode == Mode::Dsr);
     let host = Host {
-        networks: if is_direct { ConnectedNetworks::read() } else { ConnectedNetworks::default() },
+        networks: ConnectedNetworks::read(),
         own: if is_direct { own_addresses() } else { BTreeSet::new() },
         routes: parse_routes(&read("/proc/net/route")),
         locals: parse_locals(&read("/proc/net/fib_trie")),
@@ -30,8 +30,8 @@ pub fn host_check(plan: &Plan) -> Vec<Problem> {
 struct Host<'a> {
     routes: Vec<Route>,
     locals: BTreeSet<Ipv4Addr>,
-    /// Filled in only when a service uses mode "dsr".
     networks: ConnectedNetworks,
+    /// Filled in only when a service uses mode "dsr".
     own: BTreeSet<IpAddr>,
     /// `None`: this kernel has no such setting. The key is a path: an interface may have dots in its name.
     sysctl: &'a dyn Fn(&str) -> Option<i64>,
@@ -42,14 +42,15 @@ impl Host<'_> {
         let vips: BTreeSet<_> = plan.services.iter().flat_map(|service| &service.vips).copied().collect();
         let mut problems = Vec::new();
         if vips.iter().any(IpAddr::is_ipv4) && self.off("ipv4/ip_forward") {
-            problems
-                .push(Problem::fatal("IPv4 packets are not forwarded to backends: sysctl -w net.ipv4.ip_forward=1"));
+            problems.push(
+                Problem::fatal("IPv4 packets are not forwarded to backends: sysctl -w net.ipv4.ip_forward=1")
+                    .of_family(4),
+            );
         }
         if vips.iter().any(IpAddr::is_ipv6) && self.off("ipv6/conf/all/forwarding") {
-            problems.push(Problem::fatal(
-                "IPv6 packets are not forwarded to backends, and an interface configured by router \
-                 advertisements then needs accept_ra=2: sysctl -w net.ipv6.conf.all.forwarding=1",
-            ));
+            let text = "IPv6 packets are not forwarded to backends, and an interface configured by router \
+                        advertisements then needs accept_ra=2: sysctl -w net.ipv6.conf.all.forwarding=1";
+            problems.push(Problem::fatal(text).of_family(6));
         }
         let backends: BTreeSet<_> = plan.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
         // In mode "dsr" replies bypass this host.
@@ -68,10 +69,14 @@ impl Host<'_> {
         problems.extend(self.own_answers(plan));
         problems.extend(self.direct(plan));
         problems.extend(self.one_armed(&replied, &towards));
-        let unreachable = v4(backends.iter()).filter(|backend| lookup(&self.routes, *backend).is_none());
+        let unreachable = backends.iter().filter(|backend| match backend {
+            IpAddr::V4(v4) => lookup(&self.routes, *v4).is_none(),
+            IpAddr::V6(_) => !self.networks.has_route(**backend),
+        });
         problems.extend(unreachable.map(|backend| Problem {
-            severity: Severity::Warning,
-            text: format!("no route to backend {backend} in /proc/net/route: ip route add {backend} via …"),
+            severity: Severity::Impairing,
+            family: Some(if backend.is_ipv4() { 4 } else { 6 }),
+            text: format!("no route to backend {backend} in the main table: ip route add {backend} via …"),
         }));
         // Two VIPs behind one interface need the same setting: report it once.
         problems.iter().enumerate().filter(|(at, p)| !problems[..*at].contains(p)).map(|(_, p)| p.clone()).collect()
@@ -84,11 +89,14 @@ impl Host<'_> {
         let local = self.locals.contains(&vip);
         let mut problems = Vec::new();
         if local && !self.accepts_local(interface) {
-            problems.push(Problem::fatal(&format!(
-                "replies from backends on {interface} would be dropped as coming from our own address: \
+            problems.push(
+                Problem::fatal(&format!(
+                    "replies from backends on {interface} would be dropped as coming from our own address: \
                  sysctl -w {}=1",
-                key_of(interface, "accept_local")
-            )));
+                    key_of(interface, "accept_local")
+                ))
+                .of_family(4),
+            );
         }
         if self.is_strict(interface) {
             let back = lookup(&self.routes, vip);
@@ -100,6 +108,7 @@ impl Host<'_> {
             let sure = !local || back.is_some_and(|route| route.length > 0);
             problems.push(Problem {
                 severity: if sure { Severity::Fatal } else { Severity::Warning },
+                family: Some(4),
                 text: format!(
                     "strict reverse path filtering drops replies that come in on {interface} with the VIP as their \
                      source: sysctl -w {}=2",
@@ -144,6 +153,7 @@ impl Host<'_> {
         };
         let problem = |interface: &&str| Problem {
             severity: Severity::Warning,
+            family: Some(4),
             text: format!(
                 "clients and backends are both on {interface}, and redirects may tell backends to answer past this host: \
                  sysctl -w net.ipv4.conf.all.send_redirects=0 {}=0",
@@ -170,7 +180,7 @@ impl Host<'_> {
         } else {
             return None;
         };
-        Some(Problem { severity: Severity::Warning, text })
+        Some(Problem { severity: Severity::Warning, family: Some(4), text })
     }
 
     /// IN_DEV_ACCEPT_LOCAL is "all or this one" (include/linux/inetdevice.h).

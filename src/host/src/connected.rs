@@ -35,6 +35,15 @@ impl ConnectedNetworks {
         Self { v4: linked.collect(), v6: v6.lines().filter_map(route6).filter(|r| r.interface != "lo").collect() }
     }
 
+    /// Whether any route leads to the address, by a router or not.
+    #[must_use]
+    pub fn has_route(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => lookup(&self.v4, v4).is_some(),
+            IpAddr::V6(v6) => self.v6.iter().any(|route| route.has(v6)),
+        }
+    }
+
     /// The interface of the network that contains the address; `None` if this host is not connected to it.
     #[must_use]
     pub fn interface(&self, address: IpAddr) -> Option<&str> {

@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Severity {
     /// Nothing would be balanced: refuse to start.
     Fatal,
+    /// Some packets are lost.
+    Impairing,
     /// Something may not work.
     Warning,
 }
@@ -16,6 +18,8 @@ pub enum Severity {
 pub struct Problem {
     /// How serious a problem is.
     pub severity: Severity,
+    /// 4 or 6: the family whose packets it is about; `None`: both, or one that is not known.
+    pub family: Option<u8>,
     /// What is wrong, what it causes, and the command that fixes it.
     pub text: String,
 }
@@ -30,6 +34,11 @@ impl fmt::Display for Problem {
 impl Problem {
     /// A fatal problem.
     pub(crate) fn fatal(text: &str) -> Self {
-        Self { severity: Severity::Fatal, text: text.to_owned() }
+        Self { severity: Severity::Fatal, family: None, text: text.to_owned() }
+    }
+
+    /// The same, of one family.
+    pub(crate) fn of_family(self, family: u8) -> Self {
+        Self { family: Some(family), ..self }
     }
 }

@@ -3,7 +3,7 @@
 //! - [`phase`], [`generation`], [`fixed`], [`host`], [`operator`], [`recorder`], [`survey`], [`watch`]: the parts of its state.
 //! - `start`: the first start of its children; `end`: the last acts.
 //! - `reconfigure`: HUP, discovery, departures. `upgrade`: USR2.
-//! - `observe`: what changes by itself. `put_back`: what others remove. `record`: the journal.
+//! - `observe`: what changes by itself. `put_back`: what others remove. `health`: the verdict. `record`: the journal.
 //! - `operate`, `explain` (over `explanation`), `status`, `report`: what the operator asks for.
 
 mod end;
@@ -11,6 +11,7 @@ mod explain;
 mod explanation;
 pub(crate) mod fixed;
 pub(crate) mod generation;
+mod health;
 pub(crate) mod host;
 mod observe;
 mod operate;

@@ -9,7 +9,7 @@ use crate::children::worker::Worker;
 use loaded_control::{By, Event, unix_ms};
 use loaded_host::own_addresses;
 use loaded_ipc::{BackendCounter, BackendIndex, Cause, ServiceIndex, View};
-use loaded_queue::queue_owners;
+use loaded_queue::{QueueState, queue_owners};
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -55,7 +55,7 @@ impl Instance {
         self.survey.due = now + EVERY;
         self.note_ejections();
         self.log_late_causes();
-        self.examine_queues(now);
+        let queues = self.examine_queues(now);
         self.watch.look_at_tables(now);
         self.look_at_routes(now);
         let children = &self.children;
@@ -63,6 +63,7 @@ impl Instance {
         self.current.roster.forget_lost(now);
         self.tell_wishes(now);
         self.note_conditions();
+        self.judge(now, &queues);
         if self.is_changing() || self.survey.rests_until > now {
             return;
         }
@@ -95,14 +96,16 @@ impl Instance {
         }
     }
 
-    /// Kills workers that are hung, and logs which packets their queues have lost.
-    fn examine_queues(&mut self, now: Instant) {
-        let Ok(states) = queue_owners() else { return };
+    /// Kills workers that are hung, and logs which packets their queues have lost. Returns the kernel's list
+    /// of queues.
+    fn examine_queues(&mut self, now: Instant) -> Vec<QueueState> {
+        let Ok(states) = queue_owners() else { return Vec::new() };
         for worker in &mut self.children.workers {
             if let Some(state) = states.iter().find(|state| state.queue == worker.owner.queue()) {
                 worker.examine(state, now);
             }
         }
+        states
     }
 
     /// Puts routes back that others have removed, if a look is due. A successor looks after its own.

@@ -20,6 +20,7 @@ impl Instance {
     fn reply(&mut self, request: Request) -> Answer {
         let reply = match request {
             Request::Status => Reply::Status(Box::new(self.status())),
+            Request::Health => Reply::Health(Box::new(self.survey.health.clone())),
             Request::History { last } => Reply::History(self.operator.history.last(last)),
             Request::Backend { action, address, service } => self.change_backend(action, address, service.as_deref()),
             Request::Diff { files } => self.difference(files),

@@ -46,6 +46,8 @@ impl Instance {
             refused_upgrade: self.operator.refused_upgrade.clone().map(|(at, text)| Refused { at: seconds(at), text }),
             layers: self.fixed.layers.clone(),
             nf_repeat: self.fixed.repeat.to_string(),
+            verdict: Some(self.survey.health.verdict),
+            conditions: self.survey.health.conditions.clone(),
             rules: RulesStatus { put_back: self.watch.put_back, missing: self.watch.missing.clone() },
             late_checks: late(&self.children.prober.late),
             processes: self.processes(),

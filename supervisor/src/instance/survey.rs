@@ -1,6 +1,8 @@
 //! What the last regular look saw of everything whose changes nobody announces, and the condition of a service.
 
 use crate::roster::Roster;
+use loaded_control::Health;
+use loaded_host::Problem;
 use loaded_ipc::{Admin, AllDown, BackendIndex, Cause, ServiceIndex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -30,6 +32,15 @@ pub(crate) struct Survey {
     pub(super) discovered: Option<Instant>,
     /// Until then no change begins that nobody has asked for.
     pub(super) rests_until: Instant,
+    /// What was found of the host, and when it is to be looked at again.
+    pub(super) host: Vec<Problem>,
+    pub(super) host_due: Instant,
+    /// Workers that did not serve.
+    pub(super) unready: Vec<String>,
+    pub(super) table_loss: Loss,
+    pub(super) queue_loss: Loss,
+    /// The verdict of now.
+    pub(super) health: Health,
 }
 
 /// The condition of a service, by the checks and the operator's wishes.
@@ -43,6 +54,26 @@ pub(crate) enum Condition {
     AllDown(AllDown),
 }
 
+/// How long a loss of packets is told of after the last one.
+const LOSS_LASTS: Duration = Duration::from_secs(10);
+
+/// What was lost of late.
+#[derive(Debug, Default)]
+pub(super) struct Loss {
+    count: u64,
+    at: Option<Instant>,
+}
+
+impl Loss {
+    /// Notes the counter of now; whether it has grown of late.
+    pub(super) fn is_recent(&mut self, count: u64, now: Instant) -> bool {
+        if count > std::mem::replace(&mut self.count, count) {
+            self.at = Some(now);
+        }
+        self.at.is_some_and(|at| now.duration_since(at) < LOSS_LASTS)
+    }
+}
+
 impl Survey {
     pub(crate) fn new() -> Self {
         Self {
@@ -53,6 +84,12 @@ impl Survey {
             found: BTreeSet::new(),
             discovered: None,
             rests_until: Instant::now(),
+            host: Vec::new(),
+            host_due: Instant::now(),
+            unready: Vec::new(),
+            table_loss: Loss::default(),
+            queue_loss: Loss::default(),
+            health: Health::default(),
         }
     }
 
@@ -72,31 +109,31 @@ impl Survey {
     }
 }
 
-/// The condition of a service. The worker's balancer goes by the same rule, and by what each worker's own packets show.
+/// How a service stands, in the family that is worse off.
 pub(super) fn condition(roster: &Roster, index: ServiceIndex, now: Instant) -> Condition {
+    let [v4, v6] = [true, false].map(|v4| family_condition(roster, index, v4, now));
+    if v6 == Condition::Fine { v4 } else { v6 }
+}
+
+/// How a service stands in one family. The worker's balancer goes by the same rule, and by what each worker's own packets
+/// show.
+pub(super) fn family_condition(roster: &Roster, index: ServiceIndex, v4: bool, now: Instant) -> Condition {
     let Some(entry) = roster.service(index) else { return Condition::Fine };
     let policy = entry.service.policy;
     let of_service = || roster.backends().filter(move |(_, backend)| backend.service == index && backend.confirmed);
     let enabled = || of_service().filter(|(_, backend)| backend.admin(now) == Admin::Enabled);
-    let mut worst = Condition::Fine;
-    for v4 in [true, false] {
-        let count = |backup: bool, up: bool| {
-            let of_kind = enabled().filter(|(_, b)| b.address.is_ipv4() == v4 && b.backup == backup);
-            of_kind.filter(|(_, b)| b.health.up || !up).count()
-        };
-        let (all, up, backups) = (count(false, false), count(false, true), count(true, true));
-        let condition = match () {
-            () if of_service().all(|(_, b)| b.address.is_ipv4() != v4) => Condition::Fine,
-            () if backups == 0 && up * 100 < usize::from(policy.panic_threshold) * all => Condition::Panic,
-            () if up > 0 => Condition::Fine,
-            () if backups > 0 => Condition::Backup,
-            () => Condition::AllDown(policy.all_down),
-        };
-        if condition != Condition::Fine {
-            worst = condition;
-        }
+    let count = |backup: bool, up: bool| {
+        let of_kind = enabled().filter(|(_, b)| b.address.is_ipv4() == v4 && b.backup == backup);
+        of_kind.filter(|(_, b)| b.health.up || !up).count()
+    };
+    let (all, up, backups) = (count(false, false), count(false, true), count(true, true));
+    match () {
+        () if of_service().all(|(_, b)| b.address.is_ipv4() != v4) => Condition::Fine,
+        () if backups == 0 && up * 100 < usize::from(policy.panic_threshold) * all => Condition::Panic,
+        () if up > 0 => Condition::Fine,
+        () if backups > 0 => Condition::Backup,
+        () => Condition::AllDown(policy.all_down),
     }
-    worst
 }
 
 impl fmt::Display for Condition {

@@ -45,23 +45,23 @@ const BROKEN: [(&str, &str, &str); 10] = [
     ),
     (
         "ip6tables -A OUTPUT -m conntrack --ctstate INVALID -j DROP",
-        "warning  firewall   rule `-A OUTPUT -m conntrack --ctstate INVALID -j DROP` takes this host's own ICMP errors",
+        "warning  firewall   rule `-A OUTPUT -m conntrack --ctstate INVALID -j DROP` drops this host's own ICMP errors",
         "ip6tables -F OUTPUT",
     ),
     (
         "nft 'add table inet late; add chain inet late out { type filter hook output priority 0; }
             add rule inet late out ct state invalid counter drop'",
-        "in chain out of the nftables table inet late takes this host's own ICMP errors",
+        "in chain out of the nftables table inet late drops this host's own ICMP errors",
         "nft delete table inet late",
     ),
     (
         "iptables -P FORWARD DROP && iptables -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT",
-        "fatal    conntrack  FORWARD drops by its policy, and no rule of iptables accepts what is not tracked",
+        "fatal    conntrack  FORWARD has the policy DROP, and no rule of iptables accepts untracked packets",
         "iptables -P FORWARD ACCEPT && iptables -F FORWARD",
     ),
     (
         "ip6tables -P FORWARD DROP",
-        "no rule of ip6tables accepts what is not tracked",
+        "no rule of ip6tables accepts untracked packets",
         "ip6tables -P FORWARD ACCEPT && ip6tables -F FORWARD",
     ),
     (

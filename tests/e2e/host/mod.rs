@@ -2,6 +2,7 @@
 
 mod control_socket;
 mod doctor;
+mod host_conditions;
 mod rules;
 mod rules_removed;
 mod shortage;

@@ -43,6 +43,7 @@ pub(crate) fn directory() -> PathBuf {
 /// To [`Request::Diff`] it answers as many kilobytes as files are named, times 100; to the rest by samples.
 pub(crate) fn answer(request: Request) -> Reply {
     match request {
+        Request::Health => Reply::Health(Box::default()),
         Request::Status => Reply::Status(Box::new(sample::status())),
         Request::History { last } => Reply::History(sample::history().last(last)),
         Request::Backend { address, .. } => Reply::error(format!("no service has the backend {address}")),

@@ -134,5 +134,5 @@ fn an_empty_status_is_a_page_too() {
     pressure.clear();
     faults.clear();
     let page = read(&render(&status));
-    assert_eq!(page.samples.len(), 6);
+    assert_eq!(page.samples.len(), 9);
 }

@@ -4,7 +4,7 @@ use loaded_control::status::{
     AdminState, BackendState, BackendStatus, Ejection, LateChecks, Process, Queue, Reload, Role, RulesStatus, Sandbox,
     ServiceState, ServiceStatus,
 };
-use loaded_control::{By, Event, History, PolicyStatus, Status};
+use loaded_control::{By, Event, History, InstanceVerdict, PolicyStatus, Status};
 
 pub(crate) const NOW: u64 = 1_795_476_878;
 
@@ -108,6 +108,8 @@ pub(crate) fn status() -> Status {
         last_reload: Some(Reload { at: NOW - 720, ok: true, text: "1 backend removed".to_owned() }),
         layers: vec!["seccomp".to_owned(), "Landlock".to_owned()],
         nf_repeat: "repeats".to_owned(),
+        verdict: Some(InstanceVerdict::Serving),
+        conditions: Vec::new(),
         rules: RulesStatus { put_back: 3, missing: Vec::new() },
         late_checks: LateChecks { count: 12, longest_ms: 300, last: Some(NOW - 7000) },
         processes: vec![

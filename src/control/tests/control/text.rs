@@ -3,7 +3,7 @@
 use crate::sample::{self, NOW, backend, process, service};
 use loaded_control::status::{AdminState, BackendState, BackendStatus, LateChecks, Reload, Role, ServiceState};
 use loaded_control::text::{history, plain, status};
-use loaded_control::{Reply, Status};
+use loaded_control::{ConditionStatus, Effect, InstanceVerdict, Reply, Status};
 
 fn first(of: &Status) -> String {
     status(of).lines().next().unwrap().to_owned()
@@ -15,30 +15,41 @@ fn the_first_line_is_the_verdict() {
     assert_eq!(first(&sample), "serving, generation 7, 2 of 3 backends up, 1 draining");
     sample.services[0].backends[0].admin = AdminState::Disabled;
     assert_eq!(first(&sample), "serving, generation 7, 2 of 3 backends up, 1 draining, 1 disabled");
+    sample.verdict = Some(InstanceVerdict::Impaired);
+    assert!(first(&sample).starts_with("IMPAIRED, "));
+    sample.verdict = Some(InstanceVerdict::NotServing);
+    assert!(first(&sample).starts_with("NOT SERVING, "));
+    sample.verdict = None;
+    assert!(first(&sample).starts_with("verdict unknown, "), "an older instance does not say");
+}
+
+#[test]
+fn what_stops_or_impairs_is_named_below_it() {
+    let mut sample = sample::status();
     sample.services.push(service("dns", vec![backend("198.51.100.20", 9)]));
     sample.services[1].state = ServiceState::AllDown;
     sample.services[1].backends[0].state = BackendState::Down;
-    assert!(first(&sample).starts_with("PARTLY SERVING, "));
     assert!(status(&sample).contains("! service dns: all down\n"));
-    sample.services.remove(0);
-    assert!(first(&sample).starts_with("NOT SERVING, "));
     // Of two families one has nobody, and the other serves.
+    sample.services.remove(0);
     sample.services[0].backends.push(backend("2001:db8::20", 10));
-    assert!(first(&sample).starts_with("PARTLY SERVING, "));
     assert!(status(&sample).contains("! service dns: all down for IPv4\n"));
-    sample.services[0].backends[1].admin = AdminState::Disabled;
-    assert!(first(&sample).starts_with("NOT SERVING, "));
-    sample.services[0].state = ServiceState::Leaving;
-    assert!(first(&sample).starts_with("serving, "), "nothing is asked of it");
 
     let mut sample = sample::status();
     sample.processes.push(process(Role::Worker, "worker[1]", 814));
     sample.processes[3].serving = false;
-    sample.processes[3].state = "restarts in 1.6 s".to_owned();
-    assert!(first(&sample).starts_with("PARTLY SERVING, "));
-    assert!(status(&sample).contains("! worker[1]: restarts in 1.6 s\n"));
-    sample.processes[1].serving = false;
-    assert!(first(&sample).starts_with("NOT SERVING, "));
+    sample.processes[3].state = "waiting 1.6 s to be started again".to_owned();
+    let host = |effect, text: &str| ConditionStatus {
+        name: "host".to_owned(),
+        effect,
+        service: None,
+        family: Some(4),
+        text: text.to_owned(),
+    };
+    sample.conditions = vec![host(Effect::Stops, "no forwarding: sysctl"), host(Effect::Note, "maybe")];
+    let text = status(&sample);
+    assert!(text.contains("! worker[1]: waiting 1.6 s to be started again\n"), "{text}");
+    assert!(text.contains("\n! no forwarding: sysctl\n") && !text.contains("maybe"), "{text}");
 }
 
 #[test]

@@ -108,5 +108,5 @@ fn as_v4(address: IpAddr) -> Option<std::net::Ipv4Addr> {
 }
 
 fn warning(text: String) -> Problem {
-    Problem { severity: Severity::Warning, text }
+    Problem { severity: Severity::Warning, family: None, text }
 }
