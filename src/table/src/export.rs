@@ -66,7 +66,9 @@ pub fn import(bytes: &[u8], flows: &mut FlowTable, clients: &mut AffinityTable, 
     let rest = rest.get(..clients_count.checked_mul(CLIENT)?)?;
     let taken = records.chunks_exact(FLOW).filter_map(flow).filter(|(key, flow, idle)| {
         let hashed = flows.prepare(key);
-        flows.insert(&hashed, key, *flow, now.wrapping_sub(*idle)).is_ok()
+        let placed = flows.insert(&hashed, key, *flow, now.wrapping_sub(*idle));
+        // An export has no proof. Nobody can show one that nobody knows, until the backend's next segment brings another.
+        placed.map(|placed| flows.set_proof(placed.slot, hashed.unpredictable())).is_ok()
     });
     let taken = taken.count();
     let kept = rest.chunks_exact(CLIENT).filter_map(client).filter(|(key, backend, idle)| {
@@ -138,6 +140,7 @@ mod tests {
         assert!(bytes.len() <= bytes_for(1024, 1024));
         let (mut other, mut others) = tables(2048, [9; 16]);
         assert_eq!(import(&bytes, &mut other, &mut others, 600), Some((1000, 1000)));
+        let mut proofs = std::collections::HashSet::new();
         for n in 0..1000 {
             let slot = other.find(&other.prepare(&key(n)), &key(n), 600, |_| true).expect("there");
             let flow = other.get(slot).expect("whole");
@@ -146,9 +149,11 @@ mod tests {
                 (n % 3, n % 7, n % 5, FlowState::Established)
             );
             assert_eq!(other.idle(slot, 600), Some(u32::from(n % 100)), "its idle time is kept");
+            proofs.insert(other.proof(slot));
             let of = AffinityKey { prefix: key(n).client, service: n % 5 };
             assert_eq!(others.find(&others.prepare(&of), &of, 600, 3600).map(|found| found.1), Some(n % 7));
         }
+        assert!(proofs.len() > 900, "a thousand proofs that nobody can tell: {} different ones", proofs.len());
     }
 
     #[test]

@@ -180,6 +180,12 @@ impl FlowTable {
         self.map.touch(slot, now)
     }
 
+    /// When a packet of the flow was last seen, as [`FlowTable::refresh`] was told.
+    #[inline]
+    pub fn seen(&self, slot: Slot, now: u32) -> u32 {
+        now.wrapping_sub(self.map.idle(slot, now).unwrap_or(0))
+    }
+
     /// Changes the state; the idle time starts again. Returns `false` if the flow should be protected but is not, because its
     /// client's prefix already has its share.
     #[inline]

@@ -25,6 +25,13 @@ pub struct Hashed {
     tag: u16,
 }
 
+impl Hashed {
+    /// 16 bits that nobody can predict who does not know the table's key.
+    pub(crate) fn unpredictable(&self) -> u16 {
+        self.tag
+    }
+}
+
 /// Where an entry is. Valid until the next insert, remove or sweep; after that it may name another entry or none, which
 /// gives a wrong answer but never a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

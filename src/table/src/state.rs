@@ -30,6 +30,9 @@ pub enum FlowState {
     /// TCP whose backend's packets do not come this way (mode "dsr"): the client acts as if it were open. May be evicted, after
     /// all others.
     OneSided = 12,
+    /// TCP: FIN both ways, the backend's first; it has not acknowledged the client's yet (the client is in LAST-ACK, RFC 9293
+    /// §3.3.2). Open.
+    LastAck = 13,
 }
 
 impl FlowState {
@@ -49,6 +52,7 @@ impl FlowState {
             10 => Self::Reset,
             11 => Self::Replied,
             12 => Self::OneSided,
+            13 => Self::LastAck,
             _ => return None,
         })
     }
@@ -56,6 +60,6 @@ impl FlowState {
     /// Whether this is an open state: one that protects a flow, unless its client's prefix is over its quota.
     #[inline]
     pub fn is_kept(self) -> bool {
-        matches!(self, Self::Established | Self::ClientDone | Self::BackendDone | Self::Datagram)
+        matches!(self, Self::Established | Self::ClientDone | Self::BackendDone | Self::LastAck | Self::Datagram)
     }
 }

@@ -36,9 +36,11 @@ impl Timeouts {
     pub fn of(&self, state: FlowState) -> u32 {
         match state {
             FlowState::HalfOpen | FlowState::Answered | FlowState::Unanswered => self.half_open,
-            FlowState::Established | FlowState::ClientDone | FlowState::BackendDone | FlowState::OneSided => {
-                self.established
-            }
+            FlowState::Established
+            | FlowState::ClientDone
+            | FlowState::BackendDone
+            | FlowState::LastAck
+            | FlowState::OneSided => self.established,
             FlowState::Closing => self.closing,
             FlowState::Reset => self.reset,
             FlowState::Replied | FlowState::Datagram => self.datagram,

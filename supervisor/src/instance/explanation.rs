@@ -135,6 +135,7 @@ fn word(state: FlowState) -> &'static str {
         FlowState::Echo => "echo",
         FlowState::ClientDone => "closed by the client",
         FlowState::BackendDone => "closed by the backend",
+        FlowState::LastAck => "closed by both, not acknowledged",
         FlowState::Answered => "answered, not acknowledged",
         FlowState::Unanswered => "not answered",
         FlowState::Reset => "reset",

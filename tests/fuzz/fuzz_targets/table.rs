@@ -65,13 +65,14 @@ fn state(n: u8) -> FlowState {
         S::Reset,
         S::Replied,
         S::OneSided,
-    ][usize::from(n % 12)]
+        S::LastAck,
+    ][usize::from(n % 13)]
 }
 
 /// Whether a living flow may be given up for another.
 fn may_go(state: FlowState) -> bool {
     use FlowState as S;
-    !matches!(state, S::Established | S::ClientDone | S::BackendDone | S::Datagram)
+    !matches!(state, S::Established | S::ClientDone | S::BackendDone | S::LastAck | S::Datagram)
 }
 
 fn flow_key(n: u8) -> FlowKey {

@@ -70,7 +70,7 @@ impl Decider {
             let service = service.map(ServiceIndex);
             Explained { assumed, outcome, service, flow, chosen: None }
         };
-        let course = old.map_or(Course::NewFlow, |flow| self.course_now(packet, flow));
+        let course = known.map_or(Course::NewFlow, |known| self.course_now(packet, known, now));
         let (service, backend, reason, outcome) = match (course, old) {
             (Course::Forward, Some(flow)) => (flow.service, flow.backend, ChoiceReason::Flow, Outcome::Forwarded),
             (Course::Reset, Some(flow)) => {

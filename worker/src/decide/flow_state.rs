@@ -9,22 +9,25 @@ use loaded_table::FlowState;
 pub(super) enum Sender {
     /// The client, or somebody in its name. `proven`: the number that [`claim`] finds in the packet is the one that is kept.
     Client { proven: bool },
-    /// The backend.
-    Backend,
+    /// The backend. `proven`: the same; it shows that the backend has heard the client.
+    Backend { proven: bool },
 }
 
-/// The number by which a client's packet can prove that its sender hears the backend. `None`: nothing depends on that.
+/// The number by which a packet can prove that its sender hears the other side. `None`: nothing depends on that.
 #[inline]
-pub(super) fn claim(state: FlowState, kind: Kind) -> Option<u16> {
+pub(super) fn claim(state: FlowState, kind: Kind, by_client: bool) -> Option<u16> {
     use FlowState as S;
     let Kind::Tcp(segment) = kind else { return None };
+    if !by_client {
+        // The backend acknowledges the client's FIN, so that was the client's.
+        return (state == S::LastAck && segment.acknowledges()).then_some(segment.acknowledged);
+    }
     let comes_at = || segment.end.wrapping_sub(u16::from(segment.finishes()));
     match state {
         // It acknowledges the end of what the backend has sent last.
         S::Answered if segment.acknowledges() => Some(segment.acknowledged),
         // It comes where the backend waits: a RST anywhere else ends nothing there (RFC 5961 §3).
-        S::HalfOpen | S::Established | S::ClientDone if segment.resets() => Some(comes_at()),
-        S::BackendDone if segment.resets() || segment.finishes() => Some(comes_at()),
+        S::HalfOpen | S::Established | S::ClientDone | S::BackendDone if segment.resets() => Some(comes_at()),
         S::Reset => Some(comes_at()),
         _ => None,
     }
@@ -37,8 +40,8 @@ pub(super) fn proof_after((before, next): (FlowState, FlowState), kind: Kind, se
     use FlowState as S;
     let Kind::Tcp(segment) = kind else { return None };
     match sender {
-        Sender::Backend if segment.resets() || !segment.acknowledges() => None,
-        Sender::Backend => match next {
+        Sender::Backend { .. } if segment.resets() || !segment.acknowledges() => None,
+        Sender::Backend { .. } => match next {
             S::Answered => Some(segment.end),
             S::Established | S::ClientDone | S::BackendDone => Some(segment.acknowledged),
             _ => None,
@@ -47,6 +50,7 @@ pub(super) fn proof_after((before, next): (FlowState, FlowState), kind: Kind, se
             // A refusal acknowledges the SYN.
             S::HalfOpen if segment.opens() => Some(segment.end),
             // The backend has not acknowledged this packet yet, but will.
+            S::LastAck if segment.finishes() => Some(segment.end),
             S::Established | S::ClientDone if before == S::Answered => Some(segment.end),
             _ => None,
         },
@@ -60,7 +64,7 @@ pub(super) fn next_state(state: FlowState, kind: Kind, sender: Sender) -> FlowSt
     match kind {
         Kind::Tcp(segment) => after_segment(state, segment, sender),
         Kind::Udp { .. } | Kind::Sctp { .. } | Kind::Other => match (state, sender) {
-            (FlowState::Unanswered, Sender::Backend) => FlowState::Replied,
+            (FlowState::Unanswered, Sender::Backend { .. }) => FlowState::Replied,
             (FlowState::Replied, Sender::Client { .. }) => FlowState::Datagram,
             _ => state,
         },
@@ -72,10 +76,13 @@ pub(super) fn next_state(state: FlowState, kind: Kind, sender: Sender) -> FlowSt
 fn after_segment(state: FlowState, segment: TcpSegment, sender: Sender) -> FlowState {
     match sender {
         Sender::Client { proven: false } if segment.resets() => state,
+        // A backend that waits for the client's acknowledgement answers a wrong one so, and goes on waiting (RFC 9293 §3.10.7.4;
+        // net/ipv4/tcp_minisocks.c, tcp_check_req). If it refuses, it acknowledges the SYN.
+        Sender::Backend { .. } if segment.resets() && !segment.acknowledges() && state == FlowState::Answered => state,
         _ if segment.resets() => after_reset(state),
         // Without ACK it is a SYN, or a segment that its receiver drops silently (RFC 9293 §3.10.7).
         _ if !segment.acknowledges() => state,
-        Sender::Backend => after_backend(state, segment.finishes(), segment.accepts()),
+        Sender::Backend { proven } => after_backend(state, segment, proven),
         Sender::Client { proven } => after_client(state, segment.finishes(), proven),
     }
 }
@@ -91,14 +98,16 @@ fn after_reset(state: FlowState) -> FlowState {
 }
 
 /// After any other segment of the backend.
-fn after_backend(state: FlowState, finishes: bool, accepts: bool) -> FlowState {
+fn after_backend(state: FlowState, segment: TcpSegment, proven: bool) -> FlowState {
     use FlowState as S;
+    let finishes = segment.finishes();
     match state {
         S::HalfOpen => S::Answered,
         // It accepts another connection on the ports of one that it does not have any more. Or it repeats its first answer, and
         // the client its acknowledgement.
-        S::Established | S::ClientDone | S::BackendDone | S::Reset if accepts => S::Answered,
+        S::Established | S::ClientDone | S::BackendDone | S::LastAck | S::Reset if segment.accepts() => S::Answered,
         S::ClientDone if finishes => S::Closing,
+        S::LastAck if proven => S::Closing,
         S::Established | S::Reset if finishes => S::BackendDone,
         // After a real reset each side answers whatever comes with another reset. So a packet that is none and comes last shows
         // that the connection is still open.
@@ -112,7 +121,7 @@ fn after_client(state: FlowState, finishes: bool, proven: bool) -> FlowState {
     use FlowState as S;
     match state {
         S::Established if finishes => S::ClientDone,
-        S::BackendDone if finishes && proven => S::Closing,
+        S::BackendDone if finishes => S::LastAck,
         S::Answered | S::Reset if proven && finishes => S::ClientDone,
         S::Answered | S::Reset if proven => S::Established,
         _ => state,
@@ -152,6 +161,15 @@ pub(super) fn first_state(kind: Kind) -> FlowState {
 pub(super) fn is_proof(state: FlowState) -> bool {
     use FlowState as S;
     matches!(state, S::Established | S::Datagram | S::OneSided | S::Replied)
+}
+
+/// Whether a packet that leaves this state as it is keeps the flow alive. An open connection lives by its backend's packets alone:
+/// a backend acknowledges whatever an honest client sends, and somebody else can send in the client's name for ever.
+#[inline]
+pub(super) fn keeps_alive(state: FlowState, sender: Sender) -> bool {
+    use FlowState as S;
+    let lives_by_backend = matches!(state, S::Answered | S::Established | S::ClientDone | S::BackendDone | S::LastAck);
+    !lives_by_backend || matches!(sender, Sender::Backend { .. })
 }
 
 /// Whether the backend has ended the connection, so that another may begin on the same ports (RFC 9293 §3.6.1).

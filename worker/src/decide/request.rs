@@ -2,13 +2,17 @@
 
 use super::admit::Refusal;
 use super::decider::{Decided, Decider, PacketBuffer};
-use super::flow_state::{Sender, claim, is_over, is_proof, next_state, next_state_one_sided, proof_after};
+use super::flow_state::{Sender, claim, is_over, is_proof, keeps_alive, next_state, next_state_one_sided, proof_after};
 use super::keys::{FlowQuery, opens};
 use crate::setup::Backend;
 use crate::time::Now;
 use crate::wire::{self, Endpoint, Kind, ParsedPacket};
 use loaded_ipc::{Admin, AllDown, OnBackendDown, Outcome, Pressure};
 use loaded_table::{Flow, FlowState, Slot};
+
+/// Seconds without a packet after which an open connection of a backend that gets no new ones, or is down, makes way for a
+/// SYN on its ports. A client that retries a SYN for so long gives up (net.ipv4.tcp_syn_retries: 63 s up to the sixth).
+const SILENT: u32 = 60;
 
 /// What becomes of a packet of a known flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +37,7 @@ impl Decider {
         now: Now,
     ) -> Decided {
         let known = self.find(packet, query, now);
-        let course = known.map_or(Course::NewFlow, |(_, flow)| self.course(packet, query, flow, now));
+        let course = known.map_or(Course::NewFlow, |known| self.course(packet, query, known, now));
         let (backend, outcome) = match (course, known) {
             (Course::Forward, Some((slot, flow))) => {
                 self.advance(slot, flow, packet, true, now);
@@ -64,17 +68,18 @@ impl Decider {
 
     /// What becomes of a packet of a known flow. A SYN that is sent again counts as unanswered by the backend.
     #[inline]
-    fn course(&mut self, packet: &ParsedPacket, query: &FlowQuery, flow: Flow, now: Now) -> Course {
+    fn course(&mut self, packet: &ParsedPacket, query: &FlowQuery, known: (Slot, Flow), now: Now) -> Course {
+        let (_, flow) = known;
         if opens(packet) && flow.state == FlowState::HalfOpen && self.backends.flags(flow.backend).takes_new_flows() {
             let port = query.key.service_port;
             self.backends.opening(&mut self.setup, &self.counters, flow.backend, port, now);
         }
-        self.course_now(packet, flow)
+        self.course_now(packet, known, now)
     }
 
     /// The same, without counting anything.
     #[inline]
-    pub(super) fn course_now(&self, packet: &ParsedPacket, flow: Flow) -> Course {
+    pub(super) fn course_now(&self, packet: &ParsedPacket, (slot, flow): (Slot, Flow), now: Now) -> Course {
         let opens = opens(packet);
         // A connection may reuse the ports of one that is over (RFC 9293 §3.6.1). Who knows no more than its ports cannot move one
         // that is not: its backend answers the SYN with an acknowledgement (RFC 5961 §4), or accepts it, if it has lost the old one.
@@ -84,16 +89,22 @@ impl Decider {
         }
         match self.backends.flags(flow.backend) {
             flags if flags.is_serving() => Course::Forward,
-            flags if flags.keeps_flows() => self.course_when_not_accepting(opens, flow),
+            flags if opens && (flags.keeps_flows() || self.is_drained_when_down(flow)) => {
+                self.course_of_syn(slot, flow, now)
+            }
+            flags if flags.keeps_flows() => Course::Forward,
             _ => self.course_when_down(packet, flow),
         }
     }
 
-    /// For a backend that is draining, ejected or a backup that is not needed: its flows go on, but a connection that is only
-    /// being opened can as well open elsewhere.
+    /// What becomes of a SYN on ports of a backend that keeps its flows and gets no new ones: one that is draining, ejected, not
+    /// needed as a backup, or down with the policy "drain". A connection that is only being opened can as well open elsewhere.
+    /// One that is open must not be moved by whoever knows its ports, unless its backend has been silent; a draining one may be.
     #[cold]
-    fn course_when_not_accepting(&self, opens: bool, flow: Flow) -> Course {
-        match opens && flow.state == FlowState::HalfOpen {
+    fn course_of_syn(&self, slot: Slot, flow: Flow, now: Now) -> Course {
+        let drains = self.backends.admin(flow.backend) == Some(Admin::Draining);
+        let silent = !drains && self.flows.idle(slot, now.seconds).is_none_or(|idle| idle >= SILENT);
+        match silent || flow.state == FlowState::HalfOpen {
             true => Course::NewFlow,
             false => Course::Forward,
         }
@@ -114,6 +125,11 @@ impl Decider {
             (Kind::Udp { .. }, OnBackendDown::Reset) => Course::Unreachable,
             _ => Course::NewFlow,
         }
+    }
+
+    /// Whether this flow goes on though its backend is down.
+    fn is_drained_when_down(&self, flow: Flow) -> bool {
+        self.on_backend_down(flow) == OnBackendDown::Drain && !self.is_disabled(flow)
     }
 
     fn is_disabled(&self, flow: Flow) -> bool {
@@ -180,21 +196,17 @@ impl Decider {
     /// Who sends this packet of a flow, and whether that is proven.
     #[inline]
     fn sender(&self, slot: Slot, flow: Flow, packet: &ParsedPacket, request: bool) -> Sender {
-        match request {
-            true => {
-                let claimed = claim(flow.state, packet.kind);
-                Sender::Client { proven: claimed.is_some_and(|number| number == self.flows.proof(slot)) }
-            }
-            false => Sender::Backend,
-        }
+        let claimed = claim(flow.state, packet.kind, request);
+        let proven = claimed.is_some_and(|number| number == self.flows.proof(slot));
+        if request { Sender::Client { proven } } else { Sender::Backend { proven } }
     }
 
     /// Moves a flow to its next state, and keeps it and its client's affinity alive.
     #[inline]
     pub(super) fn advance(&mut self, slot: Slot, flow: Flow, packet: &ParsedPacket, request: bool, now: Now) {
+        let sender = self.sender(slot, flow, packet, request);
         let next = match self.setup.is_direct(flow.backend) {
             false => {
-                let sender = self.sender(slot, flow, packet, request);
                 let next = next_state(flow.state, packet.kind, sender);
                 if let Some(proof) = proof_after((flow.state, next), packet.kind, sender) {
                     self.flows.set_proof(slot, proof);
@@ -203,7 +215,10 @@ impl Decider {
             }
             true => next_state_one_sided(flow.state, packet.kind),
         };
-        let seen = self.flows.refresh(slot, now.seconds);
+        let seen = match keeps_alive(flow.state, sender) {
+            true => self.flows.refresh(slot, now.seconds),
+            false => self.flows.seen(slot, now.seconds),
+        };
         let mut proven = false;
         if next != flow.state {
             if !self.flows.set_state(slot, next, now.seconds) {

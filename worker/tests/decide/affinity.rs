@@ -110,6 +110,7 @@ fn a_long_flow_keeps_its_client() {
             for _ in 0..(5 * timeout / pause).max(40) {
                 world.now += pause;
                 world.forward(tcp(client, (side.vip, 80), ACK), Outcome::Forwarded);
+                world.answer(tcp((&backend, 80), client, ACK));
                 world.sweep();
                 assert_eq!(world.decider.held(), (1, 1), "timeout {timeout}, pause {pause}");
             }

@@ -1,6 +1,6 @@
 //! Flows of all kinds, from their first packet to their last.
 
-use super::packets::{ACK, End, FIN, RST, SYN, echo, ends, sound, tcp, udp};
+use super::packets::{ACK, End, FIN, RST, SYN, echo, ends, sound, tcp, tcp_after_fin, udp};
 use super::world::{BARE, SIDES, Service, World};
 use loaded_ipc::Outcome;
 
@@ -114,6 +114,7 @@ fn a_half_closed_connection_lives_as_long_as_an_open_one() {
             reply(&mut world, FIN | ACK);
         } else {
             world.forward(tcp(client, vip, FIN | ACK), Outcome::Forwarded);
+            assert_eq!(world.send(&mut tcp_after_fin((&backend, 80), client, ACK)), Outcome::Returned);
         }
         world.now += 31;
         world.unchanged(tcp((&backend, 80), client, ACK), Outcome::PassedOwn);

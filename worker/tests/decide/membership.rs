@@ -109,6 +109,12 @@ fn tcp_of_a_backend_that_is_down_is_rehashed_or_drained() {
                 assert_eq!(world.send(&mut tcp(client, vip, ACK)), Outcome::AnsweredReset);
                 assert_eq!(world.send(&mut tcp((&backend, 80), client, ACK)), Outcome::AnsweredBackend);
             }
+            // A SYN on the ports of an open connection is its backend's to answer, unless that has been silent.
+            if by_checks {
+                world.now += 59;
+                assert_eq!(world.forward(tcp(client, vip, SYN), Outcome::Forwarded), backend);
+                world.now += 1;
+            }
             assert_ne!(world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew), backend);
         }
     }

@@ -97,6 +97,11 @@ pub(crate) fn tcp(from: End<'_>, to: End<'_>, flags: u8) -> Vec<u8> {
     tcp_that_ends(from, to, flags, END)
 }
 
+/// The same, after a FIN of the other side, which it acknowledges.
+pub(crate) fn tcp_after_fin(from: End<'_>, to: End<'_>, flags: u8) -> Vec<u8> {
+    segment(from, to, flags, (END, END.wrapping_add(1)), b"")
+}
+
 /// A segment of a sender who has to guess both numbers, and is wrong by one bit.
 pub(crate) fn guessed(from: End<'_>, to: End<'_>, flags: u8, bit: u32) -> Vec<u8> {
     tcp_that_ends(from, to, flags, END ^ 1 << bit)

@@ -249,6 +249,82 @@ fn a_reset_handshake_is_not_finished_by_an_ack() {
     }
 }
 
+/// A backend answers a wrong acknowledgement with a RST and still waits for the right one (net/ipv4/tcp_minisocks.c,
+/// tcp_check_req).
+#[test]
+fn a_reset_that_answers_a_guess_ends_no_handshake() {
+    for side in SIDES {
+        let mut world = World::new(&[spread()]);
+        let backend = world.forward(tcp((side.client, 4001), (side.vip, 80), SYN), Outcome::ForwardedNew);
+        say(&mut world, &side, &backend, false, SYN | ACK);
+        guess(&mut world, &side, &backend, ACK);
+        say(&mut world, &side, &backend, false, RST);
+        say(&mut world, &side, &backend, true, ACK);
+        say(&mut world, &side, &backend, true, SYN);
+        lives_for(world, &side, &backend, 7440);
+    }
+}
+
+/// An open flow lives by its backend's packets: nobody can keep it by sending in the client's name.
+#[test]
+fn a_client_nobody_answers_does_not_keep_its_flow_open() {
+    for side in SIDES {
+        for before in [None, Some(true), Some(false)] {
+            let mut world = World::new(&[spread()]);
+            let backend = world.open((side.client, 4001), (side.vip, 80));
+            if let Some(by_client) = before {
+                say(&mut world, &side, &backend, by_client, FIN | ACK);
+            }
+            for _ in 0..3 {
+                world.now += 2000;
+                say(&mut world, &side, &backend, true, ACK);
+            }
+            lives_for(world, &side, &backend, 7440 - 6000);
+        }
+    }
+}
+
+/// The client's last data and its FIN come together, or one behind the other, after the backend's FIN, as TLS closes.
+#[test]
+fn a_connection_that_both_sides_close_is_over_once_the_backend_has_acknowledged_that() {
+    const NUMBER: u32 = 0xffff;
+    let after = |by: u32| NUMBER.wrapping_add(by);
+    for side in SIDES {
+        let (client, vip) = ((side.client, 4001), (side.vip, 80));
+        let (data, none): (&[u8], &[u8]) = (b"notify", b"");
+        let trains: [&[(u32, u8, &[u8])]; 3] =
+            [&[(0, FIN | ACK, data)], &[(0, ACK, data), (6, FIN | ACK, none)], &[(0, FIN | ACK, none); 2]];
+        for train in trains {
+            let closed = |acknowledged: &[u32]| {
+                let mut world = World::new(&[spread()]);
+                let backend = world.open(client, vip);
+                world.answer(segment((&backend, 80), client, FIN | ACK, (77, NUMBER), b""));
+                for (by, flags, data) in train {
+                    world.forward(segment(client, vip, *flags, (after(*by), 78), data), Outcome::Forwarded);
+                }
+                for by in acknowledged {
+                    world.answer(segment((&backend, 80), client, ACK, (78, after(*by)), b""));
+                }
+                (world, backend)
+            };
+            let data = if train.iter().any(|(.., data)| !data.is_empty()) { 6 } else { 0 };
+            for acknowledged in [&[data + 1][..], &[0, data, data + 1], &[data + 1, data + 1]] {
+                let (world, backend) = closed(acknowledged);
+                lives_for(world, &side, &backend, 30);
+                let (mut world, backend) = closed(acknowledged);
+                assert_ne!(world.open(client, vip), backend);
+            }
+            // Until then it is open: the FIN may be anybody's, and so may a RST behind it.
+            for acknowledged in [&[][..], &[0], &[data], &[data, data + 2]] {
+                let (mut world, backend) = closed(acknowledged);
+                world.forward(segment(client, vip, RST, (after(data + 1), 0), b""), Outcome::Forwarded);
+                say(&mut world, &side, &backend, true, SYN);
+                lives_for(world, &side, &backend, 7440);
+            }
+        }
+    }
+}
+
 /// Of 65,536 numbers one is right.
 #[test]
 fn an_acknowledgement_of_another_number_opens_nothing() {
