@@ -2,7 +2,7 @@
 //! of its own while the start goes on; a separate role, because a process that has left its network namespace cannot
 //! return to it.
 
-use crate::{Family, Tools};
+use crate::{Error, Family, Tools};
 use loaded_queue::{Owner, RepeatSupport, try_repeat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -96,24 +96,61 @@ pub const PARTS: [(&str, &str); 6] = [
     ("xt_socket", "-m socket -j RETURN"),
     ("xt_rpfilter", "-m rpfilter --invert -j RETURN"),
 ];
+/// A rule that needs none of them.
+const PLAIN: &str = "-j RETURN";
+/// So many times in a row a rule must be refused before its module counts as missing.
+const REFUSALS: u32 = 2;
 
-/// Which of [`PARTS`] are missing in either family. Tried in a network namespace that ends with its thread.
+/// Which of [`PARTS`] are missing in either family.
 ///
 /// # Errors
 /// If they cannot be tried.
 pub fn missing_parts() -> Result<Vec<&'static str>, String> {
-    let tried = std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("make a network namespace: {error}"))?;
-        let tools = Tools::find().map_err(|error| error.to_string())?;
-        let works = |rule: &str| {
-            [(Family::V4, "192.0.2.1"), (Family::V6, "2001:db8::1")].into_iter().all(|(family, address)| {
-                let rule = rule.replace("ADDRESS", address);
-                tools.restore(family, &format!("*raw\n-A PREROUTING {rule}\nCOMMIT\n")).is_ok()
-            })
-        };
-        Ok(PARTS.into_iter().filter(|(_, rule)| !works(rule)).map(|(module, _)| module).collect())
+    let tools = Tools::find().map_err(|error| error.to_string())?;
+    in_empty_namespace(|| {
+        let works = |rule: &str| Family::ALL.into_iter().all(|family| try_rule(&tools, family, rule).is_ok());
+        PARTS.into_iter().filter(|(_, rule)| !works(rule)).map(|(module, _)| module).collect()
+    })
+}
+
+/// Which of `modules` (names in [`PARTS`]) this family lacks for certain: a rule that needs one is refused again and again,
+/// while a rule that needs none is taken.
+///
+/// # Errors
+/// If they cannot be tried; nothing is known of any then.
+pub(crate) fn lacking(tools: &Tools, family: Family, modules: &[&'static str]) -> Result<Vec<&'static str>, String> {
+    in_empty_namespace(|| {
+        let plain = || try_rule(tools, family, PLAIN).map_err(|error| error.to_string());
+        plain()?;
+        let refused = |rule: &str| (0..REFUSALS).all(|_| try_rule(tools, family, rule).is_err_and(|e| is_refusal(&e)));
+        let wanted = PARTS.into_iter().filter(|(module, _)| modules.contains(module));
+        let lacking = wanted.filter(|(_, rule)| refused(rule)).map(|(module, _)| module).collect();
+        plain().map(|()| lacking)
+    })?
+}
+
+/// Whether it is the rule that failed, and not the program or its wait for the lock of the legacy back end, which all
+/// network namespaces share.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Failed { said, .. } if !said.contains("xtables lock"))
+}
+
+fn try_rule(tools: &Tools, family: Family, rule: &str) -> Result<(), Error> {
+    let address = if family == Family::V4 { "192.0.2.1" } else { "2001:db8::1" };
+    let rule = rule.replace("ADDRESS", address);
+    tools.restore(family, &format!("*raw\n-A PREROUTING {rule}\nCOMMIT\n"))
+}
+
+/// Runs this in a network namespace that ends with its thread.
+fn in_empty_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    let tried = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("make a network namespace: {error}"))?;
+            Ok(work())
+        });
+        thread.join()
     });
-    tried.join().unwrap_or_else(|_| Err("the thread that tries it has died".to_owned()))
+    tried.unwrap_or_else(|_| Err("the thread that tries it has died".to_owned()))
 }
 
 /// Runs the role: prints the result to standard output. `raise_loopback` sets lo up in the calling thread's network

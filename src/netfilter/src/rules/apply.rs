@@ -11,7 +11,7 @@ use super::chain::Matches;
 use super::missing::{Missing, Written};
 use super::present::{PresentRules, RawTable};
 use super::rule_set::{RuleSet, transaction};
-use crate::{Error, Family, Tools};
+use crate::{Error, Family, Tools, trial};
 use loaded_queue::queue_owners;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -147,21 +147,19 @@ impl Installed {
 
     fn apply(&mut self, family: Family, rules: &RuleSet, act: &'static str) -> Result<(), Error> {
         let wanted = rules.matches().next().unwrap_or(Matches::NONE);
-        // Either matches are missing or everything fails: the further attempts show which.
-        let mut first = None;
-        for matches in rules.matches() {
-            match self.write(family, rules, matches) {
-                Ok(()) => {
-                    let error = first.map_or_else(String::new, |error: Error| error.to_string());
-                    self.notes.extend(missing(family, wanted, matches, &error));
-                    return Ok(());
-                }
-                // That is no sign of a missing match.
-                Err(error @ Error::Contested { .. }) => return Err(wrap(family, act, error)),
-                Err(error) => first = first.or(Some(error)),
-            }
+        let first = match self.write(family, rules, wanted) {
+            Ok(()) => return Ok(()),
+            Err(error @ Error::Contested { .. }) => return Err(wrap(family, act, error)),
+            Err(error) => error,
+        };
+        // Only a match that the kernel is seen to lack is left out: a failure of any other kind must not switch one off,
+        // for packets are trusted by them. It may have passed, so the same is tried once more.
+        let there = available(&self.tools, family, wanted);
+        if self.write(family, rules, there).is_err() {
+            return Err(wrap(family, act, first));
         }
-        first.map_or(Ok(()), |error| Err(wrap(family, act, error)))
+        self.notes.extend(missing(family, wanted, there, &first.to_string()));
+        Ok(())
     }
 
     /// Writes the rules with these matches, in one transaction. It is tried again while another program changes the table
@@ -195,6 +193,18 @@ impl Installed {
         }
         self.tidy().iter().for_each(|note| log::warn!("{note}"));
     }
+}
+
+/// These matches without those that the kernel lacks.
+fn available(tools: &Tools, family: Family, wanted: Matches) -> Matches {
+    let modules = [(wanted.socket, "xt_socket"), (wanted.rpfilter, "xt_rpfilter")];
+    let modules: Vec<_> = modules.into_iter().filter_map(|(wanted, module)| wanted.then_some(module)).collect();
+    let lacking = trial::lacking(tools, family, &modules).unwrap_or_else(|why| {
+        log::warn!("{family}: which matches the kernel has could not be tried, so all are taken for there: {why}");
+        Vec::new()
+    });
+    let is_there = |module| !lacking.contains(&module);
+    Matches { socket: wanted.socket && is_there("xt_socket"), rpfilter: wanted.rpfilter && is_there("xt_rpfilter") }
 }
 
 /// What it means that these matches were wanted and only those are there.

@@ -89,15 +89,38 @@ fn without_the_matches_socket_and_rpfilter_all_else_works_and_it_is_said() {
     });
 }
 
-/// Programs of a kernel that lacks these matches.
-fn works_without(missing: &[&str]) {
-    let dir = std::env::temp_dir().join(format!("loaded-lacks-{}", std::process::id()));
+/// Whatever fails for another reason, a match that packets are trusted by stays.
+#[test]
+fn a_failure_that_is_no_missing_match_switches_none_off() {
+    in_namespace("hosts::a_failure_that_is_no_missing_match_switches_none_off", || {
+        let locked = "echo 'Another app is currently holding the xtables lock' >&2; exit 4";
+        let once = std::env::temp_dir().join(format!("loaded-once-{}", std::process::id()));
+        let once = once.to_str().unwrap();
+        let dir = programs(&format!("*LOADED*) test -e {once} || {{ touch {once}; {locked}; }};;"));
+        let installed = Installed::install(&rules(&both_families(40)), &Tools::find_in(&[&dir]).unwrap()).unwrap();
+        assert_eq!(installed.notes(), [""; 0]);
+        assert!(saved().contains("-A LOADED-40-F -m rpfilter --invert") && saved().contains("LOADED-40-D"));
+        leave(installed);
+        std::fs::remove_file(once).unwrap();
+        std::fs::remove_dir_all(dir).unwrap();
+
+        let dir = programs("*LOADED*'-m rpfilter'*) echo Resource temporarily unavailable >&2; exit 4;;");
+        let error = Installed::install(&rules(&both_families(40)), &Tools::find_in(&[&dir]).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("Resource temporarily unavailable"), "{error}");
+        assert_eq!((saved(), nft_tables()), (String::new(), String::new()));
+        std::fs::remove_dir_all(dir).unwrap();
+    });
+}
+
+/// A directory of programs that do what this branch of a shell's `case` says for the rules they are given, and otherwise
+/// what the real ones do.
+fn programs(branch: &str) -> std::path::PathBuf {
+    let dir = std::env::temp_dir().join(format!("loaded-programs-{}", std::process::id()));
     std::fs::create_dir(&dir).unwrap();
-    let patterns = missing.iter().map(|name| format!("*'-m {name}'*")).collect::<Vec<_>>().join("|");
     for tool in ["iptables-restore", "ip6tables-restore", "iptables-save", "ip6tables-save", "nft"] {
         let real = run("sh", &["-c", &format!("command -v {tool}")]);
         let wrapper = format!(
-            "#!/bin/sh\nrules=$(cat)\ncase $rules in {patterns}) echo no such match >&2; exit 2;; esac\n\
+            "#!/bin/sh\nPATH=/usr/bin:/bin\nrules=$(cat)\ncase $rules in {branch} esac\n\
              printf '%s\\n' \"$rules\" | {} \"$@\"\n",
             real.trim()
         );
@@ -105,6 +128,13 @@ fn works_without(missing: &[&str]) {
         std::fs::write(&path, wrapper).unwrap();
         run("chmod", &["755", path.to_str().unwrap()]);
     }
+    dir
+}
+
+/// With the programs of a kernel that lacks these matches.
+fn works_without(missing: &[&str]) {
+    let patterns = missing.iter().map(|name| format!("*'-m {name}'*")).collect::<Vec<_>>().join("|");
+    let dir = programs(&format!("{patterns}) echo no such match >&2; exit 2;;"));
     let tools = Tools::find_in(&[dir.as_path()]).unwrap();
     let mut installed = Installed::install(&rules(&both_families(40)), &tools).unwrap();
     let notes = installed.notes().to_vec();
