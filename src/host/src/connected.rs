@@ -1,5 +1,5 @@
-//! Which interface reaches an address without a router. Mode "dsr" needs to know, because it sends to the backend's link
-//! address.
+//! Which interface the route to an address leads through, and which reaches it without a router: mode "dsr" needs to know,
+//! because it sends to the backend's link address.
 
 use crate::route::{Route, lookup, parse_routes};
 use std::fs;
@@ -38,10 +38,22 @@ impl ConnectedNetworks {
     /// Whether any route leads to the address, by a router or not.
     #[must_use]
     pub fn has_route(&self, address: IpAddr) -> bool {
+        self.towards(address).is_some()
+    }
+
+    /// The interface through which the route to an address leads, with or without a router.
+    pub(crate) fn towards(&self, address: IpAddr) -> Option<&str> {
         match address {
-            IpAddr::V4(v4) => lookup(&self.v4, v4).is_some(),
-            IpAddr::V6(v6) => self.v6.iter().any(|route| route.has(v6)),
+            IpAddr::V4(v4) => Some(lookup(&self.v4, v4)?.interface.as_str()),
+            IpAddr::V6(v6) => Some(self.route6(v6)?.interface.as_str()),
         }
+    }
+
+    /// The interfaces of default routes of the address's family.
+    pub(crate) fn defaults(&self, address: IpAddr) -> impl Iterator<Item = &str> {
+        let v4 = self.v4.iter().filter(move |route| address.is_ipv4() && route.length == 0);
+        let v6 = self.v6.iter().filter(move |route| address.is_ipv6() && route.length == 0);
+        v4.map(|route| route.interface.as_str()).chain(v6.map(|route| route.interface.as_str()))
     }
 
     /// The interface of the network that contains the address; `None` if this host is not connected to it.
@@ -53,11 +65,14 @@ impl ConnectedNetworks {
                 Some(route.interface.as_str())
             }
             IpAddr::V6(v6) => {
-                let fitting = self.v6.iter().filter(|route| route.has(v6));
-                let best = fitting.max_by_key(|route| (route.length, std::cmp::Reverse(route.metric)));
-                Some(best.filter(|route| route.direct && route.length > 0)?.interface.as_str())
+                Some(self.route6(v6).filter(|route| route.direct && route.length > 0)?.interface.as_str())
             }
         }
+    }
+
+    fn route6(&self, address: Ipv6Addr) -> Option<&Route6> {
+        let fitting = self.v6.iter().filter(|route| route.has(address));
+        fitting.max_by_key(|route| (route.length, std::cmp::Reverse(route.metric)))
     }
 }
 

@@ -12,6 +12,7 @@ mod events;
 mod fixture;
 mod problem;
 mod route;
+mod shared;
 
 pub use check::host_check;
 pub use connected::ConnectedNetworks;
@@ -19,3 +20,4 @@ pub use cores::available_cores;
 pub use discovery::{check_discovery, own_addresses, source_of};
 pub use events::{HostChanges, HostEvents};
 pub use problem::{Problem, Severity};
+pub use shared::shared_interfaces;
