@@ -1,4 +1,4 @@
-//! An address is replaced and put back: every checksum is what one made from scratch would be, and the packet is again
+//! An address and a port are replaced and put back: every checksum is what one made from scratch would be, and the packet is again
 //! what it was, byte by byte.
 #![no_main]
 
@@ -6,7 +6,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use loaded_fuzz::judge::{put, same, walk, word};
 use loaded_worker::wire::{
-    Address, ChecksumState, Endpoint, Family, Kind, ParsedPacket, mapped, parse, replace, replace_in_error,
+    Address, ChecksumState, Endpoint, Family, Kind, ParsedPacket, Replacement, mapped, parse, replace, replace_in_error,
 };
 
 #[derive(Debug, Arbitrary)]
@@ -17,6 +17,7 @@ struct Input<'b> {
     source: bool,
     outer: bool,
     new: [u8; 16],
+    port: Option<u16>,
     bytes: &'b [u8],
 }
 
@@ -68,10 +69,25 @@ fn normal(bytes: &[u8], quoted: Option<usize>) -> Vec<u8> {
     normal
 }
 
+/// What the CRC of SCTP lacks to be right; replacing leaves that as it is. Without one (RFC 9653) there is none.
+fn flaw(bytes: &[u8]) -> Option<u32> {
+    let packet = walk(bytes).filter(|packet| !packet.piece)?;
+    let stated = packet.stated_crc(bytes)?;
+    let made = packet.made_crc(bytes)?;
+    (stated != 0 || made == 0).then_some(stated ^ made)
+}
+
+/// The port of one side.
+fn port_of(ports: (u16, u16), source: bool) -> u16 {
+    if source { ports.0 } else { ports.1 }
+}
+
 fn plain_packet(bytes: &mut [u8], packet: &ParsedPacket, input: &Input<'_>) {
     let walked = walk(bytes).expect("it was read before");
-    let (side, new) = (side(input.source), address(packet.family, input.new));
+    let (side, address) = (side(input.source), address(packet.family, input.new));
+    let new = Replacement { address: &address, port: input.port };
     let old = if input.source { packet.source } else { packet.destination };
+    let old = Replacement { address: &old, port: packet.kind.ports().map(|ports| port_of(ports, input.source)) };
     let checksum = walked.checksum().filter(|_| packet.kind != Kind::Fragment && packet.protocol != 1);
     let (before, original) = (sums(bytes, None), bytes.to_vec());
     let field = match (input.field % 3, checksum) {
@@ -80,14 +96,24 @@ fn plain_packet(bytes: &mut [u8], packet: &ParsedPacket, input: &Input<'_>) {
         _ => ChecksumState::Complete,
     };
     if field == ChecksumState::Complete {
-        replace(bytes, packet, side, &new, field);
+        let flawed = flaw(bytes);
+        replace(bytes, packet, side, new, field);
         assert_same(before, sums(bytes, None));
+        assert_eq!(flaw(bytes), flawed);
         let read = parse(bytes, false);
         if let Ok(read) = read {
-            assert_eq!(if input.source { read.source } else { read.destination }, new);
-            assert_eq!((read.kind, read.transport), (packet.kind, packet.transport));
+            assert_eq!(if input.source { read.source } else { read.destination }, address);
+            assert_eq!(read.transport, packet.transport);
+            match input.port.filter(|_| packet.kind.ports().is_some()) {
+                None => assert_eq!(read.kind, packet.kind),
+                Some(port) => {
+                    let (ports, were) = (read.kind.ports().expect("ports"), packet.kind.ports().expect("ports"));
+                    assert_eq!(port_of(ports, input.source), port);
+                    assert_eq!(port_of(ports, !input.source), port_of(were, !input.source));
+                }
+            }
         }
-        replace(bytes, packet, side, &old, field);
+        replace(bytes, packet, side, old, field);
         if input.honest {
             assert_eq!(*bytes, original);
         }
@@ -96,7 +122,7 @@ fn plain_packet(bytes: &mut [u8], packet: &ParsedPacket, input: &Input<'_>) {
     }
     let Some(at) = checksum else { return };
     put(bytes, at, walked.pseudo(bytes));
-    replace(bytes, packet, side, &new, field);
+    replace(bytes, packet, side, new, field);
     if field == ChecksumState::PartialGso {
         assert!(same(word(bytes, at).expect("within"), walked.pseudo(bytes)));
     } else if let Some(sum) = walked.upper(bytes) {
@@ -128,12 +154,14 @@ fuzz_target!(|input: Input<'_>| {
     let Kind::Error(about) = packet.kind else { return plain_packet(&mut bytes, &packet, &input) };
     let (side, new) = (side(input.source), address(packet.family, input.new));
     let old = if input.source { about.source } else { about.destination };
+    let there = Replacement { address: &new, port: input.port };
+    let back = Replacement { address: &old, port: Some(port_of(about.ports, input.source)) };
     let other = if input.source { packet.destination } else { packet.source };
     let opposite = if input.source { Endpoint::Destination } else { Endpoint::Source };
     let (before, original) = (sums(&bytes, quoted), bytes.clone());
-    replace_in_error(&mut bytes, &packet, &about, input.outer.then_some((opposite, &new)), (side, &new));
+    replace_in_error(&mut bytes, &packet, &about, input.outer.then_some((opposite, &new)), (side, there));
     assert_same(before, sums(&bytes, quoted));
-    replace_in_error(&mut bytes, &packet, &about, input.outer.then_some((opposite, &other)), (side, &old));
+    replace_in_error(&mut bytes, &packet, &about, input.outer.then_some((opposite, &other)), (side, back));
     if input.honest {
         assert_eq!(bytes, original);
     }

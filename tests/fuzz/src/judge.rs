@@ -81,6 +81,29 @@ impl Walked {
         Some(self.at + offset)
     }
 
+    /// Where the ports are, if the protocol has any here.
+    pub fn ports(&self) -> Option<Range<usize>> {
+        (matches!(self.protocol, 6 | 17 | 132) && !self.later).then(|| self.at..self.at + 4)
+    }
+
+    /// Where the CRC of SCTP is (RFC 9260 §3.1).
+    pub fn crc(&self) -> Option<Range<usize>> {
+        (self.protocol == 132 && !self.later).then(|| self.at + 8..self.at + 12)
+    }
+
+    /// The CRC of the whole SCTP packet, as its sender makes it: bit by bit, with the field taken as 0 (RFC 9260 Appendix A).
+    pub fn made_crc(&self, bytes: &[u8]) -> Option<u32> {
+        let field = self.crc()?;
+        let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+        let taken = |at: usize| if field.contains(&at) { 0 } else { u32::from(bytes[at]) };
+        Some(!(self.at..bytes.len()).fold(u32::MAX, |crc, at| (0..8).fold(crc ^ taken(at), |crc, _| step(crc))))
+    }
+
+    /// What its field says.
+    pub fn stated_crc(&self, bytes: &[u8]) -> Option<u32> {
+        Some(u32::from_le_bytes(bytes.get(self.crc()?)?.try_into().ok()?))
+    }
+
     /// What the checksum covers beside the pseudo header. Of UDP its own length counts (RFC 768).
     pub fn covered<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
         let rest = bytes.get(self.at..).unwrap_or(&[]);
@@ -137,13 +160,21 @@ impl Walked {
             let made = !plain(&[&self.pseudo(bytes).to_be_bytes(), self.covered(bytes)]);
             put(bytes, at, if self.protocol == 17 && made == 0 { 0xffff } else { made });
         }
+        if let (Some(field), Some(made), false) = (self.crc(), self.made_crc(bytes), self.piece)
+            && let Some(place) = bytes.get_mut(field)
+        {
+            place.copy_from_slice(&made.to_le_bytes());
+        }
     }
 }
 
 /// Whether every checksum of a packet is right, as far as there are any. Of a piece of a datagram the IP header's counts.
 pub fn sound(bytes: &[u8]) -> bool {
     walk(bytes).is_some_and(|packet| {
-        packet.outer(bytes) == 0xffff && (packet.piece || packet.upper(bytes).is_none_or(|sum| sum == 0xffff))
+        packet.outer(bytes) == 0xffff
+            && (packet.piece
+                || packet.upper(bytes).is_none_or(|sum| sum == 0xffff)
+                    && packet.stated_crc(bytes).is_none_or(|stated| Some(stated) == packet.made_crc(bytes)))
     })
 }
 

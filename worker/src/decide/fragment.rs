@@ -4,7 +4,7 @@ use super::decider::{Decided, Decider, Lookup, PacketBuffer};
 use super::fragment_table::{Datagram, Disposition, FragmentStatus};
 use super::keys::{Direction, FlowQuery};
 use crate::time::Now;
-use crate::wire::{self, ChecksumState, Endpoint, Fragment, Kind, ParsedPacket};
+use crate::wire::{self, ChecksumState, Endpoint, Fragment, Kind, ParsedPacket, Replacement};
 use loaded_ipc::Outcome;
 
 impl Decider {
@@ -103,7 +103,8 @@ impl Decider {
         let Some(address) = address else { return buffer.unchanged(Outcome::DroppedFragment) };
         let direct = self.setup.is_direct(backend);
         if !direct {
-            wire::replace(buffer.bytes(), packet, endpoint, address, ChecksumState::Complete);
+            let new = Replacement { address, port: None };
+            wire::replace(buffer.bytes(), packet, endpoint, new, ChecksumState::Complete);
         }
         match endpoint {
             Endpoint::Destination => self.count_sent(backend, buffer.length),

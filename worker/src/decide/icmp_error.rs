@@ -3,7 +3,7 @@
 use super::decider::{Decided, Decider, PacketBuffer};
 use super::keys::{Direction, FlowQuery};
 use crate::time::Now;
-use crate::wire::{self, Endpoint, Family, ParsedPacket, Quoted};
+use crate::wire::{self, Endpoint, Family, ParsedPacket, Quoted, Replacement};
 use loaded_ipc::{Cause, Outcome};
 use loaded_table::FlowState;
 
@@ -28,7 +28,13 @@ impl Decider {
                 }
                 let backend = &backend.address;
                 let outer = Some((Endpoint::Destination, backend));
-                wire::replace_in_error(buffer.bytes(), packet, quoted, outer, (Endpoint::Source, backend));
+                wire::replace_in_error(
+                    buffer.bytes(),
+                    packet,
+                    quoted,
+                    outer,
+                    (Endpoint::Source, Replacement { address: backend, port: None }),
+                );
                 Outcome::ErrorForwarded
             }
             (Direction::Request { .. }, _) => Outcome::DroppedStrayError,
@@ -48,7 +54,13 @@ impl Decider {
                 // addresses of a private network (RFC 5508 §4.2.2).
                 let from_backend = self.setup.is_backend(&packet.source);
                 let outer = Some((Endpoint::Source, &vip));
-                wire::replace_in_error(buffer.bytes(), packet, quoted, outer, (Endpoint::Destination, &vip));
+                wire::replace_in_error(
+                    buffer.bytes(),
+                    packet,
+                    quoted,
+                    outer,
+                    (Endpoint::Destination, Replacement { address: &vip, port: None }),
+                );
                 if from_backend { Outcome::ErrorReturned } else { Outcome::ErrorRelayed }
             }
             (Direction::Reply, _) => Outcome::PassedOwn,

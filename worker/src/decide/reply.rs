@@ -3,7 +3,7 @@
 use super::decider::{Decided, Decider, PacketBuffer};
 use super::keys::FlowQuery;
 use crate::time::Now;
-use crate::wire::{self, Endpoint, Kind, ParsedPacket};
+use crate::wire::{self, Endpoint, Kind, ParsedPacket, Replacement};
 use loaded_ipc::{Cause, Outcome};
 use loaded_table::{Flow, FlowState, Slot};
 
@@ -34,7 +34,13 @@ impl Decider {
             self.backends.refused(&mut self.setup, &self.counters, refused, now);
         }
         let checksum = buffer.facts.checksum;
-        wire::replace(buffer.bytes(), packet, Endpoint::Source, &address, checksum);
+        wire::replace(
+            buffer.bytes(),
+            packet,
+            Endpoint::Source,
+            Replacement { address: &address, port: None },
+            checksum,
+        );
         self.advance(slot, flow, packet, false, now);
         buffer.unchanged(Outcome::Returned)
     }

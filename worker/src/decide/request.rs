@@ -6,7 +6,7 @@ use super::flow_state::{Sender, claim, is_over, is_proof, keeps_alive, next_stat
 use super::keys::{FlowQuery, opens};
 use crate::setup::Backend;
 use crate::time::Now;
-use crate::wire::{self, Endpoint, Kind, ParsedPacket};
+use crate::wire::{self, Endpoint, Kind, ParsedPacket, Replacement};
 use loaded_ipc::{Admin, AllDown, OnBackendDown, Outcome, Pressure};
 use loaded_table::{Flow, FlowState, Slot};
 
@@ -60,7 +60,8 @@ impl Decider {
         };
         if !direct {
             let checksum = buffer.facts.checksum;
-            wire::replace(buffer.bytes(), packet, Endpoint::Destination, &address, checksum);
+            let new = Replacement { address: &address, port: None };
+            wire::replace(buffer.bytes(), packet, Endpoint::Destination, new, checksum);
         }
         self.count_sent(backend, buffer.length);
         buffer.forwarded(outcome, backend, direct)

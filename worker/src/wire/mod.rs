@@ -7,6 +7,7 @@ mod facts;
 mod fragment;
 mod parse;
 mod rewrite;
+mod sctp;
 mod segment;
 
 pub use address::{Address, Family, from_ip, is_mapped, mapped, to_ip};
@@ -14,7 +15,7 @@ pub use answer::{SPARE, reset, unreachable};
 pub use facts::{ChecksumState, PacketFacts};
 pub use fragment::{Fragment, fragment};
 pub use parse::{Kind, Malformed, ParsedPacket, Quoted, lacks_checksum, parse, parse_first, protocol};
-pub use rewrite::{Endpoint, replace, replace_in_error};
+pub use rewrite::{Endpoint, Replacement, replace, replace_in_error};
 pub use segment::TcpSegment;
 
 #[cfg(test)]

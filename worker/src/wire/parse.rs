@@ -17,6 +17,12 @@ pub mod protocol {
     pub const ICMP6: u8 = 58;
     /// SCTP.
     pub const SCTP: u8 = 132;
+
+    /// Whether its header begins with a source and a destination port.
+    #[must_use]
+    pub const fn has_ports(protocol: u8) -> bool {
+        matches!(protocol, TCP | UDP | SCTP)
+    }
 }
 
 /// Maximum number of extension headers; no sane packet has as many. A hostile packet must not cost more time than this.
@@ -94,6 +100,18 @@ pub struct Quoted {
     pub transport: usize,
     /// Of a TCP segment, what [`TcpSegment`] calls its end; if no more than 8 bytes are quoted, that of a SYN without data.
     pub end: u16,
+}
+
+impl Kind {
+    /// Source and destination port, if it has ports and they are here.
+    #[must_use]
+    #[inline]
+    pub fn ports(&self) -> Option<(u16, u16)> {
+        match *self {
+            Self::Tcp { ports, .. } | Self::Udp { ports } | Self::Sctp { ports } => Some(ports),
+            _ => None,
+        }
+    }
 }
 
 /// Why bytes are no valid packet. Rare, since the kernel has checked the IP header of what it queues.

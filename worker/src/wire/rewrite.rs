@@ -1,9 +1,10 @@
-//! Replaces an address, and updates every checksum that covers it.
+//! Replaces an address and, where it changes, the port beside it, and updates every checksum that covers them.
 
 use super::address::{Address, Family};
 use super::checksum::{add, pseudo_header, sum, update, update_sum};
 use super::facts::ChecksumState;
 use super::parse::{ICMP_HEADER, Kind, ParsedPacket, Quoted, protocol};
+use super::sctp;
 use std::ops::Range;
 
 /// Which of the two addresses.
@@ -15,45 +16,72 @@ pub enum Endpoint {
     Destination,
 }
 
-/// Sets an address. `packet` must be what [`super::parse`] made of the same bytes.
-pub fn replace(bytes: &mut [u8], packet: &ParsedPacket, side: Endpoint, new: &Address, field: ChecksumState) {
-    let (at, new) = locate(packet.family, 0, side, new);
-    let old = swap(bytes, at, new);
-    let new = sum(new);
-    if packet.family == Family::V4 {
-        patch(bytes, 10, |c| update(c, old, new));
-    }
-    transport(bytes, packet, old, new, field);
+/// What an endpoint becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replacement<'a> {
+    /// Its new address.
+    pub address: &'a Address,
+    /// Its new port, host byte order; `None`: the port stays. What has no ports, or not here (a later fragment), keeps none.
+    pub port: Option<u16>,
 }
 
-/// Sets an address of an ICMP error and the matching address of the packet it quotes, so that the receiver recognises the quoted
-/// packet as its own. If `outer` is `None` the error's own addresses stay.
+/// Sets an address and a port. `packet` must be what [`super::parse`] made of the same bytes.
+#[inline]
+pub fn replace(bytes: &mut [u8], packet: &ParsedPacket, side: Endpoint, new: Replacement<'_>, field: ChecksumState) {
+    let (at, address) = locate(packet.family, 0, side, new.address);
+    let old = swap(bytes, at, address);
+    let address = sum(address);
+    if packet.family == Family::V4 {
+        patch(bytes, 10, |c| update(c, old, address));
+    }
+    let port = new.port.filter(|_| packet.kind.ports().is_some()).map(|port| (port_at(packet.transport, side), port));
+    match packet.kind {
+        Kind::Sctp { .. } => sctp::replace(bytes, packet.transport, port, field),
+        _ => transport(bytes, packet, (old, address), port, field),
+    }
+}
+
+/// Sets an address of an ICMP error, and the matching address and port of the packet it quotes, so that the receiver recognises
+/// the quoted packet as its own. If `outer` is `None` the error's own addresses stay. The checksum of quoted SCTP stays what it
+/// was: it covers the whole packet, of which seldom all is quoted, and receivers look at ports and verification tag
+/// (`sctp_err_lookup`, net/sctp/input.c).
 pub fn replace_in_error(
     bytes: &mut [u8],
     packet: &ParsedPacket,
     quoted: &Quoted,
     outer: Option<(Endpoint, &Address)>,
-    inner: (Endpoint, &Address),
+    (side, new): (Endpoint, Replacement<'_>),
 ) {
     let body = packet.transport..bytes.len();
     let before = sum(&bytes[body.clone()]);
 
     let base = packet.transport + ICMP_HEADER;
-    let (at, new) = locate(packet.family, base, inner.0, inner.1);
-    let old = swap(bytes, at, new);
-    let new = sum(new);
+    let (at, address) = locate(packet.family, base, side, new.address);
+    let (mut old, mut new_sum) = (swap(bytes, at, address), sum(address));
     if packet.family == Family::V4 {
-        patch(bytes, base + 10, |c| update(c, old, new));
+        patch(bytes, base + 10, |c| update(c, old, new_sum));
+    }
+    if let Some(port) = new.port.filter(|_| protocol::has_ports(quoted.protocol)) {
+        let at = port_at(quoted.transport, side);
+        (old, new_sum) = (add(old, swap(bytes, at..at + 2, &port.to_be_bytes())), add(new_sum, port));
     }
     // The quoted packet may end before its checksum.
     if let Some(at) = checksum_at(packet.family, quoted.protocol).map(|o| quoted.transport + o) {
-        patch(bytes, at, |c| changed(c, old, new, quoted.protocol));
+        patch(bytes, at, |c| changed(c, old, new_sum, quoted.protocol));
     }
 
     let after = sum(&bytes[body]);
     patch(bytes, packet.transport + 2, |c| update(c, before, after));
-    if let Some((side, new)) = outer {
-        replace(bytes, packet, side, new, ChecksumState::Complete);
+    if let Some((side, address)) = outer {
+        replace(bytes, packet, side, Replacement { address, port: None }, ChecksumState::Complete);
+    }
+}
+
+/// Where a port is in TCP, UDP and SCTP alike.
+fn port_at(transport: usize, side: Endpoint) -> usize {
+    match side {
+        Endpoint::Source => transport,
+        Endpoint::Destination => transport + 2,
     }
 }
 
@@ -68,22 +96,34 @@ fn locate(family: Family, base: usize, side: Endpoint, new: &Address) -> (Range<
     (base + first..base + first + length, &new[16 - length..])
 }
 
-/// Writes the new address and returns the sum of the old one.
-fn swap(bytes: &mut [u8], at: Range<usize>, new: &[u8]) -> u16 {
+/// Writes the new bytes and returns the sum of the old ones.
+pub(super) fn swap(bytes: &mut [u8], at: Range<usize>, new: &[u8]) -> u16 {
     let Some(place) = bytes.get_mut(at) else { return 0 };
     let old = sum(place);
     place.copy_from_slice(new);
     old
 }
 
-fn transport(bytes: &mut [u8], packet: &ParsedPacket, old: u16, new: u16, field: ChecksumState) {
+/// `addresses`: the sums of the old and of the new one. `port`: where the new one goes.
+fn transport(
+    bytes: &mut [u8],
+    packet: &ParsedPacket,
+    addresses: (u16, u16),
+    port: Option<(usize, u16)>,
+    field: ChecksumState,
+) {
+    let (mut old, mut new) = addresses;
+    if let Some((at, port)) = port {
+        (old, new) = (add(old, swap(bytes, at..at + 2, &port.to_be_bytes())), add(new, port));
+    }
     let at = match (packet.kind, checksum_at(packet.family, packet.protocol)) {
         // The upper layer of a fragment is missing or incomplete.
         (Kind::Fragment, _) | (_, None) => return,
         (_, Some(offset)) => packet.transport + offset,
     };
     match field {
-        ChecksumState::PartialGso => patch(bytes, at, |c| update_sum(c, old, new)),
+        // The pseudo header has no ports.
+        ChecksumState::PartialGso => patch(bytes, at, |c| update_sum(c, addresses.0, addresses.1)),
         ChecksumState::Complete => patch(bytes, at, |c| changed(c, old, new, packet.protocol)),
         ChecksumState::Partial => {
             patch(bytes, at, |_| 0);
@@ -112,8 +152,8 @@ fn pseudo(bytes: &[u8], packet: &ParsedPacket) -> u16 {
     pseudo_header(source, destination, packet.protocol, upper_layer(bytes, packet).len())
 }
 
-/// Offset, within the upper layer, of the checksum that covers the addresses by a pseudo header. ICMP over IPv4 has none; in
-/// other protocols nothing is rewritten.
+/// Offset, within the upper layer, of the checksum that covers the addresses by a pseudo header. ICMP over IPv4 has none, nor
+/// has SCTP; in other protocols nothing is rewritten.
 fn checksum_at(family: Family, protocol: u8) -> Option<usize> {
     match (protocol, family) {
         (protocol::TCP, _) => Some(16),

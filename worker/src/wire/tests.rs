@@ -28,6 +28,10 @@ fn plain(parts: &[&[u8]]) -> u16 {
     u16::try_from(total).expect("folded")
 }
 
+fn to(address: &Address) -> Replacement<'_> {
+    Replacement { address, port: None }
+}
+
 fn put(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
@@ -48,6 +52,10 @@ fn ip(family: Family, from: &Address, to: &Address, protocol: u8, upper: &[u8], 
         protocol::ICMP | protocol::ICMP6 => Some(2),
         _ => None,
     };
+    if protocol == protocol::SCTP && upper.len() >= 12 {
+        let sum = crc32c(&upper);
+        upper[8..12].copy_from_slice(&sum.to_le_bytes());
+    }
     if let Some(at) = at {
         let sum = match protocol {
             protocol::ICMP => plain(&[&upper]),
@@ -97,6 +105,22 @@ fn udp(source: u16, destination: u16, data: &[u8]) -> Vec<u8> {
     b
 }
 
+/// Ports, verification tag, no checksum yet.
+fn sctp(source: u16, destination: u16, data: &[u8]) -> Vec<u8> {
+    let mut b = vec![0; 12];
+    put(&mut b, 0, source);
+    put(&mut b, 2, destination);
+    put(&mut b, 6, 0x1234);
+    b.extend_from_slice(data);
+    b
+}
+
+/// Bit by bit, with the polynomial of RFC 9260 Appendix A, reflected.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+    !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
+}
+
 fn icmp(kind: u8, rest: &[u8]) -> Vec<u8> {
     [&[kind, 0, 0, 0][..], rest].concat()
 }
@@ -113,6 +137,10 @@ fn sound(bytes: &[u8]) -> bool {
         protocol::UDP if get(upper, 6) == 0 => packet.family == Family::V4,
         protocol::TCP | protocol::UDP | protocol::ICMP6 => {
             plain(&[addresses, &[0, packet.protocol], &length, upper]) == 0xffff
+        }
+        protocol::SCTP => {
+            let stated = u32::from_le_bytes(upper[8..12].try_into().expect("four"));
+            stated == crc32c(&[&upper[..8], &[0; 4], &upper[12..]].concat())
         }
         _ => true,
     };
@@ -167,7 +195,7 @@ fn the_walk_over_extension_headers_ends() {
         bytes[6] = first;
         let packet = parse(&bytes, false).expect("parses");
         assert_eq!((packet.transport, packet.kind), (48, Kind::Udp { ports: (5, 6) }));
-        replace(&mut bytes, &packet, Endpoint::Destination, &v6("2001:db8::99"), ChecksumState::Complete);
+        replace(&mut bytes, &packet, Endpoint::Destination, to(&v6("2001:db8::99")), ChecksumState::Complete);
         assert!(sound(&bytes));
     }
     // A chain of nine headers is too long; and one header points outside the packet.
@@ -211,7 +239,8 @@ fn a_zero_udp_checksum_stays_zero() {
     let mut bytes = ip(Family::V4, &CLIENT4, &VIP4, protocol::UDP, &udp(1, 80, b"data"), &[]);
     put(&mut bytes, 26, 0);
     let packet = parse(&bytes, false).expect("parses");
-    replace(&mut bytes, &packet, Endpoint::Destination, &BACKEND4, ChecksumState::Complete);
+    let new = Replacement { address: &BACKEND4, port: Some(8080) };
+    replace(&mut bytes, &packet, Endpoint::Destination, new, ChecksumState::Complete);
     assert_eq!(get(&bytes, 26), 0);
     assert!(sound(&bytes));
 }
@@ -219,33 +248,76 @@ fn a_zero_udp_checksum_stays_zero() {
 /// Defect 7 of the original: the packet quoted by an ICMP error was not translated.
 #[test]
 fn an_error_is_translated_inside_and_outside() {
-    for quoted_bytes in [28, 60] {
+    let upper = |protocol: u8, port: u16| match protocol {
+        protocol::TCP => tcp(4000, port, 2, &[7; 40]),
+        protocol::UDP => udp(4000, port, &[7; 40]),
+        _ => sctp(4000, port, &[7; 40]),
+    };
+    for (protocol, quoted_bytes, port) in [protocol::TCP, protocol::UDP, protocol::SCTP]
+        .into_iter()
+        .flat_map(|protocol| [28, 60].map(|bytes| (protocol, bytes)))
+        .flat_map(|(protocol, bytes)| [53, 5353].map(|port| (protocol, bytes, port)))
+    {
         // The backend answers a packet client -> backend with "port unreachable".
-        let mut original = ip(Family::V4, &CLIENT4, &BACKEND4, protocol::UDP, &udp(4000, 53, &[7; 40]), &[]);
+        let mut original = ip(Family::V4, &CLIENT4, &BACKEND4, protocol, &upper(protocol, port), &[]);
         original.truncate(quoted_bytes);
         let rest = [&[0, 0, 0, 0][..], &original].concat();
         let mut bytes = ip(Family::V4, &BACKEND4, &CLIENT4, protocol::ICMP, &icmp(3, &rest), &[]);
         let packet = parse(&bytes, false).expect("parses");
         let Kind::Error(quoted) = packet.kind else { panic!("{:?}", packet.kind) };
-        assert_eq!((quoted.source, quoted.destination, quoted.ports), (CLIENT4, BACKEND4, (4000, 53)));
+        assert_eq!((quoted.source, quoted.destination, quoted.ports), (CLIENT4, BACKEND4, (4000, port)));
         let outer = Some((Endpoint::Source, &VIP4));
-        replace_in_error(&mut bytes, &packet, &quoted, outer, (Endpoint::Destination, &VIP4));
+        let new = Replacement { address: &VIP4, port: (port != 53).then_some(53) };
+        replace_in_error(&mut bytes, &packet, &quoted, outer, (Endpoint::Destination, new));
         assert!(sound(&bytes));
-        let mut expected = ip(Family::V4, &CLIENT4, &VIP4, protocol::UDP, &udp(4000, 53, &[7; 40]), &[]);
+        let mut expected = ip(Family::V4, &CLIENT4, &VIP4, protocol, &upper(protocol, 53), &[]);
+        if protocol == protocol::SCTP {
+            let whole = ip(Family::V4, &CLIENT4, &BACKEND4, protocol, &upper(protocol, port), &[]);
+            expected[28..32].copy_from_slice(&whole[28..32]);
+        }
         expected.truncate(quoted_bytes);
         assert_eq!(&bytes[28..], &expected, "the quoted packet is the client's own");
         assert_eq!(parse(&bytes, false).expect("parses").source, VIP4);
     }
 }
 
-fn case() -> impl Strategy<Value = (Vec<u8>, Address)> {
+#[test]
+fn the_crc_is_that_of_the_catalogue() {
+    assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+}
+
+/// What was damaged on its way must not look sound, and RFC 9653 lets both ends agree on no checksum at all.
+#[test]
+fn a_wrong_sctp_checksum_stays_wrong_and_none_stays_none() {
+    let whole = ip(Family::V4, &CLIENT4, &VIP4, protocol::SCTP, &sctp(4000, 80, &[7; 40]), &[]);
+    let packet = parse(&whole, false).expect("parses");
+    let new = Replacement { address: &BACKEND4, port: Some(8080) };
+    for damage in 0..whole.len() - 20 {
+        let mut bytes = whole.clone();
+        bytes[20 + damage] ^= 4;
+        let packet = parse(&bytes, false).expect("parses");
+        replace(&mut bytes, &packet, Endpoint::Destination, new, ChecksumState::Complete);
+        assert!(!sound(&bytes), "{damage}");
+    }
+    let mut bytes = whole.clone();
+    bytes[28..32].fill(0);
+    replace(&mut bytes, &packet, Endpoint::Destination, new, ChecksumState::Complete);
+    assert_eq!((&bytes[28..32], get(&bytes, 22)), (&[0; 4][..], 8080));
+    replace(&mut bytes, &packet, Endpoint::Destination, new, ChecksumState::Partial);
+    assert!(sound(&bytes), "the card was to make it");
+}
+
+/// A packet, a new address and a new port.
+fn case() -> impl Strategy<Value = (Vec<u8>, Address, Option<u16>)> {
     let data = prop::collection::vec(any::<u8>(), 0..1400);
     let upper = prop_oneof![
         (any::<(u16, u16, u8)>(), data.clone()).prop_map(|((s, d, f), b)| (protocol::TCP, tcp(s, d, f, &b))),
         (any::<(u16, u16)>(), data.clone()).prop_map(|((s, d), b)| (protocol::UDP, udp(s, d, &b))),
+        (any::<(u16, u16)>(), data.clone()).prop_map(|((s, d), b)| (protocol::SCTP, sctp(s, d, &b))),
         (any::<[u8; 4]>(), data).prop_map(|(r, b)| (protocol::ICMP6, icmp(128, &[&r[..], &b].concat()))),
     ];
-    (any::<bool>(), any::<[Address; 3]>(), upper).prop_map(|(four, addresses, (protocol, mut upper))| {
+    let any = (any::<bool>(), any::<[Address; 3]>(), any::<Option<u16>>(), upper);
+    any.prop_map(|(four, addresses, port, (protocol, mut upper))| {
         let family = if four { Family::V4 } else { Family::V6 };
         let [from, to, new] = if four { addresses.map(|a| mapped([a[0], a[1], a[2], a[3]])) } else { addresses };
         let protocol = if four && protocol == protocol::ICMP6 {
@@ -254,13 +326,44 @@ fn case() -> impl Strategy<Value = (Vec<u8>, Address)> {
         } else {
             protocol
         };
-        (ip(family, &from, &to, protocol, &upper, &[]), new)
+        (ip(family, &from, &to, protocol, &upper, &[]), new, port)
     })
+}
+
+/// The transport's checksum and ports by etherparse: what it reads, and what it computes from scratch.
+fn by_another_reader(bytes: &[u8]) -> Option<(u16, u16, (u16, u16))> {
+    let sliced = etherparse::SlicedPacket::from_ip(bytes).expect("readable");
+    let (etherparse::NetSlice::Ipv4(_) | etherparse::NetSlice::Ipv6(_)) = sliced.net.as_ref().expect("IP") else {
+        panic!("not IP")
+    };
+    let addresses = match sliced.net.as_ref() {
+        Some(etherparse::NetSlice::Ipv4(v4)) => Ok((v4.header().source(), v4.header().destination())),
+        Some(etherparse::NetSlice::Ipv6(v6)) => Err((v6.header().source(), v6.header().destination())),
+        _ => return None,
+    };
+    match sliced.transport? {
+        etherparse::TransportSlice::Tcp(tcp) => {
+            let made = match addresses {
+                Ok((from, to)) => tcp.calc_checksum_ipv4(from, to),
+                Err((from, to)) => tcp.calc_checksum_ipv6(from, to),
+            };
+            Some((tcp.checksum(), made.expect("short"), (tcp.source_port(), tcp.destination_port())))
+        }
+        etherparse::TransportSlice::Udp(udp) => {
+            let header = udp.to_header();
+            let made = match addresses {
+                Ok((from, to)) => header.calc_checksum_ipv4_raw(from, to, udp.payload()),
+                Err((from, to)) => header.calc_checksum_ipv6_raw(from, to, udp.payload()),
+            };
+            Some((udp.checksum(), made.expect("short"), (udp.source_port(), udp.destination_port())))
+        }
+        _ => None,
+    }
 }
 
 proptest! {
     #[test]
-    fn a_new_address_leaves_every_checksum_right((bytes, new) in case(), source: bool, field in 0..3) {
+    fn a_new_address_and_port_leave_every_checksum_right((bytes, new, port) in case(), source: bool, field in 0..3) {
         let side = if source { Endpoint::Source } else { Endpoint::Destination };
         let packet = parse(&bytes, false).expect("parses");
         let at = match (packet.protocol, packet.family) {
@@ -278,13 +381,28 @@ proptest! {
             plain(&[addresses, &[0, packet.protocol], &length])
         };
         let field = match field { 0 => ChecksumState::Complete, 1 => ChecksumState::Partial, _ => ChecksumState::PartialGso };
+        if packet.protocol == protocol::SCTP && field != ChecksumState::Complete {
+            // There it leaves nothing that counts.
+            changed[packet.transport + 8..packet.transport + 12].fill(9);
+        }
         if let (Some(at), ChecksumState::Partial | ChecksumState::PartialGso) = (at, field) {
             let sum = pseudo(&bytes);
             put(&mut changed, at, sum);
         }
-        replace(&mut changed, &packet, side, &new, field);
+        replace(&mut changed, &packet, side, Replacement { address: &new, port }, field);
         let after = parse(&changed, false).expect("parses");
         prop_assert_eq!(if source { after.source } else { after.destination }, new);
+        let expected = packet.kind.ports().map(|(from, to)| match port {
+            Some(port) if source => (port, to),
+            Some(port) => (from, port),
+            None => (from, to),
+        });
+        prop_assert_eq!(after.kind.ports(), expected);
+        if let (Some((stated, made, ports)), true) = (by_another_reader(&changed), field != ChecksumState::PartialGso) {
+            // Both write a computed 0 of UDP as all ones; of TCP either zero is right.
+            prop_assert!(stated == made || stated.min(made) == 0 && stated.max(made) == u16::MAX);
+            prop_assert_eq!(Some(ports), expected);
+        }
         match (field, at) {
             (ChecksumState::PartialGso, Some(at)) => {
                 let (got, want) = (get(&changed, at), pseudo(&changed));
@@ -295,18 +413,21 @@ proptest! {
     }
 
     #[test]
-    fn there_and_back_is_where_it_was((bytes, new) in case()) {
+    fn there_and_back_is_where_it_was((bytes, new, port) in case()) {
         let packet = parse(&bytes, false).expect("parses");
         let mut changed = bytes.clone();
-        replace(&mut changed, &packet, Endpoint::Destination, &new, ChecksumState::Complete);
-        replace(&mut changed, &packet, Endpoint::Destination, &packet.destination, ChecksumState::Complete);
+        let there = Replacement { address: &new, port };
+        let back = Replacement { address: &packet.destination, port: packet.kind.ports().map(|(_, to)| to) };
+        replace(&mut changed, &packet, Endpoint::Destination, there, ChecksumState::Complete);
+        replace(&mut changed, &packet, Endpoint::Destination, back, ChecksumState::Complete);
         let again = parse(&changed, false).expect("parses");
         prop_assert_eq!(again, packet);
         prop_assert!(sound(&changed));
     }
 
     #[test]
-    fn no_bytes_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..120), four: bool, cut: bool, new: Address) {
+    fn no_bytes_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..120), four: bool, cut: bool, new: Address,
+        port: Option<u16>) {
         if let Some(first) = bytes.first_mut() {
             *first = if four { 0x45 } else { 0x60 };
         }
@@ -316,21 +437,22 @@ proptest! {
         }
         if let Ok(packet) = parse(&bytes, cut) {
             for field in [ChecksumState::Complete, ChecksumState::Partial, ChecksumState::PartialGso] {
-                replace(&mut bytes, &packet, Endpoint::Source, &new, field);
+                replace(&mut bytes, &packet, Endpoint::Source, Replacement { address: &new, port }, field);
             }
             if let Kind::Error(quoted) = packet.kind {
                 let outer = Some((Endpoint::Source, &new));
-                replace_in_error(&mut bytes, &packet, &quoted, outer, (Endpoint::Destination, &new));
+                let new = Replacement { address: &new, port };
+                replace_in_error(&mut bytes, &packet, &quoted, outer, (Endpoint::Destination, new));
             }
         }
     }
 
     #[test]
-    fn no_garbled_packet_panics((mut bytes, new) in case(), at: prop::sample::Index, byte: u8) {
+    fn no_garbled_packet_panics((mut bytes, new, port) in case(), at: prop::sample::Index, byte: u8) {
         let at = at.index(bytes.len().min(60));
         bytes[at] = byte;
         if let Ok(packet) = parse(&bytes, false) {
-            replace(&mut bytes, &packet, Endpoint::Destination, &new, ChecksumState::Partial);
+            replace(&mut bytes, &packet, Endpoint::Destination, Replacement { address: &new, port }, ChecksumState::Partial);
         }
     }
 }
