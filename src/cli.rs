@@ -7,6 +7,7 @@ use loaded_config::duration;
 use loaded_config::plan::{MAX_DRAIN, MAX_QUEUE_LEN};
 use loaded_config::{Families, Overrides};
 use loaded_control::{Action, HISTORY, Tuple};
+use loaded_ipc::Destination;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -196,9 +197,9 @@ pub(crate) enum Order {
 /// The backend an order is about.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct BackendLine {
-    /// Address of the backend
-    #[arg(value_name = "ADDR")]
-    pub(crate) address: IpAddr,
+    /// Its address; with a port, only the backend on that port: 198.51.100.11:8080, [2001:db8::11]:8080
+    #[arg(value_name = "ADDR[:PORT]")]
+    pub(crate) named: Destination,
     /// In this service only; without it, in every service that has the backend
     #[arg(long, value_name = "NAME")]
     pub(crate) service: Option<String>,

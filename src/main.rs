@@ -7,8 +7,9 @@ mod health;
 mod replay;
 mod role;
 
-use cli::{Ask, Task};
+use cli::{Ask, BackendLine, Task};
 use loaded_control::{self as control, Reply, Request};
+use loaded_ipc::Destination;
 use loaded_netfilter::trial;
 use loaded_sandbox::selftest::{self, ProberTestbed, examine_prober};
 use loaded_sandbox::{PingKind, Role, SandboxPolicy, SandboxRequirement, begin_session, offer_to_oom, policy};
@@ -130,8 +131,8 @@ fn ask(socket: Option<&Path>, question: Ask) -> Result<String, AnyError> {
         Ask::Health(_) => Request::Health,
         Ask::History { last, .. } => Request::History { last: last.into() },
         Ask::Backend { order } => {
-            let (action, backend) = order.parts();
-            Request::Backend { action, address: backend.address, service: backend.service }
+            let (action, BackendLine { named: Destination { address, port }, service }) = order.parts();
+            Request::Backend { action, address, port, service }
         }
         Ask::Explain(line) => Request::Explain(line.tuple()?),
     };

@@ -46,6 +46,8 @@ struct FlowRecord {
     vip: String,
     vip_port: u16,
     backend: String,
+    /// The port that its packets get; none: they keep the one they came to.
+    backend_port: Option<u16>,
 }
 
 /// What came of all.
@@ -124,7 +126,8 @@ impl Session {
                 client_port: flow.client.1,
                 vip: flow.vip.0.to_string(),
                 vip_port: flow.vip.1,
-                backend: flow.backend.to_string(),
+                backend: flow.backend.address.to_string(),
+                backend_port: flow.backend.port,
             });
             let line = PacketRecord {
                 packet: record.number,

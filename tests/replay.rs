@@ -353,6 +353,34 @@ fn pcapng_is_read_in_all_its_parts() {
 }
 
 #[test]
+fn a_packet_that_gets_another_port_shows_it() {
+    let dir = TestDir::new("ports");
+    let text = "[[service]]\nname = \"web\"\nvip = \"192.0.2.100\"\nprotocol = \"tcp\"\nports = [80]\nport = 8080\n\
+                [[service.backend]]\naddress = \"198.51.100.11\"\n";
+    dir.write("ports.toml", &[text.as_bytes()]);
+    let (client, vip, backend) = ([192, 0, 2, 1], [192, 0, 2, 100], [198, 51, 100, 11]);
+    let packet = |from: [u8; 4], to: [u8; 4], ports: [u8; 4], flags: u8| {
+        let header = [&[0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0][..], &from, &to].concat();
+        [&header[..], &ports, &[0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 255, 255, 0, 0, 0, 0]].concat()
+    };
+    let syn = packet(client, vip, [0x9c, 0x40, 0, 80], 2);
+    let answer = packet(backend, client, [0x1f, 0x90, 0x9c, 0x40], 18);
+    dir.write("a.pcap", &[&header(101), &record(0, &syn, 40), &record(1, &answer, 40)]);
+    let run = |more: &[&str]| {
+        let words = [&["replay", "-c", "ports.toml", "a.pcap"][..], more].concat();
+        said(&Command::new(dir.path("loaded")).args(words).current_dir(&dir.0).output().unwrap())
+    };
+    let text = run(&[]);
+    assert_eq!(text.code, Some(0), "{}", text.err);
+    let lines: Vec<_> = text.out.lines().collect();
+    assert!(lines[0].contains(" backend=198.51.100.11:8080 forwarded_new rewrite -> "), "{}", lines[0]);
+    assert!(lines[0].contains("192.0.2.1:40000 > 198.51.100.11:8080"), "{}", lines[0]);
+    assert!(lines[1].contains("198.51.100.11:8080 > 192.0.2.1:40000") && lines[1].contains("returned"), "{}", lines[1]);
+    assert!(lines[1].contains("-> 192.0.2.100:80 > 192.0.2.1:40000"), "{}", lines[1]);
+    assert!(run(&["--json"]).out.contains("\"vip_port\":80,\"backend\":\"198.51.100.11\",\"backend_port\":8080"));
+}
+
+#[test]
 fn a_packet_that_goes_on_as_it_is_shows_its_mark() {
     let dir = TestDir::new("dsr");
     let text = "[[service]]\nname = \"web\"\nvip = \"192.0.2.100\"\nprotocol = \"tcp\"\nports = [80]\nmode = \"dsr\"\n\

@@ -158,6 +158,7 @@ impl<'l> Prober<'l> {
                 probe: number,
                 address: probe.address,
                 destination: probe.destination,
+                port: probe.port,
                 marked: &mut probe.marked,
             };
             match Flight::start(destination, plan, (slot, started), &mut self.pings, &mut self.random) {
@@ -210,7 +211,7 @@ impl<'l> Prober<'l> {
             let probe = flight.and_then(|flight| self.probes.get(usize::from(flight.probe)));
             match probe.is_some_and(|probe| probe.address == from) {
                 true => self.advance(slot, |flight, plan, probe| {
-                    flight.echoed(plan, probe.destination, &mut probe.marked, clock::now())
+                    flight.echoed(plan, (probe.destination, probe.port), &mut probe.marked, clock::now())
                 }),
                 false => self.discovery.hear(from, token, clock::now()),
             }

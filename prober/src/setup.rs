@@ -30,6 +30,8 @@ pub(crate) struct TargetSetup {
     pub(crate) address: IpAddr,
     /// Index of its check plan.
     pub(crate) check: u16,
+    /// Where to connect or send, in place of the check's port.
+    pub(crate) port: Option<u16>,
     pub(crate) up: bool,
     pub(crate) proven: bool,
     /// The destination of connections and datagrams through a marked socket (mode "dsr").
@@ -52,14 +54,19 @@ impl Setup {
     /// The TCP ports that checks connect to, sorted, without duplicates.
     #[must_use]
     pub fn tcp_ports(&self) -> Vec<u16> {
-        sorted(self.plans.iter().filter_map(|plan| plan.tcp_port))
+        sorted(self.checks().filter_map(|(plan, port)| Some(port.unwrap_or(plan.tcp_port?))))
     }
 
     /// The UDP ports that checks send to, sorted, without duplicates. If there are none, the prober opens no UDP
     /// socket.
     #[must_use]
     pub fn udp_ports(&self) -> Vec<u16> {
-        sorted(self.plans.iter().filter_map(|plan| plan.udp_port))
+        sorted(self.checks().filter_map(|(plan, port)| Some(port.unwrap_or(plan.udp_port?))))
+    }
+
+    /// Each check with the port that a target names.
+    fn checks(&self) -> impl Iterator<Item = (&CheckPlan, Option<u16>)> {
+        self.targets.iter().filter_map(|target| Some((self.plans.get(usize::from(target.check))?, target.port)))
     }
 }
 
@@ -127,19 +134,22 @@ impl Assembly {
                 }
                 self.plans.push(CheckPlan::new(check).map_err(OutOfStep)?);
             }
-            ToProber::Target { backend, address, check, up, proven, vip } => {
+            ToProber::Target { backend, address, check, port, up, proven, vip } => {
                 if self.targets.len() == MAX_TARGETS {
                     return Err(OutOfStep("too many backends"));
                 }
-                if usize::from(check) >= self.plans.len() {
+                let Some(plan) = self.plans.get(usize::from(check)) else {
                     return Err(OutOfStep("a backend refers to an unknown check"));
+                };
+                if port.is_some_and(|port| port == 0 || plan.tcp_port.or(plan.udp_port).is_none()) {
+                    return Err(OutOfStep("a backend is checked at port 0, or at a port by ping"));
                 }
                 match self.named.get_mut(usize::from(backend.0)) {
                     Some(named @ false) => *named = true,
                     Some(true) => return Err(OutOfStep("a backend is named twice")),
                     None => return Err(OutOfStep("a backend's number is too large")),
                 }
-                self.targets.push(TargetSetup { backend, address, check, up, proven, vip });
+                self.targets.push(TargetSetup { backend, address, check, port, up, proven, vip });
             }
             ToProber::Discover { service, to, from, interface, network, prefix, interval } => {
                 let sweep = Sweep { service, to, from, interface, network, prefix, interval };
@@ -172,7 +182,17 @@ mod tests {
 
     fn target(backend: u16) -> ToProber {
         let address = IpAddr::from([127, 0, 0, 1]);
-        ToProber::Target { backend: BackendIndex(backend), address, check: 0, up: true, proven: true, vip: None }
+        let (backend, port) = (BackendIndex(backend), None);
+        ToProber::Target { backend, address, check: 0, port, up: true, proven: true, vip: None }
+    }
+
+    fn at_port(target: ToProber, port: u16) -> ToProber {
+        match target {
+            ToProber::Target { backend, address, check, up, proven, vip, .. } => {
+                ToProber::Target { backend, address, check, port: Some(port), up, proven, vip }
+            }
+            other => other,
+        }
     }
 
     fn discover(service: u16, interval: u32) -> ToProber {
@@ -192,10 +212,13 @@ mod tests {
         let checks = (0..256).map(check);
         let targets = (0..4096).map(|n| target(n * 2));
         let sweeps = (0..64).map(|n| discover(n, 1000));
-        let all = begin.into_iter().chain(checks).chain(targets).chain(sweeps);
+        let all = begin.clone().into_iter().chain(checks).chain(targets).chain(sweeps);
         let setup = assembly(all.clone().chain([ToProber::Commit])).expect("good").expect("whole");
         assert_eq!((setup.generation(), setup.targets.len(), setup.sweeps.len()), (9, 4096, 64));
-        assert_eq!((setup.tcp_ports(), setup.udp_ports()), (vec![80, 81], Vec::new()));
+        assert_eq!((setup.tcp_ports(), setup.udp_ports()), (vec![80], Vec::new()));
+        let other = [begin[0].clone(), check(0), target(1), at_port(target(2), 8080), ToProber::Commit];
+        let setup = assembly(other).expect("good").expect("whole");
+        assert_eq!(setup.tcp_ports(), [80, 8080], "the sandbox lets nothing else through");
         for more in [check(256), target(1), discover(64, 1000)] {
             assert!(assembly(all.clone().chain([more])).is_err());
         }
@@ -212,6 +235,7 @@ mod tests {
             vec![begin(), target(0)],
             vec![begin(), check(0), target(3), target(3)],
             vec![begin(), check(0), target(MAX_BACKEND_INDEX)],
+            vec![begin(), check(0), at_port(target(3), 0)],
             vec![begin(), discover(0, 99)],
             vec![begin(), ToProber::Go],
         ] {

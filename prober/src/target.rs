@@ -18,6 +18,8 @@ pub(crate) struct Probe {
     pub(crate) marked: Option<OwnedFd>,
     /// Index of its [`crate::check::CheckPlan`].
     pub(crate) check: u16,
+    /// Where connections and datagrams go, in place of the check's port.
+    pub(crate) port: Option<u16>,
     /// Whether all its targets are down.
     pub(crate) down: bool,
     /// Places of its targets.
@@ -39,16 +41,16 @@ pub(crate) struct Target {
     pub(crate) reported: Option<bool>,
 }
 
-/// The targets, and one probe for all that have address, check and destination in common. `marked` holds the sockets of
+/// The targets, and one probe for all that have address, check, port and destination in common. `marked` holds the sockets of
 /// those that have a virtual IP, in their order; a probe needs only one.
 pub(crate) fn arrange(setups: Vec<TargetSetup>, marked: Vec<OwnedFd>) -> (Vec<Probe>, Vec<Target>) {
     let mut marked = marked.into_iter();
     let (mut probes, mut targets): (Vec<Probe>, Vec<Target>) = (Vec::new(), Vec::new());
     let mut known: HashMap<_, usize> = HashMap::new();
-    for (place, TargetSetup { backend, address, check, up, proven, vip }) in (0u16..).zip(setups) {
+    for (place, TargetSetup { backend, address, check, port, up, proven, vip }) in (0u16..).zip(setups) {
         let destination = vip.unwrap_or(address);
         let socket = vip.and_then(|_| marked.next());
-        let number = *known.entry((address, destination, check)).or_insert(probes.len());
+        let number = *known.entry((address, destination, check, port)).or_insert(probes.len());
         match probes.get_mut(number) {
             Some(probe) => {
                 probe.down &= !up;
@@ -56,7 +58,7 @@ pub(crate) fn arrange(setups: Vec<TargetSetup>, marked: Vec<OwnedFd>) -> (Vec<Pr
             }
             None => {
                 let (marked, down) = (socket, !up);
-                probes.push(Probe { address, destination, marked, check, down, targets: vec![place] });
+                probes.push(Probe { address, destination, marked, check, port, down, targets: vec![place] });
             }
         }
         targets.push(Target {
@@ -81,7 +83,7 @@ mod tests {
         let vip = IpAddr::from([192, 0, 2, 1]);
         let setup = |(backend, address, check, vip): (u16, IpAddr, u16, Option<IpAddr>)| {
             let backend = BackendIndex(backend);
-            TargetSetup { backend, address, check, up: backend.0 != 9, proven: backend.0 == 9, vip }
+            TargetSetup { backend, address, check, port: None, up: backend.0 != 9, proven: backend.0 == 9, vip }
         };
         let setups =
             [(5, one, 0, None), (6, two, 0, None), (9, one, 0, None), (7, one, 1, None), (8, one, 0, Some(vip))];

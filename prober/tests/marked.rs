@@ -44,7 +44,7 @@ fn at_vip(kinds: Vec<CheckKind>) -> (Vec<ToProber>, Vec<OwnedFd>) {
     });
     let target = |(index, _)| {
         let (backend, check, vip) = (BackendIndex(index), index, Some(VIP));
-        ToProber::Target { backend, address: OWN, check, up: false, proven: true, vip }
+        ToProber::Target { backend, address: OWN, check, port: None, up: false, proven: true, vip }
     };
     (checks.chain(numbered().map(target)).collect(), sockets)
 }

@@ -25,6 +25,7 @@ fn every_worker_is_told_every_backend_and_each_change() {
         let check = Check { rise: 1, fall: 1, ..check(CheckKind::Tcp { port }) };
         let targets = [(BackendIndex(9), false), (BackendIndex(4000), true)].map(|(backend, up)| ToProber::Target {
             backend,
+            port: None,
             address: LOCAL,
             check: 0,
             up,

@@ -49,7 +49,7 @@ fn an_instance_that_runs_is_asked_by_subcommands() {
     assert_eq!(asked("history"), Ok(Task::Ask(Ask::History { last: 20, json: false })));
     assert_eq!(asked("metrics"), Ok(Task::Ask(Ask::Metrics)));
     let backend = |service: Option<&str>| BackendLine {
-        address: "2001:db8::1".parse().unwrap(),
+        named: "2001:db8::1".parse().unwrap(),
         service: service.map(str::to_owned),
     };
     let drain = Order::Drain { backend: backend(Some("web")), deadline: Some(300) };
@@ -57,7 +57,11 @@ fn an_instance_that_runs_is_asked_by_subcommands() {
     assert_eq!(asked(line), Ok(Task::Ask(Ask::Backend { order: drain })));
     let enable = Order::Enable { backend: backend(None) };
     assert_eq!(asked("backend enable 2001:db8::1"), Ok(Task::Ask(Ask::Backend { order: enable })));
+    let named = BackendLine { named: "[2001:db8::1]:8080".parse().unwrap(), service: None };
+    let disable = Order::Disable { backend: named };
+    assert_eq!(asked("backend disable [2001:db8::1]:8080"), Ok(Task::Ask(Ask::Backend { order: disable })));
     assert_eq!(asked("backend enable host"), Err(ErrorKind::ValueValidation));
+    assert_eq!(asked("backend enable 198.51.100.11:0"), Err(ErrorKind::ValueValidation));
     assert_eq!(asked("backend disable ::1 --deadline 5m"), Err(ErrorKind::UnknownArgument));
     assert_eq!(asked("history -n 0"), Err(ErrorKind::ValueValidation));
     assert_eq!(asked("history -n 1001"), Err(ErrorKind::ValueValidation));

@@ -14,6 +14,7 @@ const OUT: Standing = Standing { enabled: true, confirmed: true, up: false, ejec
 fn balancer(members: u16, strategy: Strategy) -> Balancer {
     let members: Vec<MemberSpec> = (0..members)
         .map(|n| MemberSpec {
+            port: None,
             backend: BackendIndex(n),
             address: (0xffff_0a00_0000_u128 + u128::from(n)).to_be_bytes(),
             weight: 1 + n % 3,

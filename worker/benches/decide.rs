@@ -75,6 +75,7 @@ impl World {
                 take(ToWorker::Backend {
                     index,
                     address,
+                    port: None,
                     weight: 1,
                     backup: false,
                     admin,

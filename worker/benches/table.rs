@@ -23,7 +23,7 @@ fn key(n: usize) -> FlowKey {
 }
 
 fn flow() -> Flow {
-    Flow { vip: 1, backend: 2, service: 3, state: FlowState::Established }
+    Flow { vip: 1, vip_port: 443, backend: 2, state: FlowState::Established }
 }
 
 fn table(capacity: usize) -> FlowTable {

@@ -13,6 +13,9 @@ const POLICY: Policy = Policy::STANDARD;
 const PASSIVE: Passive = Passive { fails: 3, timeout: 500, hold: 10, port: None };
 const AFFINITY: Affinity = Affinity { prefix4: 24, prefix6: 56, timeout: 60 };
 
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
 fn begin() -> ToWorker {
     ToWorker::Begin { generation: 7, unserved: Unserved::Pass, malformed: OnFailure::Drop }
 }
@@ -26,6 +29,7 @@ fn backend(index: u16, text: &str, weight: u16) -> ToWorker {
     ToWorker::Backend {
         index,
         address,
+        port: None,
         weight,
         backup: false,
         admin: Admin::Enabled,
@@ -97,10 +101,10 @@ fn a_setup_is_what_the_messages_say() {
         assert!(gap == 9 || setup.vip_address(gap).is_none());
         assert!(setup.service(gap).is_none());
     }
-    let served = [79, 80, 85, 89, 90, 442, 443, 444].map(|port| setup.service_at(3, false, port).is_some());
+    let served = [79, 80, 85, 89, 90, 442, 443, 444].map(|port| setup.service_at(3, TCP, port).is_some());
     assert_eq!(served, [false, true, true, true, false, false, true, false]);
-    assert_eq!((setup.service_at(3, true, 80), setup.service_for_all(3)), (None, None));
-    assert_eq!((setup.service_at(9, true, 80), setup.service_at(9, false, 0)), (Some(200), Some(200)));
+    assert_eq!((setup.service_at(3, UDP, 80), setup.service_for_all(3)), (None, None));
+    assert_eq!((setup.service_at(9, UDP, 80), setup.service_at(9, TCP, 0)), (Some(200), Some(200)));
     assert_eq!((setup.service_for_all(9), setup.service_for_all(0)), (Some(200), None));
     assert_eq!(setup.service(5).and_then(|s| s.affinity), Some(AFFINITY));
     assert!(setup.service(7).is_some(), "it listens nowhere and is there");
@@ -118,8 +122,8 @@ fn a_setup_is_what_the_messages_say() {
 fn a_service_without_ports_takes_all_of_its_protocol() {
     let all = [begin(), vip(0, "192.0.2.1"), service(0, Protocol::Udp, None), listen(0), ToWorker::Commit];
     let setup = take(&all).expect("in step").expect("committed");
-    assert_eq!([0, 53, 65535].map(|port| setup.service_at(0, true, port)), [Some(0); 3]);
-    assert_eq!(setup.service_at(0, false, 53), None);
+    assert_eq!([0, 53, 65535].map(|port| setup.service_at(0, UDP, port)), [Some(0); 3]);
+    assert_eq!(setup.service_at(0, TCP, 53), None);
 }
 
 /// `at` is the message of the whole transaction that this one replaces.
@@ -273,7 +277,10 @@ fn message() -> impl Strategy<Value = ToWorker> {
 fn ask(setup: &mut Setup) {
     for n in [0, 1, 3, 65535] {
         for port in [0, 1, 2, 65535] {
-            for service in [setup.service_at(n, port == 1, port), setup.service_for_all(n)].into_iter().flatten() {
+            for service in [setup.service_at(n, if port == 1 { UDP } else { TCP }, port), setup.service_for_all(n)]
+                .into_iter()
+                .flatten()
+            {
                 assert!(setup.service(service).is_some());
             }
         }

@@ -46,6 +46,8 @@ pub(crate) struct Destination<'t> {
     pub(crate) address: IpAddr,
     /// Where connections and datagrams go.
     pub(crate) destination: IpAddr,
+    /// To which port, in place of the check's.
+    pub(crate) port: Option<u16>,
     /// The probe's own socket for these, if it has one.
     pub(crate) marked: &'t mut Option<OwnedFd>,
 }
@@ -90,14 +92,15 @@ pub(crate) enum Step {
 impl Flight {
     /// Starts a check at `now`. `slot` is where an echo reply will find it. An error is its immediate result.
     pub(crate) fn start(
-        Destination { probe, address, destination, marked }: Destination<'_>,
+        Destination { probe, address, destination, port, marked }: Destination<'_>,
         plan: &CheckPlan,
         (slot, now): (u16, u64),
         pings: &mut Pings,
         random: &mut Random,
     ) -> Result<Self, Cause> {
         let has_own = marked.is_some();
-        let to = |port| SocketAddr::new(destination, port);
+        let own = port;
+        let to = |checked| SocketAddr::new(destination, own.unwrap_or(checked));
         let stage = match &plan.work {
             Work::Echo | Work::EchoTcp { .. } => {
                 let token = random.next() & !SLOT | u64::from(slot);
@@ -143,13 +146,13 @@ impl Flight {
     pub(crate) fn echoed(
         &mut self,
         plan: &CheckPlan,
-        destination: IpAddr,
+        (destination, own): (IpAddr, Option<u16>),
         marked: &mut Option<OwnedFd>,
         now: u64,
     ) -> Step {
-        let Work::EchoTcp { port } = plan.work else { return Step::Ends(Cause::Passed) };
+        let Work::EchoTcp { port: checked } = plan.work else { return Step::Ends(Cause::Passed) };
         let has_own = marked.is_some();
-        match tcp::connect_to(SocketAddr::new(destination, port), marked) {
+        match tcp::connect_to(SocketAddr::new(destination, own.unwrap_or(checked)), marked) {
             Ok(socket) => (self.stage, self.lent) = (CheckStage::Connect(socket), has_own),
             Err(cause) => return Step::Ends(cause),
         }

@@ -92,7 +92,7 @@ pub(crate) fn each(targets: Vec<(IpAddr, Check)>) -> Vec<ToProber> {
 }
 
 pub(crate) fn target(index: u16, address: IpAddr, check: u16) -> ToProber {
-    ToProber::Target { backend: BackendIndex(index), address, check, up: true, proven: false, vip: None }
+    ToProber::Target { backend: BackendIndex(index), address, check, port: None, up: true, proven: false, vip: None }
 }
 
 pub(crate) struct Rig {

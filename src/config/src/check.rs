@@ -2,14 +2,14 @@
 
 use super::draft::{Draft, DraftCheck, DraftFailures, DraftMember, DraftService};
 use super::location::{At, Flaw, Mark};
-use super::probe;
+use super::probe::{self, has_port};
 use super::shared::{self, common_port};
 use super::value::{name_server, one_host};
 use super::{Families, Overrides};
 use crate::plan::{
     Backend, Failures, MAX_BACKENDS, MAX_NAMESERVERS, MAX_PORT_RANGES, MAX_SERVICES, MAX_VIPS, Plan, Service,
 };
-use loaded_ipc::{Mode, OnFailure, Policy, PortRange, Protocol};
+use loaded_ipc::{Destination, Mode, OnFailure, Policy, PortRange, Protocol};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -24,6 +24,7 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<(Plan, Vec
     draft.services.iter().try_for_each(check_sizes)?;
     let vips = claimed(&draft.services)?;
     draft.services.iter().try_for_each(check_service)?;
+    check_fragments(&draft)?;
     check_gateways(&draft, &vips)?;
     let mut backends = Backends::default();
     let services = draft.services.iter().map(|service| backends.service(service, &vips)).collect::<Result<_, _>>()?;
@@ -124,6 +125,7 @@ fn check_sizes(service: &DraftService) -> Result<(), Flaw> {
 fn check_service(service: &DraftService) -> Result<(), Flaw> {
     let name = &service.name.value;
     sorted_ports(&service.ports)?;
+    check_backend_ports(service)?;
     if service.vips.is_empty() {
         return Err(service.name.flaw(format!("service {name:?} has no VIP")));
     }
@@ -145,6 +147,53 @@ fn check_service(service: &DraftService) -> Result<(), Flaw> {
         }
     }
     Ok(())
+}
+
+/// Only where packets are rewritten and have ports can they get another one.
+fn check_backend_ports(service: &DraftService) -> Result<(), Flaw> {
+    let Some(port) = first_backend_port(service) else { return Ok(()) };
+    if service.protocol == Protocol::Any {
+        return Err(port.flaw(
+            "with protocol \"any\" packets come that have no port (ICMP, ESP, GRE …), so none can be changed; remove port, \
+             or write protocol = \"tcp\", \"udp\" or \"sctp\"",
+        ));
+    }
+    if service.mode == Mode::Dsr {
+        return Err(port.flaw(
+            "in mode \"dsr\" a packet reaches its backend unchanged, and the backend answers from the port it came to; take \
+             port out, or write mode = \"nat\"",
+        ));
+    }
+    for member in service.members.iter().filter(|member| service.port_of(member).is_none()) {
+        let same = service.members.iter().filter(|other| other.address.value == member.address.value);
+        let mut ports = same.filter_map(|other| service.port_of(other));
+        if let Some(port) = ports.find(|port| has_port(service, port.value)) {
+            let text = format!(
+                "{address} without a port gets what comes to port {port}, as does {address} with port {port}; remove one",
+                address = member.address.value,
+                port = port.value,
+            );
+            return Err(member.address.flaw(text).see(port.mark));
+        }
+    }
+    Ok(())
+}
+
+fn first_backend_port(service: &DraftService) -> Option<At<u16>> {
+    service.port.or_else(|| service.members.iter().find_map(|member| member.port))
+}
+
+/// SCTP has one checksum over a whole packet: none that is left in pieces can get another port.
+fn check_fragments(draft: &Draft) -> Result<(), Flaw> {
+    let is_sctp = |service: &&DraftService| service.protocol == Protocol::Sctp;
+    let port = draft.services.iter().filter(is_sctp).find_map(first_backend_port);
+    match port.filter(|_| draft.defragment == Some(false)) {
+        Some(port) => Err(port.flaw(
+            "SCTP's checksum covers the whole packet, so a fragment cannot get another port; remove port, or remove \
+             defragment = false",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// A VIP needs a backend of its family that is not a backup.
@@ -188,37 +237,42 @@ struct Backends {
 
 impl Backends {
     fn service(&mut self, draft: &DraftService, vips: &HashMap<IpAddr, Mark>) -> Result<Service, Flaw> {
-        let mut seen: HashMap<IpAddr, Mark> = HashMap::new();
+        let mut seen: HashMap<Destination, Mark> = HashMap::new();
         let mut members = Vec::new();
         for member in &draft.members {
             let address = &member.address;
             if let Some(vip) = vips.get(&address.value) {
                 return Err(address.flaw(format!("{} is a VIP and cannot be a backend too", address.value)).see(*vip));
             }
-            if let Some(first) = seen.insert(address.value, address.mark) {
+            let port = draft.port_of(member).map(|port| port.value);
+            let destination = Destination { address: address.value, port };
+            if let Some(first) = seen.insert(destination, address.mark) {
                 let text = format!(
-                    "{} is a backend of {:?} twice; remove one (TOML has weights)",
-                    address.value, draft.name.value
+                    "{destination} is a backend of {:?} twice; remove one (TOML has weights)",
+                    draft.name.value
                 );
                 return Err(address.flaw(text).see(first));
             }
             self.count(1, address.mark)?;
-            members.push(Backend { address: address.value, weight: member.weight, backup: member.backup });
+            members.push(Backend { address: address.value, port, weight: member.weight, backup: member.backup });
         }
         if let Some(discover) = &draft.discover {
             self.count(discover.value.limit.into(), discover.mark)?;
         }
         let check = probe::check(draft)?;
+        let checks_own_ports = check.as_ref().is_some_and(|check| probe::checks_own_ports(draft, check));
         Ok(Service {
             name: draft.name.value.clone(),
             vips: draft.vips.iter().map(|vip| vip.value).collect(),
             protocol: draft.protocol,
             ports: sorted_ports(&draft.ports)?,
+            port: draft.port.filter(|_| draft.discover.is_some()).map(|port| port.value),
             mode: draft.mode,
             strategy: draft.strategy,
             affinity: draft.affinity,
             policy: Policy { passive: probe::passive(draft, check.as_ref())?, ..draft.policy },
             check,
+            checks_own_ports,
             discover: probe::discover(draft)?,
             backends: members,
         })

@@ -55,7 +55,9 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) service: &'a str,
     /// What it balances.
     pub(crate) protocol: Protocol,
-    /// Its port, if it has exactly one.
+    /// Where its backends are, if each is on one port: the first's.
+    pub(crate) backend_port: Option<u16>,
+    /// The port that clients come to, if there is exactly one.
     pub(crate) only_port: Option<u16>,
     /// Its first VIP.
     pub(crate) vip: Option<IpAddr>,
@@ -141,7 +143,7 @@ impl DraftKind {
 }
 
 impl Surroundings<'_> {
-    /// The port that is named, or the only one of a service that speaks the check's protocol.
+    /// The port that is named, or the backends' if the service speaks the check's protocol.
     fn port(&self, kind: &str, protocol: Protocol) -> Result<u16, String> {
         self.port.or(self.own_port(protocol)).ok_or_else(|| {
             format!(
@@ -153,12 +155,14 @@ impl Surroundings<'_> {
     }
 
     fn own_port(&self, protocol: Protocol) -> Option<u16> {
-        self.only_port.filter(|_| self.protocol == protocol)
+        self.backend_port.filter(|_| self.protocol == protocol)
     }
 
     /// What a client that knows only the address sends as Host: the first VIP. The backend's server has to answer to it
     /// anyway; a name would be a guess.
-    fn default_host(&self, port: u16) -> Option<String> {
+    fn default_host(&self, checked: u16) -> Option<String> {
+        // A client comes to the service's port, wherever its packets go from there.
+        let port = self.only_port.filter(|_| self.port.is_none()).unwrap_or(checked);
         let host = match self.vip? {
             IpAddr::V4(vip) => vip.to_string(),
             IpAddr::V6(vip) => format!("[{vip}]"),

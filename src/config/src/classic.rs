@@ -136,6 +136,7 @@ impl Gathered {
             vips: self.vips,
             protocol: Protocol::Any,
             ports: Vec::new(),
+            port: None,
             strategy: self.strategy.unwrap_or(Strategy::RoundRobin),
             affinity: Some(Affinity { prefix4: PREFIX4, prefix6: CLASSIC_PREFIX6, timeout: AFFINITY_TIMEOUT }),
             mode: MODE,
@@ -176,7 +177,7 @@ fn network(text: &str, ipv4: bool) -> Result<Network, String> {
 }
 
 fn member(address: At<IpAddr>) -> DraftMember {
-    DraftMember { address, weight: 1, backup: false }
+    DraftMember { address, port: None, weight: 1, backup: false }
 }
 
 /// An address and the network it is in.

@@ -47,6 +47,8 @@ pub(super) struct DraftService {
     pub(super) protocol: Protocol,
     /// Empty is every port.
     pub(super) ports: Vec<At<PortRange>>,
+    /// The port of backends that name none.
+    pub(super) port: Option<At<u16>>,
     pub(super) mode: Mode,
     pub(super) strategy: Strategy,
     pub(super) affinity: Option<Affinity>,
@@ -62,6 +64,7 @@ pub(super) struct DraftService {
 #[derive(Debug, Clone)]
 pub(super) struct DraftMember {
     pub(super) address: At<IpAddr>,
+    pub(super) port: Option<At<u16>>,
     pub(super) weight: u16,
     pub(super) backup: bool,
 }
@@ -122,6 +125,19 @@ pub(super) struct DraftPlace {
     /// `None`: the network's broadcast address, or ff02::1.
     pub(super) to: Option<At<IpAddr>>,
     pub(super) interface: Option<String>,
+}
+
+impl DraftService {
+    /// The port that packets to a backend get, and where it was written; `None`: they keep the one they came to.
+    pub(super) fn port_of(&self, member: &DraftMember) -> Option<At<u16>> {
+        member.port.or(self.port)
+    }
+
+    /// The ports that packets to its backends get, of those that discovery finds too.
+    pub(super) fn backend_ports(&self) -> impl Iterator<Item = Option<u16>> {
+        let found = self.discover.iter().map(|_| self.port);
+        self.members.iter().map(|member| self.port_of(member)).chain(found).map(|port| port.map(|port| port.value))
+    }
 }
 
 /// Passive checks with every default.

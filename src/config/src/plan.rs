@@ -8,7 +8,9 @@ pub use diff::{Change, What, diff, immutable_change};
 
 use crate::defaults::{CLIENTS, DRAIN, FLOWS, QUEUE_BASE, QUEUE_LEN, QUOTA, UNSERVED, USER};
 use crate::network::Network;
-use loaded_ipc::{Affinity, Check, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
+use loaded_ipc::{
+    Affinity, Check, Destination, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved,
+};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -101,6 +103,10 @@ pub struct Service {
     pub protocol: Protocol,
     /// Sorted, not overlapping, at most 256. Empty means every port; always empty for [`Protocol::Any`].
     pub ports: Vec<PortRange>,
+    /// The port that packets to discovered backends get; `None`: they keep the one they came to. Always `None` without
+    /// `discover`.
+    #[serde(default)]
+    pub port: Option<u16>,
     /// How its packets get to their backends.
     pub mode: Mode,
     /// How a new client gets its backend.
@@ -111,9 +117,13 @@ pub struct Service {
     pub policy: Policy,
     /// How backends are checked; `None`: not at all, and all count as up.
     pub check: Option<Check>,
+    /// Backends have different ports and the check names none: each is checked at its own. The check's port is then that of
+    /// one of them.
+    #[serde(default)]
+    pub checks_own_ports: bool,
     /// Where to look for more backends.
     pub discover: Option<Discover>,
-    /// In the order of the configuration, no address twice. May be empty with `discover`.
+    /// In the order of the configuration, no address twice with one port. May be empty with `discover`.
     pub backends: Vec<Backend>,
 }
 
@@ -122,10 +132,31 @@ pub struct Service {
 pub struct Backend {
     /// Its address. Never a VIP of the plan.
     pub address: IpAddr,
+    /// The port that packets to it get, never 0; `None`: they keep the one they came to. `None` in mode "dsr" and for
+    /// [`Protocol::Any`].
+    #[serde(default)]
+    pub port: Option<u16>,
     /// Share relative to the other backends of the service, 1..=256.
     pub weight: u16,
     /// Used only when no other backend is available.
     pub backup: bool,
+}
+
+impl Backend {
+    /// Where its packets go.
+    #[must_use]
+    pub fn destination(&self) -> Destination {
+        Destination { address: self.address, port: self.port }
+    }
+}
+
+impl Service {
+    /// Where a check of a backend connects or sends; `None` for ping alone. `port`: the one that packets to the backend get.
+    #[must_use]
+    pub fn check_port(&self, port: Option<u16>) -> Option<u16> {
+        let checked = self.check.as_ref()?.kind.port()?;
+        Some(port.filter(|_| self.checks_own_ports).unwrap_or(checked))
+    }
 }
 
 /// Where to discover nodes that become backends of a service. Requires a check.

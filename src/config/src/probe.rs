@@ -28,6 +28,7 @@ pub(super) fn check(service: &DraftService) -> Result<Option<Check>, Flaw> {
     let around = Surroundings {
         service: &service.name.value,
         protocol: service.protocol,
+        backend_port: backend_port(service),
         only_port: only_port(service),
         vip: service.vips.first().map(|vip| vip.value),
         port: *port,
@@ -45,6 +46,31 @@ pub(super) fn check(service: &DraftService) -> Result<Option<Check>, Flaw> {
     }))
 }
 
+/// Where a check meets the backends if it names no port: `None` if one of them is on many. Of different ones the first.
+fn backend_port(service: &DraftService) -> Option<u16> {
+    let mut ports = service.backend_ports().map(|port| port.or(only_port(service)));
+    let first = ports.next()??;
+    ports.all(|port| port.is_some()).then_some(first)
+}
+
+/// Whether the check meets the backends where their clients do, and they have different ports.
+pub(super) fn checks_own_ports(service: &DraftService, check: &Check) -> bool {
+    let speaks = match service.protocol {
+        Protocol::Tcp => check.kind.tcp_port(),
+        Protocol::Udp => check.kind.udp_port(),
+        Protocol::Sctp | Protocol::Any => None,
+    };
+    let named = speaks.is_none() || service.check.as_ref().is_some_and(|check| check.value.port.is_some());
+    let mut ports = service.backend_ports().map(|port| port.or(only_port(service)));
+    let first = ports.next();
+    !named && ports.any(|port| Some(port) != first)
+}
+
+/// Whether every opening at a backend is of one port there, so that a closed one says that nothing serves.
+fn is_one_port(service: &DraftService) -> bool {
+    only_port(service).is_some() || service.backend_ports().all(|port| port.is_some())
+}
+
 /// Whether and how workers judge a backend. A healthy backend of a service with many ports may have closed ones, so a
 /// single port has to be named.
 pub(super) fn passive(service: &DraftService, check: Option<&Check>) -> Result<Option<Passive>, Flaw> {
@@ -52,22 +78,25 @@ pub(super) fn passive(service: &DraftService, check: Option<&Check>) -> Result<O
     let (draft, port) = match service.passive {
         Judgement::Off => return Ok(None),
         // A datagram may go unanswered for many good reasons.
-        Judgement::Unsaid if service.protocol == Protocol::Udp => return Ok(None),
-        Judgement::On(draft) if service.protocol == Protocol::Udp => {
-            return Err(draft.flaw("passive judges by TCP connections, and a service of protocol \"udp\" has none of"));
+        Judgement::Unsaid if has_no_tcp(service) => return Ok(None),
+        Judgement::On(draft) if has_no_tcp(service) => {
+            let protocol = service.protocol;
+            return Err(draft.flaw(format!(
+                "passive judges by TCP connections, and a service of protocol \"{protocol}\" has none of"
+            )));
         }
         Judgement::Unsaid if service.mode == Mode::Dsr => return Ok(None),
         Judgement::On(draft) if service.mode == Mode::Dsr => {
             return Err(draft.flaw("in mode \"dsr\" no worker sees what backends answer; leave passive out"));
         }
-        Judgement::Unsaid if check.is_none() || (only_port(service).is_none() && checked.is_none()) => return Ok(None),
+        Judgement::Unsaid if check.is_none() || (!is_one_port(service) && checked.is_none()) => return Ok(None),
         Judgement::Unsaid => (PASSIVE, None),
         Judgement::On(draft) => {
             let name = &service.name.value;
             if let Some(port) = draft.value.port.filter(|port| !has_port(service, port.value)) {
                 return Err(port.flaw(format!("{} is no port of service {name:?}, so no client opens it", port.value)));
             }
-            if draft.value.port.is_none() && only_port(service).is_none() && checked.is_none() {
+            if draft.value.port.is_none() && !is_one_port(service) && checked.is_none() {
                 return Err(draft.flaw(format!(
                     "passive needs a port: service {name:?} has many, and a client that tries a closed one would take \
                      healthy backends out; write passive = {{ port = … }}, or give the check a port of the service"
@@ -77,7 +106,7 @@ pub(super) fn passive(service: &DraftService, check: Option<&Check>) -> Result<O
         }
     };
     let DraftPassive { fails, timeout, hold, port: _ } = draft;
-    let port = port.or(if only_port(service).is_some() { None } else { checked });
+    let port = port.or(if is_one_port(service) { None } else { checked });
     Ok(Some(Passive { fails, timeout, hold, port }))
 }
 
@@ -150,7 +179,11 @@ fn only_port(service: &DraftService) -> Option<u16> {
     }
 }
 
-fn has_port(service: &DraftService, port: u16) -> bool {
+fn has_no_tcp(service: &DraftService) -> bool {
+    matches!(service.protocol, Protocol::Udp | Protocol::Sctp)
+}
+
+pub(super) fn has_port(service: &DraftService, port: u16) -> bool {
     let within = |range: &At<PortRange>| (range.value.low..=range.value.high).contains(&port);
     service.ports.is_empty() || service.ports.iter().any(within)
 }

@@ -64,6 +64,7 @@ fn service(table: &Table<'_>) -> Result<DraftService, Flaw> {
         vips,
         protocol,
         ports: ports(table, protocol)?,
+        port: table.get("port").map(backend_port).transpose()?,
         mode,
         strategy: strategy(table)?,
         affinity: affinity(table.get("affinity"))?,
@@ -79,6 +80,7 @@ fn member(table: &Table<'_>) -> Result<DraftMember, Flaw> {
     let address = read(table.require("address", "write address = \"…\"")?, address)?;
     Ok(DraftMember {
         address,
+        port: table.get("port").map(backend_port).transpose()?,
         weight: table.number("weight", 1..=MAX_WEIGHT)?.unwrap_or(1),
         backup: table.get("backup").map(boolean).transpose()?.unwrap_or(false),
     })
@@ -133,12 +135,13 @@ fn on_failure(item: Item<'_>) -> Result<DraftFailures, Flaw> {
 }
 
 fn protocol(table: &Table<'_>) -> Result<Protocol, Flaw> {
-    let item = table.require("protocol", "write protocol = \"tcp\", \"udp\" or \"any\"")?;
+    let item = table.require("protocol", "write protocol = \"tcp\", \"udp\", \"sctp\" or \"any\"")?;
     let parse = |text: &str| match text {
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
+        "sctp" => Ok(Protocol::Sctp),
         "any" => Ok(Protocol::Any),
-        _ => Err(format!("there is no protocol {text:?}; write tcp, udp or any")),
+        _ => Err(format!("there is no protocol {text:?}; write tcp, udp, sctp or any")),
     };
     read(item, parse).map(|protocol| protocol.value)
 }
@@ -159,9 +162,9 @@ fn ports(table: &Table<'_>, protocol: Protocol) -> Result<Vec<At<PortRange>>, Fl
         return read(item, any).map(|ports| ports.value);
     }
     if protocol == Protocol::Any {
-        return Err(item
-            .mark
-            .flaw("protocol \"any\" takes every port; leave ports out, or write protocol \"tcp\" or \"udp\""));
+        return Err(item.mark.flaw(
+            "protocol \"any\" takes every port; leave ports out, or write protocol \"tcp\", \"udp\" or \"sctp\"",
+        ));
     }
     item.list()?.into_iter().map(port).collect()
 }
@@ -172,6 +175,17 @@ fn port(item: Item<'_>) -> Result<At<PortRange>, Flaw> {
         return Ok(At { value: PortRange { low: port, high: port }, mark: item.mark });
     }
     read(item, value::ports)
+}
+
+/// The port that packets to a backend get.
+fn backend_port(item: Item<'_>) -> Result<At<u16>, Flaw> {
+    match item.is_integer() {
+        true => item.number(1..=u16::MAX).map(|port| At { value: port, mark: item.mark }),
+        false => Err(item.mark.flaw(
+            "port is the backends' port, one number to which packets to any of ports go: write port = 8080, or leave it out, \
+             and each stays what it is",
+        )),
+    }
 }
 
 fn cores(item: Item<'_>) -> Result<At<(u16, u16)>, Flaw> {

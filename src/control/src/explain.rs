@@ -2,6 +2,7 @@
 
 use super::figures::elapsed;
 use super::text::cleaned;
+use loaded_ipc::Destination;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -43,6 +44,9 @@ pub struct Explanation {
     pub meaning: String,
     /// Where it goes.
     pub backend: Option<IpAddr>,
+    /// The port it gets there; `None`: it keeps its own.
+    #[serde(default)]
+    pub backend_port: Option<u16>,
     /// Why there: "flow", "client", "strategy" or "clash".
     pub by: Option<String>,
     /// The reason in words.
@@ -56,6 +60,9 @@ pub struct Explanation {
 pub struct FlowNow {
     /// Its backend.
     pub backend: IpAddr,
+    /// The port that its packets get; `None`: they keep the one they came to.
+    #[serde(default)]
+    pub port: Option<u16>,
     /// "established", "half open", …
     pub state: String,
     /// Seconds since its last packet.
@@ -82,14 +89,16 @@ pub fn text(explanation: &Explanation) -> String {
     match &said.flow {
         None if said.backend.is_some() => out.push_str("no flow yet\n"),
         None => out.push_str("no flow\n"),
-        Some(FlowNow { backend, state, idle, out: against }) => {
+        Some(FlowNow { backend, port, state, idle, out: against }) => {
+            let backend = Destination { address: *backend, port: *port };
             let _ = write!(out, "flow to {backend}, {state}, last packet {} ago", elapsed(u64::from(*idle)));
             let _ = against.as_ref().map(|word| write!(out, "; {backend} is {word}"));
             out.push('\n');
         }
     }
     let _ = write!(out, "{}: {}", said.outcome, said.meaning);
-    if let Some(backend) = said.backend {
+    if let Some(address) = said.backend {
+        let backend = Destination { address, port: said.backend_port };
         let _ = write!(out, " {backend}");
     }
     if let Some(mark) = said.mark {
@@ -124,6 +133,7 @@ mod tests {
             outcome: "forwarded_new".to_owned(),
             meaning: "begins a flow to".to_owned(),
             backend: Some("2001:db8:2::11".parse().unwrap()),
+            backend_port: None,
             by: Some("strategy".to_owned()),
             why: Some("chosen by rr among 3".to_owned()),
             mark: None,
@@ -140,7 +150,7 @@ mod tests {
         );
         let backend = "198.51.100.11".parse().unwrap();
         let state = "half open".to_owned();
-        let flow = Some(FlowNow { backend, state, idle: 75, out: Some("draining".to_owned()) });
+        let flow = Some(FlowNow { backend, port: None, state, idle: 75, out: Some("draining".to_owned()) });
         let tuple = Tuple { protocol: 1, client_port: 7, vip_port: 0, ..explanation().tuple };
         let end = |outcome: &str| Explanation {
             outcome: outcome.to_owned(),
@@ -156,6 +166,8 @@ mod tests {
              dropped_clash: dropped, because it is\n"
         );
         assert_eq!(text(&Explanation { service: None, ..end("x") }).lines().nth(1), Some("no service, no flow"));
+        let port = text(&Explanation { backend_port: Some(8443), ..explanation() });
+        assert!(port.contains("begins a flow to [2001:db8:2::11]:8443, chosen"), "{port}");
         let direct = text(&Explanation { mark: Some(0x1_0000), ..explanation() });
         assert!(direct.contains("to 2001:db8:2::11 by mark 0x10000, chosen"), "{direct}");
         let forged = text(&Explanation { service: Some("a\nb\u{1b}".to_owned()), ..explanation() });

@@ -18,6 +18,9 @@ pub struct Event {
     pub service: Option<String>,
     /// The backend; `None`: the whole service.
     pub address: Option<IpAddr>,
+    /// Its port, if its packets get one.
+    #[serde(default)]
+    pub port: Option<u16>,
     /// From what to what: `up -> down`.
     pub what: String,
     /// Why: `connection refused`.
@@ -100,7 +103,7 @@ mod tests {
     fn event(at: u64) -> Event {
         let address = "198.51.100.11".parse().ok();
         let (service, what, cause) = (Some("web".to_owned()), "up -> down".to_owned(), "no answer to ping".to_owned());
-        Event { at, service, address, what, cause, by: By::Check }
+        Event { at, service, address, port: None, what, cause, by: By::Check }
     }
 
     #[test]

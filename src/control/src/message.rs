@@ -25,6 +25,9 @@ pub enum Request {
         action: Action,
         /// Its address.
         address: IpAddr,
+        /// Its port; `None`: whatever its port.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
         /// In this service only; `None`: in every service that has it.
         service: Option<String>,
     },
@@ -127,16 +130,17 @@ mod tests {
             ),
             (Request::Diff { files: vec!["/a".into()] }, r#"{"diff":{"files":["/a"]}}"#),
             (
-                Request::Backend { action: Action::Enable, address, service: None },
+                Request::Backend { action: Action::Enable, address, port: None, service: None },
                 r#"{"backend":{"action":"enable","address":"2001:db8::1","service":null}}"#,
             ),
             (
                 Request::Backend {
                     action: Action::Drain { deadline: Some(300) },
                     address,
+                    port: Some(8080),
                     service: Some("web".to_owned()),
                 },
-                r#"{"backend":{"action":{"drain":{"deadline":300}},"address":"2001:db8::1","service":"web"}}"#,
+                r#"{"backend":{"action":{"drain":{"deadline":300}},"address":"2001:db8::1","port":8080,"service":"web"}}"#,
             ),
         ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), text);

@@ -173,15 +173,15 @@ fn all_backends(status: &Status) -> impl Iterator<Item = (&ServiceStatus, &Backe
     status.services.iter().flat_map(|service| service.backends.iter().map(move |backend| (service, backend)))
 }
 
-/// One address may be there twice for a while, new and leaving: the index tells them apart.
+/// One backend may be there twice for a while, new and leaving: the index tells them apart.
 fn with_backend(
     service: &ServiceStatus,
     backend: &BackendStatus,
     more: &[(&str, &str)],
     then: impl FnOnce(&[(&str, &str)]),
 ) {
-    let (address, index) = (backend.address.to_string(), backend.index.to_string());
-    let mut labels = vec![("service", service.name.as_str()), ("backend", &address), ("index", &index)];
+    let (name, index) = (backend.destination().to_string(), backend.index.to_string());
+    let mut labels = vec![("service", service.name.as_str()), ("backend", &name), ("index", &index)];
     labels.extend_from_slice(more);
     then(&labels);
 }

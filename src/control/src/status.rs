@@ -4,6 +4,7 @@
 
 use super::health::{ConditionStatus, InstanceVerdict};
 use super::policy::PolicyStatus;
+use loaded_ipc::Destination;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -161,7 +162,7 @@ pub struct ServiceStatus {
     pub name: String,
     /// Where it answers.
     pub vips: Vec<IpAddr>,
-    /// `tcp`, `udp` or `any`.
+    /// `tcp`, `udp`, `sctp` or `any`.
     pub protocol: String,
     /// `80`, `8000-8080`. Empty: all.
     pub ports: Vec<String>,
@@ -236,6 +237,9 @@ impl fmt::Display for ServiceState {
 pub struct BackendStatus {
     /// Where it is.
     pub address: IpAddr,
+    /// The port that its packets get; `None`: they keep the one they came to.
+    #[serde(default)]
+    pub port: Option<u16>,
     /// Its number; the same after a reload.
     pub index: u16,
     /// Its weight: its share relative to the others.
@@ -374,6 +378,12 @@ impl ServiceStatus {
 }
 
 impl BackendStatus {
+    /// Where its packets go: its name.
+    #[must_use]
+    pub fn destination(&self) -> Destination {
+        Destination { address: self.address, port: self.port }
+    }
+
     /// Whether new flows could go to it, as far as checks say.
     #[must_use]
     pub fn counts_as_up(&self) -> bool {

@@ -6,6 +6,7 @@ use super::health::{ConditionStatus, Effect};
 use super::status::{
     AdminState, BackendState, BackendStatus, LateChecks, Process, Sandbox, ServiceState, ServiceStatus, Status,
 };
+use loaded_ipc::Destination;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -53,10 +54,11 @@ pub fn history(events: &[Event]) -> String {
     let events = cleaned(&events.to_vec());
     let mut rows = vec![["TIME (UTC)", "SERVICE", "BACKEND", "CHANGE", "BY", "CAUSE"].map(str::to_owned).to_vec()];
     rows.extend(events.iter().map(|event| {
-        let Event { at, service, address, what, cause, by } = event;
-        let address = address.map_or_else(|| "-".to_owned(), |address| address.to_string());
+        let Event { at, service, address, port, what, cause, by } = event;
+        let backend = address.map(|address| Destination { address, port: *port }.to_string());
+        let backend = backend.unwrap_or_else(|| "-".to_owned());
         let service = service.clone().unwrap_or_else(|| "-".to_owned());
-        vec![time(*at), service, address, what.clone(), by.to_string(), cause.clone()]
+        vec![time(*at), service, backend, what.clone(), by.to_string(), cause.clone()]
     }));
     table(&rows, &[false; 6])
 }
@@ -171,12 +173,12 @@ fn troubles(status: &Status) -> Vec<String> {
     let mut of_backends = Vec::new();
     for service in &status.services {
         for backend in &service.backends {
-            let (address, name) = (backend.address, &service.name);
+            let (place, name) = (backend.destination(), &service.name);
             if backend.state == BackendState::Down && backend.confirmed {
                 let ago = elapsed(status.now.saturating_sub(backend.since));
-                of_backends.push(format!("{address} of {name} has been down for {ago}: {}", backend.cause));
+                of_backends.push(format!("{place} of {name} has been down for {ago}: {}", backend.cause));
             } else if !backend.ejected_by.is_empty() && backend.state != BackendState::Leaving {
-                of_backends.push(format!("{address} of {name}: {}", ejections(backend)));
+                of_backends.push(format!("{place} of {name}: {}", ejections(backend)));
             }
         }
     }
@@ -211,7 +213,7 @@ fn write_service(out: &mut String, service: &ServiceStatus, now: u64) {
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     rows.extend(service.backends.iter().map(|backend| {
         let latency = backend.latency_us.map_or_else(|| "-".to_owned(), latency);
-        let mut row = vec![backend.address.to_string(), backend.weight.to_string(), backend.state.to_string()];
+        let mut row = vec![backend.destination().to_string(), backend.weight.to_string(), backend.state.to_string()];
         row.extend([elapsed(now.saturating_sub(backend.since)), latency]);
         let BackendStatus { flows, new_flows, packets_to, packets_from, bytes_to, bytes_from, .. } = backend;
         row.extend([flows, new_flows, packets_to, packets_from, bytes_to, bytes_from].map(|n| count(*n)));

@@ -9,13 +9,15 @@ fn addresses(list: &[&str]) -> Vec<IpAddr> {
 }
 
 pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: &[(u16, u16)]) -> Plan {
-    let backend = |address| Backend { address, weight: 1, backup: false };
+    let backend = |address| Backend { address, port: None, weight: 1, backup: false };
     let policy = Policy { on_backend_down: OnBackendDown::Drain, all_down: AllDown::Drop, ..Policy::STANDARD };
     let service = Service {
         name: "web".into(),
         vips: addresses(vips),
         protocol,
         ports: ports.iter().map(|&(low, high)| PortRange { low, high }).collect(),
+        port: None,
+        checks_own_ports: false,
         mode: Mode::Nat,
         strategy: Strategy::RoundRobin,
         affinity: Some(Affinity { prefix4: 32, prefix6: 64, timeout: 60 }),

@@ -128,7 +128,7 @@ counted! {
         /// New TCP connection or UDP flow, refused with a reset or ICMP port unreachable: at every backend that could be chosen
         /// another flow of this client, to another VIP, already uses the same ports.
         RefusedClash = "refused_clash" =>
-            "answered with a reset or port unreachable, because the client has the same flow to another virtual IP on \
+            "answered with a reset or port unreachable, because the client has the same flow to another virtual IP or port on \
              every backend that could be chosen, and replies could not be told apart",
         /// Reply of a flow that was reset because its backend is out, answered with a TCP reset to the backend.
         AnsweredBackend = "answered_backend" =>
@@ -170,7 +170,7 @@ counted! {
         DroppedTableFull = "dropped_table_full" => "dropped, because the flow table is full of living flows",
         /// Dropped: as `RefusedClash`, but of a protocol without an answer, or from an address that must not be answered.
         DroppedClash = "dropped_clash" =>
-            "dropped, because the client has the same flow to another virtual IP on every \
+            "dropped, because the client has the same flow to another virtual IP or port on every \
              backend that could be chosen, and replies could not be told apart",
         /// Dropped: longer than the kernel can hand over, so it cannot be rewritten.
         DroppedCut = "dropped_cut" =>

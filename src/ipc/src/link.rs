@@ -201,6 +201,7 @@ mod tests {
             ToWorker::Backend {
                 index: BackendIndex(4095),
                 address: "2001:db8::1".parse().expect("v6"),
+                port: Some(8080),
                 weight: 256,
                 backup: false,
                 admin: Admin::Draining,

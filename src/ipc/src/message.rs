@@ -9,7 +9,7 @@ use bincode::{Decode, Encode};
 use std::net::IpAddr;
 
 /// Version of the messages below. Bump it with any change to them.
-pub const VERSION: u16 = 11;
+pub const VERSION: u16 = 12;
 
 /// Largest frame either side accepts, bytes.
 pub const MAX_FRAME: usize = 512;
@@ -81,12 +81,15 @@ pub enum ToWorker {
     },
     /// The last service answers on these ports. A service without any answers on all.
     Port(PortRange),
-    /// A backend of the last service. No two of one service have the same address.
+    /// A backend of the last service. No two of one service have the same address and port.
     Backend {
         /// Its index, which is of this service alone: the same address in another service has another.
         index: BackendIndex,
         /// Its address.
         address: IpAddr,
+        /// The port that packets to it get, never 0, and `None` in mode "dsr" and for [`Protocol::Any`]; `None`: they keep the
+        /// one they came to.
+        port: Option<u16>,
         /// Its share, 1..=256.
         weight: u16,
         /// Used only when no other backend can be.
@@ -183,6 +186,8 @@ pub enum ToProber {
         address: IpAddr,
         /// Index of a [`ToProber::Check`].
         check: u16,
+        /// Where to connect or send, never 0, in place of the check's port; `None` for a check without one.
+        port: Option<u16>,
         /// Whether it is believed to be up now.
         up: bool,
         /// Whether any check has said so yet. If not, the first result decides alone, without rise and fall.

@@ -2,6 +2,8 @@
 
 use bincode::{Decode, Encode};
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 
 /// The number of a backend of one service, below [`MAX_BACKEND_INDEX`]; the same address in another service is another
 /// backend. It keeps its meaning as long as a flow that names it can live.
@@ -39,6 +41,16 @@ pub struct TableKeys {
     pub clients: TableKey,
 }
 
+/// Where packets to a backend go, which is also its name for operators: "198.51.100.11", "198.51.100.11:8080",
+/// "[2001:db8::11]:8080".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Destination {
+    /// The backend's address.
+    pub address: IpAddr,
+    /// The port that packets get, host byte order, never 0; `None`: they keep the one they came to.
+    pub port: Option<u16>,
+}
+
 /// What a service balances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -47,6 +59,8 @@ pub enum Protocol {
     Tcp,
     /// UDP datagrams to the service's ports.
     Udp,
+    /// SCTP packets to the service's ports.
+    Sctp,
     /// Everything to the virtual IP: TCP, UDP and SCTP by ports, ICMP echo by its identifier, any other protocol by
     /// address alone.
     Any,
@@ -179,6 +193,29 @@ impl fmt::Display for BackendIndex {
     }
 }
 
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{}", SocketAddr::new(self.address, port)),
+            None => write!(f, "{}", self.address),
+        }
+    }
+}
+
+impl FromStr for Destination {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let whole = || text.parse::<SocketAddr>().ok().filter(|whole| whole.port() > 0);
+        let wrong =
+            || format!("{text:?} is no backend; write 198.51.100.11, 198.51.100.11:8080 or [2001:db8::11]:8080");
+        match text.parse() {
+            Ok(address) => Ok(Self { address, port: None }),
+            Err(_) => whole().map(|w| Self { address: w.ip(), port: Some(w.port()) }).ok_or_else(wrong),
+        }
+    }
+}
+
 impl fmt::Display for ServiceIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "service {}", self.0)
@@ -190,6 +227,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
             Self::Any => "any",
         })
     }
@@ -217,5 +255,22 @@ impl fmt::Display for Strategy {
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.low == self.high { write!(f, "{}", self.low) } else { write!(f, "{}-{}", self.low, self.high) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_has_one_name() {
+        for name in ["198.51.100.11", "198.51.100.11:8080", "2001:db8::11", "[2001:db8::11]:65535"] {
+            assert_eq!(name.parse::<Destination>().expect(name).to_string(), name);
+        }
+        for wrong in
+            ["", "198.51.100.11:0", "198.51.100.11:", "2001:db8::11:", "host:80", "[2001:db8::11]", "1.2.3.4:65536"]
+        {
+            assert!(wrong.parse::<Destination>().is_err(), "{wrong:?}");
+        }
     }
 }

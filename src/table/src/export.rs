@@ -4,6 +4,7 @@
 //! 0   "loadedEX", version, flows, clients       8 + 4 + 4 + 4 bytes, integers little endian
 //! 20  each flow    32 bytes: protocol, state, service, vip, backend, client, client port, service port, idle seconds
 //!     each client  24 bytes: prefix, service, backend, idle seconds
+//!     each flow     2 bytes: the port at the VIP. Older exports end before it: then it is the service port
 //! ```
 //! Neither this format nor the number of a [`FlowState`] ever changes its meaning; a reader skips what it does not know.
 
@@ -16,15 +17,17 @@ const VERSION: u32 = 1;
 const HEADER: usize = 20;
 const FLOW: usize = 32;
 const CLIENT: usize = 24;
+const PORT: usize = 2;
 
 /// Longest export, in bytes, of tables of these capacities: each table has twice as many slots.
 pub const fn bytes_for(flows: usize, clients: usize) -> usize {
-    HEADER + 2 * (flows.saturating_add(8)) * FLOW + 2 * (clients.saturating_add(8)) * CLIENT
+    HEADER + 2 * (flows.saturating_add(8)) * (FLOW + PORT) + 2 * (clients.saturating_add(8)) * CLIENT
 }
 
-/// Everything in these tables at `now`, in seconds.
-pub fn export(flows: &FlowTable, clients: &AffinityTable, now: u32) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER + flows.len() * FLOW + clients.len() * CLIENT);
+/// Everything in these tables at `now`, in seconds. `service_of`: the service of a backend, for readers that do not know it.
+pub fn export(flows: &FlowTable, clients: &AffinityTable, service_of: impl Fn(u16) -> u16, now: u32) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER + flows.len() * (FLOW + PORT) + clients.len() * CLIENT);
+    let mut ports = Vec::with_capacity(flows.len() * PORT);
     bytes.extend(MAGIC);
     bytes.extend(VERSION.to_le_bytes());
     bytes.extend([0; 8]);
@@ -32,13 +35,14 @@ pub fn export(flows: &FlowTable, clients: &AffinityTable, now: u32) -> Vec<u8> {
     flows.for_each(|slot, key, flow| {
         let FlowKey { protocol, client, client_port, service_port } = *key;
         bytes.extend([protocol, flow.state as u8]);
-        for word in [flow.service, flow.vip, flow.backend] {
+        for word in [service_of(flow.backend), flow.vip, flow.backend] {
             bytes.extend(word.to_le_bytes());
         }
         bytes.extend(client);
         bytes.extend(client_port.to_le_bytes());
         bytes.extend(service_port.to_le_bytes());
         bytes.extend(flows.idle(slot, now).unwrap_or(0).to_le_bytes());
+        ports.extend(flow.vip_port.to_le_bytes());
         count += 1;
     });
     clients.for_each(|slot, key, client| {
@@ -48,6 +52,7 @@ pub fn export(flows: &FlowTable, clients: &AffinityTable, now: u32) -> Vec<u8> {
         bytes.extend(clients.idle(slot, now).unwrap_or(0).to_le_bytes());
         clients_count += 1;
     });
+    bytes.append(&mut ports);
     bytes[12..16].copy_from_slice(&count.to_le_bytes());
     bytes[16..20].copy_from_slice(&clients_count.to_le_bytes());
     bytes
@@ -63,8 +68,10 @@ pub fn import(bytes: &[u8], flows: &mut FlowTable, clients: &mut AffinityTable, 
     }
     let (count, clients_count) = (number(12)? as usize, number(16)? as usize);
     let (records, rest) = rest.split_at_checked(count.checked_mul(FLOW)?)?;
-    let rest = rest.get(..clients_count.checked_mul(CLIENT)?)?;
-    let taken = records.chunks_exact(FLOW).filter_map(flow).filter(|(key, flow, idle)| {
+    let (rest, ports) = rest.split_at_checked(clients_count.checked_mul(CLIENT)?)?;
+    let ports = ports.get(..count * PORT).unwrap_or_default();
+    let records = records.chunks_exact(FLOW).enumerate();
+    let taken = records.filter_map(|(n, record)| flow(record, word(ports, n * PORT))).filter(|(key, flow, idle)| {
         let hashed = flows.prepare(key);
         let placed = flows.insert(&hashed, key, *flow, now.wrapping_sub(*idle));
         // An export has no proof. Nobody can show one that nobody knows, until the backend's next segment brings another.
@@ -78,7 +85,7 @@ pub fn import(bytes: &[u8], flows: &mut FlowTable, clients: &mut AffinityTable, 
     Some((taken, kept.count()))
 }
 
-fn flow(record: &[u8]) -> Option<(FlowKey, Flow, u32)> {
+fn flow(record: &[u8], vip_port: Option<u16>) -> Option<(FlowKey, Flow, u32)> {
     let key = FlowKey {
         protocol: *record.first()?,
         client: record.get(8..24)?.try_into().ok()?,
@@ -86,7 +93,9 @@ fn flow(record: &[u8]) -> Option<(FlowKey, Flow, u32)> {
         service_port: word(record, 26)?,
     };
     let state = FlowState::from_u8(*record.get(1)?)?;
-    let flow = Flow { service: word(record, 2)?, vip: word(record, 4)?, backend: word(record, 6)?, state };
+    // The service at 2 is that of the backend.
+    let (vip, vip_port) = (word(record, 4)?, vip_port.unwrap_or(key.service_port));
+    let flow = Flow { vip, vip_port, backend: word(record, 6)?, state };
     Some((key, flow, long(record, 28)?))
 }
 
@@ -129,24 +138,26 @@ mod tests {
     fn everything_is_imported_into_tables_of_another_size_and_key() {
         let (mut flows, mut clients) = tables(1024, [1; 16]);
         for n in 0..1000 {
-            let flow = Flow { vip: n % 3, backend: n % 7, service: n % 5, state: FlowState::Established };
+            let flow = Flow { vip: n % 3, vip_port: 80 + n % 2, backend: n % 7, state: FlowState::Established };
             let hashed = flows.prepare(&key(n));
             flows.insert(&hashed, &key(n), flow, 500 - u32::from(n % 100)).expect("room");
             let of = AffinityKey { prefix: key(n).client, service: n % 5 };
             let hashed = clients.prepare(&of);
             clients.assign(&hashed, &of, n % 7, 500, |_| 3600).expect("room");
         }
-        let bytes = export(&flows, &clients, 500);
+        let bytes = export(&flows, &clients, |backend| backend + 100, 500);
         assert!(bytes.len() <= bytes_for(1024, 1024));
         let (mut other, mut others) = tables(2048, [9; 16]);
         assert_eq!(import(&bytes, &mut other, &mut others, 600), Some((1000, 1000)));
+        let of_backend = |record: &[u8]| word(record, 2) == word(record, 6).map(|backend| backend + 100);
+        assert!(bytes[HEADER..HEADER + 1000 * FLOW].chunks(FLOW).all(of_backend), "an older reader knows the service");
         let mut proofs = std::collections::HashSet::new();
         for n in 0..1000 {
             let slot = other.find(&other.prepare(&key(n)), &key(n), 600, |_| true).expect("there");
             let flow = other.get(slot).expect("whole");
             assert_eq!(
-                (flow.vip, flow.backend, flow.service, flow.state),
-                (n % 3, n % 7, n % 5, FlowState::Established)
+                (flow.vip, flow.vip_port, flow.backend, flow.state),
+                (n % 3, 80 + n % 2, n % 7, FlowState::Established)
             );
             assert_eq!(other.idle(slot, 600), Some(u32::from(n % 100)), "its idle time is kept");
             proofs.insert(other.proof(slot));
@@ -157,9 +168,21 @@ mod tests {
     }
 
     #[test]
+    fn an_older_export_has_the_service_port_at_the_vip() {
+        let (mut flows, clients) = tables(64, [1; 16]);
+        let flow = Flow { vip: 1, vip_port: 8080, backend: 2, state: FlowState::Established };
+        flows.insert(&flows.prepare(&key(1)), &key(1), flow, 0).expect("room");
+        let bytes = export(&flows, &clients, |_| 0, 0);
+        let (mut other, mut others) = tables(64, [2; 16]);
+        assert_eq!(import(&bytes[..bytes.len() - PORT], &mut other, &mut others, 0), Some((1, 0)));
+        let slot = other.find(&other.prepare(&key(1)), &key(1), 0, |_| true).expect("there");
+        assert_eq!(other.get(slot), Some(Flow { vip_port: 80, ..flow }));
+    }
+
+    #[test]
     fn bytes_that_are_no_export_change_nothing() {
         let (mut flows, mut clients) = tables(64, [1; 16]);
-        let whole = export(&flows, &clients, 0);
+        let whole = export(&flows, &clients, |_| 0, 0);
         assert_eq!(import(&whole, &mut flows, &mut clients, 0), Some((0, 0)));
         let mut lying = whole.clone();
         lying[12..16].copy_from_slice(&u32::MAX.to_le_bytes());

@@ -1,7 +1,8 @@
-//! Flows: protocol, client, client port, service port → virtual IP, backend, service, state.
+//! Flows: protocol, client, client port, service port → virtual IP, port there, backend, state.
 //!
-//! One entry serves both directions. A request is found by its key and its VIP, a reply by its key and its backend. Entries
-//! with the same key and different VIPs live side by side, and the predicate given to [`FlowTable::find`] tells them apart.
+//! One entry serves both directions. A request is found by its key and where at the VIPs it goes, a reply by its key and its
+//! backend. Entries with the same key and different VIPs, or ports there, live side by side, and the predicate given to
+//! [`FlowTable::find`] tells them apart.
 
 use crate::bucket::Way;
 use crate::error::{Damage, Error, TableFull};
@@ -11,11 +12,11 @@ use crate::quota::QuotaTracker;
 use crate::shm::Region;
 use crate::spec::TableSpec;
 use crate::state::FlowState;
-use crate::timeouts::{ServiceTimeouts, Timeouts};
+use crate::timeouts::{FlowTimeouts, Timeouts};
 
 const KIND: u32 = 1;
-/// Third key word: client port, service port, protocol and a zero byte are key; the top 16 bits are the service, which is
-/// value.
+/// Third key word: client port, service port, protocol and a zero byte are key; the top 16 bits are the port at the VIP,
+/// which is value.
 const KEY_MASK: u64 = 0x0000_ffff_ffff_ffff;
 /// A bit beside a flow's state: it is not protected, because its client's prefix already had its share.
 const OVER_QUOTA: u8 = 0x80;
@@ -33,7 +34,8 @@ pub struct FlowKey {
     pub client: [u8; 16],
     /// The client's port, or the ICMP echo id. Host byte order.
     pub client_port: u16,
-    /// The port of the service; 0 for ICMP echo. Host byte order.
+    /// The port that both the client and the backend use for the service; 0 if they use different ones, and for protocols
+    /// without ports. Host byte order.
     pub service_port: u16,
 }
 
@@ -42,10 +44,10 @@ pub struct FlowKey {
 pub struct Flow {
     /// Number of the virtual IP.
     pub vip: u16,
+    /// The port there; 0 for protocols without ports. Host byte order.
+    pub vip_port: u16,
     /// Stable number of the backend.
     pub backend: u16,
-    /// Number of the service.
-    pub service: u16,
     /// Decides how long the flow may be idle.
     pub state: FlowState,
 }
@@ -65,7 +67,7 @@ pub struct Inserted {
 #[derive(Debug)]
 pub struct FlowTable {
     map: Map,
-    timeouts: ServiceTimeouts,
+    timeouts: FlowTimeouts,
     quota: QuotaTracker,
 }
 
@@ -81,7 +83,7 @@ impl FlowTable {
     }
 
     /// Opens a region that was formatted with this `spec` and removes every torn entry. Walks the table once. A region whose
-    /// header says anything else is formatted anew, see [`FlowTable::damage`]. All services have these timeouts until
+    /// header says anything else is formatted anew, see [`FlowTable::damage`]. All flows have these timeouts until
     /// [`FlowTable::set_timeouts`].
     ///
     /// # Errors
@@ -90,12 +92,13 @@ impl FlowTable {
         let map = Map::open(region, (KIND, KEY_MASK), spec, |stored| {
             state_of(stored.state).is_some() && stored.record.key[2] >> 40 & 0xff == 0
         })?;
-        Ok(Self { map, timeouts: ServiceTimeouts::new(timeouts, Box::default()), quota: QuotaTracker::default() })
+        Ok(Self { map, timeouts: FlowTimeouts::new(timeouts, Box::default()), quota: QuotaTracker::default() })
     }
 
-    /// Sets the timeouts of each service, by index; services beyond keep those of [`FlowTable::open`]. Allocates nothing.
-    pub fn set_timeouts(&mut self, of_services: Box<[Timeouts]>) {
-        self.timeouts = ServiceTimeouts::new(self.timeouts.others(), of_services);
+    /// Sets the timeouts of each backend's flows, by its number; those of backends beyond keep those of [`FlowTable::open`].
+    /// Allocates nothing.
+    pub fn set_timeouts(&mut self, of_backends: Box<[Timeouts]>) {
+        self.timeouts = FlowTimeouts::new(self.timeouts.others(), of_backends);
     }
 
     /// Sets how many protected flows a source prefix may have; without this there is no limit. The next
@@ -163,7 +166,7 @@ impl FlowTable {
             let Some(state) = state_of(way.state()) else { return false };
             let flow = Flow::from_key_value(record, state);
             found = Some(flow);
-            map::age(now, way.seen()) <= self.timeouts.of(flow.service, state) && accept(&flow)
+            map::age(now, way.seen()) <= self.timeouts.of(flow.backend, state) && accept(&flow)
         })?;
         Some((slot, found?))
     }
@@ -206,7 +209,7 @@ impl FlowTable {
         !over_quota
     }
 
-    /// Puts a flow in. One with the same key and VIP is replaced. If both buckets are full, a flow of the first of these kinds
+    /// Puts a flow in. One with the same key, VIP and port there is replaced. If both buckets are full, a flow of the first of these kinds
     /// that is there is evicted:
     ///
     /// 1. expired;
@@ -223,7 +226,7 @@ impl FlowTable {
         let placed = self.map.place(
             hashed,
             (flow.to_key_value(key), flow.state as u8, now),
-            |record| Flow::vip_of(record) == flow.vip,
+            |record| Flow::place_of(record) == (flow.vip, flow.vip_port),
             |map, way| eviction_score(timeouts, map, way, now),
         )?;
         if let Some(gone) = placed.displaced.as_ref().filter(|stored| is_protected(stored)) {
@@ -249,10 +252,10 @@ impl FlowTable {
         self.map.set_extra(slot, proof);
     }
 
-    /// Whether [`FlowTable::insert`] would find room for a flow with this key and VIP.
-    pub fn has_room(&self, hashed: &Hashed, key: &FlowKey, vip: u16, now: u32) -> bool {
+    /// Whether [`FlowTable::insert`] would find room for a flow with this key to this VIP and port.
+    pub fn has_room(&self, hashed: &Hashed, key: &FlowKey, place: (u16, u16), now: u32) -> bool {
         let score = |map: &Map, way: &Way| eviction_score(&self.timeouts, map, way, now);
-        self.map.vacancy(hashed, &key.words(), |record| Flow::vip_of(record) == vip, score).is_some()
+        self.map.vacancy(hashed, &key.words(), |record| Flow::place_of(record) == place, score).is_some()
     }
 
     /// Seconds since a packet of the flow at `slot` was last seen.
@@ -284,7 +287,7 @@ impl FlowTable {
     pub fn sweep(&mut self, now: u32, budget_buckets: usize, mut on_expired: impl FnMut(&FlowKey, &Flow)) {
         let Self { map, timeouts, quota } = self;
         let expired = |stored: &Stored, age| match state_of(stored.state) {
-            Some(state) => age > timeouts.of(service_of(&stored.record), state),
+            Some(state) => age > timeouts.of(backend_of(&stored.record), state),
             None => true,
         };
         map.sweep(now, budget_buckets, expired, |stored| {
@@ -326,12 +329,12 @@ const EXPIRED: u64 = 5;
 
 /// The flow with the highest score is evicted first, in the order that [`FlowTable::insert`] gives: the rank of its kind, then
 /// its idle seconds. `None`: it is protected.
-fn eviction_score(timeouts: &ServiceTimeouts, map: &Map, way: &Way, now: u32) -> Option<u64> {
+fn eviction_score(timeouts: &FlowTimeouts, map: &Map, way: &Way, now: u32) -> Option<u64> {
     let age = map::age(now, way.seen());
-    let service = || map.key_value(way).map(|record| service_of(&record));
+    let backend = || map.key_value(way).map(|record| backend_of(&record));
     let rank: u64 = match state_of(way.state()) {
         None => EXPIRED,
-        Some(state) if timeouts.is_expired(state, age, service) => EXPIRED,
+        Some(state) if timeouts.is_expired(state, age, backend) => EXPIRED,
         Some(state) if state.is_kept() && way.state() & OVER_QUOTA == 0 => return None,
         Some(FlowState::OneSided) => 0,
         Some(_) if age <= GRACE => 1,
@@ -349,8 +352,8 @@ fn state_of(byte: u8) -> Option<FlowState> {
 }
 
 #[inline]
-fn service_of(record: &KeyValue) -> u16 {
-    (record.key[2] >> 48) as u16
+fn backend_of(record: &KeyValue) -> u16 {
+    (record.value >> 16) as u16
 }
 
 /// Whether a flow is never evicted for another.
@@ -401,23 +404,23 @@ impl Flow {
         let [a, b, c] = key.words();
         let [v0, v1] = self.vip.to_le_bytes();
         let [b0, b1] = self.backend.to_le_bytes();
-        KeyValue { key: [a, b, c | u64::from(self.service) << 48], value: u32::from_le_bytes([v0, v1, b0, b1]) }
+        KeyValue { key: [a, b, c | u64::from(self.vip_port) << 48], value: u32::from_le_bytes([v0, v1, b0, b1]) }
     }
 
     #[inline]
     fn from_key_value(record: &KeyValue, state: FlowState) -> Self {
         let [v0, v1, b0, b1] = record.value.to_le_bytes();
-        let [.., s0, s1] = record.key[2].to_le_bytes();
+        let [.., p0, p1] = record.key[2].to_le_bytes();
         Self {
             vip: u16::from_le_bytes([v0, v1]),
+            vip_port: u16::from_le_bytes([p0, p1]),
             backend: u16::from_le_bytes([b0, b1]),
-            service: u16::from_le_bytes([s0, s1]),
             state,
         }
     }
 
-    fn vip_of(record: &KeyValue) -> u16 {
-        let [v0, v1, ..] = record.value.to_le_bytes();
-        u16::from_le_bytes([v0, v1])
+    /// Its VIP and the port there.
+    fn place_of(record: &KeyValue) -> (u16, u16) {
+        ((record.value & 0xffff) as u16, (record.key[2] >> 48) as u16)
     }
 }

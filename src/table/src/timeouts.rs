@@ -1,4 +1,4 @@
-//! How long a flow may be idle, by service and state. The defaults: `Idle::STANDARD` in src/ipc/src/policy.rs.
+//! How long a flow may be idle, by backend and state. The defaults: `Idle::STANDARD` in src/ipc/src/policy.rs.
 
 use crate::state::FlowState;
 
@@ -19,14 +19,14 @@ pub struct Timeouts {
     pub echo: u32,
 }
 
-/// The timeouts of all services.
+/// The timeouts of all flows.
 #[derive(Debug)]
-pub(crate) struct ServiceTimeouts {
-    /// By index.
-    of_services: Box<[Timeouts]>,
-    /// Of services with a higher index.
+pub(crate) struct FlowTimeouts {
+    /// By the number of their backend.
+    of_backends: Box<[Timeouts]>,
+    /// Of backends with a higher number.
     others: Timeouts,
-    /// For each state, the shortest and the longest of all services.
+    /// For each state, the shortest and the longest of all.
     bounds: (Timeouts, Timeouts),
 }
 
@@ -61,35 +61,35 @@ impl Timeouts {
     }
 }
 
-impl ServiceTimeouts {
-    pub(crate) fn new(others: Timeouts, of_services: Box<[Timeouts]>) -> Self {
-        let all = || of_services.iter().copied();
+impl FlowTimeouts {
+    pub(crate) fn new(others: Timeouts, of_backends: Box<[Timeouts]>) -> Self {
+        let all = || of_backends.iter().copied();
         let bounds = (
             all().fold(others, |least, one| least.zip(one, u32::min)),
             all().fold(others, |most, one| most.zip(one, u32::max)),
         );
-        Self { of_services, others, bounds }
+        Self { of_backends, others, bounds }
     }
 
     pub(crate) fn others(&self) -> Timeouts {
         self.others
     }
 
-    /// Idle seconds for `state` in a service.
+    /// Idle seconds for `state` at a backend.
     #[inline]
-    pub(crate) fn of(&self, service: u16, state: FlowState) -> u32 {
-        self.of_services.get(usize::from(service)).unwrap_or(&self.others).of(state)
+    pub(crate) fn of(&self, backend: u16, state: FlowState) -> u32 {
+        self.of_backends.get(usize::from(backend)).unwrap_or(&self.others).of(state)
     }
 
-    /// Whether a flow has been idle for too long. Its service, which costs a cache line to read, is asked for only if it
+    /// Whether a flow has been idle for too long. Its backend, which costs a cache line to read, is asked for only if it
     /// matters.
-    pub(crate) fn is_expired(&self, state: FlowState, age: u32, service: impl Fn() -> Option<u16>) -> bool {
+    pub(crate) fn is_expired(&self, state: FlowState, age: u32, backend: impl Fn() -> Option<u16>) -> bool {
         let (shortest, longest) = (self.bounds.0.of(state), self.bounds.1.of(state));
         match age {
             _ if age <= shortest => false,
             _ if age > longest => true,
-            // A torn entry has no service, and counts as expired.
-            _ => service().is_none_or(|service| age > self.of(service, state)),
+            // A torn entry has no backend, and counts as expired.
+            _ => backend().is_none_or(|backend| age > self.of(backend, state)),
         }
     }
 }

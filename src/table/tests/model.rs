@@ -77,6 +77,16 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Two VIPs, one of them with two ports.
+fn place(n: u16) -> (u16, u16) {
+    [(0, 80), (0, 65535), (1, 80)][usize::from(n % 3)]
+}
+
+fn flow(n: u16, backend: u16, state: FlowState) -> Flow {
+    let (vip, vip_port) = place(n);
+    Flow { vip, vip_port, backend, state }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -86,16 +96,16 @@ proptest! {
         let capacity = 2000;
         let fd = shm::create("flows", FlowTable::bytes_for(capacity)).expect("create");
         FlowTable::format(&Region::map(&fd).expect("map"), spec(capacity)).expect("format");
-        // Services with a higher index have the timeouts given to `open`.
-        let of_services = [3, 40, 100].map(|n| {
+        // Backends with a higher number have the timeouts given to `open`.
+        let of_backends = [3, 40, 100].map(|n| {
             Timeouts { half_open: n / 2, established: n * 9, closing: n / 3, reset: n * 2, datagram: n, echo: n + 1 }
         });
         let open = || {
             let mut table = FlowTable::open(Region::map(&fd).expect("map"), spec(capacity), TIMEOUTS).expect("open");
-            table.set_timeouts(of_services.into());
+            table.set_timeouts(of_backends.into());
             table
         };
-        let timeout = |flow: &Flow| match of_services.get(usize::from(flow.service)) {
+        let timeout = |flow: &Flow| match of_backends.get(usize::from(flow.backend)) {
             Some(timeouts) => timeouts.of(flow.state),
             None => TIMEOUTS.of(flow.state),
         };
@@ -108,11 +118,11 @@ proptest! {
             let look = |table: &FlowTable, key: u16, vip: u16| {
                 let hashed = table.prepare(&flow_key(key));
                 table.prefetch_entry(&hashed);
-                table.find(&hashed, &flow_key(key), now, |flow| flow.vip == vip)
+                table.find(&hashed, &flow_key(key), now, |flow| (flow.vip, flow.vip_port) == place(vip))
             };
             match op {
                 Op::Insert { key, vip, backend, state: s } => {
-                    let flow = Flow { vip, backend, service: (key ^ vip) % 5, state: state(s) };
+                    let flow = flow(vip, backend, state(s));
                     let hashed = table.prepare(&flow_key(key));
                     let proof = backend * 999 + u16::from(s);
                     let inserted = table.insert(&hashed, &flow_key(key), flow, now).expect("room");
@@ -178,7 +188,7 @@ proptest! {
         for ((key, vip), (flow, seen)) in &model {
             let hashed = table.prepare(&flow_key(*key));
             let alive = now.wrapping_sub(*seen) <= timeout(flow);
-            let by_vip = table.find(&hashed, &flow_key(*key), now, |f| f.vip == *vip);
+            let by_vip = table.find(&hashed, &flow_key(*key), now, |f| (f.vip, f.vip_port) == place(*vip));
             prop_assert_eq!(by_vip.and_then(|slot| table.get(slot)), alive.then_some(*flow));
             if let Some(slot) = by_vip {
                 prop_assert_eq!(table.proof(slot), proofs[&(*key, *vip)]);
@@ -248,7 +258,7 @@ fn a_full_table_evicts_the_right_flow() {
     let mut table = flow_table(1);
     let put = |table: &mut FlowTable, n: u16, state: FlowState, now: u32| {
         let key = flow_key(n);
-        table.insert(&table.prepare(&key), &key, Flow { vip: 0, backend: n, service: 0, state }, now)
+        table.insert(&table.prepare(&key), &key, Flow { vip: 0, vip_port: 80, backend: n, state }, now)
     };
     let gone = |inserted: loaded_table::Inserted| inserted.displaced.map(|(_, flow)| flow.backend);
     for n in 0..16 {
@@ -298,7 +308,7 @@ fn after_the_clock_went_back_nothing_expires_early_or_stays_for_ever() {
     let mut table = flow_table(10);
     let key = flow_key(1);
     let hashed = table.prepare(&key);
-    let flow = Flow { vip: 1, backend: 2, service: 3, state: FlowState::HalfOpen };
+    let flow = Flow { vip: 1, vip_port: 80, backend: 2, state: FlowState::HalfOpen };
     table.insert(&hashed, &key, flow, 1_000_000).expect("room");
     assert!(table.find(&hashed, &key, 10, |_| true).is_some());
     let buckets = table.buckets();

@@ -22,7 +22,7 @@ fn key(n: u64) -> FlowKey {
 
 /// Inserts flow `n`, which may not evict another. Returns whether a slot was free.
 fn put(table: &mut FlowTable, n: u64) -> bool {
-    let flow = Flow { vip: 0, backend: 0, service: 0, state: FlowState::Established };
+    let flow = Flow { vip: 0, vip_port: 80, backend: 0, state: FlowState::Established };
     table.insert(&table.prepare(&key(n)), &key(n), flow, 1).is_ok()
 }
 
@@ -77,21 +77,21 @@ fn a_table_more_than_half_full_would_break_its_promise() {
     assert!((2_000..20_000).contains(&per_million(75)));
 }
 
-/// What is evicted first has expired by the timeouts of its own service.
+/// What is evicted first has expired by the timeouts of its own backend's service.
 #[test]
-fn a_full_table_evicts_flows_past_their_services_timeout() {
+fn a_full_table_evicts_flows_past_their_backends_timeout() {
     let mut table = table(8, 0);
     let short = Timeouts { established: 10, ..TIMEOUTS };
     table.set_timeouts([short, TIMEOUTS].into());
-    let insert = |table: &mut FlowTable, n: u64, service: u16, now: u32| {
-        let flow = Flow { vip: 0, backend: 0, service, state: FlowState::Established };
+    let insert = |table: &mut FlowTable, n: u64, backend: u16, now: u32| {
+        let flow = Flow { vip: 0, vip_port: 80, backend, state: FlowState::Established };
         table.insert(&table.prepare(&key(n)), &key(n), flow, now)
     };
     let inside = (0..1000).filter(|&n| insert(&mut table, n, (n % 2) as u16, 1).is_ok()).count();
     let mut displaced = [0, 0];
     for n in 1000..3000 {
         if let Some((_, flow)) = insert(&mut table, n, 1, 12).ok().and_then(|inserted| inserted.displaced) {
-            displaced[usize::from(flow.service)] += 1;
+            displaced[usize::from(flow.backend)] += 1;
         }
     }
     assert!(displaced[0] > 0 && displaced[1] == 0, "{displaced:?} of {inside}");

@@ -42,7 +42,7 @@ fn key(network: u16, host: u8, port: u16) -> FlowKey {
 
 fn insert(table: &mut FlowTable, key: &FlowKey, state: FlowState, now: u32) -> Option<Inserted> {
     let hashed = table.prepare(key);
-    table.insert(&hashed, key, Flow { vip: 0, backend: 0, service: 0, state }, now).ok()
+    table.insert(&hashed, key, Flow { vip: 0, vip_port: 80, backend: 0, state }, now).ok()
 }
 
 /// Opens a connection: half open, then answered, then open. Returns whether it found a slot.

@@ -55,7 +55,7 @@ fn key(n: u16) -> FlowKey {
 }
 
 fn flow(n: u16) -> Flow {
-    Flow { vip: n, backend: n ^ 0x5555, service: n ^ 0x00ff, state: FlowState::Established }
+    Flow { vip: n, vip_port: n ^ 0x00ff, backend: n ^ 0x5555, state: FlowState::Established }
 }
 
 fn fill(memory: &Memory) {

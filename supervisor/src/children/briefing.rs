@@ -44,6 +44,7 @@ fn transaction(roster: &Roster, now: Instant) -> Vec<ToWorker> {
             messages.push(ToWorker::Backend {
                 index,
                 address: backend.address,
+                port: backend.port,
                 weight: backend.weight,
                 backup: backend.backup,
                 admin: backend.admin(now),
@@ -102,7 +103,9 @@ pub(crate) fn to_prober(roster: &Roster, (ping4, ping6): (Pinger, Pinger), seed:
         let vip = roster.service(backend.service).and_then(|entry| checked_vip(&entry.service, address));
         let vip = vip.filter(|_| marked < MAX_MARKED);
         marked += usize::from(vip.is_some());
-        messages.push(ToProber::Target { backend: index, address, check, up: health.up, proven: health.proven, vip });
+        let port = roster.service(backend.service).and_then(|entry| entry.service.check_port(backend.port));
+        let (up, proven) = (health.up, health.proven);
+        messages.push(ToProber::Target { backend: index, address, check, port, up, proven, vip });
     }
     for (service, entry) in staying() {
         let Some(Discover { places, interval, .. }) = &entry.service.discover else { continue };

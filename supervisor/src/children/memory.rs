@@ -82,10 +82,11 @@ impl Memory {
     }
 
     /// Exports the tables to `target`, for a binary that lays them out differently. Only while nobody uses them.
-    pub(crate) fn export(&self, target: &File) -> Result<(), Error> {
+    /// `service_of`: the service of a backend.
+    pub(crate) fn export(&self, target: &File, service_of: impl Fn(u16) -> u16) -> Result<(), Error> {
         let fail = |source| Error::Start { act: "write an export of the tables", source };
         let (flows, clients) = self.open()?;
-        let bytes = export::export(&flows, &clients, monotonic::seconds());
+        let bytes = export::export(&flows, &clients, service_of, monotonic::seconds());
         target.write_all_at(&bytes, 8).map_err(fail)?;
         target.write_all_at(&(bytes.len() as u64).to_le_bytes(), 0).map_err(fail)
     }

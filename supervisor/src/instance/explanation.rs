@@ -5,7 +5,8 @@ use loaded_config::plan::Service;
 use loaded_control::explain::FlowNow;
 use loaded_control::{Explanation, Tuple};
 use loaded_ipc::{
-    Admin, Affinity, Assumed, BackendIndex, ChoiceReason, Chosen, Explained, KnownFlow, Mode, Outcome, mark_of,
+    Admin, Affinity, Assumed, BackendIndex, ChoiceReason, Chosen, Destination, Explained, KnownFlow, Mode, Outcome,
+    mark_of,
 };
 use loaded_table::FlowState;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -58,7 +59,7 @@ impl WorkerAnswer {
         let flow = flow.map(|known| flow_now(known, backend(known.backend)?, now)).transpose()?;
         let goes = matches!(outcome, Outcome::Forwarded | Outcome::ForwardedNew);
         let avoided = match chosen {
-            Some(Chosen { reason: ChoiceReason::Clash { instead_of }, .. }) => Some(backend(instead_of)?.address),
+            Some(Chosen { reason: ChoiceReason::Clash { instead_of }, .. }) => Some(backend(instead_of)?.destination()),
             _ => None,
         };
         let (to, service) = match (chosen, entry) {
@@ -68,7 +69,7 @@ impl WorkerAnswer {
                     return Err(format!("{index} is none of {}", entry.service.name));
                 }
                 let mark = (entry.service.mode == Mode::Dsr).then(|| mark_of(index));
-                (Some((to.address, reason, mark)), Some(&entry.service))
+                (Some((to.destination(), reason, mark)), Some(&entry.service))
             }
             (None, entry) if !goes => (None, entry.map(|entry| &entry.service)),
             _ => return Err(format!("{} with backend {chosen:?} of {service:?}", outcome.label())),
@@ -87,7 +88,8 @@ impl WorkerAnswer {
             flow,
             outcome: outcome.label().to_owned(),
             meaning: outcome.meaning().to_owned(),
-            backend: to.map(|(address, ..)| address),
+            backend: to.map(|(to, ..)| to.address),
+            backend_port: to.and_then(|(to, ..)| to.port),
             by: to.map(|(_, reason, _)| by(reason).to_owned()),
             why: to.and_then(|(_, reason, _)| Some(self.sentence(reason, service?, avoided))),
             mark: to.and_then(|(.., mark)| mark),
@@ -95,7 +97,7 @@ impl WorkerAnswer {
     }
 
     /// "since its client 192.0.2.0/24 has it, last noted 37 s ago"
-    fn sentence(&self, reason: ChoiceReason, service: &Service, avoided: Option<IpAddr>) -> String {
+    fn sentence(&self, reason: ChoiceReason, service: &Service, avoided: Option<Destination>) -> String {
         match reason {
             ChoiceReason::Flow => "because its flow exists".to_owned(),
             ChoiceReason::Client { idle } => {
@@ -104,8 +106,8 @@ impl WorkerAnswer {
                 format!("because its client {client} has it, last seen {idle} s ago")
             }
             ChoiceReason::Clash { instead_of } => {
-                let avoided = avoided.map_or_else(|| instead_of.to_string(), |address| address.to_string());
-                format!("because its client has the same flow to another virtual IP on {avoided}")
+                let avoided = avoided.map_or_else(|| instead_of.to_string(), |backend| backend.to_string());
+                format!("because its client has the same flow to another virtual IP or port on {avoided}")
             }
             ChoiceReason::Strategy { candidates } => format!("chosen by {} among {candidates}", service.strategy),
         }
@@ -120,8 +122,8 @@ fn flow_now(known: KnownFlow, entry: &BackendEntry, now: Instant) -> Result<Flow
         Admin::Enabled if !entry.health.up => Some("down"),
         Admin::Enabled => None,
     };
-    let (backend, state) = (entry.address, word(state).to_owned());
-    Ok(FlowNow { backend, state, idle: known.idle, out: out.map(str::to_owned) })
+    let (backend, port, state) = (entry.address, entry.port, word(state).to_owned());
+    Ok(FlowNow { backend, port, state, idle: known.idle, out: out.map(str::to_owned) })
 }
 
 fn word(state: FlowState) -> &'static str {
@@ -237,7 +239,7 @@ mod tests {
         let reason = ChoiceReason::Clash { instead_of: BackendIndex(2) };
         let explanation = told(Explained { chosen: Some(Chosen { backend: BackendIndex(0), reason }), ..NEW }).unwrap();
         assert_eq!(explanation.by.as_deref(), Some("clash"));
-        let expected = "because its client has the same flow to another virtual IP on 198.51.100.12";
+        let expected = "because its client has the same flow to another virtual IP or port on 198.51.100.12";
         assert_eq!(explanation.why.unwrap(), expected);
         let known = KnownFlow { backend: BackendIndex(0), state: FlowState::Established as u8, idle: 3 };
         let explanation = told(Explained { flow: Some(known), ..NEW }).unwrap();

@@ -8,9 +8,8 @@ use crate::children::prober::ProberNews;
 use crate::children::worker::Worker;
 use loaded_control::{By, Event, unix_ms};
 use loaded_host::own_addresses;
-use loaded_ipc::{BackendCounter, BackendIndex, Cause, ServiceIndex, View};
+use loaded_ipc::{BackendCounter, BackendIndex, Cause, Destination, ServiceIndex, View};
 use loaded_queue::{QueueState, queue_owners};
-use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Time between two looks.
@@ -27,9 +26,9 @@ impl Instance {
         let any = !news.changed.is_empty();
         for index in news.changed {
             let Some(backend) = self.current.roster.backend(index) else { continue };
-            let (service, address, health) = (backend.service, backend.address, backend.health);
+            let (service, backend, health) = (backend.service, backend.destination(), backend.health);
             let what = if health.up { "up" } else { "down" };
-            self.note(service, Some(address), what.to_owned(), health.cause.to_string(), By::Check);
+            self.note(service, Some(backend), what.to_owned(), health.cause.to_string(), By::Check);
         }
         let mut own = None;
         for (service, address) in news.found {
@@ -38,7 +37,9 @@ impl Instance {
                 && !own.get_or_insert_with(own_addresses).contains(&address)
                 && self.survey.found.insert((service, address))
             {
-                self.note(service, Some(address), "discovered".to_owned(), "answered".to_owned(), By::Discovery);
+                let port = self.current.roster.service(service).and_then(|entry| entry.service.port);
+                let found = Destination { address, port };
+                self.note(service, Some(found), "discovered".to_owned(), "answered".to_owned(), By::Discovery);
             }
         }
         if any {
@@ -137,17 +138,17 @@ impl Instance {
                     self.survey.ejected.insert((worker.position, index), cause);
                     // That it may be used again is no news while the checks say that it is down.
                     if cause.is_some() || backend.health.up {
-                        news.push((backend.service, backend.address, worker.name(), cause));
+                        news.push((backend.service, backend.destination(), worker.name(), cause));
                     }
                 }
             }
         }
-        for (service, address, worker, cause) in news {
+        for (service, backend, worker, cause) in news {
             let (what, why) = match cause {
                 Some(cause) => (format!("ejected by {worker}"), cause.to_string()),
                 None => (format!("readmitted by {worker}"), "the hold is over, or a check passed".to_owned()),
             };
-            self.note(service, Some(address), what, why, By::Packets);
+            self.note(service, Some(backend), what, why, By::Packets);
         }
     }
 
@@ -186,15 +187,23 @@ impl Instance {
     }
 
     /// Notes an event of a service, or of one of its backends, in log and history.
-    pub(super) fn note(&mut self, service: ServiceIndex, address: Option<IpAddr>, what: String, cause: String, by: By) {
+    pub(super) fn note(
+        &mut self,
+        service: ServiceIndex,
+        backend: Option<Destination>,
+        what: String,
+        cause: String,
+        by: By,
+    ) {
         let service = self.current.roster.service(service).map(|entry| entry.service.name.clone());
         let name = service.as_deref().unwrap_or("?");
-        match address {
-            Some(address) => log::info!("service {name}: backend {address} {what}: {cause}"),
+        match backend {
+            Some(backend) => log::info!("service {name}: backend {backend} {what}: {cause}"),
             None if what == Condition::Fine.to_string() => log::info!("service {name}: {what}"),
             None => log::warn!("service {name}: {what}"),
         }
-        self.operator.history.push(Event { at: unix_ms(SystemTime::now()), service, address, what, cause, by });
+        let (address, port) = (backend.map(|backend| backend.address), backend.and_then(|backend| backend.port));
+        self.operator.history.push(Event { at: unix_ms(SystemTime::now()), service, address, port, what, cause, by });
         self.recorder.set_outdated();
     }
 }

@@ -3,8 +3,7 @@
 use super::Instance;
 use loaded_config::plan::diff;
 use loaded_control::{Action, Answer, By, Reply, Request};
-use loaded_ipc::{Admin, BackendCounter, BackendIndex};
-use std::net::IpAddr;
+use loaded_ipc::{Admin, BackendCounter, BackendIndex, Destination};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -22,14 +21,16 @@ impl Instance {
             Request::Status => Reply::Status(Box::new(self.status())),
             Request::Health => Reply::Health(Box::new(self.survey.health.clone())),
             Request::History { last } => Reply::History(self.operator.history.last(last)),
-            Request::Backend { action, address, service } => self.change_backend(action, address, service.as_deref()),
+            Request::Backend { action, address, port, service } => {
+                self.change_backend(action, Destination { address, port }, service.as_deref())
+            }
             Request::Diff { files } => self.difference(files),
             Request::Explain(tuple) => return self.explain(tuple),
         };
         reply.into()
     }
 
-    fn change_backend(&mut self, action: Action, address: IpAddr, service: Option<&str>) -> Reply {
+    fn change_backend(&mut self, action: Action, named: Destination, service: Option<&str>) -> Reply {
         let now = Instant::now();
         let (wish, until, what) = match action {
             Action::Drain { deadline } => {
@@ -39,21 +40,21 @@ impl Instance {
             Action::Enable => (Admin::Enabled, None, "enabled".to_owned()),
             Action::Disable => (Admin::Disabled, None, "disabled".to_owned()),
         };
-        let meant = self.current.roster.wish(address, service, wish, until);
+        let meant = self.current.roster.wish(named, service, wish, until);
         if meant.is_empty() {
             return Reply::error(match service {
-                Some(name) => format!("service {name:?} has no backend {address}; loaded status shows what there is"),
-                None => format!("no service has a backend {address}; loaded status shows what there is"),
+                Some(name) => format!("service {name:?} has no backend {named}; loaded status shows what there is"),
+                None => format!("no service has a backend {named}; loaded status shows what there is"),
             });
         }
         self.tell_wishes(now);
         let mut lines = Vec::new();
         for index in meant {
             let Some(backend) = self.current.roster.backend(index) else { continue };
-            let number = backend.service;
+            let (number, backend) = (backend.service, backend.destination());
             let name = self.current.roster.service(number).map_or("?", |entry| entry.service.name.as_str());
-            lines.push(format!("service {name}: backend {address} is {what}"));
-            self.note(number, Some(address), what.clone(), "asked for".to_owned(), By::Operator);
+            lines.push(format!("service {name}: backend {backend} is {what}"));
+            self.note(number, Some(backend), what.clone(), "asked for".to_owned(), By::Operator);
         }
         self.note_conditions();
         Reply::Done { lines }

@@ -51,7 +51,7 @@ impl Operator {
     /// Notes an event of the whole instance in the history.
     pub(crate) fn record(&mut self, what: String, cause: String, by: By) {
         let at = unix_ms(SystemTime::now());
-        self.history.push(Event { at, service: None, address: None, what, cause, by });
+        self.history.push(Event { at, service: None, address: None, port: None, what, cause, by });
     }
 
     /// Notes a kill by the sandbox in the history: a security event must be found after the log has scrolled by.

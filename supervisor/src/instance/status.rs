@@ -87,7 +87,9 @@ impl Instance {
         let now = Instant::now();
         let plan::Service { name, vips, protocol, ports, mode, strategy, policy, .. } = &entry.service;
         let mut backends: Vec<_> = self.current.roster.backends().filter(|(_, b)| b.service == index).collect();
-        let written = |backend: &BackendEntry| entry.service.backends.iter().position(|b| b.address == backend.address);
+        let written = |backend: &BackendEntry| {
+            entry.service.backends.iter().position(|b| b.destination() == backend.destination())
+        };
         backends.sort_by_key(|(index, b)| (b.leaves.is_some(), written(b).unwrap_or(usize::MAX), *index));
         ServiceStatus {
             name: name.clone(),
@@ -99,7 +101,11 @@ impl Instance {
             affinity: entry.service.affinity.map(|affinity| plan::display::affinity(Some(affinity))),
             policy: policy.into(),
             passive: policy.passive.map(|passive| plan::display::passive(Some(passive))),
-            check: entry.service.check.as_ref().map(|check| plan::display::check(Some(check))),
+            check: entry
+                .service
+                .check
+                .as_ref()
+                .map(|check| plan::display::check(Some(check)) + plan::display::own_ports(&entry.service)),
             discover: entry.service.discover.as_ref().map(|discover| plan::display::discover(Some(discover))),
             state: match condition(&self.current.roster, index, now) {
                 _ if entry.leaves.is_some() => ServiceState::Leaving,
@@ -119,6 +125,7 @@ impl Instance {
         let drains = entry.drains_until.filter(|_| entry.wish == loaded_ipc::Admin::Draining);
         BackendStatus {
             address: entry.address,
+            port: entry.port,
             index: index.0,
             weight: entry.weight,
             backup: entry.backup,

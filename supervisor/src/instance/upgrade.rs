@@ -18,6 +18,7 @@ use crate::children::worker::Worker;
 use crate::handover::Descriptor;
 use crate::handover::successor::{Successor, SuccessorProgress, SuccessorStage};
 use crate::process::daemon;
+use loaded_ipc::BackendIndex;
 use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
 
@@ -102,9 +103,11 @@ impl Instance {
             return;
         }
         self.write_snapshot();
+        let roster = &self.current.roster;
+        let service_of = |backend| roster.backend(BackendIndex(backend)).map_or(u16::MAX, |entry| entry.service.0);
         let Phase::Upgrading(successor) = &mut self.phase else { return };
         let mut pairs = self.children.workers.iter().zip(successor.exports()).filter(|_| export);
-        match pairs.try_for_each(|(worker, target)| worker.memory.export(target)) {
+        match pairs.try_for_each(|(worker, target)| worker.memory.export(target, service_of)) {
             Ok(()) => successor.hand_over_queues(),
             Err(error) => self.fail_upgrade(&error.to_string()),
         }

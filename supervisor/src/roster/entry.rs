@@ -1,7 +1,7 @@
 //! A backend of the roster, and its health.
 
 use loaded_config::plan::Service;
-use loaded_ipc::{Admin, Cause, ServiceIndex};
+use loaded_ipc::{Admin, Cause, Destination, ServiceIndex};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -11,6 +11,9 @@ use std::time::Instant;
 pub(crate) struct BackendEntry {
     pub(crate) service: ServiceIndex,
     pub(crate) address: IpAddr,
+    /// The port that its packets get; `None`: they keep the one they came to.
+    #[serde(default)]
+    pub(crate) port: Option<u16>,
     pub(crate) weight: u16,
     pub(crate) backup: bool,
     /// It is not in the configuration: discovery has found it.
@@ -52,10 +55,11 @@ fn yes() -> bool {
 }
 
 impl BackendEntry {
-    pub(super) fn new(service: ServiceIndex, address: IpAddr, health: BackendHealth) -> Self {
+    pub(super) fn new(service: ServiceIndex, to: Destination, health: BackendHealth) -> Self {
         Self {
             service,
-            address,
+            address: to.address,
+            port: to.port,
             weight: 1,
             backup: false,
             discovered: false,
@@ -65,6 +69,11 @@ impl BackendEntry {
             leaves: None,
             health,
         }
+    }
+
+    /// Where its packets go: its name for operators.
+    pub(crate) fn destination(&self) -> Destination {
+        Destination { address: self.address, port: self.port }
     }
 
     /// What workers are told to do with it.
@@ -86,15 +95,17 @@ impl BackendEntry {
     }
 
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        (self.service, self.address) == (other.service, other.address)
+        (self.service, self.destination()) == (other.service, other.destination())
     }
 
     pub(super) fn belongs(&self, service: &Service) -> bool {
         let found = || {
             let places = service.discover.iter().flat_map(|discover| &discover.places);
-            self.discovered && places.into_iter().any(|place| place.network.contains(self.address))
+            self.discovered
+                && self.port == service.port
+                && places.into_iter().any(|place| place.network.contains(self.address))
         };
-        service.backends.iter().any(|backend| backend.address == self.address) || found()
+        service.backends.iter().any(|backend| backend.destination() == self.destination()) || found()
     }
 
     pub(super) fn come_back(&mut self, now: Instant) {

@@ -18,7 +18,8 @@ pub(crate) use judge::Impossible;
 use loaded_config::QUOTA;
 use loaded_config::plan::{Plan, Service};
 use loaded_ipc::{
-    Admin, BackendIndex, Cause, MAX_BACKEND_INDEX, Mode, OnFailure, PortRange, Protocol, Quota, ServiceIndex, Unserved,
+    Admin, BackendIndex, Cause, Destination, MAX_BACKEND_INDEX, Mode, OnFailure, PortRange, Protocol, Quota,
+    ServiceIndex, Unserved,
 };
 use loaded_netfilter::{Reach, Served};
 use serde::{Deserialize, Serialize};
@@ -168,7 +169,7 @@ impl Roster {
         let backends = |service: ServiceIndex| {
             let replies = self.service(service).is_none_or(|entry| entry.service.mode == Mode::Nat);
             let of_service = self.backends().filter(move |(_, backend)| replies && backend.service == service);
-            of_service.map(|(_, backend)| backend.address).collect()
+            of_service.map(|(_, backend)| backend.destination()).collect()
         };
         let asymmetric =
             |service: ServiceIndex| self.service(service).is_some_and(|entry| entry.service.policy.asymmetric);
@@ -195,18 +196,20 @@ impl Roster {
             || self.backends().any(|(_, backend)| backend.leaves.is_some_and(|at| at + FAREWELL <= now))
     }
 
-    /// Notes what the operator wants of the backends with this address, in all services or in one. Returns these backends.
+    /// Notes what the operator wants of the backends with this address, in all services or in one: of those with this port or,
+    /// if none is named, whatever their port. Returns these backends.
     pub(crate) fn wish(
         &mut self,
-        address: IpAddr,
+        named: Destination,
         service: Option<&str>,
         wish: Admin,
         until: Option<Instant>,
     ) -> Vec<BackendIndex> {
-        let named: Vec<_> =
+        let services: Vec<_> =
             self.services.iter().filter(|(_, e)| service.is_none_or(|name| e.service.name == name)).collect();
-        let named: Vec<_> = named.into_iter().map(|(number, _)| ServiceIndex(number)).collect();
-        let is_meant = |b: &BackendEntry| b.address == address && b.leaves.is_none() && named.contains(&b.service);
+        let services: Vec<_> = services.into_iter().map(|(number, _)| ServiceIndex(number)).collect();
+        let is_named = |b: &BackendEntry| b.address == named.address && (named.port.is_none() || b.port == named.port);
+        let is_meant = |b: &BackendEntry| is_named(b) && b.leaves.is_none() && services.contains(&b.service);
         let meant: Vec<_> = self.backends.iter().filter(|(_, b)| is_meant(b)).map(|(number, _)| number).collect();
         for number in &meant {
             if let Some(backend) = self.backends.get_mut(*number) {

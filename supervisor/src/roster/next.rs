@@ -2,7 +2,7 @@
 
 use super::{BackendEntry, BackendHealth, FAREWELL, Leaving, NumbersExhausted, Roster, ServiceEntry};
 use loaded_config::plan::{Plan, Service};
-use loaded_ipc::ServiceIndex;
+use loaded_ipc::{Destination, ServiceIndex};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -131,7 +131,7 @@ impl Roster {
             backend.health.checked(before, service.check.is_some(), now);
         }
         for backend in &service.backends {
-            match self.backend_at(index, backend.address) {
+            match self.backend_at(index, backend.destination()) {
                 Some(entry) => {
                     entry.come_back(now);
                     (entry.weight, entry.backup) = (backend.weight, backend.backup);
@@ -139,7 +139,7 @@ impl Roster {
                 }
                 None => {
                     let health = BackendHealth::new(before.is_some() && service.check.is_some(), now);
-                    let mut entry = BackendEntry::new(index, backend.address, health);
+                    let mut entry = BackendEntry::new(index, backend.destination(), health);
                     (entry.weight, entry.backup) = (backend.weight, backend.backup);
                     self.backends.insert(entry, settled).ok_or(NumbersExhausted("backends"))?;
                 }
@@ -155,17 +155,19 @@ impl Roster {
         settled: u64,
         now: Instant,
     ) -> Result<(), NumbersExhausted> {
-        if let Some(entry) = self.backend_at(service, address) {
+        let port = self.services.get(service.0).and_then(|entry| entry.service.port);
+        let to = Destination { address, port };
+        if let Some(entry) = self.backend_at(service, to) {
             entry.come_back(now);
             return Ok(());
         }
-        let mut entry = BackendEntry::new(service, address, BackendHealth::new(true, now));
+        let mut entry = BackendEntry::new(service, to, BackendHealth::new(true, now));
         (entry.discovered, entry.confirmed) = (true, false);
         self.backends.insert(entry, settled).map(drop).ok_or(NumbersExhausted("backends"))
     }
 
-    fn backend_at(&mut self, service: ServiceIndex, address: IpAddr) -> Option<&mut BackendEntry> {
-        self.backends.values_mut().find(|backend| backend.service == service && backend.address == address)
+    fn backend_at(&mut self, service: ServiceIndex, to: Destination) -> Option<&mut BackendEntry> {
+        self.backends.values_mut().find(|backend| backend.service == service && backend.destination() == to)
     }
 }
 

@@ -5,6 +5,10 @@ use loaded_ipc::{Check, CheckKind, FromProber, Mode, Policy, PortRange, Protocol
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
+fn named(n: u8) -> Destination {
+    Destination { address: address(n), port: None }
+}
+
 fn address(n: u8) -> IpAddr {
     IpAddr::from([198, 51, 100, n])
 }
@@ -20,13 +24,18 @@ fn service(name: &str, vip: u8, port: u16, backends: &[u8]) -> Service {
         vips: vec![IpAddr::from([192, 0, 2, vip])],
         protocol: Protocol::Tcp,
         ports: vec![PortRange { low: port, high: port }],
+        port: None,
+        checks_own_ports: false,
         mode: Mode::Nat,
         strategy: Choice::RoundRobin,
         affinity: None,
         policy: Policy::STANDARD,
         check: Some(check()),
         discover: None,
-        backends: backends.iter().map(|n| Backend { address: address(*n), weight: 1, backup: false }).collect(),
+        backends: backends
+            .iter()
+            .map(|n| Backend { address: address(*n), port: None, weight: 1, backup: false })
+            .collect(),
     }
 }
 
@@ -206,7 +215,7 @@ fn an_address_has_one_role() {
     let roster = first(&old, now);
     let mut both = service("a", 1, 80, &[2]);
     both.vips = vec![address(1)];
-    both.backends.push(Backend { address: IpAddr::from([192, 0, 2, 2]), weight: 1, backup: false });
+    both.backends.push(Backend { address: IpAddr::from([192, 0, 2, 2]), port: None, weight: 1, backup: false });
     let new = plan(vec![both]);
     let next = roster.next(&new, &[], 1, now).unwrap();
     let vips: BTreeSet<_> = next.vips().map(|(_, vip)| vip).collect();
@@ -237,13 +246,13 @@ fn the_operators_wish_wins_and_ends() {
     let now = Instant::now();
     let mut roster = first(&plan(vec![service("a", 1, 80, &[1]), service("b", 2, 80, &[1])]), now);
     let until = now + Duration::from_secs(10);
-    assert_eq!(roster.wish(address(1), None, Admin::Draining, Some(until)).len(), 2);
+    assert_eq!(roster.wish(named(1), None, Admin::Draining, Some(until)).len(), 2);
     let admin = |roster: &Roster, n, at| roster.backend(BackendIndex(n)).unwrap().admin(at);
     assert_eq!(admin(&roster, 0, now), Admin::Draining);
     assert_eq!(admin(&roster, 0, until), Admin::Disabled);
-    assert_eq!(roster.wish(address(1), Some("b"), Admin::Enabled, None), [BackendIndex(1)]);
+    assert_eq!(roster.wish(named(1), Some("b"), Admin::Enabled, None), [BackendIndex(1)]);
     assert_eq!(admin(&roster, 1, until), Admin::Enabled);
-    assert_eq!(roster.wish(address(9), None, Admin::Disabled, None), []);
+    assert_eq!(roster.wish(named(9), None, Admin::Disabled, None), []);
     let next = roster.next(&plan(vec![service("a", 1, 80, &[1])]), &[], 1, now).unwrap();
     assert_eq!(admin(&next, 0, now), Admin::Draining, "a reload keeps it");
 }
@@ -255,6 +264,37 @@ fn reached(roster: &Roster, plan: &Plan) -> BTreeSet<String> {
         format!("{:?} {:?} {backends:?}", served.vips, served.ports)
     };
     roster.reach(plan).served.into_iter().map(one).collect()
+}
+
+/// A backend whose port changes is another one: the old leaves, with its number, and the rules still know its replies.
+#[test]
+fn a_backend_whose_port_changes_leaves_and_another_one_comes() {
+    let now = Instant::now();
+    let at = |port| {
+        let mut plan = plan(vec![service("a", 100, 80, &[1, 2])]);
+        plan.services[0].backends[0].port = port;
+        plan
+    };
+    let before = first(&at(Some(8080)), now);
+    let after = before.next(&at(Some(8081)), &[], before.generation(), now).unwrap();
+    let of = |roster: &Roster| {
+        let all = roster.backends().map(|(index, b)| (index.0, b.destination().to_string(), b.leaves.is_some()));
+        all.collect::<Vec<_>>()
+    };
+    let name = |port| Destination { address: address(1), port: Some(port) }.to_string();
+    assert_eq!(of(&after), [(0, name(8080), true), (1, address(2).to_string(), false), (2, name(8081), false)]);
+    let reach = after.reach(&at(Some(8081)));
+    let served: Vec<_> = reach.served[0].backends.iter().map(ToString::to_string).collect();
+    assert_eq!(served, [name(8080), address(2).to_string(), name(8081)]);
+    // What comes back before it has gone never left.
+    let back = after.next(&at(Some(8080)), &[], after.generation(), now).unwrap();
+    assert_eq!(of(&back)[0], (0, name(8080), false));
+
+    let mut both = before.clone();
+    let wish = |roster: &mut Roster, port| {
+        roster.wish(Destination { address: address(1), port }, None, Admin::Draining, None).len()
+    };
+    assert_eq!([None, Some(8080), Some(80)].map(|port| wish(&mut both, port)), [1, 1, 0]);
 }
 
 fn any_plan() -> impl Strategy<Value = Plan> {

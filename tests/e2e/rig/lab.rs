@@ -2,6 +2,7 @@
 
 use super::gate::Pass;
 use super::net::Family;
+use super::ports;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -91,10 +92,19 @@ impl Lab {
         Path::new("/run/loaded-lab").join(&self.name)
     }
 
+    /// Names of its backends.
+    pub(super) fn backends(&self) -> Vec<String> {
+        let name = |n: usize| format!("b{n}");
+        (1..).map(name).take_while(|who| Path::new("/run/netns").join(self.namespace(who)).exists()).collect()
+    }
+
     /// Writes a file into that directory and returns its path.
     pub(crate) fn file(&self, name: &str, text: &str) -> String {
         let path = self.state().join(name);
-        fs::write(&path, text).unwrap();
+        match ports::change() && name.ends_with(".toml") {
+            true => fs::write(&path, ports::changed(self, text)).unwrap(),
+            false => fs::write(&path, text).unwrap(),
+        }
         path.to_str().unwrap().to_owned()
     }
 

@@ -1,6 +1,7 @@
 //! A running `loaded` in the balancer's namespace.
 
 use super::lab::{Lab, Said, binary, bounded, eventually, said, shipped};
+use super::ports;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -56,7 +57,10 @@ impl Loaded {
     /// Starts it with the shipped classic configuration and waits until it serves.
     #[track_caller]
     pub(crate) fn classic(lab: &Lab) -> Self {
-        Self::start(lab, &classic())
+        match ports::change() {
+            true => Self::toml(lab, &ports::instead_of_classic()),
+            false => Self::start(lab, &classic()),
+        }
     }
 
     /// Starts it with a TOML configuration and waits until it serves.

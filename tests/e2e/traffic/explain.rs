@@ -24,6 +24,8 @@ const TRANSIT: Duration = Duration::from_secs(3);
 const KEEP_BUSY: Duration = Duration::from_millis(1);
 /// The port of the background traffic: no question is about it.
 const BUSY_PORT: u16 = 7009;
+/// Where the backends of some services are.
+const OTHER_PORT: u16 = 8080;
 
 /// A packet as a question names it: by protocol and both ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,9 +167,26 @@ fn toml() -> String {
     let vips = [vip4, vip6];
     [
         "cores = \"0-1\"\nunserved = \"drop\"\n".to_owned(),
-        service("hash", vips, "protocol = \"tcp\"\nports = [80]", "maglev", "\"none\"", [1, 1, 1]),
+        service(
+            "hash",
+            vips,
+            &format!("protocol = \"tcp\"\nports = [80]\nport = {OTHER_PORT}"),
+            "maglev",
+            "\"none\"",
+            [1, 1, 1],
+        ),
         service("net", vips, "protocol = \"tcp\"\nports = [81]", "rr", net, [1, 2, 3]),
-        service("echo", vips, "protocol = \"udp\"\nports = [7007]", "weighted", one, [3, 1, 1]),
+        // The last of its backends, of both families, is elsewhere.
+        service("echo", vips, "protocol = \"udp\"\nports = [7007]", "weighted", one, [3, 1, 1])
+            .replace(
+                &format!("{}\"", Family::V4.backend(3)),
+                &format!("{}\"\nport = {OTHER_PORT}", Family::V4.backend(3)),
+            )
+            .replace(
+                &format!("{}\"", Family::V6.backend(3)),
+                &format!("{}\"\nport = {OTHER_PORT}", Family::V6.backend(3)),
+            ),
+        service("signal", vips, "protocol = \"sctp\"\nports = [36412]\nport = 36413", "rr", one, [1, 1, 1]),
         service("busy", vips, &format!("protocol = \"udp\"\nports = [{BUSY_PORT}]"), "rr", "\"none\"", [1, 1, 1]),
         service("all", [other4, other6], "protocol = \"any\"", "rr", "\"none\"", [2, 1, 1]),
     ]
@@ -202,7 +221,7 @@ fn tuple(dice: &mut Dice) -> Tuple {
         9..=11 => (UDP, first, 7007),
         12 => (TCP, first, any),
         13 => (UDP, first, any),
-        14 => (dice.one_of(&[echo, SCTP, GRE]), first, any),
+        14 => (dice.one_of(&[echo, SCTP, GRE]), first, dice.one_of(&[36412, any])),
         15 | 16 => (TCP, second, dice.one_of(&[80, 81, any])),
         17 => (UDP, second, any),
         18 => (SCTP, second, any),
@@ -293,7 +312,10 @@ fn compare(lab: &Lab, loaded: &Loaded, heard: &Receiver<(u16, Key)>) -> BTreeMap
             before if before > 200 && dice.below(5) == 0 => {
                 let old = sent[before - 1 - dice.below(200)];
                 let family = if old.vip.is_ipv4() { Family::V4 } else { Family::V6 };
-                if dice.below(4) == 0 { Tuple { vip: second_vip(family), ..old } } else { old }
+                // The same behind the balancer: by the backend's port, where that is another one.
+                let meets = |port| if port == 80 { OTHER_PORT } else { port };
+                let (vip, vip_port) = (second_vip(family), meets(old.vip_port));
+                if dice.below(4) == 0 { Tuple { vip, vip_port, ..old } } else { old }
             }
             _ => tuple(&mut dice),
         };
@@ -304,7 +326,16 @@ fn compare(lab: &Lab, loaded: &Loaded, heard: &Receiver<(u16, Key)>) -> BTreeMap
         let outcome = said["outcome"].as_str().unwrap_or_else(|| panic!("{tuple:?}: {answer}")).to_owned();
         sender.send(&tuple.packet(said["assumed"] == "an ACK"));
         if let Some(backend) = said["backend"].as_str() {
-            let place = wait_for(heard, tuple.key());
+            let port = said["backend_port"].as_u64().map(|port| u16::try_from(port).unwrap());
+            let (protocol, client, client_port, vip_port) = tuple.key();
+            let place = wait_for(heard, (protocol, client, client_port, port.unwrap_or(vip_port)));
+            let elsewhere = match said["service"].as_str() {
+                Some("hash") => Some(OTHER_PORT),
+                Some("echo") if place == Some(3) => Some(OTHER_PORT),
+                Some("signal") => Some(36413),
+                _ => None,
+            };
+            assert_eq!(port, elsewhere, "{tuple:?}: {answer}");
             let place = place.map(|n| Family::BOTH.map(|family| family.backend(n).to_string()));
             assert!(
                 place.as_ref().is_some_and(|place| place.iter().any(|address| address == backend)),

@@ -26,6 +26,7 @@ fn config(defragment: bool, service: &str) -> String {
 
 const ANY: &str = "protocol = \"any\"";
 const BY_PORT: &str = "protocol = \"udp\"\nports = [7007]";
+const ELSEWHERE: &str = "protocol = \"udp\"\nports = [7007]\nport = 17007";
 
 /// A datagram's upper layer, its checksum right.
 pub(crate) fn datagram(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
@@ -102,7 +103,9 @@ fn nothing_is_left(lab: &Lab, loaded: &Loaded) {
 fn pieces_in_any_order_are_answered() {
     let Some(lab) = Lab::up() else { return };
     let sender = Sender::to_balancer(&lab, "client", "eth0");
-    for (defragment, service) in [(true, ANY), (true, BY_PORT), (false, ANY), (false, BY_PORT)] {
+    for (defragment, service) in
+        [ANY, BY_PORT, ELSEWHERE].into_iter().flat_map(|service| [(true, service), (false, service)])
+    {
         let loaded = Loaded::toml(&lab, &config(defragment, service));
         for family in Family::BOTH {
             if service == ANY {

@@ -10,6 +10,7 @@ mod icmp_errors;
 mod load;
 mod on_failure;
 mod path_mtu;
+mod ports;
 mod protocols;
 mod reused_ports;
 mod strategies;

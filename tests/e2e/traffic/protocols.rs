@@ -183,6 +183,29 @@ fn sctp_goes_by_its_ports_and_keeps_its_checksum() {
     loaded.stop();
 }
 
+/// A service for SCTP, with backends elsewhere: the port changes, and with it the checksum over all.
+#[test]
+fn sctp_gets_another_port_and_the_checksum_that_goes_with_it() {
+    const ASKED: u16 = 36412;
+    let Some(lab) = Lab::up() else { return };
+    // The kernel puts pieces together: of one piece alone no checksum over all can be made.
+    let elsewhere = text(&format!("protocol = \"sctp\"\nports = [{ASKED}]\nport = 5000"), "");
+    let loaded = Loaded::toml(&lab, &elsewhere.replace("defragment = false\n", ""));
+    let sender = Sender::to_balancer(&lab, "client", "eth0");
+    for family in Family::BOTH {
+        let from = family.client(20);
+        let request = |to: IpAddr| (SCTP, sctp(4000, if to == family.vip() { ASKED } else { 5000 }));
+        let n = arrives(&lab, &sender, from, family, request);
+        assert_eq!(arrives(&lab, &sender, from, family, request), n, "{family:?}: it stays there");
+        let back = Sender::to_balancer(&lab, BACKENDS[usize::from(n) - 1], "eth1");
+        let answer = |who: IpAddr, port| ip(who, from, SCTP, &sctp(port, 4000));
+        let ((), seen) = capture(&lab, "client", || back.send(&answer(family.backend(n), 5000)));
+        assert!(seen.contains(&hopped(answer(family.vip(), ASKED))), "{family:?}: {from} hears {seen:02x?}");
+    }
+    assert_eq!((loaded.count("forwarded_new"), loaded.count("returned")), (2, 2));
+    loaded.stop();
+}
+
 /// Packets for no service pass by the rules alone, or are dropped and counted once, as configured.
 #[test]
 fn what_no_service_wants_is_passed_or_dropped_as_it_is_said() {

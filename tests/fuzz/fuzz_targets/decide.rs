@@ -52,6 +52,7 @@ struct Wish {
     admin: u16,
     down: u8,
     backups: u8,
+    ports: u8,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -108,7 +109,10 @@ fn service(place: u8, wish: &Wish) -> Service {
     let mut weights = wish.weights.map(u16::from);
     // One of each family at least.
     (weights[0], weights[3]) = (weights[0] + 1, weights[3] + 1);
-    let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Any][usize::from(wish.protocol % 3)];
+    let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Any, Protocol::Sctp][usize::from(wish.protocol % 4)];
+    // A packet that is not rewritten keeps its port, and of some protocols it has none.
+    let other = |n: usize| (wish.ports >> (n % 6) & 1 == 1).then_some(if n.is_multiple_of(2) { 8080 } else { 53 });
+    let changes = protocol != Protocol::Any && !bit(3);
     let chosen = |bits: u8| (0..6_usize).filter(|n| bits >> n & 1 == 1).collect::<Vec<_>>();
     Service {
         protocol,
@@ -123,6 +127,8 @@ fn service(place: u8, wish: &Wish) -> Service {
         vips: if place == 0 { vec![0, 1] } else { vec![2, 3] },
         ports: if protocol == Protocol::Any { vec![] } else { vec![53, 80] },
         weights,
+        backend_ports: if changes { std::array::from_fn(other) } else { [None; 6] },
+        more: Vec::new(),
         policy,
         // Not the first ones: something must be there to be a backup of.
         backups: chosen(wish.backups & 0b11_0110),
@@ -154,7 +160,7 @@ fn build(shape: Shape) -> Vec<u8> {
         14 => (backend, router),
         _ => (vip, backend),
     };
-    let (port, service) = (u16::from(shape.ports & 3) + 1, if shape.ports & 4 == 0 { 80 } else { 53 });
+    let (port, service) = (u16::from(shape.ports & 3) + 1, [80, 53, 8080, 80][usize::from(shape.ports >> 2 & 3)]);
     let ports = if from == client || from == router { (port, service) } else { (service, port) };
     let (source, destination, length) = ((from, ports.0), (to, ports.1), usize::from(shape.length));
     let got = |n: u8, from: (&str, u16), to: (&str, u16)| match n % 4 {

@@ -87,16 +87,21 @@ fn flow_key(n: u8) -> FlowKey {
 }
 
 /// One of the first, or one with bits everywhere.
-fn service_of(backend: u8) -> u16 {
-    if backend % 8 < 6 { u16::from(backend % 8) } else { u16::from(backend) << 8 }
+fn backend_of(n: u8) -> u16 {
+    if n % 8 < 6 { u16::from(n % 8) } else { u16::from(n) << 8 }
+}
+
+/// Two VIPs, one of them with two ports.
+fn place(n: u8) -> (u16, u16) {
+    [(0, 80), (0, 65535), (1, 80)][usize::from(n % 3)]
 }
 
 fn flows(input: &Input) {
     let capacity = usize::from(input.capacity) % MOST + 1;
     let spec = TableSpec::new(capacity, input.hash_key);
     FlowTable::format(&region(), spec).expect("format");
-    // Services beyond those have the default.
-    let of_services = [5, 50, 3000].map(|n| Timeouts {
+    // Backends beyond those have the default.
+    let of_backends = [5, 50, 3000].map(|n| Timeouts {
         half_open: n / 2,
         established: n * 9,
         closing: n / 3,
@@ -104,42 +109,45 @@ fn flows(input: &Input) {
         datagram: n,
         echo: n + 1,
     });
-    let timeout = |flow: &Flow| match of_services.get(usize::from(flow.service)) {
+    let timeout = |flow: &Flow| match of_backends.get(usize::from(flow.backend)) {
         Some(timeouts) => timeouts.of(flow.state),
         None => TIMEOUTS.of(flow.state),
     };
     let open = || {
         let mut table = FlowTable::open(region(), spec, TIMEOUTS).expect("open");
-        table.set_timeouts(of_services.into());
+        table.set_timeouts(of_backends.into());
         table
     };
     let mut table = open();
-    let mut model: HashMap<(FlowKey, u16), (Flow, u32)> = HashMap::new();
-    let mut proofs: HashMap<(FlowKey, u16), u16> = HashMap::new();
+    let mut model: HashMap<(FlowKey, (u16, u16)), (Flow, u32)> = HashMap::new();
+    let mut proofs: HashMap<(FlowKey, (u16, u16)), u16> = HashMap::new();
     let mut now = input.start;
     for act in &input.acts {
         let alive = |(flow, seen): &(Flow, u32)| now.wrapping_sub(*seen) <= timeout(flow);
         match *act {
             Act::Insert { key, vip, backend, state: s, proof } => {
-                let (key, vip) = (flow_key(key), u16::from(vip % 3));
-                let flow = Flow { vip, backend: backend.into(), service: service_of(backend), state: state(s) };
+                let (key, place) = (flow_key(key), place(vip));
+                let flow = Flow { vip: place.0, vip_port: place.1, backend: backend_of(backend), state: state(s) };
                 let hashed = table.prepare(&key);
                 table.prefetch_entry(&hashed);
                 match table.insert(&hashed, &key, flow, now) {
                     Ok(inserted) => {
                         if let Some((gone, was)) = inserted.displaced {
-                            let entry = model.remove(&(gone, was.vip)).expect("it was there");
+                            let entry = model.remove(&(gone, (was.vip, was.vip_port))).expect("it was there");
                             assert_eq!(entry.0, was);
-                            assert!((gone, was.vip) == (key, vip) || !alive(&entry) || may_go(was.state), "{was:?}");
+                            assert!(
+                                (gone, (was.vip, was.vip_port)) == (key, place) || !alive(&entry) || may_go(was.state),
+                                "{was:?}"
+                            );
                         }
-                        assert!(model.insert((key, vip), (flow, now)).is_none(), "an old one was displaced");
+                        assert!(model.insert((key, place), (flow, now)).is_none(), "an old one was displaced");
                         assert_eq!(table.proof(inserted.slot), 0);
                         table.set_proof(inserted.slot, proof);
-                        proofs.insert((key, vip), proof);
+                        proofs.insert((key, place), proof);
                         assert_eq!(table.get(inserted.slot), Some(flow));
                     }
                     Err(_) => {
-                        assert!(!model.contains_key(&(key, vip)), "what is there has a place");
+                        assert!(!model.contains_key(&(key, place)), "what is there has a place");
                         let firm = |entry: &&(Flow, u32)| alive(entry) && !may_go(entry.0.state);
                         assert!(model.values().filter(firm).count() >= 16, "two buckets are full");
                     }
@@ -150,31 +158,31 @@ fn flows(input: &Input) {
             | Act::Prove { key, vip, .. }
             | Act::Refresh { key, vip }
             | Act::Find { key, vip } => {
-                let (key, vip) = (flow_key(key), u16::from(vip % 3));
+                let (key, place) = (flow_key(key), place(vip));
                 let hashed = table.prepare(&key);
                 let near = table.prefetch_entry(&hashed);
-                let slot = table.find(&hashed, &key, now, |flow| flow.vip == vip);
-                let expected = model.get(&(key, vip)).filter(|entry| alive(entry)).copied();
+                let slot = table.find(&hashed, &key, now, |flow| (flow.vip, flow.vip_port) == place);
+                let expected = model.get(&(key, place)).filter(|entry| alive(entry)).copied();
                 assert_eq!(slot.and_then(|slot| table.get(slot)), expected.map(|(flow, _)| flow));
                 let (Some(slot), Some((flow, seen))) = (slot, expected) else { continue };
-                assert_eq!(Some(&table.proof(slot)), proofs.get(&(key, vip)));
+                assert_eq!(Some(&table.proof(slot)), proofs.get(&(key, place)));
                 assert!(near, "\"certainly not\" is certain");
                 match act {
                     Act::Remove { .. } => {
                         assert_eq!(table.remove(slot), Some(flow));
-                        model.remove(&(key, vip));
+                        model.remove(&(key, place));
                     }
                     Act::Change { state: s, .. } => {
                         table.set_state(slot, state(*s), now);
-                        model.insert((key, vip), (Flow { state: state(*s), ..flow }, now));
+                        model.insert((key, place), (Flow { state: state(*s), ..flow }, now));
                     }
                     Act::Prove { proof, .. } => {
                         table.set_proof(slot, *proof);
-                        proofs.insert((key, vip), *proof);
+                        proofs.insert((key, place), *proof);
                     }
                     Act::Refresh { .. } => {
                         assert_eq!(table.refresh(slot, now), seen);
-                        model.insert((key, vip), (flow, now));
+                        model.insert((key, place), (flow, now));
                     }
                     _ => {}
                 }
@@ -184,7 +192,7 @@ fn flows(input: &Input) {
             Act::WaitLong(seconds) => now = now.wrapping_add(seconds.into()),
             Act::Sweep(budget) => {
                 table.sweep(now, budget.into(), |key, flow| {
-                    let entry = model.remove(&(*key, flow.vip)).expect("it was there");
+                    let entry = model.remove(&(*key, (flow.vip, flow.vip_port))).expect("it was there");
                     assert!(entry.0 == *flow && now.wrapping_sub(entry.1) > timeout(flow));
                 });
                 if usize::from(budget) >= table.buckets() {
@@ -206,7 +214,7 @@ fn flows(input: &Input) {
     let mut walked = 0;
     table.for_each(|slot, key, flow| {
         walked += 1;
-        assert_eq!(model.get(&(*key, flow.vip)).map(|entry| entry.0), Some(*flow));
+        assert_eq!(model.get(&(*key, (flow.vip, flow.vip_port))).map(|entry| entry.0), Some(*flow));
         assert_eq!(table.get(slot), Some(*flow));
     });
     assert_eq!(walked, model.len());

@@ -1,5 +1,6 @@
 //! Maglev's lookup table: which member owns which place.
 
+use super::member::MemberSpec;
 use super::pool::Pool;
 use siphasher::sip::SipHasher13;
 
@@ -41,14 +42,14 @@ impl LookupTable {
     pub(super) fn new(pool: &Pool, backups: bool, seed: u64) -> Self {
         let mut members: Vec<_> =
             (0_u16..).zip(pool.members().map(|m| m.spec)).filter(|(_, m)| m.backup == backups).collect();
-        members.sort_by_key(|(_, member)| (member.address, member.weight));
+        members.sort_by_key(|(_, member)| (member.place(), member.weight));
         let total: u64 = members.iter().map(|(_, member)| u64::from(member.weight)).sum();
         if total == 0 {
             return Self(Box::default());
         }
         let size = if table_size(members.len()) == SMALL as usize { SMALL } else { LARGE };
-        let scaled = |what: u64, address: &[u8; 16], range: u32| {
-            scale(SipHasher13::new_with_keys(seed, what).hash(address), range)
+        let scaled = |what: u64, member: &MemberSpec, range: u32| {
+            scale(member.hash(&SipHasher13::new_with_keys(seed, what)), range)
         };
         // What all members so far should have less what they have got: no share is wrong by a whole place, and none is left.
         let (mut sum, mut given) = (0, 0);
@@ -56,8 +57,8 @@ impl LookupTable {
             sum += u64::from(member.weight);
             let share = sum * u64::from(size) / total - given;
             given += share;
-            let at = scaled(OFFSET, &member.address, size);
-            Permutation { position: *position, skip: scaled(SKIP, &member.address, size - 1) + 1, at, share, taken: 0 }
+            let at = scaled(OFFSET, member, size);
+            Permutation { position: *position, skip: scaled(SKIP, member, size - 1) + 1, at, share, taken: 0 }
         });
         Self::filled(permutations.collect(), size)
     }

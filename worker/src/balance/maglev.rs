@@ -51,7 +51,7 @@ impl Maglev {
             primaries: LookupTable::new(pool, false, seed),
             backups: LookupTable::new(pool, true, seed),
             clients: SipHasher13::new_with_keys(seed, CLIENT),
-            members: pool.members().map(|member| of_members.hash(&member.spec.address)).collect(),
+            members: pool.members().map(|member| member.spec.hash(&of_members)).collect(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! One backend of a pool: what the configuration says of it, and its standing.
 
 use loaded_ipc::BackendIndex;
+use siphasher::sip::SipHasher13;
 
 /// The share of a member outside its slow start: all of its weight.
 pub const FULL_SHARE: u16 = 1024;
@@ -10,12 +11,34 @@ pub const FULL_SHARE: u16 = 1024;
 pub struct MemberSpec {
     /// The backend's stable number.
     pub backend: BackendIndex,
-    /// Its address; IPv4 as `::ffff:a.b.c.d`. Maglev's permutations depend on this alone.
+    /// Its address; IPv4 as `::ffff:a.b.c.d`. Maglev's permutations depend on this and the port alone.
     pub address: [u8; 16],
+    /// The port that its packets get; `None`: they keep the one they came to.
+    pub port: Option<u16>,
     /// Its part relative to the others: 0..=65535. With 0 it gets no new clients and counts nowhere.
     pub weight: u16,
     /// Whether it serves only when no primary (a member that is no backup) can.
     pub backup: bool,
+}
+
+impl MemberSpec {
+    /// A hash of where it is. Without a port it is that of its address, as versions without ports make it.
+    pub(super) fn hash(&self, hasher: &SipHasher13) -> u64 {
+        match self.port {
+            None => hasher.hash(&self.address),
+            Some(port) => {
+                let mut place = [0; 18];
+                place[..16].copy_from_slice(&self.address);
+                place[16..].copy_from_slice(&port.to_be_bytes());
+                hasher.hash(&place)
+            }
+        }
+    }
+
+    /// Where it is, to put members in the same order everywhere.
+    pub(super) fn place(&self) -> ([u8; 16], Option<u16>) {
+        (self.address, self.port)
+    }
 }
 
 /// What speaks for or against a member, each from its own source.

@@ -15,10 +15,10 @@ pub(super) fn choose(pool: &Pool, accept: impl Fn(&Member) -> bool, lot: impl Fn
     for (position, member) in pool.members().enumerate().filter(|(_, member)| acceptable(member)) {
         let (cost, weight) = (minus_log2(lot(position)), member.effective());
         // a/v < b/w as a*w < b*v, which has at most 31 + 26 bits. `minus_log2` rounds, so lots can be equal; then the smaller
-        // address wins, since positions differ between balancers.
+        // address and port win, since positions differ between balancers.
         let is_better = best.is_none_or(|(other, b, w)| {
-            let address = |position| pool.member(position).map(|member| member.spec.address);
-            (cost * w, address(position)) < (b * weight, address(other))
+            let place = |position| pool.member(position).map(|member| member.spec.place());
+            (cost * w, place(position)) < (b * weight, place(other))
         });
         if is_better {
             best = Some((position, cost, weight));

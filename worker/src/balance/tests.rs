@@ -13,7 +13,7 @@ pub(super) fn policy(panic_threshold: u8) -> Policy {
 
 /// Backend `n`, a primary, with an address of its own.
 pub(super) fn member(n: u16, weight: u16) -> MemberSpec {
-    MemberSpec { backend: BackendIndex(n), address: u128::from(n + 1).to_be_bytes(), weight, backup: false }
+    MemberSpec { backend: BackendIndex(n), address: u128::from(n + 1).to_be_bytes(), port: None, weight, backup: false }
 }
 
 /// Backends 0, 1, … of these weights.

@@ -62,8 +62,9 @@ impl Decider {
                 backend
             }
             BackendSource::Elsewhere { seed, client, .. } => {
-                let taken = self.taken(query, vip, now);
-                let chosen = self.setup.choose_elsewhere(service, packet.family, &seed, taken.as_slice());
+                let taken = self.taken(query, (vip, service), now);
+                let place = (service, query.port);
+                let chosen = self.setup.choose_elsewhere(place, packet.family, &seed, taken.as_slice());
                 let BackendIndex(backend) = chosen.ok_or(Refusal::Clash)?;
                 if let Some(hashed) = client {
                     self.assign(AffinityKey { prefix: seed, service }, &hashed, backend, now.seconds);
@@ -72,8 +73,9 @@ impl Decider {
                 backend
             }
         };
-        let flow = Flow { vip, backend, service, state: first_state(packet.kind) };
-        let inserted = self.flows.insert(&query.hashed, &query.key, flow, now.seconds);
+        let flow = Flow { vip, vip_port: query.port, backend, state: first_state(packet.kind) };
+        let (key, hashed) = if query.either { self.key_at(query, backend) } else { (query.key, query.hashed) };
+        let inserted = self.flows.insert(&hashed, &key, flow, now.seconds);
         let inserted = inserted.map_err(|_| Refusal::As(Outcome::DroppedTableFull))?;
         // A refusal of the backend has to acknowledge this.
         if let Kind::Tcp(segment) = packet.kind {
@@ -86,9 +88,13 @@ impl Decider {
             self.counters.add(Pressure::Evicted.index(), 1);
         }
         self.count_added(&flow);
+        if let Some(old) = old.filter(|_| query.either)
+            && self.key_at(query, old.backend).0 != key
+        {
+            self.remove_left_behind(query, vip, old, now);
+        }
         if opens(packet) {
-            let port = query.key.service_port;
-            self.backends.opening(&mut self.setup, &self.counters, backend, port, now);
+            self.backends.opening(&mut self.setup, &self.counters, backend, query.port, now);
         }
         Ok(backend)
     }
@@ -104,13 +110,13 @@ impl Decider {
         now: Now,
     ) -> Result<Admission, Refusal> {
         // A connection that moves to another backend stays in its service, even if that takes nothing new.
-        let continued = || old.filter(|_| !opens(packet)).map(|flow| flow.service);
+        let continued = || old.filter(|_| !opens(packet)).map(|flow| self.setup.service_of(flow.backend));
         let service = self.service(packet, vip).or_else(continued);
         let service = service.ok_or_else(|| Refusal::As(self.unserved()))?;
         let affinity = self.setup.service(service).and_then(|s| s.affinity);
         let source = match affinity {
             Some(affinity) => self.client(packet, &affinity, service, now.seconds),
-            None => BackendSource::Strategy { seed: flow_seed(&query.key), client: None },
+            None => BackendSource::Strategy { seed: flow_seed(query), client: None },
         };
         let source = self.without_clash(packet, query, (vip, service), source, now);
         Ok(Admission { service, source })
@@ -149,13 +155,14 @@ impl Decider {
     /// A packet of a flow keeps its client's affinity alive, unless the client is to get another backend next time.
     /// `proven`: the client has just shown that it hears what it is answered.
     pub(super) fn keep_client(&mut self, flow: Flow, packet: &ParsedPacket, proven: bool, now: u32) {
-        let Some(affinity) = self.setup.service(flow.service).and_then(|s| s.affinity) else { return };
+        let service = self.setup.service_of(flow.backend);
+        let Some(affinity) = self.setup.service(service).and_then(|s| s.affinity) else { return };
         if !self.backends.flags(flow.backend).takes_new_flows() {
             return;
         }
-        let key = client_key(packet, &affinity, flow.service);
+        let key = client_key(packet, &affinity, service);
         let hashed = self.clients.prepare(&key);
-        let timeout = self.affinity_timeouts.seconds(flow.service);
+        let timeout = self.affinity_timeouts.seconds(service);
         if let Some((slot, backend)) = self.clients.find(&hashed, &key, now, timeout)
             && backend == flow.backend
         {

@@ -1,6 +1,7 @@
-//! Flows that cannot have one backend together. A reply names its backend and its client but not the VIP, so a client's two
-//! flows through two VIPs to one backend must differ in a port; the backend could not tell them apart either. A new flow
-//! that would clash gets another backend, and its client keeps the one it has for its other flows.
+//! Flows that cannot have one backend together. A reply names its backend and its client but not where at the VIPs the client
+//! came to, so a client's two flows through two VIPs, or two ports that become one, to one backend must differ in a port; the
+//! backend could not tell them apart either. A new flow that would clash gets another backend, and its client keeps the one it
+//! has for its other flows.
 
 use super::admit::BackendSource;
 use super::decider::Decider;
@@ -11,24 +12,25 @@ use loaded_ipc::{BackendIndex, Mode};
 use loaded_table::Flow;
 use std::cell::Cell;
 
-/// Maximum number of flows of one key: it can lie in two buckets of eight.
+/// Maximum number of flows of one key, which can be in two buckets of eight. A new flow may clash with flows of a few keys, but
+/// seldom are there two.
 const MOST: usize = 16;
 
-/// The backends of the flows that a new one would clash with.
+/// The flows that a new one may clash with: each by its backend and its port at a VIP.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Taken {
-    backends: [u16; MOST],
+    flows: [(u16, u16); MOST],
     count: usize,
 }
 
 impl Taken {
-    pub(super) fn as_slice(&self) -> &[u16] {
-        self.backends.get(..self.count).unwrap_or_default()
+    pub(super) fn as_slice(&self) -> &[(u16, u16)] {
+        self.flows.get(..self.count).unwrap_or_default()
     }
 
-    fn with(mut self, backend: u16) -> Self {
-        if let Some(place) = self.backends.get_mut(self.count) {
-            *place = backend;
+    fn with(mut self, flow: &Flow) -> Self {
+        if let Some(place) = self.flows.get_mut(self.count) {
+            *place = (flow.backend, flow.vip_port);
             self.count += 1;
         }
         self
@@ -46,9 +48,11 @@ impl Decider {
         source: BackendSource,
         now: Now,
     ) -> BackendSource {
-        match self.flows.find(&query.hashed, &query.key, now.seconds, |flow| self.may_clash(flow, vip)) {
-            None => source,
-            Some(_) => self.around_taken(packet, query, (vip, service), source, now).unwrap_or(source),
+        let may_clash = |flow: &Flow| self.may_clash(flow, query, vip);
+        let met = self.flows.find(&query.hashed, &query.key, now.seconds, may_clash).is_some();
+        match met || query.either && !self.taken(query, (vip, service), now).as_slice().is_empty() {
+            false => source,
+            true => self.around_taken(packet, query, (vip, service), source, now).unwrap_or(source),
         }
     }
 
@@ -71,26 +75,34 @@ impl Decider {
             BackendSource::Elsewhere { .. } => return None,
         };
         // Replies of direct backends do not come this way.
-        let clashes = mode == Mode::Nat && self.setup.shares_address(first, self.taken(query, vip, now).as_slice());
+        let clashes = mode == Mode::Nat
+            && self.setup.shares_place((first, query.port), self.taken(query, (vip, service), now).as_slice());
         clashes.then_some(BackendSource::Elsewhere { seed, client, instead_of: BackendIndex(first) })
     }
 
-    /// The backends of all flows that a new one to this VIP would clash with.
-    pub(super) fn taken(&self, query: &FlowQuery, vip: u16, now: Now) -> Taken {
+    /// All flows that a new one to this VIP and service may clash with.
+    pub(super) fn taken(&self, query: &FlowQuery, (vip, service): (u16, u16), now: Now) -> Taken {
         let taken = Cell::new(Taken::default());
         let note = |flow: &Flow| {
-            if self.may_clash(flow, vip) {
-                taken.set(taken.get().with(flow.backend));
+            if self.may_clash(flow, query, vip) {
+                taken.set(taken.get().with(flow));
             }
             false
         };
         // Refuses every flow, so all are seen.
         let _ = self.flows.find(&query.hashed, &query.key, now.seconds, note);
+        let service = self.setup.service(service).filter(|_| query.either);
+        let crossing = service.iter().flat_map(|service| service.crossing.iter().copied());
+        let own = service.filter(|service| service.keeps_ports).map(|_| query.port);
+        for port in crossing.chain(own).filter(|port| *port != query.key.service_port) {
+            let (key, hashed) = self.with_port(query, port);
+            let _ = self.flows.find(&hashed, &key, now.seconds, note);
+        }
         taken.get()
     }
 
-    /// Whether a new flow of the same key to this VIP cannot have the backend of this flow.
-    fn may_clash(&self, flow: &Flow, vip: u16) -> bool {
-        flow.vip != vip && !self.setup.is_direct(flow.backend)
+    /// Whether a new flow of the same client's port to this VIP may not have the backend of this flow.
+    fn may_clash(&self, flow: &Flow, query: &FlowQuery, vip: u16) -> bool {
+        (flow.vip, flow.vip_port) != (vip, query.port) && !self.setup.is_direct(flow.backend)
     }
 }

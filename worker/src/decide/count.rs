@@ -18,11 +18,14 @@ impl Decider {
         }
         flows.retain(|key, flow| {
             let vip = setup.vip_address(flow.vip).is_some_and(|vip| is_mapped(vip) == is_mapped(&key.client));
-            let keep = vip && setup.belongs(flow.service, flow.backend, &key.client);
+            let service = setup.service_of(flow.backend);
+            let changes = setup.backend(flow.backend).is_some_and(|backend| backend.port.is_some());
+            let port = key.service_port == if changes { 0 } else { flow.vip_port };
+            let keep = vip && port && setup.belongs(service, flow.backend, &key.client);
             if keep {
                 counters.add(BackendCounter::Flows.index(BackendIndex(flow.backend)), 1);
-                if affinity_timeouts.seconds(flow.service) == 0 {
-                    setup.count_client(flow.service, flow.backend, true);
+                if affinity_timeouts.seconds(service) == 0 {
+                    setup.count_client(service, flow.backend, true);
                 }
             }
             keep
@@ -43,8 +46,9 @@ impl Decider {
         let Self { setup, affinity_timeouts, flows, clients, counters, .. } = self;
         flows.sweep(now, buckets, |_, flow| {
             counters.take(BackendCounter::Flows.index(BackendIndex(flow.backend)));
-            if affinity_timeouts.seconds(flow.service) == 0 {
-                setup.count_client(flow.service, flow.backend, false);
+            let service = setup.service_of(flow.backend);
+            if affinity_timeouts.seconds(service) == 0 {
+                setup.count_client(service, flow.backend, false);
             }
         });
         clients.sweep(
@@ -85,8 +89,9 @@ impl Decider {
 
     /// In a service without affinity each flow counts as a client.
     fn count_flow(&mut self, flow: &Flow, more: bool) {
-        if self.affinity_timeouts.seconds(flow.service) == 0 {
-            self.setup.count_client(flow.service, flow.backend, more);
+        let service = self.setup.service_of(flow.backend);
+        if self.affinity_timeouts.seconds(service) == 0 {
+            self.setup.count_client(service, flow.backend, more);
         }
     }
 }

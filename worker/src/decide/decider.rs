@@ -67,8 +67,9 @@ impl Prepared {
     #[must_use]
     pub fn new(setup: Setup) -> Self {
         let (backends, affinity_timeouts) = (BackendStates::new(&setup), AffinityTimeouts::new(&setup));
-        let idle = setup.services().map(|service| service.map_or(Idle::STANDARD, |service| service.policy.idle));
-        let timeouts = idle.map(|idle| flow_timeouts(&idle)).collect();
+        let idle = |backend| setup.service(setup.service_of(backend)).map_or(Idle::STANDARD, |s| s.policy.idle);
+        let numbers = 0..u16::try_from(setup.backend_slots()).unwrap_or(u16::MAX);
+        let timeouts = numbers.map(|backend| flow_timeouts(&idle(backend))).collect();
         let quota = setup.quota().map(|q| QuotaTracker::new(q.prefix4, q.prefix6, q.percent)).unwrap_or_default();
         Self { setup, backends, affinity_timeouts, fragments: FragmentTable::new(), timeouts, quota }
     }
@@ -122,10 +123,7 @@ impl Decider {
             }
             packet => packet,
         };
-        let query = packet.as_ref().ok().and_then(|packet| {
-            let (direction, key) = self.key(packet)?;
-            Some(FlowQuery { direction, key, hashed: self.flows.prepare(&key) })
-        });
+        let query = packet.as_ref().ok().and_then(|packet| self.query(packet));
         Lookup { packet, query }
     }
 

@@ -13,6 +13,7 @@ pub(crate) fn example(now: Now) -> Decider {
     let backend = |index, address: &str| ToWorker::Backend {
         index: BackendIndex(index),
         address: address.parse().expect("address"),
+        port: None,
         weight: 1,
         backup: false,
         admin: Admin::Enabled,

@@ -72,16 +72,19 @@ impl Decider {
         };
         let course = known.map_or(Course::NewFlow, |known| self.course_now(packet, known, now));
         let (service, backend, reason, outcome) = match (course, old) {
-            (Course::Forward, Some(flow)) => (flow.service, flow.backend, ChoiceReason::Flow, Outcome::Forwarded),
+            (Course::Forward, Some(flow)) => {
+                let service = self.setup.service_of(flow.backend);
+                (service, flow.backend, ChoiceReason::Flow, Outcome::Forwarded)
+            }
             (Course::Reset, Some(flow)) => {
                 let answered = wire::reset(buffer.space, packet).is_some();
                 let outcome = if answered { Outcome::AnsweredReset } else { Outcome::DroppedNoBackend };
-                return end(Some(flow.service), outcome);
+                return end(Some(self.setup.service_of(flow.backend)), outcome);
             }
             (Course::Unreachable, Some(flow)) => {
                 let outcome =
                     unreachable(packet, buffer, Outcome::AnsweredUnreachable, Outcome::DroppedNoBackend).outcome;
-                return end(Some(flow.service), outcome);
+                return end(Some(self.setup.service_of(flow.backend)), outcome);
             }
             _ => match self.would_admit(packet, query, vip, old, now) {
                 Ok((service, backend, reason)) => (service, backend, reason, Outcome::ForwardedNew),
@@ -120,12 +123,13 @@ impl Decider {
                 (chosen.0, ChoiceReason::Strategy { candidates })
             }
             BackendSource::Elsewhere { seed, instead_of, .. } => {
-                let taken = self.taken(query, vip, now);
-                let chosen = self.setup.would_choose_elsewhere(service, packet.family, &seed, taken.as_slice());
+                let (taken, place) = (self.taken(query, (vip, service), now), (service, query.port));
+                let chosen = self.setup.would_choose_elsewhere(place, packet.family, &seed, taken.as_slice());
                 (chosen.ok_or(refused(Refusal::Clash))?.0, ChoiceReason::Clash { instead_of })
             }
         };
-        if !self.flows.has_room(&query.hashed, &query.key, vip, now.seconds) {
+        let (key, hashed) = self.key_at(query, backend);
+        if !self.flows.has_room(&hashed, &key, (vip, query.port), now.seconds) {
             return Err(refused(Refusal::As(Outcome::DroppedTableFull)));
         }
         Ok((service, backend, reason))

@@ -2,7 +2,7 @@
 
 use super::decider::{Decided, Decider, Lookup, PacketBuffer};
 use super::fragment_table::{Datagram, Disposition, FragmentStatus};
-use super::keys::{Direction, FlowQuery};
+use super::keys::Direction;
 use crate::time::Now;
 use crate::wire::{self, ChecksumState, Endpoint, Fragment, Kind, ParsedPacket, Replacement};
 use loaded_ipc::Outcome;
@@ -59,6 +59,10 @@ impl Decider {
             }
             // No ICMP error is long enough to be fragmented (RFC 1812 §4.3.2.3, RFC 4443 §2.4).
             Ok(ParsedPacket { kind: Kind::Error(_), .. }) => (buffer.unchanged(Outcome::DroppedFragment), None),
+            // Its checksum would have to be made of the whole packet. No configuration asks for this.
+            Ok(ParsedPacket { kind: Kind::Sctp { .. }, .. }) if self.setup.changes_sctp_ports() => {
+                (buffer.unchanged(Outcome::DroppedFragment), None)
+            }
             Ok(whole) => self.decide_first(&whole, buffer, now),
         };
         let disposition = disposition.unwrap_or(Disposition::NotForwarded(Outcome::DroppedFragment));
@@ -72,12 +76,11 @@ impl Decider {
         buffer: PacketBuffer<'_>,
         now: Now,
     ) -> (Decided, Option<Disposition>) {
-        let Some((direction, key)) = self.key(whole) else {
+        let Some(query) = self.query(whole) else {
             let outcome = self.without_flow(whole);
             return (buffer.unchanged(outcome), Some(not_forwarded(outcome)));
         };
-        let query = FlowQuery { direction, key, hashed: self.flows.prepare(&key) };
-        let decided = match direction {
+        let decided = match query.direction {
             Direction::Request { vip } => self.request(whole, &query, vip, buffer, now),
             Direction::Reply => self.reply(whole, &query, buffer, now),
         };

@@ -1,7 +1,7 @@
 //! ICMP errors about packets of flows. They do not keep a flow alive, since anyone can send one.
 
 use super::decider::{Decided, Decider, PacketBuffer};
-use super::keys::{Direction, FlowQuery};
+use super::keys::{Direction, FlowQuery, another_port};
 use crate::time::Now;
 use crate::wire::{self, Endpoint, Family, ParsedPacket, Quoted, Replacement};
 use loaded_ipc::{Cause, Outcome};
@@ -26,15 +26,9 @@ impl Decider {
                 if backend.direct {
                     return buffer.forwarded(Outcome::ErrorForwarded, flow.backend, true);
                 }
-                let backend = &backend.address;
-                let outer = Some((Endpoint::Destination, backend));
-                wire::replace_in_error(
-                    buffer.bytes(),
-                    packet,
-                    quoted,
-                    outer,
-                    (Endpoint::Source, Replacement { address: backend, port: None }),
-                );
+                let new = Replacement { address: &backend.address, port: backend.port };
+                let outer = Some((Endpoint::Destination, new.address));
+                wire::replace_in_error(buffer.bytes(), packet, quoted, outer, (Endpoint::Source, new));
                 Outcome::ErrorForwarded
             }
             (Direction::Request { .. }, _) => Outcome::DroppedStrayError,
@@ -47,20 +41,15 @@ impl Decider {
                     && quoted.end == self.flows.proof(slot)
                     && is_unreachable(buffer.bytes(), packet)
                 {
-                    let refused = (flow.backend, query.key.service_port, Cause::Unreachable);
+                    let refused = (flow.backend, flow.vip_port, Cause::Unreachable);
                     self.backends.refused(&mut self.setup, &self.counters, refused, now);
                 }
                 // Whoever behind us sends it, it leaves as the VIP's: clients know no other address, and nobody outside may see
                 // addresses of a private network (RFC 5508 §4.2.2).
                 let from_backend = self.setup.is_backend(&packet.source);
                 let outer = Some((Endpoint::Source, &vip));
-                wire::replace_in_error(
-                    buffer.bytes(),
-                    packet,
-                    quoted,
-                    outer,
-                    (Endpoint::Destination, Replacement { address: &vip, port: None }),
-                );
+                let new = Replacement { address: &vip, port: another_port(query, flow) };
+                wire::replace_in_error(buffer.bytes(), packet, quoted, outer, (Endpoint::Destination, new));
                 if from_backend { Outcome::ErrorReturned } else { Outcome::ErrorRelayed }
             }
             (Direction::Reply, _) => Outcome::PassedOwn,

@@ -2,7 +2,7 @@
 
 use crate::wire::{Address, Family, Kind, ParsedPacket, TcpSegment};
 use loaded_ipc::Affinity;
-use loaded_table::{AffinityKey, FlowKey, Hashed};
+use loaded_table::{AffinityKey, Flow, FlowKey, Hashed};
 
 /// The flow that a packet would belong to, ready for a look-up.
 #[derive(Debug, Clone, Copy)]
@@ -10,6 +10,10 @@ pub(super) struct FlowQuery {
     pub(super) direction: Direction,
     pub(super) key: FlowKey,
     pub(super) hashed: Hashed,
+    /// The service's port in the packet: at the VIP in a request, at the backend in a reply; 0 for protocols without ports.
+    pub(super) port: u16,
+    /// The flow may have the key with the other port (see `super::key_port`).
+    pub(super) either: bool,
 }
 
 /// Which way a packet goes, by its addresses.
@@ -21,7 +25,7 @@ pub(super) enum Direction {
     Reply,
 }
 
-/// The key of the flow a packet is part of; `None` for kinds of packets that have no flows.
+/// The key of the flow a packet is part of, with the port that the packet names; `None` for kinds of packets that have no flows.
 #[inline(always)]
 pub(super) fn flow_key(packet: &ParsedPacket, direction: Direction) -> Option<FlowKey> {
     let request = direction != Direction::Reply;
@@ -58,6 +62,12 @@ pub(super) fn backend_side(packet: &ParsedPacket) -> &Address {
     }
 }
 
+/// The port at the VIP, if a reply (or what an error about a request quotes) has another one.
+#[inline]
+pub(super) fn another_port(query: &FlowQuery, flow: Flow) -> Option<u16> {
+    (flow.vip_port != query.port).then_some(flow.vip_port)
+}
+
 /// Whether a packet is a SYN without ACK, which opens a connection.
 pub(super) fn opens(packet: &ParsedPacket) -> bool {
     matches!(packet.kind, Kind::Tcp(segment) if segment.opens())
@@ -74,7 +84,8 @@ pub(super) fn client_key(packet: &ParsedPacket, affinity: &Affinity, service: u1
 }
 
 /// What a strategy chooses by where clients have no affinity: the whole flow, mixed into the length of an address.
-pub(super) fn flow_seed(key: &FlowKey) -> [u8; 16] {
+pub(super) fn flow_seed(query: &FlowQuery) -> [u8; 16] {
+    let key = FlowKey { service_port: query.port, ..query.key };
     let mut salt = [0; 16];
     salt[0..2].copy_from_slice(&key.client_port.to_be_bytes());
     salt[2..4].copy_from_slice(&key.service_port.to_be_bytes());

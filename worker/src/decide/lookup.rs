@@ -1,43 +1,44 @@
 //! Which flow a packet belongs to, and what becomes of packets that have none or lack their end.
 
 use super::decider::{Decided, Decider, PacketBuffer};
-use super::keys::{Direction, FlowQuery, backend_side, flow_key};
+use super::keys::{Direction, FlowQuery, backend_side};
 use crate::time::Now;
-use crate::wire::{Kind, ParsedPacket};
+use crate::wire::{Kind, ParsedPacket, TcpSegment};
 use loaded_ipc::{Mode, OnFailure, Outcome, Unserved};
-use loaded_table::{Flow, FlowKey, Slot};
+use loaded_table::{Flow, Slot};
 
 impl Decider {
-    /// The flow a packet would belong to, if it is of a kind that has flows and is addressed to a VIP or comes from a backend.
-    #[inline(always)]
-    pub(super) fn key(&self, packet: &ParsedPacket) -> Option<(Direction, FlowKey)> {
-        let direction = match self.setup.vip(&packet.destination) {
-            Some(vip) => Direction::Request { vip },
-            None if self.setup.is_backend(backend_side(packet)) => Direction::Reply,
-            None => return None,
-        };
-        Some((direction, flow_key(packet, direction)?))
-    }
-
     /// The living flow a packet belongs to.
     #[inline]
     pub(super) fn find(&self, packet: &ParsedPacket, query: &FlowQuery, now: Now) -> Option<(Slot, Flow)> {
         match query.direction {
             Direction::Request { vip } => {
-                self.flows.find_flow(&query.hashed, &query.key, now.seconds, |flow| flow.vip == vip)
+                self.find_by(query, now, |flow| flow.vip == vip && flow.vip_port == query.port)
             }
-            Direction::Reply => self.flows.find_flow(&query.hashed, &query.key, now.seconds, |flow| {
-                let backend = self.setup.backend(flow.backend);
-                backend.is_some_and(|backend| !backend.direct && backend.address == *backend_side(packet))
+            Direction::Reply => self.find_by(query, now, |flow| {
+                self.setup.backend(flow.backend).is_some_and(|backend| {
+                    !backend.direct
+                        && backend.address == *backend_side(packet)
+                        && backend.port.unwrap_or(flow.vip_port) == query.port
+                })
             }),
+        }
+    }
+
+    #[inline]
+    fn find_by(&self, query: &FlowQuery, now: Now, accept: impl Fn(&Flow) -> bool) -> Option<(Slot, Flow)> {
+        match self.flows.find_flow(&query.hashed, &query.key, now.seconds, &accept) {
+            None if query.either => self.find_other(query, now, accept),
+            found => found,
         }
     }
 
     /// The service a request is for.
     pub(super) fn service(&self, packet: &ParsedPacket, vip: u16) -> Option<u16> {
         match packet.kind {
-            Kind::Tcp(segment) => self.setup.service_at(vip, false, segment.ports.1),
-            Kind::Udp { ports } => self.setup.service_at(vip, true, ports.1),
+            Kind::Tcp(TcpSegment { ports, .. }) | Kind::Udp { ports } | Kind::Sctp { ports } => {
+                self.setup.service_at(vip, packet.protocol, ports.1)
+            }
             _ => self.setup.service_for_all(vip),
         }
     }

@@ -27,6 +27,7 @@ mod flow_state;
 mod fragment;
 mod fragment_table;
 mod icmp_error;
+mod key_port;
 mod keys;
 mod lookup;
 mod reply;

@@ -1,7 +1,7 @@
 //! Replies: packets of backends to clients.
 
 use super::decider::{Decided, Decider, PacketBuffer};
-use super::keys::FlowQuery;
+use super::keys::{FlowQuery, another_port};
 use crate::time::Now;
 use crate::wire::{self, Endpoint, Kind, ParsedPacket, Replacement};
 use loaded_ipc::{Cause, Outcome};
@@ -30,7 +30,7 @@ impl Decider {
             && segment.acknowledges()
             && segment.acknowledged == self.flows.proof(slot)
         {
-            let refused = (flow.backend, query.key.service_port, Cause::Refused);
+            let refused = (flow.backend, flow.vip_port, Cause::Refused);
             self.backends.refused(&mut self.setup, &self.counters, refused, now);
         }
         let checksum = buffer.facts.checksum;
@@ -38,7 +38,7 @@ impl Decider {
             buffer.bytes(),
             packet,
             Endpoint::Source,
-            Replacement { address: &address, port: None },
+            Replacement { address: &address, port: another_port(query, flow) },
             checksum,
         );
         self.advance(slot, flow, packet, false, now);

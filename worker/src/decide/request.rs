@@ -55,12 +55,12 @@ impl Decider {
                 Err(refusal) => return self.refuse(packet, refusal, buffer),
             },
         };
-        let Some(&Backend { address, direct, .. }) = self.setup.backend(backend) else {
+        let Some(&Backend { address, port, direct, .. }) = self.setup.backend(backend) else {
             return buffer.unchanged(Outcome::DroppedNoBackend);
         };
         if !direct {
             let checksum = buffer.facts.checksum;
-            let new = Replacement { address: &address, port: None };
+            let new = Replacement { address: &address, port };
             wire::replace(buffer.bytes(), packet, Endpoint::Destination, new, checksum);
         }
         self.count_sent(backend, buffer.length);
@@ -72,8 +72,7 @@ impl Decider {
     fn course(&mut self, packet: &ParsedPacket, query: &FlowQuery, known: (Slot, Flow), now: Now) -> Course {
         let (_, flow) = known;
         if opens(packet) && flow.state == FlowState::HalfOpen && self.backends.flags(flow.backend).takes_new_flows() {
-            let port = query.key.service_port;
-            self.backends.opening(&mut self.setup, &self.counters, flow.backend, port, now);
+            self.backends.opening(&mut self.setup, &self.counters, flow.backend, query.port, now);
         }
         self.course_now(packet, known, now)
     }
@@ -147,7 +146,9 @@ impl Decider {
     }
 
     pub(super) fn on_backend_down(&self, flow: Flow) -> OnBackendDown {
-        self.setup.service(flow.service).map_or(OnBackendDown::Reset, |service| service.policy.on_backend_down)
+        self.setup
+            .service(self.setup.service_of(flow.backend))
+            .map_or(OnBackendDown::Reset, |service| service.policy.on_backend_down)
     }
 
     /// Whether a packet of this flow is to be answered with a reset.
@@ -227,7 +228,9 @@ impl Decider {
             }
             proven = request && is_proof(next);
         }
-        if request && (proven || !self.affinity_timeouts.of(flow.service).is_fresh(seen, now.seconds)) {
+        if request
+            && (proven || !self.affinity_timeouts.of(self.setup.service_of(flow.backend)).is_fresh(seen, now.seconds))
+        {
             self.keep_client(flow, packet, proven, now.seconds);
         }
     }

@@ -4,6 +4,7 @@ use super::decider::{Decider, Lookup};
 use super::keys::Direction;
 use crate::time::Now;
 use crate::wire::to_ip;
+use loaded_ipc::Destination;
 use std::net::IpAddr;
 
 /// The flow a packet belongs to.
@@ -17,8 +18,8 @@ pub struct FlowSummary {
     pub client: (IpAddr, u16),
     /// The virtual IP, and its port; 0 for ICMP.
     pub vip: (IpAddr, u16),
-    /// The backend's address.
-    pub backend: IpAddr,
+    /// The backend.
+    pub backend: Destination,
 }
 
 impl Decider {
@@ -27,12 +28,13 @@ impl Decider {
     pub fn flow_of(&self, lookup: &Lookup, now: Now) -> Option<FlowSummary> {
         let (Ok(packet), Some(query)) = (&lookup.packet, &lookup.query) else { return None };
         let (_, flow) = self.find(packet, query, now)?;
+        let backend = self.setup.backend(flow.backend)?;
         Some(FlowSummary {
-            service: flow.service,
+            service: self.setup.service_of(flow.backend),
             protocol: query.key.protocol,
             client: (to_ip(&query.key.client), query.key.client_port),
-            vip: (to_ip(self.setup.vip_address(flow.vip)?), query.key.service_port),
-            backend: to_ip(self.setup.backend_address(flow.backend)?),
+            vip: (to_ip(self.setup.vip_address(flow.vip)?), flow.vip_port),
+            backend: Destination { address: to_ip(&backend.address), port: backend.port },
         })
     }
 

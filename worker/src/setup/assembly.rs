@@ -1,6 +1,6 @@
 //! A configuration that is being received: each message is judged as it comes, and what only the end shows is judged there.
 
-use super::model::{Backend, Service, ServicePool, Setup, Vip};
+use super::model::{Backend, Service, ServicePool, Setup, Translation, Vip};
 use crate::balance::{Balancer, MemberSpec};
 use crate::wire::{Address, Family, from_ip};
 use loaded_ipc::{
@@ -83,12 +83,15 @@ impl Assembly {
                 }
                 service.ports.push(range);
             }
-            ToWorker::Backend { index: BackendIndex(index), address, weight, backup, admin, up, age, confirmed } => {
-                let direct = self.service()?.mode == Mode::Dsr;
+            ToWorker::Backend { index, address, port, weight, backup, admin, up, age, confirmed } => {
+                let (direct, protocol) = self.service().map(|service| (service.mode == Mode::Dsr, service.protocol))?;
+                if port.is_some_and(|port| port == 0 || direct || protocol == Protocol::Any) {
+                    return Err(OutOfStep("a backend's port that packets cannot get"));
+                }
                 let (address, service) = (from_ip(address), self.current);
                 self.add_backend(
-                    index,
-                    Backend { address, service, direct, backup, admin, up, age, confirmed },
+                    index.0,
+                    Backend { address, port, service, direct, backup, admin, up, age, confirmed },
                     weight,
                 )?;
             }
@@ -139,19 +142,22 @@ impl Assembly {
         // Replies of direct backends do not come this way.
         let replying: BTreeSet<_> = self.backends.values().filter(|(b, _)| !b.direct).map(|(b, _)| b.address).collect();
         let reply_addresses = addresses.into_iter().filter(|address| replying.contains(address)).collect();
-        let empty = |address| Vip { address, tcp: Vec::new(), udp: Vec::new(), any: None };
+        let empty = |address| Vip { address, tcp: Vec::new(), udp: Vec::new(), sctp: Vec::new(), any: None };
         let mut vips = slots(self.vips.iter().map(|(&index, &address)| (index, empty(address))));
+        let kinds = self.kinds();
         let mut services = BTreeMap::new();
         for (&index, draft) in &self.services {
             listen(&mut vips, index, draft)?;
             let pool = |family| self.pool(index, draft, family, worker);
             let (v4, v6) = (pool(Family::V4)?, pool(Family::V6)?);
             let ServiceDraft { mode, affinity, policy, .. } = *draft;
-            let service = Service { mode, affinity, policy, v4, v6 };
+            let (changes_ports, keeps_ports) = (self.has_backend(index, true), self.has_backend(index, false));
+            let crossing = self.crossing(index, &kinds);
+            let service = Service { mode, affinity, policy, changes_ports, keeps_ports, crossing, v4, v6 };
             services.insert(index, Box::new(service));
         }
         for vip in vips.iter_mut().flatten() {
-            for ranges in [&mut vip.tcp, &mut vip.udp] {
+            for ranges in [&mut vip.tcp, &mut vip.udp, &mut vip.sctp] {
                 ranges.sort_unstable();
                 if ranges.windows(2).any(|pair| pair[1].0.low <= pair[0].0.high) {
                     return Err(OutOfStep("ports of a virtual IP that overlap"));
@@ -166,6 +172,7 @@ impl Assembly {
             unserved,
             malformed: if translates { OnFailure::Drop } else { malformed },
             quota: self.quota,
+            translation: self.translation(),
             vip_order,
             reply_addresses,
             backends: slots(self.backends.into_iter().map(|(index, (backend, _))| (index, backend))),
@@ -178,9 +185,10 @@ impl Assembly {
     fn pool(&self, service: u16, draft: &ServiceDraft, family: Family, worker: u16) -> Result<ServicePool, OutOfStep> {
         let members: Vec<_> = (self.backends.iter())
             .filter(|(_, (backend, _))| backend.service == service && backend.family() == family)
-            .map(|(&index, &(Backend { address, backup, .. }, weight))| MemberSpec {
+            .map(|(&index, &(Backend { address, port, backup, .. }, weight))| MemberSpec {
                 backend: BackendIndex(index),
                 address,
+                port,
                 weight,
                 backup,
             })
@@ -188,6 +196,45 @@ impl Assembly {
         let balancer = Balancer::new(&members, draft.strategy, worker, draft.policy);
         let balancer = balancer.map_err(|_| OutOfStep("a backend twice, or too many"))?;
         Ok(ServicePool { balancer, backends: members.iter().map(|member| member.backend.0).collect() })
+    }
+
+    /// Whether a service has a backend with a port, or one without.
+    fn has_backend(&self, service: u16, port: bool) -> bool {
+        self.backends.values().any(|(backend, _)| backend.service == service && backend.port.is_some() == port)
+    }
+
+    /// For each address whether a backend there has a port, and whether one has none.
+    fn kinds(&self) -> BTreeMap<Address, (bool, bool)> {
+        let mut kinds: BTreeMap<Address, (bool, bool)> = BTreeMap::new();
+        for (backend, _) in self.backends.values().filter(|(backend, _)| !backend.direct) {
+            let (changes, keeps) = kinds.entry(backend.address).or_default();
+            *changes |= backend.port.is_some();
+            *keeps |= backend.port.is_none();
+        }
+        kinds
+    }
+
+    /// See [`Service::crossing`].
+    fn crossing(&self, service: u16, kinds: &BTreeMap<Address, (bool, bool)>) -> Box<[u16]> {
+        let own = self.backends.values().map(|(backend, _)| backend).filter(|backend| backend.service == service);
+        let crossed = own.filter_map(|backend| match (backend.port, kinds.get(&backend.address)?) {
+            (Some(port), (_, true)) => Some(port),
+            (None, (true, _)) => Some(0),
+            _ => None,
+        });
+        crossed.collect::<BTreeSet<u16>>().into_iter().collect()
+    }
+
+    fn translation(&self) -> Translation {
+        let backends = || self.backends.values().map(|(backend, _)| backend);
+        let is_sctp = |service| self.services.get(&service).is_some_and(|draft| draft.protocol == Protocol::Sctp);
+        let places: BTreeSet<_> = backends().filter_map(|backend| Some((backend.address, backend.port?))).collect();
+        Translation {
+            changes: !places.is_empty(),
+            keeps: backends().any(|backend| backend.port.is_none()),
+            of_sctp: backends().any(|backend| backend.port.is_some() && is_sctp(backend.service)),
+            places: places.into_iter().collect(),
+        }
     }
 
     fn vip_order(&self) -> Result<Box<[(Address, u16)]>, OutOfStep> {
@@ -200,14 +247,15 @@ impl Assembly {
     }
 
     /// The backends' addresses, sorted, each once. Several services may share one, but within a service two backends with one
-    /// address could not be told apart.
+    /// address and port could not be told apart.
     fn backend_addresses(&self) -> Result<Box<[Address]>, OutOfStep> {
-        let mut all: Vec<_> = self.backends.values().map(|(backend, _)| (backend.address, backend.service)).collect();
+        let backends = self.backends.values().map(|(backend, _)| backend);
+        let mut all: Vec<_> = backends.map(|backend| (backend.address, backend.port, backend.service)).collect();
         all.sort_unstable();
         if all.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(OutOfStep("an address twice in one service"));
         }
-        let mut addresses: Vec<Address> = all.into_iter().map(|(address, _)| address).collect();
+        let mut addresses: Vec<Address> = all.into_iter().map(|(address, ..)| address).collect();
         addresses.dedup();
         Ok(addresses.into())
     }
@@ -223,6 +271,7 @@ fn listen(vips: &mut [Option<Vip>], index: u16, draft: &ServiceDraft) -> Result<
         match draft.protocol {
             Protocol::Tcp => vip.tcp.extend(ranges),
             Protocol::Udp => vip.udp.extend(ranges),
+            Protocol::Sctp => vip.sctp.extend(ranges),
             Protocol::Any if vip.any.is_some() => return Err(OutOfStep("two services for everything to a virtual IP")),
             Protocol::Any => vip.any = Some(index),
         }

@@ -3,7 +3,8 @@
 //!
 //! Things are named by indices that may have gaps, because an index keeps its meaning from one configuration to the next:
 //! each table has a slot for every index up to the largest. A backend's index belongs to one service; the same address may
-//! have several. So replies are recognised by their address, and the flow says which backend it was.
+//! have several, in one service with different ports. So replies are recognised by their address, and the flow says which
+//! backend it was.
 //!
 //! - `assembly` takes the messages one by one and judges them
 //! - `model` is what comes of them, with the questions decisions ask of it

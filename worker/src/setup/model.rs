@@ -1,7 +1,7 @@
 //! What a configuration says, by index and by address.
 
 use crate::balance::Balancer;
-use crate::wire::{Address, Family, is_mapped};
+use crate::wire::{Address, Family, is_mapped, protocol};
 use loaded_ipc::{Admin, Affinity, BackendIndex, Mode, OnFailure, Policy, PortRange, Quota, Unserved};
 
 /// A configuration.
@@ -21,6 +21,21 @@ pub struct Setup {
     pub(super) reply_addresses: Box<[Address]>,
     /// By index.
     pub(super) services: Box<[Option<Box<Service>>]>,
+    /// Which packets get another port.
+    pub(super) translation: Translation,
+}
+
+/// Which packets get another port, and which keep the one they came to.
+#[derive(Debug, Default)]
+pub(super) struct Translation {
+    /// Some backend has a port.
+    pub(super) changes: bool,
+    /// Some backend has none.
+    pub(super) keeps: bool,
+    /// Some backend of an SCTP service has a port.
+    pub(super) of_sctp: bool,
+    /// Where backends with ports are, sorted for binary search.
+    pub(super) places: Box<[(Address, u16)]>,
 }
 
 /// A virtual IP and the services on it.
@@ -30,6 +45,7 @@ pub(super) struct Vip {
     /// Sorted port ranges, each with the index of its service.
     pub(super) tcp: Vec<(PortRange, u16)>,
     pub(super) udp: Vec<(PortRange, u16)>,
+    pub(super) sctp: Vec<(PortRange, u16)>,
     /// The service that takes every packet no other one does.
     pub(super) any: Option<u16>,
 }
@@ -39,6 +55,8 @@ pub(super) struct Vip {
 pub struct Backend {
     /// Its address.
     pub address: Address,
+    /// The port that its packets get; `None`: they keep the one they came to.
+    pub port: Option<u16>,
     /// Index of its service.
     pub service: u16,
     /// Packets go to it unchanged, and its replies take another way (mode "dsr").
@@ -64,6 +82,13 @@ pub struct Service {
     pub affinity: Option<Affinity>,
     /// What happens when backends fail.
     pub policy: Policy,
+    /// Some of its backends have a port.
+    pub changes_ports: bool,
+    /// Some of its backends have none.
+    pub keeps_ports: bool,
+    /// Ports in the keys of flows that meet its backends by another way: 0 where another backend with the address of one of
+    /// these has a port, and the port of one of these where another backend with its address has none.
+    pub crossing: Box<[u16]>,
     pub(super) v4: ServicePool,
     pub(super) v6: ServicePool,
 }
@@ -137,6 +162,45 @@ impl Setup {
         self.backend(index).map(|backend| &backend.address)
     }
 
+    /// The service of a backend; without one there is none of that number.
+    #[must_use]
+    #[inline]
+    pub fn service_of(&self, backend: u16) -> u16 {
+        self.backend(backend).map_or(u16::MAX, |backend| backend.service)
+    }
+
+    /// Whether packets to some backend get another port.
+    #[must_use]
+    #[inline]
+    pub fn changes_ports(&self) -> bool {
+        self.translation.changes
+    }
+
+    /// Whether packets to some backend keep their port.
+    #[must_use]
+    pub fn keeps_ports(&self) -> bool {
+        self.translation.keeps
+    }
+
+    /// Whether SCTP packets to some backend get another port.
+    #[must_use]
+    pub fn changes_sctp_ports(&self) -> bool {
+        self.translation.of_sctp
+    }
+
+    /// Whether packets to some backend with this address get this port.
+    #[must_use]
+    pub fn changes_ports_to(&self, address: &Address, port: u16) -> bool {
+        self.translation.places.binary_search_by(|(a, p)| (a, p).cmp(&(address, &port))).is_ok()
+    }
+
+    /// The port that a packet to this port of a VIP has at a backend.
+    #[must_use]
+    #[inline]
+    pub fn port_at(&self, backend: u16, vip_port: u16) -> u16 {
+        self.backend(backend).and_then(|backend| backend.port).unwrap_or(vip_port)
+    }
+
     /// Whether packets go to a backend unchanged, and its replies take another way (mode "dsr").
     #[must_use]
     #[inline]
@@ -155,11 +219,16 @@ impl Setup {
         self.backends.len()
     }
 
-    /// The service for a TCP or UDP port of a virtual IP.
+    /// The service for a port of a virtual IP; `protocol` is that of IANA's list.
     #[must_use]
-    pub fn service_at(&self, vip: u16, udp: bool, port: u16) -> Option<u16> {
+    pub fn service_at(&self, vip: u16, protocol: u8, port: u16) -> Option<u16> {
         let vip = slot(&self.vips, vip)?;
-        let ranges = if udp { &vip.udp } else { &vip.tcp };
+        let ranges = match protocol {
+            protocol::TCP => &vip.tcp,
+            protocol::UDP => &vip.udp,
+            protocol::SCTP => &vip.sctp,
+            _ => return vip.any,
+        };
         let after = ranges.partition_point(|(range, _)| range.low <= port);
         match after.checked_sub(1).and_then(|i| ranges.get(i)) {
             Some((range, service)) if port <= range.high => Some(*service),
@@ -204,13 +273,14 @@ impl Setup {
         })
     }
 
-    /// The backend for a new client that shares its address with none of these. Changes the balancer's turn.
+    /// The backend for a new client's packet to this port of a VIP, where no flow of these is that is given by its backend and
+    /// its port at a VIP. Changes the balancer's turn.
     pub(crate) fn choose_elsewhere(
         &mut self,
-        index: u16,
+        (index, vip_port): (u16, u16),
         family: Family,
         client: &[u8],
-        taken: &[u16],
+        taken: &[(u16, u16)],
     ) -> Option<BackendIndex> {
         let Self { services, backends, .. } = self;
         let service = services.get_mut(usize::from(index))?.as_deref_mut()?;
@@ -218,24 +288,25 @@ impl Setup {
             Family::V4 => &mut service.v4,
             Family::V6 => &mut service.v6,
         };
-        pool.balancer.choose_where(client, |backend| !shares_address(backends, backend.0, taken))
+        pool.balancer.choose_where(client, |backend| !shares_place(backends, (backend.0, vip_port), taken))
     }
 
     /// What [`Setup::choose_elsewhere`] would return. Changes nothing.
     pub(crate) fn would_choose_elsewhere(
         &self,
-        index: u16,
+        (index, vip_port): (u16, u16),
         family: Family,
         client: &[u8],
-        taken: &[u16],
+        taken: &[(u16, u16)],
     ) -> Option<BackendIndex> {
         let balancer = self.balancer(index, family)?;
-        balancer.would_choose_where(client, |backend| !self.shares_address(backend.0, taken))
+        balancer.would_choose_where(client, |backend| !self.shares_place((backend.0, vip_port), taken))
     }
 
-    /// Whether a backend has the address of one of these, which may be of other services.
-    pub(crate) fn shares_address(&self, backend: u16, others: &[u16]) -> bool {
-        shares_address(&self.backends, backend, others)
+    /// Whether a flow comes to the address and port of one of these, which may be of other services. A flow is given by its
+    /// backend and its port at a VIP.
+    pub(crate) fn shares_place(&self, flow: (u16, u16), others: &[(u16, u16)]) -> bool {
+        shares_place(&self.backends, flow, others)
     }
 
     /// Whether a table entry of this client, service and backend is possible: entries left by another worker may name what this
@@ -266,9 +337,11 @@ impl Backend {
     }
 }
 
-fn shares_address(backends: &[Option<Backend>], backend: u16, others: &[u16]) -> bool {
-    let address = |index: u16| slot(backends, index).map(|backend| &backend.address);
-    others.iter().any(|&other| address(other) == address(backend))
+fn shares_place(backends: &[Option<Backend>], flow: (u16, u16), others: &[(u16, u16)]) -> bool {
+    let place = |(backend, vip_port): (u16, u16)| {
+        slot(backends, backend).map(|backend| (&backend.address, backend.port.unwrap_or(vip_port)))
+    };
+    others.iter().any(|&other| place(other) == place(flow))
 }
 
 #[inline]

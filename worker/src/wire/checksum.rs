@@ -2,6 +2,8 @@
 //!
 //! A *sum* is a folded ones' complement sum, not inverted; a *checksum* is its inverse, as it stands in a header.
 
+use std::ops::Range;
+
 /// Sum of bytes, taken as 16-bit words in network byte order; a zero is added to an odd number of bytes.
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u16 {
@@ -15,6 +17,14 @@ pub fn sum(bytes: &[u8]) -> u16 {
         total += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
     }
     fold(total)
+}
+
+/// Writes the new bytes and returns the sum of the old ones.
+pub(super) fn swap(bytes: &mut [u8], at: Range<usize>, new: &[u8]) -> u16 {
+    let Some(place) = bytes.get_mut(at) else { return 0 };
+    let old = sum(place);
+    place.copy_from_slice(new);
+    old
 }
 
 /// Ones' complement sum of two sums.

@@ -108,7 +108,7 @@ impl Kind {
     #[inline]
     pub fn ports(&self) -> Option<(u16, u16)> {
         match *self {
-            Self::Tcp { ports, .. } | Self::Udp { ports } | Self::Sctp { ports } => Some(ports),
+            Self::Tcp(TcpSegment { ports, .. }) | Self::Udp { ports } | Self::Sctp { ports } => Some(ports),
             _ => None,
         }
     }

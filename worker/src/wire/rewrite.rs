@@ -1,7 +1,7 @@
 //! Replaces an address and, where it changes, the port beside it, and updates every checksum that covers them.
 
 use super::address::{Address, Family};
-use super::checksum::{add, pseudo_header, sum, update, update_sum};
+use super::checksum::{add, pseudo_header, sum, swap, update, update_sum};
 use super::facts::ChecksumState;
 use super::parse::{ICMP_HEADER, Kind, ParsedPacket, Quoted, protocol};
 use super::sctp;
@@ -94,14 +94,6 @@ fn locate(family: Family, base: usize, side: Endpoint, new: &Address) -> (Range<
         (Family::V6, Endpoint::Destination) => (24, 16),
     };
     (base + first..base + first + length, &new[16 - length..])
-}
-
-/// Writes the new bytes and returns the sum of the old ones.
-pub(super) fn swap(bytes: &mut [u8], at: Range<usize>, new: &[u8]) -> u16 {
-    let Some(place) = bytes.get_mut(at) else { return 0 };
-    let old = sum(place);
-    place.copy_from_slice(new);
-    old
 }
 
 /// `addresses`: the sums of the old and of the new one. `port`: where the new one goes.

@@ -1,8 +1,8 @@
 //! SCTP's checksum: a CRC32c over the whole packet, its own field taken as 0, in the byte order of a reflected CRC (RFC 9260
 //! §6.8 and Appendix A). It covers ports but no addresses.
 
+use super::checksum::swap;
 use super::facts::ChecksumState;
-use super::rewrite::swap;
 use crc::{CRC_32_ISCSI, Crc, Table};
 
 /// Offset of the checksum in the header (RFC 9260 §3.1).

@@ -1,6 +1,6 @@
 //! What `explain` says about the next packet is what then happens to it, whatever came before; and asking changes nothing.
 
-use super::packets::{ACK, FIN, RST, SYN, echo, ends, icmp_of, ip, is_v4, put, tcp, udp};
+use super::packets::{ACK, FIN, RST, SCTP, SYN, echo, ends, icmp_of, ip, is_v4, ports, put, tcp, udp};
 use super::world::{AFFINITY, BACKENDS, BARE, POLICY, SIDES, Service, World, index_of};
 use loaded_ipc::{
     Admin, Affinity, AllDown, Assumed, BackendIndex, ChoiceReason, Chosen, Explained, Idle, KnownFlow, Mode,
@@ -12,7 +12,6 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use std::os::unix::fs::FileExt;
 
-const SCTP: u8 = 132;
 const GRE: u8 = 47;
 
 /// An event in the life of a worker.
@@ -125,19 +124,31 @@ fn services() -> impl Strategy<Value = Vec<Service>> {
     let mode = prop_oneof![3 => Just(Mode::Nat), 1 => Just(Mode::Dsr)];
     let weights = [1..4_u16, 0..3, 0..3, 1..4, 0..3, 0..3];
     let how = (strategy, affinity, mode, weights, policy());
-    let who = (vec(0..6_usize, 0..3), vec(0..6_usize, 0..3), any::<bool>(), 0..4_u8);
-    (how, who).prop_map(|((strategy, affinity, mode, weights, policy), (backups, down, drop, shape))| {
+    // No port, one port, and whatever port.
+    let one = prop_oneof![Just(None), Just(Some(8080)), select(&[80, 53, 81, 8081][..]).prop_map(Some)];
+    let other = prop_oneof![2 => Just([None; 6]), 1 => Just([Some(8080); 6]), 2 => proptest::array::uniform6(one)];
+    let who = (vec(0..6_usize, 0..3), vec(0..6_usize, 0..3), any::<bool>(), 0..5_u8, [other.clone(), other]);
+    (how, who).prop_map(|((strategy, affinity, mode, weights, policy), (backups, down, drop, shape, others))| {
+        let others = if mode == Mode::Nat { others } else { [[None; 6]; 2] };
         let unserved = if drop { Unserved::Drop } else { Unserved::Pass };
         let quota = drop.then_some(Quota { prefix4: 24, prefix6: 48, percent: 1 });
         let vips = vec![0, 1, 2, 3];
         let first = Service { strategy, affinity, mode, weights, policy, backups, down, unserved, quota, vips, ..BARE };
-        let tcp = Service { protocol: Protocol::Tcp, ports: vec![53, 80], ..first.clone() };
+        let [backend_ports, second_ports] = others;
+        let tcp = Service { protocol: Protocol::Tcp, ports: vec![53, 80], backend_ports, ..first.clone() };
         let udp = Service { protocol: Protocol::Udp, ports: vec![53], affinity: Some(AFFINITY), ..first.clone() };
+        let udp = Service { backend_ports: second_ports, ..udp };
         let rest = Service { policy: POLICY, ..first.clone() };
         match shape {
             0 => vec![first],
             1 => vec![tcp, udp],
             2 => vec![tcp, rest],
+            3 => {
+                // What meets at one port of a backend comes from both.
+                let one = Service { ports: vec![80], ..tcp.clone() };
+                let other = Service { ports: vec![53, 81], backend_ports: second_ports, ..tcp };
+                vec![one, other]
+            }
             _ => vec![Service { vips: vec![0, 1], ..tcp }, Service { vips: vec![2, 3], ..rest }],
         }
     })
@@ -179,9 +190,10 @@ fn happen(worlds: &mut [World; 2], event: &Event, last: &mut Option<Question>) {
         Event::Reply(flags) => {
             let (Some(q), false) = (*last, worlds[0].sent.is_empty()) else { return };
             let (client, backend) = (q.client.to_string(), ends(&worlds[0].sent).1);
+            let port = |sent: &[u8]| ports(sent).1;
             match (q.protocol, BACKENDS.contains(&&*backend)) {
-                (6, true) => tcp((&backend, q.vip_port), (&client, q.client_port), *flags),
-                (17, true) => udp((&backend, q.vip_port), (&client, q.client_port)),
+                (6, true) => tcp((&backend, port(&worlds[0].sent)), (&client, q.client_port), *flags),
+                (17, true) => udp((&backend, port(&worlds[0].sent)), (&client, q.client_port)),
                 _ => return,
             }
         }

@@ -1,12 +1,11 @@
 //! Floods from countless sources, and from one client that uses all its ports: clients that are served stay served, and new
 //! ones get in.
 
-use super::packets::{ACK, SYN, ip, put, tcp, udp};
+use super::packets::{ACK, SCTP, SYN, ip, put, tcp, udp};
 use super::world::{AFFINITY, BARE, SIDES, Service, Side, World};
 use loaded_ipc::{Mode, Outcome, Pressure, Quota};
 
 const QUOTA: Quota = Quota { prefix4: 24, prefix6: 48, percent: 25 };
-const SCTP: u8 = 132;
 
 /// Enough for `8 * promised / 4` slots or more.
 fn small(promised: usize, service: Service) -> World {

@@ -7,7 +7,7 @@ use loaded_ipc::{Outcome, Protocol};
 const UDP: u8 = 17;
 
 /// A fragment of `whole`: `length` bytes of its upper layer from `at` on.
-fn part(whole: &[u8], at: usize, length: usize) -> Vec<u8> {
+pub(crate) fn part(whole: &[u8], at: usize, length: usize) -> Vec<u8> {
     let header = if whole[0] >> 4 == 4 { 20 } else { 40 };
     let more = header + at + length < whole.len();
     let mut packet = [&whole[..header], &whole[header + at..(header + at + length).min(whole.len())]].concat();
@@ -21,7 +21,7 @@ fn part(whole: &[u8], at: usize, length: usize) -> Vec<u8> {
 }
 
 /// The upper layers of fragments, reassembled after the header of the first.
-fn together(pieces: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn together(pieces: &[Vec<u8>]) -> Vec<u8> {
     let v4 = pieces[0][0] >> 4 == 4;
     let mut whole = pieces[0][..if v4 { 20 } else { 40 }].to_vec();
     pieces.iter().for_each(|piece| whole.extend(&piece[if v4 { 20 } else { 48 }..]));
@@ -31,7 +31,7 @@ fn together(pieces: &[Vec<u8>]) -> Vec<u8> {
     whole
 }
 
-fn datagram(from: (&str, u16), to: (&str, u16), length: usize) -> Vec<u8> {
+pub(crate) fn datagram(from: (&str, u16), to: (&str, u16), length: usize) -> Vec<u8> {
     let mut upper = vec![b'x'; 8 + length];
     put(&mut upper, 0, from.1);
     put(&mut upper, 2, to.1);
@@ -67,7 +67,7 @@ fn fragments_meet_at_one_backend_and_come_back_from_the_vip() {
 }
 
 /// With the lengths of a whole packet, and the IPv4 checksum that goes with them.
-fn sealed(mut whole: Vec<u8>) -> Vec<u8> {
+pub(crate) fn sealed(mut whole: Vec<u8>) -> Vec<u8> {
     let length = u16::try_from(whole.len()).expect("short");
     if whole[0] >> 4 == 4 {
         assert_eq!(super::packets::plain(&[&whole[..20]]), 0xffff, "of the first piece itself");

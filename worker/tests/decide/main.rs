@@ -14,6 +14,7 @@ mod membership;
 mod packets;
 mod passing;
 mod passive;
+mod ports;
 mod properties;
 mod replay;
 mod spoofed;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
+pub(crate) const SCTP: u8 = 132;
 
 pub(crate) const FIN: u8 = 1;
 pub(crate) const SYN: u8 = 2;
@@ -133,6 +134,23 @@ pub(crate) fn udp(from: End<'_>, to: End<'_>) -> Vec<u8> {
     ip(from.0, to.0, UDP, upper)
 }
 
+/// SCTP with a whole checksum.
+pub(crate) fn sctp(from: End<'_>, to: End<'_>) -> Vec<u8> {
+    let mut upper = b"....tag!....data!".to_vec();
+    put(&mut upper, 0, from.1);
+    put(&mut upper, 2, to.1);
+    let sum = crc_of(&upper);
+    upper[8..12].copy_from_slice(&sum.to_le_bytes());
+    ip(from.0, to.0, SCTP, upper)
+}
+
+/// The CRC32c of an SCTP packet, bit by bit, with the field taken as 0 (RFC 9260 Appendix A).
+fn crc_of(upper: &[u8]) -> u32 {
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+    let taken = |(at, byte): (usize, &u8)| if (8..12).contains(&at) { 0 } else { u32::from(*byte) };
+    !upper.iter().enumerate().map(taken).fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ byte, |crc, _| step(crc)))
+}
+
 pub(crate) fn echo(from: &str, to: &str, request: bool, id: u16) -> Vec<u8> {
     let kind = match (is_v4(from), request) {
         (true, true) => 8,
@@ -189,6 +207,12 @@ pub(crate) fn ends(bytes: &[u8]) -> (String, String) {
     }
 }
 
+/// Source and destination port of a packet that has them.
+pub(crate) fn ports(bytes: &[u8]) -> (u16, u16) {
+    let upper = &bytes[header_of(bytes)..];
+    (u16::from_be_bytes([upper[0], upper[1]]), u16::from_be_bytes([upper[2], upper[3]]))
+}
+
 /// The packet quoted by an ICMP error.
 pub(crate) fn quoted(bytes: &[u8]) -> &[u8] {
     &bytes[header_of(bytes) + 8..]
@@ -206,6 +230,7 @@ pub(crate) fn sound(bytes: &[u8]) -> bool {
             1 => plain(&[upper]) == 0xffff,
             UDP if upper[6..8] == [0, 0] => true,
             TCP | UDP | 58 => plain(&[&pseudo, upper]) == 0xffff,
+            SCTP if upper.len() >= 12 && upper[8..12] != [0; 4] => upper[8..12] == crc_of(upper).to_le_bytes(),
             _ => true,
         }
 }

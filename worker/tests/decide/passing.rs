@@ -1,6 +1,6 @@
 //! Packets that are not ours, not complete, or not balanced.
 
-use super::packets::{ACK, SYN, echo, ends, icmp_of, ip, is_v4, piece, put, sound, tcp, udp, unreachable};
+use super::packets::{ACK, SCTP, SYN, echo, ends, icmp_of, ip, is_v4, piece, put, sound, tcp, udp, unreachable};
 use super::world::{SIDES, Service, World};
 use loaded_ipc::{Mode, OnFailure, Outcome, Protocol, Unserved};
 use loaded_worker::wire::{ChecksumState, PacketFacts};
@@ -8,7 +8,6 @@ use loaded_worker::wire::{ChecksumState, PacketFacts};
 /// The kernel has left the checksum to the network card.
 const PARTIAL: PacketFacts = PacketFacts { checksum: ChecksumState::Partial, ..PacketFacts::WHOLE };
 
-const SCTP: u8 = 132;
 const GRE: u8 = 47;
 
 fn web() -> Service {

@@ -35,7 +35,7 @@ enum Event {
 /// A packet between few addresses and ports, so that flows meet often.
 fn packet() -> impl Strategy<Value = Vec<u8>> {
     let flags = select(&[SYN, SYN, ACK, ACK, SYN | ACK, FIN | ACK, RST, 0, 0xff][..]);
-    let ends = (select(&SIDES[..]), 0..12_usize, 0..3_usize, 1..3_u16, select(&[80, 53][..]));
+    let ends = (select(&SIDES[..]), 0..12_usize, 0..3_usize, 1..3_u16, select(&[80, 53, 8080][..]));
     (ends, flags, 0..10_u8, 0..64_usize).prop_map(|((side, pair, n, port, service), flags, kind, length)| {
         let Side { vip, second_vip, backends, client, router } = side;
         let backend = backends[n];
@@ -89,16 +89,19 @@ fn services() -> impl Strategy<Value = Vec<Service>> {
         (1..=32_u8, 1..=128_u8, 1..100_u32)
             .prop_map(|(prefix4, prefix6, timeout)| { Some(Affinity { prefix4, prefix6, timeout }) })
     ];
-    (strategy, affinity, any::<bool>()).prop_map(|(strategy, affinity, any)| {
-        let service = Service { strategy, affinity, vips: vec![0, 1, 2, 3], ..Service::default() };
-        match any {
-            true => vec![service],
-            false => vec![
-                Service { protocol: Protocol::Tcp, ports: vec![53, 80], ..service.clone() },
-                Service { protocol: Protocol::Udp, ports: vec![53], affinity: Some(AFFINITY), ..service },
-            ],
-        }
-    })
+    let other = prop_oneof![Just(None), Just(Some(80)), Just(Some(53)), Just(Some(8080))];
+    (strategy, affinity, any::<bool>(), proptest::array::uniform6(other)).prop_map(
+        |(strategy, affinity, any, other)| {
+            let service = Service { strategy, affinity, vips: vec![0, 1, 2, 3], ..Service::default() };
+            match any {
+                true => vec![service],
+                false => vec![
+                    Service { protocol: Protocol::Tcp, ports: vec![53, 80], backend_ports: other, ..service.clone() },
+                    Service { protocol: Protocol::Udp, ports: vec![53], affinity: Some(AFFINITY), ..service },
+                ],
+            }
+        },
+    )
 }
 
 /// What must hold for every packet that was decided. `ours`: neither the packet nor the tables were garbled.
@@ -168,6 +171,7 @@ proptest! {
     #[test]
     fn requests_and_replies_come_round(
         side in select(&SIDES[..]), client: [u8; 16], port: u16, service: u16, datagram: bool, affinity: bool,
+        backend_ports in proptest::array::uniform6(prop::option::of(1..=u16::MAX)), one: bool,
     ) {
         let from = if side.vip.contains(':') {
             std::net::Ipv6Addr::from(client).to_string()
@@ -176,13 +180,17 @@ proptest! {
         };
         prop_assume!(!BACKENDS.contains(&&*from) && !from.starts_with("::ffff:"));
         let build = |from, to, flags| if datagram { udp(from, to) } else { tcp(from, to, flags) };
-        let mut world = World::new(&[Service { affinity: affinity.then_some(AFFINITY), ..Service::default() }]);
+        let any = Service { affinity: affinity.then_some(AFFINITY), ..Service::default() };
+        let protocol = if datagram { Protocol::Udp } else { Protocol::Tcp };
+        let mut world = World::new(&[if one { any } else { Service { protocol, backend_ports, ..any } }]);
         let (client, vip) = ((&*from, port), (side.vip, service));
         let backend = world.forward(build(client, vip, SYN), Outcome::ForwardedNew);
         let mut request = build(client, vip, ACK);
         prop_assert_eq!(world.send(&mut request), Outcome::Forwarded);
-        prop_assert_eq!(request, build(client, (&backend, service), ACK));
-        let mut reply = build((&backend, service), client, ACK);
+        let place = BACKENDS.iter().position(|b| *b == backend).expect("a backend");
+        let there = backend_ports[place].filter(|_| !one).unwrap_or(service);
+        prop_assert_eq!(request, build(client, (&backend, there), ACK));
+        let mut reply = build((&backend, there), client, ACK);
         prop_assert_eq!(world.send(&mut reply), Outcome::Returned);
         prop_assert_eq!(reply, build(vip, client, ACK));
     }

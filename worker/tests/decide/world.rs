@@ -1,6 +1,6 @@
 //! Configurations, and a decider over tables in a memfd that outlive it.
 
-use super::packets::{ACK, End, SYN, ends, quoted, sound, tcp, udp};
+use super::packets::{ACK, End, SYN, ends, ports, quoted, sound, tcp, udp};
 use loaded_ipc::{
     ALL_COUNTERS, Admin, Affinity, AllDown, BackendCounter, BackendIndex, Idle, Mode, OnFailure, Outcome, Policy,
     PortRange, Protocol, Quota, ServiceIndex, Strategy, ToWorker, Unserved, View,
@@ -65,6 +65,10 @@ pub(crate) struct Service {
     pub(crate) vips: Vec<u16>,
     pub(crate) ports: Vec<u16>,
     pub(crate) weights: [u16; 6],
+    /// The port that packets to each backend get.
+    pub(crate) backend_ports: [Option<u16>; 6],
+    /// More backends, each by its index, its place in [`BACKENDS`] and its port.
+    pub(crate) more: Vec<(BackendIndex, usize, Option<u16>)>,
     pub(crate) policy: Policy,
     pub(crate) backups: Vec<usize>,
     pub(crate) down: Vec<usize>,
@@ -95,6 +99,8 @@ pub(crate) const BARE: Service = Service {
     vips: Vec::new(),
     ports: Vec::new(),
     weights: [1; 6],
+    backend_ports: [None; 6],
+    more: Vec::new(),
     policy: POLICY,
     backups: Vec::new(),
     down: Vec::new(),
@@ -130,12 +136,24 @@ pub(crate) fn messages(services: &[Service]) -> Vec<ToWorker> {
         all.extend(backends.map(|(n, (address, weight))| ToWorker::Backend {
             index: index_of(index, n),
             address: address.parse().expect("address"),
+            port: service.backend_ports[n],
             weight,
             backup: service.backups.contains(&n),
             admin: service.admin[n],
             up: !service.down.contains(&n),
             age: if n == 0 { age } else { u32::MAX },
             confirmed: !service.found.contains(&n),
+        }));
+        all.extend(service.more.iter().map(|&(index, n, port)| ToWorker::Backend {
+            index,
+            address: BACKENDS[n].parse().expect("address"),
+            port,
+            weight: 1,
+            backup: false,
+            admin: Admin::Enabled,
+            up: true,
+            age: u32::MAX,
+            confirmed: true,
         }));
     }
     all.push(ToWorker::Commit);
@@ -269,15 +287,21 @@ impl World {
     /// Opens a new TCP connection, all three packets of it; returns the backend's address.
     pub(crate) fn open(&mut self, client: End<'_>, vip: End<'_>) -> String {
         let backend = self.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
-        self.answer(tcp((&backend, vip.1), client, SYN | ACK));
+        self.answer(tcp((&backend, ports(&self.sent).1), client, SYN | ACK));
         assert_eq!(self.forward(tcp(client, vip, ACK), Outcome::Forwarded), backend);
         backend
+    }
+
+    /// The port at which a backend meets an open connection.
+    pub(crate) fn port_at_backend(&mut self, client: End<'_>, vip: End<'_>) -> u16 {
+        self.forward(tcp(client, vip, ACK), Outcome::Forwarded);
+        ports(&self.sent).1
     }
 
     /// A new UDP flow: one datagram and its answer; returns the backend's address.
     pub(crate) fn ask(&mut self, client: End<'_>, vip: End<'_>) -> String {
         let backend = self.forward(udp(client, vip), Outcome::ForwardedNew);
-        self.answer(udp((&backend, vip.1), client));
+        self.answer(udp((&backend, ports(&self.sent).1), client));
         backend
     }
 

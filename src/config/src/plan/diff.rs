@@ -1,9 +1,10 @@
 //! What differs between two plans, for the log of a reload and for `--check --diff`. The order of services, VIPs and
 //! backends does not matter.
 
-use super::display::{affinity, balances, check, cores, discover, passive, quota, seconds};
+use super::display::{affinity, balances, check, cores, discover, own_ports, passive, quota, seconds};
 use super::{Backend, Plan, Service};
 use crate::policy;
+use loaded_ipc::Destination;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -44,15 +45,15 @@ pub enum What {
     BackendAdded(Backend),
     /// A backend removed from the service.
     BackendRemoved {
-        /// Where it is.
-        address: IpAddr,
+        /// Which one.
+        backend: Destination,
         /// Seconds it may keep its flows.
         drain: u32,
     },
     /// A changed weight.
     Weight {
         /// The backend.
-        address: IpAddr,
+        backend: Destination,
         /// The old value.
         from: u16,
         /// The new value.
@@ -61,7 +62,7 @@ pub enum What {
     /// A backend became a backup, or ceased to be one.
     Backup {
         /// The backend.
-        address: IpAddr,
+        backend: Destination,
         /// The new value.
         to: bool,
     },
@@ -158,32 +159,38 @@ impl Changes<'_> {
         self.setting("mode", old.mode.to_string(), new.mode.to_string());
         self.setting("strategy", old.strategy.to_string(), new.strategy.to_string());
         self.setting("affinity", affinity(old.affinity), affinity(new.affinity));
-        self.setting("check", check(old.check.as_ref()), check(new.check.as_ref()));
+        let says = |service: &Service| check(service.check.as_ref()) + own_ports(service);
+        self.setting("check", says(old), says(new));
         let (was, is) = (&old.policy, &new.policy);
         self.setting("passive", passive(was.passive), passive(is.passive));
         for key in &policy::KEYS {
             self.setting(key.name, (key.say)(was), (key.say)(is));
         }
+        let port = |service: &Service| service.port.map_or_else(|| "as it was".to_owned(), |port| port.to_string());
+        self.setting("port of discovered backends", port(old), port(new));
         self.setting("discover", discover(old.discover.as_ref()), discover(new.discover.as_ref()));
         self.backends(&old.backends, &new.backends, drain);
     }
 
     fn backends(&mut self, old: &[Backend], new: &[Backend], drain: u32) {
-        let at = |list: &[Backend], address: IpAddr| list.iter().find(|backend| backend.address == address).copied();
-        for Backend { address, .. } in old.iter().filter(|backend| at(new, backend.address).is_none()) {
-            self.push(What::BackendRemoved { address: *address, drain });
+        let at = |list: &[Backend], destination: Destination| {
+            list.iter().find(|backend| backend.destination() == destination).copied()
+        };
+        let before = old.iter().map(Backend::destination);
+        for backend in before.filter(|destination| at(new, *destination).is_none()) {
+            self.push(What::BackendRemoved { backend, drain });
         }
-        for &backend in new {
-            let Some(was) = at(old, backend.address) else {
-                self.push(What::BackendAdded(backend));
+        for &new in new {
+            let backend = new.destination();
+            let Some(was) = at(old, backend) else {
+                self.push(What::BackendAdded(new));
                 continue;
             };
-            let address = backend.address;
-            if was.weight != backend.weight {
-                self.push(What::Weight { address, from: was.weight, to: backend.weight });
+            if was.weight != new.weight {
+                self.push(What::Weight { backend, from: was.weight, to: new.weight });
             }
-            if was.backup != backend.backup {
-                self.push(What::Backup { address, to: backend.backup });
+            if was.backup != new.backup {
+                self.push(What::Backup { backend, to: new.backup });
             }
         }
     }
@@ -224,15 +231,16 @@ impl fmt::Display for What {
             Self::VipRemoved { vip, drain } => {
                 write!(f, "VIP {vip} is removed: its flows may continue for {}", seconds(*drain))
             }
-            Self::BackendAdded(Backend { address, weight, backup }) => {
-                write!(f, "backend {address} is added (weight {weight}{})", if *backup { ", backup" } else { "" })
+            Self::BackendAdded(backend) => {
+                let (weight, backup) = (backend.weight, if backend.backup { ", backup" } else { "" });
+                write!(f, "backend {} is added (weight {weight}{backup})", backend.destination())
             }
-            Self::BackendRemoved { address, drain } => {
-                write!(f, "backend {address} is removed: drains for {}", seconds(*drain))
+            Self::BackendRemoved { backend, drain } => {
+                write!(f, "backend {backend} is removed: drains for {}", seconds(*drain))
             }
-            Self::Weight { address, from, to } => write!(f, "backend {address}: weight {from} \u{2192} {to}"),
-            Self::Backup { address, to: true } => write!(f, "backend {address} becomes a backup"),
-            Self::Backup { address, to: false } => write!(f, "backend {address} is no longer a backup"),
+            Self::Weight { backend, from, to } => write!(f, "backend {backend}: weight {from} \u{2192} {to}"),
+            Self::Backup { backend, to: true } => write!(f, "backend {backend} becomes a backup"),
+            Self::Backup { backend, to: false } => write!(f, "backend {backend} is no longer a backup"),
             Self::NameserverAdded(server) => write!(f, "name server {server} is added"),
             Self::NameserverRemoved(server) => write!(f, "name server {server} is removed"),
             Self::Setting { name, from, to } => write!(f, "{name} {from} \u{2192} {to}"),

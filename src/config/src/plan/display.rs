@@ -48,7 +48,7 @@ impl fmt::Display for Service {
         writeln!(f, "  mode       {}", mode(self.mode))?;
         writeln!(f, "  strategy   {}", self.strategy)?;
         writeln!(f, "  affinity   {}", affinity(self.affinity))?;
-        writeln!(f, "  check      {}", check(self.check.as_ref()))?;
+        writeln!(f, "  check      {}{}", check(self.check.as_ref()), own_ports(self))?;
         writeln!(f, "  passive    {}", passive(self.policy.passive))?;
         for key in policy::shown(self.mode) {
             writeln!(f, "  {:<10} {}", key.title, (key.say)(&self.policy))?;
@@ -56,13 +56,16 @@ impl fmt::Display for Service {
         for place in self.discover.iter().flat_map(|discover| &discover.places) {
             writeln!(f, "  discover   {place}{}", self.discover.as_ref().map(pace).unwrap_or_default())?;
         }
+        if let Some(port) = self.port {
+            writeln!(f, "  port       {port} of each backend that is discovered")?;
+        }
         self.backends.iter().try_for_each(|backend| writeln!(f, "  backend    {backend}"))
     }
 }
 
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, weight {}{}", self.address, self.weight, if self.backup { ", backup" } else { "" })
+        write!(f, "{}, weight {}{}", self.destination(), self.weight, if self.backup { ", backup" } else { "" })
     }
 }
 
@@ -145,6 +148,12 @@ pub fn check(check: Option<&Check>) -> String {
         span((*interval).into()),
         span((*timeout).into()),
     )
+}
+
+/// What to add to the words of a check that differs by backend.
+#[must_use]
+pub fn own_ports(service: &Service) -> &'static str {
+    if service.checks_own_ports { "; each backend at its own port" } else { "" }
 }
 
 /// When a backend is ejected by what packets show.

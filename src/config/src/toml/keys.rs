@@ -35,7 +35,7 @@ pub(super) const TOP: KnownKeys = KnownKeys {
 pub(super) const SERVICE: KnownKeys = KnownKeys {
     table: "[[service]]",
     known: &[
-        &["name", "vip", "protocol", "ports", "mode", "strategy", "seed", "affinity", "check", "passive"],
+        &["name", "vip", "protocol", "ports", "port", "mode", "strategy", "seed", "affinity", "check", "passive"],
         &policy::NAMES,
         &["discover", "backend"],
     ],
@@ -73,8 +73,8 @@ pub(super) const QUOTA: KnownKeys =
 
 pub(super) const BACKEND: KnownKeys = KnownKeys {
     table: "[[service.backend]]",
-    known: &[&["address", "weight", "backup"]],
-    later: &["port"],
+    known: &[&["address", "port", "weight", "backup"]],
+    later: &[],
     elsewhere: &[
         (&["drain"], AT_TOP),
         (&policy::NAMES, BEFORE_BACKEND),

@@ -3,6 +3,7 @@
 
 mod classic;
 mod diff;
+mod ports;
 mod probe;
 mod properties;
 mod shared;

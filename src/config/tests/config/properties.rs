@@ -243,7 +243,7 @@ fn discover() -> impl Values<Value = Discover> {
 
 /// A service of one VIP on 192.0.2.x with everything in it.
 fn service() -> impl Values<Value = Service> {
-    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
+    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)];
     let backends = || (hosts4(1), vec((1..=256u16, any::<bool>()), 20));
     (ports(), "[A-Za-z0-9._-]{1,64}", any::<u8>(), protocol)
         .prop_flat_map(move |(ports, name, vip, protocol)| {
@@ -251,21 +251,53 @@ fn service() -> impl Values<Value = Service> {
         })
         .prop_flat_map(move |(start, policy, check)| {
             let discover = if check.is_some() { prop::option::of(discover()).boxed() } else { Just(None).boxed() };
-            (Just((start, policy, check)), backends(), strategy(), affinity(), discover)
+            (Just((start, policy, check)), backends(), strategy(), affinity(), discover, other_ports())
         })
         .prop_map(
-            |(((ports, name, vip, protocol), mut policy, check), (hosts, shares), strategy, affinity, discover)| {
+            |(
+                ((ports, name, vip, protocol), mut policy, check),
+                (hosts, shares),
+                strategy,
+                affinity,
+                discover,
+                (port, ports_of),
+            )| {
                 policy.passive = policy.passive.filter(|_| protocol == Protocol::Tcp);
-                let backend = |(address, (weight, backup))| Backend { address, weight, backup };
+                let backend = |(address, (weight, backup))| Backend { address, port: None, weight, backup };
                 let mut backends: Vec<Backend> = hosts.into_iter().zip(shares).map(backend).collect();
                 backends[0].backup = false;
                 let vips = vec![IpAddr::from([192, 0, 2, vip])];
                 // Half of them, by chance.
                 let seen = policy.passive.is_some() || policy.asymmetric;
                 let mode = if vip % 2 == 1 && !seen { Mode::Dsr } else { Mode::Nat };
-                Service { name, vips, protocol, ports, mode, strategy, affinity, policy, check, discover, backends }
+                let changes = mode == Mode::Nat && protocol != Protocol::Any;
+                let port = port.filter(|_| changes && discover.is_some());
+                for (backend, own) in backends.iter_mut().zip(ports_of).filter(|_| changes) {
+                    backend.port = own.or(port);
+                }
+                let checks_own_ports = false;
+                Service {
+                    name,
+                    vips,
+                    protocol,
+                    ports,
+                    port,
+                    mode,
+                    strategy,
+                    affinity,
+                    policy,
+                    check,
+                    checks_own_ports,
+                    discover,
+                    backends,
+                }
             },
         )
+}
+
+/// The port of a service's backends, and each one's own.
+fn other_ports() -> impl Values<Value = (Option<u16>, Vec<Option<u16>>)> {
+    (prop::option::of(1..=u16::MAX), vec(prop::option::of(1..=u16::MAX), 20))
 }
 
 fn plans() -> impl Values<Value = Plan> {
@@ -279,7 +311,8 @@ fn plans() -> impl Values<Value = Plan> {
             services.retain(|service| names.insert(service.name.clone()) && vips.insert(service.vips[0]));
             let nameservers = nameservers.into_iter().collect();
             let (user, queue_base) = (if user == "root" { "nobody".into() } else { user }, queue_base.into());
-            let (defragment, linger) = (drain % 2 == 0, drain % 3 != 0);
+            let other_sctp = |s: &Service| s.protocol == Protocol::Sctp && s.backends.iter().any(|b| b.port.is_some());
+            let (defragment, linger) = (drain % 2 == 0 || services.iter().any(other_sctp), drain % 3 != 0);
             let translates = services.iter().any(|service| service.mode == Mode::Nat);
             let way = |bit: u32| if !translates && flows >> bit & 1 == 1 { OnFailure::Pass } else { OnFailure::Drop };
             let on_failure = Failures { no_worker: way(0), queue_full: way(1), parse_error: way(2) };
@@ -340,6 +373,9 @@ fn write_service(service: &Service) -> String {
         [] => writeln!(text, "ports = \"any\"").unwrap(),
         ports => writeln!(text, "ports = [{}]", ports.join(", ")).unwrap(),
     }
+    if let Some(port) = service.port {
+        writeln!(text, "port = {port}").unwrap();
+    }
     match service.strategy {
         Strategy::Maglev { seed } => writeln!(text, "strategy = \"maglev\"\nseed = {seed}").unwrap(),
         other => writeln!(text, "strategy = \"{other}\"").unwrap(),
@@ -368,8 +404,11 @@ fn write_service(service: &Service) -> String {
         )
         .unwrap();
     }
-    for Backend { address, weight, backup } in &service.backends {
+    for Backend { address, port, weight, backup } in &service.backends {
         writeln!(text, "[[service.backend]]\naddress = \"{address}\"\nweight = {weight}\nbackup = {backup}").unwrap();
+        if let Some(port) = port.filter(|port| Some(*port) != service.port) {
+            writeln!(text, "port = {port}").unwrap();
+        }
     }
     text
 }

@@ -20,8 +20,8 @@ fn notes(services: &[String], families: Families) -> Vec<String> {
 const ONE: &str = "\"192.0.2.100\", \"2001:db8:1::100\"";
 const OTHER: &str = "\"192.0.2.101\", \"2001:db8:1::101\"";
 const END: &str = "if a client uses one source port to both at once, its second connection goes to another backend, \
-                   whatever affinity says, and is refused where none is left; to avoid that, give each VIP backends or \
-                   backend addresses of its own, or use mode dsr";
+                   whatever affinity says, and is refused where none is left; to avoid that, give each VIP backends, \
+                   backend addresses or backend ports of its own, or use mode dsr";
 
 #[test]
 fn services_that_share_backends_and_a_port_by_other_vips_are_named_once() {
@@ -60,6 +60,26 @@ fn a_service_with_two_vips_of_a_family_shares_with_itself() {
     );
     assert_eq!(notes(&[service("web", &vips, "tcp", "ports = [80]", &[11])], Families::Both), [expected]);
     assert_eq!(notes(&[service("web", &vips, "tcp", "ports = [80]", &[11])], Families::V6), [""; 0]);
+}
+
+/// Another port brings flows together that were apart, and takes others apart.
+#[test]
+fn ports_of_backends_count_not_those_of_vips() {
+    let notes = |services: &[String]| notes(services, Families::Both);
+    let web = service("web", ONE, "tcp", "ports = [80]\nport = 8080", &[11]);
+    let met = notes(&[web.clone(), service("api", OTHER, "tcp", "ports = [\"8000-8100\"]", &[11])]);
+    assert!(met[0].contains("get tcp port 8080 of services \"web\" and \"api\", which have different VIPs"), "{met:?}");
+    let met = notes(&[web.clone(), service("api", ONE, "tcp", "ports = [81]\nport = 8080", &[11])]);
+    assert!(met[0].contains("\"web\" and \"api\", which have different ports"), "{met:?}");
+    let one = notes(&[service("web", ONE, "tcp", "ports = [80, 443]\nport = 8080", &[11])]);
+    assert_eq!(one.len(), 1, "{one:?}");
+    assert!(
+        one[0].starts_with("f.toml:6:8: several ports of service \"web\" become port 8080: if a client"),
+        "{one:?}"
+    );
+    for apart in ["ports = [80]", "ports = [80]\nport = 8081"] {
+        assert_eq!(notes(&[web.clone(), service("api", OTHER, "tcp", apart, &[11])]), [""; 0], "{apart}");
+    }
 }
 
 #[test]

@@ -26,13 +26,18 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         vips: ips(vips),
         protocol: Protocol::Any,
         ports: vec![],
+        port: None,
+        checks_own_ports: false,
         mode: Mode::Nat,
         strategy: Strategy::RoundRobin,
         affinity: Some(Affinity { prefix4: 32, prefix6: 128, timeout: 3600 }),
         policy: Policy::STANDARD,
         check: None,
         discover: None,
-        backends: ips(backends).into_iter().map(|address| Backend { address, weight: 1, backup: false }).collect(),
+        backends: ips(backends)
+            .into_iter()
+            .map(|address| Backend { address, port: None, weight: 1, backup: false })
+            .collect(),
     };
     let plan = Plan {
         user: "nobody".to_owned(),
@@ -157,7 +162,9 @@ fn the_sample_toml_is_what_it_says() {
     assert_eq!(web.check, Some(check));
     assert_eq!(web.policy.passive, Some(Passive { fails: 3, timeout: 500, hold: 10, port: Some(80) }));
     assert_eq!((dns.protocol, dns.affinity, dns.policy.passive), (Protocol::Udp, None, None));
-    assert_eq!(dns.backends[0].address, ips(&["198.51.100.13"])[0]);
+    assert_eq!(dns.backends[0].destination().to_string(), "198.51.100.13:5353");
+    let elsewhere = parse(&[with_lines("loaded.toml", &["port = 8080"])], &Overrides::default()).unwrap().plan;
+    assert!(elsewhere.services[0].backends.iter().all(|backend| backend.port == Some(8080)));
 }
 
 /// What the sample calls a default is one: without those lines the plan is the same.
@@ -253,7 +260,7 @@ fn the_listing_tells_how_backends_are_looked_after() {
     for line in [
         "  check      http GET / on port 80, host 192.0.2.100, status 200-399, every 2s \u{b1}10 %, failed after 1s; down \
          after 3 failures, up after 2 successes\n",
-        "  check      dns query for www.example.com to port 53 every 2s",
+        "  check      dns query for www.example.com to port 5353 every 2s",
         "  passive    3 connection attempts to port 80 refused, or unanswered for 500ms: no new flows for 10s\n",
         "  backend    198.51.100.12, weight 1, backup\n",
     ] {

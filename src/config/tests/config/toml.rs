@@ -124,7 +124,7 @@ fn unknown_keys_name_the_nearest() {
     top("usr = \"x\"", "1:1: unknown key \"usr\" in the top level; did you mean user?");
     top("queue-len = 1", "1:1: unknown key \"queue-len\" in the top level; did you mean queue_len?");
     top("colour = 1", "1:1: unknown key \"colour\" in the top level; it takes user, cores,");
-    fifth_line("port = [80]", "5:1: unknown key \"port\" in [[service]]; did you mean ports?");
+    fifth_line("prots = [80]", "5:1: unknown key \"prots\" in [[service]]; did you mean ports?");
     fifth_line("Strategy = \"rr\"", "5:1: unknown key \"Strategy\" in [[service]]; did you mean strategy?");
     backend("wieght = 2", "8:1: unknown key \"wieght\" in [[service.backend]]; did you mean weight?");
     with_ports(
@@ -144,12 +144,11 @@ fn unknown_keys_name_the_nearest() {
 fn keys_of_later_versions_are_refused() {
     fifth_line("limit = 5", "5:1: limit is not part of this version; remove it");
     top("metrics = true", "1:1: metrics is not part of this version");
-    backend("port = 80", "8:1: port is not part of this version");
     with_ports("mode = \"tun\"", "6:8: there is no mode \"tun\"; write nat or dsr");
 }
 
 #[test]
-fn direct_server_return_is_a_mode_that_judges_no_packets_and_changes_no_port() {
+fn direct_server_return_is_a_mode_that_judges_no_packets() {
     assert_eq!(good("").services[0].mode, Mode::Nat);
     assert_eq!(good("mode = \"nat\"").services[0].mode, Mode::Nat);
     let plan = good("mode = \"dsr\"\ncheck = { kind = \"tcp\" }");
@@ -161,8 +160,6 @@ fn direct_server_return_is_a_mode_that_judges_no_packets_and_changes_no_port() {
     let unseen = "7:11: in mode \"dsr\" no worker sees what backends answer; leave passive out";
     with_ports("mode = \"dsr\"; passive = true", unseen);
     with_ports("mode = \"dsr\"; passive = { fails = 2 }", unseen);
-    let text = service("ports = [80]\nmode = \"dsr\"") + "port = 8080\n";
-    refused(NAME, &text, "9:1: port is not part of this version");
 }
 
 #[test]
@@ -240,7 +237,11 @@ fn ports_are_checked() {
     fifth_line("ports = [80, 80]", "5:14: ports 80 and 80 overlap (see f.toml:5:10)");
     let any = service("ports = [80]").replace("\"tcp\"", "\"any\"");
     refused(NAME, &any, "5:9: protocol \"any\" takes every port");
-    refused(NAME, &service("").replace("tcp", "sctp"), "4:12: there is no protocol \"sctp\"; write tcp, udp or any");
+    refused(
+        NAME,
+        &service("").replace("tcp", "dccp"),
+        "4:12: there is no protocol \"dccp\"; write tcp, udp, sctp or any",
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::sample;
 use loaded_control::Status;
 use loaded_control::metrics::render;
+use loaded_control::status::BackendStatus;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug)]
@@ -108,6 +109,18 @@ fn every_number_has_its_place() {
     assert_eq!(value("loaded_late_checks_total", &[]), 12.0);
     let bytes = [("service", "web"), ("backend", "198.51.100.11"), ("index", "0"), ("direction", "from")];
     assert_eq!(value("loaded_backend_bytes_total", &bytes), 9_876_543_210.0);
+}
+
+#[test]
+fn two_ports_of_an_address_have_two_names() {
+    let mut status = sample::status();
+    let (first, second) = (sample::backend("2001:db8:1::13", 4), sample::backend("2001:db8:1::13", 5));
+    let other = [(first, 8080), (second, 8081)].map(|(backend, port)| BackendStatus { port: Some(port), ..backend });
+    status.services[0].backends = other.to_vec();
+    let page = render(&status);
+    for name in ["[2001:db8:1::13]:8080", "[2001:db8:1::13]:8081"] {
+        assert!(page.contains(&format!("loaded_backend_flows{{service=\"web\",backend=\"{name}\"")), "{name}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub(crate) const NOW: u64 = 1_795_476_878;
 
 pub(crate) fn backend(address: &str, index: u16) -> BackendStatus {
     BackendStatus {
+        port: None,
         address: address.parse().unwrap(),
         index,
         weight: 1,
@@ -137,7 +138,15 @@ pub(crate) fn history() -> History {
     for (n, by) in (0..).zip([By::Check, By::Packets, By::Operator, By::Reload, By::Discovery, By::Kernel]) {
         let (what, cause) = ("up -> down".to_owned(), "connection refused".to_owned());
         let address = "198.51.100.12".parse().ok();
-        history.push(Event { at: NOW * 1000 + n, service: Some("web".to_owned()), address, what, cause, by });
+        history.push(Event {
+            at: NOW * 1000 + n,
+            service: Some("web".to_owned()),
+            address,
+            port: None,
+            what,
+            cause,
+            by,
+        });
     }
     history
 }

@@ -1,8 +1,8 @@
 //! Which traffic the rules hand to the workers: what the plan serves, and what is leaving. A removed service, VIP, port or
 //! backend keeps its flows until its drain deadline, so its packets go to the workers until then.
 
-use loaded_config::plan::{Plan, Service};
-use loaded_ipc::{Mode, OnFailure, PortRange, Protocol, Unserved};
+use loaded_config::plan::{Backend, Plan, Service};
+use loaded_ipc::{Destination, Mode, OnFailure, PortRange, Protocol, Unserved};
 use std::net::IpAddr;
 
 /// The traffic that the rules hand to the workers.
@@ -32,8 +32,9 @@ pub struct Served {
     pub protocol: Protocol,
     /// Empty means every port; ignored for [`Protocol::Any`].
     pub ports: Vec<PortRange>,
-    /// Packets from these are replies. Empty in mode "dsr", where replies bypass this host.
-    pub backends: Vec<IpAddr>,
+    /// Packets from these are replies: from their port or, if they have none, from the service's ports. Empty in mode "dsr",
+    /// where replies bypass this host.
+    pub backends: Vec<Destination>,
     /// Whether these backends may answer by any interface, in whatever service.
     pub asymmetric: bool,
 }
@@ -57,10 +58,10 @@ impl Reach {
     /// newcomer loses the address with its flows: the rules first check whether a packet comes from a VIP, and would let
     /// such a backend's replies bypass the workers.
     pub fn extend(&mut self, mut more: Served) {
-        let backend = |address: &IpAddr| self.served.iter().any(|served| served.backends.contains(address));
+        let backend = |address: &IpAddr| self.backends().any(|backend| backend == *address);
         more.vips.retain(|vip| !backend(vip) && !self.nameservers.contains(vip));
         let vip = |address: &IpAddr| self.served.iter().any(|served| served.vips.contains(address));
-        more.backends.retain(|backend| !vip(backend));
+        more.backends.retain(|backend| !vip(&backend.address));
         if !more.vips.is_empty() {
             self.served.push(more);
         }
@@ -78,15 +79,32 @@ impl Reach {
     /// Whether packets in this backend's name are replies only if they come by an interface that the route to it leads
     /// through.
     pub(crate) fn is_checked(&self, backend: IpAddr) -> bool {
-        !self.served.iter().any(|served| served.asymmetric && served.backends.contains(&backend))
+        !self
+            .served
+            .iter()
+            .any(|served| served.asymmetric && served.backends.iter().any(|known| known.address == backend))
     }
 
     pub(crate) fn backends(&self) -> impl Iterator<Item = IpAddr> {
-        self.served.iter().flat_map(|served| served.backends.iter().copied())
+        self.served.iter().flat_map(|served| served.backends.iter().map(|backend| backend.address))
+    }
+
+    /// What requests to a VIP are of.
+    pub(crate) fn to_vip(&self, vip: IpAddr) -> impl Iterator<Item = (Protocol, &[PortRange])> {
+        let served = self.served.iter().filter(move |served| served.vips.contains(&vip));
+        served.map(|served| (served.protocol, served.ports.as_slice()))
     }
 }
 
 impl Served {
+    /// What replies of a backend are of: one entry for each port that it has, or the service's ports.
+    pub(crate) fn replies_of(&self, address: IpAddr) -> impl Iterator<Item = (Protocol, Vec<PortRange>)> {
+        self.backends.iter().filter(move |backend| backend.address == address).map(|backend| match backend.port {
+            Some(port) => (self.protocol, vec![PortRange { low: port, high: port }]),
+            None => (self.protocol, self.ports.clone()),
+        })
+    }
+
     /// A service of a plan.
     #[must_use]
     pub fn of(service: &Service) -> Self {
@@ -95,7 +113,7 @@ impl Served {
             protocol: service.protocol,
             ports: service.ports.clone(),
             backends: match service.mode {
-                Mode::Nat => service.backends.iter().map(|backend| backend.address).collect(),
+                Mode::Nat => service.backends.iter().map(Backend::destination).collect(),
                 Mode::Dsr => Vec::new(),
             },
             asymmetric: service.policy.asymmetric,

@@ -15,13 +15,15 @@ pub(crate) fn addresses(list: &[&str]) -> Vec<IpAddr> {
 }
 
 pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: &[(u16, u16)]) -> Plan {
-    let backend = |address| Backend { address, weight: 1, backup: false };
+    let backend = |address| Backend { address, port: None, weight: 1, backup: false };
     let policy = Policy { on_backend_down: OnBackendDown::Drain, all_down: AllDown::Drop, ..Policy::STANDARD };
     let service = Service {
         name: "web".into(),
         vips: addresses(vips),
         protocol,
         ports: ports.iter().map(|&(low, high)| PortRange { low, high }).collect(),
+        port: None,
+        checks_own_ports: false,
         mode: Mode::Nat,
         strategy: Strategy::RoundRobin,
         affinity: Some(Affinity { prefix4: 32, prefix6: 64, timeout: 60 }),
@@ -249,6 +251,31 @@ fn what_leaves_is_reached_as_long_as_it_is_named() {
     assert!(chain(&reach, "LOADED-3").contains(&"-s 192.0.2.101/32 -g LOADED-3-S".to_owned()));
 }
 
+/// Replies come from the backends' ports. One that is leaving may have another, or none.
+#[test]
+fn replies_are_known_by_the_backends_port() {
+    let mut plan = plan(&["192.0.2.100"], &["198.51.100.11", "198.51.100.12"], Protocol::Tcp, &[(80, 80), (443, 443)]);
+    plan.services[0].backends[0].port = Some(8080);
+    let mut reach = Reach::of(&plan);
+    let mut sctp = served(&["192.0.2.100"], &["198.51.100.11", "198.51.100.12"], Protocol::Sctp, &[(80, 80)]);
+    sctp.backends[0].port = Some(36412);
+    reach.extend(sctp);
+    let mut second = served(&["192.0.2.100"], &["198.51.100.11"], Protocol::Tcp, &[(80, 80), (443, 443)]);
+    second.backends[0].port = Some(8443);
+    reach.extend(second);
+    assert_eq!(
+        chain(&reach, "LOADED-3-M"),
+        [
+            "-d 192.0.2.100/32 -p tcp -m multiport --dports 80,443 -j LOADED-3-Q",
+            "-d 192.0.2.100/32 -p sctp -m multiport --dports 80 -j LOADED-3-Q",
+            "-s 198.51.100.11/32 -p tcp -m multiport --sports 8080,8443 -j LOADED-3-F",
+            "-s 198.51.100.11/32 -p sctp -m multiport --sports 36412 -j LOADED-3-F",
+            "-s 198.51.100.12/32 -p tcp -m multiport --sports 80,443 -j LOADED-3-F",
+            "-s 198.51.100.12/32 -p sctp -m multiport --sports 80 -j LOADED-3-F",
+        ]
+    );
+}
+
 /// A rule `-s VIP` comes first, and one for a name server passes its packets: such a backend's replies would not be queued.
 #[test]
 fn an_address_that_changed_its_role_has_the_new_one() {
@@ -262,7 +289,8 @@ fn an_address_that_changed_its_role_has_the_new_one() {
         &[],
     ));
     assert_eq!(reach.served[1].vips, addresses(&["192.0.2.7"]));
-    assert_eq!(reach.served[1].backends, addresses(&["192.0.2.8"]));
+    let left: Vec<_> = reach.served[1].backends.iter().map(|backend| backend.address).collect();
+    assert_eq!(left, addresses(&["192.0.2.8"]));
     reach.extend(served(&["198.51.100.11"], &["192.0.2.9"], Protocol::Any, &[]));
     assert_eq!(reach.served.len(), 2, "nothing can come to it any more");
 }
@@ -291,13 +319,17 @@ const REALS: [&str; 3] = ["198.51.100.1", "198.51.100.2", "198.51.100.3"];
 fn any_served() -> impl proptest::strategy::Strategy<Value = Served> {
     let some = |list: [&'static str; 3]| prop::sample::subsequence(list.to_vec(), 1..=3);
     let ports = prop::collection::vec((1_u16..40, 0_u16..8), 0..12);
-    (some(VIPS), some(REALS), 0..3, ports).prop_map(|(vips, backends, protocol, ports)| {
+    let others = prop::collection::vec(prop::option::of(20_u16..50), 3);
+    (some(VIPS), some(REALS), 0..4, ports, others).prop_map(|(vips, backends, protocol, ports, others)| {
         let ports: Vec<_> = ports.iter().map(|(low, more)| (*low, low + more)).collect();
-        match protocol {
-            0 => served(&vips, &backends, Protocol::Any, &[]),
+        let mut served = match protocol {
+            0 => return served(&vips, &backends, Protocol::Any, &[]),
             1 => served(&vips, &backends, Protocol::Tcp, &ports),
+            2 => served(&vips, &backends, Protocol::Sctp, &ports),
             _ => served(&vips, &backends, Protocol::Udp, &ports),
-        }
+        };
+        served.backends.iter_mut().zip(others).for_each(|(backend, port)| backend.port = port);
+        served
     })
 }
 
@@ -317,18 +349,21 @@ proptest! {
         prop_assert_eq!(reach_rules(&build(&order)), reach_rules(&build(&other)), "twice, and in another order");
 
         let rules = chain(&build(&order), "LOADED-3-M");
-        for (protocol, kind) in [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("sctp", Protocol::Any)] {
+        for (protocol, kind) in [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("sctp", Protocol::Sctp), ("gre", Protocol::Any)] {
             for port in 0..50 {
-                let balanced = |s: &&Served| s.protocol == Protocol::Any
-                    || s.protocol == kind && (s.ports.is_empty() || s.ports.iter().any(|p| (p.low..=p.high).contains(&port)));
+                let own = |s: &Served| s.ports.is_empty() || s.ports.iter().any(|p| (p.low..=p.high).contains(&port));
                 for (side, addresses) in [("-d", VIPS), ("-s", REALS)] {
                     for address in addresses {
-                        let named = |s: &&Served| {
-                            let list = if side == "-d" { &s.vips } else { &s.backends };
-                            list.contains(&address.parse().unwrap())
+                        let address: IpAddr = address.parse().unwrap();
+                        let balanced = |s: &Served| match side {
+                            "-d" => s.vips.contains(&address) && own(s),
+                            _ => s.backends.iter().filter(|backend| backend.address == address)
+                                .any(|backend| backend.port.map_or_else(|| own(s), |other| other == port)),
                         };
-                        let wanted = all.iter().filter(named).any(|s| balanced(&s));
-                        prop_assert_eq!(taking(&rules, side, address, protocol, port), usize::from(wanted));
+                        let meant = |s: &&Served| s.protocol == Protocol::Any || s.protocol == kind;
+                        let wanted = all.iter().filter(meant).any(balanced);
+                        let address = address.to_string();
+                        prop_assert_eq!(taking(&rules, side, &address, protocol, port), usize::from(wanted));
                     }
                 }
             }

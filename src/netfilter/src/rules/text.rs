@@ -140,7 +140,7 @@ impl Layout<'_> {
         let rules = self.vips().flat_map(|vip| {
             let traffic = match self.reach.whole_vips {
                 true => Traffic::everything(),
-                false => Traffic::of(self.reach.served.iter().filter(|served| served.vips.contains(&vip))),
+                false => Traffic::of(self.reach.to_vip(vip)),
             };
             let to = format!(" -j {}", self.name("Q"));
             let clauses = traffic.clauses(Side::Destination).into_iter();
@@ -151,7 +151,8 @@ impl Layout<'_> {
     }
 
     fn of_backend(&self, address: IpAddr) -> Vec<String> {
-        let traffic = Traffic::of(self.reach.served.iter().filter(|served| served.backends.contains(&address)));
+        let parts: Vec<_> = self.reach.served.iter().flat_map(|served| served.replies_of(address)).collect();
+        let traffic = Traffic::of(parts.iter().map(|(protocol, ports)| (*protocol, ports.as_slice())));
         let clauses = traffic.clauses(Side::Source).into_iter();
         let fragments = self.fragments.iter().map(|fragment| format!(" {fragment}"));
         let to = self.name(if self.is_checked(address) { "F" } else { "R" });

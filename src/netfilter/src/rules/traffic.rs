@@ -1,6 +1,5 @@
 //! Which part of an address's traffic is balanced, as iptables match clauses.
 
-use super::reach::Served;
 use loaded_ipc::{PortRange, Protocol};
 
 /// `XT_MULTI_PORTS`; a range takes two of them (net/netfilter/xt_multiport.c).
@@ -21,15 +20,18 @@ pub(crate) struct Traffic {
     /// `None`: nothing. Empty: every port.
     tcp: Option<Vec<PortRange>>,
     udp: Option<Vec<PortRange>>,
+    sctp: Option<Vec<PortRange>>,
 }
 
 impl Traffic {
-    pub(crate) fn of<'a>(served: impl Iterator<Item = &'a Served>) -> Self {
-        served.fold(Self::default(), |mut all, served| {
-            match served.protocol {
+    /// Each protocol with its ports; none means every port.
+    pub(crate) fn of<'a>(parts: impl Iterator<Item = (Protocol, &'a [PortRange])>) -> Self {
+        parts.fold(Self::default(), |mut all, (protocol, ports)| {
+            match protocol {
                 Protocol::Any => all.whole = true,
-                Protocol::Tcp => all.tcp = Some(union(all.tcp, &served.ports)),
-                Protocol::Udp => all.udp = Some(union(all.udp, &served.ports)),
+                Protocol::Tcp => all.tcp = Some(union(all.tcp, ports)),
+                Protocol::Udp => all.udp = Some(union(all.udp, ports)),
+                Protocol::Sctp => all.sctp = Some(union(all.sctp, ports)),
             }
             all
         })
@@ -47,7 +49,7 @@ impl Traffic {
         let one = |protocol, ports: &Option<Vec<PortRange>>| {
             ports.as_ref().map_or_else(Vec::new, |ports| port_clauses(protocol, side, ports))
         };
-        [one("tcp", &self.tcp), one("udp", &self.udp)].concat()
+        [one("tcp", &self.tcp), one("udp", &self.udp), one("sctp", &self.sctp)].concat()
     }
 }
 
@@ -79,7 +81,8 @@ fn port_clauses(protocol: &str, side: Side, ports: &[PortRange]) -> Vec<String> 
     };
     match ports {
         [] => vec![format!(" -p {protocol}")],
-        [only] => vec![format!(" -p {protocol} -m {protocol} --{single} {}", written(*only))],
+        // For SCTP there is a module of its own too, xt_sctp; multiport is there anyway.
+        [only] if protocol != "sctp" => vec![format!(" -p {protocol} -m {protocol} --{single} {}", written(*only))],
         many => {
             let lists = lists(many).into_iter();
             lists.map(|list| format!(" -p {protocol} -m multiport --{multiple} {list}")).collect()

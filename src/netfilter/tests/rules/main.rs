@@ -80,7 +80,7 @@ fn nft_tables() -> String {
 }
 
 fn plan(base: u16, vips: &[&str], backends: &[&str], protocol: Protocol) -> Plan {
-    let backend = |address| Backend { address, weight: 1, backup: false };
+    let backend = |address| Backend { address, port: None, weight: 1, backup: false };
     let addresses = |list: &[&str]| list.iter().map(|address| address.parse().unwrap()).collect::<Vec<IpAddr>>();
     let ports = if protocol == Protocol::Any { &[][..] } else { &[(80, 80), (443, 443), (8000, 8010)] };
     let service = Service {
@@ -88,6 +88,8 @@ fn plan(base: u16, vips: &[&str], backends: &[&str], protocol: Protocol) -> Plan
         vips: addresses(vips),
         protocol,
         ports: ports.iter().map(|&(low, high)| PortRange { low, high }).collect(),
+        port: None,
+        checks_own_ports: false,
         mode: Mode::Nat,
         strategy: Strategy::RoundRobin,
         affinity: Some(Affinity { prefix4: 32, prefix6: 64, timeout: 60 }),

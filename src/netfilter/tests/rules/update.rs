@@ -2,6 +2,7 @@
 //! to the other side without having been in a queue.
 
 use super::*;
+use loaded_ipc::Destination;
 use loaded_netfilter::Served;
 use loaded_queue::{Owner, Port, Verdict};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -93,6 +94,10 @@ impl Random {
     }
 }
 
+fn to(address: IpAddr) -> Destination {
+    Destination { address, port: None }
+}
+
 /// What the streams need, which may come as a whole VIP or as ports, and around it whatever may change. The streams of
 /// IPv6 are only sent when `v6`; else its VIP comes and goes with the rest.
 fn any_reach(random: &mut Random, v6: bool) -> Reach {
@@ -100,7 +105,7 @@ fn any_reach(random: &mut Random, v6: bool) -> Reach {
     // Requests go to port 1080, replies come from port 80.
     reach.served[0].ports = vec![PortRange { low: PORT, high: PORT + 1000 + u16::try_from(random.below(9)).unwrap() }];
     if v6 || random.below(2) == 0 {
-        reach.extend(Served { vips: vec![ip(VIP6)], backends: vec![ip(BACKENDS[2])], ..reach.served[0].clone() });
+        reach.extend(Served { vips: vec![ip(VIP6)], backends: vec![to(ip(BACKENDS[2]))], ..reach.served[0].clone() });
     }
     let protocol = [Protocol::Any, Protocol::Tcp, Protocol::Udp][usize::try_from(random.below(3)).unwrap()];
     let backends = [0, 3, 40, 500][usize::try_from(random.below(4)).unwrap()];
@@ -112,7 +117,7 @@ fn any_reach(random: &mut Random, v6: bool) -> Reach {
             .map(|n| 100 * u16::try_from(n).unwrap() + 7)
             .map(|p| PortRange { low: p, high: p + 1 })
             .collect(),
-        backends: (0..backends).map(|n| Ipv4Addr::from_bits(0x0a08_0000 + first + n).into()).collect(),
+        backends: (0..backends).map(|n| to(Ipv4Addr::from_bits(0x0a08_0000 + first + n).into())).collect(),
         asymmetric: random.below(2) == 0,
     });
     reach
@@ -192,7 +197,7 @@ fn how_long_an_update_takes() {
                 let reach = |more: u32| {
                     let mut reach = Reach::of(&plan(40, &[VIP4], &BACKENDS[..2], Protocol::Tcp));
                     reach.served[0].backends =
-                        (0..count + more).map(|n| Ipv4Addr::from_bits(0x0a08_0000 + n).into()).collect();
+                        (0..count + more).map(|n| to(Ipv4Addr::from_bits(0x0a08_0000 + n).into())).collect();
                     RuleSet::new(&reach, &QUEUES, &steering)
                 };
                 installed.update(&reach(0)).unwrap();
