@@ -233,7 +233,7 @@ fn what_does_not_exist_is_an_error() {
         (&["drain", "b1"], 2, "invalid value 'b1'"),
         (&["drain", "198.51.100.11", "--deadline", "0s"], 2, "is not a duration from 1s to 7d"),
         (&["drain", "198.51.100.11", "--deadline", "8d"], 2, "is not a duration from 1s to 7d"),
-        (&["drain"], 2, "<ADDR>"),
+        (&["drain"], 2, "<ADDR[:PORT]>"),
         (&["stop", "198.51.100.11"], 2, "unrecognized subcommand 'stop'"),
     ] {
         let said = loaded.ask(&[&["backend"], words].concat());
