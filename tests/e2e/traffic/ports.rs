@@ -6,6 +6,7 @@ use crate::rig::lab::{Lab, eventually};
 use crate::rig::loaded::Loaded;
 use crate::rig::net::{Family, get};
 use crate::rig::requests::{download, sum_of};
+use crate::rig::servers::HEARD;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -77,6 +78,7 @@ fn an_address_with_two_ports_is_two_backends() {
         assert_eq!(said.code, Some(1));
         assert!(said.err.contains(&format!("no service has a backend {wrong}")), "{}", said.err);
     }
+    std::thread::sleep(HEARD);
     assert_eq!(ports_of(&lab, 20), [SECOND]);
     let said = loaded.ask(&["explain", "tcp", "192.0.2.10:4000", "192.0.2.100:80"]);
     assert!(said.out.contains(" 198.51.100.11:10081, chosen by rr among 1"), "{}", said.out);
