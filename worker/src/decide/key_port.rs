@@ -37,6 +37,7 @@ impl Decider {
     }
 
     /// The port of the likelier key of a packet, and whether its flow may have the other key. `named` has the packet's port.
+    #[inline(never)]
     fn key_port(&self, packet: &ParsedPacket, direction: Direction, named: &FlowKey) -> (u16, bool) {
         let port = named.service_port;
         if !self.setup.keeps_ports() {

@@ -34,10 +34,31 @@ pub fn replace(bytes: &mut [u8], packet: &ParsedPacket, side: Endpoint, new: Rep
     if packet.family == Family::V4 {
         patch(bytes, 10, |c| update(c, old, address));
     }
-    let port = new.port.filter(|_| packet.kind.ports().is_some()).map(|port| (port_at(packet.transport, side), port));
+    match (new.port, packet.kind) {
+        (None, Kind::Sctp { .. }) => sctp::replace(bytes, packet.transport, None, field),
+        (None, _) => transport(bytes, packet, (old, address), (old, address), field),
+        (Some(port), _) => replace_port(bytes, packet, (side, port), (old, address), field),
+    }
+}
+
+/// Sets a port, and updates the checksum by it and by the address. `addresses`: the sums of the old and of the new one.
+#[inline(never)]
+fn replace_port(
+    bytes: &mut [u8],
+    packet: &ParsedPacket,
+    (side, port): (Endpoint, u16),
+    addresses: (u16, u16),
+    field: ChecksumState,
+) {
+    let at = port_at(packet.transport, side);
     match packet.kind {
-        Kind::Sctp { .. } => sctp::replace(bytes, packet.transport, port, field),
-        _ => transport(bytes, packet, (old, address), port, field),
+        Kind::Sctp { .. } => sctp::replace(bytes, packet.transport, Some((at, port)), field),
+        Kind::Tcp(_) | Kind::Udp { .. } => {
+            let (old, new) = addresses;
+            let old = add(old, swap(bytes, at..at + 2, &port.to_be_bytes()));
+            transport(bytes, packet, addresses, (old, add(new, port)), field);
+        }
+        _ => transport(bytes, packet, addresses, addresses, field),
     }
 }
 
@@ -96,18 +117,9 @@ fn locate(family: Family, base: usize, side: Endpoint, new: &Address) -> (Range<
     (base + first..base + first + length, &new[16 - length..])
 }
 
-/// `addresses`: the sums of the old and of the new one. `port`: where the new one goes.
-fn transport(
-    bytes: &mut [u8],
-    packet: &ParsedPacket,
-    addresses: (u16, u16),
-    port: Option<(usize, u16)>,
-    field: ChecksumState,
-) {
-    let (mut old, mut new) = addresses;
-    if let Some((at, port)) = port {
-        (old, new) = (add(old, swap(bytes, at..at + 2, &port.to_be_bytes())), add(new, port));
-    }
+/// The sums of the old and of the new bytes: of `addresses` alone, which are in the pseudo header, and of `all`.
+#[inline(always)]
+fn transport(bytes: &mut [u8], packet: &ParsedPacket, addresses: (u16, u16), all: (u16, u16), field: ChecksumState) {
     let at = match (packet.kind, checksum_at(packet.family, packet.protocol)) {
         // The upper layer of a fragment is missing or incomplete.
         (Kind::Fragment, _) | (_, None) => return,
@@ -116,7 +128,7 @@ fn transport(
     match field {
         // The pseudo header has no ports.
         ChecksumState::PartialGso => patch(bytes, at, |c| update_sum(c, addresses.0, addresses.1)),
-        ChecksumState::Complete => patch(bytes, at, |c| changed(c, old, new, packet.protocol)),
+        ChecksumState::Complete => patch(bytes, at, |c| changed(c, all.0, all.1, packet.protocol)),
         ChecksumState::Partial => {
             patch(bytes, at, |_| 0);
             let made = !add(pseudo(bytes, packet), sum(upper_layer(bytes, packet)));

@@ -17,6 +17,7 @@ static CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 /// that both ends go without (RFC 9653), and stays. With `CHECKSUM_PARTIAL` the field is not made yet: the sender left the whole
 /// CRC to the network card (`sctp_packet_pack`, net/sctp/output.c). No such packet is GSO: the kernel cuts those up before it
 /// queues them (`nfqnl_enqueue_packet`, net/netfilter/nfnetlink_queue.c, since Linux 6.11).
+#[cold]
 pub(super) fn replace(bytes: &mut [u8], transport: usize, port: Option<(usize, u16)>, field: ChecksumState) {
     let place = transport + CHECKSUM..transport + CHECKSUM + 4;
     if field != ChecksumState::Complete {
