@@ -5,6 +5,7 @@ use crate::rig::lab::{Lab, Said, shipped};
 use crate::rig::loaded::Loaded;
 use crate::rig::net::Family;
 use crate::rig::routers::{BACKEND, BULK, FAR, NARROW, Narrow, by_ports, far};
+use nix::sys::signal::Signal;
 
 /// Size of a TCP transfer.
 const TCP_BYTES: usize = 4 << 20;
@@ -137,6 +138,8 @@ fn without_our_errors_the_same_transfers_hang() {
     lab.lengthen(Narrow::Nowhere);
     lab.serve_bulk();
     let loaded = by_ports(&lab);
+    // Who would put them back is held. Workers need nobody.
+    loaded.signal(Signal::SIGSTOP);
     lab.sh("lb", "iptables -t raw -F LOADED-0-E && ip6tables -t raw -F LOADED-0-E");
     let narrow = |who: &str, link: &str, mtu: u32| lab.sh(who, &format!("ip link set {link} mtu {mtu}"));
     let hang = |transfers: [Transfer; 2]| {
@@ -166,5 +169,6 @@ fn without_our_errors_the_same_transfers_hang() {
     for (transfer, family) in Transfer::ALL.into_iter().flat_map(|t| Family::BOTH.map(|family| (t, family))) {
         assert_eq!(transfer.run(&lab, family).out, transfer.expected(&lab, Narrow::Nowhere), "{family:?} {transfer:?}");
     }
+    loaded.signal(Signal::SIGCONT);
     loaded.stop();
 }

@@ -11,6 +11,7 @@ use crate::rig::net::{Family, get};
 use crate::rig::packet::Dice;
 use crate::rig::requests::{download, sum_of};
 use nix::sys::signal::Signal;
+use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -140,8 +141,13 @@ fn a_reload_asked_for_during_one_that_fails_is_made() {
     lab.file("loaded.toml", &alternating(1));
     loaded.signal(Signal::SIGHUP);
     // A reload takes a few hundredths of a second, so there is no time to sleep.
+    let is_worker = |pid: &u32| {
+        let said = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        said.contains("--role\0worker")
+    };
     let next = loop {
-        if let Some(next) = children(loaded.pid()).into_iter().find(|pid| !old.contains(pid)) {
+        let is_new = |pid: &u32| !old.contains(pid) && is_worker(pid);
+        if let Some(next) = children(loaded.pid()).into_iter().find(is_new) {
             break next;
         }
     };
