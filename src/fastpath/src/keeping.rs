@@ -1,0 +1,35 @@
+//! Whether flows of a backend are kept: a byte that the worker writes and the program reads before each packet.
+
+use crate::error::Error;
+use crate::mapping::{Access, Mapping};
+use crate::shared::MAX_BACKENDS;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::Release;
+
+/// The bytes of one worker. At first no flow is kept.
+#[derive(Debug)]
+pub struct Keeping(Mapping);
+
+impl Keeping {
+    /// Maps them for writing.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn map(fd: impl AsFd) -> Result<Self, Error> {
+        Ok(Self(Mapping::new(fd, "the bytes of backends that keep flows", (0, MAX_BACKENDS), Access::Write)?))
+    }
+
+    /// The same, never unmapped.
+    #[must_use]
+    pub fn for_good(self) -> Self {
+        Self(self.0.for_good())
+    }
+
+    /// From the next packet on the program forwards flows of this backend, or leaves all to the worker. An index that does not
+    /// exist is ignored.
+    pub fn set(&self, backend: u16, keeps: bool) {
+        if let Some(byte) = self.0.bytes().get(usize::from(backend)) {
+            byte.store(keeps.into(), Release);
+        }
+    }
+}

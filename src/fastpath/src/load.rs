@@ -1,0 +1,320 @@
+//! Loads the program and owns what belongs to the whole instance. For the supervisor: it needs CAP_BPF, CAP_NET_ADMIN and
+//! CAP_PERFMON (or CAP_SYS_ADMIN) until all is loaded, and none to write records or read counters.
+
+use crate::address_table::{self, Seed};
+use crate::error::Error;
+use crate::mapping::{Access, Mapping};
+use crate::records::{Backend, Kind, Records};
+use crate::shared::{
+    ADDRESS_BUCKETS, ADDRESS_SLOTS, MAX_BACKENDS, MAX_VIPS, MAX_WORKERS, Miss, TOTAL_BYTES, WORKER_BYTES,
+};
+use aya::maps::{Array, ArrayOfMaps, Map, MapData};
+use aya::programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions};
+use aya::util::{KernelVersion, nr_cpus};
+use aya::{Ebpf, EbpfLoader};
+use loaded_table::reader::LINE;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
+
+static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fast.bpf.o"));
+
+/// include/uapi/linux/bpf.h
+const ARRAY: u32 = 2;
+const RINGBUF: u32 = 27;
+const MMAPABLE: u32 = 1 << 10;
+const INNER_MAP: u32 = 1 << 12;
+/// BPF_FIB_LOOKUP_SKIP_NEIGH, Linux 6.3. Without it a neighbour that is not known yet makes a packet go the other way, which
+/// makes it known.
+const SKIP_NEIGH: u32 = 1 << 2;
+
+/// The maps of one worker.
+#[derive(Debug)]
+pub struct WorkerMaps {
+    /// Its flow table, to be mapped with `Region::map_array`.
+    pub table: OwnedFd,
+    /// For [`crate::Keeping`].
+    pub keeping: OwnedFd,
+    /// For [`crate::Reports`].
+    pub ring: OwnedFd,
+}
+
+/// A worker's maps, and what its table's header says.
+#[derive(Debug)]
+pub struct Worker<'a> {
+    /// Its maps.
+    pub maps: &'a WorkerMaps,
+    /// The key of its hash.
+    pub hash_key: [u8; 16],
+    /// Number of its buckets.
+    pub buckets: u32,
+}
+
+/// Which worker a client belongs to, in the numbers of the rules (`src/netfilter/src/rules/steer.rs`).
+#[derive(Debug, Clone, Copy)]
+pub struct Steering {
+    /// The part of an IPv4 address that counts.
+    pub mask4: u32,
+    /// The parts of the four words of an IPv6 address that count.
+    pub mask6: [u32; 4],
+    /// Multipliers of four words, what is added, and the last multiplier.
+    pub keys: [u32; 6],
+}
+
+/// The loaded program, and the maps of the instance.
+#[derive(Debug)]
+pub struct Program {
+    ebpf: Ebpf,
+    seed: Seed,
+    backends: Records,
+    vips: Records,
+    addresses: Records,
+    totals: Mapping,
+    misses: Mapping,
+}
+
+/// Packets and bytes that the program has sent on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// To the backend.
+    pub packets_to: u64,
+    /// With IP headers.
+    pub bytes_to: u64,
+    /// From the backend.
+    pub packets_from: u64,
+    /// With IP headers.
+    pub bytes_from: u64,
+}
+
+/// Which devices a program is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Header {
+    /// Ethernet, and what looks like it: bridges, bonds, VLANs, veth.
+    Ethernet,
+    /// None: tunnels.
+    None,
+}
+
+impl WorkerMaps {
+    /// Makes a worker's maps, empty: a table of `table` bytes, and a ring of `ring` bytes, a power of two and a multiple of the
+    /// page size.
+    ///
+    /// # Errors
+    /// If the kernel refuses: rights, memory, RLIMIT_MEMLOCK before Linux 5.11.
+    pub fn new(table: usize, ring: usize) -> Result<Self, Error> {
+        Ok(Self {
+            table: create("loaded_flows", (ARRAY, LINE, table.div_ceil(LINE)), MMAPABLE | INNER_MAP)?,
+            keeping: create("loaded_keeping", (ARRAY, LINE, MAX_BACKENDS / LINE), MMAPABLE)?,
+            ring: create("loaded_reports", (RINGBUF, 0, ring), 0)?,
+        })
+    }
+}
+
+impl Program {
+    /// Loads the program over these workers' tables, for these addresses. `random` should be secret.
+    ///
+    /// # Errors
+    /// If the kernel or its verifier refuses, or the addresses do not fit.
+    pub fn load(
+        workers: &[Worker<'_>],
+        steering: &Steering,
+        addresses: &[([u8; 16], Kind)],
+        random: Seed,
+    ) -> Result<Self, Error> {
+        let plain: Vec<_> = addresses.iter().map(|(address, _)| *address).collect();
+        let placed =
+            address_table::place(&plain, random).ok_or(Error::Addresses { addresses: addresses.len() })?;
+        let mut ebpf = parse(workers.len(), steering, placed.seed)?;
+        enter(&mut ebpf, workers)?;
+        let cpus = cpus()?;
+        let map = |name| map(&ebpf, name);
+        let program = Self {
+            backends: Records::map(map("backends")?, "backends", MAX_BACKENDS)?,
+            vips: Records::map(map("vips")?, "virtual IPs", MAX_VIPS)?,
+            addresses: Records::map(map("addresses")?, "addresses", ADDRESS_BUCKETS * ADDRESS_SLOTS)?,
+            totals: Mapping::new(map("totals")?, "totals", (0, cpus * MAX_BACKENDS * TOTAL_BYTES), Access::Read)?,
+            misses: Mapping::new(map("misses")?, "misses", (0, cpus * Miss::ALL.len() * 8), Access::Read)?,
+            seed: placed.seed,
+            ebpf,
+        };
+        for ((address, kind), slot) in addresses.iter().zip(placed.slots) {
+            if let Kind::Vip(index) = *kind {
+                let (what, number) = ("the number of a virtual IP", usize::from(index));
+                if number >= MAX_VIPS {
+                    return Err(Error::Limit { what, number, limit: MAX_VIPS });
+                }
+                program.vips.set(number, kind.words(address));
+            }
+            program.addresses.set(slot, kind.words(address));
+        }
+        Ok(program)
+    }
+
+    /// Sets or removes a backend. Packets of its flows go by this from now on.
+    pub fn set_backend(&self, index: u16, backend: Option<&Backend>) {
+        self.backends.set(usize::from(index), backend.map_or([0; 4], Backend::words));
+    }
+
+    /// What is known of a backend.
+    #[must_use]
+    pub fn knows_backend(&self, index: u16) -> bool {
+        self.backends.get(usize::from(index)).is_some_and(|words| words[3] != 0)
+    }
+
+    /// What went to and came from a backend, by all CPUs.
+    #[must_use]
+    pub fn totals(&self, backend: u16) -> Totals {
+        let mut sum = Totals::default();
+        for all in self.totals.words().chunks_exact(MAX_BACKENDS * TOTAL_BYTES / 8) {
+            let [packets_to, bytes_to, packets_from, bytes_from] =
+                [0, 1, 2, 3].map(|n| all[usize::from(backend) % MAX_BACKENDS * 4 + n].load(Relaxed));
+            sum.packets_to += packets_to;
+            sum.bytes_to += bytes_to;
+            sum.packets_from += packets_from;
+            sum.bytes_from += bytes_from;
+        }
+        sum
+    }
+
+    /// How many packets went on to the rules for this reason, by all CPUs.
+    #[must_use]
+    pub fn missed(&self, why: Miss) -> u64 {
+        let all = self.misses.words().chunks_exact(Miss::ALL.len());
+        all.map(|one| one[why as usize].load(Relaxed)).fold(0, u64::wrapping_add)
+    }
+
+    /// The seed by which addresses are placed.
+    #[must_use]
+    pub fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    /// Lets the program have a frame as if it had come in by this interface: what it says, and the length of what it made of it
+    /// in `out`. `context` is the kernel's `struct __sk_buff`.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn try_frame(
+        &self,
+        header: Header,
+        frame: &[u8],
+        out: &mut [u8],
+        (context, repeat): (&[u8], u32),
+    ) -> Result<(i32, usize, std::time::Duration), Error> {
+        let program = self.classifier(header)?;
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(out),
+            ctx_in: Some(context),
+            repeat,
+            ..TestRunOptions::new()
+        };
+        let done = program.test_run(options).map_err(|e| kernel("run the program on a packet", &e))?;
+        Ok((done.return_value.cast_signed(), done.data_size_out as usize, done.duration))
+    }
+
+    /// The program for devices of this kind.
+    ///
+    /// # Errors
+    /// Never: both were loaded.
+    pub fn fd(&self, header: Header) -> Result<&ProgramFd, Error> {
+        self.classifier(header)?.fd().map_err(|e| kernel("find the program", &e))
+    }
+
+    fn classifier(&self, header: Header) -> Result<&SchedClassifier, Error> {
+        let name = header.program();
+        let program = self.ebpf.program(name).ok_or_else(|| kernel("find the program", &std::fmt::Error))?;
+        program.try_into().map_err(|e: aya::programs::ProgramError| kernel("find the program", &e))
+    }
+}
+
+impl Header {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Ethernet => "loaded_ether",
+            Self::None => "loaded_bare",
+        }
+    }
+}
+
+/// Makes the instance's maps, with what stays as it is, and loads both programs.
+fn parse(workers: usize, steering: &Steering, seed: Seed) -> Result<Ebpf, Error> {
+    if workers == 0 || workers > MAX_WORKERS {
+        return Err(Error::Limit { what: "the number of workers", number: workers, limit: MAX_WORKERS + 1 });
+    }
+    let cpus = u32::try_from(cpus()?).unwrap_or(1);
+    let [k0, k1, k2, k3, sum, mix] = steering.keys;
+    let [m0, m1, m2, m3] = steering.mask6;
+    let count = u32::try_from(workers).unwrap_or(1);
+    let numbers: [u32; 12] = [count, steering.mask4, m0, m1, m2, m3, k0, k1, k2, k3, sum, mix];
+    let fib_flags = if KernelVersion::current().is_ok_and(|v| v >= KernelVersion::new(6, 3, 0)) { SKIP_NEIGH } else { 0 };
+    let per_backend = cpus.saturating_mul(u32::try_from(MAX_BACKENDS).unwrap_or(u32::MAX));
+    let mut loader = EbpfLoader::new();
+    loader.map_max_entries("totals", per_backend).map_max_entries("misses", cpus);
+    loader.override_global("steering", &numbers, true).override_global("address_seed", &seed, true);
+    loader.override_global("fib_flags", &fib_flags, true);
+    let mut ebpf = loader.load(PROGRAM).map_err(|e| kernel("load the maps", &e))?;
+    for header in [Header::Ethernet, Header::None] {
+        let program = ebpf.program_mut(header.program()).ok_or_else(|| kernel("find the program", &std::fmt::Error))?;
+        let program: &mut SchedClassifier =
+            program.try_into().map_err(|e: aya::programs::ProgramError| kernel("find the program", &e))?;
+        program.load().map_err(|e| kernel("load the program", &e))?;
+    }
+    Ok(ebpf)
+}
+
+/// Enters each worker's maps.
+fn enter(ebpf: &mut Ebpf, workers: &[Worker<'_>]) -> Result<(), Error> {
+    for (name, of) in [
+        ("tables", (|maps| &maps.table) as fn(&WorkerMaps) -> &OwnedFd),
+        ("keeping", |maps| &maps.keeping),
+        ("rings", |maps| &maps.ring),
+    ] {
+        let map = ebpf.map_mut(name).ok_or_else(|| kernel("find a map", &std::fmt::Error))?;
+        let mut outer: ArrayOfMaps<&mut MapData, MapData> = map.try_into().map_err(|e| kernel("enter a map", &e))?;
+        for (index, worker) in (0..).zip(workers) {
+            let fd = of(worker.maps).try_clone().map_err(|e| kernel("enter a map", &e))?;
+            let inner = MapData::from_fd(fd).map_err(|e| kernel("enter a map", &e))?;
+            outer.set(index, &inner, 0).map_err(|e| kernel("enter a map", &e))?;
+        }
+    }
+    let map = ebpf.map_mut("workers").ok_or_else(|| kernel("find a map", &std::fmt::Error))?;
+    let mut keys: Array<&mut MapData, [u64; WORKER_BYTES / 8]> = map.try_into().map_err(|e| kernel("enter a key", &e))?;
+    for (index, worker) in (0..).zip(workers) {
+        let [low, high] = [0, 8].map(|at| worker.hash_key[at..at + 8].iter().rev().fold(0, |w, b| w << 8 | u64::from(*b)));
+        keys.set(index, [low, high, u64::from(worker.buckets)], 0).map_err(|e| kernel("enter a key", &e))?;
+    }
+    Ok(())
+}
+
+fn create(name: &str, (kind, value, entries): (u32, usize, usize), flags: u32) -> Result<OwnedFd, Error> {
+    let number = |n: usize| u32::try_from(n).map_err(|_| Error::Limit { what: "a map's size", number: n, limit: 1 << 32 });
+    let key = if kind == RINGBUF { 0 } else { 4 };
+    let map = aya_obj::Map::new_from_params(kind, key, number(value)?, number(entries)?, flags);
+    let map = MapData::create(map, name, None).map_err(|e| kernel("make a map", &e))?;
+    map.fd().as_fd().try_clone_to_owned().map_err(|e| kernel("keep a map", &e))
+}
+
+fn map<'e>(ebpf: &'e Ebpf, name: &str) -> Result<BorrowedFd<'e>, Error> {
+    match ebpf.map(name) {
+        Some(Map::Array(map)) => Ok(map.fd().as_fd()),
+        _ => Err(kernel("find a map", &std::fmt::Error)),
+    }
+}
+
+fn cpus() -> Result<usize, Error> {
+    nr_cpus().map_err(|(path, error)| Error::Kernel { act: "count the CPUs", reason: format!("{path}: {error}") })
+}
+
+/// With all causes: the last one is what the kernel said.
+fn kernel(act: &'static str, error: &dyn std::error::Error) -> Error {
+    let mut reason = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !reason.contains(&text) {
+            reason = format!("{reason}: {text}");
+        }
+        cause = error.source();
+    }
+    Error::Kernel { act, reason }
+}

@@ -1,0 +1,233 @@
+//! A worker's decision and the program over one table, in a network namespace of their own.
+
+use crate::packets::{self, ACK, End, SYN, ends, tcp, udp};
+use loaded_fastpath::load::{Header, Program, Steering, Worker, WorkerMaps};
+use loaded_fastpath::records::{Backend, Kind};
+use loaded_fastpath::{Keeping, Report, Reports};
+use loaded_ipc::{
+    ALL_COUNTERS, Admin, BackendIndex, Idle, Mode, OnFailure, Outcome, Policy, Protocol, ServiceIndex, Strategy, ToWorker, Unserved,
+};
+use loaded_table::{AffinityTable, Counters, FlowTable, Region, shm};
+use loaded_worker::decide::{Decider, PacketBuffer};
+use loaded_worker::setup::{Assembly, flow_timeouts};
+use loaded_worker::time::Now;
+use loaded_worker::wire::{PacketFacts, SPARE, from_ip};
+use nix::sched::{CloneFlags, unshare};
+use nix::time::{ClockId, clock_gettime};
+use std::process::Command;
+use std::sync::atomic::Ordering::Relaxed;
+
+pub(crate) const VIPS: [&str; 4] = ["192.0.2.100", "2001:db8:1::100", "192.0.2.101", "2001:db8:1::101"];
+pub(crate) const BACKENDS: [&str; 6] =
+    ["198.51.100.11", "198.51.100.12", "198.51.100.13", "2001:db8:2::11", "2001:db8:2::12", "2001:db8:2::13"];
+/// Index of this one in the configuration.
+pub(crate) const fn index_of(backend: usize) -> u16 {
+    7 + backend as u16 * 2
+}
+
+const CAPACITY: usize = 1000;
+const HASH_KEY: [u8; 16] = *b"0123456789abcdef";
+const RING: usize = 1 << 16;
+/// Seconds without a visit to the worker.
+pub(crate) const FRESH: u16 = 60;
+/// TC_ACT_UNSPEC and TC_ACT_REDIRECT (include/uapi/linux/pkt_cls.h).
+pub(crate) const MISS: i32 = -1;
+pub(crate) const REDIRECT: i32 = 7;
+
+/// An interface: its index and its link address.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Interface {
+    index: u32,
+    mac: [u8; 6],
+}
+
+pub(crate) struct World {
+    pub(crate) decider: Decider,
+    pub(crate) program: Program,
+    pub(crate) keeping: Keeping,
+    pub(crate) reports: Reports,
+    /// The table once more, to look at.
+    table: Region,
+    pub(crate) outside: Interface,
+    pub(crate) inside: Interface,
+}
+
+fn ip(arguments: &str) {
+    let done = Command::new("ip").args(arguments.split(' ')).status().expect("ip");
+    assert!(done.success(), "ip {arguments}");
+}
+
+fn interface(name: &str) -> Interface {
+    let read = |file: &str| std::fs::read_to_string(format!("/sys/class/net/{name}/{file}")).ok();
+    let index = nix::net::if_::if_nametoindex(name).expect("it is there");
+    // /sys is of the namespace that mounted it.
+    let _ = read;
+    let said = Command::new("ip").args(["-o", "link", "show", name]).output().expect("ip");
+    let said = String::from_utf8(said.stdout).expect("text");
+    let mac = said.split("link/ether ").nth(1).expect("a link address").split(' ').next().expect("it");
+    let mac: Vec<u8> = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hex")).collect();
+    Interface { index, mac: mac.try_into().expect("six") }
+}
+
+/// Two interfaces: clients live behind `outside`, backends on `inside`.
+fn network() -> [Interface; 2] {
+    unshare(CloneFlags::CLONE_NEWNET).expect("root");
+    for sysctl in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        std::fs::write(format!("/proc/sys/net/{sysctl}"), "1").expect("sysctl");
+    }
+    for (name, v4, v6) in [("outside", "203.0.113.1/24", "2001:db8:99::1/64"), ("inside", "198.51.100.1/24", "2001:db8:2::1/64")] {
+        ip(&format!("link add {name} type dummy"));
+        ip(&format!("link set {name} up"));
+        ip(&format!("address add {v4} dev {name}"));
+        ip(&format!("address add {v6} dev {name} nodad"));
+    }
+    ip("route add default via 203.0.113.254");
+    ip("route add default via 2001:db8:99::fe");
+    ["outside", "inside"].map(interface)
+}
+
+pub(crate) fn now() -> Now {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock");
+    let millis = time.tv_sec() as u64 * 1000;
+    Now { seconds: time.tv_sec() as u32, millis }
+}
+
+fn decider(flows: Region) -> Decider {
+    let policy = Policy::STANDARD;
+    let (strategy, affinity, protocol, mode) = (Strategy::RoundRobin, None, Protocol::Any, Mode::Nat);
+    let mut all = vec![ToWorker::Begin { generation: 7, unserved: Unserved::Pass, malformed: OnFailure::Drop }];
+    all.extend((0..).zip(VIPS).map(|(n, vip)| ToWorker::Vip { index: n * 3, address: vip.parse().expect("address") }));
+    all.push(ToWorker::Service { index: ServiceIndex(0), protocol, mode, strategy, affinity, policy });
+    all.extend((0..4).map(|n| ToWorker::Listen { vip: n * 3 }));
+    all.extend(BACKENDS.iter().enumerate().map(|(n, address)| ToWorker::Backend {
+        index: BackendIndex(index_of(n)),
+        address: address.parse().expect("address"),
+        weight: 1,
+        backup: false,
+        admin: Admin::Enabled,
+        up: true,
+        age: u32::MAX,
+        confirmed: true,
+    }));
+    all.push(ToWorker::Commit);
+    let mut assembly = Assembly::default();
+    let setup = all.into_iter().find_map(|message| assembly.take(message, 0).expect("in step")).expect("a setup");
+    let clients = shm::create("clients", AffinityTable::bytes_for(CAPACITY)).expect("create");
+    AffinityTable::format(&Region::map(&clients).expect("map"), CAPACITY, [4; 16]).expect("format");
+    let clients = AffinityTable::open(Region::map(&clients).expect("map"), |_| {}).expect("open");
+    let counters = shm::create("counters", Counters::bytes_for(ALL_COUNTERS)).expect("create");
+    let flows = FlowTable::open(flows, flow_timeouts(&Idle::STANDARD)).expect("open");
+    Decider::new(setup, flows, clients, Counters::map(&counters).expect("map"), now())
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let [outside, inside] = network();
+        let bytes = FlowTable::bytes_for(CAPACITY);
+        let maps = WorkerMaps::new(bytes, RING).expect("maps");
+        let map = || Region::map_array(&maps.table, bytes).expect("map");
+        FlowTable::format(&map(), CAPACITY, HASH_KEY).expect("format");
+        let decider = decider(map());
+        let buckets = u32::try_from(CAPACITY * 2 / 8).expect("few");
+        let worker = Worker { maps: &maps, hash_key: HASH_KEY, buckets };
+        let steering = Steering { mask4: !0, mask6: [!0; 4], keys: [1; 6] };
+        let address = |text: &str| from_ip(text.parse().expect("address"));
+        let vips = (0..).zip(VIPS).map(|(n, vip)| (address(vip), Kind::Vip(n * 3)));
+        let addresses: Vec<_> = vips.chain(BACKENDS.map(|backend| (address(backend), Kind::Backend))).collect();
+        let program = Program::load(&[worker], &steering, &addresses, [0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
+        let program = program.unwrap_or_else(|error| panic!("{error}"));
+        let keeping = Keeping::map(&maps.keeping).expect("map");
+        for (n, backend) in BACKENDS.iter().enumerate() {
+            let backend = Backend { address: address(backend), interface: inside.index, fresh_tcp: FRESH, fresh_udp: FRESH };
+            program.set_backend(index_of(n), Some(&backend));
+            keeping.set(index_of(n), true);
+        }
+        let reports = Reports::map(&maps.ring, RING).expect("map");
+        Self { decider, program, keeping, reports, table: map(), outside, inside }
+    }
+
+    /// The words of the table, without the times at which flows were last seen.
+    pub(crate) fn table(&self) -> Vec<u64> {
+        let words = self.table.words();
+        let bucket = |at: usize| (at - 16) % 40;
+        let word = |(at, word): (usize, &std::sync::atomic::AtomicU64)| match at >= 16 && (2..6).contains(&bucket(at)) {
+            true => 0,
+            false => word.load(Relaxed),
+        };
+        words.iter().enumerate().map(word).collect()
+    }
+
+    /// What the worker makes of an IP packet.
+    pub(crate) fn decide(&mut self, bytes: &[u8], now: Now) -> (Outcome, Vec<u8>) {
+        let facts = PacketFacts::WHOLE;
+        let lookup = self.decider.lookup(bytes, facts);
+        let mut space = [bytes, &[0xaa; SPARE]].concat();
+        let decided = self.decider.decide(&lookup, PacketBuffer { space: &mut space, length: bytes.len(), facts }, now);
+        space.truncate(decided.length);
+        (decided.outcome, space)
+    }
+
+    /// What the program makes of an IP packet that comes in by an interface: what it says, and the IP packet after it.
+    pub(crate) fn try_packet(&self, bytes: &[u8], from: Interface) -> (i32, Vec<u8>) {
+        self.try_with(bytes, from, 1).0
+    }
+
+    /// The same `repeat` times, with the time that one took.
+    pub(crate) fn try_with(&self, bytes: &[u8], from: Interface, repeat: u32) -> ((i32, Vec<u8>), std::time::Duration) {
+        let kind: [u8; 2] = if bytes.first().is_some_and(|byte| byte >> 4 == 6) { [0x86, 0xdd] } else { [8, 0] };
+        let frame = [&from.mac[..], &[2, 0, 0, 0, 0, 1], &kind, bytes].concat();
+        let mut context = [0; 192];
+        // struct __sk_buff: ifindex.
+        context[40..44].copy_from_slice(&from.index.to_ne_bytes());
+        let mut out = vec![0; frame.len() + 64];
+        let (said, length, time) =
+            self.program.try_frame(Header::Ethernet, &frame, &mut out, (&context, repeat)).unwrap_or_else(|error| panic!("{error}"));
+        out.truncate(length);
+        assert_eq!(out[..14], frame[..14]);
+        ((said, out.split_off(14)), time)
+    }
+
+    pub(crate) fn heard(&mut self) -> Vec<Report> {
+        std::iter::from_fn(|| self.reports.next()).collect()
+    }
+
+    /// Begins a TCP flow as of this time; returns the backend.
+    pub(crate) fn begin(&mut self, client: End<'_>, vip: End<'_>, now: Now) -> String {
+        let (outcome, sent) = self.decide(&tcp(client, vip, SYN), now);
+        assert_eq!(outcome, Outcome::ForwardedNew);
+        ends(&sent).1
+    }
+
+    /// Opens it.
+    pub(crate) fn open(&mut self, client: End<'_>, vip: End<'_>, now: Now) -> String {
+        let backend = self.begin(client, vip, now);
+        self.decide(&tcp((&backend, vip.1), client, SYN | ACK), now);
+        self.decide(&tcp(client, vip, ACK), now);
+        backend
+    }
+
+    /// Opens a UDP flow, as far as `steps` datagrams lead.
+    pub(crate) fn talk(&mut self, client: End<'_>, vip: End<'_>, steps: u32, now: Now) -> String {
+        let (_, sent) = self.decide(&udp(client, vip), now);
+        let backend = ends(&sent).1;
+        if steps > 1 {
+            self.decide(&udp((&backend, vip.1), client), now);
+        }
+        if steps > 2 {
+            self.decide(&udp(client, vip), now);
+        }
+        backend
+    }
+}
+
+/// What the kernel's forwarding makes of a packet: a hop less (`ip_decrease_ttl` in include/net/ip.h).
+pub(crate) fn forwarded(mut bytes: Vec<u8>) -> Vec<u8> {
+    if bytes[0] >> 4 == 6 {
+        bytes[7] -= 1;
+        return bytes;
+    }
+    let sum = u32::from(u16::from_be_bytes([bytes[10], bytes[11]])) + 0x0100;
+    packets::put(&mut bytes, 10, u16::try_from(sum & 0xffff).expect("masked") + u16::from(sum >= 0xffff));
+    bytes[8] -= 1;
+    bytes
+}
