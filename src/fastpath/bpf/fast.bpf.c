@@ -40,14 +40,31 @@ static __always_inline enum weight weigh(const struct packet *p, __u8 state, _Bo
 	return UNUSUAL;
 }
 
+/* Seconds for which a flow in this state goes on unseen. */
+static __always_inline __u32 fresh(const struct backend *b, __u8 state)
+{
+	switch (state) {
+	case TABLE_STATE_HALF_OPEN:
+	case TABLE_STATE_ANSWERED:
+	case TABLE_STATE_UNANSWERED:
+		return b->fresh_half_open;
+	case TABLE_STATE_CLOSING:
+		return b->fresh_closing;
+	case TABLE_STATE_DATAGRAM:
+	case TABLE_STATE_REPLIED:
+		return b->fresh_udp;
+	}
+	return b->fresh_tcp;
+}
+
 /* Whether the worker has seen the flow lately, and keeps flows of its backend. */
-static __always_inline enum miss is_alive(__u32 worker, const struct backend *b, const struct packet *p, const struct flow *f)
+static __always_inline enum miss is_alive(__u32 worker, const struct backend *b, const struct flow *f)
 {
 	__u32 now = bpf_ktime_get_ns() / 1000000000, age = now - f->seen;
 	/* In the future: the worker's clock, read a moment later than ours. */
 	if (age > 0x7fffffff)
 		age = 0;
-	if (age > (p->protocol == IPPROTO_TCP ? b->fresh_tcp : b->fresh_udp))
+	if (age > fresh(b, f->state))
 		return missed(MISS_STALE);
 	void *bytes = bpf_map_lookup_elem(&keeping, &worker);
 	__u32 line = f->backend / TABLE_LINE;
@@ -149,7 +166,7 @@ static __always_inline enum miss forward(struct __sk_buff *skb, __u32 at, struct
 		return missed(MISS_BACKEND);
 	/* Copied: the packet's memory may move, and the supervisor's may change. */
 	__u64 address[2];
-	enum miss dead = is_alive(worker, b, &p, &f);
+	enum miss dead = is_alive(worker, b, &f);
 	if (dead)
 		return dead;
 	if (reply) {

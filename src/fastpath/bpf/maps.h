@@ -80,7 +80,7 @@ OF_WORKERS(rings, BPF_MAP_TYPE_RINGBUF, __uint(max_entries, 4096););
 struct backend {
 	__u64 address[2];
 	__u32 interface;
-	__u16 fresh_tcp, fresh_udp;
+	__u8 fresh_tcp, fresh_udp, fresh_half_open, fresh_closing;
 	__u16 port;
 	__u8 used, spare[5];
 };
@@ -89,6 +89,8 @@ AT(backend, address, BACKEND_ADDRESS);
 AT(backend, interface, BACKEND_INTERFACE);
 AT(backend, fresh_tcp, BACKEND_FRESH_TCP);
 AT(backend, fresh_udp, BACKEND_FRESH_UDP);
+AT(backend, fresh_half_open, BACKEND_FRESH_HALF_OPEN);
+AT(backend, fresh_closing, BACKEND_FRESH_CLOSING);
 AT(backend, port, BACKEND_PORT);
 AT(backend, used, BACKEND_USED);
 

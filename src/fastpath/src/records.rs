@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::mapping::{Access, Mapping};
 use crate::shared::{
     ADDRESS_ADDRESS, ADDRESS_BYTES, ADDRESS_INDEX, ADDRESS_IS_BACKEND, ADDRESS_IS_VIP, ADDRESS_KIND, BACKEND_ADDRESS,
-    BACKEND_BYTES, BACKEND_FRESH_TCP, BACKEND_FRESH_UDP, BACKEND_INTERFACE, BACKEND_USED,
+    BACKEND_BYTES, BACKEND_FRESH_CLOSING, BACKEND_FRESH_HALF_OPEN, BACKEND_FRESH_TCP, BACKEND_FRESH_UDP, BACKEND_INTERFACE, BACKEND_USED,
 };
 use std::os::fd::AsFd;
 use std::sync::atomic::AtomicU64;
@@ -18,10 +18,22 @@ pub struct Backend {
     pub address: [u8; 16],
     /// The interface that leads to it: its replies must come from there. 0: from any.
     pub interface: u32,
-    /// Seconds for which an open TCP flow goes on without a visit to its worker.
-    pub fresh_tcp: u16,
-    /// The same for UDP.
-    pub fresh_udp: u16,
+    /// How long its flows go on without a visit to their worker.
+    pub fresh: Fresh,
+}
+
+/// Seconds for which flows go on without a visit to their worker: less than their idle times, so that a worker sees each flow
+/// long before it would forget it. The program takes a flow of any other state to the worker at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fresh {
+    /// TCP, open.
+    pub tcp: u8,
+    /// UDP, answered.
+    pub udp: u8,
+    /// Not open yet: TCP that the client has not acknowledged, UDP that the backend has not answered.
+    pub half_open: u8,
+    /// TCP, closed by both sides.
+    pub closing: u8,
 }
 
 /// What an address is.
@@ -67,13 +79,26 @@ impl Records {
     }
 }
 
+impl Fresh {
+    /// A quarter of each idle time (seconds), and at most a minute; also of the time for which a client keeps its backend
+    /// without a packet, if there is one.
+    #[must_use]
+    pub fn of(tcp: u32, udp: u32, half_open: u32, closing: u32, affinity: Option<u32>) -> Self {
+        let part = |idle: u32| u8::try_from((idle.min(affinity.unwrap_or(u32::MAX)) / 4).min(60)).unwrap_or(60);
+        Self { tcp: part(tcp), udp: part(udp), half_open: part(half_open), closing: part(closing) }
+    }
+}
+
 impl Backend {
     pub(crate) fn words(&self) -> Words {
         let mut raw = [0; BACKEND_BYTES];
         put(&mut raw, BACKEND_ADDRESS, &self.address);
         put(&mut raw, BACKEND_INTERFACE, &self.interface.to_le_bytes());
-        put(&mut raw, BACKEND_FRESH_TCP, &self.fresh_tcp.to_le_bytes());
-        put(&mut raw, BACKEND_FRESH_UDP, &self.fresh_udp.to_le_bytes());
+        let Fresh { tcp, udp, half_open, closing } = self.fresh;
+        put(&mut raw, BACKEND_FRESH_TCP, &[tcp]);
+        put(&mut raw, BACKEND_FRESH_UDP, &[udp]);
+        put(&mut raw, BACKEND_FRESH_HALF_OPEN, &[half_open]);
+        put(&mut raw, BACKEND_FRESH_CLOSING, &[closing]);
         put(&mut raw, BACKEND_USED, &[1]);
         words(&raw)
     }

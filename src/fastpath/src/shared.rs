@@ -32,10 +32,14 @@ numbers! {
     BACKEND_ADDRESS = 0;
     /// The interface that leads to it; 0: its replies may come from any.
     BACKEND_INTERFACE = 16;
-    /// Seconds for which a flow may go on without a visit to its worker.
+    /// Seconds for which a flow may go on without a visit to its worker: open TCP,
     BACKEND_FRESH_TCP = 20;
-    /// The same, UDP.
-    BACKEND_FRESH_UDP = 22;
+    /// answered UDP,
+    BACKEND_FRESH_UDP = 21;
+    /// flows that are not open yet,
+    BACKEND_FRESH_HALF_OPEN = 22;
+    /// and those that both sides have closed.
+    BACKEND_FRESH_CLOSING = 23;
     /// Its port; 0: that of the service. Host byte order.
     BACKEND_PORT = 24;
     /// Not 0 for a backend that is there and whose packets are rewritten (mode "nat").

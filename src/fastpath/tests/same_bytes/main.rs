@@ -4,11 +4,14 @@
 
 #[path = "../../../../worker/tests/decide/packets.rs"]
 mod packets;
+mod generated;
 mod world;
 
+use generated::{Known, Made, PROTOCOLS, Random, make, ports_of};
+use loaded_fastpath::{Miss, Report};
 use loaded_ipc::Outcome;
-use packets::{ACK, FIN, RST, SYN, ends, sound, tcp, udp};
-use world::{MISS, REDIRECT, VIPS, World, forwarded, now};
+use packets::{ACK, FIN, SYN, ends, sound, tcp, udp};
+use world::{MISS, REDIRECT, VIPS, World, forwarded, now, same_flows};
 
 fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
@@ -27,7 +30,7 @@ fn open_flows_go_on_silently_in_both_families_and_directions() {
     let mut world = World::new();
     for (client, vip) in [("203.0.113.7", VIPS[0]), ("10.1.2.3", VIPS[2]), ("2001:db8:77::7", VIPS[1])] {
         let (client, vip) = ((client, 40_000), (vip, 443));
-        let backend = world.open(client, vip, now());
+        let backend = world.open(client, vip, now()).unwrap();
         let (said, sent) = world.try_packet(&tcp(client, vip, ACK), world.outside);
         assert_eq!((said, ends(&sent).1), (REDIRECT, backend.clone()), "{client:?}");
         assert!(sound(&sent));
@@ -37,11 +40,152 @@ fn open_flows_go_on_silently_in_both_families_and_directions() {
         assert_eq!(world.try_packet(&tcp((&backend, 443), client, ACK), world.outside).0, MISS, "another interface");
         assert_eq!(world.try_packet(&tcp(client, vip, SYN), world.outside).0, MISS);
         let client = (client.0, 40_001);
-        let backend = world.talk(client, vip, 3, now());
+        let backend = world.talk(client, vip, 3, now()).unwrap();
         assert_eq!(world.try_packet(&udp(client, vip), world.outside).0, REDIRECT);
         assert_eq!(world.try_packet(&udp((&backend, 443), client), world.inside).0, REDIRECT);
         assert_eq!(world.heard(), []);
         assert_eq!(world.try_packet(&tcp((client.0, 40_000), vip, FIN | ACK), world.outside).0, REDIRECT);
         assert_eq!(world.heard().len(), 1);
+    }
+}
+
+/// How many packets; LOADED_PACKETS says otherwise.
+const PACKETS: u64 = 10_000;
+/// After so many packets a table is full of flows, and a new one begins.
+const LIFE: usize = 5_000;
+
+/// What became of the packets.
+#[derive(Debug, Default)]
+struct Seen {
+    silent: u64,
+    told: u64,
+    missed: u64,
+}
+
+#[test]
+fn what_goes_on_is_what_the_worker_would_have_sent() {
+    if !is_root() {
+        return;
+    }
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let (count, seed) = (number("LOADED_PACKETS").unwrap_or(PACKETS), number("LOADED_SEED").unwrap_or(20_261_128));
+    let mut random = Random(seed);
+    let mut seen = Seen::default();
+    let mut missed = vec![0; Miss::ALL.len()];
+    for first in (0..count).step_by(LIFE) {
+        let mut world = World::new();
+        let mut flows: Vec<Known> = (0..150).filter_map(|_| begin(&mut world, &mut random)).collect();
+        let mut kept = [true; 6];
+        for n in first..count.min(first + LIFE as u64) {
+            if random.one_in(20)
+                && let Some(new) = begin(&mut world, &mut random)
+            {
+                let old = random.below(flows.len());
+                flows[old] = new;
+            }
+            if random.one_in(200) {
+                let backend = random.below(6);
+                kept[backend] = !random.one_in(3);
+                world.keeping.set(world::index_of(backend), kept[backend]);
+            }
+            let flow = random.pick(&flows).clone();
+            let made = make(&mut random, &flow);
+            let context = format!("LOADED_SEED={seed} packet {n}: {flow:?} kept {kept:?} {made:02x?}");
+            judge(&mut world, &made, kept, &mut seen, &context);
+        }
+        Miss::ALL.iter().zip(&mut missed).for_each(|(why, sum)| *sum += world.program.missed(*why));
+    }
+    let missed: Vec<_> = Miss::ALL.iter().map(|why| why.label()).zip(missed).collect();
+    println!("{count} packets: {seen:?}; {missed:?}");
+    // It is no test if nothing goes on.
+    assert!(seen.silent * 5 > count && seen.told * 10 > count && seen.missed * 5 > count, "{seen:?}");
+}
+
+/// Begins a flow of any kind and age, if there is room.
+fn begin(world: &mut World, random: &mut Random) -> Option<Known> {
+    let side = random.below(2);
+    let vip = (VIPS[side + 2 * random.below(2)], 400 + random.below(50) as u16);
+    let host = random.below(200);
+    let client = if side == 0 { format!("10.50.1.{}", host + 1) } else { format!("2001:db8:50:{host:x}::1") };
+    let client = (client, 1024 + random.below(60_000) as u16);
+    let protocol = *random.pick(&PROTOCOLS);
+    let mut then = now();
+    // Some are stale, and none is expired.
+    then.seconds -= if random.one_in(3) { random.below(100) as u32 } else { 0 };
+    let end = (client.0.as_str(), client.1);
+    let backend = match (protocol, random.below(6)) {
+        (packets::TCP, 0) => world.begin(end, vip, then)?,
+        (packets::TCP, more) => {
+            let backend = world.open(end, vip, then)?;
+            if more == 1 {
+                world.decide(&tcp(end, vip, FIN | ACK), then);
+            }
+            if more == 2 {
+                world.decide(&tcp((&backend, vip.1), end, FIN | ACK), then);
+            }
+            backend
+        }
+        (_, more) => world.talk(end, vip, 1 + more as u32, then)?,
+    };
+    Some(Known { protocol, client, vip, backend })
+}
+
+fn judge(world: &mut World, made: &Made, kept: [bool; 6], seen: &mut Seen, context: &str) {
+    let from = if made.reply { world.inside } else { world.outside };
+    // The kernel makes no buffer of less (bpf_prog_test_run_skb in net/bpf/test_run.c), nor does a device.
+    if made.bytes.len() < 40 && made.bytes[0] >> 4 == 6 {
+        return;
+    }
+    let before = world.table();
+    let (said, sent) = world.try_packet(&made.bytes, from);
+    let reports = world.heard();
+    assert!(world.table() == before, "the program has changed the table: {context}");
+    let silent = said == REDIRECT && reports.is_empty();
+    // What Ethernet adds to a short packet is gone before the rules see it (ip_rcv_core, ip6_rcv_core).
+    let whole = &made.bytes[..length_of(&made.bytes).min(made.bytes.len())];
+    let (outcome, expected) = world.decide(whole, now());
+    if said == MISS {
+        assert_eq!(sent, made.bytes, "{context}");
+        assert_eq!(reports, [], "{context}");
+        seen.missed += 1;
+        return;
+    }
+    assert_eq!(said, REDIRECT, "{context}");
+    // The worker may have given the flow another backend than it began with.
+    let backend = if made.reply { ends(&made.bytes).0 } else { ends(&sent).1 };
+    let backend = world::BACKENDS.iter().position(|b| *b == backend);
+    assert!(backend.is_some_and(|backend| kept[backend]), "{context}");
+    assert_eq!(outcome, if made.reply { Outcome::Returned } else { Outcome::Forwarded }, "{context}");
+    assert_eq!(sent[..whole.len()], forwarded(expected), "{context}");
+    assert_eq!(sent[whole.len()..], made.bytes[whole.len()..], "{context}");
+    if silent {
+        assert!(same_flows(&world.table(), &before), "it moves the flow's state, and no report says so: {context}");
+        seen.silent += 1;
+    } else {
+        assert_eq!(reports.len(), 1, "{context}");
+        is_about(&reports[0], whole, made.reply, context);
+        seen.told += 1;
+    }
+}
+
+/// The packet's length as its header says.
+fn length_of(bytes: &[u8]) -> usize {
+    let two = |at: usize| usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
+    if bytes[0] >> 4 == 6 { 40 + two(4) } else { two(2) }
+}
+
+/// Whether a report says of a packet what it is.
+fn is_about(report: &Report, bytes: &[u8], reply: bool, context: &str) {
+    let (from, to) = ports_of(bytes);
+    let (client, service) = if reply { (to, from) } else { (from, to) };
+    assert_eq!((report.client_port, report.service_port, report.reply), (client, service, reply), "{context}");
+    assert_eq!(report.bytes as usize, bytes.len(), "{context}");
+    if report.protocol == packets::TCP {
+        let at = if bytes[0] >> 4 == 4 { 20 } else { 40 };
+        let four = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+        let header = usize::from(bytes[at + 12] >> 4) * 4;
+        let counted = u32::from(bytes[at + 13] & SYN != 0) + u32::from(bytes[at + 13] & FIN != 0);
+        let end = four(at + 4).wrapping_add((bytes.len() - at - header) as u32).wrapping_add(counted);
+        assert_eq!((report.flags, report.acknowledged, report.end), (bytes[at + 13], four(at + 8), end), "{context}");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::packets::{self, ACK, End, SYN, ends, tcp, udp};
 use loaded_fastpath::load::{Header, Program, Steering, Worker, WorkerMaps};
-use loaded_fastpath::records::{Backend, Kind};
+use loaded_fastpath::records::{Backend, Fresh, Kind};
 use loaded_fastpath::{Keeping, Report, Reports};
 use loaded_ipc::{
     ALL_COUNTERS, Admin, BackendIndex, Idle, Mode, OnFailure, Outcome, Policy, Protocol, ServiceIndex, Strategy, ToWorker, Unserved,
@@ -25,11 +25,9 @@ pub(crate) const fn index_of(backend: usize) -> u16 {
     7 + backend as u16 * 2
 }
 
-const CAPACITY: usize = 1000;
+const CAPACITY: usize = 400;
 const HASH_KEY: [u8; 16] = *b"0123456789abcdef";
 const RING: usize = 1 << 16;
-/// Seconds without a visit to the worker.
-pub(crate) const FRESH: u16 = 60;
 /// TC_ACT_UNSPEC and TC_ACT_REDIRECT (include/uapi/linux/pkt_cls.h).
 pub(crate) const MISS: i32 = -1;
 pub(crate) const REDIRECT: i32 = 7;
@@ -58,10 +56,8 @@ fn ip(arguments: &str) {
 }
 
 fn interface(name: &str) -> Interface {
-    let read = |file: &str| std::fs::read_to_string(format!("/sys/class/net/{name}/{file}")).ok();
     let index = nix::net::if_::if_nametoindex(name).expect("it is there");
     // /sys is of the namespace that mounted it.
-    let _ = read;
     let said = Command::new("ip").args(["-o", "link", "show", name]).output().expect("ip");
     let said = String::from_utf8(said.stdout).expect("text");
     let mac = said.split("link/ether ").nth(1).expect("a link address").split(' ').next().expect("it");
@@ -76,7 +72,8 @@ fn network() -> [Interface; 2] {
         std::fs::write(format!("/proc/sys/net/{sysctl}"), "1").expect("sysctl");
     }
     for (name, v4, v6) in [("outside", "203.0.113.1/24", "2001:db8:99::1/64"), ("inside", "198.51.100.1/24", "2001:db8:2::1/64")] {
-        ip(&format!("link add {name} type dummy"));
+        ip(&format!("link add {name} type veth peer name far-{name}"));
+        ip(&format!("link set far-{name} up"));
         ip(&format!("link set {name} up"));
         ip(&format!("address add {v4} dev {name}"));
         ip(&format!("address add {v6} dev {name} nodad"));
@@ -137,8 +134,10 @@ impl World {
         let program = Program::load(&[worker], &steering, &addresses, [0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
         let program = program.unwrap_or_else(|error| panic!("{error}"));
         let keeping = Keeping::map(&maps.keeping).expect("map");
+        let Idle { tcp, udp, half_open, closing, .. } = Idle::STANDARD;
+        let fresh = Fresh::of(tcp, udp, half_open, closing, None);
         for (n, backend) in BACKENDS.iter().enumerate() {
-            let backend = Backend { address: address(backend), interface: inside.index, fresh_tcp: FRESH, fresh_udp: FRESH };
+            let backend = Backend { address: address(backend), interface: inside.index, fresh };
             program.set_backend(index_of(n), Some(&backend));
             keeping.set(index_of(n), true);
         }
@@ -146,15 +145,9 @@ impl World {
         Self { decider, program, keeping, reports, table: map(), outside, inside }
     }
 
-    /// The words of the table, without the times at which flows were last seen.
+    /// The words of the table: header, and buckets of 40.
     pub(crate) fn table(&self) -> Vec<u64> {
-        let words = self.table.words();
-        let bucket = |at: usize| (at - 16) % 40;
-        let word = |(at, word): (usize, &std::sync::atomic::AtomicU64)| match at >= 16 && (2..6).contains(&bucket(at)) {
-            true => 0,
-            false => word.load(Relaxed),
-        };
-        words.iter().enumerate().map(word).collect()
+        self.table.words().iter().map(|word| word.load(Relaxed)).collect()
     }
 
     /// What the worker makes of an IP packet.
@@ -191,24 +184,26 @@ impl World {
         std::iter::from_fn(|| self.reports.next()).collect()
     }
 
-    /// Begins a TCP flow as of this time; returns the backend.
-    pub(crate) fn begin(&mut self, client: End<'_>, vip: End<'_>, now: Now) -> String {
+    /// Begins a TCP flow as of this time; returns the backend, if there was room.
+    pub(crate) fn begin(&mut self, client: End<'_>, vip: End<'_>, now: Now) -> Option<String> {
         let (outcome, sent) = self.decide(&tcp(client, vip, SYN), now);
-        assert_eq!(outcome, Outcome::ForwardedNew);
-        ends(&sent).1
+        (outcome == Outcome::ForwardedNew).then(|| ends(&sent).1)
     }
 
     /// Opens it.
-    pub(crate) fn open(&mut self, client: End<'_>, vip: End<'_>, now: Now) -> String {
-        let backend = self.begin(client, vip, now);
+    pub(crate) fn open(&mut self, client: End<'_>, vip: End<'_>, now: Now) -> Option<String> {
+        let backend = self.begin(client, vip, now)?;
         self.decide(&tcp((&backend, vip.1), client, SYN | ACK), now);
         self.decide(&tcp(client, vip, ACK), now);
-        backend
+        Some(backend)
     }
 
-    /// Opens a UDP flow, as far as `steps` datagrams lead.
-    pub(crate) fn talk(&mut self, client: End<'_>, vip: End<'_>, steps: u32, now: Now) -> String {
-        let (_, sent) = self.decide(&udp(client, vip), now);
+    /// Begins a UDP flow, as far as `steps` datagrams lead.
+    pub(crate) fn talk(&mut self, client: End<'_>, vip: End<'_>, steps: u32, now: Now) -> Option<String> {
+        let (outcome, sent) = self.decide(&udp(client, vip), now);
+        if outcome != Outcome::ForwardedNew {
+            return None;
+        }
         let backend = ends(&sent).1;
         if steps > 1 {
             self.decide(&udp((&backend, vip.1), client), now);
@@ -216,7 +211,7 @@ impl World {
         if steps > 2 {
             self.decide(&udp(client, vip), now);
         }
-        backend
+        Some(backend)
     }
 }
 
@@ -227,7 +222,13 @@ pub(crate) fn forwarded(mut bytes: Vec<u8>) -> Vec<u8> {
         return bytes;
     }
     let sum = u32::from(u16::from_be_bytes([bytes[10], bytes[11]])) + 0x0100;
-    packets::put(&mut bytes, 10, u16::try_from(sum & 0xffff).expect("masked") + u16::from(sum >= 0xffff));
+    packets::put(&mut bytes, 10, (sum + u32::from(sum >= 0xffff)) as u16);
     bytes[8] -= 1;
     bytes
+}
+
+/// Whether tables are the same but for the times at which flows were last seen.
+pub(crate) fn same_flows(one: &[u64], other: &[u64]) -> bool {
+    let differ = |at: usize| one[at] != other[at] && !(at >= 16 && (2..6).contains(&((at - 16) % 40)));
+    one == other || !(0..one.len()).any(differ)
 }
