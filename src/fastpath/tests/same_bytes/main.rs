@@ -5,6 +5,7 @@
 #[path = "../../../../worker/tests/decide/packets.rs"]
 mod packets;
 mod generated;
+mod torn;
 mod world;
 
 use generated::{Known, Made, PROTOCOLS, Random, make, ports_of};
@@ -85,7 +86,7 @@ fn what_goes_on_is_what_the_worker_would_have_sent() {
             }
             if random.one_in(200) {
                 let backend = random.below(6);
-                kept[backend] = !random.one_in(3);
+                kept[backend] = !random.one_in(8);
                 world.keeping.set(world::index_of(backend), kept[backend]);
             }
             let flow = random.pick(&flows).clone();

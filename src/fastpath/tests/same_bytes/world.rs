@@ -25,7 +25,7 @@ pub(crate) const fn index_of(backend: usize) -> u16 {
     7 + backend as u16 * 2
 }
 
-const CAPACITY: usize = 400;
+pub(crate) const CAPACITY: usize = 400;
 const HASH_KEY: [u8; 16] = *b"0123456789abcdef";
 const RING: usize = 1 << 16;
 /// TC_ACT_UNSPEC and TC_ACT_REDIRECT (include/uapi/linux/pkt_cls.h).
@@ -46,6 +46,7 @@ pub(crate) struct World {
     pub(crate) reports: Reports,
     /// The table once more, to look at.
     table: Region,
+    pub(crate) maps: WorkerMaps,
     pub(crate) outside: Interface,
     pub(crate) inside: Interface,
 }
@@ -142,7 +143,8 @@ impl World {
             keeping.set(index_of(n), true);
         }
         let reports = Reports::map(&maps.ring, RING).expect("map");
-        Self { decider, program, keeping, reports, table: map(), outside, inside }
+        let table = map();
+        Self { decider, program, keeping, reports, table, maps, outside, inside }
     }
 
     /// The words of the table: header, and buckets of 40.
