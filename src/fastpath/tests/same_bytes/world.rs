@@ -26,7 +26,7 @@ pub(crate) const fn index_of(backend: usize) -> u16 {
 }
 
 pub(crate) const CAPACITY: usize = 400;
-const HASH_KEY: [u8; 16] = *b"0123456789abcdef";
+pub(crate) const HASH_KEY: [u8; 16] = *b"0123456789abcdef";
 const RING: usize = 1 << 16;
 /// TC_ACT_UNSPEC and TC_ACT_REDIRECT (include/uapi/linux/pkt_cls.h).
 pub(crate) const MISS: i32 = -1;
