@@ -212,6 +212,15 @@ impl Program {
         Ok((done.return_value.cast_signed(), done.data_size_out as usize, done.duration))
     }
 
+    /// How often the program ran and for how long in all, while `kernel.bpf_stats_enabled` was on.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn runs(&self, header: Header) -> Result<(u64, std::time::Duration), Error> {
+        let info = self.classifier(header)?.info().map_err(|e| kernel("ask about the program", &e))?;
+        Ok((info.run_count(), info.run_time()))
+    }
+
     /// The program for devices of this kind.
     ///
     /// # Errors

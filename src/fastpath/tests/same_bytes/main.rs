@@ -4,6 +4,7 @@
 
 #[path = "../../../../worker/tests/decide/packets.rs"]
 mod packets;
+mod cost;
 mod generated;
 mod torn;
 mod world;

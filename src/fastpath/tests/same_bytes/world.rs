@@ -90,7 +90,7 @@ pub(crate) fn now() -> Now {
     Now { seconds: time.tv_sec() as u32, millis }
 }
 
-fn decider(flows: Region) -> Decider {
+pub(crate) fn decider(flows: Region) -> Decider {
     let policy = Policy::STANDARD;
     let (strategy, affinity, protocol, mode) = (Strategy::RoundRobin, None, Protocol::Any, Mode::Nat);
     let mut all = vec![ToWorker::Begin { generation: 7, unserved: Unserved::Pass, malformed: OnFailure::Drop }];
@@ -120,13 +120,18 @@ fn decider(flows: Region) -> Decider {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::sized(CAPACITY)
+    }
+
+    /// With room for so many flows.
+    pub(crate) fn sized(capacity: usize) -> Self {
         let [outside, inside] = network();
-        let bytes = FlowTable::bytes_for(CAPACITY);
+        let bytes = FlowTable::bytes_for(capacity);
         let maps = WorkerMaps::new(bytes, RING).expect("maps");
         let map = || Region::map_array(&maps.table, bytes).expect("map");
-        FlowTable::format(&map(), CAPACITY, HASH_KEY).expect("format");
+        FlowTable::format(&map(), capacity, HASH_KEY).expect("format");
         let decider = decider(map());
-        let buckets = u32::try_from(CAPACITY * 2 / 8).expect("few");
+        let buckets = u32::try_from(capacity * 2 / 8).expect("few");
         let worker = Worker { maps: &maps, hash_key: HASH_KEY, buckets };
         let steering = Steering { mask4: !0, mask6: [!0; 4], keys: [1; 6] };
         let address = |text: &str| from_ip(text.parse().expect("address"));
