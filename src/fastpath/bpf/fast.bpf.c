@@ -153,7 +153,7 @@ static __always_inline enum miss forward(struct __sk_buff *skb, __u32 at, struct
 	struct worker *w = bpf_map_lookup_elem(&workers, &worker);
 	void *table = bpf_map_lookup_elem(&tables, &worker);
 	struct flow f = {};
-	if (!w || !table)
+	if (!w || !w->used || !table)
 		return missed(MISS_NO_FLOW);
 	enum found found = find(table, w, &q, &f);
 	if (found != FOUND)

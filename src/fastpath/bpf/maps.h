@@ -134,15 +134,18 @@ struct {
 	__type(value, struct addresses);
 } addresses SEC(".maps");
 
-/* What stays as long as the instance: the loader writes it and the kernel freezes it. */
+/* What a worker's table is. The table says the same, but the worker can write that. */
 struct worker {
 	__u64 hash_key[2];
 	__u32 buckets, spare;
+	__u8 used, rest[7];
 };
 SIZE(worker, WORKER_BYTES);
 AT(worker, hash_key, WORKER_HASH_KEY);
 AT(worker, buckets, WORKER_BUCKETS);
+AT(worker, used, WORKER_USED);
 
+/* What stays as long as the instance: the loader writes it and the kernel freezes it. */
 struct steering {
 	__u32 workers, mask4, mask6[4], keys[6];
 };
@@ -151,6 +154,7 @@ SIZE(steering, STEERING_BYTES);
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MAX_WORKERS);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct worker);
 } workers SEC(".maps");

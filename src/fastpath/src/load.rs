@@ -4,14 +4,15 @@
 use crate::address_table::{self, Seed};
 use crate::error::Error;
 use crate::mapping::{Access, Mapping};
-use crate::records::{Backend, Kind, Records};
+use crate::records::{self, Backend, Kind, Records};
 use crate::shared::{
-    ADDRESS_BUCKETS, ADDRESS_SLOTS, MAX_BACKENDS, MAX_VIPS, MAX_WORKERS, Miss, TOTAL_BYTES, WORKER_BYTES,
+    ADDRESS_BUCKETS, ADDRESS_SLOTS, MAX_BACKENDS, MAX_VIPS, MAX_WORKERS, Miss, TOTAL_BYTES,
 };
-use aya::maps::{Array, ArrayOfMaps, Map, MapData};
+use aya::maps::{ArrayOfMaps, Map, MapData};
 use aya::programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions};
 use aya::util::{KernelVersion, nr_cpus};
 use aya::{Ebpf, EbpfLoader};
+use loaded_table::TableSpec;
 use loaded_table::reader::LINE;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
@@ -38,15 +39,13 @@ pub struct WorkerMaps {
     pub ring: OwnedFd,
 }
 
-/// A worker's maps, and what its table's header says.
+/// A worker's maps, and what its table is.
 #[derive(Debug)]
 pub struct Worker<'a> {
     /// Its maps.
     pub maps: &'a WorkerMaps,
-    /// The key of its hash.
-    pub hash_key: [u8; 16],
-    /// Number of its buckets.
-    pub buckets: u32,
+    /// What its table was made as.
+    pub spec: TableSpec,
 }
 
 /// Which worker a client belongs to, in the numbers of the rules (`src/netfilter/src/rules/steer.rs`).
@@ -68,6 +67,7 @@ pub struct Program {
     backends: Records,
     vips: Records,
     addresses: Records,
+    workers: Records,
     totals: Mapping,
     misses: Mapping,
 }
@@ -131,11 +131,15 @@ impl Program {
             backends: Records::map(map("backends")?, "backends", MAX_BACKENDS)?,
             vips: Records::map(map("vips")?, "virtual IPs", MAX_VIPS)?,
             addresses: Records::map(map("addresses")?, "addresses", ADDRESS_BUCKETS * ADDRESS_SLOTS)?,
+            workers: Records::map(map("workers")?, "workers", MAX_WORKERS)?,
             totals: Mapping::new(map("totals")?, "totals", (0, cpus * MAX_BACKENDS * TOTAL_BYTES), Access::Read)?,
             misses: Mapping::new(map("misses")?, "misses", (0, cpus * Miss::ALL.len() * 8), Access::Read)?,
             seed: placed.seed,
             ebpf,
         };
+        for (index, worker) in (0..).zip(workers) {
+            program.set_table(index, worker.spec);
+        }
         for ((address, kind), slot) in addresses.iter().zip(placed.slots) {
             if let Kind::Vip(index) = *kind {
                 let (what, number) = ("the number of a virtual IP", usize::from(index));
@@ -147,6 +151,11 @@ impl Program {
             program.addresses.set(slot, kind.words(address));
         }
         Ok(program)
+    }
+
+    /// A worker's table was made anew. Until this is said the program finds no flow in it.
+    pub fn set_table(&self, worker: u16, spec: TableSpec) {
+        self.workers.set(usize::from(worker), records::table(spec));
     }
 
     /// Sets or removes a backend. Packets of its flows go by this from now on.
@@ -285,12 +294,6 @@ fn enter(ebpf: &mut Ebpf, workers: &[Worker<'_>]) -> Result<(), Error> {
             let inner = MapData::from_fd(fd).map_err(|e| kernel("enter a map", &e))?;
             outer.set(index, &inner, 0).map_err(|e| kernel("enter a map", &e))?;
         }
-    }
-    let map = ebpf.map_mut("workers").ok_or_else(|| kernel("find a map", &std::fmt::Error))?;
-    let mut keys: Array<&mut MapData, [u64; WORKER_BYTES / 8]> = map.try_into().map_err(|e| kernel("enter a key", &e))?;
-    for (index, worker) in (0..).zip(workers) {
-        let [low, high] = [0, 8].map(|at| worker.hash_key[at..at + 8].iter().rev().fold(0, |w, b| w << 8 | u64::from(*b)));
-        keys.set(index, [low, high, u64::from(worker.buckets)], 0).map_err(|e| kernel("enter a key", &e))?;
     }
     Ok(())
 }

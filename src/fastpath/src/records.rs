@@ -5,8 +5,9 @@ use crate::error::Error;
 use crate::mapping::{Access, Mapping};
 use crate::shared::{
     ADDRESS_ADDRESS, ADDRESS_BYTES, ADDRESS_INDEX, ADDRESS_IS_BACKEND, ADDRESS_IS_VIP, ADDRESS_KIND, BACKEND_ADDRESS,
-    BACKEND_BYTES, BACKEND_FRESH_CLOSING, BACKEND_FRESH_HALF_OPEN, BACKEND_FRESH_TCP, BACKEND_FRESH_UDP, BACKEND_INTERFACE, BACKEND_USED,
+    BACKEND_BYTES, BACKEND_FRESH_CLOSING, BACKEND_FRESH_HALF_OPEN, BACKEND_FRESH_TCP, BACKEND_FRESH_UDP, BACKEND_INTERFACE, BACKEND_USED, WORKER_BUCKETS, WORKER_BYTES, WORKER_HASH_KEY, WORKER_USED,
 };
+use loaded_table::TableSpec;
 use std::os::fd::AsFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
@@ -45,10 +46,11 @@ pub enum Kind {
     Backend,
 }
 
-/// Both kinds of record have four words.
+/// Each kind of record has four words.
 pub(crate) type Words = [u64; 4];
 
 const _: () = assert!(BACKEND_BYTES == size_of::<Words>() && ADDRESS_BYTES == size_of::<Words>());
+const _: () = assert!(WORKER_BYTES == size_of::<Words>());
 
 /// Records of one map, for writing.
 #[derive(Debug)]
@@ -117,6 +119,15 @@ impl Kind {
         put(&mut raw, ADDRESS_KIND, &kind.to_le_bytes()[..1]);
         words(&raw)
     }
+}
+
+/// The record of a worker's table.
+pub(crate) fn table(spec: TableSpec) -> Words {
+    let mut raw = [0; WORKER_BYTES];
+    put(&mut raw, WORKER_HASH_KEY, &spec.hash_key);
+    put(&mut raw, WORKER_BUCKETS, &spec.buckets().map_or(0, |buckets| u32::try_from(buckets).unwrap_or(0)).to_le_bytes());
+    put(&mut raw, WORKER_USED, &[1]);
+    words(&raw)
 }
 
 fn put(raw: &mut [u8], at: usize, bytes: &[u8]) {

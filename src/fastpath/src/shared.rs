@@ -59,11 +59,13 @@ numbers! {
     ADDRESS_IS_BACKEND = 2;
 
     /// A worker's table.
-    WORKER_BYTES = 24;
+    WORKER_BYTES = 32;
     /// The key of its hash.
     WORKER_HASH_KEY = 0;
     /// Number of its buckets.
     WORKER_BUCKETS = 16;
+    /// Not 0: it is there.
+    WORKER_USED = 24;
 
     /// Number of workers, masks of both families, keys.
     STEERING_BYTES = 48;

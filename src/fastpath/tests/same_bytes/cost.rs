@@ -6,7 +6,7 @@ use crate::packets::{ACK, FIN, tcp, udp};
 use crate::world::{HASH_KEY, MISS, REDIRECT, VIPS, World, decider, now};
 use aya::sys::{Stats, enable_stats};
 use loaded_fastpath::load::{Header, WorkerMaps};
-use loaded_table::{FlowTable, Region, shm};
+use loaded_table::{FlowTable, Region, TableSpec, shm};
 use loaded_worker::decide::{Decider, PacketBuffer};
 use loaded_worker::wire::{PacketFacts, SPARE};
 use std::fmt::Display;
@@ -80,23 +80,23 @@ fn cost_of_a_packet() {
 #[ignore = "measures"]
 fn cost_of_the_memory() {
     for flows in [262_144, 1_000_000] {
-        let bytes = FlowTable::bytes_for(flows);
+        let (bytes, spec) = (FlowTable::bytes_for(flows), TableSpec::new(flows, HASH_KEY));
         let begun = Instant::now();
         let maps = WorkerMaps::new(bytes, 1 << 16).expect("maps");
         let made = begun.elapsed();
         let region = Region::map_array(&maps.table, bytes).expect("map");
         let mapped = begun.elapsed();
         println!("{flows} flows, {} MB, array: made in {made:?}, mapped in {:?}", bytes >> 20, mapped - made);
-        FlowTable::format(&region, flows, HASH_KEY).expect("format");
+        FlowTable::format(&region, spec).expect("format");
         println!("formatted in {:?}", begun.elapsed() - mapped);
-        run("array", decider(region), flows);
+        run("array", decider(region, spec), flows);
         let begun = Instant::now();
         let fd = shm::create("flows", bytes).expect("create");
         let region = Region::map(&fd).expect("map");
         let mapped = begun.elapsed();
-        FlowTable::format(&region, flows, HASH_KEY).expect("format");
+        FlowTable::format(&region, spec).expect("format");
         println!("{flows} flows, memfd: made and mapped in {mapped:?}, formatted in {:?}", begun.elapsed() - mapped);
-        run("memfd", decider(region), flows);
+        run("memfd", decider(region, spec), flows);
     }
 }
 

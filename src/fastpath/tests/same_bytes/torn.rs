@@ -4,7 +4,7 @@ use crate::is_root;
 use crate::packets::{ACK, ends, tcp};
 use crate::world::{BACKENDS, CAPACITY, HASH_KEY, REDIRECT, VIPS, World, index_of, now};
 use loaded_fastpath::Miss;
-use loaded_table::{Flow, FlowKey, FlowState, FlowTable, Region, Timeouts};
+use loaded_table::{Flow, FlowKey, FlowState, FlowTable, Region, TableSpec, Timeouts};
 use loaded_worker::wire::from_ip;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicBool;
@@ -13,6 +13,7 @@ use std::thread;
 
 const TIMEOUTS: Timeouts =
     Timeouts { half_open: 30, established: 7440, closing: 30, reset: 240, datagram: 180, echo: 60 };
+const SPEC: TableSpec = TableSpec::new(CAPACITY, HASH_KEY);
 const CLIENT: (&str, u16) = ("10.50.0.1", 40_000);
 const VIP: (&str, u16) = (VIPS[0], 443);
 
@@ -25,8 +26,8 @@ fn image(memory: &OwnedFd, key: &FlowKey, backend: usize, state: FlowState) -> V
     let map = || Region::map_array(memory, FlowTable::bytes_for(CAPACITY)).expect("map");
     let region = map();
     let words = || region.words().iter().map(|word| word.load(Relaxed)).collect::<Vec<_>>();
-    FlowTable::format(&region, CAPACITY, HASH_KEY).expect("format");
-    let mut table = FlowTable::open(map(), TIMEOUTS).expect("open");
+    FlowTable::format(&region, SPEC).expect("format");
+    let mut table = FlowTable::open(map(), SPEC, TIMEOUTS).expect("open");
     let flow = Flow { vip: 0, backend: index_of(backend), service: 0, state };
     table.insert(&table.prepare(key), key, flow, now().seconds).expect("room");
     let after = words();

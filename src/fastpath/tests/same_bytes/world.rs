@@ -7,7 +7,7 @@ use loaded_fastpath::{Keeping, Report, Reports};
 use loaded_ipc::{
     ALL_COUNTERS, Admin, BackendIndex, Idle, Mode, OnFailure, Outcome, Policy, Protocol, ServiceIndex, Strategy, ToWorker, Unserved,
 };
-use loaded_table::{AffinityTable, Counters, FlowTable, Region, shm};
+use loaded_table::{AffinityTable, Counters, FlowTable, Region, TableSpec, shm};
 use loaded_worker::decide::{Decider, PacketBuffer};
 use loaded_worker::setup::{Assembly, flow_timeouts};
 use loaded_worker::time::Now;
@@ -90,7 +90,7 @@ pub(crate) fn now() -> Now {
     Now { seconds: time.tv_sec() as u32, millis }
 }
 
-pub(crate) fn decider(flows: Region) -> Decider {
+pub(crate) fn decider(flows: Region, spec: TableSpec) -> Decider {
     let policy = Policy::STANDARD;
     let (strategy, affinity, protocol, mode) = (Strategy::RoundRobin, None, Protocol::Any, Mode::Nat);
     let mut all = vec![ToWorker::Begin { generation: 7, unserved: Unserved::Pass, malformed: OnFailure::Drop }];
@@ -111,10 +111,11 @@ pub(crate) fn decider(flows: Region) -> Decider {
     let mut assembly = Assembly::default();
     let setup = all.into_iter().find_map(|message| assembly.take(message, 0).expect("in step")).expect("a setup");
     let clients = shm::create("clients", AffinityTable::bytes_for(CAPACITY)).expect("create");
-    AffinityTable::format(&Region::map(&clients).expect("map"), CAPACITY, [4; 16]).expect("format");
-    let clients = AffinityTable::open(Region::map(&clients).expect("map"), |_| {}).expect("open");
+    let few = TableSpec::new(CAPACITY, [4; 16]);
+    AffinityTable::format(&Region::map(&clients).expect("map"), few).expect("format");
+    let clients = AffinityTable::open(Region::map(&clients).expect("map"), few, |_| {}).expect("open");
     let counters = shm::create("counters", Counters::bytes_for(ALL_COUNTERS)).expect("create");
-    let flows = FlowTable::open(flows, flow_timeouts(&Idle::STANDARD)).expect("open");
+    let flows = FlowTable::open(flows, spec, flow_timeouts(&Idle::STANDARD)).expect("open");
     Decider::new(setup, flows, clients, Counters::map(&counters).expect("map"), now())
 }
 
@@ -129,10 +130,10 @@ impl World {
         let bytes = FlowTable::bytes_for(capacity);
         let maps = WorkerMaps::new(bytes, RING).expect("maps");
         let map = || Region::map_array(&maps.table, bytes).expect("map");
-        FlowTable::format(&map(), capacity, HASH_KEY).expect("format");
-        let decider = decider(map());
-        let buckets = u32::try_from(capacity * 2 / 8).expect("few");
-        let worker = Worker { maps: &maps, hash_key: HASH_KEY, buckets };
+        let spec = TableSpec::new(capacity, HASH_KEY);
+        FlowTable::format(&map(), spec).expect("format");
+        let decider = decider(map(), spec);
+        let worker = Worker { maps: &maps, spec };
         let steering = Steering { mask4: !0, mask6: [!0; 4], keys: [1; 6] };
         let address = |text: &str| from_ip(text.parse().expect("address"));
         let vips = (0..).zip(VIPS).map(|(n, vip)| (address(vip), Kind::Vip(n * 3)));
