@@ -416,7 +416,7 @@ impl Map {
     fn check(&self, record: &KeyValue) -> u32 {
         let [k0, k1] = self.hash_key;
         let [a, b, c] = record.key;
-let left = fold(a ^ k0 ^ CHECK[0], b ^ k1 ^ CHECK[1]);
+        let left = fold(a ^ k0 ^ CHECK[0], b ^ k1 ^ CHECK[1]);
         let right = fold(c ^ k1 ^ CHECK[2], u64::from(record.value) ^ k0 ^ CHECK[3]);
         high(fold(left ^ k1, right ^ CHECK[4])) >> 8
     }

@@ -24,19 +24,32 @@ impl Decider {
                 return self.answer_backend(packet, slot, outcome, buffer, now);
             }
         }
+        self.note_refusal(packet, (slot, flow), query.key.service_port, now);
+        let checksum = buffer.facts.checksum;
+        wire::replace(buffer.bytes(), packet, Endpoint::Source, &address, checksum);
+        self.advance(slot, flow, packet, false, now);
+        buffer.unchanged(Outcome::Returned)
+    }
+
+    /// Judges a reply that has gone on already.
+    pub(super) fn note_reply(&mut self, packet: &ParsedPacket, (slot, flow): (Slot, Flow), port: u16, now: Now) {
+        if !self.backends.flags(flow.backend).is_unsuspected() {
+            self.note_answer(packet, flow);
+        }
+        self.note_refusal(packet, (slot, flow), port, now);
+    }
+
+    /// A reset that answers a SYN to this port counts against the backend.
+    #[inline]
+    fn note_refusal(&mut self, packet: &ParsedPacket, (slot, flow): (Slot, Flow), port: u16, now: Now) {
         if flow.state == FlowState::HalfOpen
             && let Kind::Tcp(segment) = packet.kind
             && segment.resets()
             && segment.acknowledges()
             && segment.acknowledged == self.flows.proof(slot)
         {
-            let refused = (flow.backend, query.key.service_port, Cause::Refused);
-            self.backends.refused(&mut self.setup, &self.counters, refused, now);
+            self.backends.refused(&mut self.setup, &self.counters, (flow.backend, port, Cause::Refused), now);
         }
-        let checksum = buffer.facts.checksum;
-        wire::replace(buffer.bytes(), packet, Endpoint::Source, &address, checksum);
-        self.advance(slot, flow, packet, false, now);
-        buffer.unchanged(Outcome::Returned)
     }
 
     /// Any packet but a reset shows that the backend works.

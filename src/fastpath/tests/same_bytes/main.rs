@@ -145,7 +145,8 @@ fn judge(world: &mut World, made: &Made, kept: [bool; 6], seen: &mut Seen, conte
     let silent = said == REDIRECT && reports.is_empty();
     // What Ethernet adds to a short packet is gone before the rules see it (ip_rcv_core, ip6_rcv_core).
     let whole = &made.bytes[..length_of(&made.bytes).min(made.bytes.len())];
-    let (outcome, expected) = world.decide(whole, now());
+    let time = now();
+    let (outcome, expected) = world.decide(whole, time);
     if said == MISS {
         assert_eq!(sent, made.bytes, "{context}");
         assert_eq!(reports, [], "{context}");
@@ -166,6 +167,11 @@ fn judge(world: &mut World, made: &Made, kept: [bool; 6], seen: &mut Seen, conte
     } else {
         assert_eq!(reports.len(), 1, "{context}");
         is_about(&reports[0], whole, made.reply, context);
+        // The report moves the flow as the packet would have.
+        let after = world.table();
+        world.restore(&before);
+        world.decider.hear(&reports[0], time);
+        assert!(world.table() == after, "the report does not lead where the packet does: {context}");
         seen.told += 1;
     }
 }

@@ -158,6 +158,11 @@ impl World {
         self.table.words().iter().map(|word| word.load(Relaxed)).collect()
     }
 
+    /// Makes the table what it was.
+    pub(crate) fn restore(&self, table: &[u64]) {
+        self.table.words().iter().zip(table).for_each(|(place, word)| place.store(*word, Relaxed));
+    }
+
     /// What the worker makes of an IP packet.
     pub(crate) fn decide(&mut self, bytes: &[u8], now: Now) -> (Outcome, Vec<u8>) {
         let facts = PacketFacts::WHOLE;
