@@ -37,6 +37,7 @@ const DEPENDENCIES: [(&str, &[&str]); 12] = [
         &[
             "loaded-config",
             "loaded-control",
+            "loaded-fastpath",
             "loaded-host",
             "loaded-ipc",
             "loaded-netfilter",

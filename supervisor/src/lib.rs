@@ -15,6 +15,7 @@
 
 mod children;
 mod error;
+mod fastpath;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod fixture;

@@ -58,7 +58,8 @@ static __always_inline __u32 fresh(const struct backend *b, __u8 state)
 }
 
 /* Whether the worker has seen the flow lately, and keeps flows of its backend. */
-static __always_inline enum miss is_alive(__u32 worker, const struct backend *b, const struct flow *f)
+static __always_inline enum miss is_alive(__u32 worker, const struct backend *b, const struct flow *f,
+										  _Bool *heard)
 {
 	__u32 now = bpf_ktime_get_ns() / 1000000000, age = now - f->seen;
 	/* In the future: the worker's clock, read a moment later than ours. */
@@ -69,8 +70,10 @@ static __always_inline enum miss is_alive(__u32 worker, const struct backend *b,
 	void *bytes = bpf_map_lookup_elem(&keeping, &worker);
 	__u32 line = f->backend / TABLE_LINE;
 	struct kept *kept = bytes ? bpf_map_lookup_elem(bytes, &line) : 0;
-	if (!kept || !once(kept->of[f->backend % TABLE_LINE]))
+	__u8 how = kept ? once(kept->of[f->backend % TABLE_LINE]) : 0;
+	if (!how)
 		return missed(MISS_NOT_KEPT);
+	*heard = how == KEPT_AND_HEARD;
 	return MISS_NOT;
 }
 
@@ -109,12 +112,12 @@ static __always_inline void count(const struct flow *f, const struct packet *p, 
 /* Sends the packet on, changed. `at`: where the IP header is. */
 static __always_inline enum miss send(struct __sk_buff *skb, __u32 at, const struct packet *p, const struct query *q,
 									  const struct flow *f, const __u64 vip[2], const struct backend *b, __u32 worker,
-									  struct way *way)
+									  _Bool heard, struct way *way)
 {
 	const __u64 *from = q->reply ? b->address : vip, *to = q->reply ? vip : b->address;
 	if (!find_way(skb, p, q->reply ? vip : p->source, q->reply ? p->destination : b->address, way))
 		return missed(MISS_WAY);
-	if (weigh(p, f->state, q->reply) == SILENT)
+	if (weigh(p, f->state, q->reply) == SILENT && !heard)
 		return rewrite(skb, at, p, from, to, q->reply) ? MISS_NOT : missed(MISS_CHANGE);
 	void *ring = bpf_map_lookup_elem(&rings, &worker);
 	struct report *report = ring ? bpf_ringbuf_reserve(ring, sizeof(*report), 0) : 0;
@@ -166,7 +169,8 @@ static __always_inline enum miss forward(struct __sk_buff *skb, __u32 at, struct
 		return missed(MISS_BACKEND);
 	/* Copied: the packet's memory may move, and the supervisor's may change. */
 	__u64 address[2];
-	enum miss dead = is_alive(worker, b, &f);
+	_Bool heard;
+	enum miss dead = is_alive(worker, b, &f, &heard);
 	if (dead)
 		return dead;
 	if (reply) {
@@ -180,7 +184,7 @@ static __always_inline enum miss forward(struct __sk_buff *skb, __u32 at, struct
 		address[0] = p.destination[0];
 		address[1] = p.destination[1];
 	}
-	enum miss miss = send(skb, at, &p, &q, &f, address, b, worker, way);
+	enum miss miss = send(skb, at, &p, &q, &f, address, b, worker, heard && reply, way);
 	if (!miss)
 		count(&f, &p, reply);
 	return miss;

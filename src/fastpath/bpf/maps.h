@@ -29,7 +29,7 @@ struct entry {
 };
 SIZE(entry, TABLE_ENTRY_BYTES);
 
-/* For each backend a byte that is not 0 while its flows are kept. */
+/* For each backend a byte: 0 while its flows are not kept, KEPT or KEPT_AND_HEARD. */
 struct kept {
 	__u8 of[TABLE_LINE];
 };

@@ -2,9 +2,21 @@
 
 use crate::error::Error;
 use crate::mapping::{Access, Mapping};
-use crate::shared::MAX_BACKENDS;
+use crate::shared::{KEPT, KEPT_AND_HEARD, MAX_BACKENDS};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Release;
+
+/// What the program does with flows of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Keep {
+    /// Leaves all to the worker.
+    No = 0,
+    /// Sends them on.
+    Yes = KEPT as u8,
+    /// Sends them on and reports each reply: the worker waits for a sign of life.
+    Heard = KEPT_AND_HEARD as u8,
+}
 
 /// The bytes of one worker. At first no flow is kept.
 #[derive(Debug)]
@@ -25,11 +37,10 @@ impl Keeping {
         Self(self.0.for_good())
     }
 
-    /// From the next packet on the program forwards flows of this backend, or leaves all to the worker. An index that does not
-    /// exist is ignored.
-    pub fn set(&self, backend: u16, keeps: bool) {
+    /// From the next packet on the program does so. An index that does not exist is ignored.
+    pub fn set(&self, backend: u16, keep: Keep) {
         if let Some(byte) = self.0.bytes().get(usize::from(backend)) {
-            byte.store(keeps.into(), Release);
+            byte.store(keep as u8, Release);
         }
     }
 }

@@ -28,6 +28,6 @@ mod reports;
 mod shared;
 
 pub use error::Error;
-pub use keeping::Keeping;
-pub use reports::{Report, Reports};
+pub use keeping::{Keep, Keeping};
+pub use reports::{REPORTS_BYTES, Report, Reports};
 pub use shared::{MAX_BACKENDS, MAX_VIPS, MAX_WORKERS, Miss};

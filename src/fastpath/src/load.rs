@@ -9,7 +9,8 @@ use crate::shared::{
     ADDRESS_BUCKETS, ADDRESS_SLOTS, MAX_BACKENDS, MAX_VIPS, MAX_WORKERS, Miss, TOTAL_BYTES,
 };
 use aya::maps::{ArrayOfMaps, Map, MapData};
-use aya::programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions};
+use aya::programs::tc::{self, NlOptions, TcAttachOptions, TcError};
+use aya::programs::{ProgramFd, SchedClassifier, TcAttachType, TestRun, TestRunOptions};
 use aya::util::{KernelVersion, nr_cpus};
 use aya::{Ebpf, EbpfLoader};
 use loaded_table::TableSpec;
@@ -28,6 +29,10 @@ const INNER_MAP: u32 = 1 << 12;
 /// makes it known.
 const SKIP_NEIGH: u32 = 1 << 2;
 
+/// Of our filter among those of an interface: behind those that others number by hand, before those that the kernel numbers.
+const PRIORITY: u16 = 40_000;
+const EEXIST: i32 = 17;
+
 /// The maps of one worker.
 #[derive(Debug)]
 pub struct WorkerMaps {
@@ -41,9 +46,9 @@ pub struct WorkerMaps {
 
 /// A worker's maps, and what its table is.
 #[derive(Debug)]
-pub struct Worker<'a> {
+pub struct Worker {
     /// Its maps.
-    pub maps: &'a WorkerMaps,
+    pub maps: WorkerMaps,
     /// What its table was made as.
     pub spec: TableSpec,
 }
@@ -95,6 +100,14 @@ pub enum Header {
 }
 
 impl WorkerMaps {
+    /// The same maps by other descriptors.
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub fn duplicate(&self) -> std::io::Result<Self> {
+        Ok(Self { table: self.table.try_clone()?, keeping: self.keeping.try_clone()?, ring: self.ring.try_clone()? })
+    }
+
     /// Makes a worker's maps, empty: a table of `table` bytes, and a ring of `ring` bytes, a power of two and a multiple of the
     /// page size.
     ///
@@ -115,7 +128,7 @@ impl Program {
     /// # Errors
     /// If the kernel or its verifier refuses, or the addresses do not fit.
     pub fn load(
-        workers: &[Worker<'_>],
+        workers: &[Worker],
         steering: &Steering,
         addresses: &[([u8; 16], Kind)],
         random: Seed,
@@ -221,6 +234,32 @@ impl Program {
         Ok((done.return_value.cast_signed(), done.data_size_out as usize, done.duration))
     }
 
+    /// Attaches the program to an interface, behind all filters with a lower priority, and in place of one that an earlier
+    /// instance has left. It stays until it is [`detach`]ed, whatever becomes of this process.
+    ///
+    /// # Errors
+    /// If the interface takes none.
+    pub fn attach(&mut self, interface: &str) -> Result<(), Error> {
+        detach(interface);
+        match tc::qdisc_add_clsact(interface) {
+            Ok(()) => {}
+            // It has one.
+            Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(EEXIST) => {}
+            Err(error) => return Err(kernel("add clsact", &error)),
+        }
+        let name = Header::Ethernet.program();
+        let program = self.ebpf.program_mut(name).ok_or_else(|| kernel("find the program", &std::fmt::Error))?;
+        let program: &mut SchedClassifier =
+            program.try_into().map_err(|e: aya::programs::ProgramError| kernel("find the program", &e))?;
+        let options = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, ..NlOptions::default() });
+        let id = program
+            .attach_with_options(interface, TcAttachType::Ingress, options)
+            .map_err(|e| kernel("attach", &e))?;
+        // Dropped, it would be detached.
+        std::mem::forget(program.take_link(id).map_err(|e| kernel("attach", &e))?);
+        Ok(())
+    }
+
     /// How often the program ran and for how long in all, while `kernel.bpf_stats_enabled` was on.
     ///
     /// # Errors
@@ -242,6 +281,14 @@ impl Program {
         let name = header.program();
         let program = self.ebpf.program(name).ok_or_else(|| kernel("find the program", &std::fmt::Error))?;
         program.try_into().map_err(|e: aya::programs::ProgramError| kernel("find the program", &e))
+    }
+}
+
+/// Removes the program, of whichever instance, from an interface.
+pub fn detach(interface: &str) {
+    for header in [Header::Ethernet, Header::None] {
+        // Not there: there is nothing to remove.
+        let _ = tc::qdisc_detach_program(interface, TcAttachType::Ingress, header.program());
     }
 }
 
@@ -281,7 +328,7 @@ fn parse(workers: usize, steering: &Steering, seed: Seed) -> Result<Ebpf, Error>
 }
 
 /// Enters each worker's maps.
-fn enter(ebpf: &mut Ebpf, workers: &[Worker<'_>]) -> Result<(), Error> {
+fn enter(ebpf: &mut Ebpf, workers: &[Worker]) -> Result<(), Error> {
     for (name, of) in [
         ("tables", (|maps| &maps.table) as fn(&WorkerMaps) -> &OwnedFd),
         ("keeping", |maps| &maps.keeping),
@@ -290,7 +337,7 @@ fn enter(ebpf: &mut Ebpf, workers: &[Worker<'_>]) -> Result<(), Error> {
         let map = ebpf.map_mut(name).ok_or_else(|| kernel("find a map", &std::fmt::Error))?;
         let mut outer: ArrayOfMaps<&mut MapData, MapData> = map.try_into().map_err(|e| kernel("enter a map", &e))?;
         for (index, worker) in (0..).zip(workers) {
-            let fd = of(worker.maps).try_clone().map_err(|e| kernel("enter a map", &e))?;
+            let fd = of(&worker.maps).try_clone().map_err(|e| kernel("enter a map", &e))?;
             let inner = MapData::from_fd(fd).map_err(|e| kernel("enter a map", &e))?;
             outer.set(index, &inner, 0).map_err(|e| kernel("enter a map", &e))?;
         }

@@ -95,6 +95,11 @@ numbers! {
     /// Bytes of the packet, with its IP header.
     REPORT_PACKET_BYTES = 36;
 
+    /// The byte of a backend: its flows go on, and nothing more.
+    KEPT = 1;
+    /// The same, and each reply is reported: the worker waits for a sign of life.
+    KEPT_AND_HEARD = 2;
+
     /// What a backend's packets and bytes add up to.
     TOTAL_BYTES = 32;
 }

@@ -1,5 +1,6 @@
 //! What this instance has installed on the host: its netfilter rules, and its routes by mark.
 
+use crate::fastpath::FastPath;
 use loaded_netfilter::routes::{Hops, Routes};
 use loaded_netfilter::{self as rules, Installed, Missing, RuleSet};
 
@@ -8,11 +9,13 @@ pub(crate) struct HostState {
     /// `None` until the start is nearly over.
     rules: Option<Installed>,
     pub(crate) routes: Routes,
+    /// The kernel path, if there is one.
+    pub(crate) fast: Option<FastPath>,
 }
 
 impl HostState {
     pub(crate) fn new(routes: Routes) -> Self {
-        Self { rules: None, routes }
+        Self { rules: None, routes, fast: None }
     }
 
     /// Takes over rules that were just installed.

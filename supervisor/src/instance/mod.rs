@@ -54,7 +54,7 @@ pub(crate) struct Instance {
     /// What it serves by.
     current: Generation,
     children: Children,
-    host: HostState,
+    pub(crate) host: HostState,
     recorder: Recorder,
     operator: Operator,
     survey: Survey,

@@ -4,6 +4,7 @@
 use super::Instance;
 use super::phase::Phase;
 use crate::Error;
+use crate::fastpath::FastPath;
 use crate::children::child::START_DEADLINE;
 use crate::children::worker::Worker;
 use crate::handover::journal::Snapshot;
@@ -23,6 +24,8 @@ impl Instance {
         self.write_snapshot();
         self.reach(Self::is_started)?;
         self.host.set_rules(Installed::install(&self.current.rules, tools)?);
+        // Last: what it sends on needs workers that hear of it.
+        self.host.fast.iter_mut().for_each(FastPath::attach);
         Ok(())
     }
 

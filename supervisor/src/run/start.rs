@@ -8,6 +8,7 @@ use crate::children::audit::AuditLog;
 use crate::children::memory::random;
 use crate::children::prober::Prober;
 use crate::children::worker::{Worker, WorkerParts};
+use crate::fastpath::FastPath;
 use crate::handover::inheritance::{Inheritance, InheritedWorker, misfit};
 use crate::handover::journal::{Journal, Snapshot};
 use crate::handover::predecessor::Predecessor;
@@ -33,6 +34,7 @@ use loaded_queue::{queue_owner, queue_owners};
 use loaded_sandbox::policy::print;
 use loaded_sandbox::{Role, spare_from_oom, trim_supervisor};
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// Starts an instance without a predecessor: over orphans, if there are any.
 ///
@@ -57,15 +59,16 @@ fn fresh(checked: Checked, signals: Signals) -> Result<Instance, Error> {
         log::warn!("{error}");
     }
     let journal = Journal::create()?;
-    let workers = fresh_workers(&checked, &journal)?;
+    let steering = Steering::new(&checked.plan, new_steering_keys()?);
+    let (workers, fast) = workers_with_path(&checked, &journal, &steering)?;
     let control = Control::bind(&checked.options.control_path())?;
     let prober = Prober::new()?;
-    let steering = Steering::new(&checked.plan, new_steering_keys()?);
     let acquired = Acquired { routes, journal, workers, prober, steering, signals };
     let current = acquired.generation(&checked, &Roster::empty())?;
     let tools = checked.tools.clone();
     let operator = Operator::new(Some(control), History::new());
     let mut instance = assemble(checked, acquired, current, operator, AuditLog::open, false)?;
+    instance.host.fast = fast;
     instance.start_fresh(&tools).inspect_err(|_| instance.give_up())?;
     Ok(instance)
 }
@@ -191,10 +194,30 @@ fn routes(checked: &Checked) -> Routes {
     Routes::new(checked.plan.queue_base, checked.tools.clone())
 }
 
+/// Fresh workers, and the kernel path beside them, if it is wanted and can be had.
+fn workers_with_path(
+    checked: &Checked,
+    journal: &Journal,
+    steering: &Steering,
+) -> Result<(Vec<Worker>, Option<FastPath>), Error> {
+    if checked.options.fast {
+        let made = fresh_workers(checked, journal, true).and_then(|workers| {
+            let roster = Roster::empty().next(&checked.plan, &[], 0, Instant::now())?;
+            let fast = FastPath::load(&workers, steering, &roster)?;
+            Ok((workers, Some(fast)))
+        });
+        match made {
+            Ok(both) => return Ok(both),
+            Err(error) => log::warn!("{error}: no kernel path, all packets go by the queue"),
+        }
+    }
+    Ok((fresh_workers(checked, journal, false)?, None))
+}
+
 /// Workers with empty tables, on queues that are opened for them.
-fn fresh_workers(checked: &Checked, journal: &Journal) -> Result<Vec<Worker>, Error> {
+fn fresh_workers(checked: &Checked, journal: &Journal, fast: bool) -> Result<Vec<Worker>, Error> {
     let plan = &checked.plan;
-    make_workers(checked, |queue| WorkerParts::fresh(open_queue(queue, plan)?, plan, journal))
+    make_workers(checked, |queue| WorkerParts::fresh(open_queue(queue, plan)?, plan, journal, fast))
 }
 
 /// Workers with queues and tables of previous ones. Where a previous worker is missing, it is dead: those are fresh.
@@ -207,7 +230,7 @@ fn inherited_workers(
     let plan = &checked.plan;
     make_workers(checked, |queue| match previous.remove(&queue) {
         Some(worker) => worker.into_parts(queue, plan, snapshot, journal),
-        None => WorkerParts::fresh(open_queue(queue, plan)?, plan, journal),
+        None => WorkerParts::fresh(open_queue(queue, plan)?, plan, journal, false),
     })
 }
 

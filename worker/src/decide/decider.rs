@@ -7,6 +7,7 @@ use crate::membership::{BackendStates, Unknown};
 use crate::setup::{AffinityTimeouts, Setup, flow_timeouts};
 use crate::time::Now;
 use crate::wire::{self, ChecksumState, Kind, Malformed, PacketFacts, ParsedPacket};
+use loaded_fastpath::Keeping;
 use loaded_ipc::{Admin, BackendIndex, Idle, Outcome};
 use loaded_table::{AffinityTable, Counters, FlowTable, QuotaTracker, Timeouts};
 
@@ -71,6 +72,13 @@ impl Prepared {
         let timeouts = idle.map(|idle| flow_timeouts(&idle)).collect();
         let quota = setup.quota().map(|q| QuotaTracker::new(q.prefix4, q.prefix6, q.percent)).unwrap_or_default();
         Self { setup, backends, affinity_timeouts, fragments: FragmentTable::new(), timeouts, quota }
+    }
+
+    /// Lets the kernel path see whose flows this worker keeps.
+    #[must_use]
+    pub fn with_keeping(mut self, keeping: Keeping) -> Self {
+        self.backends.set_keeping(keeping);
+        self
     }
 
     /// Number of the configuration.

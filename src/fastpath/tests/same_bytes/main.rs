@@ -10,7 +10,7 @@ mod torn;
 mod world;
 
 use generated::{Known, Made, PROTOCOLS, Random, make, ports_of};
-use loaded_fastpath::{Miss, Report};
+use loaded_fastpath::{Keep, Miss, Report};
 use loaded_ipc::Outcome;
 use packets::{ACK, FIN, SYN, ends, sound, tcp, udp};
 use world::{MISS, REDIRECT, VIPS, World, forwarded, now, same_flows};
@@ -87,8 +87,9 @@ fn what_goes_on_is_what_the_worker_would_have_sent() {
             }
             if random.one_in(200) {
                 let backend = random.below(6);
-                kept[backend] = !random.one_in(8);
-                world.keeping.set(world::index_of(backend), kept[backend]);
+                let keep = *random.pick(&[Keep::No, Keep::Yes, Keep::Yes, Keep::Yes, Keep::Heard]);
+                kept[backend] = keep != Keep::No;
+                world.keeping.set(world::index_of(backend), keep);
             }
             let flow = random.pick(&flows).clone();
             let made = make(&mut random, &flow);

@@ -3,7 +3,7 @@
 use crate::packets::{self, ACK, End, SYN, ends, tcp, udp};
 use loaded_fastpath::load::{Header, Program, Steering, Worker, WorkerMaps};
 use loaded_fastpath::records::{Backend, Fresh, Kind};
-use loaded_fastpath::{Keeping, Report, Reports};
+use loaded_fastpath::{Keep, Keeping, Report, Reports};
 use loaded_ipc::{
     ALL_COUNTERS, Admin, BackendIndex, Idle, Mode, OnFailure, Outcome, Policy, Protocol, ServiceIndex, Strategy, ToWorker, Unserved,
 };
@@ -133,7 +133,7 @@ impl World {
         let spec = TableSpec::new(capacity, HASH_KEY);
         FlowTable::format(&map(), spec).expect("format");
         let decider = decider(map(), spec);
-        let worker = Worker { maps: &maps, spec };
+        let worker = Worker { maps: maps.duplicate().expect("dup"), spec };
         let steering = Steering { mask4: !0, mask6: [!0; 4], keys: [1; 6] };
         let address = |text: &str| from_ip(text.parse().expect("address"));
         let vips = (0..).zip(VIPS).map(|(n, vip)| (address(vip), Kind::Vip(n * 3)));
@@ -146,7 +146,7 @@ impl World {
         for (n, backend) in BACKENDS.iter().enumerate() {
             let backend = Backend { address: address(backend), interface: inside.index, fresh };
             program.set_backend(index_of(n), Some(&backend));
-            keeping.set(index_of(n), true);
+            keeping.set(index_of(n), Keep::Yes);
         }
         let reports = Reports::map(&maps.ring, RING).expect("map");
         let table = map();
