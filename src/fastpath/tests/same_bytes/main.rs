@@ -5,6 +5,7 @@
 #[path = "../../../../worker/tests/decide/packets.rs"]
 mod packets;
 mod cost;
+mod steering;
 mod generated;
 mod torn;
 mod world;

@@ -67,7 +67,7 @@ fn interface(name: &str) -> Interface {
 }
 
 /// Two interfaces: clients live behind `outside`, backends on `inside`.
-fn network() -> [Interface; 2] {
+pub(crate) fn network() -> [Interface; 2] {
     unshare(CloneFlags::CLONE_NEWNET).expect("root");
     for sysctl in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
         std::fs::write(format!("/proc/sys/net/{sysctl}"), "1").expect("sysctl");
@@ -119,6 +119,30 @@ pub(crate) fn decider(flows: Region, spec: TableSpec) -> Decider {
     Decider::new(setup, flows, clients, Counters::map(&counters).expect("map"), now())
 }
 
+/// The program over tables of these workers, for the configuration of [`decider`].
+pub(crate) fn load(workers: &[(&WorkerMaps, TableSpec)], steering: &Steering, inside: Interface) -> Program {
+    let workers: Vec<_> =
+        workers.iter().map(|(maps, spec)| Worker { maps: maps.duplicate().expect("dup"), spec: *spec }).collect();
+    let address = |text: &str| from_ip(text.parse().expect("address"));
+    let vips = (0..).zip(VIPS).map(|(n, vip)| (address(vip), Kind::Vip(n * 3)));
+    let addresses: Vec<_> = vips.chain(BACKENDS.map(|backend| (address(backend), Kind::Backend))).collect();
+    let program = Program::load(&workers, steering, &addresses, [0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
+    let program = program.unwrap_or_else(|error| panic!("{error}"));
+    let Idle { tcp, udp, half_open, closing, .. } = Idle::STANDARD;
+    let fresh = Fresh::of(tcp, udp, half_open, closing, None);
+    for (n, backend) in BACKENDS.iter().enumerate() {
+        program.set_backend(index_of(n), Some(&Backend { address: address(backend), interface: inside.index, fresh }));
+    }
+    program
+}
+
+/// A worker keeps all flows.
+pub(crate) fn keep_all(maps: &WorkerMaps) -> Keeping {
+    let keeping = Keeping::map(&maps.keeping).expect("map");
+    (0..6).for_each(|n| keeping.set(index_of(n), Keep::Yes));
+    keeping
+}
+
 impl World {
     pub(crate) fn new() -> Self {
         Self::sized(CAPACITY)
@@ -133,21 +157,9 @@ impl World {
         let spec = TableSpec::new(capacity, HASH_KEY);
         FlowTable::format(&map(), spec).expect("format");
         let decider = decider(map(), spec);
-        let worker = Worker { maps: maps.duplicate().expect("dup"), spec };
         let steering = Steering { mask4: !0, mask6: [!0; 4], keys: [1; 6] };
-        let address = |text: &str| from_ip(text.parse().expect("address"));
-        let vips = (0..).zip(VIPS).map(|(n, vip)| (address(vip), Kind::Vip(n * 3)));
-        let addresses: Vec<_> = vips.chain(BACKENDS.map(|backend| (address(backend), Kind::Backend))).collect();
-        let program = Program::load(&[worker], &steering, &addresses, [0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
-        let program = program.unwrap_or_else(|error| panic!("{error}"));
-        let keeping = Keeping::map(&maps.keeping).expect("map");
-        let Idle { tcp, udp, half_open, closing, .. } = Idle::STANDARD;
-        let fresh = Fresh::of(tcp, udp, half_open, closing, None);
-        for (n, backend) in BACKENDS.iter().enumerate() {
-            let backend = Backend { address: address(backend), interface: inside.index, fresh };
-            program.set_backend(index_of(n), Some(&backend));
-            keeping.set(index_of(n), Keep::Yes);
-        }
+        let program = load(&[(&maps, spec)], &steering, inside);
+        let keeping = keep_all(&maps);
         let reports = Reports::map(&maps.ring, RING).expect("map");
         let table = map();
         Self { decider, program, keeping, reports, table, maps, outside, inside }
@@ -180,17 +192,7 @@ impl World {
 
     /// The same `repeat` times, with the time that one took.
     pub(crate) fn try_with(&self, bytes: &[u8], from: Interface, repeat: u32) -> ((i32, Vec<u8>), std::time::Duration) {
-        let kind: [u8; 2] = if bytes.first().is_some_and(|byte| byte >> 4 == 6) { [0x86, 0xdd] } else { [8, 0] };
-        let frame = [&from.mac[..], &[2, 0, 0, 0, 0, 1], &kind, bytes].concat();
-        let mut context = [0; 192];
-        // struct __sk_buff: ifindex.
-        context[40..44].copy_from_slice(&from.index.to_ne_bytes());
-        let mut out = vec![0; frame.len() + 64];
-        let (said, length, time) =
-            self.program.try_frame(Header::Ethernet, &frame, &mut out, (&context, repeat)).unwrap_or_else(|error| panic!("{error}"));
-        out.truncate(length);
-        assert_eq!(out[..14], frame[..14]);
-        ((said, out.split_off(14)), time)
+        try_with(&self.program, bytes, from, repeat)
     }
 
     pub(crate) fn heard(&mut self) -> Vec<Report> {
@@ -244,4 +246,24 @@ pub(crate) fn forwarded(mut bytes: Vec<u8>) -> Vec<u8> {
 pub(crate) fn same_flows(one: &[u64], other: &[u64]) -> bool {
     let differ = |at: usize| one[at] != other[at] && !(at >= 16 && (2..6).contains(&((at - 16) % 40)));
     one == other || !(0..one.len()).any(differ)
+}
+
+/// What a program makes of an IP packet that comes in by an interface, so many times.
+pub(crate) fn try_with(
+    program: &Program,
+    bytes: &[u8],
+    from: Interface,
+    repeat: u32,
+) -> ((i32, Vec<u8>), std::time::Duration) {
+    let kind: [u8; 2] = if bytes.first().is_some_and(|byte| byte >> 4 == 6) { [0x86, 0xdd] } else { [8, 0] };
+    let frame = [&from.mac[..], &[2, 0, 0, 0, 0, 1], &kind, bytes].concat();
+    let mut context = [0; 192];
+    // struct __sk_buff: ifindex.
+    context[40..44].copy_from_slice(&from.index.to_ne_bytes());
+    let mut out = vec![0; frame.len() + 64];
+    let (said, length, time) =
+        program.try_frame(Header::Ethernet, &frame, &mut out, (&context, repeat)).unwrap_or_else(|error| panic!("{error}"));
+    out.truncate(length);
+    assert_eq!(out[..14], frame[..14]);
+    ((said, out.split_off(14)), time)
 }
