@@ -15,7 +15,7 @@ use std::process::Command;
 
 /// Every crate, and all crates of ours that it depends on (beside tests). No role on a role; below the roles,
 /// configuration and control socket know nothing but `ipc`.
-const DEPENDENCIES: [(&str, &[&str]); 12] = [
+const DEPENDENCIES: [(&str, &[&str]); 13] = [
     (
         "loaded",
         &[

@@ -29,7 +29,9 @@ fn main() {
         Ok(status) => format!("{clang} cannot compile src/fastpath/bpf/fast.bpf.c: {status}"),
         Err(error) => format!("{clang}, which compiles the kernel program: {error}"),
     };
-    eprintln!("error: {problem}. On Debian: apt-get install clang linux-libc-dev. Another clang: CLANG=/path/to/clang.");
+    eprintln!(
+        "error: {problem}. On Debian: apt-get install clang linux-libc-dev. Another clang: CLANG=/path/to/clang."
+    );
     exit(1);
 }
 

@@ -4,12 +4,13 @@
 use crate::Error;
 use crate::children::memory::random;
 use crate::children::worker::Worker;
-use crate::roster::Roster;
+use crate::roster::{BackendEntry, Roster};
 use loaded_fastpath::load::{self, Program};
 use loaded_fastpath::records::{Backend, Fresh, Kind};
 use loaded_fastpath::{MAX_BACKENDS, MAX_VIPS};
-use loaded_ipc::{Idle, Mode};
+use loaded_ipc::{BackendIndex, Idle, Mode};
 use loaded_netfilter::Steering;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// The loaded program.
@@ -24,7 +25,9 @@ impl FastPath {
     /// # Errors
     /// If the kernel refuses; nothing is left of it then.
     pub(crate) fn load(workers: &[Worker], steering: &Steering, roster: &Roster) -> Result<Self, Error> {
-        let of = |worker: &Worker| Some(load::Worker { maps: worker.memory.maps()?.duplicate().ok()?, spec: worker.memory.flow_spec() });
+        let of = |worker: &Worker| {
+            Some(load::Worker { maps: worker.memory.maps()?.duplicate().ok()?, spec: worker.memory.flow_spec() })
+        };
         let workers: Vec<_> = workers.iter().filter_map(of).collect();
         let (mask4, mask6, keys) = steering.numbers();
         let steering = load::Steering { mask4, mask6, keys };
@@ -36,22 +39,33 @@ impl FastPath {
         Ok(this)
     }
 
-    /// Tells the program what the roster says of backends. Addresses of new ones are missing until the next start: their packets
-    /// go by the queue.
+    /// Tells the program what the roster says of backends and virtual IPs.
     pub(crate) fn follow(&self, roster: &Roster) {
+        let kernel_backend = |(index, backend): (BackendIndex, &BackendEntry)| {
+            let service = &roster.service(backend.service)?.service;
+            let Idle { tcp, udp, half_open, closing, .. } = service.policy.idle;
+            let fresh = Fresh::of(tcp, udp, half_open, closing, service.affinity.map(|affinity| affinity.timeout));
+            let backend = Backend { address: mapped(backend.address), interface: 0, fresh };
+            (service.mode == Mode::Nat).then_some((index.0, backend))
+        };
+        let backends: BTreeMap<_, _> = roster.backends().filter_map(kernel_backend).collect();
         for index in 0..u16::try_from(MAX_BACKENDS).unwrap_or(u16::MAX) {
-            let backend = roster.backends().find(|(known, _)| known.0 == index).and_then(|(_, backend)| {
-                let service = &roster.service(backend.service)?.service;
-                (service.mode == Mode::Nat).then(|| {
-                    let Idle { tcp, udp, half_open, closing, .. } = service.policy.idle;
-                    let affinity = service.affinity.map(|affinity| affinity.timeout);
-                    let fresh = Fresh::of(tcp, udp, half_open, closing, affinity);
-                    Backend { address: mapped(backend.address), interface: 0, fresh }
-                })
-            });
+            let backend = backends.get(&index);
             if backend.is_some() || self.program.knows_backend(index) {
-                self.program.set_backend(index, backend.as_ref());
+                self.program.set_backend(index, backend);
             }
+        }
+        for (address, kind) in addresses(roster) {
+            if !self.program.add_address(&address, kind) {
+                log::warn!("kernel path: no room for the address of {kind:?}: its packets go by the queue");
+            }
+        }
+    }
+
+    /// Tells the program of tables that were made anew.
+    pub(crate) fn tell_tables(&self, workers: &[Worker]) {
+        for worker in workers {
+            self.program.set_table(worker.position, worker.memory.flow_spec());
         }
     }
 
@@ -80,8 +94,12 @@ impl FastPath {
             to += totals.packets_to;
             from += totals.packets_from;
         }
-        let missed = loaded_fastpath::Miss::ALL.iter().map(|why| format!("{} {}", why.label(), self.program.missed(*why)));
-        format!("kernel path: {to} packets to backends, {from} from them; left to the queue: {}", missed.collect::<Vec<_>>().join(", "))
+        let missed =
+            loaded_fastpath::Miss::ALL.iter().map(|why| format!("{} {}", why.label(), self.program.missed(*why)));
+        format!(
+            "kernel path: {to} packets to backends, {from} from them; left to the queue: {}",
+            missed.collect::<Vec<_>>().join(", ")
+        )
     }
 }
 

@@ -16,7 +16,20 @@ use loaded_sandbox::{drop_rights, keep_only_fds, seal};
 /// # Errors
 /// When a step fails; the process must then end.
 pub fn drop_to(identity: &Identity, parent: u32, survival: Survival) -> Result<KernelSupport, SandboxError> {
-    keep_only_fds(&[0, 1, 2, QUEUE_FD, LINK_FD, MEMBERSHIP_FD, FLOWS_FD, CLIENTS_FD, COUNTERS_FD, JOURNAL_FD, KEEPING_FD, REPORTS_FD])?;
+    keep_only_fds(&[
+        0,
+        1,
+        2,
+        QUEUE_FD,
+        LINK_FD,
+        MEMBERSHIP_FD,
+        FLOWS_FD,
+        CLIENTS_FD,
+        COUNTERS_FD,
+        JOURNAL_FD,
+        KEEPING_FD,
+        REPORTS_FD,
+    ])?;
     drop_rights(Role::Worker, identity, parent, survival)
 }
 

@@ -21,7 +21,8 @@ pub struct Placement {
 /// The bucket of an address.
 #[must_use]
 pub fn bucket_of(address: &[u8; 16], seed: Seed) -> usize {
-    let [low, high] = [0, 8].map(|at| address[at..at + 8].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+    let [low, high] =
+        [0, 8].map(|at| address[at..at + 8].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
     let hash = low.wrapping_mul(seed[0]).wrapping_add(high.wrapping_mul(seed[1]));
     usize::try_from(hash >> (64 - ADDRESS_BITS)).unwrap_or(0)
 }
@@ -61,8 +62,10 @@ mod tests {
 
     #[test]
     fn each_address_has_a_slot_of_its_own_in_its_bucket() {
-        let addresses: Vec<_> = (0..4096).map(|n| v4(0x0a00_0000 + n)).chain((0..64).map(|n| (n << 64_u128).to_be_bytes())).collect();
-        let Placement { seed, slots } = place(&addresses, [0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321]).expect("room");
+        let addresses: Vec<_> =
+            (0..4096).map(|n| v4(0x0a00_0000 + n)).chain((0..64).map(|n| (n << 64_u128).to_be_bytes())).collect();
+        let Placement { seed, slots } =
+            place(&addresses, [0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321]).expect("room");
         assert_eq!(slots.iter().collect::<BTreeSet<_>>().len(), addresses.len());
         for (address, slot) in addresses.iter().zip(slots) {
             assert_eq!(slot / ADDRESS_SLOTS, bucket_of(address, seed));

@@ -5,9 +5,7 @@ use crate::address_table::{self, Seed};
 use crate::error::Error;
 use crate::mapping::{Access, Mapping};
 use crate::records::{self, Backend, Kind, Records};
-use crate::shared::{
-    ADDRESS_BUCKETS, ADDRESS_SLOTS, MAX_BACKENDS, MAX_VIPS, MAX_WORKERS, Miss, TOTAL_BYTES,
-};
+use crate::shared::{ADDRESS_BUCKETS, ADDRESS_SLOTS, MAX_BACKENDS, MAX_VIPS, MAX_WORKERS, Miss, TOTAL_BYTES};
 use aya::maps::{ArrayOfMaps, Map, MapData};
 use aya::programs::tc::{self, NlOptions, TcAttachOptions, TcError};
 use aya::programs::{ProgramFd, SchedClassifier, TcAttachType, TestRun, TestRunOptions};
@@ -100,6 +98,24 @@ pub enum Header {
 }
 
 impl WorkerMaps {
+    /// Maps around a table that is there already, of an earlier instance: another ring, in which nothing was told yet, and other
+    /// bytes, by which no flow is kept yet. Asks the kernel what the table is, for a hostile process may have had it.
+    ///
+    /// # Errors
+    /// If it is no such array, or too short; or as for [`WorkerMaps::new`].
+    pub fn around(table: OwnedFd, bytes: usize, ring: usize) -> Result<Self, Error> {
+        let fail = |e: std::io::Error| kernel("keep a map", &e);
+        let info = MapData::from_fd(table.try_clone().map_err(fail)?).and_then(|map| map.info());
+        let info = info.map_err(|e| kernel("ask about a flow table", &e))?;
+        let is_array = matches!(info.map_type(), Ok(aya::maps::MapType::Array)) && info.map_flags() & MMAPABLE != 0;
+        let is_long = usize::try_from(info.max_entries()).is_ok_and(|lines| lines * LINE >= bytes);
+        if !is_array || info.value_size() as usize != LINE || !is_long {
+            return Err(Error::Kernel { act: "keep a flow table", reason: "it is no array of its size".to_owned() });
+        }
+        let Self { keeping, ring, .. } = Self::new(LINE, ring)?;
+        Ok(Self { table, keeping, ring })
+    }
+
     /// The same maps by other descriptors.
     ///
     /// # Errors
@@ -134,8 +150,7 @@ impl Program {
         random: Seed,
     ) -> Result<Self, Error> {
         let plain: Vec<_> = addresses.iter().map(|(address, _)| *address).collect();
-        let placed =
-            address_table::place(&plain, random).ok_or(Error::Addresses { addresses: addresses.len() })?;
+        let placed = address_table::place(&plain, random).ok_or(Error::Addresses { addresses: addresses.len() })?;
         let mut ebpf = parse(workers.len(), steering, placed.seed)?;
         enter(&mut ebpf, workers)?;
         let cpus = cpus()?;
@@ -174,6 +189,25 @@ impl Program {
     /// Sets or removes a backend. Packets of its flows go by this from now on.
     pub fn set_backend(&self, index: u16, backend: Option<&Backend>) {
         self.backends.set(usize::from(index), backend.map_or([0; 4], Backend::words));
+    }
+
+    /// Enters an address that was not there at the start. Returns whether there was room: if not, its packets go by the queue.
+    pub fn add_address(&self, address: &[u8; 16], kind: Kind) -> bool {
+        if let Kind::Vip(index) = kind {
+            if usize::from(index) >= MAX_VIPS {
+                return false;
+            }
+            self.vips.set(usize::from(index), kind.words(address));
+        }
+        let words = kind.words(address);
+        let first = address_table::bucket_of(address, self.seed) * ADDRESS_SLOTS;
+        let is = |slot: &usize, wanted: fn(&[u64; 4], &[u64; 4]) -> bool| {
+            self.addresses.get(*slot).is_some_and(|found| wanted(&found, &words))
+        };
+        let slots = first..first + ADDRESS_SLOTS;
+        let known = slots.clone().find(|slot| is(slot, |found, new| found[3] != 0 && found[..2] == new[..2]));
+        let slot = known.or_else(|| slots.clone().find(|slot| is(slot, |found, _| found[3] == 0)));
+        slot.inspect(|slot| self.addresses.set(*slot, words)).is_some()
     }
 
     /// What is known of a backend.
@@ -252,9 +286,8 @@ impl Program {
         let program: &mut SchedClassifier =
             program.try_into().map_err(|e: aya::programs::ProgramError| kernel("find the program", &e))?;
         let options = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, ..NlOptions::default() });
-        let id = program
-            .attach_with_options(interface, TcAttachType::Ingress, options)
-            .map_err(|e| kernel("attach", &e))?;
+        let id =
+            program.attach_with_options(interface, TcAttachType::Ingress, options).map_err(|e| kernel("attach", &e))?;
         // Dropped, it would be detached.
         std::mem::forget(program.take_link(id).map_err(|e| kernel("attach", &e))?);
         Ok(())
@@ -311,7 +344,8 @@ fn parse(workers: usize, steering: &Steering, seed: Seed) -> Result<Ebpf, Error>
     let [m0, m1, m2, m3] = steering.mask6;
     let count = u32::try_from(workers).unwrap_or(1);
     let numbers: [u32; 12] = [count, steering.mask4, m0, m1, m2, m3, k0, k1, k2, k3, sum, mix];
-    let fib_flags = if KernelVersion::current().is_ok_and(|v| v >= KernelVersion::new(6, 3, 0)) { SKIP_NEIGH } else { 0 };
+    let fib_flags =
+        if KernelVersion::current().is_ok_and(|v| v >= KernelVersion::new(6, 3, 0)) { SKIP_NEIGH } else { 0 };
     let per_backend = cpus.saturating_mul(u32::try_from(MAX_BACKENDS).unwrap_or(u32::MAX));
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("totals", per_backend).map_max_entries("misses", cpus);
@@ -346,7 +380,8 @@ fn enter(ebpf: &mut Ebpf, workers: &[Worker]) -> Result<(), Error> {
 }
 
 fn create(name: &str, (kind, value, entries): (u32, usize, usize), flags: u32) -> Result<OwnedFd, Error> {
-    let number = |n: usize| u32::try_from(n).map_err(|_| Error::Limit { what: "a map's size", number: n, limit: 1 << 32 });
+    let number =
+        |n: usize| u32::try_from(n).map_err(|_| Error::Limit { what: "a map's size", number: n, limit: 1 << 32 });
     let key = if kind == RINGBUF { 0 } else { 4 };
     let map = aya_obj::Map::new_from_params(kind, key, number(value)?, number(entries)?, flags);
     let map = MapData::create(map, name, None).map_err(|e| kernel("make a map", &e))?;

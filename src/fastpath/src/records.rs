@@ -5,7 +5,8 @@ use crate::error::Error;
 use crate::mapping::{Access, Mapping};
 use crate::shared::{
     ADDRESS_ADDRESS, ADDRESS_BYTES, ADDRESS_INDEX, ADDRESS_IS_BACKEND, ADDRESS_IS_VIP, ADDRESS_KIND, BACKEND_ADDRESS,
-    BACKEND_BYTES, BACKEND_FRESH_CLOSING, BACKEND_FRESH_HALF_OPEN, BACKEND_FRESH_TCP, BACKEND_FRESH_UDP, BACKEND_INTERFACE, BACKEND_USED, WORKER_BUCKETS, WORKER_BYTES, WORKER_HASH_KEY, WORKER_USED,
+    BACKEND_BYTES, BACKEND_FRESH_CLOSING, BACKEND_FRESH_HALF_OPEN, BACKEND_FRESH_TCP, BACKEND_FRESH_UDP,
+    BACKEND_INTERFACE, BACKEND_USED, WORKER_BUCKETS, WORKER_BYTES, WORKER_HASH_KEY, WORKER_USED,
 };
 use loaded_table::TableSpec;
 use std::os::fd::AsFd;
@@ -125,7 +126,11 @@ impl Kind {
 pub(crate) fn table(spec: TableSpec) -> Words {
     let mut raw = [0; WORKER_BYTES];
     put(&mut raw, WORKER_HASH_KEY, &spec.hash_key);
-    put(&mut raw, WORKER_BUCKETS, &spec.buckets().map_or(0, |buckets| u32::try_from(buckets).unwrap_or(0)).to_le_bytes());
+    put(
+        &mut raw,
+        WORKER_BUCKETS,
+        &spec.buckets().map_or(0, |buckets| u32::try_from(buckets).unwrap_or(0)).to_le_bytes(),
+    );
     put(&mut raw, WORKER_USED, &[1]);
     words(&raw)
 }

@@ -91,7 +91,8 @@ impl Reports {
                 return None;
             }
             let bytes = u64::from(length & !DISCARDED);
-            let report = (length & DISCARDED == 0 && bytes == REPORT_BYTES as u64).then(|| self.report(position + HEADER));
+            let report =
+                (length & DISCARDED == 0 && bytes == REPORT_BYTES as u64).then(|| self.report(position + HEADER));
             self.read.words()[0].store(position + (bytes + HEADER).next_multiple_of(8), Release);
             if let Some(report) = report.flatten() {
                 return Some(report);

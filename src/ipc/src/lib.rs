@@ -32,7 +32,10 @@ pub use counter::{
     ALL_COUNTERS, BackendCounter, COUNTERS, CURRENT_PACKET, Fault, Outcome, Pressure, RECEIVED, TURN, Turn, View,
     counter_layout, decode_packet_id, encode_packet_id,
 };
-pub use descriptor::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, KEEPING_FD, LINK_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD, PROBER_LINK_FD, QUEUE_FD, REPORTS_FD, WORKERS_FD};
+pub use descriptor::{
+    CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, KEEPING_FD, LINK_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD,
+    PROBER_LINK_FD, QUEUE_FD, REPORTS_FD, WORKERS_FD,
+};
 pub use explain::{Assumed, ChoiceReason, Chosen, Explained, KnownFlow, Question};
 pub use link::{Clipped, Link, LinkError, clip, decode};
 pub use mark::{MARK_MASK, mark_of};

@@ -74,13 +74,8 @@ pub(crate) struct Map {
 }
 
 /// Arbitrary odd numbers, mixed into an entry's check.
-pub(crate) const CHECK: [u64; 5] = [
-    0x9e37_79b9_7f4a_7c15,
-    0xbf58_476d_1ce4_e5b9,
-    0x94d0_49bb_1331_11eb,
-    0x2545_f491_4f6c_dd1d,
-    0xd6e8_feb8_6659_fd93,
-];
+pub(crate) const CHECK: [u64; 5] =
+    [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb, 0x2545_f491_4f6c_dd1d, 0xd6e8_feb8_6659_fd93];
 
 /// Seconds since `seen`. A time in the future (the clock went back, or the memory is damaged) counts as now.
 #[inline]

@@ -2,8 +2,8 @@
 //! one.
 
 use crate::Error;
-use crate::handover::monotonic;
 use crate::children::child::dup;
+use crate::handover::monotonic;
 use loaded_config::plan::Plan;
 use loaded_fastpath::REPORTS_BYTES;
 use loaded_fastpath::load::WorkerMaps;
@@ -90,10 +90,15 @@ impl Memory {
             Some(counters) => counters,
             None => shm::create("loaded-counters", Counters::bytes_for(ALL_COUNTERS))?,
         };
-        shm::check(&flows, sizes.0)?;
+        // A table that is no memfd belongs to a kernel path.
+        let maps = match shm::check(&flows, sizes.0) {
+            Ok(()) => None,
+            Err(loaded_table::Error::Memory { .. }) => Some(WorkerMaps::around(dup(&flows)?, sizes.0, REPORTS_BYTES)?),
+            Err(error) => return Err(error.into()),
+        };
         shm::check(&clients, sizes.1)?;
         shm::check(&counters, Counters::bytes_for(ALL_COUNTERS))?;
-        let this = Self { seen: CounterReader::map(&counters)?, flows, clients, counters, capacities, keys, maps: None };
+        let this = Self { seen: CounterReader::map(&counters)?, flows, clients, counters, capacities, keys, maps };
         if are_empty {
             this.format()?;
         }

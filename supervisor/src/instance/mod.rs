@@ -223,8 +223,13 @@ impl Instance {
     }
 
     fn log_deaths(&mut self) {
-        for death in self.reap() {
+        let deaths = self.reap();
+        for death in &deaths {
             log::error!("{death}");
+        }
+        // Its tables may have been made anew.
+        if let (Some(fast), false) = (&self.host.fast, deaths.is_empty()) {
+            fast.tell_tables(&self.children.workers);
         }
     }
 }

@@ -4,9 +4,9 @@
 use super::Instance;
 use super::phase::Phase;
 use crate::Error;
-use crate::fastpath::FastPath;
 use crate::children::child::START_DEADLINE;
 use crate::children::worker::Worker;
+use crate::fastpath::FastPath;
 use crate::handover::journal::Snapshot;
 use crate::handover::predecessor::{GaveWay, Predecessor};
 use loaded_netfilter::{Installed, RuleSet, Tools};
@@ -38,6 +38,7 @@ impl Instance {
         self.prepare_beside(tools)?;
         self.children.workers.iter_mut().for_each(Worker::take_over);
         self.start_whatever_happens()?;
+        self.host.fast.iter_mut().for_each(FastPath::attach);
         self.settle_inherited_routes()
     }
 
@@ -65,6 +66,7 @@ impl Instance {
                 self.start_whatever_happens()?;
             }
         }
+        self.host.fast.iter_mut().for_each(FastPath::attach);
         self.settle_inherited_routes()
     }
 

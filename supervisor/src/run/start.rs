@@ -87,7 +87,9 @@ fn over_orphans(checked: Checked, signals: Signals, inheritance: Inheritance) ->
     let current = acquired.generation(&checked, &snapshot.roster)?;
     let tools = checked.tools.clone();
     let operator = Operator::new(Some(control), snapshot.history.into_owned());
+    let fast = inherited_path(&checked, &acquired, &current)?;
     let mut instance = assemble(checked, acquired, current, operator, AuditLog::open, false)?;
+    instance.host.fast = fast;
     instance.adopt_orphans(&tools).inspect_err(|_| instance.give_up_adoption(&tools, &rules_before))?;
     // The orphans have ended: nobody else can take them over.
     drop(locks);
@@ -118,7 +120,9 @@ pub(super) fn beside(options: &Options, predecessor: &Predecessor) -> Result<(In
     let (tools, options) = (checked.tools.clone(), checked.options.clone());
     // The predecessor still has the control socket.
     let operator = Operator::new(None, snapshot.history.into_owned());
+    let fast = inherited_path(&checked, &acquired, &current)?;
     let mut instance = assemble(checked, acquired, current, operator, || predecessor.audit(), has_filter)?;
+    instance.host.fast = fast;
     instance.succeed(&tools, predecessor).inspect_err(|_| instance.give_up_succession())?;
     Ok((instance, options, snapshot.pid))
 }
@@ -212,6 +216,18 @@ fn workers_with_path(
         }
     }
     Ok((fresh_workers(checked, journal, false)?, None))
+}
+
+/// A kernel path over tables that were taken over. It is attached when our workers serve, in place of the earlier one.
+fn inherited_path(checked: &Checked, acquired: &Acquired, current: &Generation) -> Result<Option<FastPath>, Error> {
+    if !checked.options.fast {
+        return Ok(None);
+    }
+    if acquired.workers.iter().any(|worker| worker.memory.maps().is_none()) {
+        log::warn!("kernel path: the tables were made without one: off until the next fresh start");
+        return Ok(None);
+    }
+    FastPath::load(&acquired.workers, &acquired.steering, &current.roster).map(Some)
 }
 
 /// Workers with empty tables, on queues that are opened for them.

@@ -107,7 +107,10 @@ fn run(what: &str, mut decider: Decider, flows: usize) {
     let decide = |decider: &mut Decider, packets: &mut [Vec<u8>]| {
         let now = now();
         for batch in packets.chunks_mut(32) {
-            let lookups: Vec<_> = batch.iter().map(|packet| decider.lookup(&packet[..packet.len() - SPARE], PacketFacts::WHOLE)).collect();
+            let lookups: Vec<_> = batch
+                .iter()
+                .map(|packet| decider.lookup(&packet[..packet.len() - SPARE], PacketFacts::WHOLE))
+                .collect();
             lookups.iter().for_each(|lookup| decider.prefetch(lookup));
             for (packet, lookup) in batch.iter_mut().zip(&lookups) {
                 let length = packet.len() - SPARE;

@@ -50,8 +50,26 @@ pub(crate) struct Made {
 }
 
 const FLAGS: [u8; 20] = [
-    ACK, ACK, ACK, ACK, ACK, ACK, ACK | 8, ACK | 8, ACK | 8, ACK | 8, SYN, SYN | ACK, FIN | ACK, FIN | ACK, RST, RST | ACK, 0, FIN,
-    ACK | 0x20, 0xff,
+    ACK,
+    ACK,
+    ACK,
+    ACK,
+    ACK,
+    ACK,
+    ACK | 8,
+    ACK | 8,
+    ACK | 8,
+    ACK | 8,
+    SYN,
+    SYN | ACK,
+    FIN | ACK,
+    FIN | ACK,
+    RST,
+    RST | ACK,
+    0,
+    FIN,
+    ACK | 0x20,
+    0xff,
 ];
 
 /// A packet of this flow, or something near it.
@@ -61,7 +79,8 @@ pub(crate) fn make(random: &mut Random, flow: &Known) -> Made {
     let client = (flow.client.0.as_str(), flow.client.1);
     let (from, to) = if reply { (backend, client) } else { (client, flow.vip) };
     let mut is_plain = true;
-    let mut upper = if flow.protocol == TCP { tcp_upper(random, &mut is_plain) } else { udp_upper(random, &mut is_plain) };
+    let mut upper =
+        if flow.protocol == TCP { tcp_upper(random, &mut is_plain) } else { udp_upper(random, &mut is_plain) };
     put(&mut upper, 0, from.1);
     put(&mut upper, 2, to.1);
     let mut bytes = packets::ip(from.0, to.0, flow.protocol, upper);
@@ -76,7 +95,11 @@ pub(crate) fn make(random: &mut Random, flow: &Known) -> Made {
         }
         _ => {}
     }
-    if header == 20 { change_v4(random, &mut bytes, &mut is_plain) } else { change_v6(random, &mut bytes, &mut is_plain) }
+    if header == 20 {
+        change_v4(random, &mut bytes, &mut is_plain)
+    } else {
+        change_v6(random, &mut bytes, &mut is_plain)
+    }
     if random.one_in(20) {
         is_plain = false;
         let at = random.below(bytes.len());

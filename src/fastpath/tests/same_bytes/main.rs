@@ -2,11 +2,11 @@
 //! `BPF_PROG_TEST_RUN`: nothing is attached. As root.
 #![allow(dead_code, clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
+mod cost;
+mod generated;
 #[path = "../../../../worker/tests/decide/packets.rs"]
 mod packets;
-mod cost;
 mod steering;
-mod generated;
 mod torn;
 mod world;
 

@@ -4,11 +4,11 @@ use crate::is_root;
 use crate::packets::{ACK, tcp};
 use crate::world::{BACKENDS, CAPACITY, HASH_KEY, REDIRECT, VIPS, index_of, keep_all, load, network, now, try_with};
 use loaded_fastpath::load::{Steering, WorkerMaps};
+use loaded_ipc::Idle;
 use loaded_netfilter::{HashKeys, Steering as Rules};
 use loaded_table::{Flow, FlowKey, FlowState, FlowTable, Region, TableSpec};
 use loaded_worker::setup::flow_timeouts;
 use loaded_worker::wire::from_ip;
-use loaded_ipc::Idle;
 
 const WORKERS: u16 = 5;
 

@@ -5,7 +5,8 @@ use loaded_fastpath::load::{Header, Program, Steering, Worker, WorkerMaps};
 use loaded_fastpath::records::{Backend, Fresh, Kind};
 use loaded_fastpath::{Keep, Keeping, Report, Reports};
 use loaded_ipc::{
-    ALL_COUNTERS, Admin, BackendIndex, Idle, Mode, OnFailure, Outcome, Policy, Protocol, ServiceIndex, Strategy, ToWorker, Unserved,
+    ALL_COUNTERS, Admin, BackendIndex, Idle, Mode, OnFailure, Outcome, Policy, Protocol, ServiceIndex, Strategy,
+    ToWorker, Unserved,
 };
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, TableSpec, shm};
 use loaded_worker::decide::{Decider, PacketBuffer};
@@ -72,7 +73,9 @@ pub(crate) fn network() -> [Interface; 2] {
     for sysctl in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
         std::fs::write(format!("/proc/sys/net/{sysctl}"), "1").expect("sysctl");
     }
-    for (name, v4, v6) in [("outside", "203.0.113.1/24", "2001:db8:99::1/64"), ("inside", "198.51.100.1/24", "2001:db8:2::1/64")] {
+    for (name, v4, v6) in
+        [("outside", "203.0.113.1/24", "2001:db8:99::1/64"), ("inside", "198.51.100.1/24", "2001:db8:2::1/64")]
+    {
         ip(&format!("link add {name} type veth peer name far-{name}"));
         ip(&format!("link set far-{name} up"));
         ip(&format!("link set {name} up"));
@@ -261,8 +264,9 @@ pub(crate) fn try_with(
     // struct __sk_buff: ifindex.
     context[40..44].copy_from_slice(&from.index.to_ne_bytes());
     let mut out = vec![0; frame.len() + 64];
-    let (said, length, time) =
-        program.try_frame(Header::Ethernet, &frame, &mut out, (&context, repeat)).unwrap_or_else(|error| panic!("{error}"));
+    let (said, length, time) = program
+        .try_frame(Header::Ethernet, &frame, &mut out, (&context, repeat))
+        .unwrap_or_else(|error| panic!("{error}"));
     out.truncate(length);
     assert_eq!(out[..14], frame[..14]);
     ((said, out.split_off(14)), time)
