@@ -171,8 +171,7 @@ impl Ears {
     fn hear(&mut self, decider: &mut Decider, now: Now) {
         let Some(reports) = &mut self.reports else { return };
         // The ring may fill as fast as it is read; the rest waits for the next round.
-        for _ in 0..MAX_REPORTS {
-            let Some(report) = reports.next() else { return };
+        for report in reports.take(MAX_REPORTS) {
             decider.hear(&report, now);
         }
     }

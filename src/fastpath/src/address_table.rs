@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn each_address_has_a_slot_of_its_own_in_its_bucket() {
         let addresses: Vec<_> =
-            (0..4096).map(|n| v4(0x0a00_0000 + n)).chain((0..64).map(|n| (n << 64_u128).to_be_bytes())).collect();
+            (0..4096).map(|n| v4(0x0a00_0000 + n)).chain((0..64_u128).map(|n| (n << 64).to_be_bytes())).collect();
         let Placement { seed, slots } =
             place(&addresses, [0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321]).expect("room");
         assert_eq!(slots.iter().collect::<BTreeSet<_>>().len(), addresses.len());

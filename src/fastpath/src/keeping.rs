@@ -13,10 +13,12 @@ pub enum Keep {
     /// Leaves all to the worker.
     No = 0,
     /// Sends them on.
-    Yes = KEPT as u8,
+    Yes = 1,
     /// Sends them on and reports each reply: the worker waits for a sign of life.
-    Heard = KEPT_AND_HEARD as u8,
+    Heard = 2,
 }
+
+const _: () = assert!(Keep::Yes as usize == KEPT && Keep::Heard as usize == KEPT_AND_HEARD);
 
 /// The bytes of one worker. At first no flow is kept.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ pub mod load;
 mod mapping;
 pub mod records;
 mod reports;
-#[allow(unreachable_pub, reason = "build.rs includes it too")]
+#[allow(dead_code, unreachable_pub, reason = "build.rs includes it too, and the program knows more of it")]
 mod shared;
 
 pub use error::Error;

@@ -78,8 +78,26 @@ impl Reports {
         Self { read: self.read.for_good(), written: self.written.for_good(), ..self }
     }
 
-    /// The next report, if one is complete.
-    pub fn next(&mut self) -> Option<Report> {
+    /// The word at this position of the ring.
+    fn word(&self, position: u64) -> Option<&AtomicU64> {
+        let at = usize::try_from(position & self.mask).ok()?;
+        self.written.words().get((PAGE + at) / size_of::<u64>())
+    }
+
+    fn report(&self, position: u64) -> Option<Report> {
+        let mut raw = [0; REPORT_BYTES];
+        for (n, bytes) in (0..).zip(raw.chunks_exact_mut(8)) {
+            bytes.copy_from_slice(&self.word(position + n * 8)?.load(Relaxed).to_le_bytes());
+        }
+        Some(Report::read(&raw))
+    }
+}
+
+/// The reports that are complete.
+impl Iterator for Reports {
+    type Item = Report;
+
+    fn next(&mut self) -> Option<Report> {
         loop {
             let position = self.read.words()[0].load(Relaxed);
             if position == self.written.words()[0].load(Acquire) {
@@ -98,20 +116,6 @@ impl Reports {
                 return Some(report);
             }
         }
-    }
-
-    /// The word at this position of the ring.
-    fn word(&self, position: u64) -> Option<&AtomicU64> {
-        let at = usize::try_from(position & self.mask).ok()?;
-        self.written.words().get((PAGE + at) / size_of::<u64>())
-    }
-
-    fn report(&self, position: u64) -> Option<Report> {
-        let mut raw = [0; REPORT_BYTES];
-        for (n, bytes) in (0..).zip(raw.chunks_exact_mut(8)) {
-            bytes.copy_from_slice(&self.word(position + n * 8)?.load(Relaxed).to_le_bytes());
-        }
-        Some(Report::read(&raw))
     }
 }
 

@@ -41,12 +41,11 @@ pub(crate) struct Known {
     pub(crate) backend: String,
 }
 
-/// A packet, whether it comes from the backend, and whether nothing about it is odd.
+/// A packet, and whether it comes from the backend.
 #[derive(Debug)]
 pub(crate) struct Made {
     pub(crate) bytes: Vec<u8>,
     pub(crate) reply: bool,
-    pub(crate) is_plain: bool,
 }
 
 const FLAGS: [u8; 20] = [
@@ -78,9 +77,7 @@ pub(crate) fn make(random: &mut Random, flow: &Known) -> Made {
     let backend = (flow.backend.as_str(), flow.vip.1);
     let client = (flow.client.0.as_str(), flow.client.1);
     let (from, to) = if reply { (backend, client) } else { (client, flow.vip) };
-    let mut is_plain = true;
-    let mut upper =
-        if flow.protocol == TCP { tcp_upper(random, &mut is_plain) } else { udp_upper(random, &mut is_plain) };
+    let mut upper = if flow.protocol == TCP { tcp_upper(random) } else { udp_upper(random) };
     put(&mut upper, 0, from.1);
     put(&mut upper, 2, to.1);
     let mut bytes = packets::ip(from.0, to.0, flow.protocol, upper);
@@ -91,71 +88,62 @@ pub(crate) fn make(random: &mut Random, flow: &Known) -> Made {
         0 => put(&mut bytes, field, random.next() as u16),
         1 => {
             put(&mut bytes, field, *random.pick(&[0, 0xffff, 1, 0xfffe]));
-            is_plain &= header == 20 || flow.protocol == TCP;
         }
         _ => {}
     }
     if header == 20 {
-        change_v4(random, &mut bytes, &mut is_plain)
+        change_v4(random, &mut bytes);
     } else {
-        change_v6(random, &mut bytes, &mut is_plain)
+        change_v6(random, &mut bytes);
     }
     if random.one_in(20) {
-        is_plain = false;
         let at = random.below(bytes.len());
         bytes[at] ^= 1 << random.below(8);
     }
     if random.one_in(100) {
-        is_plain = false;
         bytes.truncate(random.below(bytes.len()).max(20));
     } else if random.one_in(100) {
-        is_plain = false;
         let n = 1 + random.below(40);
         bytes.extend(random.bytes(n));
     }
-    Made { bytes, reply, is_plain }
+    Made { bytes, reply }
 }
 
-fn tcp_upper(random: &mut Random, is_plain: &mut bool) -> Vec<u8> {
+fn tcp_upper(random: &mut Random) -> Vec<u8> {
     let options = if random.one_in(2) { 3 } else { random.below(11) };
     let payload = *random.pick(&[0, 0, 1, 9, 500, 1400]);
     let mut upper = random.bytes(20 + options * 4 + payload);
     upper[12] = (5 + options as u8) << 4 | upper[12] & 15;
     upper[13] = if random.one_in(20) { random.next() as u8 } else { *random.pick(&FLAGS) };
     if random.one_in(50) {
-        *is_plain = false;
         upper[12] = random.next() as u8;
     }
     upper
 }
 
-fn udp_upper(random: &mut Random, is_plain: &mut bool) -> Vec<u8> {
+fn udp_upper(random: &mut Random) -> Vec<u8> {
     let payload = *random.pick(&[0, 1, 12, 13, 700, 1400]);
     let mut upper = random.bytes(8 + payload);
     put(&mut upper, 4, 8 + payload as u16);
     if random.one_in(20) {
-        *is_plain = false;
         put(&mut upper, 4, random.below(1500) as u16);
     }
     upper
 }
 
-fn change_v4(random: &mut Random, bytes: &mut Vec<u8>, is_plain: &mut bool) {
+fn change_v4(random: &mut Random, bytes: &mut Vec<u8>) {
     bytes[1] = if random.one_in(4) { random.next() as u8 } else { 0 };
     put(bytes, 4, random.next() as u16);
     bytes[6] = if random.one_in(2) { 0x40 } else { 0 };
     bytes[8] = if random.one_in(10) { 2 + random.below(254) as u8 } else { 64 };
     match random.below(60) {
         0 => {
-            *is_plain = false;
             bytes[6..8].copy_from_slice(&(random.next() as u16).to_be_bytes());
         }
         1 => {
-            *is_plain = false;
             bytes[8] = random.below(3) as u8;
         }
         2 => {
-            *is_plain = false;
             let rest = bytes.split_off(20);
             bytes.extend([1, 1, 1, 1]);
             bytes.extend(rest);
@@ -170,12 +158,11 @@ fn change_v4(random: &mut Random, bytes: &mut Vec<u8>, is_plain: &mut bool) {
     let sum = packets::plain(&[&bytes[..header]]);
     put(bytes, 10, !sum);
     if random.one_in(60) {
-        *is_plain = false;
         put(bytes, 10, random.next() as u16);
     }
 }
 
-fn change_v6(random: &mut Random, bytes: &mut Vec<u8>, is_plain: &mut bool) {
+fn change_v6(random: &mut Random, bytes: &mut Vec<u8>) {
     if random.one_in(4) {
         bytes[0] = 0x60 | random.next() as u8 & 15;
         bytes[1..4].copy_from_slice(&(random.next() as u32).to_le_bytes()[..3]);
@@ -183,11 +170,9 @@ fn change_v6(random: &mut Random, bytes: &mut Vec<u8>, is_plain: &mut bool) {
     bytes[7] = if random.one_in(10) { 2 + random.below(254) as u8 } else { 64 };
     match random.below(40) {
         0 => {
-            *is_plain = false;
             bytes[7] = random.below(3) as u8;
         }
         1 => {
-            *is_plain = false;
             let upper = bytes.split_off(40);
             bytes.extend([bytes[6], 0, 1, 4, 0, 0, 0, 0]);
             bytes.extend(upper);

@@ -199,7 +199,7 @@ impl World {
     }
 
     pub(crate) fn heard(&mut self) -> Vec<Report> {
-        std::iter::from_fn(|| self.reports.next()).collect()
+        self.reports.by_ref().collect()
     }
 
     /// Begins a TCP flow as of this time; returns the backend, if there was room.
