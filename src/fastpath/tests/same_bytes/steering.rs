@@ -1,5 +1,6 @@
 //! The program finds the worker that the rules would send a client's packets to.
 
+use crate::generated::Random;
 use crate::is_root;
 use crate::packets::{ACK, tcp};
 use crate::world::{BACKENDS, CAPACITY, HASH_KEY, REDIRECT, VIPS, index_of, keep_all, load, network, now, try_with};
@@ -33,12 +34,14 @@ fn each_clients_flows_are_looked_for_where_the_rules_send_its_packets() {
         let timeouts = flow_timeouts(&Idle::STANDARD);
         let mut tables: Vec<_> =
             maps.iter().map(|maps| FlowTable::open(region(maps), spec, timeouts).expect("open")).collect();
+        let mut random = Random(7);
         let mut met = [0; WORKERS as usize];
         for n in 0..200_u16 {
             let side = usize::from(n % 2);
             let client = match side {
-                0 => format!("10.{}.{}.{}", n, n.wrapping_mul(7) & 255, n.wrapping_mul(31) & 255),
-                _ => format!("2001:db8:{:x}:{:x}::{n:x}", u32::from(n) * 257 % 65_536, n.wrapping_mul(73)),
+                0 => std::net::Ipv4Addr::from((0x1000_0000 + random.below(0x3000_0000)) as u32).to_string(),
+                _ => std::net::Ipv6Addr::from(0x2001 << 112 | u128::from(random.next()) << 72 | u128::from(n))
+                    .to_string(),
             };
             let worker = usize::from(rules.worker_of(client.parse().expect("address"), WORKERS));
             met[worker] += 1;
