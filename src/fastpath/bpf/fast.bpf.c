@@ -77,8 +77,26 @@ static __always_inline enum miss is_alive(__u32 worker, const struct backend *b,
 	return MISS_NOT;
 }
 
-static __always_inline void tell(struct report *r, const struct packet *p, const struct query *q, const struct flow *f)
+/* Where the number is that the flow's backend has acknowledged last. */
+static __always_inline __u32 *heard_of(__u32 worker, const struct flow *f)
 {
+	void *all = bpf_map_lookup_elem(&numbers, &worker);
+	__u32 line = f->slot / (TABLE_LINE / 4);
+	struct numbers *n = all ? bpf_map_lookup_elem(all, &line) : 0;
+	return n ? &n->of[f->slot % (TABLE_LINE / 4)] : 0;
+}
+
+/* Whether the backend, which has this connection, says up to where it has heard the client. */
+static __always_inline _Bool is_heard(const struct packet *p, const struct query *q, const struct flow *f)
+{
+	_Bool is_open = f->state == TABLE_STATE_ESTABLISHED || f->state == TABLE_STATE_CLIENT_DONE || f->state == TABLE_STATE_BACKEND_DONE;
+	return q->reply && is_open && (p->flags & (ACK | RST)) == ACK;
+}
+
+static __always_inline void tell(struct report *r, const struct packet *p, const struct query *q, const struct flow *f, __u32 heard)
+{
+	r->heard = heard;
+	r->rest = 0;
 	r->client[0] = q->key[0];
 	r->client[1] = q->key[1];
 	r->client_port = q->key[2];
@@ -117,13 +135,16 @@ static __always_inline enum miss send(struct __sk_buff *skb, __u32 at, const str
 	const __u64 *from = q->reply ? b->address : vip, *to = q->reply ? vip : b->address;
 	if (!find_way(skb, p, q->reply ? vip : p->source, q->reply ? p->destination : b->address, way))
 		return missed(MISS_WAY);
+	__u32 *number = p->protocol == IPPROTO_TCP ? heard_of(worker, f) : 0;
+	if (number && is_heard(p, q, f))
+		*number = p->acknowledged;
 	if (weigh(p, f->state, q->reply) == SILENT && !heard)
 		return rewrite(skb, at, p, from, to, q->reply) ? MISS_NOT : missed(MISS_CHANGE);
 	void *ring = bpf_map_lookup_elem(&rings, &worker);
 	struct report *report = ring ? bpf_ringbuf_reserve(ring, sizeof(*report), 0) : 0;
 	if (!report)
 		return missed(MISS_ROOM);
-	tell(report, p, q, f);
+	tell(report, p, q, f, number ? *number : 0);
 	if (!rewrite(skb, at, p, from, to, q->reply)) {
 		bpf_ringbuf_discard(report, BPF_RB_NO_WAKEUP);
 		return missed(MISS_CHANGE);

@@ -16,18 +16,28 @@ struct bucket {
 	__u64 tags[2];
 	__u32 seen[TABLE_WAYS];
 	__u8 state[TABLE_WAYS];
-	__u8 rest[8];
+	__u8 check[TABLE_WAYS]; /* bits 16 to 23 */
 };
 SIZE(bucket, TABLE_LINE);
 AT(bucket, tags, TABLE_TAGS);
 AT(bucket, seen, TABLE_SEEN);
 AT(bucket, state, TABLE_STATE);
+AT(bucket, check, TABLE_CHECK);
 
-/* Three key words; 32 bits of value (low) and of check (high). */
+/* Three key words; then 32 bits of value (low), 16 of check, and 16 that are the worker's alone and may change at any time. */
 struct entry {
 	__u64 key[3], value;
 };
 SIZE(entry, TABLE_ENTRY_BYTES);
+
+#define CHECKED 0x0000ffffffffffffull
+
+/* By slot of the table: the number that the flow's backend has acknowledged last. Written by the program alone, and told with
+ * reports: by it the worker judges what ends a flow in the client's name. 0: none yet.
+ */
+struct numbers {
+	__u32 of[TABLE_LINE / 4];
+};
 
 /* For each backend a byte: 0 while its flows are not kept, KEPT or KEPT_AND_HEARD. */
 struct kept {
@@ -40,7 +50,7 @@ struct report {
 	__u32 end, acknowledged;
 	__u16 vip, backend;
 	__u8 protocol, flags, reply, spare;
-	__u32 bytes;
+	__u32 bytes, heard, rest;
 };
 SIZE(report, REPORT_BYTES);
 AT(report, client, REPORT_CLIENT);
@@ -54,6 +64,7 @@ AT(report, protocol, REPORT_PROTOCOL);
 AT(report, flags, REPORT_FLAGS);
 AT(report, reply, REPORT_REPLY);
 AT(report, bytes, REPORT_PACKET_BYTES);
+AT(report, heard, REPORT_HEARD);
 
 #define OF_WORKERS(name, kind, ...)                                                                                                \
 	struct {                                                                                                                       \
@@ -71,6 +82,8 @@ AT(report, bytes, REPORT_PACKET_BYTES);
 /* BPF_F_INNER_MAP: tables of instances differ in size, and an outer map takes arrays of one size otherwise (Linux 5.10). */
 OF_WORKERS(tables, BPF_MAP_TYPE_ARRAY, __uint(max_entries, 1); __uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
 		   __uint(key_size, 4); __uint(value_size, TABLE_LINE););
+OF_WORKERS(numbers, BPF_MAP_TYPE_ARRAY, __uint(max_entries, 1); __uint(map_flags, BPF_F_INNER_MAP); __uint(key_size, 4);
+		   __uint(value_size, TABLE_LINE););
 OF_WORKERS(keeping, BPF_MAP_TYPE_ARRAY, __uint(max_entries, MAX_BACKENDS / TABLE_LINE); __uint(map_flags, BPF_F_MMAPABLE);
 		   __uint(key_size, 4); __uint(value_size, TABLE_LINE););
 OF_WORKERS(rings, BPF_MAP_TYPE_RINGBUF, __uint(max_entries, 4096););

@@ -17,7 +17,7 @@ struct query {
 };
 
 struct flow {
-	__u32 seen;
+	__u32 seen, slot;
 	__u16 vip, backend;
 	__u8 state;
 };
@@ -83,7 +83,7 @@ static __always_inline __u32 check(const struct worker *w, const __u64 key[3], _
 	__u64 k0 = w->hash_key[0], k1 = w->hash_key[1];
 	__u64 left = fold(key[0] ^ k0 ^ TABLE_CHECK_0, key[1] ^ k1 ^ TABLE_CHECK_1);
 	__u64 right = fold(key[2] ^ k1 ^ TABLE_CHECK_2, value ^ k0 ^ TABLE_CHECK_3);
-	return fold(left ^ k1, right ^ TABLE_CHECK_4) >> 32;
+	return fold(left ^ k1, right ^ TABLE_CHECK_4) >> 40;
 }
 
 /* Whether it is the flow of a packet to this virtual IP, or from this backend: keys are without the service's address. */
@@ -106,6 +106,7 @@ static __always_inline enum found find_in(void *table, const struct worker *w, _
 	if (!b)
 		return NOTHING;
 	__u64 tags[2] = {once(b->tags[0]), once(b->tags[1])};
+#pragma unroll
 	for (__u32 way = 0; way < TABLE_WAYS; way++) {
 		__u64 word = way < 4 ? tags[0] : tags[1];
 		__u32 shift = (way & 3) * 16;
@@ -119,16 +120,22 @@ static __always_inline enum found find_in(void *table, const struct worker *w, _
 		__u64 value = once(e->value), key[3] = {once(e->key[0]), once(e->key[1]), once(e->key[2])};
 		if (key[0] != q->key[0] || key[1] != q->key[1] || (key[2] ^ q->key[2]) & TABLE_KEY_MASK)
 			continue;
-		if (check(w, key, value) != value >> 32)
+		__u32 kept = (__u16)(value >> 32) | (__u32)once(b->check[way]) << 16;
+		if (check(w, key, value) != kept)
 			return TORN;
 		f->vip = value;
 		f->backend = (__u32)value >> 16;
 		if (!is_wanted(q, f))
 			continue;
 		f->seen = once(b->seen[way]);
+		/* The verifier would follow the rest of the program once for each way: it must not know the way. */
+		__u32 veil = f->seen;
+		f->slot = (bucket * TABLE_WAYS + way) ^ veil;
+		asm volatile("" : "+r"(veil));
+		f->slot ^= veil;
 		f->state = once(b->state[way]) & ~TABLE_OVER_QUOTA;
 		__u64 now = way < 4 ? once(b->tags[0]) : once(b->tags[1]);
-		return (__u16)(now >> shift) == tag && once(e->value) == value ? FOUND : TORN;
+		return (__u16)(now >> shift) == tag && !((once(e->value) ^ value) & CHECKED) ? FOUND : TORN;
 	}
 	return NOTHING;
 }

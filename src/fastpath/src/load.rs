@@ -36,6 +36,8 @@ const EEXIST: i32 = 17;
 pub struct WorkerMaps {
     /// Its flow table, to be mapped with `Region::map_array`.
     pub table: OwnedFd,
+    /// For the program alone, as long as the table.
+    pub numbers: OwnedFd,
     /// For [`crate::Keeping`].
     pub keeping: OwnedFd,
     /// For [`crate::Reports`].
@@ -112,8 +114,8 @@ impl WorkerMaps {
         if !is_array || info.value_size() as usize != LINE || !is_long {
             return Err(Error::Kernel { act: "keep a flow table", reason: "it is no array of its size".to_owned() });
         }
-        let Self { keeping, ring, .. } = Self::new(LINE, ring)?;
-        Ok(Self { table, keeping, ring })
+        let Self { numbers, keeping, ring, .. } = Self::new(bytes, ring)?;
+        Ok(Self { table, numbers, keeping, ring })
     }
 
     /// The same maps by other descriptors.
@@ -121,7 +123,12 @@ impl WorkerMaps {
     /// # Errors
     /// If there is no descriptor left.
     pub fn duplicate(&self) -> std::io::Result<Self> {
-        Ok(Self { table: self.table.try_clone()?, keeping: self.keeping.try_clone()?, ring: self.ring.try_clone()? })
+        Ok(Self {
+            table: self.table.try_clone()?,
+            numbers: self.numbers.try_clone()?,
+            keeping: self.keeping.try_clone()?,
+            ring: self.ring.try_clone()?,
+        })
     }
 
     /// Makes a worker's maps, empty: a table of `table` bytes, and a ring of `ring` bytes, a power of two and a multiple of the
@@ -132,6 +139,7 @@ impl WorkerMaps {
     pub fn new(table: usize, ring: usize) -> Result<Self, Error> {
         Ok(Self {
             table: create("loaded_flows", (ARRAY, LINE, table.div_ceil(LINE)), MMAPABLE | INNER_MAP)?,
+            numbers: create("loaded_numbers", (ARRAY, LINE, numbers_for(table)), INNER_MAP)?,
             keeping: create("loaded_keeping", (ARRAY, LINE, MAX_BACKENDS / LINE), MMAPABLE)?,
             ring: create("loaded_reports", (RINGBUF, 0, ring), 0)?,
         })
@@ -365,6 +373,7 @@ fn parse(workers: usize, steering: &Steering, seed: Seed) -> Result<Ebpf, Error>
 fn enter(ebpf: &mut Ebpf, workers: &[Worker]) -> Result<(), Error> {
     for (name, of) in [
         ("tables", (|maps| &maps.table) as fn(&WorkerMaps) -> &OwnedFd),
+        ("numbers", |maps| &maps.numbers),
         ("keeping", |maps| &maps.keeping),
         ("rings", |maps| &maps.ring),
     ] {
@@ -377,6 +386,11 @@ fn enter(ebpf: &mut Ebpf, workers: &[Worker]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Lines of numbers for a table of so many bytes: four bytes for each slot of 40.
+fn numbers_for(table: usize) -> usize {
+    (table / 40 * 4).div_ceil(LINE)
 }
 
 fn create(name: &str, (kind, value, entries): (u32, usize, usize), flags: u32) -> Result<OwnedFd, Error> {

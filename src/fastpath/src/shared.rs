@@ -71,7 +71,7 @@ numbers! {
     STEERING_BYTES = 48;
 
     /// A packet that moves a flow's state.
-    REPORT_BYTES = 40;
+    REPORT_BYTES = 48;
     /// The client's address.
     REPORT_CLIENT = 0;
     /// Its port, host byte order, like all numbers.
@@ -94,6 +94,8 @@ numbers! {
     REPORT_REPLY = 34;
     /// Bytes of the packet, with its IP header.
     REPORT_PACKET_BYTES = 36;
+    /// TCP: the number that the backend has acknowledged last, as far as the program has seen; 0: never.
+    REPORT_HEARD = 40;
 
     /// The byte of a backend: its flows go on, and nothing more.
     KEPT = 1;

@@ -24,6 +24,7 @@ pub fn facts() -> Vec<(String, u64)> {
         ("TAGS", offset_of!(Bucket, tags)),
         ("SEEN", offset_of!(Bucket, seen)),
         ("STATE", offset_of!(Bucket, state)),
+        ("CHECK", offset_of!(Bucket, check)),
         ("ENTRY_BYTES", size_of::<[u64; 4]>()),
     ];
     let states = FlowState::ALL.iter().map(|state| (format!("STATE_{}", shout(&format!("{state:?}"))), *state as u64));

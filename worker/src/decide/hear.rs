@@ -1,9 +1,10 @@
 //! Packets that the kernel path has sent on and reports: they move the flow's state as if they had come this way.
 
 use super::decider::Decider;
+use super::flow_state::claim;
 use super::keys::{Direction, flow_key};
 use crate::time::Now;
-use crate::wire::{Family, Kind, ParsedPacket, is_mapped, protocol};
+use crate::wire::{Family, Kind, ParsedPacket, TcpSegment, is_mapped, protocol};
 use loaded_fastpath::Report;
 
 impl Decider {
@@ -21,7 +22,14 @@ impl Decider {
             return;
         }
         if report.reply {
-            self.note_reply(&packet, flow, key.service_port, now);
+            self.note_reply(&packet, (slot, flow), key.service_port, now);
+        } else if let Some(number) = claim(flow.state, packet.kind)
+            && report.heard != 0
+            && u32::from(number) == report.heard & 0xffff
+        {
+            // Replies that went on silently said up to where the backend has heard the client: that is as good a proof as the number
+            // kept here, which is that of the last reply that came this way.
+            self.flows.set_proof(slot, number);
         }
         self.advance(slot, flow, &packet, !report.reply, now);
     }
@@ -32,15 +40,8 @@ impl Decider {
         let (source, destination) = if report.reply { (*backend, report.client) } else { (report.client, *vip) };
         let (client, service) = (report.client_port, report.service_port);
         let ports = if report.reply { (service, client) } else { (client, service) };
-        let has = |flag: u8| report.flags & flag != 0;
         let kind = match report.protocol {
-            protocol::TCP => Kind::Tcp {
-                ports,
-                opens: has(SYN) && !has(ACK),
-                finishes: has(FIN),
-                resets: has(RST),
-                acknowledges: has(ACK),
-            },
+            protocol::TCP => Kind::Tcp(TcpSegment::reported(ports, report.flags, (report.end, report.acknowledged))),
             protocol::UDP => Kind::Udp { ports },
             _ => return None,
         };
@@ -48,9 +49,3 @@ impl Decider {
         Some(ParsedPacket { family, source, destination, protocol: report.protocol, transport: 0, kind })
     }
 }
-
-/// RFC 9293 §3.1.
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;

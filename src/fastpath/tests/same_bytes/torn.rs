@@ -32,7 +32,7 @@ fn image(memory: &OwnedFd, key: &FlowKey, backend: usize, state: FlowState) -> V
     table.insert(&table.prepare(key), key, flow, now().seconds).expect("room");
     let after = words();
     let header = (16..after.len()).step_by(40).find(|&at| after[at] != 0).expect("its tag");
-    [8, 9, 10, 11, 2, 6, 0].map(|n| (header + n, after[header + n])).into()
+    [8, 9, 10, 11, 2, 6, 7, 0].map(|n| (header + n, after[header + n])).into()
 }
 
 /// Writes flows into one way in turn, in the order in which a worker does (`Map::remove`, `Way::fill`).
@@ -41,9 +41,9 @@ fn write(memory: &OwnedFd, images: &[Vec<(usize, u64)>], stop: &AtomicBool) {
     let words = region.words();
     while !stop.load(Relaxed) {
         for image in images {
-            let [a, b, c, d, seen, state, tag] = image.as_slice() else { return };
+            let [a, b, c, d, seen, state, check, tag] = image.as_slice() else { return };
             words[tag.0].store(0, Release);
-            for (at, word) in [a, b, c, d, seen, state] {
+            for (at, word) in [a, b, c, d, seen, state, check] {
                 words[*at].store(*word, Relaxed);
             }
             words[tag.0].store(tag.1, Release);
@@ -63,7 +63,7 @@ fn no_half_written_entry_is_followed() {
     let open = image(&memory, &mine, 0, FlowState::Established);
     let half = image(&memory, &mine, 1, FlowState::HalfOpen);
     let others = (0..CLIENT.1).map(|port| image(&memory, &key(port), 2, FlowState::Established));
-    let other = others.into_iter().find(|other| other[6].0 == open[6].0).expect("one of the same bucket");
+    let other = others.into_iter().find(|other| other[7].0 == open[7].0).expect("one of the same bucket");
     let images = [open, half, other];
     let stop = AtomicBool::new(false);
     let (mut silent, mut told, mut missed) = (0, 0, 0);
