@@ -13,7 +13,7 @@ mod world;
 use generated::{Known, Made, PROTOCOLS, Random, make, ports_of};
 use loaded_fastpath::{Keep, Miss, Report};
 use loaded_ipc::Outcome;
-use packets::{ACK, FIN, SYN, ends, sound, tcp, udp};
+use packets::{ACK, FIN, RST, SYN, ends, sound, tcp, udp};
 use world::{MISS, REDIRECT, VIPS, World, forwarded, now, same_flows};
 
 fn is_root() -> bool {
@@ -197,5 +197,36 @@ fn is_about(report: &Report, bytes: &[u8], reply: bool, context: &str) {
         let counted = u32::from(bytes[at + 13] & SYN != 0) + u32::from(bytes[at + 13] & FIN != 0);
         let end = four(at + 4).wrapping_add((bytes.len() - at - header) as u32).wrapping_add(counted);
         assert_eq!((report.flags, report.acknowledged, report.end), (bytes[at + 13], four(at + 8), end), "{context}");
+    }
+}
+
+/// A client's reset is believed if it comes where the backend waits. Replies that went on silently are what says so, and the worker
+/// has not seen them.
+#[test]
+fn a_reset_is_believed_by_what_silent_replies_have_said() {
+    if !is_root() {
+        return;
+    }
+    let mut world = World::new();
+    for (client, vip, header) in [("203.0.113.7", VIPS[0], 20), ("2001:db8:77::7", VIPS[1], 40)] {
+        let (client, vip) = ((client, 40_000), (vip, 443));
+        let backend = world.open(client, vip, now()).unwrap();
+        let number: u32 = 0x1122_3344;
+        let with = |mut bytes: Vec<u8>, at: usize, number: u32| {
+            bytes[header + at..header + at + 4].copy_from_slice(&number.to_be_bytes());
+            bytes
+        };
+        let goes_on = |world: &World| world.try_packet(&tcp(client, vip, ACK), world.outside).0 == REDIRECT;
+        let reply = with(tcp((&backend, 443), client, ACK), 8, number);
+        assert_eq!(world.try_packet(&reply, world.inside).0, REDIRECT);
+        assert_eq!(world.heard(), []);
+        for (seq, heard, is_believed) in [(number + 5, true, false), (number, false, false), (number, true, true)] {
+            let reset = with(tcp(client, vip, RST), 4, seq);
+            assert_eq!(world.try_packet(&reset, world.outside).0, REDIRECT);
+            let report = world.heard()[0];
+            assert_eq!(report.heard, number);
+            world.decider.hear(&Report { heard: if heard { report.heard } else { 0 }, ..report }, now());
+            assert_eq!(goes_on(&world), !is_believed, "{client:?} {seq:#x}");
+        }
     }
 }
