@@ -13,7 +13,7 @@ mod world;
 use generated::{Known, Made, PROTOCOLS, Random, make, ports_of};
 use loaded_fastpath::{Keep, Miss, Report};
 use loaded_ipc::Outcome;
-use packets::{ACK, FIN, RST, SYN, ends, sound, tcp, udp};
+use packets::{ACK, FIN, RST, SYN, ends, segment, sound, tcp, udp};
 use world::{MISS, REDIRECT, VIPS, World, forwarded, now, same_flows};
 
 fn is_root() -> bool {
@@ -208,20 +208,16 @@ fn a_reset_is_believed_by_what_silent_replies_have_said() {
         return;
     }
     let mut world = World::new();
-    for (client, vip, header) in [("203.0.113.7", VIPS[0], 20), ("2001:db8:77::7", VIPS[1], 40)] {
+    for (client, vip) in [("203.0.113.7", VIPS[0]), ("2001:db8:77::7", VIPS[1])] {
         let (client, vip) = ((client, 40_000), (vip, 443));
         let backend = world.open(client, vip, now()).unwrap();
         let number: u32 = 0x1122_3344;
-        let with = |mut bytes: Vec<u8>, at: usize, number: u32| {
-            bytes[header + at..header + at + 4].copy_from_slice(&number.to_be_bytes());
-            bytes
-        };
         let goes_on = |world: &World| world.try_packet(&tcp(client, vip, ACK), world.outside).0 == REDIRECT;
-        let reply = with(tcp((&backend, 443), client, ACK), 8, number);
+        let reply = segment((&backend, 443), client, ACK, (1, number), b"data");
         assert_eq!(world.try_packet(&reply, world.inside).0, REDIRECT);
         assert_eq!(world.heard(), []);
         for (seq, heard, is_believed) in [(number + 5, true, false), (number, false, false), (number, true, true)] {
-            let reset = with(tcp(client, vip, RST), 4, seq);
+            let reset = segment(client, vip, RST, (seq, 0), b"");
             assert_eq!(world.try_packet(&reset, world.outside).0, REDIRECT);
             let report = world.heard()[0];
             assert_eq!(report.heard, number);
