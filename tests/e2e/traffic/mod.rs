@@ -9,6 +9,7 @@ mod fragments;
 mod icmp_errors;
 mod load;
 mod on_failure;
+mod own_connections;
 mod path_mtu;
 mod protocols;
 mod reused_ports;
