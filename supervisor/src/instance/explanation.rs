@@ -267,7 +267,7 @@ mod tests {
             Explained { chosen: avoiding(1), ..NEW },
             Explained { flow: flow(9, 2), ..NEW },
             Explained { flow: flow(0, 0), ..NEW },
-            Explained { flow: flow(0, 13), ..NEW },
+            Explained { flow: flow(0, 14), ..NEW },
             // Of another family, of another service.
             Explained { chosen: chosen(1), ..NEW },
             Explained { flow: flow(1, 2), ..NEW },
