@@ -99,7 +99,8 @@ impl Decider {
 
     /// What becomes of a SYN on ports of a backend that keeps its flows and gets no new ones: one that is draining, ejected, not
     /// needed as a backup, or down with the policy "drain". A connection that is only being opened can as well open elsewhere.
-    /// One that is open must not be moved by whoever knows its ports, unless its backend has been silent; a draining one may be.
+    /// One that is open must not be moved by whoever knows its ports. Only the silence of a backend that may be dead gives it up;
+    /// a backend that drains is alive, however long its connections are idle.
     #[cold]
     fn course_of_syn(&self, slot: Slot, flow: Flow, now: Now) -> Course {
         let drains = self.backends.admin(flow.backend) == Some(Admin::Draining);
