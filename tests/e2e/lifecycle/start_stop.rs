@@ -45,7 +45,8 @@ fn a_daemon_serves_when_its_starter_returns() {
     for fd in 0..3 {
         assert_eq!(fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap(), Path::new("/dev/null"), "fd {fd}");
     }
-    assert_eq!(children(pid).len(), 2, "workers");
+    // Beside them, for some milliseconds, whoever reads the rules for it.
+    assert!(eventually(Duration::from_secs(5), || children(pid).len() == 2), "children: {:?}", children(pid));
 
     // The pid file keeps a second one away, even with queues of its own.
     let second = [classic.clone(), vec!["--queue-base=40".to_owned()]].concat();
