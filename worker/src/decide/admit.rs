@@ -33,13 +33,13 @@ pub(super) enum BackendSource {
     Affinity { slot: Slot, backend: u16 },
     /// The strategy chooses by these bytes. With affinity they are the client's prefix, and the choice is remembered.
     Strategy { seed: [u8; 16], client: Option<Hashed> },
-    /// The same, among the backends where the flow does not clash: it would at this one, which its client has or the strategy
-    /// would choose. What the client has stays.
+    /// The strategy again, but only among the backends where the flow does not clash. It would clash at `instead_of`,
+    /// which the client has or the strategy would choose. The client keeps that backend for its other flows.
     Elsewhere { seed: [u8; 16], client: Option<Hashed>, instead_of: BackendIndex },
 }
 
 impl Decider {
-    /// Begins a flow, also in place of one whose backend went down (`old`). Returns the backend.
+    /// Begins a flow, perhaps in place of one whose backend went down (`old`). Returns the backend.
     pub(super) fn admit(
         &mut self,
         packet: &ParsedPacket,
@@ -77,7 +77,7 @@ impl Decider {
         let (key, hashed) = if query.either { self.key_at(query, backend) } else { (query.key, query.hashed) };
         let inserted = self.flows.insert(&hashed, &key, flow, now.seconds);
         let inserted = inserted.map_err(|_| Refusal::As(Outcome::DroppedTableFull))?;
-        // A refusal of the backend has to acknowledge this.
+        // If the backend refuses, its refusal has to acknowledge this number.
         if let Kind::Tcp(segment) = packet.kind {
             self.flows.set_proof(inserted.slot, segment.end);
         }
@@ -153,7 +153,7 @@ impl Decider {
     }
 
     /// A packet of a flow keeps its client's affinity alive, unless the client is to get another backend next time.
-    /// `proven`: the client has just shown that it hears what it is answered.
+    /// `proven`: the client has just shown that it receives the answers.
     pub(super) fn keep_client(&mut self, flow: Flow, packet: &ParsedPacket, proven: bool, now: u32) {
         let service = self.setup.service_of(flow.backend);
         let Some(affinity) = self.setup.service(service).and_then(|s| s.affinity) else { return };

@@ -1,7 +1,7 @@
-//! Flows that cannot have one backend together. A reply names its backend and its client but not where at the VIPs the client
-//! came to, so a client's two flows through two VIPs, or two ports that become one, to one backend must differ in a port; the
-//! backend could not tell them apart either. A new flow that would clash gets another backend, and its client keeps the one it
-//! has for its other flows.
+//! Flows that cannot share a backend. A reply names its backend and its client, but not the VIP and the port that the
+//! client used. So two flows of one client to one backend, through two VIPs or through two ports that become one, must
+//! differ in a port: otherwise neither this worker nor the backend could tell them apart. A new flow that would clash
+//! gets another backend, and its client keeps the one it has for its other flows.
 
 use super::admit::BackendSource;
 use super::decider::Decider;
@@ -12,8 +12,8 @@ use loaded_ipc::{BackendIndex, Mode};
 use loaded_table::Flow;
 use std::cell::Cell;
 
-/// Maximum number of flows of one key, which can be in two buckets of eight. A new flow may clash with flows of a few keys, but
-/// seldom are there two.
+/// Maximum number of flows with one key: those of two buckets of eight. A new flow may clash with flows of several
+/// keys, but two keys that both have flows are rare.
 const MOST: usize = 16;
 
 /// The flows that a new one may clash with: each by its backend and its port at a VIP.
@@ -38,7 +38,7 @@ impl Taken {
 }
 
 impl Decider {
-    /// The same source, or another one if the backend it gives is taken. Changes nothing.
+    /// Returns `source`, or another one if the flow would clash at its backend. Changes nothing.
     #[inline]
     pub(super) fn without_clash(
         &self,
@@ -56,7 +56,7 @@ impl Decider {
         }
     }
 
-    /// Where the backend comes from if the one that the source gives is taken.
+    /// Where the backend comes from if the flow would clash at the one that `source` gives.
     #[cold]
     fn around_taken(
         &self,
@@ -89,7 +89,7 @@ impl Decider {
             }
             false
         };
-        // Refuses every flow, so all are seen.
+        // `note` accepts no flow, so the search shows it all of them.
         let _ = self.flows.find(&query.hashed, &query.key, now.seconds, note);
         let service = self.setup.service(service).filter(|_| query.either);
         let crossing = service.iter().flat_map(|service| service.crossing.iter().copied());

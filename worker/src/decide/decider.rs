@@ -159,14 +159,14 @@ impl Decider {
         }
     }
 
-    /// Lets time act on backends: ejections end, slow starts progress, unanswered SYNs are judged. To be called every few
-    /// milliseconds.
+    /// Advances the timers of backends: ejections end, slow starts progress, SYNs that stay unanswered count. Call it
+    /// every few milliseconds.
     pub fn tick(&mut self, now: Now) {
         self.backends.tick(&mut self.setup, &self.counters, now);
     }
 
-    /// This worker is behind: packets wait long in its queue, and some may have been dropped there. Answers of backends may
-    /// be among them, so what backends have left unanswered is forgotten.
+    /// Call this when the worker has fallen behind: packets wait long in its queue, and some may have been dropped
+    /// there, answers of backends among them. So nothing that seems unanswered is held against a backend.
     #[cold]
     pub fn fall_behind(&mut self) {
         self.backends.forgive();

@@ -1,4 +1,4 @@
-//! What would become of a client's next packet: the questions of the decision without its actions. Changes nothing.
+//! Tells what would become of a client's next packet. Decides as for a real packet, and changes nothing.
 
 use super::admit::{Admission, BackendSource, Refusal};
 use super::decider::{Decider, Lookup, PacketBuffer};
@@ -17,8 +17,9 @@ const SYN: u8 = 2;
 const ACK: u8 = 16;
 
 impl Decider {
-    /// What would become of a client's next packet as things are now, by the same functions that decide about real ones.
-    /// One difference: a backend whose unanswered SYNs are overdue is ejected only by the next [`Decider::tick`] or SYN.
+    /// What would become of a client's next packet as things are now, found by the functions that decide about real
+    /// ones. One difference: a backend whose unanswered SYNs are overdue is ejected only by the next [`Decider::tick`]
+    /// or SYN.
     #[must_use]
     #[cold]
     pub fn explain(&self, question: &Question, now: Now) -> Explained {
@@ -136,7 +137,7 @@ impl Decider {
     }
 }
 
-/// The answer for a packet that is no request to a virtual IP, or cannot have a flow.
+/// The answer for a packet that is not a request to a virtual IP, or that cannot have a flow.
 fn ends(assumed: Assumed, outcome: Outcome) -> Explained {
     Explained { assumed, outcome, service: None, flow: None, chosen: None }
 }
@@ -157,14 +158,14 @@ fn write(question: &Question, assumed: Assumed, space: &mut [u8; LONGEST + SPARE
     let length: u8 = match question.protocol {
         protocol::TCP => {
             upper[..4].copy_from_slice(&ports);
-            // Five words of header.
+            // Length of the header: five 32-bit words.
             upper[12] = 5 << 4;
             upper[13] = if assumed == Assumed::Ack { ACK } else { SYN };
             20
         }
         protocol::UDP => {
             upper[..4].copy_from_slice(&ports);
-            // The length, and some checksum, which must not be missing over IPv6 (RFC 8200 §8.1).
+            // The length, and any checksum but 0, which UDP over IPv6 must not have (RFC 8200 §8.1).
             upper[4..8].copy_from_slice(&[0, 8, 0xff, 0xff]);
             8
         }

@@ -4,37 +4,40 @@
 use crate::wire::{Kind, TcpSegment};
 use loaded_table::FlowState;
 
-/// Who has sent a packet, and what that shows.
+/// Which side sent a packet, and what the packet proves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sender {
-    /// The client, or somebody in its name. `proven`: the number that [`claim`] finds in the packet is the one that is kept.
+    /// The client, or somebody who forges its address. `proven`: the number that [`claim`] finds in the packet equals
+    /// the one that is kept.
     Client { proven: bool },
-    /// The backend. `proven`: the same; it shows that the backend has heard the client.
+    /// The backend. `proven`: likewise; then the backend has received what the client sent.
     Backend { proven: bool },
 }
 
-/// The number by which a packet can prove that its sender hears the other side. `None`: nothing depends on that.
+/// The number in a packet that can prove that its sender receives what the other side sends. `None`: nothing depends on
+/// that.
 #[inline]
 pub(super) fn claim(state: FlowState, kind: Kind, by_client: bool) -> Option<u16> {
     use FlowState as S;
     let Kind::Tcp(segment) = kind else { return None };
     if !by_client {
-        // The backend acknowledges the client's FIN, so that was the client's.
+        // If the backend acknowledges this FIN, the FIN came from the client.
         return (state == S::LastAck && segment.acknowledges()).then_some(segment.acknowledged);
     }
     let comes_at = || segment.end.wrapping_sub(u16::from(segment.finishes()));
     match state {
-        // It acknowledges the end of what the backend has sent last.
+        // It acknowledges the end of what the backend sent last.
         S::Answered if segment.acknowledges() => Some(segment.acknowledged),
-        // It comes where the backend waits: a RST anywhere else ends nothing there (RFC 5961 §3).
+        // Its sequence number is the one that the backend expects: a RST with any other ends nothing there (RFC 5961
+        // §3).
         S::HalfOpen | S::Established | S::ClientDone | S::BackendDone if segment.resets() => Some(comes_at()),
         S::Reset => Some(comes_at()),
         _ => None,
     }
 }
 
-/// The number to keep after a packet that leads from one state to another: the one that [`claim`], or a refusal, has to find.
-/// `None`: that which is kept.
+/// The number to keep after a packet that leads from one state to another: the one that [`claim`], or a refusal, must
+/// show next. `None`: the one that is kept stays.
 #[inline]
 pub(super) fn proof_after((before, next): (FlowState, FlowState), kind: Kind, sender: Sender) -> Option<u16> {
     use FlowState as S;
@@ -57,9 +60,9 @@ pub(super) fn proof_after((before, next): (FlowState, FlowState), kind: Kind, se
     }
 }
 
-/// The state after a packet of either side. A state that lives long takes packets of both sides, and that the client
-/// acknowledges what the backend has sent: a spoofed source can send, but has to guess one number of 65,536. The same goes for
-/// what ends a connection in the client's name.
+/// The state after a packet of either side. A state that lives long takes packets of both sides, and the client must
+/// acknowledge what the backend has sent: whoever forges the client's address can send, but must guess one number of
+/// 65,536. The same holds for ending a connection in the client's name.
 pub(super) fn next_state(state: FlowState, kind: Kind, sender: Sender) -> FlowState {
     match kind {
         Kind::Tcp(segment) => after_segment(state, segment, sender),
@@ -76,8 +79,8 @@ pub(super) fn next_state(state: FlowState, kind: Kind, sender: Sender) -> FlowSt
 fn after_segment(state: FlowState, segment: TcpSegment, sender: Sender) -> FlowState {
     match sender {
         Sender::Client { proven: false } if segment.resets() => state,
-        // A backend that waits for the client's acknowledgement answers a wrong one so, and goes on waiting (RFC 9293 §3.10.7.4;
-        // net/ipv4/tcp_minisocks.c, tcp_check_req). If it refuses, it acknowledges the SYN.
+        // A backend that waits for the client's acknowledgement answers a wrong one with such a RST, and keeps waiting
+        // (RFC 9293 §3.10.7.4; net/ipv4/tcp_minisocks.c, tcp_check_req). The RST of a refusal acknowledges the SYN.
         Sender::Backend { .. } if segment.resets() && !segment.acknowledges() && state == FlowState::Answered => state,
         _ if segment.resets() => after_reset(state),
         // Without ACK it is a SYN, or a segment that its receiver drops silently (RFC 9293 §3.10.7).
@@ -91,7 +94,7 @@ fn after_segment(state: FlowState, segment: TcpSegment, sender: Sender) -> FlowS
 fn after_reset(state: FlowState) -> FlowState {
     use FlowState as S;
     match state {
-        // What was never open, or is closing, cannot turn out to be still open.
+        // What was never open, or is closing, cannot turn out to be open after all.
         S::HalfOpen | S::Answered | S::Closing => S::Closing,
         _ => S::Reset,
     }
@@ -103,14 +106,14 @@ fn after_backend(state: FlowState, segment: TcpSegment, proven: bool) -> FlowSta
     let finishes = segment.finishes();
     match state {
         S::HalfOpen => S::Answered,
-        // It accepts another connection on the ports of one that it does not have any more. Or it repeats its first answer, and
-        // the client its acknowledgement.
+        // It accepts another connection on the ports of one that it no longer has. Or it repeats its first answer, and
+        // the client will repeat its acknowledgement.
         S::Established | S::ClientDone | S::BackendDone | S::LastAck | S::Reset if segment.accepts() => S::Answered,
         S::ClientDone if finishes => S::Closing,
         S::LastAck if proven => S::Closing,
         S::Established | S::Reset if finishes => S::BackendDone,
-        // After a real reset each side answers whatever comes with another reset. So a packet that is none and comes last shows
-        // that the connection is still open.
+        // After a real reset each side answers every packet with another reset. So a later packet that is not a reset
+        // shows that the connection is still open.
         S::Reset => S::Established,
         _ => state,
     }
@@ -157,14 +160,16 @@ pub(super) fn first_state(kind: Kind) -> FlowState {
     }
 }
 
-/// Whether a packet that brought a flow to this state shows, as far as can be known, that the client hears the backend.
+/// Whether a packet that brought a flow to this state shows, as far as can be known, that the client receives what the
+/// backend sends.
 pub(super) fn is_proof(state: FlowState) -> bool {
     use FlowState as S;
     matches!(state, S::Established | S::Datagram | S::OneSided | S::Replied)
 }
 
-/// Whether a packet that leaves this state as it is keeps the flow alive. An open connection lives by its backend's packets alone:
-/// a backend acknowledges whatever an honest client sends, and somebody else can send in the client's name for ever.
+/// Whether a packet that leaves this state as it is keeps the flow alive. Only its backend's packets keep an open
+/// connection alive: the backend acknowledges whatever an honest client sends, while anyone can send in the client's
+/// name for ever.
 #[inline]
 pub(super) fn keeps_alive(state: FlowState, sender: Sender) -> bool {
     use FlowState as S;

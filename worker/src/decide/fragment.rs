@@ -49,7 +49,7 @@ impl Decider {
         mut buffer: PacketBuffer<'_>,
         now: Now,
     ) -> Decided {
-        // Whoever fragments a datagram has completed its checksum before.
+        // A datagram's checksum is complete before it is fragmented.
         buffer.facts.checksum = ChecksumState::Complete;
         let malformed = self.malformed();
         let (decided, disposition) = match wire::parse_first(buffer.bytes(), packet) {
@@ -59,7 +59,7 @@ impl Decider {
             }
             // No ICMP error is long enough to be fragmented (RFC 1812 §4.3.2.3, RFC 4443 §2.4).
             Ok(ParsedPacket { kind: Kind::Error(_), .. }) => (buffer.unchanged(Outcome::DroppedFragment), None),
-            // Its checksum would have to be made of the whole packet. No configuration asks for this.
+            // A new checksum would take the whole packet, which is not here. No configuration needs this.
             Ok(ParsedPacket { kind: Kind::Sctp { .. }, .. }) if self.setup.changes_sctp_ports() => {
                 (buffer.unchanged(Outcome::DroppedFragment), None)
             }
@@ -117,8 +117,8 @@ impl Decider {
     }
 }
 
-/// For a datagram whose first fragment was not forwarded: what passes does so with all its fragments; what was dropped or
-/// answered goes no further.
+/// What becomes of the other fragments of a datagram whose first one was not forwarded: if that one passed, so do they;
+/// if it was dropped or answered, they are dropped.
 fn not_forwarded(outcome: Outcome) -> Disposition {
     use Outcome as O;
     match outcome {

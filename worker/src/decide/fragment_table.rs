@@ -59,7 +59,7 @@ pub(super) enum FragmentStatus {
 #[derive(Debug)]
 pub(super) struct FragmentTable {
     entries: Box<[KnownDatagram]>,
-    /// Of each set, the entry to be replaced next: the oldest.
+    /// For each set, the entry to replace next: its oldest.
     oldest: [usize; SETS],
 }
 
@@ -87,7 +87,7 @@ struct Coverage {
 }
 
 impl Datagram {
-    /// The one of which a packet is a fragment.
+    /// The datagram that a packet is a fragment of.
     #[must_use]
     pub fn of(packet: &ParsedPacket, fragment: &Fragment) -> Self {
         let protocol = if packet.family == Family::V4 { packet.protocol } else { 0 };
@@ -161,7 +161,7 @@ impl FragmentTable {
     }
 }
 
-/// Whether a fragment is possible by itself.
+/// Whether a fragment is valid taken by itself.
 fn is_sound(fragment: &Fragment) -> bool {
     let whole_units = !fragment.more || fragment.length.is_multiple_of(UNIT);
     fragment.length > 0 && whole_units && fragment.offset + fragment.length <= LARGEST

@@ -44,8 +44,8 @@ impl Decider {
                     let refused = (flow.backend, flow.vip_port, Cause::Unreachable);
                     self.backends.refused(&mut self.setup, &self.counters, refused, now);
                 }
-                // Whoever behind us sends it, it leaves as the VIP's: clients know no other address, and nobody outside may see
-                // addresses of a private network (RFC 5508 §4.2.2).
+                // Whichever host behind us sent it, it leaves with the VIP as its source: clients know no other
+                // address, and nobody outside may see addresses of a private network (RFC 5508 §4.2.2).
                 let from_backend = self.setup.is_backend(&packet.source);
                 let outer = Some((Endpoint::Source, &vip));
                 let new = Replacement { address: &vip, port: another_port(query, flow) };

@@ -1,14 +1,15 @@
-//! Which port is in the key of a flow. Both directions must make the same key, each from its own packet: a request names the
-//! port at the VIP, a reply the port at the backend.
+//! Which port is in the key of a flow. Both directions must make the same key, each from its own packet: a request
+//! names the port at the VIP, a reply the port at the backend.
 //!
-//! A backend without a port of its own is met at the port that the client names, so that one is in the key. A backend with a
-//! port is met at that one, whatever the client names: the key has 0. The port at the VIP is a value beside the VIP then, and
-//! all flows of a client's port through ports that change share a key: at most sixteen, two buckets of eight, can be at once.
-//! In return a key depends on no configuration but "has that backend a port", which is the same as long as there is that
-//! backend; and flows that clash at a backend are found by the key (see `super::clash`).
+//! A backend without a port of its own is reached at the port that the client names, so that port is in the key. A
+//! backend with a port is reached there, whatever the client names, so the key has 0. The port at the VIP is then
+//! stored beside the VIP, and all flows from one port of a client through changed ports share a key: at most sixteen of
+//! them, two buckets of eight, can exist at once. In return, a key depends on one fact of the configuration alone,
+//! whether its backend has a port, and that does not change as long as there is that backend; and flows that clash at a
+//! backend are found by their key (see `super::clash`).
 //!
-//! Where some backends have a port and others none, a request does not say which of both keys its flow has. The likelier one is
-//! tried first, then the other. Where no backend has a port, none of this costs more than a test of one bit.
+//! Where some backends have a port and others have none, a request does not tell which of the two keys its flow has.
+//! The likelier one is tried first, then the other. Where no backend has a port, all this costs is the test of one bit.
 
 use super::decider::Decider;
 use super::keys::{Direction, FlowQuery, backend_side, flow_key};
@@ -72,7 +73,7 @@ impl Decider {
         (key, self.flows.prepare(&key))
     }
 
-    /// Looks for the flow under the key that is less likely.
+    /// Looks for the flow under the less likely key.
     #[cold]
     pub(super) fn find_other(
         &self,
@@ -84,7 +85,7 @@ impl Decider {
         self.flows.find_flow(&hashed, &key, now.seconds, accept)
     }
 
-    /// Removes a flow that goes on at a backend with another key.
+    /// Removes a flow that continues at another backend, under another key.
     #[cold]
     pub(super) fn remove_left_behind(&mut self, query: &FlowQuery, vip: u16, old: Flow, now: Now) {
         let (key, hashed) = self.key_at(query, old.backend);

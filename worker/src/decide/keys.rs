@@ -83,7 +83,8 @@ pub(super) fn client_key(packet: &ParsedPacket, affinity: &Affinity, service: u1
     AffinityKey { prefix: (u128::from_be_bytes(packet.source) & mask).to_be_bytes(), service }
 }
 
-/// What a strategy chooses by where clients have no affinity: the whole flow, mixed into the length of an address.
+/// The bytes that a strategy chooses by where clients have no affinity: the whole flow, folded into the length of an
+/// address.
 pub(super) fn flow_seed(query: &FlowQuery) -> [u8; 16] {
     let key = FlowKey { service_port: query.port, ..query.key };
     let mut salt = [0; 16];

@@ -1,4 +1,4 @@
-//! Which flow a packet belongs to, and what becomes of packets that have none or lack their end.
+//! Which flow a packet belongs to, and what becomes of packets that have none or arrive cut short.
 
 use super::decider::{Decided, Decider, PacketBuffer};
 use super::keys::{Direction, FlowQuery, backend_side};
@@ -56,7 +56,7 @@ impl Decider {
         }
     }
 
-    /// Whether a request goes to its backend unchanged, so that no more than its headers is needed here.
+    /// Whether a request goes to its backend unchanged, so that only its headers are needed here.
     #[cold]
     pub(super) fn is_forwarded_directly(&self, packet: &ParsedPacket, query: &FlowQuery, now: Now) -> bool {
         match (query.direction, self.find(packet, query, now)) {
@@ -68,8 +68,8 @@ impl Decider {
         }
     }
 
-    /// A packet whose end is missing cannot be rewritten and sent; it may pass if it would stay unchanged, and it may be
-    /// answered, for which its headers suffice.
+    /// A packet that was cut short cannot be rewritten and sent. It may pass where it would stay unchanged, and it may
+    /// be answered, since that takes only its headers.
     pub(super) fn cut(
         &mut self,
         packet: &ParsedPacket,

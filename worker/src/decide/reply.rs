@@ -53,9 +53,9 @@ impl Decider {
         }
     }
 
-    /// What becomes of a reply whose backend went down, if its flow has ended by that. A connection ends with the reset that
-    /// tells the client so. That answers the client's next packet, so until the client sends one it gets what the backend
-    /// still sends.
+    /// How a reply ends whose backend has gone down, if that has ended its flow. A connection ends once a reset has
+    /// told the client so. That reset answers the client's next packet; until then the client still gets what the
+    /// backend sends.
     fn outcome_when_down(&self, packet: &ParsedPacket, flow: Flow) -> Option<Outcome> {
         if self.backends.flags(flow.backend).keeps_flows() {
             return None;
@@ -70,8 +70,8 @@ impl Decider {
         }
     }
 
-    /// Resets the connection towards the backend. A packet that passed would reach the client under the backend's own address,
-    /// one that was dropped would be repeated for minutes.
+    /// Answers the backend with a reset. If its packet passed, the client would see the backend's own address; if it
+    /// were dropped, the backend would repeat it for minutes.
     #[cold]
     fn answer_backend(
         &mut self,

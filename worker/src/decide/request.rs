@@ -10,8 +10,9 @@ use crate::wire::{self, Endpoint, Kind, ParsedPacket, Replacement};
 use loaded_ipc::{Admin, AllDown, OnBackendDown, Outcome, Pressure};
 use loaded_table::{Flow, FlowState, Slot};
 
-/// Seconds without a packet after which an open connection of a backend that gets no new ones, or is down, makes way for a
-/// SYN on its ports. A client that retries a SYN for so long gives up (net.ipv4.tcp_syn_retries: 63 s up to the sixth).
+/// How long an open connection must have been silent, in seconds, before a SYN on its ports may replace it while its
+/// backend is down or takes no new flows. A client gives up repeating its SYN after about as long
+/// (net.ipv4.tcp_syn_retries: the sixth repetition is sent after 63 s).
 const SILENT: u32 = 60;
 
 /// What becomes of a packet of a known flow.
@@ -81,9 +82,9 @@ impl Decider {
     #[inline]
     pub(super) fn course_now(&self, packet: &ParsedPacket, (slot, flow): (Slot, Flow), now: Now) -> Course {
         let opens = opens(packet);
-        // A connection may reuse the ports of one that is over (RFC 9293 §3.6.1). Who knows no more than its ports cannot move one
-        // that is not: its backend answers the SYN with an acknowledgement (RFC 5961 §4), or accepts it, if it has lost the old one.
-        // What a direct backend ends is not seen.
+        // A new connection may reuse the ports of one that has ended (RFC 9293 §3.6.1). Knowing the ports is not enough
+        // to move a connection that has not ended: its backend answers the SYN with an ACK (RFC 5961 §4), or accepts it
+        // if it has lost the old connection. How a connection to a direct backend ends is not seen here.
         if opens && is_over(flow.state) && !self.setup.is_direct(flow.backend) {
             return Course::NewFlow;
         }
@@ -97,10 +98,11 @@ impl Decider {
         }
     }
 
-    /// What becomes of a SYN on ports of a backend that keeps its flows and gets no new ones: one that is draining, ejected, not
-    /// needed as a backup, or down with the policy "drain". A connection that is only being opened can as well open elsewhere.
-    /// One that is open must not be moved by whoever knows its ports. Only the silence of a backend that may be dead gives it up;
-    /// a backend that drains is alive, however long its connections are idle.
+    /// What becomes of a SYN on the ports of a known connection whose backend keeps its flows but takes no new ones: it
+    /// is draining, ejected, a backup that is not needed, or down with the policy "drain". A half-open connection may
+    /// just as well open elsewhere. An open one must not be moved by somebody who merely knows its ports: only a long
+    /// silence ends it, as the backend may be dead. A draining backend is alive, however long its connections stay
+    /// idle.
     #[cold]
     fn course_of_syn(&self, slot: Slot, flow: Flow, now: Now) -> Course {
         let drains = self.backends.admin(flow.backend) == Some(Admin::Draining);
@@ -111,12 +113,12 @@ impl Decider {
         }
     }
 
-    /// For a backend that is down or disabled.
+    /// What becomes of a packet whose backend is down or disabled.
     #[cold]
     fn course_when_down(&self, packet: &ParsedPacket, flow: Flow) -> Course {
         match (packet.kind, self.on_backend_down(flow)) {
             (Kind::Tcp(segment), _) if segment.opens() => Course::NewFlow,
-            // A reset is never answered. If the backend hears it, so much the better.
+            // A reset is never answered. It is passed on, in case the backend can still receive it.
             (Kind::Tcp(segment), OnBackendDown::Reset | OnBackendDown::Drain) if segment.resets() => Course::Forward,
             (Kind::Tcp(_), OnBackendDown::Reset) => Course::Reset,
             (Kind::Tcp(_), OnBackendDown::Rehash) => Course::NewFlow,
@@ -128,7 +130,7 @@ impl Decider {
         }
     }
 
-    /// Whether this flow goes on though its backend is down.
+    /// Whether this flow continues although its backend is down.
     fn is_drained_when_down(&self, flow: Flow) -> bool {
         self.on_backend_down(flow) == OnBackendDown::Drain && !self.is_disabled(flow)
     }
@@ -158,7 +160,7 @@ impl Decider {
         !kept && self.course_when_down(packet, flow) == Course::Reset
     }
 
-    /// Resets a connection towards the client. The flow stays, so that the backend gets a reset too, should it still send.
+    /// Answers the client with a reset. The flow stays, so that the backend gets a reset too if it still sends.
     pub(super) fn reset_client(
         &mut self,
         packet: &ParsedPacket,
@@ -196,7 +198,7 @@ impl Decider {
         }
     }
 
-    /// Who sends this packet of a flow, and whether that is proven.
+    /// Which side sent this packet of a flow, and whether the packet proves it.
     #[inline]
     fn sender(&self, slot: Slot, flow: Flow, packet: &ParsedPacket, request: bool) -> Sender {
         let claimed = claim(flow.state, packet.kind, request);

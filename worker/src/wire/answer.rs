@@ -42,7 +42,7 @@ pub fn reset(space: &mut [u8], packet: &ParsedPacket) -> Option<usize> {
     let segment = space.get(packet.transport..)?.first_chunk::<TCP_HEADER>()?;
     let (sequence, acknowledgement) = (word(segment, 4), word(segment, 8));
     let data = packet.transport + usize::from(segment[12] >> 4) * 4;
-    // By the IP header, since the end of the packet may be missing. At most 65,575.
+    // By the IP header, since the packet may be cut short. At most 65,575.
     let length = u32::try_from(header_says_length(space, packet.family)?.saturating_sub(data)).ok()?;
 
     let (sequence, acknowledgement, flags) = if told.acknowledges() {

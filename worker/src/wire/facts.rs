@@ -3,7 +3,7 @@
 /// What the kernel says about one packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PacketFacts {
-    /// The end of the packet is missing, because it was too long to be handed over whole. Its bytes must never be sent.
+    /// The packet was cut short, because it was too long to be handed over whole. Its bytes must never be sent.
     pub cut: bool,
     /// What its transport checksum field holds.
     pub checksum: ChecksumState,
@@ -23,7 +23,7 @@ pub enum ChecksumState {
 }
 
 impl PacketFacts {
-    /// Of a packet that is all there and has a complete checksum.
+    /// The facts of a packet that is complete, and so is its checksum.
     pub const WHOLE: Self = Self { cut: false, checksum: ChecksumState::Complete };
 }
 

@@ -98,7 +98,7 @@ pub struct Quoted {
     pub ports: (u16, u16),
     /// Offset of its upper layer in the whole packet.
     pub transport: usize,
-    /// Of a TCP segment, what [`TcpSegment`] calls its end; if no more than 8 bytes are quoted, that of a SYN without data.
+    /// For TCP, what [`TcpSegment`] calls its end; if only 8 bytes are quoted, the end of a SYN without data.
     pub end: u16,
 }
 
@@ -170,8 +170,8 @@ pub fn parse_first(bytes: &[u8], packet: &ParsedPacket) -> Result<ParsedPacket, 
     Ok(ParsedPacket { protocol, transport, kind, ..*packet })
 }
 
-/// Whether a packet is UDP over IPv6 without a checksum: the field is zero, which a checksum never is. Not to be asked if the
-/// field holds only the sum of the pseudo header, which may be zero.
+/// Whether a packet is UDP over IPv6 without a checksum: the field is zero, which a checksum never is. Do not ask if
+/// the field holds only the sum of the pseudo header, which may be zero.
 #[must_use]
 #[inline]
 pub fn lacks_checksum(bytes: &[u8], packet: &ParsedPacket) -> bool {

@@ -16,12 +16,13 @@ pub enum Endpoint {
     Destination,
 }
 
-/// What an endpoint becomes.
+/// What an endpoint is changed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replacement<'a> {
     /// Its new address.
     pub address: &'a Address,
-    /// Its new port, host byte order; `None`: the port stays. What has no ports, or not here (a later fragment), keeps none.
+    /// Its new port, host byte order; `None`: the port stays. A packet without ports, or whose ports are in another
+    /// fragment, gets none.
     pub port: Option<u16>,
 }
 
@@ -41,7 +42,8 @@ pub fn replace(bytes: &mut [u8], packet: &ParsedPacket, side: Endpoint, new: Rep
     }
 }
 
-/// Sets a port, and updates the checksum by it and by the address. `addresses`: the sums of the old and of the new one.
+/// Sets a port, and updates the checksum for it and for the address. `addresses`: the sums of the old and of the new
+/// one.
 #[inline(never)]
 fn replace_port(
     bytes: &mut [u8],

@@ -8,15 +8,16 @@ use crc::{CRC_32_ISCSI, Crc, Table};
 /// Offset of the checksum in the header (RFC 9260 §3.1).
 const CHECKSUM: usize = 8;
 
-/// 16 bytes a step: 16 KiB of tables.
+/// Takes 16 bytes a step, with 16 KiB of tables.
 static CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 
-/// Writes a new port, if there is one, and leaves the checksum right if it was right. `transport`: where the SCTP header begins.
+/// Writes a new port, if there is one, and keeps a right checksum right. `transport`: where the SCTP header begins.
 ///
-/// A wrong checksum stays wrong: what was damaged on its way here must not look sound. 0 where it cannot be the checksum means
-/// that both ends go without (RFC 9653), and stays. With `CHECKSUM_PARTIAL` the field is not made yet: the sender left the whole
-/// CRC to the network card (`sctp_packet_pack`, net/sctp/output.c). No such packet is GSO: the kernel cuts those up before it
-/// queues them (`nfqnl_enqueue_packet`, net/netfilter/nfnetlink_queue.c, since Linux 6.11).
+/// A wrong checksum stays wrong: what was damaged on its way here must not look sound. If the field is 0 and that
+/// cannot be the checksum, both ends do without one (RFC 9653), and it stays 0. With `CHECKSUM_PARTIAL` the field is
+/// not filled in yet: the sender left the whole CRC to the network card (`sctp_packet_pack`, net/sctp/output.c). No
+/// such packet is GSO: the kernel cuts those up before it queues them (`nfqnl_enqueue_packet`,
+/// net/netfilter/nfnetlink_queue.c, since Linux 6.11).
 #[cold]
 pub(super) fn replace(bytes: &mut [u8], transport: usize, port: Option<(usize, u16)>, field: ChecksumState) {
     let place = transport + CHECKSUM..transport + CHECKSUM + 4;
@@ -39,7 +40,7 @@ pub(super) fn replace(bytes: &mut [u8], transport: usize, port: Option<(usize, u
     if stated == 0 && before != 0 {
         return;
     }
-    // A CRC is linear: what both packets have in common, the field itself among it, falls out of the difference.
+    // A CRC is linear: whatever both packets have in common, the field itself included, cancels out of the difference.
     let updated = stated ^ before ^ crc(bytes, transport);
     swap(bytes, place, &updated.to_le_bytes());
 }

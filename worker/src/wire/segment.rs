@@ -1,4 +1,4 @@
-//! What of a TCP segment decides about its flow.
+//! The parts of a TCP segment that decide about its flow.
 
 use etherparse::TcpHeaderSlice;
 
@@ -7,14 +7,14 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// A TCP segment. Of its numbers, the lower halves.
+/// A TCP segment. Of sequence numbers it keeps the lower 16 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpSegment {
     /// Source and destination port. Host byte order.
     pub ports: (u16, u16),
     /// The sequence number after this segment: the one that its receiver acknowledges.
     pub end: u16,
-    /// The number that it acknowledges itself, if it does.
+    /// The number that this segment acknowledges, if it has an ACK.
     pub acknowledged: u16,
     flags: u8,
 }
@@ -43,13 +43,13 @@ impl TcpSegment {
         self.flags & (SYN | ACK) == SYN | ACK
     }
 
-    /// FIN: the last packet with data of this side.
+    /// FIN: this side has no more data to send.
     #[inline]
     pub fn finishes(self) -> bool {
         self.flags & FIN != 0
     }
 
-    /// RST: the last packet of all.
+    /// RST: the connection ends at once.
     #[inline]
     pub fn resets(self) -> bool {
         self.flags & RST != 0

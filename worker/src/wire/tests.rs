@@ -286,7 +286,7 @@ fn the_crc_is_that_of_the_catalogue() {
     assert_eq!(crc32c(b"123456789"), 0xe306_9283);
 }
 
-/// What was damaged on its way must not look sound, and RFC 9653 lets both ends agree on no checksum at all.
+/// A packet that was damaged on its way must not look sound, and RFC 9653 lets both ends do without a checksum.
 #[test]
 fn a_wrong_sctp_checksum_stays_wrong_and_none_stays_none() {
     let whole = ip(Family::V4, &CLIENT4, &VIP4, protocol::SCTP, &sctp(4000, 80, &[7; 40]), &[]);
@@ -382,7 +382,7 @@ proptest! {
         };
         let field = match field { 0 => ChecksumState::Complete, 1 => ChecksumState::Partial, _ => ChecksumState::PartialGso };
         if packet.protocol == protocol::SCTP && field != ChecksumState::Complete {
-            // There it leaves nothing that counts.
+            // There the field holds nothing that counts.
             changed[packet.transport + 8..packet.transport + 12].fill(9);
         }
         if let (Some(at), ChecksumState::Partial | ChecksumState::PartialGso) = (at, field) {

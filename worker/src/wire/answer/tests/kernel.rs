@@ -15,8 +15,8 @@ use std::time::Duration;
 
 const QUEUE: u16 = 5;
 const VIPS: [&str; 2] = ["192.0.2.100", "2001:db8:1::100"];
-/// Long enough for an answer, and short enough to wait when none must come.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Long enough for an answer to come, short enough to wait for one that must not.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
 
 /// What becomes of a packet to the VIP.
 enum Act {
@@ -122,10 +122,10 @@ fn vip(text: &str, port: u16) -> SocketAddr {
 
 /// How a new connection and a datagram of `size` bytes end.
 fn knock(address: &str, size: usize) -> (ErrorKind, ErrorKind) {
-    let tcp = TcpStream::connect_timeout(&vip(address, 80), PATIENCE).expect_err("not served").kind();
+    let tcp = TcpStream::connect_timeout(&vip(address, 80), ANSWER_WAIT).expect_err("not served").kind();
     let any = if address.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
     let socket = UdpSocket::bind(any).expect("bind");
-    socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    socket.set_read_timeout(Some(ANSWER_WAIT)).expect("timeout");
     socket.connect(vip(address, 53)).expect("connect");
     socket.send(&vec![7; size]).expect("send");
     (tcp, socket.recv(&mut [0; 8]).expect_err("not served").kind())
@@ -158,9 +158,9 @@ fn unsent() -> usize {
     ours.split_whitespace().nth(12).and_then(|n| n.parse().ok()).expect("a number")
 }
 
-/// Writes `size` bytes at once on a connection of which only the handshake passes. Returns how the connection ends and, for each
-/// packet that was answered with a reset, whether it was GSO and how many answers the balancer's interface had dropped before
-/// it.
+/// Writes `size` bytes at once on a connection of which only the handshake passes. Returns how the connection ends and,
+/// for each packet that was answered with a reset, whether it was GSO and how many answers the balancer's interface had
+/// dropped by then.
 fn upload(address: &'static str, size: usize) -> Option<(ErrorKind, Vec<(bool, usize)>)> {
     let client = move || {
         let mut stream = TcpStream::connect_timeout(&vip(address, 80), Duration::from_secs(2)).expect("connect");
