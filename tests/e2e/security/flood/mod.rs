@@ -296,8 +296,7 @@ fn a_full_queue_is_told_and_nothing_more() {
             sent += 10_000;
         }
         assert!(eventually(Duration::from_secs(5), || lab.waiting() == 0), "{}", lab.queues());
-        let dropped = kernel(lab).dropped;
-        assert!(dropped > 0, "nothing was lost of {sent} packets");
+        assert!(kernel(lab).dropped > 0, "nothing was lost of {sent} packets");
         let told = || loaded.log().matches("packets were dropped before they could be answered").count();
         assert!(eventually(Duration::from_secs(3), || told() > 0), "the log does not say so");
         // Of each of two queues, in ten seconds once.
@@ -306,6 +305,8 @@ fn a_full_queue_is_told_and_nothing_more() {
         let status = loaded.status();
         let queues = status["queues"].as_array().unwrap();
         let counted: u64 = queues.iter().map(|queue| queue["dropped_full"].as_u64().unwrap()).sum();
+        // Asked last: what the balancer's interface still holds may come and be dropped meanwhile.
+        let dropped = kernel(lab).dropped;
         println!("{sent} packets, {dropped} dropped by full queues; {} lines in the log", told());
         assert!(counted > 0 && counted <= dropped, "{counted} of {dropped} in the status");
         for family in Family::BOTH {
