@@ -302,7 +302,7 @@ manager (NOTIFY_SOCKET) it stays in the foreground.";
 
 /// Balances IPv4 and IPv6 traffic over NFQUEUE with sandboxed workers.
 #[derive(Debug, Parser)]
-#[command(name = "loaded", version, after_help = AFTER, max_term_width = 110, disable_help_subcommand = true)]
+#[command(name = "loaded", version, after_help = AFTER, max_term_width = 110)]
 struct CommandLine {
     /// Serve IPv4 only, even if the files name IPv6 too
     #[arg(short = '4', long, conflicts_with = "ipv6")]
@@ -408,6 +408,9 @@ impl From<TaskLine> for Task {
     }
 }
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod shipped;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests;

@@ -41,6 +41,15 @@ fn one_task_at_a_time() {
     assert_eq!(options("--print-sandbox worker").unwrap().task, Task::PrintSandbox(SandboxedRole::Worker));
     assert_eq!(options("-V"), Err(ErrorKind::DisplayVersion));
 }
+
+#[test]
+fn commands_are_explained_on_request() {
+    for line in ["help", "help status", "help backend drain", "status --help", "--help"] {
+        assert_eq!(options(line), Err(ErrorKind::DisplayHelp), "{line}");
+    }
+    assert_eq!(options("help stauts"), Err(ErrorKind::InvalidSubcommand));
+}
+
 #[test]
 fn an_instance_that_runs_is_asked_by_subcommands() {
     let asked = |line: &str| options(line).map(|options| options.task);

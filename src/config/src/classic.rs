@@ -195,3 +195,18 @@ fn strategy(text: &str) -> Result<Strategy, String> {
         _ => Err(format!("there is no strategy {text:?}; write rr, weighted or maglev")),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::key::Key;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_manual_page_has_every_key() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/man/loaded.config.5");
+        let page = std::fs::read_to_string(path).unwrap();
+        let keys: BTreeSet<_> = page.lines().filter_map(|line| line.strip_prefix(".It Ic ")).collect();
+        assert_eq!(keys, Key::NAMES.into());
+    }
+}

@@ -96,7 +96,8 @@ fn read_all_down(text: &str) -> Result<AllDown, String> {
     }
 }
 
-const IDLE: KnownKeys =
+/// The keys of `idle`.
+pub(crate) const IDLE: KnownKeys =
     KnownKeys { table: "idle", known: &[&["tcp", "half_open", "closing", "udp", "echo"]], later: &[], elsewhere: &[] };
 
 fn read_idle(item: Item<'_>) -> Result<Idle, Flaw> {

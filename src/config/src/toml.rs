@@ -1,6 +1,8 @@
 //! `loaded.toml`: several services, each with its VIPs, ports, strategy, affinity and weighted backends.
 //! `scripts/loaded.toml` shows every key. Unknown keys are refused, and so are keys of later versions.
 
+#[cfg(test)]
+mod documented;
 mod keys;
 mod probe;
 pub(crate) mod table;

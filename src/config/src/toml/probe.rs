@@ -12,17 +12,17 @@ use loaded_ipc::Passive;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
-const CHECK: KnownKeys = KnownKeys {
+pub(super) const CHECK: KnownKeys = KnownKeys {
     table: "check",
     known: &[&["kind", "interval", "interval_down", "timeout", "jitter", "rise", "fall"], &check_kind::KEYS],
     later: &[],
     elsewhere: &[],
 };
 
-const PASSIVE_KEYS: KnownKeys =
+pub(super) const PASSIVE_KEYS: KnownKeys =
     KnownKeys { table: "passive", known: &[&["fails", "timeout", "hold", "port"]], later: &[], elsewhere: &[] };
 
-const DISCOVER: KnownKeys = KnownKeys {
+pub(super) const DISCOVER: KnownKeys = KnownKeys {
     table: "discover",
     known: &[&["network", "interface", "limit", "interval", "to4"]],
     later: &[],

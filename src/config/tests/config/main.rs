@@ -6,6 +6,7 @@ mod diff;
 mod ports;
 mod probe;
 mod properties;
+mod schema;
 mod shared;
 mod shipped;
 mod toml;
@@ -15,6 +16,9 @@ use loaded_config::{Overrides, Source, parse};
 
 /// One text, under a name that tells its format.
 fn plan(name: &str, text: &str) -> Plan {
+    if name.ends_with(".toml") {
+        schema::agrees(text, None);
+    }
     parse(&[Source::new(name, text)], &Overrides::default()).unwrap().plan
 }
 
@@ -25,6 +29,9 @@ fn refused(name: &str, text: &str, expected: &str) {
         Ok(loaded) => panic!("{text:?} was accepted: {loaded:?}"),
         Err(error) => {
             let error = error.to_string();
+            if name.ends_with(".toml") {
+                schema::agrees(text, Some(&error));
+            }
             let expected = format!("{name}:{expected}");
             assert!(error.starts_with(&expected), "\n{text}\n  gave {error}\nwanted {expected}");
         }
