@@ -86,12 +86,7 @@ impl Replay {
     /// # Errors
     /// If the messages are no configuration, or memory is short.
     pub fn new(messages: impl IntoIterator<Item = ToWorker>, flows: usize, clients: usize) -> Result<Self, Error> {
-        let mut assembly = Assembly::default();
-        let mut setup = None;
-        for message in messages {
-            setup = assembly.take(message, 0)?.or(setup);
-        }
-        let prepared = Prepared::new(setup.ok_or(Error::Endless)?);
+        let prepared = Prepared::new(Assembly::whole(messages, 0)?.ok_or(Error::Endless)?);
         let memory = Region::map(shm::create("replay-flows", FlowTable::bytes_for(flows))?)?;
         FlowTable::format(&memory, TableSpec::new(flows, KEY))?;
         let flow_table = FlowTable::open(memory, TableSpec::new(flows, KEY), flow_timeouts(&Idle::STANDARD))?;

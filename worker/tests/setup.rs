@@ -58,8 +58,7 @@ fn port(low: u16, high: u16) -> ToWorker {
 
 /// Takes messages up to the end of a transaction, or to the first that is refused.
 fn take(messages: &[ToWorker]) -> Result<Option<Setup>, OutOfStep> {
-    let mut assembly = Assembly::default();
-    messages.iter().try_fold(None, |_, message| assembly.take(message.clone(), 0))
+    Assembly::whole(messages.iter().cloned(), 0)
 }
 
 /// Two VIPs, two backends of each family, web on one VIP and everything on the other. The indices have gaps.

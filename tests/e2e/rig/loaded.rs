@@ -211,6 +211,13 @@ impl Loaded {
         self.json(&["status"])
     }
 
+    /// What workers have concluded from packets, by the history: address, what became of it, cause.
+    pub(crate) fn ejections(&self) -> Vec<String> {
+        let history = self.json(&["history", "-n", "1000"]);
+        let of_packets = history.as_array().unwrap().iter().filter(|event| event["by"] == "packets");
+        of_packets.map(|event| format!("{} {} ({})", event["address"], event["what"], event["cause"])).collect()
+    }
+
     /// A backend of a service in the status.
     #[track_caller]
     pub(crate) fn backend(&self, service: &str, address: IpAddr) -> Value {

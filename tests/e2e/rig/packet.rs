@@ -160,3 +160,17 @@ pub(crate) fn icmp(kind: u8, code: u8, rest: [u8; 4], quote: &[u8]) -> Vec<u8> {
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     message
 }
+
+/// What a host says of a packet to a port where nobody listens; `quote` is that packet.
+pub(crate) fn port_unreachable(from: IpAddr, to: IpAddr, quote: &[u8]) -> Vec<u8> {
+    let (IpAddr::V6(source), IpAddr::V6(destination)) = (from, to) else {
+        return ip(from, to, ICMP, &icmp(3, 3, [0; 4], quote));
+    };
+    // RFC 4443 §3.1. The checksum covers the addresses, too.
+    let mut message = [&[1, 4, 0, 0, 0, 0, 0, 0], quote].concat();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let pseudo = [&source.octets()[..], &destination.octets(), &length, &[0, 0, 0, ICMP6]].concat();
+    let sum = checksum(&[&pseudo[..], &message].concat());
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    ip(from, to, ICMP6, &message)
+}

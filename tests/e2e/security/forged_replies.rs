@@ -6,10 +6,10 @@ use crate::rig::config::{FREE, Service, change, config};
 use crate::rig::lab::{Lab, binary, eventually};
 use crate::rig::loaded::Loaded;
 use crate::rig::net::{Family, get};
-use crate::rig::packet::{ICMP, ICMP6, TCP, checksum, complete, icmp, ip, upper};
+use crate::rig::packet::{TCP, complete, ip, port_unreachable, upper};
 use crate::rig::wire::Sender;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 const SYN: u8 = 2;
@@ -53,18 +53,7 @@ fn answer(family: Family, n: u16, client: SocketAddr, flags: u8) -> Vec<u8> {
 fn unreachable(family: Family, n: u16, client: SocketAddr) -> Vec<u8> {
     let backend = family.backend(n);
     let quote = segment(client, SocketAddr::new(backend, 80), SYN, (SEQUENCE, 0));
-    match (backend, client.ip()) {
-        (IpAddr::V6(from), IpAddr::V6(to)) => {
-            // Port unreachable (RFC 4443 §3.1), whose checksum covers the addresses, too.
-            let mut message = [&[1, 4, 0, 0, 0, 0, 0, 0], &quote[..]].concat();
-            let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-            let pseudo = [&from.octets()[..], &to.octets(), &length, &[0, 0, 0, ICMP6]].concat();
-            let sum = checksum(&[pseudo, message.clone()].concat());
-            message[2..4].copy_from_slice(&sum.to_be_bytes());
-            ip(backend, client.ip(), ICMP6, &message)
-        }
-        (_, to) => ip(backend, to, ICMP, &icmp(3, 3, [0; 4], &quote)),
-    }
+    port_unreachable(backend, client.ip(), &quote)
 }
 
 /// Sends, by many clients of both families at the balancer's `eth0`, an opening each and at once what `forge` makes of every
@@ -81,13 +70,10 @@ fn burst(lab: &Lab, forge: impl Fn(Family, u16, SocketAddr) -> Vec<Vec<u8>>) {
     assert!(eventually(Duration::from_secs(10), || lab.waiting() == 0), "{}", lab.queues());
 }
 
-/// What workers have made of their packets, by the history.
+/// Ejections, once the supervisor has seen them: it looks at what workers think every half second.
 fn ejections(loaded: &Loaded) -> Vec<String> {
-    // The supervisor looks at what workers think every half second.
     std::thread::sleep(Duration::from_millis(1100));
-    let history = loaded.json(&["history", "-n", "1000"]);
-    let of_packets = history.as_array().unwrap().iter().filter(|event| event["by"] == "packets");
-    of_packets.map(|event| format!("{} {} ({})", event["address"], event["what"], event["cause"])).collect()
+    loaded.ejections()
 }
 
 /// The line of `loaded doctor` about replies.

@@ -110,6 +110,11 @@ fn told(loaded: &Loaded) -> [bool; 2] {
     [&["status"][..], &["history"]].map(|words| loaded.ask(words).out.to_lowercase().contains("damaged"))
 }
 
+#[track_caller]
+fn is_told(loaded: &Loaded, told: [bool; 2]) {
+    assert_eq!(told, [true; 2], "{}\n{}", loaded.ask(&["status"]).out, loaded.ask(&["history"]).out);
+}
+
 /// The supervisor is killed, and another one takes its workers over.
 fn adopted(lab: &Lab, loaded: Loaded, text: &str) -> Loaded {
     let pid = loaded.pid();
@@ -137,7 +142,7 @@ fn a_table_for_one_flow_is_no_successors_table() {
     look("an adoption");
     println!("of {CONNECTIONS} connections live: {seen:?}; status and history tell: {told:?}");
     assert!(seen.iter().all(|(_, living)| *living == [usize::from(CONNECTIONS); 2]), "{seen:?}");
-    assert_eq!(told, [true; 2], "{}\n{}", loaded.ask(&["status"]).out, loaded.ask(&["history"]).out);
+    is_told(&loaded, told);
     loaded.stop();
 }
 
@@ -160,7 +165,7 @@ fn a_table_for_one_client_is_no_successors_table() {
     let told = told(&loaded);
     println!("of 40 clients have moved: {moved:?}; status and history tell: {told:?}");
     assert_eq!(moved, [0; 2]);
-    assert_eq!(told, [true; 2], "{}\n{}", loaded.ask(&["status"]).out, loaded.ask(&["history"]).out);
+    is_told(&loaded, told);
     loaded.stop();
 }
 

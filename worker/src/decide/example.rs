@@ -6,6 +6,7 @@ use crate::time::Now;
 use loaded_ipc::{ALL_COUNTERS, Admin, BackendIndex, Idle, Mode, OnFailure, Policy, Protocol};
 use loaded_ipc::{ServiceIndex, Strategy, ToWorker, Unserved};
 use loaded_table::{AffinityTable, Counters, FlowTable, Region, TableSpec, shm};
+
 /// Generation 7: one service for everything to 192.0.2.1, with backend 5.
 pub(crate) fn example(now: Now) -> Decider {
     let policy = Policy::STANDARD;
@@ -29,9 +30,7 @@ pub(crate) fn example(now: Now) -> Decider {
         backend(5, "10.0.0.1"),
         ToWorker::Commit,
     ];
-    let mut assembly = Assembly::default();
-    let mut taken = messages.into_iter().map(|message| assembly.take(message, 0).expect("in step"));
-    let setup = taken.find_map(|setup| setup).expect("a setup");
+    let setup = Assembly::whole(messages, 0).expect("in step").expect("a setup");
     let memory = |bytes| shm::create("example", bytes).expect("create");
     let spec = TableSpec::new(8, [1; 16]);
     let flows = Region::map(memory(FlowTable::bytes_for(8))).expect("map");

@@ -42,6 +42,16 @@ struct ServiceDraft {
 }
 
 impl Assembly {
+    /// The setup that the messages of a whole transaction make; `None` if they end before `Commit`. `worker` as for
+    /// [`Assembly::take`].
+    ///
+    /// # Errors
+    /// [`OutOfStep`] at the first message that does not fit.
+    pub fn whole(messages: impl IntoIterator<Item = ToWorker>, worker: u16) -> Result<Option<Setup>, OutOfStep> {
+        let mut assembly = Self::default();
+        messages.into_iter().try_fold(None, |setup, message| Ok(assembly.take(message, worker)?.or(setup)))
+    }
+
     /// Takes the next message. `Commit` gives the setup; `worker` (from 0) says which backend its round robin begins with.
     ///
     /// # Errors

@@ -19,6 +19,14 @@ fn spread() -> Service {
     Service { affinity: None, ..Service::default() }
 }
 
+/// A connection whose SYN the backend has answered, and its backend.
+fn answered(side: &Side) -> (World, String) {
+    let mut world = World::new(&[spread()]);
+    let backend = world.forward(tcp((side.client, 4001), (side.vip, 80), SYN), Outcome::ForwardedNew);
+    say(&mut world, side, &backend, false, SYN | ACK);
+    (world, backend)
+}
+
 /// A packet of the client or of the backend.
 fn say(world: &mut World, side: &Side, backend: &str, by_client: bool, flags: u8) {
     if by_client {
@@ -109,9 +117,7 @@ fn unanswered_flows_keep_no_client_out() {
 fn a_segment_without_ack_opens_nothing() {
     for side in SIDES {
         for flags in [0, FIN, PSH, FIN | PSH, SYN, SYN | FIN] {
-            let mut world = World::new(&[spread()]);
-            let backend = world.forward(tcp((side.client, 4001), (side.vip, 80), SYN), Outcome::ForwardedNew);
-            say(&mut world, &side, &backend, false, SYN | ACK);
+            let (mut world, backend) = answered(&side);
             say(&mut world, &side, &backend, true, flags);
             lives_for(world, &side, &backend, 30);
         }
@@ -254,9 +260,7 @@ fn a_reset_handshake_is_not_finished_by_an_ack() {
 #[test]
 fn a_reset_that_answers_a_guess_ends_no_handshake() {
     for side in SIDES {
-        let mut world = World::new(&[spread()]);
-        let backend = world.forward(tcp((side.client, 4001), (side.vip, 80), SYN), Outcome::ForwardedNew);
-        say(&mut world, &side, &backend, false, SYN | ACK);
+        let (mut world, backend) = answered(&side);
         guess(&mut world, &side, &backend, ACK);
         say(&mut world, &side, &backend, false, RST);
         say(&mut world, &side, &backend, true, ACK);
@@ -329,18 +333,12 @@ fn a_connection_that_both_sides_close_is_over_once_the_backend_has_acknowledged_
 #[test]
 fn an_acknowledgement_of_another_number_opens_nothing() {
     for side in SIDES {
-        let answered = || {
-            let mut world = World::new(&[spread()]);
-            let backend = world.forward(tcp((side.client, 4001), (side.vip, 80), SYN), Outcome::ForwardedNew);
-            say(&mut world, &side, &backend, false, SYN | ACK);
-            (world, backend)
-        };
         for flags in [ACK, ACK | PSH, FIN | ACK, SYN | ACK, RST | ACK] {
-            let (mut world, backend) = answered();
+            let (mut world, backend) = answered(&side);
             guess(&mut world, &side, &backend, flags);
             lives_for(world, &side, &backend, 30);
             // The client itself is not kept out by that, and a SYN that comes again changes nothing.
-            let (mut world, backend) = answered();
+            let (mut world, backend) = answered(&side);
             guess(&mut world, &side, &backend, flags);
             say(&mut world, &side, &backend, true, SYN);
             say(&mut world, &side, &backend, true, ACK);

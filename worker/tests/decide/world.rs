@@ -144,20 +144,25 @@ pub(crate) fn messages(services: &[Service]) -> Vec<ToWorker> {
             age: if n == 0 { age } else { u32::MAX },
             confirmed: !service.found.contains(&n),
         }));
-        all.extend(service.more.iter().map(|&(index, n, port)| ToWorker::Backend {
-            index,
-            address: BACKENDS[n].parse().expect("address"),
-            port,
-            weight: 1,
-            backup: false,
-            admin: Admin::Enabled,
-            up: true,
-            age: u32::MAX,
-            confirmed: true,
-        }));
+        all.extend(service.more.iter().map(|&(index, n, port)| plain_backend(index, BACKENDS[n], port)));
     }
     all.push(ToWorker::Commit);
     all
+}
+
+/// A backend of weight 1 that is up, enabled and confirmed, and has been for as long as anybody knows.
+fn plain_backend(index: BackendIndex, address: &str, port: Option<u16>) -> ToWorker {
+    ToWorker::Backend {
+        index,
+        address: address.parse().expect("address"),
+        port,
+        weight: 1,
+        backup: false,
+        admin: Admin::Enabled,
+        up: true,
+        age: u32::MAX,
+        confirmed: true,
+    }
 }
 
 /// Index of a backend of a service. There are gaps.
@@ -166,9 +171,7 @@ pub(crate) fn index_of(service: u16, backend: usize) -> BackendIndex {
 }
 
 pub(crate) fn setup(services: &[Service]) -> Setup {
-    let mut assembly = Assembly::default();
-    let mut taken = messages(services).into_iter().map(|m| assembly.take(m, 0).expect("in step"));
-    taken.find_map(|setup| setup).expect("a setup")
+    Assembly::whole(messages(services), 0).expect("in step").expect("a setup")
 }
 
 /// A decider, the memory of its tables, and the time.

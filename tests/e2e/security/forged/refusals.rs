@@ -8,10 +8,10 @@ use crate::rig::lab::{Lab, eventually, setting};
 use crate::rig::loaded::Loaded;
 use crate::rig::machine::measured;
 use crate::rig::net::{Family, get};
-use crate::rig::packet::{ICMP, ICMP6, checksum, complete, icmp, ip};
+use crate::rig::packet::{complete, port_unreachable};
 use crate::rig::wire::Sender;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -54,18 +54,7 @@ fn unreachable(family: Family, n: u16, source: u32, sequence: u32) -> Vec<u8> {
     let (client, backend) = (spoofed(family, source), family.backend(n));
     let (from, to) = (SocketAddr::new(client, PORT), SocketAddr::new(backend, 80));
     let quote = complete(Segment { from, to, flags: SYN, sequence, acknowledged: 0 }.sound());
-    match (backend, client) {
-        (IpAddr::V6(from), IpAddr::V6(to)) => {
-            // Port unreachable (RFC 4443 §3.1), whose checksum covers the addresses, too.
-            let mut message = [&[1, 4, 0, 0, 0, 0, 0, 0], &quote[..]].concat();
-            let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-            let pseudo = [&from.octets()[..], &to.octets(), &length, &[0, 0, 0, ICMP6]].concat();
-            let sum = checksum(&[pseudo, message.clone()].concat());
-            message[2..4].copy_from_slice(&sum.to_be_bytes());
-            ip(backend, client, ICMP6, &message)
-        }
-        _ => ip(backend, client, ICMP, &icmp(3, 3, [0; 4], &quote)),
-    }
+    port_unreachable(backend, client, &quote)
 }
 
 /// A pool at work: clients of both families, one request after the other. Those that were not served.
@@ -90,13 +79,6 @@ fn at_work<T>(lab: &Lab, act: impl FnOnce() -> T) -> (T, Vec<String>) {
     })
 }
 
-/// What workers have made of their packets, by the history.
-fn ejections(loaded: &Loaded) -> Vec<String> {
-    let history = loaded.json(&["history", "-n", "1000"]);
-    let of_packets = history.as_array().unwrap().iter().filter(|event| event["by"] == "packets");
-    of_packets.map(|event| format!("{} {} ({})", event["address"], event["what"], event["cause"])).collect()
-}
-
 /// Openings from the clients' side, and then what `refuse` sends, each for these sources of a family. Nobody is ejected.
 fn ejects_nobody(lab: &Lab, rounds: u32, mut refuse: impl FnMut(Family, u32)) {
     prepare(lab);
@@ -116,7 +98,7 @@ fn ejects_nobody(lab: &Lab, rounds: u32, mut refuse: impl FnMut(Family, u32)) {
         // The supervisor looks at what workers think every half second.
         std::thread::sleep(Duration::from_millis(1100));
     });
-    let (ejections, returned) = (ejections(&loaded), loaded.count("returned"));
+    let (ejections, returned) = (loaded.ejections(), loaded.count("returned"));
     println!("{rounds} rounds in {:.1?}, {returned} answers: {ejections:?}", began.elapsed());
     assert!(returned > 1000, "the pool had no work");
     assert!(ejections.is_empty(), "{ejections:?}");
