@@ -6,7 +6,6 @@
 //! |---|---|
 //! | [`run`], `options`, `preflight` | from the command line to the end: what is checked, the three ways to start |
 //! | `instance` | a running instance: its phase, the loop, reload, upgrade, what the operator asks for |
-//! | `roster` | the services and backends that run, their numbers, health, and what is leaving; pure |
 //! | `children` | workers and the prober: starting, telling, hearing, ending them; their memory; what they died of |
 //! | `handover` | the journal, and how a supervisor takes over from a predecessor or from a killed one |
 //! | `process` | detaching, PID file, signals, the log, how this process was started |
@@ -24,10 +23,11 @@ mod instance;
 mod options;
 mod preflight;
 mod process;
-mod roster;
 pub mod run;
 
 pub use children::briefing::{Briefing, briefing};
 pub use error::Error;
 pub use handover::predecessor::SUCCESSOR;
 pub use process::daemon;
+
+use loaded_roster as roster;

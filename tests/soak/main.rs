@@ -36,7 +36,7 @@ use watch::{ROLES, Record, Watch, accounts};
 /// Time from the start of traffic to the first act.
 const WARM: Duration = Duration::from_secs(10);
 const BACKENDS: usize = 6;
-/// Time from a reload until removed backends and services are gone: `drain`, then `FAREWELL` (supervisor/src/roster/mod.rs),
+/// Time from a reload until removed backends and services are gone: `drain`, then `FAREWELL` (src/roster/src/lib.rs),
 /// then a margin.
 const DEPARTURE: Duration = Duration::from_secs(10 + 20 + 5);
 

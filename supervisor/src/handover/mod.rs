@@ -5,9 +5,9 @@ pub(crate) mod adoption;
 mod descriptors;
 pub(crate) mod inheritance;
 pub(crate) mod journal;
-pub(crate) mod monotonic;
 pub(crate) mod orphans;
 pub(crate) mod predecessor;
 pub(crate) mod successor;
 
 pub(crate) use descriptors::{Descriptor, WorkerDescriptor};
+pub(crate) use loaded_roster::monotonic;

@@ -8,45 +8,52 @@ use std::time::Instant;
 
 /// A backend of a service.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct BackendEntry {
-    pub(crate) service: ServiceIndex,
-    pub(crate) address: IpAddr,
+pub struct BackendEntry {
+    /// Number of its service.
+    pub service: ServiceIndex,
+    /// Its address.
+    pub address: IpAddr,
     /// The port that its packets get; `None`: they keep the one they came to.
     #[serde(default)]
-    pub(crate) port: Option<u16>,
-    pub(crate) weight: u16,
-    pub(crate) backup: bool,
+    pub port: Option<u16>,
+    /// Its share of new flows, as it is configured.
+    pub weight: u16,
+    /// It gets new flows only while no other backend can.
+    pub backup: bool,
     /// It is not in the configuration: discovery has found it.
-    pub(crate) discovered: bool,
+    pub discovered: bool,
     /// It is or was in the configuration, or a check has passed. Until then a discovered node does not count.
     #[serde(default = "yes")]
-    pub(crate) confirmed: bool,
-    /// What the operator wants, and until when a drain lasts. Drain, disable and enable survive reload, upgrade and a supervisor
-    /// crash; a stop forgets them.
-    pub(crate) wish: Admin,
-    #[serde(with = "crate::handover::monotonic::option")]
-    pub(crate) drains_until: Option<Instant>,
+    pub confirmed: bool,
+    /// What the operator wants. Drain, disable and enable survive reload, upgrade and a supervisor crash; a stop forgets them.
+    pub wish: Admin,
+    /// Until when a drain lasts that the operator wants.
+    #[serde(with = "crate::monotonic::option")]
+    pub drains_until: Option<Instant>,
     /// When its flows are ended, if the plan no longer has it.
-    #[serde(with = "crate::handover::monotonic::option")]
-    pub(crate) leaves: Option<Instant>,
-    pub(crate) health: BackendHealth,
+    #[serde(with = "crate::monotonic::option")]
+    pub leaves: Option<Instant>,
+    /// Whether it is up.
+    pub health: BackendHealth,
 }
 
 /// Whether a backend is up, and how that is known.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct BackendHealth {
-    pub(crate) up: bool,
+pub struct BackendHealth {
+    /// Whether it is up.
+    pub up: bool,
     /// A check has said so.
-    pub(crate) proven: bool,
-    pub(crate) cause: Cause,
+    pub proven: bool,
+    /// How its last check ended.
+    pub cause: Cause,
     /// Duration of the last check in microseconds.
-    pub(crate) latency: u32,
+    pub latency: u32,
     /// Since when it is up, or down.
-    #[serde(with = "crate::handover::monotonic")]
-    pub(crate) since: Instant,
+    #[serde(with = "crate::monotonic")]
+    pub since: Instant,
     /// When it came up, if it was ever seen down: the beginning of its slow start.
-    #[serde(with = "crate::handover::monotonic::option")]
-    pub(crate) rose: Option<Instant>,
+    #[serde(with = "crate::monotonic::option")]
+    pub rose: Option<Instant>,
 }
 
 /// The value for a backend in the journal of a binary that lacks the field.
@@ -72,12 +79,14 @@ impl BackendEntry {
     }
 
     /// Where its packets go: its name for operators.
-    pub(crate) fn destination(&self) -> Destination {
+    #[must_use]
+    pub fn destination(&self) -> Destination {
         Destination { address: self.address, port: self.port }
     }
 
     /// What workers are told to do with it.
-    pub(crate) fn admin(&self, now: Instant) -> Admin {
+    #[must_use]
+    pub fn admin(&self, now: Instant) -> Admin {
         let until = |at: Option<Instant>| at.map(|at| if at <= now { Admin::Disabled } else { Admin::Draining });
         let leaving = until(self.leaves).unwrap_or(Admin::Enabled);
         let wish = match self.wish {
@@ -88,7 +97,8 @@ impl BackendEntry {
     }
 
     /// Seconds since it came up, for slow start; `u32::MAX`: it was never seen down.
-    pub(crate) fn age(&self, now: Instant) -> u32 {
+    #[must_use]
+    pub fn age(&self, now: Instant) -> u32 {
         self.health
             .rose
             .map_or(u32::MAX, |rose| u32::try_from(now.saturating_duration_since(rose).as_secs()).unwrap_or(u32::MAX))

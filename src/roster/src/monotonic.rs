@@ -5,53 +5,69 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::time::{Duration, Instant};
 
-/// For `#[serde(with = "crate::handover::monotonic")]`.
-pub(crate) fn serialize<S: Serializer>(moment: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
-    to_millis(*moment).serialize(serializer)
+/// Writes a time; for `#[serde(with = "crate::monotonic")]`.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize<S: Serializer>(time: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
+    to_millis(*time).serialize(serializer)
 }
 
 /// Reads a time back; one that this clock cannot show becomes now.
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instant, D::Error> {
+///
+/// # Errors
+/// If there is no number.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instant, D::Error> {
     Ok(from_millis(i64::deserialize(deserializer)?))
 }
 
 /// The same for an `Option<Instant>`.
-pub(crate) mod option {
+pub mod option {
     use super::{from_millis, to_millis};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use std::time::Instant;
 
+    /// Writes a time, if there is one.
+    ///
+    /// # Errors
+    /// Those of the serializer.
     #[allow(clippy::ref_option, reason = "serde passes the field")]
-    pub(crate) fn serialize<S: Serializer>(moment: &Option<Instant>, serializer: S) -> Result<S::Ok, S::Error> {
-        moment.map(to_millis).serialize(serializer)
+    pub fn serialize<S: Serializer>(time: &Option<Instant>, serializer: S) -> Result<S::Ok, S::Error> {
+        time.map(to_millis).serialize(serializer)
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Instant>, D::Error> {
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// If there is something other than a number.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Instant>, D::Error> {
         Ok(Option::<i64>::deserialize(deserializer)?.map(from_millis))
     }
 }
 
-fn to_millis(moment: Instant) -> i64 {
+fn to_millis(time: Instant) -> i64 {
     let now = Instant::now();
-    let ahead = millis(moment.saturating_duration_since(now));
-    let ago = millis(now.saturating_duration_since(moment));
+    let ahead = millis(time.saturating_duration_since(now));
+    let ago = millis(now.saturating_duration_since(time));
     clock().saturating_add(ahead).saturating_sub(ago)
 }
 
 fn from_millis(at: i64) -> Instant {
     let (now, clock) = (Instant::now(), clock());
     let distance = Duration::from_millis(at.abs_diff(clock));
-    let moment = if at >= clock { now.checked_add(distance) } else { now.checked_sub(distance) };
-    moment.unwrap_or(now)
+    let time = if at >= clock { now.checked_add(distance) } else { now.checked_sub(distance) };
+    time.unwrap_or(now)
 }
 
 /// Seconds of that clock, as the workers' tables count them.
-pub(crate) fn seconds() -> u32 {
+#[must_use]
+pub fn seconds() -> u32 {
     u32::try_from(clock() / 1000).unwrap_or(0)
 }
 
 /// Milliseconds of that clock now.
-pub(crate) fn clock() -> i64 {
+#[must_use]
+pub fn clock() -> i64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| millis(time.into()))
 }
 
@@ -66,13 +82,13 @@ mod tests {
     #[test]
     fn a_time_survives_as_a_number() {
         let now = Instant::now();
-        for (moment, text) in [
+        for (time, text) in [
             (now, "now"),
             (now + Duration::from_secs(3600), "in an hour"),
-            (now.checked_sub(Duration::from_millis(50)).unwrap_or(now), "a moment ago"),
+            (now.checked_sub(Duration::from_millis(50)).unwrap_or(now), "just now"),
         ] {
-            let back = from_millis(to_millis(moment));
-            let apart = back.saturating_duration_since(moment).max(moment.saturating_duration_since(back));
+            let back = from_millis(to_millis(time));
+            let apart = back.saturating_duration_since(time).max(time.saturating_duration_since(back));
             assert!(apart < Duration::from_millis(5), "{text}: {apart:?}");
         }
         // Numbers out of range do no harm.

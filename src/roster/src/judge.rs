@@ -9,14 +9,14 @@ use std::time::Instant;
 /// The prober has said something that cannot be true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the prober says what cannot be true: {0}")]
-pub(crate) struct Impossible(&'static str);
+pub struct Impossible(&'static str);
 
 impl Roster {
     /// Takes what the prober says of a backend. Returns the backend if it has gone up or down by that.
     ///
     /// # Errors
     /// [`Impossible`]: the prober is out of step or hostile.
-    pub(crate) fn judge(&mut self, said: &FromProber, now: Instant) -> Result<Option<BackendIndex>, Impossible> {
+    pub fn judge(&mut self, said: &FromProber, now: Instant) -> Result<Option<BackendIndex>, Impossible> {
         let (&FromProber::Changed { backend, cause, latency, .. } | &FromProber::Measured { backend, cause, latency }) =
             said
         else {
@@ -58,7 +58,8 @@ impl Roster {
 
     /// Whether an address that has answered a search may become a backend of this service: the service searches in that network,
     /// the address is no VIP and not yet one of its backends, and the limit is not reached.
-    pub(crate) fn may_join(&self, index: ServiceIndex, address: IpAddr) -> bool {
+    #[must_use]
+    pub fn may_join(&self, index: ServiceIndex, address: IpAddr) -> bool {
         let Some(entry) = self.services.get(index.0).filter(|entry| entry.leaves.is_none()) else { return false };
         let Some(discover) = &entry.service.discover else { return false };
         let of_service = || self.backends().filter(|(_, backend)| backend.service == index && backend.leaves.is_none());

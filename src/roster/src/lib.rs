@@ -1,20 +1,25 @@
 //! The roster: the services and backends that run now, with the numbers that they keep, the health of each backend, and what
-//! is leaving. No I/O and no clock: the time is passed in.
+//! is leaving. It never knows processes, nor how a rule or a message is spelled. No I/O and no clock: the time is passed in
+//! (but for [`monotonic`], by which times are written into the journal).
 //!
 //! A reload makes the next roster from this one and a plan. Whatever both have keeps its number and its health. Whatever the
 //! plan no longer has leaves: it gets no new flows, and its flows go on until a deadline. If it comes back before, it never
 //! left.
 
+#![forbid(unsafe_code)]
+
 mod entry;
 mod judge;
+pub mod monotonic;
 mod next;
 mod slots;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests;
 
-pub(crate) use entry::{BackendEntry, BackendHealth};
-pub(crate) use judge::Impossible;
+pub use entry::{BackendEntry, BackendHealth};
+pub use judge::Impossible;
+
 use loaded_config::QUOTA;
 use loaded_config::plan::{Plan, Service};
 use loaded_ipc::{
@@ -36,7 +41,7 @@ const FORGOTTEN: Duration = Duration::from_secs(300);
 
 /// The services and backends that run now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Roster {
+pub struct Roster {
     generation: u64,
     unserved: Unserved,
     linger: bool,
@@ -56,29 +61,31 @@ struct Leaving {
     vips: Vec<IpAddr>,
     protocol: Protocol,
     ports: Vec<PortRange>,
-    #[serde(with = "crate::handover::monotonic")]
+    #[serde(with = "crate::monotonic")]
     until: Instant,
 }
 
 /// A service of the roster.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct ServiceEntry {
-    pub(crate) service: Service,
+pub struct ServiceEntry {
+    /// As it is configured.
+    pub service: Service,
     /// Its VIPs by number, sorted; none when it leaves.
-    pub(crate) listens: Vec<u16>,
+    pub listens: Vec<u16>,
     /// When it goes, if the plan no longer has it.
-    #[serde(with = "crate::handover::monotonic::option")]
-    pub(crate) leaves: Option<Instant>,
+    #[serde(with = "crate::monotonic::option")]
+    pub leaves: Option<Instant>,
 }
 
 /// The next roster would need more numbers than there are.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("all numbers for {0} are in use until what was removed before has left; try again in a minute")]
-pub(crate) struct NumbersExhausted(&'static str);
+pub struct NumbersExhausted(&'static str);
 
 impl Roster {
     /// A roster in which nothing runs.
-    pub(crate) fn empty() -> Self {
+    #[must_use]
+    pub fn empty() -> Self {
         Self {
             generation: 0,
             unserved: Unserved::Pass,
@@ -94,7 +101,7 @@ impl Roster {
     }
 
     /// Takes over health and wishes from the roster that ran while this one was being prepared.
-    pub(crate) fn inherit(&mut self, old: &Self) {
+    pub fn inherit(&mut self, old: &Self) {
         let numbers: Vec<_> = self.backends.iter().map(|(number, _)| number).collect();
         for number in numbers {
             let Some(old) = old.backends.get(number) else { continue };
@@ -110,62 +117,71 @@ impl Roster {
     }
 
     /// Whether there is something to probe.
-    pub(crate) fn is_probed(&self) -> bool {
+    #[must_use]
+    pub fn is_probed(&self) -> bool {
         self.services().any(|(_, entry)| entry.leaves.is_none() && entry.service.check.is_some())
     }
 
     /// Number of the configuration, from 1.
-    pub(crate) fn generation(&self) -> u64 {
+    #[must_use]
+    pub fn generation(&self) -> u64 {
         self.generation
     }
 
     /// How many flows one client may have.
-    pub(crate) fn quota(&self) -> Quota {
+    #[must_use]
+    pub fn quota(&self) -> Quota {
         self.quota
     }
 
     /// What becomes of packets to a VIP that no service takes.
-    pub(crate) fn unserved(&self) -> Unserved {
+    #[must_use]
+    pub fn unserved(&self) -> Unserved {
         self.unserved
     }
 
     /// Whether workers go on if the supervisor is killed.
-    pub(crate) fn lingers(&self) -> bool {
+    #[must_use]
+    pub fn lingers(&self) -> bool {
         self.linger
     }
 
     /// What becomes of malformed packets.
-    pub(crate) fn malformed(&self) -> OnFailure {
+    #[must_use]
+    pub fn malformed(&self) -> OnFailure {
         self.malformed
     }
 
     /// VIPs, in ascending order of their numbers.
-    pub(crate) fn vips(&self) -> impl Iterator<Item = (u16, IpAddr)> {
+    pub fn vips(&self) -> impl Iterator<Item = (u16, IpAddr)> {
         self.vips.iter().map(|(number, vip)| (number, *vip))
     }
 
     /// Services, in ascending order of their numbers, including those that are leaving.
-    pub(crate) fn services(&self) -> impl Iterator<Item = (ServiceIndex, &ServiceEntry)> {
+    pub fn services(&self) -> impl Iterator<Item = (ServiceIndex, &ServiceEntry)> {
         self.services.iter().map(|(number, entry)| (ServiceIndex(number), entry))
     }
 
     /// The service with this number.
-    pub(crate) fn service(&self, index: ServiceIndex) -> Option<&ServiceEntry> {
+    #[must_use]
+    pub fn service(&self, index: ServiceIndex) -> Option<&ServiceEntry> {
         self.services.get(index.0)
     }
 
     /// Backends, in ascending order of their numbers, including those that are leaving.
-    pub(crate) fn backends(&self) -> impl Iterator<Item = (BackendIndex, &BackendEntry)> {
+    pub fn backends(&self) -> impl Iterator<Item = (BackendIndex, &BackendEntry)> {
         self.backends.iter().map(|(number, entry)| (BackendIndex(number), entry))
     }
 
     /// The backend with this number.
-    pub(crate) fn backend(&self, index: BackendIndex) -> Option<&BackendEntry> {
+    #[must_use]
+    pub fn backend(&self, index: BackendIndex) -> Option<&BackendEntry> {
         self.backends.get(index.0)
     }
 
     /// The traffic that rules must bring to the workers: of services, and of what is leaving.
-    pub(crate) fn reach(&self, plan: &Plan) -> Reach {
+    #[must_use]
+    pub fn reach(&self, plan: &Plan) -> Reach {
         let backends = |service: ServiceIndex| {
             let replies = self.service(service).is_none_or(|entry| entry.service.mode == Mode::Nat);
             let of_service = self.backends().filter(move |(_, backend)| replies && backend.service == service);
@@ -191,14 +207,15 @@ impl Roster {
     }
 
     /// Whether something has left, so that the next roster would be smaller.
-    pub(crate) fn is_overdue(&self, now: Instant) -> bool {
+    #[must_use]
+    pub fn is_overdue(&self, now: Instant) -> bool {
         self.leaving.iter().any(|leaving| leaving.until <= now)
             || self.backends().any(|(_, backend)| backend.leaves.is_some_and(|at| at + FAREWELL <= now))
     }
 
     /// Notes what the operator wants of the backends with this address, in all services or in one: of those with this port or,
     /// if none is named, whatever their port. Returns these backends.
-    pub(crate) fn wish(
+    pub fn wish(
         &mut self,
         named: Destination,
         service: Option<&str>,
@@ -220,12 +237,13 @@ impl Roster {
     }
 
     /// How long a drain lasts if the operator does not say.
-    pub(crate) fn drain(&self) -> Duration {
+    #[must_use]
+    pub fn drain(&self) -> Duration {
         self.drain
     }
 
     /// Removes leaving backends that have no flows left before their deadline.
-    pub(crate) fn hasten(&mut self, now: Instant, flows: impl Fn(BackendIndex) -> u64) {
+    pub fn hasten(&mut self, now: Instant, flows: impl Fn(BackendIndex) -> u64) {
         let empty: Vec<_> = self.backends().filter(|(_, b)| b.leaves.is_some()).map(|(index, _)| index).collect();
         for index in empty.into_iter().filter(|index| flows(*index) == 0) {
             if let Some(leaves) = self.backends.get_mut(index.0).and_then(|backend| backend.leaves.as_mut()) {
@@ -235,7 +253,7 @@ impl Roster {
     }
 
     /// Makes discovered backends leave that have been down for a long time. Returns whether there were any.
-    pub(crate) fn forget_lost(&mut self, now: Instant) -> bool {
+    pub fn forget_lost(&mut self, now: Instant) -> bool {
         let mut any = false;
         for backend in self.backends.values_mut().filter(|b| b.discovered && b.leaves.is_none() && !b.health.up) {
             if now.saturating_duration_since(backend.health.since) > FORGOTTEN {

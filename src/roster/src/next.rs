@@ -13,7 +13,7 @@ impl Roster {
     ///
     /// # Errors
     /// If what leaves and what comes are together more than there are numbers.
-    pub(crate) fn next(
+    pub fn next(
         &self,
         plan: &Plan,
         found: &[(ServiceIndex, IpAddr)],
