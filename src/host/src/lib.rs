@@ -1,7 +1,8 @@
-//! This host as the kernel reports it: interfaces, addresses, routes, settings. Knows what is there and what a plan needs of
+//! This host as the kernel reports it: interfaces, addresses, routes, settings, and whom a sandbox has killed. Knows what is there and what a plan needs of
 //! it; never changes anything, and never knows what runs.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod check;
 mod connected;
 mod cores;
@@ -14,6 +15,7 @@ mod problem;
 mod route;
 mod shared;
 
+pub use audit::AuditLog;
 pub use check::host_check;
 pub use connected::ConnectedNetworks;
 pub use cores::available_cores;

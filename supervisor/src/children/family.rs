@@ -1,12 +1,12 @@
 //! All children of an instance together: its workers and its prober.
 
-use super::audit::AuditLog;
 use super::briefing::to_worker;
 use super::child::{ChildSpec, Obituary};
 use super::prober::Prober;
 use super::worker::Worker;
 use crate::Error;
 use crate::roster::Roster;
+use loaded_host::AuditLog;
 use loaded_ipc::{BackendCounter, BackendIndex};
 use std::os::fd::BorrowedFd;
 use std::process::Child as Process;

@@ -1,6 +1,5 @@
 //! The child processes as the supervisor sees them: started, told, listened to, ended, and started again.
 
-pub(crate) mod audit;
 pub(crate) mod briefing;
 pub(crate) mod child;
 mod family;

@@ -4,7 +4,6 @@
 use super::checked::Checked;
 use crate::Error;
 use crate::children::Children;
-use crate::children::audit::AuditLog;
 use crate::children::memory::random;
 use crate::children::prober::Prober;
 use crate::children::worker::{Worker, WorkerParts};
@@ -25,6 +24,7 @@ use crate::process::signals::Signals;
 use crate::roster::Roster;
 use loaded_config::plan::{Plan, diff};
 use loaded_control::{Control, History};
+use loaded_host::AuditLog;
 use loaded_ipc::OnFailure;
 use loaded_netfilter::routes::Routes;
 use loaded_netfilter::{HashKeys, RuleSet, Steering, clean_stale};
@@ -65,7 +65,7 @@ fn fresh(checked: Checked, signals: Signals) -> Result<Instance, Error> {
     let current = acquired.generation(&checked, &Roster::empty())?;
     let tools = checked.tools.clone();
     let operator = Operator::new(Some(control), History::new());
-    let mut instance = assemble(checked, acquired, current, operator, AuditLog::open, false)?;
+    let mut instance = assemble(checked, acquired, current, operator, audit_log, false)?;
     instance.start_fresh(&tools).inspect_err(|_| instance.give_up())?;
     Ok(instance)
 }
@@ -84,7 +84,7 @@ fn over_orphans(checked: Checked, signals: Signals, inheritance: Inheritance) ->
     let current = acquired.generation(&checked, &snapshot.roster)?;
     let tools = checked.tools.clone();
     let operator = Operator::new(Some(control), snapshot.history.into_owned());
-    let mut instance = assemble(checked, acquired, current, operator, AuditLog::open, false)?;
+    let mut instance = assemble(checked, acquired, current, operator, audit_log, false)?;
     instance.adopt_orphans(&tools).inspect_err(|_| instance.give_up_adoption(&tools, &rules_before))?;
     // The orphans have ended: nobody else can take them over.
     drop(locks);
@@ -164,6 +164,14 @@ fn assemble(
     let children = Children { workers, prober, specs, audit };
     let (host, recorder) = (HostState::new(routes), Recorder::new(journal));
     Ok(Instance::new(fixed, current, children, host, recorder, operator, signals))
+}
+
+/// The kernel's log. Where it cannot be read, our log does not name the system calls that children are killed for.
+fn audit_log() -> AuditLog {
+    AuditLog::open().unwrap_or_else(|error| {
+        log::info!("/dev/kmsg: {error}: if a child is killed by its sandbox, the log cannot name the system call");
+        AuditLog::of(None)
+    })
 }
 
 /// A daemon's successor has no starter that reads its stderr: it logs to syslog at once.

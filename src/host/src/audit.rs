@@ -42,7 +42,7 @@ const X32: i64 = 0x4000_0000;
 
 /// The kernel's log, from where it stood when it was opened.
 #[derive(Debug)]
-pub(crate) struct AuditLog {
+pub struct AuditLog {
     kmsg: Option<File>,
     kept: VecDeque<(Instant, SeccompRecord)>,
     awaited: Vec<Awaited>,
@@ -57,7 +57,7 @@ struct SeccompRecord {
 
 /// A system call, as audit names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Call {
+struct Call {
     arch: u32,
     number: i64,
 }
@@ -71,23 +71,28 @@ struct Awaited {
 }
 
 impl AuditLog {
-    /// Opens the kernel's log. Where that is not possible the log of the supervisor does not name system calls.
-    pub(crate) fn open() -> Self {
-        let kmsg = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open("/dev/kmsg");
-        let kmsg = kmsg.and_then(|mut file| file.seek(SeekFrom::End(0)).map(|_| file));
-        let kmsg = kmsg.inspect_err(|error| {
-            log::info!("/dev/kmsg: {error}: if a child is killed by its sandbox, the log cannot name the system call");
-        });
-        Self::of(kmsg.ok())
+    /// Opens the kernel's log at its end.
+    ///
+    /// # Errors
+    /// Without CAP_SYSLOG, or without /dev/kmsg; use [`AuditLog::of`] then.
+    pub fn open() -> io::Result<Self> {
+        let mut kmsg = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open("/dev/kmsg")?;
+        kmsg.seek(SeekFrom::End(0))?;
+        Ok(Self::of(Some(kmsg)))
     }
 
-    /// Reads a log that the predecessor has opened: the kernel's, or /dev/null, which never has a record.
-    pub(crate) fn of(kmsg: Option<File>) -> Self {
+    /// Reads a log that was opened before: the kernel's, or /dev/null, which never has a record. `None`: there is none, and no
+    /// system call has a name.
+    #[must_use]
+    pub fn of(kmsg: Option<File>) -> Self {
         Self { kmsg, kept: VecDeque::new(), awaited: Vec::new() }
     }
 
     /// The log as a descriptor for another process; /dev/null where there is none.
-    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
         match &self.kmsg {
             Some(kmsg) => Ok(kmsg.try_clone()?.into()),
             None => Ok(File::open("/dev/null")?.into()),
@@ -96,7 +101,7 @@ impl AuditLog {
 
     /// The system call that the process `name` with this pid was killed for by its sandbox, in words for the log. If it is not known
     /// yet, [`AuditLog::late`] says it later.
-    pub(crate) fn cause(&mut self, name: &str, pid: u32) -> String {
+    pub fn cause(&mut self, name: &str, pid: u32) -> String {
         match (self.find(pid, RECORD_WAIT), &self.kmsg) {
             (Some(call), _) => format!("it called {call}"),
             (None, Some(_)) => {
@@ -108,7 +113,7 @@ impl AuditLog {
     }
 
     /// Causes of earlier deaths that have become known. Call it regularly: it keeps up with the kernel's log.
-    pub(crate) fn late(&mut self) -> Vec<String> {
+    pub fn late(&mut self) -> Vec<String> {
         self.keep_up();
         let mut news = Vec::new();
         for death in std::mem::take(&mut self.awaited) {
@@ -124,8 +129,8 @@ impl AuditLog {
         news
     }
 
-    fn find(&mut self, pid: u32, patience: Duration) -> Option<Call> {
-        let deadline = Instant::now() + patience;
+    fn find(&mut self, pid: u32, wait: Duration) -> Option<Call> {
+        let deadline = Instant::now() + wait;
         loop {
             self.keep_up();
             if let Some(at) = self.kept.iter().position(|(_, record)| record.pid == pid) {
@@ -266,17 +271,16 @@ mod tests {
         if std::env::var_os(SANDBOXED).is_some() {
             return die_by_a_sandbox();
         }
-        let mut log = AuditLog::open();
-        if log.kmsg.is_none() {
+        let Ok(mut log) = AuditLog::open() else {
             assert!(std::env::var_os("LOADED_CI").is_none(), "/dev/kmsg cannot be read");
             println!("skipped: /dev/kmsg cannot be read");
             return;
-        }
+        };
         // The kernel prints ten records in five seconds, and others may run tests that die.
         let end = Instant::now() + Duration::from_secs(30);
         loop {
             let mut command = Command::new(std::env::current_exe().unwrap());
-            command.args(["--exact", "children::audit::tests::a_real_death_is_found"]).env(SANDBOXED, "1");
+            command.args(["--exact", "audit::tests::a_real_death_is_found"]).env(SANDBOXED, "1");
             let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             let status = child.wait().unwrap();
             assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(nix::libc::SIGSYS), "{status}");
@@ -307,7 +311,7 @@ mod tests {
 
     #[test]
     fn without_a_log_it_is_said_where_to_look() {
-        let mut log = AuditLog { kmsg: None, kept: VecDeque::new(), awaited: Vec::new() };
+        let mut log = AuditLog::of(None);
         assert!(log.cause("worker[0]", 7).contains("ausearch -m SECCOMP -p 7"));
         assert!(log.late().is_empty());
     }
