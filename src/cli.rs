@@ -262,9 +262,9 @@ fn protocol(text: &str) -> Result<u8, String> {
         "icmp6" => 58,
         "esp" => 50,
         "gre" => 47,
-        number => {
-            number.parse().map_err(|_| format!("{number:?} is none of tcp, udp, sctp, icmp, esp, gre, 0 to 255"))?
-        }
+        number => number
+            .parse()
+            .map_err(|_| format!("{number:?} is not a protocol; write tcp, udp, sctp, icmp, esp, gre, or 0 to 255"))?,
     })
 }
 
@@ -275,7 +275,7 @@ fn endpoint(text: &str) -> Result<Endpoint, String> {
         Ok(end) => Ok((end.ip(), Some(end.port()))),
         Err(_) => bare()
             .map(|address| (address, None))
-            .map_err(|_| format!("{text:?} is no address and port; write 192.0.2.7:40000 or [2001:db8::7]:40000")),
+            .map_err(|_| format!("{text:?} is not an address and port; write 192.0.2.7:40000 or [2001:db8::7]:40000")),
     }
 }
 

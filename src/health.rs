@@ -24,7 +24,7 @@ pub(crate) fn examine(socket: Option<&Path>, line: &HealthLine) -> (String, i32)
 fn answer(health: &Health, line: &HealthLine) -> (String, i32) {
     let Some(verdict) = health.verdict_of(line.service.as_deref(), line.min_up) else {
         let name = line.service.as_deref().unwrap_or_default();
-        return (format!("there is no service {name:?}; loaded status shows which there are\n"), NO_ANSWER);
+        return (format!("there is no service {name:?}; loaded status lists them\n"), NO_ANSWER);
     };
     if line.json
         && let Ok(json) = serde_json::to_string_pretty(&Health { verdict, ..health.clone() })

@@ -57,7 +57,7 @@ enum Error {
     Version(u16),
     #[error("{0} workers are more than the {MAX_WORKERS} that a prober can talk to")]
     Workers(u16),
-    #[error("{0} sockets with marks, for {1} backends that need one, and at most {MAX_MARKED}")]
+    #[error("{0} marked sockets for {1} backends that need one; the limit is {MAX_MARKED}")]
     Marked(u16, usize),
 }
 

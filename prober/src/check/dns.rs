@@ -21,7 +21,7 @@ impl Query {
     pub(super) fn new(name: &str) -> Result<Self, &'static str> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if !(1..=128).contains(&name.len()) || !name.bytes().all(allowed) {
-            return Err("a DNS name is empty, too long, or has a strange character");
+            return Err("a DNS name is empty, too long, or has a character that is not allowed");
         }
         let mut message = vec![0, 0, FLAGS[0], FLAGS[1], 0, 1, 0, 0, 0, 0, 0, 0];
         let labels = name.strip_suffix('.').unwrap_or(name);

@@ -65,7 +65,7 @@ pub struct Status {
 pub struct RulesStatus {
     /// How often they had to be put back because another program had removed some.
     pub put_back: u64,
-    /// What is missing now and could not be put back yet; while something is, packets pass the workers by.
+    /// What is missing now and could not be put back yet; while something is, packets bypass the workers.
     pub missing: Vec<String>,
 }
 

@@ -126,7 +126,7 @@ fn troubles(status: &Status) -> Vec<String> {
         lines.push(format!("{damaged} {table} of workers {was} damaged, and emptied: see loaded history"));
     }
     if !status.rules.missing.is_empty() {
-        lines.push(format!("rules missing, packets pass the workers by: {}", status.rules.missing.join(", ")));
+        lines.push(format!("rules are missing, so packets bypass the workers: {}", status.rules.missing.join(", ")));
     }
     // The others have lines of their own below.
     let told =

@@ -207,8 +207,9 @@ impl FromStr for Destination {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let whole = || text.parse::<SocketAddr>().ok().filter(|whole| whole.port() > 0);
-        let wrong =
-            || format!("{text:?} is no backend; write 198.51.100.11, 198.51.100.11:8080 or [2001:db8::11]:8080");
+        let wrong = || {
+            format!("{text:?} does not name a backend; write 198.51.100.11, 198.51.100.11:8080 or [2001:db8::11]:8080")
+        };
         match text.parse() {
             Ok(address) => Ok(Self { address, port: None }),
             Err(_) => whole().map(|w| Self { address: w.ip(), port: Some(w.port()) }).ok_or_else(wrong),

@@ -67,7 +67,7 @@ pub enum Orphans {
 #[derive(Debug, thiserror::Error)]
 pub enum OwnerError {
     /// The kernel says EPERM: another socket owns the queue, or CAP_NET_ADMIN is missing.
-    #[error("queue {0}: the kernel refuses the bind: another process owns it, or CAP_NET_ADMIN is missing")]
+    #[error("queue {0}: the kernel refuses to bind it: another process owns it, or CAP_NET_ADMIN is missing")]
     Refused(u16),
     /// Another step failed.
     #[error("queue {queue}: {act}: {errno}")]

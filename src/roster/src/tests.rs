@@ -185,7 +185,7 @@ fn only_strangers_of_the_network_may_join_and_only_so_many() {
         assert!(!may(&roster, n), "{n}");
     }
     assert!(!roster.may_join(ServiceIndex(0), "203.0.113.7".parse().unwrap()));
-    assert!(!roster.may_join(ServiceIndex(1), address(7)), "a service that looks for none");
+    assert!(!roster.may_join(ServiceIndex(1), address(7)), "a service without discovery");
     roster = roster.next(&plan, &[(ServiceIndex(0), address(7))], 1, now).unwrap();
     assert!(!may(&roster, 7) && may(&roster, 8));
     // However many have answered at the same time.

@@ -25,7 +25,7 @@ pub enum SandboxError {
         user: String,
     },
     /// The user is root, or root's group.
-    #[error("run workers as \"{user}\": {what} 0 is root's; name a user without rights with -U, best one of its own")]
+    #[error("run workers as \"{user}\": {what} 0 is root's; with -U name an unprivileged user that nothing else uses")]
     RootUser {
         /// The name as given.
         user: String,

@@ -35,7 +35,7 @@ impl LateChecks {
         let (count, delay) = std::mem::take(&mut self.untold);
         Some(format!(
             "prober: {count} checks began late, up to {delay} ms after they were due, so a failure is found that much later: \
-             the prober gets too little time of the CPU, or RLIMIT_NOFILE is too low for a socket per backend"
+             the prober gets too little CPU time, or RLIMIT_NOFILE is too low for a socket per backend"
         ))
     }
 }

@@ -302,7 +302,7 @@ impl ProberProcess {
             }
             (FromProber::Seen { service, address }, ProberStage::Probing) => {
                 if roster.service(service).is_none_or(|entry| entry.service.discover.is_none()) {
-                    return Err("has seen a node for a service that looks for none".to_owned());
+                    return Err("has found a node for a service without discovery".to_owned());
                 }
                 news.found.push((service, address));
             }

@@ -78,7 +78,7 @@ fn await_end(mut processes: Vec<Process>) {
         }
         match process.wait() {
             Ok(status) if status.success() => {}
-            Ok(status) => log::error!("child with pid {}: {status} at its dismissal", process.id()),
+            Ok(status) => log::error!("child with pid {} was told to end: {status}", process.id()),
             Err(error) => log::error!("wait for pid {}: {error}", process.id()),
         }
     }

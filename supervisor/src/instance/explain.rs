@@ -27,7 +27,7 @@ impl Instance {
         let tuple = checked(tuple)?;
         let vips = || self.current.roster.vips().map(|(_, vip)| vip);
         if !vips().any(|vip| vip == tuple.vip) {
-            return Err(format!("{} is no virtual IP of this instance; loaded status shows which are", tuple.vip));
+            return Err(format!("{} is not a virtual IP of this instance; loaded status lists them", tuple.vip));
         }
         if vips().any(|vip| vip == tuple.client) {
             return Err(format!("{} is a virtual IP: packets from one bypass the workers", tuple.client));

@@ -25,7 +25,9 @@ pub(crate) fn to_stderr() {
 /// Logs to syslog from now on, with facility daemon, as the original does.
 pub(crate) fn to_syslog() {
     if !Path::new("/dev/log").exists() {
-        log::warn!("there is no /dev/log: this daemon's log is lost until a syslog daemon makes it; -D logs to stderr");
+        log::warn!(
+            "there is no /dev/log: this daemon's log is lost until a syslog daemon creates it; -D logs to stderr"
+        );
     }
     match openlog(Some(c"loaded"), LogFlags::LOG_PID, Facility::LOG_DAEMON) {
         Ok(()) => OUTPUT.syslog.store(true, Ordering::Relaxed),

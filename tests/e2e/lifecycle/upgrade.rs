@@ -75,7 +75,7 @@ fn nobody_notices_twenty_upgrades() {
             });
         });
         println!("datagrams: {counted:?}");
-        let carried = loaded.log().matches("clients came over into tables of another layout").count();
+        let carried = loaded.log().matches("clients were carried over into tables of another layout").count();
         println!("{carried} tables were carried over");
         assert!(carried as u64 >= 2 * setting("E2E_UPGRADES", 20), "{}", loaded.log());
         witness.has_seen_nothing();

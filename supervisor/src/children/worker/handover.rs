@@ -81,7 +81,10 @@ impl Worker {
     pub(crate) fn import(&mut self) -> Result<(), Error> {
         if let Some(export) = self.export.take() {
             let (flows, clients) = self.memory.import(&export)?;
-            log::info!("{}: {flows} flows and {clients} clients came over into tables of another layout", self.name());
+            log::info!(
+                "{}: {flows} flows and {clients} clients were carried over into tables of another layout",
+                self.name()
+            );
         }
         Ok(())
     }
