@@ -1,7 +1,8 @@
 //! The release binary from outside: a client, a balancer and three backends in network namespaces of their own, with
 //! real nginx behind the virtual IP. Each test has a lab of its own (`scripts/lab`, under a second) and takes it down
-//! at its end, also when it fails. Tests that do not measure share the machine, four labs at once (`E2E_LABS`); each of
-//! those that measure has it to itself (`rig/gate.rs`). So give each test a thread to wait on:
+//! at its end, also when it fails. Tests that do not measure share the machine, four labs at once (`E2E_LABS`); those that
+//! measure times but hardly use it come next, four at once; each of the others has it to itself (`rig/gate.rs`). So give
+//! each test a thread to wait on:
 //!
 //! ```text
 //! LOADED_CI=1 cargo test --test e2e -- --test-threads=500     as root; target/release/loaded must be built

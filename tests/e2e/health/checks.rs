@@ -2,7 +2,7 @@
 
 use crate::rig::lab::Lab;
 use crate::rig::loaded::Loaded;
-use crate::rig::machine::measured;
+use crate::rig::machine::timed;
 use crate::rig::net::Family;
 use crate::rig::servers::{HEARD, Mood, Server, backends, becomes, events, service};
 use std::time::{Duration, SystemTime};
@@ -105,7 +105,7 @@ fn turn(lab: &Lab, case: &Case, server: &mut Option<Server>, ill: bool) {
 
 #[test]
 fn each_illness_is_found_in_time_and_named() {
-    measured(|lab| {
+    timed(|lab| {
         // An ICMP error for each packet: which ones come must not depend on what else was refused (icmp(7)).
         lab.sh("b1", "sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0");
         let mut servers = CASES.each_ref().map(|case| serve(lab, case));

@@ -3,7 +3,7 @@
 use crate::rig::config::{STICKY, Service, change, config};
 use crate::rig::lab::{Lab, eventually, setting};
 use crate::rig::loaded::{Loaded, signal_to};
-use crate::rig::machine::measured;
+use crate::rig::machine::timed;
 use crate::rig::net::{Family, backend_of, get};
 use crate::rig::requests::{download, small_buffers, sum_of};
 use crate::rig::wire::capture;
@@ -144,7 +144,7 @@ print(text.split(b'\\r\\n\\r\\n')[1].decode().split()[0])";
 
 #[test]
 fn the_deadline_of_a_drain_is_kept() {
-    measured(|lab| {
+    timed(|lab| {
         small_buffers(lab);
         let loaded = start(lab);
         let mut times = Vec::new();
@@ -186,7 +186,7 @@ fn deadline(lab: &Lab, loaded: &Loaded, family: Family) -> Duration {
 #[test]
 fn disabling_ends_flows_at_once() {
     const BYTES: u64 = 4 << 20;
-    measured(|lab| {
+    timed(|lab| {
         small_buffers(lab);
         let loaded = start(lab);
         for family in Family::BOTH {

@@ -2,7 +2,7 @@
 
 use crate::rig::lab::{BACKENDS, Lab, eventually, setting};
 use crate::rig::loaded::Loaded;
-use crate::rig::machine::measured;
+use crate::rig::machine::{measured, timed};
 use crate::rig::net::{Family, backend_of, get};
 use crate::rig::requests::places;
 use crate::rig::wire::capture_timed;
@@ -149,7 +149,7 @@ fn clients_of_other_backends_notice_nothing() {
 /// Clients of other backends stay there when a backend goes down and when it returns. Those that moved stay, too.
 #[test]
 fn only_clients_of_the_dead_backend_move() {
-    measured(|lab| {
+    timed(|lab| {
         for more in ["strategy = \"rr\"", "strategy = \"maglev\""] {
             let loaded = Loaded::toml(lab, &web(&format!("{more}\naffinity = {{ by = \"client\", prefix6 = 128 }}")));
             for family in Family::BOTH {
@@ -207,7 +207,7 @@ fn a_backend_that_returns_starts_slowly() {
 
 #[test]
 fn all_down_is_rejected_said_once_and_recovered_from() {
-    measured(|lab| {
+    timed(|lab| {
         let loaded = Loaded::toml(lab, &web("affinity = \"client\""));
         BACKENDS.iter().for_each(|backend| lab.kill_web(backend));
         let state = || loaded.status()["services"][0]["state"].as_str().unwrap().to_owned();

@@ -2,7 +2,7 @@
 
 use crate::rig::lab::Lab;
 use crate::rig::loaded::Loaded;
-use crate::rig::machine::measured;
+use crate::rig::machine::timed;
 use crate::rig::net::{ANSWER_TIMEOUT, Family, backend_of, dial};
 use crate::rig::servers::{Mood, PORT, backends, becomes, datagrams, events, service, webs};
 use nix::sys::socket::{
@@ -58,7 +58,7 @@ fn web() -> String {
 /// Also a client whose request is in flight when the host vanishes.
 #[test]
 fn connections_of_a_host_that_is_gone_are_reset() {
-    measured(|lab| {
+    timed(|lab| {
         let loaded = Loaded::toml(lab, &web());
         (1..=3).for_each(|n| becomes(&loaded, "web", n, "up"));
         for family in Family::BOTH {
@@ -91,7 +91,7 @@ fn connections_of_a_host_that_is_gone_are_reset() {
 /// Only the server is killed: the backend's kernel answers with resets.
 #[test]
 fn connections_of_a_killed_server_end_at_once() {
-    measured(|lab| {
+    timed(|lab| {
         let loaded = Loaded::toml(lab, &web());
         (1..=3).for_each(|n| becomes(&loaded, "web", n, "up"));
         let of = |name| Family::BOTH.into_iter().flat_map(|f| connections(lab, f, name, 2)).collect::<Vec<_>>();
@@ -141,7 +141,7 @@ fn stream(socket: &UdpSocket, time: Duration) -> (Vec<(SystemTime, io::Result<St
 
 #[test]
 fn constant_datagrams_do_not_stick_to_a_host_that_is_gone() {
-    measured(|lab| {
+    timed(|lab| {
         let check =
             |kind: &str| format!("affinity = {{ by = \"client\", prefix6 = 128 }}\ncheck = {{ {kind}, {PACE} }}");
         for (policy, kind) in [("reset", "kind = \"udp\", send = \"x\", expect = \"b\""), ("rehash", "kind = \"icmp\"")]

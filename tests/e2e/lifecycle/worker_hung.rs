@@ -1,7 +1,7 @@
 //! A hung worker is found, killed and replaced, and its successor answers what waited in the queue.
 
 use crate::rig::loaded::{Loaded, signal_to};
-use crate::rig::machine::measured;
+use crate::rig::machine::timed;
 use crate::rig::net::Family;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ const EVERY: Duration = Duration::from_millis(25);
 
 #[test]
 fn a_worker_that_hangs_is_replaced_and_loses_nothing() {
-    measured(|lab| {
+    timed(|lab| {
         let loaded = Loaded::classic(lab);
         for family in Family::BOTH {
             let before = loaded.workers();

@@ -1,5 +1,6 @@
-//! The gate that decides how many labs are up at once. Tests that do not measure share the machine; each of those that
-//! measure (`machine::measured`) has it to itself, after all that share it.
+//! The gate that decides how many labs are up at once, in three turns. Tests that do not measure share the machine. After
+//! them come those that measure times but hardly use the machine (`machine::timed`), a few at once. At the end each that
+//! loads the machine, or measures what it can do (`machine::measured`), has it to itself.
 
 use super::lab::setting;
 use std::fs::OpenOptions;
@@ -10,53 +11,88 @@ use std::time::Instant;
 /// Labs at once, unless `E2E_LABS` says otherwise. A thread that waits for its lab costs nothing, so
 /// `--test-threads` may be as large as the number of tests.
 const LABS: u64 = 4;
+/// Labs of tests that measure times, at once.
+const TIMED: u64 = 4;
+
+/// How a test uses the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Shared,
+    Timed,
+    Alone,
+}
 
 /// How many labs are up and waited for.
 struct Gate {
     sharing: u64,
     waiting_to_share: u64,
+    timing: u64,
+    waiting_to_time: u64,
     alone: bool,
 }
 
-static GATE: Mutex<Gate> = Mutex::new(Gate { sharing: 0, waiting_to_share: 0, alone: false });
+impl Gate {
+    fn is_open(&self, which: Use, labs: u64) -> bool {
+        let shared = self.sharing + self.waiting_to_share;
+        match which {
+            Use::Shared => !self.alone && self.timing == 0 && self.sharing < labs,
+            Use::Timed => !self.alone && shared == 0 && self.timing < TIMED,
+            Use::Alone => !self.alone && shared == 0 && self.timing + self.waiting_to_time == 0,
+        }
+    }
+}
+
+static GATE: Mutex<Gate> =
+    Mutex::new(Gate { sharing: 0, waiting_to_share: 0, timing: 0, waiting_to_time: 0, alone: false });
 static CHANGED: Condvar = Condvar::new();
 
 /// The permission to have a lab, as long as this value lives.
 pub(super) struct Pass {
-    alone: bool,
+    which: Use,
     since: Instant,
 }
 
 impl Pass {
     /// Waits until there is room for one more lab.
     pub(super) fn shared() -> Self {
-        let labs = setting("E2E_LABS", LABS);
-        // A test that fails does so while it holds its pass, never this lock.
-        let mut gate = GATE.lock().unwrap_or_else(PoisonError::into_inner);
-        gate.waiting_to_share += 1;
-        let mut gate =
-            CHANGED.wait_while(gate, |gate| gate.alone || gate.sharing >= labs).unwrap_or_else(PoisonError::into_inner);
-        gate.waiting_to_share -= 1;
-        gate.sharing += 1;
-        Self { alone: false, since: Instant::now() }
+        Self::wait(Use::Shared)
+    }
+
+    /// Waits until no test shares the machine or waits for that, and there is room for one more that measures times.
+    pub(super) fn timed() -> Self {
+        Self::wait(Use::Timed)
     }
 
     /// Waits until no other lab is up or waited for.
     pub(super) fn alone() -> Self {
-        let gate = GATE.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut gate = CHANGED
-            .wait_while(gate, |gate| gate.alone || gate.sharing + gate.waiting_to_share > 0)
-            .unwrap_or_else(PoisonError::into_inner);
-        gate.alone = true;
-        Self { alone: true, since: Instant::now() }
+        Self::wait(Use::Alone)
     }
 
-    /// Appends to the file that `E2E_TIMES` names: seconds, shared or alone, and the test, whose name is its thread's.
+    fn wait(which: Use) -> Self {
+        let labs = setting("E2E_LABS", LABS);
+        // A test that fails does so while it holds its pass, never this lock.
+        let mut gate = GATE.lock().unwrap_or_else(PoisonError::into_inner);
+        match which {
+            Use::Shared => gate.waiting_to_share += 1,
+            Use::Timed => gate.waiting_to_time += 1,
+            Use::Alone => {}
+        }
+        let gate = CHANGED.wait_while(gate, |gate| !gate.is_open(which, labs));
+        let mut gate = gate.unwrap_or_else(PoisonError::into_inner);
+        match which {
+            Use::Shared => (gate.waiting_to_share, gate.sharing) = (gate.waiting_to_share - 1, gate.sharing + 1),
+            Use::Timed => (gate.waiting_to_time, gate.timing) = (gate.waiting_to_time - 1, gate.timing + 1),
+            Use::Alone => gate.alone = true,
+        }
+        Self { which, since: Instant::now() }
+    }
+
+    /// Appends to the file that `E2E_TIMES` names: seconds, how it used the machine, and the test, whose name is its thread's.
     fn note(&self) {
         let Some(path) = std::env::var_os("E2E_TIMES") else { return };
-        let (seconds, how) = (self.since.elapsed().as_secs_f64(), if self.alone { "alone" } else { "shared" });
+        let how = format!("{:?}", self.which).to_lowercase();
         let thread = std::thread::current();
-        let line = format!("{seconds:.1}\t{how}\t{}\n", thread.name().unwrap_or("?"));
+        let line = format!("{:.1}\t{how}\t{}\n", self.since.elapsed().as_secs_f64(), thread.name().unwrap_or("?"));
         let file = OpenOptions::new().create(true).append(true).open(&path);
         if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
             eprintln!("E2E_TIMES: {}: {error}", path.display());
@@ -68,10 +104,10 @@ impl Drop for Pass {
     fn drop(&mut self) {
         self.note();
         let mut gate = GATE.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.alone {
-            gate.alone = false;
-        } else {
-            gate.sharing -= 1;
+        match self.which {
+            Use::Shared => gate.sharing -= 1,
+            Use::Timed => gate.timing -= 1,
+            Use::Alone => gate.alone = false,
         }
         CHANGED.notify_all();
     }

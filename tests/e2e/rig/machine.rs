@@ -18,6 +18,16 @@ const MOST: f64 = 10.0;
 const QUIET_WAIT: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(1);
 
+/// Runs a test that measures times but hardly uses the machine, beside others of its kind. If it fails there, it is
+/// repeated with the machine to itself, and only that counts.
+#[track_caller]
+pub(crate) fn timed(test: impl Fn(&Lab)) {
+    let Some(pass) = Lab::may_be().then(Pass::timed) else { return };
+    let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(&Lab::of(pass)))) else { return };
+    announce(format_args!("failed beside others, repeated alone: {}", first_line(panic.as_ref())));
+    measured(test);
+}
+
 /// Runs a test that measures time or capacity, or loads the machine, while no other lab is up. If it fails although
 /// nobody else used the machine, it fails; if others did, it is repeated, `ATTEMPTS` times in all.
 #[track_caller]

@@ -2,7 +2,7 @@
 
 use crate::rig::lab::{BACKENDS, Lab, eventually, setting};
 use crate::rig::loaded::{Loaded, signal_to};
-use crate::rig::machine::measured;
+use crate::rig::machine::timed;
 use crate::rig::net::Family;
 use crate::rig::packet::{Dice, ESP, GRE, ICMP, ICMP6, SCTP, TCP, UDP, checksum, icmp, ip, syn, udp, upper};
 use crate::rig::wire::{HEADER, Sender, open};
@@ -369,7 +369,7 @@ fn wait_for(heard: &Receiver<(u16, Key)>, key: Key) -> Option<u16> {
 
 #[test]
 fn a_person_reads_it_and_a_stopped_worker_holds_nobody_up() {
-    measured(|lab| {
+    timed(|lab| {
         let loaded = Loaded::toml(lab, &toml());
         let words = |client: &'static str| ["explain", "tcp", client, "192.0.2.100:80"];
         let said = loaded.ask(&words("192.0.2.10:40000"));

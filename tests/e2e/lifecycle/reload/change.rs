@@ -4,7 +4,7 @@ use crate::rig::config::{FREE, STICKY, Service, change, config};
 use crate::rig::lab::{Lab, eventually};
 use crate::rig::lab::{base_chains, more_vips};
 use crate::rig::loaded::Loaded;
-use crate::rig::machine::measured;
+use crate::rig::machine::{measured, timed};
 use crate::rig::net::{Family, backend_of, get};
 use crate::rig::requests::{download, small_buffers, sum_of, url, wrk};
 use serde_json::Value;
@@ -194,7 +194,7 @@ fn vip(family: Family) -> SocketAddr {
 #[test]
 fn a_removed_backend_drains_until_its_deadline() {
     const BYTES: u64 = 3 << 20;
-    measured(|lab| {
+    timed(|lab| {
         small_buffers(lab);
         let with = |backends| config("4s", &[Service { keys: STICKY, backends, ..Service::default() }]);
         let loaded = Loaded::toml(lab, &with(&[(3, 1)]));
