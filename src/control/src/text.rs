@@ -1,22 +1,17 @@
 //! Status and history as plain text, for an operator woken at night: first what is wrong, then the rest.
 
+mod troubles;
+
 use super::Event;
 use super::figures::{count, elapsed, latency, table, time};
-use super::health::{ConditionStatus, Effect};
-use super::status::{
-    AdminState, BackendState, BackendStatus, LateChecks, Process, Sandbox, ServiceState, ServiceStatus, Status,
-};
+use super::status::{AdminState, BackendState, BackendStatus, Sandbox, ServiceStatus, Status};
 use loaded_ipc::Destination;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-
-/// Lines shown about backends in trouble; the tables below list all of them.
-const MOST_TROUBLES: usize = 12;
-/// Seconds after which late checks are no news any more; metrics still count them.
-const LATE_FOR: u64 = 60;
+use troubles::{ejections, troubles};
 
 /// The whole status, 80 to 110 columns wide. The first line is the summary.
 #[must_use]
@@ -106,94 +101,6 @@ fn verdict(status: &Status) -> String {
         }
     }
     line
-}
-
-/// What the operator must know first, worst first, one line each.
-fn troubles(status: &Status) -> Vec<String> {
-    let mut lines = Vec::new();
-    // Of one name there may be two during a change, with the same figures.
-    let killed = status.processes.iter().filter(|process| process.sandbox_kills > 0);
-    let killed: BTreeMap<_, _> = killed.map(|process| (&process.name, process.sandbox_kills)).collect();
-    for (name, count) in killed {
-        lines.push(format!(
-            "{name}: {count} SECURITY EVENT{}: killed by its own sandbox, see loaded history",
-            if count == 1 { "" } else { "S" }
-        ));
-    }
-    let damaged = status.faults.get("table_damaged").copied().unwrap_or(0);
-    if damaged > 0 {
-        let (table, was) = if damaged == 1 { ("table", "was") } else { ("tables", "were") };
-        lines.push(format!("{damaged} {table} of workers {was} damaged, and emptied: see loaded history"));
-    }
-    if !status.rules.missing.is_empty() {
-        lines.push(format!("rules are missing, so packets bypass the workers: {}", status.rules.missing.join(", ")));
-    }
-    // The others have lines of their own below.
-    let told =
-        |condition: &&ConditionStatus| matches!(condition.name.as_str(), "host" | "tables_full" | "queue_dropping");
-    let counts = status.conditions.iter().filter(told).filter(|condition| condition.effect != Effect::Note);
-    lines.extend(counts.map(|condition| condition.text.clone()));
-    let LateChecks { count, longest_ms, last } = status.late_checks;
-    if last.is_some_and(|last| last.saturating_add(LATE_FOR) >= status.now) {
-        lines.push(format!(
-            "prober: checks begin late, up to {longest_ms} ms after they are due ({count} since the start): failures are \
-             found that much later"
-        ));
-    }
-    for Process { name, state, .. } in status.processes.iter().filter(|process| !process.serving) {
-        lines.push(format!("{name}: {state}"));
-    }
-    let states = [ServiceState::AllDown, ServiceState::Panic, ServiceState::Backup];
-    for state in states {
-        for service in status.services.iter().filter(|service| service.state == state) {
-            let down = service.families_down();
-            let part = state == ServiceState::AllDown && !down.is_empty() && down.len() < service.families().len();
-            let part = if part { format!(" for {}", down.concat()) } else { String::new() };
-            lines.push(format!("service {}: {state}{part}", service.name));
-        }
-    }
-    match (status.nf_repeat.as_str(), status.nf_repeat.strip_prefix("unknown: ")) {
-        // An older instance says nothing.
-        ("" | "repeats", _) => {}
-        (_, Some(why)) => lines.push(format!(
-            "NF_REPEAT: unknown whether this kernel repeats packets ({why}): those that a killed worker held are dropped"
-        )),
-        (found, None) => lines.push(format!(
-            "NF_REPEAT: this kernel {found} packets instead of repeating them: those that a killed worker held are dropped"
-        )),
-    }
-    if let Some(reload) = status.last_reload.as_ref().filter(|reload| !reload.ok) {
-        let ago = elapsed(status.now.saturating_sub(reload.at));
-        lines.push(format!("reload {ago} ago failed, generation {} stays in use: {}", status.generation, reload.text));
-    }
-    if let Some(refused) = &status.refused_upgrade {
-        let ago = elapsed(status.now.saturating_sub(refused.at));
-        lines.push(format!("upgrade {ago} ago refused, pid {} continues: {}", status.pid, refused.text));
-    }
-    let mut of_backends = Vec::new();
-    for service in &status.services {
-        for backend in &service.backends {
-            let (place, name) = (backend.destination(), &service.name);
-            if backend.state == BackendState::Down && backend.confirmed {
-                let ago = elapsed(status.now.saturating_sub(backend.since));
-                of_backends.push(format!("{place} of {name} has been down for {ago}: {}", backend.cause));
-            } else if !backend.ejected_by.is_empty() && backend.state != BackendState::Leaving {
-                of_backends.push(format!("{place} of {name}: {}", ejections(backend)));
-            }
-        }
-    }
-    let more = of_backends.len().saturating_sub(MOST_TROUBLES);
-    of_backends.truncate(MOST_TROUBLES);
-    lines.append(&mut of_backends);
-    if more > 0 {
-        lines.push(format!("and {more} more backends"));
-    }
-    lines
-}
-
-fn ejections(backend: &BackendStatus) -> String {
-    let each = backend.ejected_by.iter().map(|ejection| format!("worker {}: {}", ejection.worker, ejection.cause));
-    format!("ejected by passive health ({})", each.collect::<Vec<_>>().join(", "))
 }
 
 fn write_service(out: &mut String, service: &ServiceStatus, now: u64) {

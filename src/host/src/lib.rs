@@ -1,5 +1,5 @@
-//! This host as the kernel reports it: interfaces, addresses, routes, settings, and whom a sandbox has killed. Knows what is there and what a plan needs of
-//! it; never changes anything, and never knows what runs.
+//! This host as the kernel reports it: interfaces, addresses, routes, settings, and whom a sandbox has killed. Knows what is
+//! there and what a plan needs of it; never changes anything, and never knows what runs.
 #![forbid(unsafe_code)]
 
 mod audit;
