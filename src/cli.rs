@@ -138,17 +138,17 @@ pub(crate) struct ExplainLine {
     pub(crate) protocol: u8,
     /// The sender: 192.0.2.7:40000, [2001:db8::7]:40000; for icmp ADDR[:ID], for protocols without ports ADDR
     #[arg(value_name = "CLIENT:PORT", value_parser = endpoint)]
-    pub(crate) client: Endpoint,
+    pub(crate) client: AddressAndPort,
     /// The virtual IP it is sent to, and the port
     #[arg(value_name = "VIP:PORT", value_parser = endpoint)]
-    pub(crate) vip: Endpoint,
+    pub(crate) vip: AddressAndPort,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 /// An address, and a port where one was given.
-pub(crate) type Endpoint = (IpAddr, Option<u16>);
+pub(crate) type AddressAndPort = (IpAddr, Option<u16>);
 
 impl ExplainLine {
     /// The question as the instance takes it.
@@ -269,7 +269,7 @@ fn protocol(text: &str) -> Result<u8, String> {
 }
 
 /// Reads an address with or without a port; an IPv6 address with a port is in brackets.
-fn endpoint(text: &str) -> Result<Endpoint, String> {
+fn endpoint(text: &str) -> Result<AddressAndPort, String> {
     let bare = || text.parse().or_else(|_| text.trim_start_matches('[').trim_end_matches(']').parse());
     match text.parse::<SocketAddr>() {
         Ok(end) => Ok((end.ip(), Some(end.port()))),

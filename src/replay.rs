@@ -65,7 +65,7 @@ pub(crate) fn run(line: &ReplayLine) -> Result<i32, Box<dyn std::error::Error>> 
     let Briefing { messages, services } = briefing(&plan)?;
     let mut replay = Replay::new(messages, plan.flows as usize, plan.clients as usize)?;
     let capture = Capture::open(&line.file)?;
-    let written = line.write.as_deref().map(|path| Written::create(path, &line.file)).transpose()?;
+    let written = line.write.as_deref().map(|path| CaptureFile::create(path, &line.file)).transpose()?;
     let mut session = Session { out: BufWriter::new(io::stdout().lock()), json: line.json, services, written };
     match session.play(capture, &mut replay) {
         Ok(()) => Ok(0),
@@ -79,7 +79,7 @@ struct Session {
     out: BufWriter<io::StdoutLock<'static>>,
     json: bool,
     services: BTreeMap<u16, String>,
-    written: Option<Written>,
+    written: Option<CaptureFile>,
 }
 
 impl Session {
@@ -110,7 +110,7 @@ impl Session {
             }
         };
         self.sum_up(packets, not_ip, replay)?;
-        self.written.take().map_or(Ok(()), Written::finish)?;
+        self.written.take().map_or(Ok(()), CaptureFile::finish)?;
         end
     }
 
@@ -208,12 +208,12 @@ fn word(replayed: &Replayed<'_>) -> String {
 }
 
 /// The capture of `--write`: what would go out, without a link layer.
-struct Written {
+struct CaptureFile {
     path: PathBuf,
     file: BufWriter<File>,
 }
 
-impl Written {
+impl CaptureFile {
     fn create(path: &Path, read: &Path) -> Result<Self, Error> {
         let fail = |source| Error::File { act: "write", path: path.to_owned(), source };
         if let (Ok(new), Ok(old)) = (fs::metadata(path), fs::metadata(read))

@@ -16,7 +16,7 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Flights {
     epoll: Epoll,
-    slots: Vec<Slot>,
+    slots: Vec<FlightSlot>,
     free: Vec<u16>,
     /// By slot, microseconds.
     deadlines: Vec<u64>,
@@ -25,7 +25,7 @@ pub struct Flights {
 }
 
 #[derive(Debug, Default)]
-struct Slot {
+struct FlightSlot {
     flight: Option<Flight>,
     /// What epoll watches for, if it watches.
     watched: Option<EpollFlags>,
@@ -37,7 +37,7 @@ impl Flights {
     pub fn new(epoll: Epoll, slots: u16) -> Self {
         Self {
             epoll,
-            slots: std::iter::repeat_with(Slot::default).take(usize::from(slots)).collect(),
+            slots: std::iter::repeat_with(FlightSlot::default).take(usize::from(slots)).collect(),
             free: (0..slots).rev().collect(),
             deadlines: vec![NEVER; usize::from(slots)],
             soonest: NEVER,
@@ -73,7 +73,7 @@ impl Flights {
     /// To be called after each step of a check: watches what it now waits for, until its deadline.
     pub(crate) fn watch(&mut self, slot: u16) -> Result<(), Cause> {
         let place = usize::from(slot);
-        let (Some(Slot { flight: Some(flight), watched }), Some(deadline)) =
+        let (Some(FlightSlot { flight: Some(flight), watched }), Some(deadline)) =
             (self.slots.get_mut(place), self.deadlines.get_mut(place))
         else {
             return Ok(());
@@ -96,7 +96,7 @@ impl Flights {
     /// Takes a check out and frees its slot.
     pub(crate) fn take(&mut self, slot: u16) -> Option<Flight> {
         let place = usize::from(slot);
-        let Slot { flight, watched } = std::mem::take(self.slots.get_mut(place)?);
+        let FlightSlot { flight, watched } = std::mem::take(self.slots.get_mut(place)?);
         let flight = flight?;
         // A socket that is closed leaves by itself (epoll(7)), but a lent one stays open.
         if let (Some(_), true, Some((socket, _))) = (watched, flight.is_lent(), flight.waits_for()) {

@@ -1,7 +1,7 @@
 //! The loop: start the checks that are due, report, wait, handle what has arrived. It waits in ppoll and nowhere else.
 
 use crate::MAX_WORKERS;
-use crate::check::{CheckPlan, Destination, Flight, Step, slot_of};
+use crate::check::{CheckDestination, CheckPlan, Flight, Step, slot_of};
 use crate::clock::{self, SECOND};
 use crate::discovery::Discovery;
 use crate::flights::{EVENTS, Flights};
@@ -154,7 +154,7 @@ impl<'l> Prober<'l> {
             let Some(plan) = self.plans.get(usize::from(probe.check)) else { continue };
             let started = clock::now();
             self.reports.began(started.saturating_sub(due));
-            let destination = Destination {
+            let destination = CheckDestination {
                 probe: number,
                 address: probe.address,
                 destination: probe.destination,

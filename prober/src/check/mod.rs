@@ -39,7 +39,7 @@ pub(crate) struct Flight {
 
 /// What to check.
 #[derive(Debug)]
-pub(crate) struct Destination<'t> {
+pub(crate) struct CheckDestination<'t> {
     /// Number of the probe.
     pub(crate) probe: u16,
     /// Where pings go.
@@ -92,7 +92,7 @@ pub(crate) enum Step {
 impl Flight {
     /// Starts a check at `now`. `slot` is where an echo reply will find it. An error is its immediate result.
     pub(crate) fn start(
-        Destination { probe, address, destination, port, marked }: Destination<'_>,
+        CheckDestination { probe, address, destination, port, marked }: CheckDestination<'_>,
         plan: &CheckPlan,
         (slot, now): (u16, u64),
         pings: &mut Pings,
