@@ -42,6 +42,10 @@ LAB_PACKAGES=(iproute2 iptables nftables conntrack nginx curl openssl procps eth
 # shellcheck disable=SC2034  # used by the script that sources this
 BENCH_PACKAGES=("${LAB_PACKAGES[@]}" libnginx-mod-stream haproxy wrk)
 
+# What makes the Debian package, and what tries it.
+# shellcheck disable=SC2034  # used by the scripts that source this
+PACKAGE_PACKAGES=(debhelper dpkg-dev lintian mmdebstrap)
+
 # cargo, with the pieces of the toolchain that a minimal rustup leaves out, and a linker.
 # need_cargo COMPONENT...
 need_cargo() {
