@@ -92,6 +92,9 @@ pub(crate) enum Ask {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Exit as `loaded health` does: 0 serving, 1 impaired, 2 not serving, 3 nobody answers
+        #[arg(long)]
+        exit_code: bool,
     },
     /// Say in one word whether clients are served. Exit code: 0 serving, 1 impaired, 2 not serving, 3 nobody answers
     Health(HealthLine),

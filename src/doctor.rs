@@ -11,11 +11,11 @@ mod replies;
 
 pub(crate) use finding::{Finding, Grade};
 
-use finding::{fatal, sound, unseen, warning};
+use finding::{fatal, of_problem, sound, unseen, warning};
 use loaded_config as config;
 use loaded_config::plan::Plan;
 use loaded_control::{InstanceVerdict, Reply, Request, ask_within};
-use loaded_host::{Severity, available_cores, check_discovery, host_check};
+use loaded_host::{available_cores, check_discovery, host_check};
 use loaded_netfilter::trial::{self, Trial};
 use loaded_netfilter::{Tools, unhooked};
 use loaded_queue::{RepeatSupport, queue_owners, receive_buffer as buffer};
@@ -23,7 +23,6 @@ use loaded_sandbox::{CHROOT, Identity, KernelSupport, Layer, check_chroot_dir};
 use loaded_supervisor::run::Options;
 use loaded_table::{AffinityTable, FlowTable};
 use nix::unistd::geteuid;
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -40,11 +39,11 @@ pub(crate) fn examine(options: &Options) -> Vec<Finding> {
     findings.extend(programs());
     findings.push(repeat());
     findings.extend(matches());
-    let mut vips = BTreeSet::new();
+    let mut plan = None;
     match config::load(&options.config, &options.overrides) {
         Ok(loaded) => {
             findings.extend(with_plan(&loaded.plan));
-            vips.extend(loaded.plan.services.iter().flat_map(|service| service.vips.iter().copied()));
+            plan = Some(loaded.plan);
         }
         Err(config::ConfigError::NotFound { .. }) => {
             findings
@@ -52,7 +51,7 @@ pub(crate) fn examine(options: &Options) -> Vec<Finding> {
         }
         Err(error) => findings.push(fatal("config", error)),
     }
-    findings.extend(firewall::findings(&vips));
+    findings.extend(firewall::findings(plan.as_ref()));
     findings.extend(instance(options));
     findings.extend(offloads::findings());
     findings
@@ -80,10 +79,7 @@ fn with_plan(plan: &Plan) -> Vec<Finding> {
     if problems.is_empty() {
         findings.push(sound("host", "forwarding, reverse path filters and routes let balanced packets through"));
     }
-    findings.extend(problems.into_iter().map(|problem| match problem.severity {
-        Severity::Fatal => fatal("host", problem.text),
-        Severity::Impairing | Severity::Warning => warning("host", problem.text),
-    }));
+    findings.extend(problems.iter().map(of_problem));
     findings.extend(pings(plan));
     findings.extend(broadcasts(plan));
     findings.push(receive_buffer(plan));

@@ -2,13 +2,14 @@
 
 use crate::cli::HealthLine;
 use loaded_control::text::plain;
-use loaded_control::{AskError, Health, InstanceVerdict, Reply, Request, ask_within};
+use loaded_control::{AskError, Health, InstanceVerdict, Reply, Request, Status, ask_within};
 use loaded_queue::{queue_owner, queue_owners};
 use std::path::Path;
 use std::time::Duration;
 
 /// Scripts run every second or two.
 const WAIT: Duration = Duration::from_secs(1);
+const STRANGE: &str = "the answer does not fit the question: is the instance of another version?\n";
 /// Exit code if nobody answers.
 const NO_ANSWER: i32 = 3;
 
@@ -16,8 +17,27 @@ const NO_ANSWER: i32 = 3;
 pub(crate) fn examine(socket: Option<&Path>, line: &HealthLine) -> (String, i32) {
     match ask_within(socket, &Request::Health, WAIT) {
         Ok(Reply::Health(health)) => answer(&health, line),
-        Ok(_) => ("the answer does not fit the question: is the instance of another version?\n".to_owned(), NO_ANSWER),
+        Ok(_) => (STRANGE.to_owned(), NO_ANSWER),
         Err(error) => without_answer(&error, orphan().as_deref()),
+    }
+}
+
+/// `loaded status --exit-code`: the status as `shown`, and the verdict's exit code.
+///
+/// # Errors
+/// If the status cannot be shown.
+pub(crate) fn of_status<E>(
+    socket: Option<&Path>,
+    shown: impl FnOnce(&Status) -> Result<String, E>,
+) -> Result<(String, i32), E> {
+    match ask_within(socket, &Request::Status, WAIT) {
+        Ok(Reply::Status(status)) => {
+            // An older instance has no verdict.
+            let code = status.verdict.map_or(NO_ANSWER, InstanceVerdict::exit_code);
+            shown(&status).map(|text| (text, code))
+        }
+        Ok(_) => Ok((STRANGE.to_owned(), NO_ANSWER)),
+        Err(error) => Ok(without_answer(&error, orphan().as_deref())),
     }
 }
 
@@ -33,7 +53,7 @@ fn answer(health: &Health, line: &HealthLine) -> (String, i32) {
     }
     let mut text = format!("{verdict}\n");
     if verdict != InstanceVerdict::Serving {
-        text.extend(health.causes().map(|cause| format!("! {}\n", plain(cause).replace('\n', " "))));
+        text.extend(health.causes().map(|cause| format!("! {}\n", plain(&cause).replace('\n', " "))));
         let few = health.services.iter().filter(|s| line.service.as_ref().is_none_or(|name| *name == s.name));
         let few = few.filter(|service| service.up < line.min_up);
         text.extend(

@@ -68,6 +68,11 @@ fn main() -> ExitCode {
             let (text, code) = health::examine(control, &line);
             Ok(say(&text).max(code))
         }
+        Task::Ask(Ask::Status { json, exit_code: true }) => {
+            let shown =
+                |status: &control::Status| if json { self::json(status) } else { Ok(control::text::status(status)) };
+            health::of_status(control, shown).map(|(text, code)| say(&text).max(code))
+        }
         Task::Ask(question) => ask(control, question).map(|text| say(&text)),
         Task::PrintSandbox(role) => Ok(say(&policy::print(role.into()))),
         Task::Selftest => selftest(requirement),
@@ -137,8 +142,8 @@ fn ask(socket: Option<&Path>, question: Ask) -> Result<String, AnyError> {
         Ask::Explain(line) => Request::Explain(line.tuple()?),
     };
     Ok(match (question, control::ask(socket, &request)?) {
-        (Ask::Status { json: false }, Reply::Status(status)) => control::text::status(&status),
-        (Ask::Status { json: true }, Reply::Status(status)) => json(&status)?,
+        (Ask::Status { json: false, .. }, Reply::Status(status)) => control::text::status(&status),
+        (Ask::Status { json: true, .. }, Reply::Status(status)) => json(&status)?,
         (Ask::Metrics, Reply::Status(status)) => control::metrics::render(&status),
         (Ask::History { json: false, .. }, Reply::History(events)) => control::text::history(&events),
         (Ask::History { json: true, .. }, Reply::History(events)) => json(&events)?,

@@ -15,12 +15,13 @@ use std::process::Command;
 
 /// Every crate, and all crates of ours that it depends on (beside tests). No role on a role; below the roles,
 /// configuration and control socket know nothing but `ipc`.
-const DEPENDENCIES: [(&str, &[&str]); 13] = [
+const DEPENDENCIES: [(&str, &[&str]); 14] = [
     (
         "loaded",
         &[
             "loaded-config",
             "loaded-control",
+            "loaded-firewall",
             "loaded-host",
             "loaded-ipc",
             "loaded-netfilter",
@@ -37,6 +38,7 @@ const DEPENDENCIES: [(&str, &[&str]); 13] = [
         &[
             "loaded-config",
             "loaded-control",
+            "loaded-firewall",
             "loaded-host",
             "loaded-ipc",
             "loaded-netfilter",
@@ -49,6 +51,7 @@ const DEPENDENCIES: [(&str, &[&str]); 13] = [
     ("loaded-worker", &["loaded-ipc", "loaded-queue", "loaded-sandbox", "loaded-table"]),
     ("loaded-prober", &["loaded-ipc", "loaded-sandbox"]),
     ("loaded-roster", &["loaded-config", "loaded-ipc", "loaded-netfilter"]),
+    ("loaded-firewall", &["loaded-config", "loaded-host", "loaded-ipc", "loaded-netfilter"]),
     ("loaded-netfilter", &["loaded-config", "loaded-ipc", "loaded-queue"]),
     ("loaded-host", &["loaded-config", "loaded-ipc"]),
     ("loaded-config", &["loaded-ipc"]),
@@ -72,13 +75,14 @@ const LIBRARIES: [(&str, &[&str]); 9] = [
             "loaded",
             "loaded-config",
             "loaded-control",
+            "loaded-firewall",
             "loaded-ipc",
             "loaded-netfilter",
             "loaded-roster",
             "loaded-supervisor",
         ],
     ),
-    ("serde_json", &["loaded", "loaded-control", "loaded-supervisor"]),
+    ("serde_json", &["loaded", "loaded-control", "loaded-firewall", "loaded-supervisor"]),
     ("signal-hook", &["loaded-supervisor"]),
     ("toml", &["loaded-config"]),
     ("log", &["loaded-control", "loaded-netfilter", "loaded-supervisor"]),
@@ -86,11 +90,12 @@ const LIBRARIES: [(&str, &[&str]); 9] = [
 
 /// What a child links by no way at all, however indirect: parsers, another role, and what only the supervisor needs. A name
 /// stands for all that begin with it.
-const NOT_IN_A_CHILD: [&str; 17] = [
+const NOT_IN_A_CHILD: [&str; 18] = [
     "clap",
     "config",
     "loaded-config",
     "loaded-control",
+    "loaded-firewall",
     "loaded-host",
     "loaded-netfilter",
     "loaded-roster",
@@ -197,6 +202,7 @@ fn unsafe_code_is_where_it_may_be() {
         "src/netfilter",
         "src/host",
         "src/roster",
+        "src/firewall",
         "supervisor",
         "worker",
         "prober",

@@ -1,5 +1,6 @@
 //! What a check found.
 
+use loaded_host::{Problem, Severity};
 use std::fmt;
 
 /// The result of one check, best first.
@@ -11,7 +12,7 @@ pub(crate) enum Grade {
     Unseen,
     /// Something may not work.
     Warning,
-    /// `loaded` would not start, or would balance nothing.
+    /// `loaded` would not start, or would balance nothing of some service.
     Fatal,
 }
 
@@ -52,4 +53,14 @@ pub(super) fn warning(object: &'static str, text: impl ToString) -> Finding {
 
 pub(super) fn fatal(object: &'static str, text: impl ToString) -> Finding {
     Finding { grade: Grade::Fatal, object, text: text.to_string() }
+}
+
+/// What the list of conditions says that a running instance goes by too.
+pub(super) fn of_problem(problem: &Problem) -> Finding {
+    let grade = match problem.severity {
+        Severity::Fatal => Grade::Fatal,
+        Severity::Impairing | Severity::Warning => Grade::Warning,
+        Severity::Unknown => Grade::Unseen,
+    };
+    Finding { grade, object: problem.kind, text: problem.to_string() }
 }

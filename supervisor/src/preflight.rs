@@ -33,8 +33,9 @@ pub(crate) fn check_discovery(plan: &Plan) -> Result<(), Error> {
 /// Logs warnings; an error names everything that is fatal.
 fn weigh(problems: Vec<Problem>) -> Result<(), Error> {
     for problem in problems.iter().filter(|p| p.severity != Severity::Fatal) {
-        log::warn!("{}", problem.text);
+        log::warn!("{problem}");
     }
-    let fatal: Vec<_> = problems.into_iter().filter(|p| p.severity == Severity::Fatal).map(|p| p.text).collect();
+    let fatal = problems.iter().filter(|p| p.severity == Severity::Fatal);
+    let fatal: Vec<_> = fatal.map(ToString::to_string).collect();
     if fatal.is_empty() { Ok(()) } else { Err(Error::Host(fatal.join("\nloaded: error: "))) }
 }

@@ -32,7 +32,8 @@ pub enum Effect {
 /// Something that keeps packets from being balanced, or may.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConditionStatus {
-    /// Its kind: `rules_missing`, `no_worker`, `no_backend`, `checks_not_believed`, `host`, `tables_full`, `queue_dropping`.
+    /// Its kind: `rules_missing`, `no_worker`, `no_backend`, `checks_not_believed`, `host`, `firewall`, `tables_full`,
+    /// `queue_dropping`.
     pub name: String,
     /// What it does to packets.
     pub effect: Effect,
@@ -40,8 +41,19 @@ pub struct ConditionStatus {
     pub service: Option<String>,
     /// 4 or 6; `None`: both families.
     pub family: Option<u8>,
-    /// What is wrong, what it causes, and where there is one the command that mends it.
+    /// What is wrong, and what it causes.
     pub text: String,
+    /// The command that mends it, where there is one.
+    #[serde(default)]
+    pub mend: Option<String>,
+}
+
+impl fmt::Display for ConditionStatus {
+    /// The text and the command.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        self.mend.iter().try_for_each(|mend| write!(f, ": {mend}"))
+    }
 }
 
 /// How one service stands.
@@ -108,10 +120,10 @@ impl Health {
         })
     }
 
-    /// Why the verdict is what it is: the texts of what stops or impairs.
-    pub fn causes(&self) -> impl Iterator<Item = &str> {
+    /// Why the verdict is what it is: what stops or impairs, each with the command that mends it.
+    pub fn causes(&self) -> impl Iterator<Item = String> {
         let count = |condition: &&ConditionStatus| condition.effect != Effect::Note;
-        self.conditions.iter().filter(count).map(|condition| condition.text.as_str())
+        self.conditions.iter().filter(count).map(ToString::to_string)
     }
 }
 
@@ -173,7 +185,7 @@ mod tests {
 
     fn condition(effect: Effect, service: Option<&str>, family: Option<u8>) -> ConditionStatus {
         let (name, service) = ("host".to_owned(), service.map(str::to_owned));
-        ConditionStatus { name, effect, service, family, text: format!("{effect:?}") }
+        ConditionStatus { name, effect, service, family, text: format!("{effect:?}"), mend: None }
     }
 
     fn judged(conditions: &[ConditionStatus]) -> Health {

@@ -42,15 +42,13 @@ impl Host<'_> {
         let vips: BTreeSet<_> = plan.services.iter().flat_map(|service| &service.vips).copied().collect();
         let mut problems = Vec::new();
         if vips.iter().any(IpAddr::is_ipv4) && self.off("ipv4/ip_forward") {
-            problems.push(
-                Problem::fatal("IPv4 packets are not forwarded to backends: sysctl -w net.ipv4.ip_forward=1")
-                    .of_family(4),
-            );
+            let problem = fatal("IPv4 packets are not forwarded to backends");
+            problems.push(problem.of_family(4).mended_by("sysctl -w net.ipv4.ip_forward=1"));
         }
         if vips.iter().any(IpAddr::is_ipv6) && self.off("ipv6/conf/all/forwarding") {
             let text = "IPv6 packets are not forwarded to backends, and an interface configured by router \
-                        advertisements then needs accept_ra=2: sysctl -w net.ipv6.conf.all.forwarding=1";
-            problems.push(Problem::fatal(text).of_family(6));
+                        advertisements then needs accept_ra=2";
+            problems.push(fatal(text).of_family(6).mended_by("sysctl -w net.ipv6.conf.all.forwarding=1"));
         }
         let backends: BTreeSet<_> = plan.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
         // In mode "dsr" replies bypass this host.
@@ -73,10 +71,10 @@ impl Host<'_> {
             IpAddr::V4(v4) => lookup(&self.routes, *v4).is_none(),
             IpAddr::V6(_) => !self.networks.has_route(**backend),
         });
-        problems.extend(unreachable.map(|backend| Problem {
-            severity: Severity::Impairing,
-            family: Some(if backend.is_ipv4() { 4 } else { 6 }),
-            text: format!("no route to backend {backend} in the main table: ip route add {backend} via …"),
+        problems.extend(unreachable.map(|backend| {
+            let problem = host(Severity::Impairing, format!("no route to backend {backend} in the main table"));
+            let family = if backend.is_ipv4() { 4 } else { 6 };
+            problem.of_family(family).mended_by(format!("ip route add {backend} via …"))
         }));
         // Two VIPs behind one interface need the same setting: report it once.
         problems.iter().enumerate().filter(|(at, p)| !problems[..*at].contains(p)).map(|(_, p)| p.clone()).collect()
@@ -89,14 +87,8 @@ impl Host<'_> {
         let local = self.locals.contains(&vip);
         let mut problems = Vec::new();
         if local && !self.accepts_local(interface) {
-            problems.push(
-                Problem::fatal(&format!(
-                    "replies from backends on {interface} would be dropped as coming from our own address: \
-                 sysctl -w {}=1",
-                    key_of(interface, "accept_local")
-                ))
-                .of_family(4),
-            );
+            let text = format!("replies from backends on {interface} would be dropped as coming from our own address");
+            problems.push(fatal(text).of_family(4).mended_by(set(interface, "accept_local", 1)));
         }
         if self.is_strict(interface) {
             let back = lookup(&self.routes, vip);
@@ -106,15 +98,11 @@ impl Host<'_> {
             // A local VIP is in the local table, and /proc/net/route does not show that table's interfaces. Only a
             // connected network that contains it tells where it is.
             let sure = !local || back.is_some_and(|route| route.length > 0);
-            problems.push(Problem {
-                severity: if sure { Severity::Fatal } else { Severity::Warning },
-                family: Some(4),
-                text: format!(
-                    "strict reverse path filtering drops replies that come in on {interface} with the VIP as their \
-                     source: sysctl -w {}=2",
-                    key_of(interface, "rp_filter")
-                ),
-            });
+            let text = format!(
+                "strict reverse path filtering drops replies that come in on {interface} with the VIP as their source"
+            );
+            let problem = host(if sure { Severity::Fatal } else { Severity::Warning }, text);
+            problems.push(problem.of_family(4).mended_by(set(interface, "rp_filter", 2)));
         }
         problems
     }
@@ -151,36 +139,29 @@ impl Host<'_> {
         let tells = |interface: &&&str| {
             self.setting("all", "send_redirects").max(self.setting(interface, "send_redirects")) != 0
         };
-        let problem = |interface: &&str| Problem {
-            severity: Severity::Warning,
-            family: Some(4),
-            text: format!(
-                "clients and backends are both on {interface}, and redirects may tell backends to answer past this host: \
-                 sysctl -w net.ipv4.conf.all.send_redirects=0 {}=0",
-                key_of(interface, "send_redirects")
-            ),
+        let problem = |interface: &&str| {
+            let text = format!(
+                "clients and backends are both on {interface}, and redirects may tell backends to answer past this host"
+            );
+            warning(text).of_family(4).mended_by(no_redirects(interface))
         };
         towards.intersection(&clients).filter(tells).map(problem).collect()
     }
 
     fn own_answer(&self, interface: &str, network: Option<&Route>) -> Option<Problem> {
         let lost = "resets and rejections to clients that come in by";
-        let text = if !self.accepts_local(interface) {
-            format!(
-                "{lost} {interface} are dropped by this kernel as martian: sysctl -w {}=1",
-                key_of(interface, "accept_local")
-            )
+        let problem = if !self.accepts_local(interface) {
+            let text = format!("{lost} {interface} are dropped by this kernel as martian");
+            warning(text).mended_by(set(interface, "accept_local", 1))
         } else if self.is_strict(interface)
             && network.is_none_or(|route| route.interface != interface || route.length == 0)
         {
-            format!(
-                "{lost} {interface} are dropped by strict reverse path filtering: sysctl -w {}=2",
-                key_of(interface, "rp_filter")
-            )
+            let text = format!("{lost} {interface} are dropped by strict reverse path filtering");
+            warning(text).mended_by(set(interface, "rp_filter", 2))
         } else {
             return None;
         };
-        Some(Problem { severity: Severity::Warning, family: Some(4), text })
+        Some(problem.of_family(4))
     }
 
     /// IN_DEV_ACCEPT_LOCAL is "all or this one" (include/linux/inetdevice.h).
@@ -200,6 +181,27 @@ impl Host<'_> {
     fn off(&self, key: &str) -> bool {
         (self.sysctl)(key) == Some(0)
     }
+}
+
+fn host(severity: Severity, text: impl Into<String>) -> Problem {
+    Problem::new("host", severity, text)
+}
+
+fn fatal(text: impl Into<String>) -> Problem {
+    host(Severity::Fatal, text)
+}
+
+fn warning(text: impl Into<String>) -> Problem {
+    host(Severity::Warning, text)
+}
+
+/// The command that sets one interface's switch.
+fn set(interface: &str, setting: &str, value: u8) -> String {
+    format!("sysctl -w {}={value}", key_of(interface, setting))
+}
+
+fn no_redirects(interface: &str) -> String {
+    format!("sysctl -w net.ipv4.conf.all.send_redirects=0 {}=0", key_of(interface, "send_redirects"))
 }
 
 /// The key as sysctl(8) expects it: with slashes if the interface has a dot in its name.

@@ -2,6 +2,7 @@
 //! because it sends to the backend's link address.
 
 use crate::route::{Route, lookup, parse_routes};
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -54,6 +55,14 @@ impl ConnectedNetworks {
         let v4 = self.v4.iter().filter(move |route| address.is_ipv4() && route.length == 0);
         let v6 = self.v6.iter().filter(move |route| address.is_ipv6() && route.length == 0);
         v4.map(|route| route.interface.as_str()).chain(v6.map(|route| route.interface.as_str()))
+    }
+
+    /// The interfaces of all routes of a family, but for those of the link itself (fe80::/10, ff00::/8).
+    pub(crate) fn interfaces(&self, v4: bool) -> BTreeSet<&str> {
+        const LINK: u128 = 0xfe80 << 112;
+        let of_link = |route: &&Route6| route.length > 0 && route.network >= LINK;
+        let v6 = self.v6.iter().filter(|route| !v4 && !of_link(route)).map(|route| route.interface.as_str());
+        self.v4.iter().filter(|_| v4).map(|route| route.interface.as_str()).chain(v6).collect()
     }
 
     /// The interface of the network that contains the address; `None` if this host is not connected to it.

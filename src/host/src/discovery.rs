@@ -1,6 +1,6 @@
 //! Discovery networks: can this host reach them? And its own addresses, which are never backends.
 
-use crate::problem::Problem;
+use crate::problem::{Problem, Severity};
 use loaded_config::network::Network;
 use loaded_config::plan::{Place, Plan};
 use nix::ifaddrs::getifaddrs;
@@ -20,7 +20,7 @@ pub fn check_discovery(plan: &Plan) -> Vec<Problem> {
     let addresses = addresses();
     let exists = |interface: &str| if_nametoindex(interface).is_ok();
     let texts: BTreeSet<_> = places.into_iter().filter_map(|place| obstacle(place, &addresses, exists)).collect();
-    texts.into_iter().map(|text| Problem::fatal(&text)).collect()
+    texts.into_iter().map(|text| Problem::new("host", Severity::Fatal, text)).collect()
 }
 
 /// The source address for packets to this place, and the interface index that binds a packet to ff02::1 to its link.

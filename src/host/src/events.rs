@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 /// 24 and IPV6_NETCONF 25, which tell of `rp_filter` and forwarding (include/uapi/linux/rtnetlink.h), as bits of
 /// `nl_groups`.
 const GROUPS: [u32; 9] = [1, 5, 7, 8, 9, 11, 19, 24, 25];
+/// RTM_NEWLINK 16, RTM_DELLINK, RTM_NEWADDR 20, RTM_DELADDR 21
+const LINKS_AND_ADDRESSES: std::ops::RangeInclusive<u16> = 16..=21;
 /// RTM_NEWROUTE
 const NEW_ROUTE: u16 = 24;
 /// `struct nlmsghdr`, bytes.
@@ -29,6 +31,8 @@ pub struct HostChanges {
     pub any: bool,
     /// Something that may have taken a route or a routing rule away: anything but a new route.
     pub may_lose_routes: bool,
+    /// Links or addresses.
+    pub addresses: bool,
 }
 
 impl HostEvents {
@@ -54,11 +58,13 @@ impl HostEvents {
                 Ok(length) if (HEADER..=buffer.len()).contains(&length) => {
                     changes.any = true;
                     // Each notice of this kind is a message of its own (rtnl_notify).
-                    changes.may_lose_routes |= u16::from_ne_bytes([buffer[4], buffer[5]]) != NEW_ROUTE;
+                    let kind = u16::from_ne_bytes([buffer[4], buffer[5]]);
+                    changes.may_lose_routes |= kind != NEW_ROUTE;
+                    changes.addresses |= LINKS_AND_ADDRESSES.contains(&kind);
                 }
                 Err(Errno::EAGAIN) => break,
                 // Cut off, or ENOBUFS: more has happened than the socket holds.
-                _ => changes = HostChanges { any: true, may_lose_routes: true },
+                _ => changes = HostChanges { any: true, may_lose_routes: true, addresses: true },
             }
         }
         changes

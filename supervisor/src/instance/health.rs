@@ -15,6 +15,7 @@ const HOST_EVERY: Duration = Duration::from_secs(2);
 /// After a look that takes long, as on a host with very many routes, the next one waits this many times as long: they never
 /// take more than a five-hundredth of a core.
 const REST: u32 = 500;
+
 impl Instance {
     /// Looks at everything that the verdict rests on, and notes if it has changed. `queues`: the kernel's list.
     pub(super) fn judge(&mut self, now: Instant, queues: &[QueueState]) {
@@ -29,7 +30,7 @@ impl Instance {
 
     fn note_verdict(&mut self, before: &Health) {
         let health = &self.survey.health;
-        let causes: Vec<_> = health.causes().map(str::to_owned).collect();
+        let causes: Vec<_> = health.causes().collect();
         if before.verdict == health.verdict && before.causes().eq(health.causes()) {
             return;
         }
@@ -55,7 +56,7 @@ impl Instance {
     }
 
     fn conditions_of_host(&self) -> Vec<ConditionStatus> {
-        let mut all: Vec<_> = self.survey.host.iter().map(of_problem).collect();
+        let mut all: Vec<_> = self.survey.host.iter().chain(self.firewall.found()).map(of_problem).collect();
         if !self.watch.missing.is_empty() {
             let text = format!("packets pass the workers by, rules are missing: {}", self.watch.missing.join(", "));
             all.push(condition("rules_missing", Effect::Stops, text));
@@ -143,11 +144,16 @@ fn of_problem(problem: &Problem) -> ConditionStatus {
     let effect = match problem.severity {
         Severity::Fatal => Effect::Stops,
         Severity::Impairing => Effect::Impairs,
-        Severity::Warning => Effect::Note,
+        Severity::Warning | Severity::Unknown => Effect::Note,
     };
-    ConditionStatus { family: problem.family, ..condition("host", effect, problem.text.clone()) }
+    ConditionStatus {
+        service: problem.service.clone(),
+        family: problem.family,
+        mend: problem.mend.clone(),
+        ..condition(problem.kind, effect, problem.text.clone())
+    }
 }
 
 fn condition(name: &str, effect: Effect, text: String) -> ConditionStatus {
-    ConditionStatus { name: name.to_owned(), effect, service: None, family: None, text }
+    ConditionStatus { name: name.to_owned(), effect, service: None, family: None, text, mend: None }
 }

@@ -1,6 +1,7 @@
 //! A running instance: the loop that watches over the children and does what is asked of it. It waits for nobody.
 //!
-//! - [`phase`], [`generation`], [`fixed`], [`host`], [`operator`], [`recorder`], [`survey`], [`watch`]: the parts of its state.
+//! - [`phase`], [`generation`], [`fixed`], [`host`], [`operator`], [`recorder`], [`survey`], [`watch`],
+//!   [`firewall`]: the parts of its state.
 //! - `start`: the first start of its children; `end`: the last acts.
 //! - `reconfigure`: HUP, discovery, departures. `upgrade`: USR2.
 //! - `observe`: what changes by itself. `put_back`: what others remove. `health`: the verdict. `record`: the journal.
@@ -9,6 +10,7 @@
 mod end;
 mod explain;
 mod explanation;
+mod firewall;
 pub(crate) mod fixed;
 pub(crate) mod generation;
 mod health;
@@ -32,6 +34,7 @@ use crate::Error;
 use crate::children::Children;
 use crate::children::child::Obituary;
 use crate::process::signals::Signals;
+use firewall::FirewallWatch;
 use fixed::Fixed;
 use generation::Generation;
 use host::HostState;
@@ -60,6 +63,7 @@ pub(crate) struct Instance {
     operator: Operator,
     survey: Survey,
     watch: Watch,
+    firewall: FirewallWatch,
     signals: Signals,
 }
 
@@ -84,8 +88,10 @@ impl Instance {
         signals: Signals,
     ) -> Self {
         let (phase, postponed) = (Phase::Starting, Postponed::default());
-        let (survey, watch) = (Survey::new(), Watch::new());
-        Self { fixed, phase, postponed, current, children, host, recorder, operator, survey, watch, signals }
+        let (survey, watch, mut firewall) = (Survey::new(), Watch::new(), FirewallWatch::new());
+        // So that its result is there when the first verdict is found.
+        firewall.look(Instant::now(), &current.plan, current.roster.generation());
+        Self { fixed, phase, postponed, current, children, host, recorder, operator, survey, watch, firewall, signals }
     }
 
     /// Serves until told to end, or until a successor serves.

@@ -57,7 +57,10 @@ impl Instance {
         self.note_ejections();
         self.log_late_causes();
         let queues = self.examine_queues(now);
-        self.watch.look_at_tables(now);
+        if self.watch.look_at_tables(now) {
+            self.firewall.expect_look(now);
+        }
+        self.firewall.look(now, &self.current.plan, self.current.roster.generation());
         self.look_at_routes(now);
         let children = &self.children;
         self.current.roster.hasten(now, |index| children.count(index, BackendCounter::Flows));

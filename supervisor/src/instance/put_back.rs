@@ -11,13 +11,19 @@ impl Instance {
     /// Begins to watch, once the rules are installed.
     pub(super) fn begin_watch(&mut self) {
         self.watch.begin(self.host.is_nft());
+        // Before that nothing was announced.
+        self.firewall.expect_look(Instant::now());
     }
 
     /// Looks at rules and routes if something may have happened to them, and puts back what is missing.
     pub(super) fn watch(&mut self) {
         let now = Instant::now();
-        if self.watch.hear(now) {
+        let heard = self.watch.hear(now);
+        if heard.may_lose_routes {
             self.survey.routes_due = self.survey.routes_due.min(now + DELAY);
+        }
+        if heard.rules || heard.addresses {
+            self.firewall.expect_look(now);
         }
         if self.watch.due.is_none_or(|due| due > now) || self.phase.has_given_way() {
             return;
@@ -45,7 +51,9 @@ impl Instance {
                 self.watch.trouble = None;
                 // What we have changed ourselves is looked at once more, for somebody may have been in between; but it is
                 // nobody else's work.
-                self.watch.hear(now);
+                if self.watch.hear(now).rules {
+                    self.firewall.expect_look(now);
+                }
                 self.watch.by = None;
                 self.note_put_back(what, now);
             }

@@ -1,7 +1,7 @@
 //! What tells that others have changed our rules or routes: the kernel announces changes of nftables and of routes; tables
 //! of iptables-legacy are looked at.
 
-use loaded_host::HostEvents;
+use loaded_host::{HostChanges, HostEvents};
 use loaded_netfilter::{Changes, Events};
 use loaded_queue::legacy_tables;
 use std::collections::VecDeque;
@@ -37,6 +37,17 @@ pub(crate) struct Watch {
     pub(super) missing: Vec<String>,
     /// The last error, so that it is logged once.
     pub(super) trouble: Option<String>,
+}
+
+/// What the kernel has announced.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Heard {
+    /// Rules have changed, anybody's.
+    pub(super) rules: bool,
+    /// Routes may have been lost.
+    pub(super) may_lose_routes: bool,
+    /// Addresses or interfaces have changed.
+    pub(super) addresses: bool,
 }
 
 /// What tells that rules have changed.
@@ -92,29 +103,37 @@ impl Watch {
         self.due
     }
 
-    /// Reads what the kernel has announced. Returns whether routes may have been lost.
-    pub(super) fn hear(&mut self, now: Instant) -> bool {
-        if let Source::Nft(events) = &self.source
-            && let Changes { raw: true, by, .. } = events.read()
-        {
-            self.by = by;
-            self.expect_look(now);
+    /// Reads what the kernel has announced.
+    pub(super) fn hear(&mut self, now: Instant) -> Heard {
+        let mut heard = Heard::default();
+        if let Source::Nft(events) = &self.source {
+            let Changes { any, raw, by, .. } = events.read();
+            heard.rules = any;
+            if raw {
+                self.by = by;
+                self.expect_look(now);
+            }
         }
-        self.host.as_ref().is_some_and(|host| host.read().may_lose_routes)
+        if let Some(host) = &self.host {
+            let HostChanges { may_lose_routes, addresses, .. } = host.read();
+            (heard.may_lose_routes, heard.addresses) = (may_lose_routes, addresses);
+        }
+        heard
     }
 
-    /// Looks whether rules have changed where the kernel announces nothing.
-    pub(super) fn look_at_tables(&mut self, now: Instant) {
+    /// Looks whether rules have changed where the kernel announces nothing; whether they may have.
+    pub(super) fn look_at_tables(&mut self, now: Instant) -> bool {
         match &mut self.source {
-            Source::Nft(_) => return,
+            Source::Nft(_) => return false,
             Source::Legacy(seen) => match legacy_tables() {
-                Ok(tables) if tables == *seen => return,
+                Ok(tables) if tables == *seen => return false,
                 Ok(tables) => *seen = tables,
                 Err(_) => self.source = Source::Nothing,
             },
             Source::Nothing => {}
         }
         self.expect_look(now);
+        true
     }
 
     /// Has the rules looked at soon: the later, the more often they had to be put back.

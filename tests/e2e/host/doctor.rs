@@ -40,7 +40,7 @@ const BROKEN: [(&str, &str, &str); 10] = [
     ),
     (
         "nft 'add table inet early; add chain inet early first { type filter hook prerouting priority -301; policy drop; }'",
-        "warning  firewall   chain first of the nftables table inet early",
+        "fatal    firewall   chain first of the nftables table inet early",
         "nft delete table inet early",
     ),
     (
@@ -56,7 +56,7 @@ const BROKEN: [(&str, &str, &str); 10] = [
     ),
     (
         "iptables -P FORWARD DROP && iptables -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT",
-        "fatal    conntrack  FORWARD has the policy DROP, and no rule of iptables accepts untracked packets",
+        "fatal    firewall   FORWARD has the policy DROP, and no rule of iptables accepts untracked packets",
         "iptables -P FORWARD ACCEPT && iptables -F FORWARD",
     ),
     (

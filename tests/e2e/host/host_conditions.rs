@@ -1,10 +1,14 @@
 //! What changes on the host while it serves: verdict, health and doctor name it within five seconds, and when it is mended
 //! the verdict is back.
 
+mod firewalls;
+
 use crate::rig::config::{FREE, Service, config};
 use crate::rig::lab::{Lab, binary, eventually};
 use crate::rig::loaded::{Loaded, lives};
+use crate::rig::net::{Family, dial_within};
 use nix::sys::signal::Signal;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 const TOLD: Duration = Duration::from_secs(5);
@@ -63,6 +67,15 @@ fn text() -> String {
     config("5s", &[Service { keys: FREE, ..Service::default() }])
 }
 
+/// How many families are served.
+fn served(lab: &Lab) -> usize {
+    let answers = |family: &&Family| {
+        let (from, to) = (SocketAddr::new(family.client(20), 0), SocketAddr::new(family.vip(), 80));
+        lab.within("client", || dial_within(Duration::from_millis(300), from, to).is_ok())
+    };
+    Family::BOTH.iter().filter(answers).count()
+}
+
 fn break_and_mend(rows: &[Row]) {
     let Some(lab) = Lab::up() else { return };
     let file = lab.file("loaded.toml", &text());
@@ -89,8 +102,10 @@ fn break_and_mend(rows: &[Row]) {
         assert!(shown.contains(says), "{harm}: {shown}");
         let doctor = lab.exec("lb", &[binary().to_str().unwrap(), "doctor", "-c", &file]).out;
         assert!(doctor.contains(says), "{harm}: {doctor}");
+        assert!(*code < 2 || served(&lab) == 0, "{harm}: it does no harm");
         lab.sh("lb", mend);
         settles(0, "serving\n");
+        assert!(eventually(TOLD, || served(&lab) == 2), "{harm}, mended");
     }
     let history = loaded.ask(&["history"]).out;
     assert!(history.contains("verdict impaired") && history.contains("verdict serving"), "{history}");
@@ -106,6 +121,36 @@ fn a_setting_that_changes_is_named_while_it_serves() {
 #[test]
 fn a_route_an_interface_or_an_address_that_changes_is_named_while_it_serves() {
     break_and_mend(&NETWORK);
+}
+
+#[test]
+fn a_firewall_of_nftables_that_cuts_clients_off_is_named_while_it_serves() {
+    break_and_mend(&firewalls::NFTABLES);
+}
+
+#[test]
+fn a_firewall_of_iptables_that_cuts_clients_off_is_named_while_it_serves() {
+    break_and_mend(&firewalls::IPTABLES);
+}
+
+/// A verdict that is worse than the truth takes a healthy balancer out of VRRP.
+#[test]
+fn a_firewall_that_lets_balanced_packets_through_changes_no_verdict() {
+    let Some(lab) = Lab::up() else { return };
+    let file = lab.file("loaded.toml", &text());
+    let loaded = Loaded::toml(&lab, &text());
+    assert!(eventually(TOLD, || loaded.ask(&["health"]).code == Some(0)));
+    lab.sh("lb", firewalls::HARMLESS);
+    // So long a look takes at most to come, and to be told.
+    std::thread::sleep(TOLD);
+    let (health, served) = (loaded.ask(&["health"]), served(&lab));
+    assert_eq!((health.code, served), (Some(0), 2), "{health:?}");
+    let doctor = lab.exec("lb", &[binary().to_str().unwrap(), "doctor", "-c", &file]);
+    assert!(doctor.code == Some(0) && !doctor.out.contains("fatal"), "{}", doctor.out);
+    lab.sh("lb", firewalls::NO_HARM);
+    let history = loaded.ask(&["history"]).out;
+    assert!(!history.contains("verdict"), "{history}");
+    loaded.stop();
 }
 
 /// A script must not move the VIP because a supervisor is gone, and must because nobody serves.

@@ -10,6 +10,9 @@ const MOST_TROUBLES: usize = 12;
 /// Seconds after which late checks are no longer shown; metrics still count them.
 const LATE_FOR: u64 = 60;
 
+/// Conditions that have lines of their own, of rules, processes and services.
+const BELOW: [&str; 4] = ["rules_missing", "no_worker", "no_backend", "checks_not_believed"];
+
 /// What is wrong, the worst first, a line each.
 pub(super) fn troubles(status: &Status) -> Vec<String> {
     let mut lines = security_events(status);
@@ -17,11 +20,9 @@ pub(super) fn troubles(status: &Status) -> Vec<String> {
     if !status.rules.missing.is_empty() {
         lines.push(format!("rules are missing, so packets bypass the workers: {}", status.rules.missing.join(", ")));
     }
-    // The others have lines of their own below.
-    let told =
-        |condition: &&ConditionStatus| matches!(condition.name.as_str(), "host" | "tables_full" | "queue_dropping");
+    let told = |condition: &&ConditionStatus| !BELOW.contains(&condition.name.as_str());
     let counts = status.conditions.iter().filter(told).filter(|condition| condition.effect != Effect::Note);
-    lines.extend(counts.map(|condition| condition.text.clone()));
+    lines.extend(counts.map(ToString::to_string));
     lines.extend(late_checks(status));
     let absent = status.processes.iter().filter(|process| !process.serving);
     lines.extend(absent.map(|Process { name, state, .. }| format!("{name}: {state}")));

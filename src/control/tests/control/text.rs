@@ -45,8 +45,9 @@ fn what_stops_or_impairs_is_named_below_it() {
         service: None,
         family: Some(4),
         text: text.to_owned(),
+        mend: Some("sysctl".to_owned()),
     };
-    sample.conditions = vec![host(Effect::Stops, "no forwarding: sysctl"), host(Effect::Note, "maybe")];
+    sample.conditions = vec![host(Effect::Stops, "no forwarding"), host(Effect::Note, "maybe")];
     let text = status(&sample);
     assert!(text.contains("! worker[1]: waiting 1.6 s to be started again\n"), "{text}");
     assert!(text.contains("\n! no forwarding: sysctl\n") && !text.contains("maybe"), "{text}");

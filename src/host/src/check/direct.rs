@@ -1,7 +1,7 @@
 //! Problems with services of mode "dsr", whose backends answer clients directly.
 
-use super::{Host, key_of, v4};
-use crate::problem::{Problem, Severity};
+use super::{Host, fatal, no_redirects, set, v4, warning};
+use crate::problem::Problem;
 use crate::route::lookup;
 use loaded_config::plan::Plan;
 use loaded_ipc::{Mode, Protocol, Unserved};
@@ -17,14 +17,15 @@ impl Host<'_> {
         // The local table is consulted at priority 0, before any rule of ours.
         let own = vips.iter().filter(|vip| self.own.contains(vip));
         problems.extend(own.map(|vip| {
-            Problem::fatal(&format!(
+            fatal(format!(
                 "{vip} is an address of this host, which receives its packets itself before they are routed by their \
-                 mark (mode dsr): remove it (ip address del {vip} dev …) and have a router send its packets here"
+                 mark (mode dsr): have a router send its packets here, and remove it"
             ))
+            .mended_by(format!("ip address del {vip} dev …"))
         }));
         let far = backends.iter().filter(|backend| self.networks.interface(**backend).is_none());
         problems.extend(far.map(|backend| {
-            Problem::fatal(&format!(
+            fatal(format!(
                 "backend {backend} is not in a network of this host, and mode dsr sends to a backend's link address: \
                  give this host an address there"
             ))
@@ -39,11 +40,9 @@ impl Host<'_> {
         }
         let towards: BTreeSet<_> = v4(backends.iter()).filter_map(|b| self.networks.interface(b.into())).collect();
         if plan.unserved == Unserved::Pass && services().any(|service| service.protocol != Protocol::Any) {
-            problems.push(warning(
-                "packets to a VIP of mode dsr that no service serves are not for this host, and may loop between it \
-                 and a router: unserved = \"drop\""
-                    .to_owned(),
-            ));
+            let text = "packets to a VIP of mode dsr that no service serves are not for this host, and may loop between \
+                        it and a router";
+            problems.push(warning(text).mended_by("unserved = \"drop\""));
         }
         problems.extend(towards.intersection(&clients).filter_map(|interface| self.redirects(interface)));
         problems
@@ -56,11 +55,14 @@ impl Host<'_> {
         if lookup(&self.routes, as_v4(vip)?).is_some_and(|route| route.length == 32) {
             return None;
         }
-        Some(warning(format!(
-            "{vip} (mode dsr) is in the network of {interface}: unless routers there have a route for it to this \
-             host, they ask who has it, and this host does not answer. To answer for it: ip route add {vip} dev lo && \
-             ip neigh add proxy {vip} dev {interface}; and no backend may answer there (arp_ignore=1)"
-        )))
+        Some(
+            warning(format!(
+                "{vip} (mode dsr) is in the network of {interface}: unless routers there have a route for it to this \
+             host, they ask who has it, and this host does not answer; and no backend may answer there (arp_ignore=1). \
+             To answer for it"
+            ))
+            .mended_by(format!("ip route add {vip} dev lo && ip neigh add proxy {vip} dev {interface}")),
+        )
     }
 
     /// Resets to clients are made here with the VIP as their source, which is no address of this host. And with
@@ -69,19 +71,23 @@ impl Host<'_> {
         if !self.is_strict(interface) {
             return None;
         }
-        let cure = format!("sysctl -w {}=2", key_of(interface, "rp_filter"));
+        let cure = set(interface, "rp_filter", 2);
         let by_mark = self.setting("all", "src_valid_mark").max(self.setting(interface, "src_valid_mark")) != 0;
         if by_mark {
-            return Some(Problem::fatal(&format!(
-                "strict reverse path filtering with src_valid_mark drops what clients send by {interface} (mode dsr): {cure}"
-            )));
+            return Some(
+                fatal(format!(
+                    "strict reverse path filtering with src_valid_mark drops what clients send by {interface} (mode dsr)"
+                ))
+                .mended_by(cure),
+            );
         }
         let back = lookup(&self.routes, as_v4(vip)?).map(|route| route.interface.as_str());
         (back != Some(interface)).then(|| {
             warning(format!(
                 "resets and rejections to clients that come in by {interface} are dropped by strict reverse path \
-                 filtering (mode dsr, {vip}): {cure}"
+                 filtering (mode dsr, {vip})"
             ))
+            .mended_by(cure)
         })
     }
 
@@ -92,10 +98,9 @@ impl Host<'_> {
         let on = self.setting("all", "send_redirects").max(self.setting(interface, "send_redirects")) != 0;
         on.then(|| {
             warning(format!(
-                "clients and routers on {interface} may be told by redirects to send to a backend themselves (mode dsr): \
-                 sysctl -w net.ipv4.conf.all.send_redirects=0 {}=0",
-                key_of(interface, "send_redirects")
+                "clients and routers on {interface} may be told by redirects to send to a backend themselves (mode dsr)"
             ))
+            .mended_by(no_redirects(interface))
         })
     }
 }
@@ -105,8 +110,4 @@ fn as_v4(address: IpAddr) -> Option<std::net::Ipv4Addr> {
         IpAddr::V4(v4) => Some(v4),
         IpAddr::V6(_) => None,
     }
-}
-
-fn warning(text: String) -> Problem {
-    Problem { severity: Severity::Warning, family: None, text }
 }

@@ -46,7 +46,11 @@ fn problems_of(plan: &Plan, settings: &[(&str, i64)]) -> Vec<String> {
         own: ["192.0.2.100", "2001:db8:1::100"].map(|address| address.parse().unwrap()).into(),
         sysctl: &|key| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value),
     };
-    host.problems(plan).iter().map(ToString::to_string).collect()
+    let text = |problem: &Problem| {
+        let severity = if problem.severity == Severity::Fatal { "fatal" } else { "warning" };
+        format!("{severity}: {problem}")
+    };
+    host.problems(plan).iter().map(text).collect()
 }
 
 const GOOD: [(&str, i64); 3] =

@@ -1,0 +1,109 @@
+//! The way of one packet through one base chain and those that it jumps to.
+
+use crate::packet::Packet;
+use crate::rule::{Act, Base, Owner, Place, Rule, Table};
+use crate::truth::Truth;
+use std::collections::BTreeMap;
+
+/// What a base chain makes of packets of one kind.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Outcome<'t> {
+    /// Some of them may come through.
+    pub(crate) passes: bool,
+    /// What drops some of them: a rule, or the policy. The first that was met.
+    pub(crate) dropped_by: Option<Culprit<'t>>,
+    /// Whether something hinges on a rule that was not understood.
+    pub(crate) unread: Option<&'t Rule>,
+}
+
+/// What drops packets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Culprit<'t> {
+    Rule(&'t Rule),
+    Policy,
+}
+
+/// Walks a packet through a base chain. Chains are walked once each, so that the work is bounded by the number of rules.
+pub(crate) fn walk<'t>(table: &'t Table, base: &Base, packet: &Packet<'_>) -> Outcome<'t> {
+    let past = base.place == Place::Before && matches!(table.owner, Owner::Iptables(_));
+    let mut walk = Walk { table, packet, past, walked: BTreeMap::new(), outcome: Outcome::default() };
+    let rules = table.chains.get(&base.chain).map_or(&[][..], |rules| &rules[base.rules.0..base.rules.1]);
+    if walk.rules(rules, true) {
+        match base.drops {
+            true => drop(walk.outcome.dropped_by.get_or_insert(Culprit::Policy)),
+            false => walk.outcome.passes = true,
+        }
+    }
+    walk.outcome
+}
+
+struct Walk<'t, 'p> {
+    table: &'t Table,
+    packet: &'p Packet<'p>,
+    /// These rules are above ours in the same chain: what they accept, or let return, goes past our jump.
+    past: bool,
+    /// Chains that were walked, and whether packets may come back from them.
+    walked: BTreeMap<&'t str, bool>,
+    outcome: Outcome<'t>,
+}
+
+impl<'t> Walk<'t, '_> {
+    /// Whether packets may come to the end of these rules, or return before it.
+    fn rules(&mut self, rules: &'t [Rule], in_base: bool) -> bool {
+        let mut returns = false;
+        for rule in rules {
+            let truth = rule.matches.iter().fold(Truth::Yes, |truth, one| match truth {
+                Truth::No => truth,
+                _ => truth.and(one.asks(self.packet)),
+            });
+            if truth == Truth::No || rule.act == Act::Nothing {
+                continue;
+            }
+            if truth == Truth::Unread || rule.act == Act::Hands {
+                self.outcome.unread.get_or_insert(rule);
+            }
+            let goes_on = match &rule.act {
+                Act::Nothing => true,
+                Act::Accept if self.past => self.drops(rule),
+                Act::Return if self.past && in_base => self.drops(rule),
+                Act::Accept | Act::Hands => {
+                    self.outcome.passes = true;
+                    false
+                }
+                Act::Drop => self.drops(rule),
+                Act::Jump(chain) => self.chain(chain),
+                // Whoever returns from there returns from here.
+                Act::Goto(chain) => {
+                    returns |= self.chain(chain);
+                    false
+                }
+                Act::Return => {
+                    returns = true;
+                    false
+                }
+            };
+            if truth == Truth::Yes && !goes_on {
+                return returns;
+            }
+        }
+        true
+    }
+
+    /// The packet does not go on.
+    fn drops(&mut self, rule: &'t Rule) -> bool {
+        self.outcome.dropped_by.get_or_insert(Culprit::Rule(rule));
+        false
+    }
+
+    fn chain(&mut self, name: &str) -> bool {
+        let Some((name, rules)) = self.table.chains.get_key_value(name) else { return true };
+        if let Some(returns) = self.walked.get(name.as_str()) {
+            return *returns;
+        }
+        // The kernel refuses circles; if this is one nevertheless, it ends.
+        self.walked.insert(name, true);
+        let returns = self.rules(rules, false);
+        self.walked.insert(name, returns);
+        returns
+    }
+}
