@@ -5,6 +5,9 @@ use loaded_config::plan::Plan;
 use loaded_firewall::{Firewall, judge};
 use loaded_host::{Paths, Problem};
 use loaded_netfilter::Tools;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
+use nix::time::{ClockId, clock_gettime};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,9 +15,9 @@ use std::time::{Duration, Instant};
 const DELAY: Duration = Duration::from_millis(200);
 /// Shortest time from one look to the next.
 const LEAST_REST: Duration = Duration::from_secs(1);
-/// After a look the next one waits this many times as long as it took, however often rules change: they take a tenth of a core
-/// at most, and nothing while nobody changes rules.
-const REST: u32 = 9;
+/// After a look the next one waits this many times the processor time that it took, its programs' among it, however often rules
+/// change: a twentieth of a core at most, and nothing while nobody changes rules.
+const REST: u32 = 19;
 
 /// The last look at the firewalls of others, and the next.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ pub(crate) struct FirewallWatch {
     due: Option<Instant>,
     /// Before that no look begins.
     rests_until: Instant,
-    look: Option<(Instant, JoinHandle<Vec<Problem>>)>,
+    look: Option<JoinHandle<(Vec<Problem>, Duration)>>,
     found: Vec<Problem>,
     /// The generation that was judged.
     generation: u64,
@@ -47,14 +50,15 @@ impl FirewallWatch {
 
     /// Takes over what a look has found, and begins the next if it is due.
     pub(super) fn look(&mut self, now: Instant, plan: &Plan, generation: u64) {
-        if let Some((begun, look)) = self.look.take() {
+        if let Some(look) = self.look.take() {
             if !look.is_finished() {
-                self.look = Some((begun, look));
+                self.look = Some(look);
                 return;
             }
-            self.rests_until = now + LEAST_REST.max(now.duration_since(begun) * REST);
             // If the thread has panicked the process has ended.
-            self.found = look.join().unwrap_or_default();
+            let (found, cost) = look.join().unwrap_or_default();
+            self.found = found;
+            self.rests_until = now + LEAST_REST.max(cost * REST);
         }
         if self.generation != generation {
             self.generation = generation;
@@ -65,15 +69,26 @@ impl FirewallWatch {
         }
         let plan = plan.clone();
         let look = move || {
-            let Ok(tools) = Tools::find() else { return Vec::new() };
-            judge(&Firewall::read(&tools, Some(plan.queue_base)), &plan, Paths::read())
+            let before = cost();
+            let Ok(tools) = Tools::find() else { return (Vec::new(), Duration::ZERO) };
+            let found = judge(&Firewall::read(&tools, Some(plan.queue_base)), &plan, Paths::read());
+            (found, cost().saturating_sub(before))
         };
         match std::thread::Builder::new().name("firewall".to_owned()).spawn(look) {
-            Ok(thread) => (self.due, self.look) = (None, Some((now, thread))),
+            Ok(thread) => (self.due, self.look) = (None, Some(thread)),
             Err(error) => {
                 log::warn!("rules of others cannot be looked at: {error}; will try again");
                 self.rests_until = now + LEAST_REST;
             }
         }
     }
+}
+
+/// Processor time of this thread, and of every program that has ended.
+fn cost() -> Duration {
+    let programs = getrusage(UsageWho::RUSAGE_CHILDREN).map_or(Duration::ZERO, |usage| {
+        let time = |value: TimeVal| Duration::from_micros(u64::try_from(value.num_microseconds()).unwrap_or(0));
+        time(usage.user_time()) + time(usage.system_time())
+    });
+    programs + clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }

@@ -120,7 +120,7 @@ pub(super) const HARMLESS: &str = "
     iptables -P FORWARD DROP
     iptables -A INPUT -m conntrack --ctstate INVALID -j DROP
     iptables -t nat -A POSTROUTING -o eth0 -j MASQUERADE
-    ip6tables -A FORWARD -m limit --limit 1/hour -j DROP
+    ip6tables -A FORWARD -m length --length 60000:65535 -j DROP
     ip6tables -A FORWARD -p tcp --dport 22 -j REJECT
     ip6tables -t mangle -A PREROUTING -m rpfilter --loose --accept-local --invert -j LOG
     nft -f - <<'END'
