@@ -648,7 +648,7 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__status)
-            opts="-h --json --control --help"
+            opts="-h --json --exit-code --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

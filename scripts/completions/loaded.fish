@@ -54,6 +54,7 @@ complete -c loaded -n "__fish_loaded_needs_command" -f -a "doctor" -d 'Examine t
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c loaded -n "__fish_loaded_using_subcommand status" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand status" -l json -d 'Print JSON'
+complete -c loaded -n "__fish_loaded_using_subcommand status" -l exit-code -d 'Exit as `loaded health` does: 0 serving, 1 impaired, 2 not serving, 3 nobody answers'
 complete -c loaded -n "__fish_loaded_using_subcommand status" -s h -l help -d 'Print help'
 complete -c loaded -n "__fish_loaded_using_subcommand health" -l service -d 'Judge this service alone' -r
 complete -c loaded -n "__fish_loaded_using_subcommand health" -l min-up -d 'Fewer backends up than this count as not serving, in each service' -r
