@@ -17,7 +17,9 @@ pub(super) fn findings(plan: Option<&Plan>) -> Vec<Finding> {
     let mut findings = vec![conntrack::finding()];
     match plan {
         None => {
-            findings.push(unseen("firewall", "whether it lets balanced packets through depends on a configuration"))
+            let why =
+                "whether it lets balanced packets through depends on a configuration, and none was found (-c FILE)";
+            findings.push(unseen("firewall", why));
         }
         Some(plan) => {
             let problems = judge(&Firewall::read(&tools, Some(plan.queue_base)), plan, Paths::read());
