@@ -33,7 +33,7 @@ impl ConnectedNetworks {
     pub(crate) fn parse(v4: &str, v6: &str) -> Self {
         // A route to ourselves says nothing about a link; the one that makes us answer ARP for an address is an example.
         let linked = parse_routes(v4).into_iter().filter(|route| route.interface != "lo");
-        Self { v4: linked.collect(), v6: v6.lines().filter_map(route6).filter(|r| r.interface != "lo").collect() }
+        Self { v4: linked.collect(), v6: routes6(v6) }
     }
 
     /// Whether any route leads to the address, by a router or not.
@@ -92,10 +92,24 @@ impl Route6 {
     }
 }
 
+/// The usable routes of `/proc/net/ipv6_route` that lead to a link. Unlike IPv4's file it lists all tables, one after the other.
+/// So our own tables for mode "dsr" are in it, each with two default routes: to a backend, and behind that the guard route
+/// (`src/netfilter/src/routes/text.rs`). They are no way to anybody else, and are left out.
+fn routes6(text: &str) -> Vec<Route6> {
+    let lines: Vec<_> = text.lines().filter_map(route6).collect();
+    let is_default = |(route, _): &(Route6, bool)| route.length == 0;
+    let is_guard = |next: &(Route6, bool)| is_default(next) && !next.1 && next.0.metric == GUARD_METRIC;
+    let ours = |n: usize| is_default(&lines[n]) && lines.get(n + 1).is_some_and(is_guard);
+    let others = (0..lines.len()).filter(|n| lines[*n].1 && !ours(*n));
+    others.map(|n| lines[n].0.clone()).filter(|route| route.interface != "lo").collect()
+}
+
+/// The metric of the guard route of each of our tables.
+const GUARD_METRIC: u32 = 1_000_000;
+
 /// A line of `/proc/net/ipv6_route` (rt6_info_route, net/ipv6/route.c): destination, its length, source, its length, next
-/// hop, metric, two counters, flags, interface. Unlike IPv4's file it lists all tables. Our own tables show up as default
-/// routes, which connect nothing.
-fn route6(line: &str) -> Option<Route6> {
+/// hop, metric, two counters, flags, interface; and whether packets can take it.
+fn route6(line: &str) -> Option<(Route6, bool)> {
     // include/uapi/linux/route.h, include/uapi/linux/ipv6_route.h
     const RTF_UP: u32 = 1;
     const RTF_GATEWAY: u32 = 2;
@@ -105,13 +119,14 @@ fn route6(line: &str) -> Option<Route6> {
     let &[network, length, _, _, _, metric, _, _, flags, interface] = fields.as_slice() else { return None };
     let word = |text| u32::from_str_radix(text, 16).ok();
     let flags = word(flags)?;
-    (flags & (RTF_UP | RTF_REJECT | RTF_LOCAL) == RTF_UP).then_some(Route6 {
+    let route = Route6 {
         interface: interface.to_owned(),
         network: u128::from_str_radix(network, 16).ok()?,
         length: word(length).filter(|length| *length <= 128)?,
         metric: word(metric)?,
         direct: flags & RTF_GATEWAY == 0,
-    })
+    };
+    Some((route, flags & (RTF_UP | RTF_REJECT | RTF_LOCAL) == RTF_UP))
 }
 
 #[cfg(test)]
@@ -135,5 +150,24 @@ mod tests {
         assert_eq!(interface("2001:db8:2:0:ff00::1"), None, "behind a router");
         assert_eq!(interface("2001:db8:3::1"), None, "behind the default router");
         assert_eq!(interface("198.51.100.1"), None);
+    }
+
+    /// As Linux 6.18 lists two tables of mode "dsr" before the main one: 2001:db8:2::11 and ::12, each with its guard.
+    const OURS: &str = "\
+00000000000000000000000000000000 00 00000000000000000000000000000000 00 20010db8000200000000000000000011 00000400 00000001 00000000 00000007     eth1
+00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 000f4240 00000001 00000000 00200200       lo
+00000000000000000000000000000000 00 00000000000000000000000000000000 00 20010db8000200000000000000000012 00000400 00000001 00000000 00000007     eth1
+00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 000f4240 00000001 00000000 00200200       lo
+";
+
+    #[test]
+    fn our_own_routes_are_no_default_routes() {
+        let anywhere: IpAddr = "2001:db8:9::1".parse().expect("address");
+        for text in [ROUTES6.to_owned(), [OURS, ROUTES6].concat()] {
+            let networks = ConnectedNetworks::parse("", &text);
+            assert_eq!(networks.defaults(anywhere).collect::<Vec<_>>(), ["eth0"]);
+            assert_eq!(networks.towards(anywhere), Some("eth0"));
+        }
+        assert!(!ConnectedNetworks::parse("", OURS).has_route(anywhere));
     }
 }
