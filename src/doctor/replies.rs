@@ -6,7 +6,7 @@ use loaded_config::network::Network;
 use loaded_config::plan::{Plan, Service};
 use loaded_host::shared_interfaces;
 use loaded_ipc::Mode;
-use loaded_netfilter::{Family, Tools};
+use loaded_netfilter::{Tools, refused_replies, refused_replies_text};
 use std::collections::BTreeSet;
 
 /// So many backends of an interface are named.
@@ -16,19 +16,9 @@ const NAMED: usize = 4;
 pub(super) fn findings(plan: &Plan) -> Vec<Finding> {
     let translating = || plan.services.iter().filter(|service| service.mode == Mode::Nat);
     let mut findings: Vec<_> = translating().filter(|service| service.policy.asymmetric).map(open).collect();
-    let elsewhere = Tools::find().map_or(0, |tools| {
-        let counted = |family| tools.save_with_counts(family).map_or(0, |saved| refused(&saved, plan.queue_base));
-        Family::ALL.into_iter().map(counted).sum()
-    });
+    let elsewhere = Tools::find().map_or(0, |tools| refused_replies(&tools, plan.queue_base));
     if elsewhere > 0 {
-        findings.push(warning(
-            "replies",
-            format!(
-                "{elsewhere} packets in a backend's name came by an interface that no route to the backend leads through, and were \
-                 taken for no reply: they are forged, or backends answer by another way than they are asked; look: ip route get \
-                 BACKEND; then mend the routes, or write asymmetric = true"
-            ),
-        ));
+        findings.push(warning("replies", refused_replies_text(elsewhere)));
     }
     findings.extend(shared_interfaces(plan).iter().map(|(interface, backends)| shared(interface, backends)));
     if findings.is_empty() && translating().next().is_some() {
@@ -68,19 +58,6 @@ fn open(service: &Service) -> Finding {
     warning("replies", text)
 }
 
-/// Packets that the rules of the instance with this queue base have not taken for replies. `saved` is the output of
-/// `iptables-save -c`, where a rule is "[packets:bytes] -A CHAIN ...".
-fn refused(saved: &str, base: u16) -> u64 {
-    let chains = [format!("LOADED-{base}-F"), format!("LOADED-{base}-I")];
-    let count = |line: &str| {
-        let (counts, rule) = line.strip_prefix('[')?.split_once("] -A ")?;
-        let (chain, rest) = rule.split_once(' ')?;
-        let ours = chains.iter().any(|name| name == chain) && rest.contains("-m rpfilter --invert ");
-        if ours { counts.split(':').next()?.parse::<u64>().ok() } else { None }
-    };
-    saved.lines().filter_map(count).fold(0, u64::saturating_add)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::finding::Grade;
@@ -98,14 +75,5 @@ mod tests {
         );
         assert!(said(51).text.contains("leads: 192.0.2.50, 192.0.2.51; so whoever"), "{}", said(51).text);
         assert!(said(56).text.contains("192.0.2.53, 3 more; so whoever"), "{}", said(56).text);
-    }
-
-    #[test]
-    fn what_the_rules_of_this_instance_refused_is_counted() {
-        let saved = "*raw\n:LOADED-3-F - [0:0]\n[7:420] -A LOADED-3-F -m rpfilter --invert -j RETURN\n\
-                     [9:540] -A LOADED-3-F -g LOADED-3-R\n[2:80] -A LOADED-4-F -m rpfilter --invert -j RETURN\n\
-                     [4:99] -A LOADED-3-I -m bpf --bytecode \"1,6 0 0 0\" -m rpfilter --invert -j RETURN\n\
-                     [1:1] -A PREROUTING -m rpfilter --invert -j DROP\nCOMMIT\n";
-        assert_eq!((refused(saved, 3), refused(saved, 4), refused(saved, 5)), (11, 2, 0));
     }
 }

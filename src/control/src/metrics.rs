@@ -37,6 +37,9 @@ fn instance(out: &mut Page, status: &Status) {
     out.family("loaded_rules_put_back_total", MetricKind::Counter, help).one(&[], status.rules.put_back);
     let help = "Whether rules are missing that could not be put back.";
     out.family("loaded_rules_missing", MetricKind::Gauge, help).one(&[], u8::from(!status.rules.missing.is_empty()));
+    let help =
+        "Packets in a backend's name that came by another interface than the route to the backend leads through.";
+    out.family("loaded_refused_replies_total", MetricKind::Counter, help).one(&[], status.rules.refused_replies);
     if let Some(reload) = &status.last_reload {
         let ok = u8::from(reload.ok);
         out.family("loaded_last_reload_success", MetricKind::Gauge, "Whether the last reload succeeded.").one(&[], ok);

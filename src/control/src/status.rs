@@ -67,6 +67,9 @@ pub struct RulesStatus {
     pub put_back: u64,
     /// What is missing now and could not be put back yet; while something is, packets bypass the workers.
     pub missing: Vec<String>,
+    /// Packets in a backend's name that they have taken for no reply, since the supervisor has begun.
+    #[serde(default)]
+    pub refused_replies: u64,
 }
 
 /// Checks that began late, since the instance was started.

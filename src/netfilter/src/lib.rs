@@ -14,5 +14,8 @@ pub mod trial;
 pub use error::Error;
 pub use events::{Changes, Events};
 pub use family::Family;
-pub use rules::{HashKeys, Installed, Missing, Reach, RuleSet, Served, Steering, clean_stale, unhooked};
+pub use rules::{
+    HashKeys, Installed, Missing, Reach, RuleSet, Served, Steering, clean_stale, refused_replies, refused_replies_text,
+    unhooked,
+};
 pub use tools::Tools;

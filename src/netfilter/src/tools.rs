@@ -57,8 +57,13 @@ impl Tools {
     }
 
     /// The same, each rule with its counts before it: `[packets:bytes] -A ...`.
-    pub fn save_with_counts(&self, family: Family) -> Result<String, Error> {
+    pub(crate) fn save_with_counts(&self, family: Family) -> Result<String, Error> {
         run(&self.save[family as usize], &["-c"], "")
+    }
+
+    /// The same of the raw table alone, which must be there.
+    pub(crate) fn save_raw_with_counts(&self, family: Family) -> Result<String, Error> {
+        run(&self.save[family as usize], &["-c", "-t", "raw"], "")
     }
 
     /// Applies a script as one transaction, all or nothing, on both back ends.

@@ -20,7 +20,7 @@ impl Instance {
     /// Looks at everything that the verdict rests on, and notes if it has changed. `queues`: the kernel's list.
     pub(super) fn judge(&mut self, now: Instant, queues: &[QueueState]) {
         self.look_at_host(now);
-        let mut conditions = self.conditions_of_host();
+        let mut conditions = self.conditions_of_host(now);
         conditions.extend(self.conditions_of_workers(now, queues));
         conditions.extend(self.conditions_of_services(now));
         let health = Health::judged(self.service_healths(now), conditions);
@@ -55,12 +55,14 @@ impl Instance {
         self.survey.host_due = now + HOST_EVERY.max(cost * REST);
     }
 
-    fn conditions_of_host(&self) -> Vec<ConditionStatus> {
+    fn conditions_of_host(&self, now: Instant) -> Vec<ConditionStatus> {
         let mut all: Vec<_> = self.survey.host.iter().chain(self.firewall.found()).map(of_problem).collect();
         if !self.watch.missing.is_empty() {
             let text = format!("packets pass the workers by, rules are missing: {}", self.watch.missing.join(", "));
             all.push(condition("rules_missing", Effect::Stops, text));
         }
+        // Anybody can forge such packets, so the verdict does not go by them.
+        all.extend(self.replies.recent(now).map(|text| condition("replies_refused", Effect::Note, text)));
         all
     }
 

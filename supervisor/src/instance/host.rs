@@ -44,6 +44,11 @@ impl HostState {
         self.rules.as_mut().map_or_else(|| Ok(Vec::new()), Installed::missing)
     }
 
+    /// Packets in a backend's name that the rules have refused since they were written; `None` if that cannot be read.
+    pub(crate) fn refused_replies(&self) -> Option<u64> {
+        self.rules.as_ref()?.refused_replies().ok()
+    }
+
     /// Writes the rules again.
     ///
     /// # Errors

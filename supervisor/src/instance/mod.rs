@@ -1,6 +1,6 @@
 //! A running instance: the loop that watches over the children and does what is asked of it. It waits for nobody.
 //!
-//! - [`phase`], [`generation`], [`fixed`], [`host`], [`operator`], [`recorder`], [`survey`], [`watch`],
+//! - [`phase`], [`generation`], [`fixed`], [`host`], [`operator`], [`recorder`], [`replies`], [`survey`], [`watch`],
 //!   [`firewall`]: the parts of its state.
 //! - `start`: the first start of its children; `end`: the last acts.
 //! - `reconfigure`: HUP, discovery, departures. `upgrade`: USR2.
@@ -23,6 +23,7 @@ mod put_back;
 mod reconfigure;
 mod record;
 pub(crate) mod recorder;
+mod replies;
 mod report;
 mod start;
 mod status;
@@ -42,6 +43,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use operator::Operator;
 use phase::{Phase, Postponed};
 use recorder::Recorder;
+use replies::RefusedReplies;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use survey::Survey;
@@ -64,6 +66,7 @@ pub(crate) struct Instance {
     survey: Survey,
     watch: Watch,
     firewall: FirewallWatch,
+    replies: RefusedReplies,
     signals: Signals,
 }
 
@@ -91,7 +94,22 @@ impl Instance {
         let (survey, watch, mut firewall) = (Survey::new(), Watch::new(), FirewallWatch::new());
         // So that its result is there when the first verdict is found.
         firewall.look(Instant::now(), &current.plan, current.roster.generation());
-        Self { fixed, phase, postponed, current, children, host, recorder, operator, survey, watch, firewall, signals }
+        let replies = RefusedReplies::new(Instant::now());
+        Self {
+            fixed,
+            phase,
+            postponed,
+            current,
+            children,
+            host,
+            recorder,
+            operator,
+            survey,
+            watch,
+            firewall,
+            replies,
+            signals,
+        }
     }
 
     /// Serves until told to end, or until a successor serves.

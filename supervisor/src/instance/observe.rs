@@ -6,9 +6,10 @@ use super::survey::{Condition, ROUTES_EVERY, condition};
 use crate::Error;
 use crate::children::prober::ProberNews;
 use crate::children::worker::Worker;
+use loaded_config::plan::Service;
 use loaded_control::{By, Event, unix_ms};
 use loaded_host::own_addresses;
-use loaded_ipc::{BackendCounter, BackendIndex, Cause, Destination, ServiceIndex, View};
+use loaded_ipc::{BackendCounter, BackendIndex, Cause, Destination, Mode, ServiceIndex, View};
 use loaded_queue::{QueueState, queue_owners};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -62,6 +63,7 @@ impl Instance {
         }
         self.firewall.look(now, &self.current.plan, self.current.roster.generation());
         self.look_at_routes(now);
+        self.look_at_replies(now);
         let children = &self.children;
         self.current.roster.hasten(now, |index| children.count(index, BackendCounter::Flows));
         self.current.roster.forget_lost(now);
@@ -117,6 +119,21 @@ impl Instance {
         if !self.host.routes.is_empty() && self.phase.successor().is_none() && now >= self.survey.routes_due {
             self.survey.routes_due = now + ROUTES_EVERY;
             self.host.mend_routes();
+        }
+    }
+
+    /// Looks at what the rules have refused, if that is due and some service asks where replies come from.
+    fn look_at_replies(&mut self, now: Instant) {
+        let asks = |service: &Service| service.mode == Mode::Nat && !service.policy.asymmetric;
+        if !self.replies.is_due(now) || !self.current.plan.services.iter().any(asks) {
+            return;
+        }
+        let counted = self.host.refused_replies();
+        self.replies.rest(now);
+        if let Some(text) = counted.and_then(|counted| self.replies.note(counted, now)) {
+            log::warn!("replies: {text}");
+            self.operator.record("replies refused".to_owned(), text, By::Kernel);
+            self.recorder.set_outdated();
         }
     }
 

@@ -48,7 +48,11 @@ impl Instance {
             nf_repeat: self.fixed.repeat.to_string(),
             verdict: Some(self.survey.health.verdict),
             conditions: self.survey.health.conditions.clone(),
-            rules: RulesStatus { put_back: self.watch.put_back, missing: self.watch.missing.clone() },
+            rules: RulesStatus {
+                put_back: self.watch.put_back,
+                missing: self.watch.missing.clone(),
+                refused_replies: self.replies.total(),
+            },
             late_checks: late(&self.children.prober.late),
             processes: self.processes(),
             services: services.into_iter().map(|(index, entry)| self.service(index, entry)).collect(),

@@ -196,7 +196,19 @@ fn asymmetric_networks_work_when_they_say_so() {
         |n: u16| Family::BOTH.map(|family| lab.within("client", || get(family.client(n), family.vip(), 80)).is_ok());
     assert_eq!(served(10), [false; 2]);
     let said = doctor(&lab, &text(""));
-    assert!(said.contains("came by an interface that no route to the backend leads through"), "{said}");
+    const WORDS: &str = "came by an interface that no route to the backend leads through";
+    assert!(said.contains(WORDS), "{said}");
+    // The supervisor tells it unasked.
+    assert!(eventually(Duration::from_secs(15), || loaded.log().contains(WORDS)), "{}", loaded.log());
+    let told = loaded.ask(&["history"]).out + &loaded.ask(&["status"]).out;
+    assert_eq!(told.matches(WORDS).count(), 2, "{told}");
+    let condition = |status: &serde_json::Value| {
+        status["conditions"].as_array().unwrap().iter().any(|one| one["name"] == "replies_refused")
+    };
+    assert!(eventually(Duration::from_secs(2), || condition(&loaded.status())), "{}", loaded.status());
+    let metrics = loaded.ask(&["metrics"]).out;
+    let counted = metrics.lines().find_map(|line| line.strip_prefix("loaded_refused_replies_total "));
+    assert!(counted.is_some_and(|count| count.parse::<u64>().unwrap() > 0), "{metrics}");
     change(&lab, &loaded, &text("asymmetric = true"));
     for n in 11..21 {
         assert_eq!(served(n), [true; 2]);

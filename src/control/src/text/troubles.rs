@@ -23,6 +23,8 @@ pub(super) fn troubles(status: &Status) -> Vec<String> {
     let told = |condition: &&ConditionStatus| !BELOW.contains(&condition.name.as_str());
     let counts = status.conditions.iter().filter(told).filter(|condition| condition.effect != Effect::Note);
     lines.extend(counts.map(ToString::to_string));
+    let refused = status.conditions.iter().filter(|condition| condition.name == "replies_refused");
+    lines.extend(refused.map(ToString::to_string));
     lines.extend(late_checks(status));
     let absent = status.processes.iter().filter(|process| !process.serving);
     lines.extend(absent.map(|Process { name, state, .. }| format!("{name}: {state}")));

@@ -147,5 +147,5 @@ fn an_empty_status_is_a_page_too() {
     pressure.clear();
     faults.clear();
     let page = read(&render(&status));
-    assert_eq!(page.samples.len(), 9);
+    assert_eq!(page.samples.len(), 10);
 }

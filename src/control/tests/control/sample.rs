@@ -111,7 +111,7 @@ pub(crate) fn status() -> Status {
         nf_repeat: "repeats".to_owned(),
         verdict: Some(InstanceVerdict::Serving),
         conditions: Vec::new(),
-        rules: RulesStatus { put_back: 3, missing: Vec::new() },
+        rules: RulesStatus { put_back: 3, missing: Vec::new(), refused_replies: 0 },
         late_checks: LateChecks { count: 12, longest_ms: 300, last: Some(NOW - 7000) },
         processes: vec![
             process(Role::Supervisor, "supervisor", 812),

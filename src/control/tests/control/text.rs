@@ -51,6 +51,9 @@ fn what_stops_or_impairs_is_named_below_it() {
     let text = status(&sample);
     assert!(text.contains("! worker[1]: waiting 1.6 s to be started again\n"), "{text}");
     assert!(text.contains("\n! no forwarding: sysctl\n") && !text.contains("maybe"), "{text}");
+    // Anybody can forge these, so they are in no verdict; but the operator must know.
+    sample.conditions = vec![ConditionStatus { name: "replies_refused".to_owned(), ..host(Effect::Note, "7 packets") }];
+    assert!(status(&sample).contains("\n! 7 packets: sysctl\n"), "{}", status(&sample));
 }
 
 #[test]

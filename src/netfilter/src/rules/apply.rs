@@ -10,6 +10,7 @@ use super::chain;
 use super::chain::Matches;
 use super::missing::{Missing, Written};
 use super::present::{PresentRules, RawTable};
+use super::refused::counted;
 use super::rule_set::{RuleSet, transaction};
 use crate::{Error, Family, Tools, trial};
 use loaded_queue::queue_owners;
@@ -124,6 +125,23 @@ impl Installed {
             all.extend(self.written[family as usize].missing(family, &self.rules, &raw.of(self.rules.base)));
         }
         Ok(all)
+    }
+
+    /// Packets in a backend's name that the rules, since they were written last, have taken for no reply.
+    ///
+    /// # Errors
+    /// If the rules cannot be read.
+    pub fn refused_replies(&self) -> Result<u64, Error> {
+        let has_rules = |family: &Family| {
+            let matches = self.written[*family as usize].matches;
+            matches.is_some_and(|matches| !self.rules.chains(*family, matches).is_empty())
+        };
+        let read = |family| self.tools.save_raw_with_counts(family).map_err(|error| wrap(family, "read them", error));
+        let mut sum = 0_u64;
+        for family in Family::ALL.into_iter().filter(has_rules) {
+            sum = sum.saturating_add(counted(&read(family)?, self.rules.base));
+        }
+        Ok(sum)
     }
 
     /// Writes the rules again, whatever has become of them. As [`Installed::update`], loses no packet.

@@ -8,6 +8,7 @@ mod chain;
 mod missing;
 mod present;
 mod reach;
+mod refused;
 mod rule_set;
 mod steer;
 mod text;
@@ -16,6 +17,7 @@ mod traffic;
 pub use apply::{Installed, clean_stale};
 pub use missing::{Missing, unhooked};
 pub use reach::{Reach, Served};
+pub use refused::{refused_replies, refused_replies_text};
 pub use rule_set::RuleSet;
 pub use steer::{HashKeys, Steering};
 
