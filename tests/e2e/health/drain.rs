@@ -5,6 +5,7 @@ use crate::rig::lab::{Lab, eventually, setting};
 use crate::rig::loaded::{Loaded, signal_to};
 use crate::rig::machine::timed;
 use crate::rig::net::{Family, backend_of, get};
+use crate::rig::ports::named;
 use crate::rig::requests::{download, small_buffers, sum_of};
 use crate::rig::wire::capture;
 use nix::sys::signal::Signal;
@@ -31,7 +32,7 @@ fn text(keys: &str) -> String {
 fn order(loaded: &Loaded, words: &[&str], address: IpAddr) {
     let said = loaded.ask(&[&["backend"], words, &[&address.to_string()]].concat());
     assert_eq!(said.code, Some(0), "{}", said.err);
-    assert!(said.out.starts_with(&format!("service web: backend {address} is ")), "{}", said.out);
+    assert!(said.out.starts_with(&format!("service web: backend {} is ", named(address))), "{}", said.out);
     std::thread::sleep(HEARD);
 }
 

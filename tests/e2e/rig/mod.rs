@@ -8,7 +8,7 @@ pub(crate) mod loaded;
 pub(crate) mod machine;
 pub(crate) mod net;
 pub(crate) mod packet;
-mod ports;
+pub(crate) mod ports;
 pub(crate) mod queues;
 pub(crate) mod requests;
 pub(crate) mod routers;

@@ -6,6 +6,7 @@ use super::lab::Lab;
 use super::servers::{backends, service};
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 
 /// How much higher the backends are.
 const SHIFT: u16 = 10_000;
@@ -15,6 +16,11 @@ const SERVED: [u16; 3] = [80, 81, 7007];
 /// Whether this is that run.
 pub(super) fn change() -> bool {
     std::env::var_os("E2E_PORTS").is_some()
+}
+
+/// How the program names a backend of a service on port 80.
+pub(crate) fn named(address: IpAddr) -> String {
+    if change() { SocketAddr::new(address, 80 + SHIFT).to_string() } else { address.to_string() }
 }
 
 /// The configuration as this run has it; what it no longer uses is closed in the lab.

@@ -5,6 +5,7 @@ use crate::rig::lab::base_chains;
 use crate::rig::lab::{Lab, eventually};
 use crate::rig::loaded::Loaded;
 use crate::rig::net::{Family, get};
+use crate::rig::ports::named;
 use crate::rig::requests::{url, wrk};
 use std::fs;
 use std::time::Duration;
@@ -111,7 +112,7 @@ fn a_difference_is_told_and_changes_nothing() {
     lab.file("loaded.toml", &next);
     let said = loaded.ask(&["--check", "--diff"]);
     let leave: u64 = flows().0.iter().sum();
-    let [gone, stays, new] = [1, 2, 3].map(|n| Family::V6.backend(n));
+    let [gone, stays, new] = [1, 2, 3].map(|n| named(Family::V6.backend(n)));
     for line in [
         "drain 7s \u{2192} 9s".to_owned(),
         format!("service web: backend {gone} is removed: drains for 9s"),
