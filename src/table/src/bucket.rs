@@ -89,7 +89,7 @@ impl Bucket {
     pub(crate) fn matches(&self, tag: u16) -> u32 {
         let pattern = u64::from(tag) * 0x0001_0001_0001_0001;
         let [low, high] = &self.tags;
-        zero_lanes(low.load(Relaxed) ^ pattern) | zero_lanes(high.load(Relaxed) ^ pattern) << 4
+        zero_lanes([low.load(Relaxed) ^ pattern, high.load(Relaxed) ^ pattern])
     }
 
     #[inline]
@@ -98,13 +98,14 @@ impl Bucket {
     }
 }
 
-/// A bit for each of the four 16-bit lanes that is zero. Exact: no lane depends on its neighbours.
+/// A bit for each of the eight 16-bit lanes that is zero. Exact: no lane depends on its neighbours.
 #[inline]
-fn zero_lanes(x: u64) -> u32 {
+fn zero_lanes(words: [u64; 2]) -> u32 {
     const LOW15: u64 = 0x7fff_7fff_7fff_7fff;
-    let zero = !(((x & LOW15) + LOW15) | x | LOW15) >> 15;
-    // Bits 0, 16, 32, 48 of `zero` gathered into the four bits from 48.
-    (zero.wrapping_mul(1 << 48 | 1 << 33 | 1 << 18 | 1 << 3) >> 48) as u32 & 0xf
+    // The top bit of each lane that is zero.
+    let [low, high] = words.map(|x| !(((x & LOW15) + LOW15) | x | LOW15));
+    // Bits 0, 16, 32, 48, and four above each of them, gathered into the eight bits from 48; all other products are below.
+    ((low >> 15 | high >> 11).wrapping_mul(1 << 48 | 1 << 33 | 1 << 18 | 1 << 3) >> 48) as u32 & 0xff
 }
 
 #[cfg(test)]
@@ -113,10 +114,12 @@ mod tests {
 
     #[test]
     fn each_zero_lane_is_found() {
-        for lanes in 0..16_u32 {
+        for lanes in 0..256_u32 {
             for other in [1_u64, 0x7fff, 0x8000, 0xffff] {
-                let word = (0..4).map(|i| if lanes >> i & 1 == 1 { 0 } else { other << (16 * i) }).sum();
-                assert_eq!(zero_lanes(word), lanes, "{word:#x}");
+                let word =
+                    |from: u32| (0..4).map(move |i| if lanes >> (from + i) & 1 == 1 { 0 } else { other << (16 * i) });
+                let words = [0, 4].map(|from| word(from).sum());
+                assert_eq!(zero_lanes(words), lanes, "{words:#x?}");
             }
         }
     }

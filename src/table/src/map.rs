@@ -15,6 +15,7 @@ use crate::layout::{self, Bucket, LAYOUT_VERSION, MAGIC, RegionHeader, WAY_BITS}
 use crate::shm::{Array, Region, prefetch};
 use crate::spec::TableSpec;
 use siphasher::sip::SipHasher13;
+use std::hash::Hasher;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, fence};
 
 /// A key's two candidate buckets and its tag. Valid for every table with the same hash key and capacity.
@@ -388,11 +389,12 @@ impl Map {
 
     #[inline(always)]
     fn hash(&self, key: &[u64; 3]) -> Hashed {
-        let mut bytes = [0; 24];
-        bytes[..8].copy_from_slice(&key[0].to_le_bytes());
-        bytes[8..16].copy_from_slice(&key[1].to_le_bytes());
-        bytes[16..].copy_from_slice(&(key[2] & self.mask).to_le_bytes());
-        let hash = SipHasher13::new_with_keys(self.hash_key[0], self.hash_key[1]).hash(&bytes);
+        // Word by word, since the hash of a slice loops over a length that it takes to be unknown.
+        let mut hasher = SipHasher13::new_with_keys(self.hash_key[0], self.hash_key[1]);
+        hasher.write_u64(key[0]);
+        hasher.write_u64(key[1]);
+        hasher.write_u64(key[2] & self.mask);
+        let hash = hasher.finish();
         // The upper bits of each half of the hash choose a bucket; the lower bits of both make the tag.
         let scale = |half: u32| high(u64::from(half) * u64::from(self.count));
         let first = scale(low(hash));

@@ -56,16 +56,16 @@ impl Decider {
                 Err(refusal) => return self.refuse(packet, refusal, buffer),
             },
         };
-        let Some(&Backend { address, port, direct, .. }) = self.setup.backend(backend) else {
+        let Some(Backend { address, port, direct, .. }) = self.setup.backend(backend) else {
             return buffer.unchanged(Outcome::DroppedNoBackend);
         };
         if !direct {
             let checksum = buffer.facts.checksum;
-            let new = Replacement { address: &address, port };
+            let new = Replacement { address, port: *port };
             wire::replace(buffer.bytes(), packet, Endpoint::Destination, new, checksum);
         }
         self.count_sent(backend, buffer.length);
-        buffer.forwarded(outcome, backend, direct)
+        buffer.forwarded(outcome, backend, *direct)
     }
 
     /// What becomes of a packet of a known flow. A SYN that is sent again counts as unanswered by the backend.

@@ -2,28 +2,28 @@
 //!
 //! A *sum* is a folded ones' complement sum, not inverted; a *checksum* is its inverse, as it stands in a header.
 
-use std::ops::Range;
-
 /// Sum of bytes, taken as 16-bit words in network byte order; a zero is added to an odd number of bytes.
 #[must_use]
+#[inline]
 pub fn sum(bytes: &[u8]) -> u16 {
     // The word size does not matter to ones' complement addition (RFC 1071, 2 (C)): 32-bit words summed in 64 bits cannot
     // overflow below 16 GiB.
-    let words = bytes.chunks_exact(4);
-    let mut tail = [0; 4];
-    tail[..words.remainder().len()].copy_from_slice(words.remainder());
-    let mut total = u64::from(u32::from_be_bytes(tail));
-    for word in words {
-        total += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
+    let (words, rest) = bytes.as_chunks::<4>();
+    let mut total = words.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum::<u64>();
+    if !rest.is_empty() {
+        let mut tail = [0; 4];
+        tail[..rest.len()].copy_from_slice(rest);
+        total += u64::from(u32::from_be_bytes(tail));
     }
     fold(total)
 }
 
 /// Writes the new bytes and returns the sum of the old ones.
-pub(super) fn swap(bytes: &mut [u8], at: Range<usize>, new: &[u8]) -> u16 {
-    let Some(place) = bytes.get_mut(at) else { return 0 };
+#[inline]
+pub(super) fn swap<const N: usize>(bytes: &mut [u8], at: usize, new: &[u8; N]) -> u16 {
+    let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<N>) else { return 0 };
     let old = sum(place);
-    place.copy_from_slice(new);
+    *place = *new;
     old
 }
 

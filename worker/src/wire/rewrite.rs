@@ -5,7 +5,6 @@ use super::checksum::{add, pseudo_header, sum, swap, update, update_sum};
 use super::facts::ChecksumState;
 use super::parse::{ICMP_HEADER, Kind, ParsedPacket, Quoted, protocol};
 use super::sctp;
-use std::ops::Range;
 
 /// Which of the two addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +28,7 @@ pub struct Replacement<'a> {
 /// Sets an address and a port. `packet` must be what [`super::parse`] made of the same bytes.
 #[inline]
 pub fn replace(bytes: &mut [u8], packet: &ParsedPacket, side: Endpoint, new: Replacement<'_>, field: ChecksumState) {
-    let (at, address) = locate(packet.family, 0, side, new.address);
-    let old = swap(bytes, at, address);
-    let address = sum(address);
+    let (old, address) = swap_address(bytes, (packet.family, 0), side, new.address);
     if packet.family == Family::V4 {
         patch(bytes, 10, |c| update(c, old, address));
     }
@@ -57,7 +54,7 @@ fn replace_port(
         Kind::Sctp { .. } => sctp::replace(bytes, packet.transport, Some((at, port)), field),
         Kind::Tcp(_) | Kind::Udp { .. } => {
             let (old, new) = addresses;
-            let old = add(old, swap(bytes, at..at + 2, &port.to_be_bytes()));
+            let old = add(old, swap(bytes, at, &port.to_be_bytes()));
             transport(bytes, packet, addresses, (old, add(new, port)), field);
         }
         _ => transport(bytes, packet, addresses, addresses, field),
@@ -79,14 +76,13 @@ pub fn replace_in_error(
     let before = sum(&bytes[body.clone()]);
 
     let base = packet.transport + ICMP_HEADER;
-    let (at, address) = locate(packet.family, base, side, new.address);
-    let (mut old, mut new_sum) = (swap(bytes, at, address), sum(address));
+    let (mut old, mut new_sum) = swap_address(bytes, (packet.family, base), side, new.address);
     if packet.family == Family::V4 {
         patch(bytes, base + 10, |c| update(c, old, new_sum));
     }
     if let Some(port) = new.port.filter(|_| protocol::has_ports(quoted.protocol)) {
         let at = port_at(quoted.transport, side);
-        (old, new_sum) = (add(old, swap(bytes, at..at + 2, &port.to_be_bytes())), add(new_sum, port));
+        (old, new_sum) = (add(old, swap(bytes, at, &port.to_be_bytes())), add(new_sum, port));
     }
     // The quoted packet may end before its checksum.
     if let Some(at) = checksum_at(packet.family, quoted.protocol).map(|o| quoted.transport + o) {
@@ -108,15 +104,20 @@ fn port_at(transport: usize, side: Endpoint) -> usize {
     }
 }
 
-/// Where an address lies in the IP header that begins at `base`, and the bytes of the new one in that family.
-fn locate(family: Family, base: usize, side: Endpoint, new: &Address) -> (Range<usize>, &[u8]) {
-    let (first, length) = match (family, side) {
-        (Family::V4, Endpoint::Source) => (12, 4),
-        (Family::V4, Endpoint::Destination) => (16, 4),
-        (Family::V6, Endpoint::Source) => (8, 16),
-        (Family::V6, Endpoint::Destination) => (24, 16),
-    };
-    (base + first..base + first + length, &new[16 - length..])
+/// Writes an address into the IP header that begins at `base`. The sums of the old and of the new one.
+#[inline]
+fn swap_address(bytes: &mut [u8], (family, base): (Family, usize), side: Endpoint, new: &Address) -> (u16, u16) {
+    match family {
+        Family::V4 => {
+            let at = if side == Endpoint::Source { 12 } else { 16 };
+            let [.., a, b, c, d] = *new;
+            (swap(bytes, base + at, &[a, b, c, d]), sum(&[a, b, c, d]))
+        }
+        Family::V6 => {
+            let at = if side == Endpoint::Source { 8 } else { 24 };
+            (swap(bytes, base + at, new), sum(new))
+        }
+    }
 }
 
 /// The sums of the old and of the new bytes: of `addresses` alone, which are in the pseudo header, and of `all`.

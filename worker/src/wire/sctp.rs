@@ -20,16 +20,15 @@ static CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 /// net/netfilter/nfnetlink_queue.c, since Linux 6.11).
 #[cold]
 pub(super) fn replace(bytes: &mut [u8], transport: usize, port: Option<(usize, u16)>, field: ChecksumState) {
-    let place = transport + CHECKSUM..transport + CHECKSUM + 4;
+    let place = transport + CHECKSUM;
     if field != ChecksumState::Complete {
         write(bytes, port);
-        swap(bytes, place.clone(), &[0; 4]);
+        swap(bytes, place, &[0; 4]);
         let made = crc(bytes, transport);
         swap(bytes, place, &made.to_le_bytes());
         return;
     }
-    let Some(stated) = bytes.get(place.clone()).and_then(<[u8]>::first_chunk::<4>).copied().map(u32::from_le_bytes)
-    else {
+    let Some(stated) = bytes.get(place..).and_then(<[u8]>::first_chunk::<4>).copied().map(u32::from_le_bytes) else {
         return;
     };
     if port.is_none() {
@@ -47,7 +46,7 @@ pub(super) fn replace(bytes: &mut [u8], transport: usize, port: Option<(usize, u
 
 fn write(bytes: &mut [u8], port: Option<(usize, u16)>) {
     if let Some((at, port)) = port {
-        swap(bytes, at..at + 2, &port.to_be_bytes());
+        swap(bytes, at, &port.to_be_bytes());
     }
 }
 
