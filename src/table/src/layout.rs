@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"loadedTB");
 
 /// Changes whenever the meaning of any byte of a region changes.
-pub const LAYOUT_VERSION: u32 = 4 + OTHER;
+pub const LAYOUT_VERSION: u32 = 5 + OTHER;
 
 /// A build for tests claims another version than the release, so that an upgrade from one to the other exports tables.
 const OTHER: u32 = if cfg!(feature = "hostile") { 1000 } else { 0 };

@@ -4,7 +4,7 @@ use super::decider::Decider;
 use super::flow_state::first_state;
 use super::keys::{FlowQuery, client_key, flow_seed, opens};
 use crate::time::Now;
-use crate::wire::{Family, Kind, ParsedPacket};
+use crate::wire::{Family, Kind, ParsedPacket, low_half};
 use loaded_ipc::{Affinity, BackendIndex, Outcome, Pressure};
 use loaded_table::{AffinityKey, Client, Flow, Hashed, Slot};
 
@@ -79,7 +79,7 @@ impl Decider {
         let inserted = inserted.map_err(|_| Refusal::As(Outcome::DroppedTableFull))?;
         // If the backend refuses, its refusal has to acknowledge this number.
         if let Kind::Tcp(segment) = packet.kind {
-            self.flows.set_proof(inserted.slot, segment.end);
+            self.flows.set_proof(inserted.slot, low_half(segment.end));
         }
         if let Some((_, displaced)) = inserted.displaced {
             self.count_removed(&displaced);

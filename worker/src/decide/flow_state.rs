@@ -1,7 +1,7 @@
 //! The state machine of a flow: which state follows a packet, and which number proves one. What the states mean is said at
 //! [`FlowState`].
 
-use crate::wire::{Kind, TcpSegment};
+use crate::wire::{Kind, TcpSegment, low_half, upper_half};
 use loaded_table::FlowState;
 
 /// Which side sent a packet, and what the packet proves.
@@ -22,12 +22,12 @@ pub(super) fn claim(state: FlowState, kind: Kind, by_client: bool) -> Option<u16
     let Kind::Tcp(segment) = kind else { return None };
     if !by_client {
         // If the backend acknowledges this FIN, the FIN came from the client.
-        return (state == S::LastAck && segment.acknowledges()).then_some(segment.acknowledged);
+        return (state == S::LastAck && segment.acknowledges()).then_some(low_half(segment.acknowledged));
     }
-    let comes_at = || segment.end.wrapping_sub(u16::from(segment.finishes()));
+    let comes_at = || low_half(segment.end.wrapping_sub(u32::from(segment.finishes())));
     match state {
-        // It acknowledges the end of what the backend sent last.
-        S::Answered if segment.acknowledges() => Some(segment.acknowledged),
+        // It acknowledges what the backend sent, give or take what is on its way: one of 65,536 blocks of 65,536 numbers.
+        S::Answered if segment.acknowledges() => Some(upper_half(segment.acknowledged)),
         // Its sequence number is the one that the backend expects: a RST with any other ends nothing there (RFC 5961
         // §3).
         S::HalfOpen | S::Established | S::ClientDone | S::BackendDone if segment.resets() => Some(comes_at()),
@@ -37,24 +37,33 @@ pub(super) fn claim(state: FlowState, kind: Kind, by_client: bool) -> Option<u16
 }
 
 /// The number to keep after a packet that leads from one state to another: the one that [`claim`], or a refusal, must
-/// show next. `None`: the one that is kept stays.
+/// show next. `None`: the one that is kept stays. `is_new_second`: the flow was not seen in this second before.
+///
+/// While a flow is answered, the backend's first segment of each second counts. In the middle of a fast download the
+/// client never acknowledges what came last, but it does acknowledge this one before the next, if a round trip takes
+/// less than a second.
 #[inline]
-pub(super) fn proof_after((before, next): (FlowState, FlowState), kind: Kind, sender: Sender) -> Option<u16> {
+pub(super) fn proof_after(
+    (before, next): (FlowState, FlowState),
+    kind: Kind,
+    sender: Sender,
+    is_new_second: bool,
+) -> Option<u16> {
     use FlowState as S;
     let Kind::Tcp(segment) = kind else { return None };
     match sender {
         Sender::Backend { .. } if segment.resets() || !segment.acknowledges() => None,
         Sender::Backend { .. } => match next {
-            S::Answered => Some(segment.end),
-            S::Established | S::ClientDone | S::BackendDone => Some(segment.acknowledged),
+            S::Answered if before != S::Answered || segment.accepts() || is_new_second => Some(upper_half(segment.end)),
+            S::Established | S::ClientDone | S::BackendDone => Some(low_half(segment.acknowledged)),
             _ => None,
         },
         Sender::Client { .. } => match next {
             // A refusal acknowledges the SYN.
-            S::HalfOpen if segment.opens() => Some(segment.end),
+            S::HalfOpen if segment.opens() => Some(low_half(segment.end)),
             // The backend has not acknowledged this packet yet, but will.
-            S::LastAck if segment.finishes() => Some(segment.end),
-            S::Established | S::ClientDone if before == S::Answered => Some(segment.end),
+            S::LastAck if segment.finishes() => Some(low_half(segment.end)),
+            S::Established | S::ClientDone if before == S::Answered => Some(low_half(segment.end)),
             _ => None,
         },
     }

@@ -3,7 +3,7 @@
 use super::decider::{Decided, Decider, PacketBuffer};
 use super::keys::{FlowQuery, another_port};
 use crate::time::Now;
-use crate::wire::{self, Endpoint, Kind, ParsedPacket, Replacement};
+use crate::wire::{self, Endpoint, Kind, ParsedPacket, Replacement, low_half};
 use loaded_ipc::{Cause, Outcome};
 use loaded_table::{Flow, FlowState, Slot};
 
@@ -28,7 +28,7 @@ impl Decider {
             && let Kind::Tcp(segment) = packet.kind
             && segment.resets()
             && segment.acknowledges()
-            && segment.acknowledged == self.flows.proof(slot)
+            && low_half(segment.acknowledged) == self.flows.proof(slot)
         {
             let refused = (flow.backend, flow.vip_port, Cause::Refused);
             self.backends.refused(&mut self.setup, &self.counters, refused, now);

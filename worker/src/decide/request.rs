@@ -210,19 +210,20 @@ impl Decider {
     #[inline]
     pub(super) fn advance(&mut self, slot: Slot, flow: Flow, packet: &ParsedPacket, request: bool, now: Now) {
         let sender = self.sender(slot, flow, packet, request);
+        let seen = match keeps_alive(flow.state, sender) {
+            true => self.flows.refresh(slot, now.seconds),
+            false => self.flows.seen(slot, now.seconds),
+        };
+        let is_new_second = seen != now.seconds;
         let next = match self.setup.is_direct(flow.backend) {
             false => {
                 let next = next_state(flow.state, packet.kind, sender);
-                if let Some(proof) = proof_after((flow.state, next), packet.kind, sender) {
+                if let Some(proof) = proof_after((flow.state, next), packet.kind, sender, is_new_second) {
                     self.flows.set_proof(slot, proof);
                 }
                 next
             }
             true => next_state_one_sided(flow.state, packet.kind),
-        };
-        let seen = match keeps_alive(flow.state, sender) {
-            true => self.flows.refresh(slot, now.seconds),
-            false => self.flows.seen(slot, now.seconds),
         };
         let mut proven = false;
         if next != flow.state {
@@ -231,9 +232,8 @@ impl Decider {
             }
             proven = request && is_proof(next);
         }
-        if request
-            && (proven || !self.affinity_timeouts.of(self.setup.service_of(flow.backend)).is_fresh(seen, now.seconds))
-        {
+        let is_fresh = || self.affinity_timeouts.of(self.setup.service_of(flow.backend)).is_fresh(seen, now.seconds);
+        if request && (proven || is_new_second && !is_fresh()) {
             self.keep_client(flow, packet, proven, now.seconds);
         }
     }

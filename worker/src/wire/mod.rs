@@ -16,7 +16,7 @@ pub use facts::{ChecksumState, PacketFacts};
 pub use fragment::{Fragment, fragment};
 pub use parse::{Kind, Malformed, ParsedPacket, Quoted, lacks_checksum, parse, parse_first, protocol};
 pub use rewrite::{Endpoint, Replacement, replace, replace_in_error};
-pub use segment::TcpSegment;
+pub use segment::{TcpSegment, low_half, upper_half};
 
 #[cfg(test)]
 mod tests;

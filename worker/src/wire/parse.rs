@@ -1,7 +1,7 @@
 //! Reads what a packet is, once. etherparse does the slicing, and is used nowhere else.
 
 use super::address::{Address, Family, is_mapped, mapped};
-use super::segment::{TcpSegment, segment_end};
+use super::segment::{TcpSegment, low_half, segment_end};
 use etherparse::{IpAuthHeaderSlice, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice, Ipv6RawExtHeaderSlice};
 use etherparse::{TcpHeaderSlice, UdpHeaderSlice};
 
@@ -98,7 +98,7 @@ pub struct Quoted {
     pub ports: (u16, u16),
     /// Offset of its upper layer in the whole packet.
     pub transport: usize,
-    /// For TCP, what [`TcpSegment`] calls its end; if only 8 bytes are quoted, the end of a SYN without data.
+    /// For TCP, the lower half of what [`TcpSegment`] calls its end; if only 8 bytes are quoted, of the end of a SYN without data.
     pub end: u16,
 }
 
@@ -353,7 +353,7 @@ fn quoted(bytes: &[u8], family: Family, at: usize) -> Option<Quoted> {
     };
     let end = match (protocol, upper) {
         (protocol::TCP, Some(upper)) => match TcpHeaderSlice::from_slice(inner.get(offset..)?) {
-            Ok(h) => segment_end(&h, ip.length.wrapping_sub(offset)),
+            Ok(h) => low_half(segment_end(&h, ip.length.wrapping_sub(offset))),
             Err(_) => word(upper, 6).wrapping_add(1),
         },
         _ => 0,

@@ -7,15 +7,15 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// A TCP segment. Of sequence numbers it keeps the lower 16 bits.
+/// A TCP segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpSegment {
     /// Source and destination port. Host byte order.
     pub ports: (u16, u16),
     /// The sequence number after this segment: the one that its receiver acknowledges.
-    pub end: u16,
+    pub end: u32,
     /// The number that this segment acknowledges, if it has an ACK.
-    pub acknowledged: u16,
+    pub acknowledged: u32,
     flags: u8,
 }
 
@@ -26,7 +26,7 @@ impl TcpSegment {
         Self {
             ports: (h.source_port(), h.destination_port()),
             end: segment_end(h, length),
-            acknowledged: low_half(h.acknowledgment_number() as usize),
+            acknowledged: h.acknowledgment_number(),
             flags: flags(h),
         }
     }
@@ -68,18 +68,27 @@ fn flags(h: &TcpHeaderSlice<'_>) -> u8 {
     h.slice().get(13).copied().unwrap_or_default()
 }
 
-/// The lower half of the sequence number after a segment of `length` bytes, header and data; SYN and FIN take a number each (RFC
-/// 9293 §3.4). If the length is wrong, so is the number, which no one will acknowledge.
+/// The sequence number after a segment of `length` bytes, header and data; SYN and FIN take a number each (RFC 9293 §3.4). If the
+/// length is wrong, so is the number, which no one will acknowledge.
 #[inline(always)]
-pub(super) fn segment_end(h: &TcpHeaderSlice<'_>, length: usize) -> u16 {
-    let data = low_half(length).wrapping_sub(low_half(h.slice().len()));
+#[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]
+pub(super) fn segment_end(h: &TcpHeaderSlice<'_>, length: usize) -> u32 {
+    let data = length.wrapping_sub(h.slice().len()) as u32;
     let flags = flags(h);
-    let numbers = u16::from(flags & FIN) + u16::from(flags >> 1 & 1);
-    low_half(h.sequence_number() as usize).wrapping_add(data).wrapping_add(numbers)
+    let numbers = u32::from(flags & FIN) + u32::from(flags >> 1 & 1);
+    h.sequence_number().wrapping_add(data).wrapping_add(numbers)
 }
 
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the lower half is what is wanted")]
-fn low_half(number: usize) -> u16 {
-    number as u16
+/// The lower half of a sequence number.
+#[must_use]
+#[inline]
+pub fn low_half(number: u32) -> u16 {
+    (number & 0xffff) as u16
+}
+
+/// The upper half: the same for 65,536 numbers in a row.
+#[must_use]
+#[inline]
+pub fn upper_half(number: u32) -> u16 {
+    (number >> 16) as u16
 }

@@ -103,9 +103,9 @@ pub(crate) fn tcp_after_fin(from: End<'_>, to: End<'_>, flags: u8) -> Vec<u8> {
     segment(from, to, flags, (END, END.wrapping_add(1)), b"")
 }
 
-/// A segment of a sender who has to guess both numbers, and is wrong by one bit.
+/// A segment of a sender who has to guess both numbers, and is wrong by one bit in each half of them.
 pub(crate) fn guessed(from: End<'_>, to: End<'_>, flags: u8, bit: u32) -> Vec<u8> {
-    tcp_that_ends(from, to, flags, END ^ 1 << bit)
+    tcp_that_ends(from, to, flags, END ^ 0x1_0001 << bit)
 }
 
 fn tcp_that_ends(from: End<'_>, to: End<'_>, flags: u8, number: u32) -> Vec<u8> {

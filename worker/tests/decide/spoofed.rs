@@ -329,7 +329,7 @@ fn a_connection_that_both_sides_close_is_over_once_the_backend_has_acknowledged_
     }
 }
 
-/// Of 65,536 numbers one is right.
+/// Of 65,536 blocks of numbers one is right.
 #[test]
 fn an_acknowledgement_of_another_number_opens_nothing() {
     for side in SIDES {
@@ -358,7 +358,7 @@ fn of_all_numbers_one_opens_a_flow() {
         let client = (&*client, 4001);
         let backend = world.forward(segment(client, vip, SYN, (0, 0), b""), Outcome::ForwardedNew);
         world.answer(segment((&backend, 80), client, SYN | ACK, (0x1234_4320, 1), b""));
-        let numbers = (1, 0x9876_0000 | u32::from(number));
+        let numbers = (1, u32::from(number) << 16 | 0x9876);
         world.forward(segment(client, vip, ACK, numbers, b""), Outcome::Forwarded);
     }
     assert_eq!(world.decider.held().0, 65_536);
@@ -387,20 +387,52 @@ fn guesses_keep_no_client_out() {
     }
 }
 
-/// What came first may be lost, or have been acknowledged too late: the client acknowledges what came last.
+/// What comes first may be lost, or acknowledged together with what comes next: any number in the same block counts. In the next
+/// second that of the next segment.
 #[test]
-fn the_number_to_acknowledge_is_that_of_the_backends_latest_segment() {
+fn the_number_to_acknowledge_is_near_what_the_backend_has_sent() {
     for side in SIDES {
         let (client, vip) = ((side.client, 4001), (side.vip, 80));
         // The answer ends before the last of all numbers, and the data beyond it.
         let first = u32::MAX - 3;
-        for (acknowledged, seconds) in [(u32::MAX - 2, 30), (1, 30), (2, 7440), (3, 30)] {
+        let cases = [(u32::MAX - 2, [true, false]), (0xffff_0000, [true, false]), (0xfffe_ffff, [false; 2])];
+        for (acknowledged, opens) in cases.into_iter().chain([(0, [false, true]), (2, [false, true])]) {
+            for (opens, wait) in opens.into_iter().zip([0, 1]) {
+                let mut world = World::new(&[spread()]);
+                let backend = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
+                world.answer(segment((&backend, 80), client, SYN | ACK, (first, 77), b""));
+                world.now += wait;
+                world.answer(segment((&backend, 80), client, ACK, (first.wrapping_add(1), 77), b"hello"));
+                world.forward(segment(client, vip, ACK, (77, acknowledged), b""), Outcome::Forwarded);
+                lives_for(world, &side, &backend, if opens { 7440 } else { 30 });
+            }
+        }
+    }
+}
+
+/// The client is always behind what the backend has sent: the flow's balancer has lost its tables in the middle of a download,
+/// or data came right behind the answer to the SYN (TCP Fast Open).
+#[test]
+fn a_flow_opens_in_the_middle_of_a_download() {
+    const DATA: [u8; 1448] = [7; 1448];
+    let number = |n: u32| 0xfff0_0000_u32.wrapping_add(n * 1448);
+    for (side, begins) in SIDES.into_iter().flat_map(|side| [(side, SYN), (side, ACK)]) {
+        // Segments on their way, and how many come in a second.
+        for (behind, rate) in [(0, 10), (20, 200), (400, 1000)] {
+            let (client, vip) = ((side.client, 4001), (side.vip, 80));
             let mut world = World::new(&[spread()]);
-            let backend = world.forward(tcp(client, vip, SYN), Outcome::ForwardedNew);
-            world.answer(segment((&backend, 80), client, SYN | ACK, (first, 77), b""));
-            world.answer(segment((&backend, 80), client, ACK, (first.wrapping_add(1), 77), b"hello"));
-            world.forward(segment(client, vip, ACK, (77, acknowledged), b""), Outcome::Forwarded);
-            lives_for(world, &side, &backend, seconds);
+            let backend = world.forward(segment(client, vip, begins, (77, 5), b""), Outcome::ForwardedNew);
+            if begins == SYN {
+                world.answer(segment((&backend, 80), client, SYN | ACK, (number(behind).wrapping_sub(1), 78), b""));
+            }
+            for n in 1..rate * 3 {
+                world.answer(segment((&backend, 80), client, ACK, (number(behind + n - 1), 78), &DATA));
+                if n % 2 == 0 {
+                    world.forward(segment(client, vip, ACK, (78, number(n)), b""), Outcome::Forwarded);
+                }
+                world.now += u32::from(n % rate == 0);
+            }
+            lives_for(world, &side, &backend, 7440);
         }
     }
 }
