@@ -206,7 +206,7 @@ counted! {
     Pressure from RECEIVED + 1 + Outcome::ALL.len() + Fault::ALL.len(), {
         /// A living flow that is not protected gave way to a new one.
         Evicted = "flow_evicted",
-        /// A flow was opened unprotected: its source prefix has its full share of protected flows.
+        /// A flow was opened unprotected: its source prefix, or its client's port, has its full share of protected flows.
         Unprotected = "flow_unprotected",
         /// A flow was given another backend than its client's or the strategy's: there it would have clashed with a flow of the
         /// same client, from the same port, to another VIP.

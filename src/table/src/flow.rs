@@ -18,8 +18,12 @@ const KIND: u32 = 1;
 /// Third key word: client port, service port, protocol and a zero byte are key; the top 16 bits are the port at the VIP,
 /// which is value.
 const KEY_MASK: u64 = 0x0000_ffff_ffff_ffff;
-/// A bit beside a flow's state: it is not protected, because its client's prefix already had its share.
+/// A bit beside a flow's state: it is not protected, because its client's prefix, or its key, already had its share.
 const OVER_QUOTA: u8 = 0x80;
+/// Protected flows of one key, that is of one port of a client, in one bucket. All flows of a key lie in the same two buckets, so
+/// without a limit a client could fill those, and with other ports more of them. Only a NAT that gives one of its ports to
+/// several connections at once has more than one.
+const KEY_SHARE: usize = 2;
 /// Seconds in which a new flow is not evicted before older ones; an answer takes a fraction of that. Without it a new client's
 /// SYN would be evicted first, both in a flood that backends answer and among the connections of one client that uses all its
 /// ports.
@@ -190,7 +194,7 @@ impl FlowTable {
     }
 
     /// Changes the state; the idle time starts again. Returns `false` if the flow should be protected but is not, because its
-    /// client's prefix already has its share.
+    /// client's prefix, or its key, already had its share.
     #[inline]
     pub fn set_state(&mut self, slot: Slot, state: FlowState, now: u32) -> bool {
         self.map.touch(slot, now);
@@ -202,11 +206,17 @@ impl FlowTable {
             }
             // A flow over quota stays so until it is evicted or ends.
             (false, true) if is_over_quota(&stored) => true,
-            (false, true) => !self.quota.take(&client_of(&stored.record)),
+            (false, true) => !self.may_protect(slot, &stored.record),
             _ => false,
         };
         self.map.set_state(slot, state as u8 | if over_quota { OVER_QUOTA } else { 0 });
         !over_quota
+    }
+
+    /// Whether the flow at `slot` may be protected; if so, counts it.
+    fn may_protect(&mut self, slot: Slot, record: &KeyValue) -> bool {
+        let is_protected = |way: &Way| is_protected_state(way.state());
+        self.map.twins(slot, &record.key, is_protected) < KEY_SHARE && self.quota.take(&client_of(record))
     }
 
     /// Puts a flow in. One with the same key, VIP and port there is replaced. If both buckets are full, a flow of the first of these kinds
@@ -215,7 +225,7 @@ impl FlowTable {
     /// 1. expired;
     /// 2. not answered by its backend, and idle for more than a second;
     /// 3. not open, and idle for more than a second: the client has proven nothing, or both sides have finished;
-    /// 4. open but over the quota of its client's prefix, and idle for more than a second;
+    /// 4. open but over the quota of its client's prefix, or of its key, and idle for more than a second;
     /// 5. any of these kinds, idle for a second or less;
     /// 6. open by the client's word alone (mode "dsr").
     ///
@@ -223,16 +233,17 @@ impl FlowTable {
     /// never evicted for a new one.
     pub fn insert(&mut self, hashed: &Hashed, key: &FlowKey, flow: Flow, now: u32) -> Result<Inserted, TableFull> {
         let timeouts = &self.timeouts;
+        let record = flow.to_key_value(key);
         let placed = self.map.place(
             hashed,
-            (flow.to_key_value(key), flow.state as u8, now),
+            (record, flow.state as u8, now),
             |record| Flow::place_of(record) == (flow.vip, flow.vip_port),
             |map, way| eviction_score(timeouts, map, way, now),
         )?;
         if let Some(gone) = placed.displaced.as_ref().filter(|stored| is_protected(stored)) {
             self.quota.release(&client_of(&gone.record));
         }
-        if flow.state.is_kept() && !self.quota.take(&key.client) {
+        if flow.state.is_kept() && !self.may_protect(placed.slot, &record) {
             self.map.set_state(placed.slot, flow.state as u8 | OVER_QUOTA);
         }
         let evicted = placed.score.is_some_and(|score| score < EXPIRED << 32);
@@ -359,7 +370,13 @@ fn backend_of(record: &KeyValue) -> u16 {
 /// Whether a flow is never evicted for another.
 #[inline]
 fn is_protected(stored: &Stored) -> bool {
-    !is_over_quota(stored) && state_of(stored.state).is_some_and(FlowState::is_kept)
+    is_protected_state(stored.state)
+}
+
+/// The same, by its byte in the table.
+#[inline]
+fn is_protected_state(byte: u8) -> bool {
+    byte & OVER_QUOTA == 0 && state_of(byte).is_some_and(FlowState::is_kept)
 }
 
 #[inline]

@@ -276,6 +276,20 @@ impl Map {
         }
     }
 
+    /// How many other entries in the bucket of `slot` have this key, which is that of the entry there, and are wanted.
+    pub(crate) fn twins(&self, slot: Slot, key: &[u64; 3], want: impl Fn(&Way) -> bool) -> usize {
+        let (Some(bucket), Some(way)) = (self.bucket(slot.0 >> WAY_BITS), self.way(slot)) else { return 0 };
+        let mut others = bucket.matches(way.tag()) & !(1 << (slot.0 % (1 << WAY_BITS)));
+        let mut count = 0;
+        while others != 0 {
+            let other = Way::new(bucket, others.trailing_zeros());
+            others &= others - 1;
+            let same = self.key_value(&other).is_some_and(|record| self.same_key(&record.key, key));
+            count += usize::from(same && want(&other));
+        }
+        count
+    }
+
     /// Seconds since the entry at `slot` was last seen.
     pub(crate) fn idle(&self, slot: Slot, now: u32) -> Option<u32> {
         self.way(slot).map(|way| age(now, way.seen()))

@@ -148,6 +148,33 @@ fn a_prefix_over_its_share_evicts_only_its_own_flows() {
     assert_eq!(protected, (0..32).collect::<Vec<_>>(), "the first ones, until it mattered");
 }
 
+/// All flows of a key lie in two buckets: there they leave room for others, however often they end and begin again.
+#[test]
+fn one_key_protects_four_flows() {
+    let mut table = open(&memory(1000), 1000, Some(QuotaTracker::new(24, 48, 50)));
+    let (key, other) = (key(2, 1, 4001), key(4, 1, 4001));
+    let hashed = table.prepare(&key);
+    let mut slots = Vec::new();
+    for vip_port in 1..=16 {
+        let flow = Flow { vip: 0, vip_port, backend: 0, state: FlowState::HalfOpen };
+        slots.push(table.insert(&hashed, &key, flow, 1).expect("room").slot);
+    }
+    let protected = |table: &FlowTable| slots.iter().filter(|slot| table.is_protected(**slot)).count();
+    for states in [&[FlowState::Answered, FlowState::Established][..], &[FlowState::Reset, FlowState::Established]] {
+        let within = |slot: &&loaded_table::Slot| {
+            states.iter().map(|state| table.set_state(**slot, *state, 1)).filter(|within| !within).count() == 0
+        };
+        assert_eq!(slots.iter().filter(within).count(), 4);
+        assert_eq!(protected(&table), 4);
+    }
+    assert_eq!(table.protected(&key.client), 4);
+    // The others make room, for the same key and for another one in the same buckets.
+    let flow = Flow { vip: 0, vip_port: 17, backend: 0, state: FlowState::HalfOpen };
+    assert!(table.insert(&hashed, &key, flow, 3).is_ok_and(|inserted| inserted.evicted));
+    assert!(connect(&mut table, &other, 3));
+    assert!(find(&table, &other, 3).is_some_and(|(_, slot)| table.is_protected(slot)));
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Open { network: u16, port: u16 },

@@ -64,8 +64,8 @@ impl Decider {
             BackendSource::Elsewhere { seed, client, .. } => {
                 let taken = self.taken(query, (vip, service), now);
                 let place = (service, query.port);
-                let chosen = self.setup.choose_elsewhere(place, packet.family, &seed, taken.as_slice());
-                let BackendIndex(backend) = chosen.ok_or(Refusal::Clash)?;
+                let choose = |taken| self.setup.choose_elsewhere(place, packet.family, &seed, taken);
+                let BackendIndex(backend) = taken.all().and_then(choose).ok_or(Refusal::Clash)?;
                 if let Some(hashed) = client {
                     self.assign(AffinityKey { prefix: seed, service }, &hashed, backend, now.seconds);
                 }

@@ -20,19 +20,25 @@ const MOST: usize = 16;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Taken {
     flows: [(u16, u16); MOST],
+    /// How many there are, which may be more than are noted.
     count: usize,
 }
 
 impl Taken {
-    pub(super) fn as_slice(&self) -> &[(u16, u16)] {
-        self.flows.get(..self.count).unwrap_or_default()
+    /// All of them; `None`: there are more than can be noted, so nothing is known to be free.
+    pub(super) fn all(&self) -> Option<&[(u16, u16)]> {
+        self.flows.get(..self.count)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     fn with(mut self, flow: &Flow) -> Self {
         if let Some(place) = self.flows.get_mut(self.count) {
             *place = (flow.backend, flow.vip_port);
-            self.count += 1;
         }
+        self.count += 1;
         self
     }
 }
@@ -50,7 +56,7 @@ impl Decider {
     ) -> BackendSource {
         let may_clash = |flow: &Flow| self.may_clash(flow, query, vip);
         let met = self.flows.find(&query.hashed, &query.key, now.seconds, may_clash).is_some();
-        match met || query.either && !self.taken(query, (vip, service), now).as_slice().is_empty() {
+        match met || query.either && !self.taken(query, (vip, service), now).is_empty() {
             false => source,
             true => self.around_taken(packet, query, (vip, service), source, now).unwrap_or(source),
         }
@@ -75,8 +81,9 @@ impl Decider {
             BackendSource::Elsewhere { .. } => return None,
         };
         // Replies of direct backends do not come this way.
-        let clashes = mode == Mode::Nat
-            && self.setup.shares_place((first, query.port), self.taken(query, (vip, service), now).as_slice());
+        let taken = self.taken(query, (vip, service), now);
+        let clashes =
+            mode == Mode::Nat && taken.all().is_none_or(|taken| self.setup.shares_place((first, query.port), taken));
         clashes.then_some(BackendSource::Elsewhere { seed, client, instead_of: BackendIndex(first) })
     }
 

@@ -125,8 +125,8 @@ impl Decider {
             }
             BackendSource::Elsewhere { seed, instead_of, .. } => {
                 let (taken, place) = (self.taken(query, (vip, service), now), (service, query.port));
-                let chosen = self.setup.would_choose_elsewhere(place, packet.family, &seed, taken.as_slice());
-                (chosen.ok_or(refused(Refusal::Clash))?.0, ChoiceReason::Clash { instead_of })
+                let choose = |taken| self.setup.would_choose_elsewhere(place, packet.family, &seed, taken);
+                (taken.all().and_then(choose).ok_or(refused(Refusal::Clash))?.0, ChoiceReason::Clash { instead_of })
             }
         };
         let (key, hashed) = self.key_at(query, backend);

@@ -267,6 +267,53 @@ fn packets_judge_by_the_port_that_clients_open() {
     }
 }
 
+/// Ports 1 to 16 of the first VIPs, which become 8001 at one backend, and 8002 to 8007 at all.
+fn many() -> Service {
+    let at = |n: u16| (0..6).map(move |place| (index_of(3 + n, place), place, Some(8002 + n)));
+    let mut one = [Some(8007); 6];
+    (one[0], one[3]) = (Some(8001), Some(8001));
+    let (backend_ports, more) = (one, (0..5).flat_map(at).collect());
+    Service { ports: (1..=16).collect(), backend_ports, more, affinity: None, ..web(Protocol::Tcp) }
+}
+
+/// All of its flows share two buckets. It may use all of that room, until somebody else needs some.
+#[test]
+fn one_port_of_a_client_keeps_nobody_out() {
+    for side in SIDES {
+        let mut world = World::sized(&[many()], 8, 64);
+        let client = (side.client, 4001);
+        let first = world.open(client, (side.vip, 1));
+        for port in 2..=16 {
+            world.open(client, (side.vip, port));
+        }
+        assert_eq!(world.decider.held().0, 16);
+        assert!(world.decider.counters().get(Pressure::Unprotected.index()).expect("a counter") >= 12);
+        for n in 0..12 {
+            world.now += 2;
+            world.open((&side.client(n), 4001), (side.vip, 1));
+        }
+        assert_eq!(world.forward(tcp(client, (side.vip, 1), ACK), Outcome::Forwarded), first, "its own stay protected");
+    }
+}
+
+/// Nothing is known of what cannot be noted, so no backend is known to be free.
+#[test]
+fn where_more_may_clash_than_can_be_noted_the_client_is_refused() {
+    for side in SIDES {
+        let same = Service { index: Some(20), vips: vec![0, 1, 2, 3], ports: vec![8001], ..web(Protocol::Tcp) };
+        let mut world = World::new(&[many(), Service { backend_ports: [None; 6], affinity: None, ..same }]);
+        let client = (side.client, 4001);
+        for port in 1..=16 {
+            world.open(client, (side.vip, port));
+        }
+        world.open(client, (side.vip, 8001));
+        let mut syn = tcp(client, (side.second_vip, 8001), SYN);
+        assert_eq!(world.send(&mut syn), Outcome::RefusedClash);
+        // Another port of the client meets none of them.
+        world.open((side.client, 4002), (side.second_vip, 8001));
+    }
+}
+
 /// The backends of a service that a reload has moved to another port: the old ones leave with their flows.
 fn moved(before: &Service, from: Option<u16>, to: Option<u16>) -> Service {
     let more = (0..6).map(|n| (index_of(5, n), n, to)).collect();
