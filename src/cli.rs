@@ -104,6 +104,8 @@ pub(crate) enum Ask {
         #[command(subcommand)]
         order: Order,
     },
+    /// Take this balancer out for maintenance: say "not serving", serve on until clients have another one, then end
+    Drain(DrainLine),
     /// Show the last changes of membership, each with its cause
     History {
         /// Number of changes, at most 1000
@@ -131,6 +133,17 @@ pub(crate) struct HealthLine {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The arguments of `loaded drain`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct DrainLine {
+    /// How long it may serve on: 90s, 5m, 2h, at most 7d [default: the configuration's drain]
+    #[arg(long, value_name = "TIME", value_parser = deadline)]
+    pub(crate) deadline: Option<u32>,
+    /// Let an instance that was told to end stay
+    #[arg(long, conflicts_with = "deadline")]
+    pub(crate) cancel: bool,
 }
 
 /// The packet in question: an ACK of a TCP connection that is open, a SYN of any other.
@@ -296,10 +309,11 @@ Without -c the configuration is the first of: loaded.config, loaded.conf, /etc/l
   loaded -U nobody -c loaded.config -c loaded.config6    serve both families in the background
   loaded --check --diff                                  what would HUP change?
   loaded backend drain 198.51.100.11 --deadline 5m       take a backend out gently
+  loaded drain                                           take this balancer out of service gently
   loaded explain tcp 192.0.2.7:40000 203.0.113.1:443     where would this client's next packet go, and why?
 
-Signals: HUP reloads the configuration, and changes nothing if it is wrong; TERM, INT and QUIT remove the rules and
-end the instance; USR1 logs the counters; USR2 upgrades: the binary now at this one's path takes over without losing
+Signals: HUP reloads the configuration, and changes nothing if it is wrong; TERM, INT and QUIT end the
+instance and remove its rules, once its virtual IPs have left this host (stop_hold); USR1 logs the counters; USR2 upgrades: the binary now at this one's path takes over without losing
 a packet. If the supervisor was killed, start it again: it takes over the workers that went on. Under a service
 manager (NOTIFY_SOCKET) it stays in the foreground.";
 

@@ -3,6 +3,7 @@
 
 mod cli;
 mod doctor;
+mod drain;
 mod health;
 mod replay;
 mod role;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
                 |status: &control::Status| if json { self::json(status) } else { Ok(control::text::status(status)) };
             health::of_status(control, shown).map(|(text, code)| say(&text).max(code))
         }
+        Task::Ask(Ask::Drain(line)) if !line.cancel => drain::drain(control, &line),
         Task::Ask(question) => ask(control, question).map(|text| say(&text)),
         Task::PrintSandbox(role) => Ok(say(&policy::print(role.into()))),
         Task::Selftest => selftest(requirement),
@@ -140,6 +142,8 @@ fn ask(socket: Option<&Path>, question: Ask) -> Result<String, AnyError> {
             Request::Backend { action, address, port, service }
         }
         Ask::Explain(line) => Request::Explain(line.tuple()?),
+        // To drain takes more than one question: see `drain`.
+        Ask::Drain(_) => Request::CancelDrain,
     };
     Ok(match (question, control::ask(socket, &request)?) {
         (Ask::Status { json: false, .. }, Reply::Status(status)) => control::text::status(&status),
@@ -148,6 +152,7 @@ fn ask(socket: Option<&Path>, question: Ask) -> Result<String, AnyError> {
         (Ask::History { json: false, .. }, Reply::History(events)) => control::text::history(&events),
         (Ask::History { json: true, .. }, Reply::History(events)) => json(&events)?,
         (Ask::Backend { .. }, Reply::Done { lines }) => joined(&lines),
+        (Ask::Drain(_), Reply::Done { lines }) => joined(&lines),
         (Ask::Explain(line), Reply::Explained(explanation)) => match line.json {
             true => json(&explanation)?,
             false => control::explain::text(&explanation),

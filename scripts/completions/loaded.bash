@@ -22,6 +22,9 @@ _loaded() {
             loaded,doctor)
                 cmd="loaded__subcmd__doctor"
                 ;;
+            loaded,drain)
+                cmd="loaded__subcmd__drain"
+                ;;
             loaded,explain)
                 cmd="loaded__subcmd__explain"
                 ;;
@@ -73,6 +76,9 @@ _loaded() {
             loaded__subcmd__help,doctor)
                 cmd="loaded__subcmd__help__subcmd__doctor"
                 ;;
+            loaded__subcmd__help,drain)
+                cmd="loaded__subcmd__help__subcmd__drain"
+                ;;
             loaded__subcmd__help,explain)
                 cmd="loaded__subcmd__help__subcmd__explain"
                 ;;
@@ -110,7 +116,7 @@ _loaded() {
 
     case "${cmd}" in
         loaded)
-            opts="-4 -6 -c -f -D -Q -U -h -V --ipv4 --ipv6 --config --failover --foreground --queue-len --queue-base --user --pid-file --allow-weak-sandbox --control --check --print-sandbox --selftest --diff --help --version status health backend history metrics explain replay doctor help"
+            opts="-4 -6 -c -f -D -Q -U -h -V --ipv4 --ipv6 --config --failover --foreground --queue-len --queue-base --user --pid-file --allow-weak-sandbox --control --check --print-sandbox --selftest --diff --help --version status health backend drain history metrics explain replay doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -347,6 +353,28 @@ _loaded() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        loaded__subcmd__drain)
+            opts="-h --deadline --cancel --control --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --deadline)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         loaded__subcmd__explain)
             opts="-h --json --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -392,7 +420,7 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__help)
-            opts="status health backend history metrics explain replay doctor help"
+            opts="status health backend drain history metrics explain replay doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -462,6 +490,20 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__help__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__help__subcmd__drain)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

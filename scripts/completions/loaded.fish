@@ -46,6 +46,7 @@ complete -c loaded -n "__fish_loaded_needs_command" -s V -l version -d 'Print ve
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "status" -d 'Show the state: problems first, then services, backends, processes with their sandbox, queues, counters'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "health" -d 'Say in one word whether clients are served. Exit code: 0 serving, 1 impaired, 2 not serving, 3 nobody answers'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "backend" -d 'Drain, disable or enable a backend; holds until the next change or the end of the instance'
+complete -c loaded -n "__fish_loaded_needs_command" -f -a "drain" -d 'Take this balancer out for maintenance: say "not serving", serve on until clients have another one, then end'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "history" -d 'Show the last changes of membership, each with its cause'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "metrics" -d 'Print all numbers in the text format of Prometheus'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "explain" -d 'Show what would become of a client\'s next packet, and why; changes nothing'
@@ -81,6 +82,10 @@ complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_s
 complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from help" -f -a "enable" -d 'Use it again, as its checks allow'
 complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from help" -f -a "disable" -d 'Give it no flows at all; its flows are treated as if it were down'
 complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c loaded -n "__fish_loaded_using_subcommand drain" -l deadline -d 'How long it may serve on: 90s, 5m, 2h, at most 7d [default: the configuration\'s drain]' -r
+complete -c loaded -n "__fish_loaded_using_subcommand drain" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
+complete -c loaded -n "__fish_loaded_using_subcommand drain" -l cancel -d 'Let an instance that was told to end stay'
+complete -c loaded -n "__fish_loaded_using_subcommand drain" -s h -l help -d 'Print help'
 complete -c loaded -n "__fish_loaded_using_subcommand history" -s n -l last -d 'Number of changes, at most 1000' -r
 complete -c loaded -n "__fish_loaded_using_subcommand history" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand history" -l json -d 'Print JSON'
@@ -98,15 +103,16 @@ complete -c loaded -n "__fish_loaded_using_subcommand replay" -s h -l help -d 'P
 complete -c loaded -n "__fish_loaded_using_subcommand doctor" -s c -l config -d 'Examine the host for this configuration' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand doctor" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand doctor" -s h -l help -d 'Print help'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend history metrics explain replay doctor help" -f -a "status" -d 'Show the state: problems first, then services, backends, processes with their sandbox, queues, counters'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend history metrics explain replay doctor help" -f -a "health" -d 'Say in one word whether clients are served. Exit code: 0 serving, 1 impaired, 2 not serving, 3 nobody answers'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend history metrics explain replay doctor help" -f -a "backend" -d 'Drain, disable or enable a backend; holds until the next change or the end of the instance'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend history metrics explain replay doctor help" -f -a "history" -d 'Show the last changes of membership, each with its cause'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend history metrics explain replay doctor help" -f -a "metrics" -d 'Print all numbers in the text format of Prometheus'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend history metrics explain replay doctor help" -f -a "explain" -d 'Show what would become of a client\'s next packet, and why; changes nothing'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend history metrics explain replay doctor help" -f -a "replay" -d 'Show what a worker would do with each packet of a capture (pcap or pcapng); needs no instance and no rights'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend history metrics explain replay doctor help" -f -a "doctor" -d 'Examine this host: what keeps packets from being balanced, and the command that fixes it; changes nothing'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend history metrics explain replay doctor help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "status" -d 'Show the state: problems first, then services, backends, processes with their sandbox, queues, counters'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "health" -d 'Say in one word whether clients are served. Exit code: 0 serving, 1 impaired, 2 not serving, 3 nobody answers'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "backend" -d 'Drain, disable or enable a backend; holds until the next change or the end of the instance'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "drain" -d 'Take this balancer out for maintenance: say "not serving", serve on until clients have another one, then end'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "history" -d 'Show the last changes of membership, each with its cause'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "metrics" -d 'Print all numbers in the text format of Prometheus'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "explain" -d 'Show what would become of a client\'s next packet, and why; changes nothing'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "replay" -d 'Show what a worker would do with each packet of a capture (pcap or pcapng); needs no instance and no rights'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "doctor" -d 'Examine this host: what keeps packets from being balanced, and the command that fixes it; changes nothing'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from backend" -f -a "drain" -d 'Give it no new flows; its flows go on until the deadline'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from backend" -f -a "enable" -d 'Use it again, as its checks allow'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from backend" -f -a "disable" -d 'Give it no flows at all; its flows are treated as if it were down'

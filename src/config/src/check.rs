@@ -49,6 +49,7 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<(Plan, Vec
         nameservers: nameservers(&draft.nameservers, &vips)?,
         services,
         drain: draft.drain.unwrap_or(empty.drain),
+        stop_hold: draft.stop_hold.unwrap_or(empty.stop_hold),
         defragment: draft.defragment.unwrap_or(empty.defragment),
         linger: draft.linger.unwrap_or(empty.linger),
     };

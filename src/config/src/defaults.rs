@@ -36,6 +36,8 @@ pub const PREFIX6: u8 = 64;
 /// Default seconds that a removed or drained backend may keep its flows: most downloads end in five minutes, and an
 /// operator does not wait for a drain any longer than that.
 pub const DRAIN: u32 = 300;
+/// Seconds: who does not move VIPs between machines wants an end that ends.
+pub const STOP_HOLD: u32 = 0;
 /// Default of `unserved`: traffic to a VIP that is not balanced belongs to the host, as without `loaded`.
 pub const UNSERVED: Unserved = Unserved::Pass;
 

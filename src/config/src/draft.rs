@@ -24,6 +24,7 @@ pub(super) struct Draft {
     /// Other addresses of this host (private_GW); no backend or VIP may be one of them.
     pub(super) gateways: Vec<At<IpAddr>>,
     pub(super) drain: Option<u32>,
+    pub(super) stop_hold: Option<u32>,
     pub(super) defragment: Option<bool>,
     pub(super) linger: Option<bool>,
     pub(super) services: Vec<DraftService>,

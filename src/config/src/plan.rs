@@ -6,7 +6,7 @@ pub mod display;
 
 pub use diff::{Change, What, diff, immutable_change};
 
-use crate::defaults::{CLIENTS, DRAIN, FLOWS, QUEUE_BASE, QUEUE_LEN, QUOTA, UNSERVED, USER};
+use crate::defaults::{CLIENTS, DRAIN, FLOWS, QUEUE_BASE, QUEUE_LEN, QUOTA, STOP_HOLD, UNSERVED, USER};
 use crate::network::Network;
 use loaded_ipc::{
     Affinity, Check, Destination, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved,
@@ -32,6 +32,8 @@ pub const MAX_SERVICES: usize = 256;
 pub const MAX_BACKENDS: usize = 4096;
 /// Longest drain deadline in seconds: a week.
 pub const MAX_DRAIN: u32 = 7 * 24 * 3600;
+/// Greatest [`Plan::stop_hold`], an hour.
+pub const MAX_STOP_HOLD: u32 = 3600;
 /// Maximum number of VIPs of one service.
 pub const MAX_VIPS: usize = 256;
 /// Maximum number of port ranges of one service.
@@ -67,6 +69,10 @@ pub struct Plan {
     pub services: Vec<Service>,
     /// Seconds a removed or drained backend (or a removed service, VIP or port) may keep its flows. 1..=[`MAX_DRAIN`].
     pub drain: u32,
+    /// Seconds for which an instance that was told to end serves on while its VIPs are addresses of this host.
+    /// 0..=[`MAX_STOP_HOLD`]; 0: it ends at once.
+    #[serde(default)]
+    pub stop_hold: u32,
     /// Whether the kernel reassembles fragments before a worker gets them; otherwise the worker tracks fragments itself.
     pub defragment: bool,
     /// Whether workers survive a killed supervisor until another one takes them over; otherwise they die with it.
@@ -230,6 +236,7 @@ impl Plan {
             nameservers: Vec::new(),
             services: Vec::new(),
             drain: DRAIN,
+            stop_hold: STOP_HOLD,
             defragment: true,
             linger: true,
         }

@@ -11,7 +11,7 @@ use super::draft::{Draft, DraftFailures, DraftMember, DraftService};
 use super::location::{At, Flaw, Mark};
 use super::value::{self, address};
 use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, MODE, PREFIX4, PREFIX6, QUOTA};
-use crate::plan::{MAX_DRAIN, MAX_TIMEOUT, MAX_WEIGHT, QUEUE_LENS, TABLE_ENTRIES};
+use crate::plan::{MAX_DRAIN, MAX_STOP_HOLD, MAX_TIMEOUT, MAX_WEIGHT, QUEUE_LENS, TABLE_ENTRIES};
 use ::toml::de::DeTable;
 use keys::{AFFINITY, BACKEND, ON_FAILURE, SERVICE, TOP};
 use loaded_ipc::{Affinity, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
@@ -39,6 +39,7 @@ pub(super) fn draft(text: &str) -> Result<Draft, Flaw> {
         nameservers: top.get("nameservers").map(addresses).transpose()?.unwrap_or_default(),
         gateways: Vec::new(),
         drain: top.get("drain").map(|item| seconds(item, 1..=MAX_DRAIN)).transpose()?,
+        stop_hold: top.get("stop_hold").map(|item| seconds(item, 0..=MAX_STOP_HOLD)).transpose()?,
         defragment: top.get("defragment").map(boolean).transpose()?,
         linger: top.get("linger").map(boolean).transpose()?,
         services: services.iter().map(service).collect::<Result<_, _>>()?,

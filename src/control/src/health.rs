@@ -33,7 +33,7 @@ pub enum Effect {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConditionStatus {
     /// Its kind: `rules_missing`, `no_worker`, `no_backend`, `checks_not_believed`, `host`, `firewall`, `tables_full`,
-    /// `queue_dropping`, `replies_refused`.
+    /// `queue_dropping`, `replies_refused`, `ending`.
     pub name: String,
     /// What it does to packets.
     pub effect: Effect,

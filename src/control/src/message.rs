@@ -31,6 +31,13 @@ pub enum Request {
         /// In this service only; `None`: in every service that has it.
         service: Option<String>,
     },
+    /// Serve on until clients have another balancer, and end. Answered by [`Reply::Done`].
+    Drain {
+        /// Seconds after which it ends whatever clients do; `None`: as the configuration says for backends.
+        deadline: Option<u32>,
+    },
+    /// Stay after all. Answered by [`Reply::Done`].
+    CancelDrain,
     /// What a reload would change. Answered by [`Reply::Diff`].
     Diff {
         /// Absolute paths; empty: the files the instance was started with.
@@ -129,6 +136,8 @@ mod tests {
                 r#"{"explain":{"protocol":6,"client":"2001:db8::1","client_port":7,"vip":"2001:db8::1","vip_port":80}}"#,
             ),
             (Request::Diff { files: vec!["/a".into()] }, r#"{"diff":{"files":["/a"]}}"#),
+            (Request::Drain { deadline: Some(60) }, r#"{"drain":{"deadline":60}}"#),
+            (Request::CancelDrain, r#""cancel_drain""#),
             (
                 Request::Backend { action: Action::Enable, address, port: None, service: None },
                 r#"{"backend":{"action":"enable","address":"2001:db8::1","service":null}}"#,

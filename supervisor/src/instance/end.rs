@@ -1,10 +1,16 @@
-//! The last acts of an instance that was told to end.
+//! What an instance does when it is told to end: it waits until its clients have another balancer, and goes.
 
 use super::Instance;
+use super::soft_stop::{Over, QUIET, SoftStop};
 use super::watch::Watch;
 use crate::Error;
+use crate::process::daemon;
+use loaded_control::Reply;
+use loaded_host::own_addresses;
+use loaded_ipc::Outcome;
 use loaded_netfilter::Installed;
 use loaded_queue::{QueueState, queue_owners};
+use sd_notify::NotifyState;
 use std::process::Child as Process;
 use std::time::{Duration, Instant};
 
@@ -12,8 +18,86 @@ use std::time::{Duration, Instant};
 const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a child may take to end once it is told to: a worker looks every 50 ms.
 const DISMISS_DEADLINE: Duration = Duration::from_secs(1);
+/// What the end itself takes at most, with a margin.
+const END_TAKES: Duration = Duration::from_secs(5);
 /// How often something is looked at that no descriptor announces.
 const PAUSE: Duration = Duration::from_millis(5);
+
+impl Instance {
+    /// TERM, INT or QUIT. Whether to end now: at the second one, or if nothing is to be waited for.
+    pub(super) fn is_told_to_end(&mut self) -> bool {
+        let hold = Duration::from_secs(self.current.plan.stop_hold.into());
+        if self.soft_stop.is_some() || hold.is_zero() {
+            return true;
+        }
+        let stop = self.begin_soft_stop(hold, false);
+        // Nothing here could leave, and nobody here would answer with resets.
+        if stop.waits_for_nothing() {
+            return true;
+        }
+        daemon::notify(NotifyState::Stopping);
+        daemon::notify(NotifyState::ExtendTimeoutUsec(
+            u32::try_from((hold + END_TAKES).as_micros()).unwrap_or(u32::MAX),
+        ));
+        self.enter_soft_stop(stop);
+        false
+    }
+
+    /// `loaded drain`.
+    pub(super) fn drain_whole(&mut self, deadline: Option<u32>) -> Reply {
+        if self.is_changing() {
+            return Reply::error("the configuration or the binary is being changed; try again in a moment");
+        }
+        let time = Duration::from_secs(deadline.unwrap_or(self.current.plan.drain).into());
+        let stop = self.begin_soft_stop(time, true);
+        let text = stop.text();
+        self.enter_soft_stop(stop);
+        Reply::Done { lines: vec![text] }
+    }
+
+    /// `loaded drain --cancel`.
+    pub(super) fn cancel_drain(&mut self) -> Reply {
+        if self.soft_stop.take().is_none() {
+            return Reply::error("this instance is not about to end");
+        }
+        self.survey.due = Instant::now();
+        log::info!("told to stay: it no longer ends when its clients have another balancer");
+        Reply::Done { lines: vec!["this instance stays".to_owned()] }
+    }
+
+    fn begin_soft_stop(&self, time: Duration, ends_when_quiet: bool) -> SoftStop {
+        let services = self.current.plan.services.iter();
+        let vips = services.flat_map(|service| service.vips.iter().copied());
+        SoftStop::new(vips, &own_addresses(), time, ends_when_quiet)
+    }
+
+    fn enter_soft_stop(&mut self, stop: SoftStop) {
+        log::info!("{}", stop.text());
+        self.soft_stop = Some(stop);
+        // The verdict must be known before anybody asks for it.
+        self.survey.due = Instant::now();
+    }
+
+    /// Whether an instance that was told to end has nothing to wait for any more.
+    pub(super) fn is_soft_stop_over(&mut self) -> bool {
+        let Some(stop) = &mut self.soft_stop else { return false };
+        let requests = [Outcome::Forwarded, Outcome::ForwardedNew].map(|outcome| self.children.sum(outcome.index()));
+        let Some(over) = stop.over(Instant::now(), &own_addresses(), requests.iter().sum()) else { return false };
+        match over {
+            Over::Moved => log::info!("the VIPs have left this host: ending"),
+            Over::Quiet => log::info!("no client has sent anything for {} s: ending", QUIET.as_secs()),
+            Over::Late(left) if left.is_empty() => log::info!("time is up: ending"),
+            Over::Late(left) => {
+                let left: Vec<_> = left.iter().map(ToString::to_string).collect();
+                log::warn!(
+                    "time is up and VIPs are still addresses of this host: {}; it answers their packets with resets from now on",
+                    left.join(", ")
+                );
+            }
+        }
+        true
+    }
+}
 
 impl Instance {
     /// Removes the rules, lets the workers answer the packets that still wait, and ends the children.

@@ -2,7 +2,7 @@
 //!
 //! - [`phase`], [`generation`], [`fixed`], [`host`], [`operator`], [`recorder`], [`replies`], [`survey`], [`watch`],
 //!   [`firewall`]: the parts of its state.
-//! - `start`: the first start of its children; `end`: the last acts.
+//! - `start`: the first start of its children; [`soft_stop`]: serving on until clients have moved; `end`: the last acts.
 //! - `reconfigure`: HUP, discovery, departures. `upgrade`: USR2.
 //! - `observe`: what changes by itself. `put_back`: what others remove. `health`: the verdict. `record`: the journal.
 //! - `operate`, `explain` (over `explanation`), `status`, `report`: what the operator asks for.
@@ -25,6 +25,7 @@ mod record;
 pub(crate) mod recorder;
 mod replies;
 mod report;
+mod soft_stop;
 mod start;
 mod status;
 mod survey;
@@ -44,6 +45,7 @@ use operator::Operator;
 use phase::{Phase, Postponed};
 use recorder::Recorder;
 use replies::RefusedReplies;
+use soft_stop::SoftStop;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use survey::Survey;
@@ -67,6 +69,8 @@ pub(crate) struct Instance {
     watch: Watch,
     firewall: FirewallWatch,
     replies: RefusedReplies,
+    /// Set once it was told to end.
+    soft_stop: Option<SoftStop>,
     signals: Signals,
 }
 
@@ -108,6 +112,7 @@ impl Instance {
             watch,
             firewall,
             replies,
+            soft_stop: None,
             signals,
         }
     }
@@ -141,7 +146,9 @@ impl Instance {
             }
             self.write_snapshot_if_due();
             // During a hand-over TERM waits; it is over in a moment.
-            if !self.phase.has_given_way() && self.signals.take_end() {
+            if !self.phase.has_given_way()
+                && (self.signals.take_end() && self.is_told_to_end() || self.is_soft_stop_over())
+            {
                 return Ok(Exit::Ended);
             }
         }
@@ -210,7 +217,9 @@ impl Instance {
         let children = children.filter(|due| !starts_nothing || *due > Instant::now());
         // A successor looks after the rules once its workers serve.
         let rules = self.watch.due().filter(|_| !starts_nothing);
-        let others = self.operator.deadlines().chain([self.survey.due()]).chain(self.phase.deadline()).chain(rules);
+        let stop = self.soft_stop.as_ref().map(|stop| stop.due(Instant::now()));
+        let others =
+            self.operator.deadlines().chain([self.survey.due()]).chain(self.phase.deadline()).chain(rules).chain(stop);
         children.chain(others).fold(until, Instant::min)
     }
 

@@ -24,6 +24,8 @@ impl Instance {
             Request::Backend { action, address, port, service } => {
                 self.change_backend(action, Destination { address, port }, service.as_deref())
             }
+            Request::Drain { deadline } => self.drain_whole(deadline),
+            Request::CancelDrain => self.cancel_drain(),
             Request::Diff { files } => self.difference(files),
             Request::Explain(tuple) => return self.explain(tuple),
         };

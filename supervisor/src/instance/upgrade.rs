@@ -37,6 +37,10 @@ impl Instance {
 
     fn start_successor(&mut self) -> Result<Successor, Error> {
         let fail = |act| move |source| Error::Start { act, source };
+        if self.soft_stop.is_some() {
+            let text = "this instance was told to end; loaded drain --cancel lets it stay";
+            return Err(Error::Succession(text.to_owned()));
+        }
         // It goes on from what is written now.
         self.write_snapshot();
         let Some(control) = &self.operator.control else {

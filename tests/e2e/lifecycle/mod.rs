@@ -3,6 +3,7 @@
 mod refused_start;
 mod reload;
 mod reload_storm;
+mod soft_stop;
 mod start_stop;
 mod supervisor_killed;
 mod upgrade;

@@ -88,6 +88,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut whole = Changes { service: None, changes: &mut changes };
     whole.setting("drain", seconds(old.drain), seconds(new.drain));
+    whole.setting("stop_hold", seconds(old.stop_hold), seconds(new.stop_hold));
     whole.setting("quota", quota(old.quota), quota(new.quota));
     whole.setting("unserved", old.unserved.to_string(), new.unserved.to_string());
     whole.setting("linger", old.linger.to_string(), new.linger.to_string());

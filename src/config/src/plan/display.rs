@@ -15,6 +15,10 @@ impl fmt::Display for Plan {
         writeln!(f, "tables       {} flows and {} clients a worker", self.flows, self.clients)?;
         writeln!(f, "quota        {}", quota(self.quota))?;
         writeln!(f, "drain        removed and drained backends keep their flows for {}", seconds(self.drain))?;
+        if self.stop_hold > 0 {
+            let hold = seconds(self.stop_hold);
+            writeln!(f, "stop hold    after TERM it serves on until its VIPs have left this host, at most {hold}")?;
+        }
         if !self.defragment {
             writeln!(f, "fragments    tracked by the workers, not reassembled by the kernel")?;
         }

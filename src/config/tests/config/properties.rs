@@ -333,6 +333,7 @@ fn plans() -> impl Values<Value = Plan> {
                 nameservers,
                 services,
                 drain,
+                stop_hold: drain % 3601,
                 defragment,
                 linger,
             }
@@ -342,7 +343,7 @@ fn plans() -> impl Values<Value = Plan> {
 
 fn write_plan(plan: &Plan) -> String {
     let Plan { user, cores, queue_base, queue_len, flows, clients, quota, unserved, .. } = plan;
-    let Plan { nameservers, services, drain, defragment, linger, on_failure, .. } = plan;
+    let Plan { nameservers, services, drain, stop_hold, defragment, linger, on_failure, .. } = plan;
     let Quota { prefix4, prefix6, percent } = quota;
     let cores = cores.map_or(String::new(), |(low, high)| format!("cores = \"{low}-{high}\"\n"));
     let servers: Vec<String> = nameservers.iter().map(|server| format!("\"{server}\"")).collect();
@@ -353,7 +354,7 @@ fn write_plan(plan: &Plan) -> String {
     let top = format!(
         "user = \"{user}\"\n{cores}queue_base = {queue_base}\nqueue_len = {queue_len}\nflows = {flows}\n\
          clients = {clients}\nquota = {{ prefix4 = {prefix4}, prefix6 = {prefix6}, percent = {percent} }}\n\
-         unserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\ndefragment = {defragment}\nlinger = {linger}\n"
+         unserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\nstop_hold = \"{stop_hold}s\"\ndefragment = {defragment}\nlinger = {linger}\n"
     );
     let Failures { no_worker, queue_full, parse_error } = on_failure;
     let failures = format!(
@@ -525,7 +526,7 @@ proptest! {
             _ => target.protocol = source.protocol,
         }
         prop_assert_eq!(diff(&one, &other).is_empty(), settled(&one) == settled(&other));
-        let same = settled(&one) == settled(&two) && one.drain == two.drain && one.nameservers == two.nameservers;
+        let same = settled(&one) == settled(&two) && one.drain == two.drain && one.stop_hold == two.stop_hold && one.nameservers == two.nameservers;
         prop_assert_eq!(diff(&one, &two).is_empty(), same);
     }
 }

@@ -52,6 +52,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         nameservers: ips(nameservers),
         services: vec![service],
         drain: 300,
+        stop_hold: 0,
         defragment: true,
         linger: true,
     };

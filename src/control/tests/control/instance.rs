@@ -47,6 +47,7 @@ pub(crate) fn answer(request: Request) -> Reply {
         Request::Status => Reply::Status(Box::new(sample::status())),
         Request::History { last } => Reply::History(sample::history().last(last)),
         Request::Backend { address, .. } => Reply::error(format!("no service has the backend {address}")),
+        Request::Drain { .. } | Request::CancelDrain => Reply::Done { lines: Vec::new() },
         Request::Explain(tuple) => Reply::error(format!("{} is no virtual IP", tuple.vip)),
         Request::Diff { files } => Reply::Diff { lines: vec!["x".repeat(100_000); files.len()] },
     }

@@ -1,0 +1,123 @@
+//! A soft stop: the instance was told to end, and serves on until its clients have another balancer. Meanwhile its verdict is
+//! "not serving", so that whoever moves the VIPs (VRRP, BGP) moves them. An instance that ended first would leave their
+//! packets to this host's own stack, which answers each with a reset.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Time between two looks at the addresses of this host.
+const EVERY: Duration = Duration::from_millis(100);
+/// Clients have been moved by their routes (BGP), and the VIPs are addresses of this host still, when none has sent a packet for
+/// so long. Long enough for a health script that runs every few seconds, so that an idle balancer is not taken for one that was left.
+pub(super) const QUIET: Duration = Duration::from_secs(10);
+/// An instance that is about to end.
+#[derive(Debug)]
+pub(crate) struct SoftStop {
+    /// It ends then, whatever is still here: after this time.
+    until: Instant,
+    limit: Duration,
+    /// VIPs that were addresses of this host when it began.
+    here: BTreeSet<IpAddr>,
+    /// Whether it also ends when no client sends anything for [`QUIET`].
+    ends_when_quiet: bool,
+    /// Packets of clients, and when the last one had come.
+    requests: (u64, Instant),
+}
+
+/// Why a soft stop is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Over {
+    Moved,
+    Quiet,
+    /// These are still addresses of this host.
+    Late(Vec<IpAddr>),
+}
+
+impl SoftStop {
+    pub(super) fn new(
+        vips: impl Iterator<Item = IpAddr>,
+        own: &BTreeSet<IpAddr>,
+        limit: Duration,
+        ends_when_quiet: bool,
+    ) -> Self {
+        let now = Instant::now();
+        let here = vips.filter(|vip| own.contains(vip)).collect();
+        Self { until: now + limit, limit, here, ends_when_quiet, requests: (0, now) }
+    }
+
+    /// Whether it is over, by what is seen at `now`: the addresses of this host, and how many packets clients have sent.
+    pub(super) fn over(&mut self, now: Instant, own: &BTreeSet<IpAddr>, requests: u64) -> Option<Over> {
+        if self.requests.0 != requests {
+            self.requests = (requests, now);
+        }
+        // Every host has an address: without any it could not be asked.
+        let left = || self.here.iter().filter(|vip| own.is_empty() || own.contains(*vip)).copied();
+        match () {
+            () if !self.here.is_empty() && left().next().is_none() => Some(Over::Moved),
+            () if self.ends_when_quiet && now.duration_since(self.requests.1) >= QUIET => Some(Over::Quiet),
+            () if now >= self.until => Some(Over::Late(left().collect())),
+            () => None,
+        }
+    }
+
+    /// Whether nothing is here that could leave.
+    pub(super) fn waits_for_nothing(&self) -> bool {
+        self.here.is_empty()
+    }
+
+    /// When to look again.
+    pub(crate) fn due(&self, now: Instant) -> Instant {
+        self.until.min(now + EVERY)
+    }
+
+    /// Why it is not serving, for the verdict.
+    pub(crate) fn text(&self) -> String {
+        let until = if self.ends_when_quiet { "clients have another balancer" } else { "the VIPs have left this host" };
+        format!("told to end: it serves on until {until}, for at most {} s; TERM ends it at once", self.limit.as_secs())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> BTreeSet<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn stop(vips: &[&str], seconds: u64, ends_when_quiet: bool) -> SoftStop {
+        let own = addresses(&["127.0.0.1", "192.0.2.100", "2001:db8::100"]);
+        SoftStop::new(addresses(vips).into_iter(), &own, Duration::from_secs(seconds), ends_when_quiet)
+    }
+
+    #[test]
+    fn it_lasts_until_every_vip_has_left() {
+        let mut stop = stop(&["192.0.2.100", "2001:db8::100", "203.0.113.9"], 60, false);
+        let now = Instant::now();
+        assert_eq!(stop.over(now, &addresses(&["127.0.0.1", "192.0.2.100", "2001:db8::100"]), 0), None);
+        assert_eq!(stop.over(now, &addresses(&["127.0.0.1", "2001:db8::100"]), 0), None, "one is still here");
+        assert_eq!(stop.over(now, &BTreeSet::new(), 0), None, "a host that cannot be asked has lost nothing");
+        assert_eq!(stop.over(now, &addresses(&["127.0.0.1"]), 0), Some(Over::Moved));
+    }
+
+    #[test]
+    fn its_time_is_bounded() {
+        let mut stop = stop(&["192.0.2.100"], 60, false);
+        let (now, own) = (Instant::now(), addresses(&["127.0.0.1", "192.0.2.100"]));
+        assert_eq!(stop.over(now + Duration::from_secs(59), &own, 0), None, "silence alone ends no soft stop by TERM");
+        let late = stop.over(now + Duration::from_secs(61), &own, 0);
+        assert_eq!(late, Some(Over::Late(vec!["192.0.2.100".parse().unwrap()])));
+    }
+
+    #[test]
+    fn a_drain_ends_when_no_client_sends_anything() {
+        let mut stop = stop(&["192.0.2.100"], 300, true);
+        let (now, own) = (Instant::now(), addresses(&["127.0.0.1", "192.0.2.100"]));
+        let after = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(stop.over(after(9), &own, 1), None);
+        assert_eq!(stop.over(after(18), &own, 1), None, "nine seconds after the last packet");
+        assert_eq!(stop.over(after(20), &own, 1), Some(Over::Quiet));
+    }
+}
