@@ -37,6 +37,17 @@ pub enum Error {
         /// The process that answers it, in words.
         owner: String,
     },
+    /// Another instance serves a virtual IP of this one.
+    #[error(
+        "vip {vip} is served by another instance here, with the queue base {base}, and packets can go to one alone: stop it, or \
+         take the address out of one of the configurations"
+    )]
+    VipTaken {
+        /// The virtual IP.
+        vip: std::net::IpAddr,
+        /// The queue base of the other instance.
+        base: u16,
+    },
     /// A queue cannot be opened.
     #[error("{0}")]
     Queue(OwnerError),

@@ -12,6 +12,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 
+/// So many backends without a route are named.
+const NAMED: usize = 4;
+
 /// Reads the current settings and reports what must change for this plan.
 #[must_use]
 pub fn host_check(plan: &Plan) -> Vec<Problem> {
@@ -71,11 +74,7 @@ impl Host<'_> {
             IpAddr::V4(v4) => lookup(&self.routes, *v4).is_none(),
             IpAddr::V6(_) => !self.networks.has_route(**backend),
         });
-        problems.extend(unreachable.map(|backend| {
-            let problem = host(Severity::Impairing, format!("no route to backend {backend} in the main table"));
-            let family = if backend.is_ipv4() { 4 } else { 6 };
-            problem.of_family(family).mended_by(format!("ip route add {backend} via …"))
-        }));
+        problems.extend(no_routes(unreachable.copied()));
         // Two VIPs behind one interface need the same setting: report it once.
         problems.iter().enumerate().filter(|(at, p)| !problems[..*at].contains(p)).map(|(_, p)| p.clone()).collect()
     }
@@ -181,6 +180,24 @@ impl Host<'_> {
     fn off(&self, key: &str) -> bool {
         (self.sysctl)(key) == Some(0)
     }
+}
+
+/// The first few backends of each family without a route are named, of the others the number.
+fn no_routes(backends: impl Iterator<Item = IpAddr>) -> Vec<Problem> {
+    let (v4, v6): (Vec<_>, Vec<_>) = backends.partition(IpAddr::is_ipv4);
+    let mut problems = Vec::new();
+    for (family, backends) in [(4, v4), (6, v6)] {
+        let problem = |text| host(Severity::Impairing, text).of_family(family);
+        problems.extend(backends.iter().take(NAMED).map(|backend| {
+            problem(format!("no route to backend {backend} in the main table"))
+                .mended_by(format!("ip route add {backend} via …"))
+        }));
+        if backends.len() > NAMED {
+            let more = backends.len() - NAMED;
+            problems.push(problem(format!("no route to {more} more backends of IPv{family} in the main table")));
+        }
+    }
+    problems
 }
 
 fn host(severity: Severity, text: impl Into<String>) -> Problem {

@@ -16,6 +16,6 @@ pub use events::{Changes, Events};
 pub use family::Family;
 pub use rules::{
     HashKeys, Installed, Missing, Reach, RuleSet, Served, Steering, clean_stale, refused_replies, refused_replies_text,
-    unhooked,
+    served_by_another, unhooked,
 };
 pub use tools::Tools;

@@ -27,7 +27,7 @@ use loaded_control::{Control, History};
 use loaded_host::AuditLog;
 use loaded_ipc::OnFailure;
 use loaded_netfilter::routes::Routes;
-use loaded_netfilter::{HashKeys, RuleSet, Steering, clean_stale};
+use loaded_netfilter::{HashKeys, RuleSet, Steering, clean_stale, served_by_another};
 use loaded_queue::{BATCH, Overflow, Owner, OwnerError, RepeatSupport};
 use loaded_queue::{queue_owner, queue_owners};
 use loaded_sandbox::policy::print;
@@ -58,6 +58,7 @@ fn fresh(checked: Checked, signals: Signals) -> Result<Instance, Error> {
     }
     let journal = Journal::create()?;
     let workers = fresh_workers(&checked, &journal)?;
+    refuse_taken_vips(&checked)?;
     let control = Control::bind(&checked.options.control_path())?;
     let prober = Prober::new()?;
     let steering = Steering::new(&checked.plan, new_steering_keys()?);
@@ -193,6 +194,16 @@ fn clean_stale_rules(checked: &Checked) -> Result<(), Error> {
         log::warn!("{note}");
     }
     Ok(())
+}
+
+/// Whichever of two instances has its jump above the other's would get all packets to a VIP that both serve. It is asked for
+/// once the queues are ours, for a second instance on the same queues is told of those.
+fn refuse_taken_vips(checked: &Checked) -> Result<(), Error> {
+    let vips = checked.plan.services.iter().flat_map(|service| service.vips.iter().copied()).collect();
+    match served_by_another(&checked.tools, checked.plan.queue_base, &vips)? {
+        Some((vip, base)) => Err(Error::VipTaken { vip, base }),
+        None => Ok(()),
+    }
 }
 
 fn routes(checked: &Checked) -> Routes {

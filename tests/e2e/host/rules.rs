@@ -127,7 +127,7 @@ fn a_killed_worker_is_replaced_and_forgets_nothing() {
 }
 
 #[test]
-fn a_second_instance_with_the_same_queues_is_refused() {
+fn a_second_instance_with_the_same_queues_or_vips_is_refused() {
     let Some(lab) = Lab::up() else { return };
     let first = Loaded::classic(&lab);
     let rules = lab.rules();
@@ -140,5 +140,10 @@ fn a_second_instance_with_the_same_queues_is_refused() {
         assert_eq!(lab.rules(), rules, "the first one's rules");
         serves(&lab);
     }
+    let mut second = Loaded::spawn(&lab, &[classic(), vec!["--queue-base=40".to_owned()]].concat());
+    assert_eq!(second.wait().code(), Some(1));
+    assert!(second.log().contains("is served by another instance here, with the queue base 0"), "{}", second.log());
+    assert_eq!(lab.rules(), rules, "the first one's rules");
+    serves(&lab);
     first.stop();
 }

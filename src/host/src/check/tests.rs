@@ -196,3 +196,12 @@ fn one_interface_for_clients_and_backends_must_send_no_redirects() {
     let two_armed = problems("192.0.2.100", &["198.51.100.11"], &[&GOOD[..], &on].concat());
     assert!(!off.iter().chain(&two_armed).any(|text| text.contains("redirects")), "{off:?} {two_armed:?}");
 }
+
+#[test]
+fn of_very_many_backends_without_a_route_a_few_are_named() {
+    let found: Vec<_> =
+        no_routes((0..=250).map(|n| IpAddr::from([10, 0, 0, n]))).iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 5);
+    assert_eq!(found[0], "no route to backend 10.0.0.0 in the main table: ip route add 10.0.0.0 via …");
+    assert_eq!(found[4], "no route to 247 more backends of IPv4 in the main table");
+}

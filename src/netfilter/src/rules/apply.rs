@@ -15,6 +15,7 @@ use super::rule_set::{RuleSet, transaction};
 use crate::{Error, Family, Tools, trial};
 use loaded_queue::queue_owners;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How often [`Installed::tidy`] checks whether packets still wait: for half a second in all.
@@ -261,6 +262,20 @@ pub fn clean_stale(tools: &Tools, owned: impl Fn(u16) -> bool) -> Result<Vec<Str
         }
     }
     Ok(notes)
+}
+
+/// A virtual IP of these that another instance serves in this network namespace, and the queue base of that instance. Rules of
+/// dead ones count too: see [`clean_stale`].
+///
+/// # Errors
+/// [`Error::Rules`] if the rules cannot be read.
+pub fn served_by_another(tools: &Tools, base: u16, vips: &BTreeSet<IpAddr>) -> Result<Option<(IpAddr, u16)>, Error> {
+    for family in Family::ALL {
+        if let Some(taken) = look(tools, family)?.taken(vips, base) {
+            return Ok(Some(taken));
+        }
+    }
+    Ok(None)
 }
 
 fn remove(tools: &Tools, family: Family, base: u16) -> Result<(), Error> {

@@ -14,7 +14,7 @@ mod steer;
 mod text;
 mod traffic;
 
-pub use apply::{Installed, clean_stale};
+pub use apply::{Installed, clean_stale, served_by_another};
 pub use missing::{Missing, unhooked};
 pub use reach::{Reach, Served};
 pub use refused::{refused_replies, refused_replies_text};

@@ -1,7 +1,8 @@
 //! The present state of the raw table, from `iptables-save`.
 
 use super::chain::{hooks, marker};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// Every chain of ours starts with this; the queue base follows.
 const PREFIX: &str = "LOADED-";
@@ -74,6 +75,15 @@ impl RawTable {
             rules: self.rules.iter().filter(|(chain, _)| chains.contains(chain)).cloned().collect(),
             chains,
         }
+    }
+
+    /// An address of these whose packets the rules of another instance take, and that instance's queue base.
+    pub(crate) fn taken(&self, addresses: &BTreeSet<IpAddr>, base: u16) -> Option<(IpAddr, u16)> {
+        self.rules.iter().find_map(|(chain, rule)| {
+            let other = base_of(chain).filter(|other| *other != base)?;
+            let to = rule.strip_prefix("-d ")?.split(['/', ' ']).next()?.parse().ok()?;
+            (rule.ends_with(&format!("-j {PREFIX}{other}-Q")) && addresses.contains(&to)).then_some((to, other))
+        })
     }
 
     /// Every instance's queue base, with the queues its rules name.
@@ -151,6 +161,16 @@ COMMIT
         let seven = PresentRules { table: true, marked: false, chains, jumps, rules };
         assert_eq!(raw.of(7), seven);
         assert_eq!(raw.of(9), PresentRules { table: true, ..PresentRules::default() });
+    }
+
+    #[test]
+    fn an_address_that_another_instance_serves_is_found() {
+        let rule = "-A LOADED-7-M -d 192.0.2.1/32 -p tcp -m tcp --dport 80 -j LOADED-7-Q\n";
+        let raw = RawTable::parse(&SAVE.replace("-A LOADED-7-Q -m", &format!("{rule}-A LOADED-7-Q -m")));
+        let taken = |address: [u8; 4], base| raw.taken(&BTreeSet::from([address.into()]), base);
+        assert_eq!(taken([192, 0, 2, 1], 40), Some(([192, 0, 2, 1].into(), 7)));
+        assert_eq!(taken([192, 0, 2, 1], 7), None, "our own");
+        assert_eq!(taken([192, 0, 2, 2], 40), None);
     }
 
     #[test]
