@@ -4,10 +4,12 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use loaded_config::duration;
+use loaded_config::network::Network;
 use loaded_config::plan::{MAX_DRAIN, MAX_QUEUE_LEN};
 use loaded_config::{Families, Overrides};
-use loaded_control::{Action, HISTORY, Tuple};
+use loaded_control::{Action, FlowQuery, HISTORY, MAX_FLOWS, Tuple};
 use loaded_ipc::Destination;
+use loaded_table::FlowState;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -119,6 +121,8 @@ pub(crate) enum Ask {
     Metrics,
     /// Show what would become of a client's next packet, and why; changes nothing
     Explain(ExplainLine),
+    /// List the flows that workers know now, and count them
+    Flows(FlowsLine),
 }
 
 /// The arguments of `loaded health`.
@@ -144,6 +148,38 @@ pub(crate) struct DrainLine {
     /// Let an instance that was told to end stay
     #[arg(long, conflicts_with = "deadline")]
     pub(crate) cancel: bool,
+}
+
+/// Which flows to list.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct FlowsLine {
+    /// Of this client, or of a network of clients: 192.0.2.7, 2001:db8::/64
+    #[arg(long, value_name = "ADDR[/LEN]", value_parser = client_network)]
+    pub(crate) client: Option<(IpAddr, u8)>,
+    /// On this backend; with a port, only if it is on that port
+    #[arg(long, value_name = "ADDR[:PORT]")]
+    pub(crate) backend: Option<Destination>,
+    /// Of this service
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
+    /// In this state
+    #[arg(long, value_name = "STATE", value_parser = FlowState::ALL.map(FlowState::label))]
+    pub(crate) state: Option<String>,
+    /// List at most this many; all are counted
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..=MAX_FLOWS as i64))]
+    pub(crate) limit: u16,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl FlowsLine {
+    /// The question as the instance takes it.
+    pub(crate) fn query(self) -> FlowQuery {
+        let Self { client, backend, service, state, limit, .. } = self;
+        let port = backend.and_then(|backend| backend.port);
+        FlowQuery { client, backend: backend.map(|backend| backend.address), port, service, state, limit: limit.into() }
+    }
 }
 
 /// The packet in question: an ACK of a TCP connection that is open, a SYN of any other.
@@ -292,6 +328,14 @@ fn endpoint(text: &str) -> Result<AddressAndPort, String> {
         Err(_) => bare()
             .map(|address| (address, None))
             .map_err(|_| format!("{text:?} is not an address and port; write 192.0.2.7:40000 or [2001:db8::7]:40000")),
+    }
+}
+
+/// Reads an address, alone or with a prefix length.
+fn client_network(text: &str) -> Result<(IpAddr, u8), String> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok((address, if address.is_ipv4() { 32 } else { 128 })),
+        Err(_) => Network::split(text),
     }
 }
 

@@ -144,6 +144,7 @@ fn ask(socket: Option<&Path>, question: Ask) -> Result<String, AnyError> {
         Ask::Explain(line) => Request::Explain(line.tuple()?),
         // To drain takes more than one question: see `drain`.
         Ask::Drain(_) => Request::CancelDrain,
+        Ask::Flows(line) => Request::Flows(line.query()),
     };
     Ok(match (question, control::ask(socket, &request)?) {
         (Ask::Status { json: false, .. }, Reply::Status(status)) => control::text::status(&status),
@@ -156,6 +157,10 @@ fn ask(socket: Option<&Path>, question: Ask) -> Result<String, AnyError> {
         (Ask::Explain(line), Reply::Explained(explanation)) => match line.json {
             true => json(&explanation)?,
             false => control::explain::text(&explanation),
+        },
+        (Ask::Flows(line), Reply::Flows(list)) => match line.json {
+            true => json(&list)?,
+            false => control::flows::text(&list),
         },
         _ => return Err(UNASKED.into()),
     })

@@ -28,6 +28,9 @@ _loaded() {
             loaded,explain)
                 cmd="loaded__subcmd__explain"
                 ;;
+            loaded,flows)
+                cmd="loaded__subcmd__flows"
+                ;;
             loaded,health)
                 cmd="loaded__subcmd__health"
                 ;;
@@ -82,6 +85,9 @@ _loaded() {
             loaded__subcmd__help,explain)
                 cmd="loaded__subcmd__help__subcmd__explain"
                 ;;
+            loaded__subcmd__help,flows)
+                cmd="loaded__subcmd__help__subcmd__flows"
+                ;;
             loaded__subcmd__help,health)
                 cmd="loaded__subcmd__help__subcmd__health"
                 ;;
@@ -116,7 +122,7 @@ _loaded() {
 
     case "${cmd}" in
         loaded)
-            opts="-4 -6 -c -f -D -Q -U -h -V --ipv4 --ipv6 --config --failover --foreground --queue-len --queue-base --user --pid-file --allow-weak-sandbox --control --check --print-sandbox --selftest --diff --help --version status health backend drain history metrics explain replay doctor help"
+            opts="-4 -6 -c -f -D -Q -U -h -V --ipv4 --ipv6 --config --failover --foreground --queue-len --queue-base --user --pid-file --allow-weak-sandbox --control --check --print-sandbox --selftest --diff --help --version status health backend drain history metrics explain flows replay doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -393,6 +399,44 @@ _loaded() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        loaded__subcmd__flows)
+            opts="-h --client --backend --service --state --limit --json --control --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --client)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --service)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
+                    COMPREPLY=($(compgen -W "half_open answered established client_done backend_done last_ack closing reset one_sided unanswered replied datagram echo" -- "${cur}"))
+                    return 0
+                    ;;
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         loaded__subcmd__health)
             opts="-h --service --min-up --json --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -420,7 +464,7 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__help)
-            opts="status health backend drain history metrics explain replay doctor help"
+            opts="status health backend drain history metrics explain flows replay doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -518,6 +562,20 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__help__subcmd__explain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__help__subcmd__flows)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

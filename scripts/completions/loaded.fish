@@ -50,6 +50,7 @@ complete -c loaded -n "__fish_loaded_needs_command" -f -a "drain" -d 'Take this 
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "history" -d 'Show the last changes of membership, each with its cause'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "metrics" -d 'Print all numbers in the text format of Prometheus'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "explain" -d 'Show what would become of a client\'s next packet, and why; changes nothing'
+complete -c loaded -n "__fish_loaded_needs_command" -f -a "flows" -d 'List the flows that workers know now, and count them'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "replay" -d 'Show what a worker would do with each packet of a capture (pcap or pcapng); needs no instance and no rights'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "doctor" -d 'Examine this host: what keeps packets from being balanced, and the command that fixes it; changes nothing'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -95,6 +96,26 @@ complete -c loaded -n "__fish_loaded_using_subcommand metrics" -s h -l help -d '
 complete -c loaded -n "__fish_loaded_using_subcommand explain" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand explain" -l json -d 'Print JSON'
 complete -c loaded -n "__fish_loaded_using_subcommand explain" -s h -l help -d 'Print help'
+complete -c loaded -n "__fish_loaded_using_subcommand flows" -l client -d 'Of this client, or of a network of clients: 192.0.2.7, 2001:db8::/64' -r
+complete -c loaded -n "__fish_loaded_using_subcommand flows" -l backend -d 'On this backend; with a port, only if it is on that port' -r
+complete -c loaded -n "__fish_loaded_using_subcommand flows" -l service -d 'Of this service' -r
+complete -c loaded -n "__fish_loaded_using_subcommand flows" -l state -d 'In this state' -r -f -a "half_open\t''
+answered\t''
+established\t''
+client_done\t''
+backend_done\t''
+last_ack\t''
+closing\t''
+reset\t''
+one_sided\t''
+unanswered\t''
+replied\t''
+datagram\t''
+echo\t''"
+complete -c loaded -n "__fish_loaded_using_subcommand flows" -l limit -d 'List at most this many; all are counted' -r
+complete -c loaded -n "__fish_loaded_using_subcommand flows" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
+complete -c loaded -n "__fish_loaded_using_subcommand flows" -l json -d 'Print JSON'
+complete -c loaded -n "__fish_loaded_using_subcommand flows" -s h -l help -d 'Print help'
 complete -c loaded -n "__fish_loaded_using_subcommand replay" -s c -l config -d 'Decide by this configuration; several classic files make one [as for starting]' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand replay" -l write -d 'Write the packets that would go out to this file, as pcap of raw IP' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand replay" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
@@ -103,16 +124,17 @@ complete -c loaded -n "__fish_loaded_using_subcommand replay" -s h -l help -d 'P
 complete -c loaded -n "__fish_loaded_using_subcommand doctor" -s c -l config -d 'Examine the host for this configuration' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand doctor" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand doctor" -s h -l help -d 'Print help'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "status" -d 'Show the state: problems first, then services, backends, processes with their sandbox, queues, counters'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "health" -d 'Say in one word whether clients are served. Exit code: 0 serving, 1 impaired, 2 not serving, 3 nobody answers'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "backend" -d 'Drain, disable or enable a backend; holds until the next change or the end of the instance'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "drain" -d 'Take this balancer out for maintenance: say "not serving", serve on until clients have another one, then end'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "history" -d 'Show the last changes of membership, each with its cause'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "metrics" -d 'Print all numbers in the text format of Prometheus'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "explain" -d 'Show what would become of a client\'s next packet, and why; changes nothing'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "replay" -d 'Show what a worker would do with each packet of a capture (pcap or pcapng); needs no instance and no rights'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "doctor" -d 'Examine this host: what keeps packets from being balanced, and the command that fixes it; changes nothing'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain replay doctor help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "status" -d 'Show the state: problems first, then services, backends, processes with their sandbox, queues, counters'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "health" -d 'Say in one word whether clients are served. Exit code: 0 serving, 1 impaired, 2 not serving, 3 nobody answers'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "backend" -d 'Drain, disable or enable a backend; holds until the next change or the end of the instance'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "drain" -d 'Take this balancer out for maintenance: say "not serving", serve on until clients have another one, then end'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "history" -d 'Show the last changes of membership, each with its cause'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "metrics" -d 'Print all numbers in the text format of Prometheus'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "explain" -d 'Show what would become of a client\'s next packet, and why; changes nothing'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "flows" -d 'List the flows that workers know now, and count them'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "replay" -d 'Show what a worker would do with each packet of a capture (pcap or pcapng); needs no instance and no rights'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "doctor" -d 'Examine this host: what keeps packets from being balanced, and the command that fixes it; changes nothing'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from backend" -f -a "drain" -d 'Give it no new flows; its flows go on until the deadline'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from backend" -f -a "enable" -d 'Use it again, as its checks allow'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from backend" -f -a "disable" -d 'Give it no flows at all; its flows are treated as if it were down'

@@ -77,6 +77,28 @@ fn an_instance_that_runs_is_asked_by_subcommands() {
 }
 
 #[test]
+fn flows_are_named_by_what_they_have() {
+    let query = |line: &str| match options(line).map(|options| options.task) {
+        Ok(Task::Ask(Ask::Flows(line))) => Ok(line.query()),
+        other => Err(other),
+    };
+    let any = FlowQuery { limit: 100, ..FlowQuery::default() };
+    assert_eq!(query("flows"), Ok(any.clone()));
+    let client = |text: &str, length| Some((text.parse().unwrap(), length));
+    let of = |client| Ok(FlowQuery { client, ..any.clone() });
+    assert_eq!(query("flows --client 192.0.2.7"), of(client("192.0.2.7", 32)));
+    assert_eq!(query("flows --client 2001:db8::/64"), of(client("2001:db8::", 64)));
+    let backend = "198.51.100.11".parse().ok();
+    let named = FlowQuery { backend, port: Some(8080), service: Some("web".to_owned()), ..any.clone() };
+    assert_eq!(query("flows --backend 198.51.100.11:8080 --service web"), Ok(named));
+    let some = FlowQuery { state: Some("half_open".to_owned()), limit: 0, ..any };
+    assert_eq!(query("flows --state half_open --limit 0"), Ok(some));
+    for wrong in ["--limit 10001", "--client 192.0.2.7/33", "--client host", "--state open", "--backend host"] {
+        assert!(query(&format!("flows {wrong}")).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn options_for_starting_do_not_go_with_a_subcommand() {
     let path = Some(PathBuf::from("/a.sock"));
     for line in ["--control /a.sock status", "status --control /a.sock", "--control /a.sock -D"] {

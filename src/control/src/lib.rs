@@ -6,7 +6,7 @@
 //!
 //! - [`Request`], [`Reply`], [`Status`]: the messages, shared by both sides.
 //! - [`History`]: the last changes of membership.
-//! - [`explain`]: what would become of a packet.
+//! - [`explain`]: what would become of a packet; [`flows`]: the flows there are.
 //! - `socket`: where the socket is; `server`, `connection`: answering; `client`: asking.
 //! - [`process`]: what the kernel reports about a process; [`text`], [`metrics`]: a status for people and for Prometheus.
 
@@ -16,6 +16,7 @@ mod client;
 mod connection;
 pub mod explain;
 mod figures;
+pub mod flows;
 mod health;
 mod history;
 mod message;
@@ -30,6 +31,7 @@ pub mod text;
 pub use client::{AskError, ask, ask_within};
 pub use connection::{ANSWER_DEADLINE, Answer, REQUEST_DEADLINE, TAKE_DEADLINE};
 pub use explain::{Explanation, Tuple};
+pub use flows::{FlowLine, FlowList, FlowQuery, MAX_FLOWS};
 pub use health::{ConditionStatus, Effect, Health, InstanceVerdict, ServiceHealth};
 pub use history::{By, Event, HISTORY, History, unix_ms};
 pub use message::{Action, Reply, Request};

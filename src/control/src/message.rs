@@ -1,7 +1,7 @@
 //! Requests and replies. As JSON: `"status"`, `{"history":{"last":20}}`,
 //! `{"backend":{"action":"enable","address":"198.51.100.11","service":null}}`; `{"error":{"text":"…"}}`.
 
-use super::{Event, Explanation, Health, MAX_REQUEST, Status, Tuple};
+use super::{Event, Explanation, FlowList, FlowQuery, Health, MAX_REQUEST, Status, Tuple};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -45,6 +45,8 @@ pub enum Request {
     },
     /// What would become of a client's next packet. Answered by [`Reply::Explained`].
     Explain(Tuple),
+    /// Flows that workers know now. Answered by [`Reply::Flows`].
+    Flows(FlowQuery),
 }
 
 /// What to do with a backend.
@@ -84,6 +86,8 @@ pub enum Reply {
     },
     /// To [`Request::Explain`].
     Explained(Box<Explanation>),
+    /// To [`Request::Flows`].
+    Flows(Box<FlowList>),
     /// It was refused.
     Error {
         /// What is wrong, and what to do about it.
@@ -134,6 +138,10 @@ mod tests {
             (
                 Request::Explain(Tuple { protocol: 6, client: address, client_port: 7, vip: address, vip_port: 80 }),
                 r#"{"explain":{"protocol":6,"client":"2001:db8::1","client_port":7,"vip":"2001:db8::1","vip_port":80}}"#,
+            ),
+            (
+                Request::Flows(FlowQuery { client: Some((address, 64)), limit: 5, ..FlowQuery::default() }),
+                r#"{"flows":{"client":["2001:db8::1",64],"backend":null,"port":null,"service":null,"state":null,"limit":5}}"#,
             ),
             (Request::Diff { files: vec!["/a".into()] }, r#"{"diff":{"files":["/a"]}}"#),
             (Request::Drain { deadline: Some(60) }, r#"{"drain":{"deadline":60}}"#),

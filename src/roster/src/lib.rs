@@ -157,6 +157,11 @@ impl Roster {
         self.vips.iter().map(|(number, vip)| (number, *vip))
     }
 
+    /// The VIP with this number.
+    pub fn vip(&self, number: u16) -> Option<IpAddr> {
+        self.vips.get(number).copied()
+    }
+
     /// Services, in ascending order of their numbers, including those that are leaving.
     pub fn services(&self) -> impl Iterator<Item = (ServiceIndex, &ServiceEntry)> {
         self.services.iter().map(|(number, entry)| (ServiceIndex(number), entry))

@@ -17,7 +17,7 @@ use crate::timeouts::{FlowTimeouts, Timeouts};
 const KIND: u32 = 1;
 /// Third key word: client port, service port, protocol and a zero byte are key; the top 16 bits are the port at the VIP,
 /// which is value.
-const KEY_MASK: u64 = 0x0000_ffff_ffff_ffff;
+pub(crate) const KEY_MASK: u64 = 0x0000_ffff_ffff_ffff;
 /// A bit beside a flow's state: it is not protected, because its client's prefix, or its key, already had its share.
 const OVER_QUOTA: u8 = 0x80;
 /// Protected flows of one key, that is of one port of a client, in one bucket. All flows of a key lie in the same two buckets, so
@@ -389,7 +389,7 @@ fn client_of(record: &KeyValue) -> [u8; 16] {
     (u128::from(b) << 64 | u128::from(a)).to_le_bytes()
 }
 
-fn unpack(stored: &Stored) -> Option<(FlowKey, Flow)> {
+pub(crate) fn unpack(stored: &Stored) -> Option<(FlowKey, Flow)> {
     let state = state_of(stored.state)?;
     Some((FlowKey::from_key_value(&stored.record), Flow::from_key_value(&stored.record, state)))
 }

@@ -14,6 +14,7 @@
 //!   neither packets nor configurations: services and backends are numbers.
 //! - `state` names the states of a flow, `timeouts` how long each may be idle, and `quota` how many protected flows a source
 //!   prefix may have.
+//! - `reader` reads a flow table that another process writes.
 //! - [`export`] carries what the tables hold to a binary with another layout.
 //!
 //! There is no clock and no random source here: the time, in seconds of a monotonic clock, and the hash key are passed in.
@@ -28,6 +29,7 @@ pub mod flow;
 mod layout;
 mod map;
 mod quota;
+mod reader;
 pub mod shm;
 mod spec;
 mod state;
@@ -39,6 +41,7 @@ pub use flow::{Flow, FlowKey, FlowTable, Inserted};
 pub use layout::{LAYOUT_VERSION, MAX_CAPACITY};
 pub use map::{Hashed, Slot};
 pub use quota::QuotaTracker;
+pub use reader::FlowReader;
 pub use shm::{CounterReader, Counters, Region};
 pub use spec::TableSpec;
 pub use state::FlowState;

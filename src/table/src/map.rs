@@ -16,6 +16,7 @@ use crate::shm::{Array, Region, prefetch};
 use crate::spec::TableSpec;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
+use std::ops::Range;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, fence};
 
 /// A key's two candidate buckets and its tag. Valid for every table with the same hash key and capacity.
@@ -344,9 +345,24 @@ impl Map {
         }
     }
 
+    /// The map in a region that another process writes, to read it alone: nothing is checked or cleared.
+    pub(crate) fn read_only(region: Region, mask: u64, spec: TableSpec) -> Result<Self, Error> {
+        let buckets = spec.buckets()?;
+        let (need, have) = (layout::bytes_for(spec.capacity), region.bytes());
+        let count = u32::try_from(buckets).map_err(|_| Error::Capacity(spec.capacity))?;
+        let buckets = Array::new(region, size_of::<RegionHeader>(), buckets).ok_or(Error::Size { need, have })?;
+        let (capacity, hash_key) = (spec.capacity, split_key(spec.hash_key));
+        Ok(Self { buckets, count, capacity, hash_key, mask, len: 0, cursor: 0, damage: None })
+    }
+
     /// Calls `visit` for every complete entry.
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(Slot, &Stored)) {
-        for index in 0..self.count {
+    pub(crate) fn for_each(&self, visit: impl FnMut(Slot, &Stored)) {
+        self.for_each_in(0..self.count, visit);
+    }
+
+    /// The same for the entries of some buckets; those that do not exist hold none.
+    pub(crate) fn for_each_in(&self, buckets: Range<u32>, mut visit: impl FnMut(Slot, &Stored)) {
+        for index in buckets.start..buckets.end.min(self.count) {
             let mut occupied = self.bucket(index).map_or(0, Bucket::occupied);
             while occupied != 0 {
                 let slot = Slot::new(index, occupied.trailing_zeros());

@@ -108,6 +108,11 @@ impl Region {
         Ok(region)
     }
 
+    /// Maps `fd` for reading alone. Whatever tried to write there would end its process.
+    pub(crate) fn map_read_only(fd: impl AsFd) -> Result<Self, Error> {
+        Self::map_as(fd, ProtFlags::PROT_READ)
+    }
+
     fn map_as(fd: impl AsFd, protection: ProtFlags) -> Result<Self, Error> {
         let bytes = sealed_size(&fd)?;
         // SAFETY: a fresh mapping; without MAP_FIXED the address is a hint, and it overlaps nothing of ours.

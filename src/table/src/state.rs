@@ -57,6 +57,43 @@ impl FlowState {
         })
     }
 
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::HalfOpen,
+        Self::Answered,
+        Self::Established,
+        Self::ClientDone,
+        Self::BackendDone,
+        Self::LastAck,
+        Self::Closing,
+        Self::Reset,
+        Self::OneSided,
+        Self::Unanswered,
+        Self::Replied,
+        Self::Datagram,
+        Self::Echo,
+    ];
+
+    /// Its name for operators, one word.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::HalfOpen => "half_open",
+            Self::Established => "established",
+            Self::Closing => "closing",
+            Self::Datagram => "datagram",
+            Self::Echo => "echo",
+            Self::ClientDone => "client_done",
+            Self::BackendDone => "backend_done",
+            Self::Answered => "answered",
+            Self::Unanswered => "unanswered",
+            Self::Reset => "reset",
+            Self::Replied => "replied",
+            Self::OneSided => "one_sided",
+            Self::LastAck => "last_ack",
+        }
+    }
+
     /// Whether this is an open state: one that protects a flow, unless its client's prefix is over its quota.
     #[inline]
     pub fn is_kept(self) -> bool {

@@ -5,7 +5,9 @@ use crate::Error;
 use crate::handover::monotonic;
 use loaded_config::plan::Plan;
 use loaded_ipc::{ALL_COUNTERS, Fault, Idle, TableKey, TableKeys, ToWorker};
-use loaded_table::{AffinityTable, CounterReader, Counters, Damage, FlowTable, Region, TableSpec, Timeouts};
+use loaded_table::{
+    AffinityTable, CounterReader, Counters, Damage, FlowReader, FlowTable, Region, TableSpec, Timeouts,
+};
 use loaded_table::{export, shm};
 use std::fs::File;
 use std::io::Read;
@@ -74,6 +76,11 @@ impl Memory {
     pub(crate) fn tables(&self) -> ToWorker {
         let (flows, clients) = self.capacities;
         ToWorker::Tables { flows, clients, keys: self.keys }
+    }
+
+    /// The flow table, to be read while the worker uses it.
+    pub(crate) fn flow_reader(&self) -> Result<FlowReader, Error> {
+        Ok(FlowReader::open(&self.flows, self.specs().0)?)
     }
 
     /// Makes memory that is large enough for an export of the tables.

@@ -45,8 +45,7 @@ impl Instance {
         let position = self.fixed.steering.worker_of(tuple.client, workers);
         let worker = self.children.workers.iter_mut().find(|worker| worker.position == position);
         let worker = worker.ok_or_else(|| format!("there is no worker {position}"))?;
-        self.operator.questions.last = self.operator.questions.last.wrapping_add(1);
-        let id = self.operator.questions.last;
+        let id = self.operator.next_number();
         let Tuple { protocol, client, client_port, vip, vip_port } = tuple;
         worker.ask(id, Question { protocol, client, client_port, vip, vip_port })?;
         let deadline = Instant::now() + DEADLINE;

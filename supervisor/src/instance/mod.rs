@@ -5,13 +5,15 @@
 //! - `start`: the first start of its children; [`soft_stop`]: serving on until clients have moved; `end`: the last acts.
 //! - `reconfigure`: HUP, discovery, departures. `upgrade`: USR2.
 //! - `observe`: what changes by itself. `put_back`: what others remove. `health`: the verdict. `record`: the journal.
-//! - `operate`, `explain` (over `explanation`), `status`, `report`: what the operator asks for.
+//! - `operate`, `explain` (over `explanation`), `flows` (over `flow_search`), `status`, `report`: what the operator asks for.
 
 mod end;
 mod explain;
 mod explanation;
 mod firewall;
 pub(crate) mod fixed;
+mod flow_search;
+mod flows;
 pub(crate) mod generation;
 mod health;
 pub(crate) mod host;
@@ -182,6 +184,7 @@ impl Instance {
         }
         self.note_damages();
         self.answer_questions();
+        self.continue_searches();
         if !has_given_way {
             self.serve_control_socket();
         }

@@ -28,6 +28,7 @@ impl Instance {
             Request::CancelDrain => self.cancel_drain(),
             Request::Diff { files } => self.difference(files),
             Request::Explain(tuple) => return self.explain(tuple),
+            Request::Flows(query) => return self.begin_search(query),
         };
         reply.into()
     }

@@ -1,7 +1,9 @@
-//! The operator's side of an instance: the control socket, the history, the results of what was asked for, and questions that
-//! wait for a worker's answer.
+//! The operator's side of an instance: the control socket, the history, the results of what was asked for, and what is
+//! answered later: questions that wait for a worker's answer, and searches for flows.
 
+use super::flow_search::FlowSearch;
 use loaded_control::{By, Control, Event, History, Tuple, unix_ms};
+use std::collections::VecDeque;
 use std::time::{Instant, SystemTime};
 
 /// The operator's side of an instance.
@@ -14,6 +16,8 @@ pub(crate) struct Operator {
     /// When the last upgrade failed, and why.
     pub(crate) refused_upgrade: Option<(SystemTime, String)>,
     pub(crate) questions: OpenQuestions,
+    /// Searches for flows. The first goes on next.
+    pub(crate) searches: VecDeque<FlowSearch>,
 }
 
 /// How the last reload that the operator asked for ended.
@@ -27,7 +31,7 @@ pub(crate) struct LastReload {
 /// Questions (`loaded explain`) that wait for a worker's answer.
 #[derive(Debug, Default)]
 pub(crate) struct OpenQuestions {
-    /// Number of the last question.
+    /// Number of the last request that is answered later.
     pub(crate) last: u32,
     pub(crate) waiting: Vec<OpenQuestion>,
 }
@@ -45,7 +49,14 @@ pub(crate) struct OpenQuestion {
 impl Operator {
     pub(crate) fn new(control: Option<Control>, history: History) -> Self {
         let questions = OpenQuestions::default();
-        Self { control, history, last_reload: None, refused_upgrade: None, questions }
+        let searches = VecDeque::new();
+        Self { control, history, last_reload: None, refused_upgrade: None, questions, searches }
+    }
+
+    /// A number for a request that is answered later.
+    pub(crate) fn next_number(&mut self) -> u32 {
+        self.questions.last = self.questions.last.wrapping_add(1);
+        self.questions.last
     }
 
     /// Notes an event of the whole instance in the history.
@@ -77,6 +88,7 @@ impl Operator {
     /// When something is to be done that no descriptor announces.
     pub(crate) fn deadlines(&self) -> impl Iterator<Item = Instant> {
         let questions = self.questions.waiting.iter().map(|question| question.deadline);
-        questions.chain(self.control.as_ref().and_then(Control::next_deadline))
+        let searches = self.searches.front().map(|_| Instant::now());
+        questions.chain(searches).chain(self.control.as_ref().and_then(Control::next_deadline))
     }
 }

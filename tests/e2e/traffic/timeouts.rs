@@ -6,6 +6,7 @@ use crate::rig::loaded::Loaded;
 use crate::rig::net::{Family, dial};
 use crate::rig::packet::{TCP, ip, syn};
 use crate::rig::wire::Sender;
+use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -74,5 +75,25 @@ fn flows_are_forgotten_by_the_clock_of_their_service() {
     assert!(done, "{text}");
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(flows(&loaded), all);
+    are_listed(&loaded, all);
     loaded.stop();
+}
+
+/// `loaded flows` counts those that `begin` has made, and finds them by what they are.
+fn are_listed(loaded: &Loaded, all: u64) {
+    let list = loaded.json(&["flows"]);
+    assert_eq!((&list["matched"], &list["total"]), (&json!(all), &json!(all)), "{list}");
+    assert_eq!(list["states"], json!({ "established": 2, "half_open": all - 2 }));
+    let client = Family::V6.client(20).to_string();
+    let one = loaded.json(&["flows", "--state", "established", "--client", &client, "--service", "all"]);
+    let [flow] = one["flows"].as_array().unwrap().as_slice() else { panic!("{one}") };
+    assert_eq!((&flow["client"], &flow["vip"]), (&json!(client), &json!(Family::V6.vip())));
+    assert_eq!((&flow["protocol"], &flow["vip_port"], &flow["state"]), (&json!(6), &json!(80), &json!("established")));
+    assert!((3..60).contains(&flow["idle"].as_u64().unwrap()), "{flow}");
+    let backend = flow["backend"].as_str().unwrap();
+    assert_eq!(loaded.json(&["flows", "--backend", backend, "--state", "established"])["matched"], 1);
+    let said = loaded.ask(&["flows", "--limit", "1"]);
+    let last = format!("{all} flows: 2 established, {} half_open; 1 shown, --limit shows more\n", all - 2);
+    assert!(said.out.starts_with("PROTO  CLIENT") && said.out.ends_with(&last), "{said:?}");
+    assert!(loaded.ask(&["flows", "--service", "al"]).err.contains("there is no service \"al\""));
 }

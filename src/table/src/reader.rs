@@ -1,0 +1,104 @@
+//! Reads a flow table while its worker writes it, some buckets at a time.
+
+use crate::error::Error;
+use crate::flow::{Flow, FlowKey, KEY_MASK, unpack};
+use crate::map::Map;
+use crate::shm::Region;
+use crate::spec::TableSpec;
+use std::os::fd::AsFd;
+
+/// A flow table of another process, for reading alone.
+///
+/// Its worker may be hostile: what is read are flows that may be absurd, but no more than the table has places for. An entry that
+/// is being written at this moment fails its check, and is left out.
+#[derive(Debug)]
+pub struct FlowReader {
+    map: Map,
+    /// The next bucket.
+    next: u32,
+}
+
+impl FlowReader {
+    /// Maps the table in `fd`, which was formatted with this `spec`.
+    ///
+    /// # Errors
+    /// If `fd` is smaller than `spec` needs, or can shrink.
+    pub fn open(fd: impl AsFd, spec: TableSpec) -> Result<Self, Error> {
+        Ok(Self { map: Map::read_only(Region::map_read_only(fd)?, KEY_MASK, spec)?, next: 0 })
+    }
+
+    /// Calls `visit` for the flows in the next `budget` buckets, with the seconds since the last packet of each at `now`; those
+    /// that have expired and were not removed yet are among them. Returns whether there are buckets left.
+    pub fn read(&mut self, budget: u32, now: u32, mut visit: impl FnMut(&FlowKey, &Flow, u32)) -> bool {
+        let end = self.next.saturating_add(budget);
+        self.map.for_each_in(self.next..end, |slot, stored| {
+            if let Some((key, flow)) = unpack(stored) {
+                visit(&key, &flow, self.map.idle(slot, now).unwrap_or(0));
+            }
+        });
+        self.next = end;
+        (end as usize) < self.map.buckets()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::FlowState;
+    use crate::timeouts::Timeouts;
+    use crate::{FlowTable, shm};
+    use std::collections::BTreeSet;
+
+    const SPEC: TableSpec = TableSpec::new(4096, [3; 16]);
+
+    fn key(n: u16) -> FlowKey {
+        FlowKey { protocol: 6, client: [9; 16], client_port: n, service_port: 80 }
+    }
+
+    fn flow(n: u16) -> Flow {
+        Flow { vip: 1, vip_port: 80, backend: n % 7, state: FlowState::Established }
+    }
+
+    #[test]
+    fn every_flow_is_read_once_in_pieces_while_the_table_is_in_use() {
+        let fd = shm::create("flows", FlowTable::bytes_for(SPEC.capacity)).expect("create");
+        let region = Region::map(&fd).expect("map");
+        FlowTable::format(&region, SPEC).expect("format");
+        let mut table = FlowTable::open(region, SPEC, Timeouts::EXAMPLE).expect("open");
+        for n in 0..3000 {
+            table.insert(&table.prepare(&key(n)), &key(n), flow(n), 100).expect("room");
+        }
+        let mut reader = FlowReader::open(&fd, SPEC).expect("open");
+        let (mut seen, mut pieces) = (BTreeSet::new(), 0);
+        loop {
+            let more = reader.read(100, 130, |key, found, idle| {
+                assert_eq!((*found, idle), (flow(key.client_port), 30));
+                assert!(seen.insert(key.client_port), "twice");
+            });
+            pieces += 1;
+            // What is new may be met or not, what was there must be.
+            table
+                .insert(&table.prepare(&key(5000 + pieces)), &key(5000 + pieces), flow(5000 + pieces), 100)
+                .expect("room");
+            if !more {
+                break;
+            }
+        }
+        assert!(pieces > 5, "{pieces}");
+        assert!((0..3000).all(|n| seen.contains(&n)), "{} of 3000", seen.len());
+        assert!(!reader.read(100, 130, |_, _, _| panic!("there is nothing behind the last bucket")));
+    }
+
+    #[test]
+    fn what_is_torn_or_of_another_key_is_no_flow() {
+        let fd = shm::create("flows", FlowTable::bytes_for(SPEC.capacity)).expect("create");
+        let region = Region::map(&fd).expect("map");
+        FlowTable::format(&region, SPEC).expect("format");
+        let mut table = FlowTable::open(region, SPEC, Timeouts::EXAMPLE).expect("open");
+        table.insert(&table.prepare(&key(1)), &key(1), flow(1), 100).expect("room");
+        let other = TableSpec::new(SPEC.capacity, [4; 16]);
+        let mut reader = FlowReader::open(&fd, other).expect("open");
+        while reader.read(1000, 100, |key, _, _| panic!("{key:?}")) {}
+        assert!(FlowReader::open(&fd, TableSpec::new(8192, [3; 16])).is_err(), "smaller than it should be");
+    }
+}

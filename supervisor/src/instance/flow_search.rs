@@ -1,0 +1,273 @@
+//! A search for flows (`loaded flows`) over the tables of all workers, in pieces. What the tables say is checked: their workers
+//! may be hostile.
+
+use crate::roster::Roster;
+use loaded_config::network::Network;
+use loaded_control::{FlowLine, FlowList, FlowQuery, MAX_FLOWS};
+use loaded_ipc::BackendIndex;
+use loaded_table::{Flow, FlowKey, FlowReader, FlowState};
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+/// How long one piece takes. Between two the loop does everything else.
+const PIECE: Duration = Duration::from_millis(2);
+/// Buckets between two looks at the clock: some 0.1 ms.
+const STEP: u32 = 256;
+
+/// A search under way.
+#[derive(Debug)]
+pub(crate) struct FlowSearch {
+    /// Number of the request.
+    pub(crate) id: u32,
+    /// When nobody waits for it any more.
+    pub(crate) deadline: Instant,
+    /// Index of the worker whose table is read.
+    pub(crate) worker: usize,
+    wanted: Wanted,
+    reader: Option<FlowReader>,
+    found: FlowList,
+    /// By the number of a [`FlowState`].
+    states: [u64; STATES],
+}
+
+/// One more than the greatest number of a state.
+const STATES: usize = 14;
+
+/// Which flows are searched for.
+#[derive(Debug)]
+struct Wanted {
+    client: Option<Network>,
+    backend: Option<IpAddr>,
+    port: Option<u16>,
+    service: Option<String>,
+    state: Option<FlowState>,
+    limit: usize,
+}
+
+impl FlowSearch {
+    /// Begins a search.
+    ///
+    /// # Errors
+    /// What of the query does not exist.
+    pub(crate) fn new(id: u32, query: FlowQuery, roster: &Roster, deadline: Instant) -> Result<Self, String> {
+        let wanted = Wanted::new(query, roster)?;
+        let (found, states) = (FlowList::default(), [0; STATES]);
+        Ok(Self { id, deadline, worker: 0, wanted, reader: None, found, states })
+    }
+
+    /// Whether a table is to be given to it, that of `worker`.
+    pub(crate) fn wants_table(&self) -> bool {
+        self.reader.is_none()
+    }
+
+    /// Gives it the table of `worker`.
+    pub(crate) fn give(&mut self, reader: FlowReader) {
+        self.reader = Some(reader);
+    }
+
+    /// Reads a piece, at `now` in seconds of the tables' clock.
+    pub(crate) fn go_on(&mut self, roster: &Roster, position: u16, now: u32) {
+        let Some(mut reader) = self.reader.take() else { return };
+        let end = Instant::now() + PIECE;
+        while reader.read(STEP, now, |key, flow, idle| self.meet(roster, position, (key, flow, idle))) {
+            if Instant::now() >= end {
+                self.reader = Some(reader);
+                return;
+            }
+        }
+        self.worker += 1;
+    }
+
+    fn meet(&mut self, roster: &Roster, worker: u16, (key, flow, idle): (&FlowKey, &Flow, u32)) {
+        // What the roster does not have is either gone by now or a lie.
+        let Some(backend) = roster.backend(BackendIndex(flow.backend)) else { return };
+        let (Some(vip), Some(entry)) = (roster.vip(flow.vip), roster.service(backend.service)) else { return };
+        let (service, client) = (entry.service.name.as_str(), Ipv6Addr::from(key.client).to_canonical());
+        self.found.total += 1;
+        let Wanted { client: network, backend: address, port, service: named, state, limit } = &self.wanted;
+        let is_wanted = network.is_none_or(|network| network.contains(client))
+            && address.is_none_or(|address| address == backend.address)
+            && port.is_none_or(|port| Some(port) == backend.port)
+            && named.as_deref().is_none_or(|name| name == service)
+            && state.is_none_or(|state| state == flow.state);
+        if !is_wanted {
+            return;
+        }
+        self.found.matched += 1;
+        if let Some(count) = self.states.get_mut(flow.state as usize) {
+            *count += 1;
+        }
+        if self.found.flows.len() < *limit {
+            self.found.flows.push(FlowLine {
+                protocol: key.protocol,
+                client,
+                client_port: key.client_port,
+                vip,
+                vip_port: flow.vip_port,
+                service: service.to_owned(),
+                backend: backend.address,
+                port: backend.port,
+                state: flow.state.label().to_owned(),
+                idle,
+                worker,
+            });
+        }
+    }
+
+    /// What was found.
+    pub(crate) fn into_list(mut self) -> FlowList {
+        let counted = FlowState::ALL.into_iter().filter_map(|state| Some((state, *self.states.get(state as usize)?)));
+        let met = counted.filter(|(_, count)| *count > 0);
+        self.found.states = met.map(|(state, count)| (state.label().to_owned(), count)).collect();
+        self.found
+    }
+}
+
+impl Wanted {
+    fn new(query: FlowQuery, roster: &Roster) -> Result<Self, String> {
+        let FlowQuery { client, backend, port, service, state, limit } = query;
+        let client = client.map(|(address, length)| {
+            Network::around(address, length).ok_or_else(|| format!("{address}/{length} is no network"))
+        });
+        if let Some(name) =
+            service.as_deref().filter(|name| !roster.services().any(|(_, entry)| entry.service.name == *name))
+        {
+            return Err(format!("there is no service {name:?}; loaded status shows what there is"));
+        }
+        if let Some(address) =
+            backend.filter(|address| !roster.backends().any(|(_, backend)| backend.address == *address))
+        {
+            return Err(format!("there is no backend {address}; loaded status shows what there is"));
+        }
+        let state = state.map(|word| {
+            let known = FlowState::ALL.into_iter().find(|state| state.label() == word);
+            known.ok_or_else(|| format!("there is no state {word:?}"))
+        });
+        if limit > MAX_FLOWS {
+            return Err(format!("at most {MAX_FLOWS} flows fit into an answer, not {limit}"));
+        }
+        Ok(Self { client: client.transpose()?, backend, port, service, state: state.transpose()?, limit })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+    use loaded_config::{Overrides, Source, parse};
+    use loaded_table::{FlowTable, Region, TableSpec, Timeouts, shm};
+    use std::os::fd::OwnedFd;
+
+    const SPEC: TableSpec = TableSpec::new(8192, [7; 16]);
+    const TIMEOUTS: Timeouts =
+        Timeouts { half_open: 30, established: 7440, closing: 30, reset: 240, datagram: 180, echo: 60 };
+
+    fn roster() -> Roster {
+        let service = |name: &str, port: u16| {
+            format!(
+                "[[service]]\nname = \"{name}\"\nvip = [\"192.0.2.100\", \"2001:db8::1\"]\nprotocol = \"tcp\"\nports = [{port}]\n\
+                 [[service.backend]]\naddress = \"198.51.100.11\"\nport = 8080\n[[service.backend]]\naddress = \"2001:db8:2::11\"\n"
+            )
+        };
+        let text = service("web", 80) + &service("mail", 25);
+        let plan = parse(&[Source::new("a.toml", text)], &Overrides::default()).unwrap().plan;
+        Roster::empty().next(&plan, &[], 0, Instant::now()).unwrap()
+    }
+
+    /// Flow `n`: of backend `n % 4`, half open if `n` is divisible by 10.
+    fn table(flows: u16) -> OwnedFd {
+        let fd = shm::create("flows", FlowTable::bytes_for(SPEC.capacity)).unwrap();
+        let region = Region::map(&fd).unwrap();
+        FlowTable::format(&region, SPEC).unwrap();
+        let mut table = FlowTable::open(region, SPEC, TIMEOUTS).unwrap();
+        for n in 0..flows {
+            let client = if n % 2 == 0 { "::ffff:203.0.113.0" } else { "2001:db8:9::" }.parse::<Ipv6Addr>().unwrap();
+            let client = Ipv6Addr::from_bits(client.to_bits() + u128::from(n / 2 % 200)).octets();
+            let key = FlowKey { protocol: 6, client, client_port: n, service_port: 80 };
+            let state = if n % 10 == 0 { FlowState::HalfOpen } else { FlowState::Established };
+            let flow = Flow { vip: n % 2, vip_port: 80, backend: n % 4, state };
+            table.insert(&table.prepare(&key), &key, flow, 100).unwrap();
+        }
+        fd
+    }
+
+    /// The answer, over two workers' tables.
+    fn search(query: FlowQuery) -> FlowList {
+        let (roster, tables) = (roster(), [table(4000), table(1000)]);
+        let mut search = FlowSearch::new(1, query, &roster, Instant::now()).unwrap();
+        while let Some(table) = tables.get(search.worker) {
+            if search.wants_table() {
+                search.give(FlowReader::open(table, SPEC).unwrap());
+            }
+            search.go_on(&roster, u16::try_from(search.worker).unwrap(), 175);
+        }
+        search.into_list()
+    }
+
+    const ANY: FlowQuery = FlowQuery { client: None, backend: None, port: None, service: None, state: None, limit: 10 };
+
+    #[test]
+    fn every_flow_of_all_workers_is_found() {
+        let list = search(FlowQuery { limit: MAX_FLOWS, ..ANY });
+        assert_eq!((list.total, list.matched, list.flows.len()), (5000, 5000, 5000));
+        assert_eq!(list.states, [("established".to_owned(), 4500), ("half_open".to_owned(), 500)].into());
+        assert_eq!(list.flows.iter().filter(|flow| flow.worker == 1).count(), 1000);
+        let one = list.flows.iter().find(|flow| flow.client_port == 2).unwrap();
+        assert_eq!((one.client, one.vip), ("203.0.113.1".parse().unwrap(), "192.0.2.100".parse().unwrap()));
+        assert_eq!(
+            (one.service.as_str(), one.backend, one.port),
+            ("mail", "198.51.100.11".parse().unwrap(), Some(8080))
+        );
+        assert_eq!((one.state.as_str(), one.idle, one.vip_port), ("established", 75, 80));
+        assert!(list.flows.iter().all(|flow| flow.client.is_ipv4() == flow.backend.is_ipv4()));
+    }
+
+    #[test]
+    fn what_is_asked_for_is_found_and_counted_beyond_the_limit() {
+        let count = |query: FlowQuery| {
+            let list = search(query);
+            assert_eq!(list.total, 5000);
+            (list.matched, list.flows.len())
+        };
+        assert_eq!(count(FlowQuery { state: Some("half_open".to_owned()), ..ANY }), (500, 10));
+        assert_eq!(count(FlowQuery { service: Some("web".to_owned()), limit: 0, ..ANY }), (2500, 0));
+        assert_eq!(count(FlowQuery { backend: Some("2001:db8:2::11".parse().unwrap()), ..ANY }).0, 2500);
+        assert_eq!(count(FlowQuery { port: Some(8080), ..ANY }).0, 2500);
+        let client = |text: &str, length| Some((text.parse().unwrap(), length));
+        assert_eq!(count(FlowQuery { client: client("203.0.113.9", 24), ..ANY }).0, 2500);
+        assert_eq!(count(FlowQuery { client: client("203.0.113.9", 32), ..ANY }).0, 13);
+        assert_eq!(count(FlowQuery { client: client("2001:db8:9::1", 128), limit: 20, ..ANY }), (13, 13));
+        assert_eq!(count(FlowQuery { client: client("::", 0), ..ANY }).0, 2500);
+    }
+
+    #[test]
+    fn a_query_for_what_is_not_there_is_refused() {
+        let refused = |query| FlowSearch::new(1, query, &roster(), Instant::now()).unwrap_err();
+        assert!(
+            refused(FlowQuery { service: Some("wep".to_owned()), ..ANY }).starts_with("there is no service \"wep\"")
+        );
+        assert!(refused(FlowQuery { backend: Some("198.51.100.9".parse().unwrap()), ..ANY }).contains("198.51.100.9"));
+        assert!(refused(FlowQuery { state: Some("opne".to_owned()), ..ANY }).contains("\"opne\""));
+        assert!(refused(FlowQuery { client: Some(("203.0.113.9".parse().unwrap(), 33)), ..ANY }).contains("/33"));
+        assert!(refused(FlowQuery { limit: MAX_FLOWS + 1, ..ANY }).contains("10001"));
+    }
+
+    /// A hostile worker writes what it likes: numbers that the roster does not have are no flows.
+    #[test]
+    fn flows_of_nothing_are_not_shown() {
+        let fd = table(8);
+        let region = Region::map(&fd).unwrap();
+        let mut table = FlowTable::open(region, SPEC, TIMEOUTS).unwrap();
+        for (n, vip, backend) in [(50, 9, 0), (51, 0, 4), (52, u16::MAX, u16::MAX)] {
+            let key = FlowKey { protocol: 6, client: [1; 16], client_port: n, service_port: 80 };
+            let flow = Flow { vip, vip_port: 80, backend, state: FlowState::Established };
+            table.insert(&table.prepare(&key), &key, flow, 100).unwrap();
+        }
+        let mut search = FlowSearch::new(1, ANY, &roster(), Instant::now()).unwrap();
+        search.give(FlowReader::open(&fd, SPEC).unwrap());
+        while search.worker == 0 {
+            search.go_on(&roster(), 0, 100);
+        }
+        assert_eq!(search.into_list().total, 8);
+    }
+}
