@@ -385,7 +385,7 @@ fn a_person_reads_it_and_a_stopped_worker_holds_nobody_up() {
         assert!(lines[2].contains(", chosen by maglev (seed ") && lines[2].ends_with(") among 3"), "{}", said.out);
         let said = loaded.ask(&["explain", "tcp", "192.0.2.10:40000", "192.0.2.99:80"]);
         assert_eq!(said.code, Some(1));
-        assert!(said.err.contains("192.0.2.99 is no virtual IP of this instance"), "{}", said.err);
+        assert!(said.err.contains("192.0.2.99 is not a virtual IP of this instance"), "{}", said.err);
 
         let workers = loaded.workers();
         workers.iter().for_each(|pid| signal_to(*pid, Signal::SIGSTOP));
