@@ -13,7 +13,7 @@ use crate::handover::predecessor::Predecessor;
 use crate::handover::{adoption, orphans};
 use crate::instance::Instance;
 use crate::instance::fixed::{Fixed, StartTime};
-use crate::instance::generation::Generation;
+use crate::instance::generation::{Generation, rules};
 use crate::instance::host::HostState;
 use crate::instance::operator::Operator;
 use crate::instance::recorder::Recorder;
@@ -79,7 +79,7 @@ fn over_orphans(checked: Checked, signals: Signals, inheritance: Inheritance) ->
     let workers = inherited_workers(&checked, &journal, &snapshot, workers)?;
     let control = Control::bind(&checked.options.control_path())?;
     let prober = Prober::new()?;
-    let rules_before = RuleSet::new(&snapshot.roster.reach(&snapshot.plan), &checked.queues(), &snapshot.steering);
+    let rules_before = rules(&snapshot.roster, &snapshot.plan, &checked.queues(), &snapshot.steering);
     log_changes_since(&snapshot, &checked.plan);
     let acquired = Acquired { routes, journal, workers, prober, steering: snapshot.steering, signals };
     let current = acquired.generation(&checked, &snapshot.roster)?;
