@@ -27,7 +27,7 @@ use loaded_control::{Control, History};
 use loaded_host::AuditLog;
 use loaded_ipc::OnFailure;
 use loaded_netfilter::routes::Routes;
-use loaded_netfilter::{HashKeys, RuleSet, Steering, clean_stale, served_by_another};
+use loaded_netfilter::{HashKeys, Steering, clean_stale, served_by_another};
 use loaded_queue::{BATCH, Overflow, Owner, OwnerError, RepeatSupport};
 use loaded_queue::{queue_owner, queue_owners};
 use loaded_sandbox::policy::print;

@@ -33,7 +33,7 @@
 
 use super::chain::{Chain, Matches};
 use super::reach::Reach;
-use super::steer::{Steering, errors_about, fragment, sent_by};
+use super::steer::{Steering, errors_about, fragment, quotes_source_port, sent_by};
 use super::traffic::{Side, Traffic};
 use crate::Family;
 use loaded_ipc::PortRange;
@@ -122,6 +122,7 @@ impl Layout<'_> {
         let forged = forged.map(|program| format!("-m bpf --bytecode \"{program}\" {ELSEWHERE} -j RETURN"));
         link.chain(forged)
             .chain(self.own_pings())
+            .chain(self.errors_about_own())
             .chain(self.own_errors())
             .chain([format!("-g {}", self.name("M"))])
             .collect()
@@ -169,6 +170,15 @@ impl Layout<'_> {
         let kind = if self.family == Family::V4 { 0 } else { 129 };
         let vips = self.vips().filter(|vip| self.traffic_to(*vip).is_whole());
         vips.map(|vip| format!("-d {} {} -j RETURN", self.host(vip), self.icmp_type(kind))).collect()
+    }
+
+    /// Errors about connections that this host has opened from a VIP ("too big" among them): xt_socket looks for the owner of the
+    /// quoted packet, and finds none for other ICMP.
+    fn errors_about_own(&self) -> Vec<String> {
+        let concerned = |vip: &IpAddr| !self.traffic_to(*vip).protocols_on(self.reach.own_ports).is_empty();
+        let vips = self.vips().filter(|vip| self.fragments.is_none() && concerned(vip));
+        let program = quotes_source_port(self.family, self.reach.own_ports);
+        vips.map(|vip| format!("-d {} -m bpf --bytecode \"{program}\" -m socket -j RETURN", self.host(vip))).collect()
     }
 
     fn traffic_to(&self, vip: IpAddr) -> Traffic {
