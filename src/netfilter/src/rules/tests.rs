@@ -68,10 +68,13 @@ fn own_connections_from_a_vip_pass() {
                -m socket -j RETURN";
     let udp = "-A LOADED-3-M -d 192.0.2.100/32 -p udp -m udp --dport 40000:40999 -m socket -j RETURN";
     let echo = "-A LOADED-3-I -d 192.0.2.100/32 -p icmp -m icmp --icmp-type 0 -j RETURN";
-    assert_eq!(lines(Protocol::Any, &[], Family::V4), [echo, tcp, udp]);
-    assert_eq!(lines(Protocol::Any, &[], Family::V6).len(), 3);
-    assert_eq!(lines(Protocol::Tcp, &[], Family::V4), [tcp]);
-    assert_eq!(lines(Protocol::Udp, &[(80, 80), (40999, 50000)], Family::V4), [udp]);
+    let any = lines(Protocol::Any, &[], Family::V4);
+    // Behind the pings come errors about what left from there.
+    assert!(any[1].starts_with("-A LOADED-3-I -d 192.0.2.100/32 -m bpf") && any[1].ends_with("-m socket -j RETURN"));
+    assert_eq!([&any[..1], &any[2..]].concat(), [echo, tcp, udp]);
+    assert_eq!(lines(Protocol::Any, &[], Family::V6).len(), 4);
+    assert_eq!(lines(Protocol::Tcp, &[], Family::V4)[1..], [tcp]);
+    assert_eq!(lines(Protocol::Udp, &[(80, 80), (40999, 50000)], Family::V4)[1..], [udp]);
     assert!(lines(Protocol::Tcp, &[(80, 80), (443, 443), (41000, 50000)], Family::V4).is_empty());
 }
 
