@@ -25,6 +25,8 @@ pub(crate) struct Options {
     pub(crate) foreground: bool,
     /// Write the supervisor's process id there.
     pub(crate) pid_file: Option<PathBuf>,
+    /// Seconds that a start waits for the host.
+    pub(crate) wait: u32,
     /// Start although the kernel lacks a layer of the sandbox.
     pub(crate) allow_weak_sandbox: bool,
     /// The control socket, absolute; none: its usual place.
@@ -344,6 +346,11 @@ fn deadline(text: &str) -> Result<u32, String> {
     duration::seconds(text, 1..=MAX_DRAIN)
 }
 
+/// Reads how long a start waits, in seconds.
+fn patience(text: &str) -> Result<u32, String> {
+    duration::seconds(text, 0..=3600)
+}
+
 const AFTER: &str = "\
 Without -c the configuration is the first of: loaded.config, loaded.conf, /etc/loaded/loaded.toml,
 /etc/loaded/loaded.config. A name ending in .toml is TOML; every other file is the classic format.
@@ -392,6 +399,9 @@ struct CommandLine {
     /// Write the process id of the supervisor to this file
     #[arg(long, value_name = "PATH")]
     pid_file: Option<PathBuf>,
+    /// Wait so long (30s, 2m, at most 1h) for interfaces, addresses, routes and sysctls before a start that lacks them fails
+    #[arg(long, value_name = "TIME", value_parser = patience, default_value = "0s", hide_default_value = true)]
+    wait: u32,
     /// Start even if this kernel lacks a layer of the sandbox; the log names the layer
     #[arg(long)]
     allow_weak_sandbox: bool,
@@ -444,6 +454,7 @@ impl From<CommandLine> for Options {
             },
             foreground: line.foreground,
             pid_file: line.pid_file,
+            wait: line.wait,
             allow_weak_sandbox: line.allow_weak_sandbox,
             // A daemon changes its directory.
             control: line.control.map(|path| std::path::absolute(&path).unwrap_or(path)),

@@ -4,6 +4,7 @@ use crate::Error;
 use loaded_config::plan::Plan;
 use loaded_host::{Problem, Severity, check_discovery as discovery_check, host_check};
 use loaded_sandbox::{KernelSupport, SandboxRequirement};
+use std::time::{Duration, Instant};
 
 /// The cores this process may use.
 pub(crate) fn available_cores() -> Result<Vec<u16>, Error> {
@@ -29,6 +30,28 @@ pub(crate) fn check_host(plan: &Plan) -> Result<(), Error> {
 pub(crate) fn check_discovery(plan: &Plan) -> Result<(), Error> {
     weigh(discovery_check(plan))
 }
+
+/// Waits until nothing on the host keeps packets from passing, at most this long: at boot interfaces, addresses and routes come one
+/// by one.
+pub(crate) fn await_host(plan: &Plan, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let mut told = Vec::new();
+    while Instant::now() < deadline {
+        let problems = host_check(plan).into_iter().chain(discovery_check(plan));
+        let lacking: Vec<_> = problems.filter(|p| p.severity != Severity::Warning).map(|p| p.text).collect();
+        if lacking.is_empty() {
+            break;
+        }
+        if lacking != told {
+            log::warn!("waiting for the host, {} s at most: {}", patience.as_secs(), lacking.join("; "));
+            told = lacking;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Time between two looks at a host that is not ready.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Logs warnings; an error names everything that is fatal.
 fn weigh(problems: Vec<Problem>) -> Result<(), Error> {
