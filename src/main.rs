@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         pid_file: options.pid_file,
         control: options.control,
         sandbox: requirement,
+        fast: options.fast,
     };
     let control = run_options.control.as_deref();
     let done: Result<i32, AnyError> = match options.task {

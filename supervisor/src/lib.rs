@@ -14,6 +14,7 @@
 
 mod children;
 mod error;
+mod fastpath;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod fixture;

@@ -17,9 +17,9 @@ use crate::timeouts::{FlowTimeouts, Timeouts};
 const KIND: u32 = 1;
 /// Third key word: client port, service port, protocol and a zero byte are key; the top 16 bits are the port at the VIP,
 /// which is value.
-const KEY_MASK: u64 = 0x0000_ffff_ffff_ffff;
+pub(crate) const KEY_MASK: u64 = 0x0000_ffff_ffff_ffff;
 /// A bit beside a flow's state: it is not protected, because its client's prefix already had its share.
-const OVER_QUOTA: u8 = 0x80;
+pub(crate) const OVER_QUOTA: u8 = 0x80;
 /// Seconds in which a new flow is not evicted before older ones; an answer takes a fraction of that. Without it a new client's
 /// SYN would be evicted first, both in a flood that backends answer and among the connections of one client that uses all its
 /// ports.

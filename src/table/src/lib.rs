@@ -14,6 +14,7 @@
 //!   neither packets nor configurations: services and backends are numbers.
 //! - `state` names the states of a flow, `timeouts` how long each may be idle, and `quota` how many protected flows a source
 //!   prefix may have.
+//! - [`reader`] tells the kernel program of `src/fastpath` where it finds what.
 //! - [`export`] carries what the tables hold to a binary with another layout.
 //!
 //! There is no clock and no random source here: the time, in seconds of a monotonic clock, and the hash key are passed in.
@@ -28,6 +29,7 @@ pub mod flow;
 mod layout;
 mod map;
 mod quota;
+pub mod reader;
 pub mod shm;
 mod spec;
 mod state;

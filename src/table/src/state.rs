@@ -36,6 +36,23 @@ pub enum FlowState {
 }
 
 impl FlowState {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::HalfOpen,
+        Self::Established,
+        Self::Closing,
+        Self::Datagram,
+        Self::Echo,
+        Self::ClientDone,
+        Self::BackendDone,
+        Self::Answered,
+        Self::Unanswered,
+        Self::Reset,
+        Self::Replied,
+        Self::OneSided,
+        Self::LastAck,
+    ];
+
     /// The state of this number.
     #[inline]
     pub fn from_u8(value: u8) -> Option<Self> {

@@ -58,7 +58,7 @@ pub(crate) struct Instance {
     /// What it serves by.
     current: Generation,
     children: Children,
-    host: HostState,
+    pub(crate) host: HostState,
     recorder: Recorder,
     operator: Operator,
     survey: Survey,
@@ -230,8 +230,13 @@ impl Instance {
     }
 
     fn log_deaths(&mut self) {
-        for death in self.reap() {
+        let deaths = self.reap();
+        for death in &deaths {
             log::error!("{death}");
+        }
+        // Its tables may have been made anew.
+        if let (Some(fast), false) = (&self.host.fast, deaths.is_empty()) {
+            fast.tell_tables(&self.children.workers);
         }
     }
 }

@@ -62,6 +62,7 @@ impl Instance {
         }
         self.firewall.look(now, &self.current.plan, self.current.roster.generation());
         self.look_at_routes(now);
+        self.look_at_kernel_path(now);
         let children = &self.children;
         self.current.roster.hasten(now, |index| children.count(index, BackendCounter::Flows));
         self.current.roster.forget_lost(now);
@@ -117,6 +118,17 @@ impl Instance {
         if !self.host.routes.is_empty() && self.phase.successor().is_none() && now >= self.survey.routes_due {
             self.survey.routes_due = now + ROUTES_EVERY;
             self.host.mend_routes();
+        }
+    }
+
+    /// Lets the kernel path follow interfaces and routes, if a look is due. A successor looks after it itself.
+    fn look_at_kernel_path(&mut self, now: Instant) {
+        if self.phase.successor().is_none()
+            && now >= self.survey.kernel_path_due
+            && let Some(fast) = &mut self.host.fast
+        {
+            self.survey.kernel_path_due = now + ROUTES_EVERY;
+            fast.look(&self.current.roster);
         }
     }
 

@@ -231,10 +231,12 @@ impl Decider {
             }
             proven = request && is_proof(next);
         }
-        if request
+        // The kernel path lets few packets of a client come this way: an answer that comes stands for those it answers.
+        if (request || self.backends.has_kernel_path())
             && (proven || !self.affinity_timeouts.of(self.setup.service_of(flow.backend)).is_fresh(seen, now.seconds))
         {
-            self.keep_client(flow, packet, proven, now.seconds);
+            let client = if request { &packet.source } else { &packet.destination };
+            self.keep_client(flow, (packet.family, client), proven, now.seconds);
         }
     }
 }
