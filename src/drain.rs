@@ -2,7 +2,7 @@
 
 use crate::cli::DrainLine;
 use crate::{UNASKED, joined, say};
-use loaded_control::{AskError, Reply, Request, ask};
+use loaded_control::{AskError, ConditionStatus, Reply, Request, ask};
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,7 +21,9 @@ pub(crate) fn drain(socket: Option<&Path>, line: &DrainLine) -> Result<i32, Box<
     loop {
         std::thread::sleep(EVERY);
         match ask(socket, &Request::Health) {
-            Ok(Reply::Health(health)) if health.conditions.iter().all(|condition| condition.name != "ending") => {
+            Ok(Reply::Health(health))
+                if health.conditions.iter().all(|condition| condition.name != ConditionStatus::ENDING) =>
+            {
                 return Ok(say("cancelled: the instance stays\n").max(1));
             }
             Ok(Reply::Health(_)) => {}

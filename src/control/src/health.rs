@@ -56,6 +56,11 @@ impl fmt::Display for ConditionStatus {
     }
 }
 
+impl ConditionStatus {
+    /// The name of the condition of an instance that was told to end and serves on.
+    pub const ENDING: &str = "ending";
+}
+
 /// How one service stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceHealth {

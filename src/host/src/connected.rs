@@ -57,6 +57,11 @@ impl ConnectedNetworks {
         v4.map(|route| route.interface.as_str()).chain(v6.map(|route| route.interface.as_str()))
     }
 
+    /// The interfaces by which clients of a VIP may be expected: that of its network, and those of default routes.
+    pub(crate) fn of_clients(&self, vip: IpAddr) -> impl Iterator<Item = &str> {
+        self.towards(vip).into_iter().chain(self.defaults(vip))
+    }
+
     /// The interfaces of all routes of a family, but for those of the link itself (fe80::/10, ff00::/8).
     pub(crate) fn interfaces(&self, v4: bool) -> BTreeSet<&str> {
         const LINK: u128 = 0xfe80 << 112;

@@ -1,8 +1,17 @@
-//! A plan for tests.
+//! A plan and routes for tests.
 
 use loaded_config::plan::{Backend, Plan, Service};
 use loaded_ipc::{Affinity, AllDown, Mode, OnBackendDown, Policy, PortRange, Protocol, Strategy};
 use std::net::IpAddr;
+
+/// Of /proc/net/route: eth0 has 192.0.2.0/24 and the default route, eth1 198.51.100.0/24.
+#[cfg(target_endian = "little")]
+pub(crate) const ROUTES: &str = "\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0
+eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+eth1\t006433C6\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+";
 
 fn addresses(list: &[&str]) -> Vec<IpAddr> {
     list.iter().map(|address| address.parse().unwrap()).collect()

@@ -57,8 +57,7 @@ impl Paths {
     /// Where clients of these VIPs, all of one family, may come from.
     pub fn of_clients(&self, vips: &[IpAddr], backends: impl Iterator<Item = IpAddr>) -> ClientPaths {
         let Some(first) = vips.first() else { return ClientPaths::default() };
-        let to_vips = vips.iter().filter_map(|vip| self.towards(*vip));
-        let likely: BTreeSet<_> = to_vips.chain(self.routes.defaults(*first)).map(str::to_owned).collect();
+        let likely: BTreeSet<_> = vips.iter().flat_map(|vip| self.routes.of_clients(*vip)).map(str::to_owned).collect();
         let behind: BTreeSet<_> = backends.filter_map(|backend| self.towards(backend)).collect();
         let others = self.routes.interfaces(first.is_ipv4()).into_iter();
         let others = others.filter(|name| !likely.contains(*name) && !behind.contains(name)).map(str::to_owned);
@@ -69,19 +68,14 @@ impl Paths {
 #[cfg(all(test, target_endian = "little"))]
 mod tests {
     use super::*;
+    use crate::fixture::ROUTES;
 
-    /// eth0: 192.0.2.0/24 and the default route; eth1: 198.51.100.0/24; eth2: 10.0.0.0/8 by a router.
-    const ROUTES: &str = "\
-Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
-eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0
-eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
-eth1\t006433C6\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
-eth2\t0000000A\t010200C0\t0003\t0\t0\t0\t000000FF\t0\t0\t0
-";
+    /// eth2: 10.0.0.0/8 by a router.
+    const ANOTHER: &str = "eth2\t0000000A\t010200C0\t0003\t0\t0\t0\t000000FF\t0\t0\t0\n";
 
     #[test]
     fn clients_come_by_the_default_route_or_by_the_network_of_a_vip() {
-        let paths = Paths::of(BTreeSet::from([[192, 0, 2, 100].into()]), ROUTES, "");
+        let paths = Paths::of(BTreeSet::from([[192, 0, 2, 100].into()]), &format!("{ROUTES}{ANOTHER}"), "");
         let of = |vip: &str, backend: &str| {
             let ClientPaths { likely, others } =
                 paths.of_clients(&[vip.parse().expect("address")], [backend.parse().expect("address")].into_iter());

@@ -20,8 +20,7 @@ fn shared(plan: &Plan, routes: &ConnectedNetworks) -> BTreeMap<String, BTreeSet<
     let mut all: BTreeMap<String, BTreeSet<Network>> = BTreeMap::new();
     for service in plan.services.iter().filter(asks) {
         for (interface, backends) in behind(service, routes) {
-            let by =
-                |vip: &IpAddr| routes.towards(*vip).into_iter().chain(routes.defaults(*vip)).any(|i| i == interface);
+            let by = |vip: &IpAddr| routes.of_clients(*vip).any(|i| i == interface);
             if service.vips.iter().any(by) {
                 all.entry(interface).or_default().insert(backends);
             }
@@ -46,17 +45,10 @@ fn behind(service: &Service, routes: &ConnectedNetworks) -> Vec<(String, Network
 #[cfg(all(test, target_endian = "little"))]
 mod tests {
     use super::*;
-    use crate::fixture::plan;
+    use crate::fixture::{ROUTES, plan};
     use loaded_ipc::Protocol;
 
-    /// eth0: 192.0.2.0/24 and the default route; eth1: 198.51.100.0/24.
-    const ROUTES: &str = "\
-Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
-eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0
-eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
-eth1\t006433C6\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
-";
-    /// The same with 2001:db8:1::/64 and 2001:db8:2::/64.
+    /// As [`ROUTES`], with 2001:db8:1::/64 and 2001:db8:2::/64.
     const ROUTES6: &str = "\
 20010db8000100000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth0
 20010db8000200000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth1

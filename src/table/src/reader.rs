@@ -48,6 +48,7 @@ mod tests {
     use crate::timeouts::Timeouts;
     use crate::{FlowTable, shm};
     use std::collections::BTreeSet;
+    use std::os::fd::OwnedFd;
 
     const SPEC: TableSpec = TableSpec::new(4096, [3; 16]);
 
@@ -59,12 +60,17 @@ mod tests {
         Flow { vip: 1, vip_port: 80, backend: n % 7, state: FlowState::Established }
     }
 
-    #[test]
-    fn every_flow_is_read_once_in_pieces_while_the_table_is_in_use() {
+    /// A table, and the memory that it is in.
+    fn table() -> (OwnedFd, FlowTable) {
         let fd = shm::create("flows", FlowTable::bytes_for(SPEC.capacity)).expect("create");
         let region = Region::map(&fd).expect("map");
         FlowTable::format(&region, SPEC).expect("format");
-        let mut table = FlowTable::open(region, SPEC, Timeouts::EXAMPLE).expect("open");
+        (fd, FlowTable::open(region, SPEC, Timeouts::EXAMPLE).expect("open"))
+    }
+
+    #[test]
+    fn every_flow_is_read_once_in_pieces_while_the_table_is_in_use() {
+        let (fd, mut table) = table();
         for n in 0..3000 {
             table.insert(&table.prepare(&key(n)), &key(n), flow(n), 100).expect("room");
         }
@@ -91,10 +97,7 @@ mod tests {
 
     #[test]
     fn what_is_torn_or_of_another_key_is_no_flow() {
-        let fd = shm::create("flows", FlowTable::bytes_for(SPEC.capacity)).expect("create");
-        let region = Region::map(&fd).expect("map");
-        FlowTable::format(&region, SPEC).expect("format");
-        let mut table = FlowTable::open(region, SPEC, Timeouts::EXAMPLE).expect("open");
+        let (fd, mut table) = table();
         table.insert(&table.prepare(&key(1)), &key(1), flow(1), 100).expect("room");
         let other = TableSpec::new(SPEC.capacity, [4; 16]);
         let mut reader = FlowReader::open(&fd, other).expect("open");

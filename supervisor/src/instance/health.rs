@@ -63,7 +63,7 @@ impl Instance {
         }
         // Anybody can forge such packets, so the verdict does not go by them.
         all.extend(self.replies.recent(now).map(|text| condition("replies_refused", Effect::Note, text)));
-        all.extend(self.soft_stop.iter().map(|stop| condition("ending", Effect::Stops, stop.text())));
+        all.extend(self.soft_stop.iter().map(|stop| condition(ConditionStatus::ENDING, Effect::Stops, stop.text())));
         all
     }
 

@@ -11,11 +11,13 @@ const EVERY: Duration = Duration::from_millis(100);
 /// Clients have been moved by their routes (BGP), and the VIPs are addresses of this host still, when none has sent a packet for
 /// so long. Long enough for a health script that runs every few seconds, so that an idle balancer is not taken for one that was left.
 pub(super) const QUIET: Duration = Duration::from_secs(10);
+
 /// An instance that is about to end.
 #[derive(Debug)]
 pub(crate) struct SoftStop {
-    /// It ends then, whatever is still here: after this time.
+    /// It ends then, whatever is still here.
     until: Instant,
+    /// How long after its beginning that is.
     limit: Duration,
     /// VIPs that were addresses of this host when it began.
     here: BTreeSet<IpAddr>,
