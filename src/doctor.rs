@@ -220,7 +220,7 @@ fn rules(plan: &Plan, queues: &[u16]) -> Option<Finding> {
         Ok(missing) => fatal(
             "rules",
             format!(
-                "workers run, but packets pass them by, for rules are missing ({}); a running supervisor puts them back within \
+                "workers run, but packets do not reach them: rules are missing ({}); a running supervisor puts them back within \
                  two seconds, and if it was killed a start does: systemctl restart loaded",
                 missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
             ),

@@ -34,8 +34,8 @@ pub(crate) struct Child<In, Out> {
     ended: bool,
     /// We have killed it for misbehaviour.
     condemned: bool,
-    /// What it said before it ended, or why we killed it.
-    last_words: Option<String>,
+    /// Why it ended, by its last message, or why we killed it.
+    reason: Option<String>,
 }
 
 /// What a child of one role has to be.
@@ -56,7 +56,7 @@ pub(crate) struct Backoff {
 
 /// A child's death, for the log and the history.
 #[derive(Debug)]
-pub(crate) struct Obituary {
+pub(crate) struct DeathReport {
     /// Of the child: `worker[0]`.
     pub(crate) name: String,
     /// How it ended.
@@ -107,7 +107,7 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
             since: Instant::now(),
             ended: false,
             condemned: false,
-            last_words: None,
+            reason: None,
         })
     }
 
@@ -175,11 +175,11 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
         }
     }
 
-    /// Notes why it says that it ends. Only once: a child that never stops talking must not keep us busy.
-    pub(crate) fn note_last_words(&mut self, text: &str) -> Result<(), String> {
-        match self.last_words {
+    /// Notes the reason that its last message gives. Only once: a child that never stops talking must not keep us busy.
+    pub(crate) fn note_reason(&mut self, text: &str) -> Result<(), String> {
+        match self.reason {
             None => {
-                self.last_words = Some(printable(text));
+                self.reason = Some(printable(text));
                 Ok(())
             }
             Some(_) => Err("keeps talking after its last message".to_owned()),
@@ -188,7 +188,7 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
 
     /// Kills it for misbehaviour; its death is then noticed like any other.
     pub(crate) fn condemn(&mut self, problem: String) {
-        self.last_words.get_or_insert(problem);
+        self.reason.get_or_insert(problem);
         self.condemned = true;
         self.kill();
     }
@@ -200,17 +200,17 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
         }
     }
 
-    /// How it ended, if it has. `last_words` gives the text of a message that says why.
-    pub(crate) fn reap(&mut self, last_words: impl Fn(In) -> Option<String>) -> Option<Death> {
+    /// How it ended, if it has. `reason` takes the reason out of a message that gives one.
+    pub(crate) fn reap(&mut self, reason: impl Fn(In) -> Option<String>) -> Option<Death> {
         let status = self.process.try_wait().ok()??;
         // Nobody can add to what it has said, so this loop ends.
         while let Ok(message) = self.link.receive() {
-            if let Some(text) = last_words(message) {
-                self.last_words.get_or_insert_with(|| printable(&text));
+            if let Some(text) = reason(message) {
+                self.reason.get_or_insert_with(|| printable(&text));
             }
         }
         Some(Death {
-            text: describe(status, self.last_words.take()),
+            text: describe(status, self.reason.take()),
             pid: self.process.id(),
             lived: self.since.elapsed(),
             by_sandbox: status.signal() == Some(nix::libc::SIGSYS),
@@ -228,7 +228,7 @@ impl<In: Decode<()>, Out: Encode> Child<In, Out> {
     }
 }
 
-impl Obituary {
+impl DeathReport {
     pub(crate) fn new(name: String, death: Death) -> Self {
         Self { name, text: death.text, sandboxed_pid: death.by_sandbox.then_some(death.pid) }
     }
@@ -266,7 +266,7 @@ impl Backoff {
 }
 
 /// The words that begin every child's command line: ROLE UID GID NAME.
-pub(crate) fn first_words(role: &str, identity: &Identity) -> Vec<String> {
+pub(crate) fn leading_arguments(role: &str, identity: &Identity) -> Vec<String> {
     [role.to_owned(), identity.uid.to_string(), identity.gid.to_string(), identity.name.clone()].to_vec()
 }
 
@@ -284,7 +284,7 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect()
 }
 
-fn describe(status: ExitStatus, last_words: Option<String>) -> String {
+fn describe(status: ExitStatus, reason: Option<String>) -> String {
     let end = match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with code {code}"),
         (None, Some(nix::libc::SIGSYS)) => {
@@ -292,7 +292,7 @@ fn describe(status: ExitStatus, last_words: Option<String>) -> String {
         }
         (None, signal) => format!("killed by signal {}", signal.unwrap_or(0)),
     };
-    match last_words {
+    match reason {
         Some(words) => format!("{end}: {words}"),
         None => end,
     }

@@ -1,7 +1,7 @@
 //! All children of an instance together: its workers and its prober.
 
 use super::briefing::to_worker;
-use super::child::{ChildSpec, Obituary};
+use super::child::{ChildSpec, DeathReport};
 use super::prober::Prober;
 use super::worker::Worker;
 use crate::Error;
@@ -49,7 +49,7 @@ impl Children {
     }
 
     /// The children that have died.
-    pub(crate) fn reap(&mut self, roster: &Roster) -> Vec<Obituary> {
+    pub(crate) fn reap(&mut self, roster: &Roster) -> Vec<DeathReport> {
         let mut deaths: Vec<_> = self.workers.iter_mut().flat_map(Worker::reap).collect();
         deaths.extend(self.prober.reap(roster, &self.workers));
         deaths

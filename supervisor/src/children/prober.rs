@@ -3,7 +3,9 @@
 
 use crate::Error;
 use crate::children::briefing;
-use crate::children::child::{Backoff, Child, ChildSpec, Obituary, dup, first_words, printable, requirement_word};
+use crate::children::child::{
+    Backoff, Child, ChildSpec, DeathReport, dup, leading_arguments, printable, requirement_word,
+};
 use crate::children::late::LateChecks;
 use crate::children::memory::random;
 use crate::children::worker::Worker;
@@ -161,7 +163,7 @@ impl Prober {
         let marked = marked_sockets(&messages)?;
         let count = marked.len();
         descriptors.extend(marked.into_iter().zip((WORKERS_FD..).skip(workers.len())));
-        let mut words = first_words("prober", &spec.identity);
+        let mut words = leading_arguments("prober", &spec.identity);
         words.extend([
             std::process::id().to_string(),
             requirement_word(spec.requirement),
@@ -213,9 +215,9 @@ impl Prober {
     }
 
     /// Its death, if it has died and we have not stopped it.
-    pub(crate) fn reap(&mut self, roster: &Roster, workers: &[Worker]) -> Option<Obituary> {
+    pub(crate) fn reap(&mut self, roster: &Roster, workers: &[Worker]) -> Option<DeathReport> {
         let life = self.process.as_mut()?;
-        let death = life.child.reap(last_words)?;
+        let death = life.child.reap(reason)?;
         let stopped = life.stopped && !death.by_sandbox;
         self.process = None;
         if stopped {
@@ -230,7 +232,7 @@ impl Prober {
         self.died = true;
         self.backoff.after(death.lived);
         self.sandbox_kills += u64::from(death.by_sandbox);
-        Some(Obituary::new("prober".to_owned(), death))
+        Some(DeathReport::new("prober".to_owned(), death))
     }
 
     /// Lets it end by itself.
@@ -287,7 +289,7 @@ impl ProberProcess {
         now: Instant,
     ) -> Result<(), String> {
         match (message, self.stage) {
-            (FromProber::Failed(text), _) => self.child.note_last_words(&text)?,
+            (FromProber::Failed(text), _) => self.child.note_reason(&text)?,
             (FromProber::Prepared { generation }, ProberStage::Preparing)
                 if generation == self.generation && self.child.was_told() =>
             {
@@ -316,8 +318,8 @@ impl ProberProcess {
     }
 }
 
-/// Why it says that it ends.
-fn last_words(message: FromProber) -> Option<String> {
+/// The reason that the prober gives for its end.
+fn reason(message: FromProber) -> Option<String> {
     match message {
         FromProber::Failed(text) => Some(text),
         _ => None,

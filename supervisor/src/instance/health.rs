@@ -58,7 +58,8 @@ impl Instance {
     fn conditions_of_host(&self, now: Instant) -> Vec<ConditionStatus> {
         let mut all: Vec<_> = self.survey.host.iter().chain(self.firewall.found()).map(of_problem).collect();
         if !self.watch.missing.is_empty() {
-            let text = format!("packets pass the workers by, rules are missing: {}", self.watch.missing.join(", "));
+            let text =
+                format!("packets do not reach the workers, rules are missing: {}", self.watch.missing.join(", "));
             all.push(condition("rules_missing", Effect::Stops, text));
         }
         // Anybody can forge such packets, so the verdict does not go by them.

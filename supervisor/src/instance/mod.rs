@@ -36,7 +36,7 @@ mod watch;
 
 use crate::Error;
 use crate::children::Children;
-use crate::children::child::Obituary;
+use crate::children::child::DeathReport;
 use crate::process::signals::Signals;
 use firewall::FirewallWatch;
 use fixed::Fixed;
@@ -247,7 +247,7 @@ impl Instance {
     /// Collects children that have died, and says how. Kills by the sandbox go to the history too.
     fn reap(&mut self) -> Vec<String> {
         let deaths = self.children.reap(&self.current.roster).into_iter();
-        let texts = deaths.map(|Obituary { name, text, sandboxed_pid }| match sandboxed_pid {
+        let texts = deaths.map(|DeathReport { name, text, sandboxed_pid }| match sandboxed_pid {
             None => format!("{name}: {text}"),
             Some(pid) => {
                 let cause = self.children.audit.cause(&name, pid);

@@ -195,7 +195,7 @@ fn who_keeps_removing_them_is_named_and_a_reload_puts_them_back_at_once() {
     at_once(&lab, reload, "rules were missing and are put back: IPv4: all rules, IPv6: all rules");
     let binary = binary();
     let doctor = || lab.exec("lb", &[binary.to_str().unwrap(), "doctor", "-c", &file]);
-    at_once(&lab, || doctor().out, "\nfatal    rules      workers run, but packets pass them by");
+    at_once(&lab, || doctor().out, "\nfatal    rules      workers run, but packets do not reach them");
     time_without_service(&lab, "nft flush ruleset");
     assert!(doctor().out.contains("\nok       rules "), "{}", doctor().out);
     loaded.stop();

@@ -15,16 +15,16 @@
 //! D: never reached; its match makes the kernel reassemble fragments
 //! T: empty; says that we made the table
 //! ```
-//! `→` is a jump, `⇒` a goto. A packet to a VIP is asked for before one from a backend: a backend that is itself a
-//! client of the VIP is a client, and most packets are found after a few rules. R does not untrack before the verdict:
-//! connections that a backend opens itself pass the worker untouched and must stay tracked.
+//! `→` is a jump, `⇒` a goto. The rules match packets to a VIP before packets from a backend: so a backend that connects to
+//! the VIP counts as a client, and most packets match after a few rules. R does not untrack before the verdict: the worker
+//! leaves connections that a backend opens itself alone, and they must stay tracked.
 //!
 //! **From where a backend is** means: by an interface that the route to its address leads through (xt_rpfilter), in the routing
-//! table of the interface's VRF, by any of several next hops, or by the loopback. What comes by another interface is nobody's
-//! reply: somebody speaks in the backend's name. It goes on untouched, as every router would send it; no client has a
-//! connection with that address. Errors are asked in I and not in R, which errors of this host reach from OUTPUT, where
-//! there is no interface to ask for (the match is for PREROUTING alone); and only those in a backend's own name: any router
-//! behind us may report an error, by whatever address, and workers believe no bad word of a router.
+//! table of the interface's VRF, by any of several next hops, or by the loopback. A packet that comes by another interface is
+//! no reply: its source address is forged. It is forwarded untouched, as every router would do; no client has a connection
+//! with that address. For ICMP errors I has this match and not R: R is also reached from OUTPUT, where the match is not
+//! allowed (PREROUTING alone has an interface that a packet came by). It is applied only to errors whose source is a backend:
+//! any router behind this host may report an error, from any address, and workers take no backend out for a router's error.
 //!
 //! What a backend sends to this host itself meets no worker: it is nobody's reply, for this host's own connections to a
 //! VIP meet no rule. And among it are the answers to the prober. Steered like other replies, all of them would go to one
@@ -121,8 +121,9 @@ impl Layout<'_> {
         link.chain(forged).chain(self.own_errors()).chain([format!("-g {}", self.name("M"))]).collect()
     }
 
-    /// Errors of this host about balanced packets: those to a VIP, which is its own address, it would take for itself,
-    /// and those to a client name a backend. In OUTPUT a worker's new destination is routed anew (nf_reroute).
+    /// ICMP errors that this host makes about balanced packets. Without these rules it would keep an error to a VIP, which is
+    /// its own address, and an error to a client would quote a backend. After OUTPUT the kernel routes a packet anew if a
+    /// worker has changed its destination (nf_reroute).
     fn own_errors(&self) -> Vec<String> {
         let errors: &[u8] = if self.family == Family::V4 { &ICMP_ERRORS } else { &ICMPV6_ERRORS };
         errors.iter().map(|kind| format!("{} -j {}", self.icmp_type(*kind), self.name("E"))).collect()

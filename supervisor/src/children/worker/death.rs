@@ -2,42 +2,43 @@
 //! finds the tables as they were.
 
 use super::Worker;
-use super::process::{WorkerStage, last_words};
+use super::process::{WorkerStage, reason};
 use crate::Error;
-use crate::children::child::{Backoff, Death, Obituary};
+use crate::children::child::{Backoff, Death, DeathReport};
 use loaded_ipc::{CURRENT_PACKET, decode_packet_id};
 use loaded_queue::Orphans;
 use loaded_queue::{QueueState, queue_owners};
 use std::time::Instant;
 
-/// After this many short lives that ended before they served, the tables are given up.
-const HOPELESS: u32 = 2;
+/// The tables are emptied once this many processes in a row have died before they served.
+const SHORT_LIVES_BEFORE_CLEAR: u32 = 2;
 
 impl Worker {
     /// The processes that have died. Packets that one of them held go to the next process.
-    pub(crate) fn reap(&mut self) -> Vec<Obituary> {
+    pub(crate) fn reap(&mut self) -> Vec<DeathReport> {
         let mut deaths = Vec::new();
-        if let Some(death) = self.next.as_mut().and_then(|next| next.child.reap(last_words)) {
+        if let Some(death) = self.next.as_mut().and_then(|next| next.child.reap(reason)) {
             self.next = None;
             self.sandbox_kills += u64::from(death.by_sandbox);
-            deaths.push(Obituary::new(format!("next {}", self.name()), death));
+            deaths.push(DeathReport::new(format!("next {}", self.name()), death));
         }
         if let Some(process) = &mut self.serving
-            && let Some(death) = process.child.reap(last_words)
+            && let Some(death) = process.child.reap(reason)
         {
             let stage = process.stage;
             self.serving = None;
             let state = waiting(self.owner.queue());
             if matches!(stage, WorkerStage::Leaving(_)) && death.orderly {
                 self.backoff = Backoff::new();
-                // An honest process holds nothing when it ends, and few packets have arrived since: more were held back.
-                if let Some(state) = state.ok().flatten().filter(|state| state.waiting > self.crowd) {
+                // A worker that ends in order has answered every packet, and few have arrived since. More than that were
+                // held back by it.
+                if let Some(state) = state.ok().flatten().filter(|state| state.waiting > self.most_in_a_change) {
                     self.release(Orphans::Repeat, &state);
                 }
             } else {
                 self.after_death(&death, stage, state);
                 self.sandbox_kills += u64::from(death.by_sandbox);
-                deaths.push(Obituary::new(self.name(), death));
+                deaths.push(DeathReport::new(self.name(), death));
             }
             if self.switching {
                 self.promote();
@@ -97,14 +98,14 @@ impl Worker {
         } else {
             self.backoff.after_a_kill(death.lived);
         }
-        // Tables of a hijacked worker, or tables that keep its successors from starting, are worth nothing. A kill from outside
-        // during a start is not their fault.
+        // Empty the tables of a hijacked worker, and tables with which no successor can start. A kill from outside during a
+        // start says nothing about the tables.
         let was_ready = matches!(stage, WorkerStage::Serving | WorkerStage::Leaving(_));
-        if death.by_sandbox || (!was_ready && death.own && self.backoff.short_lives >= HOPELESS) {
+        if death.by_sandbox || (!was_ready && death.own && self.backoff.short_lives >= SHORT_LIVES_BEFORE_CLEAR) {
             if let Err(error) = self.memory.clear() {
                 log::error!("{}: empty its tables: {error}", self.name());
             }
-            // One that waits for its turn was told of the tables of before.
+            // The next worker, already waiting, was told about the old tables.
             if let Some(next) = &mut self.next {
                 next.child.tell(self.memory.tables());
             }

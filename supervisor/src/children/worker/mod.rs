@@ -11,7 +11,7 @@ mod suspicion;
 mod talk;
 
 use crate::Error;
-use crate::children::child::{Backoff, Child, ChildSpec, dup, first_words, requirement_word};
+use crate::children::child::{Backoff, Child, ChildSpec, dup, leading_arguments, requirement_word};
 use crate::children::memory::Memory;
 use crate::handover::journal::Journal;
 use loaded_config::plan::Plan;
@@ -51,8 +51,8 @@ pub(crate) struct Worker {
     next: Option<WorkerProcess>,
     /// The next process takes over as soon as the serving one has ended.
     switching: bool,
-    /// No more packets than this arrive during a change: if more wait, a process has held them back.
-    crowd: u32,
+    /// At most this many packets arrive during a change: if more wait, the process has held them back.
+    most_in_a_change: u32,
     pulse: Pulse,
     backoff: Backoff,
     died: Option<Instant>,
@@ -121,7 +121,7 @@ impl Worker {
             serving: None,
             next: None,
             switching: false,
-            crowd: queue_len / 2,
+            most_in_a_change: queue_len / 2,
             pulse: Pulse::new(),
             backoff: Backoff::new(),
             died: None,
@@ -228,7 +228,7 @@ impl Worker {
             (dup(counters)?, COUNTERS_FD),
             (dup(&self.journal)?, JOURNAL_FD),
         ];
-        let mut words = first_words("worker", &spec.identity);
+        let mut words = leading_arguments("worker", &spec.identity);
         let survival = if briefing.survival == Survival::Outlives { "outlives" } else { "dies" }.to_owned();
         words.extend([
             self.core.to_string(),

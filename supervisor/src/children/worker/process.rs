@@ -106,7 +106,7 @@ impl WorkerProcess {
                     self.damages.push(printable(&text));
                 }
                 FromWorker::Explained { id, explained } if self.questions.answered(id, explained) => {}
-                FromWorker::Failed(text) => self.child.note_last_words(&text)?,
+                FromWorker::Failed(text) => self.child.note_reason(&text)?,
                 // It was just getting ready when it was told to stop.
                 FromWorker::Prepared { .. } | FromWorker::Ready { .. }
                     if matches!(self.stage, WorkerStage::Leaving(_)) => {}
@@ -141,8 +141,8 @@ impl WorkerStage {
     }
 }
 
-/// Why it says that it ends.
-pub(super) fn last_words(message: FromWorker) -> Option<String> {
+/// The reason that a worker gives for its end.
+pub(super) fn reason(message: FromWorker) -> Option<String> {
     match message {
         FromWorker::Failed(text) => Some(text),
         _ => None,
