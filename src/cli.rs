@@ -97,6 +97,10 @@ pub(crate) enum Ask {
         /// Exit as `loaded health` does: 0 serving, 1 impaired, 2 not serving, 3 nobody answers
         #[arg(long)]
         exit_code: bool,
+        /// Show it again every so many seconds, until q is pressed
+        #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+              conflicts_with_all = ["json", "exit_code"], value_parser = clap::value_parser!(u16).range(1..=3600))]
+        watch: Option<u16>,
     },
     /// Say in one word whether clients are served. Exit code: 0 serving, 1 impaired, 2 not serving, 3 nobody answers
     Health(HealthLine),
@@ -123,6 +127,10 @@ pub(crate) enum Ask {
     Explain(ExplainLine),
     /// List the flows that workers know now, and count them
     Flows(FlowsLine),
+    /// Watch services and backends: packets, bits and new flows per second, painted again and again
+    Top(TopLine),
+    /// Follow the history: print each change of membership and of the verdict as it happens
+    Events(EventsLine),
 }
 
 /// The arguments of `loaded health`.
@@ -135,6 +143,48 @@ pub(crate) struct HealthLine {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) min_up: usize,
     /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The arguments of `loaded top`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct TopLine {
+    /// Seconds between two looks
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub(crate) interval: u16,
+    /// Print this many frames, one below the other, and end [default on a terminal: until q is pressed]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: Option<u32>,
+    /// What comes first; on a terminal a key changes it
+    #[arg(long, value_name = "FIGURE", value_enum, default_value_t = TopSort::Config)]
+    pub(crate) sort: TopSort,
+}
+
+/// What `loaded top` sorts by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TopSort {
+    /// As configured
+    Config,
+    /// Flows now
+    Flows,
+    /// New flows per second
+    New,
+    /// Packets per second
+    Packets,
+    /// Bits per second
+    Bits,
+    /// How long the last check took
+    Latency,
+}
+
+/// The arguments of `loaded events`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct EventsLine {
+    /// Begin with this many past events, at most 1000
+    #[arg(short = 'n', long = "last", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=HISTORY as i64))]
+    pub(crate) last: u16,
+    /// Print JSON, one event a line
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -4,11 +4,13 @@
 mod cli;
 mod doctor;
 mod drain;
+mod events;
 mod health;
 mod replay;
 mod role;
+mod top;
 
-use cli::{Ask, BackendLine, Task};
+use cli::{Ask, BackendLine, EventsLine, Task};
 use loaded_control::{self as control, Reply, Request};
 use loaded_ipc::Destination;
 use loaded_netfilter::trial;
@@ -19,6 +21,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Whatever it is, the operator gets its text.
 type AnyError = Box<dyn std::error::Error>;
@@ -69,12 +72,15 @@ fn main() -> ExitCode {
             let (text, code) = health::examine(control, &line);
             Ok(say(&text).max(code))
         }
-        Task::Ask(Ask::Status { json, exit_code: true }) => {
+        Task::Ask(Ask::Status { json, exit_code: true, .. }) => {
             let shown =
                 |status: &control::Status| if json { self::json(status) } else { Ok(control::text::status(status)) };
             health::of_status(control, shown).map(|(text, code)| say(&text).max(code))
         }
         Task::Ask(Ask::Drain(line)) if !line.cancel => drain::drain(control, &line),
+        Task::Ask(Ask::Status { watch: Some(seconds), .. }) => top::watch(control, Duration::from_secs(seconds.into())),
+        Task::Ask(Ask::Top(line)) => top::run(control, &line),
+        Task::Ask(Ask::Events(line)) => events::run(control, &line),
         Task::Ask(question) => ask(control, question).map(|text| say(&text)),
         Task::PrintSandbox(role) => Ok(say(&policy::print(role.into()))),
         Task::Selftest => selftest(requirement),
@@ -144,6 +150,9 @@ fn ask(socket: Option<&Path>, question: Ask) -> Result<String, AnyError> {
         Ask::Explain(line) => Request::Explain(line.tuple()?),
         // To drain takes more than one question: see `drain`.
         Ask::Drain(_) => Request::CancelDrain,
+        // These two ask again and again: see `top` and `events`.
+        Ask::Top(_) => Request::Status,
+        Ask::Events(EventsLine { last, .. }) => Request::History { last: last.into() },
         Ask::Flows(line) => Request::Flows(line.query()),
     };
     Ok(match (question, control::ask(socket, &request)?) {

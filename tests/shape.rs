@@ -63,7 +63,7 @@ const DEPENDENCIES: [(&str, &[&str]); 14] = [
 ];
 
 /// Libraries that only these crates may name.
-const LIBRARIES: [(&str, &[&str]); 9] = [
+const LIBRARIES: [(&str, &[&str]); 10] = [
     ("clap", &["loaded"]),
     ("landlock", &["loaded-sandbox"]),
     ("pcap-parser", &["loaded"]),
@@ -83,7 +83,8 @@ const LIBRARIES: [(&str, &[&str]); 9] = [
         ],
     ),
     ("serde_json", &["loaded", "loaded-control", "loaded-firewall", "loaded-supervisor"]),
-    ("signal-hook", &["loaded-supervisor"]),
+    ("signal-hook", &["loaded", "loaded-supervisor"]),
+    ("terminal_size", &["loaded"]),
     ("toml", &["loaded-config"]),
     ("log", &["loaded-control", "loaded-netfilter", "loaded-supervisor"]),
 ];

@@ -25,6 +25,9 @@ _loaded() {
             loaded,drain)
                 cmd="loaded__subcmd__drain"
                 ;;
+            loaded,events)
+                cmd="loaded__subcmd__events"
+                ;;
             loaded,explain)
                 cmd="loaded__subcmd__explain"
                 ;;
@@ -48,6 +51,9 @@ _loaded() {
                 ;;
             loaded,status)
                 cmd="loaded__subcmd__status"
+                ;;
+            loaded,top)
+                cmd="loaded__subcmd__top"
                 ;;
             loaded__subcmd__backend,disable)
                 cmd="loaded__subcmd__backend__subcmd__disable"
@@ -82,6 +88,9 @@ _loaded() {
             loaded__subcmd__help,drain)
                 cmd="loaded__subcmd__help__subcmd__drain"
                 ;;
+            loaded__subcmd__help,events)
+                cmd="loaded__subcmd__help__subcmd__events"
+                ;;
             loaded__subcmd__help,explain)
                 cmd="loaded__subcmd__help__subcmd__explain"
                 ;;
@@ -106,6 +115,9 @@ _loaded() {
             loaded__subcmd__help,status)
                 cmd="loaded__subcmd__help__subcmd__status"
                 ;;
+            loaded__subcmd__help,top)
+                cmd="loaded__subcmd__help__subcmd__top"
+                ;;
             loaded__subcmd__help__subcmd__backend,disable)
                 cmd="loaded__subcmd__help__subcmd__backend__subcmd__disable"
                 ;;
@@ -122,7 +134,7 @@ _loaded() {
 
     case "${cmd}" in
         loaded)
-            opts="-4 -6 -c -f -D -Q -U -h -V --ipv4 --ipv6 --config --failover --foreground --queue-len --queue-base --user --pid-file --allow-weak-sandbox --control --check --print-sandbox --selftest --diff --help --version status health backend drain history metrics explain flows replay doctor help"
+            opts="-4 -6 -c -f -D -Q -U -h -V --ipv4 --ipv6 --config --failover --foreground --queue-len --queue-base --user --pid-file --allow-weak-sandbox --control --check --print-sandbox --selftest --diff --help --version status health backend drain history metrics explain flows top events replay doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -381,6 +393,32 @@ _loaded() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        loaded__subcmd__events)
+            opts="-n -h --last --json --control --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --last)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         loaded__subcmd__explain)
             opts="-h --json --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -464,7 +502,7 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__help)
-            opts="status health backend drain history metrics explain flows replay doctor help"
+            opts="status health backend drain history metrics explain flows top events replay doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -548,6 +586,20 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__help__subcmd__drain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__help__subcmd__events)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -673,6 +725,20 @@ _loaded() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        loaded__subcmd__help__subcmd__top)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         loaded__subcmd__history)
             opts="-n -h --last --json --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -748,12 +814,58 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__status)
-            opts="-h --json --exit-code --control --help"
+            opts="-w -h --json --exit-code --watch --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --watch)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__top)
+            opts="-i -n -h --interval --count --sort --control --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -i)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --count)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sort)
+                    COMPREPLY=($(compgen -W "config flows new packets bits latency" -- "${cur}"))
+                    return 0
+                    ;;
                 --control)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

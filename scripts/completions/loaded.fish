@@ -51,9 +51,12 @@ complete -c loaded -n "__fish_loaded_needs_command" -f -a "history" -d 'Show the
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "metrics" -d 'Print all numbers in the text format of Prometheus'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "explain" -d 'Show what would become of a client\'s next packet, and why; changes nothing'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "flows" -d 'List the flows that workers know now, and count them'
+complete -c loaded -n "__fish_loaded_needs_command" -f -a "top" -d 'Watch services and backends: packets, bits and new flows per second, painted again and again'
+complete -c loaded -n "__fish_loaded_needs_command" -f -a "events" -d 'Follow the history: print each change of membership and of the verdict as it happens'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "replay" -d 'Show what a worker would do with each packet of a capture (pcap or pcapng); needs no instance and no rights'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "doctor" -d 'Examine this host: what keeps packets from being balanced, and the command that fixes it; changes nothing'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c loaded -n "__fish_loaded_using_subcommand status" -s w -l watch -d 'Show it again every so many seconds, until q is pressed' -r
 complete -c loaded -n "__fish_loaded_using_subcommand status" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand status" -l json -d 'Print JSON'
 complete -c loaded -n "__fish_loaded_using_subcommand status" -l exit-code -d 'Exit as `loaded health` does: 0 serving, 1 impaired, 2 not serving, 3 nobody answers'
@@ -116,6 +119,20 @@ complete -c loaded -n "__fish_loaded_using_subcommand flows" -l limit -d 'List a
 complete -c loaded -n "__fish_loaded_using_subcommand flows" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand flows" -l json -d 'Print JSON'
 complete -c loaded -n "__fish_loaded_using_subcommand flows" -s h -l help -d 'Print help'
+complete -c loaded -n "__fish_loaded_using_subcommand top" -s i -l interval -d 'Seconds between two looks' -r
+complete -c loaded -n "__fish_loaded_using_subcommand top" -s n -l count -d 'Print this many frames, one below the other, and end [default on a terminal: until q is pressed]' -r
+complete -c loaded -n "__fish_loaded_using_subcommand top" -l sort -d 'What comes first; on a terminal a key changes it' -r -f -a "config\t'As configured'
+flows\t'Flows now'
+new\t'New flows per second'
+packets\t'Packets per second'
+bits\t'Bits per second'
+latency\t'How long the last check took'"
+complete -c loaded -n "__fish_loaded_using_subcommand top" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
+complete -c loaded -n "__fish_loaded_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c loaded -n "__fish_loaded_using_subcommand events" -s n -l last -d 'Begin with this many past events, at most 1000' -r
+complete -c loaded -n "__fish_loaded_using_subcommand events" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
+complete -c loaded -n "__fish_loaded_using_subcommand events" -l json -d 'Print JSON, one event a line'
+complete -c loaded -n "__fish_loaded_using_subcommand events" -s h -l help -d 'Print help'
 complete -c loaded -n "__fish_loaded_using_subcommand replay" -s c -l config -d 'Decide by this configuration; several classic files make one [as for starting]' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand replay" -l write -d 'Write the packets that would go out to this file, as pcap of raw IP' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand replay" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
@@ -124,17 +141,19 @@ complete -c loaded -n "__fish_loaded_using_subcommand replay" -s h -l help -d 'P
 complete -c loaded -n "__fish_loaded_using_subcommand doctor" -s c -l config -d 'Examine the host for this configuration' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand doctor" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand doctor" -s h -l help -d 'Print help'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "status" -d 'Show the state: problems first, then services, backends, processes with their sandbox, queues, counters'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "health" -d 'Say in one word whether clients are served. Exit code: 0 serving, 1 impaired, 2 not serving, 3 nobody answers'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "backend" -d 'Drain, disable or enable a backend; holds until the next change or the end of the instance'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "drain" -d 'Take this balancer out for maintenance: say "not serving", serve on until clients have another one, then end'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "history" -d 'Show the last changes of membership, each with its cause'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "metrics" -d 'Print all numbers in the text format of Prometheus'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "explain" -d 'Show what would become of a client\'s next packet, and why; changes nothing'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "flows" -d 'List the flows that workers know now, and count them'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "replay" -d 'Show what a worker would do with each packet of a capture (pcap or pcapng); needs no instance and no rights'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "doctor" -d 'Examine this host: what keeps packets from being balanced, and the command that fixes it; changes nothing'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows replay doctor help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay doctor help" -f -a "status" -d 'Show the state: problems first, then services, backends, processes with their sandbox, queues, counters'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay doctor help" -f -a "health" -d 'Say in one word whether clients are served. Exit code: 0 serving, 1 impaired, 2 not serving, 3 nobody answers'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay doctor help" -f -a "backend" -d 'Drain, disable or enable a backend; holds until the next change or the end of the instance'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay doctor help" -f -a "drain" -d 'Take this balancer out for maintenance: say "not serving", serve on until clients have another one, then end'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay doctor help" -f -a "history" -d 'Show the last changes of membership, each with its cause'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay doctor help" -f -a "metrics" -d 'Print all numbers in the text format of Prometheus'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay doctor help" -f -a "explain" -d 'Show what would become of a client\'s next packet, and why; changes nothing'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay doctor help" -f -a "flows" -d 'List the flows that workers know now, and count them'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay doctor help" -f -a "top" -d 'Watch services and backends: packets, bits and new flows per second, painted again and again'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay doctor help" -f -a "events" -d 'Follow the history: print each change of membership and of the verdict as it happens'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay doctor help" -f -a "replay" -d 'Show what a worker would do with each packet of a capture (pcap or pcapng); needs no instance and no rights'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay doctor help" -f -a "doctor" -d 'Examine this host: what keeps packets from being balanced, and the command that fixes it; changes nothing'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay doctor help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from backend" -f -a "drain" -d 'Give it no new flows; its flows go on until the deadline'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from backend" -f -a "enable" -d 'Use it again, as its checks allow'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from backend" -f -a "disable" -d 'Give it no flows at all; its flows are treated as if it were down'

@@ -53,7 +53,7 @@ fn commands_are_explained_on_request() {
 #[test]
 fn an_instance_that_runs_is_asked_by_subcommands() {
     let asked = |line: &str| options(line).map(|options| options.task);
-    assert_eq!(asked("status"), Ok(Task::Ask(Ask::Status { json: false, exit_code: false })));
+    assert_eq!(asked("status"), Ok(Task::Ask(Ask::Status { json: false, exit_code: false, watch: None })));
     assert_eq!(asked("history -n 5 --json"), Ok(Task::Ask(Ask::History { last: 5, json: true })));
     assert_eq!(asked("history"), Ok(Task::Ask(Ask::History { last: 20, json: false })));
     assert_eq!(asked("metrics"), Ok(Task::Ask(Ask::Metrics)));

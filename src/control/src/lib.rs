@@ -8,7 +8,8 @@
 //! - [`History`]: the last changes of membership.
 //! - [`explain`]: what would become of a packet; [`flows`]: the flows there are.
 //! - `socket`: where the socket is; `server`, `connection`: answering; `client`: asking.
-//! - [`process`]: what the kernel reports about a process; [`text`], [`metrics`]: a status for people and for Prometheus.
+//! - [`process`]: what the kernel reports about a process; [`text`], [`metrics`]: a status for people and for Prometheus;
+//!   [`live`]: what changes from one status to the next.
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +20,7 @@ mod figures;
 pub mod flows;
 mod health;
 mod history;
+pub mod live;
 mod message;
 pub mod metrics;
 mod policy;

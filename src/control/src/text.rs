@@ -58,6 +58,16 @@ pub fn history(events: &[Event]) -> String {
     table(&rows, &[false; 6])
 }
 
+/// One event as one line: `2026-11-23 23:34:38.123 web 198.51.100.11: up -> down (check: connection refused)`.
+#[must_use]
+pub fn event(event: &Event) -> String {
+    let Event { at, service, address, port, what, cause, by } = &cleaned(event);
+    let backend = address.map(|address| Destination { address, port: *port }.to_string());
+    let about: Vec<_> = service.iter().chain(&backend).map(String::as_str).collect();
+    let about = if about.is_empty() { String::new() } else { format!(" {}:", about.join(" ")) };
+    format!("{}{about} {what} ({by}: {cause})", time(*at))
+}
+
 /// The value with every text in it made [`plain`] and one line long, so that no name or cause can forge a line or move the
 /// cursor.
 pub(super) fn cleaned<T: Serialize + DeserializeOwned + Clone>(value: &T) -> T {

@@ -3,6 +3,7 @@
 mod control_socket;
 mod doctor;
 mod host_conditions;
+mod live;
 mod rules;
 mod rules_removed;
 mod shortage;

@@ -4,6 +4,7 @@
 mod hostile;
 mod instance;
 mod later;
+mod live;
 mod metrics;
 mod sample;
 mod socket;
