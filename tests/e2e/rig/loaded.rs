@@ -113,8 +113,19 @@ impl Loaded {
         (log, control): (PathBuf, PathBuf),
         add: impl FnOnce(&mut Command),
     ) -> Self {
+        Self::spawn_in("lb", binary, lab, (log, control), add)
+    }
+
+    /// The same, in the namespace of another balancer.
+    pub(crate) fn spawn_in(
+        who: &str,
+        binary: &Path,
+        lab: &Lab,
+        (log, control): (PathBuf, PathBuf),
+        add: impl FnOnce(&mut Command),
+    ) -> Self {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &lab.namespace("lb")]).arg(binary).args(["-U", "nobody"]);
+        command.args(["netns", "exec", &lab.namespace(who)]).arg(binary).args(["-U", "nobody"]);
         add(&mut command);
         command.arg("--control").arg(&control);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());

@@ -8,6 +8,7 @@ pub(crate) mod loaded;
 pub(crate) mod machine;
 pub(crate) mod net;
 pub(crate) mod packet;
+pub(crate) mod pair;
 pub(crate) mod ports;
 pub(crate) mod queues;
 pub(crate) mod requests;

@@ -1,0 +1,124 @@
+//! Two balancers beside each other, with keepalived, as `scripts/ha/keepalived` ships it.
+//!
+//! ```text
+//!   client eth0 ── b8 (bridge) ──┬── eth0 lb eth1 ──┬── sw (bridge) ── b1 ... b3
+//!                                └── eth0 b9 eth1 ──┘
+//! ```
+//! What is added is named as a backend is, so that `scripts/lab down` takes it away.
+
+use super::lab::{Lab, binary, bounded, eventually, shipped};
+use super::loaded::Loaded;
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// The two balancers.
+pub(crate) const A: &str = "lb";
+pub(crate) const B: &str = "b9";
+/// What keepalived moves: the VIPs and the backends' gateway.
+const MOVED: [&str; 4] = ["192.0.2.100/32", "2001:db8:1::100/128", "198.51.100.254/32", "2001:db8:2::fe/128"];
+/// Three advertisements that do not come, or three bad answers to the script, and then a busy machine.
+const MOVE: Duration = Duration::from_secs(30);
+
+/// The second balancer beside the first, neither with an address that moves.
+#[track_caller]
+pub(crate) fn up(lab: &Lab) {
+    for who in ["b8", B] {
+        assert!(bounded(&["ip", "netns", "add", &lab.namespace(who)]).status().unwrap().success());
+    }
+    lab.sh("b8", "sysctl -qw net.ipv6.conf.default.disable_ipv6=1; ip link add br0 type bridge mcast_snooping 0; ip link set br0 up");
+    lab.sh(
+        B,
+        "sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.default.accept_ra=0 \
+         net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
+         ip link set lo up",
+    );
+    // The client's link leads to the bridge from now on, and its addresses stay.
+    lab.sh(A, &format!("ip link set eth0 netns {} name client", lab.namespace("b8")));
+    lab.sh("b8", "ip link set client master br0; ip link set client up");
+    for (who, n) in [(A, 251), (B, 252)] {
+        lab.sh("b8", &format!("ip link add {who} type veth peer name eth0 netns {}", lab.namespace(who)));
+        lab.sh("b8", &format!("ip link set {who} master br0; ip link set {who} up"));
+        if who == B {
+            lab.sh("sw", &format!("ip link add {B} type veth peer name eth1 netns {}", lab.namespace(B)));
+            lab.sh("sw", &format!("ip link set {B} master br0; ip link set {B} up"));
+        }
+        lab.sh(
+            who,
+            &format!(
+                "ip link set eth0 up; ip link set eth1 up; ip address flush dev eth1 scope global
+                 ip address add 192.0.2.{n}/24 dev eth0; ip address add 2001:db8:1::{n}/64 dev eth0 nodad
+                 ip address add 198.51.100.{n}/24 dev eth1; ip address add 2001:db8:2::{n}/64 dev eth1 nodad
+                 sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
+                 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.eth0.send_redirects=0 \
+                 net.ipv4.conf.eth1.send_redirects=0 net.ipv4.conf.eth0.accept_local=1 net.ipv4.conf.eth1.accept_local=1"
+            ),
+        );
+    }
+}
+
+/// A file of `scripts/ha/keepalived`.
+fn text(name: &str) -> String {
+    fs::read_to_string(shipped(&format!("scripts/ha/keepalived/{name}"))).unwrap()
+}
+
+/// Starts `loaded` on one of them, with the shipped configuration and what `more` adds to it.
+#[track_caller]
+pub(crate) fn serve(lab: &Lab, who: &str, more: &str) -> Loaded {
+    let config = lab.file(&format!("{who}.toml"), &(text("loaded.toml") + more));
+    let count = fs::read_dir(lab.state()).unwrap().count();
+    let log = lab.state().join(format!("loaded.{who}.{count}.log"));
+    let loaded = Loaded::spawn_in(who, &binary(), lab, (log, control(lab, who)), |command| {
+        command.args(["-D", "-c", &config]);
+    });
+    loaded.until_it_serves()
+}
+
+fn control(lab: &Lab, who: &str) -> std::path::PathBuf {
+    lab.state().join(format!("control.{who}"))
+}
+
+/// Starts keepalived on one of them, with the shipped configuration. Only the path of `loaded` is another one, by way of `env`:
+/// keepalived runs no script that others than root could replace, and this one is where it was built.
+#[track_caller]
+pub(crate) fn keepalived(lab: &Lab, who: &str) {
+    let shipped = "script \"/usr/sbin/loaded health\"";
+    let here =
+        format!("script \"/usr/bin/env {} health --control {}\"", binary().display(), control(lab, who).display());
+    let text = text("keepalived.conf");
+    assert!(text.contains(shipped));
+    let config = lab.file(&format!("{who}.keepalived"), &text.replace(shipped, &here));
+    let path = |name: &str| lab.state().join(format!("{who}.keepalived.{name}"));
+    let log = || File::create(path("log")).unwrap();
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &lab.namespace(who), "keepalived", "-n", "-l", "-P", "-f", &config]);
+    command.arg("-p").arg(path("pid")).arg("-r").arg(path("vrrp"));
+    let log = log();
+    let mut child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    std::thread::spawn(move || drop(child.wait()));
+}
+
+/// Pulls both cables of a balancer (`down`), or puts them back (`up`).
+#[track_caller]
+pub(crate) fn cables(lab: &Lab, who: &str, state: &str) {
+    for switch in ["b8", "sw"] {
+        lab.sh(switch, &format!("ip link set {who} {state}"));
+    }
+}
+
+/// What keepalived has said so far.
+pub(crate) fn said(lab: &Lab, who: &str) -> String {
+    fs::read_to_string(lab.state().join(format!("{who}.keepalived.log"))).unwrap_or_default()
+}
+
+/// Waits until this balancer has all addresses that move, and the other one none of them.
+#[track_caller]
+pub(crate) fn is_active(lab: &Lab, who: &str) {
+    let other = if who == A { B } else { A };
+    let held = |who| {
+        let addresses = lab.sh(who, "ip -o address show");
+        MOVED.iter().filter(|address| addresses.contains(&format!(" {address} "))).count()
+    };
+    let is = || (held(who), held(other)) == (MOVED.len(), 0);
+    assert!(eventually(MOVE, is), "{who} is not active:\n{}\n{other}:\n{}", said(lab, who), said(lab, other));
+}
