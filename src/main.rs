@@ -11,6 +11,7 @@ mod role;
 mod top;
 
 use cli::{Ask, BackendLine, EventsLine, Task};
+use loaded_config::plan::written;
 use loaded_control::{self as control, Reply, Request};
 use loaded_ipc::Destination;
 use loaded_netfilter::trial;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         Task::Serve => daemon::start(&arguments[1..]).map_err(AnyError::from),
         Task::Check => check(&run_options).map(|text| say(&text)).map_err(AnyError::from),
         Task::Diff => diff(control, &run_options.config).map(|text| say(&text)),
+        Task::ShowConfig(files) => show_config(control, &files).map(|text| say(&text)),
         Task::Replay(line) => replay::run(&line),
         Task::Ask(Ask::Health(line)) => {
             let (text, code) = health::examine(control, &line);
@@ -133,6 +135,20 @@ fn diff(socket: Option<&Path>, files: &[PathBuf]) -> Result<String, AnyError> {
     match control::ask(socket, &Request::Diff { files })? {
         Reply::Diff { lines } if lines.is_empty() => Ok("nothing would change\n".to_owned()),
         Reply::Diff { lines } => Ok(joined(&lines)),
+        _ => Err(UNASKED.into()),
+    }
+}
+
+/// The configuration in these files, or of the instance that runs if there are none, as a TOML file.
+fn show_config(socket: Option<&Path>, files: &[PathBuf]) -> Result<String, AnyError> {
+    if !files.is_empty() {
+        let loaded = loaded_config::load(files, &loaded_config::Overrides::default())?;
+        let notes = loaded.notes.iter().flat_map(|note| note.lines());
+        let notes: String = notes.map(|line| format!("# {}\n", control::text::plain(line))).collect();
+        return Ok(format!("{notes}{}", written(&loaded.plan)));
+    }
+    match control::ask(socket, &Request::Config)? {
+        Reply::Config { text } => Ok(control::text::plain(&text)),
         _ => Err(UNASKED.into()),
     }
 }

@@ -19,6 +19,9 @@ _loaded() {
             loaded,backend)
                 cmd="loaded__subcmd__backend"
                 ;;
+            loaded,config)
+                cmd="loaded__subcmd__config"
+                ;;
             loaded,doctor)
                 cmd="loaded__subcmd__doctor"
                 ;;
@@ -79,8 +82,23 @@ _loaded() {
             loaded__subcmd__backend__subcmd__help,help)
                 cmd="loaded__subcmd__backend__subcmd__help__subcmd__help"
                 ;;
+            loaded__subcmd__config,help)
+                cmd="loaded__subcmd__config__subcmd__help"
+                ;;
+            loaded__subcmd__config,show)
+                cmd="loaded__subcmd__config__subcmd__show"
+                ;;
+            loaded__subcmd__config__subcmd__help,help)
+                cmd="loaded__subcmd__config__subcmd__help__subcmd__help"
+                ;;
+            loaded__subcmd__config__subcmd__help,show)
+                cmd="loaded__subcmd__config__subcmd__help__subcmd__show"
+                ;;
             loaded__subcmd__help,backend)
                 cmd="loaded__subcmd__help__subcmd__backend"
+                ;;
+            loaded__subcmd__help,config)
+                cmd="loaded__subcmd__help__subcmd__config"
                 ;;
             loaded__subcmd__help,doctor)
                 cmd="loaded__subcmd__help__subcmd__doctor"
@@ -127,6 +145,9 @@ _loaded() {
             loaded__subcmd__help__subcmd__backend,enable)
                 cmd="loaded__subcmd__help__subcmd__backend__subcmd__enable"
                 ;;
+            loaded__subcmd__help__subcmd__config,show)
+                cmd="loaded__subcmd__help__subcmd__config__subcmd__show"
+                ;;
             *)
                 ;;
         esac
@@ -134,7 +155,7 @@ _loaded() {
 
     case "${cmd}" in
         loaded)
-            opts="-4 -6 -c -f -D -Q -U -h -V --ipv4 --ipv6 --config --failover --foreground --queue-len --queue-base --user --pid-file --allow-weak-sandbox --control --check --print-sandbox --selftest --diff --help --version status health backend drain history metrics explain flows top events replay doctor help"
+            opts="-4 -6 -c -f -D -Q -U -h -V --ipv4 --ipv6 --config --failover --foreground --queue-len --queue-base --user --pid-file --allow-weak-sandbox --control --check --print-sandbox --selftest --diff --help --version status health backend drain history metrics explain flows top events replay config doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -345,6 +366,92 @@ _loaded() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        loaded__subcmd__config)
+            opts="-h --control --help show help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__config__subcmd__help)
+            opts="show help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__config__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__config__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__config__subcmd__show)
+            opts="-c -h --config --control --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         loaded__subcmd__doctor)
             opts="-c -h --config --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -502,7 +609,7 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__help)
-            opts="status health backend drain history metrics explain flows top events replay doctor help"
+            opts="status health backend drain history metrics explain flows top events replay config doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -558,6 +665,34 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__help__subcmd__backend__subcmd__enable)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__help__subcmd__config)
+            opts="show"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__help__subcmd__config__subcmd__show)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

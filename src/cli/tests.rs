@@ -1,4 +1,7 @@
+use super::ask::{Order, deadline};
 use super::*;
+use loaded_config::plan::MAX_DRAIN;
+use loaded_control::{FlowQuery, Tuple};
 
 fn options(arguments: &str) -> Result<Options, ErrorKind> {
     let words = std::iter::once("loaded").chain(arguments.split_whitespace());

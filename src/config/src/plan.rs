@@ -3,8 +3,10 @@
 
 mod diff;
 pub mod display;
+mod written;
 
 pub use diff::{Change, What, diff, immutable_change};
+pub use written::written;
 
 use crate::defaults::{CLIENTS, DRAIN, FLOWS, QUEUE_BASE, QUEUE_LEN, QUOTA, STOP_HOLD, UNSERVED, USER};
 use crate::network::Network;

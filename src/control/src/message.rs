@@ -43,6 +43,8 @@ pub enum Request {
         /// Absolute paths; empty: the files the instance was started with.
         files: Vec<PathBuf>,
     },
+    /// The configuration in force. Answered by [`Reply::Config`].
+    Config,
     /// What would become of a client's next packet. Answered by [`Reply::Explained`].
     Explain(Tuple),
     /// Flows that workers know now. Answered by [`Reply::Flows`].
@@ -83,6 +85,11 @@ pub enum Reply {
     Diff {
         /// One change a line; none: nothing would change.
         lines: Vec<String>,
+    },
+    /// To [`Request::Config`].
+    Config {
+        /// As a TOML file.
+        text: String,
     },
     /// To [`Request::Explain`].
     Explained(Box<Explanation>),

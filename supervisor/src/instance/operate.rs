@@ -1,7 +1,7 @@
 //! What the operator asks for on the control socket.
 
 use super::Instance;
-use loaded_config::plan::diff;
+use loaded_config::plan::{diff, written};
 use loaded_control::{Action, Answer, By, Reply, Request};
 use loaded_ipc::{Admin, BackendCounter, BackendIndex, Destination};
 use std::path::PathBuf;
@@ -27,6 +27,7 @@ impl Instance {
             Request::Drain { deadline } => self.drain_whole(deadline),
             Request::CancelDrain => self.cancel_drain(),
             Request::Diff { files } => self.difference(files),
+            Request::Config => Reply::Config { text: written(&self.current.plan) },
             Request::Explain(tuple) => return self.explain(tuple),
             Request::Flows(query) => return self.begin_search(query),
         };

@@ -1,8 +1,8 @@
 //! Properties: no text makes a reader panic; what is written is what is read.
 
 use loaded_config::network::Network;
-use loaded_config::plan::{Backend, Discover, Failures, Place, Plan, Service, diff, immutable_change};
-use loaded_config::{Overrides, Source, parse};
+use loaded_config::plan::{Backend, Discover, Failures, Place, Plan, Service, diff, immutable_change, written};
+use loaded_config::{Overrides, Source, load, parse};
 use loaded_ipc::{
     Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, OnFailure, Passive, Policy, PortRange, Protocol,
     Quota, Strategy, Unserved,
@@ -457,6 +457,20 @@ fn settled(plan: &Plan) -> Vec<Service> {
     services
 }
 
+/// What is shipped, in both formats.
+#[test]
+fn a_shipped_configuration_that_is_written_makes_the_same_plan() {
+    let scripts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts");
+    for names in [&["loaded.toml"][..], &["loaded.config"], &["loaded.config6"], &["loaded.config", "loaded.config6"]] {
+        let files: Vec<_> = names.iter().map(|name| scripts.join(name)).collect();
+        for failover in [false, true] {
+            let plan = load(&files, &Overrides { failover, ..Overrides::default() }).unwrap().plan;
+            let text = written(&plan);
+            assert_eq!(parse(&[Source::new("f.toml", &*text)], &Overrides::default()).unwrap().plan, plan, "{text}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_panics(text in any::<String>()) {
@@ -501,6 +515,13 @@ proptest! {
         let read = parse(&[Source::new("f.toml", &*text)], &Overrides::default()).unwrap().plan;
         assert_invariants(&read);
         prop_assert_eq!(&read, &plan);
+    }
+
+    #[test]
+    fn a_plan_that_is_written_makes_the_same_plan(plan in plans()) {
+        let text = written(&plan);
+        let read = parse(&[Source::new("f.toml", &*text)], &Overrides::default());
+        prop_assert_eq!(read.map(|read| read.plan).map_err(|error| format!("{error}\n{text}")), Ok(plan));
     }
 
     #[test]

@@ -91,6 +91,12 @@ fn a_difference_is_told_and_changes_nothing() {
     let loaded = Loaded::toml(&lab, &config("7s", &[web(&[(1, 1), (2, 1)], STICKY)]));
     let same = loaded.ask(&["--check", "--diff"]);
     assert_eq!((same.code, same.out.as_str()), (Some(0), "nothing would change\n"), "{same:?}");
+    // What is in force, as a file, is the same configuration.
+    let shown = lab.state().join("shown.toml");
+    std::fs::write(&shown, loaded.ask(&["config", "show"]).out).unwrap();
+    let shown = shown.to_str().unwrap();
+    assert_eq!(loaded.ask(&["--check", "--diff", "-c", shown]).out, "nothing would change\n");
+    assert_eq!(loaded.ask(&["config", "show", "-c", shown]).out, loaded.ask(&["config", "show"]).out);
     // Flows of a backend that is to go.
     let clients = (10..20).map(|n| {
         let dial =
