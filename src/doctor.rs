@@ -15,16 +15,16 @@ use finding::{fatal, of_problem, sound, unseen, warning};
 use loaded_config as config;
 use loaded_config::plan::Plan;
 use loaded_control::{InstanceVerdict, Reply, Request, ask_within};
-use loaded_host::{available_cores, check_discovery, host_check};
+use loaded_host::available_cores;
 use loaded_netfilter::trial::{self, Trial};
 use loaded_netfilter::{Tools, unhooked};
 use loaded_queue::{RepeatSupport, queue_owners, receive_buffer as buffer};
-use loaded_sandbox::{CHROOT, Identity, KernelSupport, Layer, check_chroot_dir};
+use loaded_sandbox::{CHROOT, Identity, KernelSupport, Layer};
+use loaded_supervisor::conditions;
 use loaded_supervisor::run::Options;
 use loaded_table::{AffinityTable, FlowTable};
 use nix::unistd::geteuid;
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 /// Bytes that a waiting packet of Ethernet size costs: 2 KiB of data and the sk_buff (SKB_TRUESIZE).
@@ -75,7 +75,9 @@ fn with_plan(plan: &Plan) -> Vec<Finding> {
         findings.extend(self::queues(&queues));
         findings.extend(rules(plan, &queues));
     }
-    let problems: Vec<_> = host_check(plan).into_iter().chain(check_discovery(plan)).collect();
+    let mut problems = conditions::of_host(plan);
+    // It is reported without a plan too.
+    problems.retain(|problem| problem.kind != "chroot");
     if problems.is_empty() {
         findings.push(sound("host", "forwarding, reverse path filters and routes let balanced packets through"));
     }
@@ -108,10 +110,8 @@ fn kernel() -> Vec<Finding> {
         Ok(true) => sound("kernel", "has netfilter queues"),
         _ => fatal("kernel", "has no netfilter queues (CONFIG_NETFILTER_NETLINK_QUEUE): modprobe nfnetlink_queue"),
     });
-    findings.push(match check_chroot_dir(Path::new(CHROOT)) {
-        Ok(()) => sound("chroot", format!("{CHROOT} is empty and owned by root")),
-        Err(error) => fatal("chroot", error),
-    });
+    let sound_chroot = || sound("chroot", format!("{CHROOT} is empty and owned by root"));
+    findings.push(conditions::chroot().map_or_else(sound_chroot, |problem| of_problem(&problem)));
     findings
 }
 

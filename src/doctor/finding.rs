@@ -1,6 +1,8 @@
 //! What a check found.
 
+use loaded_control::Effect;
 use loaded_host::{Problem, Severity};
+use loaded_supervisor::conditions::{effect, refuses_start};
 use std::fmt;
 
 /// The result of one check, best first.
@@ -57,10 +59,48 @@ pub(super) fn fatal(object: &'static str, text: impl ToString) -> Finding {
 
 /// What the list of conditions says that a running instance goes by too.
 pub(super) fn of_problem(problem: &Problem) -> Finding {
-    let grade = match problem.severity {
-        Severity::Fatal => Grade::Fatal,
-        Severity::Impairing | Severity::Warning => Grade::Warning,
-        Severity::Unknown => Grade::Unseen,
+    let grade = match (effect(problem.severity), problem.severity) {
+        _ if refuses_start(problem) => Grade::Fatal,
+        (Effect::Stops, _) => Grade::Fatal,
+        (_, Severity::Unknown) => Grade::Unseen,
+        (Effect::Impairs | Effect::Note, _) => Grade::Warning,
     };
     Finding { grade, object: problem.kind, text: problem.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use loaded_control::{Health, InstanceVerdict, ServiceHealth};
+    use loaded_supervisor::conditions::of_problem as condition;
+
+    const ALL: [Severity; 5] =
+        [Severity::Fatal, Severity::NoStart, Severity::Impairing, Severity::Warning, Severity::Unknown];
+
+    /// Every condition of the list that start, watch and doctor share has one of these severities, is about one service or
+    /// all, and about one family or both.
+    #[test]
+    fn nothing_that_doctor_calls_fatal_is_ever_serving() {
+        for severity in ALL {
+            for (service, family) in [(None, None), (None, Some(4)), (Some("web"), None), (Some("dns"), Some(6))] {
+                let service = service.map(str::to_owned);
+                let problem = Problem { service, family, ..Problem::new("host", severity, "x") };
+                let grade = of_problem(&problem).grade;
+                let of = |name: &str| ServiceHealth {
+                    name: name.to_owned(),
+                    families: vec![4, 6],
+                    verdict: InstanceVerdict::Serving,
+                    up: 1,
+                };
+                let verdict = Health::judged(vec![of("web"), of("dns")], vec![condition(&problem)]).verdict;
+                let counts = matches!(severity, Severity::Fatal | Severity::NoStart | Severity::Impairing);
+                assert_eq!(verdict != InstanceVerdict::Serving, counts, "{problem:?}");
+                assert_eq!(grade == Grade::Fatal, counts && severity != Severity::Impairing, "{problem:?}");
+                assert_eq!(
+                    verdict == InstanceVerdict::NotServing,
+                    severity == Severity::Fatal && problem.service.is_none() && family.is_none()
+                );
+            }
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! | Module | What it knows |
 //! |---|---|
 //! | [`run`], `options`, `preflight` | from the command line to the end: what is checked, the three ways to start |
+//! | [`conditions`] | what on this host keeps packets from being balanced |
 //! | `instance` | a running instance: its phase, the loop, reload, upgrade, what the operator asks for |
 //! | `children` | workers and the prober: starting, telling, hearing, ending them; their memory; what they died of |
 //! | `handover` | the journal, and how a supervisor takes over from a predecessor or from a killed one |
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod children;
+pub mod conditions;
 mod error;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]

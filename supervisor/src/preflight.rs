@@ -1,8 +1,9 @@
 //! What is checked before anything is changed: cores, kernel, host.
 
 use crate::Error;
+use crate::conditions;
 use loaded_config::plan::Plan;
-use loaded_host::{Problem, Severity, check_discovery as discovery_check, host_check};
+use loaded_host::Problem;
 use loaded_sandbox::{KernelSupport, SandboxRequirement};
 
 /// The cores this process may use.
@@ -20,22 +21,13 @@ pub(crate) fn check_kernel(requirement: SandboxRequirement) -> Result<KernelSupp
     Ok(support)
 }
 
-/// Warns of settings of the host that keep packets from passing; refuses where none would pass.
+/// Warns of what keeps packets from passing; refuses where none would pass, and names everything that is fatal. Firewalls of
+/// others come and go, so they refuse nothing; the verdict tells of them.
 pub(crate) fn check_host(plan: &Plan) -> Result<(), Error> {
-    weigh(host_check(plan))
-}
-
-/// Refuses to search for backends in a network that this host is not in.
-pub(crate) fn check_discovery(plan: &Plan) -> Result<(), Error> {
-    weigh(discovery_check(plan))
-}
-
-/// Logs warnings; an error names everything that is fatal.
-fn weigh(problems: Vec<Problem>) -> Result<(), Error> {
-    for problem in problems.iter().filter(|p| p.severity != Severity::Fatal) {
+    let (fatal, others): (Vec<_>, Vec<_>) = conditions::of_host(plan).into_iter().partition(conditions::refuses_start);
+    for problem in others {
         log::warn!("{problem}");
     }
-    let fatal = problems.iter().filter(|p| p.severity == Severity::Fatal);
-    let fatal: Vec<_> = fatal.map(ToString::to_string).collect();
+    let fatal: Vec<_> = fatal.iter().map(Problem::to_string).collect();
     if fatal.is_empty() { Ok(()) } else { Err(Error::Host(fatal.join("\nloaded: error: "))) }
 }

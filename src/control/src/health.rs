@@ -32,8 +32,8 @@ pub enum Effect {
 /// Something that keeps packets from being balanced, or may.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConditionStatus {
-    /// Its kind: `rules_missing`, `no_worker`, `no_backend`, `checks_not_believed`, `host`, `firewall`, `tables_full`,
-    /// `queue_dropping`, `replies_refused`, `ending`.
+    /// Its kind: `rules_missing`, `no_worker`, `queue_lost`, `no_backend`, `checks_not_believed`, `host`, `chroot`, `programs`,
+    /// `firewall`, `tables_full`, `queue_dropping`, `replies_refused`, `vip_absent`, `clients`, `ending`.
     pub name: String,
     /// What it does to packets.
     pub effect: Effect,
@@ -57,8 +57,14 @@ impl fmt::Display for ConditionStatus {
 }
 
 impl ConditionStatus {
+    pub(crate) fn is_shown_note(&self) -> bool {
+        self.effect == Effect::Note && Self::SHOWN.contains(&self.name.as_str())
+    }
+
     /// The name of the condition of an instance that was told to end and serves on.
     pub const ENDING: &str = "ending";
+    /// The verdict does not go by these, and yet the operator must know: where clients may be, and a VIP that is elsewhere.
+    const SHOWN: [&str; 2] = ["vip_absent", "clients"];
 }
 
 /// How one service stands.
@@ -129,6 +135,13 @@ impl Health {
     pub fn causes(&self) -> impl Iterator<Item = String> {
         let count = |condition: &&ConditionStatus| condition.effect != Effect::Note;
         self.conditions.iter().filter(count).map(ToString::to_string)
+    }
+}
+
+impl Health {
+    /// What may matter, and is shown to the operator though the verdict does not go by it.
+    pub fn shown_notes(&self) -> impl Iterator<Item = &ConditionStatus> {
+        self.conditions.iter().filter(|condition| condition.is_shown_note())
     }
 }
 

@@ -1,11 +1,12 @@
 //! Finds host settings that make a balancer lose packets silently, and names the exact command that fixes each.
 
+mod arrival;
 mod direct;
 
 use crate::connected::ConnectedNetworks;
-use crate::discovery::own_addresses;
+use crate::links::{Links, leads_out};
 use crate::problem::{Problem, Severity};
-use crate::route::{Route, lookup, parse_routes};
+use crate::route::{Route, default_route, lookup, parse_routes};
 use loaded_config::plan::Plan;
 use loaded_ipc::{AllDown, Mode, OnBackendDown};
 use std::collections::BTreeSet;
@@ -19,25 +20,31 @@ const NAMED: usize = 4;
 #[must_use]
 pub fn host_check(plan: &Plan) -> Vec<Problem> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let is_direct = plan.services.iter().any(|service| service.mode == Mode::Dsr);
+    let links = Links::read();
     let host = Host {
         networks: ConnectedNetworks::read(),
-        own: if is_direct { own_addresses() } else { BTreeSet::new() },
+        own: links.holders.keys().copied().collect(),
+        links,
         routes: parse_routes(&read("/proc/net/route")),
         locals: parse_locals(&read("/proc/net/fib_trie")),
         sysctl: &|key| fs::read_to_string(format!("/proc/sys/net/{key}")).ok()?.trim().parse().ok(),
+        leads_out: &leads_out,
     };
-    host.problems(plan)
+    let mut problems = host.problems(plan);
+    problems.extend(host.arrival(plan));
+    problems
 }
 
 struct Host<'a> {
     routes: Vec<Route>,
     locals: BTreeSet<Ipv4Addr>,
     networks: ConnectedNetworks,
-    /// Filled in only when a service uses mode "dsr".
+    links: Links,
     own: BTreeSet<IpAddr>,
     /// `None`: this kernel has no such setting. The key is a path: an interface may have dots in its name.
     sysctl: &'a dyn Fn(&str) -> Option<i64>,
+    /// Whether a route of any table leads far away, in the family of an address.
+    leads_out: &'a dyn Fn(IpAddr) -> bool,
 }
 
 impl Host<'_> {
@@ -70,11 +77,13 @@ impl Host<'_> {
         problems.extend(self.own_answers(plan));
         problems.extend(self.direct(plan));
         problems.extend(self.one_armed(&replied, &towards));
-        let unreachable = backends.iter().filter(|backend| match backend {
+        let unreachable = backends.iter().copied().filter(|backend| match backend {
             IpAddr::V4(v4) => lookup(&self.routes, *v4).is_none(),
-            IpAddr::V6(_) => !self.networks.has_route(**backend),
+            IpAddr::V6(_) => !self.networks.has_route(*backend),
         });
-        problems.extend(no_routes(unreachable.copied()));
+        let (refused, absent): (Vec<_>, Vec<_>) = unreachable.partition(|backend| self.networks.refuses(*backend));
+        problems.extend(no_routes(absent.into_iter()));
+        problems.extend(refused_routes(&refused));
         // Two VIPs behind one interface need the same setting: report it once.
         problems.iter().enumerate().filter(|(at, p)| !problems[..*at].contains(p)).map(|(_, p)| p.clone()).collect()
     }
@@ -109,30 +118,46 @@ impl Host<'_> {
     /// A reset or rejection is the client's own packet, turned around in raw PREROUTING: it arrives on the clients'
     /// interface with the VIP as its source, and is forwarded only if it passes the same two checks. Tested for a VIP that
     /// is one of our addresses: accept_local=0 drops it whatever rp_filter says; rp_filter=1 also drops it when the address
-    /// is on another interface. IPv6 has neither check. Which interfaces clients use is not known; the best guess is the
-    /// one with the VIP's network and the one of the default route.
+    /// is on another interface. IPv6 has neither check. Which interfaces clients use is not known: it may be any that has a
+    /// route, but for those that lead to backends.
     fn own_answers(&self, plan: &Plan) -> Vec<Problem> {
         let answers = plan.services.iter().filter(|service| {
             let policy = service.policy;
             policy.on_backend_down == OnBackendDown::Reset || policy.all_down == AllDown::Reject
         });
         let vips: BTreeSet<_> = v4(answers.flat_map(|service| &service.vips)).collect();
-        let default = self.routes.iter().filter(|route| route.length == 0).min_by_key(|route| route.metric);
+        let default = default_route(&self.routes);
         let mut problems = Vec::new();
+        let backends = plan.services.iter().flat_map(|service| service.backends.iter().map(|b| b.address));
+        let behind: BTreeSet<_> = backends.filter_map(|backend| self.networks.towards(backend)).collect();
+        let others: BTreeSet<_> = self.networks.interfaces(true).into_iter().filter(|i| !behind.contains(i)).collect();
         for vip in vips.into_iter().filter(|vip| self.locals.contains(vip)) {
             let network = lookup(&self.routes, vip);
-            let interfaces: BTreeSet<_> = network.into_iter().chain(default).map(|r| r.interface.as_str()).collect();
-            for interface in interfaces {
+            let likely: BTreeSet<_> = network.into_iter().chain(default).map(|r| r.interface.as_str()).collect();
+            for interface in &likely {
                 problems.extend(self.own_answer(interface, network));
             }
+            problems.extend(self.own_answers_elsewhere(&others.difference(&likely).copied().collect()));
         }
         problems
+    }
+
+    /// Other interfaces that clients may come by, together: most hosts have some that no client uses.
+    fn own_answers_elsewhere(&self, others: &BTreeSet<&str>) -> Option<Problem> {
+        let martian: Vec<_> = others.iter().filter(|name| !self.accepts_local(name)).copied().collect();
+        let keys: Vec<_> = martian.iter().map(|name| format!("{}=1", key_of(name, "accept_local"))).collect();
+        let text = format!(
+            "if clients come in by {}, resets and rejections to them are dropped by this kernel as martian",
+            martian.join(", ")
+        );
+        let problem = || Problem::new("clients", Severity::Warning, text).of_family(4);
+        (!martian.is_empty()).then(|| problem().mended_by(format!("sysctl -w {}", keys.join(" "))))
     }
 
     /// Clients and backends on one interface: the kernel sends backends a redirect to the shorter path to the client, and
     /// replies then bypass us (ip_rt_send_redirect, net/ipv4/route.c). IN_DEV_TX_REDIRECTS is "all or this one".
     fn one_armed(&self, vips: &BTreeSet<IpAddr>, towards: &BTreeSet<&str>) -> Vec<Problem> {
-        let default = self.routes.iter().filter(|route| route.length == 0).min_by_key(|route| route.metric);
+        let default = default_route(&self.routes);
         let to_vips = v4(vips.iter()).filter_map(|vip| lookup(&self.routes, vip));
         let clients: BTreeSet<_> = to_vips.chain(default).map(|route| route.interface.as_str()).collect();
         let tells = |interface: &&&str| {
@@ -196,6 +221,22 @@ fn no_routes(backends: impl Iterator<Item = IpAddr>) -> Vec<Problem> {
             let more = backends.len() - NAMED;
             problems.push(problem(format!("no route to {more} more backends of IPv{family} in the main table")));
         }
+    }
+    problems
+}
+
+/// Routes of type blackhole, unreachable or prohibit.
+fn refused_routes(backends: &[IpAddr]) -> Vec<Problem> {
+    let of = |backend: IpAddr| if backend.is_ipv4() { 4 } else { 6 };
+    let mut problems = Vec::new();
+    for backend in backends.iter().take(NAMED) {
+        let text = format!("the route to backend {backend} throws its packets away; to see it");
+        let see = format!("ip route show match {backend}");
+        problems.push(host(Severity::Impairing, text).of_family(of(*backend)).mended_by(see));
+    }
+    if let Some(more) = backends.len().checked_sub(NAMED + 1) {
+        let text = format!("the routes to {} more backends throw their packets away", more + 1);
+        problems.push(host(Severity::Impairing, text));
     }
     problems
 }

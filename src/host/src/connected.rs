@@ -1,7 +1,7 @@
 //! Which interface the route to an address leads through, and which reaches it without a router: mode "dsr" needs to know,
 //! because it sends to the backend's link address.
 
-use crate::route::{Route, lookup, parse_routes};
+use crate::route::{Route, best, lookup, parse_routes};
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
@@ -20,6 +20,8 @@ struct Route6 {
     length: u32,
     metric: u32,
     direct: bool,
+    /// It throws packets away.
+    refuses: bool,
 }
 
 impl ConnectedNetworks {
@@ -42,6 +44,15 @@ impl ConnectedNetworks {
         self.towards(address).is_some()
     }
 
+    /// Whether the route to an address is one that throws packets away.
+    pub(crate) fn refuses(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => best(&self.v4, v4).is_some_and(|route| route.refuses),
+            // The kernel has such a default route of its own for want of another (ip6_null_entry).
+            IpAddr::V6(v6) => self.best6(v6).is_some_and(|route| route.refuses && route.metric != u32::MAX),
+        }
+    }
+
     /// The interface through which the route to an address leads, with or without a router.
     pub(crate) fn towards(&self, address: IpAddr) -> Option<&str> {
         match address {
@@ -52,8 +63,8 @@ impl ConnectedNetworks {
 
     /// The interfaces of default routes of the address's family.
     pub(crate) fn defaults(&self, address: IpAddr) -> impl Iterator<Item = &str> {
-        let v4 = self.v4.iter().filter(move |route| address.is_ipv4() && route.length == 0);
-        let v6 = self.v6.iter().filter(move |route| address.is_ipv6() && route.length == 0);
+        let v4 = self.v4.iter().filter(move |route| address.is_ipv4() && route.length == 0 && !route.refuses);
+        let v6 = self.v6.iter().filter(move |route| address.is_ipv6() && route.length == 0 && !route.refuses);
         v4.map(|route| route.interface.as_str()).chain(v6.map(|route| route.interface.as_str()))
     }
 
@@ -66,8 +77,9 @@ impl ConnectedNetworks {
     pub(crate) fn interfaces(&self, v4: bool) -> BTreeSet<&str> {
         const LINK: u128 = 0xfe80 << 112;
         let of_link = |route: &&Route6| route.length > 0 && route.network >= LINK;
-        let v6 = self.v6.iter().filter(|route| !v4 && !of_link(route)).map(|route| route.interface.as_str());
-        self.v4.iter().filter(|_| v4).map(|route| route.interface.as_str()).chain(v6).collect()
+        let v6 = self.v6.iter().filter(|route| !v4 && !route.refuses && !of_link(route));
+        let v4 = self.v4.iter().filter(|route| v4 && !route.refuses).map(|route| route.interface.as_str());
+        v4.chain(v6.map(|route| route.interface.as_str())).collect()
     }
 
     /// The interface of the network that contains the address; `None` if this host is not connected to it.
@@ -85,6 +97,10 @@ impl ConnectedNetworks {
     }
 
     fn route6(&self, address: Ipv6Addr) -> Option<&Route6> {
+        self.best6(address).filter(|route| !route.refuses)
+    }
+
+    fn best6(&self, address: Ipv6Addr) -> Option<&Route6> {
         let fitting = self.v6.iter().filter(|route| route.has(address));
         fitting.max_by_key(|route| (route.length, std::cmp::Reverse(route.metric)))
     }
@@ -97,28 +113,29 @@ impl Route6 {
     }
 }
 
-/// The usable routes of `/proc/net/ipv6_route` that lead to a link. Unlike IPv4's file it lists all tables, one after the other.
+/// The routes of `/proc/net/ipv6_route` that lead to a link or throw packets away. Unlike IPv4's file it lists all tables, one after the other.
 /// So our own tables for mode "dsr" are in it, each with two default routes: to a backend, and behind that the guard route
 /// (`src/netfilter/src/routes/text.rs`). They are no way to anybody else, and are left out.
 fn routes6(text: &str) -> Vec<Route6> {
     let lines: Vec<_> = text.lines().filter_map(route6).collect();
     let is_default = |(route, _): &(Route6, bool)| route.length == 0;
-    let is_guard = |next: &(Route6, bool)| is_default(next) && !next.1 && next.0.metric == GUARD_METRIC;
-    let ours = |n: usize| is_default(&lines[n]) && lines.get(n + 1).is_some_and(is_guard);
+    let is_guard = |next: &(Route6, bool)| is_default(next) && next.0.refuses && next.0.metric == GUARD_METRIC;
+    let ours = |n: usize| is_guard(&lines[n]) || is_default(&lines[n]) && lines.get(n + 1).is_some_and(is_guard);
     let others = (0..lines.len()).filter(|n| lines[*n].1 && !ours(*n));
-    others.map(|n| lines[n].0.clone()).filter(|route| route.interface != "lo").collect()
+    others.map(|n| lines[n].0.clone()).filter(|route| route.refuses || route.interface != "lo").collect()
 }
 
 /// The metric of the guard route of each of our tables.
 const GUARD_METRIC: u32 = 1_000_000;
 
 /// A line of `/proc/net/ipv6_route` (rt6_info_route, net/ipv6/route.c): destination, its length, source, its length, next
-/// hop, metric, two counters, flags, interface; and whether packets can take it.
+/// hop, metric, two counters, flags, interface; and whether packets that are not for this host can take it.
 fn route6(line: &str) -> Option<(Route6, bool)> {
     // include/uapi/linux/route.h, include/uapi/linux/ipv6_route.h
     const RTF_UP: u32 = 1;
     const RTF_GATEWAY: u32 = 2;
     const RTF_REJECT: u32 = 0x200;
+    const RTF_ANYCAST: u32 = 0x10_0000;
     const RTF_LOCAL: u32 = 0x8000_0000;
     let fields: Vec<_> = line.split_whitespace().collect();
     let &[network, length, _, _, _, metric, _, _, flags, interface] = fields.as_slice() else { return None };
@@ -130,8 +147,11 @@ fn route6(line: &str) -> Option<(Route6, bool)> {
         length: word(length).filter(|length| *length <= 128)?,
         metric: word(metric)?,
         direct: flags & RTF_GATEWAY == 0,
+        refuses: flags & RTF_REJECT != 0,
     };
-    Some((route, flags & (RTF_UP | RTF_REJECT | RTF_LOCAL) == RTF_UP))
+    // Those that throw packets away are not always up.
+    let is_up = flags & (RTF_UP | RTF_REJECT) != 0;
+    Some((route, is_up && flags & (RTF_LOCAL | RTF_ANYCAST) == 0))
 }
 
 #[cfg(test)]
@@ -144,6 +164,8 @@ mod tests {
 20010db800020000ff00000000000000 48 00000000000000000000000000000000 00 20010db8000200000000000000000001 00000400 00000001 00000000 00000003     eth1
 20010db80002000000000000000000fe 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000000 00000002 00000000 80200001       lo
 00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eth0
+20010db8000400000000000000000000 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000000 00000001 00000000 80100001     eth4
+20010db8000500000000000000000000 30 00000000000000000000000000000000 00 00000000000000000000000000000000 00000400 00000001 00000000 00200200       lo
 00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo
 ";
 
@@ -155,6 +177,21 @@ mod tests {
         assert_eq!(interface("2001:db8:2:0:ff00::1"), None, "behind a router");
         assert_eq!(interface("2001:db8:3::1"), None, "behind the default router");
         assert_eq!(interface("198.51.100.1"), None);
+        assert_eq!(
+            networks.interfaces(false),
+            BTreeSet::from(["eth0", "eth1"]),
+            "packets to anycast addresses stay here"
+        );
+    }
+
+    #[test]
+    fn what_throws_packets_away_is_no_route() {
+        let networks = ConnectedNetworks::parse("", ROUTES6);
+        let address: IpAddr = "2001:db8:5::1".parse().expect("address");
+        assert!(networks.refuses(address) && !networks.has_route(address));
+        assert!(!networks.refuses("2001:db8:2::11".parse().expect("address")));
+        let none = ROUTES6.lines().last().expect("a line");
+        assert!(!ConnectedNetworks::parse("", none).refuses(address), "the kernel's own stands for no route at all");
     }
 
     /// As Linux 6.18 lists two tables of mode "dsr" before the main one: 2001:db8:2::11 and ::12, each with its guard.

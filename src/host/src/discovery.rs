@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Reports discovery places that cannot be searched: the interface does not exist or has no source address, or the network
-/// extends beyond the link. All are fatal.
+/// extends beyond the link. No instance starts so.
 #[must_use]
 pub fn check_discovery(plan: &Plan) -> Vec<Problem> {
     let places: Vec<_> = plan.services.iter().filter_map(|s| s.discover.as_ref()).flat_map(|d| &d.places).collect();
@@ -20,7 +20,7 @@ pub fn check_discovery(plan: &Plan) -> Vec<Problem> {
     let addresses = addresses();
     let exists = |interface: &str| if_nametoindex(interface).is_ok();
     let texts: BTreeSet<_> = places.into_iter().filter_map(|place| obstacle(place, &addresses, exists)).collect();
-    texts.into_iter().map(|text| Problem::new("host", Severity::Fatal, text)).collect()
+    texts.into_iter().map(|text| Problem::new("host", Severity::NoStart, text)).collect()
 }
 
 /// The source address for packets to this place, and the interface index that binds a packet to ff02::1 to its link.
@@ -59,7 +59,7 @@ fn addresses() -> Vec<InterfaceAddress> {
     getifaddrs().map_or_else(|_| Vec::new(), |all| all.filter_map(link).collect())
 }
 
-fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+pub(crate) fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
     address.family()?;
     let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
     v4.or_else(|| address.as_sockaddr_in6().map(|a| a.ip().into()))

@@ -11,6 +11,7 @@ mod events;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod fixture;
+mod links;
 mod paths;
 mod problem;
 mod route;

@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Severity {
     /// Nothing would be balanced.
     Fatal,
+    /// No instance can start so. One that runs goes on, and lacks something.
+    NoStart,
     /// Some packets are lost.
     Impairing,
     /// Something may not work.

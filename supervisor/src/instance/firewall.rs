@@ -3,7 +3,7 @@
 
 use loaded_config::plan::Plan;
 use loaded_firewall::{Firewall, judge};
-use loaded_host::{Paths, Problem};
+use loaded_host::{Paths, Problem, Severity};
 use loaded_netfilter::Tools;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Time from a change to the look, for whoever changes rules seldom changes one alone.
 const DELAY: Duration = Duration::from_millis(200);
+/// Time between two looks whether a look is over.
+const STEP: Duration = Duration::from_millis(2);
 /// Shortest time from one look to the next.
 const LEAST_REST: Duration = Duration::from_secs(1);
 /// After a look the next one waits this many times the processor time that it took, its programs' among it, however often rules
@@ -48,6 +50,14 @@ impl FirewallWatch {
         self.due.get_or_insert(now + DELAY);
     }
 
+    /// Waits for the look that is under way, at most so long.
+    pub(super) fn wait(&self, limit: Duration) {
+        let end = Instant::now() + limit;
+        while self.look.as_ref().is_some_and(|look| !look.is_finished()) && Instant::now() < end {
+            std::thread::sleep(STEP);
+        }
+    }
+
     /// Takes over what a look has found, and begins the next if it is due.
     pub(super) fn look(&mut self, now: Instant, plan: &Plan, generation: u64) {
         if let Some(look) = self.look.take() {
@@ -70,8 +80,10 @@ impl FirewallWatch {
         let plan = plan.clone();
         let look = move || {
             let before = cost();
-            let Ok(tools) = Tools::find() else { return (Vec::new(), Duration::ZERO) };
-            let found = judge(&Firewall::read(&tools, Some(plan.queue_base)), &plan, Paths::read());
+            let found = match Tools::find() {
+                Ok(tools) => judge(&Firewall::read(&tools, Some(plan.queue_base)), &plan, Paths::read()),
+                Err(error) => vec![Problem::new("programs", Severity::NoStart, error.to_string())],
+            };
             (found, cost().saturating_sub(before))
         };
         match std::thread::Builder::new().name("firewall".to_owned()).spawn(look) {

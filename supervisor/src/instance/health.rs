@@ -3,10 +3,10 @@
 use super::Instance;
 use super::survey::{Condition, family_condition};
 use crate::children::worker::Worker;
+use crate::conditions::{of_host, of_problem};
 use loaded_control::{By, ConditionStatus, Effect, Health, InstanceVerdict, ServiceHealth};
-use loaded_host::{Problem, Severity, host_check};
 use loaded_ipc::{Admin, Outcome};
-use loaded_queue::QueueState;
+use loaded_queue::{QueueState, queue_owners};
 use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,22 @@ const HOST_EVERY: Duration = Duration::from_secs(2);
 /// After a look that takes long, as on a host with very many routes, the next one waits this many times as long: they never
 /// take more than a five-hundredth of a core.
 const REST: u32 = 500;
+/// How long the first verdict waits for what firewalls of others do. The look has begun before the children started.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
 
 impl Instance {
-    /// Looks at everything that the verdict rests on, and notes if it has changed. `queues`: the kernel's list.
-    pub(super) fn judge(&mut self, now: Instant, queues: &[QueueState]) {
+    /// The first verdict, once the rules stand. What firewalls of others do is in it unless they are very many.
+    pub(crate) fn judge_first(&mut self) -> InstanceVerdict {
+        let now = Instant::now();
+        self.firewall.wait(FIRST_WAIT);
+        self.firewall.look(now, &self.current.plan, self.current.roster.generation());
+        self.judge(now, queue_owners().ok().as_deref());
+        self.survey.health.verdict
+    }
+
+    /// Looks at everything that the verdict rests on, and notes if it has changed. `queues`: the kernel's list, if it can be
+    /// read.
+    pub(super) fn judge(&mut self, now: Instant, queues: Option<&[QueueState]>) {
         self.look_at_host(now);
         let mut conditions = self.conditions_of_host(now);
         conditions.extend(self.conditions_of_workers(now, queues));
@@ -30,6 +42,7 @@ impl Instance {
 
     fn note_verdict(&mut self, before: &Health) {
         let health = &self.survey.health;
+        note_shown(before, health);
         let causes: Vec<_> = health.causes().collect();
         if before.verdict == health.verdict && before.causes().eq(health.causes()) {
             return;
@@ -50,7 +63,7 @@ impl Instance {
             return;
         }
         let before = processor_time();
-        self.survey.host = host_check(&self.current.plan);
+        self.survey.host = of_host(&self.current.plan);
         let cost = processor_time().saturating_sub(before);
         self.survey.host_due = now + HOST_EVERY.max(cost * REST);
     }
@@ -68,8 +81,8 @@ impl Instance {
         all
     }
 
-    fn conditions_of_workers(&mut self, now: Instant, queues: &[QueueState]) -> Vec<ConditionStatus> {
-        let mut all = Vec::new();
+    fn conditions_of_workers(&mut self, now: Instant, queues: Option<&[QueueState]>) -> Vec<ConditionStatus> {
+        let mut all: Vec<_> = queues.and_then(|queues| lost_queues(&self.fixed.queues, queues)).into_iter().collect();
         let unready = |worker: &&Worker| !worker.is_ready();
         let names: Vec<_> = self.children.workers.iter().filter(unready).map(Worker::name).collect();
         // A change of the configuration, too, leaves a queue without worker for a moment.
@@ -86,7 +99,7 @@ impl Instance {
                         a flood (loaded status, dropped_table_full)";
             all.push(condition("tables_full", Effect::Impairs, text.to_owned()));
         }
-        let ours = queues.iter().filter(|state| self.fixed.queues.contains(&state.queue));
+        let ours = queues.unwrap_or_default().iter().filter(|state| self.fixed.queues.contains(&state.queue));
         let dropped = ours.map(|state| u64::from(state.dropped_full) + u64::from(state.dropped_socket)).sum();
         if self.survey.queue_loss.is_recent(dropped, now) {
             let text = "the kernel drops packets before a worker sees them: queue full (loaded status, QUEUES)";
@@ -139,25 +152,60 @@ impl Instance {
     }
 }
 
+/// Logs what may matter and what does so no more, though the verdict does not go by it. The start has warned of its own.
+fn note_shown(before: &Health, now: &Health) {
+    if before.services.is_empty() {
+        return;
+    }
+    let news = |old: &Health, new: &Health| -> Vec<String> {
+        let old: Vec<_> = old.shown_notes().map(ToString::to_string).collect();
+        new.shown_notes().map(ToString::to_string).filter(|text| !old.contains(text)).collect()
+    };
+    news(before, now).iter().for_each(|text| log::warn!("{text}"));
+    news(now, before).iter().for_each(|text| log::info!("no longer so: {text}"));
+}
+
+/// Queues of ours that nobody holds any more: the kernel drops what the rules send there.
+fn lost_queues(ours: &[u16], bound: &[QueueState]) -> Option<ConditionStatus> {
+    let lost = ours.iter().filter(|queue| bound.iter().all(|state| state.queue != **queue));
+    let lost: Vec<_> = lost.map(ToString::to_string).collect();
+    let effect = if lost.len() == ours.len() { Effect::Stops } else { Effect::Impairs };
+    let text = format!("nobody holds queue {}, so the kernel drops its packets", lost.join(", "));
+    let condition =
+        ConditionStatus { mend: Some("systemctl restart loaded".to_owned()), ..condition("queue_lost", effect, text) };
+    (!lost.is_empty()).then_some(condition)
+}
+
 /// Time that this thread has used, by the kernel's account.
 fn processor_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
-fn of_problem(problem: &Problem) -> ConditionStatus {
-    let effect = match problem.severity {
-        Severity::Fatal => Effect::Stops,
-        Severity::Impairing => Effect::Impairs,
-        Severity::Warning | Severity::Unknown => Effect::Note,
-    };
-    ConditionStatus {
-        service: problem.service.clone(),
-        family: problem.family,
-        mend: problem.mend.clone(),
-        ..condition(problem.kind, effect, problem.text.clone())
-    }
-}
-
 fn condition(name: &str, effect: Effect, text: String) -> ConditionStatus {
     ConditionStatus { name: name.to_owned(), effect, service: None, family: None, text, mend: None }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_nobody_holds_is_named() {
+        let bound = |queues: &[u16]| -> Vec<QueueState> {
+            let state = |queue: &u16| QueueState {
+                queue: *queue,
+                portid: 1,
+                waiting: 0,
+                dropped_full: 0,
+                dropped_socket: 0,
+                last_id: 0,
+            };
+            queues.iter().map(state).collect()
+        };
+        assert_eq!(lost_queues(&[3, 4], &bound(&[4, 3, 9])), None);
+        let one = lost_queues(&[3, 4], &bound(&[4])).unwrap();
+        assert!(one.effect == Effect::Impairs && one.text.starts_with("nobody holds queue 3,"), "{one}");
+        assert_eq!(lost_queues(&[3, 4], &[]).unwrap().effect, Effect::Stops);
+    }
 }

@@ -69,7 +69,7 @@ impl Instance {
         self.current.roster.forget_lost(now);
         self.tell_wishes(now);
         self.note_conditions();
-        self.judge(now, &queues);
+        self.judge(now, queues.as_deref());
         if self.is_changing() || self.survey.rests_until > now {
             return;
         }
@@ -103,15 +103,15 @@ impl Instance {
     }
 
     /// Kills workers that are hung, and logs which packets their queues have lost. Returns the kernel's list
-    /// of queues.
-    fn examine_queues(&mut self, now: Instant) -> Vec<QueueState> {
-        let Ok(states) = queue_owners() else { return Vec::new() };
+    /// of queues, if it can be read.
+    fn examine_queues(&mut self, now: Instant) -> Option<Vec<QueueState>> {
+        let states = queue_owners().ok()?;
         for worker in &mut self.children.workers {
             if let Some(state) = states.iter().find(|state| state.queue == worker.owner.queue()) {
                 worker.examine(state, now);
             }
         }
-        states
+        Some(states)
     }
 
     /// Puts routes back that others have removed, if a look is due. A successor looks after its own.

@@ -10,7 +10,7 @@ use super::phase::{Phase, Reconfiguration, Stage, Trigger};
 use crate::Error;
 use crate::children::briefing;
 use crate::children::worker::Worker;
-use crate::preflight::{check_discovery, check_host};
+use crate::preflight::check_host;
 use loaded_config as config;
 use loaded_config::plan::{Plan, diff, immutable_change};
 use std::path::PathBuf;
@@ -61,7 +61,6 @@ impl Instance {
             return Err(Error::Immutable(text));
         }
         check_host(&loaded.plan)?;
-        check_discovery(&loaded.plan)?;
         Ok(loaded.plan)
     }
 

@@ -8,6 +8,7 @@ use crate::children::child::START_DEADLINE;
 use crate::children::worker::Worker;
 use crate::handover::journal::Snapshot;
 use crate::handover::predecessor::{GaveWay, Predecessor};
+use loaded_control::InstanceVerdict;
 use loaded_netfilter::{Installed, RuleSet, Tools};
 use std::path::Path;
 use std::time::Instant;
@@ -162,11 +163,15 @@ impl Instance {
         self.children.kill();
     }
 
-    /// Says what this instance serves.
-    pub(crate) fn log_serving(&self) {
+    /// Says what this instance serves, or that it does not: the log has the causes.
+    pub(crate) fn log_serving(&mut self) {
+        let verdict = match self.judge_first() {
+            InstanceVerdict::Serving | InstanceVerdict::Impaired => "serving",
+            InstanceVerdict::NotServing => "started, NOT SERVING",
+        };
         let services = self.current.plan.services.len();
         let backends: usize = self.current.plan.services.iter().map(|service| service.backends.len()).sum();
         let workers = self.children.workers.len();
-        log::info!("serving: {services} service(s), {backends} backend(s), {workers} worker(s)");
+        log::info!("{verdict}: {services} service(s), {backends} backend(s), {workers} worker(s)");
     }
 }

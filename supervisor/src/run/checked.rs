@@ -5,7 +5,7 @@ use crate::children::ChildSpecs;
 use crate::children::child::ChildSpec;
 use crate::handover::predecessor::SUCCESSOR;
 use crate::options::Options;
-use crate::preflight::{available_cores, check_discovery, check_host, check_kernel};
+use crate::preflight::{available_cores, check_host, check_kernel};
 use crate::process::invocation::Invocation;
 use loaded_config::plan::Plan;
 use loaded_netfilter::Tools;
@@ -51,7 +51,6 @@ impl Checked {
         let kernel = check_kernel(options.sandbox)?;
         let trial = Trial::begin();
         check_host(&plan)?;
-        check_discovery(&plan)?;
         let workers = cores.into_iter().map(|core| (core, plan.queue_base + core)).collect();
         Ok(Self { options, invocation, plan, tools, workers, trial, identity, kernel })
     }

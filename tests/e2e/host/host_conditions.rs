@@ -2,6 +2,7 @@
 //! the verdict is back.
 
 mod firewalls;
+mod network;
 
 use crate::rig::config::{FREE, Service, config};
 use crate::rig::lab::{Lab, binary, eventually};
@@ -13,55 +14,9 @@ use std::time::{Duration, Instant};
 
 const TOLD: Duration = Duration::from_secs(5);
 
-/// What breaks it, the exit code of `loaded health`, what is said, and what mends it.
+/// What breaks it, the exit code of `loaded health`, what is said, and what mends it. SWITCH and CLIENT stand for namespaces
+/// of the lab.
 type Row = (&'static str, i32, &'static str, &'static str);
-
-const FORWARDING: &str = "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1";
-const ROUTE4: &str = "ip route replace 198.51.100.0/24 dev eth1 src 198.51.100.254";
-const ROUTE6: &str = "ip -6 route replace 2001:db8:2::/64 dev eth1";
-
-const SETTINGS: [Row; 6] = [
-    ("sysctl -qw net.ipv4.ip_forward=0", 1, "IPv4 packets are not forwarded", FORWARDING),
-    ("sysctl -qw net.ipv6.conf.all.forwarding=0", 1, "IPv6 packets are not forwarded", FORWARDING),
-    ("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0", 2, "packets are not forwarded", FORWARDING),
-    (
-        "sysctl -qw net.ipv4.conf.all.accept_local=0 net.ipv4.conf.eth1.accept_local=0",
-        1,
-        "replies from backends on eth1 would be dropped as coming from our own address",
-        "sysctl -qw net.ipv4.conf.eth1.accept_local=1",
-    ),
-    (
-        "sysctl -qw net.ipv4.conf.eth1.rp_filter=1",
-        1,
-        "strict reverse path filtering drops replies that come in on eth1",
-        "sysctl -qw net.ipv4.conf.eth1.rp_filter=0",
-    ),
-    (
-        "sysctl -qw net.ipv4.conf.all.rp_filter=1",
-        1,
-        "strict reverse path filtering",
-        "sysctl -qw net.ipv4.conf.all.rp_filter=0",
-    ),
-];
-
-const NETWORK: [Row; 4] = [
-    ("ip route del 198.51.100.0/24 dev eth1", 1, "no route to backend 198.51.100.11", ROUTE4),
-    ("ip -6 route del 2001:db8:2::/64 dev eth1", 1, "no route to backend 2001:db8:2::11", ROUTE6),
-    (
-        "ip link set eth1 down",
-        1,
-        "no route to backend 198.51.100.12",
-        "ip link set eth1 up; ip -6 addr replace 2001:db8:2::fe/64 dev eth1 nodad",
-    ),
-    // A VIP that VRRP brings while one setting is not as it has to be.
-    (
-        "ip addr del 192.0.2.100/24 dev eth0; sysctl -qw net.ipv4.conf.all.accept_local=0 net.ipv4.conf.eth1.accept_local=0
-         sleep 3; ip addr add 192.0.2.100/24 dev eth0",
-        1,
-        "replies from backends on eth1 would be dropped as coming from our own address",
-        "sysctl -qw net.ipv4.conf.eth1.accept_local=1",
-    ),
-];
 
 fn text() -> String {
     config("5s", &[Service { keys: FREE, ..Service::default() }])
@@ -89,8 +44,10 @@ fn break_and_mend(rows: &[Row]) {
         assert!(eventually(TOLD, is), "not {code} with {text:?} within {TOLD:?}: {:?}\n{}", health(), loaded.log());
     };
     settles(0, "serving\n");
+    let placed =
+        |script: &str| script.replace("SWITCH", &lab.namespace("sw")).replace("CLIENT", &lab.namespace("client"));
     for (harm, code, says, mend) in rows {
-        lab.sh("lb", harm);
+        lab.sh("lb", &placed(harm));
         let since = Instant::now();
         settles(*code, says);
         println!("{:?}: {harm}", since.elapsed());
@@ -103,7 +60,7 @@ fn break_and_mend(rows: &[Row]) {
         let doctor = lab.exec("lb", &[binary().to_str().unwrap(), "doctor", "-c", &file]).out;
         assert!(doctor.contains(says), "{harm}: {doctor}");
         assert!(*code < 2 || served(&lab) == 0, "{harm}: it does no harm");
-        lab.sh("lb", mend);
+        lab.sh("lb", &placed(mend));
         settles(0, "serving\n");
         assert!(eventually(TOLD, || served(&lab) == 2), "{harm}, mended");
     }
@@ -115,12 +72,58 @@ fn break_and_mend(rows: &[Row]) {
 
 #[test]
 fn a_setting_that_changes_is_named_while_it_serves() {
-    break_and_mend(&SETTINGS);
+    break_and_mend(&network::SETTINGS);
 }
 
 #[test]
 fn a_route_an_interface_or_an_address_that_changes_is_named_while_it_serves() {
-    break_and_mend(&NETWORK);
+    break_and_mend(&network::NETWORK);
+}
+
+#[test]
+fn a_route_that_leads_nowhere_is_named_while_it_serves() {
+    break_and_mend(&network::ROUTES);
+}
+
+#[test]
+fn an_interface_without_link_or_a_second_owner_of_a_vip_is_named_while_it_serves() {
+    break_and_mend(&network::LINKS);
+}
+
+/// A standby has no VIP and must stay fit to get it; and most hosts have interfaces that no client uses.
+#[test]
+fn a_vip_that_is_elsewhere_and_another_interface_are_named_and_change_no_verdict() {
+    let Some(lab) = Lab::up() else { return };
+    let file = lab.file("loaded.toml", &text());
+    let loaded = Loaded::toml(&lab, &text());
+    assert!(eventually(TOLD, || loaded.ask(&["health"]).code == Some(0)));
+    lab.sh("lb", "sysctl -qw net.ipv4.conf.all.promote_secondaries=1; ip addr add 192.0.2.99/24 dev eth0");
+    for (change, says, back) in [
+        (
+            "ip addr del 192.0.2.100/24 dev eth0",
+            "192.0.2.100 is no address of this host",
+            "ip addr add 192.0.2.100/24 dev eth0",
+        ),
+        (
+            "ip link add eth2 type veth peer name eth3; ip addr add 203.0.113.1/24 dev eth2; ip link set eth2 up
+             ip link set eth3 up",
+            "if clients come in by eth2, resets and rejections to them are dropped",
+            "sysctl -qw net.ipv4.conf.eth2.accept_local=1",
+        ),
+    ] {
+        let shown = || loaded.ask(&["status"]).out.contains(says);
+        assert!(!shown(), "{change}");
+        lab.sh("lb", change);
+        assert!(eventually(TOLD, shown), "{change}: {}", loaded.ask(&["status"]).out);
+        let doctor = lab.exec("lb", &[binary().to_str().unwrap(), "doctor", "-c", &file]);
+        assert!(doctor.code == Some(0) && doctor.out.contains(says), "{change}: {}", doctor.out);
+        assert_eq!(loaded.ask(&["health"]).code, Some(0), "{change}");
+        assert!(loaded.log().contains(says), "{change}: {}", loaded.log());
+        lab.sh("lb", back);
+        assert!(eventually(TOLD, || !shown()), "{back}");
+    }
+    assert!(!loaded.ask(&["history"]).out.contains("verdict"));
+    loaded.stop();
 }
 
 #[test]
@@ -131,6 +134,18 @@ fn a_firewall_of_nftables_that_cuts_clients_off_is_named_while_it_serves() {
 #[test]
 fn a_firewall_of_iptables_that_cuts_clients_off_is_named_while_it_serves() {
     break_and_mend(&firewalls::IPTABLES);
+}
+
+#[test]
+fn a_start_beside_a_firewall_that_drops_everything_does_not_say_that_it_serves() {
+    let Some(lab) = Lab::up() else { return };
+    lab.sh("lb", "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP");
+    let loaded = Loaded::toml(&lab, &text());
+    let log = loaded.log();
+    assert!(log.contains("started, NOT SERVING: 1 service(s)") && !log.contains(" serving: 1 service(s)"), "{log}");
+    let health = loaded.ask(&["health"]);
+    assert!(health.code == Some(2) && health.out.contains("no rule of iptables accepts"), "{health:?}");
+    loaded.stop();
 }
 
 /// A verdict that is worse than the truth takes a healthy balancer out of VRRP.

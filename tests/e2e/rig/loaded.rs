@@ -79,7 +79,7 @@ impl Loaded {
     pub(crate) fn until_it_serves(self) -> Self {
         let mut this = self;
         let end = std::time::Instant::now() + START;
-        while !this.log().contains("loaded: serving:") {
+        while !this.log().contains("loaded: serving:") && !this.log().contains("loaded: started, NOT SERVING:") {
             assert!(this.child.try_wait().unwrap().is_none(), "loaded ended while it started");
             assert!(std::time::Instant::now() < end, "loaded does not serve within {START:?}");
             std::thread::sleep(Duration::from_millis(5));

@@ -25,6 +25,7 @@ pub(super) fn troubles(status: &Status) -> Vec<String> {
     lines.extend(counts.map(ToString::to_string));
     let refused = status.conditions.iter().filter(|condition| condition.name == "replies_refused");
     lines.extend(refused.map(ToString::to_string));
+    lines.extend(status.conditions.iter().filter(|condition| condition.is_shown_note()).map(ToString::to_string));
     lines.extend(late_checks(status));
     let absent = status.processes.iter().filter(|process| !process.serving);
     lines.extend(absent.map(|Process { name, state, .. }| format!("{name}: {state}")));

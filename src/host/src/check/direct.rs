@@ -2,7 +2,7 @@
 
 use super::{Host, fatal, no_redirects, set, v4, warning};
 use crate::problem::Problem;
-use crate::route::lookup;
+use crate::route::{default_route, lookup};
 use loaded_config::plan::Plan;
 use loaded_ipc::{Mode, Protocol, Unserved};
 use std::collections::BTreeSet;
@@ -31,8 +31,7 @@ impl Host<'_> {
             ))
         }));
         problems.extend(vips.iter().filter(|vip| !self.own.contains(vip)).filter_map(|vip| self.unheard(*vip)));
-        let default = self.routes.iter().filter(|route| route.length == 0).min_by_key(|route| route.metric);
-        let default = default.map(|route| route.interface.as_str());
+        let default = default_route(&self.routes).map(|route| route.interface.as_str());
         let to_vips = v4(vips.iter()).filter_map(|vip| Some(lookup(&self.routes, vip)?.interface.as_str()));
         let clients: BTreeSet<_> = to_vips.chain(default).collect();
         for interface in &clients {

@@ -12,7 +12,7 @@ eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
 eth1\t006433C6\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
 eth9\t806433C6\t00000000\t0001\t0\t0\t900\t80FFFFFF\t0\t0\t0
 eth1.7\t806433C6\t00000000\t0001\t0\t0\t100\t80FFFFFF\t0\t0\t0
-*\t0B6433C6\t00000000\t0201\t0\t0\t0\tFFFFFFFF\t0\t0\t0
+*\t636433C6\t00000000\t0201\t0\t0\t0\tFFFFFFFF\t0\t0\t0
 ";
 const TRIE: &str = "\
 Local:
@@ -45,6 +45,8 @@ fn problems_of(plan: &Plan, settings: &[(&str, i64)]) -> Vec<String> {
         },
         own: ["192.0.2.100", "2001:db8:1::100"].map(|address| address.parse().unwrap()).into(),
         sysctl: &|key| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value),
+        links: Links::default(),
+        leads_out: &|_| true,
     };
     let text = |problem: &Problem| {
         let severity = if problem.severity == Severity::Fatal { "fatal" } else { "warning" };
@@ -61,6 +63,7 @@ fn the_longest_prefix_and_then_the_smallest_metric_wins() {
     let routes = parse_routes(ROUTES);
     let interface = |address: &str| lookup(&routes, address.parse().unwrap()).map(|route| route.interface.as_str());
     assert_eq!(interface("198.51.100.11"), Some("eth1"));
+    assert_eq!(interface("198.51.100.99"), None, "the longest one throws packets away");
     assert_eq!(interface("198.51.100.200"), Some("eth1.7"));
     assert_eq!(interface("8.8.8.8"), Some("eth0"));
     assert_eq!(parse_locals(TRIE), BTreeSet::from([Ipv4Addr::new(192, 0, 2, 100)]));
@@ -110,16 +113,17 @@ fn answers_of_our_own_need_accept_local_where_clients_come_in() {
     let martian = "warning: resets and rejections to clients that come in by eth0 are dropped by this kernel as martian: \
                    sysctl -w net.ipv4.conf.eth0.accept_local=1";
     one.services[0].policy.on_backend_down = OnBackendDown::Reset;
-    assert_eq!(problems_of(&one, &GOOD), [martian]);
+    let good = [&GOOD[..], &[("ipv4/conf/eth9/accept_local", 1), ("ipv4/conf/eth1.7/accept_local", 1)]].concat();
+    assert_eq!(problems_of(&one, &good), [martian]);
     one.services[0].policy.on_backend_down = OnBackendDown::Rehash;
     one.services[0].policy.all_down = AllDown::Reject;
     // A second service behind the same interface asks for the same.
     one.services.push(one.services[0].clone());
-    assert_eq!(problems_of(&one, &GOOD), [martian]);
-    let all = [&GOOD[..], &[("ipv4/conf/eth0/accept_local", 1)]].concat();
+    assert_eq!(problems_of(&one, &good), [martian]);
+    let all = [&good[..], &[("ipv4/conf/eth0/accept_local", 1)]].concat();
     assert_eq!(problems_of(&one, &all), [""; 0]);
     one.services.iter_mut().for_each(|service| service.vips = vec!["192.0.2.101".parse().unwrap()]);
-    assert_eq!(problems_of(&one, &GOOD), [""; 0], "this VIP is not local");
+    assert_eq!(problems_of(&one, &good), [""; 0], "this VIP is not local");
 }
 
 fn direct(vip: &str, backends: &[&str], settings: &[(&str, i64)]) -> Vec<String> {
@@ -204,4 +208,42 @@ fn of_very_many_backends_without_a_route_a_few_are_named() {
     assert_eq!(found.len(), 5);
     assert_eq!(found[0], "no route to backend 10.0.0.0 in the main table: ip route add 10.0.0.0 via …");
     assert_eq!(found[4], "no route to 247 more backends of IPv4 in the main table");
+}
+
+#[test]
+fn a_route_that_throws_packets_away_is_none() {
+    let found = problems("192.0.2.100", &["198.51.100.99"], &GOOD);
+    let said = "warning: the route to backend 198.51.100.99 throws its packets away; to see it: ip route show match 198.51.100.99";
+    assert_eq!(found, [said]);
+    let more: Vec<_> = (0..=250).map(|n| IpAddr::from([10, 0, 0, n])).collect();
+    let found = refused_routes(&more);
+    assert_eq!(found.len(), 5);
+    assert_eq!(found[4].to_string(), "the routes to 247 more backends throw their packets away");
+}
+
+#[test]
+fn clients_may_come_by_every_interface_that_leads_to_no_backend() {
+    let mut one = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
+    one.services[0].policy.on_backend_down = OnBackendDown::Reset;
+    let eth0 = [&GOOD[..], &[("ipv4/conf/eth0/accept_local", 1)]].concat();
+    let host = |settings: &[(&str, i64)]| {
+        let second = format!("{ROUTES}eth2\t00C84CC0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n");
+        let host = Host {
+            routes: parse_routes(&second),
+            locals: parse_locals(TRIE),
+            networks: ConnectedNetworks::parse(&second, ""),
+            links: Links::default(),
+            own: BTreeSet::new(),
+            sysctl: &|key| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value),
+            leads_out: &|_| true,
+        };
+        host.problems(&one).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let found = host(&eth0);
+    let cure = "sysctl -w net/ipv4/conf/eth1.7/accept_local=1 net.ipv4.conf.eth2.accept_local=1 net.ipv4.conf.eth9.accept_local=1";
+    assert!(
+        found.iter().any(|text| text.starts_with("if clients come in by eth1.7, eth2, eth9, ") && text.ends_with(cure))
+    );
+    let found = host(&[&eth0[..], &[("ipv4/conf/eth2/accept_local", 1)]].concat());
+    assert!(!found.iter().any(|text| text.contains("eth2")), "{found:?}");
 }

@@ -78,6 +78,6 @@ fn this_host_s_own_addresses_and_interfaces() {
     let places = vec![place("198.51.100.0/24", Some("no-such-nic")); 2];
     plan.services[0].discover = Some(loaded_config::plan::Discover { places, limit: 10, interval: 1000 });
     let found = check_discovery(&plan);
-    assert!(found.len() == 1 && found[0].severity == Severity::Fatal, "{found:?}");
+    assert!(found.len() == 1 && found[0].severity == Severity::NoStart, "{found:?}");
     assert!(found[0].text.contains("no interface no-such-nic"));
 }

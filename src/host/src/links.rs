@@ -1,0 +1,105 @@
+//! Interfaces of this host: whether they are up, and which addresses they have.
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+/// Networks for measurements between devices (RFC 2544, RFC 5180), which nobody routes: only a default route leads there.
+const ELSEWHERE4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+const ELSEWHERE6: Ipv6Addr = Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1);
+
+/// What keeps an interface from bringing packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// Somebody has set it down.
+    Down,
+    /// It is up, and has no carrier, or nobody at the other end (netif_oper_up, include/linux/netdevice.h).
+    NoLink,
+}
+
+/// The interfaces of this host with their addresses.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Links {
+    pub(crate) silent: BTreeMap<String, Silence>,
+    /// The interface of each address.
+    pub(crate) holders: BTreeMap<IpAddr, String>,
+    /// IPv6 addresses that another host on the link had first.
+    pub(crate) duplicates: Vec<IpAddr>,
+}
+
+impl Links {
+    /// Asks the kernel. If it does not answer, nothing is known to be silent, and no address to be there.
+    pub(crate) fn read() -> Self {
+        let mut links = Self {
+            duplicates: duplicates(&fs::read_to_string("/proc/net/if_inet6").unwrap_or_default()),
+            ..Self::default()
+        };
+        for entry in getifaddrs().into_iter().flatten() {
+            // An address may have a label, `eth0:1`; the interface is the part before the colon.
+            let Some(name) = entry.interface_name.split(':').next().map(str::to_owned) else { continue };
+            let silence = match entry.flags {
+                flags if !flags.contains(InterfaceFlags::IFF_UP) => Some(Silence::Down),
+                flags if !flags.contains(InterfaceFlags::IFF_RUNNING) => Some(Silence::NoLink),
+                _ => None,
+            };
+            if let Some(address) = entry.address.as_ref().and_then(crate::discovery::ip_of) {
+                links.holders.entry(address).or_insert_with(|| name.clone());
+            }
+            links.silent.extend(silence.map(|silence| (name, silence)));
+        }
+        links
+    }
+
+    /// The interface that has this address.
+    pub(crate) fn holder(&self, address: IpAddr) -> Option<&str> {
+        self.holders.get(&address).map(String::as_str)
+    }
+}
+
+/// Lines of `/proc/net/if_inet6`: address, number of the interface, length of the prefix, scope, flags, name
+/// (if6_seq_show, net/ipv6/addrconf.c).
+fn duplicates(text: &str) -> Vec<IpAddr> {
+    // include/uapi/linux/if_addr.h
+    const IFA_F_DADFAILED: u32 = 8;
+    let duplicate = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let &[address, _, _, _, flags, _] = fields.as_slice() else { return None };
+        let failed = u32::from_str_radix(flags, 16).ok()? & IFA_F_DADFAILED != 0;
+        let address = Ipv6Addr::from_bits(u128::from_str_radix(address, 16).ok()?);
+        failed.then_some(IpAddr::V6(address))
+    };
+    text.lines().filter_map(duplicate).collect()
+}
+
+/// Whether the kernel has a route to somewhere far away, by whatever table. Nothing is sent.
+pub(crate) fn leads_out(like: IpAddr) -> bool {
+    let (from, to): (IpAddr, IpAddr) = match like {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), ELSEWHERE4.into()),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), ELSEWHERE6.into()),
+    };
+    UdpSocket::bind((from, 0)).is_ok_and(|socket| socket.connect(SocketAddr::new(to, 9)).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_another_host_had_first_is_found() {
+        let text = "20010db8000100000000000000000100 02 40 00 c8     eth0\n\
+                    20010db8000100000000000000000101 02 40 00 80     eth0\n\
+                    00000000000000000000000000000001 01 80 10 80       lo\n";
+        assert_eq!(duplicates(text), ["2001:db8:1::100".parse::<IpAddr>().expect("address")]);
+    }
+
+    #[test]
+    fn the_loopback_interface_has_its_address() {
+        // A fresh namespace has none while lo is down.
+        let up = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default().contains("127.0.0.1");
+        let links = Links::read();
+        assert_eq!(links.holder([127, 0, 0, 1].into()), up.then_some("lo"));
+        assert_eq!(links.silent.get("lo"), if up { None } else { Some(&Silence::Down) }, "{links:?}");
+    }
+}

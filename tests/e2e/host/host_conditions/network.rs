@@ -1,0 +1,139 @@
+//! Settings, routes, interfaces and addresses that change.
+
+use super::Row;
+
+const FORWARDING: &str = "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1";
+const ROUTE4: &str = "ip route replace 198.51.100.0/24 dev eth1 src 198.51.100.254";
+const ROUTE6: &str = "ip -6 route replace 2001:db8:2::/64 dev eth1";
+
+pub(super) const SETTINGS: [Row; 9] = [
+    ("sysctl -qw net.ipv4.ip_forward=0", 1, "IPv4 packets are not forwarded", FORWARDING),
+    ("sysctl -qw net.ipv6.conf.all.forwarding=0", 1, "IPv6 packets are not forwarded", FORWARDING),
+    ("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0", 2, "packets are not forwarded", FORWARDING),
+    (
+        "sysctl -qw net.ipv4.conf.all.accept_local=0 net.ipv4.conf.eth1.accept_local=0",
+        1,
+        "replies from backends on eth1 would be dropped as coming from our own address",
+        "sysctl -qw net.ipv4.conf.eth1.accept_local=1",
+    ),
+    (
+        "sysctl -qw net.ipv4.conf.eth1.rp_filter=1",
+        1,
+        "strict reverse path filtering drops replies that come in on eth1",
+        "sysctl -qw net.ipv4.conf.eth1.rp_filter=0",
+    ),
+    (
+        "sysctl -qw net.ipv4.conf.all.rp_filter=1",
+        1,
+        "strict reverse path filtering",
+        "sysctl -qw net.ipv4.conf.all.rp_filter=0",
+    ),
+    (
+        "sysctl -qw net.ipv4.conf.eth1.forwarding=0",
+        1,
+        "IPv4 packets that come in on eth1, as replies of backends do, are not forwarded",
+        "sysctl -qw net.ipv4.conf.eth1.forwarding=1",
+    ),
+    (
+        "sysctl -qw net.ipv4.conf.eth0.forwarding=0",
+        1,
+        "IPv4 packets that come in on eth0, as those of clients do, are not forwarded",
+        "sysctl -qw net.ipv4.conf.eth0.forwarding=1",
+    ),
+    (
+        "sysctl -qw net.ipv4.conf.eth0.arp_ignore=8",
+        1,
+        "nobody who asks on eth0 for 192.0.2.100 gets an answer (arp_ignore=8)",
+        "sysctl -qw net.ipv4.conf.eth0.arp_ignore=0",
+    ),
+];
+
+pub(super) const NETWORK: [Row; 4] = [
+    ("ip route del 198.51.100.0/24 dev eth1", 1, "no route to backend 198.51.100.11", ROUTE4),
+    ("ip -6 route del 2001:db8:2::/64 dev eth1", 1, "no route to backend 2001:db8:2::11", ROUTE6),
+    (
+        "ip link set eth1 down",
+        1,
+        "no route to backend 198.51.100.12",
+        "ip link set eth1 up; ip -6 addr replace 2001:db8:2::fe/64 dev eth1 nodad",
+    ),
+    // A VIP that VRRP brings while one setting is not as it has to be.
+    (
+        "ip addr del 192.0.2.100/24 dev eth0; sysctl -qw net.ipv4.conf.all.accept_local=0 net.ipv4.conf.eth1.accept_local=0
+         sleep 3; ip addr add 192.0.2.100/24 dev eth0",
+        1,
+        "replies from backends on eth1 would be dropped as coming from our own address",
+        "sysctl -qw net.ipv4.conf.eth1.accept_local=1",
+    ),
+];
+
+pub(super) const ROUTES: [Row; 5] = [
+    (
+        "ip route add blackhole 198.51.100.11",
+        1,
+        "the route to backend 198.51.100.11 throws its packets away",
+        "ip route del blackhole 198.51.100.11",
+    ),
+    (
+        "ip route add prohibit 198.51.100.12",
+        1,
+        "the route to backend 198.51.100.12 throws its packets away",
+        "ip route del prohibit 198.51.100.12",
+    ),
+    (
+        "ip -6 route add unreachable 2001:db8:2::11",
+        1,
+        "the route to backend 2001:db8:2::11 throws its packets away",
+        "ip -6 route del unreachable 2001:db8:2::11",
+    ),
+    (
+        "ip route del 192.0.2.0/24 dev eth0",
+        1,
+        "no route leads to clients of IPv4",
+        "ip route replace 192.0.2.0/24 dev eth0 src 192.0.2.100",
+    ),
+    (
+        "ip -6 route del 2001:db8:1::/64 dev eth0",
+        1,
+        "no route leads to clients of IPv6",
+        "ip -6 route replace 2001:db8:1::/64 dev eth0",
+    ),
+];
+
+pub(super) const LINKS: [Row; 6] = [
+    (
+        "ip link set eth0 down",
+        1,
+        "192.0.2.100 is an address of eth0, which is down",
+        "ip link set eth0 up; ip -6 addr replace 2001:db8:1::100/64 dev eth0 nodad",
+    ),
+    ("ip -n SWITCH link set lb down", 1, "eth1 has no link", "ip -n SWITCH link set lb up"),
+    (
+        "sysctl -qw net.ipv6.conf.eth1.disable_ipv6=1",
+        1,
+        "no route to backend 2001:db8:2::12",
+        "sysctl -qw net.ipv6.conf.eth1.disable_ipv6=0; ip -6 addr replace 2001:db8:2::fe/64 dev eth1 nodad",
+    ),
+    (
+        "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1",
+        1,
+        "no route leads to clients of IPv6",
+        "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0; ip -6 addr replace 2001:db8:1::100/64 dev eth0 nodad",
+    ),
+    (
+        "ip link set eth1 down; ip link set eth1 name moved; ip link set moved up",
+        1,
+        "no route to backend 2001:db8:2::11",
+        "ip link set moved down; ip link set moved name eth1; ip link set eth1 up
+         ip -6 addr replace 2001:db8:2::fe/64 dev eth1 nodad",
+    ),
+    // A second host has the VIP.
+    (
+        "ip -n CLIENT -6 addr add 2001:db8:1::100/64 dev eth0 nodad; sysctl -qw net.ipv6.conf.eth0.accept_dad=1
+         ip -6 addr del 2001:db8:1::100/64 dev eth0; ip -6 addr add 2001:db8:1::100/64 dev eth0",
+        1,
+        "2001:db8:1::100 of eth0 is out of use",
+        "ip -n CLIENT -6 addr del 2001:db8:1::100/64 dev eth0; ip -6 addr del 2001:db8:1::100/64 dev eth0
+         ip -6 addr add 2001:db8:1::100/64 dev eth0 nodad",
+    ),
+];
