@@ -12,6 +12,7 @@ mod events;
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod fixture;
 mod links;
+mod own_ports;
 mod paths;
 mod problem;
 mod route;
@@ -23,6 +24,7 @@ pub use connected::ConnectedNetworks;
 pub use cores::available_cores;
 pub use discovery::{check_discovery, own_addresses, source_of};
 pub use events::{HostChanges, HostEvents};
+pub use own_ports::own_ports;
 pub use paths::{ClientPaths, Paths};
 pub use problem::{Problem, Severity};
 pub use shared::shared_interfaces;

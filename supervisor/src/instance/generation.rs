@@ -4,6 +4,7 @@ use crate::Error;
 use crate::hops::hops;
 use crate::roster::Roster;
 use loaded_config::plan::Plan;
+use loaded_host::own_ports;
 use loaded_ipc::ServiceIndex;
 use loaded_netfilter::routes::Hops;
 use loaded_netfilter::{RuleSet, Steering};
@@ -16,6 +17,13 @@ pub(crate) struct Generation {
     pub(crate) plan: Plan,
     pub(crate) roster: Roster,
     pub(crate) rules: RuleSet,
+}
+
+/// The rules that bring a roster's traffic to the workers.
+pub(crate) fn rules(roster: &Roster, plan: &Plan, queues: &[u16], steering: &Steering) -> RuleSet {
+    let mut reach = roster.reach(plan);
+    reach.own_ports = own_ports().unwrap_or(reach.own_ports);
+    RuleSet::new(&reach, queues, steering)
 }
 
 impl Generation {
@@ -32,7 +40,7 @@ impl Generation {
         (queues, steering): (&[u16], &Steering),
     ) -> Result<Self, Error> {
         let roster = roster.next(&plan, found, settled, Instant::now())?;
-        let rules = RuleSet::new(&roster.reach(&plan), queues, steering);
+        let rules = rules(&roster, &plan, queues, steering);
         Ok(Self { plan, roster, rules })
     }
 

@@ -9,6 +9,7 @@ mod fragments;
 mod icmp_errors;
 mod load;
 mod on_failure;
+mod own_connections;
 mod path_mtu;
 mod ports;
 mod protocols;

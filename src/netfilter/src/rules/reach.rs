@@ -19,6 +19,8 @@ pub struct Reach {
     /// Whether packets pass unchanged while no process has bound the queue. Not while replies are translated: see
     /// [`Reach::bypasses`].
     pub bypass: bool,
+    /// The local ports of connections that this host opens itself (net.ipv4.ip_local_port_range, of both families).
+    pub own_ports: PortRange,
     /// In any order; may overlap: the rules are made from the union.
     pub served: Vec<Served>,
 }
@@ -39,6 +41,9 @@ pub struct Served {
     pub asymmetric: bool,
 }
 
+/// The kernel's default (inet_init_net, net/ipv4/af_inet.c).
+const OWN_PORTS: PortRange = PortRange { low: 32768, high: 60999 };
+
 impl Reach {
     /// What the plan serves. [`Reach::extend`] adds backends discovered later.
     #[must_use]
@@ -49,6 +54,7 @@ impl Reach {
             defragment: plan.defragment,
             whole_vips: plan.unserved == Unserved::Drop,
             bypass: plan.on_failure.no_worker == OnFailure::Pass,
+            own_ports: OWN_PORTS,
             served: plan.services.iter().map(Served::of).collect(),
         }
     }

@@ -9,6 +9,7 @@
 use super::bpf::{Assembler, Label, Op, Program};
 use crate::Family;
 use loaded_config::plan::{Plan, Service};
+use loaded_ipc::PortRange;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -19,6 +20,7 @@ const IPPROTO_ICMPV6: u32 = 58;
 const ICMP_ERRORS: [u32; 5] = [3, 4, 5, 11, 12];
 /// ICMPv6 types below this are errors (RFC 4443 §2.1).
 const ICMPV6_FIRST_INFORMATIONAL: u32 = 128;
+const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 /// Before the quoted packet, both families.
 const ICMP_HEADER: u32 = 8;
@@ -272,6 +274,27 @@ pub(crate) fn fragment(family: Family) -> Program {
 /// a request, from the backend or from any router before it. They follow a rule that has checked the ICMP type.
 pub(crate) fn errors_about(family: Family, backends: &[IpAddr]) -> Vec<Program> {
     chunks(family, backends).map(|chunk| about(family, chunk)).collect()
+}
+
+/// Matches an ICMP error whose quoted packet left a port of this range. The quoted header has no options, as those that this
+/// host sends.
+pub(crate) fn quotes_source_port(family: Family, ports: PortRange) -> Program {
+    let mut asm = Assembler::default();
+    let no = asm.label();
+    match family {
+        Family::V4 => {
+            asm.op(Op::LdxHeader, 0);
+            asm.op(Op::LdWordX, ICMP_HEADER + IPV4_HEADER);
+        }
+        Family::V6 => asm.op(Op::LdWord, 2 * IPV6_HEADER + ICMP_HEADER),
+    }
+    asm.op(Op::Rsh, 16);
+    asm.jump_unless(Op::Jge, ports.low.into(), no);
+    asm.jump_if(Op::Jge, u32::from(ports.high) + 1, no);
+    asm.op(Op::Ret, 1);
+    asm.place(no);
+    asm.op(Op::Ret, 0);
+    asm.finish()
 }
 
 /// Programs that together match what has one of these addresses as its source.

@@ -45,6 +45,39 @@ fn lines(plan: &Plan, family: Family, chain: &str) -> Vec<String> {
     text.lines().filter_map(|line| line.strip_prefix(&chain)).map(str::to_owned).collect()
 }
 
+/// What this host opens itself from a VIP, which only the socket tells from a client's packets: where a VIP is balanced on
+/// the ports of such connections.
+#[test]
+fn own_connections_from_a_vip_pass() {
+    let lines = |protocol, ports: &[(u16, u16)], family| {
+        let plan = plan(&["192.0.2.100", "2001:db8:1::100"], &["198.51.100.11", "2001:db8:2::11"], protocol, ports);
+        let mut reach = Reach::of(&plan);
+        reach.own_ports = PortRange { low: 40000, high: 40999 };
+        let steering = Steering::new(&plan, HashKeys::new([1, 2, 3, 4, 5, 6]));
+        let text = RuleSet::new(&reach, &[3, 4], &steering).text(family).unwrap();
+        let own = |line: &&str| line.ends_with("-j RETURN") && (line.contains("-m socket") || line.contains("-type"));
+        let chain = |line: &&str| line.starts_with("-A LOADED-3-M ") || line.starts_with("-A LOADED-3-I ");
+        text.lines()
+            .filter(chain)
+            .filter(own)
+            .filter(|line| line.contains("-d "))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let tcp = "-A LOADED-3-M -d 192.0.2.100/32 -p tcp -m tcp --dport 40000:40999 ! --tcp-flags FIN,SYN,RST,ACK SYN \
+               -m socket -j RETURN";
+    let udp = "-A LOADED-3-M -d 192.0.2.100/32 -p udp -m udp --dport 40000:40999 -m socket -j RETURN";
+    let echo = "-A LOADED-3-I -d 192.0.2.100/32 -p icmp -m icmp --icmp-type 0 -j RETURN";
+    let any = lines(Protocol::Any, &[], Family::V4);
+    // Behind the pings come errors about what left from there.
+    assert!(any[1].starts_with("-A LOADED-3-I -d 192.0.2.100/32 -m bpf") && any[1].ends_with("-m socket -j RETURN"));
+    assert_eq!([&any[..1], &any[2..]].concat(), [echo, tcp, udp]);
+    assert_eq!(lines(Protocol::Any, &[], Family::V6).len(), 4);
+    assert_eq!(lines(Protocol::Tcp, &[], Family::V4)[1..], [tcp]);
+    assert_eq!(lines(Protocol::Udp, &[(80, 80), (40999, 50000)], Family::V4)[1..], [udp]);
+    assert!(lines(Protocol::Tcp, &[(80, 80), (443, 443), (41000, 50000)], Family::V4).is_empty());
+}
+
 #[test]
 fn the_whole_text_of_both_families() {
     let mut plan = plan(
@@ -70,7 +103,7 @@ fn a_family_without_a_vip_has_no_rules() {
 fn protocol_any_takes_the_whole_vip_and_all_a_backend_sends() {
     let plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
     assert_eq!(
-        lines(&plan, Family::V4, "LOADED-3-M"),
+        lines(&plan, Family::V4, "LOADED-3-M")[2..],
         ["-d 192.0.2.100/32 -j LOADED-3-Q", "-s 198.51.100.11/32 -j LOADED-3-F"]
     );
 }
@@ -141,7 +174,7 @@ fn every_port_of_a_protocol_and_two_services_at_one_vip() {
     (dns.protocol, dns.ports) = (Protocol::Udp, vec![PortRange { low: 53, high: 53 }]);
     plan.services.push(dns);
     assert_eq!(
-        lines(&plan, Family::V4, "LOADED-3-M"),
+        lines(&plan, Family::V4, "LOADED-3-M")[1..],
         [
             "-d 192.0.2.100/32 -p tcp -j LOADED-3-Q",
             "-d 192.0.2.100/32 -p udp -m udp --dport 53 -j LOADED-3-Q",
@@ -189,7 +222,7 @@ fn many_backends_are_found_through_a_tree_and_each_is_in_it_once() {
     found.sort_unstable();
     wanted.sort_unstable();
     assert_eq!(found, wanted);
-    assert_eq!(lines(&plan, Family::V4, "LOADED-3-M").len(), 1 + 16);
+    assert_eq!(lines(&plan, Family::V4, "LOADED-3-M").len(), 2 + 1 + 16);
     assert_eq!(text.matches("-m iprange").count(), 256 + 16);
     let longest = text.lines().filter_map(|line| line.strip_prefix(':')?.split(' ').next()).map(str::len).max();
     assert!(longest.unwrap() + "65535".len() <= 28, "iptables takes 28 characters: {longest:?}");
@@ -336,7 +369,7 @@ fn any_served() -> impl proptest::strategy::Strategy<Value = Served> {
 proptest! {
     #[test]
     fn rules_are_the_union_without_overlap_in_any_order(all in prop::collection::vec(any_served(), 1..6), turn in 0_usize..6) {
-        let empty = Reach { base: 3, nameservers: Vec::new(), defragment: true, whole_vips: false, bypass: false, served: Vec::new() };
+        let empty = Reach { base: 3, nameservers: Vec::new(), defragment: true, whole_vips: false, bypass: false, own_ports: PortRange { low: 32768, high: 60999 }, served: Vec::new() };
         let build = |list: &[&Served]| {
             let mut reach = empty.clone();
             list.iter().for_each(|served| reach.extend((*served).clone()));

@@ -9,6 +9,7 @@
 //!                 │                           returns; errors → E, then ⇒ M
 //!                 └                      ⇒ M  to a VIP → Q; from a backend → F (through B1, B2… when they are many)
 //! F: not from where the backend is: returns; ⇒ R
+//! M begins, and I too, with what answers this host's own connections and pings from a VIP: return
 //! E: error to a VIP → Q; error whose quoted packet went to a backend → R
 //! OUTPUT ─→ O: errors that this host makes itself → E: "too big" for a link of ours, "time exceeded" here
 //! Q: untracked, then one queue a worker by the source      R: one queue a worker by the destination, but for this host
@@ -32,9 +33,10 @@
 
 use super::chain::{Chain, Matches};
 use super::reach::Reach;
-use super::steer::{Steering, errors_about, fragment, sent_by};
+use super::steer::{Steering, errors_about, fragment, quotes_source_port, sent_by};
 use super::traffic::{Side, Traffic};
 use crate::Family;
+use loaded_ipc::PortRange;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -82,7 +84,7 @@ impl Layout<'_> {
             self.chain("I", self.icmp()),
             self.chain("E", self.errors()),
             self.chain("O", self.own_errors()),
-            self.chain("M", [self.to_vips(), from_backends].concat()),
+            self.chain("M", [self.own_connections(), self.to_vips(), from_backends].concat()),
             self.chain("Q", self.requests()),
             self.chain("R", self.replies()),
         ];
@@ -118,7 +120,12 @@ impl Layout<'_> {
         let checked: Vec<_> = self.checked().collect();
         let forged = sent_by(self.family, &checked).into_iter();
         let forged = forged.map(|program| format!("-m bpf --bytecode \"{program}\" {ELSEWHERE} -j RETURN"));
-        link.chain(forged).chain(self.own_errors()).chain([format!("-g {}", self.name("M"))]).collect()
+        link.chain(forged)
+            .chain(self.own_pings())
+            .chain(self.errors_about_own())
+            .chain(self.own_errors())
+            .chain([format!("-g {}", self.name("M"))])
+            .collect()
     }
 
     /// ICMP errors that this host makes about balanced packets. Without these rules it would keep an error to a VIP, which is
@@ -137,12 +144,54 @@ impl Layout<'_> {
         to_vips.chain(about).collect()
     }
 
+    /// What answers connections that this host has opened from a VIP, which may be the address that the kernel chooses
+    /// towards a backend. Only the socket tells such a packet from a client's. A socket that listens at the VIP must get
+    /// no packet of a client: hence the ports, and no first packet of a connection. Packets of sockets that are bound to
+    /// no address do not match (xt_socket without --nowildcard).
+    fn own_connections(&self) -> Vec<String> {
+        // The match would make the kernel reassemble fragments.
+        if self.fragments.is_some() {
+            return Vec::new();
+        }
+        let PortRange { low, high } = self.reach.own_ports;
+        let rules = self.vips().flat_map(|vip| {
+            let protocols = self.traffic_to(vip).protocols_on(self.reach.own_ports);
+            let one = |protocol| {
+                let later = if protocol == "tcp" { " ! --tcp-flags FIN,SYN,RST,ACK SYN" } else { "" };
+                let clause = format!("-p {protocol} -m {protocol} --dport {low}:{high}{later}");
+                format!("-d {} {clause} -m socket -j RETURN", self.host(vip))
+            };
+            protocols.into_iter().map(one).collect::<Vec<_>>()
+        });
+        rules.collect()
+    }
+
+    /// Answers to pings that this host has sent from a VIP: a client has no reason to send one.
+    fn own_pings(&self) -> Vec<String> {
+        let kind = if self.family == Family::V4 { 0 } else { 129 };
+        let vips = self.vips().filter(|vip| self.traffic_to(*vip).is_whole());
+        vips.map(|vip| format!("-d {} {} -j RETURN", self.host(vip), self.icmp_type(kind))).collect()
+    }
+
+    /// Errors about connections that this host has opened from a VIP ("too big" among them): xt_socket looks for the owner of the
+    /// quoted packet, and finds none for other ICMP.
+    fn errors_about_own(&self) -> Vec<String> {
+        let concerned = |vip: &IpAddr| !self.traffic_to(*vip).protocols_on(self.reach.own_ports).is_empty();
+        let vips = self.vips().filter(|vip| self.fragments.is_none() && concerned(vip));
+        let program = quotes_source_port(self.family, self.reach.own_ports);
+        vips.map(|vip| format!("-d {} -m bpf --bytecode \"{program}\" -m socket -j RETURN", self.host(vip))).collect()
+    }
+
+    fn traffic_to(&self, vip: IpAddr) -> Traffic {
+        match self.reach.whole_vips {
+            true => Traffic::everything(),
+            false => Traffic::of(self.reach.to_vip(vip)),
+        }
+    }
+
     fn to_vips(&self) -> Vec<String> {
         let rules = self.vips().flat_map(|vip| {
-            let traffic = match self.reach.whole_vips {
-                true => Traffic::everything(),
-                false => Traffic::of(self.reach.to_vip(vip)),
-            };
+            let traffic = self.traffic_to(vip);
             let to = format!(" -j {}", self.name("Q"));
             let clauses = traffic.clauses(Side::Destination).into_iter();
             let fragments = self.fragments.iter().map(|fragment| format!(" {fragment}"));

@@ -41,6 +41,21 @@ impl Traffic {
         Self { whole: true, ..Self::default() }
     }
 
+    /// The protocols of which some of these ports are balanced.
+    pub(crate) fn protocols_on(&self, ports: PortRange) -> Vec<&'static str> {
+        let meets = |balanced: &Option<Vec<PortRange>>| {
+            let overlaps = |range: &PortRange| range.low <= ports.high && ports.low <= range.high;
+            balanced.as_ref().is_some_and(|balanced| balanced.is_empty() || balanced.iter().any(overlaps))
+        };
+        let all = [("tcp", meets(&self.tcp)), ("udp", meets(&self.udp))];
+        all.into_iter().filter(|(_, balanced)| self.whole || *balanced).map(|(protocol, _)| protocol).collect()
+    }
+
+    /// Whether everything is balanced, whatever the protocol.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
     /// One match clause for each rule needed, with a leading space.
     pub(crate) fn clauses(&self, side: Side) -> Vec<String> {
         if self.whole {
