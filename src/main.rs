@@ -11,6 +11,7 @@ mod role;
 mod top;
 
 use cli::{Ask, BackendLine, EventsLine, Task};
+use loaded_config::ConfigError;
 use loaded_config::plan::written;
 use loaded_control::{self as control, Reply, Request};
 use loaded_ipc::Destination;
@@ -26,6 +27,10 @@ use std::time::Duration;
 
 /// Whatever it is, the operator gets its text.
 type AnyError = Box<dyn std::error::Error>;
+
+/// What `--check` leaves to the start.
+const UNEXAMINED: &str =
+    "whether kernel, interfaces, routes, sysctls and firewall let it serve: loaded doctor examines these";
 
 const UNASKED: &str = "the answer does not fit the question: does the instance run another version?";
 
@@ -66,7 +71,7 @@ fn main() -> ExitCode {
             run::run(&run_options).map(|()| 0).map_err(AnyError::from)
         }
         Task::Serve => daemon::start(&arguments[1..]).map_err(AnyError::from),
-        Task::Check => check(&run_options).map(|text| say(&text)).map_err(AnyError::from),
+        Task::Check => check(&run_options),
         Task::Diff => diff(control, &run_options.config).map(|text| say(&text)),
         Task::ShowConfig(files) => show_config(control, &files).map(|text| say(&text)),
         Task::Replay(line) => replay::run(&line),
@@ -91,9 +96,10 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {
-            // What a file or an argument has said must not move the terminal's cursor.
-            let text = control::text::plain(&error.to_string());
-            let _ = writeln!(io::stderr(), "loaded: error: {text}");
+            for text in reports(&error) {
+                // What a file or an argument has said must not move the terminal's cursor.
+                let _ = writeln!(io::stderr(), "loaded: error: {}", control::text::plain(&text));
+            }
             ExitCode::FAILURE
         }
     }
@@ -101,6 +107,13 @@ fn main() -> ExitCode {
 
 // A build for tests can weaken the sandbox and take its own children over. It must never be mistaken for a release.
 const _: () = assert!(cfg!(debug_assertions) || !(cfg!(feature = "hostile") || loaded_sandbox::FOR_TESTS));
+
+/// What is wrong; of files, each mistake with the line that it is in.
+fn reports(error: &AnyError) -> Vec<String> {
+    let of_files = error.downcast_ref::<ConfigError>();
+    let of_files = of_files.or_else(|| error.downcast_ref::<Error>().and_then(Error::of_files));
+    of_files.map_or_else(|| vec![error.to_string()], ConfigError::reports)
+}
 
 /// Tries to break out of the worker's sandbox and then, in namespaces of its own, out of the prober's.
 fn selftest(requirement: SandboxRequirement) -> Result<i32, AnyError> {
@@ -123,10 +136,18 @@ fn examine(options: &run::Options) -> i32 {
     say(&text).max(i32::from(fatal))
 }
 
-fn check(options: &run::Options) -> Result<String, Error> {
+/// Prints the plan. The exit code is 1 if the configuration is good, but this host lacks what every start needs.
+fn check(options: &run::Options) -> Result<i32, AnyError> {
     let loaded = run::check(options)?;
     let notes: String = loaded.notes.iter().map(|note| format!("note: {note}\n")).collect();
-    Ok(format!("{notes}{}", loaded.plan))
+    let files: String = loaded.files.iter().map(|file| format!("file         {}\n", file.display())).collect();
+    let plan = format!("{notes}{files}{}not examined {UNEXAMINED}\n", loaded.plan);
+    let said = say(&control::text::plain(&plan));
+    let lacking = run::lacking();
+    for error in &lacking {
+        let _ = writeln!(io::stderr(), "loaded: error: the configuration is good, but a start would fail: {error}");
+    }
+    Ok(said.max(i32::from(!lacking.is_empty())))
 }
 
 /// What HUP would change in the instance that runs, if it read these files (none: its own).

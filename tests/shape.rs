@@ -63,7 +63,8 @@ const DEPENDENCIES: [(&str, &[&str]); 14] = [
 ];
 
 /// Libraries that only these crates may name.
-const LIBRARIES: [(&str, &[&str]); 10] = [
+const LIBRARIES: [(&str, &[&str]); 11] = [
+    ("annotate-snippets", &["loaded-config"]),
     ("clap", &["loaded"]),
     ("landlock", &["loaded-sandbox"]),
     ("pcap-parser", &["loaded"]),
@@ -91,7 +92,8 @@ const LIBRARIES: [(&str, &[&str]); 10] = [
 
 /// What a child links by no way at all, however indirect: parsers, another role, and what only the supervisor needs. A name
 /// stands for all that begin with it.
-const NOT_IN_A_CHILD: [&str; 18] = [
+const NOT_IN_A_CHILD: [&str; 19] = [
+    "annotate-snippets",
     "clap",
     "config",
     "loaded-config",

@@ -102,6 +102,17 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// What is wrong with the files, if that is it.
+    #[must_use]
+    pub fn of_files(&self) -> Option<&ConfigError> {
+        match self {
+            Self::Config(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 impl From<crate::roster::NumbersExhausted> for Error {
     fn from(exhausted: crate::roster::NumbersExhausted) -> Self {
         Self::Full(exhausted.to_string())

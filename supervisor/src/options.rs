@@ -29,7 +29,7 @@ impl Options {
     /// Loads the configuration, from the usual places if no file is named.
     ///
     /// # Errors
-    /// The first mistake, with file, line and column; or that there is no file.
+    /// The mistakes, each with file, line and column; or that there is no file.
     pub(crate) fn load(&self) -> Result<config::Loaded, Error> {
         Ok(config::load(&self.files()?, &self.overrides)?)
     }

@@ -2,39 +2,41 @@
 
 use super::draft::{Draft, DraftCheck, DraftFailures, DraftMember, DraftService};
 use super::location::{At, Flaw, Mark};
+use super::mistake::Mistakes;
 use super::probe::{self, has_port};
 use super::shared::{self, common_port};
 use super::value::{name_server, one_host};
 use super::{Families, Overrides};
 use crate::plan::{
-    Backend, Failures, MAX_BACKENDS, MAX_NAMESERVERS, MAX_PORT_RANGES, MAX_SERVICES, MAX_VIPS, Plan, Service,
+    Backend, Discover, Failures, MAX_BACKENDS, MAX_NAMESERVERS, MAX_PORT_RANGES, MAX_SERVICES, MAX_VIPS, Plan, Service,
 };
-use loaded_ipc::{Destination, Mode, OnFailure, Policy, PortRange, Protocol};
+use loaded_ipc::{Check, Destination, Mode, OnFailure, Passive, Policy, PortRange, Protocol};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// Restricts the draft to the wanted families, checks values against each other, fills in defaults and overrides. Beside the
-/// plan come notes about what it cannot do for everybody.
-pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<(Plan, Vec<Flaw>), Flaw> {
-    narrow(&mut draft, overrides.families)?;
+/// plan come notes about what it cannot do for everybody. The plan is good if no mistake was found, here or before.
+pub(super) fn plan(mut draft: Draft, overrides: &Overrides, mistakes: &Mistakes) -> (Plan, Vec<Flaw>) {
+    mistakes.take(narrow(&mut draft, overrides.families));
     for service in draft.services.iter_mut().filter(|_| overrides.failover) {
         service.check.get_or_insert(service.name.with(DraftCheck::ping()));
     }
-    at_most(MAX_SERVICES, "services", draft.services.iter().map(|service| service.name.mark))?;
-    draft.services.iter().try_for_each(check_sizes)?;
-    let vips = claimed(&draft.services)?;
-    draft.services.iter().try_for_each(check_service)?;
-    check_fragments(&draft)?;
-    check_gateways(&draft, &vips)?;
-    let mut backends = Backends::default();
-    let services = draft.services.iter().map(|service| backends.service(service, &vips)).collect::<Result<_, _>>()?;
+    mistakes.take(at_most(MAX_SERVICES, "services", draft.services.iter().map(|service| service.name.mark)));
+    let vips = claimed(&draft.services, mistakes);
+    for service in &draft.services {
+        check_service(service, mistakes);
+    }
+    mistakes.take(check_fragments(&draft));
+    check_gateways(&draft, &vips, mistakes);
+    let mut backends = Backends { mistakes, count: 0 };
+    let services = draft.services.iter().map(|service| backends.service(service, &vips)).collect();
     let empty = Plan::empty();
     let queue_base = overrides.queue_base.or(draft.queue_base).unwrap_or(empty.queue_base);
     if let Some(cores) = draft.cores.filter(|cores| queue_base.checked_add(cores.value.1).is_none()) {
         let last = cores.value.1;
-        return Err(cores.flaw(format!("core {last} would answer queue {queue_base} + {last}, past 65535")));
+        mistakes.add(cores.flaw(format!("core {last} would answer queue {queue_base} + {last}, past 65535")));
     }
-    let on_failure = failures(&draft)?;
+    let on_failure = mistakes.take(failures(&draft)).unwrap_or(empty.on_failure);
     let notes = shared::notes(&draft);
     let plan = Plan {
         user: overrides.user.clone().or(draft.user).unwrap_or(empty.user),
@@ -46,25 +48,29 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides) -> Result<(Plan, Vec
         quota: draft.quota.unwrap_or(empty.quota),
         unserved: draft.unserved.unwrap_or(empty.unserved),
         on_failure,
-        nameservers: nameservers(&draft.nameservers, &vips)?,
+        nameservers: nameservers(&draft.nameservers, &vips, mistakes),
         services,
         drain: draft.drain.unwrap_or(empty.drain),
         stop_hold: draft.stop_hold.unwrap_or(empty.stop_hold),
         defragment: draft.defragment.unwrap_or(empty.defragment),
         linger: draft.linger.unwrap_or(empty.linger),
     };
-    Ok((plan, notes))
+    (plan, notes)
 }
 
 /// Drops what belongs to the other family; a service left without a VIP is dropped entirely.
 fn narrow(draft: &mut Draft, families: Families) -> Result<(), Flaw> {
-    let start = draft.services.first().map_or(Mark { source: 0, offset: 0 }, |service| service.name.mark);
+    if !draft.unread.spares(&["service"]) {
+        return Ok(());
+    }
+    let start = draft.services.first().map_or(Mark::START, |service| service.name.mark);
     let (option, family, wanted): (_, _, fn(&IpAddr) -> bool) = match families {
         Families::Both if draft.services.is_empty() => return Err(start.flaw("nothing to serve: there is no service")),
         Families::Both => return Ok(()),
         Families::V4 => ("-4", "IPv4", IpAddr::is_ipv4),
         Families::V6 => ("-6", "IPv6", IpAddr::is_ipv6),
     };
+    let is_known = draft.services.iter().all(|service| service.knows(&["vip"]));
     for service in &mut draft.services {
         service.vips.retain(|vip| wanted(&vip.value));
         service.members.retain(|member| wanted(&member.address.value));
@@ -77,36 +83,39 @@ fn narrow(draft: &mut Draft, families: Families) -> Result<(), Flaw> {
     draft.nameservers.retain(|server| wanted(&server.value));
     draft.gateways.retain(|gateway| wanted(&gateway.value));
     match draft.services.is_empty() {
-        true => Err(start.flaw(format!("{option} leaves nothing to serve: there is no {family} VIP"))),
-        false => Ok(()),
+        true if is_known => Err(start.flaw(format!("{option} leaves nothing to serve: there is no {family} VIP"))),
+        _ => Ok(()),
     }
 }
 
-/// Every VIP of the plan and where it was first written; refuses two claims to the same packets.
-fn claimed(services: &[DraftService]) -> Result<HashMap<IpAddr, Mark>, Flaw> {
+/// Every VIP of the plan and where it was first written; tells of two claims to the same packets.
+fn claimed(services: &[DraftService], mistakes: &Mistakes) -> HashMap<IpAddr, Mark> {
     let mut names: HashMap<&str, Mark> = HashMap::new();
     let mut claims: HashMap<IpAddr, Vec<(&DraftService, Mark)>> = HashMap::new();
     for service in services {
-        if let Some(first) = names.insert(&service.name.value, service.name.mark) {
-            return Err(service.name.flaw(format!("a second service is named {:?}", service.name.value)).see(first));
+        let name = &service.name;
+        if let Some(first) = names.insert(&name.value, name.mark).filter(|_| service.knows(&["name"])) {
+            mistakes.add(name.flaw(format!("a second service is named {:?}", name.value)).see(first));
         }
         for vip in &service.vips {
             let earlier = claims.entry(vip.value).or_default();
-            for (other, mark) in earlier.iter() {
-                if let Some(conflict) = conflict(other, service, vip.value) {
-                    return Err(vip.flaw(conflict).see(*mark));
-                }
+            let conflict = |(other, mark): &(&DraftService, Mark)| Some((conflict(other, service, vip.value)?, *mark));
+            if let Some((text, mark)) = earlier.iter().find_map(conflict) {
+                mistakes.add(vip.flaw(text).see(mark));
             }
             earlier.push((service, vip.mark));
         }
     }
-    Ok(claims.into_iter().filter_map(|(vip, claims)| claims.first().map(|(_, mark)| (vip, *mark))).collect())
+    claims.into_iter().filter_map(|(vip, claims)| claims.first().map(|(_, mark)| (vip, *mark))).collect()
 }
 
 fn conflict(first: &DraftService, second: &DraftService, vip: IpAddr) -> Option<String> {
     let (one, two) = (&first.name.value, &second.name.value);
     if std::ptr::eq(first, second) {
         return Some(format!("service {one:?} has the VIP {vip} twice"));
+    }
+    if ![first, second].iter().all(|service| service.knows(&["protocol", "ports"])) {
+        return None;
     }
     if first.protocol == Protocol::Any || second.protocol == Protocol::Any {
         return Some(format!("services {one:?} and {two:?} both claim {vip}, one of them for every protocol and port"));
@@ -123,36 +132,53 @@ fn check_sizes(service: &DraftService) -> Result<(), Flaw> {
     at_most(MAX_PORT_RANGES, "port ranges in one service", service.ports.iter().map(|port| port.mark))
 }
 
-fn check_service(service: &DraftService) -> Result<(), Flaw> {
+fn check_service(service: &DraftService, mistakes: &Mistakes) {
     let name = &service.name.value;
-    sorted_ports(&service.ports)?;
-    check_backend_ports(service)?;
-    if service.vips.is_empty() {
-        return Err(service.name.flaw(format!("service {name:?} has no VIP")));
+    mistakes.take(check_sizes(service));
+    mistakes.take(check_backend_ports(service));
+    if service.vips.is_empty() && service.knows(&["vip"]) {
+        mistakes.add(service.name.flaw(format!("service {name:?} has no VIP")));
     }
     for vip in &service.vips {
-        vip.read(one_host)?;
+        mistakes.take(vip.read(one_host));
+    }
+    for member in &service.members {
+        mistakes.take(member.address.read(one_host));
+    }
+    mistakes.take(check_families(service));
+}
+
+/// Each VIP has a backend of its family, and each backend a VIP. The first that has none is told.
+fn check_families(service: &DraftService) -> Result<(), Flaw> {
+    let mut hosts = service.vips.iter().chain(service.members.iter().map(|member| &member.address));
+    if !service.knows(&["vip", "backend", "discover"]) || hosts.any(|address| one_host(&address.value).is_err()) {
+        return Ok(());
+    }
+    let name = &service.name.value;
+    for vip in &service.vips {
         if service.members.is_empty() && service.discover.is_none() {
             return Err(vip.flaw(format!("service {name:?} has no backend; add at least one")));
         }
         check_family(service, vip)?;
     }
-    for address in service.members.iter().map(|member| &member.address) {
-        address.read(one_host)?;
-        if !service.vips.iter().any(|vip| same_family(address, vip)) {
+    let lonely = |address: &&At<IpAddr>| !service.vips.iter().any(|vip| same_family(address, vip));
+    match service.members.iter().map(|member| &member.address).find(lonely) {
+        Some(address) if !service.vips.is_empty() => {
             let family = family(address);
-            return Err(address.flaw(format!(
+            Err(address.flaw(format!(
                 "{} is an {family} backend, but service {name:?} has no {family} VIP; add one or remove the backend",
                 address.value
-            )));
+            )))
         }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Only where packets are rewritten and have ports can they get another one.
 fn check_backend_ports(service: &DraftService) -> Result<(), Flaw> {
-    let Some(port) = first_backend_port(service) else { return Ok(()) };
+    let Some(port) = first_backend_port(service).filter(|_| service.knows(&["protocol", "mode", "ports"])) else {
+        return Ok(());
+    };
     if service.protocol == Protocol::Any {
         return Err(port.flaw(
             "with protocol \"any\" packets come that have no port (ICMP, ESP, GRE …), so none can be changed; remove port, \
@@ -231,75 +257,90 @@ fn sorted_ports(ports: &[At<PortRange>]) -> Result<Vec<PortRange>, Flaw> {
 }
 
 /// Counts the backends as they come.
-#[derive(Default)]
-struct Backends {
+struct Backends<'m> {
+    mistakes: &'m Mistakes,
     count: usize,
 }
 
-impl Backends {
-    fn service(&mut self, draft: &DraftService, vips: &HashMap<IpAddr, Mark>) -> Result<Service, Flaw> {
+impl Backends<'_> {
+    fn service(&mut self, draft: &DraftService, vips: &HashMap<IpAddr, Mark>) -> Service {
+        let backends = self.members(draft, vips);
+        if let Some(discover) = &draft.discover {
+            self.count(discover.value.limit.into(), discover.mark);
+        }
+        // What they make of the service rests on all of these.
+        let known =
+            draft.knows(&["vip", "protocol", "ports", "port", "mode", "check", "passive", "discover", "backend"]);
+        let (check, passive, discover) = if known { self.probes(draft) } else { (None, None, None) };
+        let checks_own_ports = check.as_ref().is_some_and(|check| probe::checks_own_ports(draft, check));
+        Service {
+            name: draft.name.value.clone(),
+            vips: draft.vips.iter().map(|vip| vip.value).collect(),
+            protocol: draft.protocol,
+            ports: self.mistakes.take(sorted_ports(&draft.ports)).unwrap_or_default(),
+            port: draft.port.filter(|_| draft.discover.is_some()).map(|port| port.value),
+            mode: draft.mode,
+            strategy: draft.strategy,
+            affinity: draft.affinity,
+            policy: Policy { passive, ..draft.policy },
+            check,
+            checks_own_ports,
+            discover,
+            backends,
+        }
+    }
+
+    fn probes(&self, draft: &DraftService) -> (Option<Check>, Option<Passive>, Option<Discover>) {
+        let check = self.mistakes.take(probe::check(draft));
+        // Without the port of a check nobody knows what packets can be judged by.
+        let passive = check.as_ref().map(|check| self.mistakes.take(probe::passive(draft, check.as_ref())).flatten());
+        (check.flatten(), passive.flatten(), self.mistakes.take(probe::discover(draft)).flatten())
+    }
+
+    fn members(&mut self, draft: &DraftService, vips: &HashMap<IpAddr, Mark>) -> Vec<Backend> {
         let mut seen: HashMap<Destination, Mark> = HashMap::new();
         let mut members = Vec::new();
         for member in &draft.members {
             let address = &member.address;
             if let Some(vip) = vips.get(&address.value) {
-                return Err(address.flaw(format!("{} is a VIP and cannot be a backend too", address.value)).see(*vip));
+                let text = format!("{} is a VIP and cannot be a backend too", address.value);
+                self.mistakes.add(address.flaw(text).see(*vip));
             }
             let port = draft.port_of(member).map(|port| port.value);
             let destination = Destination { address: address.value, port };
-            if let Some(first) = seen.insert(destination, address.mark) {
-                let text = format!(
-                    "{destination} is a backend of {:?} twice; remove one (TOML has weights)",
-                    draft.name.value
-                );
-                return Err(address.flaw(text).see(first));
+            if let Some(first) = seen.insert(destination, address.mark).filter(|_| draft.knows(&["port"])) {
+                let name = &draft.name.value;
+                let text = format!("{destination} is a backend of {name:?} twice; remove one (TOML has weights)");
+                self.mistakes.add(address.flaw(text).see(first));
             }
-            self.count(1, address.mark)?;
+            self.count(1, address.mark);
             members.push(Backend { address: address.value, port, weight: member.weight, backup: member.backup });
         }
-        if let Some(discover) = &draft.discover {
-            self.count(discover.value.limit.into(), discover.mark)?;
-        }
-        let check = probe::check(draft)?;
-        let checks_own_ports = check.as_ref().is_some_and(|check| probe::checks_own_ports(draft, check));
-        Ok(Service {
-            name: draft.name.value.clone(),
-            vips: draft.vips.iter().map(|vip| vip.value).collect(),
-            protocol: draft.protocol,
-            ports: sorted_ports(&draft.ports)?,
-            port: draft.port.filter(|_| draft.discover.is_some()).map(|port| port.value),
-            mode: draft.mode,
-            strategy: draft.strategy,
-            affinity: draft.affinity,
-            policy: Policy { passive: probe::passive(draft, check.as_ref())?, ..draft.policy },
-            check,
-            checks_own_ports,
-            discover: probe::discover(draft)?,
-            backends: members,
-        })
+        members
     }
 
-    fn count(&mut self, more: usize, mark: Mark) -> Result<(), Flaw> {
+    /// Tells once that there are too many.
+    fn count(&mut self, more: usize, mark: Mark) {
+        let before = self.count;
         self.count += more;
-        match self.count > MAX_BACKENDS {
-            true => Err(mark.flaw(format!("more than {MAX_BACKENDS} backends, counting those that discover may add"))),
-            false => Ok(()),
+        if before <= MAX_BACKENDS && self.count > MAX_BACKENDS {
+            let text = format!("more than {MAX_BACKENDS} backends, counting those that discover may add");
+            self.mistakes.add(mark.flaw(text));
         }
     }
 }
 
-fn check_gateways(draft: &Draft, vips: &HashMap<IpAddr, Mark>) -> Result<(), Flaw> {
+fn check_gateways(draft: &Draft, vips: &HashMap<IpAddr, Mark>, mistakes: &Mistakes) {
     for gateway in &draft.gateways {
-        gateway.read(one_host)?;
+        mistakes.take(gateway.read(one_host));
         if let Some(vip) = vips.get(&gateway.value) {
-            return Err(gateway.flaw(format!("the gateway {} is a VIP too", gateway.value)).see(*vip));
+            mistakes.add(gateway.flaw(format!("the gateway {} is a VIP too", gateway.value)).see(*vip));
         }
         let mut backends = draft.services.iter().flat_map(|service| &service.members).map(|member| &member.address);
         if let Some(backend) = backends.find(|backend| backend.value == gateway.value) {
-            return Err(gateway.flaw(format!("the gateway {} is a backend too", gateway.value)).see(backend.mark));
+            mistakes.add(gateway.flaw(format!("the gateway {} is a backend too", gateway.value)).see(backend.mark));
         }
     }
-    Ok(())
 }
 
 /// The default is to drop. A packet that passes goes on unchanged, so the operator must provide a route that leads it
@@ -336,23 +377,24 @@ fn failures(draft: &Draft) -> Result<Failures, Flaw> {
     Ok(Failures { no_worker: way(no_worker), queue_full: way(queue_full), parse_error: way(parse_error) })
 }
 
-fn nameservers(draft: &[At<IpAddr>], vips: &HashMap<IpAddr, Mark>) -> Result<Vec<IpAddr>, Flaw> {
+fn nameservers(draft: &[At<IpAddr>], vips: &HashMap<IpAddr, Mark>, mistakes: &Mistakes) -> Vec<IpAddr> {
     let mut servers: Vec<IpAddr> = Vec::new();
     for server in draft {
-        server.read(name_server)?;
+        mistakes.take(server.read(name_server));
         if let Some(vip) = vips.get(&server.value) {
             let text = format!("{} is a VIP; as a name server its port 53 would not be balanced", server.value);
-            return Err(server.flaw(text).see(*vip));
+            mistakes.add(server.flaw(text).see(*vip));
         }
         if servers.contains(&server.value) {
             continue;
         }
         if servers.len() == MAX_NAMESERVERS {
-            return Err(server.flaw(format!("more than {MAX_NAMESERVERS} name servers")));
+            mistakes.add(server.flaw(format!("more than {MAX_NAMESERVERS} name servers")));
+            break;
         }
         servers.push(server.value);
     }
-    Ok(servers)
+    servers
 }
 
 fn at_most(most: usize, what: &str, mut marks: impl Iterator<Item = Mark>) -> Result<(), Flaw> {

@@ -3,10 +3,11 @@
 
 use crate::location::Flaw;
 use crate::near::nearest;
-use crate::toml::table::{Item, Table, read, text_or};
+use crate::toml::table::{Item, Table, read};
 use crate::{DNS_PORT, STATUS, value};
 use loaded_ipc::{CheckKind, PortRange, Protocol};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 /// What a check does, as written, without its port.
 #[derive(Debug, Clone)]
@@ -34,13 +35,13 @@ pub(crate) enum DraftKind {
 struct KindRow {
     name: &'static str,
     keys: &'static [&'static str],
-    read: fn(&Table<'_>) -> Result<DraftKind, Flaw>,
+    read: fn(&Table<'_>) -> DraftKind,
 }
 
 static KINDS: [KindRow; 6] = [
-    KindRow { name: "icmp", keys: &[], read: |_| Ok(DraftKind::Icmp) },
-    KindRow { name: "tcp", keys: &["port"], read: |_| Ok(DraftKind::Tcp) },
-    KindRow { name: "icmp+tcp", keys: &["port"], read: |_| Ok(DraftKind::IcmpTcp) },
+    KindRow { name: "icmp", keys: &[], read: |_| DraftKind::Icmp },
+    KindRow { name: "tcp", keys: &["port"], read: |_| DraftKind::Tcp },
+    KindRow { name: "icmp+tcp", keys: &["port"], read: |_| DraftKind::IcmpTcp },
     KindRow { name: "http", keys: &["port", "method", "path", "host", "status"], read: read_http },
     KindRow { name: "udp", keys: &["port", "send", "expect"], read: read_udp },
     KindRow { name: "dns", keys: &["port", "name"], read: read_dns },
@@ -76,13 +77,16 @@ const HTTP_PORT: u16 = 80;
 
 /// Reads the kind, and the keys that it has. Another kind's keys are refused.
 pub(crate) fn read_kind(table: &Table<'_>) -> Result<DraftKind, Flaw> {
-    let kind = read(table.require("kind", "write kind = \"icmp\", \"tcp\", \"http\", …")?, row)?.value;
-    if let Some(key) = KEYS.into_iter().find(|key| table.get(key).is_some() && !kind.keys.contains(key)) {
+    let item = table
+        .get("kind")
+        .ok_or_else(|| table.mark.flaw("kind is missing; write kind = \"icmp\", \"tcp\", \"http\", …"))?;
+    let kind = read(item, row)?.value;
+    for key in KEYS.into_iter().filter(|key| table.get(key).is_some() && !kind.keys.contains(key)) {
         let has = if kind.keys.is_empty() { "no keys of its own".to_owned() } else { kind.keys.join(", ") };
         let text = format!("{key} does not belong to a check of kind {:?}, which has {has}", kind.name);
-        return Err(table.key_mark(key).flaw(text));
+        table.mistakes.add(table.key_mark(key).flaw(text));
     }
-    (kind.read)(table)
+    Ok((kind.read)(table))
 }
 
 fn row(text: &str) -> Result<&'static KindRow, String> {
@@ -102,24 +106,26 @@ fn unknown(text: &str) -> String {
     }
 }
 
-fn read_http(table: &Table<'_>) -> Result<DraftKind, Flaw> {
-    Ok(DraftKind::Http {
-        method: text_or(table, "method", "GET", method)?,
-        path: text_or(table, "path", "/", path)?,
-        host: table.get("host").map(|item| read(item, host)).transpose()?.map(|host| host.value),
-        status: table.get("status").map(status).transpose()?.unwrap_or(STATUS),
-    })
+fn read_http(table: &Table<'_>) -> DraftKind {
+    DraftKind::Http {
+        method: table.text("method", method).map_or_else(|| "GET".to_owned(), |method| method.value),
+        path: table.text("path", path).map_or_else(|| "/".to_owned(), |path| path.value),
+        host: table.text("host", host).map(|host| host.value),
+        status: table.optional("status", status).unwrap_or(STATUS),
+    }
 }
 
-fn read_udp(table: &Table<'_>) -> Result<DraftKind, Flaw> {
-    Ok(DraftKind::Udp {
-        send: bytes(table.require("send", "write what the backend answers to: send = \"…\" or [0x01, …]")?)?,
-        expect: table.get("expect").map(bytes).transpose()?.unwrap_or_default(),
-    })
+fn read_udp(table: &Table<'_>) -> DraftKind {
+    let hint = "write what the backend answers to: send = \"…\" or [0x01, …]";
+    DraftKind::Udp {
+        send: table.required("send", hint, bytes).unwrap_or_default(),
+        expect: table.optional("expect", bytes).unwrap_or_default(),
+    }
 }
 
-fn read_dns(table: &Table<'_>) -> Result<DraftKind, Flaw> {
-    Ok(DraftKind::Dns { name: read(table.require("name", "write name = \"…\"")?, dns_name)?.value })
+fn read_dns(table: &Table<'_>) -> DraftKind {
+    let name = table.required("name", "write name = \"…\"", |item| read(item, dns_name));
+    DraftKind::Dns { name: name.map(|name| name.value).unwrap_or_default() }
 }
 
 impl DraftKind {
@@ -219,19 +225,30 @@ fn host(text: &str) -> Result<String, String> {
     }
 }
 
+/// Final ones: an interim answer (1xx) is read past until the final one comes, RFC 9110 §15.2.
+const STATUSES: RangeInclusive<u16> = 200..=599;
+
 fn status(item: Item<'_>) -> Result<(u16, u16), Flaw> {
+    let interim = |said: &dyn std::fmt::Display| {
+        format!("{said} has the status of an interim answer (1xx), which decides nothing; write 200 to 599")
+    };
     if item.is_integer() {
-        let status = item.number(100..=599)?;
-        return Ok((status, status));
+        return match item.number::<u16>(100..=199) {
+            Ok(status) => Err(item.mark.flaw(interim(&status))),
+            Err(_) => item.number(STATUSES).map(|status| (status, status)),
+        };
     }
-    let range = |text: &str| value::range(text, 100..=599);
+    let range = |text: &str| {
+        let is_interim = value::range(text, 100..=599).is_ok();
+        value::range(text, STATUSES).map_err(|wrong| if is_interim { interim(&text) } else { wrong })
+    };
     read(item, range).map(|status| status.value)
 }
 
 /// Text as it stands, or bytes one by one for what is not UTF-8.
 fn bytes(item: Item<'_>) -> Result<Vec<u8>, Flaw> {
     let bytes = match item.is_array() {
-        true => item.list()?.into_iter().map(|item| item.number(0..=u8::MAX)).collect::<Result<_, _>>()?,
+        true => item.each(|item| item.number(0..=u8::MAX))?,
         false => item.string()?.value.as_bytes().to_vec(),
     };
     match bytes.len() > MAX_TEXT {

@@ -13,9 +13,11 @@ mod failover;
 mod key;
 mod lines;
 
+use super::address::{address, address4, address6};
 use super::draft::{Draft, DraftMember, DraftService, Judgement};
 use super::location::{At, Flaw, Mark, Source};
-use super::value::{self, address, address4, address6, number};
+use super::mistake::{Mistakes, Unread};
+use super::value::{self, number};
 use super::{AFFINITY_TIMEOUT, CLASSIC_PREFIX6, MAGLEV_SEED, MODE, PREFIX4};
 use crate::network::Network;
 use crate::plan::QUEUE_LENS;
@@ -42,21 +44,28 @@ struct Gathered {
     last_core: Option<At<u16>>,
     strategy: Option<Strategy>,
     failover: Failover,
+    /// Keys that were written, but cannot be read.
+    unread: Vec<Key>,
 }
 
-/// Reads all files as one configuration; beside it, notes about keys without effect. `failover` is the option `-f`.
-pub(super) fn draft(sources: &[Source], failover: bool) -> Result<(Draft, Vec<Flaw>), Flaw> {
+/// Reads all files as one configuration, and tells what cannot be read; beside it, notes about keys without effect. `failover`
+/// is the option `-f`.
+pub(super) fn draft(sources: &[Source], failover: bool, mistakes: &Mistakes) -> (Draft, Vec<Flaw>) {
     let mut gathered = Gathered::default();
     let mut given: HashMap<(Key, Option<usize>), At<&str>> = HashMap::new();
     for (number, source) in sources.iter().enumerate() {
-        for entry in lines::entries(number, source.text())? {
-            if !repeated(&mut given, &entry)? {
-                gathered.add(&entry)?;
+        for entry in lines::entries(number, source.text()) {
+            let (key, read) = match &entry {
+                Ok(entry) => (Some(entry.key), gathered.add_once(&mut given, entry)),
+                Err(miss) => (miss.key, Err(miss.flaw.clone())),
+            };
+            if mistakes.take(read).is_none() {
+                gathered.unread.extend(key);
             }
         }
     }
     gathered.failover.wanted |= failover;
-    gathered.finish()
+    gathered.finish(mistakes)
 }
 
 /// Whether the entry repeats an earlier one. A different value is an error.
@@ -81,6 +90,14 @@ fn repeated<'t>(given: &mut HashMap<(Key, Option<usize>), At<&'t str>>, entry: &
 }
 
 impl Gathered {
+    fn add_once<'t>(
+        &mut self,
+        given: &mut HashMap<(Key, Option<usize>), At<&'t str>>,
+        entry: &Entry<'t>,
+    ) -> Result<(), Flaw> {
+        if repeated(given, entry)? { Ok(()) } else { self.add(entry) }
+    }
+
     fn add(&mut self, entry: &Entry<'_>) -> Result<(), Flaw> {
         let text = &entry.value;
         match entry.key {
@@ -99,7 +116,7 @@ impl Gathered {
             Key::FirstCore => self.first_core = Some(text.read(|text| number(text, 0..=u16::MAX))?),
             Key::LastCore => self.last_core = Some(text.read(|text| number(text, 0..=u16::MAX))?),
             Key::NfqLen => self.draft.queue_len = Some(text.read(|text| number(text, QUEUE_LENS))?.value),
-            Key::Strategy => self.strategy = Some(text.read(|text| strategy(text))?.value),
+            Key::Strategy => self.strategy = Some(text.read(|text| value::strategy(text, MAGLEV_SEED))?.value),
             Key::Vip4Net => drop(text.read(|text| number::<u8>(text, 1..=32))?),
             Key::Vip6Net => drop(text.read(|text| number::<u8>(text, 1..=128))?),
             Key::PublicNic => text.read(|text| value::interface(text)).map(drop)?,
@@ -115,22 +132,26 @@ impl Gathered {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(Draft, Vec<Flaw>), Flaw> {
-        let Some(first) = self.vips.first() else {
-            let start = Mark { source: 0, offset: 0 };
-            return Err(start.flaw("there is neither VIP4 nor VIP6; write VIP4=address on a line of its own"));
-        };
-        let name = first.with(NAME.to_owned());
+    fn finish(mut self, mistakes: &Mistakes) -> (Draft, Vec<Flaw>) {
+        let unread = Unread(self.unread.iter().filter_map(|key| key.of_service()).collect());
+        if self.vips.is_empty() && unread.spares(&["vip"]) {
+            let text = "there is neither VIP4 nor VIP6; write VIP4=address on a line of its own";
+            mistakes.add(Mark::START.flaw(text));
+            return (Draft { unread: Unread(vec!["service"]), ..self.draft }, Vec::new());
+        }
+        let name = At { value: NAME.to_owned(), mark: self.vips.first().map_or(Mark::START, |vip| vip.mark) };
         for server in &self.servers {
             let outside = |network: &&At<Network>| {
                 network.value.is_ipv4() == server.value.is_ipv4() && !network.value.contains(server.value)
             };
             if let Some(network) = self.failover.networks.iter().find(outside) {
                 let text = format!("backend {} is outside of the network {}", server.value, network.value);
-                return Err(server.flaw(text).see(network.mark));
+                mistakes.add(server.flaw(text).see(network.mark));
             }
         }
-        self.draft.cores = cores(self.first_core, self.last_core)?;
+        if !self.unread.iter().any(|key| matches!(key, Key::FirstCore | Key::LastCore)) {
+            self.draft.cores = mistakes.take(cores(self.first_core, self.last_core)).flatten();
+        }
         let mut service = DraftService {
             name,
             vips: self.vips,
@@ -145,13 +166,16 @@ impl Gathered {
             check: None,
             discover: None,
             members: self.servers.into_iter().map(member).collect(),
+            unread,
         };
-        let notes = match self.failover.wanted {
-            true => self.failover.apply(&mut service).map(|()| Vec::new())?,
-            false => self.failover.notes(),
+        let notes = if self.failover.wanted {
+            self.failover.apply(&mut service, mistakes);
+            Vec::new()
+        } else {
+            self.failover.notes()
         };
         self.draft.services.push(service);
-        Ok((self.draft, notes))
+        (self.draft, notes)
     }
 }
 
@@ -185,15 +209,6 @@ fn gateway(text: &str) -> Result<(IpAddr, Network), String> {
     let (address, length) = Network::split(text)?;
     let network = Network::around(address, length).ok_or_else(|| format!("{text:?} is in no network"))?;
     Ok((address, network))
-}
-
-fn strategy(text: &str) -> Result<Strategy, String> {
-    match text {
-        "rr" => Ok(Strategy::RoundRobin),
-        "weighted" => Ok(Strategy::Weighted),
-        "maglev" => Ok(Strategy::Maglev { seed: MAGLEV_SEED }),
-        _ => Err(format!("there is no strategy {text:?}; write rr, weighted or maglev")),
-    }
 }
 
 #[cfg(test)]

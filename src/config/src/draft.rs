@@ -3,6 +3,7 @@
 
 use super::check_kind::DraftKind;
 use super::location::At;
+use super::mistake::Unread;
 use super::{CHECK_INTERVAL, CHECK_TIMEOUT, FALL, JITTER, PASSIVE_FAILS, PASSIVE_HOLD, PASSIVE_TIMEOUT, RISE};
 use crate::network::Network;
 use loaded_ipc::{Affinity, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
@@ -11,6 +12,7 @@ use std::net::IpAddr;
 /// Everything the files say. `None` means the default.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Draft {
+    pub(super) unread: Unread,
     pub(super) user: Option<String>,
     pub(super) cores: Option<At<(u16, u16)>>,
     pub(super) queue_base: Option<u16>,
@@ -43,6 +45,7 @@ pub(super) struct DraftFailures {
 /// One service as written.
 #[derive(Debug, Clone)]
 pub(super) struct DraftService {
+    pub(super) unread: Unread,
     pub(super) name: At<String>,
     pub(super) vips: Vec<At<IpAddr>>,
     pub(super) protocol: Protocol,
@@ -129,6 +132,11 @@ pub(super) struct DraftPlace {
 }
 
 impl DraftService {
+    /// Whether all of these keys could be read, or were not written.
+    pub(super) fn knows(&self, keys: &[&str]) -> bool {
+        self.unread.spares(keys)
+    }
+
     /// The port that packets to a backend get, and where it was written; `None`: they keep the one they came to.
     pub(super) fn port_of(&self, member: &DraftMember) -> Option<At<u16>> {
         member.port.or(self.port)

@@ -1,8 +1,10 @@
 //! Finds and opens configuration files. The supervisor reads them with full rights, so the file itself is examined
 //! before its contents.
 
-use super::location::{ConfigError, Source};
+use super::error::ConfigError;
+use super::location::Source;
 use nix::fcntl::OFlag;
+use nix::unistd::{getegid, geteuid};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -15,7 +17,8 @@ pub const PLACES: [&str; 4] = ["loaded.config", "loaded.conf", "/etc/loaded/load
 /// A configuration larger than this many bytes is a mistake: 4096 backends take about 100 KiB.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// The permission bit that lets anybody write.
+/// The permission bits that let the group, and anybody, write.
+const GROUP_WRITABLE: u32 = 0o020;
 const WORLD_WRITABLE: u32 = 0o002;
 
 /// The first file of [`PLACES`] that exists, readable or not.
@@ -45,6 +48,10 @@ pub(super) fn read(path: &Path) -> Result<Source, ConfigError> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(ConfigError::Unfit { path: path.to_owned(), reason: too_large() });
     }
+    if bytes.contains(&0) {
+        let reason = "it has zero bytes, as UTF-16 has, and no text has; save it as UTF-8".to_owned();
+        return Err(ConfigError::Unfit { path: path.to_owned(), reason });
+    }
     // A comment in another encoding must not stop a classic file, which is a shell script; the mark that
     // replaces such a byte is refused in every value, and by TOML's rules outside of comments and strings.
     Ok(Source::new(path, String::from_utf8_lossy(&bytes)))
@@ -52,15 +59,27 @@ pub(super) fn read(path: &Path) -> Result<Source, ConfigError> {
 
 fn unfit(file: &File) -> io::Result<Option<String>> {
     let metadata = file.metadata()?;
+    let reader = (geteuid().as_raw(), getegid().as_raw());
     Ok(if !metadata.is_file() {
         Some("it is not a regular file".to_owned())
-    } else if metadata.mode() & WORLD_WRITABLE != 0 {
-        Some("anybody may write to it; chmod o-w takes that right away".to_owned())
     } else if metadata.len() > MAX_FILE_BYTES {
         Some(too_large())
     } else {
-        None
+        other_writer(metadata.mode(), (metadata.uid(), metadata.gid()), reader)
     })
+}
+
+/// Who may write a file besides root and its reader: whoever may decides what a process of root does.
+fn other_writer(mode: u32, (owner, group): (u32, u32), (user, own_group): (u32, u32)) -> Option<String> {
+    if owner != 0 && owner != user {
+        Some(format!("user {owner}, whose file it is, may write to it; chown root takes that right away"))
+    } else if mode & WORLD_WRITABLE != 0 {
+        Some("anybody may write to it; chmod o-w takes that right away".to_owned())
+    } else if mode & GROUP_WRITABLE != 0 && group != 0 && group != own_group {
+        Some(format!("group {group} may write to it; chmod g-w takes that right away"))
+    } else {
+        None
+    }
 }
 
 fn too_large() -> String {
@@ -110,11 +129,33 @@ mod tests {
     }
 
     #[test]
-    fn a_world_writable_file_is_refused() {
-        let scratch = Scratch::new("writable");
-        assert!(message(&scratch.file("a", b"", 0o646)).contains("chmod o-w"));
-        assert!(message(&scratch.file("b", b"", 0o602)).contains("chmod o-w"));
-        assert!(read(&scratch.file("c", b"", 0o664)).is_ok());
+    fn a_file_that_another_user_may_write_is_refused() {
+        let scratch = Scratch::new("mode");
+        assert!(message(&scratch.file("open", b"", 0o602)).contains("refused: anybody may write to it; chmod o-w"));
+        assert!(read(&scratch.file("shut", b"", 0o644)).is_ok());
+        let (root, other, nobody) = ((0, 0), (1000, 1000), (65534, 65534));
+        for (mode, owner, reader, who) in [
+            (0o644, root, root, None),
+            (0o644, root, other, None),
+            (0o664, root, root, None),
+            (0o664, other, other, None),
+            (0o600, other, root, Some("user 1000")),
+            (0o400, nobody, other, Some("user 65534")),
+            (0o664, (0, 50), root, Some("group 50")),
+            (0o664, (1000, 50), other, Some("group 50")),
+            (0o646, root, root, Some("anybody")),
+        ] {
+            let told = other_writer(mode, owner, reader);
+            assert_eq!(told.is_some(), who.is_some(), "{mode:o} {owner:?} {reader:?}: {told:?}");
+            assert!(told.unwrap_or_default().starts_with(who.unwrap_or_default()), "{mode:o} {owner:?} {reader:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused() {
+        let scratch = Scratch::new("text");
+        let utf16: Vec<u8> = "VIP4=192.0.2.1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert!(message(&scratch.file("wide", &utf16, 0o600)).contains("refused: it has zero bytes, as UTF-16 has"));
     }
 
     #[test]

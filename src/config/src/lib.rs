@@ -7,14 +7,18 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod check;
 mod check_kind;
 mod classic;
 mod defaults;
 mod draft;
 pub mod duration;
+mod error;
 mod file;
+mod invisible;
 mod location;
+mod mistake;
 mod near;
 pub mod network;
 pub mod plan;
@@ -25,9 +29,12 @@ mod toml;
 mod value;
 
 pub use defaults::*;
+pub use error::ConfigError;
 pub use file::{MAX_FILE_BYTES, PLACES, find};
-pub use location::{ConfigError, Location, Source};
+pub use location::{Location, Source};
+pub use mistake::Mistake;
 
+use crate::mistake::Mistakes;
 use crate::plan::{Plan, QUEUE_LENS};
 use std::path::PathBuf;
 
@@ -65,12 +72,14 @@ pub struct Loaded {
     pub plan: Plan,
     /// One line each, `file:line:column: text`: keys that have no effect, VIPs that share backends.
     pub notes: Vec<String>,
+    /// The files that were read.
+    pub files: Vec<PathBuf>,
 }
 
 /// Reads `paths`, or the file that [`find`] finds if empty, and makes the plan. Changes nothing.
 ///
 /// # Errors
-/// No file, an unsuitable or unreadable one, an option out of range, or the first mistake in the texts.
+/// No file, an unsuitable or unreadable one, an option out of range, or the mistakes in the texts.
 pub fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<Loaded, ConfigError> {
     check_options(overrides)?;
     let sources = match paths {
@@ -83,20 +92,28 @@ pub fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<Loaded, ConfigEr
 /// Makes the plan from texts in memory: [`load`] without the file system.
 ///
 /// # Errors
-/// An option out of range, or the first mistake in the texts.
+/// An option out of range, or the mistakes in the texts.
 pub fn parse(sources: &[Source], overrides: &Overrides) -> Result<Loaded, ConfigError> {
     check_options(overrides)?;
-    let resolve = |flaw: location::Flaw| flaw.resolve(sources);
-    let (draft, mut notes) = match sources {
-        [only] if only.is_toml() => (toml::draft(only.text()).map_err(resolve)?, Vec::new()),
+    let mistakes = Mistakes::default();
+    let draft = match sources {
+        [only] if only.is_toml() => toml::draft(only.text(), &mistakes).map(|draft| (draft, Vec::new())),
         several => match several.iter().find(|source| source.is_toml()) {
             Some(toml) => return Err(not_alone(toml)),
-            None => classic::draft(several, overrides.failover).map_err(resolve)?,
+            None => Some(classic::draft(several, overrides.failover, &mistakes)),
         },
     };
-    let (plan, more) = check::plan(draft, overrides).map_err(resolve)?;
-    notes.extend(more);
-    Ok(Loaded { plan, notes: notes.into_iter().map(|note| note.resolve(sources).to_string()).collect() })
+    let made = draft.map(|(draft, notes)| {
+        let (plan, more) = check::plan(draft, overrides, &mistakes);
+        (plan, [notes, more].concat())
+    });
+    let mistakes = mistakes.told(sources);
+    if !mistakes.is_empty() {
+        return Err(ConfigError::Invalid { mistakes });
+    }
+    let (plan, notes) = made.unwrap_or_else(|| (Plan::empty(), Vec::new()));
+    let notes = notes.into_iter().map(|note| Mistake::new(note, sources).to_string()).collect();
+    Ok(Loaded { plan, notes, files: sources.iter().map(|source| source.path().to_owned()).collect() })
 }
 
 fn check_options(overrides: &Overrides) -> Result<(), ConfigError> {

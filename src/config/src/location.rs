@@ -1,14 +1,15 @@
-//! Where something is in a configuration file, and the error that points there.
+//! Where something is in a configuration file, and what is wrong there.
 
 use std::fmt;
-use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// One configuration file: its name and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     path: PathBuf,
-    text: String,
+    text: Arc<str>,
 }
 
 /// A place in a file, as an editor counts it.
@@ -22,54 +23,13 @@ pub struct Location {
     pub column: usize,
 }
 
-/// Why there is no plan. Each message says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// No file was named, and there is none in the usual places.
-    #[error("no configuration found, tried {}; name one with -c FILE", listed(tried))]
-    NotFound {
-        /// The places, in order.
-        tried: Vec<PathBuf>,
-    },
-    /// The file cannot be opened or read.
-    #[error("{}: cannot read the configuration: {source}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The file was opened, but must not be used.
-    #[error("{}: refused: {reason}", path.display())]
-    Unfit {
-        /// The file.
-        path: PathBuf,
-        /// Why, and what to do.
-        reason: String,
-    },
-    /// Something in a file is wrong: a parse error or a semantic one.
-    #[error("{at}: {message}")]
-    Invalid {
-        /// File, line and column.
-        at: Location,
-        /// What, and what to do.
-        message: String,
-    },
-    /// A command line option is wrong, by itself or with these files.
-    #[error("{option}: {message}")]
-    Option {
-        /// The option, as typed: `-Q`.
-        option: &'static str,
-        /// What, and what to do.
-        message: String,
-    },
-}
-
-/// A byte in one of the sources.
+/// A stretch of bytes in one of the sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Mark {
     pub(super) source: usize,
     pub(super) offset: usize,
+    /// 0 where something is missing.
+    pub(super) length: usize,
 }
 
 /// A value and where it was written.
@@ -79,18 +39,19 @@ pub(super) struct At<T> {
     pub(super) mark: Mark,
 }
 
-/// What is wrong, and where; becomes a [`ConfigError`] once the sources are at hand.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is wrong, and where; becomes a [`super::Mistake`] once the sources are at hand.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Flaw {
-    mark: Mark,
-    message: String,
-    see: Option<Mark>,
+    pub(super) mark: Mark,
+    pub(super) message: String,
+    /// The other place of a conflict.
+    pub(super) see: Option<Mark>,
 }
 
 impl Source {
     /// `path` is for messages and for the choice of the format; nothing is opened.
     pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
-        Self { path: path.into(), text: text.into() }
+        Self { path: path.into(), text: text.into().into() }
     }
 
     /// The file's name.
@@ -103,13 +64,17 @@ impl Source {
         &self.text
     }
 
+    pub(super) fn shared_text(&self) -> Arc<str> {
+        Arc::clone(&self.text)
+    }
+
     /// Is it TOML? A name ending in `.toml` says so; everything else is the classic format.
     pub fn is_toml(&self) -> bool {
         self.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml"))
     }
 
     /// The place of a byte. An offset past the end is the end; one inside a character is that character.
-    fn location(&self, offset: usize) -> Location {
+    pub(super) fn location(&self, offset: usize) -> Location {
         let before = self.text.char_indices().take_while(|(at, _)| *at < offset).map(|(_, c)| c);
         let (line, column) = before.fold((1, 1), |(line, column), c| match c {
             '\n' => (line + 1, 1),
@@ -126,8 +91,15 @@ impl fmt::Display for Location {
 }
 
 impl Mark {
+    /// Where the first source begins.
+    pub(super) const START: Self = Self { source: 0, offset: 0, length: 0 };
+
     pub(super) fn flaw(self, message: impl Into<String>) -> Flaw {
         Flaw { mark: self, message: message.into(), see: None }
+    }
+
+    pub(super) fn range(self) -> Range<usize> {
+        self.offset..self.offset.saturating_add(self.length)
     }
 }
 
@@ -153,23 +125,6 @@ impl Flaw {
         self.see = Some(other);
         self
     }
-
-    /// Turns marks into places an editor can jump to.
-    pub(super) fn resolve(self, sources: &[Source]) -> ConfigError {
-        let place = |mark: Mark| match sources.get(mark.source) {
-            Some(source) => source.location(mark.offset),
-            None => Location { path: PathBuf::new(), line: 1, column: 1 },
-        };
-        let message = match self.see {
-            Some(other) => format!("{} (see {})", self.message, place(other)),
-            None => self.message,
-        };
-        ConfigError::Invalid { at: place(self.mark), message }
-    }
-}
-
-fn listed(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -185,12 +140,5 @@ mod tests {
         assert_eq!(at(3), "f:2:1");
         assert_eq!(at(5), "f:2:2");
         assert_eq!(at(999), "f:3:1");
-    }
-
-    #[test]
-    fn a_flaw_names_both_places() {
-        let sources = [Source::new("a", "x\ny"), Source::new("b", "z")];
-        let flaw = Mark { source: 0, offset: 2 }.flaw("twice").see(Mark { source: 1, offset: 0 });
-        assert_eq!(flaw.resolve(&sources).to_string(), "a:2:1: twice (see b:1:1)");
     }
 }

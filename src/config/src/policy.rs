@@ -102,14 +102,14 @@ pub(crate) const IDLE: KnownKeys =
 
 fn read_idle(item: Item<'_>) -> Result<Idle, Flaw> {
     let table = item.table(&IDLE)?;
-    let time = |key, default| table.get(key).map_or(Ok(default), |item| seconds(item, 1..=MAX_IDLE));
+    let time = |key, default| table.optional(key, |item| seconds(item, 1..=MAX_IDLE)).unwrap_or(default);
     let Idle { tcp, half_open, closing, udp, echo } = Idle::STANDARD;
     Ok(Idle {
-        tcp: time("tcp", tcp)?,
-        half_open: time("half_open", half_open)?,
-        closing: time("closing", closing)?,
-        udp: time("udp", udp)?,
-        echo: time("echo", echo)?,
+        tcp: time("tcp", tcp),
+        half_open: time("half_open", half_open),
+        closing: time("closing", closing),
+        udp: time("udp", udp),
+        echo: time("echo", echo),
     })
 }
 

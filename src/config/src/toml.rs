@@ -7,107 +7,133 @@ mod keys;
 mod probe;
 pub(crate) mod table;
 
-use super::draft::{Draft, DraftFailures, DraftMember, DraftService};
+use super::address::address;
+use super::draft::{Draft, DraftFailures, DraftMember, DraftService, Judgement};
+use super::invisible;
 use super::location::{At, Flaw, Mark};
-use super::value::{self, address};
+use super::mistake::Mistakes;
+use super::value;
 use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, MODE, PREFIX4, PREFIX6, QUOTA};
 use crate::plan::{MAX_DRAIN, MAX_STOP_HOLD, MAX_TIMEOUT, MAX_WEIGHT, QUEUE_LENS, TABLE_ENTRIES};
 use ::toml::de::DeTable;
 use keys::{AFFINITY, BACKEND, ON_FAILURE, SERVICE, TOP};
 use loaded_ipc::{Affinity, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
 use std::net::IpAddr;
+use std::ops::Range;
 use table::{Item, Table, boolean, mark_of, read, seconds};
 
 /// Longest name of a service; it appears in logs and status.
 const MAX_NAME: usize = 64;
 
-/// Reads one document.
-pub(super) fn draft(text: &str) -> Result<Draft, Flaw> {
-    let document = DeTable::parse(text).map_err(|error| syntax(&error))?;
-    let top = Table::open(document.get_ref(), mark_of(&document), &TOP)?;
-    let services = top.require("service", "write a [[service]]")?.tables(&SERVICE)?;
-    Ok(Draft {
-        user: top.get("user").map(|item| read(item, value::user)).transpose()?.map(|user| user.value),
-        cores: top.get("cores").map(cores).transpose()?,
-        queue_base: top.number("queue_base", 0..=u16::MAX)?,
-        queue_len: top.number("queue_len", QUEUE_LENS)?,
-        flows: top.number("flows", TABLE_ENTRIES)?,
-        clients: top.number("clients", TABLE_ENTRIES)?,
-        quota: top.get("quota").map(quota).transpose()?,
-        unserved: top.get("unserved").map(|item| read(item, unserved)).transpose()?.map(|unserved| unserved.value),
-        on_failure: top.get("on_failure").map(on_failure).transpose()?.unwrap_or_default(),
-        nameservers: top.get("nameservers").map(addresses).transpose()?.unwrap_or_default(),
+/// Reads one document; what cannot be read is told. `None` if it is no TOML.
+pub(super) fn draft(text: &str, mistakes: &Mistakes) -> Option<Draft> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What else is wrong in a broken text is anybody's guess.
+        errors.iter().for_each(|error| mistakes.add(syntax(error, text)));
+        return None;
+    }
+    let top = Table::open(document.get_ref(), mark_of(&document), &TOP, mistakes);
+    let services = top.required("service", "write a [[service]]", |item| item.tables(&SERVICE)).unwrap_or_default();
+    Some(Draft {
+        user: top.text("user", value::user).map(|user| user.value),
+        cores: top.optional("cores", cores),
+        queue_base: top.number("queue_base", 0..=u16::MAX),
+        queue_len: top.number("queue_len", QUEUE_LENS),
+        flows: top.number("flows", TABLE_ENTRIES),
+        clients: top.number("clients", TABLE_ENTRIES),
+        quota: top.optional("quota", quota),
+        unserved: top.text("unserved", unserved).map(|unserved| unserved.value),
+        on_failure: top.optional("on_failure", on_failure).unwrap_or_default(),
+        nameservers: top.optional("nameservers", addresses).unwrap_or_default(),
         gateways: Vec::new(),
-        drain: top.get("drain").map(|item| seconds(item, 1..=MAX_DRAIN)).transpose()?,
-        stop_hold: top.get("stop_hold").map(|item| seconds(item, 0..=MAX_STOP_HOLD)).transpose()?,
-        defragment: top.get("defragment").map(boolean).transpose()?,
-        linger: top.get("linger").map(boolean).transpose()?,
-        services: services.iter().map(service).collect::<Result<_, _>>()?,
+        drain: top.optional("drain", |item| seconds(item, 1..=MAX_DRAIN)),
+        stop_hold: top.optional("stop_hold", |item| seconds(item, 0..=MAX_STOP_HOLD)),
+        defragment: top.optional("defragment", boolean),
+        linger: top.optional("linger", boolean),
+        services: services.iter().map(service).collect(),
+        unread: top.unread(),
     })
 }
 
-fn syntax(error: &::toml::de::Error) -> Flaw {
-    let offset = error.span().map_or(0, |span| span.start);
+fn syntax(error: &::toml::de::Error, text: &str) -> Flaw {
+    let Range { start, end } = error.span().unwrap_or_default();
     let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join("; ");
-    Mark { source: 0, offset }.flaw(format!("not TOML: {message}"))
+    // What nobody sees: without its name the message would point at nothing.
+    let unseen = text.get(start..).and_then(|rest| rest.chars().next()).filter(|c| invisible::is_invisible(*c));
+    let unseen = unseen.map(|c| format!("; {} is there, which no editor shows: take it out", invisible::name(c)));
+    let mark = Mark { source: 0, offset: start, length: end.saturating_sub(start) };
+    mark.flaw(format!("not TOML: {message}{}", unseen.unwrap_or_default()))
 }
 
-fn service(table: &Table<'_>) -> Result<DraftService, Flaw> {
-    let name = read(table.require("name", "write name = \"…\"")?, service_name)?;
-    let vips = addresses(table.require("vip", "write vip = \"address\" or an array of addresses")?)?;
-    let protocol = protocol(table)?;
-    let mode = table.get("mode").map(|item| read(item, mode)).transpose()?.map_or(MODE, |mode| mode.value);
-    let discover = table.get("discover").map(probe::discover).transpose()?;
-    let members = match table.get("backend") {
-        None if discover.is_some() => Vec::new(),
-        _ => table.require("backend", "write a [[service.backend]] with an address")?.tables(&BACKEND)?,
+fn service(table: &Table<'_>) -> DraftService {
+    let nameless = At { value: "(unnamed)".to_owned(), mark: table.mark };
+    let name = table.required("name", "write name = \"…\"", |item| read(item, service_name)).unwrap_or(nameless);
+    let vips = table.required("vip", "write vip = \"address\" or an array of addresses", addresses);
+    let protocol = protocol(table);
+    let mode = table.text("mode", mode).map_or(MODE, |mode| mode.value);
+    let discover = table.optional("discover", probe::discover);
+    let members = |item: Item<'_>| Ok(item.tables(&BACKEND)?.iter().filter_map(member).collect());
+    let members: Option<Vec<_>> = match table.get("discover") {
+        Some(_) => table.optional("backend", members),
+        None => table.required("backend", "write a [[service.backend]] with an address", members),
     };
-    Ok(DraftService {
+    DraftService {
         name,
-        vips,
-        protocol,
-        ports: ports(table, protocol)?,
-        port: table.get("port").map(backend_port).transpose()?,
+        vips: vips.unwrap_or_default(),
+        protocol: protocol.unwrap_or(Protocol::Tcp),
+        ports: ports(table, protocol),
+        port: table.optional("port", backend_port),
         mode,
-        strategy: strategy(table)?,
-        affinity: affinity(table.get("affinity"))?,
-        policy: policy(table, mode)?,
-        passive: probe::passive(table.get("passive"))?,
-        check: table.get("check").map(probe::check).transpose()?,
+        strategy: strategy(table),
+        affinity: table.optional("affinity", affinity).unwrap_or(Some(CLIENT)),
+        policy: policy(table, mode),
+        passive: table.optional("passive", probe::passive).unwrap_or(Judgement::Unsaid),
+        check: table.optional("check", probe::check),
         discover,
-        members: members.iter().map(member).collect::<Result<_, _>>()?,
-    })
+        members: members.unwrap_or_default(),
+        unread: table.unread(),
+    }
 }
 
-fn member(table: &Table<'_>) -> Result<DraftMember, Flaw> {
-    let address = read(table.require("address", "write address = \"…\"")?, address)?;
-    Ok(DraftMember {
-        address,
-        port: table.get("port").map(backend_port).transpose()?,
-        weight: table.number("weight", 1..=MAX_WEIGHT)?.unwrap_or(1),
-        backup: table.get("backup").map(boolean).transpose()?.unwrap_or(false),
-    })
+fn member(table: &Table<'_>) -> Option<DraftMember> {
+    let address = table.required("address", "write address = \"…\"", |item| read(item, address));
+    let port = table.optional("port", backend_port);
+    let weight = table.optional("weight", weight).unwrap_or(1);
+    let backup = table.optional("backup", boolean).unwrap_or(false);
+    // Without its port it looks like another backend.
+    let address = address.filter(|_| table.unread().spares(&["port"]))?;
+    Some(DraftMember { address, port, weight, backup })
 }
 
-fn policy(table: &Table<'_>, mode: Mode) -> Result<Policy, Flaw> {
+fn weight(item: Item<'_>) -> Result<u16, Flaw> {
+    if item.number(0..=0_u16).is_ok() {
+        return Err(item.mark.flaw(format!(
+            "weight is 0; write a number from 1 to {MAX_WEIGHT}. To give a backend no new flows, drain it (loaded backend drain \
+             ADDRESS); to keep it for when the others are down, write backup = true"
+        )));
+    }
+    item.number(1..=MAX_WEIGHT)
+}
+
+fn policy(table: &Table<'_>, mode: Mode) -> Policy {
     let mut policy = Policy::STANDARD;
     for key in &crate::policy::KEYS {
-        table.get(key.name).map(|item| (key.read)(item, &mut policy)).transpose()?;
+        table.optional(key.name, |item| (key.read)(item, &mut policy));
     }
-    match table.get("asymmetric").filter(|_| policy.asymmetric && mode == Mode::Dsr) {
-        Some(item) => Err(item
-            .mark
-            .flaw("in mode \"dsr\" replies do not come this way, so asymmetric = true has no effect; take it out")),
-        None => Ok(policy),
+    if let Some(item) = table.get("asymmetric").filter(|_| policy.asymmetric && mode == Mode::Dsr) {
+        let text = "in mode \"dsr\" replies do not come this way, so asymmetric = true has no effect; take it out";
+        table.mistakes.add(item.mark.flaw(text));
     }
+    policy
 }
 
 fn quota(item: Item<'_>) -> Result<Quota, Flaw> {
     let table = item.table(&keys::QUOTA)?;
     Ok(Quota {
-        prefix4: table.number("prefix4", 1..=32)?.unwrap_or(QUOTA.prefix4),
-        prefix6: table.number("prefix6", 1..=128)?.unwrap_or(QUOTA.prefix6),
-        percent: table.number("percent", 1..=100)?.unwrap_or(QUOTA.percent),
+        prefix4: table.number("prefix4", 1..=32).unwrap_or(QUOTA.prefix4),
+        prefix6: table.number("prefix6", 1..=128).unwrap_or(QUOTA.prefix6),
+        percent: table.number("percent", 1..=100).unwrap_or(QUOTA.percent),
     })
 }
 
@@ -127,18 +153,17 @@ fn on_failure(item: Item<'_>) -> Result<DraftFailures, Flaw> {
             "pass" => Ok(OnFailure::Pass),
             _ => Err(format!("{key} cannot be {text:?}; write drop or pass")),
         };
-        table.get(key).map(|item| read(item, parse)).transpose()
+        table.text(key, parse)
     };
     Ok(DraftFailures {
-        no_worker: way("no_worker")?,
-        queue_full: way("queue_full")?,
-        receive_overrun: way("receive_overrun")?,
-        parse_error: way("parse_error")?,
+        no_worker: way("no_worker"),
+        queue_full: way("queue_full"),
+        receive_overrun: way("receive_overrun"),
+        parse_error: way("parse_error"),
     })
 }
 
-fn protocol(table: &Table<'_>) -> Result<Protocol, Flaw> {
-    let item = table.require("protocol", "write protocol = \"tcp\", \"udp\", \"sctp\" or \"any\"")?;
+fn protocol(table: &Table<'_>) -> Option<Protocol> {
     let parse = |text: &str| match text {
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
@@ -146,30 +171,33 @@ fn protocol(table: &Table<'_>) -> Result<Protocol, Flaw> {
         "any" => Ok(Protocol::Any),
         _ => Err(format!("there is no protocol {text:?}; write tcp, udp, sctp or any")),
     };
-    read(item, parse).map(|protocol| protocol.value)
+    let hint = "write protocol = \"tcp\", \"udp\", \"sctp\" or \"any\"";
+    table.required("protocol", hint, |item| read(item, parse)).map(|protocol| protocol.value)
 }
 
-/// Empty is every port.
-fn ports(table: &Table<'_>, protocol: Protocol) -> Result<Vec<At<PortRange>>, Flaw> {
-    let Some(item) = table.get("ports") else {
-        return match protocol {
-            Protocol::Any => Ok(Vec::new()),
-            _ => table.require("ports", "write ports = [80, 443] or ports = \"any\"").map(|_| Vec::new()),
-        };
-    };
-    if !item.is_array() {
-        let any = |text: &str| match text {
-            "any" => Ok(Vec::new()),
-            _ => Err(format!("{text:?} is not \"any\"; write ports in an array: [80, \"8000-8010\"]")),
-        };
-        return read(item, any).map(|ports| ports.value);
+/// Empty is every port. Where the protocol is unknown, nobody knows whether ports may be there.
+fn ports(table: &Table<'_>, protocol: Option<Protocol>) -> Vec<At<PortRange>> {
+    if protocol.is_some_and(|protocol| protocol != Protocol::Any) && table.get("ports").is_none() {
+        table.miss("ports", "write ports = [80, 443] or ports = \"any\"");
     }
-    if protocol == Protocol::Any {
+    table.optional("ports", |item| port_list(item, protocol)).unwrap_or_default()
+}
+
+fn port_list(item: Item<'_>, protocol: Option<Protocol>) -> Result<Vec<At<PortRange>>, Flaw> {
+    let array = "an array, such as ports = [80, \"8000-8010\"], or ports = \"any\"";
+    if !item.is_array() {
+        let Ok(text) = item.string() else { return Err(item.not(array)) };
+        return match text.value {
+            "any" => Ok(Vec::new()),
+            text => Err(item.mark.flaw(format!("ports is {text:?}; write {array}"))),
+        };
+    }
+    if protocol == Some(Protocol::Any) {
         return Err(item.mark.flaw(
             "protocol \"any\" takes every port; leave ports out, or write protocol \"tcp\", \"udp\" or \"sctp\"",
         ));
     }
-    item.list()?.into_iter().map(port).collect()
+    item.each(port)
 }
 
 fn port(item: Item<'_>) -> Result<At<PortRange>, Flaw> {
@@ -199,33 +227,26 @@ fn cores(item: Item<'_>) -> Result<At<(u16, u16)>, Flaw> {
     read(item, value::cores)
 }
 
-fn strategy(table: &Table<'_>) -> Result<Strategy, Flaw> {
+fn strategy(table: &Table<'_>) -> Strategy {
     // TOML's integers are i64, so that is the range other readers of the file can represent.
-    let seed = table.number("seed", 0..=i64::MAX.unsigned_abs())?;
-    let parse = |text: &str| match text {
-        "rr" => Ok(Strategy::RoundRobin),
-        "weighted" => Ok(Strategy::Weighted),
-        "maglev" => Ok(Strategy::Maglev { seed: seed.unwrap_or(MAGLEV_SEED) }),
-        _ => Err(format!("there is no strategy {text:?}; write rr, weighted or maglev")),
-    };
-    let strategy = table.get("strategy").map(|item| read(item, parse)).transpose()?;
-    let strategy = strategy.map_or(Strategy::RoundRobin, |strategy| strategy.value);
-    match (table.get("seed"), strategy) {
-        (Some(seed), Strategy::RoundRobin | Strategy::Weighted) => {
-            Err(seed.mark.flaw(format!("strategy {strategy} has no seed; only maglev has one")))
-        }
-        _ => Ok(strategy),
+    let seed = table.number("seed", 0..=i64::MAX.unsigned_abs());
+    let parse = |text: &str| value::strategy(text, seed.unwrap_or(MAGLEV_SEED));
+    let strategy = table.text("strategy", parse).map_or(Strategy::RoundRobin, |strategy| strategy.value);
+    let known = table.unread().spares(&["strategy", "seed"]);
+    if let Some(seed) = table.get("seed").filter(|_| known && !matches!(strategy, Strategy::Maglev { .. })) {
+        let text = format!("strategy {strategy} has no seed; only maglev has one");
+        table.mistakes.add(seed.mark.flaw(text));
     }
+    strategy
 }
 
-fn affinity(item: Option<Item<'_>>) -> Result<Option<Affinity>, Flaw> {
-    let default = Affinity { prefix4: PREFIX4, prefix6: PREFIX6, timeout: AFFINITY_TIMEOUT };
-    let Some(item) = item else {
-        return Ok(Some(default));
-    };
+/// The affinity of a service that says nothing of it.
+const CLIENT: Affinity = Affinity { prefix4: PREFIX4, prefix6: PREFIX6, timeout: AFFINITY_TIMEOUT };
+
+fn affinity(item: Item<'_>) -> Result<Option<Affinity>, Flaw> {
     if !item.is_table() {
         let parse = |text: &str| match text {
-            "client" => Ok(Some(default)),
+            "client" => Ok(Some(CLIENT)),
             "none" => Ok(None),
             _ => Err(format!("there is no affinity {text:?}; write \"client\", \"none\" or {{ by = \"client\", … }}")),
         };
@@ -236,19 +257,18 @@ fn affinity(item: Option<Item<'_>>) -> Result<Option<Affinity>, Flaw> {
         "client" => Ok(()),
         _ => Err(format!("affinity by {text:?} does not exist; write by = \"client\", or affinity = \"none\"")),
     };
-    read(table.require("by", "write by = \"client\"")?, by)?;
-    let timeout = table.get("timeout").map(|item| seconds(item, 1..=MAX_TIMEOUT)).transpose()?;
+    table.required("by", "write by = \"client\"", |item| read(item, by));
     Ok(Some(Affinity {
-        prefix4: table.number("prefix4", 1..=32)?.unwrap_or(PREFIX4),
-        prefix6: table.number("prefix6", 1..=128)?.unwrap_or(PREFIX6),
-        timeout: timeout.unwrap_or(AFFINITY_TIMEOUT),
+        prefix4: table.number("prefix4", 1..=32).unwrap_or(PREFIX4),
+        prefix6: table.number("prefix6", 1..=128).unwrap_or(PREFIX6),
+        timeout: table.optional("timeout", |item| seconds(item, 1..=MAX_TIMEOUT)).unwrap_or(AFFINITY_TIMEOUT),
     }))
 }
 
 /// One address, or an array of them.
 fn addresses(item: Item<'_>) -> Result<Vec<At<IpAddr>>, Flaw> {
     match item.is_array() {
-        true => item.list()?.into_iter().map(|item| read(item, address)).collect(),
+        true => item.each(|item| read(item, address)),
         false => Ok(vec![read(item, address)?]),
     }
 }

@@ -1,27 +1,13 @@
 //! Values of both formats. Each function returns the value, or a message that says what to write instead.
 
-use loaded_ipc::PortRange;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use super::near::nearest;
+use loaded_ipc::{PortRange, Strategy};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 /// Longest name of a network interface: IFNAMSIZ less the final NUL, linux/if.h.
 const MAX_NIC: usize = 15;
-
-/// Strictly one address: no name, no port, no prefix, no zone, no leading zeros.
-pub(super) fn address(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} is not an IP address"))
-}
-
-/// Strictly one IPv4 address.
-pub(super) fn address4(text: &str) -> Result<Ipv4Addr, String> {
-    text.parse().map_err(|_| format!("{text:?} is not an IPv4 address"))
-}
-
-/// Strictly one IPv6 address.
-pub(super) fn address6(text: &str) -> Result<Ipv6Addr, String> {
-    text.parse().map_err(|_| format!("{text:?} is not an IPv6 address"))
-}
 
 /// A number in decimal digits, within the range.
 pub(super) fn number<T: FromStr + PartialOrd + std::fmt::Display>(
@@ -55,6 +41,30 @@ pub(super) fn range(text: &str, bounds: RangeInclusive<u16>) -> Result<(u16, u16
         return Err(format!("the range {text} runs backwards; write {high}-{low}"));
     }
     Ok((low, high))
+}
+
+/// What others call these strategies.
+const STRATEGIES: [(&str, &[&str]); 3] = [
+    ("rr", &["roundrobin", "wrr", "staticrr"]),
+    ("weighted", &["leastconn", "leastconnections", "lc", "wlc", "sed"]),
+    ("maglev", &["source", "iphash", "hash", "consistent", "sh", "mh", "uri"]),
+];
+
+/// A strategy by its name; `seed` is maglev's.
+pub(super) fn strategy(text: &str, seed: u64) -> Result<Strategy, String> {
+    match text {
+        "rr" => return Ok(Strategy::RoundRobin),
+        "weighted" => return Ok(Strategy::Weighted),
+        "maglev" => return Ok(Strategy::Maglev { seed }),
+        _ => {}
+    }
+    let plain: String = text.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>().to_ascii_lowercase();
+    let alike = STRATEGIES.iter().find(|(_, others)| others.contains(&plain.as_str())).map(|(name, _)| *name);
+    Err(match (nearest(text, &STRATEGIES.map(|(name, _)| name)), alike) {
+        (Some(near), _) => format!("there is no strategy {text:?}; did you mean {near}?"),
+        (None, Some(alike)) => format!("there is no strategy {text:?}; {alike} comes nearest to it"),
+        (None, None) => format!("there is no strategy {text:?}; write rr, weighted or maglev"),
+    })
 }
 
 /// A name that the kernel's dev_valid_name would take, without what the shell would not pass on.

@@ -74,7 +74,8 @@ impl Operator {
     pub(crate) fn conclude_reload(&mut self, ok: bool, text: String) {
         match ok {
             true => log::info!("reload: {text}"),
-            false => log::error!("reload refused, everything stays as it is: {text}"),
+            // One line for each mistake of a file.
+            false => text.lines().for_each(|line| log::error!("reload refused, everything stays as it is: {line}")),
         }
         self.last_reload = Some(LastReload { at: SystemTime::now(), ok, text });
     }

@@ -42,6 +42,9 @@ impl Checked {
         for note in &loaded.notes {
             log::info!("{note}");
         }
+        for file in &loaded.files {
+            log::info!("configuration: {}", file.display());
+        }
         let plan = loaded.plan;
         detach(&options)?;
         let identity = Identity::lookup(&plan.user)?;

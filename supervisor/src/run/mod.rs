@@ -14,20 +14,30 @@ use crate::process::daemon::{self, PidFile};
 use crate::process::output;
 use checked::Checked;
 use loaded_config as config;
-use loaded_sandbox::Identity;
+use loaded_netfilter::Tools;
+use loaded_sandbox::{CHROOT, Identity, check_chroot_dir};
 use nix::unistd::geteuid;
 use sd_notify::NotifyState;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 /// `--check`: the configuration, and what it names on this host. Needs no rights and changes nothing.
 ///
 /// # Errors
-/// What would keep an instance from serving, as far as it can be seen without being root.
+/// What is wrong with the configuration.
 pub fn check(options: &Options) -> Result<config::Loaded, Error> {
     let loaded = options.load()?;
     Identity::lookup(&loaded.plan.user)?;
     loaded.plan.check_cores(&available_cores()?)?;
     Ok(loaded)
+}
+
+/// What this host lacks that every start needs, whatever the configuration. Needs no rights and changes nothing.
+#[must_use]
+pub fn lacking() -> Vec<Error> {
+    let chroot = check_chroot_dir(Path::new(CHROOT)).err().map(Error::from);
+    let programs = Tools::find().err().map(Error::from);
+    chroot.into_iter().chain(programs).collect()
 }
 
 /// Runs an instance until it is told to end, or a successor serves in its place.

@@ -11,12 +11,13 @@
 //! `private_GW`.
 
 use super::key::Key;
+use crate::address::address;
 use crate::check_kind::DraftKind;
 use crate::draft::{DraftCheck, DraftDiscover, DraftPassive, DraftPlace, DraftService, Judgement, PASSIVE, Pace};
 use crate::location::{At, Flaw};
+use crate::mistake::Mistakes;
 use crate::network::Network;
 use crate::probe::ALL_NODES;
-use crate::value::address;
 use crate::{CHECK_INTERVAL, DISCOVER_INTERVAL, DISCOVER_LIMIT};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -53,7 +54,7 @@ impl Failover {
     }
 
     /// Applies the keys to the service, with failover on.
-    pub(super) fn apply(&self, service: &mut DraftService) -> Result<(), Flaw> {
+    pub(super) fn apply(&self, service: &mut DraftService, mistakes: &Mistakes) {
         let cycle = self.check_cycle.map(|cycle| cycle.value.saturating_mul(1000));
         let pace = Pace::every(cycle.unwrap_or(CHECK_INTERVAL));
         let kind = if self.port_alive.is_some() { DraftKind::IcmpTcp } else { DraftKind::Icmp };
@@ -63,12 +64,12 @@ impl Failover {
             Some(port) => Judgement::On(port.with(DraftPassive { port: Some(port), ..PASSIVE })),
             None => Judgement::Off,
         };
-        let places: Vec<_> = self.broadcasts.iter().map(|to| self.place(*to)).collect::<Result<_, _>>()?;
+        let places = self.broadcasts.iter().filter(|_| service.knows(&["discover"]));
+        let places: Vec<_> = places.filter_map(|to| mistakes.take(self.place(*to))).collect();
         if let Some(first) = self.broadcasts.first() {
             let interval = cycle.unwrap_or(DISCOVER_INTERVAL);
             service.discover = Some(first.with(DraftDiscover { places, limit: DISCOVER_LIMIT, interval }));
         }
-        Ok(())
     }
 
     fn place(&self, to: At<IpAddr>) -> Result<DraftPlace, Flaw> {

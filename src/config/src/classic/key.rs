@@ -79,6 +79,17 @@ impl Key {
         Self::ALL.iter().find(|(key, _)| *key == self).map_or("", |(_, name)| name)
     }
 
+    /// The key of a service that it becomes a part of.
+    pub(super) fn of_service(self) -> Option<&'static str> {
+        match self {
+            Self::Vip4 | Self::Vip6 => Some("vip"),
+            Self::Server4 | Self::Server6 => Some("backend"),
+            Self::Broadcast | Self::Rip4 | Self::Rip6 | Self::PrivateNic | Self::PrivateGw => Some("discover"),
+            Self::PortAlive | Self::CheckCycle => Some("check"),
+            _ => None,
+        }
+    }
+
     pub(super) fn occurrence(self) -> Occurrence {
         match self {
             Self::Ns | Self::Server4 | Self::Server6 => Occurrence::Many,

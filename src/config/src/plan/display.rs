@@ -146,8 +146,9 @@ pub fn check(check: Option<&Check>) -> String {
         true => String::new(),
         false => format!(" ({} while it is down)", span((*interval_down).into())),
     };
+    let sooner = if *jitter == 0 { String::new() } else { format!(" or up to {jitter} % sooner") };
     format!(
-        "{} every {}{down} \u{b1}{jitter} %, failed after {}; down after {fall} failures, up after {rise} successes",
+        "{} every {}{down}{sooner}, failed after {}; down after {fall} failures, up after {rise} successes",
         check_kind::say(kind),
         span((*interval).into()),
         span((*timeout).into()),

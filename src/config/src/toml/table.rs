@@ -2,9 +2,11 @@
 
 use crate::duration;
 use crate::location::{At, Flaw, Mark};
+use crate::mistake::{Mistakes, Unread};
 use crate::near::nearest;
 use ::toml::Spanned;
 use ::toml::de::{DeTable, DeValue};
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
@@ -20,11 +22,13 @@ pub(crate) struct KnownKeys {
     pub(crate) elsewhere: &'static [(&'static [&'static str], &'static str)],
 }
 
-/// A table all of whose keys are known.
+/// A table whose keys have been looked at: those that it cannot have are told.
 pub(crate) struct Table<'t> {
     entries: &'t DeTable<'t>,
     /// Where the table starts.
     pub(crate) mark: Mark,
+    pub(crate) mistakes: &'t Mistakes,
+    unread: RefCell<Unread>,
 }
 
 /// A value, the key it was found under, and its place.
@@ -33,21 +37,24 @@ pub(crate) struct Item<'t> {
     pub(crate) key: &'static str,
     value: &'t DeValue<'t>,
     pub(crate) mark: Mark,
+    pub(crate) mistakes: &'t Mistakes,
 }
 
 impl<'t> Table<'t> {
-    pub(crate) fn open(entries: &'t DeTable<'t>, mark: Mark, keys: &KnownKeys) -> Result<Self, Flaw> {
-        let mut written: Vec<_> = entries.keys().collect();
-        written.sort_by_key(|key| key.span().start);
-        for key in written {
-            check_key(key.get_ref(), keys).map_err(|message| mark_of(key).flaw(message))?;
+    pub(crate) fn open(entries: &'t DeTable<'t>, mark: Mark, keys: &KnownKeys, mistakes: &'t Mistakes) -> Self {
+        let mut unread = Unread::default();
+        for key in entries.keys() {
+            if let Err((message, meant)) = check_key(key.get_ref(), keys) {
+                mistakes.add(mark_of(key).flaw(message));
+                unread.0.extend(meant);
+            }
         }
-        Ok(Self { entries, mark })
+        Self { entries, mark, mistakes, unread: RefCell::new(unread) }
     }
 
     pub(crate) fn get(&self, key: &'static str) -> Option<Item<'t>> {
         let (_, value) = self.entries.iter().find(|(written, _)| written.get_ref() == key)?;
-        Some(Item { key, value: value.get_ref(), mark: mark_of(value) })
+        Some(Item { key, value: value.get_ref(), mark: mark_of(value), mistakes: self.mistakes })
     }
 
     /// Where a key is; the table's place if the key is missing.
@@ -55,16 +62,54 @@ impl<'t> Table<'t> {
         self.entries.keys().find(|written| written.get_ref() == key).map_or(self.mark, mark_of)
     }
 
-    pub(crate) fn require(&self, key: &'static str, hint: &str) -> Result<Item<'t>, Flaw> {
-        self.get(key).ok_or_else(|| self.mark.flaw(format!("{key} is missing; {hint}")))
+    /// What a key says: `None` if it is not there, or cannot be read, which is told.
+    pub(crate) fn optional<T>(&self, key: &'static str, read: impl FnOnce(Item<'t>) -> Result<T, Flaw>) -> Option<T> {
+        let item = self.get(key)?;
+        let before = self.mistakes.count();
+        let value = self.mistakes.take(read(item));
+        if self.mistakes.count() > before {
+            self.unread.borrow_mut().0.push(key);
+        }
+        value
+    }
+
+    /// What a key says that must be there; `hint` is what to write.
+    pub(crate) fn required<T>(
+        &self,
+        key: &'static str,
+        hint: &str,
+        read: impl FnOnce(Item<'t>) -> Result<T, Flaw>,
+    ) -> Option<T> {
+        if self.get(key).is_none() {
+            self.miss(key, hint);
+        }
+        self.optional(key, read)
+    }
+
+    /// Tells that a key is missing, unless a key that cannot be read was meant to be it.
+    pub(crate) fn miss(&self, key: &'static str, hint: &str) {
+        if self.unread.borrow().spares(&[key]) {
+            self.mistakes.add(self.mark.flaw(format!("{key} is missing; {hint}")));
+            self.unread.borrow_mut().0.push(key);
+        }
     }
 
     /// An optional number.
-    pub(crate) fn number<T>(&self, key: &'static str, range: RangeInclusive<T>) -> Result<Option<T>, Flaw>
+    pub(crate) fn number<T>(&self, key: &'static str, range: RangeInclusive<T>) -> Option<T>
     where
         T: TryFrom<i128> + PartialOrd + Display,
     {
-        self.get(key).map(|item| item.number(range)).transpose()
+        self.optional(key, |item| item.number(range))
+    }
+
+    /// An optional text.
+    pub(crate) fn text<T>(&self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<At<T>> {
+        self.optional(key, |item| read(item, parse))
+    }
+
+    /// The keys that could not be read.
+    pub(crate) fn unread(&self) -> Unread {
+        self.unread.borrow().clone()
     }
 }
 
@@ -87,7 +132,7 @@ impl<'t> Item<'t> {
             i128::from_str_radix(integer.as_str(), integer.radix()).ok().and_then(|value| T::try_from(value).ok());
         value.filter(|value| range.contains(value)).ok_or_else(|| {
             let (least, most) = (range.start(), range.end());
-            self.mark.flaw(format!("{} is not within {least} and {most}", self.key))
+            self.mark.flaw(format!("{} is {integer}; write a number from {least} to {most}", self.key))
         })
     }
 
@@ -103,9 +148,14 @@ impl<'t> Item<'t> {
         Ok(array.iter().map(item).collect())
     }
 
+    /// The elements of an array that can be read; the others are told.
+    pub(crate) fn each<T>(self, read: impl Fn(Item<'t>) -> Result<T, Flaw>) -> Result<Vec<T>, Flaw> {
+        Ok(self.list()?.into_iter().filter_map(|item| self.mistakes.take(read(item))).collect())
+    }
+
     pub(crate) fn table(self, keys: &KnownKeys) -> Result<Table<'t>, Flaw> {
         match self.value {
-            DeValue::Table(entries) => Table::open(entries, self.mark, keys),
+            DeValue::Table(entries) => Ok(Table::open(entries, self.mark, keys, self.mistakes)),
             _ => Err(self.not("a table")),
         }
     }
@@ -114,7 +164,7 @@ impl<'t> Item<'t> {
     pub(crate) fn tables(self, keys: &KnownKeys) -> Result<Vec<Table<'t>>, Flaw> {
         match self.value {
             DeValue::Table(_) => Err(self.mark.flaw(format!("there may be several; write {} in [[ ]]", keys.table))),
-            _ => self.list()?.into_iter().map(|item| item.table(keys)).collect(),
+            _ => self.each(|item| item.table(keys)),
         }
     }
 
@@ -139,13 +189,23 @@ impl<'t> Item<'t> {
     }
 
     pub(crate) fn not(self, wanted: &str) -> Flaw {
-        self.mark.flaw(format!("{} is of type {}; write {wanted}", self.key, self.value.type_str()))
+        let said = match self.value {
+            DeValue::String(text) => format!("{text:?}, a string"),
+            DeValue::Integer(number) => format!("{number}, a number"),
+            DeValue::Float(number) => format!("{number}, a number with a fraction"),
+            DeValue::Boolean(value) => value.to_string(),
+            DeValue::Datetime(time) => format!("{time}, a date"),
+            DeValue::Array(_) => "an array".to_owned(),
+            DeValue::Table(_) => "a table".to_owned(),
+        };
+        self.mark.flaw(format!("{} is {said}; write {wanted}", self.key))
     }
 }
 
-/// The only file's byte where this starts.
+/// Where this is in the only file.
 pub(crate) fn mark_of<T>(value: &Spanned<T>) -> Mark {
-    Mark { source: 0, offset: value.span().start }
+    let span = value.span();
+    Mark { source: 0, offset: span.start, length: span.len() }
 }
 
 pub(crate) fn boolean(item: Item<'_>) -> Result<bool, Flaw> {
@@ -157,36 +217,25 @@ pub(crate) fn seconds(item: Item<'_>, range: RangeInclusive<u32>) -> Result<u32,
     read(item, |text| duration::seconds(text, range.clone())).map(|seconds| seconds.value)
 }
 
-/// An optional text.
-pub(crate) fn text_or(
-    table: &Table<'_>,
-    key: &'static str,
-    default: &str,
-    parse: impl Fn(&str) -> Result<String, String>,
-) -> Result<String, Flaw> {
-    match table.get(key) {
-        Some(item) => read(item, parse).map(|text| text.value),
-        None => Ok(default.to_owned()),
-    }
-}
-
 pub(crate) fn read<T>(item: Item<'_>, parse: impl Fn(&str) -> Result<T, String>) -> Result<At<T>, Flaw> {
     item.string()?.read(|text| parse(text))
 }
 
-fn check_key(name: &str, keys: &KnownKeys) -> Result<(), String> {
+/// What is wrong with a key, and which one was meant.
+fn check_key(name: &str, keys: &KnownKeys) -> Result<(), (String, Option<&'static str>)> {
     let known = keys.known.concat();
     if known.contains(&name) {
         return Ok(());
     }
     if keys.later.contains(&name) {
-        return Err(format!("{name} is not part of this version; remove it"));
+        return Err((format!("{name} is not part of this version; remove it"), None));
     }
     if let Some((_, place)) = keys.elsewhere.iter().find(|(names, _)| names.contains(&name)) {
-        return Err(format!("{name} has no place in {}; it belongs {place}", keys.table));
+        return Err((format!("{name} has no place in {}; it belongs {place}", keys.table), None));
     }
-    match nearest(name, &known).or_else(|| nearest(name, keys.later)) {
-        Some(meant) => Err(format!("unknown key {name:?} in {}; did you mean {meant}?", keys.table)),
-        None => Err(format!("unknown key {name:?} in {}; it takes {}", keys.table, known.join(", "))),
-    }
+    let meant = nearest(name, &known);
+    Err(match meant.or_else(|| nearest(name, keys.later)) {
+        Some(near) => (format!("unknown key {name:?} in {}; did you mean {near}?", keys.table), meant),
+        None => (format!("unknown key {name:?} in {}; it takes {}", keys.table, known.join(", ")), None),
+    })
 }

@@ -76,7 +76,7 @@ fn each_change_is_a_line_for_the_operator() {
         (
             "\"tcp\" }",
             "\"tcp\", fall = 2 }",
-            "service web: check connection to tcp port 80 every 2s \u{b1}10 %, failed after 1s; down after 3 failures, up after 2 successes \u{2192} connection to tcp port 80 every 2s \u{b1}10 %, failed after 1s; down after 2 failures, up after 2 successes",
+            "service web: check connection to tcp port 80 every 2s or up to 10 % sooner, failed after 1s; down after 3 failures, up after 2 successes \u{2192} connection to tcp port 80 every 2s or up to 10 % sooner, failed after 1s; down after 2 failures, up after 2 successes",
         ),
         ("[\"192.0.2.53\"]", "[\"192.0.2.53\", \"192.0.2.54\"]", "name server 192.0.2.54 is added"),
         ("[\"192.0.2.100\"]", "[\"192.0.2.100\", \"192.0.2.101\"]", "service web: VIP 192.0.2.101 is added"),

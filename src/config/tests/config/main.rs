@@ -3,6 +3,7 @@
 
 mod classic;
 mod diff;
+mod mistakes;
 mod ports;
 mod probe;
 mod properties;
@@ -22,9 +23,9 @@ fn plan(name: &str, text: &str) -> Plan {
     parse(&[Source::new(name, text)], &Overrides::default()).unwrap().plan
 }
 
-/// The error of one text: that it starts with `expected`, which names line and column.
+/// What is wrong with one text.
 #[track_caller]
-fn refused(name: &str, text: &str, expected: &str) {
+fn mistakes(name: &str, text: &str) -> Vec<String> {
     match parse(&[Source::new(name, text)], &Overrides::default()) {
         Ok(loaded) => panic!("{text:?} was accepted: {loaded:?}"),
         Err(error) => {
@@ -32,8 +33,25 @@ fn refused(name: &str, text: &str, expected: &str) {
             if name.ends_with(".toml") {
                 schema::agrees(text, Some(&error));
             }
-            let expected = format!("{name}:{expected}");
-            assert!(error.starts_with(&expected), "\n{text}\n  gave {error}\nwanted {expected}");
+            error.lines().map(str::to_owned).collect()
         }
     }
+}
+
+/// One thing alone is wrong with a text: `expected`, which names line and column, begins the message.
+#[track_caller]
+fn refused(name: &str, text: &str, expected: &str) {
+    let (mistakes, expected) = (mistakes(name, text), format!("{name}:{expected}"));
+    let is_told = matches!(mistakes.as_slice(), [only] if only.starts_with(&expected));
+    assert!(is_told, "\n{text}\n  gave {mistakes:#?}\nwanted {expected}");
+}
+
+/// Among the things that are wrong with a text is this.
+#[track_caller]
+fn refused_too(name: &str, text: &str, expected: &str) {
+    let (mistakes, expected) = (mistakes(name, text), format!("{name}:{expected}"));
+    assert!(
+        mistakes.iter().any(|told| told.starts_with(&expected)),
+        "\n{text}\n  gave {mistakes:#?}\nwanted {expected}"
+    );
 }

@@ -75,7 +75,7 @@ fn what_cannot_be_is_refused_with_its_place_and_a_way_out() {
         bad("tcp", &format!("port = {wrong}"), &TWO, "6:8: port is the backends' port, one number to which packets");
     }
     for wrong in ["0", "65536", "-1"] {
-        bad("tcp", &format!("port = {wrong}"), &TWO, "6:8: port is not within 1 and 65535");
+        bad("tcp", &format!("port = {wrong}"), &TWO, &format!("6:8: port is {wrong}; write a number from 1 to 65535"));
     }
     let pieces = format!("defragment = false\n{}", super::ports::text("sctp", "[80]", "port = 8080", &TWO));
     refused(NAME, &pieces, "7:8: SCTP's checksum covers the whole packet, so a fragment cannot get another port");

@@ -113,7 +113,7 @@ fn keys_of_another_kind_are_refused() {
         "{ kind = \"arp\" }",
         "18: there is no check of kind \"arp\"; write one of icmp, tcp, icmp+tcp, http, udp, dns",
     );
-    bad_check("\"icmp\"", "9: check is of type string; write a table");
+    bad_check("\"icmp\"", "9: check is \"icmp\", a string; write a table");
 }
 
 #[test]
@@ -154,8 +154,10 @@ fn what_goes_on_the_wire_is_checked() {
     http("method = \"\"", "35: \"\" is not an HTTP method");
     http("host = \"a\\r\\nb\"", "33: \"a\\r\\nb\" is not a host");
     http("host = \"\"", "33: \"\" is not a host");
-    http("status = 99", "35: status is not within 100 and 599");
-    http("status = \"200-600\"", "35: \"600\" is not a number from 100 to 599");
+    http("status = 99", "35: status is 99; write a number from 200 to 599");
+    http("status = \"200-600\"", "35: \"600\" is not a number from 200 to 599");
+    http("status = 103", "35: 103 has the status of an interim answer (1xx), which decides nothing; write 200 to 599");
+    http("status = \"100-399\"", "35: 100-399 has the status of an interim answer (1xx)");
     http("status = \"399-200\"", "35: the range 399-200 runs backwards; write 200-399");
     let dns = |name: &str, expected: &str| bad_check(&format!("{{ kind = \"dns\", name = \"{name}\" }}"), expected);
     for wrong in ["", ".", "a..b", ".a", "a b", "ü.example", &format!("{}.example", "a".repeat(64))] {
@@ -165,7 +167,7 @@ fn what_goes_on_the_wire_is_checked() {
     let udp = |line: &str| service("udp", "[9]", &format!("check = {{ kind = \"udp\", {line} }}")).check.unwrap().kind;
     let expected = CheckKind::Udp { port: 9, send: vec![0, 255], expect: vec![b'o', b'k', 0] };
     assert_eq!(udp("send = [0x00, 0xff], expect = \"ok\\u0000\""), expected);
-    bad("udp", "[9]", "check = { kind = \"udp\", send = [256] }", "6:33: send is not within 0 and 255");
+    bad("udp", "[9]", "check = { kind = \"udp\", send = [256] }", "6:33: send is 256; write a number from 0 to 255");
     let long = format!("check = {{ kind = \"udp\", send = \"{}\" }}", "a".repeat(129));
     bad("udp", "[9]", &long, "6:32: send has 129 bytes; at most 128 fit");
 }
@@ -175,16 +177,19 @@ fn the_pace_is_checked() {
     let pace = |keys: &str, expected: &str| bad_check(&format!("{{ kind = \"icmp\", {keys} }}"), expected);
     pace("interval = \"99ms\"", "37: \"99ms\" is not a duration from 100ms to 1d");
     pace("interval = \"25h\"", "37: \"25h\" is not a duration from 100ms to 1d");
-    pace("interval = 2", "37: interval is of type integer; write a string in quotes");
+    pace("interval = 2", "37: interval is 2, a number; write a string in quotes");
     pace("timeout = \"9ms\"", "36: \"9ms\" is not a duration from 10ms to 1m");
-    pace("timeout = \"2001ms\"", "36: a check must be over before the next begins; write at most 2s");
+    pace(
+        "timeout = \"2001ms\"",
+        "36: timeout is 2001ms, but a check must be over before the next begins; write at most 2s",
+    );
     pace(
         "timeout = \"1s\", interval_down = \"500ms\"",
-        "36: a check must be over before the next begins; write at most 500ms",
+        "36: timeout is 1s, but a check must be over before the next begins; write at most 500ms",
     );
-    pace("jitter = 51", "35: jitter is not within 0 and 50");
-    pace("rise = 0", "33: rise is not within 1 and 255");
-    pace("fall = 256", "33: fall is not within 1 and 255");
+    pace("jitter = 51", "35: jitter is 51; write a number from 0 to 50");
+    pace("rise = 0", "33: rise is 0; write a number from 1 to 255");
+    pace("fall = 256", "33: fall is 256; write a number from 1 to 255");
 }
 
 #[test]
@@ -217,9 +222,9 @@ fn passive_judgement_is_checked() {
     bad("tcp", "\"any\"", "passive = {}", many);
     bad("tcp", "[80, 443]", "passive = true\ncheck = { kind = \"tcp\", port = 8080 }", many);
     bad("tcp", "[80]", "passive = { port = 81 }", "6:20: 81 is no port of service \"web\"");
-    bad("tcp", "[80]", "passive = \"yes\"", "6:11: passive is of type string; write true, false or a table");
+    bad("tcp", "[80]", "passive = \"yes\"", "6:11: passive is \"yes\", a string; write true, false or a table");
     bad("tcp", "[80]", "passive = { fail = 1 }", "6:13: unknown key \"fail\" in passive; did you mean fails?");
-    bad("tcp", "[80]", "passive = { fails = 0 }", "6:21: fails is not within 1 and 255");
+    bad("tcp", "[80]", "passive = { fails = 0 }", "6:21: fails is 0; write a number from 1 to 255");
     bad("tcp", "[80]", "passive = { timeout = \"49ms\" }", "6:23: \"49ms\" is not a duration from 50ms to 1m");
     bad("tcp", "[80]", "passive = { hold = \"2h\" }", "6:20: \"2h\" is not a duration from 1s to 1h");
 }
@@ -286,7 +291,7 @@ fn discovery_is_checked() {
     );
     place("network = \"10.0.0.0/24\", to4 = \"10.0.1.255\"", "45: 10.0.1.255 is outside of every IPv4 network here");
     place("network = \"10.0.0.0/24\", interface = \"a/b\"", "51: \"a/b\" is not the name of an interface");
-    place("network = \"10.0.0.0/24\", limit = 1025", "47: limit is not within 1 and 1024");
+    place("network = \"10.0.0.0/24\", limit = 1025", "47: limit is 1025; write a number from 1 to 1024");
     place("network = \"10.0.0.0/24\", interval = \"999ms\"", "50: \"999ms\" is not a duration from 1s to 1d");
     place("network = \"10.0.0.0/24\", nic = \"eth1\"", "39: unknown key \"nic\" in discover; it takes network,");
     let six = text("tcp", "[80]", &format!("{ICMP}discover = {{ network = \"2001:db8:2::/64\" }}"))

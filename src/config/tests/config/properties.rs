@@ -172,7 +172,7 @@ fn ports() -> impl Values<Value = Vec<PortRange>> {
 fn check() -> impl Values<Value = Check> {
     let port = 1..=u16::MAX;
     let bytes = || vec(any::<u8>(), 0..=128);
-    let http = (port.clone(), "[A-Z]{1,16}", "/[!-~]{0,127}", "[a-z0-9.:-]{1,128}", 100..=599u16, 0..=499u16).prop_map(
+    let http = (port.clone(), "[A-Z]{1,16}", "/[!-~]{0,127}", "[a-z0-9.:-]{1,128}", 200..=599u16, 0..=499u16).prop_map(
         |(port, method, path, host, low, more)| CheckKind::Http {
             port,
             method,

@@ -56,7 +56,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         defragment: true,
         linger: true,
     };
-    Loaded { plan, notes: vec![] }
+    Loaded { plan, notes: vec![], files: vec![] }
 }
 
 const BACKENDS4: [&str; 3] = ["198.51.100.11", "198.51.100.12", "198.51.100.13"];
@@ -259,7 +259,7 @@ service classic
 fn the_listing_tells_how_backends_are_looked_after() {
     let text = loaded(&["loaded.toml"]).plan.to_string();
     for line in [
-        "  check      http GET / on port 80, host 192.0.2.100, status 200-399, every 2s \u{b1}10 %, failed after 1s; down \
+        "  check      http GET / on port 80, host 192.0.2.100, status 200-399, every 2s or up to 10 % sooner, failed after 1s; down \
          after 3 failures, up after 2 successes\n",
         "  check      dns query for www.example.com to port 5353 every 2s",
         "  passive    3 connection attempts to port 80 refused, or unanswered for 500ms: no new flows for 10s\n",
