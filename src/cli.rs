@@ -23,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) foreground: bool,
     /// Write the supervisor's process id there.
     pub(crate) pid_file: Option<PathBuf>,
+    /// Seconds that a start waits for the host.
+    pub(crate) wait: u32,
     /// Start although the kernel lacks a layer of the sandbox.
     pub(crate) allow_weak_sandbox: bool,
     /// The control socket, absolute; none: its usual place.
@@ -139,6 +141,11 @@ fn option_beside_a_subcommand(matches: &ArgMatches) -> Option<&str> {
     matches.ids().map(clap::Id::as_str).filter(|id| *id != "TaskLine").find(given)
 }
 
+/// Reads how long a start waits, in seconds.
+fn patience(text: &str) -> Result<u32, String> {
+    loaded_config::duration::seconds(text, 0..=3600)
+}
+
 const AFTER: &str = "\
 Without -c the configuration is the first of: loaded.config, loaded.conf, /etc/loaded/loaded.toml,
 /etc/loaded/loaded.config. A name ending in .toml is TOML; every other file is the classic format.
@@ -187,6 +194,9 @@ struct CommandLine {
     /// Write the process id of the supervisor to this file
     #[arg(long, value_name = "PATH")]
     pid_file: Option<PathBuf>,
+    /// Wait so long (30s, 2m, at most 1h) for sysctls and networks before a start that fails without them gives up
+    #[arg(long, value_name = "TIME", value_parser = patience, default_value = "0s", hide_default_value = true)]
+    wait: u32,
     /// Start even if this kernel lacks a layer of the sandbox; the log names the layer
     #[arg(long)]
     allow_weak_sandbox: bool,
@@ -239,6 +249,7 @@ impl From<CommandLine> for Options {
             },
             foreground: line.foreground,
             pid_file: line.pid_file,
+            wait: line.wait,
             allow_weak_sandbox: line.allow_weak_sandbox,
             // A daemon changes its directory.
             control: line.control.map(|path| std::path::absolute(&path).unwrap_or(path)),

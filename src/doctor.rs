@@ -35,9 +35,11 @@ const INSTANCE_WAIT: Duration = Duration::from_secs(1);
 
 /// Checks everything; without a configuration, whatever can be checked without one.
 pub(crate) fn examine(options: &Options) -> Vec<Finding> {
+    // First: what it tries loads the kernel's modules, as a start does.
+    let repeat = repeat();
     let mut findings = kernel();
     findings.extend(programs());
-    findings.push(repeat());
+    findings.push(repeat);
     findings.extend(matches());
     let mut plan = None;
     match config::load(&options.config, &options.overrides) {
@@ -108,6 +110,10 @@ fn kernel() -> Vec<Finding> {
     }
     findings.push(match fs::exists("/proc/net/netfilter/nfnetlink_queue") {
         Ok(true) => sound("kernel", "has netfilter queues"),
+        _ if !geteuid().is_root() => unseen(
+            "kernel",
+            "shows no netfilter queues yet; only root can try whether it has them (module nfnetlink_queue)",
+        ),
         _ => fatal("kernel", "has no netfilter queues (CONFIG_NETFILTER_NETLINK_QUEUE): modprobe nfnetlink_queue"),
     });
     let sound_chroot = || sound("chroot", format!("{CHROOT} is empty and owned by root"));

@@ -18,7 +18,7 @@ use loaded_ipc::Destination;
 use loaded_netfilter::trial;
 use loaded_sandbox::selftest::{self, ProberTestbed, examine_prober};
 use loaded_sandbox::{PingKind, Role, SandboxPolicy, SandboxRequirement, begin_session, offer_to_oom, policy};
-use loaded_supervisor::{Error, SUCCESSOR, daemon, run};
+use loaded_supervisor::{Error, SUCCESSOR, daemon, last_words, run};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -63,6 +63,7 @@ fn main() -> ExitCode {
         successor,
         pid_file: options.pid_file,
         control: options.control,
+        wait: Duration::from_secs(options.wait.into()),
         sandbox: requirement,
     };
     let control = run_options.control.as_deref();
@@ -98,7 +99,7 @@ fn main() -> ExitCode {
         Err(error) => {
             for text in reports(&error) {
                 // What a file or an argument has said must not move the terminal's cursor.
-                let _ = writeln!(io::stderr(), "loaded: error: {}", control::text::plain(&text));
+                last_words(&format!("loaded: error: {}", control::text::plain(&text)));
             }
             ExitCode::FAILURE
         }

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_loaded_global_optspecs
-    string join \n 4/ipv4 6/ipv6 c/config= f/failover D/foreground Q/queue-len= queue-base= U/user= pid-file= allow-weak-sandbox control= check print-sandbox= selftest diff h/help V/version
+    string join \n 4/ipv4 6/ipv6 c/config= f/failover D/foreground Q/queue-len= queue-base= U/user= pid-file= wait= allow-weak-sandbox control= check print-sandbox= selftest diff h/help V/version
 end
 
 function __fish_loaded_needs_command
@@ -29,6 +29,7 @@ complete -c loaded -n "__fish_loaded_needs_command" -s Q -l queue-len -d 'Packet
 complete -c loaded -n "__fish_loaded_needs_command" -l queue-base -d 'Netfilter queue of core 0; core n answers queue N + n [default: the configuration\'s, or 0]' -r
 complete -c loaded -n "__fish_loaded_needs_command" -s U -l user -d 'Run the workers as this account, never root [default: the configuration\'s, or nobody]' -r
 complete -c loaded -n "__fish_loaded_needs_command" -l pid-file -d 'Write the process id of the supervisor to this file' -r -F
+complete -c loaded -n "__fish_loaded_needs_command" -l wait -d 'Wait so long (30s, 2m, at most 1h) for sysctls and networks before a start that fails without them gives up' -r
 complete -c loaded -n "__fish_loaded_needs_command" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
 complete -c loaded -n "__fish_loaded_needs_command" -l print-sandbox -d 'Print the sandbox policy of a role (worker, prober or supervisor), and exit' -r -f -a "worker\t'Reads packets'
 prober\t'Checks backends'

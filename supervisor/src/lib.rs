@@ -31,5 +31,6 @@ pub use children::briefing::{Briefing, briefing};
 pub use error::Error;
 pub use handover::predecessor::SUCCESSOR;
 pub use process::daemon;
+pub use process::output::last_words;
 
 use loaded_roster as roster;

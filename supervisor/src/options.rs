@@ -5,6 +5,7 @@ use loaded_config::{self as config, Overrides};
 use loaded_control::default_path;
 use loaded_sandbox::SandboxRequirement;
 use std::path::{PathBuf, absolute};
+use std::time::Duration;
 
 /// What the command line asks of an instance.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct Options {
     pub pid_file: Option<PathBuf>,
     /// Path of the control socket; `None`: the default path.
     pub control: Option<PathBuf>,
+    /// How long a start waits for the host to be ready.
+    pub wait: Duration,
     /// Whether to run on a kernel that lacks a layer of the sandbox.
     pub sandbox: SandboxRequirement,
 }

@@ -5,6 +5,7 @@ use crate::conditions;
 use loaded_config::plan::Plan;
 use loaded_host::Problem;
 use loaded_sandbox::{KernelSupport, SandboxRequirement};
+use std::time::{Duration, Instant};
 
 /// The cores this process may use.
 pub(crate) fn available_cores() -> Result<Vec<u16>, Error> {
@@ -30,4 +31,26 @@ pub(crate) fn check_host(plan: &Plan) -> Result<(), Error> {
     }
     let fatal: Vec<_> = fatal.iter().map(Problem::to_string).collect();
     if fatal.is_empty() { Ok(()) } else { Err(Error::Host(fatal.join("\nloaded: error: "))) }
+}
+
+/// Time between two looks at a host that is not ready.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Waits until the host lacks nothing that a start fails without, at most this long: at boot interfaces and addresses come one by
+/// one.
+pub(crate) fn await_host(plan: &Plan, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let mut told = Vec::new();
+    while Instant::now() < deadline {
+        let lacking = conditions::of_host(plan).into_iter().filter(conditions::refuses_start);
+        let lacking: Vec<_> = lacking.map(|problem| problem.text).collect();
+        if lacking.is_empty() {
+            break;
+        }
+        if lacking != told {
+            log::warn!("waiting for the host, {} s at most: {}", patience.as_secs(), lacking.join("; "));
+            told = lacking;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
 }

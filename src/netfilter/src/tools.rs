@@ -1,16 +1,17 @@
-//! Runs the programs that change rules and routes: from fixed directories, with an empty environment and a timeout. Their
-//! stderr goes into the error message.
+//! Runs the programs that change rules and routes: from directories that are root's, with an empty environment and a timeout.
+//! Their stderr goes into the error message.
 
 use crate::{Error, Family};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-/// Searched in this order. PATH is ignored, because what is found runs as root.
+/// Searched in this order after those of PATH.
 const DIRECTORIES: [&str; 6] =
     ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/run/current-system/sw/bin"];
 /// Longer than `-w 5`, the legacy back end's wait for its lock, and than any transaction seen (0.02 s).
@@ -28,12 +29,16 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Finds all programs. `nft` (used to leave no empty table behind) and `ip` (for mode "dsr") may be missing.
+    /// Finds all programs: first where an operator's shell finds them, for they may be of another back end of netfilter than those
+    /// elsewhere. `nft` (used to leave no empty table behind) and `ip` (for mode "dsr") may be missing.
     ///
     /// # Errors
     /// [`Error::ToolMissing`] names the first that is missing and its package.
     pub fn find() -> Result<Self, Error> {
-        Self::find_in(&DIRECTORIES.map(Path::new))
+        let named = std::env::var_os("PATH").unwrap_or_default();
+        let named: Vec<_> = std::env::split_paths(&named).filter(|directory| is_of_root(directory)).collect();
+        let directories = named.iter().map(PathBuf::as_path).chain(DIRECTORIES.map(Path::new));
+        Self::find_in(&directories.collect::<Vec<_>>())
     }
 
     /// As [`Tools::find`], in other directories.
@@ -93,6 +98,13 @@ impl Tools {
     pub fn nft(&self, arguments: &[&str]) -> Option<Result<String, Error>> {
         self.nft.as_ref().map(|nft| run(nft, arguments, ""))
     }
+}
+
+/// Whether nobody but root can put a program there: what is found runs as root.
+fn is_of_root(directory: &Path) -> bool {
+    const OTHERS_WRITE: u32 = 0o022;
+    let meta = directory.metadata().ok().filter(|_| directory.is_absolute());
+    meta.is_some_and(|meta| meta.is_dir() && meta.uid() == 0 && meta.mode() & OTHERS_WRITE == 0)
 }
 
 /// Uses files in memory instead of pipes: nothing can block on a full pipe, so no thread is needed to feed one.

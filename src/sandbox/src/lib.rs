@@ -42,6 +42,7 @@ mod fds;
 #[cfg(feature = "hostile")]
 pub mod hostile;
 mod identity;
+mod inheritance;
 mod kernel;
 mod marked;
 mod oom;
@@ -61,6 +62,7 @@ pub use error::SandboxError;
 pub use family::Family;
 pub use fds::{inherited, keep_only_fds, open_fds};
 pub use identity::{CHROOT, Identity, check_chroot_dir};
+pub use inheritance::{raise_limits, shed_inheritance};
 pub use kernel::leave;
 pub use marked::{disconnect, marked};
 pub use oom::{offer_to_oom, spare_from_oom};

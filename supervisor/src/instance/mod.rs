@@ -37,6 +37,8 @@ mod watch;
 use crate::Error;
 use crate::children::Children;
 use crate::children::child::DeathReport;
+use crate::handover::successor::Successor;
+use crate::process::orphans;
 use crate::process::signals::Signals;
 use firewall::FirewallWatch;
 use fixed::Fixed;
@@ -263,5 +265,7 @@ impl Instance {
         for death in self.reap() {
             log::error!("{death}");
         }
+        let ours: Vec<_> = self.children.pids().chain(self.phase.successor().map(Successor::pid)).collect();
+        orphans::reap(&ours);
     }
 }

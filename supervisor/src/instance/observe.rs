@@ -2,7 +2,7 @@
 
 use super::Instance;
 use super::phase::Trigger;
-use super::survey::{Condition, ROUTES_EVERY, condition};
+use super::survey::{Condition, ROUTES_EVERY, condition, family_condition};
 use crate::Error;
 use crate::children::prober::ProberNews;
 use crate::children::worker::Worker;
@@ -44,7 +44,7 @@ impl Instance {
             }
         }
         if any {
-            self.note_conditions();
+            self.note_conditions(By::Check);
         }
     }
 
@@ -68,7 +68,7 @@ impl Instance {
         self.current.roster.hasten(now, |index| children.count(index, BackendCounter::Flows));
         self.current.roster.forget_lost(now);
         self.tell_wishes(now);
-        self.note_conditions();
+        self.note_conditions(By::Check);
         self.judge(now, queues.as_deref());
         if self.is_changing() || self.survey.rests_until > now {
             return;
@@ -184,8 +184,8 @@ impl Instance {
         }
     }
 
-    /// Records when the condition of a service has changed.
-    pub(super) fn note_conditions(&mut self) {
+    /// Records when the condition of a service has changed, and in which family.
+    pub(super) fn note_conditions(&mut self, by: By) {
         let (now, roster) = (Instant::now(), &self.current.roster);
         let staying = roster.services().filter(|(_, entry)| entry.leaves.is_none());
         let conditions: Vec<_> = staying.map(|(index, _)| (index, condition(roster, index, now))).collect();
@@ -193,7 +193,10 @@ impl Instance {
         for (index, condition) in conditions {
             let before = self.survey.conditions.insert(index, condition);
             if before.unwrap_or(Condition::Fine) != condition {
-                self.note(index, None, condition.to_string(), "backends went up or down".to_owned(), By::Check);
+                let is_so = |v4| family_condition(&self.current.roster, index, v4, now) == condition;
+                let families = [(true, "IPv4"), (false, "IPv6")].into_iter().filter(|(v4, _)| is_so(*v4));
+                let families: Vec<_> = families.map(|(_, name)| name).collect();
+                self.note(index, None, condition.to_string(), format!("backends of {}", families.join(" and ")), by);
             }
         }
     }

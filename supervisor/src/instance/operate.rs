@@ -60,7 +60,7 @@ impl Instance {
             lines.push(format!("service {name}: backend {backend} is {what}"));
             self.note(number, Some(backend), what.clone(), "asked for".to_owned(), By::Operator);
         }
-        self.note_conditions();
+        self.note_conditions(By::Operator);
         Reply::Done { lines }
     }
 

@@ -13,8 +13,10 @@ use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -79,18 +81,34 @@ pub(crate) fn release(starter: OwnedFd) -> Result<(), Error> {
     Ok(())
 }
 
-/// Tells the service manager, if there is one, how the service is.
+/// Tells the service manager, if there is one, how the service is. Waits for nobody: one that does not read its socket must not
+/// stop the supervisor, as [`sd_notify::notify`] would, which sends blocking.
 pub(crate) fn notify(state: sd_notify::NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        log::warn!("notify the service manager: {error}");
+    let Some(path) = std::env::var_os(NOTIFY_SOCKET) else { return };
+    let tell = || {
+        let name = path.as_bytes();
+        // sd_notify(3): an @ stands for the zero byte of an abstract name.
+        let address = match name.strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name),
+            None => SocketAddr::from_pathname(&path),
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        socket.send_to_addr(state.to_string().as_bytes(), &address?)
+    };
+    if let Err(error) = tell() {
+        log::warn!("tell the service manager {state}: {}: {error}", path.display());
     }
 }
 
-/// Whether a service manager waits for a notification; loaded then stays in the foreground.
+/// Whether a service manager waits for a notification, or a container ends with this process; loaded then stays in the foreground.
 #[must_use]
 pub fn is_managed() -> bool {
-    std::env::var_os("NOTIFY_SOCKET").is_some()
+    std::env::var_os(NOTIFY_SOCKET).is_some() || std::process::id() == 1
 }
+
+/// Where a service manager listens, sd_notify(3).
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
 /// A file with our process id; dropping this removes it.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use crate::children::ChildSpecs;
 use crate::children::child::ChildSpec;
 use crate::handover::predecessor::SUCCESSOR;
 use crate::options::Options;
-use crate::preflight::{available_cores, check_host, check_kernel};
+use crate::preflight::{available_cores, await_host, check_host, check_kernel};
 use crate::process::invocation::Invocation;
 use loaded_config::plan::Plan;
 use loaded_netfilter::Tools;
@@ -53,6 +53,9 @@ impl Checked {
         let tools = Tools::find()?;
         let kernel = check_kernel(options.sandbox)?;
         let trial = Trial::begin();
+        if !options.successor {
+            await_host(&plan, options.wait);
+        }
         check_host(&plan)?;
         let workers = cores.into_iter().map(|core| (core, plan.queue_base + core)).collect();
         Ok(Self { options, invocation, plan, tools, workers, trial, identity, kernel })

@@ -15,7 +15,7 @@ use crate::process::output;
 use checked::Checked;
 use loaded_config as config;
 use loaded_netfilter::Tools;
-use loaded_sandbox::{CHROOT, Identity, check_chroot_dir};
+use loaded_sandbox::{CHROOT, Identity, check_chroot_dir, keep_only_fds, raise_limits, shed_inheritance};
 use nix::unistd::geteuid;
 use sd_notify::NotifyState;
 use std::os::fd::OwnedFd;
@@ -49,12 +49,21 @@ pub fn run(options: &Options) -> Result<(), Error> {
     if !geteuid().is_root() {
         return Err(Error::NotRoot);
     }
+    shed_inheritance()?;
+    for kept in raise_limits() {
+        log::warn!("a limit of this process stays: {kept}");
+    }
     if options.successor { succeed(options, Predecessor::take()?) } else { start_alone(options) }
 }
 
 /// The life of an instance without a predecessor.
 fn start_alone(options: &Options) -> Result<(), Error> {
-    let starter = if options.detached { Some(daemon::take_starter()?) } else { None };
+    let starter = if options.detached {
+        Some(daemon::take_starter()?)
+    } else {
+        keep_only_fds(&[0, 1, 2])?;
+        None
+    };
     let checked = Checked::check(options, |options| if options.detached { daemon::detach() } else { Ok(()) })?;
     let pid_file = checked.options.pid_file.as_deref().map(|path| PidFile::write(path, None)).transpose()?;
     let instance = start::alone(checked)?;

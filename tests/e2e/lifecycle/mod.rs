@@ -6,6 +6,7 @@ mod reload_storm;
 mod soft_stop;
 mod start_stop;
 mod supervisor_killed;
+mod surroundings;
 mod two_machines;
 mod upgrade;
 mod worker_hung;
