@@ -27,6 +27,8 @@ pub(crate) struct Options {
     pub(crate) wait: u32,
     /// Start although the kernel lacks a layer of the sandbox.
     pub(crate) allow_weak_sandbox: bool,
+    /// Let the kernel send packets of known flows on.
+    pub(crate) fast: bool,
     /// The control socket, absolute; none: its usual place.
     pub(crate) control: Option<PathBuf>,
     /// What to do.
@@ -200,6 +202,9 @@ struct CommandLine {
     /// Start even if this kernel lacks a layer of the sandbox; the log names the layer
     #[arg(long)]
     allow_weak_sandbox: bool,
+    /// Let the kernel send packets of known flows on where it can: auto or off; on trial, so off is the default
+    #[arg(long, value_name = "MODE", value_parser = ["auto", "off"], default_value = "off")]
+    fast: String,
     /// The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]
     #[arg(long, value_name = "PATH", global = true)]
     control: Option<PathBuf>,
@@ -251,6 +256,7 @@ impl From<CommandLine> for Options {
             pid_file: line.pid_file,
             wait: line.wait,
             allow_weak_sandbox: line.allow_weak_sandbox,
+            fast: line.fast == "auto",
             // A daemon changes its directory.
             control: line.control.map(|path| std::path::absolute(&path).unwrap_or(path)),
             task: match (line.errand, line.diff) {

@@ -1,4 +1,4 @@
-//! The hidden command line of a child, as the supervisor writes it: `--role worker UID GID NAME CORE PARENT REQUIREMENT SURVIVAL`,
+//! The hidden command line of a child, as the supervisor writes it: `--role worker UID GID NAME CORE PARENT REQUIREMENT SURVIVAL PATH`,
 //! `--role prober UID GID NAME PARENT REQUIREMENT WORKERS MARKED` or `--role trial`.
 
 use loaded_netfilter::trial;
@@ -10,13 +10,16 @@ use std::ffi::OsString;
 /// The worker this process is to be, if it is one.
 pub(crate) fn worker(arguments: &[OsString]) -> Option<Arguments> {
     let words = words(arguments)?;
-    let &[_, "--role", "worker", uid, gid, name, core, parent, word, survival] = words.as_slice() else { return None };
+    let &[_, "--role", "worker", uid, gid, name, core, parent, word, survival, path] = words.as_slice() else {
+        return None;
+    };
     Some(Arguments {
         identity: identity(uid, gid, name)?,
         core: core.parse().ok()?,
         parent: parent.parse().ok()?,
         requirement: requirement(word),
         survival: if survival == "outlives" { Survival::Outlives } else { Survival::DiesToo },
+        fast: path == "fast",
     })
 }
 
@@ -65,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_worker_is_told_who_where_and_whose_it_is() {
-        let worker = worker(&line("loaded --role worker 9 8 nine 3 77 allow-weak outlives")).unwrap();
+        let worker = worker(&line("loaded --role worker 9 8 nine 3 77 allow-weak outlives fast")).unwrap();
         assert_eq!((worker.identity.uid, worker.identity.gid, worker.identity.name.as_str()), (9, 8, "nine"));
         assert_eq!((worker.core, worker.parent), (3, 77));
         assert!(matches!(worker.requirement, SandboxRequirement::AllowWeak) && worker.survival == Survival::Outlives);

@@ -15,7 +15,7 @@ use std::process::Command;
 
 /// Every crate, and all crates of ours that it depends on (beside tests). No role on a role; below the roles,
 /// configuration and control socket know nothing but `ipc`.
-const DEPENDENCIES: [(&str, &[&str]); 14] = [
+const DEPENDENCIES: [(&str, &[&str]); 15] = [
     (
         "loaded",
         &[
@@ -39,6 +39,7 @@ const DEPENDENCIES: [(&str, &[&str]); 14] = [
             "loaded-config",
             "loaded-control",
             "loaded-firewall",
+            "loaded-fastpath",
             "loaded-host",
             "loaded-ipc",
             "loaded-netfilter",
@@ -48,7 +49,7 @@ const DEPENDENCIES: [(&str, &[&str]); 14] = [
             "loaded-table",
         ],
     ),
-    ("loaded-worker", &["loaded-ipc", "loaded-queue", "loaded-sandbox", "loaded-table"]),
+    ("loaded-worker", &["loaded-fastpath", "loaded-ipc", "loaded-queue", "loaded-sandbox", "loaded-table"]),
     ("loaded-prober", &["loaded-ipc", "loaded-sandbox"]),
     ("loaded-roster", &["loaded-config", "loaded-ipc", "loaded-netfilter"]),
     ("loaded-firewall", &["loaded-config", "loaded-host", "loaded-ipc", "loaded-netfilter"]),
@@ -56,6 +57,7 @@ const DEPENDENCIES: [(&str, &[&str]); 14] = [
     ("loaded-host", &["loaded-config", "loaded-ipc"]),
     ("loaded-config", &["loaded-ipc"]),
     ("loaded-control", &["loaded-ipc"]),
+    ("loaded-fastpath", &["loaded-table"]),
     ("loaded-ipc", &[]),
     ("loaded-queue", &[]),
     ("loaded-sandbox", &[]),
@@ -63,8 +65,11 @@ const DEPENDENCIES: [(&str, &[&str]); 14] = [
 ];
 
 /// Libraries that only these crates may name.
-const LIBRARIES: [(&str, &[&str]); 11] = [
+const LIBRARIES: [(&str, &[&str]); 13] = [
     ("annotate-snippets", &["loaded-config"]),
+    // As a feature that no child has.
+    ("aya", &["loaded-fastpath"]),
+    ("aya-obj", &["loaded-fastpath"]),
     ("clap", &["loaded"]),
     ("landlock", &["loaded-sandbox"]),
     ("pcap-parser", &["loaded"]),
@@ -92,8 +97,9 @@ const LIBRARIES: [(&str, &[&str]); 11] = [
 
 /// What a child links by no way at all, however indirect: parsers, another role, and what only the supervisor needs. A name
 /// stands for all that begin with it.
-const NOT_IN_A_CHILD: [&str; 19] = [
+const NOT_IN_A_CHILD: [&str; 20] = [
     "annotate-snippets",
+    "aya",
     "clap",
     "config",
     "loaded-config",
@@ -115,7 +121,7 @@ const NOT_IN_A_CHILD: [&str; 19] = [
 ];
 
 /// Crates with unsafe code. In every other the compiler forbids it.
-const UNSAFE: [&str; 3] = ["src/queue", "src/sandbox", "src/table"];
+const UNSAFE: [&str; 4] = ["src/queue", "src/sandbox", "src/table", "src/fastpath"];
 
 /// Words of the wall clock, which may be set by any amount at any time. Packets and backends go by the monotonic clock;
 /// the control socket's history alone tells people when something was.
@@ -181,7 +187,7 @@ fn children_link_no_parser_and_no_other_role() {
     }
 }
 
-/// But for the journal's serde, each feature of ours is for tests: weaker sandboxes, hostile children, other tables.
+/// But for the journal's serde and the loader of the kernel path, each feature of ours is for tests: weaker sandboxes, hostile children, other tables.
 #[test]
 fn the_program_is_built_without_features_for_tests() {
     let tree = cargo(&["tree", "-p", "loaded", "-e", "normal", "--prefix", "none", "-f", "{p}|{f}"]);
@@ -190,7 +196,8 @@ fn the_program_is_built_without_features_for_tests() {
         let (package, features) = line.split_once('|').unwrap();
         let features = features.trim_end_matches("(*)").trim();
         let journal = package.starts_with("loaded-ipc ") && features == "serde";
-        assert!(features.is_empty() || journal, "{package} has the features {features}");
+        let loader = package.starts_with("loaded-fastpath ") && features == "load";
+        assert!(features.is_empty() || journal || loader, "{package} has the features {features}");
         ours += 1;
     }
     assert!(ours >= DEPENDENCIES.len(), "cargo tree was not understood: {tree}");

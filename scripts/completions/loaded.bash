@@ -155,7 +155,7 @@ _loaded() {
 
     case "${cmd}" in
         loaded)
-            opts="-4 -6 -c -f -D -Q -U -h -V --ipv4 --ipv6 --config --failover --foreground --queue-len --queue-base --user --pid-file --wait --allow-weak-sandbox --control --check --print-sandbox --selftest --diff --help --version status health backend drain history metrics explain flows top events replay config doctor help"
+            opts="-4 -6 -c -f -D -Q -U -h -V --ipv4 --ipv6 --config --failover --foreground --queue-len --queue-base --user --pid-file --wait --allow-weak-sandbox --fast --control --check --print-sandbox --selftest --diff --help --version status health backend drain history metrics explain flows top events replay config doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -195,6 +195,10 @@ _loaded() {
                     ;;
                 --wait)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --fast)
+                    COMPREPLY=($(compgen -W "auto off" -- "${cur}"))
                     return 0
                     ;;
                 --control)

@@ -47,13 +47,14 @@ BENCH_PACKAGES=("${LAB_PACKAGES[@]}" libnginx-mod-stream haproxy wrk)
 # shellcheck disable=SC2034  # used by the scripts that source this
 PACKAGE_PACKAGES=(debhelper dpkg-dev lintian mmdebstrap)
 
-# cargo, with the pieces of the toolchain that a minimal rustup leaves out, and a linker.
+# cargo, with the pieces of the toolchain that a minimal rustup leaves out, a linker, and a compiler for the kernel's program.
 # need_cargo COMPONENT...
 need_cargo() {
 	local c
 	command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 	command -v cargo >/dev/null || die "no cargo: install Rust first (https://rustup.rs), and let root find it in PATH"
 	command -v cc >/dev/null || need_packages gcc libc6-dev
+	command -v "${CLANG:-clang}" >/dev/null || need_packages clang linux-libc-dev
 	for c; do
 		cargo "${c/rustfmt/fmt}" --version >/dev/null 2>&1 ||
 			{ [[ ${LAB_INSTALL:-yes} != no ]] && rustup component add "$c"; } || die "cargo has no $c"

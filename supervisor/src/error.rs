@@ -63,6 +63,9 @@ pub enum Error {
     /// There is not enough memory for the tables, or it is not what it should be.
     #[error("tables: {0}; smaller `flows` and `clients` need less memory")]
     Memory(#[from] loaded_table::Error),
+    /// The kernel path.
+    #[error("{0}")]
+    FastPath(#[from] loaded_fastpath::Error),
     /// A link to a child or to another supervisor fails.
     #[error("link to a child: {0}")]
     Link(#[from] LinkError),

@@ -16,6 +16,7 @@
 mod children;
 pub mod conditions;
 mod error;
+mod fastpath;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod fixture;

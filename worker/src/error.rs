@@ -17,6 +17,8 @@ pub(crate) enum Error {
     Unblock(nix::errno::Errno),
     #[error("tables: {0}")]
     Table(#[from] loaded_table::Error),
+    #[error("{0}")]
+    FastPath(#[from] loaded_fastpath::Error),
     #[error("queue: {0}")]
     Queue(#[from] std::io::Error),
     #[error("the kernel has mseal, but the verdict templates could not be sealed with it")]

@@ -12,7 +12,10 @@ use crate::sandbox;
 use crate::setup::{Assembly, flow_timeouts};
 use crate::time::Now;
 use crate::wire::{ChecksumState, PacketFacts};
-use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
+use loaded_fastpath::{Keeping, REPORTS_BYTES, Reports};
+use loaded_ipc::{
+    CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, KEEPING_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD, REPORTS_FD,
+};
 use loaded_ipc::{
     CURRENT_PACKET, Clipped, Fault, FromWorker, Idle, LinkError, MARK_MASK, MAX_TEXT, Outcome, RECEIVED,
     SupervisorLink, ToWorker, Turn, VERSION, clip, encode_packet_id, mark_of,
@@ -35,6 +38,8 @@ const POLL_EVERY_MS: u64 = 5;
 /// After this many milliseconds in which every batch was full the worker is behind: packets have waited as long, and some
 /// may have been dropped.
 const BEHIND_MS: u64 = 50;
+/// Most reports of the kernel path heard in one round: more than the ring holds.
+const MAX_REPORTS: usize = 8192;
 // The queue leaves as much space behind a packet as an answer may need.
 const _: () = assert!(loaded_queue::SPARE >= crate::wire::SPARE);
 
@@ -56,6 +61,8 @@ pub struct Arguments {
     pub requirement: SandboxRequirement,
     /// Whether to go on when the supervisor dies.
     pub survival: Survival,
+    /// Whether the kernel path sends packets of its flows on.
+    pub fast: bool,
 }
 
 /// The link, where the panic hook finds it too.
@@ -79,7 +86,19 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
     sandbox::drop_to(&arguments.identity, arguments.parent, arguments.survival)?;
     let Received { queue, tables, prepared } = receive_setup(link)?;
     let [flows_fd, clients_fd, counters_fd] = [inherited(FLOWS_FD)?, inherited(CLIENTS_FD)?, inherited(COUNTERS_FD)?];
-    let flows = Region::map(&flows_fd)?.for_good();
+    let (keeping_fd, reports_fd) = (inherited(KEEPING_FD)?, inherited(REPORTS_FD)?);
+    let (flows, prepared, reports) = match arguments.fast {
+        false => (Region::map(&flows_fd)?, prepared, None),
+        true => {
+            let bytes = FlowTable::bytes_for(tables.flows.capacity);
+            let keeping = Keeping::map(&keeping_fd)?.for_good();
+            let reports = Reports::map(&reports_fd, REPORTS_BYTES)?.for_good();
+            (Region::map_array(&flows_fd, bytes)?, prepared.with_keeping(keeping), Some(reports))
+        }
+    };
+    // What they name stays mapped: these two are in nobody's custody here.
+    drop((keeping_fd, reports_fd));
+    let flows = flows.for_good();
     let clients = Region::map(&clients_fd)?.for_good();
     let counters = Counters::map(&counters_fd)?.for_good();
     // Custody: the next supervisor finds these here if this one is killed.
@@ -93,9 +112,9 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
     sandbox::close(&port, arguments.requirement)?;
 
     // Inside the sandbox nothing may be dropped that closes or unmaps: it would be the last thing it does.
-    let mut kept = ManuallyDrop::new((inbox, port));
-    let (inbox, port) = &mut *kept;
-    end(link, serve_sandboxed(link, inbox, port, (prepared, tables), (flows, clients, counters), arguments.survival))
+    let mut kept = ManuallyDrop::new((Ears { inbox, reports }, port));
+    let (ears, port) = &mut *kept;
+    end(link, serve_sandboxed(link, ears, port, (prepared, tables), (flows, clients, counters), arguments.survival))
 }
 
 /// Reports how it ended, if the link still works, and exits.
@@ -111,7 +130,7 @@ fn end(link: &SupervisorLink, result: Result<(), Error>) -> ! {
 
 fn serve_sandboxed(
     link: &SupervisorLink,
-    inbox: &mut Inbox,
+    ears: &mut Ears,
     port: &mut Port,
     (prepared, tables): (Prepared, TableSpecs),
     (flows, clients, counters): (Region, Region, Counters),
@@ -136,7 +155,26 @@ fn serve_sandboxed(
         Err(LinkError::Closed) if orders.outlives_supervisor(decider.counters()) => {}
         said => said?,
     }
-    forward(&mut orders, inbox, port, &mut decider)
+    forward(&mut orders, ears, port, &mut decider)
+}
+
+/// What it hears beside packets and the supervisor: from the prober, and from the kernel path.
+struct Ears {
+    inbox: Inbox,
+    reports: Option<Reports>,
+}
+
+impl Ears {
+    /// Lets flows move by the packets that the kernel path has sent on. Each was reported before any later packet of its flow was
+    /// queued, so after a batch was received and before it is decided about.
+    #[inline]
+    fn hear(&mut self, decider: &mut Decider, now: Now) {
+        let Some(reports) = &mut self.reports else { return };
+        // The ring may fill as fast as it is read; the rest waits for the next round.
+        for report in reports.take(MAX_REPORTS) {
+            decider.hear(&report, now);
+        }
+    }
 }
 
 /// Counts and tells which tables were not what the supervisor has said. They are empty now.
@@ -183,7 +221,7 @@ fn receive_setup(link: &SupervisorLink) -> Result<Received, Error> {
 }
 
 /// The hot loop: two system calls for each batch, no allocation, no lock.
-fn forward(orders: &mut Orders<'_>, inbox: &mut Inbox, port: &mut Port, decider: &mut Decider) -> Result<(), Error> {
+fn forward(orders: &mut Orders<'_>, ears: &mut Ears, port: &mut Port, decider: &mut Decider) -> Result<(), Error> {
     let mut lookups: [Option<Lookup>; BATCH] = [None; BATCH];
     let mut faults = port.faults();
     let (mut polled, mut not_behind) = (0, now().millis);
@@ -191,6 +229,7 @@ fn forward(orders: &mut Orders<'_>, inbox: &mut Inbox, port: &mut Port, decider:
     loop {
         let received = port.receive()?;
         let now = now();
+        ears.hear(decider, now);
         for (lookup, (id, bytes, meta)) in lookups.iter_mut().zip(port.waiting()) {
             decider.counters().set(CURRENT_PACKET, encode_packet_id(id));
             *lookup = Some(decider.lookup(bytes, facts(meta)));
@@ -228,10 +267,11 @@ fn forward(orders: &mut Orders<'_>, inbox: &mut Inbox, port: &mut Port, decider:
             // Every packet of the batch has its verdict, and after an order to stop the tables are not touched any more.
             if !orders.obey(decider, now)? {
                 pending.release_all(port, decider);
+                ears.hear(decider, now);
                 set_turn(decider.counters(), Turn::Over);
                 return Ok(());
             }
-            inbox.poll(decider, now);
+            ears.inbox.poll(decider, now);
             if now.millis.saturating_sub(not_behind) >= BEHIND_MS {
                 decider.fall_behind();
             }

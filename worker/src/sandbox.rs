@@ -2,7 +2,9 @@
 //!
 //! The same steps serve the running worker and `--selftest`, which tries every known way out of them.
 
-use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
+use loaded_ipc::{
+    CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, KEEPING_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD, REPORTS_FD,
+};
 use loaded_queue::Port;
 use loaded_sandbox::{
     Bindings, Identity, KernelSupport, Role, SandboxError, SandboxPolicy, SandboxRequirement, Survival,
@@ -14,7 +16,20 @@ use loaded_sandbox::{drop_rights, keep_only_fds, seal};
 /// # Errors
 /// When a step fails; the process must then end.
 pub fn drop_to(identity: &Identity, parent: u32, survival: Survival) -> Result<KernelSupport, SandboxError> {
-    keep_only_fds(&[0, 1, 2, QUEUE_FD, LINK_FD, MEMBERSHIP_FD, FLOWS_FD, CLIENTS_FD, COUNTERS_FD, JOURNAL_FD])?;
+    keep_only_fds(&[
+        0,
+        1,
+        2,
+        QUEUE_FD,
+        LINK_FD,
+        MEMBERSHIP_FD,
+        FLOWS_FD,
+        CLIENTS_FD,
+        COUNTERS_FD,
+        JOURNAL_FD,
+        KEEPING_FD,
+        REPORTS_FD,
+    ])?;
     drop_rights(Role::Worker, identity, parent, survival)
 }
 

@@ -95,6 +95,15 @@ fn packets(out: &mut Page, status: &Status) {
     for (label, count) in &status.pressure {
         family.one(&[("what", label)], count);
     }
+    if let Some(path) = &status.kernel_path {
+        let help = "Whether the kernel sends packets of known flows on without a worker.";
+        out.family("loaded_kernel_path", MetricKind::Gauge, help).one(&[], u8::from(path.off.is_none()));
+        let help = "Packets that the kernel path has left to the workers.";
+        let mut family = out.family("loaded_kernel_path_missed_packets_total", MetricKind::Counter, help);
+        for (reason, count) in &path.missed {
+            family.one(&[("reason", reason)], count);
+        }
+    }
     let help = "What went wrong between workers, kernel and prober.";
     let mut family = out.family("loaded_faults_total", MetricKind::Counter, help);
     for (label, count) in &status.faults {

@@ -46,13 +46,17 @@ pub struct Status {
     /// Checks of backends that began more than 250 ms after they were due.
     #[serde(default)]
     pub late_checks: LateChecks,
+    /// What the kernel sends on without a worker; `None`: an older instance, which has no kernel path.
+    #[serde(default)]
+    pub kernel_path: Option<KernelPathStatus>,
     /// The supervisor first.
     pub processes: Vec<Process>,
     /// In the order of the configuration.
     pub services: Vec<ServiceStatus>,
     /// One for each worker.
     pub queues: Vec<Queue>,
-    /// Packets by outcome, over all workers. The sum is the number received.
+    /// Packets by outcome, over all workers: their sum is the number received. Then those of the kernel path, which no worker
+    /// received: `kernel_forwarded` and `kernel_returned`.
     pub packets: BTreeMap<String, u64>,
     /// What full flow tables had to do, over all workers.
     pub pressure: BTreeMap<String, u64>,
@@ -70,6 +74,19 @@ pub struct RulesStatus {
     /// Packets in a backend's name that they have taken for no reply, since the supervisor has begun.
     #[serde(default)]
     pub refused_replies: u64,
+}
+
+/// The kernel path.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelPathStatus {
+    /// Why it is off; `None`: it is on.
+    pub off: Option<String>,
+    /// Interfaces it is attached to.
+    pub interfaces: Vec<String>,
+    /// Interfaces whose packets go by the queue, since they take no program.
+    pub refused: Vec<String>,
+    /// Packets to VIPs and from backends that it has left to the workers, by reason.
+    pub missed: BTreeMap<String, u64>,
 }
 
 /// Checks that began late, since the instance was started.

@@ -11,6 +11,7 @@ mod events;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod fixture;
+mod interfaces;
 mod links;
 mod own_ports;
 mod paths;
@@ -24,6 +25,7 @@ pub use connected::ConnectedNetworks;
 pub use cores::available_cores;
 pub use discovery::{check_discovery, own_addresses, source_of};
 pub use events::{HostChanges, HostEvents};
+pub use interfaces::{Interface, LinkHeader, reachable_interfaces};
 pub use own_ports::own_ports;
 pub use paths::{ClientPaths, Paths};
 pub use problem::{Problem, Severity};

@@ -19,6 +19,12 @@ pub const COUNTERS_FD: RawFd = 8;
 /// Worker: the supervisor's journal, read only. The worker itself never reads it.
 pub const JOURNAL_FD: RawFd = 9;
 
+/// Worker: where the kernel path sees whose flows it keeps. Mapped, and closed before the sandbox; /dev/null without a kernel
+/// path.
+pub const KEEPING_FD: RawFd = 10;
+/// Worker: the ring of the kernel path's reports; the same.
+pub const REPORTS_FD: RawFd = 11;
+
 /// Prober: its end of the link to the supervisor.
 pub const PROBER_LINK_FD: RawFd = 3;
 /// Prober: a socket that pings IPv4, or /dev/null.

@@ -33,8 +33,8 @@ pub use counter::{
     counter_layout, decode_packet_id, encode_packet_id,
 };
 pub use descriptor::{
-    CLIENTS_FD, COUNTERS_FD, EPOLL_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD,
-    PROBER_LINK_FD, QUEUE_FD, WORKERS_FD,
+    CLIENTS_FD, COUNTERS_FD, EPOLL_FD, FLOWS_FD, JOURNAL_FD, KEEPING_FD, LINK_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD,
+    PROBER_LINK_FD, QUEUE_FD, REPORTS_FD, WORKERS_FD,
 };
 pub use explain::{Assumed, ChoiceReason, Chosen, Explained, KnownFlow, Question};
 pub use link::{Clipped, Link, LinkError, clip, decode};

@@ -19,7 +19,7 @@ const KIND: u32 = 1;
 /// which is value.
 pub(crate) const KEY_MASK: u64 = 0x0000_ffff_ffff_ffff;
 /// A bit beside a flow's state: it is not protected, because its client's prefix, or its key, already had its share.
-const OVER_QUOTA: u8 = 0x80;
+pub(crate) const OVER_QUOTA: u8 = 0x80;
 /// Protected flows of one key, that is of one port of a client, in one bucket. All flows of a key lie in the same two buckets, so
 /// without a limit a client could fill those, and with other ports more of them. Only a NAT that gives one of its ports to
 /// several connections at once has more than one.

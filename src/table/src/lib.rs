@@ -15,6 +15,7 @@
 //! - `state` names the states of a flow, `timeouts` how long each may be idle, and `quota` how many protected flows a source
 //!   prefix may have.
 //! - `reader` reads a flow table that another process writes.
+//! - [`facts`] tells the kernel program of `src/fastpath` where it finds what.
 //! - [`export`] carries what the tables hold to a binary with another layout.
 //!
 //! There is no clock and no random source here: the time, in seconds of a monotonic clock, and the hash key are passed in.
@@ -25,6 +26,7 @@ pub mod affinity;
 mod bucket;
 mod error;
 pub mod export;
+pub mod facts;
 pub mod flow;
 mod layout;
 mod map;

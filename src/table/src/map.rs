@@ -82,6 +82,10 @@ pub(crate) struct Map {
     damage: Option<Damage>,
 }
 
+/// Arbitrary odd numbers, mixed into an entry's check.
+pub(crate) const CHECK: [u64; 5] =
+    [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb, 0x2545_f491_4f6c_dd1d, 0xd6e8_feb8_6659_fd93];
+
 /// Seconds since `seen`. A time in the future (the clock went back, or the memory is damaged) counts as now.
 #[inline]
 pub(crate) fn age(now: u32, seen: u32) -> u32 {
@@ -446,9 +450,9 @@ impl Map {
     fn check(&self, record: &KeyValue) -> u32 {
         let [k0, k1] = self.hash_key;
         let [a, b, c] = record.key;
-        let left = fold(a ^ k0 ^ 0x9e37_79b9_7f4a_7c15, b ^ k1 ^ 0xbf58_476d_1ce4_e5b9);
-        let right = fold(c ^ k1 ^ 0x94d0_49bb_1331_11eb, u64::from(record.value) ^ k0 ^ 0x2545_f491_4f6c_dd1d);
-        high(fold(left ^ k1, right ^ 0xd6e8_feb8_6659_fd93)) >> 8
+        let left = fold(a ^ k0 ^ CHECK[0], b ^ k1 ^ CHECK[1]);
+        let right = fold(c ^ k1 ^ CHECK[2], u64::from(record.value) ^ k0 ^ CHECK[3]);
+        high(fold(left ^ k1, right ^ CHECK[4])) >> 8
     }
 
     #[inline]

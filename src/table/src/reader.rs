@@ -1,7 +1,7 @@
 //! Reads a flow table while its worker writes it, some buckets at a time.
 
 use crate::error::Error;
-use crate::flow::{Flow, FlowKey, KEY_MASK, unpack};
+use crate::flow::{Flow, FlowKey, FlowTable, KEY_MASK, unpack};
 use crate::map::Map;
 use crate::shm::Region;
 use crate::spec::TableSpec;
@@ -24,7 +24,19 @@ impl FlowReader {
     /// # Errors
     /// If `fd` is smaller than `spec` needs, or can shrink.
     pub fn open(fd: impl AsFd, spec: TableSpec) -> Result<Self, Error> {
-        Ok(Self { map: Map::read_only(Region::map_read_only(fd)?, KEY_MASK, spec)?, next: 0 })
+        Self::of(Region::map_read_only(fd)?, spec)
+    }
+
+    /// The same, of a table in a BPF array: see [`Region::map_array`].
+    ///
+    /// # Errors
+    /// If the array is smaller than `spec` needs.
+    pub fn open_array(fd: impl AsFd, spec: TableSpec) -> Result<Self, Error> {
+        Self::of(Region::map_array_read_only(fd, FlowTable::bytes_for(spec.capacity))?, spec)
+    }
+
+    fn of(region: Region, spec: TableSpec) -> Result<Self, Error> {
+        Ok(Self { map: Map::read_only(region, KEY_MASK, spec)?, next: 0 })
     }
 
     /// Calls `visit` for the flows in the next `budget` buckets, with the seconds since the last packet of each at `now`; those
@@ -44,9 +56,9 @@ impl FlowReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shm;
     use crate::state::FlowState;
     use crate::timeouts::Timeouts;
-    use crate::{FlowTable, shm};
     use std::collections::BTreeSet;
     use std::os::fd::OwnedFd;
 

@@ -113,6 +113,29 @@ impl Region {
         Self::map_as(fd, ProtFlags::PROT_READ)
     }
 
+    /// Maps the first `bytes` bytes of a BPF array that was made with `BPF_F_MMAPABLE`, readable and writable. All its pages
+    /// exist from its making to its end, and a mapping past its last page is refused (`array_map_mmap` in
+    /// kernel/bpf/arraymap.c), so nothing can be taken away under us and nothing is left to populate. They are small pages.
+    ///
+    /// `fd` must be such an array: unlike a memfd it cannot be asked without bpf(2), so who has it from a process that is not
+    /// trusted must ask the kernel first.
+    pub fn map_array(fd: impl AsFd, bytes: usize) -> Result<Self, Error> {
+        Self::map_array_as(fd, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
+    }
+
+    /// The same, for reading alone.
+    pub(crate) fn map_array_read_only(fd: impl AsFd, bytes: usize) -> Result<Self, Error> {
+        Self::map_array_as(fd, bytes, ProtFlags::PROT_READ)
+    }
+
+    fn map_array_as(fd: impl AsFd, bytes: usize, protection: ProtFlags) -> Result<Self, Error> {
+        let bytes = NonZeroUsize::new(bytes).ok_or(Error::Size { need: 1, have: 0 })?;
+        // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing of ours.
+        let start =
+            unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, &fd, 0) }.map_err(|e| memory("mmap", e))?;
+        Ok(Self { start, bytes, for_good: false })
+    }
+
     fn map_as(fd: impl AsFd, protection: ProtFlags) -> Result<Self, Error> {
         let bytes = sealed_size(&fd)?;
         // SAFETY: a fresh mapping; without MAP_FIXED the address is a hint, and it overlaps nothing of ours.
@@ -131,6 +154,11 @@ impl Region {
     /// Size in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.get()
+    }
+
+    /// All of it, as words: for tests that look at a table from outside.
+    pub fn words(&self) -> &[AtomicU64] {
+        self.view(0, self.bytes.get() / size_of::<u64>()).unwrap_or_default()
     }
 
     /// `count` values of `T` beginning `offset` bytes into the region; `None` unless they lie in it, aligned.

@@ -25,7 +25,7 @@ impl TableSpec {
     ///
     /// # Errors
     /// [`Error::Capacity`] outside its limits.
-    pub(crate) fn buckets(self) -> Result<usize, Error> {
+    pub fn buckets(self) -> Result<usize, Error> {
         match self.capacity {
             1..=MAX_CAPACITY => Ok(buckets_for(self.capacity)),
             _ => Err(Error::Capacity(self.capacity)),

@@ -2,8 +2,11 @@
 //! one.
 
 use crate::Error;
+use crate::children::child::dup;
 use crate::handover::monotonic;
 use loaded_config::plan::Plan;
+use loaded_fastpath::REPORTS_BYTES;
+use loaded_fastpath::load::WorkerMaps;
 use loaded_ipc::{ALL_COUNTERS, Fault, Idle, TableKey, TableKeys, ToWorker};
 use loaded_table::{
     AffinityTable, CounterReader, Counters, Damage, FlowReader, FlowTable, Region, TableSpec, Timeouts,
@@ -26,19 +29,58 @@ pub(crate) struct Memory {
     capacities: (u32, u32),
     /// The tables' hash keys. Neither these nor the capacities are ever read from the tables, which any worker can write.
     keys: TableKeys,
+    /// The kernel path's maps of this worker; the flow table is one of them.
+    maps: Option<WorkerMaps>,
 }
 
 impl Memory {
-    /// Makes empty tables of the sizes in the plan, with new secret hash keys.
-    pub(crate) fn new(plan: &Plan) -> Result<Self, Error> {
-        Self::with(None, None, plan)
+    /// Makes empty tables of the sizes in the plan, with new secret hash keys. `fast`: the flow table is one that the kernel path
+    /// can read.
+    pub(crate) fn new(plan: &Plan, fast: bool) -> Result<Self, Error> {
+        if !fast {
+            return Self::with(None, None, None, plan);
+        }
+        let clients = shm::create("loaded-clients", AffinityTable::bytes_for(plan.clients as usize))?;
+        let counters = shm::create("loaded-counters", Counters::bytes_for(ALL_COUNTERS))?;
+        let maps = WorkerMaps::new(FlowTable::bytes_for(plan.flows as usize), REPORTS_BYTES)?;
+        let this = Self {
+            seen: CounterReader::map(&counters)?,
+            flows: dup(&maps.table)?,
+            clients,
+            counters,
+            capacities: (plan.flows, plan.clients),
+            keys: new_keys()?,
+            maps: Some(maps),
+        };
+        this.format()?;
+        Ok(this)
     }
 
-    /// The same around the tables (flows, clients, and their keys) and counters of another worker, where they are given. Whoever
-    /// opens the tables checks their entries.
+    /// The kernel path's maps, if the flow table is one of them.
+    pub(crate) fn maps(&self) -> Option<&WorkerMaps> {
+        self.maps.as_ref()
+    }
+
+    /// What the flow table is.
+    pub(crate) fn flow_spec(&self) -> TableSpec {
+        self.specs().0
+    }
+
+    /// The flow table, mapped.
+    fn map_flows(&self) -> Result<Region, Error> {
+        Ok(match &self.maps {
+            Some(maps) => Region::map_array(&maps.table, FlowTable::bytes_for(self.capacities.0 as usize))?,
+            None => Region::map(&self.flows)?,
+        })
+    }
+
+    /// The same around the tables (flows, clients, and their keys) and counters of another worker, where they are given, and what
+    /// else a predecessor has had of its kernel path: numbers, bytes of backends, ring. Whoever opens the tables checks their
+    /// entries.
     pub(crate) fn with(
         tables: Option<(OwnedFd, OwnedFd, TableKeys)>,
         counters: Option<OwnedFd>,
+        kernel_path: Option<[OwnedFd; 3]>,
         plan: &Plan,
     ) -> Result<Self, Error> {
         let capacities = (plan.flows, plan.clients);
@@ -52,10 +94,18 @@ impl Memory {
             Some(counters) => counters,
             None => shm::create("loaded-counters", Counters::bytes_for(ALL_COUNTERS))?,
         };
-        shm::check(&flows, sizes.0)?;
+        // A table that is no memfd belongs to a kernel path.
+        let maps = match shm::check(&flows, sizes.0) {
+            Ok(()) => None,
+            Err(loaded_table::Error::Memory { .. }) => Some(match kernel_path {
+                Some([numbers, keeping, ring]) => WorkerMaps { table: dup(&flows)?, numbers, keeping, ring },
+                None => WorkerMaps::around(dup(&flows)?, sizes.0, REPORTS_BYTES)?,
+            }),
+            Err(error) => return Err(error.into()),
+        };
         shm::check(&clients, sizes.1)?;
         shm::check(&counters, Counters::bytes_for(ALL_COUNTERS))?;
-        let this = Self { seen: CounterReader::map(&counters)?, flows, clients, counters, capacities, keys };
+        let this = Self { seen: CounterReader::map(&counters)?, flows, clients, counters, capacities, keys, maps };
         if are_empty {
             this.format()?;
         }
@@ -80,7 +130,11 @@ impl Memory {
 
     /// The flow table, to be read while the worker uses it.
     pub(crate) fn flow_reader(&self) -> Result<FlowReader, Error> {
-        Ok(FlowReader::open(&self.flows, self.specs().0)?)
+        let spec = self.specs().0;
+        Ok(match &self.maps {
+            Some(maps) => FlowReader::open_array(&maps.table, spec)?,
+            None => FlowReader::open(&self.flows, spec)?,
+        })
     }
 
     /// Makes memory that is large enough for an export of the tables.
@@ -114,7 +168,7 @@ impl Memory {
 
     fn open(&self) -> Result<(FlowTable, AffinityTable), Error> {
         let (of_flows, of_clients) = self.specs();
-        let flows = FlowTable::open(Region::map(&self.flows)?, of_flows, timeouts())?;
+        let flows = FlowTable::open(self.map_flows()?, of_flows, timeouts())?;
         let clients = AffinityTable::open(Region::map(&self.clients)?, of_clients, |_| {})?;
         self.note_damage([("flow table", flows.damage()), ("affinity table", clients.damage())]);
         Ok((flows, clients))
@@ -139,7 +193,7 @@ impl Memory {
 
     fn format(&self) -> Result<(), Error> {
         let (flows, clients) = self.specs();
-        FlowTable::format(&Region::map(&self.flows)?, flows)?;
+        FlowTable::format(&self.map_flows()?, flows)?;
         AffinityTable::format(&Region::map(&self.clients)?, clients)?;
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! ([`super::successor`]) and taker ([`super::predecessor`]) both go by this table; another release's binary does too, so
 //! the numbers never change.
 
+use loaded_fastpath::program::DESCRIPTORS;
 use std::os::fd::RawFd;
 
 /// A descriptor that is handed over.
@@ -17,6 +18,11 @@ pub(crate) enum Descriptor {
     KernelLog,
     /// One of a worker; workers count from 0, in the order of the journal.
     Worker(usize, WorkerDescriptor),
+    /// One of the kernel path, if the journal says that there is one: `loaded_fastpath::program::Program::descriptors`. The first
+    /// word is the number of workers, for those of the kernel path come behind those of all workers.
+    KernelPath(usize, usize),
+    /// A worker's map of the kernel path: numbers (0), bytes of backends (1), ring of reports (2). Number of workers, position.
+    KernelPathOf(usize, usize, usize),
 }
 
 /// A descriptor of each worker.
@@ -34,6 +40,8 @@ pub(crate) enum WorkerDescriptor {
     Export,
 }
 
+/// Of each worker's in the kernel path.
+pub(crate) const PATH_PER_WORKER: usize = 3;
 /// Descriptors of each worker.
 const PER_WORKER: usize = 5;
 /// 0, 1 and 2 are the standard streams.
@@ -49,12 +57,20 @@ impl Descriptor {
             Self::Journal => FIRST + 1,
             Self::Control => FIRST + 2,
             Self::KernelLog => FIRST + 3,
-            Self::Worker(position, which) => {
-                FIRST_OF_WORKERS.saturating_add(position.saturating_mul(PER_WORKER)).saturating_add(which as usize)
+            Self::Worker(position, which) => behind(position).saturating_add(which as usize),
+            Self::KernelPath(workers, which) => behind(workers).saturating_add(which),
+            Self::KernelPathOf(workers, position, which) => {
+                let first = behind(workers).saturating_add(DESCRIPTORS);
+                first.saturating_add(position.saturating_mul(PATH_PER_WORKER)).saturating_add(which)
             }
         };
         RawFd::try_from(number).unwrap_or(RawFd::MAX)
     }
+}
+
+/// The first number behind those of so many workers.
+fn behind(workers: usize) -> usize {
+    FIRST_OF_WORKERS.saturating_add(workers.saturating_mul(PER_WORKER))
 }
 
 #[cfg(test)]
@@ -68,7 +84,10 @@ mod tests {
         let of_workers =
             |position| [Queue, Flows, Clients, Counters, Export].map(|one| Descriptor::Worker(position, one));
         let all = shared.into_iter().chain(of_workers(0)).chain(of_workers(1));
-        assert!(all.map(Descriptor::number).eq(3..17));
+        let path = (0..DESCRIPTORS).map(|which| Descriptor::KernelPath(2, which));
+        let of_path =
+            (0..2).flat_map(|at| (0..PATH_PER_WORKER).map(move |which| Descriptor::KernelPathOf(2, at, which)));
+        assert!(all.chain(path).chain(of_path).map(Descriptor::number).eq(3..31));
         assert_eq!(Descriptor::Worker(usize::MAX, Queue).number(), RawFd::MAX);
     }
 }

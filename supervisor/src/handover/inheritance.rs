@@ -35,6 +35,8 @@ pub(crate) struct InheritedWorker {
     pub(crate) previous: PreviousWorkers,
     /// Memory that takes an export of the tables, if somebody is alive to make one.
     pub(crate) export: Option<OwnedFd>,
+    /// What somebody alive hands over of the kernel path: numbers, bytes of backends, ring of reports.
+    pub(crate) kernel_path: Option<[OwnedFd; 3]>,
 }
 
 /// Why an instance with this plan, and these cores with their queues, cannot continue from a snapshot; `None` if it
@@ -66,7 +68,7 @@ impl InheritedWorker {
         };
         // Counters in another order start at zero.
         let counters = Some(self.counters).filter(|_| snapshot.counters == counter_layout());
-        let memory = Memory::with(tables, counters, plan)?;
+        let memory = Memory::with(tables, counters, self.kernel_path, plan)?;
         Ok(WorkerParts { owner, memory, journal: dup(journal.custody())?, previous: self.previous, export })
     }
 }

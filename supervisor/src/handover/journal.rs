@@ -10,6 +10,7 @@
 //! Two slots are written alternately; the header, written last and in one piece, says which is valid. SIGKILL takes effect
 //! between two calls, or within a long write between two pages (generic_perform_write, mm/filemap.c): never within a header.
 
+use super::kernel_path::PathHandover;
 use crate::Error;
 use crate::roster::Roster;
 use loaded_config::plan::Plan;
@@ -74,6 +75,9 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) plan: Cow<'a, Plan>,
     pub(crate) roster: Cow<'a, Roster>,
     pub(crate) history: Cow<'a, History>,
+    /// The kernel path, if there is one.
+    #[serde(default)]
+    pub(crate) kernel_path: Option<PathHandover>,
 }
 
 impl Snapshot<'_> {
@@ -238,6 +242,7 @@ mod tests {
             plan: Cow::Borrowed(&plan),
             roster: Cow::Borrowed(&roster),
             history: Cow::Owned(History::new()),
+            kernel_path: None,
         };
         journal.write(&snapshot).unwrap();
     }

@@ -5,9 +5,11 @@ pub(crate) mod adoption;
 mod descriptors;
 pub(crate) mod inheritance;
 pub(crate) mod journal;
+mod kernel_path;
 pub(crate) mod orphans;
 pub(crate) mod predecessor;
 pub(crate) mod successor;
 
 pub(crate) use descriptors::{Descriptor, WorkerDescriptor};
+pub(crate) use kernel_path::PathHandover;
 pub(crate) use loaded_roster::monotonic;

@@ -154,7 +154,15 @@ fn take(processes: Vec<PidFd>) -> Result<InheritedWorker, Error> {
     let taken = processes.iter().find_map(all);
     let gone = || Error::ChildFailed("a worker has ended while it was taken over; start again".to_owned());
     let (queue, flows, clients, counters) = taken.ok_or_else(gone)?;
-    Ok(InheritedWorker { queue, flows, clients, counters, previous: PreviousWorkers::Serving(processes), export: None })
+    Ok(InheritedWorker {
+        queue,
+        flows,
+        clients,
+        counters,
+        previous: PreviousWorkers::Serving(processes),
+        export: None,
+        kernel_path: None,
+    })
 }
 
 /// The processes that hold a queue's socket as a worker does, each with the journal in its custody. Both are checked after

@@ -11,6 +11,7 @@ use super::journal::{self, Snapshot};
 use crate::Error;
 use crate::children::worker::PreviousWorkers;
 use loaded_control::{Control, ControlError};
+use loaded_fastpath::program::DESCRIPTORS;
 use loaded_host::AuditLog;
 use loaded_ipc::{FromSuccessor, Link, LinkError, ToSuccessor, clip};
 use loaded_sandbox::{SandboxError, inherited};
@@ -70,10 +71,24 @@ impl Predecessor {
                 counters: one(WorkerDescriptor::Counters)?,
                 previous: PreviousWorkers::Serving(Vec::new()),
                 export: Some(one(WorkerDescriptor::Export)?),
+                kernel_path: snapshot
+                    .kernel_path
+                    .map(|_| kernel_path_of(snapshot.queues.len(), position))
+                    .transpose()?,
             };
             workers.insert(queue, worker);
         }
         Ok(Inheritance { snapshot, workers, locks: Vec::new() })
+    }
+
+    /// The kernel path's own descriptors, of an instance with so many workers.
+    ///
+    /// # Errors
+    /// If one is missing.
+    pub(crate) fn kernel_path(workers: usize) -> Result<[OwnedFd; DESCRIPTORS], Error> {
+        let all = (0..DESCRIPTORS).map(|which| Ok(take(Descriptor::KernelPath(workers, which))?));
+        let all: Vec<_> = all.collect::<Result<_, Error>>()?;
+        all.try_into().map_err(|_| Error::Succession("it has not handed over its kernel path".to_owned()))
     }
 
     /// The kernel's log, from where it has read it.
@@ -131,6 +146,12 @@ impl Predecessor {
         // If it does not hear this, it sees that we end.
         let _ = self.link.send(&FromSuccessor::Refused(clip(error.to_string())));
     }
+}
+
+/// A worker's maps of the kernel path: numbers, bytes of backends, ring of reports.
+fn kernel_path_of(workers: usize, position: usize) -> Result<[OwnedFd; 3], Error> {
+    let [numbers, keeping, ring] = [0, 1, 2].map(|which| take(Descriptor::KernelPathOf(workers, position, which)));
+    Ok([numbers?, keeping?, ring?])
 }
 
 fn take(which: Descriptor) -> Result<OwnedFd, SandboxError> {

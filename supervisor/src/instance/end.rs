@@ -108,6 +108,10 @@ impl Instance {
         self.stop_upgrade();
         // What is removed from now on is removed by us.
         self.watch = Watch::new();
+        if let Some(fast) = &mut self.host.fast {
+            fast.detach();
+            log::info!("{}", fast.summary());
+        }
         let mut installed = self.host.take_rules();
         let removed = installed.as_mut().map_or(Ok(()), Installed::remove);
         if !self.drain() {

@@ -1,5 +1,6 @@
 //! What this instance has installed on the host: its netfilter rules, and its routes by mark.
 
+use crate::fastpath::FastPath;
 use loaded_netfilter::routes::{Hops, Routes};
 use loaded_netfilter::{self as rules, Installed, Missing, RuleSet};
 
@@ -8,11 +9,23 @@ pub(crate) struct HostState {
     /// `None` until the start is nearly over.
     rules: Option<Installed>,
     pub(crate) routes: Routes,
+    /// The kernel path, if there is one.
+    pub(crate) fast: Option<FastPath>,
+    /// Why there is none.
+    pub(crate) fast_off: String,
 }
 
 impl HostState {
     pub(crate) fn new(routes: Routes) -> Self {
-        Self { rules: None, routes }
+        Self { rules: None, routes, fast: None, fast_off: String::new() }
+    }
+
+    /// Takes over the kernel path, or the reason why there is none.
+    pub(crate) fn set_kernel_path(&mut self, path: Result<FastPath, String>) {
+        match path {
+            Ok(path) => self.fast = Some(path),
+            Err(why) => self.fast_off = why,
+        }
     }
 
     /// Takes over rules that were just installed.

@@ -66,7 +66,7 @@ pub(crate) struct Instance {
     /// What it serves by.
     current: Generation,
     children: Children,
-    host: HostState,
+    pub(crate) host: HostState,
     recorder: Recorder,
     operator: Operator,
     survey: Survey,
@@ -262,10 +262,15 @@ impl Instance {
     }
 
     fn log_deaths(&mut self) {
-        for death in self.reap() {
+        let deaths = self.reap();
+        for death in &deaths {
             log::error!("{death}");
         }
         let ours: Vec<_> = self.children.pids().chain(self.phase.successor().map(Successor::pid)).collect();
         orphans::reap(&ours);
+        // Its tables may have been made anew.
+        if let (Some(fast), false) = (&self.host.fast, deaths.is_empty()) {
+            fast.tell_tables(&self.children.workers);
+        }
     }
 }

@@ -64,6 +64,7 @@ impl Instance {
         self.firewall.look(now, &self.current.plan, self.current.roster.generation());
         self.look_at_routes(now);
         self.look_at_replies(now);
+        self.look_at_kernel_path(now);
         let children = &self.children;
         self.current.roster.hasten(now, |index| children.count(index, BackendCounter::Flows));
         self.current.roster.forget_lost(now);
@@ -134,6 +135,17 @@ impl Instance {
             log::warn!("replies: {text}");
             self.operator.record("replies refused".to_owned(), text, By::Kernel);
             self.recorder.set_outdated();
+        }
+    }
+
+    /// Lets the kernel path follow interfaces and routes, if a look is due. A successor looks after it itself.
+    fn look_at_kernel_path(&mut self, now: Instant) {
+        if self.phase.successor().is_none()
+            && now >= self.survey.kernel_path_due
+            && let Some(fast) = &mut self.host.fast
+        {
+            self.survey.kernel_path_due = now + ROUTES_EVERY;
+            fast.look(&self.current.roster);
         }
     }
 

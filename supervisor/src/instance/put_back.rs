@@ -22,6 +22,9 @@ impl Instance {
         if heard.may_lose_routes {
             self.survey.routes_due = self.survey.routes_due.min(now + DELAY);
         }
+        if heard.of_host {
+            self.survey.kernel_path_due = self.survey.kernel_path_due.min(now + DELAY);
+        }
         if heard.rules || heard.addresses {
             self.firewall.expect_look(now);
         }

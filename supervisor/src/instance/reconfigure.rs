@@ -174,6 +174,9 @@ impl Instance {
         }
         next.roster.inherit(&self.current.roster);
         self.current = *next;
+        if let Some(fast) = &mut self.host.fast {
+            fast.follow(&self.current.roster);
+        }
         // Before a worker can use a number that only the new roster knows.
         self.write_snapshot();
         self.children.workers.iter_mut().for_each(Worker::switch);

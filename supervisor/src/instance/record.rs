@@ -1,6 +1,7 @@
 //! What an instance writes down for the supervisor after it.
 
 use super::Instance;
+use crate::fastpath::FastPath;
 use crate::handover::journal::{FORMAT, Snapshot};
 use crate::handover::{adoption, monotonic};
 use loaded_control::Control;
@@ -38,6 +39,7 @@ impl Instance {
             plan: Cow::Borrowed(&self.current.plan),
             roster: Cow::Borrowed(&self.current.roster),
             history: Cow::Borrowed(&self.operator.history),
+            kernel_path: self.host.fast.as_ref().map(FastPath::handover),
         };
         if let Err(error) = self.recorder.write(&snapshot) {
             log::error!("write the journal: {error}; will try again");

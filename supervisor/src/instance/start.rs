@@ -6,6 +6,7 @@ use super::phase::Phase;
 use crate::Error;
 use crate::children::child::START_DEADLINE;
 use crate::children::worker::Worker;
+use crate::fastpath::detach_leftovers;
 use crate::handover::journal::Snapshot;
 use crate::handover::predecessor::{GaveWay, Predecessor};
 use loaded_control::InstanceVerdict;
@@ -24,6 +25,7 @@ impl Instance {
         self.write_snapshot();
         self.reach(Self::is_started)?;
         self.host.set_rules(Installed::install(&self.current.rules, tools)?);
+        self.open_kernel_path();
         Ok(())
     }
 
@@ -34,8 +36,11 @@ impl Instance {
     pub(crate) fn adopt_orphans(&mut self, tools: &Tools) -> Result<(), Error> {
         self.phase = Phase::AdoptingOrphans;
         self.prepare_beside(tools)?;
+        // What it reports goes to the orphans, which read all of it before they end.
+        detach_leftovers(self.current.plan.queue_base);
         self.children.workers.iter_mut().for_each(Worker::take_over);
         self.start_whatever_happens()?;
+        self.open_kernel_path();
         self.settle_inherited_routes()
     }
 
@@ -53,6 +58,9 @@ impl Instance {
         self.current.roster.inherit(&predecessor.snapshot()?.roster);
         // It was told the health of before.
         self.children.prober.stop();
+        if self.host.fast.is_none() {
+            detach_leftovers(self.current.plan.queue_base);
+        }
         self.children.workers.iter_mut().for_each(Worker::take_over);
         match self.reach(Self::is_started) {
             Ok(()) => {}
@@ -63,7 +71,15 @@ impl Instance {
                 self.start_whatever_happens()?;
             }
         }
+        self.open_kernel_path();
         self.settle_inherited_routes()
+    }
+
+    /// Last of all: what the kernel path sends on needs workers that hear of it.
+    fn open_kernel_path(&mut self) {
+        if let Some(fast) = &mut self.host.fast {
+            fast.open(&self.current.roster);
+        }
     }
 
     /// Prepares children and rules beside workers that serve. An error leaves these as they are.

@@ -5,14 +5,16 @@ use super::observe::view;
 use super::survey::{Condition, condition};
 use crate::children::late::LateChecks;
 use crate::children::worker::Worker;
+use crate::fastpath::FastPath;
 use crate::roster::{BackendEntry, ServiceEntry};
 use loaded_config::plan;
 use loaded_control::status::{
-    BackendState, BackendStatus, Ejection, Process, Queue, Refused, Reload, Role, RulesStatus, ServiceState,
-    ServiceStatus, Status,
+    BackendState, BackendStatus, Ejection, KernelPathStatus, Process, Queue, Refused, Reload, Role, RulesStatus,
+    ServiceState, ServiceStatus, Status,
 };
 use loaded_control::unix_ms;
 use loaded_control::{process, status};
+use loaded_fastpath::program::Totals;
 use loaded_ipc::{BackendCounter, BackendIndex, Fault, Outcome, Pressure, RECEIVED, ServiceIndex};
 use loaded_queue::{QueueState, queue_owners};
 use std::collections::BTreeMap;
@@ -54,13 +56,28 @@ impl Instance {
                 refused_replies: self.replies.total(),
             },
             late_checks: late(&self.children.prober.late),
+            kernel_path: Some(self.kernel_path()),
             processes: self.processes(),
             services: services.into_iter().map(|(index, entry)| self.service(index, entry)).collect(),
             queues: self.children.workers.iter().map(|worker| queue(worker, &queues)).collect(),
-            packets: counted(Outcome::ALL.iter().map(|outcome| (outcome.label(), outcome.index())).collect()),
+            packets: self
+                .packets(counted(Outcome::ALL.iter().map(|outcome| (outcome.label(), outcome.index())).collect())),
             pressure: counted(Pressure::ALL.iter().map(|one| (one.label(), one.index())).collect()),
             faults: counted(Fault::ALL.iter().map(|fault| (fault.label(), fault.index())).collect()),
         }
+    }
+
+    fn kernel_path(&self) -> KernelPathStatus {
+        let off = || KernelPathStatus { off: Some(self.host.fast_off.clone()), ..KernelPathStatus::default() };
+        self.host.fast.as_ref().map_or_else(off, FastPath::status)
+    }
+
+    /// The outcomes of packets that workers have received, and of those that the kernel path has sent on.
+    fn packets(&self, mut of_workers: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+        let (to, from) = self.host.fast.as_ref().map_or((0, 0), FastPath::sums);
+        of_workers.insert("kernel_forwarded".to_owned(), to);
+        of_workers.insert("kernel_returned".to_owned(), from);
+        of_workers
     }
 
     fn processes(&self) -> Vec<Process> {
@@ -125,6 +142,7 @@ impl Instance {
     fn backend(&self, index: BackendIndex, entry: &BackendEntry, slow_start: u32, now: Instant) -> BackendStatus {
         let health = entry.health;
         let count = |counter| self.children.count(index, counter);
+        let fast = self.host.fast.as_ref().map_or_else(Totals::default, |fast| fast.totals(index));
         let left = |until: Option<Instant>| until.map(|at| whole_seconds(at.saturating_duration_since(now)));
         let drains = entry.drains_until.filter(|_| entry.wish == loaded_ipc::Admin::Draining);
         BackendStatus {
@@ -149,10 +167,10 @@ impl Instance {
             slow_start_left: slow_start.checked_sub(entry.age(now)).filter(|left| *left > 0 && health.up),
             flows: count(BackendCounter::Flows),
             new_flows: count(BackendCounter::NewFlows),
-            packets_to: count(BackendCounter::PacketsTo),
-            bytes_to: count(BackendCounter::BytesTo),
-            packets_from: count(BackendCounter::PacketsFrom),
-            bytes_from: count(BackendCounter::BytesFrom),
+            packets_to: count(BackendCounter::PacketsTo).saturating_add(fast.packets_to),
+            bytes_to: count(BackendCounter::BytesTo).saturating_add(fast.bytes_to),
+            packets_from: count(BackendCounter::PacketsFrom).saturating_add(fast.packets_from),
+            bytes_from: count(BackendCounter::BytesFrom).saturating_add(fast.bytes_from),
             ejected_by: self.children.workers.iter().filter_map(|worker| ejection(worker, index)).collect(),
         }
     }

@@ -9,7 +9,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Time between two looks at the routes of mode "dsr", each of which runs a program four times.
+/// Time between two looks at the routes of mode "dsr", each of which runs a program four times, and at interfaces and routes for
+/// the kernel path, if nothing is announced.
 pub(super) const ROUTES_EVERY: Duration = Duration::from_secs(10);
 /// How long a change that nobody has asked for rests after it has failed.
 const REST: Duration = Duration::from_secs(10);
@@ -23,6 +24,8 @@ pub(crate) struct Survey {
     pub(super) due: Instant,
     /// The next look at the routes.
     pub(super) routes_due: Instant,
+    /// The next look at interfaces and routes for the kernel path.
+    pub(super) kernel_path_due: Instant,
     /// For each worker and backend why the worker avoids it, if it does.
     pub(super) ejected: BTreeMap<(u16, BackendIndex), Option<Cause>>,
     pub(super) conditions: BTreeMap<ServiceIndex, Condition>,
@@ -79,6 +82,7 @@ impl Survey {
         Self {
             due: Instant::now(),
             routes_due: Instant::now() + ROUTES_EVERY,
+            kernel_path_due: Instant::now() + ROUTES_EVERY,
             ejected: BTreeMap::new(),
             conditions: BTreeMap::new(),
             found: BTreeSet::new(),

@@ -21,6 +21,7 @@ use crate::process::daemon;
 use loaded_ipc::BackendIndex;
 use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
+use std::os::fd::OwnedFd;
 
 impl Instance {
     /// Starts the binary that is now at the path of ours, or does so after the change under way.
@@ -61,7 +62,23 @@ impl Instance {
             descriptors.extend(of_worker);
             exports.push(export);
         }
+        descriptors.extend(self.path_descriptors()?);
         Successor::start(&self.fixed.invocation, descriptors, exports)
+    }
+
+    /// The kernel path's descriptors, if there is one.
+    fn path_descriptors(&self) -> Result<Vec<(Descriptor, OwnedFd)>, Error> {
+        let Some(fast) = &self.host.fast else { return Ok(Vec::new()) };
+        let workers = self.children.workers.len();
+        let mut all: Vec<_> =
+            (0..).map(|which| Descriptor::KernelPath(workers, which)).zip(fast.descriptors()?).collect();
+        for (position, worker) in self.children.workers.iter().enumerate() {
+            let Some(maps) = worker.memory.maps() else { continue };
+            for (which, map) in [&maps.numbers, &maps.keeping, &maps.ring].into_iter().enumerate() {
+                all.push((Descriptor::KernelPathOf(workers, position, which), dup(map)?));
+            }
+        }
+        Ok(all)
     }
 
     /// Moves an upgrade along, or begins one that was postponed. `true`: the successor serves, and this process must end
@@ -138,6 +155,9 @@ impl Instance {
             log::error!("{error}");
         }
         self.host.mend_routes();
+        if let Some(fast) = &mut self.host.fast {
+            fast.look(&self.current.roster);
+        }
         if had_given_way {
             self.children.workers.iter_mut().for_each(Worker::take_back);
         }

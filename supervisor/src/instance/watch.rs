@@ -44,6 +44,8 @@ pub(crate) struct Watch {
 pub(super) struct Heard {
     /// Rules have changed, anybody's.
     pub(super) rules: bool,
+    /// Interfaces, addresses, routes or settings have changed.
+    pub(super) of_host: bool,
     /// Routes may have been lost.
     pub(super) may_lose_routes: bool,
     /// Addresses or interfaces have changed.
@@ -115,8 +117,8 @@ impl Watch {
             }
         }
         if let Some(host) = &self.host {
-            let HostChanges { may_lose_routes, addresses, .. } = host.read();
-            (heard.may_lose_routes, heard.addresses) = (may_lose_routes, addresses);
+            let HostChanges { any, may_lose_routes, addresses } = host.read();
+            (heard.of_host, heard.may_lose_routes, heard.addresses) = (any, may_lose_routes, addresses);
         }
         heard
     }

@@ -7,6 +7,7 @@ use crate::children::Children;
 use crate::children::memory::random;
 use crate::children::prober::Prober;
 use crate::children::worker::{Worker, WorkerParts};
+use crate::fastpath::{FastPath, detach_leftovers};
 use crate::handover::inheritance::{Inheritance, InheritedWorker, misfit};
 use crate::handover::journal::{Journal, Snapshot};
 use crate::handover::predecessor::Predecessor;
@@ -33,6 +34,7 @@ use loaded_queue::{queue_owner, queue_owners};
 use loaded_sandbox::policy::print;
 use loaded_sandbox::{Role, spare_from_oom, trim_supervisor};
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// Starts an instance without a predecessor: over orphans, if there are any.
 ///
@@ -57,16 +59,18 @@ fn fresh(checked: Checked, signals: Signals) -> Result<Instance, Error> {
         log::warn!("{error}");
     }
     let journal = Journal::create()?;
-    let workers = fresh_workers(&checked, &journal)?;
+    let steering = Steering::new(&checked.plan, new_steering_keys()?);
+    let (workers, fast) = workers_with_path(&checked, &journal, &steering)?;
     refuse_taken_vips(&checked)?;
     let control = Control::bind(&checked.options.control_path())?;
     let prober = Prober::new()?;
-    let steering = Steering::new(&checked.plan, new_steering_keys()?);
     let acquired = Acquired { routes, journal, workers, prober, steering, signals };
     let current = acquired.generation(&checked, &Roster::empty())?;
     let tools = checked.tools.clone();
     let operator = Operator::new(Some(control), History::new());
+    detach_leftovers(checked.plan.queue_base);
     let mut instance = assemble(checked, acquired, current, operator, audit_log, false)?;
+    instance.host.set_kernel_path(fast);
     instance.start_fresh(&tools).inspect_err(|_| instance.give_up())?;
     Ok(instance)
 }
@@ -85,7 +89,9 @@ fn over_orphans(checked: Checked, signals: Signals, inheritance: Inheritance) ->
     let current = acquired.generation(&checked, &snapshot.roster)?;
     let tools = checked.tools.clone();
     let operator = Operator::new(Some(control), snapshot.history.into_owned());
+    let fast = inherited_path(&checked, &acquired, &current);
     let mut instance = assemble(checked, acquired, current, operator, audit_log, false)?;
+    instance.host.set_kernel_path(fast);
     instance.adopt_orphans(&tools).inspect_err(|_| instance.give_up_adoption(&tools, &rules_before))?;
     // The orphans have ended: nobody else can take them over.
     drop(locks);
@@ -114,9 +120,11 @@ pub(super) fn beside(options: &Options, predecessor: &Predecessor) -> Result<(In
     let acquired = Acquired { routes, journal, workers, prober, steering: snapshot.steering, signals };
     let current = acquired.generation(&checked, &snapshot.roster)?;
     let (tools, options) = (checked.tools.clone(), checked.options.clone());
+    let fast = handed_path(&checked, &snapshot);
     // The predecessor still has the control socket.
     let operator = Operator::new(None, snapshot.history.into_owned());
     let mut instance = assemble(checked, acquired, current, operator, || predecessor.audit(), has_filter)?;
+    instance.host.set_kernel_path(fast);
     instance.succeed(&tools, predecessor).inspect_err(|_| instance.give_up_succession())?;
     Ok((instance, options, snapshot.pid))
 }
@@ -210,10 +218,69 @@ fn routes(checked: &Checked) -> Routes {
     Routes::new(checked.plan.queue_base, checked.tools.clone())
 }
 
+/// Fresh workers, and the kernel path beside them, if it is wanted and can be had.
+fn workers_with_path(
+    checked: &Checked,
+    journal: &Journal,
+    steering: &Steering,
+) -> Result<(Vec<Worker>, Result<FastPath, String>), Error> {
+    let mut why = NOT_WANTED.to_owned();
+    if checked.options.fast {
+        let made = fresh_workers(checked, journal, true).and_then(|workers| {
+            let roster = Roster::empty().next(&checked.plan, &[], 0, Instant::now())?;
+            let fast = FastPath::load(&workers, steering, &roster, checked.plan.queue_base)?;
+            Ok((workers, Ok(fast)))
+        });
+        match made {
+            Ok(both) => return Ok(both),
+            Err(error) => why = told(error.to_string()),
+        }
+    }
+    Ok((fresh_workers(checked, journal, false)?, Err(why)))
+}
+
+/// A kernel path over tables that were taken over. It is attached when our workers serve. That it cannot be had is no error
+/// here: the queue serves.
+fn inherited_path(checked: &Checked, acquired: &Acquired, current: &Generation) -> Result<FastPath, String> {
+    if !checked.options.fast {
+        return Err(NOT_WANTED.to_owned());
+    }
+    if acquired.workers.iter().any(|worker| worker.memory.maps().is_none()) {
+        return Err(told(WITHOUT.to_owned()));
+    }
+    let base = checked.plan.queue_base;
+    FastPath::load(&acquired.workers, &acquired.steering, &current.roster, base)
+        .map_err(|error| told(error.to_string()))
+}
+
+/// The kernel path that a predecessor hands over. It stays attached, and nothing is loaded: the sandbox that this process has
+/// inherited forbids that.
+fn handed_path(checked: &Checked, snapshot: &Snapshot<'_>) -> Result<FastPath, String> {
+    if !checked.options.fast {
+        return Err(NOT_WANTED.to_owned());
+    }
+    let handover = snapshot.kernel_path.ok_or_else(|| told(WITHOUT.to_owned()))?;
+    let path = Predecessor::kernel_path(snapshot.queues.len())
+        .and_then(|descriptors| FastPath::inherit(handover, descriptors, checked.plan.queue_base));
+    path.map_err(|error| told(error.to_string()))?.ok_or_else(|| told(ANOTHER.to_owned()))
+}
+
+/// Logs why there is no kernel path, though one is wanted.
+fn told(why: String) -> String {
+    log::warn!("kernel path: off, all packets go by the queue: {why}");
+    why
+}
+
+/// Why there is no kernel path.
+const NOT_WANTED: &str = "not asked for: --fast auto";
+const WITHOUT: &str = "the instance was started without it, and its tables are such: on again when it is started anew";
+const ANOTHER: &str =
+    "this binary has another program than the one it was upgraded from: on again when it is started anew";
+
 /// Workers with empty tables, on queues that are opened for them.
-fn fresh_workers(checked: &Checked, journal: &Journal) -> Result<Vec<Worker>, Error> {
+fn fresh_workers(checked: &Checked, journal: &Journal, fast: bool) -> Result<Vec<Worker>, Error> {
     let plan = &checked.plan;
-    make_workers(checked, |queue| WorkerParts::fresh(open_queue(queue, plan)?, plan, journal))
+    make_workers(checked, |queue| WorkerParts::fresh(open_queue(queue, plan)?, plan, journal, fast))
 }
 
 /// Workers with queues and tables of previous ones. Where a previous worker is missing, it is dead: those are fresh.
@@ -226,7 +293,7 @@ fn inherited_workers(
     let plan = &checked.plan;
     make_workers(checked, |queue| match previous.remove(&queue) {
         Some(worker) => worker.into_parts(queue, plan, snapshot, journal),
-        None => WorkerParts::fresh(open_queue(queue, plan)?, plan, journal),
+        None => WorkerParts::fresh(open_queue(queue, plan)?, plan, journal, false),
     })
 }
 

@@ -127,6 +127,10 @@ impl Loaded {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &lab.namespace(who)]).arg(binary).args(["-U", "nobody"]);
         add(&mut command);
+        // The run with the kernel path: `E2E_FAST=auto`.
+        if let Some(mode) = std::env::var_os("E2E_FAST").filter(|_| command.get_args().all(|word| word != "--fast")) {
+            command.arg("--fast").arg(mode);
+        }
         command.arg("--control").arg(&control);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
         let child = command.spawn().unwrap();

@@ -7,6 +7,7 @@ mod dsr;
 mod explain;
 mod fragments;
 mod icmp_errors;
+mod kernel_path;
 mod load;
 mod on_failure;
 mod own_connections;

@@ -2,9 +2,9 @@
 
 use super::decider::Decider;
 use super::flow_state::first_state;
-use super::keys::{FlowQuery, client_key, flow_seed, opens};
+use super::keys::{FlowQuery, client_key, flow_seed, key_of_client, opens};
 use crate::time::Now;
-use crate::wire::{Family, Kind, ParsedPacket, low_half};
+use crate::wire::{Address, Family, Kind, ParsedPacket, low_half};
 use loaded_ipc::{Affinity, BackendIndex, Outcome, Pressure};
 use loaded_table::{AffinityKey, Client, Flow, Hashed, Slot};
 
@@ -154,13 +154,13 @@ impl Decider {
 
     /// A packet of a flow keeps its client's affinity alive, unless the client is to get another backend next time.
     /// `proven`: the client has just shown that it receives the answers.
-    pub(super) fn keep_client(&mut self, flow: Flow, packet: &ParsedPacket, proven: bool, now: u32) {
+    pub(super) fn keep_client(&mut self, flow: Flow, client: (Family, &Address), proven: bool, now: u32) {
         let service = self.setup.service_of(flow.backend);
         let Some(affinity) = self.setup.service(service).and_then(|s| s.affinity) else { return };
         if !self.backends.flags(flow.backend).takes_new_flows() {
             return;
         }
-        let key = client_key(packet, &affinity, service);
+        let key = key_of_client(client, &affinity, service);
         let hashed = self.clients.prepare(&key);
         let timeout = self.affinity_timeouts.seconds(service);
         if let Some((slot, backend)) = self.clients.find(&hashed, &key, now, timeout)

@@ -7,6 +7,7 @@ use crate::membership::{BackendStates, Unknown};
 use crate::setup::{AffinityTimeouts, Setup, flow_timeouts};
 use crate::time::Now;
 use crate::wire::{self, ChecksumState, Kind, Malformed, PacketFacts, ParsedPacket};
+use loaded_fastpath::{Keeping, unseen};
 use loaded_ipc::{Admin, BackendIndex, Idle, Outcome};
 use loaded_table::{AffinityTable, Counters, FlowTable, QuotaTracker, Timeouts};
 
@@ -72,6 +73,19 @@ impl Prepared {
         let timeouts = numbers.map(|backend| flow_timeouts(&idle(backend))).collect();
         let quota = setup.quota().map(|q| QuotaTracker::new(q.prefix4, q.prefix6, q.percent)).unwrap_or_default();
         Self { setup, backends, affinity_timeouts, fragments: FragmentTable::new(), timeouts, quota }
+    }
+
+    /// Lets the kernel path see whose flows this worker keeps. They are remembered longer by as much as they may go on unseen, never
+    /// shorter than their idle times.
+    #[must_use]
+    pub fn with_keeping(mut self, keeping: Keeping) -> Self {
+        for Timeouts { half_open, established, closing, datagram, .. } in &mut self.timeouts {
+            for idle in [half_open, established, closing, datagram] {
+                *idle = idle.saturating_add(unseen(*idle));
+            }
+        }
+        self.backends.set_keeping(keeping);
+        self
     }
 
     /// Number of the configuration.

@@ -75,12 +75,17 @@ pub(super) fn opens(packet: &ParsedPacket) -> bool {
 
 /// The client that a request comes from: the leading bits of its address; the rest is zero.
 pub(super) fn client_key(packet: &ParsedPacket, affinity: &Affinity, service: u16) -> AffinityKey {
-    let bits = match packet.family {
+    key_of_client((packet.family, &packet.source), affinity, service)
+}
+
+/// The same, by the client's address.
+pub(super) fn key_of_client((family, client): (Family, &Address), affinity: &Affinity, service: u16) -> AffinityKey {
+    let bits = match family {
         Family::V4 => 96 + u32::from(affinity.prefix4.min(32)),
         Family::V6 => u32::from(affinity.prefix6.min(128)),
     };
     let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
-    AffinityKey { prefix: (u128::from_be_bytes(packet.source) & mask).to_be_bytes(), service }
+    AffinityKey { prefix: (u128::from_be_bytes(*client) & mask).to_be_bytes(), service }
 }
 
 /// The bytes that a strategy chooses by where clients have no affinity: the whole flow, folded into the length of an

@@ -12,6 +12,7 @@
 //! | `reply` | packets of backends to clients |
 //! | `icmp_error` | ICMP errors about packets of flows |
 //! | `fragment`, `fragment_table` | fragments: where the others go once the first has come, and for how long |
+//! | `hear` | packets that the kernel path has sent on and reports |
 //! | `flow_state` | the state machine of a flow, by protocol and direction |
 //! | `count` | counters, expiry, and taking over the tables of an earlier worker |
 //! | `explain`, `summary` | answers for the operator and for `loaded replay`; they change nothing |
@@ -26,6 +27,7 @@ mod explain;
 mod flow_state;
 mod fragment;
 mod fragment_table;
+mod hear;
 mod icmp_error;
 mod key_port;
 mod keys;

@@ -24,15 +24,7 @@ impl Decider {
                 return self.answer_backend(packet, slot, outcome, buffer, now);
             }
         }
-        if flow.state == FlowState::HalfOpen
-            && let Kind::Tcp(segment) = packet.kind
-            && segment.resets()
-            && segment.acknowledges()
-            && low_half(segment.acknowledged) == self.flows.proof(slot)
-        {
-            let refused = (flow.backend, flow.vip_port, Cause::Refused);
-            self.backends.refused(&mut self.setup, &self.counters, refused, now);
-        }
+        self.note_refusal(packet, (slot, flow), now);
         let checksum = buffer.facts.checksum;
         wire::replace(
             buffer.bytes(),
@@ -43,6 +35,28 @@ impl Decider {
         );
         self.advance(slot, flow, packet, false, now);
         buffer.unchanged(Outcome::Returned)
+    }
+
+    /// Judges a reply that has gone on already.
+    pub(super) fn note_reply(&mut self, packet: &ParsedPacket, (slot, flow): (Slot, Flow), now: Now) {
+        if !self.backends.flags(flow.backend).is_unsuspected() {
+            self.note_answer(packet, flow);
+        }
+        self.note_refusal(packet, (slot, flow), now);
+    }
+
+    /// A reset that answers a SYN counts against the backend.
+    #[inline]
+    fn note_refusal(&mut self, packet: &ParsedPacket, (slot, flow): (Slot, Flow), now: Now) {
+        if flow.state == FlowState::HalfOpen
+            && let Kind::Tcp(segment) = packet.kind
+            && segment.resets()
+            && segment.acknowledges()
+            && low_half(segment.acknowledged) == self.flows.proof(slot)
+        {
+            let refused = (flow.backend, flow.vip_port, Cause::Refused);
+            self.backends.refused(&mut self.setup, &self.counters, refused, now);
+        }
     }
 
     /// Any packet but a reset shows that the backend works.

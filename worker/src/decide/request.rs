@@ -232,9 +232,12 @@ impl Decider {
             }
             proven = request && is_proof(next);
         }
+        // The kernel path lets few packets of a client come this way: an answer that comes stands for those it answers.
+        let is_due = || is_new_second && (request || self.backends.has_kernel_path());
         let is_fresh = || self.affinity_timeouts.of(self.setup.service_of(flow.backend)).is_fresh(seen, now.seconds);
-        if request && (proven || is_new_second && !is_fresh()) {
-            self.keep_client(flow, packet, proven, now.seconds);
+        if proven || is_due() && !is_fresh() {
+            let client = if request { &packet.source } else { &packet.destination };
+            self.keep_client(flow, (packet.family, client), proven, now.seconds);
         }
     }
 }

@@ -23,7 +23,8 @@ use crate::balance::Standing;
 use crate::setup::Setup;
 use crate::time::Now;
 use crate::wire::Family;
-use loaded_ipc::{Admin, BackendCounter, BackendIndex, Passive, View};
+use loaded_fastpath::{Keep, Keeping};
+use loaded_ipc::{Admin, BackendCounter, BackendIndex, MAX_BACKEND_INDEX, Passive, View};
 use loaded_table::Counters;
 use passive::PassiveHealth;
 
@@ -43,6 +44,8 @@ pub(crate) struct BackendStates {
     states: Box<[Option<TrackedBackend>]>,
     /// Time of the next tick, milliseconds.
     next_tick: u64,
+    /// Where the kernel path sees whose flows are kept, if there is one.
+    keeping: Option<Keeping>,
 }
 
 /// A message names a backend that this configuration does not have.
@@ -129,11 +132,25 @@ impl BackendStates {
             });
         }
         let flags = vec![BackendFlags::default(); states.len()].into();
-        Self { flags, states: states.into(), next_tick: 0 }
+        Self { flags, states: states.into(), next_tick: 0, keeping: None }
+    }
+
+    /// Whether a kernel path sends packets of flows on.
+    #[inline]
+    pub(crate) fn has_kernel_path(&self) -> bool {
+        self.keeping.is_some()
+    }
+
+    /// Lets the kernel path see whose flows are kept: from [`BackendStates::begin`] on.
+    pub(crate) fn set_keeping(&mut self, keeping: Keeping) {
+        self.keeping = Some(keeping);
     }
 
     /// Tells the balancers the standing of each backend when the configuration begins, and publishes it.
     pub(crate) fn begin(&mut self, setup: &mut Setup, counters: &Counters, now: Now) {
+        if let Some(keeping) = &self.keeping {
+            (0..MAX_BACKEND_INDEX).for_each(|index| keeping.set(index, Keep::No));
+        }
         for index in 0..self.states.len() {
             let Ok(index) = u16::try_from(index) else { break };
             let age = setup.backend(index).map_or(u32::MAX, |backend| backend.age);
@@ -234,6 +251,7 @@ impl BackendStates {
             *mark = BackendFlags(
                 bit(BackendFlags::KEEPS_FLOWS, kept) | bit(BackendFlags::TAKES_NEW, chosen) | state.bits(),
             );
+            announce(self.keeping.as_ref(), backend, *mark);
             let cause = state.health.cause();
             let view = View { up: state.up, ejected: cause.is_some(), cause, chosen };
             counters.set(BackendCounter::View.index(BackendIndex(backend)), view.to_word());
@@ -245,6 +263,7 @@ impl BackendStates {
         let index = usize::from(backend);
         if let (Some(Some(state)), Some(mark)) = (self.states.get(index), self.flags.get_mut(index)) {
             *mark = BackendFlags(mark.0 & (BackendFlags::KEEPS_FLOWS | BackendFlags::TAKES_NEW) | state.bits());
+            announce(self.keeping.as_ref(), backend, *mark);
         }
     }
 
@@ -289,6 +308,19 @@ impl TrackedBackend {
     fn bits(&self) -> u8 {
         let timed = self.slow_since.is_some() || self.health.is_ejected();
         bit(BackendFlags::SUSPECTED, self.health.is_pending()) | bit(BackendFlags::TIMED, timed)
+    }
+}
+
+/// Tells the kernel path of a change: in one store its flows stop there. A backend with failed openings is heard in full, since
+/// its next answer clears them.
+fn announce(keeping: Option<&Keeping>, backend: u16, flags: BackendFlags) {
+    if let Some(keeping) = keeping {
+        let keep = match (flags.keeps_flows(), flags.is_unsuspected()) {
+            (false, _) => Keep::No,
+            (true, true) => Keep::Yes,
+            (true, false) => Keep::Heard,
+        };
+        keeping.set(backend, keep);
     }
 }
 

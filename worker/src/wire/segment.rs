@@ -31,6 +31,11 @@ impl TcpSegment {
         }
     }
 
+    /// A segment that was reported: its flags (RFC 9293 §3.1), and its numbers.
+    pub(crate) fn reported(ports: (u16, u16), flags: u8, (end, acknowledged): (u32, u32)) -> Self {
+        Self { ports, end, acknowledged, flags: flags & (FIN | SYN | RST | ACK) }
+    }
+
     /// SYN without ACK: the first packet of a connection.
     #[inline]
     pub fn opens(self) -> bool {

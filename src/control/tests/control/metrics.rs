@@ -142,6 +142,7 @@ fn an_empty_status_is_a_page_too() {
     status.services.clear();
     status.processes.clear();
     status.queues.clear();
+    status.kernel_path = None;
     let Status { packets, pressure, faults, .. } = &mut status;
     packets.clear();
     pressure.clear();

@@ -1,8 +1,8 @@
 //! A status with something of everything in it.
 
 use loaded_control::status::{
-    AdminState, BackendState, BackendStatus, Ejection, LateChecks, Process, Queue, Reload, Role, RulesStatus, Sandbox,
-    ServiceState, ServiceStatus,
+    AdminState, BackendState, BackendStatus, Ejection, KernelPathStatus, LateChecks, Process, Queue, Reload, Role,
+    RulesStatus, Sandbox, ServiceState, ServiceStatus,
 };
 use loaded_control::{By, Event, History, InstanceVerdict, PolicyStatus, Status};
 
@@ -113,6 +113,12 @@ pub(crate) fn status() -> Status {
         conditions: Vec::new(),
         rules: RulesStatus { put_back: 3, missing: Vec::new(), refused_replies: 0 },
         late_checks: LateChecks { count: 12, longest_ms: 300, last: Some(NOW - 7000) },
+        kernel_path: Some(KernelPathStatus {
+            off: None,
+            interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
+            refused: vec!["ppp0".to_owned()],
+            missed: counters(&[("opens", 12), ("stale", 3), ("torn", 0)]),
+        }),
         processes: vec![
             process(Role::Supervisor, "supervisor", 812),
             process(Role::Worker, "worker[0]", 813),
@@ -127,7 +133,13 @@ pub(crate) fn status() -> Status {
             dropped_full: 12,
             dropped_socket: 4,
         }],
-        packets: counters(&[("forwarded", 3_580_000), ("passed_own", 245), ("dropped_clash", 0)]),
+        packets: counters(&[
+            ("forwarded", 3_580_000),
+            ("passed_own", 245),
+            ("dropped_clash", 0),
+            ("kernel_forwarded", 7_000_000),
+            ("kernel_returned", 0),
+        ]),
         pressure: counters(&[("flow_evicted", 3)]),
         faults: counters(&[("verdict_unknown_id", 2)]),
     }

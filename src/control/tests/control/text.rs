@@ -210,3 +210,15 @@ fn json_survives_the_way() {
     assert_eq!(json["queues"][0]["dropped_socket"], 4);
     assert_eq!(json["packets"]["forwarded"], 3_580_000);
 }
+
+#[test]
+fn the_kernel_paths_share_is_of_all_packets() {
+    let mut sample = sample::status();
+    let line = |of: &Status| status(of).lines().find(|line| line.starts_with("kernel path: ")).map(str::to_owned);
+    let said = "kernel path: 66 % of all packets, by eth0, eth1; not by ppp0; left to the workers: opens 12, stale 3";
+    assert_eq!(line(&sample).as_deref(), Some(said));
+    sample.kernel_path.as_mut().unwrap().off = Some("fast = \"off\"".to_owned());
+    assert_eq!(line(&sample).as_deref(), Some("kernel path: off: fast = \"off\""));
+    sample.kernel_path = None;
+    assert_eq!(line(&sample), None, "an older instance");
+}

@@ -124,6 +124,12 @@ impl Steering {
         u16::try_from(h % u32::from(workers.max(1))).unwrap_or(0)
     }
 
+    /// The parts of an IPv4 and an IPv6 address that count, and the keys, for a program that computes the same.
+    #[must_use]
+    pub fn numbers(&self) -> (u32, [u32; 4], [u32; 6]) {
+        (mask(self.prefix4, 0), [0, 1, 2, 3].map(|word| mask(self.prefix6, word)), self.keys.0)
+    }
+
     /// Matches requests of this worker's clients. The client is the source; for an ICMP error it is the *inner*
     /// destination, since the quoted packet went from the VIP to the client while the error itself may come from any
     /// router. An ICMPv6 error behind an extension header is steered by its outer source: it then may meet a worker

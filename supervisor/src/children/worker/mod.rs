@@ -15,7 +15,10 @@ use crate::children::child::{Backoff, Child, ChildSpec, dup, leading_arguments, 
 use crate::children::memory::Memory;
 use crate::handover::journal::Journal;
 use loaded_config::plan::Plan;
-use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
+use loaded_fastpath::load::WorkerMaps;
+use loaded_ipc::{
+    CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, KEEPING_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD, REPORTS_FD,
+};
 use loaded_ipc::{MembershipReader, MembershipWriter, ToWorker};
 use loaded_queue::{Orphans, Owner};
 use loaded_sandbox::Survival;
@@ -93,8 +96,8 @@ impl WorkerParts {
     ///
     /// # Errors
     /// If there is no memory.
-    pub(crate) fn fresh(owner: Owner, plan: &Plan, journal: &Journal) -> Result<Self, Error> {
-        let (memory, journal) = (Memory::new(plan)?, dup(journal.custody())?);
+    pub(crate) fn fresh(owner: Owner, plan: &Plan, journal: &Journal, fast: bool) -> Result<Self, Error> {
+        let (memory, journal) = (Memory::new(plan, fast)?, dup(journal.custody())?);
         Ok(Self { owner, memory, journal, previous: PreviousWorkers::None, export: None })
     }
 }
@@ -227,6 +230,8 @@ impl Worker {
             (dup(clients)?, CLIENTS_FD),
             (dup(counters)?, COUNTERS_FD),
             (dup(&self.journal)?, JOURNAL_FD),
+            (self.of_kernel_path(|maps| &maps.keeping)?, KEEPING_FD),
+            (self.of_kernel_path(|maps| &maps.ring)?, REPORTS_FD),
         ];
         let mut words = leading_arguments("worker", &spec.identity);
         let survival = if briefing.survival == Survival::Outlives { "outlives" } else { "dies" }.to_owned();
@@ -235,6 +240,7 @@ impl Worker {
             std::process::id().to_string(),
             requirement_word(spec.requirement),
             survival,
+            if self.memory.maps().is_some() { "fast" } else { "queue" }.to_owned(),
         ]);
         let admin = |message: &ToWorker| match *message {
             ToWorker::Backend { index, admin, .. } => Some((index, admin)),
@@ -243,6 +249,13 @@ impl Worker {
         let told = briefing.messages.iter().filter_map(admin).collect();
         let child = Child::spawn(&words, LINK_FD, descriptors, briefing.messages)?;
         Ok(WorkerProcess::new(child, briefing.generation, told))
+    }
+
+    /// A map of the kernel path, or /dev/null without one.
+    fn of_kernel_path(&self, map: impl Fn(&WorkerMaps) -> &OwnedFd) -> Result<OwnedFd, Error> {
+        let null = || File::open("/dev/null").map(OwnedFd::from);
+        let fail = |source| Error::Start { act: "open /dev/null", source };
+        self.memory.maps().map_or_else(|| null().map_err(fail), |maps| dup(map(maps)))
     }
 
     /// The prober's end of the membership link.

@@ -31,7 +31,7 @@ fn what_cannot_be_repeated_is_dropped() {
     let (sender, listener) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.9:0").unwrap());
     let worker_fd = owner.as_fd().try_clone_to_owned().unwrap();
     let read = || recv(worker_fd.as_raw_fd(), &mut [0; 512], MsgFlags::empty());
-    let parts = WorkerParts::fresh(owner, &plan(), &Journal::create().unwrap()).unwrap();
+    let parts = WorkerParts::fresh(owner, &plan(), &Journal::create().unwrap(), false).unwrap();
     let mut worker = Worker::new(0, 0, parts, QUEUE_LEN).unwrap();
     for (last_id, repeats) in [(1, true), (3, false)] {
         worker.repeats = repeats;

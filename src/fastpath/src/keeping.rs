@@ -1,0 +1,48 @@
+//! Whether flows of a backend are kept: a byte that the worker writes and the program reads before each packet.
+
+use crate::error::Error;
+use crate::mapping::{Access, Mapping};
+use crate::shared::{KEPT, KEPT_AND_HEARD, MAX_BACKENDS};
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::Release;
+
+/// What the program does with flows of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Keep {
+    /// Leaves all to the worker.
+    No = 0,
+    /// Sends them on.
+    Yes = 1,
+    /// Sends them on and reports each reply: the worker waits for a sign of life.
+    Heard = 2,
+}
+
+const _: () = assert!(Keep::Yes as usize == KEPT && Keep::Heard as usize == KEPT_AND_HEARD);
+
+/// The bytes of one worker. At first no flow is kept.
+#[derive(Debug)]
+pub struct Keeping(Mapping);
+
+impl Keeping {
+    /// Maps them for writing.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn map(fd: impl AsFd) -> Result<Self, Error> {
+        Ok(Self(Mapping::new(fd, "the bytes of backends that keep flows", (0, MAX_BACKENDS), Access::Write)?))
+    }
+
+    /// The same, never unmapped.
+    #[must_use]
+    pub fn for_good(self) -> Self {
+        Self(self.0.for_good())
+    }
+
+    /// From the next packet on the program does so. An index that does not exist is ignored.
+    pub fn set(&self, backend: u16, keep: Keep) {
+        if let Some(byte) = self.0.bytes().get(usize::from(backend)) {
+            byte.store(keep as u8, Release);
+        }
+    }
+}

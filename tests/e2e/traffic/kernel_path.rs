@@ -1,0 +1,150 @@
+//! The kernel path: packets of open flows meet no worker, what is not believed by the rules is not believed there, and what is
+//! attached comes, stays and goes as it should.
+
+use crate::rig::config::{Service, config};
+use crate::rig::lab::{Lab, eventually};
+use crate::rig::loaded::{Loaded, signal_to};
+use crate::rig::net::{Family, dial};
+use crate::rig::packet::{TCP, complete, ip};
+use crate::rig::wire::Sender;
+use nix::sys::signal::Signal;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
+/// What each open connection asks for.
+const REQUESTS: usize = 200;
+/// Another program's filter.
+const FOREIGN: &str = "tc filter show dev eth1 ingress | grep -c 'pref 10 bpf chain 0 handle'";
+
+fn begin(lab: &Lab) -> Loaded {
+    let file = lab.file("loaded.toml", &format!("cores = \"0-1\"\n{}", config("60s", &[Service::default()])));
+    let spawned = Loaded::spawn_with(lab, |command| {
+        command.args(["-D", "--fast", "auto", "-c", &file]);
+    });
+    spawned.until_it_serves()
+}
+
+/// Asks for the small file this many times, by one connection.
+fn converse(stream: &mut TcpStream, requests: usize) {
+    let mut buffer = [0; 4096];
+    for _ in 0..requests {
+        stream.write_all(b"GET /small HTTP/1.1\r\nHost: lab\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        loop {
+            let n = stream.read(&mut buffer).unwrap();
+            assert_ne!(n, 0, "closed: {}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&buffer[..n]);
+            let text = String::from_utf8_lossy(&answer);
+            if text.split_once("\r\n\r\n").is_some_and(|(_, body)| body.len() >= 612) {
+                assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+                break;
+            }
+        }
+    }
+}
+
+fn open(lab: &Lab) -> Vec<TcpStream> {
+    lab.within("client", || {
+        let one = |family: Family| dial(family.client(11), SocketAddr::new(family.vip(), 80)).unwrap();
+        Family::BOTH.map(one).into_iter().collect()
+    })
+}
+
+fn packets(loaded: &Loaded, label: &str) -> u64 {
+    loaded.status()["packets"][label].as_u64().unwrap()
+}
+
+fn missed(loaded: &Loaded, why: &str) -> u64 {
+    loaded.status()["kernel_path"]["missed"][why].as_u64().unwrap()
+}
+
+fn interfaces(loaded: &Loaded) -> Vec<String> {
+    let status = loaded.status();
+    let names = status["kernel_path"]["interfaces"].as_array().unwrap().iter();
+    let mut names: Vec<_> = names.map(|name| name.as_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Whatever tc shows of the balancer's interfaces.
+fn tc(lab: &Lab) -> String {
+    lab.sh("lb", "for i in eth0 eth1; do tc qdisc show dev $i; tc filter show dev $i ingress; done")
+}
+
+#[test]
+fn open_flows_meet_no_worker_and_forged_replies_do() {
+    let Some(lab) = Lab::up() else { return };
+    lab.sh("lb", "tc qdisc add dev eth1 clsact; tc filter add dev eth1 ingress prio 10 bpf bytecode '1,6 0 0 0'");
+    let loaded = begin(&lab);
+    assert_eq!(interfaces(&loaded), ["eth0", "eth1"], "{}", loaded.log());
+    let mut streams = open(&lab);
+    streams.iter_mut().for_each(|stream| converse(stream, REQUESTS));
+    let all = 2 * REQUESTS as u64;
+    let [to, from] = ["kernel_forwarded", "kernel_returned"].map(|label| packets(&loaded, label));
+    assert!(to >= all && from >= all, "{}", loaded.ask(&["status"]).out);
+    let by_workers = ["forwarded", "returned"].map(|label| packets(&loaded, label));
+    assert!(by_workers.iter().sum::<u64>() < 40, "{}", loaded.ask(&["status"]).out);
+
+    // From where clients are, in the name of both backends: no reply.
+    let before = missed(&loaded, "backend");
+    let sender = Sender::to_balancer(&lab, "client", "eth0");
+    for (family, stream) in Family::BOTH.into_iter().zip(&streams) {
+        for n in [1, 2] {
+            let (from, to) = (SocketAddr::new(family.backend(n), 80), stream.local_addr().unwrap());
+            sender.send(&forged(from, to));
+        }
+    }
+    assert!(eventually(SOON, || missed(&loaded, "backend") == before + 2), "{}", loaded.ask(&["status"]).out);
+    assert_eq!(packets(&loaded, "kernel_returned"), from);
+    streams.iter_mut().for_each(|stream| converse(stream, 1));
+
+    follows_interfaces(&lab, &loaded);
+    loaded.stop();
+    let left = tc(&lab);
+    assert!(!left.contains("loaded-"), "{left}");
+    assert_eq!(left.matches("clsact").count(), 1, "eth1's is another's: {left}");
+    assert_eq!(lab.sh("lb", FOREIGN).trim(), "1", "{left}");
+}
+
+/// New ones, renamed ones, and those that are gone.
+fn follows_interfaces(lab: &Lab, loaded: &Loaded) {
+    lab.sh("lb", "ip link add new0 type veth peer name far0 && ip address add 203.0.113.1/24 dev new0");
+    assert!(eventually(SOON, || interfaces(loaded) == ["eth0", "eth1", "new0"]), "{:?}", interfaces(loaded));
+    lab.sh("lb", "ip link set new0 name new1");
+    assert!(eventually(SOON, || interfaces(loaded) == ["eth0", "eth1", "new1"]), "{:?}", interfaces(loaded));
+    lab.sh("lb", "tc qdisc del dev eth0 clsact");
+    assert!(eventually(SOON, || tc(lab).matches("loaded-").count() == 2), "{}", tc(lab));
+    lab.sh("lb", "ip link delete new1");
+    assert!(eventually(SOON, || interfaces(loaded) == ["eth0", "eth1"]), "{:?}", interfaces(loaded));
+}
+
+/// A segment of data with some numbers.
+fn forged(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    let rest = [0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0, 1, 2, 3, 4];
+    complete(ip(from.ip(), to.ip(), TCP, &[&ports[..], &rest].concat()))
+}
+
+/// What is left of a killed instance sends its flows on until they are stale, and the next start takes it away.
+#[test]
+fn open_flows_outlive_every_process_and_a_new_start_clears_up() {
+    let Some(lab) = Lab::up() else { return };
+    let loaded = begin(&lab);
+    let mut streams = open(&lab);
+    // Once workers have read the reports the flows are open.
+    streams.iter_mut().for_each(|stream| converse(stream, 5));
+    std::thread::sleep(Duration::from_millis(200));
+    let all = [vec![loaded.pid()], loaded.workers(), loaded.prober().into_iter().collect()].concat();
+    all.into_iter().for_each(|pid| signal_to(pid, Signal::SIGKILL));
+    streams.iter_mut().for_each(|stream| converse(stream, REQUESTS));
+    assert_eq!(tc(&lab).matches("loaded-").count(), 2);
+    drop(loaded);
+    let loaded = begin(&lab);
+    assert!(loaded.log().contains("what an earlier instance has attached to eth0 is detached"), "{}", loaded.log());
+    assert_eq!(interfaces(&loaded), ["eth0", "eth1"]);
+    open(&lab).iter_mut().for_each(|stream| converse(stream, 5));
+    loaded.stop();
+    assert!(!tc(&lab).contains("loaded-") && !tc(&lab).contains("clsact"), "{}", tc(&lab));
+}
