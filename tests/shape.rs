@@ -54,7 +54,7 @@ const DEPENDENCIES: [(&str, &[&str]); 15] = [
     ("loaded-roster", &["loaded-config", "loaded-ipc", "loaded-netfilter"]),
     ("loaded-firewall", &["loaded-config", "loaded-host", "loaded-ipc", "loaded-netfilter"]),
     ("loaded-netfilter", &["loaded-config", "loaded-ipc", "loaded-queue"]),
-    ("loaded-host", &["loaded-config", "loaded-ipc"]),
+    ("loaded-host", &["loaded-config", "loaded-ipc", "loaded-queue"]),
     ("loaded-config", &["loaded-ipc"]),
     ("loaded-control", &["loaded-ipc"]),
     ("loaded-fastpath", &["loaded-table"]),

@@ -1,13 +1,11 @@
-//! The kernel's word that this host's network has changed. It is an alarm, no account: whoever hears it looks at things as
-//! they are, so a lost event costs nothing but another look.
+//! The kernel's word that this host's network has changed.
 
+use loaded_queue::{SockProtocol, Subscription};
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// RTNLGRP_ LINK 1, IPV4_IFADDR 5, IPV4_ROUTE 7, IPV4_RULE 8, IPV6_IFADDR 9, IPV6_ROUTE 11, IPV6_RULE 19, and IPV4_NETCONF
-/// 24 and IPV6_NETCONF 25, which tell of `rp_filter` and forwarding (include/uapi/linux/rtnetlink.h), as bits of
-/// `nl_groups`.
+/// 24 and IPV6_NETCONF 25, which tell of `rp_filter` and forwarding (include/uapi/linux/rtnetlink.h).
 const GROUPS: [u32; 9] = [1, 5, 7, 8, 9, 11, 19, 24, 25];
 /// RTM_NEWLINK 16, RTM_DELLINK, RTM_NEWADDR 20, RTM_DELADDR 21
 const LINKS_AND_ADDRESSES: std::ops::RangeInclusive<u16> = 16..=21;
@@ -15,14 +13,10 @@ const LINKS_AND_ADDRESSES: std::ops::RangeInclusive<u16> = 16..=21;
 const NEW_ROUTE: u16 = 24;
 /// `struct nlmsghdr`, bytes.
 const HEADER: usize = 16;
-/// Most messages read at once; the descriptor stays readable if there are more.
-const MOST: usize = 256;
 
 /// A subscription to changes of links, addresses, routes, routing rules and settings of this network namespace.
 #[derive(Debug)]
-pub struct HostEvents {
-    socket: OwnedFd,
-}
+pub struct HostEvents(Subscription);
 
 /// What has changed since it was last asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,38 +35,29 @@ impl HostEvents {
     /// # Errors
     /// If the kernel refuses a socket.
     pub fn open() -> Result<Self, Errno> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-        let groups = GROUPS.iter().fold(0, |groups, group| groups | 1 << (group - 1));
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-        Ok(Self { socket })
+        Subscription::open(SockProtocol::NetlinkRoute, &GROUPS).map(Self)
     }
 
     /// Reads what is there, without waiting.
     #[must_use]
     pub fn read(&self) -> HostChanges {
         let mut changes = HostChanges::default();
-        let mut buffer = vec![0; 1 << 16];
-        for _ in 0..MOST {
-            match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
-                Ok(length) if (HEADER..=buffer.len()).contains(&length) => {
-                    changes.any = true;
-                    // Each notice of this kind is a message of its own (rtnl_notify).
-                    let kind = u16::from_ne_bytes([buffer[4], buffer[5]]);
-                    changes.may_lose_routes |= kind != NEW_ROUTE;
-                    changes.addresses |= LINKS_AND_ADDRESSES.contains(&kind);
-                }
-                Err(Errno::EAGAIN) => break,
-                // Cut off, or ENOBUFS: more has happened than the socket holds.
-                _ => changes = HostChanges { any: true, may_lose_routes: true, addresses: true },
+        self.0.read(|heard| match heard {
+            Some(bytes) if bytes.len() >= HEADER => {
+                changes.any = true;
+                // Each notice of this kind is a message of its own (rtnl_notify).
+                let kind = u16::from_ne_bytes([bytes[4], bytes[5]]);
+                changes.may_lose_routes |= kind != NEW_ROUTE;
+                changes.addresses |= LINKS_AND_ADDRESSES.contains(&kind);
             }
-        }
+            _ => changes = HostChanges { any: true, may_lose_routes: true, addresses: true },
+        });
         changes
     }
 }
 
 impl AsFd for HostEvents {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.0.as_fd()
     }
 }

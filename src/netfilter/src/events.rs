@@ -1,12 +1,11 @@
-//! The kernel's word that nftables rules have changed, iptables-nft's among them. It is an alarm, no account: whoever
-//! hears it looks at the rules as they are, so a lost event costs nothing but another look.
+//! The kernel's word that nftables rules have changed, iptables-nft's among them.
 
+use loaded_queue::{SockProtocol, Subscription};
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-/// Group NFNLGRP_NFTABLES (7, include/uapi/linux/netfilter/nfnetlink.h) as a bit of `nl_groups`.
-const GROUP: u32 = 1 << 6;
+/// NFNLGRP_NFTABLES (include/uapi/linux/netfilter/nfnetlink.h).
+const GROUP: u32 = 7;
 /// NFNL_SUBSYS_NFTABLES
 const SUBSYSTEM: u8 = 10;
 /// NFT_MSG_NEWGEN (include/uapi/linux/netfilter/nf_tables.h): the end of a transaction, and who has made it.
@@ -19,14 +18,10 @@ const NFTA_TABLE: u16 = 1;
 const FAMILIES: [u8; 2] = [2, 10];
 /// `struct nlmsghdr` and `struct nfgenmsg`, bytes.
 const HEADERS: usize = 20;
-/// Most messages read at once; the descriptor stays readable if there are more.
-const MOST: usize = 256;
 
 /// A subscription to changes of nftables in this network namespace.
 #[derive(Debug)]
-pub struct Events {
-    socket: OwnedFd,
-}
+pub struct Events(Subscription);
 
 /// What has changed since it was last asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,32 +42,24 @@ impl Events {
     /// # Errors
     /// If this kernel has no nftables, or without CAP_NET_ADMIN.
     pub fn open() -> Result<Self, Errno> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter)?;
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUP))?;
-        Ok(Self { socket })
+        Subscription::open(SockProtocol::NetlinkNetFilter, &[GROUP]).map(Self)
     }
 
     /// Reads what is there, without waiting.
     #[must_use]
     pub fn read(&self) -> Changes {
         let mut changes = Changes::default();
-        let mut buffer = vec![0; 1 << 16];
-        for _ in 0..MOST {
-            match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
-                Ok(length) if length <= buffer.len() => changes.note(&buffer[..length]),
-                Err(Errno::EAGAIN) => break,
-                // Cut off, or ENOBUFS: more has happened than the socket holds.
-                _ => (changes.any, changes.raw) = (true, true),
-            }
-        }
+        self.0.read(|heard| match heard {
+            Some(bytes) => changes.note(bytes),
+            None => (changes.any, changes.raw) = (true, true),
+        });
         changes
     }
 }
 
 impl AsFd for Events {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.0.as_fd()
     }
 }
 

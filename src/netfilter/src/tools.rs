@@ -16,8 +16,10 @@ const DIRECTORIES: [&str; 6] =
     ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/run/current-system/sw/bin"];
 /// Longer than `-w 5`, the legacy back end's wait for its lock, and than any transaction seen (0.02 s).
 const TOOL_TIMEOUT: Duration = Duration::from_secs(15);
-/// A transaction takes 5 to 20 ms, so polling more often gains nothing.
+/// A transaction takes 5 to 20 ms, so polling more often gains nothing. One that takes longer is looked at the less often: it
+/// costs an eighth of its time more at most.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
+const SHARE: u32 = 8;
 
 /// Paths of the programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,11 +130,12 @@ fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String, Error>
         .process_group(0)
         .spawn()
         .map_err(|e| fail("start it", e))?;
-    let deadline = Instant::now() + TOOL_TIMEOUT;
+    let begun = Instant::now();
+    let deadline = begun + TOOL_TIMEOUT;
     let status = loop {
         match child.try_wait().map_err(|e| fail("wait for it", e))? {
             Some(status) => break status,
-            None if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
+            None if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY.max(begun.elapsed() / SHARE)),
             None => {
                 let killed = child.kill().and_then(|()| child.wait());
                 killed.map_err(|e| fail("end it", e))?;

@@ -1,13 +1,14 @@
 //! Gathers every condition that keeps packets from being balanced, and notes when the verdict changes.
 
 use super::Instance;
-use super::survey::{Condition, family_condition};
+use super::survey::{Condition, Stand, family_condition, stands};
 use crate::children::worker::Worker;
 use crate::conditions::{of_host, of_problem};
 use loaded_control::{By, ConditionStatus, Effect, Health, InstanceVerdict, ServiceHealth};
-use loaded_ipc::{Admin, Outcome};
+use loaded_ipc::{Outcome, ServiceIndex};
 use loaded_queue::{QueueState, queue_owners};
 use nix::time::{ClockId, clock_gettime};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Time between two looks at the host where nothing was announced, for most settings announce nothing.
@@ -34,8 +35,9 @@ impl Instance {
         self.look_at_host(now);
         let mut conditions = self.conditions_of_host(now);
         conditions.extend(self.conditions_of_workers(now, queues));
-        conditions.extend(self.conditions_of_services(now));
-        let health = Health::judged(self.service_healths(now), conditions);
+        let stands = stands(&self.current.roster, now);
+        conditions.extend(self.conditions_of_services(&stands));
+        let health = Health::judged(self.service_healths(&stands), conditions);
         let before = std::mem::replace(&mut self.survey.health, health);
         self.note_verdict(&before);
     }
@@ -108,12 +110,13 @@ impl Instance {
         all
     }
 
-    fn conditions_of_services(&self, now: Instant) -> Vec<ConditionStatus> {
+    fn conditions_of_services(&self, stands: &BTreeMap<ServiceIndex, Stand>) -> Vec<ConditionStatus> {
         let mut all = Vec::new();
         let roster = &self.current.roster;
         for (index, entry) in roster.services().filter(|(_, entry)| entry.leaves.is_none()) {
-            for (v4, family) in [(true, 4), (false, 6)] {
-                let found = family_condition(roster, index, v4, now);
+            let [v4, v6] = stands.get(&index).copied().unwrap_or_default();
+            for (count, family) in [(v4, 4), (v6, 6)] {
+                let found = family_condition(roster, index, count);
                 let (name, effect) = match found {
                     Condition::AllDown(_) => ("no_backend", Effect::Stops),
                     Condition::Panic => ("checks_not_believed", Effect::Impairs),
@@ -131,21 +134,19 @@ impl Instance {
         all
     }
 
-    fn service_healths(&self, now: Instant) -> Vec<ServiceHealth> {
+    fn service_healths(&self, stands: &BTreeMap<ServiceIndex, Stand>) -> Vec<ServiceHealth> {
         let roster = &self.current.roster;
         let staying = roster.services().filter(|(_, entry)| entry.leaves.is_none());
         staying
             .map(|(index, entry)| {
                 let has = |v4| entry.service.vips.iter().any(|vip| vip.is_ipv4() == v4);
                 let families = [(true, 4), (false, 6)].into_iter().filter(|(v4, _)| has(*v4));
-                let up = roster.backends().filter(|(_, b)| {
-                    b.service == index && b.confirmed && b.health.up && b.admin(now) == Admin::Enabled
-                });
+                let [v4, v6] = stands.get(&index).copied().unwrap_or_default();
                 ServiceHealth {
                     name: entry.service.name.clone(),
                     families: families.map(|(_, family)| family).collect(),
                     verdict: InstanceVerdict::Serving,
-                    up: up.count(),
+                    up: v4.all_up() + v6.all_up(),
                 }
             })
             .collect()

@@ -2,7 +2,7 @@
 
 use super::Instance;
 use super::phase::Trigger;
-use super::survey::{Condition, ROUTES_EVERY, condition, family_condition};
+use super::survey::{Condition, ROUTES_EVERY, condition, family_condition, stands};
 use crate::Error;
 use crate::children::prober::ProberNews;
 use crate::children::worker::Worker;
@@ -200,13 +200,17 @@ impl Instance {
     pub(super) fn note_conditions(&mut self, by: By) {
         let (now, roster) = (Instant::now(), &self.current.roster);
         let staying = roster.services().filter(|(_, entry)| entry.leaves.is_none());
-        let conditions: Vec<_> = staying.map(|(index, _)| (index, condition(roster, index, now))).collect();
+        let stands = stands(roster, now);
+        let stand = |index| stands.get(&index).copied().unwrap_or_default();
+        let of = |index| condition(roster, index, stand(index));
+        let conditions: Vec<_> = staying.map(|(index, _)| (index, of(index))).collect();
         self.survey.conditions.retain(|index, _| conditions.iter().any(|(known, _)| known == index));
         for (index, condition) in conditions {
             let before = self.survey.conditions.insert(index, condition);
             if before.unwrap_or(Condition::Fine) != condition {
-                let is_so = |v4| family_condition(&self.current.roster, index, v4, now) == condition;
-                let families = [(true, "IPv4"), (false, "IPv6")].into_iter().filter(|(v4, _)| is_so(*v4));
+                let [v4, v6] = stand(index);
+                let is_so = |count| family_condition(&self.current.roster, index, count) == condition;
+                let families = [(v4, "IPv4"), (v6, "IPv6")].into_iter().filter(|(count, _)| is_so(*count));
                 let families: Vec<_> = families.map(|(_, name)| name).collect();
                 self.note(index, None, condition.to_string(), format!("backends of {}", families.join(" and ")), by);
             }

@@ -2,7 +2,7 @@
 
 use super::Instance;
 use super::observe::view;
-use super::survey::{Condition, condition};
+use super::survey::{Condition, condition, stands};
 use crate::children::late::LateChecks;
 use crate::children::worker::Worker;
 use crate::fastpath::FastPath;
@@ -112,6 +112,7 @@ impl Instance {
             entry.service.backends.iter().position(|b| b.destination() == backend.destination())
         };
         backends.sort_by_key(|(index, b)| (b.leaves.is_some(), written(b).unwrap_or(usize::MAX), *index));
+        let stand = stands(&self.current.roster, now).get(&index).copied().unwrap_or_default();
         ServiceStatus {
             name: name.clone(),
             vips: vips.clone(),
@@ -128,7 +129,7 @@ impl Instance {
                 .as_ref()
                 .map(|check| plan::display::check(Some(check)) + plan::display::own_ports(&entry.service)),
             discover: entry.service.discover.as_ref().map(|discover| plan::display::discover(Some(discover))),
-            state: match condition(&self.current.roster, index, now) {
+            state: match condition(&self.current.roster, index, stand) {
                 _ if entry.leaves.is_some() => ServiceState::Leaving,
                 Condition::Fine => ServiceState::Ok,
                 Condition::Panic => ServiceState::Panic,

@@ -113,26 +113,62 @@ impl Survey {
     }
 }
 
+/// How the backends of a service stand: those of IPv4, those of IPv6.
+pub(super) type Stand = [Count; 2];
+
+/// Confirmed backends of one service and family.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Count {
+    any: bool,
+    /// Enabled ones that are no backups, and those of them that are up.
+    all: usize,
+    up: usize,
+    /// Enabled backups that are up.
+    backups: usize,
+}
+
+impl Count {
+    /// Enabled ones that are up.
+    pub(super) fn all_up(self) -> usize {
+        self.up + self.backups
+    }
+}
+
+/// How the backends of each service stand.
+pub(super) fn stands(roster: &Roster, now: Instant) -> BTreeMap<ServiceIndex, Stand> {
+    let mut stands: BTreeMap<ServiceIndex, Stand> = BTreeMap::new();
+    for (_, backend) in roster.backends().filter(|(_, backend)| backend.confirmed) {
+        let [v4, v6] = stands.entry(backend.service).or_default();
+        let count = if backend.address.is_ipv4() { v4 } else { v6 };
+        count.any = true;
+        if backend.admin(now) != Admin::Enabled {
+            continue;
+        }
+        let up = usize::from(backend.health.up);
+        if backend.backup {
+            count.backups += up;
+        } else {
+            count.all += 1;
+            count.up += up;
+        }
+    }
+    stands
+}
+
 /// How a service stands, in the family that is worse off.
-pub(super) fn condition(roster: &Roster, index: ServiceIndex, now: Instant) -> Condition {
-    let [v4, v6] = [true, false].map(|v4| family_condition(roster, index, v4, now));
+pub(super) fn condition(roster: &Roster, index: ServiceIndex, stand: Stand) -> Condition {
+    let [v4, v6] = stand.map(|count| family_condition(roster, index, count));
     if v6 == Condition::Fine { v4 } else { v6 }
 }
 
 /// How a service stands in one family. The worker's balancer goes by the same rule, and by what each worker's own packets
 /// show.
-pub(super) fn family_condition(roster: &Roster, index: ServiceIndex, v4: bool, now: Instant) -> Condition {
+pub(super) fn family_condition(roster: &Roster, index: ServiceIndex, count: Count) -> Condition {
     let Some(entry) = roster.service(index) else { return Condition::Fine };
     let policy = entry.service.policy;
-    let of_service = || roster.backends().filter(move |(_, backend)| backend.service == index && backend.confirmed);
-    let enabled = || of_service().filter(|(_, backend)| backend.admin(now) == Admin::Enabled);
-    let count = |backup: bool, up: bool| {
-        let of_kind = enabled().filter(|(_, b)| b.address.is_ipv4() == v4 && b.backup == backup);
-        of_kind.filter(|(_, b)| b.health.up || !up).count()
-    };
-    let (all, up, backups) = (count(false, false), count(false, true), count(true, true));
+    let Count { any, all, up, backups } = count;
     match () {
-        () if of_service().all(|(_, b)| b.address.is_ipv4() != v4) => Condition::Fine,
+        () if !any => Condition::Fine,
         () if backups == 0 && up * 100 < usize::from(policy.panic_threshold) * all => Condition::Panic,
         () if up > 0 => Condition::Fine,
         () if backups > 0 => Condition::Backup,

@@ -17,13 +17,16 @@ impl Worker {
         }
     }
 
-    /// Tells the serving process which of the operator's wishes have changed.
+    /// Tells the serving process which of the operator's wishes have changed. They are in ascending order of the backends.
     pub(crate) fn sync(&mut self, wishes: impl Iterator<Item = (BackendIndex, Admin)>) {
         let Some(serving) = self.serving.as_mut().filter(|serving| serving.is_serving()) else { return };
+        let mut all = serving.told.iter_mut().peekable();
         for (backend, admin) in wishes {
             // It is told only of backends that its own configuration has.
-            if serving.told.get(&backend).is_some_and(|told| *told != admin) {
-                serving.told.insert(backend, admin);
+            while all.next_if(|(known, _)| **known < backend).is_some() {}
+            let Some((_, told)) = all.next_if(|(known, _)| **known == backend) else { continue };
+            if *told != admin {
+                *told = admin;
                 serving.child.tell(ToWorker::Admin { backend, admin });
             }
         }
