@@ -1,8 +1,10 @@
 //! The command line. clap lives here and nowhere else; the rest of the program gets [`Options`].
 
 mod ask;
+mod migrate;
 
 pub(crate) use ask::{Ask, BackendLine, DrainLine, EventsLine, HealthLine, TopLine, TopSort};
+pub(crate) use migrate::MigrateLine;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
@@ -48,6 +50,8 @@ pub(crate) enum Task {
     Ask(Ask),
     /// Decide over a capture.
     Replay(ReplayLine),
+    /// Print another balancer's configuration as loaded.toml.
+    Migrate(MigrateLine),
     /// Print the configuration in these files, or of the instance that runs if there are none.
     ShowConfig(Vec<PathBuf>),
     /// Print a role's sandbox policy and end.
@@ -65,6 +69,8 @@ enum Errand {
     Ask(Ask),
     /// Show what a worker would do with each packet of a capture (pcap or pcapng); needs no instance and no rights
     Replay(ReplayLine),
+    /// Print another balancer's configuration as loaded.toml; exit code: 0 all carried over, 1 not all, 2 unreadable
+    Migrate(MigrateLine),
     /// Show a configuration whole, with every default
     Config {
         /// The order.
@@ -263,6 +269,7 @@ impl From<CommandLine> for Options {
                 (Some(Errand::Ask(ask)), _) => Task::Ask(ask),
                 (Some(Errand::Doctor { .. }), _) => Task::Doctor,
                 (Some(Errand::Replay(line)), _) => Task::Replay(line),
+                (Some(Errand::Migrate(line)), _) => Task::Migrate(line),
                 (Some(Errand::Config { order: ConfigOrder::Show { config } }), _) => Task::ShowConfig(config),
                 (None, true) => Task::Diff,
                 (None, false) => line.task.into(),

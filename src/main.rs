@@ -6,6 +6,7 @@ mod doctor;
 mod drain;
 mod events;
 mod health;
+mod migrate;
 mod replay;
 mod role;
 mod top;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         Task::Diff => diff(control, &run_options.config).map(|text| say(&text)),
         Task::ShowConfig(files) => show_config(control, &files).map(|text| say(&text)),
         Task::Replay(line) => replay::run(&line),
+        Task::Migrate(line) => Ok(migrate::run(&line)),
         Task::Ask(Ask::Health(line)) => {
             let (text, code) = health::examine(control, &line);
             Ok(say(&text).max(code))

@@ -15,7 +15,7 @@ use std::process::Command;
 
 /// Every crate, and all crates of ours that it depends on (beside tests). No role on a role; below the roles,
 /// configuration and control socket know nothing but `ipc`.
-const DEPENDENCIES: [(&str, &[&str]); 15] = [
+const DEPENDENCIES: [(&str, &[&str]); 16] = [
     (
         "loaded",
         &[
@@ -24,6 +24,7 @@ const DEPENDENCIES: [(&str, &[&str]); 15] = [
             "loaded-firewall",
             "loaded-host",
             "loaded-ipc",
+            "loaded-migrate",
             "loaded-netfilter",
             "loaded-prober",
             "loaded-queue",
@@ -54,6 +55,7 @@ const DEPENDENCIES: [(&str, &[&str]); 15] = [
     ("loaded-roster", &["loaded-config", "loaded-ipc", "loaded-netfilter"]),
     ("loaded-firewall", &["loaded-config", "loaded-host", "loaded-ipc", "loaded-netfilter"]),
     ("loaded-netfilter", &["loaded-config", "loaded-ipc", "loaded-queue"]),
+    ("loaded-migrate", &["loaded-config", "loaded-ipc"]),
     ("loaded-host", &["loaded-config", "loaded-ipc", "loaded-queue"]),
     ("loaded-config", &["loaded-ipc"]),
     ("loaded-control", &["loaded-ipc"]),
@@ -65,7 +67,7 @@ const DEPENDENCIES: [(&str, &[&str]); 15] = [
 ];
 
 /// Libraries that only these crates may name.
-const LIBRARIES: [(&str, &[&str]); 13] = [
+const LIBRARIES: [(&str, &[&str]); 14] = [
     ("annotate-snippets", &["loaded-config"]),
     // As a feature that no child has.
     ("aya", &["loaded-fastpath"]),
@@ -92,12 +94,13 @@ const LIBRARIES: [(&str, &[&str]); 13] = [
     ("signal-hook", &["loaded", "loaded-supervisor"]),
     ("terminal_size", &["loaded"]),
     ("toml", &["loaded-config"]),
+    ("toml_writer", &["loaded-migrate"]),
     ("log", &["loaded-control", "loaded-netfilter", "loaded-supervisor"]),
 ];
 
 /// What a child links by no way at all, however indirect: parsers, another role, and what only the supervisor needs. A name
 /// stands for all that begin with it.
-const NOT_IN_A_CHILD: [&str; 20] = [
+const NOT_IN_A_CHILD: [&str; 21] = [
     "annotate-snippets",
     "aya",
     "clap",
@@ -106,6 +109,7 @@ const NOT_IN_A_CHILD: [&str; 20] = [
     "loaded-control",
     "loaded-firewall",
     "loaded-host",
+    "loaded-migrate",
     "loaded-netfilter",
     "loaded-roster",
     "loaded-supervisor",
@@ -211,6 +215,7 @@ fn unsafe_code_is_where_it_may_be() {
         "src/control",
         "src/netfilter",
         "src/host",
+        "src/migrate",
         "src/roster",
         "src/firewall",
         "supervisor",

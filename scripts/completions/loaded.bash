@@ -49,6 +49,9 @@ _loaded() {
             loaded,metrics)
                 cmd="loaded__subcmd__metrics"
                 ;;
+            loaded,migrate)
+                cmd="loaded__subcmd__migrate"
+                ;;
             loaded,replay)
                 cmd="loaded__subcmd__replay"
                 ;;
@@ -127,6 +130,9 @@ _loaded() {
             loaded__subcmd__help,metrics)
                 cmd="loaded__subcmd__help__subcmd__metrics"
                 ;;
+            loaded__subcmd__help,migrate)
+                cmd="loaded__subcmd__help__subcmd__migrate"
+                ;;
             loaded__subcmd__help,replay)
                 cmd="loaded__subcmd__help__subcmd__replay"
                 ;;
@@ -155,7 +161,7 @@ _loaded() {
 
     case "${cmd}" in
         loaded)
-            opts="-4 -6 -c -f -D -Q -U -h -V --ipv4 --ipv6 --config --failover --foreground --queue-len --queue-base --user --pid-file --wait --allow-weak-sandbox --fast --control --check --print-sandbox --selftest --diff --help --version status health backend drain history metrics explain flows top events replay config doctor help"
+            opts="-4 -6 -c -f -D -Q -U -h -V --ipv4 --ipv6 --config --failover --foreground --queue-len --queue-base --user --pid-file --wait --allow-weak-sandbox --fast --control --check --print-sandbox --selftest --diff --help --version status health backend drain history metrics explain flows top events replay migrate config doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -617,7 +623,7 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__help)
-            opts="status health backend drain history metrics explain flows top events replay config doctor help"
+            opts="status health backend drain history metrics explain flows top events replay migrate config doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -840,6 +846,20 @@ _loaded() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        loaded__subcmd__help__subcmd__migrate)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         loaded__subcmd__help__subcmd__replay)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -915,6 +935,32 @@ _loaded() {
                 return 0
             fi
             case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__migrate)
+            opts="-h --from --vip --failover --control --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --from)
+                    COMPREPLY=($(compgen -W "keepalived ipvsadm nginx classic" -- "${cur}"))
+                    return 0
+                    ;;
+                --vip)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --control)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -140,6 +140,24 @@ fn the_doctor_takes_a_configuration_of_its_own() {
 }
 
 #[test]
+fn files_of_other_balancers_are_named_or_piped_in() {
+    let asked = |line: &str| options(line).map(|options| options.task);
+    let line = |files: &[&str], from, vip: &[&str], failover| {
+        let files = files.iter().map(PathBuf::from).collect();
+        let vip = vip.iter().map(|vip| vip.parse().unwrap()).collect();
+        Ok(Task::Migrate(MigrateLine { files, from, vip, failover }))
+    };
+    assert_eq!(asked("migrate keepalived.conf"), line(&["keepalived.conf"], None, &[], false));
+    assert_eq!(
+        asked("migrate --from nginx --vip 192.0.2.1 --vip 2001:db8::1 -"),
+        line(&["-"], Some(migrate::FormatName::Nginx), &["192.0.2.1", "2001:db8::1"], false)
+    );
+    assert_eq!(asked("migrate --failover a b"), line(&["a", "b"], None, &[], true));
+    assert_eq!(asked("migrate"), Err(ErrorKind::MissingRequiredArgument));
+    assert_eq!(asked("migrate --from haproxy a"), Err(ErrorKind::InvalidValue));
+}
+
+#[test]
 fn a_replay_has_a_configuration_of_its_own() {
     let line = |config: &[&str], write: Option<&str>, json| {
         let (config, write) = (config.iter().map(PathBuf::from).collect(), write.map(PathBuf::from));

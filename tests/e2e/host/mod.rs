@@ -4,6 +4,7 @@ mod control_socket;
 mod doctor;
 mod host_conditions;
 mod live;
+mod migrate;
 mod monitoring;
 mod rules;
 mod rules_removed;
