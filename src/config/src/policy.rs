@@ -19,7 +19,7 @@ pub(crate) struct PolicyKey {
 }
 
 /// In the order of `--check`.
-pub(crate) const KEYS: [PolicyKey; 6] = [
+pub(crate) const KEYS: [PolicyKey; 7] = [
     PolicyKey {
         name: "on_backend_down",
         title: "one down",
@@ -56,11 +56,17 @@ pub(crate) const KEYS: [PolicyKey; 6] = [
         read: |item, policy| set(&mut policy.asymmetric, boolean(item)),
         say: |policy| say_asymmetric(policy.asymmetric).to_owned(),
     },
+    PolicyKey {
+        name: "adopt",
+        title: "adopt",
+        read: |item, policy| set(&mut policy.adopt, boolean(item)),
+        say: |policy| say_adopt(policy.adopt).to_owned(),
+    },
 ];
 
 /// The rows that say something of a service in this mode.
 pub(crate) fn shown(mode: Mode) -> impl Iterator<Item = &'static PolicyKey> {
-    KEYS.iter().filter(move |key| mode == Mode::Nat || key.name != "asymmetric")
+    KEYS.iter().filter(move |key| mode == Mode::Nat || !["asymmetric", "adopt"].contains(&key.name))
 }
 
 /// The names of the keys.
@@ -155,6 +161,13 @@ fn say_asymmetric(asymmetric: bool) -> &'static str {
     match asymmetric {
         false => "no: replies come only by an interface that the route to their backend leads through",
         true => "yes: by whatever interface; whoever can send packets in a backend's name is believed",
+    }
+}
+
+fn say_adopt(adopt: bool) -> &'static str {
+    match adopt {
+        false => "no: a reply of a connection that began elsewhere passes as the backend's own",
+        true => "yes: a reply begins a flow where the strategy gives its client this backend",
     }
 }
 

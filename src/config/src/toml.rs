@@ -78,16 +78,23 @@ fn service(table: &Table<'_>) -> DraftService {
         Some(_) => table.optional("backend", members),
         None => table.required("backend", "write a [[service.backend]] with an address", members),
     };
+    let (ports, strategy, policy) = (ports(table, protocol), strategy(table), policy(table, mode));
+    let is_read = || table.unread().spares(&["mode", "ports", "strategy"]);
+    if let Some(item) = table.get("adopt").filter(|_| policy.adopt && is_read())
+        && let Err(text) = may_adopt(mode, strategy, !ports.is_empty())
+    {
+        table.mistakes.add(item.mark.flaw(text));
+    }
     DraftService {
         name,
         vips: vips.unwrap_or_default(),
         protocol: protocol.unwrap_or(Protocol::Tcp),
-        ports: ports(table, protocol),
+        ports,
         port: table.optional("port", backend_port),
         mode,
-        strategy: strategy(table),
+        strategy,
         affinity: table.optional("affinity", affinity).unwrap_or(Some(CLIENT)),
-        policy: policy(table, mode),
+        policy,
         passive: table.optional("passive", probe::passive).unwrap_or(Judgement::Unsaid),
         check: table.optional("check", probe::check),
         discover,
@@ -126,6 +133,19 @@ fn policy(table: &Table<'_>, mode: Mode) -> Policy {
         table.mistakes.add(item.mark.flaw(text));
     }
     policy
+}
+
+fn may_adopt(mode: Mode, strategy: Strategy, names_ports: bool) -> Result<(), &'static str> {
+    match strategy {
+        _ if mode == Mode::Dsr => {
+            Err("in mode \"dsr\" replies do not come this way, so adopt = true has no effect; take it out")
+        }
+        Strategy::Maglev { .. } if names_ports => Ok(()),
+        Strategy::Maglev { .. } => {
+            Err("backends open connections of their own from any port; name the service's ports, or take adopt out")
+        }
+        _ => Err("only maglev gives a client the same backend on every balancer; write strategy = \"maglev\""),
+    }
 }
 
 fn quota(item: Item<'_>) -> Result<Quota, Flaw> {

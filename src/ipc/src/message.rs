@@ -9,7 +9,7 @@ use bincode::{Decode, Encode};
 use std::net::IpAddr;
 
 /// Version of the messages below. Bump it with any change to them.
-pub const VERSION: u16 = 12;
+pub const VERSION: u16 = 13;
 
 /// Largest frame either side accepts, bytes.
 pub const MAX_FRAME: usize = 512;

@@ -25,6 +25,9 @@ pub struct Policy {
     /// Whether replies may come by any interface, and not only by one that the route to the backend leads through. Decided by
     /// the rules, before a worker sees a packet.
     pub asymmetric: bool,
+    /// Whether a backend's packet without a flow begins one, where the strategy would give its client this backend: another
+    /// balancer has begun that connection. Only with `maglev`, mode "nat", and ports that are named.
+    pub adopt: bool,
 }
 
 impl Policy {
@@ -33,7 +36,8 @@ impl Policy {
     /// is better than a timeout, and no packet goes where nobody listens. (The original went on to the last configured server
     /// without a word.) `panic_threshold`: checks are always believed until somebody says otherwise. `slow_start`: a backend
     /// that came up gets its share at once. `asymmetric`: most networks answer by the way they were asked, and there nobody on
-    /// the clients' side can speak in a backend's name.
+    /// the clients' side can speak in a backend's name. `adopt`: a packet does not tell whether its client has spoken to a VIP
+    /// through another balancer, or to the backend itself.
     pub const STANDARD: Self = Self {
         on_backend_down: OnBackendDown::Reset,
         all_down: AllDown::Reject,
@@ -42,6 +46,7 @@ impl Policy {
         idle: Idle::STANDARD,
         passive: None,
         asymmetric: false,
+        adopt: false,
     };
 
     /// The range of `panic_threshold`.

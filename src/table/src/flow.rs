@@ -269,6 +269,14 @@ impl FlowTable {
         self.map.vacancy(hashed, &key.words(), |record| Flow::place_of(record) == place, score).is_some()
     }
 
+    /// The same, without evicting a flow that is alive.
+    pub fn has_free_room(&self, hashed: &Hashed, key: &FlowKey, place: (u16, u16), now: u32) -> bool {
+        let score = |map: &Map, way: &Way| {
+            eviction_score(&self.timeouts, map, way, now).filter(|score| *score >= EXPIRED << 32)
+        };
+        self.map.vacancy(hashed, &key.words(), |record| Flow::place_of(record) == place, score).is_some()
+    }
+
     /// Seconds since a packet of the flow at `slot` was last seen.
     pub fn idle(&self, slot: Slot, now: u32) -> Option<u32> {
         self.map.idle(slot, now)

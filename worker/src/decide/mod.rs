@@ -10,6 +10,7 @@
 //! | `admit` | letting a new flow in: service, client affinity, strategy, tables |
 //! | `clash` | flows that cannot have one backend together |
 //! | `reply` | packets of backends to clients |
+//! | `adopt` | replies of connections that another balancer has begun |
 //! | `icmp_error` | ICMP errors about packets of flows |
 //! | `fragment`, `fragment_table` | fragments: where the others go once the first has come, and for how long |
 //! | `hear` | packets that the kernel path has sent on and reports |
@@ -18,6 +19,7 @@
 //! | `explain`, `summary` | answers for the operator and for `loaded replay`; they change nothing |
 
 mod admit;
+mod adopt;
 mod clash;
 mod count;
 mod decider;

@@ -15,7 +15,8 @@ impl Decider {
         mut buffer: PacketBuffer<'_>,
         now: Now,
     ) -> Decided {
-        let Some((slot, flow)) = self.find(packet, query, now) else { return buffer.unchanged(Outcome::PassedOwn) };
+        let known = self.find(packet, query, now).or_else(|| self.adopt_reply(packet, now));
+        let Some((slot, flow)) = known else { return buffer.unchanged(Outcome::PassedOwn) };
         let Some(&address) = self.setup.vip_address(flow.vip) else { return buffer.unchanged(Outcome::PassedOwn) };
         self.count_received(flow.backend, buffer.length);
         if !self.backends.flags(flow.backend).is_unsuspected() {

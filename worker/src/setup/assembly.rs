@@ -183,6 +183,7 @@ impl Assembly {
             malformed: if translates { OnFailure::Drop } else { malformed },
             quota: self.quota,
             translation: self.translation(),
+            adopts: self.services.values().any(|draft| draft.policy.adopt),
             vip_order,
             reply_addresses,
             backends: slots(self.backends.into_iter().map(|(index, (backend, _))| (index, backend))),

@@ -23,6 +23,8 @@ pub struct Setup {
     pub(super) services: Box<[Option<Box<Service>>]>,
     /// Which packets get another port.
     pub(super) translation: Translation,
+    /// Whether a service adopts replies.
+    pub(super) adopts: bool,
 }
 
 /// Which packets get another port, and which keep the one they came to.
@@ -234,6 +236,28 @@ impl Setup {
             Some((range, service)) if port <= range.high => Some(*service),
             _ => vip.any,
         }
+    }
+
+    /// The places at virtual IPs, each with its port, whose replies may come from this port and begin flows (see
+    /// [`Policy::adopt`]).
+    pub(crate) fn adopting(&self, family: Family, protocol: u8, port: u16) -> impl Iterator<Item = (u16, u16)> {
+        let vips =
+            (0_u16..).zip(self.vips.iter().filter(|_| self.adopts)).filter_map(|(n, vip)| Some((n, vip.as_ref()?)));
+        let adopts = |service| self.service(service).is_some_and(|service| service.policy.adopt);
+        vips.filter(move |(_, vip)| is_mapped(&vip.address) == (family == Family::V4)).flat_map(move |(n, vip)| {
+            let ranges: &[_] = match protocol {
+                protocol::TCP => &vip.tcp,
+                protocol::UDP => &vip.udp,
+                _ => &[],
+            };
+            let ranges = ranges.iter().filter(move |(_, service)| adopts(*service));
+            // A backend with a port of its own does not tell which port the client has used, unless there is but one.
+            ranges.flat_map(move |(PortRange { low, high }, _)| {
+                let same = (*low..=*high).contains(&port).then_some(port);
+                let only = (low == high && *low != port).then_some(*low);
+                same.into_iter().chain(only).map(move |port| (n, port))
+            })
+        })
     }
 
     /// The service that takes everything to a virtual IP.

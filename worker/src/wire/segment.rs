@@ -36,6 +36,11 @@ impl TcpSegment {
         Self { ports, end, acknowledged, flags: flags & (FIN | SYN | RST | ACK) }
     }
 
+    /// The same with these source and destination ports.
+    pub(crate) fn with_ports(self, ports: (u16, u16)) -> Self {
+        Self { ports, ..self }
+    }
+
     /// SYN without ACK: the first packet of a connection.
     #[inline]
     pub fn opens(self) -> bool {

@@ -1,5 +1,6 @@
 //! The decision, on real packets built byte by byte and real tables in a memfd.
 
+mod adopt;
 mod affinity;
 mod churn;
 mod clash;

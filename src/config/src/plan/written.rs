@@ -55,6 +55,7 @@ struct ServiceTable<'a> {
     panic_threshold: u8,
     slow_start: String,
     asymmetric: bool,
+    adopt: bool,
     affinity: AffinityTable,
     idle: IdleTable,
     check: Option<CheckTable<'a>>,
@@ -185,7 +186,8 @@ impl<'a> From<&'a Service> for ServiceTable<'a> {
     fn from(service: &'a Service) -> Self {
         let Service { name, vips, protocol, ports, port, mode, strategy, affinity, policy, check, .. } = service;
         let Service { checks_own_ports, discover, backends, .. } = service;
-        let Policy { on_backend_down, all_down, panic_threshold, slow_start, idle, passive, asymmetric } = policy;
+        let Policy { on_backend_down, all_down, panic_threshold, slow_start, idle, passive, asymmetric, adopt } =
+            policy;
         let (strategy, seed) = match strategy {
             Strategy::Maglev { seed } => ("maglev".to_owned(), Some(*seed)),
             other => (other.to_string(), None),
@@ -204,6 +206,7 @@ impl<'a> From<&'a Service> for ServiceTable<'a> {
             panic_threshold: *panic_threshold,
             slow_start: seconds(*slow_start),
             asymmetric: *asymmetric,
+            adopt: *adopt,
             affinity: affinity.into(),
             idle: (*idle).into(),
             // Which port each backend is checked at follows from its own, unless one is named.

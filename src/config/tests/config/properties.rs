@@ -90,6 +90,7 @@ const TOML: &[&str] = &[
     "{ kind = \"dns\", name = ",
     "passive = ",
     "asymmetric = ",
+    "adopt = ",
     "discover = ",
     "{ network = \"10.0.0.0/8\" }\n",
     "[service.check]\n",
@@ -215,8 +216,8 @@ fn policy(ports: &[PortRange]) -> impl Values<Value = Policy> + use<> {
         udp,
         echo,
     });
-    (down, all, 0..=100u8, 0..=3600u32, idle, prop::option::of(passive), any::<bool>()).prop_map(
-        |(on_backend_down, all_down, panic_threshold, slow_start, idle, passive, asymmetric)| Policy {
+    (down, all, 0..=100u8, 0..=3600u32, idle, prop::option::of(passive), any::<[bool; 2]>()).prop_map(
+        |(on_backend_down, all_down, panic_threshold, slow_start, idle, passive, [asymmetric, adopt])| Policy {
             on_backend_down,
             all_down,
             panic_threshold,
@@ -224,6 +225,7 @@ fn policy(ports: &[PortRange]) -> impl Values<Value = Policy> + use<> {
             idle,
             passive,
             asymmetric,
+            adopt,
         },
     )
 }
@@ -270,6 +272,7 @@ fn service() -> impl Values<Value = Service> {
                 // Half of them, by chance.
                 let seen = policy.passive.is_some() || policy.asymmetric;
                 let mode = if vip % 2 == 1 && !seen { Mode::Dsr } else { Mode::Nat };
+                policy.adopt &= mode == Mode::Nat && matches!(strategy, Strategy::Maglev { .. }) && !ports.is_empty();
                 let changes = mode == Mode::Nat && protocol != Protocol::Any;
                 let port = port.filter(|_| changes && discover.is_some());
                 for (backend, own) in backends.iter_mut().zip(ports_of).filter(|_| changes) {
@@ -415,7 +418,7 @@ fn write_service(service: &Service) -> String {
 }
 
 fn write_policy(policy: Policy) -> String {
-    let Policy { on_backend_down, all_down, panic_threshold, slow_start, idle, passive, asymmetric } = policy;
+    let Policy { on_backend_down, all_down, panic_threshold, slow_start, idle, passive, asymmetric, adopt } = policy;
     let Idle { tcp, half_open, closing, udp, echo } = idle;
     let passive = passive.map_or("false".to_owned(), |Passive { fails, timeout, hold, port }| {
         let port = port.map_or(String::new(), |port| format!(", port = {port}"));
@@ -423,7 +426,7 @@ fn write_policy(policy: Policy) -> String {
     });
     format!(
         "on_backend_down = \"{on_backend_down}\"\nall_down = \"{all_down}\"\npanic_threshold = {panic_threshold}\n\
-         slow_start = \"{slow_start}s\"\npassive = {passive}\nasymmetric = {asymmetric}\n\
+         slow_start = \"{slow_start}s\"\npassive = {passive}\nasymmetric = {asymmetric}\nadopt = {adopt}\n\
          idle = {{ tcp = \"{tcp}s\", half_open = \"{half_open}s\", closing = \"{closing}s\", udp = \"{udp}s\", echo = \"{echo}s\" }}\n"
     )
 }
@@ -543,6 +546,7 @@ proptest! {
             8 => {
                 (target.mode, target.policy.passive) = (source.mode, source.policy.passive);
                 target.policy.asymmetric = source.policy.asymmetric;
+                target.policy.adopt = source.policy.adopt;
             }
             _ => target.protocol = source.protocol,
         }

@@ -248,6 +248,7 @@ service classic
   slow start none: a backend that came up gets its share at once
   idle       flows are forgotten after 124m tcp, 30s half open, 30s closing, 3m udp, 1m echo
   asymmetric no: replies come only by an interface that the route to their backend leads through
+  adopt      no: a reply of a connection that began elsewhere passes as the backend's own
   backend    198.51.100.11, weight 1
   backend    198.51.100.12, weight 1
   backend    198.51.100.13, weight 1

@@ -60,6 +60,7 @@ fn the_least_service_has_the_documented_defaults() {
         idle: Idle::STANDARD,
         passive: None,
         asymmetric: false,
+        adopt: false,
     };
     assert_eq!((service.policy, &service.check, &service.discover), (policy, &None, &None));
     assert!(!service.backends[0].backup);
@@ -157,6 +158,7 @@ fn direct_server_return_is_a_mode_that_judges_no_packets() {
     let nothing = "7:14: in mode \"dsr\" replies do not come this way, so asymmetric = true has no effect; take it out";
     with_ports("mode = \"dsr\"; asymmetric = true", nothing);
     assert!(!good("mode = \"dsr\"\nasymmetric = false").to_string().contains("asymmetric"));
+    assert!(!good("mode = \"dsr\"\nadopt = false").to_string().contains("adopt"));
     let unseen = "7:11: in mode \"dsr\" no worker sees what backends answer; leave passive out";
     with_ports("mode = \"dsr\"; passive = true", unseen);
     with_ports("mode = \"dsr\"; passive = { fails = 2 }", unseen);
@@ -423,4 +425,23 @@ fn what_passes_untranslated_is_refused_with_its_place() {
     );
     refused(NAME, &failing("all_down = \"drop\"", "dsr"), "2:1: all_down has no place in [on_failure]");
     top("no_worker = \"drop\"", "1:1: no_worker has no place in the top level; it belongs into the table [on_failure]");
+}
+
+#[test]
+fn replies_are_adopted_only_where_every_balancer_chooses_alike() {
+    let open = good("strategy = \"maglev\"\nadopt = true");
+    assert!(open.services[0].policy.adopt && open.to_string().contains("adopt      yes: a reply begins a flow"));
+    with_ports(
+        "adopt = true",
+        "6:9: only maglev gives a client the same backend on every balancer; write strategy = \"maglev\"",
+    );
+    with_ports(
+        "strategy = \"maglev\"; mode = \"dsr\"; adopt = true",
+        "8:9: in mode \"dsr\" replies do not come this way, so adopt = true has no effect; take it out",
+    );
+    fifth_line(
+        "ports = \"any\"\nstrategy = \"maglev\"\nadopt = true",
+        "7:9: backends open connections of their own from any port; name the service's ports, or take adopt out",
+    );
+    with_ports("adopt = 1", "6:9: adopt is 1, a number; write true or false");
 }
