@@ -89,10 +89,11 @@ impl Screen {
                 }
             }
             self.paint()?;
-            match self.terminal.key(due.saturating_duration_since(Instant::now()))? {
-                Some(Key::Quit) => return Ok(0),
-                Some(key) => self.obey(key),
-                None => {}
+            for key in self.terminal.keys(due.saturating_duration_since(Instant::now()))? {
+                match key {
+                    Key::Quit => return Ok(0),
+                    key => self.obey(key),
+                }
             }
         }
     }

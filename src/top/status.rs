@@ -26,11 +26,13 @@ pub(crate) fn watch(socket: Option<&Path>, every: Duration) -> Result<i32, AnyEr
         let lines: Vec<String> = shown.lines().map(|line| line.chars().take(width).collect()).collect();
         skipped = lines.len().saturating_sub(height).min(skipped);
         terminal.paint(&lines[skipped..lines.len().min(skipped + height)])?;
-        match terminal.key(due.saturating_duration_since(Instant::now()))? {
-            Some(Key::Quit) => return Ok(0),
-            Some(Key::Up(page)) => skipped = skipped.saturating_sub(if page { PAGE } else { 1 }),
-            Some(Key::Down(page)) => skipped += if page { PAGE } else { 1 },
-            Some(Key::Letter(_)) | None => {}
+        for key in terminal.keys(due.saturating_duration_since(Instant::now()))? {
+            match key {
+                Key::Quit => return Ok(0),
+                Key::Up(page) => skipped = skipped.saturating_sub(if page { PAGE } else { 1 }),
+                Key::Down(page) => skipped += if page { PAGE } else { 1 },
+                Key::Letter(_) => {}
+            }
         }
         if Instant::now() >= due {
             due = Instant::now() + every;

@@ -4,7 +4,7 @@
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,8 +78,8 @@ impl Terminal {
         write(&format!("{HOME}{}{CLEAR_LINE}{CLEAR_BELOW}", lines.join(&format!("{CLEAR_LINE}\r\n"))))
     }
 
-    /// What is pressed within this time.
-    pub(super) fn key(&mut self, wait: Duration) -> io::Result<Option<Key>> {
+    /// What is pressed within this time: several keys, if they were pressed quickly.
+    pub(super) fn keys(&mut self, wait: Duration) -> io::Result<Vec<Key>> {
         let stdin = io::stdin();
         let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
         let wait = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
@@ -88,15 +88,16 @@ impl Terminal {
             other => other?,
         };
         if self.ended.load(Ordering::Relaxed) {
-            return Ok(Some(Key::Quit));
+            return Ok(vec![Key::Quit]);
         }
         if ready == 0 {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        let mut bytes = [0; 16];
+        let mut bytes = [0; 64];
+        // Not by the buffer of `Stdin`: what it held back poll(2) would not tell of.
+        let count = nix::unistd::read(stdin.as_fd(), &mut bytes)?;
         // The terminal has gone if there is nothing.
-        let count = stdin.lock().read(&mut bytes)?;
-        Ok(if count == 0 { Some(Key::Quit) } else { key(&bytes[..count]) })
+        Ok(if count == 0 { vec![Key::Quit] } else { keys(&bytes[..count]) })
     }
 }
 
@@ -114,17 +115,31 @@ fn write(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// The key that sends these bytes. In raw mode control-C is one too.
-fn key(bytes: &[u8]) -> Option<Key> {
-    Some(match bytes {
-        [b'q' | b'Q' | 3 | 4, ..] | [0x1b] => Key::Quit,
-        b"\x1b[A" | b"\x1bOA" | [b'k', ..] => Key::Up(false),
-        b"\x1b[B" | b"\x1bOB" | [b'j', ..] => Key::Down(false),
-        b"\x1b[5~" => Key::Up(true),
-        b"\x1b[6~" => Key::Down(true),
-        [letter @ (b' ' | b'a'..=b'z'), ..] => Key::Letter(*letter),
-        _ => return None,
-    })
+/// The keys that send these bytes. In raw mode control-C is one too.
+fn keys(mut bytes: &[u8]) -> Vec<Key> {
+    let mut keys = Vec::new();
+    while !bytes.is_empty() {
+        let (key, length) = match bytes {
+            [b'q' | b'Q' | 3 | 4, ..] | [0x1b] => (Some(Key::Quit), 1),
+            [0x1b, b'[' | b'O', b'A', ..] => (Some(Key::Up(false)), 3),
+            [0x1b, b'[' | b'O', b'B', ..] => (Some(Key::Down(false)), 3),
+            [0x1b, b'[', b'5', b'~', ..] => (Some(Key::Up(true)), 4),
+            [0x1b, b'[', b'6', b'~', ..] => (Some(Key::Down(true)), 4),
+            [0x1b, b'[' | b'O', rest @ ..] => (None, 2 + sequence(rest)),
+            [b'k', ..] => (Some(Key::Up(false)), 1),
+            [b'j', ..] => (Some(Key::Down(false)), 1),
+            [letter @ (b' ' | b'a'..=b'z'), ..] => (Some(Key::Letter(*letter)), 1),
+            _ => (None, 1),
+        };
+        keys.extend(key);
+        bytes = bytes.get(length..).unwrap_or_default();
+    }
+    keys
+}
+
+/// Length of the rest of a control sequence: up to its final byte (ECMA-48 §5.4).
+fn sequence(rest: &[u8]) -> usize {
+    rest.iter().position(|byte| (0x40..=0x7e).contains(byte)).map_or(rest.len(), |at| at + 1)
 }
 
 #[cfg(test)]
@@ -134,19 +149,22 @@ mod tests {
     #[test]
     fn keys_are_told_apart() {
         for (bytes, expected) in [
-            (&b"q"[..], Some(Key::Quit)),
-            (b"\x03", Some(Key::Quit)),
-            (b"\x1b", Some(Key::Quit)),
-            (b"\x1b[A", Some(Key::Up(false))),
-            (b"\x1bOB", Some(Key::Down(false))),
-            (b"\x1b[5~", Some(Key::Up(true))),
-            (b"j", Some(Key::Down(false))),
-            (b" ", Some(Key::Letter(b' '))),
-            (b"\x1b[Z", None),
-            (b"\xff\xfe", None),
-            (b"", None),
+            (&b"q"[..], &[Key::Quit][..]),
+            (b"\x03", &[Key::Quit]),
+            (b"\x1b", &[Key::Quit]),
+            (b"\x1b[A", &[Key::Up(false)]),
+            (b"\x1bOB", &[Key::Down(false)]),
+            (b"\x1b[5~", &[Key::Up(true)]),
+            (b"j", &[Key::Down(false)]),
+            (b" ", &[Key::Letter(b' ')]),
+            (b"\x1b[Z", &[]),
+            (b"\x1b[1;5C\x1b[", &[]),
+            (b"\xff\xfe", &[]),
+            (b"", &[]),
+            // Pressed quickly, or typed ahead of a machine that is busy.
+            (b"b\x1b[B q", &[Key::Letter(b'b'), Key::Down(false), Key::Letter(b' '), Key::Quit]),
         ] {
-            assert_eq!(key(bytes), expected, "{bytes:?}");
+            assert_eq!(keys(bytes), expected, "{bytes:?}");
         }
     }
 }
