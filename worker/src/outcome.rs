@@ -28,6 +28,7 @@ pub fn verdict(outcome: Outcome) -> Verdict {
         | O::DroppedUnserved
         | O::DroppedStrayError
         | O::DroppedBackendOut
+        | O::DroppedOrphan
         | O::DroppedNoBackend
         | O::DroppedTableFull
         | O::DroppedClash

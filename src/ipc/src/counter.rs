@@ -164,6 +164,11 @@ counted! {
             "dropped, because it is an ICMP error about a packet of no flow here",
         /// Dropped: a reply, other than TCP, of a flow whose backend is out.
         DroppedBackendOut = "dropped_backend_out" => "dropped, because it is a reply of a flow whose backend is out",
+        /// Dropped: from a served port of a backend, of no flow of ours, and not opened by the backend itself: a client would get it
+        /// under the backend's own address.
+        DroppedOrphan = "dropped_orphan" =>
+            "dropped, because it comes from a served port of a backend and belongs to no flow here, nor to one that the strategy \
+             would give this backend",
         /// Dropped: no backend can be chosen.
         DroppedNoBackend = "dropped_no_backend" => "dropped, because there is no backend for it",
         /// Dropped: the flow table is full of living flows.

@@ -73,6 +73,9 @@ pub fn import(bytes: &[u8], flows: &mut FlowTable, clients: &mut AffinityTable, 
     let records = records.chunks_exact(FLOW).enumerate();
     let taken = records.filter_map(|(n, record)| flow(record, word(ports, n * PORT))).filter(|(key, flow, idle)| {
         let hashed = flows.prepare(key);
+        if flow.is_own() {
+            return flows.insert_own(&hashed, key, *flow, now.wrapping_sub(*idle)).is_some();
+        }
         let placed = flows.insert(&hashed, key, *flow, now.wrapping_sub(*idle));
         // An export has no proof. Nobody can show one that nobody knows, until the backend's next segment brings another.
         placed.map(|placed| flows.set_proof(placed.slot, hashed.unpredictable())).is_ok()

@@ -56,6 +56,10 @@ pub struct Flow {
     pub state: FlowState,
 }
 
+/// Numbers of virtual IPs from here on stand for none: such a flow is a connection that the backend opened itself, from a port it
+/// serves. One for each backend, so that what two of them open to the same port elsewhere stays two entries.
+const OWN: u16 = 0xe000;
+
 /// Where [`FlowTable::insert`] put a flow, and which one it displaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inserted {
@@ -222,7 +226,7 @@ impl FlowTable {
     /// Puts a flow in. One with the same key, VIP and port there is replaced. If both buckets are full, a flow of the first of these kinds
     /// that is there is evicted:
     ///
-    /// 1. expired;
+    /// 1. expired; then connections that backends opened themselves, which are in nobody's way;
     /// 2. not answered by its backend, and idle for more than a second;
     /// 3. not open, and idle for more than a second: the client has proven nothing, or both sides have finished;
     /// 4. open but over the quota of its client's prefix, or of its key, and idle for more than a second;
@@ -248,6 +252,23 @@ impl FlowTable {
         }
         let evicted = placed.score.is_some_and(|score| score < EXPIRED << 32);
         Ok(Inserted { slot: placed.slot, displaced: placed.displaced.as_ref().and_then(unpack), evicted })
+    }
+
+    /// Puts in a connection that a backend opened itself (see [`Flow::own`]), or one that it opens again. It takes a free place or that of an
+    /// expired flow, never that of a living one, and goes before any other. Returns whether there was a place.
+    pub fn insert_own(&mut self, hashed: &Hashed, key: &FlowKey, flow: Flow, now: u32) -> Option<Inserted> {
+        let (timeouts, record) = (&self.timeouts, flow.to_key_value(key));
+        let placed = self.map.place(
+            hashed,
+            (record, flow.state as u8 | OVER_QUOTA, now),
+            |record| Flow::place_of(record) == (flow.vip, flow.vip_port),
+            |map, way| eviction_score(timeouts, map, way, now).filter(|score| *score >= EXPIRED << 32),
+        );
+        let placed = placed.ok()?;
+        if let Some(gone) = placed.displaced.as_ref().filter(|stored| is_protected(stored)) {
+            self.quota.release(&client_of(&gone.record));
+        }
+        Some(Inserted { slot: placed.slot, displaced: placed.displaced.as_ref().and_then(unpack), evicted: false })
     }
 
     /// The 16 bits of a sequence number that the other side must know to be believed; 0 until [`FlowTable::set_proof`]. What they
@@ -336,7 +357,9 @@ impl FlowTable {
 }
 
 /// The rank in [`eviction_score`] of flows that have expired.
-const EXPIRED: u64 = 5;
+const EXPIRED: u64 = 6;
+/// The rank there of connections that backends have opened themselves.
+const OWN_RANK: u64 = 5;
 
 /// The flow with the highest score is evicted first, in the order that [`FlowTable::insert`] gives: the rank of its kind, then
 /// its idle seconds. `None`: it is protected.
@@ -348,6 +371,12 @@ fn eviction_score(timeouts: &FlowTimeouts, map: &Map, way: &Way, now: u32) -> Op
         Some(state) if timeouts.is_expired(state, age, backend) => EXPIRED,
         Some(state) if state.is_kept() && way.state() & OVER_QUOTA == 0 => return None,
         Some(FlowState::OneSided) => 0,
+        // Over quota. Only of these the entry is read.
+        Some(state)
+            if state.is_kept() && map.key_value(way).is_some_and(|record| is_own(Flow::place_of(&record).0)) =>
+        {
+            OWN_RANK
+        }
         Some(_) if age <= GRACE => 1,
         Some(FlowState::HalfOpen | FlowState::Unanswered) => 4,
         Some(state) if state.is_kept() => 2,
@@ -415,7 +444,25 @@ impl FlowKey {
     }
 }
 
+/// Whether this number of a virtual IP stands for none.
+fn is_own(vip: u16) -> bool {
+    vip >= OWN
+}
+
 impl Flow {
+    /// A connection that this backend opened itself, from this port. Its packets are nobody's replies.
+    #[must_use]
+    pub fn own(backend: u16, port: u16) -> Self {
+        Self { vip: OWN.saturating_add(backend), vip_port: port, backend, state: FlowState::Established }
+    }
+
+    /// Whether it is one of [`Flow::own`], and of no virtual IP.
+    #[must_use]
+    #[inline]
+    pub fn is_own(&self) -> bool {
+        is_own(self.vip)
+    }
+
     #[inline]
     fn to_key_value(self, key: &FlowKey) -> KeyValue {
         let [a, b, c] = key.words();

@@ -106,6 +106,12 @@ impl Balancer {
         self.pool.backend(position)
     }
 
+    /// Whether a client's backend depends on nothing but the client and the members, so that every balancer chooses alike.
+    #[must_use]
+    pub fn is_same_everywhere(&self) -> bool {
+        matches!(self.chooser, Chooser::Maglev(_))
+    }
+
     /// How many members may be chosen.
     #[must_use]
     pub fn candidates(&self) -> usize {

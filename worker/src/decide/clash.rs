@@ -110,6 +110,6 @@ impl Decider {
 
     /// Whether a new flow of the same client's port to this VIP may not have the backend of this flow.
     fn may_clash(&self, flow: &Flow, query: &FlowQuery, vip: u16) -> bool {
-        (flow.vip, flow.vip_port) != (vip, query.port) && !self.setup.is_direct(flow.backend)
+        (flow.vip, flow.vip_port) != (vip, query.port) && !flow.is_own() && !self.setup.is_direct(flow.backend)
     }
 }

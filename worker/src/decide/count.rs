@@ -17,6 +17,9 @@ impl Decider {
             }
         }
         flows.retain(|key, flow| {
+            if flow.is_own() {
+                return setup.belongs(setup.service_of(flow.backend), flow.backend, &key.client);
+            }
             let vip = setup.vip_address(flow.vip).is_some_and(|vip| is_mapped(vip) == is_mapped(&key.client));
             let service = setup.service_of(flow.backend);
             let changes = setup.backend(flow.backend).is_some_and(|backend| backend.port.is_some());
@@ -45,6 +48,9 @@ impl Decider {
     pub fn sweep(&mut self, now: u32, buckets: usize) {
         let Self { setup, affinity_timeouts, flows, clients, counters, .. } = self;
         flows.sweep(now, buckets, |_, flow| {
+            if flow.is_own() {
+                return;
+            }
             counters.take(BackendCounter::Flows.index(BackendIndex(flow.backend)));
             let service = setup.service_of(flow.backend);
             if affinity_timeouts.seconds(service) == 0 {
@@ -69,6 +75,9 @@ impl Decider {
 
     /// Counts a flow that has left the table.
     pub(super) fn count_removed(&mut self, flow: &Flow) {
+        if flow.is_own() {
+            return;
+        }
         self.counters.take(BackendCounter::Flows.index(BackendIndex(flow.backend)));
         self.count_flow(flow, false);
     }

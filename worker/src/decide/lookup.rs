@@ -17,7 +17,8 @@ impl Decider {
             }
             Direction::Reply => self.find_by(query, now, |flow| {
                 self.setup.backend(flow.backend).is_some_and(|backend| {
-                    !backend.direct
+                    !flow.is_own()
+                        && !backend.direct
                         && backend.address == *backend_side(packet)
                         && backend.port.unwrap_or(flow.vip_port) == query.port
                 })
@@ -26,7 +27,7 @@ impl Decider {
     }
 
     #[inline]
-    fn find_by(&self, query: &FlowQuery, now: Now, accept: impl Fn(&Flow) -> bool) -> Option<(Slot, Flow)> {
+    pub(super) fn find_by(&self, query: &FlowQuery, now: Now, accept: impl Fn(&Flow) -> bool) -> Option<(Slot, Flow)> {
         match self.flows.find_flow(&query.hashed, &query.key, now.seconds, &accept) {
             None if query.either => self.find_other(query, now, accept),
             found => found,
@@ -86,7 +87,7 @@ impl Decider {
             (Direction::Request { vip }, None) if self.service(packet, vip).is_some() => Outcome::DroppedCut,
             (Direction::Request { .. }, None) if matches!(packet.kind, Kind::Error(_)) => Outcome::DroppedStrayError,
             (Direction::Request { .. }, None) => self.unserved(),
-            (Direction::Reply, None) => Outcome::PassedOwn,
+            (Direction::Reply, None) => return self.orphan(packet, query, buffer, now),
         };
         buffer.unchanged(outcome)
     }

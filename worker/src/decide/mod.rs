@@ -10,6 +10,7 @@
 //! | `admit` | letting a new flow in: service, client affinity, strategy, tables |
 //! | `clash` | flows that cannot have one backend together |
 //! | `reply` | packets of backends to clients |
+//! | `orphan` | packets of backends that belong to no flow |
 //! | `icmp_error` | ICMP errors about packets of flows |
 //! | `fragment`, `fragment_table` | fragments: where the others go once the first has come, and for how long |
 //! | `flow_state` | the state machine of a flow, by protocol and direction |
@@ -30,6 +31,7 @@ mod icmp_error;
 mod key_port;
 mod keys;
 mod lookup;
+mod orphan;
 mod reply;
 mod request;
 mod summary;

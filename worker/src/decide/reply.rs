@@ -15,7 +15,7 @@ impl Decider {
         mut buffer: PacketBuffer<'_>,
         now: Now,
     ) -> Decided {
-        let Some((slot, flow)) = self.find(packet, query, now) else { return buffer.unchanged(Outcome::PassedOwn) };
+        let Some((slot, flow)) = self.find(packet, query, now) else { return self.orphan(packet, query, buffer, now) };
         let Some(&address) = self.setup.vip_address(flow.vip) else { return buffer.unchanged(Outcome::PassedOwn) };
         self.count_received(flow.backend, buffer.length);
         if !self.backends.flags(flow.backend).is_unsuspected() {

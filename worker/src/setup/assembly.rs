@@ -152,6 +152,9 @@ impl Assembly {
         // Replies of direct backends do not come this way.
         let replying: BTreeSet<_> = self.backends.values().filter(|(b, _)| !b.direct).map(|(b, _)| b.address).collect();
         let reply_addresses = addresses.into_iter().filter(|address| replying.contains(address)).collect();
+        let backend_order =
+            (self.backends.iter().filter(|(_, (b, _))| !b.direct).map(|(&index, (b, _))| (b.address, index)))
+                .collect::<BTreeSet<_>>();
         let empty = |address| Vip { address, tcp: Vec::new(), udp: Vec::new(), sctp: Vec::new(), any: None };
         let mut vips = slots(self.vips.iter().map(|(&index, &address)| (index, empty(address))));
         let kinds = self.kinds();
@@ -185,6 +188,7 @@ impl Assembly {
             translation: self.translation(),
             vip_order,
             reply_addresses,
+            backend_order: backend_order.into_iter().collect(),
             backends: slots(self.backends.into_iter().map(|(index, (backend, _))| (index, backend))),
             vips,
             services: slots(services.into_iter()),

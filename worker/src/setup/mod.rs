@@ -8,14 +8,17 @@
 //!
 //! - `assembly` takes the messages one by one and judges them
 //! - `model` is what comes of them, with the questions decisions ask of it
+//! - `origin`: which service a backend's packet may be a reply of
 //! - `flow_timeouts` and `affinity_timeout`: how long flows and clients are remembered
 
 mod affinity_timeout;
 mod assembly;
 mod flow_timeouts;
 mod model;
+mod origin;
 
 pub(crate) use affinity_timeout::AffinityTimeouts;
 pub use assembly::{Assembly, OutOfStep};
 pub use flow_timeouts::flow_timeouts;
 pub use model::{Backend, Service, ServicePool, Setup};
+pub(crate) use origin::Origin;

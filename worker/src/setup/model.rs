@@ -19,6 +19,8 @@ pub struct Setup {
     pub(super) backends: Box<[Option<Backend>]>,
     /// Every address that replies come from, once, sorted for binary search.
     pub(super) reply_addresses: Box<[Address]>,
+    /// Backends whose replies come this way, each by its address, sorted for binary search.
+    pub(super) backend_order: Box<[(Address, u16)]>,
     /// By index.
     pub(super) services: Box<[Option<Box<Service>>]>,
     /// Which packets get another port.

@@ -11,6 +11,7 @@ mod flows;
 mod fragments;
 mod idle;
 mod membership;
+mod orphan;
 mod packets;
 mod passing;
 mod passive;
