@@ -26,6 +26,8 @@ enum Owner {
     Backend,
     /// A client's of this port of this virtual IP.
     Client { vip: u16, vip_port: u16, backend: u16 },
+    /// Nobody's any more: the client's connection is at another backend.
+    Moved,
     /// Nobody's.
     Nobody,
 }
@@ -43,7 +45,10 @@ impl Decider {
         let is_opening = opens(packet) || self::is_init(packet, buffer.bytes());
         match self.owner(packet, query, is_opening, now) {
             Owner::Backend => buffer.unchanged(Outcome::PassedOwn),
-            Owner::Nobody => buffer.unchanged(Outcome::DroppedOrphan),
+            Owner::Moved if matches!(packet.kind, Kind::Tcp(segment) if !segment.resets()) => {
+                self.reset_backend(packet, buffer)
+            }
+            Owner::Moved | Owner::Nobody => buffer.unchanged(Outcome::DroppedOrphan),
             Owner::Client { .. } if buffer.facts.cut => buffer.unchanged(Outcome::DroppedCut),
             Owner::Client { vip, vip_port, backend } => {
                 let Some(&address) = self.setup.vip_address(vip) else {
@@ -55,6 +60,14 @@ impl Decider {
                 wire::replace(buffer.bytes(), packet, Endpoint::Source, new, checksum);
                 buffer.unchanged(Outcome::Returned)
             }
+        }
+    }
+
+    /// The client goes on elsewhere, and would reset whatever this backend sends. So the backend need not repeat it for minutes.
+    fn reset_backend(&self, packet: &ParsedPacket, buffer: PacketBuffer<'_>) -> Decided {
+        match wire::reset(buffer.space, packet) {
+            Some(length) => Decided::answer(Outcome::AnsweredBackend, length),
+            None => buffer.unchanged(Outcome::DroppedOrphan),
         }
     }
 
@@ -118,9 +131,8 @@ impl Decider {
         let Some(query) = self.query(&request).filter(|query| query.direction == Direction::Request { vip }) else {
             return Owner::Nobody;
         };
-        // The client's connection is at another backend.
         if self.find(&request, &query, now).is_some() {
-            return Owner::Nobody;
+            return Owner::Moved;
         }
         let Ok(admission) = self.admission(&request, &query, vip, None, now) else { return Owner::Nobody };
         let chosen = match admission {

@@ -132,7 +132,10 @@ fn what_two_places_or_another_backend_may_have_sent_is_dropped() {
         world.check(place, false);
         assert_eq!(world.send(&mut tcp(client, (side.vip, 80), ACK)), Outcome::AnsweredReset, "as the policy says");
         for other in others(&side, &first) {
-            world.unchanged(ack(other), Outcome::DroppedOrphan);
+            // It need not repeat it for minutes: it is told.
+            assert_eq!(world.send(&mut ack(other)), Outcome::AnsweredBackend);
+            assert_eq!(ends(&world.sent), (side.client.to_owned(), other.to_owned()));
+            world.unchanged(tcp((other, 80), client, RST), Outcome::DroppedOrphan);
         }
     }
 }
