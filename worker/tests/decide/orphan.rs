@@ -288,3 +288,25 @@ fn forged_replies_open_nothing_and_take_nobodys_place() {
         }
     }
 }
+
+/// A table in which no place is free: what a backend opens goes on, and nobody gives way.
+#[test]
+fn a_backends_own_connection_takes_no_living_flows_place() {
+    for side in SIDES {
+        let mut world = World::sized(&[at(Protocol::Tcp, MAGLEV, None, None)], 8, 64);
+        let begin = |world: &mut World, n| world.send(&mut tcp((&side.client(n), 4001), (side.vip, 80), SYN));
+        let begun: Vec<_> =
+            (0..200).take_while(|n| flows(&world) < 16 && begin(&mut world, *n) != Outcome::Returned).collect();
+        assert!(flows(&world) == 16 && begun.len() < 200, "two buckets of eight are full");
+        world.now += 2;
+        for n in 0..1000 {
+            world.unchanged(
+                tcp((side.backends[usize::from(n) % 3], 80), (side.client, n + 1024), SYN),
+                Outcome::PassedOwn,
+            );
+        }
+        for n in begun {
+            assert_eq!(begin(&mut world, n), Outcome::Forwarded, "{n} has lost its place");
+        }
+    }
+}
