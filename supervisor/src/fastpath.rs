@@ -32,6 +32,8 @@ pub(crate) struct FastPath {
     refused: BTreeMap<u32, String>,
     /// What did not fit, so that it is told once.
     left_out: BTreeSet<IpAddr>,
+    /// What an earlier instance has attached to, and what is left there of it.
+    leftovers: Leftovers,
     is_open: bool,
 }
 
@@ -86,6 +88,7 @@ impl FastPath {
             attached: BTreeMap::new(),
             refused: BTreeMap::new(),
             left_out: BTreeSet::new(),
+            leftovers: Leftovers::default(),
             is_open: false,
         })
     }
@@ -187,7 +190,7 @@ impl FastPath {
         match self.filters.attach(index, self.program.entry(header)) {
             Ok(attached) => {
                 log::info!("kernel path: attached to {name}");
-                let ours = attached == Attached::ToOurs || was_there;
+                let ours = attached == Attached::ToOurs || was_there || self.leftovers.0.contains(&index);
                 self.attached.insert(index, Place { name, ours });
             }
             Err(error) => {
@@ -201,8 +204,15 @@ impl FastPath {
     pub(crate) fn detach(&mut self) {
         self.is_open = false;
         for (index, place) in std::mem::take(&mut self.attached) {
+            self.leftovers.0.remove(&index);
             self.detach_from(index, &place);
         }
+        std::mem::take(&mut self.leftovers).remove_by(&mut self.filters);
+    }
+
+    /// What an earlier instance has left is this one's to remove.
+    pub(crate) fn take_over(&mut self, leftovers: Leftovers) {
+        self.leftovers = leftovers;
     }
 
     fn detach_from(&mut self, index: u32, place: &Place) {
@@ -247,22 +257,52 @@ impl FastPath {
     }
 }
 
-/// Detaches what an earlier instance of this base has left. Its packets go by the queue then.
-pub(crate) fn detach_leftovers(base: u16) {
-    let mut filters = match Filters::open(base) {
-        Ok(filters) => filters,
-        Err(error) => return log::warn!("{error}"),
-    };
-    for interface in reachable_interfaces() {
-        match filters.is_attached(interface.index) {
-            Ok(true) => {
-                log::info!("kernel path: what an earlier instance has attached to {} is detached", interface.name);
-                if let Err(error) = filters.detach(interface.index, true) {
-                    log::warn!("{}: {error}", interface.name);
-                }
+/// Interfaces with a `clsact` that an earlier instance has made. It stays while packets pass: the kernel deactivates an interface
+/// to add or remove one, and drops what it has to send meanwhile (`qdisc_graft` in net/sched/sch_api.c).
+#[derive(Debug, Default)]
+pub(crate) struct Leftovers(BTreeSet<u32>);
+
+impl Leftovers {
+    /// Detaches what an earlier instance of this base has left. Its packets go by the queue then.
+    pub(crate) fn detach(base: u16) -> Self {
+        let mut this = Self::default();
+        let mut filters = match Filters::open(base) {
+            Ok(filters) => filters,
+            Err(error) => {
+                log::warn!("{error}");
+                return this;
             }
-            Ok(false) => {}
-            Err(error) => log::warn!("{}: {error}", interface.name),
+        };
+        for Interface { name, index, .. } in reachable_interfaces() {
+            match filters.is_attached(index) {
+                Ok(true) => {
+                    log::info!("kernel path: what an earlier instance has attached to {name} is detached");
+                    if let Err(error) = filters.detach(index, false) {
+                        log::warn!("{name}: {error}");
+                    }
+                    this.0.insert(index);
+                }
+                Ok(false) => {}
+                Err(error) => log::warn!("{name}: {error}"),
+            }
+        }
+        this
+    }
+
+    /// Removes what is left of it, and nobody else uses.
+    pub(crate) fn remove(self, base: u16) {
+        if self.0.is_empty() {
+            return;
+        }
+        match Filters::open(base) {
+            Ok(mut filters) => self.remove_by(&mut filters),
+            Err(error) => log::warn!("{error}"),
+        }
+    }
+
+    fn remove_by(self, filters: &mut Filters) {
+        for error in self.0.into_iter().filter_map(|index| filters.detach(index, true).err()) {
+            log::warn!("{error}");
         }
     }
 }

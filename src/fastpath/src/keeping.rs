@@ -1,10 +1,21 @@
-//! Whether flows of a backend are kept: a byte that the worker writes and the program reads before each packet.
+//! Whether flows of a backend are kept, a byte that the worker writes and the program reads before each packet; and how long a
+//! flow goes on without a visit to its worker.
 
 use crate::error::Error;
 use crate::mapping::{Access, Mapping};
 use crate::shared::{KEPT, KEPT_AND_HEARD, MAX_BACKENDS};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Release;
+
+/// Most seconds for which a flow goes on unseen. A worker gives up a connection that is silent for a minute
+/// (`worker/src/decide/request.rs`, `SILENT`): by then it has seen a living one twice.
+const LONGEST: u32 = 30;
+
+/// Most seconds for which a flow with this idle time goes on unseen.
+#[must_use]
+pub fn unseen(idle: u32) -> u32 {
+    LONGEST.min(idle / 4)
+}
 
 /// What the program does with flows of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -28,6 +28,7 @@ mod mapping;
 mod netlink;
 #[cfg(feature = "load")]
 pub mod program;
+#[cfg(feature = "load")]
 pub mod records;
 mod reports;
 #[allow(dead_code, unreachable_pub, reason = "build.rs includes it too, and the program knows more of it")]
@@ -36,8 +37,7 @@ mod shared;
 mod towards;
 
 pub use error::Error;
-pub use keeping::{Keep, Keeping};
-pub use records::unseen;
+pub use keeping::{Keep, Keeping, unseen};
 pub use reports::{REPORTS_BYTES, Report, Reports};
 pub use shared::{MAX_BACKENDS, MAX_VIPS, MAX_WORKERS, Miss};
 #[cfg(feature = "load")]

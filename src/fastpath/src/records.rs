@@ -2,6 +2,7 @@
 //! which it may change while packets pass.
 
 use crate::error::Error;
+use crate::keeping::unseen;
 use crate::mapping::{Access, Mapping};
 use crate::shared::{
     ADDRESS_ADDRESS, ADDRESS_BYTES, ADDRESS_INDEX, ADDRESS_IS_BACKEND, ADDRESS_IS_VIP, ADDRESS_KIND, ADDRESS_PORTS,
@@ -79,16 +80,6 @@ pub enum Kind {
     Vip(u16),
     /// One or several backends whose replies come this way.
     Backend,
-}
-
-/// Most seconds for which a flow goes on unseen. A worker gives up a connection that is silent for a minute
-/// (`worker/src/decide/request.rs`, `SILENT`): by then it has seen a living one twice.
-const LONGEST: u32 = 30;
-
-/// Most seconds for which a flow with this idle time goes on unseen.
-#[must_use]
-pub fn unseen(idle: u32) -> u32 {
-    LONGEST.min(idle / 4)
 }
 
 /// Each kind of record has four words.

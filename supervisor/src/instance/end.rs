@@ -108,8 +108,8 @@ impl Instance {
         self.stop_upgrade();
         // What is removed from now on is removed by us.
         self.watch = Watch::new();
-        if let Some(fast) = &mut self.host.fast {
-            fast.detach();
+        self.host.end_kernel_path(self.current.plan.queue_base);
+        if let Some(fast) = &self.host.fast {
             log::info!("{}", fast.summary());
         }
         let mut installed = self.host.take_rules();

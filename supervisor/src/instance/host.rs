@@ -1,6 +1,6 @@
 //! What this instance has installed on the host: its netfilter rules, and its routes by mark.
 
-use crate::fastpath::FastPath;
+use crate::fastpath::{FastPath, Leftovers};
 use loaded_netfilter::routes::{Hops, Routes};
 use loaded_netfilter::{self as rules, Installed, Missing, RuleSet};
 
@@ -13,11 +13,13 @@ pub(crate) struct HostState {
     pub(crate) fast: Option<FastPath>,
     /// Why there is none.
     pub(crate) fast_off: String,
+    /// What an earlier kernel path has left, while there is none that takes it over.
+    leftovers: Leftovers,
 }
 
 impl HostState {
     pub(crate) fn new(routes: Routes) -> Self {
-        Self { rules: None, routes, fast: None, fast_off: String::new() }
+        Self { rules: None, routes, fast: None, fast_off: String::new(), leftovers: Leftovers::default() }
     }
 
     /// Takes over the kernel path, or the reason why there is none.
@@ -26,6 +28,23 @@ impl HostState {
             Ok(path) => self.fast = Some(path),
             Err(why) => self.fast_off = why,
         }
+    }
+
+    /// Detaches what an earlier instance of this base has attached; what that needed is removed at the end.
+    pub(crate) fn detach_leftovers(&mut self, base: u16) {
+        let leftovers = Leftovers::detach(base);
+        match &mut self.fast {
+            Some(fast) => fast.take_over(leftovers),
+            None => self.leftovers = leftovers,
+        }
+    }
+
+    /// Detaches the kernel path, and removes what is left of earlier ones.
+    pub(crate) fn end_kernel_path(&mut self, base: u16) {
+        if let Some(fast) = &mut self.fast {
+            fast.detach();
+        }
+        std::mem::take(&mut self.leftovers).remove(base);
     }
 
     /// Takes over rules that were just installed.

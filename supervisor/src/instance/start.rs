@@ -6,7 +6,6 @@ use super::phase::Phase;
 use crate::Error;
 use crate::children::child::START_DEADLINE;
 use crate::children::worker::Worker;
-use crate::fastpath::detach_leftovers;
 use crate::handover::journal::Snapshot;
 use crate::handover::predecessor::{GaveWay, Predecessor};
 use loaded_control::InstanceVerdict;
@@ -20,6 +19,7 @@ impl Instance {
     /// # Errors
     /// If a child does not start or the rules cannot be installed; then call [`Instance::give_up`].
     pub(crate) fn start_fresh(&mut self, tools: &Tools) -> Result<(), Error> {
+        self.host.detach_leftovers(self.current.plan.queue_base);
         // The prober uses the routes at once.
         self.host.routes.settle(&self.current.hops()?)?;
         self.write_snapshot();
@@ -37,7 +37,7 @@ impl Instance {
         self.phase = Phase::AdoptingOrphans;
         self.prepare_beside(tools)?;
         // What it reports goes to the orphans, which read all of it before they end.
-        detach_leftovers(self.current.plan.queue_base);
+        self.host.detach_leftovers(self.current.plan.queue_base);
         self.children.workers.iter_mut().for_each(Worker::take_over);
         self.start_whatever_happens()?;
         self.open_kernel_path();
@@ -59,7 +59,7 @@ impl Instance {
         // It was told the health of before.
         self.children.prober.stop();
         if self.host.fast.is_none() {
-            detach_leftovers(self.current.plan.queue_base);
+            self.host.detach_leftovers(self.current.plan.queue_base);
         }
         self.children.workers.iter_mut().for_each(Worker::take_over);
         match self.reach(Self::is_started) {
@@ -160,9 +160,10 @@ impl Instance {
         self.recorder.set_outdated();
     }
 
-    /// After a failed fresh start: ends the children and removes the routes.
+    /// After a failed fresh start: ends the children and removes what is on the host of us.
     pub(crate) fn give_up(&mut self) {
         self.children.kill();
+        self.host.end_kernel_path(self.current.plan.queue_base);
         self.host.remove_routes();
     }
 

@@ -7,7 +7,7 @@ use crate::children::Children;
 use crate::children::memory::random;
 use crate::children::prober::Prober;
 use crate::children::worker::{Worker, WorkerParts};
-use crate::fastpath::{FastPath, detach_leftovers};
+use crate::fastpath::FastPath;
 use crate::handover::inheritance::{Inheritance, InheritedWorker, misfit};
 use crate::handover::journal::{Journal, Snapshot};
 use crate::handover::predecessor::Predecessor;
@@ -68,7 +68,6 @@ fn fresh(checked: Checked, signals: Signals) -> Result<Instance, Error> {
     let current = acquired.generation(&checked, &Roster::empty())?;
     let tools = checked.tools.clone();
     let operator = Operator::new(Some(control), History::new());
-    detach_leftovers(checked.plan.queue_base);
     let mut instance = assemble(checked, acquired, current, operator, audit_log, false)?;
     instance.host.set_kernel_path(fast);
     instance.start_fresh(&tools).inspect_err(|_| instance.give_up())?;

@@ -135,7 +135,8 @@ fn open_flows_outlive_every_process_and_a_new_start_clears_up() {
     let mut streams = open(&lab);
     // Once workers have read the reports the flows are open.
     streams.iter_mut().for_each(|stream| converse(stream, 5));
-    std::thread::sleep(Duration::from_millis(200));
+    let are_open = || loaded.json(&["flows", "--state", "established"])["matched"] == 2;
+    assert!(eventually(SOON, are_open), "{}", loaded.ask(&["flows"]).out);
     let all = [vec![loaded.pid()], loaded.workers(), loaded.prober().into_iter().collect()].concat();
     all.into_iter().for_each(|pid| signal_to(pid, Signal::SIGKILL));
     streams.iter_mut().for_each(|stream| converse(stream, REQUESTS));
