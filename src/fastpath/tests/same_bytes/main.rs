@@ -2,6 +2,7 @@
 //! `BPF_PROG_TEST_RUN`: nothing is attached. As root.
 #![allow(dead_code, clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
+mod captures;
 mod cost;
 mod generated;
 #[path = "../../../../worker/tests/decide/packets.rs"]
@@ -134,11 +135,12 @@ fn begin(world: &mut World, random: &mut Random) -> Option<Known> {
     Some(Known { protocol, client, vip, backend })
 }
 
-fn judge(world: &mut World, made: &Made, kept: [bool; 6], seen: &mut Seen, context: &str) {
+/// Returns what the worker makes of it.
+fn judge(world: &mut World, made: &Made, kept: [bool; 6], seen: &mut Seen, context: &str) -> Vec<u8> {
     let from = if made.reply { world.inside } else { world.outside };
     // The kernel makes no buffer of less (bpf_prog_test_run_skb in net/bpf/test_run.c), nor does a device.
     if made.bytes.len() < 40 && made.bytes[0] >> 4 == 6 {
-        return;
+        return vec![];
     }
     let before = world.table();
     let (said, sent) = world.try_packet(&made.bytes, from);
@@ -153,7 +155,7 @@ fn judge(world: &mut World, made: &Made, kept: [bool; 6], seen: &mut Seen, conte
         assert_eq!(sent, made.bytes, "{context}");
         assert_eq!(reports, [], "{context}");
         seen.missed += 1;
-        return;
+        return expected;
     }
     assert_eq!(said, REDIRECT, "{context}");
     // The worker may have given the flow another backend than it began with.
@@ -161,7 +163,7 @@ fn judge(world: &mut World, made: &Made, kept: [bool; 6], seen: &mut Seen, conte
     let backend = world::BACKENDS.iter().position(|b| *b == backend);
     assert!(backend.is_some_and(|backend| kept[backend]), "{context}");
     assert_eq!(outcome, if made.reply { Outcome::Returned } else { Outcome::Forwarded }, "{context}");
-    assert_eq!(sent[..whole.len()], forwarded(expected), "{context}");
+    assert_eq!(sent[..whole.len()], forwarded(expected.clone()), "{context}");
     assert_eq!(sent[whole.len()..], made.bytes[whole.len()..], "{context}");
     if silent {
         assert!(same_flows(&world.table(), &before), "it moves the flow's state, and no report says so: {context}");
@@ -176,6 +178,7 @@ fn judge(world: &mut World, made: &Made, kept: [bool; 6], seen: &mut Seen, conte
         assert!(world.table() == after, "the report does not lead where the packet does: {context}");
         seen.told += 1;
     }
+    expected
 }
 
 /// The packet's length as its header says.
