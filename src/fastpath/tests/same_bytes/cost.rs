@@ -18,7 +18,7 @@ const ROUNDS: usize = 100_000;
 fn client(side: usize, n: usize) -> String {
     match side {
         0 => format!("10.{}.{}.{}", 50 + (n >> 16), n >> 8 & 255, n & 255),
-        _ => format!("2001:db8:50:{n:x}::1"),
+        _ => format!("2001:db8:{:x}:{:x}::1", 50 + (n >> 16), n & 0xffff),
     }
 }
 
@@ -39,7 +39,7 @@ fn measure(world: &mut World, what: impl Display, expected: i32, mut next: impl 
 #[ignore = "measures"]
 fn cost_of_a_packet() {
     let _stats = enable_stats(Stats::RunTime).expect("root");
-    for flows in [1000, 100_000, 1_000_000] {
+    for flows in [1000, 10_000, 100_000, 1_000_000] {
         let mut world = World::sized(flows);
         for (side, family) in [(0, "v4"), (1, "v6")] {
             let mut random = Random(7);
