@@ -6,10 +6,11 @@ mod migrate;
 pub(crate) use ask::{Ask, BackendLine, DrainLine, EventsLine, HealthLine, TopLine, TopSort};
 pub(crate) use migrate::MigrateLine;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use loaded_config::plan::MAX_QUEUE_LEN;
+use loaded_config::plan::{Fast, MAX_QUEUE_LEN};
 use loaded_config::{Families, Overrides};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -29,8 +30,6 @@ pub(crate) struct Options {
     pub(crate) wait: u32,
     /// Start although the kernel lacks a layer of the sandbox.
     pub(crate) allow_weak_sandbox: bool,
-    /// Let the kernel send packets of known flows on.
-    pub(crate) fast: bool,
     /// The control socket, absolute; none: its usual place.
     pub(crate) control: Option<PathBuf>,
     /// What to do.
@@ -208,9 +207,9 @@ struct CommandLine {
     /// Start even if this kernel lacks a layer of the sandbox; the log names the layer
     #[arg(long)]
     allow_weak_sandbox: bool,
-    /// Let the kernel send packets of known flows on where it can: auto or off; on trial, so off is the default
-    #[arg(long, value_name = "MODE", value_parser = ["auto", "off"], default_value = "off")]
-    fast: String,
+    /// Let the kernel send packets of known flows on where it can: auto or off [default: the configuration's, or off]
+    #[arg(long, value_name = "MODE", value_parser = PossibleValuesParser::new(["auto", "off"]).try_map(|text| Fast::read(&text)))]
+    fast: Option<Fast>,
     /// The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]
     #[arg(long, value_name = "PATH", global = true)]
     control: Option<PathBuf>,
@@ -256,13 +255,13 @@ impl From<CommandLine> for Options {
                 queue_len: line.queue_len,
                 queue_base: line.queue_base,
                 user: line.user,
+                fast: line.fast,
                 failover: line.failover,
             },
             foreground: line.foreground,
             pid_file: line.pid_file,
             wait: line.wait,
             allow_weak_sandbox: line.allow_weak_sandbox,
-            fast: line.fast == "auto",
             // A daemon changes its directory.
             control: line.control.map(|path| std::path::absolute(&path).unwrap_or(path)),
             task: match (line.errand, line.diff) {

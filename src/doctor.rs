@@ -13,7 +13,7 @@ pub(crate) use finding::{Finding, Grade};
 
 use finding::{fatal, of_problem, sound, unseen, warning};
 use loaded_config as config;
-use loaded_config::plan::Plan;
+use loaded_config::plan::{Fast, Plan};
 use loaded_control::{InstanceVerdict, Reply, Request, ask_within};
 use loaded_host::available_cores;
 use loaded_netfilter::trial::{self, Trial};
@@ -87,6 +87,7 @@ fn with_plan(plan: &Plan) -> Vec<Finding> {
     findings.extend(pings(plan));
     findings.extend(broadcasts(plan));
     findings.push(receive_buffer(plan));
+    findings.extend(kernel_path(plan));
     findings.extend(direct::findings(plan));
     findings.extend(replies::findings(plan));
     findings.push(memory(plan, workers, &fs::read_to_string("/proc/meminfo").unwrap_or_default()));
@@ -119,6 +120,21 @@ fn kernel() -> Vec<Finding> {
     let sound_chroot = || sound("chroot", format!("{CHROOT} is empty and owned by root"));
     findings.push(conditions::chroot().map_or_else(sound_chroot, |problem| of_problem(&problem)));
     findings
+}
+
+/// The kernel path, if it is wanted: tried out, as at every start.
+fn kernel_path(plan: &Plan) -> Option<Finding> {
+    if plan.fast == Fast::Off {
+        return None;
+    }
+    if !geteuid().is_root() {
+        return Some(unseen("kernel path", "only root can try whether this kernel takes the program"));
+    }
+    let refused = |why| {
+        let needs = "Linux 5.12 or later with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF, CAP_BPF and CAP_PERFMON";
+        warning("kernel path", format!("{why}; all packets would go by the queue. It needs {needs}"))
+    };
+    Some(conditions::kernel_path().map_or_else(refused, |()| sound("kernel path", "this kernel takes the program")))
 }
 
 fn programs() -> Option<Finding> {

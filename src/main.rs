@@ -66,7 +66,6 @@ fn main() -> ExitCode {
         control: options.control,
         wait: Duration::from_secs(options.wait.into()),
         sandbox: requirement,
-        fast: options.fast,
     };
     let control = run_options.control.as_deref();
     let done: Result<i32, AnyError> = match options.task {

@@ -1,6 +1,7 @@
 //! Everything on this host that keeps packets from being balanced: one list, by which a start is refused, an instance finds its
 //! verdict, and `loaded doctor` reports.
 
+use crate::fastpath;
 use loaded_config::plan::Plan;
 use loaded_control::{ConditionStatus, Effect};
 use loaded_host::{Problem, Severity, check_discovery, host_check};
@@ -21,6 +22,14 @@ pub fn of_host(plan: &Plan) -> Vec<Problem> {
 pub fn chroot() -> Option<Problem> {
     let error = check_chroot_dir(Path::new(CHROOT)).err()?;
     Some(Problem::new("chroot", Severity::NoStart, error.to_string()))
+}
+
+/// Why there would be no kernel path here, and all packets would go by the queue: tried as at a start. Needs the rights of one.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn kernel_path() -> Result<(), String> {
+    fastpath::trial().map_err(|error| error.to_string())
 }
 
 /// Whether no instance can start so, whoever serves already.

@@ -1,6 +1,10 @@
 //! The kernel path of an instance: loaded before the rights are trimmed, and from then on kept in step with roster and host
 //! through its maps and by netlink. Never knows how a packet is read.
 
+mod off;
+
+pub(crate) use off::Off;
+
 use crate::Error;
 use crate::children::child::dup;
 use crate::children::memory::random;
@@ -12,10 +16,11 @@ use loaded_fastpath::filter::{Attached, Filters};
 use loaded_fastpath::load::{self, identity};
 use loaded_fastpath::program::{DESCRIPTORS, Header, Program, Totals};
 use loaded_fastpath::records::{Address, Backend, ComesBy, Fresh, Kind, Ports};
-use loaded_fastpath::{MAX_BACKENDS, MAX_VIPS, Miss, Towards};
+use loaded_fastpath::{MAX_BACKENDS, MAX_VIPS, Miss, REPORTS_BYTES, Towards};
 use loaded_host::{Interface, LinkHeader, reachable_interfaces};
 use loaded_ipc::{BackendIndex, Idle, Mode};
 use loaded_netfilter::Steering;
+use loaded_table::{FlowTable, TableSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -137,6 +142,11 @@ impl FastPath {
         }
     }
 
+    /// Whether it is attached wherever packets may come in.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
     /// From now on the program is attached wherever packets may come in.
     pub(crate) fn open(&mut self, roster: &Roster) {
         self.is_open = true;
@@ -200,7 +210,18 @@ impl FastPath {
         }
     }
 
-    /// Detaches it everywhere.
+    /// Detaches it everywhere, until it is opened again. Packets pass, so what that needs stays: see [`Leftovers`].
+    pub(crate) fn close(&mut self) {
+        self.is_open = false;
+        for (index, place) in std::mem::take(&mut self.attached) {
+            if place.ours {
+                self.leftovers.0.insert(index);
+            }
+            self.detach_from(index, &Place { ours: false, ..place });
+        }
+    }
+
+    /// Detaches it everywhere, for good.
     pub(crate) fn detach(&mut self) {
         self.is_open = false;
         for (index, place) in std::mem::take(&mut self.attached) {
@@ -226,6 +247,7 @@ impl FastPath {
         let missed = Miss::ALL.iter().filter(|why| why.is_counted());
         KernelPathStatus {
             off: None,
+            off_reason: None,
             interfaces: self.attached.values().map(|place| place.name.clone()).collect(),
             refused: self.refused.values().cloned().collect(),
             missed: missed.map(|why| (why.label().to_owned(), self.program.missed(*why))).collect(),
@@ -305,6 +327,18 @@ impl Leftovers {
             log::warn!("{error}");
         }
     }
+}
+
+/// Whether this kernel takes the program: loads it over an empty table, as a start does, and lets go of it.
+///
+/// # Errors
+/// What the kernel refuses.
+pub(crate) fn trial() -> Result<(), loaded_fastpath::Error> {
+    const ENTRIES: usize = 1024;
+    let maps = load::WorkerMaps::new(FlowTable::bytes_for(ENTRIES), REPORTS_BYTES)?;
+    let worker = load::Worker { maps, spec: TableSpec::new(ENTRIES, [0; 16]) };
+    let steering = load::Steering { mask4: u32::MAX, mask6: [u32::MAX; 4], keys: [1; 6] };
+    load::load(&[worker], &steering, &[], [1, 1]).map(drop)
 }
 
 /// By which interfaces replies of this address are believed, as the rules do it: see `Reach::is_checked`.

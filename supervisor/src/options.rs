@@ -26,8 +26,6 @@ pub struct Options {
     pub wait: Duration,
     /// Whether to run on a kernel that lacks a layer of the sandbox.
     pub sandbox: SandboxRequirement,
-    /// Whether the kernel sends packets of known flows on, where it can.
-    pub fast: bool,
 }
 
 impl Options {

@@ -25,6 +25,7 @@ use loaded_sandbox::{Bindings, SandboxError};
 use memory::SharedMemory;
 use std::cell::OnceCell;
 use std::mem::ManuallyDrop;
+use std::os::fd::OwnedFd;
 
 /// The answer when there is no such attempt.
 const UNKNOWN: i32 = i32::MIN + 1;
@@ -47,10 +48,18 @@ thread_local! {
 ///
 /// # Errors
 /// If they cannot be mapped.
-pub(crate) fn map_memory() -> Result<(), loaded_table::Error> {
-    let memory = SharedMemory::map()?;
+pub(crate) fn map_memory(fast: bool) -> Result<(), loaded_table::Error> {
+    let memory = SharedMemory::map(fast)?;
     MEMORY.with(|cell| drop(cell.set(ManuallyDrop::new(memory))));
     Ok(())
+}
+
+/// The same with the flow table of the kernel path, once its size is known.
+///
+/// # Errors
+/// If it cannot be mapped.
+pub(crate) fn map_flows(array: &OwnedFd, bytes: usize) -> Result<(), loaded_table::Error> {
+    MEMORY.with(|cell| cell.get().map_or(Ok(()), |memory| memory.map_flows(array, bytes)))
 }
 
 /// Collects what attempts need. The last thing before the sandbox is entered.

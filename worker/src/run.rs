@@ -82,7 +82,7 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
     let pinned = cpus.set(usize::from(arguments.core)).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cpus));
     pinned.map_err(|e| Error::Pin(arguments.core, e))?;
 
-    hostile::map_memory()?;
+    hostile::map_memory(arguments.fast)?;
     sandbox::drop_to(&arguments.identity, arguments.parent, arguments.survival)?;
     let Received { queue, tables, prepared } = receive_setup(link)?;
     let [flows_fd, clients_fd, counters_fd] = [inherited(FLOWS_FD)?, inherited(CLIENTS_FD)?, inherited(COUNTERS_FD)?];
@@ -93,6 +93,7 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
             let bytes = FlowTable::bytes_for(tables.flows.capacity);
             let keeping = Keeping::map(&keeping_fd)?.for_good();
             let reports = Reports::map(&reports_fd, REPORTS_BYTES)?.for_good();
+            hostile::map_flows(&flows_fd, bytes)?;
             (Region::map_array(&flows_fd, bytes)?, prepared.with_keeping(keeping), Some(reports))
         }
     };

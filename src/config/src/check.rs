@@ -54,6 +54,7 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides, mistakes: &Mistakes)
         stop_hold: draft.stop_hold.unwrap_or(empty.stop_hold),
         defragment: draft.defragment.unwrap_or(empty.defragment),
         linger: draft.linger.unwrap_or(empty.linger),
+        fast: overrides.fast.or(draft.fast).unwrap_or(empty.fast),
     };
     (plan, notes)
 }

@@ -6,6 +6,7 @@ use super::location::At;
 use super::mistake::Unread;
 use super::{CHECK_INTERVAL, CHECK_TIMEOUT, FALL, JITTER, PASSIVE_FAILS, PASSIVE_HOLD, PASSIVE_TIMEOUT, RISE};
 use crate::network::Network;
+use crate::plan::Fast;
 use loaded_ipc::{Affinity, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
 use std::net::IpAddr;
 
@@ -29,6 +30,7 @@ pub(super) struct Draft {
     pub(super) stop_hold: Option<u32>,
     pub(super) defragment: Option<bool>,
     pub(super) linger: Option<bool>,
+    pub(super) fast: Option<Fast>,
     pub(super) services: Vec<DraftService>,
 }
 

@@ -61,6 +61,8 @@ pub struct Overrides {
     pub queue_base: Option<u16>,
     /// `-U`: the account of the workers.
     pub user: Option<String>,
+    /// `--fast`: whether the kernel sends packets of known flows on.
+    pub fast: Option<plan::Fast>,
     /// `-f`: services without a check get one: an echo request (TOML), or what the classic keys of failover say.
     pub failover: bool,
 }

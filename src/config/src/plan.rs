@@ -14,6 +14,7 @@ use loaded_ipc::{
     Affinity, Check, Destination, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved,
 };
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -79,6 +80,43 @@ pub struct Plan {
     pub defragment: bool,
     /// Whether workers survive a killed supervisor until another one takes them over; otherwise they die with it.
     pub linger: bool,
+    /// Whether the kernel sends packets of known flows on.
+    #[serde(default)]
+    pub fast: Fast,
+}
+
+/// Whether the kernel sends packets of known flows on, so that they meet no worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fast {
+    /// Where it can; elsewhere the workers do.
+    Auto,
+    /// Never: the default, for the kernel path is on trial.
+    #[default]
+    Off,
+}
+
+impl Fast {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// What to write instead.
+    pub fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            _ => Err(format!("fast cannot be {text:?}; write auto or off")),
+        }
+    }
+}
+
+impl fmt::Display for Fast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
+        })
+    }
 }
 
 /// What happens to packets that no worker decides about. For "all backends down" see each service's [`Policy`].
@@ -241,6 +279,7 @@ impl Plan {
             stop_hold: STOP_HOLD,
             defragment: true,
             linger: true,
+            fast: Fast::default(),
         }
     }
 

@@ -14,7 +14,7 @@ use super::location::{At, Flaw, Mark};
 use super::mistake::Mistakes;
 use super::value;
 use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, MODE, PREFIX4, PREFIX6, QUOTA};
-use crate::plan::{MAX_DRAIN, MAX_STOP_HOLD, MAX_TIMEOUT, MAX_WEIGHT, QUEUE_LENS, TABLE_ENTRIES};
+use crate::plan::{Fast, MAX_DRAIN, MAX_STOP_HOLD, MAX_TIMEOUT, MAX_WEIGHT, QUEUE_LENS, TABLE_ENTRIES};
 use ::toml::de::DeTable;
 use keys::{AFFINITY, BACKEND, ON_FAILURE, SERVICE, TOP};
 use loaded_ipc::{Affinity, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
@@ -51,6 +51,7 @@ pub(super) fn draft(text: &str, mistakes: &Mistakes) -> Option<Draft> {
         stop_hold: top.optional("stop_hold", |item| seconds(item, 0..=MAX_STOP_HOLD)),
         defragment: top.optional("defragment", boolean),
         linger: top.optional("linger", boolean),
+        fast: top.text("fast", Fast::read).map(|fast| fast.value),
         services: services.iter().map(service).collect(),
         unread: top.unread(),
     })

@@ -98,6 +98,10 @@ fn packets(out: &mut Page, status: &Status) {
     if let Some(path) = &status.kernel_path {
         let help = "Whether the kernel sends packets of known flows on without a worker.";
         out.family("loaded_kernel_path", MetricKind::Gauge, help).one(&[], u8::from(path.off.is_none()));
+        if let Some(reason) = &path.off_reason {
+            let help = "Why the kernel sends no packets on; not there while it does.";
+            out.family("loaded_kernel_path_off", MetricKind::Gauge, help).one(&[("reason", reason)], 1);
+        }
         let help = "Packets that the kernel path has left to the workers.";
         let mut family = out.family("loaded_kernel_path_missed_packets_total", MetricKind::Counter, help);
         for (reason, count) in &path.missed {

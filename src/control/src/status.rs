@@ -81,6 +81,9 @@ pub struct RulesStatus {
 pub struct KernelPathStatus {
     /// Why it is off; `None`: it is on.
     pub off: Option<String>,
+    /// The same in a word: "not_wanted", "refused", "started_without" or "other_program".
+    #[serde(default)]
+    pub off_reason: Option<String>,
     /// Interfaces it is attached to.
     pub interfaces: Vec<String>,
     /// Interfaces whose packets go by the queue, since they take no program.

@@ -238,7 +238,7 @@ fn write_queues(out: &mut String, status: &Status) {
 
 /// "kernel path: 97 % of all packets, by eth0, eth1; left to the workers: opens 12, stale 3"
 fn write_kernel_path(out: &mut String, status: &Status) {
-    let Some(KernelPathStatus { off, interfaces, refused, missed }) = &status.kernel_path else { return };
+    let Some(KernelPathStatus { off, interfaces, refused, missed, .. }) = &status.kernel_path else { return };
     if let Some(why) = off {
         let _ = writeln!(out, "kernel path: off: {why}");
         return;

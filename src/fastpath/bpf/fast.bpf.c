@@ -218,6 +218,8 @@ static __always_inline enum miss forward(struct __sk_buff *skb, __u32 at, struct
 		.to_port = reply ? f.vip_port : port,
 		.reply = reply,
 	};
+	if (!is_of_family(c.to, p.is_v6))
+		return missed(MISS_BACKEND);
 	enum miss miss = send(skb, at, &p, &q, &f, &c, worker, heard && reply, way);
 	if (!miss)
 		count(&f, &p, reply);

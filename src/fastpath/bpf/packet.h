@@ -30,6 +30,12 @@ struct packet {
 	__u32 flow_info;
 };
 
+/* Whether an address is of this family. A worker that was taken over may name one of the other in its table. */
+static __always_inline _Bool is_of_family(const __u64 address[2], _Bool v6)
+{
+	return (address[0] == 0 && (__u32)address[1] == MAPPED) != v6;
+}
+
 /* Whether the frame holds this packet and at most what Ethernet adds to the shortest ones (60 bytes without checksum). */
 static __always_inline _Bool fits(const struct __sk_buff *skb, __u32 at, __u32 length)
 {

@@ -31,6 +31,8 @@ pub mod program;
 #[cfg(feature = "load")]
 pub mod records;
 mod reports;
+#[cfg(feature = "load")]
+mod ring_fix;
 #[allow(dead_code, unreachable_pub, reason = "build.rs includes it too, and the program knows more of it")]
 mod shared;
 #[cfg(feature = "load")]

@@ -5,6 +5,7 @@ use crate::address_table::{self, Seed};
 use crate::error::Error;
 use crate::program::{DESCRIPTORS, Header, MAPS, Program, cpus};
 use crate::records::{Address, Kind};
+use crate::ring_fix;
 use crate::shared::{MAX_BACKENDS, MAX_VIPS, MAX_WORKERS};
 use aya::maps::{ArrayOfMaps, Map, MapData};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
@@ -116,8 +117,9 @@ impl WorkerMaps {
 /// Loads the program over these workers' tables, for these addresses. `random` should be secret.
 ///
 /// # Errors
-/// If the kernel or its verifier refuses, or the addresses do not fit.
+/// If the kernel lacks a fix, it or its verifier refuses, or the addresses do not fit.
 pub fn load(workers: &[Worker], steering: &Steering, addresses: &[Address], random: Seed) -> Result<Loaded, Error> {
+    ring_fix::require()?;
     let plain: Vec<_> = addresses.iter().map(|address| address.address).collect();
     let placed = address_table::place(&plain, random).ok_or(Error::Addresses { addresses: addresses.len() })?;
     let mut ebpf = parse(workers.len(), steering, placed.seed)?;

@@ -1,6 +1,8 @@
 //! What this instance has installed on the host: its netfilter rules, and its routes by mark.
 
-use crate::fastpath::{FastPath, Leftovers};
+use crate::fastpath::{FastPath, Leftovers, Off};
+use crate::roster::Roster;
+use loaded_config::plan::Fast;
 use loaded_netfilter::routes::{Hops, Routes};
 use loaded_netfilter::{self as rules, Installed, Missing, RuleSet};
 
@@ -11,23 +13,43 @@ pub(crate) struct HostState {
     pub(crate) routes: Routes,
     /// The kernel path, if there is one.
     pub(crate) fast: Option<FastPath>,
-    /// Why there is none.
-    pub(crate) fast_off: String,
+    /// Why it is not attached, or not there.
+    fast_off: Off,
     /// What an earlier kernel path has left, while there is none that takes it over.
     leftovers: Leftovers,
 }
 
 impl HostState {
     pub(crate) fn new(routes: Routes) -> Self {
-        Self { rules: None, routes, fast: None, fast_off: String::new(), leftovers: Leftovers::default() }
+        Self { rules: None, routes, fast: None, fast_off: Off::NotWanted, leftovers: Leftovers::default() }
     }
 
     /// Takes over the kernel path, or the reason why there is none.
-    pub(crate) fn set_kernel_path(&mut self, path: Result<FastPath, String>) {
+    pub(crate) fn set_kernel_path(&mut self, path: Result<FastPath, Off>) {
         match path {
             Ok(path) => self.fast = Some(path),
             Err(why) => self.fast_off = why,
         }
+    }
+
+    /// Attaches the kernel path, or detaches it, by what the configuration says now.
+    pub(crate) fn follow_wish(&mut self, fast: Fast, roster: &Roster) {
+        match (&mut self.fast, fast) {
+            (Some(path), Fast::Auto) if !path.is_open() => path.open(roster),
+            (Some(path), Fast::Auto) => path.follow(roster),
+            (Some(path), Fast::Off) => {
+                path.close();
+                self.fast_off = Off::NotWanted;
+            }
+            (None, Fast::Off) => self.fast_off = Off::NotWanted,
+            (None, Fast::Auto) if self.fast_off == Off::NotWanted => self.fast_off = Off::StartedWithout.told(),
+            (None, Fast::Auto) => {}
+        }
+    }
+
+    /// Why the kernel path is not attached.
+    pub(crate) fn fast_off(&self) -> Option<&Off> {
+        self.fast.as_ref().is_none_or(|path| !path.is_open()).then_some(&self.fast_off)
     }
 
     /// Detaches what an earlier instance of this base has attached; what that needed is removed at the end.

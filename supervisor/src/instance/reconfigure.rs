@@ -174,9 +174,7 @@ impl Instance {
         }
         next.roster.inherit(&self.current.roster);
         self.current = *next;
-        if let Some(fast) = &mut self.host.fast {
-            fast.follow(&self.current.roster);
-        }
+        self.host.follow_wish(self.current.plan.fast, &self.current.roster);
         // Before a worker can use a number that only the new roster knows.
         self.write_snapshot();
         self.children.workers.iter_mut().for_each(Worker::switch);

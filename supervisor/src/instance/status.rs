@@ -68,8 +68,13 @@ impl Instance {
     }
 
     fn kernel_path(&self) -> KernelPathStatus {
-        let off = || KernelPathStatus { off: Some(self.host.fast_off.clone()), ..KernelPathStatus::default() };
-        self.host.fast.as_ref().map_or_else(off, FastPath::status)
+        let status = self.host.fast.as_ref().map_or_else(KernelPathStatus::default, FastPath::status);
+        let off = self.host.fast_off();
+        KernelPathStatus {
+            off: off.map(ToString::to_string),
+            off_reason: off.map(|off| off.label().to_owned()),
+            ..status
+        }
     }
 
     /// The outcomes of packets that workers have received, and of those that the kernel path has sent on.

@@ -7,7 +7,7 @@ use crate::children::Children;
 use crate::children::memory::random;
 use crate::children::prober::Prober;
 use crate::children::worker::{Worker, WorkerParts};
-use crate::fastpath::FastPath;
+use crate::fastpath::{FastPath, Off};
 use crate::handover::inheritance::{Inheritance, InheritedWorker, misfit};
 use crate::handover::journal::{Journal, Snapshot};
 use crate::handover::predecessor::Predecessor;
@@ -23,7 +23,7 @@ use crate::process::daemon;
 use crate::process::output;
 use crate::process::signals::Signals;
 use crate::roster::Roster;
-use loaded_config::plan::{Plan, diff};
+use loaded_config::plan::{Fast, Plan, diff};
 use loaded_control::{Control, History};
 use loaded_host::AuditLog;
 use loaded_ipc::OnFailure;
@@ -222,9 +222,9 @@ fn workers_with_path(
     checked: &Checked,
     journal: &Journal,
     steering: &Steering,
-) -> Result<(Vec<Worker>, Result<FastPath, String>), Error> {
-    let mut why = NOT_WANTED.to_owned();
-    if checked.options.fast {
+) -> Result<(Vec<Worker>, Result<FastPath, Off>), Error> {
+    let mut why = Off::NotWanted;
+    if checked.plan.fast == Fast::Auto {
         let made = fresh_workers(checked, journal, true).and_then(|workers| {
             let roster = Roster::empty().next(&checked.plan, &[], 0, Instant::now())?;
             let fast = FastPath::load(&workers, steering, &roster, checked.plan.queue_base)?;
@@ -232,7 +232,7 @@ fn workers_with_path(
         });
         match made {
             Ok(both) => return Ok(both),
-            Err(error) => why = told(error.to_string()),
+            Err(error) => why = Off::Refused(error.to_string()).told(),
         }
     }
     Ok((fresh_workers(checked, journal, false)?, Err(why)))
@@ -240,41 +240,29 @@ fn workers_with_path(
 
 /// A kernel path over tables that were taken over. It is attached when our workers serve. That it cannot be had is no error
 /// here: the queue serves.
-fn inherited_path(checked: &Checked, acquired: &Acquired, current: &Generation) -> Result<FastPath, String> {
-    if !checked.options.fast {
-        return Err(NOT_WANTED.to_owned());
+fn inherited_path(checked: &Checked, acquired: &Acquired, current: &Generation) -> Result<FastPath, Off> {
+    if checked.plan.fast == Fast::Off {
+        return Err(Off::NotWanted);
     }
     if acquired.workers.iter().any(|worker| worker.memory.maps().is_none()) {
-        return Err(told(WITHOUT.to_owned()));
+        return Err(Off::StartedWithout.told());
     }
     let base = checked.plan.queue_base;
     FastPath::load(&acquired.workers, &acquired.steering, &current.roster, base)
-        .map_err(|error| told(error.to_string()))
+        .map_err(|error| Off::Refused(error.to_string()).told())
 }
 
 /// The kernel path that a predecessor hands over. It stays attached, and nothing is loaded: the sandbox that this process has
 /// inherited forbids that.
-fn handed_path(checked: &Checked, snapshot: &Snapshot<'_>) -> Result<FastPath, String> {
-    if !checked.options.fast {
-        return Err(NOT_WANTED.to_owned());
+fn handed_path(checked: &Checked, snapshot: &Snapshot<'_>) -> Result<FastPath, Off> {
+    if checked.plan.fast == Fast::Off {
+        return Err(Off::NotWanted);
     }
-    let handover = snapshot.kernel_path.ok_or_else(|| told(WITHOUT.to_owned()))?;
+    let handover = snapshot.kernel_path.ok_or_else(|| Off::StartedWithout.told())?;
     let path = Predecessor::kernel_path(snapshot.queues.len())
         .and_then(|descriptors| FastPath::inherit(handover, descriptors, checked.plan.queue_base));
-    path.map_err(|error| told(error.to_string()))?.ok_or_else(|| told(ANOTHER.to_owned()))
+    path.map_err(|error| Off::Refused(error.to_string()).told())?.ok_or_else(|| Off::OtherProgram.told())
 }
-
-/// Logs why there is no kernel path, though one is wanted.
-fn told(why: String) -> String {
-    log::warn!("kernel path: off, all packets go by the queue: {why}");
-    why
-}
-
-/// Why there is no kernel path.
-const NOT_WANTED: &str = "not asked for: --fast auto";
-const WITHOUT: &str = "the instance was started without it, and its tables are such: on again when it is started anew";
-const ANOTHER: &str =
-    "this binary has another program than the one it was upgraded from: on again when it is started anew";
 
 /// Workers with empty tables, on queues that are opened for them.
 fn fresh_workers(checked: &Checked, journal: &Journal, fast: bool) -> Result<Vec<Worker>, Error> {

@@ -6,6 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -57,10 +58,18 @@ impl Loaded {
     /// Starts it with the shipped classic configuration and waits until it serves.
     #[track_caller]
     pub(crate) fn classic(lab: &Lab) -> Self {
-        match ports::change() {
-            true => Self::toml(lab, &ports::instead_of_classic()),
-            false => Self::start(lab, &classic()),
-        }
+        Self::classic_with(lab, &[])
+    }
+
+    /// The same, with these words added to the command.
+    #[track_caller]
+    pub(crate) fn classic_with(lab: &Lab, words: &[&str]) -> Self {
+        let mut arguments = match ports::change() {
+            true => vec!["-c".to_owned(), lab.file("loaded.toml", &ports::instead_of_classic())],
+            false => classic(),
+        };
+        arguments.extend(words.iter().map(|&word| word.to_owned()));
+        Self::start(lab, &arguments)
     }
 
     /// Starts it with a TOML configuration and waits until it serves.
@@ -128,7 +137,11 @@ impl Loaded {
         command.args(["netns", "exec", &lab.namespace(who)]).arg(binary).args(["-U", "nobody"]);
         add(&mut command);
         // The run with the kernel path: `E2E_FAST=auto`.
-        if let Some(mode) = std::env::var_os("E2E_FAST").filter(|_| command.get_args().all(|word| word != "--fast")) {
+        let is_said = |word: &OsStr| {
+            word == "--fast"
+                || fs::read_to_string(word).is_ok_and(|text| text.lines().any(|line| line.starts_with("fast = ")))
+        };
+        if let Some(mode) = std::env::var_os("E2E_FAST").filter(|_| !command.get_args().any(is_said)) {
             command.arg("--fast").arg(mode);
         }
         command.arg("--control").arg(&control);
@@ -330,6 +343,13 @@ impl Loaded {
     #[track_caller]
     pub(crate) fn count(&self, label: &str) -> u64 {
         self.counters().iter().map(|counted| counted.of(label)).sum()
+    }
+
+    /// Packets that status shows under these labels, among them those that the kernel path has sent on.
+    #[track_caller]
+    pub(crate) fn packets(&self, labels: &[&str]) -> u64 {
+        let status = self.status();
+        labels.iter().map(|label| status["packets"][label].as_u64().unwrap()).sum()
     }
 }
 

@@ -42,9 +42,13 @@ pub(crate) fn download(lab: &Lab, from: IpAddr, to: SocketAddr, bytes: u64, rate
     lab.exec("client", &["bash", "-o", "pipefail", "-c", &curl])
 }
 
-/// What came before a reset waits for the reader in the client's kernel: here not for long.
+/// What came before a reset waits for the reader: in the client's kernel, and in curl, which reads without a pause as long as there
+/// is something and waits afterwards, until that was no more than its rate. Here both have little.
 pub(crate) fn small_buffers(lab: &Lab) {
     lab.sh("client", "sysctl -qw net.ipv4.tcp_rmem='4096 65536 65536'");
+    for who in ["b1", "b2", "b3"] {
+        lab.sh(who, "tc qdisc add dev eth0 root tbf rate 40mbit burst 64k limit 4m");
+    }
 }
 
 /// `wrk` on connections that stay, for so many seconds: there must be not one error.

@@ -47,6 +47,11 @@ fn header(of: &str, entries: usize) -> [u8; HEADER] {
     header
 }
 
+/// Root can open tables in memfds; those of the kernel path are BPF arrays, which only who has their descriptor can write.
+fn begin(lab: &Lab, text: &str) -> Loaded {
+    Loaded::start(lab, &["-c", &lab.file("loaded.toml", text), "--fast", "off"].map(str::to_owned))
+}
+
 /// What a worker has of this memory.
 fn memory(worker: u32, name: &str) -> PathBuf {
     let descriptors = fs::read_dir(format!("/proc/{worker}/fd")).unwrap().map(|entry| entry.unwrap().path());
@@ -121,13 +126,13 @@ fn adopted(lab: &Lab, loaded: Loaded, text: &str) -> Loaded {
     loaded.signal(Signal::SIGKILL);
     assert!(eventually(Duration::from_secs(5), || !lives(pid)));
     drop(loaded);
-    Loaded::toml(lab, text)
+    begin(lab, text)
 }
 
 #[test]
 fn a_table_for_one_flow_is_no_successors_table() {
     let Some(lab) = Lab::up() else { return };
-    let loaded = Loaded::toml(&lab, &text(FREE, "60s"));
+    let loaded = begin(&lab, &text(FREE, "60s"));
     let mut seen = Vec::new();
     let mut look = |after: &str| seen.push((after.to_owned(), Family::BOTH.map(|family| living(&lab, family))));
     look("before");
@@ -150,7 +155,7 @@ fn a_table_for_one_flow_is_no_successors_table() {
 #[test]
 fn a_table_for_one_client_is_no_successors_table() {
     let Some(lab) = Lab::up() else { return };
-    let loaded = Loaded::toml(&lab, &text(STICKY, "60s"));
+    let loaded = begin(&lab, &text(STICKY, "60s"));
     forge(&loaded, &[CLIENTS], 1);
     let places = |family: Family| -> Vec<String> {
         let place = |n| get(family.client(n), family.vip(), 80).map(|answer| backend_of(&answer, family.client(n)));
@@ -173,7 +178,7 @@ fn a_table_for_one_client_is_no_successors_table() {
 #[test]
 fn a_key_that_a_worker_has_chosen_is_no_successors_key() {
     let Some(lab) = Lab::up() else { return };
-    let loaded = Loaded::toml(&lab, &text(STICKY, "60s"));
+    let loaded = begin(&lab, &text(STICKY, "60s"));
     forge(&loaded, &[FLOWS, CLIENTS], ENTRIES);
     let has = |worker: &u32, name: &str| {
         let mut header = [0; HEADER];

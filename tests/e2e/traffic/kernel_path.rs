@@ -52,10 +52,6 @@ fn open(lab: &Lab) -> Vec<TcpStream> {
     })
 }
 
-fn packets(loaded: &Loaded, label: &str) -> u64 {
-    loaded.status()["packets"][label].as_u64().unwrap()
-}
-
 fn missed(loaded: &Loaded, why: &str) -> u64 {
     loaded.status()["kernel_path"]["missed"][why].as_u64().unwrap()
 }
@@ -82,9 +78,9 @@ fn open_flows_meet_no_worker_and_forged_replies_do() {
     let mut streams = open(&lab);
     streams.iter_mut().for_each(|stream| converse(stream, REQUESTS));
     let all = 2 * REQUESTS as u64;
-    let [to, from] = ["kernel_forwarded", "kernel_returned"].map(|label| packets(&loaded, label));
+    let [to, from] = ["kernel_forwarded", "kernel_returned"].map(|label| loaded.packets(&[label]));
     assert!(to >= all && from >= all, "{}", loaded.ask(&["status"]).out);
-    let by_workers = ["forwarded", "returned"].map(|label| packets(&loaded, label));
+    let by_workers = ["forwarded", "returned"].map(|label| loaded.packets(&[label]));
     assert!(by_workers.iter().sum::<u64>() < 40, "{}", loaded.ask(&["status"]).out);
 
     // From where clients are, in the name of both backends: no reply.
@@ -97,7 +93,7 @@ fn open_flows_meet_no_worker_and_forged_replies_do() {
         }
     }
     assert!(eventually(SOON, || missed(&loaded, "backend") == before + 2), "{}", loaded.ask(&["status"]).out);
-    assert_eq!(packets(&loaded, "kernel_returned"), from);
+    assert_eq!(loaded.packets(&["kernel_returned"]), from);
     streams.iter_mut().for_each(|stream| converse(stream, 1));
 
     follows_interfaces(&lab, &loaded);
@@ -125,6 +121,30 @@ fn forged(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
     let rest = [0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0, 1, 2, 3, 4];
     complete(ip(from.ip(), to.ip(), TCP, &[&ports[..], &rest].concat()))
+}
+
+/// A reload detaches it and attaches it again; connections go on either way.
+#[test]
+fn a_reload_detaches_and_attaches_it() {
+    let Some(lab) = Lab::up() else { return };
+    let text = |fast: &str| format!("cores = \"0-1\"\nfast = {fast:?}\n{}", config("60s", &[Service::default()]));
+    let loaded = Loaded::toml(&lab, &text("auto"));
+    let mut streams = open(&lab);
+    streams.iter_mut().for_each(|stream| converse(stream, 5));
+    lab.file("loaded.toml", &text("off"));
+    assert!(loaded.reload().0, "{}", loaded.log());
+    assert_eq!(loaded.status()["kernel_path"]["off_reason"], "not_wanted");
+    assert!(!tc(&lab).contains("loaded-"), "{}", tc(&lab));
+    let sent = loaded.packets(&["kernel_forwarded"]);
+    streams.iter_mut().for_each(|stream| converse(stream, 5));
+    assert_eq!(loaded.packets(&["kernel_forwarded"]), sent);
+    lab.file("loaded.toml", &text("auto"));
+    assert!(loaded.reload().0, "{}", loaded.log());
+    assert_eq!(interfaces(&loaded), ["eth0", "eth1"], "{}", loaded.log());
+    streams.iter_mut().for_each(|stream| converse(stream, REQUESTS));
+    assert!(loaded.packets(&["kernel_forwarded"]) >= sent + REQUESTS as u64, "{}", loaded.ask(&["status"]).out);
+    loaded.stop();
+    assert!(!tc(&lab).contains("loaded-") && !tc(&lab).contains("clsact"), "{}", tc(&lab));
 }
 
 /// What is left of a killed instance sends its flows on until they are stale, and the next start takes it away.

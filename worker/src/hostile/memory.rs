@@ -1,18 +1,18 @@
 //! What a hijacked worker can write into its own tables and counters: any bytes.
 
 use loaded_ipc::{ALL_COUNTERS, CLIENTS_FD, COUNTERS_FD, FLOWS_FD, RECEIVED};
-use loaded_table::{Counters, Error};
+use loaded_table::{Counters, Error, Region};
+use std::cell::OnceCell;
 use std::fs::File;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use TableKind::{Clients, Flows};
 
 /// Words of a table's header: magic, version and kind, capacity, buckets, key, key, check. The entries follow.
 const HEADER: usize = 16;
-
-/// Words of shared memory; the counters' mapping serves for the tables too.
-type Words = Counters;
 
 type MemoryAttempt = fn(&SharedMemory) -> i64;
 
@@ -47,9 +47,9 @@ enum TableKind {
 /// All memory that a worker shares with the supervisor, as words.
 #[derive(Debug, Clone)]
 pub(super) struct SharedMemory {
-    flows: Rc<Words>,
-    clients: Rc<Words>,
-    counters: Rc<Words>,
+    flows: Rc<OnceCell<Region>>,
+    clients: Rc<Region>,
+    counters: Rc<Counters>,
 }
 
 pub(super) fn find(name: &[u8]) -> Option<MemoryAttempt> {
@@ -57,36 +57,46 @@ pub(super) fn find(name: &[u8]) -> Option<MemoryAttempt> {
 }
 
 impl SharedMemory {
-    /// Opens them anew by /proc: the worker itself takes the descriptors over.
-    pub(super) fn map() -> Result<Self, Error> {
-        let words = |fd| Ok::<_, Error>(Rc::new(Words::map(open(fd)?)?.for_good()));
-        Ok(Self { flows: words(FLOWS_FD)?, clients: words(CLIENTS_FD)?, counters: words(COUNTERS_FD)? })
+    /// Opens them anew by /proc: the worker itself takes the descriptors over. `fast`: flows are in a BPF array, which cannot be
+    /// opened so; [`SharedMemory::map_flows`] must follow.
+    pub(super) fn map(fast: bool) -> Result<Self, Error> {
+        let table = |fd| Ok::<_, Error>(Region::map(open(fd)?)?.for_good());
+        let flows = if fast { OnceCell::new() } else { table(FLOWS_FD)?.into() };
+        Ok(Self {
+            flows: Rc::new(flows),
+            clients: Rc::new(table(CLIENTS_FD)?),
+            counters: Rc::new(Counters::map(open(COUNTERS_FD)?)?.for_good()),
+        })
     }
 
-    fn of(&self, table: TableKind) -> &Words {
+    pub(super) fn map_flows(&self, array: &OwnedFd, bytes: usize) -> Result<(), Error> {
+        // A second call changes nothing.
+        let _ = self.flows.set(Region::map_array(array, bytes)?.for_good());
+        Ok(())
+    }
+
+    fn of(&self, table: TableKind) -> &[AtomicU64] {
         match table {
-            Flows => &self.flows,
-            Clients => &self.clients,
+            Flows => self.flows.get().map_or(&[], Region::words),
+            Clients => self.clients.words(),
         }
     }
 
     fn set(&self, table: TableKind, word: usize, value: u64) -> i64 {
-        self.of(table).set(word, value);
+        if let Some(place) = self.of(table).get(word) {
+            place.store(value, Relaxed);
+        }
         0
     }
 
     /// Fills everything from a word on with random bytes.
     fn scribble(&self, table: TableKind, from: usize) -> i64 {
-        let words = self.of(table);
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-        for word in from.. {
-            if words.get(word).is_none() {
-                break;
-            }
+        for word in self.of(table).iter().skip(from) {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            words.set(word, random);
+            word.store(random, Relaxed);
         }
         0
     }

@@ -3,8 +3,13 @@
 use loaded_ipc::SupervisorLink;
 use loaded_queue::Packet;
 use loaded_sandbox::{Bindings, SandboxError};
+use std::os::fd::OwnedFd;
 
-pub(crate) fn map_memory() -> Result<(), loaded_table::Error> {
+pub(crate) fn map_memory(_: bool) -> Result<(), loaded_table::Error> {
+    Ok(())
+}
+
+pub(crate) fn map_flows(_: &OwnedFd, _: usize) -> Result<(), loaded_table::Error> {
     Ok(())
 }
 

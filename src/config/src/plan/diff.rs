@@ -92,6 +92,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     whole.setting("quota", quota(old.quota), quota(new.quota));
     whole.setting("unserved", old.unserved.to_string(), new.unserved.to_string());
     whole.setting("linger", old.linger.to_string(), new.linger.to_string());
+    whole.setting("fast", old.fast.to_string(), new.fast.to_string());
     let (was, is) = (&old.on_failure, &new.on_failure);
     whole.setting("on_failure.no_worker", was.no_worker.to_string(), is.no_worker.to_string());
     whole.setting("on_failure.parse_error", was.parse_error.to_string(), is.parse_error.to_string());

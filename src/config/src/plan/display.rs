@@ -1,6 +1,6 @@
 //! The plan in words, for `--check` and for what a reload would change: one fact a line.
 
-use super::{Backend, Discover, Failures, Place, Plan, Service};
+use super::{Backend, Discover, Failures, Fast, Place, Plan, Service};
 use crate::duration::span;
 use crate::{check_kind, policy};
 use loaded_ipc::{Affinity, Check, Mode, Passive, PortRange, Protocol, Quota, Unserved};
@@ -24,6 +24,9 @@ impl fmt::Display for Plan {
         }
         if !self.linger {
             writeln!(f, "linger       no: without a supervisor nothing is balanced")?;
+        }
+        if self.fast == Fast::Auto {
+            writeln!(f, "kernel path  where it can be had: packets of known flows meet no worker")?;
         }
         if self.unserved != Unserved::Pass {
             writeln!(f, "unserved     {}: packets to a VIP that no service serves", self.unserved)?;

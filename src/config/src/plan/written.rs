@@ -26,6 +26,7 @@ struct File<'a> {
     stop_hold: String,
     defragment: bool,
     linger: bool,
+    fast: String,
     unserved: String,
     nameservers: Option<&'a [IpAddr]>,
     quota: Quota,
@@ -156,7 +157,7 @@ fn millis(millis: u32) -> String {
 impl<'a> From<&'a Plan> for File<'a> {
     fn from(plan: &'a Plan) -> Self {
         let Plan { user, cores, queue_base, queue_len, flows, clients, quota, unserved, on_failure, .. } = plan;
-        let Plan { nameservers, services, drain, stop_hold, defragment, linger, .. } = plan;
+        let Plan { nameservers, services, drain, stop_hold, defragment, linger, fast, .. } = plan;
         let Failures { no_worker, queue_full, parse_error } = on_failure;
         Self {
             user,
@@ -169,6 +170,7 @@ impl<'a> From<&'a Plan> for File<'a> {
             stop_hold: seconds(*stop_hold),
             defragment: *defragment,
             linger: *linger,
+            fast: fast.to_string(),
             unserved: unserved.to_string(),
             nameservers: (!nameservers.is_empty()).then_some(nameservers),
             quota: *quota,

@@ -1,7 +1,7 @@
 //! Properties: no text makes a reader panic; what is written is what is read.
 
 use loaded_config::network::Network;
-use loaded_config::plan::{Backend, Discover, Failures, Place, Plan, Service, diff, immutable_change, written};
+use loaded_config::plan::{Backend, Discover, Failures, Fast, Place, Plan, Service, diff, immutable_change, written};
 use loaded_config::{Overrides, Source, load, parse};
 use loaded_ipc::{
     Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, OnFailure, Passive, Policy, PortRange, Protocol,
@@ -339,6 +339,7 @@ fn plans() -> impl Values<Value = Plan> {
                 stop_hold: drain % 3601,
                 defragment,
                 linger,
+                fast: if clients % 2 == 0 { Fast::Auto } else { Fast::Off },
             }
         },
     )
@@ -346,7 +347,7 @@ fn plans() -> impl Values<Value = Plan> {
 
 fn write_plan(plan: &Plan) -> String {
     let Plan { user, cores, queue_base, queue_len, flows, clients, quota, unserved, .. } = plan;
-    let Plan { nameservers, services, drain, stop_hold, defragment, linger, on_failure, .. } = plan;
+    let Plan { nameservers, services, drain, stop_hold, defragment, linger, fast, on_failure, .. } = plan;
     let Quota { prefix4, prefix6, percent } = quota;
     let cores = cores.map_or(String::new(), |(low, high)| format!("cores = \"{low}-{high}\"\n"));
     let servers: Vec<String> = nameservers.iter().map(|server| format!("\"{server}\"")).collect();
@@ -357,7 +358,7 @@ fn write_plan(plan: &Plan) -> String {
     let top = format!(
         "user = \"{user}\"\n{cores}queue_base = {queue_base}\nqueue_len = {queue_len}\nflows = {flows}\n\
          clients = {clients}\nquota = {{ prefix4 = {prefix4}, prefix6 = {prefix6}, percent = {percent} }}\n\
-         unserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\nstop_hold = \"{stop_hold}s\"\ndefragment = {defragment}\nlinger = {linger}\n"
+         unserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\nstop_hold = \"{stop_hold}s\"\ndefragment = {defragment}\nlinger = {linger}\nfast = \"{fast}\"\n"
     );
     let Failures { no_worker, queue_full, parse_error } = on_failure;
     let failures = format!(

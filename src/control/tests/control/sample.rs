@@ -115,6 +115,7 @@ pub(crate) fn status() -> Status {
         late_checks: LateChecks { count: 12, longest_ms: 300, last: Some(NOW - 7000) },
         kernel_path: Some(KernelPathStatus {
             off: None,
+            off_reason: None,
             interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
             refused: vec!["ppp0".to_owned()],
             missed: counters(&[("opens", 12), ("stale", 3), ("torn", 0)]),

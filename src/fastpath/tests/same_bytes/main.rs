@@ -4,6 +4,7 @@
 
 mod captures;
 mod cost;
+mod garbage;
 mod generated;
 #[path = "../../../../worker/tests/decide/packets.rs"]
 mod packets;

@@ -98,7 +98,7 @@ fn ejects_nobody(lab: &Lab, rounds: u32, mut refuse: impl FnMut(Family, u32)) {
         // The supervisor looks at what workers think every half second.
         std::thread::sleep(Duration::from_millis(1100));
     });
-    let (ejections, returned) = (loaded.ejections(), loaded.count("returned"));
+    let (ejections, returned) = (loaded.ejections(), loaded.packets(&["returned", "kernel_returned"]));
     println!("{rounds} rounds in {:.1?}, {returned} answers: {ejections:?}", began.elapsed());
     assert!(returned > 1000, "the pool had no work");
     assert!(ejections.is_empty(), "{ejections:?}");
