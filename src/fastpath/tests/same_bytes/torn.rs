@@ -45,6 +45,8 @@ fn write(memory: &OwnedFd, images: &[Vec<(usize, u64)>], stop: &AtomicBool) {
         for image in images {
             let [a, b, c, d, seen, state, check, tag] = image.as_slice() else { return };
             words[tag.0].store(0, Release);
+            // Of way 0, whose half comes first. A slow machine would else be left with flows that are stale.
+            let seen = &(seen.0, seen.1 & !u64::from(u32::MAX) | u64::from(now().seconds));
             for (at, word) in [a, b, c, d, seen, state, check] {
                 words[*at].store(*word, Relaxed);
             }
