@@ -67,12 +67,13 @@ const DEPENDENCIES: [(&str, &[&str]); 16] = [
 ];
 
 /// Libraries that only these crates may name.
-const LIBRARIES: [(&str, &[&str]); 14] = [
+const LIBRARIES: [(&str, &[&str]); 15] = [
     ("annotate-snippets", &["loaded-config"]),
     // As a feature that no child has.
     ("aya", &["loaded-fastpath"]),
     ("aya-obj", &["loaded-fastpath"]),
     ("clap", &["loaded"]),
+    ("glob", &["loaded-config"]),
     ("landlock", &["loaded-sandbox"]),
     ("pcap-parser", &["loaded"]),
     ("seccompiler", &["loaded-sandbox"]),
@@ -100,11 +101,12 @@ const LIBRARIES: [(&str, &[&str]); 14] = [
 
 /// What a child links by no way at all, however indirect: parsers, another role, and what only the supervisor needs. A name
 /// stands for all that begin with it.
-const NOT_IN_A_CHILD: [&str; 21] = [
+const NOT_IN_A_CHILD: [&str; 22] = [
     "annotate-snippets",
     "aya",
     "clap",
     "config",
+    "glob",
     "loaded-config",
     "loaded-control",
     "loaded-firewall",

@@ -2,7 +2,9 @@
 //! before its contents.
 
 use super::error::ConfigError;
-use super::location::Source;
+use super::location::{Flaw, Source};
+use super::toml::include::patterns_of;
+use glob::{GlobError, MatchOptions};
 use nix::fcntl::OFlag;
 use nix::unistd::{getegid, geteuid};
 use std::fs::{File, OpenOptions};
@@ -16,6 +18,9 @@ pub const PLACES: [&str; 4] = ["loaded.config", "loaded.conf", "/etc/loaded/load
 
 /// A configuration larger than this many bytes is a mistake: 4096 backends take about 100 KiB.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Files that one may include.
+pub const MAX_INCLUDED: usize = 256;
 
 /// The permission bits that let the group, and anybody, write.
 const GROUP_WRITABLE: u32 = 0o020;
@@ -55,6 +60,47 @@ pub(super) fn read(path: &Path) -> Result<Source, ConfigError> {
     // A comment in another encoding must not stop a classic file, which is a shell script; the mark that
     // replaces such a byte is refused in every value, and by TOML's rules outside of comments and strings.
     Ok(Source::new(path, String::from_utf8_lossy(&bytes)))
+}
+
+/// Reads what a TOML file includes, each file once, pattern by pattern and by name. Beside it patterns that match nothing.
+pub(super) fn included(main: &Source) -> Result<(Vec<Source>, Vec<Flaw>), ConfigError> {
+    let mut paths = Vec::new();
+    let mut notes = Vec::new();
+    for pattern in patterns_of(main.text()) {
+        let found = matching(main.path(), &pattern.value)?;
+        if found.is_empty() {
+            notes.push(pattern.flaw(format!("no file is named as {:?} says; nothing is included", pattern.value)));
+        }
+        for path in found.into_iter().filter(|path| path != main.path()) {
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+    }
+    if paths.len() > MAX_INCLUDED {
+        let reason = format!("it includes {} files; {MAX_INCLUDED} are the most", paths.len());
+        return Err(ConfigError::Unfit { path: main.path().to_owned(), reason });
+    }
+    let sources = paths.iter().map(|path| read(path).map(Source::included)).collect::<Result<_, _>>()?;
+    Ok((sources, notes))
+}
+
+/// The files that a pattern names, seen from the directory of the file that it is in; files whose names begin with a dot, as
+/// those of editors and template engines at work, only if it says so.
+fn matching(main: &Path, pattern: &str) -> Result<Vec<PathBuf>, ConfigError> {
+    let directory = main.parent().unwrap_or(Path::new(""));
+    if glob::Pattern::escape(pattern) == pattern {
+        return Ok(vec![directory.join(pattern)]);
+    }
+    let whole = match Path::new(pattern).is_absolute() {
+        true => PathBuf::from(pattern),
+        false => Path::new(&glob::Pattern::escape(&directory.to_string_lossy())).join(pattern),
+    };
+    let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
+    // A pattern that is none is told with its place, when the text is read.
+    let Ok(found) = glob::glob_with(&whole.to_string_lossy(), options) else { return Ok(Vec::new()) };
+    let unreadable = |error: GlobError| ConfigError::Unreadable { path: error.path().to_owned(), source: error.into() };
+    found.map(|path| path.map_err(unreadable)).collect()
 }
 
 fn unfit(file: &File) -> io::Result<Option<String>> {

@@ -3,7 +3,7 @@
 //!
 //! A file whose name ends in `.toml` is TOML (`scripts/loaded.toml` shows every key); every other file is the
 //! classic format, which is a shell script too (`scripts/loaded.config`). Several classic files make one plan;
-//! a TOML file stands alone. Text becomes a draft (`classic`, `toml`), and the draft becomes the plan (`check`).
+//! a TOML file stands alone, but for files that it includes. Text becomes a draft (`classic`, `toml`), and the draft becomes the plan (`check`).
 
 #![forbid(unsafe_code)]
 
@@ -30,7 +30,7 @@ mod value;
 
 pub use defaults::*;
 pub use error::ConfigError;
-pub use file::{MAX_FILE_BYTES, PLACES, find};
+pub use file::{MAX_FILE_BYTES, MAX_INCLUDED, PLACES, find};
 pub use location::{Location, Source};
 pub use mistake::Mistake;
 
@@ -88,10 +88,17 @@ pub fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<Loaded, ConfigEr
         [] => vec![file::read(&find()?)?],
         paths => paths.iter().map(|path| file::read(path)).collect::<Result<_, _>>()?,
     };
-    parse(&sources, overrides)
+    let (included, notes) = match &*sources {
+        [main] if main.is_toml() => file::included(main)?,
+        _ => (Vec::new(), Vec::new()),
+    };
+    let sources = [sources, included].concat();
+    let mut loaded = parse(&sources, overrides)?;
+    loaded.notes.extend(notes.into_iter().map(|note| Mistake::new(note, &sources).to_string()));
+    Ok(loaded)
 }
 
-/// Makes the plan from texts in memory: [`load`] without the file system.
+/// Makes the plan from texts in memory: [`load`] without the file system. What a file includes is in the sources after it.
 ///
 /// # Errors
 /// An option out of range, or the mistakes in the texts.
@@ -99,7 +106,9 @@ pub fn parse(sources: &[Source], overrides: &Overrides) -> Result<Loaded, Config
     check_options(overrides)?;
     let mistakes = Mistakes::default();
     let draft = match sources {
-        [only] if only.is_toml() => toml::draft(only.text(), &mistakes).map(|draft| (draft, Vec::new())),
+        [main, included @ ..] if main.is_toml() && included.iter().all(Source::is_included) => {
+            toml::draft(main.text(), included, &mistakes).map(|draft| (draft, Vec::new()))
+        }
         several => match several.iter().find(|source| source.is_toml()) {
             Some(toml) => return Err(not_alone(toml)),
             None => Some(classic::draft(several, overrides.failover, &mistakes)),

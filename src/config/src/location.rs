@@ -10,6 +10,7 @@ use std::sync::Arc;
 pub struct Source {
     path: PathBuf,
     text: Arc<str>,
+    is_included: bool,
 }
 
 /// A place in a file, as an editor counts it.
@@ -51,7 +52,18 @@ pub(super) struct Flaw {
 impl Source {
     /// `path` is for messages and for the choice of the format; nothing is opened.
     pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
-        Self { path: path.into(), text: text.into().into() }
+        Self { path: path.into(), text: text.into().into(), is_included: false }
+    }
+
+    /// The same text as a part of the file before it, which includes it.
+    #[must_use]
+    pub fn included(self) -> Self {
+        Self { is_included: true, ..self }
+    }
+
+    /// Whether another file includes it.
+    pub fn is_included(&self) -> bool {
+        self.is_included
     }
 
     /// The file's name.
@@ -93,6 +105,16 @@ impl fmt::Display for Location {
 impl Mark {
     /// Where the first source begins.
     pub(super) const START: Self = Self { source: 0, offset: 0, length: 0 };
+
+    /// The beginning of a source.
+    pub(super) fn start_of(source: usize) -> Self {
+        Self { source, ..Self::START }
+    }
+
+    /// Another stretch of the same source.
+    pub(super) fn at(self, span: Range<usize>) -> Self {
+        Self { offset: span.start, length: span.len(), ..self }
+    }
 
     pub(super) fn flaw(self, message: impl Into<String>) -> Flaw {
         Flaw { mark: self, message: message.into(), see: None }

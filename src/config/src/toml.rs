@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod documented;
+pub(crate) mod include;
 mod keys;
 mod probe;
 pub(crate) mod table;
@@ -10,32 +11,48 @@ pub(crate) mod table;
 use super::address::address;
 use super::draft::{Draft, DraftFailures, DraftMember, DraftService, Judgement};
 use super::invisible;
-use super::location::{At, Flaw, Mark};
+use super::location::{At, Flaw, Mark, Source};
 use super::mistake::Mistakes;
 use super::value;
 use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, MODE, PREFIX4, PREFIX6, QUOTA};
 use crate::plan::{Fast, MAX_DRAIN, MAX_STOP_HOLD, MAX_TIMEOUT, MAX_WEIGHT, QUEUE_LENS, TABLE_ENTRIES};
+use ::toml::Spanned;
 use ::toml::de::DeTable;
 use keys::{AFFINITY, BACKEND, ON_FAILURE, SERVICE, TOP};
 use loaded_ipc::{Affinity, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
 use std::net::IpAddr;
 use std::ops::Range;
-use table::{Item, Table, boolean, mark_of, read, seconds};
+use table::{Item, Table, boolean, read, seconds};
 
 /// Longest name of a service; it appears in logs and status.
 const MAX_NAME: usize = 64;
 
-/// Reads one document; what cannot be read is told. `None` if it is no TOML.
-pub(super) fn draft(text: &str, mistakes: &Mistakes) -> Option<Draft> {
+/// Reads a document and those that it includes; what cannot be read is told. `None` if one is no TOML.
+pub(super) fn draft(main: &str, included: &[Source], mistakes: &Mistakes) -> Option<Draft> {
+    let documents: Vec<_> =
+        included.iter().enumerate().map(|(at, source)| document(source.text(), at + 1, mistakes)).collect();
+    let main = document(main, 0, mistakes)?;
+    let parts = documents.into_iter().collect::<Option<Vec<_>>>()?;
+    let mut draft = of_main(&main, mistakes);
+    include::merge(&parts, &mut draft, mistakes);
+    Some(draft)
+}
+
+fn document<'t>(text: &'t str, source: usize, mistakes: &Mistakes) -> Option<Spanned<DeTable<'t>>> {
     let (document, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        // What else is wrong in a broken text is anybody's guess.
-        errors.iter().for_each(|error| mistakes.add(syntax(error, text)));
-        return None;
-    }
-    let top = Table::open(document.get_ref(), mark_of(&document), &TOP, mistakes);
-    let services = top.required("service", "write a [[service]]", |item| item.tables(&SERVICE)).unwrap_or_default();
-    Some(Draft {
+    // What else is wrong in a broken text is anybody's guess.
+    errors.iter().for_each(|error| mistakes.add(syntax(error, text, source)));
+    errors.is_empty().then_some(document)
+}
+
+fn of_main(document: &Spanned<DeTable<'_>>, mistakes: &Mistakes) -> Draft {
+    let top = Table::open(document.get_ref(), Mark::START.at(document.span()), &TOP, mistakes);
+    let includes = top.optional("include", include::patterns).is_some();
+    let services = match includes {
+        true => top.optional("service", |item| item.tables(&SERVICE)),
+        false => top.required("service", "write a [[service]]", |item| item.tables(&SERVICE)),
+    };
+    Draft {
         user: top.text("user", value::user).map(|user| user.value),
         cores: top.optional("cores", cores),
         queue_base: top.number("queue_base", 0..=u16::MAX),
@@ -52,22 +69,22 @@ pub(super) fn draft(text: &str, mistakes: &Mistakes) -> Option<Draft> {
         defragment: top.optional("defragment", boolean),
         linger: top.optional("linger", boolean),
         fast: top.text("fast", Fast::read).map(|fast| fast.value),
-        services: services.iter().map(service).collect(),
+        services: services.unwrap_or_default().iter().map(|table| service(table, includes)).collect(),
         unread: top.unread(),
-    })
+    }
 }
 
-fn syntax(error: &::toml::de::Error, text: &str) -> Flaw {
+fn syntax(error: &::toml::de::Error, text: &str, source: usize) -> Flaw {
     let Range { start, end } = error.span().unwrap_or_default();
     let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join("; ");
     // What nobody sees: without its name the message would point at nothing.
     let unseen = text.get(start..).and_then(|rest| rest.chars().next()).filter(|c| invisible::is_invisible(*c));
     let unseen = unseen.map(|c| format!("; {} is there, which no editor shows: take it out", invisible::name(c)));
-    let mark = Mark { source: 0, offset: start, length: end.saturating_sub(start) };
-    mark.flaw(format!("not TOML: {message}{}", unseen.unwrap_or_default()))
+    Mark::start_of(source).at(start..end.max(start)).flaw(format!("not TOML: {message}{}", unseen.unwrap_or_default()))
 }
 
-fn service(table: &Table<'_>) -> DraftService {
+/// `may_lack`: its backends may be in an included file.
+fn service(table: &Table<'_>, may_lack: bool) -> DraftService {
     let nameless = At { value: "(unnamed)".to_owned(), mark: table.mark };
     let name = table.required("name", "write name = \"…\"", |item| read(item, service_name)).unwrap_or(nameless);
     let vips = table.required("vip", "write vip = \"address\" or an array of addresses", addresses);
@@ -76,8 +93,8 @@ fn service(table: &Table<'_>) -> DraftService {
     let discover = table.optional("discover", probe::discover);
     let members = |item: Item<'_>| Ok(item.tables(&BACKEND)?.iter().filter_map(member).collect());
     let members: Option<Vec<_>> = match table.get("discover") {
-        Some(_) => table.optional("backend", members),
-        None => table.required("backend", "write a [[service.backend]] with an address", members),
+        None if !may_lack => table.required("backend", "write a [[service.backend]] with an address", members),
+        _ => table.optional("backend", members),
     };
     let (ports, strategy, policy) = (ports(table, protocol), strategy(table), policy(table, mode));
     let is_read = || table.unread().spares(&["mode", "ports", "strategy"]);

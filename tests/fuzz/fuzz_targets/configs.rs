@@ -43,6 +43,11 @@ fuzz_target!(|bytes: &[u8]| {
         let half = text.floor_char_boundary(text.len() / 2);
         sources = vec![Source::new(name, &text[..half]), Source::new("g", &text[half..])];
     }
+    // A TOML file may include another.
+    if options & 17 == 17 {
+        let half = text.find("\n#\n").unwrap_or(text.len());
+        sources = vec![Source::new(name, &text[..half]), Source::new("g", &text[half..]).included()];
+    }
     let loaded = match parse(&sources, &overrides) {
         Ok(loaded) => loaded,
         Err(error) => {

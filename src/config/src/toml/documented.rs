@@ -1,7 +1,7 @@
 //! The manual page and the JSON schema have every key, each in its table, and no other.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-use super::keys::{AFFINITY, BACKEND, ON_FAILURE, QUOTA, SERVICE, TOP};
+use super::keys::{AFFINITY, BACKEND, INCLUDED, INCLUDED_BACKEND, ON_FAILURE, QUOTA, SERVICE, TOP};
 use super::probe::{CHECK, DISCOVER, PASSIVE_KEYS};
 use super::table::KnownKeys;
 use crate::policy::IDLE;
@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 
 /// Each table, and its name among the schema's definitions.
-const TABLES: [(&KnownKeys, &str); 10] = [
+const TABLES: [(&KnownKeys, &str); 12] = [
     (&TOP, ""),
     (&QUOTA, "quota"),
     (&ON_FAILURE, "on_failure"),
@@ -22,6 +22,8 @@ const TABLES: [(&KnownKeys, &str); 10] = [
     (&PASSIVE_KEYS, "passive"),
     (&DISCOVER, "discover"),
     (&BACKEND, "backend"),
+    (&INCLUDED, "included"),
+    (&INCLUDED_BACKEND, "included_backend"),
 ];
 
 fn read(path: &str) -> String {

@@ -22,6 +22,7 @@ pub(super) const TOP: KnownKeys = KnownKeys {
         "defragment",
         "linger",
         "fast",
+        "include",
         "service",
     ]],
     later: &["metrics"],
@@ -65,6 +66,20 @@ pub(super) const SERVICE: KnownKeys = KnownKeys {
     ],
 };
 
+pub(super) const INCLUDED: KnownKeys = KnownKeys {
+    table: "an included file",
+    known: &[&["service", "backend"]],
+    later: &[],
+    elsewhere: &[(TOP.known[0], IN_MAIN)],
+};
+
+pub(super) const INCLUDED_BACKEND: KnownKeys = KnownKeys {
+    table: "[[backend]]",
+    known: &[&["service"], BACKEND.known[0]],
+    later: &[],
+    elsewhere: &[(&policy::NAMES, IN_SERVICE), (&["check", "passive", "discover", "strategy", "affinity"], IN_SERVICE)],
+};
+
 pub(super) const ON_FAILURE: KnownKeys = KnownKeys {
     table: "[on_failure]",
     known: &[&["no_worker", "queue_full", "receive_overrun", "parse_error"]],
@@ -90,6 +105,7 @@ pub(super) const AFFINITY: KnownKeys =
     KnownKeys { table: "affinity", known: &[&["by", "prefix4", "prefix6", "timeout"]], later: &[], elsewhere: &[] };
 
 const IN_ON_FAILURE: &str = "into the table [on_failure]";
+const IN_MAIN: &str = "into the file that includes this one";
 const IN_SERVICE: &str = "into a [[service]]";
 const AT_TOP: &str = "to the top level, above the first [[service]]";
 const BEFORE_BACKEND: &str = "into the [[service]], above its first [[service.backend]]";

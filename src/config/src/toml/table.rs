@@ -45,7 +45,7 @@ impl<'t> Table<'t> {
         let mut unread = Unread::default();
         for key in entries.keys() {
             if let Err((message, meant)) = check_key(key.get_ref(), keys) {
-                mistakes.add(mark_of(key).flaw(message));
+                mistakes.add(mark.at(key.span()).flaw(message));
                 unread.0.extend(meant);
             }
         }
@@ -54,12 +54,12 @@ impl<'t> Table<'t> {
 
     pub(crate) fn get(&self, key: &'static str) -> Option<Item<'t>> {
         let (_, value) = self.entries.iter().find(|(written, _)| written.get_ref() == key)?;
-        Some(Item { key, value: value.get_ref(), mark: mark_of(value), mistakes: self.mistakes })
+        Some(Item { key, value: value.get_ref(), mark: self.mark.at(value.span()), mistakes: self.mistakes })
     }
 
     /// Where a key is; the table's place if the key is missing.
     pub(crate) fn key_mark(&self, key: &str) -> Mark {
-        self.entries.keys().find(|written| written.get_ref() == key).map_or(self.mark, mark_of)
+        self.entries.keys().find(|written| written.get_ref() == key).map_or(self.mark, |key| self.mark.at(key.span()))
     }
 
     /// What a key says: `None` if it is not there, or cannot be read, which is told.
@@ -144,7 +144,8 @@ impl<'t> Item<'t> {
         if array.is_empty() {
             return Err(self.mark.flaw(format!("{} is empty; name at least one or remove it", self.key)));
         }
-        let item = |value: &'t Spanned<DeValue<'t>>| Item { value: value.get_ref(), mark: mark_of(value), ..self };
+        let at = |value: &Spanned<_>| self.mark.at(value.span());
+        let item = |value: &'t Spanned<DeValue<'t>>| Item { value: value.get_ref(), mark: at(value), ..self };
         Ok(array.iter().map(item).collect())
     }
 
@@ -200,12 +201,6 @@ impl<'t> Item<'t> {
         };
         self.mark.flaw(format!("{} is {said}; write {wanted}", self.key))
     }
-}
-
-/// Where this is in the only file.
-pub(crate) fn mark_of<T>(value: &Spanned<T>) -> Mark {
-    let span = value.span();
-    Mark { source: 0, offset: span.start, length: span.len() }
 }
 
 pub(crate) fn boolean(item: Item<'_>) -> Result<bool, Flaw> {

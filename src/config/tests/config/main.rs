@@ -3,6 +3,7 @@
 
 mod classic;
 mod diff;
+mod include;
 mod mistakes;
 mod ports;
 mod probe;

@@ -1,6 +1,7 @@
 //! HUP: changes take effect, and what does not change does not notice.
 
 mod change;
+mod include;
 mod refused;
 
 use crate::rig::config::{STICKY, Service, change, config};
