@@ -10,7 +10,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use loaded_config::plan::{Fast, MAX_QUEUE_LEN};
+use loaded_config::plan::{Fast, MAX_QUEUE_LEN, MetricsAddress};
 use loaded_config::{Families, Overrides};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -119,6 +119,8 @@ pub(crate) enum SandboxedRole {
     Worker,
     /// Checks backends.
     Prober,
+    /// Shows metrics and status by HTTP.
+    Exporter,
     /// Owns rules, queues and children.
     Supervisor,
 }
@@ -210,6 +212,10 @@ struct CommandLine {
     /// Let the kernel send packets of known flows on where it can: auto or off [default: the configuration's, or off]
     #[arg(long, value_name = "MODE", value_parser = PossibleValuesParser::new(["auto", "off"]).try_map(|text| Fast::read(&text)))]
     fast: Option<Fast>,
+    /// Serve metrics and a status page by HTTP there: an address with a port, or unix:/PATH [default: the configuration's,
+    /// or nowhere]
+    #[arg(long, value_name = "ADDRESS", value_parser = MetricsAddress::read)]
+    metrics: Option<MetricsAddress>,
     /// The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]
     #[arg(long, value_name = "PATH", global = true)]
     control: Option<PathBuf>,
@@ -229,7 +235,7 @@ struct TaskLine {
     /// Validate the configuration, print what would be served, and exit; changes nothing
     #[arg(long)]
     check: bool,
-    /// Print the sandbox policy of a role (worker, prober or supervisor), and exit
+    /// Print the sandbox policy of a role (worker, prober, exporter or supervisor), and exit
     #[arg(long, value_name = "ROLE", hide_possible_values = true)]
     print_sandbox: Option<SandboxedRole>,
     /// Try every forbidden act inside the sandbox, print what happened, and exit
@@ -256,6 +262,7 @@ impl From<CommandLine> for Options {
                 queue_base: line.queue_base,
                 user: line.user,
                 fast: line.fast,
+                metrics: line.metrics,
                 failover: line.failover,
             },
             foreground: line.foreground,

@@ -17,7 +17,7 @@ use loaded_config::plan::written;
 use loaded_control::{self as control, Reply, Request};
 use loaded_ipc::Destination;
 use loaded_netfilter::trial;
-use loaded_sandbox::selftest::{self, ProberTestbed, examine_prober};
+use loaded_sandbox::selftest::{self, ExporterTestbed, ProberTestbed, examine_exporter, examine_prober};
 use loaded_sandbox::{PingKind, Role, SandboxPolicy, SandboxRequirement, begin_session, offer_to_oom, policy};
 use loaded_supervisor::{Error, SUCCESSOR, daemon, last_words, run};
 use std::ffi::OsString;
@@ -47,6 +47,11 @@ fn main() -> ExitCode {
         begin_session();
         let _ = offer_to_oom();
         loaded_prober::run(&prober);
+    }
+    if let Some(exporter) = role::exporter(&arguments) {
+        begin_session();
+        let _ = offer_to_oom();
+        loaded_exporter::run(&exporter);
     }
     if role::is_trial(&arguments) {
         trial::run(selftest::raise_loopback);
@@ -118,7 +123,7 @@ fn reports(error: &AnyError) -> Vec<String> {
     of_files.map_or_else(|| vec![error.to_string()], ConfigError::reports)
 }
 
-/// Tries to break out of the worker's sandbox and then, in namespaces of its own, out of the prober's.
+/// Tries to break out of the worker's sandbox and then, in namespaces of their own, out of the prober's and the exporter's.
 fn selftest(requirement: SandboxRequirement) -> Result<i32, AnyError> {
     let code = loaded_worker::selftest::run(requirement);
     if code != 0 {
@@ -128,7 +133,10 @@ fn selftest(requirement: SandboxRequirement) -> Result<i32, AnyError> {
     let results =
         examine_prober(&ProberTestbed::set_up(PingKind::Raw)?, &SandboxPolicy::prober(true), true, requirement)?;
     let said = say(&format!("\nprober\n{}", selftest::table(&results)));
-    Ok(said.max(i32::from(!selftest::red(&results).is_empty())))
+    let red = !selftest::red(&results).is_empty();
+    let results = examine_exporter(&ExporterTestbed::set_up()?, &SandboxPolicy::exporter(), requirement)?;
+    let said = said.max(say(&format!("\nexporter\n{}", selftest::table(&results))));
+    Ok(said.max(i32::from(red || !selftest::red(&results).is_empty())))
 }
 
 /// Prints what stands in the way on this host. The exit code is 1 if nothing would be balanced.
@@ -233,6 +241,7 @@ impl From<cli::SandboxedRole> for Role {
         match role {
             cli::SandboxedRole::Worker => Self::Worker,
             cli::SandboxedRole::Prober => Self::Prober,
+            cli::SandboxedRole::Exporter => Self::Exporter,
             cli::SandboxedRole::Supervisor => Self::Supervisor,
         }
     }

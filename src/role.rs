@@ -1,6 +1,8 @@
 //! The hidden command line of a child, as the supervisor writes it: `--role worker UID GID NAME CORE PARENT REQUIREMENT SURVIVAL PATH`,
-//! `--role prober UID GID NAME PARENT REQUIREMENT WORKERS MARKED` or `--role trial`.
+//! `--role prober UID GID NAME PARENT REQUIREMENT WORKERS MARKED`, `--role exporter UID GID NAME PARENT REQUIREMENT` or
+//! `--role trial`.
 
+use loaded_exporter::Arguments as Exporter;
 use loaded_netfilter::trial;
 use loaded_prober::Arguments as Prober;
 use loaded_sandbox::{Identity, SandboxRequirement, Survival};
@@ -36,6 +38,13 @@ pub(crate) fn prober(arguments: &[OsString]) -> Option<Prober> {
         workers: workers.parse().ok()?,
         marked: marked.parse().ok()?,
     })
+}
+
+/// The exporter this process is to be, if it is one.
+pub(crate) fn exporter(arguments: &[OsString]) -> Option<Exporter> {
+    let words = words(arguments)?;
+    let &[_, "--role", "exporter", uid, gid, name, parent, word] = words.as_slice() else { return None };
+    Some(Exporter { identity: identity(uid, gid, name)?, parent: parent.parse().ok()?, requirement: requirement(word) })
 }
 
 /// Whether this process is to try the kernel.
@@ -80,6 +89,14 @@ mod tests {
         assert_eq!((prober.identity.uid, prober.identity.gid, prober.identity.name.as_str()), (9, 8, "nine"));
         assert_eq!((prober.parent, prober.workers, prober.marked), (77, 64, 3));
         assert!(matches!(prober.requirement, SandboxRequirement::Required));
+    }
+
+    #[test]
+    fn an_exporter_is_told_whose_it_is() {
+        let exporter = exporter(&line("loaded --role exporter 9 8 nine 77 required")).unwrap();
+        assert_eq!((exporter.identity.uid, exporter.identity.gid, exporter.parent), (9, 8, 77));
+        assert!(matches!(exporter.requirement, SandboxRequirement::Required));
+        assert!(super::exporter(&line("loaded --role exporter 9 8 nine 77 required more")).is_none());
     }
 
     #[test]

@@ -12,7 +12,8 @@ use std::process::Command;
 /// README stays a page that is read to its end.
 const README_LINES: usize = 150;
 /// Folders of the repository that paths in the pages begin with.
-const FOLDERS: [&str; 8] = ["src/", "tests/", "scripts/", "supervisor/", "worker/", "prober/", "docs/", ".ci/"];
+const FOLDERS: [&str; 9] =
+    ["src/", "tests/", "scripts/", "supervisor/", "worker/", "prober/", "exporter/", "docs/", ".ci/"];
 /// What each decision says, in this order.
 const DECISION: [&str; 4] = ["## Context", "## Decision", "## Evidence", "## Consequences"];
 
@@ -151,7 +152,7 @@ fn every_local_link_resolves() {
 #[test]
 fn pages_that_the_sources_name_exist() {
     let mut wrong = Vec::new();
-    let folders = ["src", "supervisor", "worker", "prober", "scripts", "tests"];
+    let folders = ["src", "supervisor", "worker", "prober", "exporter", "scripts", "tests"];
     for path in folders.into_iter().flat_map(files).filter(|path| path != "tests/documents.rs") {
         let text = read(&path);
         for word in words(&text, |c| c.is_ascii_alphanumeric() || "_./-".contains(c)) {
@@ -166,7 +167,7 @@ fn pages_that_the_sources_name_exist() {
 
 /// Every test by the modules it is in, with the folders around them: "e2e::killed::connections_outlive_a_hundred_workers".
 fn tests() -> Vec<String> {
-    let folders = ["src", "supervisor", "worker", "prober", "tests"];
+    let folders = ["src", "supervisor", "worker", "prober", "exporter", "tests"];
     let sources = folders.into_iter().flat_map(files).filter(|path| path.ends_with(".rs"));
     let mut tests = Vec::new();
     for path in sources {

@@ -161,7 +161,7 @@ _loaded() {
 
     case "${cmd}" in
         loaded)
-            opts="-4 -6 -c -f -D -Q -U -h -V --ipv4 --ipv6 --config --failover --foreground --queue-len --queue-base --user --pid-file --wait --allow-weak-sandbox --fast --control --check --print-sandbox --selftest --diff --help --version status health backend drain history metrics explain flows top events replay migrate config doctor help"
+            opts="-4 -6 -c -f -D -Q -U -h -V --ipv4 --ipv6 --config --failover --foreground --queue-len --queue-base --user --pid-file --wait --allow-weak-sandbox --fast --metrics --control --check --print-sandbox --selftest --diff --help --version status health backend drain history metrics explain flows top events replay migrate config doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -207,12 +207,16 @@ _loaded() {
                     COMPREPLY=($(compgen -W "auto off" -- "${cur}"))
                     return 0
                     ;;
+                --metrics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --control)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --print-sandbox)
-                    COMPREPLY=($(compgen -W "worker prober supervisor" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "worker prober exporter supervisor" -- "${cur}"))
                     return 0
                     ;;
                 *)

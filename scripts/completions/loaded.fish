@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_loaded_global_optspecs
-    string join \n 4/ipv4 6/ipv6 c/config= f/failover D/foreground Q/queue-len= queue-base= U/user= pid-file= wait= allow-weak-sandbox fast= control= check print-sandbox= selftest diff h/help V/version
+    string join \n 4/ipv4 6/ipv6 c/config= f/failover D/foreground Q/queue-len= queue-base= U/user= pid-file= wait= allow-weak-sandbox fast= metrics= control= check print-sandbox= selftest diff h/help V/version
 end
 
 function __fish_loaded_needs_command
@@ -32,9 +32,11 @@ complete -c loaded -n "__fish_loaded_needs_command" -l pid-file -d 'Write the pr
 complete -c loaded -n "__fish_loaded_needs_command" -l wait -d 'Wait so long (30s, 2m, at most 1h) for sysctls and networks before a start that fails without them gives up' -r
 complete -c loaded -n "__fish_loaded_needs_command" -l fast -d 'Let the kernel send packets of known flows on where it can: auto or off [default: the configuration\'s, or off]' -r -f -a "auto\t''
 off\t''"
+complete -c loaded -n "__fish_loaded_needs_command" -l metrics -d 'Serve metrics and a status page by HTTP there: an address with a port, or unix:/PATH [default: the configuration\'s, or nowhere]' -r
 complete -c loaded -n "__fish_loaded_needs_command" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
-complete -c loaded -n "__fish_loaded_needs_command" -l print-sandbox -d 'Print the sandbox policy of a role (worker, prober or supervisor), and exit' -r -f -a "worker\t'Reads packets'
+complete -c loaded -n "__fish_loaded_needs_command" -l print-sandbox -d 'Print the sandbox policy of a role (worker, prober, exporter or supervisor), and exit' -r -f -a "worker\t'Reads packets'
 prober\t'Checks backends'
+exporter\t'Shows metrics and status by HTTP'
 supervisor\t'Owns rules, queues and children'"
 complete -c loaded -n "__fish_loaded_needs_command" -s 4 -l ipv4 -d 'Serve IPv4 only, even if the files name IPv6 too'
 complete -c loaded -n "__fish_loaded_needs_command" -s 6 -l ipv6 -d 'Serve IPv6 only, even if the files name IPv4 too'

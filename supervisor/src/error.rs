@@ -81,6 +81,16 @@ pub enum Error {
     /// The control socket.
     #[error("{0}")]
     Control(#[from] loaded_control::ControlError),
+    /// Nobody can listen where metrics are to be served.
+    #[error(
+        "metrics: listen on {address}: {source}; stop what listens there, or name another address (metrics, --metrics)"
+    )]
+    Metrics {
+        /// The address.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// The PID file cannot be written.
     #[error("pid file {}: {source}", path.display())]
     PidFile {

@@ -3,9 +3,11 @@
 
 mod diff;
 pub mod display;
+mod metrics;
 mod written;
 
 pub use diff::{Change, What, diff, immutable_change};
+pub use metrics::MetricsAddress;
 pub use written::written;
 
 use crate::defaults::{CLIENTS, DRAIN, FLOWS, QUEUE_BASE, QUEUE_LEN, QUOTA, STOP_HOLD, UNSERVED, USER};
@@ -83,6 +85,12 @@ pub struct Plan {
     /// Whether the kernel sends packets of known flows on.
     #[serde(default)]
     pub fast: Fast,
+    /// Where metrics and the status page are served; `None`: nowhere.
+    #[serde(default)]
+    pub metrics: Option<MetricsAddress>,
+    /// The group that may connect to a Unix socket of `metrics`; `None`: root alone.
+    #[serde(default)]
+    pub monitor_group: Option<String>,
 }
 
 /// Whether the kernel sends packets of known flows on, so that they meet no worker.
@@ -280,6 +288,8 @@ impl Plan {
             defragment: true,
             linger: true,
             fast: Fast::default(),
+            metrics: None,
+            monitor_group: None,
         }
     }
 

@@ -89,6 +89,15 @@ pub(super) fn user(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// The name of a group.
+pub(super) fn group(text: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    match !text.is_empty() && text.len() <= 32 && !text.starts_with('-') && text.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is not the name of a group")),
+    }
+}
+
 /// Can this address be a VIP, a backend or a gateway: one host, reachable from another?
 pub(super) fn one_host(address: &IpAddr) -> Result<(), String> {
     let fault = match address {

@@ -8,11 +8,12 @@
 //! - [`History`]: the last changes of membership.
 //! - [`explain`]: what would become of a packet; [`flows`]: the flows there are.
 //! - `socket`: where the socket is; `server`, `connection`: answering; `client`: asking.
-//! - [`process`]: what the kernel reports about a process; [`text`], [`metrics`]: a status for people and for Prometheus;
-//!   [`live`]: what changes from one status to the next.
+//! - [`process`]: what the kernel reports about a process; [`text`], [`metrics`], [`page`]: a status for people, for
+//!   Prometheus, and for a browser; [`live`]: what changes from one status to the next.
 
 #![forbid(unsafe_code)]
 
+mod checks;
 mod client;
 mod connection;
 pub mod explain;
@@ -23,6 +24,7 @@ mod history;
 pub mod live;
 mod message;
 pub mod metrics;
+pub mod page;
 mod policy;
 pub mod process;
 mod server;
@@ -30,6 +32,7 @@ mod socket;
 pub mod status;
 pub mod text;
 
+pub use checks::{BOUNDS, CheckFigures};
 pub use client::{AskError, ask, ask_within};
 pub use connection::{ANSWER_DEADLINE, Answer, REQUEST_DEADLINE, TAKE_DEADLINE};
 pub use explain::{Explanation, Tuple};

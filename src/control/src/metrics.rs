@@ -1,22 +1,38 @@
-//! A status in the text format of Prometheus, version 0.0.4
-//! (prometheus.io/docs/instrumenting/exposition_formats, "Text-based format").
+//! A status as metrics, in two formats of one content: the text format of Prometheus, version 0.0.4
+//! (prometheus.io/docs/instrumenting/exposition_formats, "Text-based format"), for files, and OpenMetrics 1.0
+//! (prometheus.io/docs/specs/om/open_metrics_spec), for scrapers.
 
+use super::checks::BOUNDS;
 use super::health::InstanceVerdict;
 use super::status::{AdminState, BackendStatus, ServiceState, ServiceStatus, Status};
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
 
-/// The whole page. The name of a metric and its meaning never change.
+/// The whole page in the text format. The name of a metric and its meaning never change.
 #[must_use]
 pub fn render(status: &Status) -> String {
-    let mut out = Page(String::new());
+    page(status, Format::Text)
+}
+
+/// The same as OpenMetrics.
+#[must_use]
+pub fn open_metrics(status: &Status) -> String {
+    page(status, Format::OpenMetrics)
+}
+
+fn page(status: &Status, format: Format) -> String {
+    let mut out = Page { text: String::new(), format };
     instance(&mut out, status);
     processes(&mut out, status);
     late_checks(&mut out, status);
     packets(&mut out, status);
     services(&mut out, status);
+    checks(&mut out, status);
     backends(&mut out, status);
-    out.0
+    if format == Format::OpenMetrics {
+        out.text.push_str("# EOF\n");
+    }
+    out.text
 }
 
 fn instance(out: &mut Page, status: &Status) {
@@ -74,6 +90,18 @@ fn processes(out: &mut Page, status: &Status) {
             memory.one(&[("process", &process.name)], kb.saturating_mul(1024));
         }
     }
+    let help = "Processor time that a process has used; starts at 0 when it is replaced.";
+    let mut cpu = out.family("loaded_process_cpu_seconds_total", MetricKind::Counter, help);
+    for process in &status.processes {
+        if let Some(ms) = process.cpu_ms {
+            cpu.one(&[("process", &process.name)], seconds(ms));
+        }
+    }
+}
+
+/// Milliseconds as seconds.
+fn seconds(ms: u64) -> String {
+    format!("{}.{:03}", ms / 1000, ms % 1000)
 }
 
 fn late_checks(out: &mut Page, status: &Status) {
@@ -122,6 +150,15 @@ fn packets(out: &mut Page, status: &Status) {
     for queue in &status.queues {
         family.one(&[("queue", &queue.queue.to_string())], queue.waiting);
     }
+    let mut family = out.family("loaded_table_flows", MetricKind::Gauge, "Flows in a worker's table.");
+    for queue in &status.queues {
+        family.one(&[("worker", &queue.worker.to_string())], queue.flows);
+    }
+    let help = "Maximum number of flows in a worker's table.";
+    let mut family = out.family("loaded_table_flows_limit", MetricKind::Gauge, help);
+    for queue in &status.queues {
+        family.one(&[("worker", &queue.worker.to_string())], queue.flows_most);
+    }
     let help = "Packets the kernel dropped before a worker saw them.";
     let mut family = out.family("loaded_queue_dropped_packets_total", MetricKind::Counter, help);
     for queue in &status.queues {
@@ -141,6 +178,36 @@ fn services(out: &mut Page, status: &Status) {
     }
 }
 
+fn checks(out: &mut Page, status: &Status) {
+    let of = || status.services.iter().filter_map(|service| Some((service.name.as_str(), service.checks.as_ref()?)));
+    let help = "How long checks took that passed: each that changed a state, and one in 5 s for each backend.";
+    let mut family = out.family("loaded_check_duration_seconds", MetricKind::Histogram, help);
+    for (service, figures) in of() {
+        let mut sum = 0_u64;
+        let bounds = BOUNDS.iter().map(|us| bound(*us)).chain(["+Inf".to_owned()]);
+        for (bound, count) in bounds.zip(figures.passed) {
+            sum = sum.saturating_add(count);
+            family.part("_bucket", &[("service", service), ("le", &bound)], sum);
+        }
+        family.part("_sum", &[("service", service)], seconds(figures.passed_us / 1000));
+        family.part("_count", &[("service", service)], sum);
+    }
+    let help = "Checks that failed: each that changed a state, and one in 5 s for each backend.";
+    let mut family = out.family("loaded_check_failures_total", MetricKind::Counter, help);
+    for (service, figures) in of() {
+        for (cause, count) in &figures.failed {
+            family.one(&[("service", service), ("cause", cause)], count);
+        }
+    }
+}
+
+/// A bound as OpenMetrics wants it ("Considerations: Canonical Numbers"): 0.005, 1.0
+fn bound(us: u32) -> String {
+    let text = format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
+    let short = text.trim_end_matches('0');
+    if short.ends_with('.') { format!("{short}0") } else { short.to_owned() }
+}
+
 fn backends(out: &mut Page, status: &Status) {
     let each = |out: &mut Page, name, kind, help, value: &dyn Fn(&BackendStatus) -> Option<String>| {
         let mut family = out.family(name, kind, help);
@@ -155,6 +222,12 @@ fn backends(out: &mut Page, status: &Status) {
     each(out, "loaded_backend_up", gauge, "Whether a backend is up, by its checks.", &|b| flag(b.counts_as_up()));
     each(out, "loaded_backend_enabled", gauge, "Whether the operator has a backend enabled.", &|b| {
         flag(b.admin == AdminState::Enabled)
+    });
+    each(out, "loaded_backend_draining", gauge, "Whether a backend keeps its flows and gets no new ones.", &|b| {
+        flag(b.drain_left.is_some())
+    });
+    each(out, "loaded_backend_drain_seconds", gauge, "How long a draining backend may keep its flows.", &|b| {
+        b.drain_left.map(|seconds| seconds.to_string())
     });
     each(out, "loaded_backend_weight", gauge, "Weight of a backend.", &|b| Some(b.weight.to_string()));
     each(
@@ -203,12 +276,22 @@ fn with_backend(
 }
 
 /// The text so far.
-struct Page(String);
+struct Page {
+    text: String,
+    format: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    OpenMetrics,
+}
 
 #[derive(Clone, Copy)]
 enum MetricKind {
     Gauge,
     Counter,
+    Histogram,
 }
 
 /// Samples of one name must follow one another, and none may appear twice: Prometheus would refuse the whole page.
@@ -220,21 +303,34 @@ struct MetricFamily<'a> {
 
 impl Page {
     fn family(&mut self, name: &'static str, kind: MetricKind, help: &str) -> MetricFamily<'_> {
-        let kind = match kind {
+        let word = match kind {
             MetricKind::Gauge => "gauge",
             MetricKind::Counter => "counter",
+            MetricKind::Histogram => "histogram",
         };
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        MetricFamily { out: &mut self.0, name, seen: BTreeSet::new() }
+        // In OpenMetrics the suffix belongs to a counter's samples, not to its name.
+        let family = match (self.format, kind) {
+            (Format::OpenMetrics, MetricKind::Counter) => name.trim_end_matches("_total"),
+            _ => name,
+        };
+        let _ = writeln!(self.text, "# HELP {family} {help}\n# TYPE {family} {word}");
+        MetricFamily { out: &mut self.text, name, seen: BTreeSet::new() }
     }
 }
 
 impl MetricFamily<'_> {
     fn one(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.part("", labels, value);
+    }
+
+    /// A sample whose name has a suffix.
+    fn part(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
         let each: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
         let labels = if each.is_empty() { String::new() } else { format!("{{{}}}", each.join(",")) };
-        if self.seen.insert(labels.clone()) {
-            let _ = writeln!(self.out, "{}{labels} {value}", self.name);
+        let sample = format!("{}{suffix}{labels}", self.name);
+        if !self.seen.contains(&sample) {
+            let _ = writeln!(self.out, "{sample} {value}");
+            self.seen.insert(sample);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! its meaning. Times are in seconds since 1970 and durations in seconds, unless the name says otherwise. `text` writes it for
 //! people, `metrics` for Prometheus.
 
+use super::checks::CheckFigures;
 use super::health::{ConditionStatus, InstanceVerdict};
 use super::policy::PolicyStatus;
 use loaded_ipc::Destination;
@@ -149,6 +150,9 @@ pub struct Process {
     pub sandbox: Option<Sandbox>,
     /// Resident memory, kB (VmRSS, proc_pid_status(5)).
     pub memory_kb: Option<u64>,
+    /// Processor time it has used, milliseconds (utime and stime, proc_pid_stat(5)).
+    #[serde(default)]
+    pub cpu_ms: Option<u64>,
 }
 
 /// A role.
@@ -161,6 +165,8 @@ pub enum Role {
     Worker,
     /// Checks backends.
     Prober,
+    /// Shows metrics and status by HTTP.
+    Exporter,
 }
 
 /// A process's rights as /proc/PID/status shows them.
@@ -204,6 +210,9 @@ pub struct ServiceStatus {
     pub check: Option<String>,
     /// Where backends are looked for; `None`: nowhere.
     pub discover: Option<String>,
+    /// What its checks have come to; `None`: the prober has told of none.
+    #[serde(default)]
+    pub checks: Option<CheckFigures>,
     /// Its state.
     pub state: ServiceState,
     /// In the order of the configuration, then discovered ones, then leaving ones.
@@ -381,6 +390,12 @@ pub struct Queue {
     pub dropped_full: u32,
     /// Packets the kernel dropped because the socket's buffer was full.
     pub dropped_socket: u32,
+    /// Flows in the worker's table, by its own account.
+    #[serde(default)]
+    pub flows: u64,
+    /// Maximum number of them.
+    #[serde(default)]
+    pub flows_most: u32,
 }
 
 impl ServiceStatus {

@@ -36,3 +36,10 @@ pub const EPOLL_FD: RawFd = 6;
 /// Prober: its ends of the links to the workers, one descriptor each from here on, in the order of the workers. Then
 /// the sockets with marks.
 pub const WORKERS_FD: RawFd = 7;
+
+/// Exporter: its end of the link to the supervisor.
+pub const EXPORTER_LINK_FD: RawFd = 3;
+/// Exporter: the socket that listens for those who ask.
+pub const LISTENER_FD: RawFd = 4;
+/// Exporter: the first number of a connection that it accepts.
+pub const CONNECTIONS_FD: RawFd = 5;

@@ -1,4 +1,4 @@
-//! What supervisor, workers and prober say to each other: the messages, and the typed ends of a link.
+//! What supervisor, workers, prober and exporter say to each other: the messages, and the typed ends of a link.
 //!
 //! ```text
 //!  message     knows the messages, one enum per direction of one link; never who handles them
@@ -33,15 +33,15 @@ pub use counter::{
     counter_layout, decode_packet_id, encode_packet_id,
 };
 pub use descriptor::{
-    CLIENTS_FD, COUNTERS_FD, EPOLL_FD, FLOWS_FD, JOURNAL_FD, KEEPING_FD, LINK_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD,
-    PROBER_LINK_FD, QUEUE_FD, REPORTS_FD, WORKERS_FD,
+    CLIENTS_FD, CONNECTIONS_FD, COUNTERS_FD, EPOLL_FD, EXPORTER_LINK_FD, FLOWS_FD, JOURNAL_FD, KEEPING_FD, LINK_FD,
+    LISTENER_FD, MEMBERSHIP_FD, PING4_FD, PING6_FD, PROBER_LINK_FD, QUEUE_FD, REPORTS_FD, WORKERS_FD,
 };
 pub use explain::{Assumed, ChoiceReason, Chosen, Explained, KnownFlow, Question};
 pub use link::{Clipped, Link, LinkError, clip, decode};
 pub use mark::{MARK_MASK, mark_of};
 pub use message::{
-    FromProber, FromSuccessor, FromWorker, MAX_FRAME, MAX_TEXT, Membership, Pinger, Silence, ToProber, ToSuccessor,
-    ToWorker, VERSION,
+    Document, FromExporter, FromProber, FromSuccessor, FromWorker, MAX_DOCUMENT, MAX_FRAME, MAX_LARGE_FRAME, MAX_PART,
+    MAX_TEXT, Membership, Pinger, Silence, ToExporter, ToProber, ToSuccessor, ToWorker, VERSION,
 };
 pub use policy::{AllDown, Idle, MAX_IDLE, OnBackendDown, Passive, Policy};
 pub use types::{
@@ -66,3 +66,9 @@ pub type MembershipReader = Link<Membership, Silence>;
 
 /// The prober's end of the link to a worker: write only.
 pub type MembershipWriter = Link<Silence, Membership>;
+
+/// The supervisor's end of its link to the exporter.
+pub type ExporterLink = Link<FromExporter, ToExporter, { MAX_LARGE_FRAME + 1 }>;
+
+/// The exporter's end of its link to the supervisor.
+pub type ExporterSupervisorLink = Link<ToExporter, FromExporter, { MAX_LARGE_FRAME + 1 }>;

@@ -11,9 +11,10 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// One end of a link that receives `In` and sends `Out`.
+/// One end of a link that receives `In` and sends `Out`. `ROOM`: one byte more than a frame may have, since the kernel cuts a
+/// longer message and it would look whole.
 #[derive(Debug)]
-pub struct Link<In, Out> {
+pub struct Link<In, Out, const ROOM: usize = { MAX_FRAME + 1 }> {
     socket: OwnedFd,
     types: PhantomData<fn(Out) -> In>,
 }
@@ -31,8 +32,8 @@ pub enum LinkError {
     /// The peer is gone.
     #[error("the peer closed the link")]
     Closed,
-    /// Longer than [`MAX_FRAME`].
-    #[error("a message is longer than {MAX_FRAME} bytes")]
+    /// Longer than the link's frames.
+    #[error("a message is longer than a frame of this link")]
     TooLong,
     /// Not a message of this direction, or there are bytes after it.
     #[error("a message does not decode: {0}")]
@@ -42,12 +43,12 @@ pub enum LinkError {
     Os(#[from] Errno),
 }
 
-impl<In: Decode<()>, Out: Encode> Link<In, Out> {
+impl<In: Decode<()>, Out: Encode, const ROOM: usize> Link<In, Out, ROOM> {
     /// A connected pair, both ends close-on-exec and blocking.
     ///
     /// # Errors
     /// What `socketpair(2)` says.
-    pub fn pair() -> Result<(Self, Link<Out, In>), LinkError> {
+    pub fn pair() -> Result<(Self, Link<Out, In, ROOM>), LinkError> {
         let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         Ok((Self::from_fd(a), Link { socket: b, types: PhantomData }))
     }
@@ -73,8 +74,8 @@ impl<In: Decode<()>, Out: Encode> Link<In, Out> {
     /// # Errors
     /// [`LinkError::Full`] or [`LinkError::Closed`]; [`LinkError::Malformed`] if it does not fit a frame.
     pub fn send(&self, message: &Out) -> Result<(), LinkError> {
-        let mut frame = [0u8; MAX_FRAME];
-        let length = bincode::encode_into_slice(message, &mut frame, codec())
+        let mut frame = [0u8; ROOM];
+        let length = bincode::encode_into_slice(message, &mut frame[..ROOM - 1], codec::<ROOM>())
             .map_err(|e| LinkError::Malformed(e.to_string()))?;
         loop {
             return match write(&self.socket, &frame[..length]) {
@@ -92,8 +93,7 @@ impl<In: Decode<()>, Out: Encode> Link<In, Out> {
     /// # Errors
     /// [`LinkError::Empty`] on a non-blocking end with nothing to read; everything else ends the link.
     pub fn receive(&self) -> Result<In, LinkError> {
-        // One byte more than a frame may have: a longer message is cut by the kernel and would look whole.
-        let mut frame = [0u8; MAX_FRAME + 1];
+        let mut frame = [0u8; ROOM];
         let length = loop {
             match read(&self.socket, &mut frame) {
                 Ok(0) => return Err(LinkError::Closed),
@@ -104,32 +104,36 @@ impl<In: Decode<()>, Out: Encode> Link<In, Out> {
                 Err(e) => return Err(LinkError::Os(e)),
             }
         };
-        decode(&frame[..length])
+        whole::<In, ROOM>(&frame[..length])
     }
 }
 
-impl<In, Out> AsFd for Link<In, Out> {
+impl<In, Out, const ROOM: usize> AsFd for Link<In, Out, ROOM> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-impl<In, Out> From<Link<In, Out>> for OwnedFd {
-    fn from(link: Link<In, Out>) -> Self {
+impl<In, Out, const ROOM: usize> From<Link<In, Out, ROOM>> for OwnedFd {
+    fn from(link: Link<In, Out, ROOM>) -> Self {
         link.socket
     }
 }
 
-/// Decodes one frame: exactly one message, no byte more.
+/// Decodes one frame of at most [`MAX_FRAME`] bytes: exactly one message, no byte more.
 ///
 /// # Errors
 /// [`LinkError::TooLong`] or [`LinkError::Malformed`].
 pub fn decode<In: Decode<()>>(frame: &[u8]) -> Result<In, LinkError> {
-    if frame.len() > MAX_FRAME {
+    whole::<In, { MAX_FRAME + 1 }>(frame)
+}
+
+fn whole<In: Decode<()>, const ROOM: usize>(frame: &[u8]) -> Result<In, LinkError> {
+    if frame.len() >= ROOM {
         return Err(LinkError::TooLong);
     }
     let (message, used) =
-        bincode::decode_from_slice(frame, codec()).map_err(|e| LinkError::Malformed(e.to_string()))?;
+        bincode::decode_from_slice(frame, codec::<ROOM>()).map_err(|e| LinkError::Malformed(e.to_string()))?;
     if used == frame.len() { Ok(message) } else { Err(LinkError::Malformed("bytes after the message".into())) }
 }
 
@@ -153,8 +157,8 @@ impl fmt::Write for Clipped<'_> {
     }
 }
 
-fn codec() -> impl bincode::config::Config {
-    bincode::config::standard().with_fixed_int_encoding().with_limit::<MAX_FRAME>()
+fn codec<const ROOM: usize>() -> impl bincode::config::Config {
+    bincode::config::standard().with_fixed_int_encoding().with_limit::<ROOM>()
 }
 
 #[cfg(test)]
@@ -162,7 +166,7 @@ mod tests {
     use super::*;
     use crate::{
         Admin, Affinity, AllDown, BackendIndex, Check, CheckKind, FromProber, FromWorker, Membership, Passive, Policy,
-        PortRange, Protocol, ServiceIndex, Silence, Strategy, TableKey, TableKeys, ToProber, ToWorker,
+        PortRange, Protocol, ServiceIndex, Silence, Strategy, TableKey, TableKeys, ToExporter, ToProber, ToWorker,
     };
     use proptest::prelude::*;
 
@@ -237,6 +241,18 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_document_fills_a_frame_of_the_exporters_link() {
+        let (supervisor, exporter) = crate::ExporterLink::pair().expect("pair");
+        let part = ToExporter::Part(vec![7; crate::MAX_PART]);
+        supervisor.send(&part).expect("send");
+        assert_eq!(exporter.receive().expect("receive"), part);
+        let longer = ToExporter::Part(vec![7; crate::MAX_PART + 1]);
+        assert!(matches!(supervisor.send(&longer), Err(LinkError::Malformed(_))));
+        write(&supervisor, &[0; 20_000]).expect("write");
+        assert!(matches!(exporter.receive(), Err(LinkError::TooLong)));
+    }
+
+    #[test]
     fn a_worker_can_say_nothing_to_the_prober() {
         let (prober, worker) = Link::<Silence, Membership>::pair().expect("pair");
         let membership = Membership { generation: 7, backend: BackendIndex(3), up: false };
@@ -278,15 +294,16 @@ mod tests {
         fn any_bytes_decode_to_a_message_or_an_error(frame in prop::collection::vec(any::<u8>(), 0..600)) {
             if let Ok(message) = decode::<ToWorker>(&frame) {
                 let mut again = [0u8; MAX_FRAME];
-                let n = bincode::encode_into_slice(&message, &mut again, codec()).expect("encode");
+                let n = bincode::encode_into_slice(&message, &mut again, codec::<{ MAX_FRAME + 1 }>()).expect("encode");
                 prop_assert_eq!(&again[..n], &frame[..]);
             }
             let _ = decode::<FromWorker>(&frame);
             let _ = decode::<FromProber>(&frame);
             let _ = decode::<Membership>(&frame);
+            let _ = (decode::<ToExporter>(&frame), decode::<crate::FromExporter>(&frame));
             if let Ok(message) = decode::<ToProber>(&frame) {
                 let mut again = [0u8; MAX_FRAME];
-                let n = bincode::encode_into_slice(&message, &mut again, codec()).expect("encode");
+                let n = bincode::encode_into_slice(&message, &mut again, codec::<{ MAX_FRAME + 1 }>()).expect("encode");
                 prop_assert_eq!(&again[..n], &frame[..]);
             }
         }
@@ -294,7 +311,8 @@ mod tests {
         #[test]
         fn a_clipped_text_fits(text in ".{0,700}") {
             let mut frame = [0u8; MAX_FRAME];
-            prop_assert!(bincode::encode_into_slice(FromWorker::Failed(clip(text)), &mut frame, codec()).is_ok());
+            let encoded = bincode::encode_into_slice(FromWorker::Failed(clip(text)), &mut frame, codec::<{ MAX_FRAME + 1 }>());
+            prop_assert!(encoded.is_ok());
         }
     }
 }

@@ -15,6 +15,7 @@
 //!  identity    the user that children become           fds        which descriptors a child owns
 //!  ping        sockets that ping                       marked     sockets with a mark
 //!  pidfd       another process, held by a pidfd        oom        whom the kernel kills when memory is short
+//!  accept      connections as the exporter accepts them
 //!  session     no terminal for children                kernel     the few calls that std and nix lack
 //!  hostile/    for tests: weaker policies, and attempts in a live worker; in no release
 //! ```
@@ -34,6 +35,7 @@
 //!
 //! Kernel facts name where they can be checked: a man page, a function in the kernel, or a test in `src/sandbox/tests/`.
 
+mod accept;
 pub mod attempt;
 mod drop;
 mod error;
@@ -57,6 +59,7 @@ mod session;
 mod support;
 mod trim;
 
+pub use accept::accept;
 pub use drop::{Survival, drop_rights};
 pub use error::SandboxError;
 pub use family::Family;
@@ -68,7 +71,7 @@ pub use marked::{disconnect, marked};
 pub use oom::{offer_to_oom, spare_from_oom};
 pub use pidfd::PidFd;
 pub use ping::{PingKind, open_ping_socket};
-pub use policy::{Bindings, CHECK_SOCKETS, SandboxPolicy};
+pub use policy::{Bindings, CHECK_SOCKETS, CONNECTIONS, SandboxPolicy};
 pub use role::Role;
 pub use seal::{SandboxRequirement, limit_resources, restrict_with_landlock, seal};
 pub use session::begin_session;

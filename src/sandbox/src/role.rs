@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The three kinds of process.
+/// The four kinds of process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Root, trimmed.
@@ -11,6 +11,8 @@ pub enum Role {
     Worker,
     /// Checks the backends.
     Prober,
+    /// Shows metrics and status by HTTP.
+    Exporter,
 }
 
 impl fmt::Display for Role {
@@ -19,6 +21,7 @@ impl fmt::Display for Role {
             Role::Supervisor => "supervisor",
             Role::Worker => "worker",
             Role::Prober => "prober",
+            Role::Exporter => "exporter",
         })
     }
 }

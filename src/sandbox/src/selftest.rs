@@ -4,6 +4,7 @@
 //! the *release's* way into the sandbox as `enter`. It also checks what changed outside. For a prober everything is
 //! here ([`examine_prober`]), because its testbed needs nothing from other crates.
 
+mod exporter;
 mod prober;
 
 use std::fmt::{self, Write};
@@ -27,6 +28,7 @@ use crate::identity::CHROOT;
 use crate::kernel::{self, leave};
 use crate::policy::Bindings;
 
+pub use exporter::{ExporterTestbed, examine_exporter};
 pub use prober::{ProberTestbed, examine_prober};
 
 /// The exit code of a child that could not enter the sandbox.

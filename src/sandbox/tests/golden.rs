@@ -33,3 +33,8 @@ fn supervisor() {
 fn prober() {
     compare(Role::Prober);
 }
+
+#[test]
+fn exporter() {
+    compare(Role::Exporter);
+}

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use command_fds::{CommandFdExt, FdMapping};
-use loaded_ipc::{Decode, Encode, Link, LinkError};
+use loaded_ipc::{Decode, Encode, Link, LinkError, MAX_FRAME};
 use loaded_sandbox::proof::Expectation;
 use loaded_sandbox::{Identity, SandboxRequirement};
 use std::collections::VecDeque;
@@ -23,11 +23,11 @@ const LONGEST_BACKOFF: Duration = Duration::from_millis(6400);
 /// The wait after a start that failed because the machine was short of descriptors, processes or memory.
 const SHORTAGE_WAIT: Duration = Duration::from_millis(500);
 
-/// A child process.
+/// A child process. `ROOM` is its link's.
 #[derive(Debug)]
-pub(crate) struct Child<In, Out> {
+pub(crate) struct Child<In, Out, const ROOM: usize = { MAX_FRAME + 1 }> {
     process: Process,
-    link: Link<In, Out>,
+    link: Link<In, Out, ROOM>,
     outbox: VecDeque<Out>,
     since: Instant,
     /// It was killed, or has closed its link. Nothing more is heard of it.
@@ -81,7 +81,7 @@ pub(crate) struct Death {
     pub(crate) own: bool,
 }
 
-impl<In: Decode<()>, Out: Encode> Child<In, Out> {
+impl<In: Decode<()>, Out: Encode, const ROOM: usize> Child<In, Out, ROOM> {
     /// Starts this binary again in another role. `words` are its command line, from the role on; `descriptors` are open
     /// in it besides /dev/null on 0, 1 and 2; `outbox` is what it is told first.
     pub(crate) fn spawn(

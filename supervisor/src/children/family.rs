@@ -1,11 +1,13 @@
-//! All children of an instance together: its workers and its prober.
+//! All children of an instance together: its workers, its prober and its exporter.
 
 use super::briefing::to_worker;
 use super::child::{ChildSpec, DeathReport};
+use super::exporter::Exporter;
 use super::prober::Prober;
 use super::worker::Worker;
 use crate::Error;
 use crate::roster::Roster;
+use loaded_config::plan::Plan;
 use loaded_host::AuditLog;
 use loaded_ipc::{BackendCounter, BackendIndex};
 use std::os::fd::BorrowedFd;
@@ -17,6 +19,7 @@ use std::time::Instant;
 pub(crate) struct Children {
     pub(crate) workers: Vec<Worker>,
     pub(crate) prober: Prober,
+    pub(crate) exporter: Exporter,
     pub(crate) specs: ChildSpecs,
     /// Knows which system call a child was killed for.
     pub(crate) audit: AuditLog,
@@ -27,11 +30,13 @@ pub(crate) struct Children {
 pub(crate) struct ChildSpecs {
     pub(crate) worker: ChildSpec,
     pub(crate) prober: ChildSpec,
+    pub(crate) exporter: ChildSpec,
 }
 
 impl Children {
-    /// Starts every child that is due, the prober only if it `may_probe`. Returns the first error, after trying all.
-    pub(crate) fn start(&mut self, roster: &Roster, may_probe: bool) -> Result<(), Error> {
+    /// Starts every child that is due, the prober only if it `may_probe`, and the exporter by this plan, if any. Returns the first
+    /// error, after trying all.
+    pub(crate) fn start(&mut self, roster: &Roster, may_probe: bool, exports: Option<&Plan>) -> Result<(), Error> {
         let mut first = Ok(());
         for worker in &mut self.workers {
             let briefing = |worker: &Worker| to_worker(roster, worker, Instant::now());
@@ -40,18 +45,19 @@ impl Children {
         if may_probe {
             first = first.and(self.prober.start(&self.specs.prober, roster, &self.workers));
         }
-        first
+        exports.map_or(Ok(()), |plan| self.exporter.start(&self.specs.exporter, plan)).and(first)
     }
 
     /// The links to wait on, and for each whether there is something to send.
     pub(crate) fn links(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
-        self.workers.iter().flat_map(Worker::links).chain(self.prober.link())
+        self.workers.iter().flat_map(Worker::links).chain(self.prober.link()).chain(self.exporter.link())
     }
 
     /// The children that have died.
     pub(crate) fn reap(&mut self, roster: &Roster) -> Vec<DeathReport> {
         let mut deaths: Vec<_> = self.workers.iter_mut().flat_map(Worker::reap).collect();
         deaths.extend(self.prober.reap(roster, &self.workers));
+        deaths.extend(self.exporter.reap());
         deaths
     }
 
@@ -59,16 +65,18 @@ impl Children {
     pub(crate) fn kill(&mut self) {
         self.workers.iter_mut().for_each(Worker::kill);
         self.prober.stop();
+        self.exporter.kill();
     }
 
     /// Tells all of them to end. Returns the processes to wait for.
     pub(crate) fn dismiss(&mut self) -> Vec<Process> {
         let mut leaving: Vec<_> = self.workers.iter_mut().flat_map(Worker::dismiss).collect();
         leaving.extend(self.prober.dismiss());
+        leaving.extend(self.exporter.dismiss());
         leaving
     }
 
-    /// Whether none is left.
+    /// Whether none is left that works with packets or backends.
     pub(crate) fn have_ended(&self) -> bool {
         self.workers.iter().all(Worker::is_vacant) && self.prober.process().is_none()
     }
@@ -76,7 +84,7 @@ impl Children {
     /// Their process ids.
     pub(crate) fn pids(&self) -> impl Iterator<Item = u32> {
         let workers = self.workers.iter().flat_map(Worker::processes).map(|(pid, ..)| pid);
-        workers.chain(self.prober.process().map(|(pid, ..)| pid))
+        workers.chain(self.prober.process().map(|(pid, ..)| pid)).chain(self.exporter.pids())
     }
 
     /// Queue and process id of each worker's process.

@@ -2,6 +2,7 @@
 
 pub(crate) mod briefing;
 pub(crate) mod child;
+pub(crate) mod exporter;
 mod family;
 pub(crate) mod late;
 pub(crate) mod memory;

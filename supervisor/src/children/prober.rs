@@ -10,12 +10,14 @@ use crate::children::late::LateChecks;
 use crate::children::memory::random;
 use crate::children::worker::Worker;
 use crate::roster::{Impossible, Roster};
+use loaded_control::CheckFigures;
 use loaded_ipc::{
-    BackendIndex, EPOLL_FD, FromProber, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger, ServiceIndex, ToProber, WORKERS_FD,
-    mark_of,
+    BackendIndex, Cause, EPOLL_FD, FromProber, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger, ServiceIndex, ToProber,
+    WORKERS_FD, mark_of,
 };
 use loaded_sandbox::proof::prove;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -40,6 +42,8 @@ pub(crate) struct Prober {
     /// Kills by its own sandbox.
     pub(crate) sandbox_kills: u64,
     pub(crate) late: LateChecks,
+    /// What the checks of each service have come to, by its name.
+    pub(crate) figures: BTreeMap<String, CheckFigures>,
     /// It has died since it was last started.
     died: bool,
     /// The log already says what raw sockets mean.
@@ -76,6 +80,8 @@ pub(crate) struct ProberNews {
     pub(crate) found: Vec<(ServiceIndex, IpAddr)>,
     /// Checks that began late, and by how many milliseconds the latest did.
     late: (u32, u32),
+    /// Results of checks: which backend's, what came of it, and how many microseconds it took.
+    results: Vec<(BackendIndex, Cause, u32)>,
 }
 
 impl Prober {
@@ -89,6 +95,7 @@ impl Prober {
             restarts: 0,
             sandbox_kills: 0,
             late: LateChecks::default(),
+            figures: BTreeMap::new(),
             died: false,
             warned: false,
         })
@@ -108,6 +115,8 @@ impl Prober {
         };
         let Some(messages) = briefing::to_prober(roster, (self.ping4.1, self.ping6.1), seed) else { return Ok(()) };
         self.warn(&messages);
+        // Services that are gone for good.
+        self.figures.retain(|name, _| roster.services().any(|(_, entry)| entry.service.name == *name));
         let targets = messages.iter().filter(|message| matches!(message, ToProber::Target { .. })).count();
         match self.spawn(spec, messages, workers) {
             Ok(child) => {
@@ -206,6 +215,14 @@ impl Prober {
         if let Err(problem) = life.talk(spec, roster, &mut news) {
             log::error!("prober: {problem}; killing it");
             life.child.condemn(problem);
+        }
+        for (backend, cause, latency) in std::mem::take(&mut news.results) {
+            let service = roster.backend(backend).and_then(|backend| roster.service(backend.service));
+            let Some(name) = service.map(|entry| &entry.service.name) else { continue };
+            match self.figures.get_mut(name) {
+                Some(figures) => figures.note(cause, latency),
+                None => self.figures.entry(name.clone()).or_default().note(cause, latency),
+            }
         }
         let (late, delay) = news.late;
         if let Some(line) = self.late.note(late, delay, Instant::now()) {
@@ -311,6 +328,11 @@ impl ProberProcess {
             (said @ (FromProber::Changed { .. } | FromProber::Measured { .. }), ProberStage::Probing) => {
                 let changed = roster.judge(&said, now).map_err(|error: Impossible| error.to_string())?;
                 news.changed.extend(changed);
+                if let FromProber::Changed { backend, cause, latency, .. }
+                | FromProber::Measured { backend, cause, latency } = said
+                {
+                    news.results.push((backend, cause, latency));
+                }
             }
             (message, _) => return Err(printable(&format!("said {message:?} out of turn"))),
         }

@@ -23,6 +23,9 @@ pub(crate) enum Descriptor {
     KernelPath(usize, usize),
     /// A worker's map of the kernel path: numbers (0), bytes of backends (1), ring of reports (2). Number of workers, position.
     KernelPathOf(usize, usize, usize),
+    /// The socket at which metrics are asked for, if the journal says that there is one. Number of workers: it comes behind all
+    /// else of theirs.
+    Metrics(usize),
 }
 
 /// A descriptor of each worker.
@@ -63,6 +66,9 @@ impl Descriptor {
                 let first = behind(workers).saturating_add(DESCRIPTORS);
                 first.saturating_add(position.saturating_mul(PATH_PER_WORKER)).saturating_add(which)
             }
+            Self::Metrics(workers) => {
+                behind(workers).saturating_add(DESCRIPTORS).saturating_add(workers.saturating_mul(PATH_PER_WORKER))
+            }
         };
         RawFd::try_from(number).unwrap_or(RawFd::MAX)
     }
@@ -87,7 +93,7 @@ mod tests {
         let path = (0..DESCRIPTORS).map(|which| Descriptor::KernelPath(2, which));
         let of_path =
             (0..2).flat_map(|at| (0..PATH_PER_WORKER).map(move |which| Descriptor::KernelPathOf(2, at, which)));
-        assert!(all.chain(path).chain(of_path).map(Descriptor::number).eq(3..31));
+        assert!(all.chain(path).chain(of_path).chain([Descriptor::Metrics(2)]).map(Descriptor::number).eq(3..32));
         assert_eq!(Descriptor::Worker(usize::MAX, Queue).number(), RawFd::MAX);
     }
 }

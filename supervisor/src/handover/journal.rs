@@ -13,7 +13,7 @@
 use super::kernel_path::PathHandover;
 use crate::Error;
 use crate::roster::Roster;
-use loaded_config::plan::Plan;
+use loaded_config::plan::{MetricsAddress, Plan};
 use loaded_control::History;
 use loaded_ipc::TableKeys;
 use loaded_netfilter::Steering;
@@ -78,6 +78,9 @@ pub(crate) struct Snapshot<'a> {
     /// The kernel path, if there is one.
     #[serde(default)]
     pub(crate) kernel_path: Option<PathHandover>,
+    /// Where its socket for metrics listens, if it has one.
+    #[serde(default)]
+    pub(crate) metrics: Option<MetricsAddress>,
 }
 
 impl Snapshot<'_> {
@@ -243,6 +246,7 @@ mod tests {
             roster: Cow::Borrowed(&roster),
             history: Cow::Owned(History::new()),
             kernel_path: None,
+            metrics: None,
         };
         journal.write(&snapshot).unwrap();
     }

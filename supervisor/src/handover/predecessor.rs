@@ -91,6 +91,14 @@ impl Predecessor {
         all.try_into().map_err(|_| Error::Succession("it has not handed over its kernel path".to_owned()))
     }
 
+    /// The socket at which metrics are asked for, of an instance with so many workers.
+    ///
+    /// # Errors
+    /// If it has handed over none.
+    pub(crate) fn metrics(workers: usize) -> Result<OwnedFd, Error> {
+        Ok(take(Descriptor::Metrics(workers))?)
+    }
+
     /// The kernel's log, from where it has read it.
     pub(crate) fn audit(&self) -> AuditLog {
         AuditLog::of(take(Descriptor::KernelLog).ok().map(File::from))

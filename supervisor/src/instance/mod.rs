@@ -5,11 +5,13 @@
 //! - `start`: the first start of its children; [`soft_stop`]: serving on until clients have moved; `end`: the last acts.
 //! - `reconfigure`: HUP, discovery, departures. `upgrade`: USR2.
 //! - `observe`: what changes by itself. `put_back`: what others remove. `health`: the verdict. `record`: the journal.
+//! - `exports`: what the exporter shows.
 //! - `operate`, `explain` (over `explanation`), `flows` (over `flow_search`), `status`, `report`: what the operator asks for.
 
 mod end;
 mod explain;
 mod explanation;
+mod exports;
 mod firewall;
 pub(crate) mod fixed;
 mod flow_search;
@@ -164,7 +166,8 @@ impl Instance {
             return Ok(());
         }
         let may_probe = self.may_probe();
-        self.children.start(&self.current.roster, may_probe)
+        let exports = Some(&self.current.plan).filter(|_| !self.phase.is_start());
+        self.children.start(&self.current.roster, may_probe, exports)
     }
 
     fn start_children_or_log(&mut self) {
@@ -187,6 +190,7 @@ impl Instance {
         self.note_damages();
         self.answer_questions();
         self.continue_searches();
+        self.serve_exporter();
         if !has_given_way {
             self.serve_control_socket();
         }
@@ -218,6 +222,7 @@ impl Instance {
     fn next_deadline(&self, until: Instant) -> Instant {
         let starts_nothing = self.phase.has_given_way();
         let children = self.children.workers.iter().filter_map(|worker| worker.due()).chain(self.prober_due());
+        let children = children.chain(self.exporter_due());
         // During a hand-over no child is started, however long it has been due.
         let children = children.filter(|due| !starts_nothing || *due > Instant::now());
         // A successor looks after the rules once its workers serve.
@@ -244,6 +249,13 @@ impl Instance {
         let is_running = self.children.prober.link().is_some();
         let is_wanted = self.may_probe() && self.current.roster.is_probed();
         (is_running || is_wanted).then(|| self.children.prober.due()).flatten()
+    }
+
+    /// When something is to be done about the exporter: never if nobody is to be shown anything.
+    fn exporter_due(&self) -> Option<Instant> {
+        let is_running = self.children.exporter.link().is_some();
+        let is_wanted = !self.phase.is_start() && self.current.plan.metrics.is_some();
+        (is_running || is_wanted).then(|| self.children.exporter.due()).flatten()
     }
 
     /// Collects children that have died, and says how. Kills by the sandbox go to the history too.

@@ -2,6 +2,7 @@
 //! answered later: questions that wait for a worker's answer, and searches for flows.
 
 use super::flow_search::FlowSearch;
+use loaded_control::live::Live;
 use loaded_control::{By, Control, Event, History, Tuple, unix_ms};
 use std::collections::VecDeque;
 use std::time::{Instant, SystemTime};
@@ -18,6 +19,8 @@ pub(crate) struct Operator {
     pub(crate) questions: OpenQuestions,
     /// Searches for flows. The first goes on next.
     pub(crate) searches: VecDeque<FlowSearch>,
+    /// What the status page compares with.
+    pub(crate) live: Live,
 }
 
 /// How the last reload that the operator asked for ended.
@@ -50,7 +53,8 @@ impl Operator {
     pub(crate) fn new(control: Option<Control>, history: History) -> Self {
         let questions = OpenQuestions::default();
         let searches = VecDeque::new();
-        Self { control, history, last_reload: None, refused_upgrade: None, questions, searches }
+        let live = Live::default();
+        Self { control, history, last_reload: None, refused_upgrade: None, questions, searches, live }
     }
 
     /// A number for a request that is answered later.

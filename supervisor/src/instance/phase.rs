@@ -1,6 +1,7 @@
 //! What an instance is doing, exactly one thing at a time, and what it was asked to do next.
 
 use super::generation::Generation;
+use crate::children::exporter::ListenerChange;
 use crate::handover::successor::{Successor, SuccessorStage};
 use loaded_netfilter::routes::Hops;
 use std::fmt;
@@ -38,6 +39,8 @@ pub(crate) struct Reconfiguration {
     pub(crate) changes: Vec<String>,
     /// Routes of the next generation.
     pub(crate) hops: Hops,
+    /// Where metrics are served by the next generation.
+    pub(crate) listener: ListenerChange,
     pub(crate) stage: Stage,
 }
 
@@ -65,6 +68,11 @@ impl Phase {
     /// Whether a change is under way.
     pub(crate) fn is_change(&self) -> bool {
         matches!(self, Self::Reconfiguring(_) | Self::Upgrading(_))
+    }
+
+    /// Whether it has not served yet.
+    pub(crate) fn is_start(&self) -> bool {
+        matches!(self, Self::Starting | Self::AdoptingOrphans)
     }
 
     /// Whether our workers end or have ended, so that a successor's can serve.

@@ -9,6 +9,7 @@ use super::generation::Generation;
 use super::phase::{Phase, Reconfiguration, Stage, Trigger};
 use crate::Error;
 use crate::children::briefing;
+use crate::children::exporter::ListenerChange;
 use crate::children::worker::Worker;
 use crate::preflight::check_host;
 use loaded_config as config;
@@ -78,6 +79,7 @@ impl Instance {
             Trigger::Operator | Trigger::Departure => Vec::new(),
         };
         let rules_of = (self.fixed.queues.as_slice(), &self.fixed.steering);
+        let listener = self.children.exporter.prepare(&self.current.plan, &plan)?;
         let next = Box::new(Generation::after(&self.current.roster, plan, &found, settled, rules_of)?);
         let hops = next.hops()?;
         for worker in &mut self.children.workers {
@@ -88,7 +90,7 @@ impl Instance {
             }
         }
         let stage = Stage::Preparing { next, since };
-        self.phase = Phase::Reconfiguring(Reconfiguration { trigger, changes, hops, stage });
+        self.phase = Phase::Reconfiguring(Reconfiguration { trigger, changes, hops, listener, stage });
         Ok(())
     }
 
@@ -155,7 +157,10 @@ impl Instance {
     /// The moment of change: routes, rules, then workers, then the prober. Routes and rules can be taken back; workers and
     /// prober cannot fail.
     fn change_over(&mut self) {
-        let Some(Reconfiguration { trigger, changes, hops, stage }) = self.phase.take_reconfiguration() else { return };
+        let Some(Reconfiguration { trigger, changes, hops, listener, stage }) = self.phase.take_reconfiguration()
+        else {
+            return;
+        };
         let Stage::Preparing { mut next, .. } = stage else { return };
         if let Err(error) = self.host.routes.extend(&hops) {
             self.give_up_change(trigger, error.to_string());
@@ -179,10 +184,11 @@ impl Instance {
         self.write_snapshot();
         self.children.workers.iter_mut().for_each(Worker::switch);
         self.children.prober.stop();
+        self.children.exporter.change(listener);
         let roster = &self.current.roster;
         self.survey.found.retain(|(service, address)| roster.may_join(*service, *address));
-        let stage = Stage::TakingOver { since: Instant::now() };
-        self.phase = Phase::Reconfiguring(Reconfiguration { trigger, changes, hops, stage });
+        let (listener, stage) = (ListenerChange::None, Stage::TakingOver { since: Instant::now() });
+        self.phase = Phase::Reconfiguring(Reconfiguration { trigger, changes, hops, listener, stage });
     }
 
     /// The workers have taken over, or have had the time for it.

@@ -40,6 +40,7 @@ impl Instance {
             roster: Cow::Borrowed(&self.current.roster),
             history: Cow::Borrowed(&self.operator.history),
             kernel_path: self.host.fast.as_ref().map(FastPath::handover),
+            metrics: self.children.exporter.socket().map(|(_, address)| address.clone()),
         };
         if let Err(error) = self.recorder.write(&snapshot) {
             log::error!("write the journal: {error}; will try again");

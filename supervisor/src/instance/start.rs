@@ -8,6 +8,7 @@ use crate::children::child::START_DEADLINE;
 use crate::children::worker::Worker;
 use crate::handover::journal::Snapshot;
 use crate::handover::predecessor::{GaveWay, Predecessor};
+use loaded_config::plan::MetricsAddress;
 use loaded_control::InstanceVerdict;
 use loaded_netfilter::{Installed, RuleSet, Tools};
 use std::path::Path;
@@ -152,7 +153,15 @@ impl Instance {
 
     /// Tells a predecessor that we serve, and takes over its control socket, to `path`.
     pub(crate) fn replace_predecessor(&mut self, predecessor: Predecessor, path: &Path) {
-        let replaced = predecessor.snapshot().and_then(|snapshot| Ok(predecessor.replace(&snapshot.control, path)?));
+        let replaced = predecessor.snapshot().and_then(|snapshot| {
+            // Nobody listens there any more once it has ended.
+            if let Some(MetricsAddress::Unix(stale)) = &snapshot.metrics
+                && snapshot.metrics != self.current.plan.metrics
+            {
+                let _ = std::fs::remove_file(stale);
+            }
+            Ok(predecessor.replace(&snapshot.control, path)?)
+        });
         match replaced {
             Ok(control) => self.operator.control = Some(control),
             Err(error) => log::error!("{error}; nobody can ask this instance until it is started again"),

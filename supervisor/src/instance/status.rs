@@ -59,7 +59,7 @@ impl Instance {
             kernel_path: Some(self.kernel_path()),
             processes: self.processes(),
             services: services.into_iter().map(|(index, entry)| self.service(index, entry)).collect(),
-            queues: self.children.workers.iter().map(|worker| queue(worker, &queues)).collect(),
+            queues: self.children.workers.iter().map(|worker| self.queue(worker, &queues)).collect(),
             packets: self
                 .packets(counted(Outcome::ALL.iter().map(|outcome| (outcome.label(), outcome.index())).collect())),
             pressure: counted(Pressure::ALL.iter().map(|one| (one.label(), one.index())).collect()),
@@ -106,7 +106,33 @@ impl Instance {
             }
             None => {}
         }
+        let exporter = &self.children.exporter;
+        let lives = EarlierLives { restarts: exporter.restarts, sandbox_kills: exporter.sandbox_kills };
+        match exporter.process() {
+            Some(life) => all.push(seen(Role::Exporter, "exporter".to_owned(), life, lives, None)),
+            None if self.current.plan.metrics.is_some() => {
+                all.push(waiting(Role::Exporter, "exporter".to_owned(), exporter.wait(), lives, None));
+            }
+            None => {}
+        }
         all
+    }
+
+    fn queue(&self, worker: &Worker, states: &[QueueState]) -> Queue {
+        let number = worker.owner.queue();
+        let state = states.iter().find(|state| state.queue == number);
+        let of = |count: fn(&QueueState) -> u32| state.map_or(0, count);
+        let flows = |index| worker.memory.seen.get(BackendCounter::Flows.index(index)).unwrap_or(0);
+        Queue {
+            queue: number,
+            worker: worker.position,
+            received: worker.memory.seen.get(RECEIVED).unwrap_or(0),
+            waiting: of(|state| state.waiting),
+            dropped_full: of(|state| state.dropped_full),
+            dropped_socket: of(|state| state.dropped_socket),
+            flows: self.current.roster.backends().map(|(index, _)| flows(index)).fold(0, u64::saturating_add),
+            flows_most: self.current.plan.flows,
+        }
     }
 
     fn service(&self, index: ServiceIndex, entry: &ServiceEntry) -> ServiceStatus {
@@ -134,6 +160,7 @@ impl Instance {
                 .as_ref()
                 .map(|check| plan::display::check(Some(check)) + plan::display::own_ports(&entry.service)),
             discover: entry.service.discover.as_ref().map(|discover| plan::display::discover(Some(discover))),
+            checks: self.children.prober.figures.get(name).cloned(),
             state: match condition(&self.current.roster, index, stand) {
                 _ if entry.leaves.is_some() => ServiceState::Leaving,
                 Condition::Fine => ServiceState::Ok,
@@ -218,6 +245,7 @@ fn seen(
         restarts,
         sandbox_kills,
         memory_kb: look.as_ref().and_then(|look| look.memory_kb),
+        cpu_ms: process::cpu_ms(pid),
         sandbox: look.map(|look| look.sandbox),
     }
 }
@@ -240,21 +268,8 @@ fn waiting(
         restarts,
         sandbox_kills,
         memory_kb: None,
+        cpu_ms: None,
         sandbox: None,
-    }
-}
-
-fn queue(worker: &Worker, states: &[QueueState]) -> Queue {
-    let number = worker.owner.queue();
-    let state = states.iter().find(|state| state.queue == number);
-    let of = |count: fn(&QueueState) -> u32| state.map_or(0, count);
-    Queue {
-        queue: number,
-        worker: worker.position,
-        received: worker.memory.seen.get(RECEIVED).unwrap_or(0),
-        waiting: of(|state| state.waiting),
-        dropped_full: of(|state| state.dropped_full),
-        dropped_socket: of(|state| state.dropped_socket),
     }
 }
 

@@ -63,6 +63,9 @@ impl Instance {
             exports.push(export);
         }
         descriptors.extend(self.path_descriptors()?);
+        if let Some((socket, _)) = self.children.exporter.socket() {
+            descriptors.push((Descriptor::Metrics(self.children.workers.len()), dup(socket)?));
+        }
         Successor::start(&self.fixed.invocation, descriptors, exports)
     }
 
@@ -114,6 +117,8 @@ impl Instance {
         self.write_snapshot();
         self.children.workers.iter_mut().for_each(Worker::give_way);
         self.children.prober.stop();
+        // Whoever connects from now on waits for the successor's.
+        self.children.exporter.stop();
     }
 
     /// Once our children have ended, the queues are the successor's, and the tables are exported if it wants that.

@@ -72,8 +72,9 @@ impl Checked {
         let (identity, requirement) = (self.identity.clone(), self.options.sandbox);
         let worker = Expectation { seccomp, ..Expectation::of(Role::Worker, &identity) };
         let prober = Expectation { seccomp, ..Expectation::prober(&identity, self.workers.len()) };
+        let exporter = Expectation { seccomp, ..Expectation::of(Role::Exporter, &identity) };
         let spec = |expected| ChildSpec { identity: identity.clone(), requirement, expected };
-        ChildSpecs { worker: spec(worker), prober: spec(prober) }
+        ChildSpecs { worker: spec(worker), prober: spec(prober), exporter: spec(exporter) }
     }
 
     /// Names of the sandbox's layers that this kernel has.

@@ -4,6 +4,7 @@
 use super::checked::Checked;
 use crate::Error;
 use crate::children::Children;
+use crate::children::exporter::{Bound, Exporter};
 use crate::children::memory::random;
 use crate::children::prober::Prober;
 use crate::children::worker::{Worker, WorkerParts};
@@ -64,7 +65,8 @@ fn fresh(checked: Checked, signals: Signals) -> Result<Instance, Error> {
     refuse_taken_vips(&checked)?;
     let control = Control::bind(&checked.options.control_path())?;
     let prober = Prober::new()?;
-    let acquired = Acquired { routes, journal, workers, prober, steering, signals };
+    let exporter = Exporter::new(&checked.plan, None)?;
+    let acquired = Acquired { routes, journal, workers, prober, exporter, steering, signals };
     let current = acquired.generation(&checked, &Roster::empty())?;
     let tools = checked.tools.clone();
     let operator = Operator::new(Some(control), History::new());
@@ -82,9 +84,10 @@ fn over_orphans(checked: Checked, signals: Signals, inheritance: Inheritance) ->
     let workers = inherited_workers(&checked, &journal, &snapshot, workers)?;
     let control = Control::bind(&checked.options.control_path())?;
     let prober = Prober::new()?;
+    let exporter = Exporter::beside(&checked.plan, None);
     let rules_before = rules(&snapshot.roster, &snapshot.plan, &checked.queues(), &snapshot.steering);
     log_changes_since(&snapshot, &checked.plan);
-    let acquired = Acquired { routes, journal, workers, prober, steering: snapshot.steering, signals };
+    let acquired = Acquired { routes, journal, workers, prober, exporter, steering: snapshot.steering, signals };
     let current = acquired.generation(&checked, &snapshot.roster)?;
     let tools = checked.tools.clone();
     let operator = Operator::new(Some(control), snapshot.history.into_owned());
@@ -114,9 +117,10 @@ pub(super) fn beside(options: &Options, predecessor: &Predecessor) -> Result<(In
     let journal = Journal::create()?;
     let workers = inherited_workers(&checked, &journal, &snapshot, workers)?;
     let prober = Prober::new()?;
+    let exporter = Exporter::beside(&checked.plan, handed_socket(&checked, &snapshot));
     let has_filter = snapshot.sandbox == print(Role::Supervisor);
     log_changes_since(&snapshot, &checked.plan);
-    let acquired = Acquired { routes, journal, workers, prober, steering: snapshot.steering, signals };
+    let acquired = Acquired { routes, journal, workers, prober, exporter, steering: snapshot.steering, signals };
     let current = acquired.generation(&checked, &snapshot.roster)?;
     let (tools, options) = (checked.tools.clone(), checked.options.clone());
     let fast = handed_path(&checked, &snapshot);
@@ -134,6 +138,7 @@ struct Acquired {
     journal: Journal,
     workers: Vec<Worker>,
     prober: Prober,
+    exporter: Exporter,
     steering: Steering,
     signals: Signals,
 }
@@ -157,7 +162,7 @@ fn assemble(
 ) -> Result<Instance, Error> {
     let (queues, specs, layers) = (checked.queues(), checked.specs(), checked.layers());
     let Checked { options, invocation, trial, .. } = checked;
-    let Acquired { routes, journal, mut workers, prober, steering, signals } = acquired;
+    let Acquired { routes, journal, mut workers, prober, exporter, steering, signals } = acquired;
     let repeat = trial.result();
     warn_unless_repeated(&repeat);
     workers.iter_mut().for_each(|worker| worker.repeats = repeat == RepeatSupport::Repeats);
@@ -169,7 +174,7 @@ fn assemble(
     }
     trim_supervisor(has_filter)?;
     let fixed = Fixed { options, invocation, queues, steering, layers, repeat, started: StartTime::now() };
-    let children = Children { workers, prober, specs, audit };
+    let children = Children { workers, prober, exporter, specs, audit };
     let (host, recorder) = (HostState::new(routes), Recorder::new(journal));
     Ok(Instance::new(fixed, current, children, host, recorder, operator, signals))
 }
@@ -262,6 +267,13 @@ fn handed_path(checked: &Checked, snapshot: &Snapshot<'_>) -> Result<FastPath, O
     let path = Predecessor::kernel_path(snapshot.queues.len())
         .and_then(|descriptors| FastPath::inherit(handover, descriptors, checked.plan.queue_base));
     path.map_err(|error| Off::Refused(error.to_string()).told())?.ok_or_else(|| Off::OtherProgram.told())
+}
+
+/// The socket at which metrics are asked for, from a predecessor that listens where we are to.
+fn handed_socket(checked: &Checked, snapshot: &Snapshot<'_>) -> Option<Bound> {
+    let address = snapshot.metrics.clone().filter(|address| checked.plan.metrics.as_ref() == Some(address))?;
+    let socket = Predecessor::metrics(snapshot.queues.len()).ok()?;
+    (snapshot.plan.monitor_group == checked.plan.monitor_group).then(|| Bound::adopt(socket, address))
 }
 
 /// Workers with empty tables, on queues that are opened for them.

@@ -2,6 +2,7 @@
 
 mod control_socket;
 mod doctor;
+mod exporter;
 mod host_conditions;
 mod live;
 mod migrate;

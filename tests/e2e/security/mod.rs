@@ -7,6 +7,7 @@ mod forged;
 mod forged_replies;
 mod forged_tables;
 mod generated_packets;
+mod hostile_exporter;
 mod hostile_packets;
 mod hostile_prober;
 mod hostile_worker;

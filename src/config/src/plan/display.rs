@@ -28,6 +28,9 @@ impl fmt::Display for Plan {
         if self.fast == Fast::Auto {
             writeln!(f, "kernel path  where it can be had: packets of known flows meet no worker")?;
         }
+        if self.metrics.is_some() {
+            writeln!(f, "metrics      and a status page by HTTP: {}", metrics(self))?;
+        }
         if self.unserved != Unserved::Pass {
             writeln!(f, "unserved     {}: packets to a VIP that no service serves", self.unserved)?;
         }
@@ -42,6 +45,15 @@ impl fmt::Display for Plan {
             writeln!(f, "name server  {server}, port 53 is not balanced")?;
         }
         self.services.iter().try_for_each(|service| write!(f, "{service}"))
+    }
+}
+
+/// Where metrics are served, and whom a Unix socket lets in.
+pub(super) fn metrics(plan: &Plan) -> String {
+    match (&plan.metrics, &plan.monitor_group) {
+        (None, _) => "none".to_owned(),
+        (Some(address), None) => address.to_string(),
+        (Some(address), Some(group)) => format!("{address}, for group {group}"),
     }
 }
 

@@ -1,7 +1,9 @@
 //! Properties: no text makes a reader panic; what is written is what is read.
 
 use loaded_config::network::Network;
-use loaded_config::plan::{Backend, Discover, Failures, Fast, Place, Plan, Service, diff, immutable_change, written};
+use loaded_config::plan::{
+    Backend, Discover, Failures, Fast, MetricsAddress, Place, Plan, Service, diff, immutable_change, written,
+};
 use loaded_config::{Overrides, Source, load, parse};
 use loaded_ipc::{
     Affinity, AllDown, Check, CheckKind, Idle, Mode, OnBackendDown, OnFailure, Passive, Policy, PortRange, Protocol,
@@ -340,6 +342,12 @@ fn plans() -> impl Values<Value = Plan> {
                 defragment,
                 linger,
                 fast: if clients % 2 == 0 { Fast::Auto } else { Fast::Off },
+                metrics: match clients % 3 {
+                    0 => None,
+                    1 => Some(MetricsAddress::Tcp(([127, 0, 0, 1], 9273).into())),
+                    _ => Some(MetricsAddress::Unix("/run/loaded/metrics.sock".into())),
+                },
+                monitor_group: (clients % 3 == 2 && flows % 2 == 0).then(|| "adm".to_owned()),
             }
         },
     )
@@ -347,7 +355,19 @@ fn plans() -> impl Values<Value = Plan> {
 
 fn write_plan(plan: &Plan) -> String {
     let Plan { user, cores, queue_base, queue_len, flows, clients, quota, unserved, .. } = plan;
-    let Plan { nameservers, services, drain, stop_hold, defragment, linger, fast, on_failure, .. } = plan;
+    let Plan {
+        nameservers,
+        services,
+        drain,
+        stop_hold,
+        defragment,
+        linger,
+        fast,
+        on_failure,
+        metrics,
+        monitor_group,
+        ..
+    } = plan;
     let Quota { prefix4, prefix6, percent } = quota;
     let cores = cores.map_or(String::new(), |(low, high)| format!("cores = \"{low}-{high}\"\n"));
     let servers: Vec<String> = nameservers.iter().map(|server| format!("\"{server}\"")).collect();
@@ -355,10 +375,12 @@ fn write_plan(plan: &Plan) -> String {
         [] => String::new(),
         servers => format!("nameservers = [{}]\n", servers.join(",")),
     };
+    let metrics = metrics.as_ref().map_or(String::new(), |address| format!("metrics = \"{address}\"\n"));
+    let group = monitor_group.as_ref().map_or(String::new(), |group| format!("monitor_group = {group:?}\n"));
     let top = format!(
         "user = \"{user}\"\n{cores}queue_base = {queue_base}\nqueue_len = {queue_len}\nflows = {flows}\n\
          clients = {clients}\nquota = {{ prefix4 = {prefix4}, prefix6 = {prefix6}, percent = {percent} }}\n\
-         unserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\nstop_hold = \"{stop_hold}s\"\ndefragment = {defragment}\nlinger = {linger}\nfast = \"{fast}\"\n"
+         unserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\nstop_hold = \"{stop_hold}s\"\ndefragment = {defragment}\nlinger = {linger}\nfast = \"{fast}\"\n{metrics}{group}"
     );
     let Failures { no_worker, queue_full, parse_error } = on_failure;
     let failures = format!(

@@ -56,6 +56,8 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         defragment: true,
         linger: true,
         fast: loaded_config::plan::Fast::Off,
+        metrics: None,
+        monitor_group: None,
     };
     Loaded { plan, notes: vec![], files: vec![] }
 }

@@ -144,8 +144,25 @@ fn unknown_keys_name_the_nearest() {
 #[test]
 fn keys_of_later_versions_are_refused() {
     with_ports("limit = 5", "6:1: limit is not part of this version; remove it");
-    top("metrics = true", "1:1: metrics is not part of this version");
+    top("metrics = \"localhost:9273\"", "1:11: \"localhost:9273\" is no address with a port; write");
     with_ports("mode = \"tun\"", "6:8: there is no mode \"tun\"; write nat or dsr");
+}
+
+#[test]
+fn a_group_needs_a_socket_to_connect_to() {
+    let read = |top: &str| {
+        let source = Source::new(NAME, format!("{top}\n{}", service("ports = [80]")));
+        parse(&[source], &Overrides::default()).map_err(|error| error.to_string())
+    };
+    let plan = read("metrics = \"unix:/run/m.sock\"\nmonitor_group = \"adm\"").unwrap().plan;
+    assert_eq!(
+        (plan.metrics.unwrap().to_string().as_str(), plan.monitor_group.as_deref()),
+        ("unix:/run/m.sock", Some("adm"))
+    );
+    for top in ["monitor_group = \"adm\"", "monitor_group = \"adm\"\nmetrics = \"[::1]:9273\""] {
+        let error = read(top).unwrap_err();
+        assert!(error.contains("1:17: monitor_group is who may connect to a Unix socket; write metrics"), "{error}");
+    }
 }
 
 #[test]

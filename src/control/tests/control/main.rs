@@ -6,6 +6,7 @@ mod instance;
 mod later;
 mod live;
 mod metrics;
+mod page;
 mod sample;
 mod socket;
 mod text;

@@ -2,7 +2,7 @@
 
 use crate::sample;
 use loaded_control::Status;
-use loaded_control::metrics::render;
+use loaded_control::metrics::{open_metrics, render};
 use loaded_control::status::BackendStatus;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,14 +31,16 @@ fn read(text: &str) -> Page {
             assert!(is_name(name) && !help.is_empty() && helped.insert(name.to_owned()), "{line}");
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap();
-            assert!(matches!(kind, "counter" | "gauge") && helped.contains(name), "{line}");
+            assert!(matches!(kind, "counter" | "gauge" | "histogram") && helped.contains(name), "{line}");
             assert!(page.types.insert(name.to_owned(), kind.to_owned()).is_none(), "{line}");
             assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
             current = name.to_owned();
         } else {
             let end = line.find(['{', ' ']).unwrap();
             let (name, rest) = line.split_at(end);
-            assert!(name == current && name.starts_with("loaded_"), "{line}");
+            let suffixes = if page.types[&current] == "histogram" { &["_bucket", "_sum", "_count"][..] } else { &[""] };
+            assert!(suffixes.iter().any(|suffix| name == format!("{current}{suffix}")), "{line}");
+            assert!(name.starts_with("loaded_"), "{line}");
             let (labels, value) = labels(rest);
             let value: f64 = value.strip_prefix(' ').unwrap().parse().unwrap();
             assert!(value >= 0.0, "{line}");
@@ -107,8 +109,33 @@ fn every_number_has_its_place() {
     assert_eq!(value("loaded_backend_ejected_workers", &draining), 1.0);
     assert_eq!(value("loaded_backend_check_latency_seconds", &down), 0.000_412);
     assert_eq!(value("loaded_late_checks_total", &[]), 12.0);
+    assert_eq!(value("loaded_backend_draining", &draining), 1.0);
+    assert_eq!(value("loaded_backend_drain_seconds", &draining), 272.0);
+    assert_eq!(value("loaded_process_cpu_seconds_total", &[("process", "worker[0]")]), 12.34);
+    assert_eq!(value("loaded_table_flows", &[("worker", "0")]), 12_000.0);
+    assert_eq!(value("loaded_table_flows_limit", &[("worker", "0")]), 262_144.0);
+    let bucket = |le| value("loaded_check_duration_seconds_bucket", &[("service", "web"), ("le", le)]);
+    let buckets = ["0.0005", "0.001", "0.5", "1.0", "2.5", "+Inf"].map(bucket);
+    assert_eq!(buckets, [0.0, 1400.0, 1400.0, 1400.0, 1400.0, 1401.0]);
+    assert_eq!(value("loaded_check_duration_seconds_count", &[("service", "web")]), 1401.0);
+    assert_eq!(value("loaded_check_duration_seconds_sum", &[("service", "web")]), 4.136);
+    let failures = |cause| value("loaded_check_failures_total", &[("service", "web"), ("cause", cause)]);
+    assert_eq!((failures("refused"), failures("http_status")), (1.0, 1.0));
     let bytes = [("service", "web"), ("backend", "198.51.100.11"), ("index", "0"), ("direction", "from")];
     assert_eq!(value("loaded_backend_bytes_total", &bytes), 9_876_543_210.0);
+}
+
+/// The same content: only the names of counters differ, and the end is told.
+#[test]
+fn open_metrics_has_the_same_samples() {
+    let (text, open) = (render(&sample::status()), open_metrics(&sample::status()));
+    let open = open.strip_suffix("# EOF\n").unwrap();
+    let samples =
+        |page: &str| page.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(samples(&text), samples(open));
+    assert!(open.contains("# TYPE loaded_packets counter\nloaded_packets_total{"), "{open}");
+    assert!(!open.contains("_total counter"), "{open}");
+    assert!(open.contains("# TYPE loaded_check_duration_seconds histogram\n"), "{open}");
 }
 
 #[test]

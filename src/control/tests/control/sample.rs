@@ -4,7 +4,8 @@ use loaded_control::status::{
     AdminState, BackendState, BackendStatus, Ejection, KernelPathStatus, LateChecks, Process, Queue, Reload, Role,
     RulesStatus, Sandbox, ServiceState, ServiceStatus,
 };
-use loaded_control::{By, Event, History, InstanceVerdict, PolicyStatus, Status};
+use loaded_control::{By, CheckFigures, Event, History, InstanceVerdict, PolicyStatus, Status};
+use loaded_ipc::Cause;
 
 pub(crate) const NOW: u64 = 1_795_476_878;
 
@@ -52,16 +53,26 @@ pub(crate) fn service(name: &str, backends: Vec<BackendStatus>) -> ServiceStatus
         passive: Some("3 openings failed within 500 ms: out for 10 s".to_owned()),
         check: Some("http GET / on port 80 every 1 s, rise 2, fall 2".to_owned()),
         discover: None,
+        checks: Some(checks()),
         state: ServiceState::Ok,
         backends,
     }
+}
+
+/// 1,400 that passed within a millisecond, one that took 3 s, and two that failed.
+fn checks() -> CheckFigures {
+    let mut figures = CheckFigures::default();
+    (0..1400).for_each(|_| figures.note(Cause::Passed, 812));
+    figures.note(Cause::Passed, 3_000_000);
+    [Cause::Refused, Cause::Status(503)].into_iter().for_each(|cause| figures.note(cause, 90));
+    figures
 }
 
 pub(crate) fn process(role: Role, name: &str, pid: u32) -> Process {
     let caps: &[&str] = match role {
         Role::Supervisor => &["CAP_SETUID", "CAP_KILL", "CAP_NET_ADMIN", "CAP_NET_RAW"],
         Role::Worker => &["CAP_NET_ADMIN"],
-        Role::Prober => &[],
+        Role::Prober | Role::Exporter => &[],
     };
     Process {
         role,
@@ -81,6 +92,7 @@ pub(crate) fn process(role: Role, name: &str, pid: u32) -> Process {
             capabilities: caps.iter().map(|cap| (*cap).to_owned()).collect(),
         }),
         memory_kb: Some(41_234),
+        cpu_ms: Some(12_340),
     }
 }
 
@@ -133,6 +145,8 @@ pub(crate) fn status() -> Status {
             waiting: 3,
             dropped_full: 12,
             dropped_socket: 4,
+            flows: 12_000,
+            flows_most: 262_144,
         }],
         packets: counters(&[
             ("forwarded", 3_580_000),

@@ -1,4 +1,5 @@
-//! What a hostile worker would try, one attempt at a time, and the required outcome. [`prober`] has the prober's.
+//! What a hostile worker would try, one attempt at a time, and the required outcome. [`prober`] has the prober's,
+//! [`exporter`] the exporter's.
 //!
 //! A forbidden attempt is a single raw system call (or a single store) with all its data on the stack: an allocation or
 //! a second call on the way could itself die of SIGSYS and make a hole look closed. `src/sandbox/tests/worker.rs` shows
@@ -9,6 +10,7 @@
 //! `lo`. So run them in their own network namespace (`selftest::enter_private_namespaces`).
 
 mod allowed;
+pub mod exporter;
 mod kind;
 mod memory;
 mod message;

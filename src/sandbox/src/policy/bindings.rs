@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::os::fd::RawFd;
 
-use super::prober;
 use super::rule::Fd;
+use super::{exporter, prober};
 use crate::error::SandboxError;
 use crate::role::Role;
 
@@ -39,6 +39,13 @@ pub enum Bindings {
         /// Ports that checks may send to by UDP, host byte order. Landlock enforces this from ABI 10 on.
         udp_ports: Vec<u16>,
     },
+    /// The exporter's. Every number up to the higher of the two must be open, so that a connection lies above both.
+    Exporter {
+        /// The number of [`Fd::Link`].
+        link_fd: RawFd,
+        /// The number of [`Fd::Listener`].
+        listener_fd: RawFd,
+    },
 }
 
 impl Bindings {
@@ -51,6 +58,7 @@ impl Bindings {
         match self {
             Bindings::Worker { .. } => Role::Worker,
             Bindings::Prober { .. } => Role::Prober,
+            Bindings::Exporter { .. } => Role::Exporter,
         }
     }
 
@@ -59,7 +67,12 @@ impl Bindings {
         let one = |number: RawFd| number..number.saturating_add(1);
         match (self, fd) {
             (Bindings::Worker { queue_fd, .. }, Fd::Queue) => Some(one(*queue_fd)),
-            (Bindings::Worker { link_fd, .. } | Bindings::Prober { link_fd, .. }, Fd::Link) => Some(one(*link_fd)),
+            (
+                Bindings::Worker { link_fd, .. }
+                | Bindings::Prober { link_fd, .. }
+                | Bindings::Exporter { link_fd, .. },
+                Fd::Link,
+            ) => Some(one(*link_fd)),
             (Bindings::Worker { membership_fd, .. }, Fd::Membership) => Some(one(*membership_fd)),
             (Bindings::Prober { ping4_fd, .. }, Fd::Ping4) => Some(one(*ping4_fd)),
             (Bindings::Prober { ping6_fd, .. }, Fd::Ping6) => Some(one(*ping6_fd)),
@@ -68,6 +81,11 @@ impl Bindings {
             (Bindings::Prober { workers, .. }, Fd::Checks) => {
                 Some(workers.end..workers.end.saturating_add(prober::CHECK_SOCKETS))
             }
+            (Bindings::Exporter { listener_fd, .. }, Fd::Listener) => Some(one(*listener_fd)),
+            (Bindings::Exporter { link_fd, listener_fd }, Fd::Connections) => {
+                let first = (*link_fd).max(*listener_fd).saturating_add(1);
+                Some(first..first.saturating_add(exporter::CONNECTIONS))
+            }
             _ => None,
         }
     }
@@ -75,7 +93,7 @@ impl Bindings {
     pub(crate) fn templates(&self) -> Option<Range<u64>> {
         match self {
             Bindings::Worker { templates, .. } => Some(templates.clone()),
-            Bindings::Prober { .. } => None,
+            Bindings::Prober { .. } | Bindings::Exporter { .. } => None,
         }
     }
 
@@ -87,7 +105,7 @@ impl Bindings {
     /// The TCP ports and UDP ports that Landlock leaves open.
     pub(crate) fn ports(&self) -> (&[u16], &[u16]) {
         match self {
-            Bindings::Worker { .. } => (&[], &[]),
+            Bindings::Worker { .. } | Bindings::Exporter { .. } => (&[], &[]),
             Bindings::Prober { tcp_ports, udp_ports, .. } => (tcp_ports, udp_ports),
         }
     }
@@ -115,6 +133,11 @@ impl Bindings {
                         "link is {link_fd}, ping4 is {ping4_fd}, ping6 is {ping6_fd}, epoll is {epoll_fd}, workers are \
                          {workers:?}"
                     ));
+                }
+            }
+            Bindings::Exporter { link_fd, listener_fd } => {
+                if !all_differ(&[*link_fd, *listener_fd]) {
+                    return wrong(format!("link is {link_fd}, listener is {listener_fd}"));
                 }
             }
         }

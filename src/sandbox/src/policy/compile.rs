@@ -133,8 +133,18 @@ mod tests {
     }
 
     #[test]
+    fn the_exporters_policy_compiles_and_needs_two_descriptors() {
+        let bindings = |link_fd, listener_fd| Bindings::Exporter { link_fd, listener_fd };
+        assert!(compile(&SandboxPolicy::exporter(), Some(&bindings(3, 4))).unwrap().len() < 150);
+        for (link_fd, listener_fd) in [(3, 3), (-1, 4), (3, -1)] {
+            assert!(compile(&SandboxPolicy::exporter(), Some(&bindings(link_fd, listener_fd))).is_err());
+        }
+        assert!(compile(&SandboxPolicy::exporter(), Some(&prober())).is_err(), "another role's");
+    }
+
+    #[test]
     fn a_rule_with_symbols_needs_bindings() {
-        for policy in [SandboxPolicy::worker(), SandboxPolicy::prober(true)] {
+        for policy in [SandboxPolicy::worker(), SandboxPolicy::prober(true), SandboxPolicy::exporter()] {
             let text = compile(&policy, None).unwrap_err().to_string();
             assert!(text.contains("needs bindings"), "{text}");
         }
@@ -181,7 +191,8 @@ mod tests {
     /// Two rules for one call are alternatives; one without demands would make the other meaningless.
     #[test]
     fn no_rule_is_listed_twice() {
-        for policy in [SandboxPolicy::worker(), SandboxPolicy::prober(true), SandboxPolicy::supervisor()] {
+        let children = [SandboxPolicy::worker(), SandboxPolicy::prober(true), SandboxPolicy::exporter()];
+        for policy in children.into_iter().chain([SandboxPolicy::supervisor()]) {
             for (place, rule) in policy.rules().iter().enumerate() {
                 for other in &policy.rules()[..place] {
                     let apart = rule.number != other.number

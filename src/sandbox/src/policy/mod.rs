@@ -6,6 +6,7 @@
 mod bindings;
 pub(crate) mod compile;
 mod confinement;
+mod exporter;
 mod print;
 mod prober;
 mod rule;
@@ -17,12 +18,13 @@ use seccompiler::SeccompAction;
 
 pub use bindings::Bindings;
 pub(crate) use confinement::Confinement;
+pub use exporter::CONNECTIONS;
 pub use print::print;
 pub use prober::CHECK_SOCKETS;
 pub use rule::{Arg, Fd, SyscallRule};
 
-/// A role's system calls. In a release only [`SandboxPolicy::worker`], [`SandboxPolicy::prober`] and
-/// [`SandboxPolicy::supervisor`] make one.
+/// A role's system calls. In a release only [`SandboxPolicy::worker`], [`SandboxPolicy::prober`],
+/// [`SandboxPolicy::exporter`] and [`SandboxPolicy::supervisor`] make one.
 #[derive(Debug, Clone)]
 pub struct SandboxPolicy {
     pub(crate) role: Role,
@@ -42,6 +44,11 @@ impl SandboxPolicy {
     /// What the prober may still call once it is sealed; UDP sockets only if a check uses UDP.
     pub fn prober(udp: bool) -> SandboxPolicy {
         SandboxPolicy::allow(Role::Prober, prober::rules(udp))
+    }
+
+    /// What the exporter may still call once it is sealed.
+    pub fn exporter() -> SandboxPolicy {
+        SandboxPolicy::allow(Role::Exporter, exporter::RULES.to_vec())
     }
 
     /// The calls that kill the supervisor and every child it starts; any other is allowed.
@@ -76,6 +83,7 @@ impl Confinement {
             Role::Supervisor => &supervisor::CONFINEMENT,
             Role::Worker => &worker::CONFINEMENT,
             Role::Prober => &prober::CONFINEMENT,
+            Role::Exporter => &exporter::CONFINEMENT,
         }
     }
 }

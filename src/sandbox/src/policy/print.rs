@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::SandboxPolicy;
 use super::confinement::Confinement;
+use super::exporter::CONNECTIONS;
 use super::prober::CHECK_SOCKETS;
 use super::rule::{Arg, Fd, SyscallRule};
 use crate::identity::CHROOT;
@@ -14,6 +15,7 @@ pub fn print(role: Role) -> String {
     match role {
         Role::Prober => child(role, &SandboxPolicy::prober(true)),
         Role::Worker => child(role, &SandboxPolicy::worker()),
+        Role::Exporter => child(role, &SandboxPolicy::exporter()),
         Role::Supervisor => supervisor(&SandboxPolicy::supervisor()),
     }
 }
@@ -116,6 +118,8 @@ fn demand(rule: &SyscallRule, arg: Arg) -> String {
         Arg::FdIs(Fd::Epoll) => "arg 0 == epoll".to_owned(),
         Arg::FdIs(Fd::Workers) => "first worker <= arg 0 <= last worker".to_owned(),
         Arg::FdIs(Fd::Checks) => format!("last worker < arg 0 <= last worker + {CHECK_SOCKETS}"),
+        Arg::FdIs(Fd::Listener) => "arg 0 == listener".to_owned(),
+        Arg::FdIs(Fd::Connections) => format!("listener < arg 0 <= listener + {CONNECTIONS}"),
         Arg::InTemplates(index) => format!("templates.start <= arg {index} < templates.end"),
         Arg::AlignedTo(index, to) => format!("arg {index} % {to} == 0"),
         Arg::Is(index, value) => format!("arg {index} == {}", word(rule.call, index, value)),
@@ -126,7 +130,7 @@ fn demand(rule: &SyscallRule, arg: Arg) -> String {
 
 /// A number by its name in the headers.
 fn word(call: &str, index: u8, value: u32) -> String {
-    const ONE: [(&str, u8, i32, &str); 7] = [
+    const ONE: [(&str, u8, i32, &str); 8] = [
         ("fcntl", 1, libc::F_SETFL, "F_SETFL"),
         ("fcntl", 2, libc::O_NONBLOCK, "O_NONBLOCK"),
         ("recvmmsg", 3, libc::MSG_WAITFORONE, "MSG_WAITFORONE"),
@@ -134,13 +138,16 @@ fn word(call: &str, index: u8, value: u32) -> String {
         ("socket", 0, libc::AF_INET6, "AF_INET6"),
         ("getsockopt", 1, libc::SOL_SOCKET, "SOL_SOCKET"),
         ("getsockopt", 2, libc::SO_ERROR, "SO_ERROR"),
+        ("shutdown", 1, libc::SHUT_WR, "SHUT_WR"),
     ];
-    const BITS: [(&str, i32, &str); 7] = [
+    const BITS: [(&str, i32, &str); 9] = [
         // SOCK_STREAM is 1 and SOCK_DGRAM is 2, so these are bits too.
         ("socket", libc::SOCK_STREAM, "SOCK_STREAM"),
         ("socket", libc::SOCK_DGRAM, "SOCK_DGRAM"),
         ("socket", libc::SOCK_NONBLOCK, "SOCK_NONBLOCK"),
         ("socket", libc::SOCK_CLOEXEC, "SOCK_CLOEXEC"),
+        ("accept4", libc::SOCK_NONBLOCK, "SOCK_NONBLOCK"),
+        ("accept4", libc::SOCK_CLOEXEC, "SOCK_CLOEXEC"),
         ("send", libc::MSG_NOSIGNAL, "MSG_NOSIGNAL"),
         ("recv", libc::MSG_DONTWAIT, "MSG_DONTWAIT"),
         ("recv", libc::MSG_TRUNC, "MSG_TRUNC"),

@@ -21,6 +21,10 @@ pub enum Fd {
     Epoll,
     /// The sockets that the prober opens for its checks.
     Checks,
+    /// The exporter's socket that listens.
+    Listener,
+    /// The connections that the exporter accepts.
+    Connections,
 }
 
 /// What a rule demands of one argument. Indices start at 0.

@@ -134,7 +134,7 @@ pub fn examine_prober(
 
 /// Puts duplicates of these descriptors on 0, 1, 2 and so on, and closes all others. The child leaves by exit_group, so
 /// no owner closes a number that belongs to another by then.
-fn take_places(fds: &[RawFd]) -> Result<(), SandboxError> {
+pub(super) fn take_places(fds: &[RawFd]) -> Result<(), SandboxError> {
     let refused = |source| SandboxError::Refused { act: "duplicate", object: "a descriptor".to_owned(), source };
     // First move them out of the way of their final numbers.
     let high = fds.iter().map(|fd| {
@@ -150,7 +150,7 @@ fn take_places(fds: &[RawFd]) -> Result<(), SandboxError> {
     keep_only_fds(&places)
 }
 
-fn os(act: &'static str, object: &'static str) -> impl FnOnce(std::io::Error) -> SandboxError {
+pub(super) fn os(act: &'static str, object: &'static str) -> impl FnOnce(std::io::Error) -> SandboxError {
     move |e| {
         let source = e.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
         SandboxError::Refused { act, object: object.to_owned(), source }
