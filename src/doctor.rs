@@ -223,8 +223,12 @@ fn instance(options: &Options) -> Option<Finding> {
         return None;
     };
     let causes = health.causes().collect::<Vec<_>>().join("; ");
+    let beside = health.conditions.iter().find(|condition| condition.name == "clients_beside");
     Some(match health.verdict {
-        InstanceVerdict::Serving => sound("instance", "the one that runs serves"),
+        InstanceVerdict::Serving => match beside {
+            Some(told) => warning("instance", format!("the one that runs serves, but {told}")),
+            None => sound("instance", "the one that runs serves"),
+        },
         InstanceVerdict::Impaired => warning("instance", format!("the one that runs is impaired: {causes}")),
         InstanceVerdict::NotServing => fatal("instance", format!("the one that runs does not serve: {causes}")),
     })

@@ -82,6 +82,7 @@ impl World {
                     up: true,
                     age,
                     confirmed: true,
+                    link: None,
                 });
             }
         }

@@ -36,6 +36,18 @@ fn backend(index: u16, text: &str, weight: u16) -> ToWorker {
         up: true,
         age: u32::MAX,
         confirmed: true,
+        link: None,
+    }
+}
+
+/// The same, in a network of this length.
+fn beside(index: u16, text: &str, length: u8) -> ToWorker {
+    match backend(index, text, 1) {
+        ToWorker::Backend { index, address, port, weight, backup, admin, up, age, confirmed, .. } => {
+            let link = Some(length);
+            ToWorker::Backend { index, address, port, weight, backup, admin, up, age, confirmed, link }
+        }
+        other => other,
     }
 }
 
@@ -153,6 +165,9 @@ fn a_message_out_of_step_is_refused() {
         (8, backend(65535, "10.0.0.9", 1)),
         (8, backend(0, "10.0.0.9", 0)),
         (8, backend(0, "10.0.0.9", 257)),
+        (8, beside(0, "10.0.0.9", 0)),
+        (8, beside(0, "10.0.0.9", 33)),
+        (8, beside(0, "2001:db8::a", 129)),
         (9, service(5, Protocol::Tcp, None)),
         (3, wrong(0, 64, 60)),
         (3, wrong(33, 64, 60)),
@@ -323,5 +338,32 @@ proptest! {
                 ask(&mut setup);
             }
         }
+    }
+}
+
+#[test]
+fn a_client_in_the_network_of_a_backend_is_known() {
+    let messages = [
+        begin(),
+        vip(0, "192.0.2.1"),
+        service(0, Protocol::Any, None),
+        ToWorker::Listen { vip: 0 },
+        beside(1, "198.51.100.11", 25),
+        beside(2, "2001:db8:2::11", 64),
+        backend(3, "10.0.0.1", 1),
+        ToWorker::Commit,
+    ];
+    let setup = take(&messages).expect("in step").expect("a setup");
+    for (backend, client, is_beside) in [
+        (1, "198.51.100.127", true),
+        (1, "198.51.100.128", false),
+        (1, "2001:db8:2::1", false),
+        (2, "2001:db8:2:0:ffff::", true),
+        (2, "2001:db8:2:1::", false),
+        (3, "10.0.0.1", false),
+    ] {
+        let known = setup.backend(backend).expect("a backend");
+        let client = from_ip(client.parse().expect("address"));
+        assert_eq!(known.is_beside(&client), is_beside, "{client:?} {backend}");
     }
 }

@@ -33,7 +33,8 @@ pub enum Effect {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConditionStatus {
     /// Its kind: `rules_missing`, `no_worker`, `queue_lost`, `no_backend`, `checks_not_believed`, `host`, `chroot`, `programs`,
-    /// `firewall`, `tables_full`, `queue_dropping`, `replies_refused`, `vip_absent`, `clients`, `ending`.
+    /// `firewall`, `tables_full`, `queue_dropping`, `replies_refused`, `vip_absent`, `clients`,
+    /// `clients_beside`, `ending`.
     pub name: String,
     /// What it does to packets.
     pub effect: Effect,
@@ -63,8 +64,9 @@ impl ConditionStatus {
 
     /// The name of the condition of an instance that was told to end and serves on.
     pub const ENDING: &str = "ending";
-    /// The verdict does not go by these, and yet the operator must know: where clients may be, and a VIP that is elsewhere.
-    const SHOWN: [&str; 2] = ["vip_absent", "clients"];
+    /// The verdict does not go by these, and yet the operator must know: where clients may be, a VIP that is elsewhere, and
+    /// clients beside backends, whose packets anybody can forge.
+    const SHOWN: [&str; 3] = ["vip_absent", "clients", "clients_beside"];
 }
 
 /// How one service stands.

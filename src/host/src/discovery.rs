@@ -39,6 +39,25 @@ pub fn own_addresses() -> BTreeSet<IpAddr> {
     addresses().into_iter().map(|link| link.address).collect()
 }
 
+/// The networks of this host's addresses, but for host prefixes and those of one link (fe80::/64, 127.0.0.0/8).
+#[derive(Debug, Clone, Default)]
+pub struct OwnNetworks(Vec<Network>);
+
+impl OwnNetworks {
+    /// Asks the kernel; none if it does not answer.
+    #[must_use]
+    pub fn read() -> Self {
+        let is_wide = |link: &InterfaceAddress| link.network.first() != link.network.last() && is_global(link.address);
+        Self(addresses().into_iter().filter(is_wide).map(|link| link.network).collect())
+    }
+
+    /// The smallest that an address lies in.
+    #[must_use]
+    pub fn around(&self, address: IpAddr) -> Option<Network> {
+        self.0.iter().copied().filter(|network| network.contains(address)).max_by_key(|network| network.length())
+    }
+}
+
 /// An address of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct InterfaceAddress {

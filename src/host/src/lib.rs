@@ -23,7 +23,7 @@ pub use audit::AuditLog;
 pub use check::host_check;
 pub use connected::ConnectedNetworks;
 pub use cores::available_cores;
-pub use discovery::{check_discovery, own_addresses, source_of};
+pub use discovery::{OwnNetworks, check_discovery, own_addresses, source_of};
 pub use events::{HostChanges, HostEvents};
 pub use interfaces::{Interface, LinkHeader, reachable_interfaces};
 pub use own_ports::own_ports;

@@ -240,6 +240,8 @@ pub enum BackendCounter {
     BytesFrom,
     /// A [`View`].
     View,
+    /// SYNs that clients of its own network have sent again, since no answer of its passed here.
+    Beside,
 }
 
 impl BackendCounter {
@@ -298,7 +300,7 @@ mod tests {
     fn a_backends_counters_lie_behind_all_others_and_beside_each_other() {
         assert!(BackendCounter::Flows.index(BackendIndex(0)) >= COUNTERS);
         assert_eq!(BackendCounter::Flows.index(BackendIndex(1)) - BackendCounter::Flows.index(BackendIndex(0)), 8);
-        assert_eq!(BackendCounter::View.index(BackendIndex(MAX_BACKEND_INDEX - 1)), ALL_COUNTERS - 2);
+        assert_eq!(BackendCounter::Beside.index(BackendIndex(MAX_BACKEND_INDEX - 1)), ALL_COUNTERS - 1);
     }
 
     #[test]

@@ -212,6 +212,7 @@ mod tests {
                 up: true,
                 age: 7,
                 confirmed: true,
+                link: Some(64),
             },
             ToWorker::Commit,
             ToWorker::Go,

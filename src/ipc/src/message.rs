@@ -9,7 +9,7 @@ use bincode::{Decode, Encode};
 use std::net::IpAddr;
 
 /// Version of the messages below. Bump it with any change to them.
-pub const VERSION: u16 = 14;
+pub const VERSION: u16 = 15;
 
 /// Largest frame either side accepts, bytes.
 pub const MAX_FRAME: usize = 512;
@@ -102,6 +102,9 @@ pub enum ToWorker {
         age: u32,
         /// The operator has named it, or a check has passed. Until then a discovered node does not count.
         confirmed: bool,
+        /// Length of this host's network that it is in: what it answers to others there need not pass here. `None`: it is in
+        /// none, or its answers never pass here (mode "dsr").
+        link: Option<u8>,
     },
     /// Ends the transaction.
     Commit,

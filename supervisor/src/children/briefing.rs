@@ -4,8 +4,9 @@ use crate::Error;
 use crate::children::worker::{Worker, WorkerBriefing};
 use crate::handover::adoption;
 use crate::roster::Roster;
+use loaded_config::network::Network;
 use loaded_config::plan::{Discover, Plan, Service};
-use loaded_host::source_of;
+use loaded_host::{OwnNetworks, source_of};
 use loaded_ipc::{Check, Mode, Pinger, ToProber, ToWorker, VERSION};
 use loaded_sandbox::Survival;
 use std::collections::BTreeMap;
@@ -16,14 +17,14 @@ use std::time::Instant;
 pub(crate) fn to_worker(roster: &Roster, worker: &Worker, now: Instant) -> WorkerBriefing {
     let (position, queue) = (worker.position, worker.owner.queue());
     let mut messages = vec![ToWorker::Hello { version: VERSION, worker: position, queue }, worker.memory.tables()];
-    messages.extend(transaction(roster, now));
+    messages.extend(transaction(roster, &OwnNetworks::read(), now));
     let survival =
         if roster.lingers() && adoption::is_possible().is_ok() { Survival::Outlives } else { Survival::DiesToo };
     WorkerBriefing { generation: roster.generation(), survival, messages }
 }
 
 /// The configuration alone, from `Begin` to `Commit`.
-fn transaction(roster: &Roster, now: Instant) -> Vec<ToWorker> {
+fn transaction(roster: &Roster, networks: &OwnNetworks, now: Instant) -> Vec<ToWorker> {
     let (unserved, malformed) = (roster.unserved(), roster.malformed());
     let mut messages = vec![ToWorker::Begin { generation: roster.generation(), unserved, malformed }];
     messages.push(ToWorker::Quota(roster.quota()));
@@ -40,6 +41,7 @@ fn transaction(roster: &Roster, now: Instant) -> Vec<ToWorker> {
         });
         messages.extend(entry.listens.iter().map(|&vip| ToWorker::Listen { vip }));
         messages.extend(service.ports.iter().map(|&range| ToWorker::Port(range)));
+        let translates = service.mode == Mode::Nat;
         for (index, backend) in roster.backends().filter(|(_, backend)| backend.service == index) {
             messages.push(ToWorker::Backend {
                 index,
@@ -51,6 +53,7 @@ fn transaction(roster: &Roster, now: Instant) -> Vec<ToWorker> {
                 up: backend.health.up,
                 age: backend.age(now),
                 confirmed: backend.confirmed,
+                link: networks.around(backend.address).filter(|_| translates).map(Network::length),
             });
         }
     }
@@ -75,7 +78,7 @@ pub fn briefing(plan: &Plan) -> Result<Briefing, Error> {
     let now = Instant::now();
     let roster = Roster::empty().next(plan, &[], 0, now)?;
     let services = roster.services().map(|(index, entry)| (index.0, entry.service.name.clone())).collect();
-    Ok(Briefing { messages: transaction(&roster, now), services })
+    Ok(Briefing { messages: transaction(&roster, &OwnNetworks::default(), now), services })
 }
 
 /// Everything that the prober has to be told, in order; `None` if there is nothing to probe.

@@ -79,6 +79,10 @@ impl Instance {
         }
         // Anybody can forge such packets, so the verdict does not go by them.
         all.extend(self.replies.recent(now).map(|text| condition("replies_refused", Effect::Note, text)));
+        all.extend(self.survey.beside.told().map(|(family, text)| ConditionStatus {
+            family: Some(family),
+            ..condition("clients_beside", Effect::Note, text)
+        }));
         all.extend(self.soft_stop.iter().map(|stop| condition(ConditionStatus::ENDING, Effect::Stops, stop.text())));
         all
     }

@@ -64,6 +64,7 @@ impl Instance {
         self.firewall.look(now, &self.current.plan, self.current.roster.generation());
         self.look_at_routes(now);
         self.look_at_replies(now);
+        self.look_at_clients(now);
         self.look_at_kernel_path(now);
         let children = &self.children;
         self.current.roster.hasten(now, |index| children.count(index, BackendCounter::Flows));
@@ -134,6 +135,14 @@ impl Instance {
         if let Some(text) = counted.and_then(|counted| self.replies.note(counted, now)) {
             log::warn!("replies: {text}");
             self.operator.record("replies refused".to_owned(), text, By::Kernel);
+            self.recorder.set_outdated();
+        }
+    }
+
+    /// Looks whether clients in the backends' network get no answer.
+    fn look_at_clients(&mut self, now: Instant) {
+        for text in self.survey.beside.look(&self.children, &self.current.roster, now) {
+            self.operator.record("clients unanswered".to_owned(), text, By::Packets);
             self.recorder.set_outdated();
         }
     }

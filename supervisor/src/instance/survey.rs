@@ -1,5 +1,6 @@
 //! What the last regular look saw of everything whose changes nobody announces, and the condition of a service.
 
+use super::beside::ClientsBeside;
 use crate::roster::Roster;
 use loaded_control::Health;
 use loaded_host::Problem;
@@ -38,6 +39,8 @@ pub(crate) struct Survey {
     /// What was found of the host, and when it is to be looked at again.
     pub(super) host: Vec<Problem>,
     pub(super) host_due: Instant,
+    /// Clients in the network of backends.
+    pub(super) beside: ClientsBeside,
     /// Workers that did not serve.
     pub(super) unready: Vec<String>,
     pub(super) table_loss: Loss,
@@ -90,6 +93,7 @@ impl Survey {
             rests_until: Instant::now(),
             host: Vec::new(),
             host_due: Instant::now(),
+            beside: ClientsBeside::default(),
             unready: Vec::new(),
             table_loss: Loss::default(),
             queue_loss: Loss::default(),

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod balance;
+mod beside;
 mod checksum_offload;
 mod dsr;
 mod explain;

@@ -93,10 +93,16 @@ impl Decider {
         {
             self.remove_left_behind(query, vip, old, now);
         }
-        if opens(packet) {
+        // A client beside the backend may be answered past us, so its openings say nothing of the backend.
+        if opens(packet) && !self.is_beside(backend, packet) {
             self.backends.opening(&mut self.setup, &self.counters, backend, query.port, now);
         }
         Ok(backend)
+    }
+
+    /// Whether a packet comes from the network of a backend.
+    pub(super) fn is_beside(&self, backend: u16, packet: &ParsedPacket) -> bool {
+        self.setup.backend(backend).is_some_and(|backend| backend.is_beside(&packet.source))
     }
 
     /// What a packet that begins a flow is entitled to. Changes nothing, so that `explain` and `admit` agree.

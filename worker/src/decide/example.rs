@@ -21,6 +21,7 @@ pub(crate) fn example(now: Now) -> Decider {
         up: true,
         age: u32::MAX,
         confirmed: true,
+        link: None,
     };
     let messages = [
         ToWorker::Begin { generation: 7, unserved: Unserved::Pass, malformed: OnFailure::Drop },

@@ -7,7 +7,7 @@ use super::keys::{FlowQuery, opens};
 use crate::setup::Backend;
 use crate::time::Now;
 use crate::wire::{self, Endpoint, Kind, ParsedPacket, Replacement};
-use loaded_ipc::{Admin, AllDown, OnBackendDown, Outcome, Pressure};
+use loaded_ipc::{Admin, AllDown, BackendCounter, BackendIndex, OnBackendDown, Outcome, Pressure};
 use loaded_table::{Flow, FlowState, Slot};
 
 /// How long an open connection must have been silent, in seconds, before a SYN on its ports may replace it while its
@@ -68,12 +68,17 @@ impl Decider {
         buffer.forwarded(outcome, backend, *direct)
     }
 
-    /// What becomes of a packet of a known flow. A SYN that is sent again counts as unanswered by the backend.
+    /// What becomes of a packet of a known flow. A SYN that is sent again counts as unanswered by the backend, unless the two
+    /// are in one network: there the answer may have passed us by.
     #[inline]
     fn course(&mut self, packet: &ParsedPacket, query: &FlowQuery, known: (Slot, Flow), now: Now) -> Course {
         let (_, flow) = known;
-        if opens(packet) && flow.state == FlowState::HalfOpen && self.backends.flags(flow.backend).takes_new_flows() {
-            self.backends.opening(&mut self.setup, &self.counters, flow.backend, query.port, now);
+        if opens(packet) && flow.state == FlowState::HalfOpen {
+            if self.is_beside(flow.backend, packet) {
+                self.counters.add(BackendCounter::Beside.index(BackendIndex(flow.backend)), 1);
+            } else if self.backends.flags(flow.backend).takes_new_flows() {
+                self.backends.opening(&mut self.setup, &self.counters, flow.backend, query.port, now);
+            }
         }
         self.course_now(packet, known, now)
     }

@@ -11,6 +11,7 @@
 //!   idle one loses nothing but its turn.
 //! - A reset to anything but a SYN does not count, since it has no ACK. Of ICMP errors only the backend's own count, since
 //!   anyone can send one in a router's name.
+//! - Openings of clients in the backend's own network do not count, for its answers to them may pass this host by.
 //! - What comes in a backend's name by another interface than the route to it leads through never gets here: the rules ask.
 //! - A worker that is behind with its queue, as in a flood, judges no backend: the answers wait there, or were dropped.
 //! - Where the service says so, only openings to one port count: a healthy backend may refuse others.

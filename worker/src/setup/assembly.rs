@@ -8,6 +8,7 @@ use loaded_ipc::{
     Strategy, ToWorker, Unserved,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// Largest weight, and seconds of the longest affinity timeout, that a message may name.
 const MAX_WEIGHT: u16 = 256;
@@ -93,15 +94,16 @@ impl Assembly {
                 }
                 service.ports.push(range);
             }
-            ToWorker::Backend { index, address, port, weight, backup, admin, up, age, confirmed } => {
+            ToWorker::Backend { index, address, port, weight, backup, admin, up, age, confirmed, link } => {
                 let (direct, protocol) = self.service().map(|service| (service.mode == Mode::Dsr, service.protocol))?;
                 if port.is_some_and(|port| port == 0 || direct || protocol == Protocol::Any) {
                     return Err(OutOfStep("a backend's port that packets cannot get"));
                 }
+                let link = in_128_bits(address, link)?;
                 let (address, service) = (from_ip(address), self.current);
                 self.add_backend(
                     index.0,
-                    Backend { address, port, service, direct, backup, admin, up, age, confirmed },
+                    Backend { address, port, service, direct, backup, admin, up, age, confirmed, link },
                     weight,
                 )?;
             }
@@ -298,6 +300,15 @@ fn slots<T>(items: impl Iterator<Item = (u16, T)>) -> Box<[Option<T>]> {
         slots.push(Some(item));
     }
     slots.into()
+}
+
+/// Length of a network around an address, as a number of leading bits of the form that has 128.
+fn in_128_bits(address: IpAddr, length: Option<u8>) -> Result<Option<u8>, OutOfStep> {
+    let before = if address.is_ipv4() { 96 } else { 0 };
+    match length {
+        Some(length) if length == 0 || length > 128 - before => Err(OutOfStep("a network's length outside its limits")),
+        length => Ok(length.map(|length| before + length)),
+    }
 }
 
 fn is_sane(affinity: &Affinity) -> bool {

@@ -73,6 +73,9 @@ pub struct Backend {
     pub age: u32,
     /// The operator has named it, or a check has passed.
     pub confirmed: bool,
+    /// Leading bits of its address, in the form of 128, that all addresses of its network share; `None`: no client is in its
+    /// network, or its replies take another way anyway.
+    pub link: Option<u8>,
 }
 
 /// A service.
@@ -358,6 +361,13 @@ impl Backend {
     #[must_use]
     pub fn family(&self) -> Family {
         if is_mapped(&self.address) { Family::V4 } else { Family::V6 }
+    }
+
+    /// Whether a client is in its network. What it answers there need not pass here.
+    #[must_use]
+    pub fn is_beside(&self, client: &Address) -> bool {
+        let differing = u128::from_be_bytes(self.address) ^ u128::from_be_bytes(*client);
+        self.link.is_some_and(|bits| differing.leading_zeros() >= u32::from(bits))
     }
 }
 

@@ -143,6 +143,7 @@ pub(crate) fn messages(services: &[Service]) -> Vec<ToWorker> {
             up: !service.down.contains(&n),
             age: if n == 0 { age } else { u32::MAX },
             confirmed: !service.found.contains(&n),
+            link: None,
         }));
         all.extend(service.more.iter().map(|&(index, n, port)| plain_backend(index, BACKENDS[n], port)));
     }
@@ -162,6 +163,7 @@ fn plain_backend(index: BackendIndex, address: &str, port: Option<u16>) -> ToWor
         up: true,
         age: u32::MAX,
         confirmed: true,
+        link: None,
     }
 }
 

@@ -122,6 +122,7 @@ pub(crate) fn decider(flows: Region, spec: TableSpec) -> Decider {
             up: true,
             age: u32::MAX,
             confirmed: true,
+            link: None,
         }));
     }
     all.push(ToWorker::Commit);
