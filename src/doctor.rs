@@ -15,7 +15,7 @@ use finding::{fatal, of_problem, sound, unseen, warning};
 use loaded_config as config;
 use loaded_config::plan::{Fast, Plan};
 use loaded_control::{InstanceVerdict, Reply, Request, ask_within};
-use loaded_host::available_cores;
+use loaded_host::{available_cores, silent_neighbours_now};
 use loaded_netfilter::trial::{self, Trial};
 use loaded_netfilter::{Tools, unhooked};
 use loaded_queue::{RepeatSupport, queue_owners, receive_buffer as buffer};
@@ -84,6 +84,7 @@ fn with_plan(plan: &Plan) -> Vec<Finding> {
         findings.push(sound("host", "forwarding, reverse path filters and routes let balanced packets through"));
     }
     findings.extend(problems.iter().map(of_problem));
+    findings.extend(neighbours(plan));
     findings.extend(pings(plan));
     findings.extend(broadcasts(plan));
     findings.push(receive_buffer(plan));
@@ -273,6 +274,14 @@ fn queues(wanted: &[u16]) -> Option<Finding> {
             ),
         ),
     })
+}
+
+/// Hosts on our links that have not answered, nor answer now.
+fn neighbours(plan: &Plan) -> Vec<Finding> {
+    match silent_neighbours_now(plan) {
+        Ok(silent) => silent.values().map(|one| warning("neighbour", format!("{one}: {}", one.to_see()))).collect(),
+        Err(error) => vec![unseen("neighbour", format!("the kernel does not list them: {error}"))],
+    }
 }
 
 /// Which kind of socket checks ping with.

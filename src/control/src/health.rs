@@ -32,9 +32,9 @@ pub enum Effect {
 /// Something that keeps packets from being balanced, or may.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConditionStatus {
-    /// Its kind: `rules_missing`, `no_worker`, `queue_lost`, `no_backend`, `checks_not_believed`, `host`, `chroot`, `programs`,
+    /// Its kind: `rules_missing`, `no_worker`, `queue_lost`, `no_backend`, `checks_not_believed`, `host`, `chroot`, `user`, `programs`,
     /// `firewall`, `tables_full`, `queue_dropping`, `replies_refused`, `vip_absent`, `clients`,
-    /// `clients_beside`, `ending`.
+    /// `clients_beside`, `neighbour`, `ending`.
     pub name: String,
     /// What it does to packets.
     pub effect: Effect,

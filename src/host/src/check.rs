@@ -1,10 +1,11 @@
 //! Finds host settings that make a balancer lose packets silently, and names the exact command that fixes each.
 
 mod arrival;
+mod departure;
 mod direct;
 
 use crate::connected::ConnectedNetworks;
-use crate::links::{Links, leads_out};
+use crate::links::{Links, is_bridge_port, leads_out, reaches};
 use crate::problem::{Problem, Severity};
 use crate::route::{Route, default_route, lookup, parse_routes};
 use loaded_config::plan::Plan;
@@ -29,6 +30,8 @@ pub fn host_check(plan: &Plan) -> Vec<Problem> {
         locals: parse_locals(&read("/proc/net/fib_trie")),
         sysctl: &|key| fs::read_to_string(format!("/proc/sys/net/{key}")).ok()?.trim().parse().ok(),
         leads_out: &leads_out,
+        reaches: &reaches,
+        is_bridge_port: &is_bridge_port,
     };
     let mut problems = host.problems(plan);
     problems.extend(host.arrival(plan));
@@ -45,6 +48,9 @@ struct Host<'a> {
     sysctl: &'a dyn Fn(&str) -> Option<i64>,
     /// Whether a route of any table leads far away, in the family of an address.
     leads_out: &'a dyn Fn(IpAddr) -> bool,
+    /// Whether rules and routes of all tables let packets go to an address.
+    reaches: &'a dyn Fn(IpAddr) -> bool,
+    is_bridge_port: &'a dyn Fn(&str) -> bool,
 }
 
 impl Host<'_> {

@@ -19,7 +19,8 @@ struct Route6 {
     network: u128,
     length: u32,
     metric: u32,
-    direct: bool,
+    /// The router; `None`: the network is on the link.
+    gateway: Option<Ipv6Addr>,
     /// It throws packets away.
     refuses: bool,
 }
@@ -61,6 +62,23 @@ impl ConnectedNetworks {
         }
     }
 
+    /// The interface and the host on its link that packets to an address are handed to.
+    pub(crate) fn next_hop(&self, address: IpAddr) -> Option<(&str, IpAddr)> {
+        let (interface, gateway) = match address {
+            IpAddr::V4(v4) => lookup(&self.v4, v4).map(|route| (&route.interface, route.gateway.map(IpAddr::V4)))?,
+            IpAddr::V6(v6) => self.route6(v6).map(|route| (&route.interface, route.gateway.map(IpAddr::V6)))?,
+        };
+        Some((interface, gateway.unwrap_or(address)))
+    }
+
+    /// The routers of default routes of a family, each with its interface.
+    pub(crate) fn default_routers(&self, v4: bool) -> Vec<(&str, IpAddr)> {
+        let of4 = self.v4.iter().filter(|route| v4 && route.length == 0 && !route.refuses);
+        let of4 = of4.filter_map(|route| Some((route.interface.as_str(), route.gateway?.into())));
+        let of6 = self.v6.iter().filter(|route| !v4 && route.length == 0 && !route.refuses);
+        of4.chain(of6.filter_map(|route| Some((route.interface.as_str(), route.gateway?.into())))).collect()
+    }
+
     /// The interfaces of default routes of the address's family.
     pub(crate) fn defaults(&self, address: IpAddr) -> impl Iterator<Item = &str> {
         let v4 = self.v4.iter().filter(move |route| address.is_ipv4() && route.length == 0 && !route.refuses);
@@ -87,11 +105,12 @@ impl ConnectedNetworks {
     pub fn interface(&self, address: IpAddr) -> Option<&str> {
         match address {
             IpAddr::V4(v4) => {
-                let route = lookup(&self.v4, v4).filter(|route| route.direct && route.length > 0)?;
+                let route = lookup(&self.v4, v4).filter(|route| route.gateway.is_none() && route.length > 0)?;
                 Some(route.interface.as_str())
             }
             IpAddr::V6(v6) => {
-                Some(self.route6(v6).filter(|route| route.direct && route.length > 0)?.interface.as_str())
+                let route = self.route6(v6).filter(|route| route.gateway.is_none() && route.length > 0)?;
+                Some(route.interface.as_str())
             }
         }
     }
@@ -138,15 +157,16 @@ fn route6(line: &str) -> Option<(Route6, bool)> {
     const RTF_ANYCAST: u32 = 0x10_0000;
     const RTF_LOCAL: u32 = 0x8000_0000;
     let fields: Vec<_> = line.split_whitespace().collect();
-    let &[network, length, _, _, _, metric, _, _, flags, interface] = fields.as_slice() else { return None };
+    let &[network, length, _, _, gateway, metric, _, _, flags, interface] = fields.as_slice() else { return None };
     let word = |text| u32::from_str_radix(text, 16).ok();
     let flags = word(flags)?;
+    let address = |text| u128::from_str_radix(text, 16).ok().map(Ipv6Addr::from_bits);
     let route = Route6 {
         interface: interface.to_owned(),
         network: u128::from_str_radix(network, 16).ok()?,
         length: word(length).filter(|length| *length <= 128)?,
         metric: word(metric)?,
-        direct: flags & RTF_GATEWAY == 0,
+        gateway: (flags & RTF_GATEWAY != 0).then(|| address(gateway)).flatten(),
         refuses: flags & RTF_REJECT != 0,
     };
     // Those that throw packets away are not always up.

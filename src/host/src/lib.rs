@@ -1,5 +1,5 @@
-//! This host as the kernel reports it: interfaces, addresses, routes, settings, and whom a sandbox has killed. Knows what is
-//! there and what a plan needs of it; never changes anything, and never knows what runs.
+//! This host as the kernel reports it: interfaces, addresses, neighbours, routes, settings, and whom a sandbox has killed. Knows
+//! what is there and what a plan needs of it; never changes anything, and never knows what runs.
 #![forbid(unsafe_code)]
 
 mod audit;
@@ -13,6 +13,8 @@ mod events;
 mod fixture;
 mod interfaces;
 mod links;
+mod neighbours;
+mod next_hops;
 mod own_ports;
 mod paths;
 mod problem;
@@ -26,6 +28,8 @@ pub use cores::available_cores;
 pub use discovery::{OwnNetworks, check_discovery, own_addresses, source_of};
 pub use events::{HostChanges, HostEvents};
 pub use interfaces::{Interface, LinkHeader, reachable_interfaces};
+pub use neighbours::{Neighbour, NeighbourEvents};
+pub use next_hops::{SilentNeighbour, silent_neighbours, silent_neighbours_now};
 pub use own_ports::own_ports;
 pub use paths::{ClientPaths, Paths};
 pub use problem::{Problem, Severity};

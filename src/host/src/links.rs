@@ -1,5 +1,6 @@
 //! Interfaces of this host: whether they are up, and which addresses they have.
 
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use std::collections::BTreeMap;
@@ -17,6 +18,10 @@ pub(crate) enum Silence {
     Down,
     /// It is up, and has no carrier, or nobody at the other end (netif_oper_up, include/linux/netdevice.h).
     NoLink,
+    /// It is an Ethernet link by which the kernel neither asks nor answers who has an address.
+    NoArp,
+    /// It is a port of a bridge, which takes what comes by it.
+    BridgePort,
 }
 
 /// The interfaces of this host with their addresses.
@@ -42,6 +47,7 @@ impl Links {
             let silence = match entry.flags {
                 flags if !flags.contains(InterfaceFlags::IFF_UP) => Some(Silence::Down),
                 flags if !flags.contains(InterfaceFlags::IFF_RUNNING) => Some(Silence::NoLink),
+                flags if flags.contains(ETHERNET_NOARP) && is_operational(&name) => Some(Silence::NoArp),
                 _ => None,
             };
             if let Some(address) = entry.address.as_ref().and_then(crate::discovery::ip_of) {
@@ -52,10 +58,40 @@ impl Links {
         links
     }
 
+    /// What keeps an interface from bringing packets.
+    pub(crate) fn silence(&self, interface: &str) -> Option<Silence> {
+        self.silent.get(interface).copied()
+    }
+
     /// The interface that has this address.
     pub(crate) fn holder(&self, address: IpAddr) -> Option<&str> {
         self.holders.get(&address).map(String::as_str)
     }
+}
+
+/// A device of type dummy has these too.
+const ETHERNET_NOARP: InterfaceFlags = InterfaceFlags::IFF_BROADCAST.union(InterfaceFlags::IFF_NOARP);
+
+/// Whether a device says itself that it is fit for packets: a dummy does not. IF_OPER_UP, RFC 2863.
+fn is_operational(interface: &str) -> bool {
+    fs::read_to_string(format!("/sys/class/net/{interface}/operstate")).is_ok_and(|state| state.trim() == "up")
+}
+
+/// Whether an interface is a port of a bridge.
+pub(crate) fn is_bridge_port(interface: &str) -> bool {
+    fs::exists(format!("/sys/class/net/{interface}/brport")).unwrap_or(false)
+}
+
+/// Whether the kernel has a way to an address: `false` only where a route or a rule of any table says that there is none. Nothing
+/// is sent.
+pub(crate) fn reaches(address: IpAddr) -> bool {
+    let from: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    // Of types unreachable, prohibit and blackhole (fib_props, net/ipv4/fib_semantics.c).
+    let refusals =
+        [Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL, Errno::ENETUNREACH].map(|refusal| refusal as i32);
+    let Ok(socket) = UdpSocket::bind((from, 0)) else { return true };
+    let refused = |error: std::io::Error| error.raw_os_error().is_some_and(|error| refusals.contains(&error));
+    !socket.connect(SocketAddr::new(address, 9)).is_err_and(refused)
 }
 
 /// Lines of `/proc/net/if_inet6`: address, number of the interface, length of the prefix, scope, flags, name

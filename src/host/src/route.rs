@@ -9,8 +9,8 @@ pub(crate) struct Route {
     pub(crate) network: u32,
     pub(crate) length: u32,
     pub(crate) metric: u32,
-    /// No gateway: the network is on the link.
-    pub(crate) direct: bool,
+    /// The router; `None`: the network is on the link.
+    pub(crate) gateway: Option<Ipv4Addr>,
     /// It throws packets away: of type blackhole, unreachable or prohibit.
     pub(crate) refuses: bool,
 }
@@ -25,7 +25,7 @@ pub(crate) fn parse_routes(text: &str) -> Vec<Route> {
     const RTF_REJECT: u32 = 0x200;
     let route = |line: &str| {
         let fields: Vec<_> = line.split_whitespace().collect();
-        let &[interface, network, _gateway, flags, _, _, metric, mask, ..] = fields.as_slice() else { return None };
+        let &[interface, network, gateway, flags, _, _, metric, mask, ..] = fields.as_slice() else { return None };
         let word = |text| u32::from_str_radix(text, 16).ok();
         let flags = word(flags)?;
         let is_up = flags & RTF_UP != 0;
@@ -35,7 +35,7 @@ pub(crate) fn parse_routes(text: &str) -> Vec<Route> {
             network: address(network)?,
             length: address(mask)?.leading_ones(),
             metric: metric.parse().ok()?,
-            direct: flags & RTF_GATEWAY == 0,
+            gateway: if flags & RTF_GATEWAY == 0 { None } else { address(gateway).map(Ipv4Addr::from_bits) },
             refuses: flags & RTF_REJECT != 0 || interface == "*",
         })
     };

@@ -33,7 +33,9 @@ impl Instance {
     /// read.
     pub(super) fn judge(&mut self, now: Instant, queues: Option<&[QueueState]>) {
         self.look_at_host(now);
+        self.survey.neighbours.look(&self.current.plan, now);
         let mut conditions = self.conditions_of_host(now);
+        conditions.extend(self.survey.neighbours.conditions(&self.current.roster, now));
         conditions.extend(self.conditions_of_workers(now, queues));
         let stands = stands(&self.current.roster, now);
         conditions.extend(self.conditions_of_services(&stands));
@@ -66,6 +68,7 @@ impl Instance {
         }
         let before = processor_time();
         self.survey.host = of_host(&self.current.plan);
+        self.survey.host.extend(self.survey.account.look(&self.current.plan.user));
         let cost = processor_time().saturating_sub(before);
         self.survey.host_due = now + HOST_EVERY.max(cost * REST);
     }

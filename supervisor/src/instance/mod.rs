@@ -1,13 +1,14 @@
 //! A running instance: the loop that watches over the children and does what is asked of it. It waits for nobody.
 //!
-//! - [`phase`], [`generation`], [`fixed`], [`host`], [`operator`], [`recorder`], [`replies`], [`beside`], [`survey`],
-//!   [`watch`], [`firewall`]: the parts of its state.
+//! - [`phase`], [`generation`], [`fixed`], [`host`], [`operator`], [`recorder`], [`replies`], [`account`], [`beside`],
+//!   [`neighbours`], [`survey`], [`watch`], [`firewall`]: the parts of its state.
 //! - `start`: the first start of its children; [`soft_stop`]: serving on until clients have moved; `end`: the last acts.
 //! - `reconfigure`: HUP, discovery, departures. `upgrade`: USR2.
 //! - `observe`: what changes by itself. `put_back`: what others remove. `health`: the verdict. `record`: the journal.
 //! - `exports`: what the exporter shows.
 //! - `operate`, `explain` (over `explanation`), `flows` (over `flow_search`), `status`, `report`: what the operator asks for.
 
+mod account;
 mod beside;
 mod end;
 mod explain;
@@ -20,6 +21,7 @@ mod flows;
 pub(crate) mod generation;
 mod health;
 pub(crate) mod host;
+mod neighbours;
 mod observe;
 mod operate;
 pub(crate) mod operator;

@@ -1,6 +1,8 @@
 //! What the last regular look saw of everything whose changes nobody announces, and the condition of a service.
 
+use super::account::Account;
 use super::beside::ClientsBeside;
+use super::neighbours::NeighbourWatch;
 use crate::roster::Roster;
 use loaded_control::Health;
 use loaded_host::Problem;
@@ -39,8 +41,12 @@ pub(crate) struct Survey {
     /// What was found of the host, and when it is to be looked at again.
     pub(super) host: Vec<Problem>,
     pub(super) host_due: Instant,
+    /// The account of the children.
+    pub(super) account: Account,
     /// Clients in the network of backends.
     pub(super) beside: ClientsBeside,
+    /// Neighbours that do not answer.
+    pub(super) neighbours: NeighbourWatch,
     /// Workers that did not serve.
     pub(super) unready: Vec<String>,
     pub(super) table_loss: Loss,
@@ -93,7 +99,9 @@ impl Survey {
             rests_until: Instant::now(),
             host: Vec::new(),
             host_due: Instant::now(),
+            account: Account::default(),
             beside: ClientsBeside::default(),
+            neighbours: NeighbourWatch::begin(),
             unready: Vec::new(),
             table_loss: Loss::default(),
             queue_loss: Loss::default(),

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 const TOLD: Duration = Duration::from_secs(5);
 
-/// What breaks it, the exit code of `loaded health`, what is said, and what mends it. SWITCH and CLIENT stand for namespaces
-/// of the lab.
+/// What breaks it, the exit code of `loaded health`, what is said, and what mends it. SWITCH, CLIENT, B1 and B2 stand for
+/// namespaces of the lab, STATE for its directory, PID for the supervisor.
 type Row = (&'static str, i32, &'static str, &'static str);
 
 fn text() -> String {
@@ -45,8 +45,13 @@ fn break_and_mend(rows: &[Row], options: &[&str]) {
         assert!(eventually(TOLD, is), "not {code} with {text:?} within {TOLD:?}: {:?}\n{}", health(), loaded.log());
     };
     settles(0, "serving\n");
-    let placed =
-        |script: &str| script.replace("SWITCH", &lab.namespace("sw")).replace("CLIENT", &lab.namespace("client"));
+    let names = [("SWITCH", "sw"), ("CLIENT", "client"), ("B1", "b1"), ("B2", "b2")];
+    let (pid, state) = (loaded.pid().to_string(), lab.state());
+    let placed = |script: &str| {
+        let script = script.replace("PID", &pid).replace("STATE", state.to_str().unwrap());
+        names.iter().fold(script, |script, (word, who)| script.replace(word, &lab.namespace(who)))
+    };
+    let binary = binary();
     for (harm, code, says, mend) in rows {
         lab.sh("lb", &placed(harm));
         let since = Instant::now();
@@ -58,7 +63,9 @@ fn break_and_mend(rows: &[Row], options: &[&str]) {
         let shown = loaded.ask(&["status"]).out;
         assert!(shown.starts_with(["", "IMPAIRED", "NOT SERVING"][usize::try_from(*code).unwrap()]), "{harm}: {shown}");
         assert!(shown.contains(says), "{harm}: {shown}");
-        let doctor = lab.exec("lb", &[binary().to_str().unwrap(), "doctor", "-c", &file]).out;
+        // Where the instance is: it sees its own files.
+        let doctor = ["nsenter", "-t", &pid, "-m", "--", binary.to_str().unwrap(), "doctor", "-c", &file];
+        let doctor = lab.exec("lb", &doctor).out;
         assert!(doctor.contains(says), "{harm}: {doctor}");
         assert!(*code < 2 || served(&lab) == 0, "{harm}: it does no harm");
         lab.sh("lb", &placed(mend));

@@ -1,11 +1,11 @@
-//! Whether packets of clients can come to the VIPs and leave towards backends, as far as interfaces, addresses and routes tell.
+//! Whether packets of clients can come to the VIPs and go on, as far as interfaces, addresses and routes tell.
 
-use super::{Host, NAMED, fatal, host, set};
+use super::{Host, fatal, host, set};
 use crate::links::Silence;
 use crate::problem::{Problem, Severity};
 use loaded_config::plan::Plan;
 use loaded_ipc::Mode;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 impl Host<'_> {
@@ -21,6 +21,7 @@ impl Host<'_> {
             let backends: Vec<_> = backends.iter().filter(is_of).copied().collect();
             problems.extend(self.no_clients(family, &vips, &backends));
             problems.extend(self.links_to(family, &backends));
+            problems.extend(self.astray(family, &backends));
         }
         problems.extend(self.unforwarded(&vips, &backends));
         problems
@@ -40,7 +41,7 @@ impl Host<'_> {
                 "there remove it, and here: ip address del {vip} dev {holder}; ip address add {vip} dev {holder}"
             )));
         }
-        match self.links.silent.get(holder) {
+        match self.silence(holder, link) {
             Some(Silence::Down) => {
                 let text = format!("{vip} is an address of {holder}, which is down: no client comes by it");
                 return Some(impairs(text).mended_by(format!("ip link set {holder} up")));
@@ -51,6 +52,17 @@ impl Host<'_> {
                      the other end (ip link show {holder})"
                 );
                 return Some(impairs(text));
+            }
+            Some(Silence::NoArp) => {
+                let text = format!("nobody who asks on {holder} for {vip} gets an answer: the interface has noarp");
+                return Some(impairs(text).mended_by(format!("ip link set {holder} arp on")));
+            }
+            Some(Silence::BridgePort) => {
+                let text = format!(
+                    "{vip} is an address of {holder}, a port of a bridge, which takes the packets that come by it: give the \
+                     address to the bridge, or"
+                );
+                return Some(impairs(text).mended_by(format!("ip link set {holder} nomaster")));
             }
             None => {}
         }
@@ -64,6 +76,15 @@ impl Host<'_> {
             let cure = format!("sysctl -w net.ipv4.conf.all.arp_ignore=0 {}=0", super::key_of(link, "arp_ignore"));
             impairs(text).of_family(4).mended_by(cure)
         })
+    }
+
+    /// What keeps an interface from bringing packets. Whether it has ARP matters only where it is the link of the address.
+    pub(super) fn silence(&self, interface: &str, link: Option<&str>) -> Option<Silence> {
+        match self.links.silence(interface) {
+            Some(Silence::NoArp) if link != Some(interface) => None,
+            None if (self.is_bridge_port)(interface) => Some(Silence::BridgePort),
+            silence => silence,
+        }
     }
 
     /// A standby has no VIP and is well; and a router may send a VIP's packets here. So it is no more than a warning.
@@ -88,30 +109,6 @@ impl Host<'_> {
         }
         let text = format!("no route leads to clients of IPv{family}: replies to them are lost");
         Some(host(Severity::Impairing, text).of_family(family).mended_by("ip route add default via …"))
-    }
-
-    /// Interfaces without a link through which routes to backends lead. One that is down has no routes.
-    fn links_to(&self, family: u8, backends: &[IpAddr]) -> Vec<Problem> {
-        let mut behind: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
-        for backend in backends {
-            let interface = self.networks.towards(*backend);
-            if let Some(name) = interface.filter(|name| self.links.silent.get(*name) == Some(&Silence::NoLink)) {
-                behind.entry(name).or_default().push(*backend);
-            }
-        }
-        let problem = |(interface, backends): (&str, Vec<IpAddr>)| {
-            let mut names: Vec<_> = backends.iter().take(NAMED).map(ToString::to_string).collect();
-            if backends.len() > NAMED {
-                names.push(format!("{} more", backends.len() - NAMED));
-            }
-            let text = format!(
-                "{interface} has no link, and the route to these backends leads through it: {}; look at its cable, or at the \
-                 other end (ip link show {interface})",
-                names.join(", ")
-            );
-            host(Severity::Impairing, text).of_family(family)
-        };
-        behind.into_iter().map(problem).collect()
     }
 
     /// Whether IPv4 is forwarded is asked of the interface that a packet comes in by (ip_route_input_slow, net/ipv4/route.c):
@@ -162,6 +159,8 @@ mod tests {
             own: BTreeSet::new(),
             sysctl: &|key| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value),
             leads_out: &|_| false,
+            reaches: &|_| true,
+            is_bridge_port: &|_| false,
         };
         change(&mut host);
         let problems = host.arrival(&plan(&[vip], &[BACKEND], Protocol::Any, &[]));
@@ -186,6 +185,34 @@ mod tests {
         assert!(found.len() == 1 && found[0].starts_with("Impairing: 192.0.2.100 is an address of eth0"), "{found:?}");
         let found = silent("eth1", Silence::NoLink);
         assert!(found.len() == 1 && found[0].contains("leads through it: 198.51.100.11; look"), "{found:?}");
+    }
+
+    #[test]
+    fn an_interface_that_answers_nobody_or_is_a_bridges_is_named() {
+        let found = silent("eth0", Silence::NoArp);
+        assert!(found.len() == 1 && found[0].ends_with("has noarp: ip link set eth0 arp on"), "{found:?}");
+        let found = silent("eth1", Silence::NoArp);
+        assert!(found.len() == 1 && found[0].starts_with("Impairing: eth1 has noarp"), "{found:?}");
+        let elsewhere = |host: &mut Host<'_>| {
+            host.links.holders.insert(VIP.parse().unwrap(), "vips".to_owned());
+            host.links.silent.insert("vips".to_owned(), Silence::NoArp);
+        };
+        assert_eq!(host_with(elsewhere, &[], VIP), [""; 0], "a VIP on an interface without ARP, asked for by another");
+        let port = |host: &mut Host<'_>| host.is_bridge_port = &|name| name == "eth0";
+        let found = host_with(port, &[], VIP);
+        assert!(found.len() == 1 && found[0].ends_with("ip link set eth0 nomaster"), "{found:?}");
+    }
+
+    #[test]
+    fn a_backend_that_packets_do_not_go_to_is_named() {
+        let own = |host: &mut Host<'_>| host.own.extend([BACKEND.parse::<IpAddr>().unwrap()]);
+        let found = host_with(own, &[], VIP);
+        assert!(
+            found.len() == 1 && found[0].contains("this host has the address of backend 198.51.100.11"),
+            "{found:?}"
+        );
+        let found = host_with(|host| host.reaches = &|_| false, &[], VIP);
+        assert!(found.len() == 1 && found[0].ends_with("ip rule show"), "{found:?}");
     }
 
     #[test]

@@ -47,6 +47,8 @@ fn problems_of(plan: &Plan, settings: &[(&str, i64)]) -> Vec<String> {
         sysctl: &|key| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value),
         links: Links::default(),
         leads_out: &|_| true,
+        reaches: &|_| true,
+        is_bridge_port: &|_| false,
     };
     let text = |problem: &Problem| {
         let severity = if problem.severity == Severity::Fatal { "fatal" } else { "warning" };
@@ -236,6 +238,8 @@ fn clients_may_come_by_every_interface_that_leads_to_no_backend() {
             own: BTreeSet::new(),
             sysctl: &|key| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value),
             leads_out: &|_| true,
+            reaches: &|_| true,
+            is_bridge_port: &|_| false,
         };
         host.problems(&one).iter().map(ToString::to_string).collect::<Vec<_>>()
     };

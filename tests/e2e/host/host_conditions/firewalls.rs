@@ -21,7 +21,7 @@ macro_rules! chain {
     };
 }
 
-pub(super) const NFTABLES: [Row; 10] = [
+pub(super) const NFTABLES: [Row; 16] = [
     // As firewalld has it.
     (
         chain!(
@@ -68,9 +68,42 @@ pub(super) const NFTABLES: [Row; 10] = [
         "in chain theirs of the nftables table netdev theirs drops balanced requests (IPv4)",
         "nft delete table netdev theirs",
     ),
+    (
+        "nft -f - <<'END'\ntable netdev theirs {\n chain theirs {\n  type filter hook ingress device eth1 priority 0;\n\
+         ip saddr 198.51.100.11 drop\n }\n}\nEND",
+        1,
+        "in chain theirs of the nftables table netdev theirs drops balanced replies (IPv4)",
+        "nft delete table netdev theirs",
+    ),
+    (
+        "nft -f - <<'END'\ntable ip6 theirs {\n chain theirs {\n  type filter hook forward priority 0; policy drop;\n }\n}\n\
+         END",
+        1,
+        "has the policy DROP",
+        "nft delete table ip6 theirs",
+    ),
+    (chain!("forward priority 20", "accept", "tcp dport { 80, 443 } drop"), 2, "drops balanced requests", NFT),
+    (
+        chain!("prerouting priority -150", "accept", "ip saddr 192.0.2.100 drop"),
+        1,
+        "drops balanced replies (IPv4)",
+        NFT,
+    ),
+    (
+        chain!("postrouting priority 50", "accept", "oifname eth0 meta l4proto tcp drop"),
+        2,
+        "drops balanced replies",
+        NFT,
+    ),
+    (
+        chain!("forward priority 5", "accept", "ip6 daddr 2001:db8:2::/64 counter reject"),
+        1,
+        "drops balanced requests (IPv6)",
+        NFT,
+    ),
 ];
 
-pub(super) const IPTABLES: [Row; 8] = [
+pub(super) const IPTABLES: [Row; 12] = [
     ("iptables -A FORWARD -j REJECT", 1, "rule `-A FORWARD -j REJECT", "iptables -D FORWARD -j REJECT"),
     ("ip6tables -P FORWARD DROP", 1, "no rule of ip6tables accepts untracked packets", "ip6tables -P FORWARD ACCEPT"),
     (
@@ -109,6 +142,30 @@ pub(super) const IPTABLES: [Row; 8] = [
         1,
         "rule `-A zone -p tcp -j DROP` of iptables (table filter) drops balanced requests",
         "iptables -F FORWARD; iptables -F zone; iptables -X zone",
+    ),
+    (
+        "iptables -t mangle -A FORWARD -o eth1 -p tcp -j DROP",
+        1,
+        "of iptables (table mangle) drops balanced requests",
+        "iptables -t mangle -F FORWARD",
+    ),
+    (
+        "ip6tables -t mangle -A POSTROUTING -s 2001:db8:1::100 -j DROP",
+        1,
+        "of ip6tables (table mangle) drops balanced replies",
+        "ip6tables -t mangle -F POSTROUTING",
+    ),
+    (
+        "iptables -t security -A FORWARD -d 198.51.100.0/24 -j DROP",
+        1,
+        "of iptables (table security) drops balanced requests",
+        "iptables -t security -F FORWARD",
+    ),
+    (
+        "iptables -t raw -I PREROUTING -s 198.51.100.11 -j DROP",
+        1,
+        "rule `-A PREROUTING -s 198.51.100.11/32 -j DROP` of the table raw comes before ours",
+        "iptables -t raw -D PREROUTING -s 198.51.100.11 -j DROP",
     ),
 ];
 

@@ -6,7 +6,7 @@ const FORWARDING: &str = "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.for
 const ROUTE4: &str = "ip route replace 198.51.100.0/24 dev eth1 src 198.51.100.254";
 const ROUTE6: &str = "ip -6 route replace 2001:db8:2::/64 dev eth1";
 
-pub(super) const SETTINGS: [Row; 9] = [
+pub(super) const SETTINGS: [Row; 13] = [
     ("sysctl -qw net.ipv4.ip_forward=0", 1, "IPv4 packets are not forwarded", FORWARDING),
     ("sysctl -qw net.ipv6.conf.all.forwarding=0", 1, "IPv6 packets are not forwarded", FORWARDING),
     ("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0", 2, "packets are not forwarded", FORWARDING),
@@ -46,9 +46,36 @@ pub(super) const SETTINGS: [Row; 9] = [
         "nobody who asks on eth0 for 192.0.2.100 gets an answer (arp_ignore=8)",
         "sysctl -qw net.ipv4.conf.eth0.arp_ignore=0",
     ),
+    (
+        "sysctl -qw net.ipv4.conf.all.arp_ignore=8",
+        1,
+        "nobody who asks on eth0 for 192.0.2.100 gets an answer (arp_ignore=8)",
+        "sysctl -qw net.ipv4.conf.all.arp_ignore=0",
+    ),
+    (
+        "sysctl -qw net.ipv6.conf.all.disable_ipv6=1",
+        1,
+        "no route leads to clients of IPv6",
+        "sysctl -qw net.ipv6.conf.all.disable_ipv6=0; ip -6 addr replace 2001:db8:1::100/64 dev eth0 nodad
+         ip -6 addr replace 2001:db8:2::fe/64 dev eth1 nodad",
+    ),
+    // As userdel does; only the instance sees these files. Where systemd is asked too, it has a nobody of its own.
+    (
+        "grep -v ^nobody: /etc/passwd >STATE/accounts; nsenter -t PID -m mount --bind STATE/accounts /etc/passwd
+         echo passwd: files >STATE/sources; nsenter -t PID -m mount --bind STATE/sources /etc/nsswitch.conf",
+        1,
+        "\"nobody\": no such user",
+        "nsenter -t PID -m umount /etc/passwd /etc/nsswitch.conf",
+    ),
+    (
+        "nsenter -t PID -m sh -c 'mount -t tmpfs -o mode=755 none /var/run/empty && touch /var/run/empty/left'",
+        1,
+        "is not empty (it holds \"left\")",
+        "nsenter -t PID -m umount /var/run/empty",
+    ),
 ];
 
-pub(super) const NETWORK: [Row; 4] = [
+pub(super) const NETWORK: [Row; 7] = [
     ("ip route del 198.51.100.0/24 dev eth1", 1, "no route to backend 198.51.100.11", ROUTE4),
     ("ip -6 route del 2001:db8:2::/64 dev eth1", 1, "no route to backend 2001:db8:2::11", ROUTE6),
     (
@@ -56,6 +83,27 @@ pub(super) const NETWORK: [Row; 4] = [
         1,
         "no route to backend 198.51.100.12",
         "ip link set eth1 up; ip -6 addr replace 2001:db8:2::fe/64 dev eth1 nodad",
+    ),
+    (
+        "ip addr flush dev eth1 scope global",
+        1,
+        "no route to backend 198.51.100.11",
+        "ip addr add 198.51.100.254/24 dev eth1; ip -6 addr replace 2001:db8:2::fe/64 dev eth1 nodad",
+    ),
+    // Too little for IPv6 (RFC 8200 §5).
+    (
+        "ip link set eth1 mtu 1000",
+        1,
+        "no route to backend 2001:db8:2::11",
+        "ip link set eth1 mtu 1500; ip -6 addr replace 2001:db8:2::fe/64 dev eth1 nodad",
+    ),
+    (
+        "ip link del eth1",
+        1,
+        "no route to backend 198.51.100.12",
+        "ip link add eth1 type veth peer name lb netns SWITCH; ip -n SWITCH link set lb master br0 up; ip link set eth1 up
+         ip addr add 198.51.100.254/24 dev eth1; ip -6 addr replace 2001:db8:2::fe/64 dev eth1 nodad
+         sysctl -qw net.ipv4.conf.eth1.accept_local=1; ip -n B1 neigh flush all; ip -n B2 neigh flush all",
     ),
     // A VIP that VRRP brings while one setting is not as it has to be.
     (
@@ -67,7 +115,7 @@ pub(super) const NETWORK: [Row; 4] = [
     ),
 ];
 
-pub(super) const ROUTES: [Row; 5] = [
+pub(super) const ROUTES: [Row; 8] = [
     (
         "ip route add blackhole 198.51.100.11",
         1,
@@ -98,9 +146,27 @@ pub(super) const ROUTES: [Row; 5] = [
         "no route leads to clients of IPv6",
         "ip -6 route replace 2001:db8:1::/64 dev eth0",
     ),
+    (
+        "ip rule add to 198.51.100.11 prohibit",
+        1,
+        "a rule or a route of another table refuses what goes to backend 198.51.100.11,",
+        "ip rule del to 198.51.100.11 prohibit",
+    ),
+    (
+        "ip -6 rule add to 2001:db8:2::12 unreachable",
+        1,
+        "a rule or a route of another table refuses what goes to backend 2001:db8:2::12,",
+        "ip -6 rule del to 2001:db8:2::12 unreachable",
+    ),
+    (
+        "ip route add blackhole default table 99; ip rule add to 198.51.100.0/24 table 99",
+        1,
+        "refuses what goes to backend 198.51.100.11, 198.51.100.12,",
+        "ip rule del to 198.51.100.0/24 table 99; ip route del blackhole default table 99",
+    ),
 ];
 
-pub(super) const LINKS: [Row; 6] = [
+pub(super) const LINKS: [Row; 11] = [
     (
         "ip link set eth0 down",
         1,
@@ -135,5 +201,30 @@ pub(super) const LINKS: [Row; 6] = [
         "2001:db8:1::100 of eth0 is out of use",
         "ip -n CLIENT -6 addr del 2001:db8:1::100/64 dev eth0; ip -6 addr del 2001:db8:1::100/64 dev eth0
          ip -6 addr add 2001:db8:1::100/64 dev eth0 nodad",
+    ),
+    (
+        "ip link set eth0 arp off",
+        1,
+        "nobody who asks on eth0 for 192.0.2.100 gets an answer: the interface has noarp",
+        "ip link set eth0 arp on",
+    ),
+    ("ip link set eth1 arp off", 1, "eth1 has noarp", "ip link set eth1 arp on"),
+    (
+        "ip link add br9 type bridge; ip link set br9 up; ip link set eth0 master br9",
+        1,
+        "192.0.2.100 is an address of eth0, a port of a bridge",
+        "ip link set eth0 nomaster; ip link del br9",
+    ),
+    (
+        "ip addr add 198.51.100.11/32 dev lo",
+        1,
+        "this host has the address of backend 198.51.100.11 itself",
+        "ip addr del 198.51.100.11/32 dev lo",
+    ),
+    (
+        "ip -n B1 link set eth0 arp off; ip neigh flush dev eth1; ping -c 1 -W 1 198.51.100.11 || true",
+        1,
+        "backend 198.51.100.11 does not answer on eth1",
+        "ip -n B1 link set eth0 arp on; ping -c 1 -W 1 198.51.100.11",
     ),
 ];
