@@ -102,6 +102,10 @@ fn orphans_of_a_container(lab: &Lab) {
     orphans.iter().for_each(|pid| signal_to(*pid, Signal::SIGKILL));
     let is_reaped = |pid: &u32| !Path::new(&format!("/proc/{pid}")).exists();
     assert!(eventually(Duration::from_secs(5), || orphans.iter().all(is_reaped)), "{orphans:?} stay as zombies");
+    // Its end would end the container, so it makes room for nobody.
+    signal_to(init, Signal::SIGUSR2);
+    let refused = || loaded.log().contains("process 1 cannot be replaced: the container ends with it");
+    assert!(eventually(Duration::from_secs(5), refused), "{}", loaded.log());
     assert_eq!(loaded.end(Signal::SIGTERM).code(), Some(0));
 }
 
