@@ -1,7 +1,7 @@
 //! A running instance: the loop that watches over the children and does what is asked of it. It waits for nobody.
 //!
 //! - [`phase`], [`generation`], [`fixed`], [`host`], [`operator`], [`recorder`], [`replies`], [`account`], [`beside`],
-//!   [`neighbours`], [`survey`], [`watch`], [`firewall`]: the parts of its state.
+//!   [`neighbours`], [`survey`], [`traffic`], [`watch`], [`firewall`]: the parts of its state.
 //! - `start`: the first start of its children; [`soft_stop`]: serving on until clients have moved; `end`: the last acts.
 //! - `reconfigure`: HUP, discovery, departures. `upgrade`: USR2.
 //! - `observe`: what changes by itself. `put_back`: what others remove. `health`: the verdict. `record`: the journal.
@@ -36,6 +36,7 @@ mod soft_stop;
 mod start;
 mod status;
 mod survey;
+mod traffic;
 mod upgrade;
 mod watch;
 

@@ -3,6 +3,7 @@
 use super::Instance;
 use super::phase::Trigger;
 use super::survey::{Condition, ROUTES_EVERY, condition, family_condition, stands};
+use super::traffic::{self, Passed};
 use crate::Error;
 use crate::children::prober::ProberNews;
 use crate::children::worker::Worker;
@@ -11,6 +12,7 @@ use loaded_control::{By, Event, unix_ms};
 use loaded_host::own_addresses;
 use loaded_ipc::{BackendCounter, BackendIndex, Cause, Destination, Mode, ServiceIndex, View};
 use loaded_queue::{QueueState, queue_owners};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Time between two looks.
@@ -65,6 +67,7 @@ impl Instance {
         self.look_at_routes(now);
         self.look_at_replies(now);
         self.look_at_clients(now);
+        self.look_at_traffic(now);
         self.look_at_kernel_path(now);
         let children = &self.children;
         self.current.roster.hasten(now, |index| children.count(index, BackendCounter::Flows));
@@ -144,6 +147,27 @@ impl Instance {
         for text in self.survey.beside.look(&self.children, &self.current.roster, now) {
             self.operator.record("clients unanswered".to_owned(), text, By::Packets);
             self.recorder.set_outdated();
+        }
+    }
+
+    /// Notes what has passed, if that is due.
+    fn look_at_traffic(&mut self, now: Instant) {
+        if now < self.survey.traffic_due {
+            return;
+        }
+        self.survey.traffic_due = now + traffic::PERIOD;
+        let (roster, mut all) = (&self.current.roster, BTreeMap::new());
+        for (index, backend) in roster.backends() {
+            let replies = roster.service(backend.service).is_some_and(|entry| entry.service.mode == Mode::Nat);
+            let by_kernel = self.host.fast.as_ref().map_or(0, |fast| fast.totals(index).packets_from);
+            let from = self.children.count(index, BackendCounter::PacketsFrom).saturating_add(by_kernel);
+            let passed: &mut Passed = all.entry((backend.service, backend.address.is_ipv4())).or_default();
+            passed.begun = passed.begun.saturating_add(self.children.count(index, BackendCounter::NewFlows));
+            passed.replies = replies.then(|| passed.replies.unwrap_or(0).saturating_add(from));
+        }
+        self.survey.courses.retain(|key, _| all.contains_key(key));
+        for (key, passed) in all {
+            self.survey.courses.entry(key).or_default().note(passed);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::account::Account;
 use super::beside::ClientsBeside;
 use super::neighbours::NeighbourWatch;
+use super::traffic::Course;
 use crate::roster::Roster;
 use loaded_control::Health;
 use loaded_host::Problem;
@@ -45,6 +46,9 @@ pub(crate) struct Survey {
     pub(super) account: Account,
     /// Clients in the network of backends.
     pub(super) beside: ClientsBeside,
+    /// What passes, of each service and of IPv4 or not; and when it is to be looked at again.
+    pub(super) courses: BTreeMap<(ServiceIndex, bool), Course>,
+    pub(super) traffic_due: Instant,
     /// Neighbours that do not answer.
     pub(super) neighbours: NeighbourWatch,
     /// Workers that did not serve.
@@ -101,6 +105,8 @@ impl Survey {
             host_due: Instant::now(),
             account: Account::default(),
             beside: ClientsBeside::default(),
+            courses: BTreeMap::new(),
+            traffic_due: Instant::now(),
             neighbours: NeighbourWatch::begin(),
             unready: Vec::new(),
             table_loss: Loss::default(),

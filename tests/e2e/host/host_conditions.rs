@@ -24,9 +24,13 @@ fn text() -> String {
 
 /// How many families are served.
 fn served(lab: &Lab) -> usize {
+    served_within(lab, Duration::from_millis(300))
+}
+
+fn served_within(lab: &Lab, limit: Duration) -> usize {
     let answers = |family: &&Family| {
         let (from, to) = (SocketAddr::new(family.client(20), 0), SocketAddr::new(family.vip(), 80));
-        lab.within("client", || dial_within(Duration::from_millis(300), from, to).is_ok())
+        lab.within("client", || dial_within(limit, from, to).is_ok())
     };
     Family::BOTH.iter().filter(answers).count()
 }
@@ -156,6 +160,31 @@ fn a_start_beside_a_firewall_that_drops_everything_does_not_say_that_it_serves()
     assert!(log.contains("started, NOT SERVING: 1 service(s)") && !log.contains(" serving: 1 service(s)"), "{log}");
     let health = loaded.ask(&["health"]);
     assert!(health.code == Some(2) && health.out.contains("no rule of iptables accepts"), "{health:?}");
+    loaded.stop();
+}
+
+/// What breaks beyond this host shows by what passes.
+#[test]
+fn replies_that_do_not_come_back_are_told() {
+    let Some(lab) = Lab::up() else { return };
+    let loaded = Loaded::toml(&lab, &text());
+    const SAID: &str = "not one packet of theirs has come back through this host";
+    let told = || loaded.ask(&["status"]).out.matches(SAID).count();
+    for backend in ["b1", "b2"] {
+        lab.sh(backend, "ip route del default; ip -6 route del default");
+    }
+    let end = Instant::now() + Duration::from_secs(25);
+    while told() < 2 {
+        assert!(Instant::now() < end, "{}", loaded.ask(&["status"]).out);
+        (0..8).for_each(|_| assert_eq!(served_within(&lab, Duration::from_millis(20)), 0));
+    }
+    assert_eq!(loaded.ask(&["health"]).code, Some(0), "anybody can send what nobody answers");
+    for backend in ["b1", "b2"] {
+        lab.sh(backend, "ip route add default via 198.51.100.254; ip route add default via 2001:db8:2::fe");
+    }
+    assert!(eventually(TOLD, || served(&lab) == 2));
+    assert!(eventually(2 * TOLD, || told() == 0), "{}", loaded.ask(&["status"]).out);
+    assert!(loaded.log().contains("no longer so: service web, IPv6"), "{}", loaded.log());
     loaded.stop();
 }
 

@@ -1,0 +1,163 @@
+//! What passes: connections that have ceased to come though the backends answer, and replies that do not come back. Something
+//! is wrong then that does not show on this host: at a router, at the backends, in a filter that nobody sees.
+//!
+//! Both are told, and no matter of the verdict: clients may have gone home, and whoever sends to a VIP can send what no backend
+//! answers.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Length of the periods that are compared.
+pub(super) const PERIOD: Duration = Duration::from_secs(5);
+/// So many connections begin in a period of a service that is in steady use: one a second.
+const IN_USE: u64 = 5;
+/// So many such periods in a row, five minutes, make it steady.
+const STEADY: u32 = 60;
+/// So many periods without any connection after that are told: half a minute. What seems to come at random at a rate of one a
+/// second pauses so long once in 10^13 times.
+const PAUSE: u32 = 6;
+/// After so many, ten minutes, clients have gone home.
+const GONE: u32 = 120;
+/// So many connections in each of [`UNANSWERED`] periods without a single packet from a backend are told: a client or two
+/// may be odd.
+const MANY: u64 = 20;
+const UNANSWERED: u32 = 2;
+
+/// What has passed, of one service and family, since the beginning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Passed {
+    /// Flows that have begun.
+    pub(super) begun: u64,
+    /// Packets that backends have sent through this host; `None`: they need not (mode "dsr").
+    pub(super) replies: Option<u64>,
+}
+
+/// What is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Oddity {
+    /// A steady stream of connections has ceased.
+    Stopped,
+    /// Connections begin, and no backend's packet comes back.
+    Unanswered,
+}
+
+/// The course of one service and family.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Course {
+    /// `None`: before the first look. Counters outlive a supervisor.
+    last: Option<Passed>,
+    steady: u32,
+    pause: u32,
+    unanswered: u32,
+}
+
+impl Course {
+    /// Notes what has passed by now; to be called once in a period.
+    pub(super) fn note(&mut self, passed: Passed) {
+        let Some(last) = self.last.replace(passed) else { return };
+        // A backend has left, with its figures.
+        let Some(begun) = passed.begun.checked_sub(last.begun) else { return };
+        match begun {
+            0 if self.steady >= STEADY && self.pause < GONE => self.pause += 1,
+            IN_USE.. => (self.steady, self.pause) = (self.steady.saturating_add(1), 0),
+            _ => (self.steady, self.pause) = (0, 0),
+        }
+        let answered = passed.replies.zip(last.replies).is_none_or(|(now, before)| now != before);
+        match begun {
+            _ if answered => self.unanswered = 0,
+            MANY.. => self.unanswered = self.unanswered.saturating_add(1),
+            // Too few to say anything.
+            1.. => {}
+            0 => self.unanswered = 0,
+        }
+    }
+
+    pub(super) fn oddity(&self) -> Option<Oddity> {
+        match () {
+            () if self.unanswered >= UNANSWERED => Some(Oddity::Unanswered),
+            () if self.pause >= PAUSE => Some(Oddity::Stopped),
+            () => None,
+        }
+    }
+}
+
+impl Oddity {
+    /// The name of the condition.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Stopped => "traffic_stopped",
+            Self::Unanswered => "no_replies",
+        }
+    }
+}
+
+impl fmt::Display for Oddity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => {
+                "no connection has begun for half a minute, after one a second or more for five minutes, and backends are up: look \
+                 whether clients reach this host"
+            }
+            Self::Unanswered => {
+                "connections go on to backends, and not one packet of theirs has come back through this host for ten seconds: look \
+                 whether they route their replies through it, and whether anything but netfilter drops them here (tc, XDP, IPsec)"
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is told after each period with so many connections and replies.
+    fn told(periods: &[(u64, Option<u64>)]) -> Vec<Option<Oddity>> {
+        let mut passed = Passed { begun: 1000, replies: periods.first().and_then(|(_, replies)| replies.map(|_| 7)) };
+        let mut course = Course::default();
+        course.note(passed);
+        let told = periods.iter().map(|(begun, replies)| {
+            passed.begun += begun;
+            passed.replies = passed.replies.zip(*replies).map(|(before, more)| before + more);
+            course.note(passed);
+            course.oddity()
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn a_stream_of_connections_that_stops_is_told_until_clients_have_gone_home_or_come_back() {
+        let steady = [(5, Some(50)); 60];
+        let after = |more: &[(u64, Option<u64>)]| told(&[&steady[..], more].concat()).split_off(60);
+        let pause = after(&[(0, Some(0)); 121]);
+        assert!(
+            pause[..5].iter().all(Option::is_none) && pause[5..120].iter().all(|told| *told == Some(Oddity::Stopped))
+        );
+        assert_eq!(pause[120], None, "gone home");
+        let back = after(&[[(0, Some(0)); 8].as_slice(), &[(1, Some(1))]].concat());
+        assert_eq!(back[7..], [Some(Oddity::Stopped), None]);
+        assert!(
+            told(&[[(5, None); 59].as_slice(), &[(0, None); 60]].concat()).iter().all(Option::is_none),
+            "too short"
+        );
+        assert!(told(&[[(4, None); 90].as_slice(), &[(0, None); 60]].concat()).iter().all(Option::is_none), "too few");
+    }
+
+    #[test]
+    fn connections_without_any_reply_are_told_until_one_comes() {
+        let many = (20, Some(0));
+        let expected =
+            [None, Some(Oddity::Unanswered), Some(Oddity::Unanswered), None, None, Some(Oddity::Unanswered), None];
+        assert_eq!(told(&[many, many, (1, Some(0)), (20, Some(1)), many, many, (0, Some(0))]), expected);
+        assert!(told(&[(19, Some(0)); 9]).iter().all(Option::is_none), "too few");
+        assert!(told(&[(99, None); 9]).iter().all(Option::is_none), "replies take another way");
+    }
+
+    #[test]
+    fn a_backend_that_leaves_takes_its_figures_with_it() {
+        let mut course = Course::default();
+        for (begun, replies) in [(50, 9), (20, 4), (20, 4)] {
+            course.note(Passed { begun, replies: Some(replies) });
+        }
+        assert_eq!(course.oddity(), None);
+    }
+}
