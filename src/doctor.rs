@@ -35,12 +35,12 @@ const INSTANCE_WAIT: Duration = Duration::from_secs(1);
 
 /// Checks everything; without a configuration, whatever can be checked without one.
 pub(crate) fn examine(options: &Options) -> Vec<Finding> {
-    // First: what it tries loads the kernel's modules, as a start does.
-    let repeat = repeat();
     let mut findings = kernel();
     findings.extend(programs());
-    findings.push(repeat);
-    findings.extend(matches());
+    // Trying the matches loads the modules that the trial of NF_REPEAT, which has its time, could otherwise wait for.
+    let matches = matches();
+    findings.push(repeat());
+    findings.extend(matches);
     let mut plan = None;
     match config::load(&options.config, &options.overrides) {
         Ok(loaded) => {
@@ -110,17 +110,31 @@ fn kernel() -> Vec<Finding> {
         let names: Vec<_> = names.collect();
         findings.push(sound("kernel", format!("supports every layer of the sandbox: {}", names.join(", "))));
     }
-    findings.push(match fs::exists("/proc/net/netfilter/nfnetlink_queue") {
-        Ok(true) => sound("kernel", "has netfilter queues"),
-        _ if !geteuid().is_root() => unseen(
-            "kernel",
-            "shows no netfilter queues yet; only root can try whether it has them (module nfnetlink_queue)",
-        ),
-        _ => fatal("kernel", "has no netfilter queues (CONFIG_NETFILTER_NETLINK_QUEUE): modprobe nfnetlink_queue"),
-    });
+    findings.push(kernel_queues());
     let sound_chroot = || sound("chroot", format!("{CHROOT} is empty and owned by root"));
     findings.push(conditions::chroot().map_or_else(sound_chroot, |problem| of_problem(&problem)));
     findings
+}
+
+/// Whether the kernel has queues: before anybody has asked for one, /proc has no word of them where they are a module.
+fn kernel_queues() -> Finding {
+    let has = || sound("kernel", "has netfilter queues");
+    if !geteuid().is_root() {
+        return match fs::exists("/proc/net/netfilter/nfnetlink_queue") {
+            Ok(true) => has(),
+            _ => unseen(
+                "kernel",
+                "shows no netfilter queues yet; only root can try whether it has them (module nfnetlink_queue)",
+            ),
+        };
+    }
+    trial::has_queues().map_or_else(
+        |why| {
+            let needs = "modprobe nfnetlink_queue, or a kernel with CONFIG_NETFILTER_NETLINK_QUEUE";
+            fatal("kernel", format!("gives no netfilter queue ({why}): {needs}"))
+        },
+        |()| has(),
+    )
 }
 
 /// The kernel path, if it is wanted: tried out, as at every start.
