@@ -45,7 +45,11 @@ BENCH_PACKAGES=("${LAB_PACKAGES[@]}" libnginx-mod-stream haproxy wrk)
 
 # What makes the Debian package, and what tries it.
 # shellcheck disable=SC2034  # used by the scripts that source this
-PACKAGE_PACKAGES=(debhelper dpkg-dev lintian mmdebstrap)
+PACKAGE_PACKAGES=(debhelper dpkg-dev lintian mmdebstrap systemd-container)
+
+# What boots Debian's kernels.
+# shellcheck disable=SC2034  # used by the script that sources this
+KERNEL_PACKAGES=(qemu-system-x86 busybox-static kmod xz-utils zstd debian-archive-keyring)
 
 # cargo, with the pieces of the toolchain that a minimal rustup leaves out, a linker, and a compiler for the kernel's program.
 # need_cargo COMPONENT...
