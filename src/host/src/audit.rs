@@ -8,13 +8,14 @@
 //! read (devkmsg_open, kernel/printk/printk.c). Records count processes as the first pid namespace does: in a container
 //! with a namespace of its own none is found.
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 use syscalls::Sysno;
 
@@ -39,6 +40,9 @@ const OWN_ARCH: u32 = 0xc000_00b7;
 /// Set in the numbers of the x32 interface (arch/x86/include/uapi/asm/unistd.h).
 #[cfg(target_arch = "x86_64")]
 const X32: i64 = 0x4000_0000;
+
+/// /dev/kmsg, character device 1:11 (Documentation/admin-guide/devices.txt).
+const KMSG: u64 = nix::libc::makedev(1, 11);
 
 /// The kernel's log, from where it stood when it was opened.
 #[derive(Debug)]
@@ -71,12 +75,14 @@ struct Awaited {
 }
 
 impl AuditLog {
-    /// Opens the kernel's log at its end.
+    /// Takes the kernel's log at its end: standard input, if a service manager has opened it there, so that we need neither
+    /// CAP_SYSLOG nor the device; else /dev/kmsg.
     ///
     /// # Errors
     /// Without CAP_SYSLOG, or without /dev/kmsg; use [`AuditLog::of`] then.
     pub fn open() -> io::Result<Self> {
-        let mut kmsg = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open("/dev/kmsg")?;
+        let open = || File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open("/dev/kmsg");
+        let mut kmsg = given(io::stdin().as_fd()).map_or_else(open, Ok)?;
         kmsg.seek(SeekFrom::End(0))?;
         Ok(Self::of(Some(kmsg)))
     }
@@ -164,6 +170,18 @@ impl AuditLog {
             }
         }
     }
+}
+
+/// This descriptor, if it is the kernel's log: never another file that happens to be standard input.
+fn given(input: BorrowedFd<'_>) -> Option<File> {
+    let file = File::from(input.try_clone_to_owned().ok()?);
+    let meta = file.metadata().ok()?;
+    if !meta.file_type().is_char_device() || meta.rdev() != KMSG {
+        return None;
+    }
+    // Whoever opened it did not know that our loop must not wait for it.
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
+    Some(file)
 }
 
 /// Where to look when the kernel's log has no record.
@@ -298,6 +316,22 @@ mod tests {
             assert!(said.contains(&format!("ausearch -m SECCOMP -p {}", child.id())), "{said}");
             assert!(Instant::now() < end, "no record of any death within 30 s");
         }
+    }
+
+    #[test]
+    fn only_the_kernels_log_is_taken_from_standard_input() {
+        assert!(given(File::open("/dev/null").unwrap().as_fd()).is_none());
+        assert!(given(File::open("/proc/self/status").unwrap().as_fd()).is_none());
+        let Ok(blocking) = File::open("/dev/kmsg") else {
+            assert!(std::env::var_os("LOADED_CI").is_none(), "/dev/kmsg cannot be read");
+            println!("skipped: /dev/kmsg cannot be read");
+            return;
+        };
+        let mut log = given(blocking.as_fd()).unwrap();
+        log.seek(SeekFrom::End(0)).unwrap();
+        // At its end it says so instead of waiting; meanwhile the kernel may have had something to say.
+        let end = (0..READ_AT_ONCE).find_map(|_| log.read(&mut [0; LONGEST]).err()).unwrap();
+        assert_eq!(end.kind(), io::ErrorKind::WouldBlock);
     }
 
     fn die_by_a_sandbox() {
