@@ -181,9 +181,9 @@ impl FastPath {
             return;
         }
         // A qdisc may be removed with all its filters: it is looked at each time.
-        let was_there = self.filters.is_attached(index).unwrap_or(false);
+        let is_there = self.filters.is_attached(index).unwrap_or(false);
         if let Some(place) = self.attached.get_mut(&index)
-            && was_there
+            && is_there
         {
             place.name = name;
             return;
@@ -200,7 +200,8 @@ impl FastPath {
         match self.filters.attach(index, self.program.entry(header)) {
             Ok(attached) => {
                 log::info!("kernel path: attached to {name}");
-                let ours = attached == Attached::ToOurs || was_there || self.leftovers.0.contains(&index);
+                let was_ours = self.attached.get(&index).is_some_and(|place| place.ours);
+                let ours = attached == Attached::ToOurs || was_ours || self.leftovers.0.contains(&index);
                 self.attached.insert(index, Place { name, ours });
             }
             Err(error) => {
@@ -233,7 +234,14 @@ impl FastPath {
 
     /// What an earlier instance has left is this one's to remove.
     pub(crate) fn take_over(&mut self, leftovers: Leftovers) {
-        self.leftovers = leftovers;
+        self.leftovers.0.extend(leftovers.0);
+    }
+
+    /// Interfaces whose `clsact` is this instance's to remove.
+    pub(crate) fn clsacts(&self) -> Vec<u32> {
+        let attached = self.attached.iter().filter(|(_, place)| place.ours).map(|(index, _)| *index);
+        let all: BTreeSet<u32> = attached.chain(self.leftovers.0.iter().copied()).collect();
+        all.into_iter().collect()
     }
 
     fn detach_from(&mut self, index: u32, place: &Place) {
@@ -285,6 +293,21 @@ impl FastPath {
 pub(crate) struct Leftovers(BTreeSet<u32>);
 
 impl Leftovers {
+    /// Those that a predecessor has written down.
+    pub(crate) fn of(clsacts: &[u32]) -> Self {
+        Self(clsacts.iter().copied().collect())
+    }
+
+    pub(crate) fn clsacts(&self) -> Vec<u32> {
+        self.0.iter().copied().collect()
+    }
+
+    /// Both.
+    pub(crate) fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
     /// Detaches what an earlier instance of this base has left. Its packets go by the queue then.
     pub(crate) fn detach(base: u16) -> Self {
         let mut this = Self::default();

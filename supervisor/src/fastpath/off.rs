@@ -11,7 +11,7 @@ pub(crate) enum Off {
     Refused(String),
     /// The instance was started without it, so its tables are in memory that no program reads.
     StartedWithout,
-    /// The binary that was upgraded from has another program.
+    /// The binary that was upgraded from has another program, or other tables.
     OtherProgram,
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for Off {
                 "the instance was started without it, and its tables are such: on when it is started anew"
             }
             Self::OtherProgram => {
-                "this binary has another program than the one it was upgraded from: on when it is started anew"
+                "this binary has another program, or other tables, than the one it was upgraded from: on when it is started anew"
             }
         })
     }

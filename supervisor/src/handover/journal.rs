@@ -81,6 +81,9 @@ pub(crate) struct Snapshot<'a> {
     /// Where its socket for metrics listens, if it has one.
     #[serde(default)]
     pub(crate) metrics: Option<MetricsAddress>,
+    /// Interfaces whose `clsact` is there for a kernel path's sake, by their indexes: the last instance removes it.
+    #[serde(default)]
+    pub(crate) clsacts: Cow<'a, [u32]>,
 }
 
 impl Snapshot<'_> {
@@ -247,6 +250,7 @@ mod tests {
             history: Cow::Owned(History::new()),
             kernel_path: None,
             metrics: None,
+            clsacts: [].as_slice().into(),
         };
         journal.write(&snapshot).unwrap();
     }

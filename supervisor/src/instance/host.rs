@@ -54,11 +54,20 @@ impl HostState {
 
     /// Detaches what an earlier instance of this base has attached; what that needed is removed at the end.
     pub(crate) fn detach_leftovers(&mut self, base: u16) {
-        let leftovers = Leftovers::detach(base);
+        self.take_over(Leftovers::detach(base));
+    }
+
+    /// What an earlier instance has left is this one's to remove.
+    pub(crate) fn take_over(&mut self, leftovers: Leftovers) {
         match &mut self.fast {
             Some(fast) => fast.take_over(leftovers),
-            None => self.leftovers = leftovers,
+            None => self.leftovers = std::mem::take(&mut self.leftovers).and(leftovers),
         }
+    }
+
+    /// Interfaces whose `clsact` is this instance's to remove.
+    pub(crate) fn clsacts(&self) -> Vec<u32> {
+        self.fast.as_ref().map_or_else(|| self.leftovers.clsacts(), FastPath::clsacts)
     }
 
     /// Detaches the kernel path, and removes what is left of earlier ones.

@@ -178,7 +178,11 @@ impl Instance {
             && let Some(fast) = &mut self.host.fast
         {
             self.survey.kernel_path_due = now + ROUTES_EVERY;
+            let before = fast.clsacts();
             fast.look(&self.current.roster);
+            if fast.clsacts() != before {
+                self.recorder.set_outdated();
+            }
         }
     }
 

@@ -41,6 +41,7 @@ impl Instance {
             history: Cow::Borrowed(&self.operator.history),
             kernel_path: self.host.fast.as_ref().map(FastPath::handover),
             metrics: self.children.exporter.socket().map(|(_, address)| address.clone()),
+            clsacts: self.host.clsacts().into(),
         };
         if let Err(error) = self.recorder.write(&snapshot) {
             log::error!("write the journal: {error}; will try again");

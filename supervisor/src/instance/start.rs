@@ -80,6 +80,7 @@ impl Instance {
     fn open_kernel_path(&mut self) {
         if let Some(fast) = &mut self.host.fast {
             fast.open(&self.current.roster);
+            self.recorder.set_outdated();
         }
     }
 

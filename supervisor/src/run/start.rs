@@ -8,7 +8,7 @@ use crate::children::exporter::{Bound, Exporter};
 use crate::children::memory::random;
 use crate::children::prober::Prober;
 use crate::children::worker::{Worker, WorkerParts};
-use crate::fastpath::{FastPath, Off};
+use crate::fastpath::{FastPath, Leftovers, Off};
 use crate::handover::inheritance::{Inheritance, InheritedWorker, misfit};
 use crate::handover::journal::{Journal, Snapshot};
 use crate::handover::predecessor::Predecessor;
@@ -89,11 +89,12 @@ fn over_orphans(checked: Checked, signals: Signals, inheritance: Inheritance) ->
     log_changes_since(&snapshot, &checked.plan);
     let acquired = Acquired { routes, journal, workers, prober, exporter, steering: snapshot.steering, signals };
     let current = acquired.generation(&checked, &snapshot.roster)?;
-    let tools = checked.tools.clone();
+    let (tools, clsacts) = (checked.tools.clone(), snapshot.clsacts);
     let operator = Operator::new(Some(control), snapshot.history.into_owned());
     let fast = inherited_path(&checked, &acquired, &current);
     let mut instance = assemble(checked, acquired, current, operator, audit_log, false)?;
     instance.host.set_kernel_path(fast);
+    instance.host.take_over(Leftovers::of(&clsacts));
     instance.adopt_orphans(&tools).inspect_err(|_| instance.give_up_adoption(&tools, &rules_before))?;
     // The orphans have ended: nobody else can take them over.
     drop(locks);
@@ -123,11 +124,12 @@ pub(super) fn beside(options: &Options, predecessor: &Predecessor) -> Result<(In
     let acquired = Acquired { routes, journal, workers, prober, exporter, steering: snapshot.steering, signals };
     let current = acquired.generation(&checked, &snapshot.roster)?;
     let (tools, options) = (checked.tools.clone(), checked.options.clone());
-    let fast = handed_path(&checked, &snapshot);
+    let fast = handed_path(&checked, &acquired.workers, &snapshot);
     // The predecessor still has the control socket.
     let operator = Operator::new(None, snapshot.history.into_owned());
     let mut instance = assemble(checked, acquired, current, operator, || predecessor.audit(), has_filter)?;
     instance.host.set_kernel_path(fast);
+    instance.host.take_over(Leftovers::of(&snapshot.clsacts));
     instance.succeed(&tools, predecessor).inspect_err(|_| instance.give_up_succession())?;
     Ok((instance, options, snapshot.pid))
 }
@@ -259,11 +261,15 @@ fn inherited_path(checked: &Checked, acquired: &Acquired, current: &Generation) 
 
 /// The kernel path that a predecessor hands over. It stays attached, and nothing is loaded: the sandbox that this process has
 /// inherited forbids that.
-fn handed_path(checked: &Checked, snapshot: &Snapshot<'_>) -> Result<FastPath, Off> {
+fn handed_path(checked: &Checked, workers: &[Worker], snapshot: &Snapshot<'_>) -> Result<FastPath, Off> {
     if checked.plan.fast == Fast::Off {
         return Err(Off::NotWanted);
     }
     let handover = snapshot.kernel_path.ok_or_else(|| Off::StartedWithout.told())?;
+    // Tables of another layout were made anew, where no program reads them.
+    if workers.iter().any(|worker| worker.memory.maps().is_none()) {
+        return Err(Off::OtherProgram.told());
+    }
     let path = Predecessor::kernel_path(snapshot.queues.len())
         .and_then(|descriptors| FastPath::inherit(handover, descriptors, checked.plan.queue_base));
     path.map_err(|error| Off::Refused(error.to_string()).told())?.ok_or_else(|| Off::OtherProgram.told())

@@ -269,3 +269,33 @@ fn a_daemon_is_upgraded_too() {
     assert!(!pid_file.exists() && !Path::new(&format!("/run/loaded/control-{last}.sock")).exists());
     assert!(!lab.rules().contains("LOADED"), "rules stay");
 }
+
+/// From one build to the same: the program stays attached and goes on, and the last one to end takes all of it away. To a binary with
+/// other tables and back: it is detached, and what it has added to the interfaces is removed at the end all the same.
+#[test]
+fn the_kernel_path_goes_along_where_it_can() {
+    let (Some(other), own) = (double(), binary()) else { return };
+    measured(|lab| {
+        let qdiscs = || lab.sh("lb", "tc qdisc show; tc filter show dev eth0 ingress; tc filter show dev eth1 ingress");
+        let before = qdiscs();
+        for (next, stays) in [(&own, true), (&other, false)] {
+            let place = Place::of(lab);
+            let text = format!("fast = \"auto\"\n{}", services("", ALL));
+            let loaded = place.start(lab, &text);
+            let counted = echoed(lab, || {
+                for binary in [next, &own, next] {
+                    place.put(binary);
+                    loaded.upgrade().unwrap();
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+            });
+            println!("datagrams: {counted:?}");
+            assert_eq!(counted.sent, counted.answered, "{}\n{}", loaded.log(), lab.queues());
+            let path = &loaded.status()["kernel_path"];
+            assert_eq!(path["off"].is_null(), stays, "{path}");
+            assert_eq!(loaded.packets(&["kernel_forwarded"]) > 1000, stays, "{path}");
+            loaded.stop();
+            assert_eq!(qdiscs(), before, "after {next:?}");
+        }
+    });
+}
