@@ -1,8 +1,10 @@
 //! The kernel path of an instance: loaded before the rights are trimmed, and from then on kept in step with roster and host
 //! through its maps and by netlink. Never knows how a packet is read.
 
+mod next;
 mod off;
 
+pub(crate) use next::off;
 pub(crate) use off::Off;
 
 use crate::Error;

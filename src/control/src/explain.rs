@@ -53,6 +53,21 @@ pub struct Explanation {
     pub why: Option<String>,
     /// The mark it gets in mode "dsr", where its content is unchanged.
     pub mark: Option<u32>,
+    /// Which path it takes, if it is ordinary: no options, no fragment, hops to go, not longer than its way out takes.
+    #[serde(default)]
+    pub path: Option<Path>,
+}
+
+/// The path that a packet takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Path {
+    /// "kernel": it meets no worker; "queue": it does.
+    pub by: String,
+    /// In a word: "silent" or "told" for the kernel path; else why not, by the names of `loaded_kernel_path_missed_packets_total`, or "off",
+    /// "foreign", "interface".
+    pub reason: String,
+    /// In words.
+    pub why: String,
 }
 
 /// A flow as it is now.
@@ -81,7 +96,11 @@ pub fn text(explanation: &Explanation) -> String {
         1 | 58 => format!("{client} -> {vip} echo id {client_port}"),
         _ => format!("{client} -> {vip}"),
     };
-    let mut out = format!("{} {ends}: {}, handled by worker {}\n", said.protocol, said.assumed, said.worker);
+    let whose = match &said.path {
+        Some(Path { by, .. }) if by == "kernel" => "of a flow of",
+        _ => "handled by",
+    };
+    let mut out = format!("{} {ends}: {}, {whose} worker {}\n", said.protocol, said.assumed, said.worker);
     match &said.service {
         Some(service) => drop(write!(out, "service {service}, ")),
         None => out.push_str("no service, "),
@@ -108,6 +127,11 @@ pub fn text(explanation: &Explanation) -> String {
         let _ = write!(out, ", {why}");
     }
     out.push('\n');
+    match &said.path {
+        Some(Path { by, why, .. }) if by == "kernel" => drop(writeln!(out, "sent on by the kernel path: {why}")),
+        Some(Path { why, .. }) => drop(writeln!(out, "by the queue: {why}")),
+        None => {}
+    }
     out
 }
 
@@ -137,17 +161,27 @@ mod tests {
             by: Some("strategy".to_owned()),
             why: Some("chosen by rr among 3".to_owned()),
             mark: None,
+            path: Some(Path {
+                by: "queue".to_owned(),
+                reason: "opens".to_owned(),
+                why: "a SYN is for a worker to decide about".to_owned(),
+            }),
         }
     }
 
     #[test]
-    fn three_lines_say_what_and_why() {
+    fn a_few_lines_say_what_and_why() {
         assert_eq!(
             text(&explanation()),
             "tcp [2001:db8::7]:40000 -> [2001:db8:1::1]:443: a SYN, handled by worker 1\n\
              service web, no flow yet\n\
-             forwarded_new: begins a flow to 2001:db8:2::11, chosen by rr among 3\n"
+             forwarded_new: begins a flow to 2001:db8:2::11, chosen by rr among 3\n\
+             by the queue: a SYN is for a worker to decide about\n"
         );
+        let path = Path { by: "kernel".to_owned(), reason: "silent".to_owned(), why: "its flow is open".to_owned() };
+        let sent = text(&Explanation { path: Some(path), ..explanation() });
+        assert!(sent.contains(": a SYN, of a flow of worker 1\n"), "{sent}");
+        assert!(sent.ends_with("\nsent on by the kernel path: its flow is open\n"), "{sent}");
         let backend = "198.51.100.11".parse().unwrap();
         let state = "half open".to_owned();
         let flow = Some(FlowNow { backend, port: None, state, idle: 75, out: Some("draining".to_owned()) });
@@ -157,6 +191,7 @@ mod tests {
             meaning: "dropped, because it is".to_owned(),
             backend: None,
             why: None,
+            path: None,
             ..explanation()
         };
         assert_eq!(
@@ -171,7 +206,7 @@ mod tests {
         let direct = text(&Explanation { mark: Some(0x1_0000), ..explanation() });
         assert!(direct.contains("to 2001:db8:2::11 by mark 0x10000, chosen"), "{direct}");
         let forged = text(&Explanation { service: Some("a\nb\u{1b}".to_owned()), ..explanation() });
-        assert_eq!(forged.lines().count(), 3, "{forged}");
+        assert_eq!(forged.lines().count(), 4, "{forged}");
         assert!(!forged.contains('\u{1b}'));
     }
 }

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::mapping::{Access, Mapping};
 use crate::shared::{KEPT, KEPT_AND_HEARD, MAX_BACKENDS};
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// Most seconds for which a flow goes on unseen. A worker gives up a connection that is silent for a minute
 /// (`worker/src/decide/request.rs`, `SILENT`): by then it has seen a living one twice.
@@ -42,6 +42,15 @@ impl Keeping {
     /// If the kernel refuses.
     pub fn map(fd: impl AsFd) -> Result<Self, Error> {
         Ok(Self(Mapping::new(fd, "the bytes of backends that keep flows", (0, MAX_BACKENDS), Access::Write)?))
+    }
+
+    /// Whether a worker keeps flows of this backend, as the program sees it: for who may not write the bytes.
+    ///
+    /// # Errors
+    /// If the kernel does not map them.
+    pub fn are_kept(fd: impl AsFd, backend: u16) -> Result<bool, Error> {
+        let bytes = Mapping::new(fd, "the bytes of backends that keep flows", (0, MAX_BACKENDS), Access::Read)?;
+        Ok(bytes.bytes().get(usize::from(backend)).is_some_and(|byte| byte.load(Relaxed) != Keep::No as u8))
     }
 
     /// The same, never unmapped.

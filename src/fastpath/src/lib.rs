@@ -7,7 +7,7 @@
 //!
 //! | who | has |
 //! |---|---|
-//! | supervisor | [`load`]: the program; its maps, which it alone writes ([`program`], [`records`]); [`filter`]: where it is attached; [`Towards`]: where replies come from |
+//! | supervisor | [`load`]: the program; its maps, which it alone writes ([`program`], [`records`]); [`filter`]: where it is attached; [`Towards`]: where replies come from; [`foretell`]: which packet goes on |
 //! | worker | its table, the [`Keeping`] bytes, [`Reports`]: three mappings made before its sandbox closes, and no bpf(2) |
 //! | program | counters, and the ring of reports |
 //!
@@ -20,6 +20,8 @@ pub mod address_table;
 mod error;
 #[cfg(feature = "load")]
 pub mod filter;
+#[cfg(feature = "load")]
+pub mod foretell;
 mod keeping;
 #[cfg(feature = "load")]
 pub mod load;

@@ -10,7 +10,7 @@ use crate::shared::{
     BACKEND_FRESH_UDP, BACKEND_INTERFACE, BACKEND_PORT, BACKEND_USED, PORTS_CHANGE, PORTS_STAY, WORKER_BUCKETS,
     WORKER_BYTES, WORKER_HASH_KEY, WORKER_USED,
 };
-use loaded_table::TableSpec;
+use loaded_table::{FlowState, TableSpec};
 use std::os::fd::AsFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
@@ -128,6 +128,18 @@ impl Fresh {
         let most = affinity.map_or(u32::MAX, |timeout| timeout / 16);
         let part = |idle: u32| u8::try_from(most.min(unseen(idle))).unwrap_or(0);
         Self { tcp: part(tcp), udp: part(udp), half_open: part(half_open), closing: part(closing) }
+    }
+
+    /// Seconds for which a flow in this state goes on unseen: `fresh` in `bpf/fast.bpf.c`.
+    pub(crate) fn of_state(self, state: FlowState) -> u32 {
+        use FlowState as S;
+        let seconds = match state {
+            S::HalfOpen | S::Answered | S::Unanswered => self.half_open,
+            S::Closing => self.closing,
+            S::Datagram | S::Replied => self.udp,
+            _ => self.tcp,
+        };
+        seconds.into()
     }
 }
 

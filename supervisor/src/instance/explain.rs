@@ -4,7 +4,7 @@
 use super::Instance;
 use super::explanation::{WorkerAnswer, checked};
 use super::operator::OpenQuestion;
-use loaded_control::{Answer, Reply, Tuple};
+use loaded_control::{Answer, Explanation, Reply, Tuple};
 use loaded_ipc::Question;
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,10 @@ impl Instance {
                     _ if generation != self.current.roster.generation() => {
                         Reply::error("the configuration has just changed; ask again")
                     }
-                    Ok(explanation) => Reply::Explained(Box::new(explanation)),
+                    Ok(explanation) => {
+                        let path = self.host.path_of(answer.tuple, &explained, worker, &self.current.roster);
+                        Reply::Explained(Box::new(Explanation { path: Some(path), ..explanation }))
+                    }
                     Err(problem) => {
                         worker.condemn(&format!("gave an impossible explanation: {problem}"));
                         Reply::error(format!("{} has given an impossible answer and is killed", worker.name()))

@@ -93,6 +93,7 @@ impl WorkerAnswer {
             by: to.map(|(_, reason, _)| by(reason).to_owned()),
             why: to.and_then(|(_, reason, _)| Some(self.sentence(reason, service?, avoided))),
             mark: to.and_then(|(.., mark)| mark),
+            path: None,
         })
     }
 

@@ -1,8 +1,12 @@
 //! What this instance has installed on the host: its netfilter rules, and its routes by mark.
 
-use crate::fastpath::{FastPath, Leftovers, Off};
+use crate::children::worker::Worker;
+use crate::fastpath::{FastPath, Leftovers, Off, off};
 use crate::roster::Roster;
 use loaded_config::plan::Fast;
+use loaded_control::Tuple;
+use loaded_control::explain::Path;
+use loaded_ipc::Explained;
 use loaded_netfilter::routes::{Hops, Routes};
 use loaded_netfilter::{self as rules, Installed, Missing, RuleSet};
 
@@ -50,6 +54,14 @@ impl HostState {
     /// Why the kernel path is not attached.
     pub(crate) fn fast_off(&self) -> Option<&Off> {
         self.fast.as_ref().is_none_or(|path| !path.is_open()).then_some(&self.fast_off)
+    }
+
+    /// Which path a packet takes that its worker has explained.
+    pub(crate) fn path_of(&mut self, tuple: Tuple, explained: &Explained, worker: &Worker, roster: &Roster) -> Path {
+        match &mut self.fast {
+            Some(path) if path.is_open() => path.next(tuple, explained, worker, roster),
+            _ => off(&self.fast_off),
+        }
     }
 
     /// Detaches what an earlier instance of this base has attached; what that needed is removed at the end.

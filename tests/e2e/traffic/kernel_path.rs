@@ -2,14 +2,14 @@
 //! attached comes, stays and goes as it should.
 
 use crate::rig::config::{Service, config};
-use crate::rig::lab::{Lab, eventually};
+use crate::rig::lab::{Lab, binary, eventually, install_script};
 use crate::rig::loaded::{Loaded, signal_to};
 use crate::rig::net::{Family, dial};
 use crate::rig::packet::{TCP, complete, ip};
 use crate::rig::wire::Sender;
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -121,6 +121,77 @@ fn forged(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
     let rest = [0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0, 1, 2, 3, 4];
     complete(ip(from.ip(), to.ip(), TCP, &[&ports[..], &rest].concat()))
+}
+
+/// Runs a program, whose path follows, where bpf(2) is not permitted: as in most containers.
+const WITHOUT_BPF: &str = r#"#!/usr/bin/env python3
+import ctypes, os, platform, struct, sys
+call = {"x86_64": 321, "aarch64": 280}[platform.machine()]
+# Load the call's number; if it is bpf: EPERM (SECCOMP_RET_ERRNO), else allow.
+steps = [(0x20, 0, 0, 0), (0x15, 0, 1, call), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code)))
+# PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+assert ctypes.CDLL(None, use_errno=True).prctl(22, 2, program, 0, 0) == 0, os.strerror(ctypes.get_errno())
+os.execv(os.environ["LOADED_BIN"], ["loaded", *sys.argv[1:]])
+"#;
+
+/// It starts all the same, says so, and every packet meets a worker.
+#[test]
+fn without_bpf_the_queue_serves_and_the_log_says_so() {
+    let Some(lab) = Lab::up() else { return };
+    let wrapped = lab.state().join("without-bpf");
+    install_script(WITHOUT_BPF, &wrapped);
+    let file = lab.file("loaded.toml", &format!("fast = \"auto\"\n{}", config("60s", &[Service::default()])));
+    let loaded = Loaded::spawn_as(&wrapped, &lab, |command| {
+        command.args(["-D", "-c", &file]).env("LOADED_BIN", binary());
+    })
+    .until_it_serves();
+    let log = loaded.log();
+    let said = log.lines().find(|line| line.contains("warning: kernel path: off, all packets go by the queue: "));
+    assert!(said.is_some_and(|line| line.contains("not permitted")), "{log}");
+    open(&lab).iter_mut().for_each(|stream| converse(stream, 5));
+    assert!(loaded.packets(&["forwarded"]) > 0);
+    let status = loaded.ask(&["status"]).out;
+    assert!(status.lines().any(|line| line.starts_with("kernel path") && line.contains("not permitted")), "{status}");
+    assert!(loaded.ask(&["metrics"]).out.contains("loaded_kernel_path_off{reason=\"refused\"} 1"));
+    loaded.stop();
+    assert!(!tc(&lab).contains("clsact"), "{}", tc(&lab));
+}
+
+/// Before a connection, while it is open, and after it; with the path on and off.
+#[test]
+fn explain_says_which_path_a_packet_takes() {
+    let Some(lab) = Lab::up() else { return };
+    let text = |fast: &str| format!("cores = \"0-1\"\nfast = {fast:?}\n{}", config("60s", &[Service::default()]));
+    let loaded = Loaded::toml(&lab, &text("auto"));
+    let path_of = |client: SocketAddr, vip: IpAddr| {
+        let explained = loaded.json(&["explain", "tcp", &client.to_string(), &SocketAddr::new(vip, 80).to_string()]);
+        let word = |name: &str| explained["path"][name].as_str().unwrap().to_owned();
+        (word("by"), word("reason"))
+    };
+    let is = |by: &str, reason: &str| (by.to_owned(), reason.to_owned());
+    let mut streams = open(&lab);
+    streams.iter_mut().for_each(|stream| converse(stream, 5));
+    let are_open = || loaded.json(&["flows", "--state", "established"])["matched"] == 2;
+    assert!(eventually(SOON, are_open), "{}", loaded.ask(&["flows"]).out);
+    for (family, stream) in Family::BOTH.into_iter().zip(&mut streams) {
+        let client = stream.local_addr().unwrap();
+        assert_eq!(path_of(client, family.vip()), is("kernel", "silent"));
+        let other = SocketAddr::new(client.ip(), client.port() ^ 1);
+        assert_eq!(path_of(other, family.vip()), is("queue", "opens"));
+        // What was said is what happens.
+        let before = loaded.packets(&["kernel_forwarded"]);
+        converse(stream, 1);
+        assert!(loaded.packets(&["kernel_forwarded"]) > before);
+    }
+    let client = streams[0].local_addr().unwrap();
+    lab.file("loaded.toml", &text("off"));
+    assert!(loaded.reload().0, "{}", loaded.log());
+    assert_eq!(path_of(client, Family::V4.vip()), is("queue", "off"));
+    let said = loaded.ask(&["explain", "tcp", &client.to_string(), &SocketAddr::new(Family::V4.vip(), 80).to_string()]);
+    assert!(said.out.ends_with("\nby the queue: the kernel path is off: fast = \"off\"\n"), "{}", said.out);
+    loaded.stop();
 }
 
 /// A reload detaches it and attaches it again; connections go on either way.

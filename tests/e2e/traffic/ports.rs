@@ -122,5 +122,10 @@ fn a_reload_to_another_port_moves_no_connection() {
             assert_eq!((said.code, &said.out), (Some(0), &want), "{family:?}: {}", said.err);
         }
     });
+    // With the kernel path that is where they went, whatever the port.
+    if loaded.status()["kernel_path"]["off"].is_null() {
+        let [kernel, worker] = ["kernel_returned", "returned"].map(|label| loaded.packets(&[label]));
+        assert!(kernel > worker, "{}", loaded.ask(&["status"]).out);
+    }
     loaded.stop();
 }

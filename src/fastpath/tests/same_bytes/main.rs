@@ -13,8 +13,11 @@ mod torn;
 mod world;
 
 use generated::{Known, Made, PROTOCOLS, Random, make, ports_of};
+use loaded_fastpath::foretell::{FlowNow, Next, Sent, foretell};
+use loaded_fastpath::records::Fresh;
 use loaded_fastpath::{Keep, Miss, Report};
-use loaded_ipc::Outcome;
+use loaded_ipc::{Idle, Outcome};
+use loaded_table::FlowState;
 use packets::{ACK, FIN, RST, SYN, ends, segment, sound, tcp, udp};
 use world::{MISS, REDIRECT, VIPS, World, at, forwarded, now, same_flows};
 
@@ -52,6 +55,39 @@ fn open_flows_go_on_silently_in_both_families_and_directions() {
         assert_eq!(world.try_packet(&tcp((client.0, 40_000), vip, FIN | ACK), world.outside).0, REDIRECT);
         assert_eq!(world.heard().len(), 1);
     }
+}
+
+/// What `loaded explain` says beforehand, for each state, age and backend.
+#[test]
+fn each_state_goes_the_way_that_is_foretold() {
+    if !is_root() {
+        return;
+    }
+    let mut world = World::new();
+    let Idle { tcp: open, udp: answered, half_open, closing, .. } = Idle::STANDARD;
+    let fresh = Fresh::of(open, answered, half_open, closing, None);
+    let (client, vip) = (("203.0.113.7", 40_000), (VIPS[0], 443));
+    world.open(client, vip, now()).unwrap();
+    world.talk(client, vip, 3, now()).unwrap();
+    // Far from where a second more would matter.
+    let states = FlowState::ALL.iter().flat_map(|state| [0, 4, 12, 27, 40].map(|age| (*state, age)));
+    let mut ways = [0, 0];
+    for ((state, unseen), is_kept) in states.flat_map(|case| [(case, true), (case, false)]) {
+        (0..6).for_each(|n| world::keep(&world.keeping, n, if is_kept { Keep::Yes } else { Keep::No }));
+        world.set_all(state, now().seconds - unseen);
+        let flow = Some(FlowNow { state, unseen, fresh: Some(fresh), is_kept });
+        for (next, packet) in
+            [(Next::Syn, tcp(client, vip, SYN)), (Next::Ack, tcp(client, vip, ACK)), (Next::Datagram, udp(client, vip))]
+        {
+            let said = world.try_packet(&packet, world.outside).0;
+            let told = world.heard().len();
+            let seen =
+                if said == MISS { None } else { Some(if told == 0 { Sent::Silently } else { Sent::WithReport }) };
+            assert_eq!(foretell(next, flow).ok(), seen, "{next:?} {flow:?}");
+            ways[usize::from(seen.is_some())] += 1;
+        }
+    }
+    assert!(ways.iter().all(|ways| *ways > 20), "{ways:?}");
 }
 
 /// How many packets; LOADED_PACKETS says otherwise.

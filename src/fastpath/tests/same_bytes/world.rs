@@ -9,7 +9,7 @@ use loaded_ipc::{
     ALL_COUNTERS, Admin, BackendIndex, Idle, Mode, OnFailure, Outcome, Policy, Protocol, ServiceIndex, Strategy,
     ToWorker, Unserved,
 };
-use loaded_table::{AffinityTable, Counters, FlowTable, Region, TableSpec, shm};
+use loaded_table::{AffinityTable, Counters, FlowState, FlowTable, Region, TableSpec, shm};
 use loaded_worker::decide::{Decider, PacketBuffer};
 use loaded_worker::setup::{Assembly, flow_timeouts};
 use loaded_worker::time::Now;
@@ -207,6 +207,15 @@ impl World {
     /// The words of the table: header, and buckets of 40.
     pub(crate) fn table(&self) -> Vec<u64> {
         self.table.words().iter().map(|word| word.load(Relaxed)).collect()
+    }
+
+    /// Lets all flows be in this state, and last seen at this second.
+    pub(crate) fn set_all(&self, state: FlowState, seen: u32) {
+        // Words of a bucket: tags, eight times, eight states, checks, entries (src/table/src/layout.rs).
+        for bucket in self.table.words()[16..].chunks_exact(40) {
+            bucket[2..6].iter().for_each(|two| two.store(u64::from(seen) << 32 | u64::from(seen), Relaxed));
+            bucket[6].store(u64::from_le_bytes([state as u8; 8]), Relaxed);
+        }
     }
 
     /// Makes the table what it was.
