@@ -93,6 +93,11 @@ impl Hijacked {
         if let Some(attempt) = verdict::find(name) {
             return attempt(packet, exploit);
         }
+        if name == memory::ENTER {
+            let answer = self.memory.enter(packet.bytes(), &exploit.victims);
+            write_answer(packet.bytes(), answer);
+            return false;
+        }
         let answer = match (link::find(name), memory::find(name)) {
             (Some(attempt), _) => Some(attempt(link, u64::from(exploit.victims.process))),
             (None, Some(attempt)) => Some(attempt(&self.memory)),

@@ -1,8 +1,11 @@
 //! What a hijacked worker can write into its own tables and counters: any bytes.
 
-use loaded_ipc::{ALL_COUNTERS, CLIENTS_FD, COUNTERS_FD, FLOWS_FD, RECEIVED};
-use loaded_table::{Counters, Error, Region};
-use std::cell::OnceCell;
+use crate::clock::now;
+use crate::setup::flow_timeouts;
+use loaded_ipc::{ALL_COUNTERS, CLIENTS_FD, COUNTERS_FD, FLOWS_FD, Idle, RECEIVED};
+use loaded_sandbox::attempt::Victims;
+use loaded_table::{Counters, Error, Flow, FlowKey, FlowState, FlowTable, Region, TableSpec};
+use std::cell::{OnceCell, RefCell};
 use std::fs::File;
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
@@ -13,6 +16,10 @@ use TableKind::{Clients, Flows};
 
 /// Words of a table's header: magic, version and kind, capacity, buckets, key, key, check. The entries follow.
 const HEADER: usize = 16;
+
+/// An order to enter a flow that nobody has opened: UDP from the order's own client, its port in place of the process, to where the
+/// order came, at the backend whose number is in place of the signal. Once in a worker's life.
+pub(super) const ENTER: &[u8] = b"flows: one that nobody has opened";
 
 type MemoryAttempt = fn(&SharedMemory) -> i64;
 
@@ -48,6 +55,8 @@ enum TableKind {
 #[derive(Debug, Clone)]
 pub(super) struct SharedMemory {
     flows: Rc<OnceCell<Region>>,
+    /// Once more, for a table over it.
+    again: Rc<RefCell<Option<Region>>>,
     clients: Rc<Region>,
     counters: Rc<Counters>,
 }
@@ -64,6 +73,7 @@ impl SharedMemory {
         let flows = if fast { OnceCell::new() } else { table(FLOWS_FD)?.into() };
         Ok(Self {
             flows: Rc::new(flows),
+            again: Rc::new(RefCell::new(if fast { None } else { Some(table(FLOWS_FD)?) })),
             clients: Rc::new(table(CLIENTS_FD)?),
             counters: Rc::new(Counters::map(open(COUNTERS_FD)?)?.for_good()),
         })
@@ -72,6 +82,7 @@ impl SharedMemory {
     pub(super) fn map_flows(&self, array: &OwnedFd, bytes: usize) -> Result<(), Error> {
         // A second call changes nothing.
         let _ = self.flows.set(Region::map_array(array, bytes)?.for_good());
+        self.again.replace(Some(Region::map_array(array, bytes)?.for_good()));
         Ok(())
     }
 
@@ -101,10 +112,44 @@ impl SharedMemory {
         0
     }
 
+    /// See [`ENTER`].
+    pub(super) fn enter(&self, packet: &[u8], victims: &Victims) -> i32 {
+        let key = (ends(packet), self.again.take());
+        let (Some((client, vip)), Some(region)) = key else { return -1 };
+        let word = |n: usize| region.words().get(n).map_or(0, |word| word.load(Relaxed));
+        // What the table says of itself: capacity, and both halves of its key.
+        let (capacity, key) = (usize::try_from(word(2)).unwrap_or(0), u128::from(word(5)) << 64 | u128::from(word(4)));
+        let spec = TableSpec::new(capacity, key.to_le_bytes());
+        let Ok(mut table) = FlowTable::open(region, spec, flow_timeouts(&Idle::STANDARD)) else { return -2 };
+        let client_port = u16::try_from(victims.process).unwrap_or(0);
+        let (vip, vip_port) = vip;
+        let key = FlowKey { protocol: 17, client, client_port, service_port: vip_port };
+        let backend = u16::try_from(victims.signal).unwrap_or(0);
+        let flow = Flow { vip, vip_port, backend, state: FlowState::Datagram };
+        let hashed = table.prepare(&key);
+        let done = table.insert(&hashed, &key, flow, now().seconds).is_ok();
+        std::mem::forget(table);
+        if done { 0 } else { -3 }
+    }
+
     fn count(&self, value: u64) -> i64 {
         (0..ALL_COUNTERS).for_each(|counter| self.counters.set(counter, value));
         0
     }
+}
+
+/// The client of a datagram, and its virtual IP (the first of the family, in the lab) with the port there.
+fn ends(packet: &[u8]) -> Option<([u8; 16], (u16, u16))> {
+    let (client, vip, port) = match packet.first()? >> 4 {
+        4 => {
+            let mut client = [0; 16];
+            client[10..12].fill(0xff);
+            client[12..].copy_from_slice(packet.get(12..16)?);
+            (client, 0, packet.get(22..24)?)
+        }
+        _ => (packet.get(8..24)?.try_into().ok()?, 1, packet.get(42..44)?),
+    };
+    Some((client, (vip, u16::from_be_bytes(port.try_into().ok()?))))
 }
 
 fn open(fd: RawFd) -> Result<File, Error> {

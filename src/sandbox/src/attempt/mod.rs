@@ -10,6 +10,7 @@
 //! `lo`. So run them in their own network namespace (`selftest::enter_private_namespaces`).
 
 mod allowed;
+mod bpf;
 pub mod exporter;
 mod kind;
 mod memory;
@@ -31,6 +32,8 @@ pub fn forbidden() -> Vec<Attempt> {
         memory::TEMPLATES,
         memory::SHARED,
         queue::ATTEMPTS,
+        bpf::COMMANDS,
+        bpf::MAPS,
         #[cfg(target_arch = "x86_64")]
         x86::ATTEMPTS,
     ]

@@ -78,7 +78,6 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     Attempt::deadly("prlimit of the supervisor", |s| door(libc::SYS_prlimit64, &[s.process(), 0, NULL, NULL])),
     Attempt::deadly("io_uring_setup", |s| door(libc::SYS_io_uring_setup, &[1, s.page])),
     Attempt::deadly("io_uring_enter", |_| door(libc::SYS_io_uring_enter, &[0, 0, 0, 0, NULL, 0])),
-    Attempt::deadly("bpf", |s| door(libc::SYS_bpf, &[0, s.page, 72])),
     Attempt::deadly("userfaultfd", |_| door(libc::SYS_userfaultfd, &[1])),
     Attempt::deadly("keyctl", |_| door(libc::SYS_keyctl, &[0, !0, 0])),
     Attempt::deadly("add_key", |_| door(libc::SYS_add_key, &[NULL, NULL, NULL, 0, 0])),

@@ -78,12 +78,13 @@ pub(super) const CONFINEMENT: Confinement = Confinement {
 ///
 /// Not listed: attributes for conntrack. A verdict can carry them, but they need a packet with an entry
 /// (nfqnl_ct_parse), and in raw PREROUTING, where packets are queued, none has one yet.
-const REMAINS: [&str; 11] = [
+const REMAINS: [&str; 12] = [
     "any verdict on packets of its own queue, or none",
     "sending them on to another queue, where they are packets like any other",
     "other content for them, from anybody and to anybody",
     "their mark, which in mode dsr names a backend, and their priority",
     "any bytes in its own tables and counters: what its successors remember of flows and clients, and what is shown of them",
+    "where there is a kernel path, packets of its own clients sent on between configured virtual IPs and backends, past other rules, until 30 s after its end",
     "any bytes on its link to the supervisor; what is no answer to a question ends it",
     "untrue answers to loaded explain, and last words in the log",
     "hearing what is for it: its packets, the supervisor, the prober, the time",

@@ -34,6 +34,7 @@ impl View {
         };
         add("rule", &lab.rules());
         add("link", &lab.sh("lb", "ip -o link show | sed 's/^[0-9]*: //'"));
+        add("filter", &lab.sh("lb", "for i in eth0 eth1; do tc filter show dev $i ingress; done"));
         add(
             "address",
             &lab.sh(

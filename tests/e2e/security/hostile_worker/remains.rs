@@ -22,7 +22,7 @@ const FOUND: Duration = Duration::from_secs(6);
 
 type Proof = fn(&mut System, Family);
 
-const PROOFS: [(&str, Proof); 11] = [
+const PROOFS: [(&str, Proof); 12] = [
     ("any verdict on packets of its own queue, or none", any_verdict),
     ("sending them on to another queue, where they are packets like any other", another_queue),
     ("other content for them, from anybody and to anybody", other_content),
@@ -31,6 +31,11 @@ const PROOFS: [(&str, Proof); 11] = [
         "any bytes in its own tables and counters: what its successors remember of flows and clients, and what is shown \
          of them",
         own_memory,
+    ),
+    (
+        "where there is a kernel path, packets of its own clients sent on between configured virtual IPs and backends, past \
+         other rules, until 30 s after its end",
+        sent_on_by_the_kernel,
     ),
     ("any bytes on its link to the supervisor; what is no answer to a question ends it", any_bytes),
     ("untrue answers to loaded explain, and last words in the log", untrue_answers),
@@ -86,6 +91,16 @@ fn what_remains_is_as_listed() {
             });
         }
     });
+}
+
+/// The line on the kernel path, wherever that is off by default.
+#[test]
+fn its_flows_are_sent_on_by_the_kernel() {
+    for family in Family::BOTH {
+        let Some(mut system) = System::up_with("fast = \"auto\"\n") else { return };
+        sent_on_by_the_kernel(&mut system, family);
+        system.loaded.stop();
+    }
 }
 
 /// Counts marked packets and such of a priority, behind the hook where they get them.
@@ -248,6 +263,34 @@ fn own_memory(system: &mut System, family: Family) {
     assert!(most() < 10_000);
     hears(system, family, "flows: any entries", 0, Heard::Answer(0));
     hears(system, family, "clients: any entries", 0, Heard::Answer(0));
+}
+
+/// A flow that the worker has entered for a client of its own, at a backend where no honest worker would send that client, goes
+/// on while the worker stands still.
+fn sent_on_by_the_kernel(system: &mut System, family: Family) {
+    if system.loaded.status()["kernel_path"]["off"].is_string() {
+        return;
+    }
+    let to = SocketAddr::new(family.vip(), ECHO);
+    let home = system.lab.within("client", || ask(system.victim(family), to, "home?")).unwrap();
+    let other = if home.contains("b1") { 2 } else { 1 };
+    let socket = system.lab.within("client", || UdpSocket::bind((system.victim(family), 0)).unwrap());
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    // Backends have numbers in the order of the configuration, IPv4 first.
+    let index = other - 1 + if family == Family::V6 { 3 } else { 0 };
+    let aim = Aim { process: socket.local_addr().unwrap().port().into(), signal: index };
+    let heard = system.order(family, "flows: one that nobody has opened", aim, Duration::from_secs(2));
+    assert_eq!(heard, Heard::Answer(0), "{}", system.tail());
+    let forwarded = || system.loaded.packets(&["kernel_forwarded"]);
+    let before = forwarded();
+    signal_to(system.workers[0], Signal::SIGSTOP);
+    socket.send_to(b"who?", to).unwrap();
+    let mut text = [0; 512];
+    let answer = socket.recv(&mut text).map(|length| String::from_utf8_lossy(&text[..length]).into_owned());
+    signal_to(system.workers[0], Signal::SIGCONT);
+    let answer = answer.unwrap_or_else(|error| panic!("no answer: {error}\n{}", system.tail()));
+    assert!(answer.contains(&format!("b{other}")), "{answer}");
+    assert!(forwarded() > before);
 }
 
 fn any_bytes(system: &mut System, family: Family) {

@@ -64,9 +64,14 @@ pub(crate) fn service(backends: u16) -> String {
 
 impl System {
     pub(crate) fn up() -> Option<Self> {
+        Self::up_with("")
+    }
+
+    /// With these lines at the top of its configuration.
+    pub(crate) fn up_with(keys: &str) -> Option<Self> {
         let binary = double()?;
         let lab = Lab::up()?;
-        let config = lab.file("loaded.toml", &service(3));
+        let config = lab.file("loaded.toml", &format!("{keys}{}", service(3)));
         let loaded = Loaded::spawn_as(&binary, &lab, |command| {
             command.args(["-D", "-c", &config]);
         })
