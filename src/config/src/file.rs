@@ -62,14 +62,15 @@ pub(super) fn read(path: &Path) -> Result<Source, ConfigError> {
     Ok(Source::new(path, String::from_utf8_lossy(&bytes)))
 }
 
-/// Reads what a TOML file includes, each file once, pattern by pattern and by name. Beside it patterns that match nothing.
+/// Reads the files that a TOML file includes, each once, in the order of its patterns and by name. Returns notes about patterns
+/// that match nothing too.
 pub(super) fn included(main: &Source) -> Result<(Vec<Source>, Vec<Flaw>), ConfigError> {
     let mut paths = Vec::new();
     let mut notes = Vec::new();
     for pattern in patterns_of(main.text()) {
         let found = matching(main.path(), &pattern.value)?;
         if found.is_empty() {
-            notes.push(pattern.flaw(format!("no file is named as {:?} says; nothing is included", pattern.value)));
+            notes.push(pattern.flaw(format!("no file matches {:?}; nothing is included", pattern.value)));
         }
         for path in found.into_iter().filter(|path| path != main.path()) {
             if !paths.contains(&path) {
@@ -85,8 +86,8 @@ pub(super) fn included(main: &Source) -> Result<(Vec<Source>, Vec<Flaw>), Config
     Ok((sources, notes))
 }
 
-/// The files that a pattern names, seen from the directory of the file that it is in; files whose names begin with a dot, as
-/// those of editors and template engines at work, only if it says so.
+/// The files that match a pattern, relative to the directory of `main`. As in a shell, `*` does not match a leading dot: such
+/// names are for files that are still being written.
 fn matching(main: &Path, pattern: &str) -> Result<Vec<PathBuf>, ConfigError> {
     let directory = main.parent().unwrap_or(Path::new(""));
     if glob::Pattern::escape(pattern) == pattern {
@@ -97,7 +98,7 @@ fn matching(main: &Path, pattern: &str) -> Result<Vec<PathBuf>, ConfigError> {
         false => Path::new(&glob::Pattern::escape(&directory.to_string_lossy())).join(pattern),
     };
     let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
-    // A pattern that is none is told with its place, when the text is read.
+    // A malformed pattern is reported, with its place, when the text is read.
     let Ok(found) = glob::glob_with(&whole.to_string_lossy(), options) else { return Ok(Vec::new()) };
     let unreadable = |error: GlobError| ConfigError::Unreadable { path: error.path().to_owned(), source: error.into() };
     found.map(|path| path.map_err(unreadable)).collect()

@@ -3,7 +3,8 @@
 //!
 //! A file whose name ends in `.toml` is TOML (`scripts/loaded.toml` shows every key); every other file is the
 //! classic format, which is a shell script too (`scripts/loaded.config`). Several classic files make one plan;
-//! a TOML file stands alone, but for files that it includes. Text becomes a draft (`classic`, `toml`), and the draft becomes the plan (`check`).
+//! a TOML file stands alone, but for files that it includes. Text becomes a draft (`classic`, `toml`), and the draft becomes
+//! the plan (`check`).
 
 #![forbid(unsafe_code)]
 

@@ -128,7 +128,7 @@ fn what_cannot_be_read_is_named() {
     let main = format!("{MAIN}{own}");
     let place = |name: &str| scratch.0.join(name).display().to_string();
     let notes = scratch.load(&main).unwrap().notes;
-    let note = format!("{}:1:11: no file is named as \"d/*.toml\" says; nothing is included", place("main.toml"));
+    let note = format!("{}:1:11: no file matches \"d/*.toml\"; nothing is included", place("main.toml"));
     assert_eq!(notes, [note]);
     let missing = scratch.load(&main.replace("d/*.toml", "d/web.toml")).unwrap_err().to_string();
     assert!(missing.starts_with(&format!("{}: cannot read the configuration", place("d/web.toml"))), "{missing}");
