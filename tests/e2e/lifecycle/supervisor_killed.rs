@@ -4,7 +4,7 @@
 use crate::rig::config::{Service, config};
 use crate::rig::lab::{Lab, binary, eventually, install_script, setting};
 use crate::rig::loaded::{Loaded, lives, signal_to};
-use crate::rig::machine::measured;
+use crate::rig::machine::paired;
 use crate::rig::net::{Family, backend_of, get};
 use crate::rig::packet::Dice;
 use crate::rig::ports::named;
@@ -59,7 +59,7 @@ fn serves(lab: &Lab) {
 
 #[test]
 fn nobody_notices_twenty_supervisors_killed() {
-    measured(|lab| {
+    paired(|lab| {
         let text = services("", ALL);
         let mut loaded = Loaded::toml(lab, &text);
         let mut counted = Datagrams::default();
@@ -114,7 +114,7 @@ fn loses_its_supervisor(lab: &Lab, loaded: &mut Loaded, text: &str) -> bool {
 
 #[test]
 fn a_change_can_lose_its_supervisor_in_the_middle() {
-    measured(|lab| {
+    paired(|lab| {
         let texts = [services("", ALL), services("affinity = \"none\"", ALL)];
         let mut loaded = Loaded::toml(lab, &texts[0]);
         let mut counted = Datagrams::default();
@@ -172,7 +172,7 @@ fn workers_of_two_dead_supervisors_are_taken_over_together() {
 /// The supervisor is killed at any moment of a takeover or of a reload.
 #[test]
 fn nobody_notices_supervisors_killed_at_work() {
-    measured(|lab| {
+    paired(|lab| {
         let texts = [services("", ALL), services("affinity = \"none\"", ALL)];
         let mut loaded = Loaded::toml(lab, &texts[0]);
         let mut dice = Dice::new(17);

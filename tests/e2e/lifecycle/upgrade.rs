@@ -3,7 +3,7 @@
 use super::supervisor_killed::{ALL, echoed, services};
 use crate::rig::lab::{Lab, binary, double, eventually, install, install_script, setting};
 use crate::rig::loaded::{Loaded, children, lives, signal_to};
-use crate::rig::machine::measured;
+use crate::rig::machine::paired;
 use crate::rig::net::{Family, get};
 use crate::rig::packet::Dice;
 use crate::rig::witness::{Datagrams, Witness};
@@ -58,7 +58,7 @@ fn serves(lab: &Lab) {
 #[test]
 fn nobody_notices_twenty_upgrades() {
     let (Some(other), own) = (double(), binary()) else { return };
-    measured(|lab| {
+    paired(|lab| {
         let before = lab.rules();
         let place = Place::of(lab);
         let loaded = place.start(lab, &services("", ALL));
@@ -134,7 +134,7 @@ fn an_upgrade_that_fails_changes_nothing() {
 /// The new supervisor is killed at any moment of the upgrade; if it already serves, the next start takes over.
 #[test]
 fn a_new_one_that_is_killed_is_no_loss() {
-    measured(|lab| {
+    paired(|lab| {
         let place = Place::of(lab);
         let text = services("", ALL);
         let mut loaded = place.start(lab, &text);
@@ -172,7 +172,7 @@ fn a_new_one_that_is_killed_is_no_loss() {
 /// The old supervisor is killed at any moment of the upgrade: either its workers go on, or the new ones do.
 #[test]
 fn an_old_one_that_is_killed_is_no_loss() {
-    measured(|lab| {
+    paired(|lab| {
         let place = Place::of(lab);
         let text = services("", ALL);
         let mut loaded = place.start(lab, &text);
@@ -275,7 +275,7 @@ fn a_daemon_is_upgraded_too() {
 #[test]
 fn the_kernel_path_goes_along_where_it_can() {
     let (Some(other), own) = (double(), binary()) else { return };
-    measured(|lab| {
+    paired(|lab| {
         let qdiscs = || lab.sh("lb", "tc qdisc show; tc filter show dev eth0 ingress; tc filter show dev eth1 ingress");
         let before = qdiscs();
         for (next, stays) in [(&own, true), (&other, false)] {

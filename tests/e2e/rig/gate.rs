@@ -1,6 +1,7 @@
-//! The gate that decides how many labs are up at once, in three turns. Tests that do not measure share the machine. After
-//! them come those that measure times but hardly use the machine (`machine::timed`), a few at once. At the end each that
-//! loads the machine, or measures what it can do (`machine::measured`), has it to itself.
+//! The gate that decides how many labs are up at once, in four turns. Tests that do not measure share the machine. After
+//! them come those that measure times but hardly use the machine (`machine::timed`), a few at once; then those that load it
+//! for a part of their time (`machine::paired`), two at once. At the end each that loads it all the time, or measures what it
+//! can do (`machine::measured`), has it to itself.
 
 use super::lab::setting;
 use std::fs::OpenOptions;
@@ -13,12 +14,15 @@ use std::time::Instant;
 const LABS: u64 = 4;
 /// Labs of tests that measure times, at once.
 const TIMED: u64 = 4;
+/// Labs of tests that load the machine now and then, at once.
+const PAIRED: u64 = 2;
 
 /// How a test uses the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
     Shared,
     Timed,
+    Paired,
     Alone,
 }
 
@@ -28,22 +32,35 @@ struct Gate {
     waiting_to_share: u64,
     timing: u64,
     waiting_to_time: u64,
+    pairing: u64,
+    waiting_to_pair: u64,
     alone: bool,
 }
 
 impl Gate {
     fn is_open(&self, which: Use, labs: u64) -> bool {
         let shared = self.sharing + self.waiting_to_share;
-        match which {
-            Use::Shared => !self.alone && self.timing == 0 && self.sharing < labs,
-            Use::Timed => !self.alone && shared == 0 && self.timing < TIMED,
-            Use::Alone => !self.alone && shared == 0 && self.timing + self.waiting_to_time == 0,
-        }
+        let timed = self.timing + self.waiting_to_time;
+        let paired = self.pairing + self.waiting_to_pair;
+        let has_room = match which {
+            Use::Shared => self.timing + self.pairing == 0 && self.sharing < labs,
+            Use::Timed => shared + self.pairing == 0 && self.timing < TIMED,
+            Use::Paired => shared + timed == 0 && self.pairing < PAIRED,
+            Use::Alone => shared + timed + paired == 0,
+        };
+        has_room && !self.alone
     }
 }
 
-static GATE: Mutex<Gate> =
-    Mutex::new(Gate { sharing: 0, waiting_to_share: 0, timing: 0, waiting_to_time: 0, alone: false });
+static GATE: Mutex<Gate> = Mutex::new(Gate {
+    sharing: 0,
+    waiting_to_share: 0,
+    timing: 0,
+    waiting_to_time: 0,
+    pairing: 0,
+    waiting_to_pair: 0,
+    alone: false,
+});
 static CHANGED: Condvar = Condvar::new();
 
 /// The permission to have a lab, as long as this value lives.
@@ -63,6 +80,11 @@ impl Pass {
         Self::wait(Use::Timed)
     }
 
+    /// Waits until no test of the kinds above has a lab or waits for one, and there is room for one more of these.
+    pub(super) fn paired() -> Self {
+        Self::wait(Use::Paired)
+    }
+
     /// Waits until no other lab is up or waited for.
     pub(super) fn alone() -> Self {
         Self::wait(Use::Alone)
@@ -75,6 +97,7 @@ impl Pass {
         match which {
             Use::Shared => gate.waiting_to_share += 1,
             Use::Timed => gate.waiting_to_time += 1,
+            Use::Paired => gate.waiting_to_pair += 1,
             Use::Alone => {}
         }
         let gate = CHANGED.wait_while(gate, |gate| !gate.is_open(which, labs));
@@ -82,6 +105,7 @@ impl Pass {
         match which {
             Use::Shared => (gate.waiting_to_share, gate.sharing) = (gate.waiting_to_share - 1, gate.sharing + 1),
             Use::Timed => (gate.waiting_to_time, gate.timing) = (gate.waiting_to_time - 1, gate.timing + 1),
+            Use::Paired => (gate.waiting_to_pair, gate.pairing) = (gate.waiting_to_pair - 1, gate.pairing + 1),
             Use::Alone => gate.alone = true,
         }
         Self { which, since: Instant::now() }
@@ -107,6 +131,7 @@ impl Drop for Pass {
         match self.which {
             Use::Shared => gate.sharing -= 1,
             Use::Timed => gate.timing -= 1,
+            Use::Paired => gate.pairing -= 1,
             Use::Alone => gate.alone = false,
         }
         CHANGED.notify_all();

@@ -35,7 +35,7 @@ pub(crate) struct Said {
 
 impl Lab {
     /// For a test that does not measure: other labs are up at the same time. A test that measures uses
-    /// `machine::measured` or `machine::timed`. `None`, after saying so, without root, unless LOADED_CI demands it.
+    /// `machine::measured`, `paired` or `timed`. `None`, after saying so, without root, unless LOADED_CI demands it.
     pub(crate) fn up() -> Option<Self> {
         Self::may_be().then(|| Self::of(Pass::shared()))
     }

@@ -22,7 +22,18 @@ const QUIET: Duration = Duration::from_secs(1);
 /// repeated with the machine to itself, and only that counts.
 #[track_caller]
 pub(crate) fn timed(test: impl Fn(&Lab)) {
-    let Some(pass) = Lab::may_be().then(Pass::timed) else { return };
+    beside_others(Pass::timed, test);
+}
+
+/// The same for a test that loads the machine for a part of its time, beside one other.
+#[track_caller]
+pub(crate) fn paired(test: impl Fn(&Lab)) {
+    beside_others(Pass::paired, test);
+}
+
+#[track_caller]
+fn beside_others(wait: impl Fn() -> Pass, test: impl Fn(&Lab)) {
+    let Some(pass) = Lab::may_be().then(wait) else { return };
     let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(&Lab::of(pass)))) else { return };
     announce(format_args!("failed beside others, repeated alone: {}", first_line(panic.as_ref())));
     measured(test);

@@ -1,10 +1,11 @@
 //! Raw frames: to send what no protocol stack would, and to see what really passes an interface.
 
 use super::lab::Lab;
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType, recv, sendmmsg, sendto,
-    setsockopt, socket, sockopt,
+    AddressFamily, LinkAddr, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType, recv, sendmmsg, setsockopt,
+    socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::io::IoSlice;
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) const HEADER: usize = 14;
 const INTERFACE: &str = "eth0";
+/// How long there may be no room for a frame.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A packet socket for frames to one neighbour.
 pub(crate) struct Sender {
@@ -35,9 +38,7 @@ impl Sender {
 
     /// Sends an IP packet as it is; the version in its first byte chooses the type of the frame.
     pub(crate) fn send(&self, packet: &[u8]) {
-        let frame = self.frame(packet);
-        let sent = sendto(self.socket.as_raw_fd(), &frame, &self.interface, MsgFlags::empty());
-        assert_eq!(sent, Ok(frame.len()));
+        self.send_all(&[self.frame(packet)]);
     }
 
     /// A packet as it is sent.
@@ -50,12 +51,16 @@ impl Sender {
     pub(crate) fn send_all(&self, frames: &[Vec<u8>]) {
         let slices: Vec<_> = frames.iter().map(|frame| [IoSlice::new(frame)]).collect();
         let to = vec![Some(self.interface); frames.len()];
-        let mut done = 0;
+        let (mut done, end) = (0, Instant::now() + ROOM_TIMEOUT);
         while done < frames.len() {
             let mut headers = MultiHeaders::preallocate(frames.len() - done, None);
             let rest = (&slices[done..], &to[done..]);
             let sent = sendmmsg(self.socket.as_raw_fd(), &mut headers, rest.0, rest.1, [], MsgFlags::empty());
-            done += sent.unwrap().count();
+            done += match sent {
+                // The other end's backlog is full (net.core.netdev_max_backlog): it will have room.
+                Err(Errno::ENOBUFS) if Instant::now() < end => 0,
+                sent => sent.unwrap().count(),
+            };
         }
     }
 }

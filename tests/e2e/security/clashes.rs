@@ -4,7 +4,7 @@
 use crate::rig::config::{FREE, STICKY, Service, config};
 use crate::rig::lab::{Lab, more_vips};
 use crate::rig::loaded::Loaded;
-use crate::rig::machine::measured;
+use crate::rig::machine::paired;
 use crate::rig::net::{Family, dial_from};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -99,7 +99,7 @@ fn work(lab: &Lab, loaded: &Loaded, what: &str, ports: std::ops::Range<u16>) {
 /// The client has a backend, the same at both services: for one of two connections that bends.
 #[test]
 fn a_client_with_a_backend_has_another_for_the_connection_that_would_clash() {
-    measured(|lab| {
+    paired(|lab| {
         more_vips(lab);
         let loaded = Loaded::toml(lab, &text(STICKY, &[(1, 1), (2, 1)]));
         work(lab, &loaded, "affinity", 30_000..30_050);
@@ -110,7 +110,7 @@ fn a_client_with_a_backend_has_another_for_the_connection_that_would_clash() {
 /// Five thousand connections of one client, half of them at each VIP, balanced by themselves.
 #[test]
 fn none_of_a_clients_many_connections_clashes() {
-    measured(|lab| {
+    paired(|lab| {
         more_vips(lab);
         let loaded = Loaded::toml(lab, &text(&format!("strategy = \"rr\"\n{FREE}"), &[(1, 1), (2, 1), (3, 1)]));
         work(lab, &loaded, "rr", 30_000..31_250);
@@ -120,7 +120,7 @@ fn none_of_a_clients_many_connections_clashes() {
 
 #[test]
 fn where_no_other_backend_is_left_the_client_is_refused_at_once() {
-    measured(refuses);
+    paired(refuses);
 }
 
 fn refuses(lab: &Lab) {

@@ -3,7 +3,7 @@
 use crate::generate::{Cast, Generator};
 use crate::rig::lab::eventually;
 use crate::rig::loaded::{Counted, Loaded};
-use crate::rig::machine::measured;
+use crate::rig::machine::paired;
 use crate::rig::net::Family;
 use crate::rig::queues::{Kernel, kernel};
 use crate::rig::requests::places;
@@ -46,7 +46,7 @@ fn received(counters: &[Counted]) -> u64 {
 
 #[test]
 fn packets_of_every_shape_get_one_verdict_each() {
-    measured(|lab| {
+    paired(|lab| {
         // So that packets longer than usual arrive; the way on stays as narrow as it is.
         for who in ["client", "lb"] {
             lab.sh(who, "ip link set eth0 mtu 65535");

@@ -2,7 +2,7 @@
 
 use crate::rig::lab::setting;
 use crate::rig::loaded::Loaded;
-use crate::rig::machine::measured;
+use crate::rig::machine::paired;
 use crate::rig::net::Family;
 
 fn url(family: Family, path: &str) -> String {
@@ -14,7 +14,7 @@ fn url(family: Family, path: &str) -> String {
 
 /// Load on 64 connections: no socket error, and every answer is 200.
 fn wrk(header: &str) {
-    measured(|lab| {
+    paired(|lab| {
         let loaded = Loaded::classic(lab);
         let duration = format!("-d{}s", setting("E2E_WRK_SECONDS", 5));
         for family in Family::BOTH {
@@ -49,7 +49,7 @@ fn new_connections_without_socket_errors() {
 /// With segmentation offload: packets of up to 64 KiB, each rewritten as one.
 #[test]
 fn a_large_download_is_intact() {
-    measured(|lab| {
+    paired(|lab| {
         let loaded = Loaded::classic(lab);
         let file = std::env::var("LAB_DATA").unwrap_or("/var/cache/loaded-lab".to_owned()) + "/big";
         let bytes = setting("E2E_DOWNLOAD_BYTES", std::fs::metadata(&file).unwrap().len());

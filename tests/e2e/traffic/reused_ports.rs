@@ -4,7 +4,7 @@
 use super::protocols::text;
 use crate::rig::lab::Lab;
 use crate::rig::loaded::Loaded;
-use crate::rig::machine::measured;
+use crate::rig::machine::paired;
 use crate::rig::net::{Family, backend_of, dial_from};
 use crate::rig::packet::{TCP, destination, ip, syn, upper};
 use crate::rig::wire::{Sender, capture};
@@ -103,7 +103,7 @@ fn reset_and_again(lab: &Lab, (from, to): (SocketAddr, SocketAddr), who: &[&str]
 /// The backend answers the SYN as RFC 5961 §4 has it, or has heard the reset and accepts the new connection.
 #[test]
 fn a_client_whose_reset_was_not_believed_connects_again_at_once() {
-    measured(|lab| {
+    paired(|lab| {
         let loaded = Loaded::toml(lab, &text(WEB, ""));
         for family in Family::BOTH {
             for (port, (what, who, rule)) in (20_082..).zip(LOSSES) {

@@ -4,7 +4,7 @@
 use super::{comes_back, unnoticed};
 use crate::rig::lab::eventually;
 use crate::rig::loaded::Loaded;
-use crate::rig::machine::measured;
+use crate::rig::machine::paired;
 use crate::rig::net::Family;
 use crate::rig::servers::{Mood, PORT, backends, becomes, service, webs};
 use crate::rig::witness::ECHO;
@@ -59,7 +59,7 @@ fn is_about(at: &serde_json::Value, want: i64, slack: i64, what: &str) {
 
 #[test]
 fn a_clock_that_jumps_by_an_hour_moves_nothing_but_dates() {
-    measured(|lab| {
+    paired(|lab| {
         let Some(library) = library() else { return };
         let servers = webs(lab);
         let (config, clock) = (lab.file("loaded.toml", &text()), lab.file("clock", "+0"));

@@ -3,7 +3,7 @@
 use super::{RECOVERY_TIMEOUT, comes_back, unnoticed};
 use crate::rig::lab::eventually;
 use crate::rig::loaded::{Loaded, signal_to};
-use crate::rig::machine::measured;
+use crate::rig::machine::paired;
 use crate::rig::servers::{backends, service};
 use crate::rig::witness::{ECHO, REST};
 use nix::sys::signal::Signal;
@@ -43,7 +43,7 @@ fn checked() -> String {
 
 #[test]
 fn without_descriptors_the_supervisor_waits_and_tries_again() {
-    measured(|lab| {
+    paired(|lab| {
         let loaded = Loaded::toml(lab, &checked());
         comes_back(&loaded, 4);
         let pid = loaded.pid();

@@ -3,7 +3,7 @@
 use super::{RECOVERY_TIMEOUT, comes_back, unnoticed};
 use crate::rig::lab::{Lab, binary, eventually};
 use crate::rig::loaded::{Loaded, signal_to};
-use crate::rig::machine::measured;
+use crate::rig::machine::paired;
 use crate::rig::net::Family;
 use crate::rig::servers::{backends, service};
 use crate::rig::witness::ECHO;
@@ -67,7 +67,7 @@ fn supervisor(lab: &Lab, log: &Path, pid_file: &Path, control: &Path) -> Loaded 
 
 #[test]
 fn a_full_disk_costs_the_log_and_nothing_else() {
-    measured(|lab| {
+    paired(|lab| {
         let disk = Disk::new(lab);
         lab.file("loaded.toml", &text(1));
         let (pid_file, control) = (disk.at("loaded.pid"), disk.at("control.sock"));

@@ -4,7 +4,7 @@ use crate::rig::config::{FREE, STICKY, Service, change, config};
 use crate::rig::lab::{Lab, eventually};
 use crate::rig::lab::{base_chains, more_vips};
 use crate::rig::loaded::Loaded;
-use crate::rig::machine::{measured, timed};
+use crate::rig::machine::{paired, timed};
 use crate::rig::net::{Family, backend_of, get};
 use crate::rig::requests::{download, small_buffers, sum_of, url, wrk};
 use serde_json::Value;
@@ -46,7 +46,7 @@ fn known(loaded: &Loaded) -> (Vec<Value>, Vec<[u64; 5]>) {
 #[test]
 fn services_that_stay_do_not_notice_those_that_change() {
     const BYTES: u64 = 12 << 20;
-    measured(|lab| {
+    paired(|lab| {
         more_vips(lab);
         let steady = Service { name: "steady", backends: &[(1, 1), (2, 1), (3, 1)], ..Service::default() };
         let side = Service { name: "side", vips: &[101], ports: "81", keys: FREE, ..Service::default() };

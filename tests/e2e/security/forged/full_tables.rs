@@ -7,7 +7,7 @@ use super::{SYN, Segment, answer, ask_all, let_workers_catch_up};
 use crate::rig::config::FREE;
 use crate::rig::lab::{Lab, eventually};
 use crate::rig::loaded::Loaded;
-use crate::rig::machine::measured;
+use crate::rig::machine::paired;
 use crate::rig::net::{Family, dial};
 use crate::rig::packet::Dice;
 use crate::rig::requests::{sum_of, url};
@@ -88,7 +88,7 @@ fn lost(loaded: &Loaded, streams: &mut Vec<TcpStream>) -> [u64; 2] {
 
 #[test]
 fn connections_that_have_begun_with_losses_are_open() {
-    measured(keeps_honest);
+    paired(keeps_honest);
 }
 
 fn keeps_honest(lab: &Lab) {
@@ -117,18 +117,18 @@ fn keeps_all(lab: &Lab, guess: Guess) {
 
 #[test]
 fn a_guessed_reset_makes_no_connection_the_first_to_go() {
-    measured(|lab| keeps_all(lab, RESET));
+    paired(|lab| keeps_all(lab, RESET));
 }
 
 #[test]
 fn guessed_ends_make_no_connection_the_first_to_go() {
-    measured(|lab| keeps_all(lab, END));
+    paired(|lab| keeps_all(lab, END));
 }
 
 /// The client is always some packets behind what the backend has sent.
 #[test]
 fn a_download_outlives_guesses_and_floods() {
-    measured(downloads);
+    paired(downloads);
 }
 
 fn downloads(lab: &Lab) {

@@ -6,7 +6,7 @@ use super::{ACK, SYN, Segment, ask_all, let_workers_catch_up, newcomers, times};
 use crate::rig::config::{FREE, Service, config};
 use crate::rig::lab::{Lab, eventually};
 use crate::rig::loaded::Loaded;
-use crate::rig::machine::measured;
+use crate::rig::machine::paired;
 use crate::rig::net::{Family, dial};
 use crate::rig::packet::{UDP, complete, ip, udp, upper};
 use crate::rig::wire::Sender;
@@ -117,9 +117,9 @@ fn hurts_nobody(lab: &Lab, top: &str, pauses: Pauses, script: impl Fn(&Sender) -
 
 /// The same with the default tables, if there are enough packets for them.
 fn hurts_nobody_by_any_number(pauses: Pauses, script: impl Fn(&Sender) -> Script) {
-    measured(|lab| hurts_nobody(lab, SMALL, pauses, &script));
+    paired(|lab| hurts_nobody(lab, SMALL, pauses, &script));
     if times() >= 10 {
-        measured(|lab| hurts_nobody(lab, "", pauses, &script));
+        paired(|lab| hurts_nobody(lab, "", pauses, &script));
     }
 }
 

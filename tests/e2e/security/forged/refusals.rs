@@ -6,7 +6,7 @@ use super::{ACK, RST, SYN, Segment, let_workers_catch_up, times};
 use crate::rig::config::{FREE, Service, config};
 use crate::rig::lab::{Lab, eventually, setting};
 use crate::rig::loaded::Loaded;
-use crate::rig::machine::measured;
+use crate::rig::machine::paired;
 use crate::rig::net::{Family, get};
 use crate::rig::packet::{complete, port_unreachable};
 use crate::rig::wire::Sender;
@@ -113,7 +113,7 @@ fn rounds(refusals: u32) -> u32 {
 
 /// Refusals of all backends, of the first source, by `who` at the balancer's `interface`, that acknowledge this.
 fn forged_resets((who, interface): (&str, &str), acknowledged: u32) {
-    measured(|lab| {
+    paired(|lab| {
         let sender = Sender::to_balancer(lab, who, interface);
         let of = |family, n| Source::of(&sender, Side::Destination, &refusal(family, n, acknowledged));
         let mut sources = Family::BOTH.map(|family| BACKENDS.map(|n| of(family, n)));
@@ -127,7 +127,7 @@ fn forged_resets((who, interface): (&str, &str), acknowledged: u32) {
 
 /// Errors of all backends by `who` at the balancer's `interface`, which quote openings with this number.
 fn forged_errors((who, interface): (&str, &str), sequence: u32) {
-    measured(|lab| {
+    paired(|lab| {
         let sender = Sender::to_balancer(lab, who, interface);
         // Each is made from scratch.
         ejects_nobody(lab, rounds(REFUSALS / 10), |family, first| {
@@ -154,7 +154,7 @@ fn errors_that_quote_what_was_never_sent_eject_nobody() {
 /// One client of each family, one request after the other: its worker must see no more than it is told to wait for.
 #[test]
 fn a_backend_that_really_refuses_is_out_as_fast_as_ever() {
-    measured(refuses_three_times);
+    paired(refuses_three_times);
 }
 
 fn refuses_three_times(lab: &Lab) {

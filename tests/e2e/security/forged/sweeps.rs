@@ -6,7 +6,7 @@ use super::{ACK, FIN, RST, SYN, Segment, answer, ask_all, let_workers_catch_up, 
 use crate::rig::config::{FREE, STICKY, Service, config};
 use crate::rig::lab::{Lab, eventually};
 use crate::rig::loaded::Loaded;
-use crate::rig::machine::measured;
+use crate::rig::machine::paired;
 use crate::rig::net::{Family, dial_from, get};
 use crate::rig::packet::Dice;
 use crate::rig::wire::Sender;
@@ -124,7 +124,7 @@ fn bring(lab: &Lab, loaded: &Loaded, state: State, family: Family, home: &str) {
 }
 
 fn loses_nothing(affinity: &str, state: State) {
-    measured(|lab| keeps_connections(lab, affinity, state));
+    paired(|lab| keeps_connections(lab, affinity, state));
 }
 
 fn keeps_connections(lab: &Lab, affinity: &str, state: State) {
