@@ -13,9 +13,10 @@ need_root() {
 
 # need_packages PACKAGE...: with LAB_INSTALL=no what is missing is an error.
 need_packages() {
-	local p missing=()
+	local p installed missing=()
+	installed=$(dpkg-query -W -f '${Package} ${db:Status-Abbrev}\n' "$@" 2>/dev/null) || true
 	for p; do
-		[[ $(dpkg-query -W -f '${db:Status-Abbrev}' "$p" 2>/dev/null) == ii* ]] || missing+=("$p")
+		[[ $'\n'$installed == *$'\n'"$p ii"* ]] || missing+=("$p")
 	done
 	((${#missing[@]})) || return 0
 	[[ ${LAB_INSTALL:-yes} != no ]] || die "missing packages: ${missing[*]}"
