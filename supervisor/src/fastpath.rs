@@ -378,13 +378,12 @@ fn comes_by(towards: &mut Towards, roster: &Roster, address: IpAddr) -> ComesBy 
     towards.interface(address).map_or(ComesBy::None, ComesBy::This)
 }
 
-/// `None` for one of mode "dsr".
 fn of_entry(roster: &Roster, backend: &BackendEntry, comes_by: ComesBy) -> Option<Backend> {
     let service = &roster.service(backend.service)?.service;
     let Idle { tcp, udp, half_open, closing, .. } = service.policy.idle;
     let fresh = Fresh::of(tcp, udp, half_open, closing, service.affinity.map(|affinity| affinity.timeout));
-    let backend = Backend { address: mapped(backend.address), port: backend.port, comes_by, fresh };
-    (service.mode == Mode::Nat).then_some(backend)
+    let direct = service.mode == Mode::Dsr;
+    Some(Backend { address: mapped(backend.address), port: backend.port, direct, comes_by, fresh })
 }
 
 /// Every address of interest, once.
@@ -393,10 +392,12 @@ fn addresses(roster: &Roster) -> Vec<Address> {
         |backend: &BackendEntry| roster.service(backend.service).is_some_and(|entry| entry.service.mode == Mode::Nat);
     let mut of_all = Ports::default();
     let mut by_address: BTreeMap<IpAddr, Ports> = BTreeMap::new();
-    for (_, backend) in roster.backends().filter(|(_, backend)| is_nat(backend)) {
-        for ports in [&mut of_all, by_address.entry(backend.address).or_default()] {
-            ports.stay |= backend.port.is_none();
-            ports.change |= backend.port.is_some();
+    for (_, backend) in roster.backends() {
+        let ports = Ports { stay: backend.port.is_none(), change: backend.port.is_some() };
+        of_all.add(ports);
+        // Replies of others take another way.
+        if is_nat(backend) {
+            by_address.entry(backend.address).or_default().add(ports);
         }
     }
     let vip = |(index, address)| Address { address: mapped(address), kind: Kind::Vip(index), ports: of_all };

@@ -17,8 +17,28 @@ enum weight {
 	SILENT,
 };
 
-static __always_inline enum weight weigh(const struct packet *p, __u8 state, _Bool reply)
+/* To a direct backend, whose replies do not come this way (`next_state_one_sided` in worker/src/decide/flow_state.rs). */
+static __always_inline enum weight weigh_one_sided(const struct packet *p, __u8 state)
 {
+	if (p->protocol == IPPROTO_UDP)
+		return state == TABLE_STATE_REPLIED ? SILENT : state == TABLE_STATE_UNANSWERED ? TELLING : UNUSUAL;
+	__u8 flags = p->flags & (SYN | FIN | RST | ACK);
+	if (flags & SYN)
+		return UNUSUAL;
+	switch (state) {
+	case TABLE_STATE_ONE_SIDED:
+		return flags == ACK ? SILENT : TELLING;
+	case TABLE_STATE_HALF_OPEN:
+	case TABLE_STATE_CLOSING:
+		return TELLING;
+	}
+	return UNUSUAL;
+}
+
+static __always_inline enum weight weigh(const struct packet *p, __u8 state, _Bool reply, _Bool direct)
+{
+	if (direct)
+		return weigh_one_sided(p, state);
 	/* What follows the backend's FIN from its side is its acknowledgement of the client's, which ends the flow. */
 	if (p->protocol == IPPROTO_UDP) {
 		if (state == TABLE_STATE_DATAGRAM)
@@ -144,13 +164,15 @@ static __always_inline void count(const struct flow *f, const struct packet *p, 
 static __always_inline enum miss send(struct __sk_buff *skb, __u32 at, const struct packet *p, const struct query *q,
 									  const struct flow *f, const struct change *c, __u32 worker, _Bool heard, struct way *way)
 {
+	/* A direct backend's packets keep their address: they get to it by its link address alone. */
 	__u32 ports = q->reply ? (__u32)c->to_port << 16 | p->destination_port : (__u32)p->source_port << 16 | c->to_port;
-	if (!find_way(skb, p, q->reply ? c->to : p->source, q->reply ? p->destination : c->to, ports, way))
+	if (!find_way(skb, p, q->reply ? c->to : p->source, q->reply ? p->destination : c->to, ports, way) ||
+		(c->direct && !ends_at(way, p, c->to)))
 		return missed(MISS_WAY);
 	__u32 *number = p->protocol == IPPROTO_TCP ? heard_of(worker, f) : 0, was = number ? *number : 0;
 	if (number && q->reply)
 		*number = note(was, p, f->state);
-	_Bool told = heard || (q->reply && was & FINISHED) || weigh(p, f->state, q->reply) != SILENT;
+	_Bool told = heard || (q->reply && was & FINISHED) || weigh(p, f->state, q->reply, c->direct) != SILENT;
 	if (!told)
 		return rewrite(skb, at, p, c) ? MISS_NOT : missed(MISS_CHANGE);
 	void *ring = bpf_map_lookup_elem(&rings, &worker);
@@ -194,12 +216,13 @@ static __always_inline enum miss forward(struct __sk_buff *skb, __u32 at, struct
 	int found = find_flow(&q, &f);
 	if (found != FOUND)
 		return missed(found == TORN ? MISS_TORN : MISS_NO_FLOW);
-	if (weigh(&p, f.state, reply) == UNUSUAL)
-		return missed(MISS_UNUSUAL);
 	__u32 index = f.backend;
 	struct backend *b = bpf_map_lookup_elem(&backends, &index);
-	if (!b || !b->used || (reply && b->interface && b->interface != skb->ifindex))
+	if (!b || !b->kind || (reply && b->interface && b->interface != skb->ifindex))
 		return missed(MISS_BACKEND);
+	_Bool direct = b->kind == BACKEND_IS_DIRECT;
+	if (weigh(&p, f.state, reply, direct) == UNUSUAL)
+		return missed(MISS_UNUSUAL);
 	__u16 port = b->port ? b->port : f.vip_port;
 	_Bool heard;
 	enum miss dead = is_alive(worker, b, &f, &heard);
@@ -217,6 +240,7 @@ static __always_inline enum miss forward(struct __sk_buff *skb, __u32 at, struct
 		.from_port = reply ? port : f.vip_port,
 		.to_port = reply ? f.vip_port : port,
 		.reply = reply,
+		.direct = direct,
 	};
 	if (!is_of_family(c.to, p.is_v6))
 		return missed(MISS_BACKEND);

@@ -98,7 +98,7 @@ struct backend {
 	__u32 interface;
 	__u8 fresh_tcp, fresh_udp, fresh_half_open, fresh_closing;
 	__u16 port;
-	__u8 used, spare[5];
+	__u8 kind, spare[5];
 };
 SIZE(backend, BACKEND_BYTES);
 AT(backend, address, BACKEND_ADDRESS);
@@ -108,7 +108,7 @@ AT(backend, fresh_udp, BACKEND_FRESH_UDP);
 AT(backend, fresh_half_open, BACKEND_FRESH_HALF_OPEN);
 AT(backend, fresh_closing, BACKEND_FRESH_CLOSING);
 AT(backend, port, BACKEND_PORT);
-AT(backend, used, BACKEND_USED);
+AT(backend, kind, BACKEND_KIND);
 
 /* Virtual IPs, and the addresses that replies come from. */
 struct address {

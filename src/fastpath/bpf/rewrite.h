@@ -5,11 +5,13 @@
 #pragma once
 #include "packet.h"
 
-/* The source of a reply, or the destination of a request: what it was and what it becomes. */
+/* The source of a reply, or the destination of a request: what it was and what it becomes. A request to a direct backend (mode
+ * "dsr") stays what it is, and `to` says only where it goes.
+ */
 struct change {
 	const __u64 *from, *to;
 	__u16 from_port, to_port;
-	_Bool reply;
+	_Bool reply, direct;
 };
 
 /* Another port in the segment or datagram, which begins at `at`, a constant; and its checksum, which is at `field`. */
@@ -31,11 +33,33 @@ static __always_inline _Bool change_port(struct __sk_buff *skb, __u32 at, const 
 	return 1;
 }
 
+/* One hop less, and nothing else. */
+static __always_inline _Bool take_hop(struct __sk_buff *skb, __u32 at, const struct packet *p)
+{
+	if (p->is_v6) {
+		struct ipv6hdr *ip = (void *)(long)skb->data + at;
+		if ((void *)(ip + 1) > (void *)(long)skb->data_end)
+			return 0;
+		ip->hop_limit--;
+		return 1;
+	}
+	struct iphdr *ip = (void *)(long)skb->data + at;
+	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
+		return 0;
+	/* As ip_decrease_ttl in net/ip.h does it. */
+	__u32 sum = ip->check + swap16(0x0100);
+	ip->check = sum + (sum >= 0xffff);
+	ip->ttl--;
+	return 1;
+}
+
 /* If the first change fails nothing is changed, and no later one fails: the first has made the headers writable, and they lie in the
  * packet, as was looked at when it was read.
  */
 static __always_inline _Bool rewrite(struct __sk_buff *skb, __u32 at, const struct packet *p, const struct change *c)
 {
+	if (c->direct)
+		return take_hop(skb, at, p);
 	const __u64 *from = c->from, *to = c->to;
 	const _Bool reply = c->reply;
 	__u32 field = p->transport + (p->protocol == IPPROTO_TCP ? __builtin_offsetof(struct tcphdr, check)

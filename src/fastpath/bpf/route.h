@@ -44,3 +44,13 @@ static __always_inline _Bool find_way(struct __sk_buff *skb, const struct packet
 	__builtin_memcpy(way->next.ipv6_nh, fib.ipv6_dst, 16);
 	return 1;
 }
+
+/* Whether the way leads to this address itself, and through no router. */
+static __always_inline _Bool ends_at(const struct way *way, const struct packet *p, const __u64 address[2])
+{
+	if (!p->is_v6)
+		return way->next.ipv4_nh == (__u32)(address[1] >> 32);
+	__u64 next[2];
+	__builtin_memcpy(next, way->next.ipv6_nh, 16);
+	return next[0] == address[0] && next[1] == address[1];
+}

@@ -98,7 +98,7 @@ static __always_inline _Bool is_wanted(const struct query *q, const struct flow 
 		return f->vip == q->vip && f->vip_port == q->port;
 	__u32 index = f->backend;
 	struct backend *b = bpf_map_lookup_elem(&backends, &index);
-	if (!b || !b->used)
+	if (!b || b->kind != BACKEND_IS_REWRITTEN)
 		return 0;
 	__u16 port = b->port;
 	return (port ? port : f->vip_port) == q->port && b->address[0] == q->other[0] && b->address[1] == q->other[1];

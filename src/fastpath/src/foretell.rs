@@ -27,6 +27,8 @@ pub struct FlowNow {
     pub unseen: u32,
     /// How long flows of its backend go on unseen; `None`: the program does not know the backend.
     pub fresh: Option<Fresh>,
+    /// Replies of its backend take another way (mode "dsr").
+    pub direct: bool,
     /// The worker keeps flows of its backend.
     pub is_kept: bool,
 }
@@ -50,12 +52,23 @@ pub fn foretell(next: Next, flow: Option<FlowNow>) -> Result<Sent, Miss> {
         Next::Syn => return Err(Miss::Opens),
         Next::Ack | Next::Datagram => {}
     }
-    let FlowNow { state, unseen, fresh, is_kept } = flow.ok_or(Miss::NoFlow)?;
-    let sent = weigh(next, state).ok_or(Miss::Unusual)?;
-    if unseen > fresh.ok_or(Miss::Backend)?.of_state(state) {
+    let FlowNow { state, unseen, fresh, direct, is_kept } = flow.ok_or(Miss::NoFlow)?;
+    let fresh = fresh.ok_or(Miss::Backend)?;
+    let sent = if direct { weigh_one_sided(next, state) } else { weigh(next, state) }.ok_or(Miss::Unusual)?;
+    if unseen > fresh.of_state(state) {
         return Err(Miss::Stale);
     }
     if is_kept { Ok(sent) } else { Err(Miss::NotKept) }
+}
+
+/// `weigh_one_sided` in the program; `None`: the worker has to see it.
+fn weigh_one_sided(next: Next, state: FlowState) -> Option<Sent> {
+    use FlowState as S;
+    match (next, state) {
+        (Next::Datagram, S::Replied) | (Next::Ack, S::OneSided) => Some(Sent::Silently),
+        (Next::Datagram, S::Unanswered) | (Next::Ack, S::HalfOpen | S::Closing) => Some(Sent::WithReport),
+        _ => None,
+    }
 }
 
 /// `weigh` in the program; `None`: the worker has to see it.

@@ -7,8 +7,8 @@ use crate::mapping::{Access, Mapping};
 use crate::shared::{
     ADDRESS_ADDRESS, ADDRESS_BYTES, ADDRESS_INDEX, ADDRESS_IS_BACKEND, ADDRESS_IS_VIP, ADDRESS_KIND, ADDRESS_PORTS,
     BACKEND_ADDRESS, BACKEND_BYTES, BACKEND_FRESH_CLOSING, BACKEND_FRESH_HALF_OPEN, BACKEND_FRESH_TCP,
-    BACKEND_FRESH_UDP, BACKEND_INTERFACE, BACKEND_PORT, BACKEND_USED, PORTS_CHANGE, PORTS_STAY, WORKER_BUCKETS,
-    WORKER_BYTES, WORKER_HASH_KEY, WORKER_USED,
+    BACKEND_FRESH_UDP, BACKEND_INTERFACE, BACKEND_IS_DIRECT, BACKEND_IS_REWRITTEN, BACKEND_KIND, BACKEND_PORT,
+    PORTS_CHANGE, PORTS_STAY, WORKER_BUCKETS, WORKER_BYTES, WORKER_HASH_KEY, WORKER_USED,
 };
 use loaded_table::{FlowState, TableSpec};
 use std::os::fd::AsFd;
@@ -22,6 +22,9 @@ pub struct Backend {
     pub address: [u8; 16],
     /// The port that its packets get; `None`: they keep theirs.
     pub port: Option<u16>,
+    /// Its packets stay as they are, and its replies take another way (mode "dsr"). It is in a network of this host, and has no
+    /// port of its own.
+    pub direct: bool,
     /// How its replies must come.
     pub comes_by: ComesBy,
     /// How long its flows go on without a visit to their worker.
@@ -60,6 +63,14 @@ pub struct Ports {
     pub stay: bool,
     /// Some have a backend with a port of its own.
     pub change: bool,
+}
+
+impl Ports {
+    /// Those of other flows too.
+    pub fn add(&mut self, others: Self) {
+        self.stay |= others.stay;
+        self.change |= others.change;
+    }
 }
 
 /// An address of interest.
@@ -160,7 +171,8 @@ impl Backend {
         put(&mut raw, BACKEND_FRESH_UDP, &[udp]);
         put(&mut raw, BACKEND_FRESH_HALF_OPEN, &[half_open]);
         put(&mut raw, BACKEND_FRESH_CLOSING, &[closing]);
-        put(&mut raw, BACKEND_USED, &[1]);
+        let kind = if self.direct { BACKEND_IS_DIRECT } else { BACKEND_IS_REWRITTEN };
+        put(&mut raw, BACKEND_KIND, &kind.to_le_bytes()[..1]);
         words(&raw)
     }
 }

@@ -42,8 +42,12 @@ numbers! {
     BACKEND_FRESH_CLOSING = 23;
     /// Its port; 0: that of the service. Host byte order.
     BACKEND_PORT = 24;
-    /// Not 0 for a backend that is there and whose packets are rewritten (mode "nat").
-    BACKEND_USED = 26;
+    /// What becomes of its packets; 0: there is no such backend.
+    BACKEND_KIND = 26;
+    /// They are rewritten, and its replies come this way (mode "nat").
+    BACKEND_IS_REWRITTEN = 1;
+    /// They stay as they are, and its replies take another way (mode "dsr").
+    BACKEND_IS_DIRECT = 2;
 
     /// An address of interest.
     ADDRESS_BYTES = 32;

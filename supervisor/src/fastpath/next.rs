@@ -30,12 +30,13 @@ impl FastPath {
 
     fn flow_now(&self, known: KnownFlow, worker: &Worker, roster: &Roster) -> Option<FlowNow> {
         let entry = roster.backend(known.backend);
-        let fresh = entry
+        let backend = entry
             .filter(|entry| !self.left_out.contains(&entry.address) && self.program.knows_backend(known.backend.0))
-            .and_then(|entry| Some(of_entry(roster, entry, ComesBy::Any)?.fresh));
+            .and_then(|entry| of_entry(roster, entry, ComesBy::Any));
+        let (fresh, direct) = (backend.map(|backend| backend.fresh), backend.is_some_and(|backend| backend.direct));
         let is_kept =
             worker.memory.maps().is_some_and(|maps| Keeping::are_kept(&maps.keeping, known.backend.0).unwrap_or(false));
-        Some(FlowNow { state: FlowState::from_u8(known.state)?, unseen: known.idle, fresh, is_kept })
+        Some(FlowNow { state: FlowState::from_u8(known.state)?, unseen: known.idle, fresh, direct, is_kept })
     }
 
     /// What is amiss with its way in or out, if anything.
@@ -84,7 +85,7 @@ fn words(why: Miss, unseen: u32) -> String {
         Miss::Opens => "a SYN is for a worker to decide about".to_owned(),
         Miss::NoFlow => "there is no flow, so a worker decides".to_owned(),
         Miss::Unusual => "what it means in this state of its flow is for a worker to judge".to_owned(),
-        Miss::Backend => "the kernel path does not know the backend: mode dsr, or no room for its address".to_owned(),
+        Miss::Backend => "the kernel path has no room for the backend's address".to_owned(),
         Miss::Stale => format!("its worker has not seen the flow for {unseen} s, and looks again"),
         Miss::NotKept => "its worker does not keep flows of this backend: it is down or out".to_owned(),
         other => other.label().to_owned(),

@@ -1,8 +1,10 @@
 //! The captures that tests/replay.rs has, packet for packet.
 
+use crate::generated::Made;
+use crate::is_root;
+use crate::judge::{Seen, judge};
 use crate::packets::{self, ends, put};
 use crate::world::{BACKENDS, VIPS, World, at};
-use crate::{Made, Seen, is_root, judge};
 use loaded_fastpath::Miss;
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -42,7 +42,7 @@ fn cost_of_a_packet() {
     for flows in [1000, 10_000, 100_000, 1_000_000] {
         let mut world = World::sized(flows);
         for (side, family) in [(0, "v4"), (1, "v6")] {
-            let mut random = Random(7);
+            let mut random = Random::Seeded(7);
             let count = flows / 4;
             let vip = (VIPS[side], 443);
             let mut backends = vec![];
@@ -102,7 +102,7 @@ fn cost_of_the_memory() {
 }
 
 fn run(what: &str, mut decider: Decider, flows: usize) {
-    let mut random = Random(7);
+    let mut random = Random::Seeded(7);
     let count = flows / 2;
     let vip = (VIPS[0], 443);
     let decide = |decider: &mut Decider, packets: &mut [Vec<u8>]| {

@@ -3,7 +3,7 @@
 
 use crate::is_root;
 use crate::packets::{ACK, ends, tcp, udp};
-use crate::world::{BACKENDS, CAPACITY, HASH_KEY, REDIRECT, VIPS, World, index_of, now};
+use crate::world::{BACKENDS, CAPACITY, DIRECT_VIPS, HASH_KEY, REDIRECT, VIPS, World, forwarded, index_of, now};
 use loaded_fastpath::{Keep, MAX_BACKENDS};
 use loaded_table::{Flow, FlowKey, FlowState, FlowTable, Region, TableSpec, Timeouts};
 use loaded_worker::wire::from_ip;
@@ -41,12 +41,18 @@ fn judge(world: &mut World, frames: &[(Vec<u8>, bool)]) -> u64 {
         sent_on += 1;
         let (from, to) = ends(&sent);
         match reply {
+            // To a direct backend it goes as it is.
+            false if sent == forwarded(packet.clone()) => assert!(is_client(&from) && is_vip(&to), "{from} to {to}"),
             false => assert!(is_client(&from) && BACKENDS.contains(&to.as_str()), "{from} to {to}"),
-            true => assert!(is_client(&to) && VIPS.contains(&from.as_str()), "{from} to {to}"),
+            true => assert!(is_client(&to) && is_vip(&from), "{from} to {to}"),
         }
     }
     let _ = world.heard();
     sent_on
+}
+
+fn is_vip(address: &str) -> bool {
+    VIPS.contains(&address) || DIRECT_VIPS.contains(&address)
 }
 
 fn is_client(address: &str) -> bool {

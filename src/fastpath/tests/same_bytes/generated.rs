@@ -1,18 +1,33 @@
 //! Packets of every shape, most of them of flows in the table.
 
 use crate::packets::{self, ACK, FIN, RST, SYN, TCP, UDP, put};
-use crate::world::at;
+use crate::world::{DIRECT, DIRECT_VIPS, at};
 
-/// A small generator of random numbers (Marsaglia 2003, xorshift64).
+/// Where decisions come from.
 #[derive(Debug, Clone)]
-pub(crate) struct Random(pub(crate) u64);
+pub(crate) enum Random {
+    /// A small generator of random numbers (Marsaglia 2003, xorshift64).
+    Seeded(u64),
+    /// A fuzzer: two bytes for each, and zeros at their end.
+    Given(std::vec::IntoIter<u8>),
+}
 
 impl Random {
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+        match self {
+            Self::Seeded(state) => {
+                *state ^= *state << 13;
+                *state ^= *state >> 7;
+                *state ^= *state << 17;
+                state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+            }
+            Self::Given(bytes) => bytes.by_ref().take(2).fold(0, |sum, byte| sum << 8 | u64::from(byte)),
+        }
+    }
+
+    /// Whether a fuzzer has no more to say.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self, Self::Given(bytes) if bytes.len() == 0)
     }
 
     /// 0..n
@@ -29,7 +44,9 @@ impl Random {
     }
 
     fn bytes(&mut self, n: usize) -> Vec<u8> {
-        (0..n).map(|_| self.next() as u8).collect()
+        // Many, by one decision.
+        let mut more = Self::Seeded(self.next() | 1);
+        (0..n).map(|_| more.next() as u8).collect()
     }
 }
 
@@ -75,7 +92,11 @@ const FLAGS: [u8; 20] = [
 /// A packet of this flow, or something near it.
 pub(crate) fn make(random: &mut Random, flow: &Known) -> Made {
     let reply = random.one_in(2);
-    let backend = at(&flow.backend, flow.vip.1);
+    let backend = match DIRECT_VIPS.iter().position(|vip| *vip == flow.vip.0) {
+        // Its answers keep the virtual IP and do not come here; what comes here in its own name is no answer.
+        Some(side) => (DIRECT[2 * side + random.below(2)], flow.vip.1),
+        None => at(&flow.backend, flow.vip.1),
+    };
     let client = (flow.client.0.as_str(), flow.client.1);
     let (from, to) = if reply { (backend, client) } else { (client, flow.vip) };
     let mut upper = if flow.protocol == TCP { tcp_upper(random) } else { udp_upper(random) };

@@ -6,20 +6,25 @@ mod captures;
 mod cost;
 mod garbage;
 mod generated;
+mod judge;
+mod life;
+mod network;
 #[path = "../../../../worker/tests/decide/packets.rs"]
 mod packets;
 mod steering;
 mod torn;
 mod world;
 
-use generated::{Known, Made, PROTOCOLS, Random, make, ports_of};
+use generated::Random;
+use judge::Seen;
+use life::Life;
 use loaded_fastpath::foretell::{FlowNow, Next, Sent, foretell};
 use loaded_fastpath::records::Fresh;
 use loaded_fastpath::{Keep, Miss, Report};
 use loaded_ipc::{Idle, Outcome};
 use loaded_table::FlowState;
 use packets::{ACK, FIN, RST, SYN, ends, segment, sound, tcp, udp};
-use world::{MISS, REDIRECT, VIPS, World, at, forwarded, now, same_flows};
+use world::{DIRECT, DIRECT_VIPS, MISS, REDIRECT, VIPS, World, at, forwarded, now};
 
 fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
@@ -57,6 +62,36 @@ fn open_flows_go_on_silently_in_both_families_and_directions() {
     }
 }
 
+/// In mode "dsr" only the client's side passes, and its packets stay as they are.
+#[test]
+fn packets_to_direct_backends_go_on_as_they_are() {
+    if !is_root() {
+        return;
+    }
+    let mut world = World::new();
+    for (side, client) in ["203.0.113.7", "2001:db8:77::7"].into_iter().enumerate() {
+        let (client, vip) = ((client, 40_000), (DIRECT_VIPS[side], 443));
+        world.open(client, vip, now()).unwrap();
+        let packet = tcp(client, vip, ACK);
+        assert_eq!(world.try_packet(&packet, world.outside), (REDIRECT, forwarded(packet.clone())), "{client:?}");
+        world.talk(client, vip, 3, now()).unwrap();
+        let datagram = udp(client, vip);
+        assert_eq!(world.try_packet(&datagram, world.outside), (REDIRECT, forwarded(datagram.clone())));
+        assert_eq!(world.heard(), []);
+        for backend in &DIRECT[2 * side..][..2] {
+            assert_eq!(
+                world.try_packet(&tcp((backend, 443), client, ACK), world.inside).0,
+                MISS,
+                "no reply of the service"
+            );
+        }
+        // Through a router the link address would be the router's, and the address the virtual IP.
+        network::route_by_router(side);
+        assert_eq!(world.try_packet(&packet, world.outside).0, MISS);
+        assert_eq!(world.loaded.program.missed(Miss::Way), 1 + side as u64);
+    }
+}
+
 /// What `loaded explain` says beforehand, for each state, age and backend.
 #[test]
 fn each_state_goes_the_way_that_is_foretold() {
@@ -66,16 +101,22 @@ fn each_state_goes_the_way_that_is_foretold() {
     let mut world = World::new();
     let Idle { tcp: open, udp: answered, half_open, closing, .. } = Idle::STANDARD;
     let fresh = Fresh::of(open, answered, half_open, closing, None);
-    let (client, vip) = (("203.0.113.7", 40_000), (VIPS[0], 443));
-    world.open(client, vip, now()).unwrap();
-    world.talk(client, vip, 3, now()).unwrap();
+    let client = ("203.0.113.7", 40_000);
+    let vips = [(false, (VIPS[0], 443)), (true, (DIRECT_VIPS[0], 443))];
+    for (_, vip) in vips {
+        world.open(client, vip, now()).unwrap();
+        world.talk(client, vip, 3, now()).unwrap();
+    }
     // Far from where a second more would matter.
     let states = FlowState::ALL.iter().flat_map(|state| [0, 4, 12, 27, 40].map(|age| (*state, age)));
+    let cases = states.flat_map(|case| vips.map(|vip| (case, vip))).flat_map(|case| [(case, true), (case, false)]);
     let mut ways = [0, 0];
-    for ((state, unseen), is_kept) in states.flat_map(|case| [(case, true), (case, false)]) {
-        (0..6).for_each(|n| world::keep(&world.keeping, n, if is_kept { Keep::Yes } else { Keep::No }));
+    for (((state, unseen), (direct, vip)), is_kept) in cases {
+        let keep = if is_kept { Keep::Yes } else { Keep::No };
+        (0..6).for_each(|n| world::keep(&world.keeping, n, keep));
+        world::direct_indexes(0).iter().for_each(|index| world.keeping.set(*index, keep));
         world.set_all(state, now().seconds - unseen);
-        let flow = Some(FlowNow { state, unseen, fresh: Some(fresh), is_kept });
+        let flow = Some(FlowNow { state, unseen, fresh: Some(fresh), direct, is_kept });
         for (next, packet) in
             [(Next::Syn, tcp(client, vip, SYN)), (Next::Ack, tcp(client, vip, ACK)), (Next::Datagram, udp(client, vip))]
         {
@@ -95,14 +136,6 @@ const PACKETS: u64 = 10_000;
 /// After so many packets a table is full of flows, and a new one begins.
 const LIFE: usize = 5_000;
 
-/// What became of the packets.
-#[derive(Debug, Default)]
-struct Seen {
-    silent: u64,
-    told: u64,
-    missed: u64,
-}
-
 #[test]
 fn what_goes_on_is_what_the_worker_would_have_sent() {
     if !is_root() {
@@ -110,139 +143,22 @@ fn what_goes_on_is_what_the_worker_would_have_sent() {
     }
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let (count, seed) = (number("LOADED_PACKETS").unwrap_or(PACKETS), number("LOADED_SEED").unwrap_or(20_261_128));
-    let mut random = Random(seed);
+    let mut random = Random::Seeded(seed);
     let mut seen = Seen::default();
     let mut missed = vec![0; Miss::ALL.len()];
     for first in (0..count).step_by(LIFE) {
-        let mut world = World::new();
-        let mut flows: Vec<Known> = (0..150).filter_map(|_| begin(&mut world, &mut random)).collect();
-        let mut kept = [true; 6];
+        let mut life = Life::begin(World::new(), 150, &mut random);
         for n in first..count.min(first + LIFE as u64) {
-            if random.one_in(20)
-                && let Some(new) = begin(&mut world, &mut random)
-            {
-                let old = random.below(flows.len());
-                flows[old] = new;
-            }
-            if random.one_in(200) {
-                let backend = random.below(6);
-                let keep = *random.pick(&[Keep::No, Keep::Yes, Keep::Yes, Keep::Yes, Keep::Heard]);
-                kept[backend] = keep != Keep::No;
-                world::keep(&world.keeping, backend, keep);
-            }
-            let flow = random.pick(&flows).clone();
-            let made = make(&mut random, &flow);
-            let context = format!("LOADED_SEED={seed} packet {n}: {flow:?} kept {kept:?} {made:02x?}");
-            judge(&mut world, &made, kept, &mut seen, &context);
+            life.step(&mut random, &format!("LOADED_SEED={seed} packet {n}"));
         }
-        Miss::ALL.iter().zip(&mut missed).for_each(|(why, sum)| *sum += world.loaded.program.missed(*why));
+        seen.add(&life.seen);
+        Miss::ALL.iter().zip(&mut missed).for_each(|(why, sum)| *sum += life.world.loaded.program.missed(*why));
     }
     let missed: Vec<_> = Miss::ALL.iter().map(|why| why.label()).zip(missed).collect();
     println!("{count} packets: {seen:?}; {missed:?}");
     // It is no test if nothing goes on.
     assert!(seen.silent * 5 > count && seen.told * 10 > count && seen.missed * 5 > count, "{seen:?}");
-}
-
-/// Begins a flow of any kind and age, if there is room.
-fn begin(world: &mut World, random: &mut Random) -> Option<Known> {
-    let side = random.below(2);
-    let vip = (VIPS[side + 2 * random.below(2)], 400 + random.below(50) as u16);
-    let host = random.below(200);
-    let client = if side == 0 { format!("10.50.1.{}", host + 1) } else { format!("2001:db8:50:{host:x}::1") };
-    let client = (client, 1024 + random.below(60_000) as u16);
-    let protocol = *random.pick(&PROTOCOLS);
-    let mut then = now();
-    // Some are stale, and none is expired.
-    then.seconds -= if random.one_in(3) { random.below(100) as u32 } else { 0 };
-    let end = (client.0.as_str(), client.1);
-    let backend = match (protocol, random.below(6)) {
-        (packets::TCP, 0) => world.begin(end, vip, then)?,
-        (packets::TCP, more) => {
-            let backend = world.open(end, vip, then)?;
-            if more == 1 {
-                world.decide(&tcp(end, vip, FIN | ACK), then);
-            }
-            if more == 2 {
-                world.decide(&tcp(at(&backend, vip.1), end, FIN | ACK), then);
-            }
-            backend
-        }
-        (_, more) => world.talk(end, vip, 1 + more as u32, then)?,
-    };
-    Some(Known { protocol, client, vip, backend })
-}
-
-/// Returns what the worker makes of it.
-fn judge(world: &mut World, made: &Made, kept: [bool; 6], seen: &mut Seen, context: &str) -> Vec<u8> {
-    let from = if made.reply { world.inside } else { world.outside };
-    // The kernel makes no buffer of less (bpf_prog_test_run_skb in net/bpf/test_run.c), nor does a device.
-    if made.bytes.len() < 40 && made.bytes[0] >> 4 == 6 {
-        return vec![];
-    }
-    let before = world.table();
-    let (said, sent) = world.try_packet(&made.bytes, from);
-    let reports = world.heard();
-    assert!(world.table() == before, "the program has changed the table: {context}");
-    let silent = said == REDIRECT && reports.is_empty();
-    // What Ethernet adds to a short packet is gone before the rules see it (ip_rcv_core, ip6_rcv_core).
-    let whole = &made.bytes[..length_of(&made.bytes).min(made.bytes.len())];
-    let time = now();
-    let (outcome, expected) = world.decide(whole, time);
-    if said == MISS {
-        assert_eq!(sent, made.bytes, "{context}");
-        assert_eq!(reports, [], "{context}");
-        seen.missed += 1;
-        return expected;
-    }
-    assert_eq!(said, REDIRECT, "{context}");
-    // The worker may have given the flow another backend than it began with.
-    let backend = if made.reply { ends(&made.bytes).0 } else { ends(&sent).1 };
-    let backend = world::BACKENDS.iter().position(|b| *b == backend);
-    assert!(backend.is_some_and(|backend| kept[backend]), "{context}");
-    assert_eq!(outcome, if made.reply { Outcome::Returned } else { Outcome::Forwarded }, "{context}");
-    assert_eq!(sent[..whole.len()], forwarded(expected.clone()), "{context}");
-    assert_eq!(sent[whole.len()..], made.bytes[whole.len()..], "{context}");
-    if silent {
-        assert!(same_flows(&world.table(), &before), "it moves the flow's state, and no report says so: {context}");
-        seen.silent += 1;
-    } else {
-        assert_eq!(reports.len(), 1, "{context}");
-        is_about(&reports[0], whole, made.reply, context);
-        // The report moves the flow as the packet would have.
-        let after = world.table();
-        world.restore(&before);
-        world.decider.hear(&reports[0], time);
-        assert!(world.table() == after, "the report does not lead where the packet does: {context}");
-        seen.told += 1;
-    }
-    expected
-}
-
-/// The packet's length as its header says.
-fn length_of(bytes: &[u8]) -> usize {
-    let two = |at: usize| usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
-    if bytes[0] >> 4 == 6 { 40 + two(4) } else { two(2) }
-}
-
-/// Whether a report says of a packet what it is.
-fn is_about(report: &Report, bytes: &[u8], reply: bool, context: &str) {
-    let (from, to) = ports_of(bytes);
-    let (client, service) = if reply { (to, from) } else { (from, to) };
-    assert_eq!((report.client_port, report.reply), (client, reply), "{context}");
-    let backend = world::backend_of(report.backend);
-    let (_, there) = at(backend, report.vip_port);
-    assert_eq!(service, if reply { there } else { report.vip_port }, "{context}");
-    let key = if there == report.vip_port { there } else { 0 };
-    assert_eq!(report.service_port, key, "{context}");
-    assert_eq!(report.bytes as usize, bytes.len(), "{context}");
-    if report.protocol == packets::TCP {
-        let at = if bytes[0] >> 4 == 4 { 20 } else { 40 };
-        let four = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
-        let header = usize::from(bytes[at + 12] >> 4) * 4;
-        let counted = u32::from(bytes[at + 13] & SYN != 0) + u32::from(bytes[at + 13] & FIN != 0);
-        let end = four(at + 4).wrapping_add((bytes.len() - at - header) as u32).wrapping_add(counted);
-        assert_eq!((report.flags, report.acknowledged, report.end), (bytes[at + 13], four(at + 8), end), "{context}");
-    }
+    assert!(seen.direct * 20 > count, "{seen:?}");
 }
 
 /// A client's reset is believed if it comes where the backend waits. Replies that went on silently are what says so, and the worker

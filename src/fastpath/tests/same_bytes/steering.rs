@@ -2,8 +2,9 @@
 
 use crate::generated::Random;
 use crate::is_root;
+use crate::network::network;
 use crate::packets::{ACK, tcp};
-use crate::world::{BACKENDS, CAPACITY, HASH_KEY, REDIRECT, VIPS, index_of, keep_all, load, network, now, try_with};
+use crate::world::{BACKENDS, CAPACITY, HASH_KEY, REDIRECT, VIPS, index_of, keep_all, load, now, try_with};
 use loaded_fastpath::load::{Steering, WorkerMaps};
 use loaded_ipc::Idle;
 use loaded_netfilter::{HashKeys, Steering as Rules};
@@ -34,7 +35,7 @@ fn each_clients_flows_are_looked_for_where_the_rules_send_its_packets() {
         let timeouts = flow_timeouts(&Idle::STANDARD);
         let mut tables: Vec<_> =
             maps.iter().map(|maps| FlowTable::open(region(maps), spec, timeouts).expect("open")).collect();
-        let mut random = Random(7);
+        let mut random = Random::Seeded(7);
         let mut met = [0; WORKERS as usize];
         for n in 0..200_u16 {
             let side = usize::from(n % 2);

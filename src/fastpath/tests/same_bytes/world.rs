@@ -1,5 +1,6 @@
 //! A worker's decision and the program over one table, in a network namespace of their own.
 
+use crate::network::{Interface, network};
 use crate::packets::{self, ACK, End, SYN, ends, tcp, udp};
 use loaded_fastpath::load::{Loaded, Steering, Worker, WorkerMaps, load as load_program};
 use loaded_fastpath::program::Header;
@@ -14,9 +15,7 @@ use loaded_worker::decide::{Decider, PacketBuffer};
 use loaded_worker::setup::{Assembly, flow_timeouts};
 use loaded_worker::time::Now;
 use loaded_worker::wire::{PacketFacts, SPARE, from_ip};
-use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
-use std::process::Command;
 use std::sync::atomic::Ordering::Relaxed;
 
 pub(crate) const VIPS: [&str; 4] = ["192.0.2.100", "2001:db8:1::100", "192.0.2.101", "2001:db8:1::101"];
@@ -24,11 +23,25 @@ pub(crate) const BACKENDS: [&str; 6] =
     ["198.51.100.11", "198.51.100.12", "198.51.100.13", "2001:db8:2::11", "2001:db8:2::12", "2001:db8:2::13"];
 /// Their ports; the others are met at the port at the virtual IP.
 const PORTS: [Option<u16>; 6] = [None, Some(8080), None, None, Some(8081), None];
+/// Virtual IPs of two more services, of mode "dsr", and their backends.
+pub(crate) const DIRECT_VIPS: [&str; 2] = ["192.0.2.102", "2001:db8:1::102"];
+pub(crate) const DIRECT: [&str; 4] = ["198.51.100.14", "198.51.100.15", "2001:db8:2::14", "2001:db8:2::15"];
 /// What is added to the indexes of backends in the service for UDP.
 const OF_UDP: u16 = 100;
 /// Index of this one in the configuration, in the service for TCP.
 pub(crate) const fn index_of(backend: usize) -> u16 {
     7 + backend as u16 * 2
+}
+
+/// The same of a direct backend.
+pub(crate) const fn index_of_direct(backend: usize) -> u16 {
+    41 + backend as u16 * 2
+}
+
+/// The indexes of a family's direct backends, in both services.
+pub(crate) fn direct_indexes(side: usize) -> [u16; 4] {
+    let [one, other] = [2 * side, 2 * side + 1].map(index_of_direct);
+    [one, other, one + OF_UDP, other + OF_UDP]
 }
 
 /// Where packets to a port at a virtual IP go at this backend.
@@ -44,13 +57,6 @@ const RING: usize = 1 << 16;
 pub(crate) const MISS: i32 = -1;
 pub(crate) const REDIRECT: i32 = 7;
 
-/// An interface: its index and its link address.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Interface {
-    index: u32,
-    mac: [u8; 6],
-}
-
 pub(crate) struct World {
     pub(crate) decider: Decider,
     pub(crate) loaded: Loaded,
@@ -63,41 +69,6 @@ pub(crate) struct World {
     pub(crate) inside: Interface,
 }
 
-fn ip(arguments: &str) {
-    let done = Command::new("ip").args(arguments.split(' ')).status().expect("ip");
-    assert!(done.success(), "ip {arguments}");
-}
-
-fn interface(name: &str) -> Interface {
-    let index = nix::net::if_::if_nametoindex(name).expect("it is there");
-    // /sys is of the namespace that mounted it.
-    let said = Command::new("ip").args(["-o", "link", "show", name]).output().expect("ip");
-    let said = String::from_utf8(said.stdout).expect("text");
-    let mac = said.split("link/ether ").nth(1).expect("a link address").split(' ').next().expect("it");
-    let mac: Vec<u8> = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hex")).collect();
-    Interface { index, mac: mac.try_into().expect("six") }
-}
-
-/// Two interfaces: clients live behind `outside`, backends on `inside`.
-pub(crate) fn network() -> [Interface; 2] {
-    unshare(CloneFlags::CLONE_NEWNET).expect("root");
-    for sysctl in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-        std::fs::write(format!("/proc/sys/net/{sysctl}"), "1").expect("sysctl");
-    }
-    for (name, v4, v6) in
-        [("outside", "203.0.113.1/24", "2001:db8:99::1/64"), ("inside", "198.51.100.1/24", "2001:db8:2::1/64")]
-    {
-        ip(&format!("link add {name} type veth peer name far-{name}"));
-        ip(&format!("link set far-{name} up"));
-        ip(&format!("link set {name} up"));
-        ip(&format!("address add {v4} dev {name}"));
-        ip(&format!("address add {v6} dev {name} nodad"));
-    }
-    ip("route add default via 203.0.113.254");
-    ip("route add default via 2001:db8:99::fe");
-    ["outside", "inside"].map(interface)
-}
-
 pub(crate) fn now() -> Now {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock");
     let millis = time.tv_sec() as u64 * 1000;
@@ -106,24 +77,31 @@ pub(crate) fn now() -> Now {
 
 pub(crate) fn decider(flows: Region, spec: TableSpec) -> Decider {
     let policy = Policy::STANDARD;
-    let (strategy, affinity, mode) = (Strategy::RoundRobin, None, Mode::Nat);
+    let (strategy, affinity) = (Strategy::RoundRobin, None);
     let mut all = vec![ToWorker::Begin { generation: 7, unserved: Unserved::Pass, malformed: OnFailure::Drop }];
-    all.extend((0..).zip(VIPS).map(|(n, vip)| ToWorker::Vip { index: n * 3, address: vip.parse().expect("address") }));
-    for (service, protocol) in (0..).zip([Protocol::Tcp, Protocol::Udp]) {
-        all.push(ToWorker::Service { index: ServiceIndex(service), protocol, mode, strategy, affinity, policy });
+    let vips = (0..).zip(VIPS.into_iter().chain(DIRECT_VIPS));
+    all.extend(vips.map(|(n, vip)| ToWorker::Vip { index: n * 3, address: vip.parse().expect("address") }));
+    let backend = |index: u16, address: &str, port| ToWorker::Backend {
+        index: BackendIndex(index),
+        address: address.parse().expect("address"),
+        port,
+        weight: 1,
+        backup: false,
+        admin: Admin::Enabled,
+        up: true,
+        age: u32::MAX,
+        confirmed: true,
+        link: None,
+    };
+    for (of_udp, protocol) in [(0, Protocol::Tcp), (OF_UDP, Protocol::Udp)] {
+        let index = ServiceIndex(of_udp);
+        all.push(ToWorker::Service { index, protocol, mode: Mode::Nat, strategy, affinity, policy });
         all.extend((0..4).map(|n| ToWorker::Listen { vip: n * 3 }));
-        all.extend(BACKENDS.iter().enumerate().map(|(n, address)| ToWorker::Backend {
-            index: BackendIndex(index_of(n) + service * OF_UDP),
-            address: address.parse().expect("address"),
-            port: PORTS[n],
-            weight: 1,
-            backup: false,
-            admin: Admin::Enabled,
-            up: true,
-            age: u32::MAX,
-            confirmed: true,
-            link: None,
-        }));
+        all.extend(BACKENDS.iter().enumerate().map(|(n, address)| backend(index_of(n) + of_udp, address, PORTS[n])));
+        let index = ServiceIndex(of_udp + 1);
+        all.push(ToWorker::Service { index, protocol, mode: Mode::Dsr, strategy, affinity, policy });
+        all.extend((4..6).map(|n| ToWorker::Listen { vip: n * 3 }));
+        all.extend(DIRECT.iter().enumerate().map(|(n, address)| backend(index_of_direct(n) + of_udp, address, None)));
     }
     all.push(ToWorker::Commit);
     let mut assembly = Assembly::default();
@@ -143,7 +121,9 @@ pub(crate) fn load(workers: &[(&WorkerMaps, TableSpec)], steering: &Steering, in
         workers.iter().map(|(maps, spec)| Worker { maps: maps.duplicate().expect("dup"), spec: *spec }).collect();
     let address = |text: &str| from_ip(text.parse().expect("address"));
     let both = Ports { stay: true, change: true };
-    let vips = (0..).zip(VIPS).map(|(n, vip)| Address { address: address(vip), kind: Kind::Vip(n * 3), ports: both });
+    let all_vips = VIPS.into_iter().chain(DIRECT_VIPS);
+    let vips =
+        (0..).zip(all_vips).map(|(n, vip)| Address { address: address(vip), kind: Kind::Vip(n * 3), ports: both });
     let backends = BACKENDS.iter().zip(PORTS).map(|(backend, port)| Address {
         address: address(backend),
         kind: Kind::Backend,
@@ -156,8 +136,14 @@ pub(crate) fn load(workers: &[(&WorkerMaps, TableSpec)], steering: &Steering, in
     let fresh = Fresh::of(tcp, udp, half_open, closing, None);
     for (n, backend) in BACKENDS.iter().enumerate() {
         let (comes_by, port) = (ComesBy::This(inside.index), PORTS[n]);
-        let backend = Backend { address: address(backend), port, comes_by, fresh };
+        let backend = Backend { address: address(backend), port, direct: false, comes_by, fresh };
         for index in [index_of(n), index_of(n) + OF_UDP] {
+            loaded.program.set_backend(index, Some(&backend));
+        }
+    }
+    for (n, backend) in DIRECT.iter().enumerate() {
+        let backend = Backend { address: address(backend), port: None, direct: true, comes_by: ComesBy::None, fresh };
+        for index in [index_of_direct(n), index_of_direct(n) + OF_UDP] {
             loaded.program.set_backend(index, Some(&backend));
         }
     }
@@ -168,6 +154,7 @@ pub(crate) fn load(workers: &[(&WorkerMaps, TableSpec)], steering: &Steering, in
 pub(crate) fn keep_all(maps: &WorkerMaps) -> Keeping {
     let keeping = Keeping::map(&maps.keeping).expect("map");
     (0..6).for_each(|n| keep(&keeping, n, Keep::Yes));
+    (0..2).flat_map(direct_indexes).for_each(|index| keeping.set(index, Keep::Yes));
     keeping
 }
 
@@ -177,9 +164,9 @@ pub(crate) fn keep(keeping: &Keeping, backend: usize, how: Keep) {
     keeping.set(index_of(backend) + OF_UDP, how);
 }
 
-/// The backend with this index.
-pub(crate) fn backend_of(index: u16) -> &'static str {
-    BACKENDS[usize::from((index - index_of(0)) % OF_UDP / 2)]
+/// The backend with this index; `None`: a direct one.
+pub(crate) fn backend_of(index: u16) -> Option<&'static str> {
+    BACKENDS.get(usize::from((index - index_of(0)) % OF_UDP / 2)).copied()
 }
 
 impl World {
@@ -202,6 +189,16 @@ impl World {
         let reports = Reports::map(&maps.ring, RING).expect("map");
         let table = map();
         Self { decider, loaded, keeping, reports, table, maps, outside, inside }
+    }
+
+    /// A worker that knows no flow, with the same program.
+    pub(crate) fn begin_anew(&mut self) {
+        let map = || Region::map_array(&self.maps.table, FlowTable::bytes_for(CAPACITY)).expect("map");
+        let spec = TableSpec::new(CAPACITY, HASH_KEY);
+        FlowTable::format(&map(), spec).expect("format");
+        self.decider = decider(map(), spec);
+        self.keeping = keep_all(&self.maps);
+        self.heard();
     }
 
     /// The words of the table: header, and buckets of 40.
@@ -256,7 +253,9 @@ impl World {
     /// Opens it.
     pub(crate) fn open(&mut self, client: End<'_>, vip: End<'_>, now: Now) -> Option<String> {
         let backend = self.begin(client, vip, now)?;
-        self.decide(&tcp(at(&backend, vip.1), client, SYN | ACK), now);
+        if !DIRECT_VIPS.contains(&vip.0) {
+            self.decide(&tcp(at(&backend, vip.1), client, SYN | ACK), now);
+        }
         self.decide(&tcp(client, vip, ACK), now);
         Some(backend)
     }
@@ -268,7 +267,7 @@ impl World {
             return None;
         }
         let backend = ends(&sent).1;
-        if steps > 1 {
+        if steps > 1 && !DIRECT_VIPS.contains(&vip.0) {
             self.decide(&udp(at(&backend, vip.1), client), now);
         }
         if steps > 2 {

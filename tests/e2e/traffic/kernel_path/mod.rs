@@ -1,6 +1,8 @@
 //! The kernel path: packets of open flows meet no worker, what is not believed by the rules is not believed there, and what is
 //! attached comes, stays and goes as it should.
 
+mod links;
+
 use crate::rig::config::{Service, config};
 use crate::rig::lab::{Lab, binary, eventually, install_script};
 use crate::rig::loaded::{Loaded, signal_to};
