@@ -30,6 +30,7 @@ BEGIN {
 	name["plain"] = "plain routing to one backend, no balancer"; name["nft"] = "kernel nft DNAT (jhash map)"
 	name["nginx"] = "nginx stream"; name["haproxy"] = "HAProxy TCP"; name["loaded"] = "**loaded**"
 	name["queue"] = "loaded --fast off"; name["before"] = "loaded before"
+	name["direct"] = "loaded, mode dsr"; name["nftdsr"] = "nft, link address by jhash"
 	P = split(paths, path, ","); F = split(families, family, ",")
 }
 {

@@ -21,7 +21,7 @@ function head(first, t, i) {
 	print t
 }
 END {
-	B = split("nft,nginx,haproxy,before", base, ",")
+	B = split("nft,nginx,haproxy,before,nftdsr", base, ",")
 	for (f = 1; f <= F; f++) {
 		printf "\n**IPv%s, medians of %d rounds**\n\n", family[f], rounds
 		head("data path")
@@ -35,7 +35,7 @@ END {
 			printf "\nIPv%s, ratio to %s: median, lowest and highest of the rounds (for p50 less is better)\n\n", family[f], name[base[b]]
 			head("data path")
 			for (p = 1; p <= P; p++) {
-				if (path[p] == base[b] || (base[b] != "nft" && path[p] !~ /^(loaded|queue)$/)) continue
+				if (path[p] == base[b] || (base[b] != "nft" && path[p] !~ (base[b] == "nftdsr" ? "^direct$" : "^(loaded|queue)$"))) continue
 				t = "| " name[path[p]] " |"
 				for (i = 1; i <= M; i++) t = t " " ratio(family[f], metric[i], path[p], base[b]) " |"
 				print t
