@@ -161,13 +161,10 @@ static __always_inline void count(const struct flow *f, const struct packet *p, 
 }
 
 /* Sends the packet on, changed. `at`: where the IP header is. */
-static __always_inline enum miss send(struct __sk_buff *skb, __u32 at, const struct packet *p, const struct query *q,
-									  const struct flow *f, const struct change *c, __u32 worker, _Bool heard, struct way *way)
+static __always_inline enum miss send(struct __sk_buff *skb, __u32 at, struct packet *p, const struct query *q,
+									  const struct flow *f, struct change *c, __u32 worker, _Bool heard, struct way *way)
 {
-	/* A direct backend's packets keep their address: they get to it by its link address alone. */
-	__u32 ports = q->reply ? (__u32)c->to_port << 16 | p->destination_port : (__u32)p->source_port << 16 | c->to_port;
-	if (!find_way(skb, p, q->reply ? c->to : p->source, q->reply ? p->destination : c->to, ports, way) ||
-		(c->direct && !ends_at(way, p, c->to)))
+	if (!find_way(skb, p, c, way))
 		return missed(MISS_WAY);
 	__u32 *number = p->protocol == IPPROTO_TCP ? heard_of(worker, f) : 0, was = number ? *number : 0;
 	if (number && q->reply)
@@ -234,9 +231,10 @@ static __always_inline enum miss forward(struct __sk_buff *skb, __u32 at, struct
 		if (!vip || vip->kind != ADDRESS_IS_VIP)
 			return missed(MISS_BACKEND);
 	}
+	const __u64 *from = reply ? b->address : vip->address, *to = reply ? vip->address : b->address;
 	struct change c = {
-		.from = reply ? b->address : vip->address,
-		.to = reply ? vip->address : b->address,
+		.from = {from[0], from[1]},
+		.to = {to[0], to[1]},
 		.from_port = reply ? port : f.vip_port,
 		.to_port = reply ? f.vip_port : port,
 		.reply = reply,

@@ -130,9 +130,13 @@ static __always_inline _Bool read_udp(const struct __sk_buff *skb, void *data, v
 	return 1;
 }
 
-/* `at`: where the IP header is, a constant. */
-static __always_inline _Bool read_packet(struct __sk_buff *skb, __u32 at, struct packet *p)
+/* Reads the packet whose IP header is at this place. No static function: the kernel verifies it by itself (Linux 5.12) and once, and
+ * the rest of the program does not multiply with its paths.
+ */
+__attribute__((noinline)) int read_packet(struct __sk_buff *skb, __u32 at, struct packet *p)
 {
+	if (!p || at > ETH_HLEN)
+		return 0;
 	__u32 wanted = at + sizeof(struct ipv6hdr) + sizeof(struct tcphdr);
 	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
 		return 0;

@@ -9,7 +9,7 @@
  * "dsr") stays what it is, and `to` says only where it goes.
  */
 struct change {
-	const __u64 *from, *to;
+	__u64 from[2], to[2];
 	__u16 from_port, to_port;
 	_Bool reply, direct;
 };
@@ -54,13 +54,15 @@ static __always_inline _Bool take_hop(struct __sk_buff *skb, __u32 at, const str
 }
 
 /* If the first change fails nothing is changed, and no later one fails: the first has made the headers writable, and they lie in the
- * packet, as was looked at when it was read.
+ * packet, as was looked at when it was read. No static function, as read_packet.
  */
-static __always_inline _Bool rewrite(struct __sk_buff *skb, __u32 at, const struct packet *p, const struct change *c)
+__attribute__((noinline)) int rewrite(struct __sk_buff *skb, __u32 at, struct packet *p, struct change *c)
 {
+	if (!p || !c || at > ETH_HLEN)
+		return 0;
 	if (c->direct)
 		return take_hop(skb, at, p);
-	const __u64 *from = c->from, *to = c->to;
+	__u64 *from = c->from, *to = c->to;
 	const _Bool reply = c->reply;
 	__u32 field = p->transport + (p->protocol == IPPROTO_TCP ? __builtin_offsetof(struct tcphdr, check)
 															 : __builtin_offsetof(struct udphdr, check));

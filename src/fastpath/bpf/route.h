@@ -2,7 +2,7 @@
  * The way out, by the routes and rules that the kernel would go by.
  */
 #pragma once
-#include "packet.h"
+#include "rewrite.h"
 
 #define AF_INET 2
 #define AF_INET6 10
@@ -12,14 +12,28 @@ struct way {
 	struct bpf_redir_neigh next;
 };
 
-/* Whether the packet can leave with these addresses and ports (the source's in the upper half): there is a way, and it is no longer than that way takes. */
-static __always_inline _Bool find_way(struct __sk_buff *skb, const struct packet *p, const __u64 source[2],
-									  const __u64 destination[2], __u32 ports, struct way *way)
+/* Whether the way leads to this address itself, and through no router. */
+static __always_inline _Bool ends_at(const struct way *way, const struct packet *p, const __u64 address[2])
 {
+	if (!p->is_v6)
+		return way->next.ipv4_nh == (__u32)(address[1] >> 32);
+	__u64 next[2];
+	__builtin_memcpy(next, way->next.ipv6_nh, 16);
+	return next[0] == address[0] && next[1] == address[1];
+}
+
+/* Whether the packet can leave once it is changed: there is a way, and it is no longer than that way takes. A direct backend's
+ * packet gets to it by its link address alone, so it goes as one to the backend's address would. No static function, as read_packet.
+ */
+__attribute__((noinline)) int find_way(struct __sk_buff *skb, struct packet *p, struct change *c, struct way *way)
+{
+	if (!p || !c || !way)
+		return 0;
+	const __u64 *source = c->reply ? c->to : p->source, *destination = c->reply ? p->destination : c->to;
 	struct bpf_fib_lookup fib = {
 		.l4_protocol = p->protocol,
-		.sport = swap16((__u16)(ports >> 16)),
-		.dport = swap16((__u16)ports),
+		.sport = swap16(c->reply ? c->to_port : p->source_port),
+		.dport = swap16(c->reply ? p->destination_port : c->to_port),
 		/* With a length the kernel compares it with the route's MTU, that of a learned path included. */
 		.tot_len = p->segment,
 		.ifindex = skb->ifindex,
@@ -42,15 +56,5 @@ static __always_inline _Bool find_way(struct __sk_buff *skb, const struct packet
 	way->interface = fib.ifindex;
 	way->next.nh_family = fib.family;
 	__builtin_memcpy(way->next.ipv6_nh, fib.ipv6_dst, 16);
-	return 1;
-}
-
-/* Whether the way leads to this address itself, and through no router. */
-static __always_inline _Bool ends_at(const struct way *way, const struct packet *p, const __u64 address[2])
-{
-	if (!p->is_v6)
-		return way->next.ipv4_nh == (__u32)(address[1] >> 32);
-	__u64 next[2];
-	__builtin_memcpy(next, way->next.ipv6_nh, 16);
-	return next[0] == address[0] && next[1] == address[1];
+	return !c->direct || ends_at(way, p, c->to);
 }

@@ -106,19 +106,25 @@ static __always_inline _Bool is_wanted(const struct query *q, const struct flow 
 
 enum found { NOTHING, FOUND, TORN };
 
-static __always_inline enum found find_in(void *table, const struct worker *w, __u32 bucket, __u16 tag, const struct query *q,
-										  struct flow *f)
+/* Looks into one bucket. No static function: the kernel verifies it by itself (Linux 5.12) and once, and the rest of the program
+ * does not multiply with its paths.
+ */
+__attribute__((noinline)) int find_in(struct query *q, struct flow *f, __u32 bucket, __u32 tag)
 {
-	__u32 line = TABLE_HEADER_LINES + bucket * TABLE_BUCKET_LINES;
-	struct bucket *b = bpf_map_lookup_elem(table, &line);
-	if (!b)
+	if (!q || !f)
+		return NOTHING;
+	__u32 worker = q->worker, line = TABLE_HEADER_LINES + bucket * TABLE_BUCKET_LINES;
+	struct worker *w = bpf_map_lookup_elem(&workers, &worker);
+	void *table = bpf_map_lookup_elem(&tables, &worker);
+	struct bucket *b = table ? bpf_map_lookup_elem(table, &line) : 0;
+	if (!w || !b)
 		return NOTHING;
 	__u64 tags[2] = {once(b->tags[0]), once(b->tags[1])};
 #pragma unroll
 	for (__u32 way = 0; way < TABLE_WAYS; way++) {
 		__u64 word = way < 4 ? tags[0] : tags[1];
 		__u32 shift = (way & 3) * 16;
-		if ((__u16)(word >> shift) != tag)
+		if ((__u16)(word >> shift) != (__u16)tag)
 			continue;
 		__u32 at = line + 1 + way / 2;
 		struct entry *pair = bpf_map_lookup_elem(table, &at);
@@ -140,23 +146,22 @@ static __always_inline enum found find_in(void *table, const struct worker *w, _
 		f->slot = bucket * TABLE_WAYS + way;
 		f->state = once(b->state[way]) & ~TABLE_OVER_QUOTA;
 		__u64 now = way < 4 ? once(b->tags[0]) : once(b->tags[1]);
-		return (__u16)(now >> shift) == tag && !((once(e->value) ^ value) & CHECKED) ? FOUND : TORN;
+		return (__u16)(now >> shift) == (__u16)tag && !((once(e->value) ^ value) & CHECKED) ? FOUND : TORN;
 	}
 	return NOTHING;
 }
 
-static __always_inline enum found find_by_key(void *table, const struct worker *w, const struct query *q, struct flow *f)
+static __always_inline int find_by_key(const struct worker *w, struct query *q, struct flow *f)
 {
 	struct places to;
 	place(w, q->key, &to);
-	enum found found = find_in(table, w, to.first, to.tag, q, f);
-	return found != NOTHING ? found : find_in(table, w, to.second, to.tag, q, f);
+	int found = find_in(q, f, to.first, to.tag);
+	return found != NOTHING ? found : find_in(q, f, to.second, to.tag);
 }
 
 /* Finds the flow of a packet. A key has the port that the packet names, or 0 if the flow's backend has a port of its own
  * (worker/src/decide/key_port.rs).
- *
- * No static function: the kernel verifies it by itself (Linux 5.12), and the rest of the program does not multiply with its paths.
+ * No static function either.
  */
 __attribute__((noinline)) int find_flow(struct query *q, struct flow *f)
 {
@@ -164,15 +169,14 @@ __attribute__((noinline)) int find_flow(struct query *q, struct flow *f)
 		return NOTHING;
 	__u32 worker = q->worker;
 	struct worker *w = bpf_map_lookup_elem(&workers, &worker);
-	void *table = bpf_map_lookup_elem(&tables, &worker);
-	if (!w || !w->used || !table)
+	if (!w || !w->used)
 		return NOTHING;
 	if (q->ports == PORTS_CHANGE)
 		q->key[2] &= ~KEY_PORT;
-	enum found found = NOTHING;
+	int found = NOTHING;
 #pragma clang loop unroll(disable)
 	for (int tries = q->ports == (PORTS_CHANGE | PORTS_STAY) ? 2 : 1; tries > 0 && found == NOTHING; tries--) {
-		found = find_by_key(table, w, q, f);
+		found = find_by_key(w, q, f);
 		q->key[2] &= found == NOTHING ? ~KEY_PORT : ~0ull;
 	}
 	return found;

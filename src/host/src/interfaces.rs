@@ -3,8 +3,9 @@
 
 use crate::connected::ConnectedNetworks;
 use nix::ifaddrs::getifaddrs;
-use nix::net::if_::InterfaceFlags;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
 
 /// What a device puts before an IP header.
@@ -34,11 +35,12 @@ pub fn reachable_interfaces() -> Vec<Interface> {
     let entries: Vec<_> = getifaddrs().map_or_else(|_| Vec::new(), Iterator::collect);
     let is_outside = |entry: &&nix::ifaddrs::InterfaceAddress| !entry.flags.contains(InterfaceFlags::IFF_LOOPBACK);
     for entry in entries.iter().filter(is_outside) {
-        if let Some(link) = entry.address.as_ref().and_then(|address| address.as_link_addr())
-            && let Ok(index) = u32::try_from(link.ifindex())
+        let name = entry.interface_name.split(':').next().unwrap_or_default();
+        if !all.contains_key(name)
+            && let Some((index, kind)) = numbers(name, entry.address.as_ref())
         {
-            let interface = Interface { name: entry.interface_name.clone(), index, header: header(link.hatype()) };
-            all.insert(entry.interface_name.clone(), (interface, false));
+            let interface = Interface { name: name.to_owned(), index, header: header(kind) };
+            all.insert(name.to_owned(), (interface, false));
         }
     }
     for entry in entries.iter().filter(is_outside) {
@@ -55,6 +57,16 @@ pub fn reachable_interfaces() -> Vec<Interface> {
         }
     }
     all.into_values().filter(|(_, reachable)| *reachable).map(|(interface, _)| interface).collect()
+}
+
+/// Index and type of a device. One without a link address, as a tunnel may be, has no entry with its type (getifaddrs(3)): then the
+/// kernel's file says it.
+fn numbers(name: &str, address: Option<&nix::sys::socket::SockaddrStorage>) -> Option<(u32, u16)> {
+    if let Some(link) = address.and_then(|address| address.as_link_addr()) {
+        return Some((link.ifindex().try_into().ok()?, link.hatype()));
+    }
+    let kind = fs::read_to_string(format!("/sys/class/net/{name}/type")).ok()?;
+    Some((if_nametoindex(name).ok()?, kind.trim().parse().ok()?))
 }
 
 fn ip(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {

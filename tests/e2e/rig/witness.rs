@@ -1,5 +1,5 @@
-//! Clients of every kind that must not notice what happens to `loaded`: requests without a pause on 64 keep-alive
-//! connections, twenty downloads at a time, new connections one after the other, and numbered datagrams. Both families.
+//! Clients of every kind that must not notice what happens to `loaded`: requests on 64 keep-alive connections, twenty downloads
+//! at a time, new connections one after the other, and numbered datagrams. Both families.
 
 use super::lab::Lab;
 use super::net::{Family, get};
@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 pub(crate) const RATE: u64 = 1000;
 /// Pause between two troubles: a client gives up after three seconds, and a request that meets both would be late.
 pub(crate) const REST: Duration = Duration::from_secs(1);
+/// Milliseconds between an answer and the next request of its connection: 1600 requests a second. Without a pause `wrk` has half of
+/// the machine, and most of a test's time what is tried waits for a core.
+const PAUSE: u32 = 40;
 /// Bytes of a download, which takes some three seconds at the rate below.
 const BYTES: u64 = 6 << 20;
 const DOWNLOAD_RATE: &str = "2M";
@@ -109,8 +112,22 @@ impl Drop for Stop<'_> {
 /// Longer than anything may take here: an answer that is late is no error, one that never comes is.
 fn wrk(lab: &Lab, family: Family) -> Child {
     let (namespace, url) = (lab.namespace("client"), url(family.vip(), 80, "small"));
+    let script = lab.file("pause.lua", &format!("function delay() return {PAUSE} end\n"));
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", &namespace, "wrk", "-t1", "-c64", "-d600s", "--timeout", "15s", &url]);
+    command.args([
+        "netns",
+        "exec",
+        &namespace,
+        "wrk",
+        "-t1",
+        "-c64",
+        "-d600s",
+        "--timeout",
+        "15s",
+        "-s",
+        &script,
+        &url,
+    ]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
