@@ -9,6 +9,7 @@
 #include "table.h"
 
 #define MISS -1 /* TC_ACT_UNSPEC: on to the next filter, then to the stack */
+#define DROP 2 /* TC_ACT_SHOT */
 
 /* What a packet of a flow is to the worker. */
 enum weight {
@@ -253,6 +254,11 @@ static __always_inline int run(struct __sk_buff *skb, __u32 at)
 	struct way way = {};
 	if (forward(skb, at, &way))
 		return MISS;
+	/* A packet without a link header is dropped (__bpf_redirect_neigh in net/core/filter.c), so it gets an empty one. It has been
+	 * changed by now: without memory it is lost, as on any link.
+	 */
+	if (!at && bpf_skb_change_head(skb, ETH_HLEN, 0))
+		return DROP;
 	return bpf_redirect_neigh(way.interface, &way.next, sizeof(way.next), 0);
 }
 

@@ -23,6 +23,7 @@ static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)
 static __u64 (*const bpf_ktime_get_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static __u32 (*const bpf_get_smp_processor_id)(void) = (void *)BPF_FUNC_get_smp_processor_id;
 static long (*const bpf_skb_pull_data)(struct __sk_buff *, __u32 length) = (void *)BPF_FUNC_skb_pull_data;
+static long (*const bpf_skb_change_head)(struct __sk_buff *, __u32 length, __u64 flags) = (void *)BPF_FUNC_skb_change_head;
 static long (*const bpf_l4_csum_replace)(struct __sk_buff *, __u32 at, __u64 from, __u64 to, __u64 flags) =
 	(void *)BPF_FUNC_l4_csum_replace;
 static __s64 (*const bpf_csum_diff)(const void *from, __u32 from_bytes, const void *to, __u32 to_bytes, __u32 seed) =
