@@ -1,9 +1,10 @@
 //! The command line. clap lives here and nowhere else; the rest of the program gets [`Options`].
 
 mod ask;
+mod backend;
 mod migrate;
 
-pub(crate) use ask::{Ask, BackendLine, DrainLine, EventsLine, HealthLine, TopLine, TopSort};
+pub(crate) use ask::{Ask, DrainLine, EventsLine, HealthLine, TopLine, TopSort};
 pub(crate) use migrate::MigrateLine;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -53,6 +54,8 @@ pub(crate) enum Task {
     Migrate(MigrateLine),
     /// Print the configuration in these files, or of the instance that runs if there are none.
     ShowConfig(Vec<PathBuf>),
+    /// Write what was changed at run time into the running instance's configuration file.
+    SaveConfig,
     /// Print a role's sandbox policy and end.
     PrintSandbox(SandboxedRole),
     /// Run the sandbox's self-test and end.
@@ -87,8 +90,11 @@ enum Errand {
 /// An order about a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(crate) enum ConfigOrder {
-    /// Print the configuration that the running instance serves by, as a TOML file with every key
+    /// Print the configuration that the running instance serves by, as a TOML file with every key; what was changed at run time is marked
     Show {
+        /// Write what was changed at run time into the instance's file, with its comments and layout, and let it reload
+        #[arg(long, conflicts_with = "config")]
+        save: bool,
         /// Not the instance's: the one in this file; several classic files make one. Converts the classic format to TOML
         #[arg(short, long, value_name = "FILE")]
         config: Vec<PathBuf>,
@@ -276,7 +282,8 @@ impl From<CommandLine> for Options {
                 (Some(Errand::Doctor { .. }), _) => Task::Doctor,
                 (Some(Errand::Replay(line)), _) => Task::Replay(line),
                 (Some(Errand::Migrate(line)), _) => Task::Migrate(line),
-                (Some(Errand::Config { order: ConfigOrder::Show { config } }), _) => Task::ShowConfig(config),
+                (Some(Errand::Config { order: ConfigOrder::Show { save: true, .. } }), _) => Task::SaveConfig,
+                (Some(Errand::Config { order: ConfigOrder::Show { config, .. } }), _) => Task::ShowConfig(config),
                 (None, true) => Task::Diff,
                 (None, false) => line.task.into(),
             },

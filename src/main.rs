@@ -9,13 +9,13 @@ mod health;
 mod migrate;
 mod replay;
 mod role;
+mod save;
 mod top;
 
-use cli::{Ask, BackendLine, EventsLine, Task};
+use cli::{Ask, EventsLine, Task};
 use loaded_config::ConfigError;
 use loaded_config::plan::written;
 use loaded_control::{self as control, Reply, Request};
-use loaded_ipc::Destination;
 use loaded_netfilter::trial;
 use loaded_sandbox::selftest::{self, ExporterTestbed, ProberTestbed, examine_exporter, examine_prober};
 use loaded_sandbox::{PingKind, Role, SandboxPolicy, SandboxRequirement, begin_session, offer_to_oom, policy};
@@ -81,6 +81,7 @@ fn main() -> ExitCode {
         Task::Check => check(&run_options),
         Task::Diff => diff(control, &run_options.config).map(|text| say(&text)),
         Task::ShowConfig(files) => show_config(control, &files).map(|text| say(&text)),
+        Task::SaveConfig => save::save(control).map(|text| say(&text)),
         Task::Replay(line) => replay::run(&line),
         Task::Migrate(line) => Ok(migrate::run(&line)),
         Task::Ask(Ask::Health(line)) => {
@@ -151,7 +152,7 @@ fn examine(options: &run::Options) -> i32 {
 fn check(options: &run::Options) -> Result<i32, AnyError> {
     let loaded = run::check(options)?;
     let notes: String = loaded.notes.iter().map(|note| format!("note: {note}\n")).collect();
-    let files: String = loaded.files.iter().map(|file| format!("file         {}\n", file.display())).collect();
+    let files: String = loaded.files().map(|file| format!("file         {}\n", file.display())).collect();
     let plan = format!("{notes}{files}{}not examined {UNEXAMINED}\n", loaded.plan);
     let said = say(&control::text::plain(&plan));
     let lacking = run::lacking();
@@ -191,10 +192,7 @@ fn ask(socket: Option<&Path>, question: Ask) -> Result<String, AnyError> {
         Ask::Status { .. } | Ask::Metrics => Request::Status,
         Ask::Health(_) => Request::Health,
         Ask::History { last, .. } => Request::History { last: last.into() },
-        Ask::Backend { order } => {
-            let (action, BackendLine { named: Destination { address, port }, service }) = order.parts();
-            Request::Backend { action, address, port, service }
-        }
+        Ask::Backend { order } => order.request(),
         Ask::Explain(line) => Request::Explain(line.tuple()?),
         // To drain takes more than one question: see `drain`.
         Ask::Drain(_) => Request::CancelDrain,

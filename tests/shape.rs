@@ -69,7 +69,7 @@ const DEPENDENCIES: [(&str, &[&str]); 17] = [
 ];
 
 /// Libraries that only these crates may name.
-const LIBRARIES: [(&str, &[&str]); 16] = [
+const LIBRARIES: [(&str, &[&str]); 17] = [
     ("annotate-snippets", &["loaded-config"]),
     // As a feature that no child has.
     ("aya", &["loaded-fastpath"]),
@@ -98,6 +98,7 @@ const LIBRARIES: [(&str, &[&str]); 16] = [
     ("signal-hook", &["loaded", "loaded-supervisor"]),
     ("terminal_size", &["loaded"]),
     ("toml", &["loaded-config"]),
+    ("toml_edit", &["loaded-config"]),
     ("toml_writer", &["loaded-migrate"]),
     ("log", &["loaded-control", "loaded-netfilter", "loaded-supervisor"]),
 ];

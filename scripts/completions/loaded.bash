@@ -61,6 +61,9 @@ _loaded() {
             loaded,top)
                 cmd="loaded__subcmd__top"
                 ;;
+            loaded__subcmd__backend,add)
+                cmd="loaded__subcmd__backend__subcmd__add"
+                ;;
             loaded__subcmd__backend,disable)
                 cmd="loaded__subcmd__backend__subcmd__disable"
                 ;;
@@ -73,6 +76,15 @@ _loaded() {
             loaded__subcmd__backend,help)
                 cmd="loaded__subcmd__backend__subcmd__help"
                 ;;
+            loaded__subcmd__backend,remove)
+                cmd="loaded__subcmd__backend__subcmd__remove"
+                ;;
+            loaded__subcmd__backend,weight)
+                cmd="loaded__subcmd__backend__subcmd__weight"
+                ;;
+            loaded__subcmd__backend__subcmd__help,add)
+                cmd="loaded__subcmd__backend__subcmd__help__subcmd__add"
+                ;;
             loaded__subcmd__backend__subcmd__help,disable)
                 cmd="loaded__subcmd__backend__subcmd__help__subcmd__disable"
                 ;;
@@ -84,6 +96,12 @@ _loaded() {
                 ;;
             loaded__subcmd__backend__subcmd__help,help)
                 cmd="loaded__subcmd__backend__subcmd__help__subcmd__help"
+                ;;
+            loaded__subcmd__backend__subcmd__help,remove)
+                cmd="loaded__subcmd__backend__subcmd__help__subcmd__remove"
+                ;;
+            loaded__subcmd__backend__subcmd__help,weight)
+                cmd="loaded__subcmd__backend__subcmd__help__subcmd__weight"
                 ;;
             loaded__subcmd__config,help)
                 cmd="loaded__subcmd__config__subcmd__help"
@@ -142,6 +160,9 @@ _loaded() {
             loaded__subcmd__help,top)
                 cmd="loaded__subcmd__help__subcmd__top"
                 ;;
+            loaded__subcmd__help__subcmd__backend,add)
+                cmd="loaded__subcmd__help__subcmd__backend__subcmd__add"
+                ;;
             loaded__subcmd__help__subcmd__backend,disable)
                 cmd="loaded__subcmd__help__subcmd__backend__subcmd__disable"
                 ;;
@@ -150,6 +171,12 @@ _loaded() {
                 ;;
             loaded__subcmd__help__subcmd__backend,enable)
                 cmd="loaded__subcmd__help__subcmd__backend__subcmd__enable"
+                ;;
+            loaded__subcmd__help__subcmd__backend,remove)
+                cmd="loaded__subcmd__help__subcmd__backend__subcmd__remove"
+                ;;
+            loaded__subcmd__help__subcmd__backend,weight)
+                cmd="loaded__subcmd__help__subcmd__backend__subcmd__weight"
                 ;;
             loaded__subcmd__help__subcmd__config,show)
                 cmd="loaded__subcmd__help__subcmd__config__subcmd__show"
@@ -227,12 +254,34 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__backend)
-            opts="-h --control --help drain enable disable help"
+            opts="-h --control --help add remove weight drain enable disable help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__backend__subcmd__add)
+            opts="-h --weight --backup --control --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --weight)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --control)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -315,8 +364,22 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__backend__subcmd__help)
-            opts="drain enable disable help"
+            opts="add remove weight drain enable disable help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__backend__subcmd__help__subcmd__add)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -377,6 +440,70 @@ _loaded() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__backend__subcmd__help__subcmd__remove)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__backend__subcmd__help__subcmd__weight)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__backend__subcmd__remove)
+            opts="-h --control --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__backend__subcmd__weight)
+            opts="-h --control --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -445,7 +572,7 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__config__subcmd__show)
-            opts="-c -h --config --control --help"
+            opts="-c -h --save --config --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -641,8 +768,22 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__help__subcmd__backend)
-            opts="drain enable disable"
+            opts="add remove weight drain enable disable"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__help__subcmd__backend__subcmd__add)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -683,6 +824,34 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__help__subcmd__backend__subcmd__enable)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__help__subcmd__backend__subcmd__remove)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        loaded__subcmd__help__subcmd__backend__subcmd__weight)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

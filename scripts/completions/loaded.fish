@@ -50,7 +50,7 @@ complete -c loaded -n "__fish_loaded_needs_command" -s h -l help -d 'Print help'
 complete -c loaded -n "__fish_loaded_needs_command" -s V -l version -d 'Print version'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "status" -d 'Show the state: problems first, then services, backends, processes with their sandbox, queues, counters'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "health" -d 'Say in one word whether clients are served. Exit code: 0 serving, 1 impaired, 2 not serving, 3 nobody answers'
-complete -c loaded -n "__fish_loaded_needs_command" -f -a "backend" -d 'Drain, disable or enable a backend; holds until the next change or the end of the instance'
+complete -c loaded -n "__fish_loaded_needs_command" -f -a "backend" -d 'Add, remove or weigh a backend of a service; drain, disable or enable one. Holds over reload, upgrade and a killed supervisor, until the next change or the end of the instance'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "drain" -d 'Take this balancer out for maintenance: say "not serving", serve on until clients have another one, then end'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "history" -d 'Show the last changes of membership, each with its cause'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "metrics" -d 'Print all numbers in the text format of Prometheus'
@@ -73,12 +73,23 @@ complete -c loaded -n "__fish_loaded_using_subcommand health" -l min-up -d 'Fewe
 complete -c loaded -n "__fish_loaded_using_subcommand health" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand health" -l json -d 'Print JSON'
 complete -c loaded -n "__fish_loaded_using_subcommand health" -s h -l help -d 'Print help'
-complete -c loaded -n "__fish_loaded_using_subcommand backend; and not __fish_seen_subcommand_from drain enable disable help" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
-complete -c loaded -n "__fish_loaded_using_subcommand backend; and not __fish_seen_subcommand_from drain enable disable help" -s h -l help -d 'Print help'
-complete -c loaded -n "__fish_loaded_using_subcommand backend; and not __fish_seen_subcommand_from drain enable disable help" -f -a "drain" -d 'Give it no new flows; its flows go on until the deadline'
-complete -c loaded -n "__fish_loaded_using_subcommand backend; and not __fish_seen_subcommand_from drain enable disable help" -f -a "enable" -d 'Use it again, as its checks allow'
-complete -c loaded -n "__fish_loaded_using_subcommand backend; and not __fish_seen_subcommand_from drain enable disable help" -f -a "disable" -d 'Give it no flows at all; its flows are treated as if it were down'
-complete -c loaded -n "__fish_loaded_using_subcommand backend; and not __fish_seen_subcommand_from drain enable disable help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and not __fish_seen_subcommand_from add remove weight drain enable disable help" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and not __fish_seen_subcommand_from add remove weight drain enable disable help" -s h -l help -d 'Print help'
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and not __fish_seen_subcommand_from add remove weight drain enable disable help" -f -a "add" -d 'Add one to a service, until a file says otherwise; returns when workers use it, as its checks allow'
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and not __fish_seen_subcommand_from add remove weight drain enable disable help" -f -a "remove" -d 'Remove one from a service, until a file says otherwise; its flows go on for the time of the key drain'
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and not __fish_seen_subcommand_from add remove weight drain enable disable help" -f -a "weight" -d 'Change its weight, until a file says otherwise'
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and not __fish_seen_subcommand_from add remove weight drain enable disable help" -f -a "drain" -d 'Give it no new flows; its flows go on until the deadline'
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and not __fish_seen_subcommand_from add remove weight drain enable disable help" -f -a "enable" -d 'Use it again, as its checks allow'
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and not __fish_seen_subcommand_from add remove weight drain enable disable help" -f -a "disable" -d 'Give it no flows at all; its flows are treated as if it were down'
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and not __fish_seen_subcommand_from add remove weight drain enable disable help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from add" -l weight -d 'Its share relative to the others of the service [default: 1]' -r
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from add" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from add" -l backup -d 'Use it only while no other can be used'
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from remove" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from weight" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from weight" -s h -l help -d 'Print help'
 complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from drain" -l service -d 'In this service only; without it, in every service that has the backend' -r
 complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from drain" -l deadline -d 'How long its flows may go on: 90s, 5m, 2h, at most 7d [default: the configuration\'s drain]' -r
 complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from drain" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
@@ -89,6 +100,9 @@ complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_s
 complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from disable" -l service -d 'In this service only; without it, in every service that has the backend' -r
 complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from disable" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from disable" -s h -l help -d 'Print help'
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from help" -f -a "add" -d 'Add one to a service, until a file says otherwise; returns when workers use it, as its checks allow'
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from help" -f -a "remove" -d 'Remove one from a service, until a file says otherwise; its flows go on for the time of the key drain'
+complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from help" -f -a "weight" -d 'Change its weight, until a file says otherwise'
 complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from help" -f -a "drain" -d 'Give it no new flows; its flows go on until the deadline'
 complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from help" -f -a "enable" -d 'Use it again, as its checks allow'
 complete -c loaded -n "__fish_loaded_using_subcommand backend; and __fish_seen_subcommand_from help" -f -a "disable" -d 'Give it no flows at all; its flows are treated as if it were down'
@@ -155,19 +169,20 @@ complete -c loaded -n "__fish_loaded_using_subcommand migrate" -l failover -d 'T
 complete -c loaded -n "__fish_loaded_using_subcommand migrate" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c loaded -n "__fish_loaded_using_subcommand config; and not __fish_seen_subcommand_from show help" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand config; and not __fish_seen_subcommand_from show help" -s h -l help -d 'Print help'
-complete -c loaded -n "__fish_loaded_using_subcommand config; and not __fish_seen_subcommand_from show help" -f -a "show" -d 'Print the configuration that the running instance serves by, as a TOML file with every key'
+complete -c loaded -n "__fish_loaded_using_subcommand config; and not __fish_seen_subcommand_from show help" -f -a "show" -d 'Print the configuration that the running instance serves by, as a TOML file with every key; what was changed at run time is marked'
 complete -c loaded -n "__fish_loaded_using_subcommand config; and not __fish_seen_subcommand_from show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c loaded -n "__fish_loaded_using_subcommand config; and __fish_seen_subcommand_from show" -s c -l config -d 'Not the instance\'s: the one in this file; several classic files make one. Converts the classic format to TOML' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand config; and __fish_seen_subcommand_from show" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
+complete -c loaded -n "__fish_loaded_using_subcommand config; and __fish_seen_subcommand_from show" -l save -d 'Write what was changed at run time into the instance\'s file, with its comments and layout, and let it reload'
 complete -c loaded -n "__fish_loaded_using_subcommand config; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
-complete -c loaded -n "__fish_loaded_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "show" -d 'Print the configuration that the running instance serves by, as a TOML file with every key'
+complete -c loaded -n "__fish_loaded_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "show" -d 'Print the configuration that the running instance serves by, as a TOML file with every key; what was changed at run time is marked'
 complete -c loaded -n "__fish_loaded_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c loaded -n "__fish_loaded_using_subcommand doctor" -s c -l config -d 'Examine the host for this configuration' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand doctor" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
 complete -c loaded -n "__fish_loaded_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "status" -d 'Show the state: problems first, then services, backends, processes with their sandbox, queues, counters'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "health" -d 'Say in one word whether clients are served. Exit code: 0 serving, 1 impaired, 2 not serving, 3 nobody answers'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "backend" -d 'Drain, disable or enable a backend; holds until the next change or the end of the instance'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "backend" -d 'Add, remove or weigh a backend of a service; drain, disable or enable one. Holds over reload, upgrade and a killed supervisor, until the next change or the end of the instance'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "drain" -d 'Take this balancer out for maintenance: say "not serving", serve on until clients have another one, then end'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "history" -d 'Show the last changes of membership, each with its cause'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "metrics" -d 'Print all numbers in the text format of Prometheus'
@@ -180,7 +195,10 @@ complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_
 complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "config" -d 'Show a configuration whole, with every default'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "doctor" -d 'Examine this host: what keeps packets from being balanced, and the command that fixes it; changes nothing'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from backend" -f -a "add" -d 'Add one to a service, until a file says otherwise; returns when workers use it, as its checks allow'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from backend" -f -a "remove" -d 'Remove one from a service, until a file says otherwise; its flows go on for the time of the key drain'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from backend" -f -a "weight" -d 'Change its weight, until a file says otherwise'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from backend" -f -a "drain" -d 'Give it no new flows; its flows go on until the deadline'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from backend" -f -a "enable" -d 'Use it again, as its checks allow'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from backend" -f -a "disable" -d 'Give it no flows at all; its flows are treated as if it were down'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Print the configuration that the running instance serves by, as a TOML file with every key'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Print the configuration that the running instance serves by, as a TOML file with every key; what was changed at run time is marked'

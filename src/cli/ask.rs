@@ -1,10 +1,9 @@
 //! The commands that ask a running instance, with their arguments.
 
+use super::backend::{BackendOrder, deadline};
 use clap::{Args, Subcommand, ValueEnum};
-use loaded_config::duration;
 use loaded_config::network::Network;
-use loaded_config::plan::MAX_DRAIN;
-use loaded_control::{Action, FlowQuery, HISTORY, MAX_FLOWS, Tuple};
+use loaded_control::{FlowQuery, HISTORY, MAX_FLOWS, Tuple};
 use loaded_ipc::Destination;
 use loaded_table::FlowState;
 use std::net::{IpAddr, SocketAddr};
@@ -27,11 +26,12 @@ pub(crate) enum Ask {
     },
     /// Say in one word whether clients are served. Exit code: 0 serving, 1 impaired, 2 not serving, 3 nobody answers
     Health(HealthLine),
-    /// Drain, disable or enable a backend; holds until the next change or the end of the instance
+    /// Add, remove or weigh a backend of a service; drain, disable or enable one. Holds over reload, upgrade and a killed
+    /// supervisor, until the next change or the end of the instance
     Backend {
         /// The order.
         #[command(subcommand)]
-        order: Order,
+        order: BackendOrder,
     },
     /// Take this balancer out for maintenance: say "not serving", serve on until clients have another one, then end
     Drain(DrainLine),
@@ -193,54 +193,6 @@ impl ExplainLine {
     }
 }
 
-/// An order about one backend.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub(crate) enum Order {
-    /// Give it no new flows; its flows go on until the deadline
-    Drain {
-        /// The backend.
-        #[command(flatten)]
-        backend: BackendLine,
-        /// How long its flows may go on: 90s, 5m, 2h, at most 7d [default: the configuration's drain]
-        #[arg(long, value_name = "TIME", value_parser = deadline)]
-        deadline: Option<u32>,
-    },
-    /// Use it again, as its checks allow
-    Enable {
-        /// The backend.
-        #[command(flatten)]
-        backend: BackendLine,
-    },
-    /// Give it no flows at all; its flows are treated as if it were down
-    Disable {
-        /// The backend.
-        #[command(flatten)]
-        backend: BackendLine,
-    },
-}
-
-/// The backend an order is about.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub(crate) struct BackendLine {
-    /// Its address; with a port, only the backend on that port: 198.51.100.11:8080, [2001:db8::11]:8080
-    #[arg(value_name = "ADDR[:PORT]")]
-    pub(crate) named: Destination,
-    /// In this service only; without it, in every service that has the backend
-    #[arg(long, value_name = "NAME")]
-    pub(crate) service: Option<String>,
-}
-
-impl Order {
-    /// The order as the instance takes it.
-    pub(crate) fn parts(self) -> (Action, BackendLine) {
-        match self {
-            Self::Drain { backend, deadline } => (Action::Drain { deadline }, backend),
-            Self::Enable { backend } => (Action::Enable, backend),
-            Self::Disable { backend } => (Action::Disable, backend),
-        }
-    }
-}
-
 /// Reads a protocol's name or number.
 fn protocol(text: &str) -> Result<u8, String> {
     Ok(match text {
@@ -274,9 +226,4 @@ fn client_network(text: &str) -> Result<(IpAddr, u8), String> {
         Ok(address) => Ok((address, if address.is_ipv4() { 32 } else { 128 })),
         Err(_) => Network::split(text),
     }
-}
-
-/// Reads a duration such as `90s`, `5m`, `2h` or `1d`; in seconds.
-pub(super) fn deadline(text: &str) -> Result<u32, String> {
-    duration::seconds(text, 1..=MAX_DRAIN)
 }

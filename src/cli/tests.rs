@@ -1,4 +1,4 @@
-use super::ask::{Order, deadline};
+use super::backend::{BackendLine, BackendOrder as Order, MemberLine, deadline};
 use super::*;
 use loaded_config::plan::MAX_DRAIN;
 use loaded_control::{FlowQuery, Tuple};
@@ -72,6 +72,19 @@ fn an_instance_that_runs_is_asked_by_subcommands() {
     let named = BackendLine { named: "[2001:db8::1]:8080".parse().unwrap(), service: None };
     let disable = Order::Disable { backend: named };
     assert_eq!(asked("backend disable [2001:db8::1]:8080"), Ok(Task::Ask(Ask::Backend { order: disable })));
+    let member = |named: &str| MemberLine { service: "web".to_owned(), named: named.parse().unwrap() };
+    let add = Order::Add { backend: member("198.51.100.11:8080"), weight: Some(3), backup: true };
+    let line = "backend add web 198.51.100.11:8080 --weight 3 --backup";
+    assert_eq!(asked(line), Ok(Task::Ask(Ask::Backend { order: add })));
+    let remove = Order::Remove { backend: member("2001:db8::1") };
+    assert_eq!(asked("backend remove web 2001:db8::1"), Ok(Task::Ask(Ask::Backend { order: remove })));
+    let weight = Order::Weight { backend: member("::1"), weight: 256 };
+    assert_eq!(asked("backend weight web ::1 256"), Ok(Task::Ask(Ask::Backend { order: weight })));
+    for wrong in ["add web ::1 --weight 0", "weight web ::1 257", "weight web ::1 0", "add web host"] {
+        assert_eq!(asked(&format!("backend {wrong}")), Err(ErrorKind::ValueValidation), "{wrong}");
+    }
+    assert_eq!(asked("config show --save"), Ok(Task::SaveConfig));
+    assert_eq!(asked("config show --save -c a"), Err(ErrorKind::ArgumentConflict));
     assert_eq!(asked("backend enable host"), Err(ErrorKind::ValueValidation));
     assert_eq!(asked("backend enable 198.51.100.11:0"), Err(ErrorKind::ValueValidation));
     assert_eq!(asked("backend disable ::1 --deadline 5m"), Err(ErrorKind::UnknownArgument));

@@ -37,6 +37,18 @@ impl Options {
         Ok(config::load(&self.files()?, &self.overrides)?)
     }
 
+    /// The same, of these files, with what was changed at run time.
+    ///
+    /// # Errors
+    /// The mistakes; what the files say now contradicts what was changed.
+    pub(crate) fn load_amended(
+        &self,
+        files: &[PathBuf],
+        amendments: &[config::Amendment],
+    ) -> Result<config::Loaded, Error> {
+        Ok(config::load_amended(files, &self.overrides, amendments)?)
+    }
+
     /// Path of the control socket.
     pub(crate) fn control_path(&self) -> PathBuf {
         self.control.clone().unwrap_or_else(default_path)

@@ -4,11 +4,12 @@
 //! A file whose name ends in `.toml` is TOML (`scripts/loaded.toml` shows every key); every other file is the
 //! classic format, which is a shell script too (`scripts/loaded.config`). Several classic files make one plan;
 //! a TOML file stands alone, but for files that it includes. Text becomes a draft (`classic`, `toml`), and the draft becomes
-//! the plan (`check`).
+//! the plan (`check`). Between the two lies what an operator has changed at run time (`amendment`); `saved` writes that into the file.
 
 #![forbid(unsafe_code)]
 
 mod address;
+mod amendment;
 mod check;
 mod check_kind;
 mod classic;
@@ -25,19 +26,25 @@ pub mod network;
 pub mod plan;
 mod policy;
 mod probe;
+mod saved;
 mod shared;
 mod toml;
 mod value;
 
+pub use amendment::{Act, Amended, Amendment, Order};
 pub use defaults::*;
 pub use error::ConfigError;
 pub use file::{MAX_FILE_BYTES, MAX_INCLUDED, PLACES, find};
 pub use location::{Location, Source};
 pub use mistake::Mistake;
+pub use saved::{SaveError, Saved, marked, saved};
 
+use crate::amendment::{Applied, Commands};
+use crate::draft::Draft;
+use crate::location::Flaw;
 use crate::mistake::Mistakes;
 use crate::plan::{Plan, QUEUE_LENS};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Which address families to serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,7 +77,7 @@ pub struct Overrides {
     pub failover: bool,
 }
 
-/// A plan, and notes about the files for the operator.
+/// A plan, what it was made of, and notes for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
     /// What to serve.
@@ -78,7 +85,18 @@ pub struct Loaded {
     /// One line each, `file:line:column: text`: keys that have no effect, VIPs that share backends.
     pub notes: Vec<String>,
     /// The files that were read.
-    pub files: Vec<PathBuf>,
+    pub sources: Vec<Source>,
+    /// What was changed at run time and still holds.
+    pub amendments: Vec<Amendment>,
+    /// What was changed at run time and does not hold any more, one line each, with the reason.
+    pub forgotten: Vec<String>,
+}
+
+impl Loaded {
+    /// The names of the files that were read.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.sources.iter().map(Source::path)
+    }
 }
 
 /// Reads `paths`, or the file that [`find`] finds if empty, and makes the plan. Changes nothing.
@@ -86,6 +104,14 @@ pub struct Loaded {
 /// # Errors
 /// No file, an unsuitable or unreadable one, an option out of range, or the mistakes in the texts.
 pub fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<Loaded, ConfigError> {
+    load_amended(paths, overrides, &[])
+}
+
+/// [`load`], and what was changed at run time laid over it.
+///
+/// # Errors
+/// Those of [`load`]; files and amendments contradict each other.
+pub fn load_amended(paths: &[PathBuf], overrides: &Overrides, amendments: &[Amendment]) -> Result<Loaded, ConfigError> {
     check_options(overrides)?;
     let sources = match paths {
         [] => vec![file::read(&find()?)?],
@@ -96,7 +122,7 @@ pub fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<Loaded, ConfigEr
         _ => (Vec::new(), Vec::new()),
     };
     let sources = [sources, included].concat();
-    let mut loaded = parse(&sources, overrides)?;
+    let mut loaded = parse_amended(&sources, overrides, amendments)?;
     loaded.notes.extend(notes.into_iter().map(|note| Mistake::new(note, &sources).to_string()));
     Ok(loaded)
 }
@@ -106,28 +132,87 @@ pub fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<Loaded, ConfigEr
 /// # Errors
 /// An option out of range, or the mistakes in the texts.
 pub fn parse(sources: &[Source], overrides: &Overrides) -> Result<Loaded, ConfigError> {
+    parse_amended(sources, overrides, &[])
+}
+
+/// [`parse`], and what was changed at run time laid over it.
+///
+/// # Errors
+/// Those of [`parse`]; texts and amendments contradict each other.
+pub fn parse_amended(
+    sources: &[Source],
+    overrides: &Overrides,
+    amendments: &[Amendment],
+) -> Result<Loaded, ConfigError> {
     check_options(overrides)?;
     let mistakes = Mistakes::default();
-    let draft = match sources {
+    let draft = draft(sources, overrides, &mistakes)?;
+    planned(draft, sources, overrides, amendments, mistakes)
+}
+
+/// One more change at run time: the plan of texts that hold, with amendments that hold and what is ordered now.
+///
+/// # Errors
+/// The mistake in the order, or what it would make of the plan.
+pub fn amend(
+    sources: &[Source],
+    overrides: &Overrides,
+    amendments: &[Amendment],
+    order: &Order,
+) -> Result<Loaded, ConfigError> {
+    let mistakes = Mistakes::default();
+    let draft = draft(sources, overrides, &mistakes)?;
+    let Some((of_files, _)) = &draft else { return planned(draft, sources, overrides, amendments, mistakes) };
+    let (command, words) = amendment::command_of(order, sources.len());
+    match amendment::ordered(of_files, amendments, order, words) {
+        Ok(amendments) => planned(draft, sources, overrides, &amendments, mistakes),
+        Err(flaw) => {
+            mistakes.add(flaw);
+            Err(ConfigError::Invalid { mistakes: mistakes.told(&[sources, &[command]].concat()) })
+        }
+    }
+}
+
+/// What the texts say, with notes; `None` if one cannot be read at all.
+fn draft(
+    sources: &[Source],
+    overrides: &Overrides,
+    mistakes: &Mistakes,
+) -> Result<Option<(Draft, Vec<Flaw>)>, ConfigError> {
+    Ok(match sources {
         [main, included @ ..] if main.is_toml() && included.iter().all(Source::is_included) => {
-            toml::draft(main.text(), included, &mistakes).map(|draft| (draft, Vec::new()))
+            toml::draft(main.text(), included, mistakes).map(|draft| (draft, Vec::new()))
         }
         several => match several.iter().find(|source| source.is_toml()) {
             Some(toml) => return Err(not_alone(toml)),
-            None => Some(classic::draft(several, overrides.failover, &mistakes)),
+            None => Some(classic::draft(several, overrides.failover, mistakes)),
         },
-    };
-    let made = draft.map(|(draft, notes)| {
+    })
+}
+
+/// The plan of a draft with amendments.
+fn planned(
+    draft: Option<(Draft, Vec<Flaw>)>,
+    sources: &[Source],
+    overrides: &Overrides,
+    amendments: &[Amendment],
+    mistakes: Mistakes,
+) -> Result<Loaded, ConfigError> {
+    let commands = Commands::of(amendments, sources.len());
+    let made = draft.map(|(mut draft, notes)| {
+        let applied = amendment::apply(&mut draft, amendments, &commands);
         let (plan, more) = check::plan(draft, overrides, &mistakes);
-        (plan, [notes, more].concat())
+        (plan, [notes, more].concat(), applied)
     });
-    let mistakes = mistakes.told(sources);
+    let texts = [sources, &[commands.source]].concat();
+    let mistakes = mistakes.told(&texts);
     if !mistakes.is_empty() {
         return Err(ConfigError::Invalid { mistakes });
     }
-    let (plan, notes) = made.unwrap_or_else(|| (Plan::empty(), Vec::new()));
-    let notes = notes.into_iter().map(|note| Mistake::new(note, sources).to_string()).collect();
-    Ok(Loaded { plan, notes, files: sources.iter().map(|source| source.path().to_owned()).collect() })
+    let (plan, notes, applied) = made.unwrap_or_else(|| (Plan::empty(), Vec::new(), Applied::default()));
+    let notes = notes.into_iter().map(|note| Mistake::new(note, &texts).to_string()).collect();
+    let Applied { kept, forgotten } = applied;
+    Ok(Loaded { plan, notes, sources: sources.to_vec(), amendments: kept, forgotten })
 }
 
 fn check_options(overrides: &Overrides) -> Result<(), ConfigError> {

@@ -134,13 +134,10 @@ fn member(table: &Table<'_>) -> Option<DraftMember> {
 }
 
 fn weight(item: Item<'_>) -> Result<u16, Flaw> {
-    if item.number(0..=0_u16).is_ok() {
-        return Err(item.mark.flaw(format!(
-            "weight is 0; write a number from 1 to {MAX_WEIGHT}. To give a backend no new flows, drain it (loaded backend drain \
-             ADDRESS); to keep it for when the others are down, write backup = true"
-        )));
+    match item.number(0..=0_u16) {
+        Ok(zero) => value::weight(zero).map_err(|text| item.mark.flaw(text)),
+        Err(_) => item.number(1..=MAX_WEIGHT),
     }
-    item.number(1..=MAX_WEIGHT)
 }
 
 fn policy(table: &Table<'_>, mode: Mode) -> Policy {

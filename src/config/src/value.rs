@@ -1,6 +1,7 @@
 //! Values of both formats. Each function returns the value, or a message that says what to write instead.
 
 use super::near::nearest;
+use crate::plan::MAX_WEIGHT;
 use loaded_ipc::{PortRange, Strategy};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -73,6 +74,18 @@ pub(super) fn interface(text: &str) -> Result<String, String> {
     match !text.is_empty() && !text.starts_with(['-', '.']) && text.len() <= MAX_NIC && text.bytes().all(plain) {
         true => Ok(text.to_owned()),
         false => Err(format!("{text:?} is not the name of an interface")),
+    }
+}
+
+/// The share of a backend.
+pub(super) fn weight(weight: u16) -> Result<u16, String> {
+    match weight {
+        0 => Err(format!(
+            "weight is 0; write a number from 1 to {MAX_WEIGHT}. To give a backend no new flows, drain it (loaded backend drain \
+             ADDRESS); to keep it for when the others are down, write backup = true"
+        )),
+        1..=MAX_WEIGHT => Ok(weight),
+        _ => Err(format!("weight is {weight}; write a number from 1 to {MAX_WEIGHT}")),
     }
 }
 

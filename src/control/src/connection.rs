@@ -13,6 +13,8 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(1);
 pub const TAKE_DEADLINE: Duration = Duration::from_secs(2);
 /// How long an answer that others have to provide may take.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+/// How long a change may take until workers serve by it; less than clients wait.
+pub const CHANGE_DEADLINE: Duration = Duration::from_secs(25);
 
 /// A client that may ask.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub enum Answer {
     Now(Reply),
     /// Later: [`super::Control::settle`] delivers the reply with this number.
     Later(u32),
+    /// The same, after a change for which workers start anew.
+    AfterChange(u32),
 }
 
 impl From<Reply> for Answer {
@@ -86,6 +90,11 @@ impl Connection {
         waits
     }
 
+    fn wait(&mut self, number: u32, deadline: Instant) -> After {
+        (self.phase, self.deadline) = (RequestPhase::Waiting(number), deadline);
+        After::Open
+    }
+
     fn respond(&mut self, now: Instant, reply: &Reply) {
         self.phase = RequestPhase::Answering(line(reply), 0);
         self.deadline = now + TAKE_DEADLINE;
@@ -103,11 +112,8 @@ impl Connection {
             let reply = match receive(&mut self.stream, bytes) {
                 Ok(Some(request)) => match respond(request).into() {
                     Answer::Now(reply) => reply,
-                    Answer::Later(number) => {
-                        self.phase = RequestPhase::Waiting(number);
-                        self.deadline = now + ANSWER_DEADLINE;
-                        return After::Open;
-                    }
+                    Answer::Later(number) => return self.wait(number, now + ANSWER_DEADLINE),
+                    Answer::AfterChange(number) => return self.wait(number, now + CHANGE_DEADLINE),
                 },
                 none => {
                     *answer = Some(respond);

@@ -34,12 +34,12 @@ pub mod text;
 
 pub use checks::{BOUNDS, CheckFigures};
 pub use client::{AskError, ask, ask_within};
-pub use connection::{ANSWER_DEADLINE, Answer, REQUEST_DEADLINE, TAKE_DEADLINE};
+pub use connection::{ANSWER_DEADLINE, Answer, CHANGE_DEADLINE, REQUEST_DEADLINE, TAKE_DEADLINE};
 pub use explain::{Explanation, Tuple};
 pub use flows::{FlowLine, FlowList, FlowQuery, MAX_FLOWS};
 pub use health::{ConditionStatus, Effect, Health, InstanceVerdict, ServiceHealth};
 pub use history::{By, Event, HISTORY, History, unix_ms};
-pub use message::{Action, Reply, Request};
+pub use message::{Action, AmendAction, FileChange, Reply, Request};
 pub use policy::PolicyStatus;
 pub use server::{Control, MAX_CONNECTIONS};
 pub use socket::{ControlError, DIRECTORY, default_path};

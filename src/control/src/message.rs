@@ -31,6 +31,23 @@ pub enum Request {
         /// In this service only; `None`: in every service that has it.
         service: Option<String>,
     },
+    /// Add a backend, remove one, or change its weight, until a file says otherwise. Answered by [`Reply::Done`] once workers
+    /// serve by that.
+    Amend {
+        /// Its service.
+        service: String,
+        /// What to do with it.
+        act: AmendAction,
+        /// Its address.
+        address: IpAddr,
+        /// Its port. `None`: to add, the service's; else the one backend at that address.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
+    },
+    /// What was changed at run time and stands in no file. Answered by [`Reply::Unsaved`].
+    Unsaved,
+    /// Read the files again, as HUP does. Answered by [`Reply::Done`].
+    Reload,
     /// Serve on until clients have another balancer, and end. Answered by [`Reply::Done`].
     Drain {
         /// Seconds after which it ends whatever clients do; `None`: as the configuration says for backends.
@@ -66,6 +83,23 @@ pub enum Action {
     Disable,
 }
 
+/// What to change of a service's backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum AmendAction {
+    /// A new backend.
+    Add {
+        /// Its share; `None`: 1, or what the file gives it if it was removed at run time.
+        weight: Option<u16>,
+        /// Whether it is a backup.
+        backup: bool,
+    },
+    /// A backend less. Its flows go on until the configuration's drain is over.
+    Remove,
+    /// This share.
+    Weight(u16),
+}
+
 /// What the instance answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -91,6 +125,13 @@ pub enum Reply {
         /// As a TOML file.
         text: String,
     },
+    /// To [`Request::Unsaved`].
+    Unsaved {
+        /// What was changed, one change a line; none: nothing.
+        lines: Vec<String>,
+        /// The file that has to say so; `None`: nothing has to be changed.
+        file: Option<FileChange>,
+    },
     /// To [`Request::Explain`].
     Explained(Box<Explanation>),
     /// To [`Request::Flows`].
@@ -100,6 +141,17 @@ pub enum Reply {
         /// What is wrong, and what to do about it.
         text: String,
     },
+}
+
+/// A configuration file, as the instance has read it and as it would have to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileChange {
+    /// Its absolute path.
+    pub path: PathBuf,
+    /// What it held.
+    pub before: String,
+    /// What it has to hold.
+    pub after: String,
 }
 
 impl Reply {
@@ -153,6 +205,19 @@ mod tests {
             (Request::Diff { files: vec!["/a".into()] }, r#"{"diff":{"files":["/a"]}}"#),
             (Request::Drain { deadline: Some(60) }, r#"{"drain":{"deadline":60}}"#),
             (Request::CancelDrain, r#""cancel_drain""#),
+            (
+                Request::Amend {
+                    service: "web".to_owned(),
+                    act: AmendAction::Add { weight: Some(3), backup: false },
+                    address,
+                    port: Some(8080),
+                },
+                r#"{"amend":{"service":"web","act":{"add":{"weight":3,"backup":false}},"address":"2001:db8::1","port":8080}}"#,
+            ),
+            (
+                Request::Amend { service: "web".to_owned(), act: AmendAction::Weight(3), address, port: None },
+                r#"{"amend":{"service":"web","act":{"weight":3},"address":"2001:db8::1"}}"#,
+            ),
             (
                 Request::Backend { action: Action::Enable, address, port: None, service: None },
                 r#"{"backend":{"action":"enable","address":"2001:db8::1","service":null}}"#,

@@ -29,6 +29,9 @@ pub struct Status {
     /// The last upgrade that failed.
     #[serde(default)]
     pub refused_upgrade: Option<Refused>,
+    /// What was changed at run time and stands in no file, one change a line.
+    #[serde(default)]
+    pub amendments: Vec<String>,
     /// Layers of the sandbox that this kernel has, as found at start. /proc shows seccomp alone.
     pub layers: Vec<String>,
     /// What this kernel does with the verdict NF_REPEAT, tried at start: `repeats`, `accepts` or `unknown: …`. Unless it

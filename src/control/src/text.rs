@@ -27,6 +27,10 @@ pub fn status(status: &Status) -> String {
         let _ = write!(out, "; last reload {} ago: {}", elapsed(status.now.saturating_sub(reload.at)), reload.text);
     }
     out.push('\n');
+    if !status.amendments.is_empty() {
+        out.push_str("in no file (loaded config show --save writes it there):\n");
+        status.amendments.iter().for_each(|line| _ = writeln!(out, "  {line}"));
+    }
     for service in &status.services {
         out.push('\n');
         write_service(&mut out, service, status.now);

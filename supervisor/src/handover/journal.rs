@@ -13,6 +13,7 @@
 use super::kernel_path::PathHandover;
 use crate::Error;
 use crate::roster::Roster;
+use loaded_config::Amendment;
 use loaded_config::plan::{MetricsAddress, Plan};
 use loaded_control::History;
 use loaded_ipc::TableKeys;
@@ -84,6 +85,9 @@ pub(crate) struct Snapshot<'a> {
     /// Interfaces whose `clsact` is there for a kernel path's sake, by their indexes: the last instance removes it.
     #[serde(default)]
     pub(crate) clsacts: Cow<'a, [u32]>,
+    /// What was changed at run time.
+    #[serde(default)]
+    pub(crate) amendments: Cow<'a, [Amendment]>,
 }
 
 impl Snapshot<'_> {
@@ -251,6 +255,7 @@ mod tests {
             kernel_path: None,
             metrics: None,
             clsacts: [].as_slice().into(),
+            amendments: [].as_slice().into(),
         };
         journal.write(&snapshot).unwrap();
     }

@@ -6,9 +6,10 @@
 //! - `reconfigure`: HUP, discovery, departures. `upgrade`: USR2.
 //! - `observe`: what changes by itself. `put_back`: what others remove. `health`: the verdict. `record`: the journal.
 //! - `exports`: what the exporter shows.
-//! - `operate`, `explain` (over `explanation`), `flows` (over `flow_search`), `status`, `report`: what the operator asks for.
+//! - `operate`, `amend`, `explain` (over `explanation`), `flows` (over `flow_search`), `status`, `report`: what the operator asks for.
 
 mod account;
+mod amend;
 mod beside;
 mod end;
 mod explain;

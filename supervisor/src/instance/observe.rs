@@ -86,7 +86,7 @@ impl Instance {
 
     /// Begins to change the configuration if nodes were discovered or something has drained.
     fn begin_due_change(&mut self, now: Instant) -> Result<(), Error> {
-        let plan = || self.current.plan.clone();
+        let plan = || self.current.loaded();
         let may_join = self.survey.discovered.is_none_or(|at| at.elapsed() >= DISCOVERY_EVERY);
         if !self.survey.found.is_empty() && may_join {
             self.survey.discovered = Some(now);
@@ -256,7 +256,11 @@ impl Instance {
 
     /// Notes the changes of a finished reconfiguration in the history.
     pub(super) fn record_changes(&mut self, trigger: Trigger, changes: &[String]) {
-        let by = if trigger == Trigger::Operator { By::Reload } else { By::Discovery };
+        let by = match trigger {
+            Trigger::Operator => By::Reload,
+            Trigger::Amendment => By::Operator,
+            Trigger::Discovery | Trigger::Departure => By::Discovery,
+        };
         for change in changes {
             self.operator.record(change.clone(), trigger.to_string(), by);
         }

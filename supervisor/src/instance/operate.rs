@@ -1,7 +1,8 @@
 //! What the operator asks for on the control socket.
 
 use super::Instance;
-use loaded_config::plan::{diff, written};
+use loaded_config::marked;
+use loaded_config::plan::diff;
 use loaded_control::{Action, Answer, By, Reply, Request};
 use loaded_ipc::{Admin, BackendCounter, BackendIndex, Destination};
 use std::path::PathBuf;
@@ -27,7 +28,12 @@ impl Instance {
             Request::Drain { deadline } => self.drain_whole(deadline),
             Request::CancelDrain => self.cancel_drain(),
             Request::Diff { files } => self.difference(files),
-            Request::Config => Reply::Config { text: written(&self.current.plan) },
+            Request::Config => Reply::Config { text: marked(&self.current.plan, &self.current.amendments) },
+            Request::Amend { service, act, address, port } => {
+                return self.order(service, act, Destination { address, port });
+            }
+            Request::Unsaved => self.unsaved(),
+            Request::Reload => self.reload(),
             Request::Explain(tuple) => return self.explain(tuple),
             Request::Flows(query) => return self.begin_search(query),
         };
@@ -67,8 +73,8 @@ impl Instance {
     /// What a reload of these files would do.
     fn difference(&mut self, files: Vec<PathBuf>) -> Reply {
         let files = if files.is_empty() { self.fixed.options.config.clone() } else { files };
-        let plan = match self.next_plan(&files) {
-            Ok(plan) => plan,
+        let loaded = match self.next_plan(&files) {
+            Ok(loaded) => loaded,
             Err(error) => return Reply::error(format!("a reload would be refused: {error}")),
         };
         let missing = match self.host.missing_rules() {
@@ -77,12 +83,13 @@ impl Instance {
         };
         let mut lines: Vec<_> =
             missing.iter().map(|what| format!("rules: {what} missing in the kernel: would be put back")).collect();
-        let changes = diff(&self.current.plan, &plan);
+        let changes = diff(&self.current.plan, &loaded.plan);
+        lines.extend(loaded.forgotten);
         if changes.is_empty() {
             return Reply::Diff { lines };
         }
         lines.extend(changes.iter().map(ToString::to_string));
-        lines.push(self.effect_on_flows(&plan));
+        lines.push(self.effect_on_flows(&loaded.plan));
         Reply::Diff { lines }
     }
 

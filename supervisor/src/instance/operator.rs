@@ -1,9 +1,10 @@
 //! The operator's side of an instance: the control socket, the history, the results of what was asked for, and what is
-//! answered later: questions that wait for a worker's answer, and searches for flows.
+//! answered later: changes at run time, questions that wait for a worker's answer, and searches for flows.
 
 use super::flow_search::FlowSearch;
+use loaded_config::Order;
 use loaded_control::live::Live;
-use loaded_control::{By, Control, Event, History, Tuple, unix_ms};
+use loaded_control::{By, Control, Event, History, Reply, Tuple, unix_ms};
 use std::collections::VecDeque;
 use std::time::{Instant, SystemTime};
 
@@ -17,6 +18,7 @@ pub(crate) struct Operator {
     /// When the last upgrade failed, and why.
     pub(crate) refused_upgrade: Option<(SystemTime, String)>,
     pub(crate) questions: OpenQuestions,
+    pub(crate) orders: Orders,
     /// Searches for flows. The first goes on next.
     pub(crate) searches: VecDeque<FlowSearch>,
     /// What the status page compares with.
@@ -39,6 +41,15 @@ pub(crate) struct OpenQuestions {
     pub(crate) waiting: Vec<OpenQuestion>,
 }
 
+/// Changes at run time that were ordered and are not in force yet. A reply by its number is owed for each.
+#[derive(Debug, Default)]
+pub(crate) struct Orders {
+    /// They wait for a change that is under way.
+    pub(crate) waiting: Vec<(u32, Order)>,
+    /// Workers with them are being prepared, or take over.
+    pub(crate) begun: Vec<u32>,
+}
+
 /// A question that waits for a worker's answer.
 #[derive(Debug)]
 pub(crate) struct OpenQuestion {
@@ -52,15 +63,22 @@ pub(crate) struct OpenQuestion {
 impl Operator {
     pub(crate) fn new(control: Option<Control>, history: History) -> Self {
         let questions = OpenQuestions::default();
-        let searches = VecDeque::new();
+        let (orders, searches) = (Orders::default(), VecDeque::new());
         let live = Live::default();
-        Self { control, history, last_reload: None, refused_upgrade: None, questions, searches, live }
+        Self { control, history, last_reload: None, refused_upgrade: None, questions, orders, searches, live }
     }
 
     /// A number for a request that is answered later.
     pub(crate) fn next_number(&mut self) -> u32 {
         self.questions.last = self.questions.last.wrapping_add(1);
         self.questions.last
+    }
+
+    /// Delivers a reply that was promised.
+    pub(crate) fn settle(&mut self, number: u32, reply: &Reply) {
+        if let Some(control) = &mut self.control {
+            control.settle(Instant::now(), number, reply);
+        }
     }
 
     /// Notes an event of the whole instance in the history.

@@ -24,7 +24,8 @@ pub(crate) enum Phase {
     Upgrading(Successor),
 }
 
-/// Asked for while another change was under way. Done when that is over, the reload first.
+/// Asked for while another change was under way. Done when that is over: first what was ordered at run time
+/// ([`super::operator::Orders`]), then the reload.
 #[derive(Debug, Default)]
 pub(crate) struct Postponed {
     pub(crate) reload: bool,
@@ -58,6 +59,8 @@ pub(crate) enum Stage {
 pub(crate) enum Trigger {
     /// HUP.
     Operator,
+    /// A backend was added, removed or weighed at run time.
+    Amendment,
     /// Nodes were discovered.
     Discovery,
     /// A backend or service that was removed has drained.
@@ -126,6 +129,7 @@ impl fmt::Display for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Operator => "reload",
+            Self::Amendment => "run time",
             Self::Discovery => "discovery",
             Self::Departure => "departure",
         })

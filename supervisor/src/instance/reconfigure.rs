@@ -31,44 +31,59 @@ impl Instance {
             self.postponed.reload = true;
             return;
         }
-        match self.next_plan(&self.fixed.options.config) {
-            Ok(plan) => {
-                let changes: Vec<_> = diff(&self.current.plan, &plan).iter().map(ToString::to_string).collect();
-                if changes.is_empty() && plan == self.current.plan {
-                    match self.write_missing_rules() {
-                        Ok(missing) => self.operator.conclude_reload(true, unchanged(&missing)),
-                        Err(error) => self.operator.conclude_reload(false, error.to_string()),
-                    }
-                    return;
-                }
-                if let Err(error) = self.begin_reconfiguration(plan, Trigger::Operator, changes) {
-                    self.operator.conclude_reload(false, error.to_string());
-                }
+        let loaded = match self.next_plan(&self.fixed.options.config) {
+            Ok(loaded) => loaded,
+            Err(error) => return self.operator.conclude_reload(false, error.to_string()),
+        };
+        let changes = diff(&self.current.plan, &loaded.plan);
+        if changes.is_empty() && loaded.plan == self.current.plan {
+            self.take_texts(loaded);
+            match self.write_missing_rules() {
+                Ok(missing) => self.operator.conclude_reload(true, unchanged(&missing)),
+                Err(error) => self.operator.conclude_reload(false, error.to_string()),
             }
-            Err(error) => self.operator.conclude_reload(false, error.to_string()),
+            return;
+        }
+        let changes = changes.iter().map(ToString::to_string).chain(loaded.forgotten.iter().cloned()).collect();
+        if let Err(error) = self.begin_reconfiguration(loaded, Trigger::Operator, changes) {
+            self.operator.conclude_reload(false, error.to_string());
         }
     }
 
-    /// The plan of these files, if this instance can change to it.
-    pub(super) fn next_plan(&self, files: &[PathBuf]) -> Result<Plan, Error> {
-        let loaded = config::load(files, &self.fixed.options.overrides)?;
+    /// The files are other ones, but the plan is the same: what was changed at run time may stand in them now.
+    fn take_texts(&mut self, loaded: config::Loaded) {
+        let config::Loaded { sources, amendments, forgotten, .. } = loaded;
+        (self.current.sources, self.current.amendments) = (sources, amendments);
+        forgotten.iter().for_each(|line| log::info!("{}: {line}", Trigger::Operator));
+        self.record_changes(Trigger::Operator, &forgotten);
+        self.recorder.set_outdated();
+    }
+
+    /// The plan of these files and of what was changed at run time, if this instance can change to it.
+    pub(super) fn next_plan(&self, files: &[PathBuf]) -> Result<config::Loaded, Error> {
+        let loaded = self.fixed.options.load_amended(files, &self.current.amendments)?;
         for note in &loaded.notes {
             log::info!("{note}");
         }
-        if let Some(text) = immutable_change(&self.current.plan, &loaded.plan) {
+        self.check_next(&loaded.plan)?;
+        Ok(loaded)
+    }
+
+    /// Whether this instance can change to a plan.
+    pub(super) fn check_next(&self, plan: &Plan) -> Result<(), Error> {
+        if let Some(text) = immutable_change(&self.current.plan, plan) {
             return Err(Error::Immutable(text));
         }
-        if let Some(text) = self.fixed.steering.uncovered(&loaded.plan) {
+        if let Some(text) = self.fixed.steering.uncovered(plan) {
             return Err(Error::Immutable(text));
         }
-        check_host(&loaded.plan)?;
-        Ok(loaded.plan)
+        check_host(plan)
     }
 
     /// Starts workers of the next generation. Only while nothing is changing.
     pub(super) fn begin_reconfiguration(
         &mut self,
-        plan: Plan,
+        loaded: config::Loaded,
         trigger: Trigger,
         changes: Vec<String>,
     ) -> Result<(), Error> {
@@ -76,11 +91,11 @@ impl Instance {
         let settled = self.children.workers.iter().map(Worker::settled).min().unwrap_or(0);
         let found: Vec<_> = match trigger {
             Trigger::Discovery => self.survey.found.iter().copied().collect(),
-            Trigger::Operator | Trigger::Departure => Vec::new(),
+            Trigger::Operator | Trigger::Amendment | Trigger::Departure => Vec::new(),
         };
         let rules_of = (self.fixed.queues.as_slice(), &self.fixed.steering);
-        let listener = self.children.exporter.prepare(&self.current.plan, &plan)?;
-        let next = Box::new(Generation::after(&self.current.roster, plan, &found, settled, rules_of)?);
+        let listener = self.children.exporter.prepare(&self.current.plan, &loaded.plan)?;
+        let next = Box::new(Generation::after(&self.current.roster, loaded, &found, settled, rules_of)?);
         let hops = next.hops()?;
         for worker in &mut self.children.workers {
             let briefing = briefing::to_worker(&next.roster, worker, since);
@@ -103,6 +118,7 @@ impl Instance {
     pub(super) fn continue_reconfiguration(&mut self) {
         let workers = &self.children.workers;
         let Phase::Reconfiguring(reconfiguration) = &self.phase else {
+            self.begin_ordered();
             if self.postponed.reload && !self.is_changing() {
                 self.postponed.reload = false;
                 self.ask_reload();
@@ -147,6 +163,7 @@ impl Instance {
         self.children.workers.iter_mut().for_each(Worker::abort);
         match trigger {
             Trigger::Operator => self.operator.conclude_reload(false, why),
+            Trigger::Amendment => self.refuse_ordered(&why),
             Trigger::Discovery | Trigger::Departure => {
                 log::error!("{trigger}: {why}; will try again");
                 self.survey.rest();
@@ -208,6 +225,7 @@ impl Instance {
                 let text = format!("generation {generation}, {} change(s)", changes.len());
                 self.operator.conclude_reload(true, text);
             }
+            Trigger::Amendment => self.conclude_ordered(&changes),
             Trigger::Discovery | Trigger::Departure => log::info!("{trigger}: generation {generation}"),
         }
     }

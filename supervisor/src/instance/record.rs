@@ -42,6 +42,7 @@ impl Instance {
             kernel_path: self.host.fast.as_ref().map(FastPath::handover),
             metrics: self.children.exporter.socket().map(|(_, address)| address.clone()),
             clsacts: self.host.clsacts().into(),
+            amendments: Cow::Borrowed(&self.current.amendments),
         };
         if let Err(error) = self.recorder.write(&snapshot) {
             log::error!("write the journal: {error}; will try again");

@@ -46,6 +46,7 @@ impl Instance {
                 text: last.text.clone(),
             }),
             refused_upgrade: self.operator.refused_upgrade.clone().map(|(at, text)| Refused { at: seconds(at), text }),
+            amendments: self.current.amendments.iter().map(ToString::to_string).collect(),
             layers: self.fixed.layers.clone(),
             nf_repeat: self.fixed.repeat.to_string(),
             verdict: Some(self.survey.health.verdict),

@@ -8,6 +8,7 @@ use crate::options::Options;
 use crate::preflight::{available_cores, await_host, check_host, check_kernel};
 use crate::process::invocation::Invocation;
 use loaded_config::plan::Plan;
+use loaded_config::{Amendment, Loaded, Source, parse_amended};
 use loaded_netfilter::Tools;
 use loaded_netfilter::trial::Trial;
 use loaded_sandbox::proof::Expectation;
@@ -20,6 +21,9 @@ pub(super) struct Checked {
     pub(super) options: Options,
     pub(super) invocation: Invocation,
     pub(super) plan: Plan,
+    /// What the plan was made of.
+    sources: Vec<Source>,
+    amendments: Vec<Amendment>,
     pub(super) tools: Tools,
     /// Core and queue of each worker.
     pub(super) workers: Vec<(u16, u16)>,
@@ -42,10 +46,10 @@ impl Checked {
         for note in &loaded.notes {
             log::info!("{note}");
         }
-        for file in &loaded.files {
+        for file in loaded.files() {
             log::info!("configuration: {}", file.display());
         }
-        let plan = loaded.plan;
+        let Loaded { plan, sources, amendments, .. } = loaded;
         detach(&options)?;
         let identity = Identity::lookup(&plan.user)?;
         check_chroot_dir(Path::new(CHROOT))?;
@@ -58,7 +62,29 @@ impl Checked {
         }
         check_host(&plan)?;
         let workers = cores.into_iter().map(|core| (core, plan.queue_base + core)).collect();
-        Ok(Self { options, invocation, plan, tools, workers, trial, identity, kernel })
+        Ok(Self { options, invocation, plan, sources, amendments, tools, workers, trial, identity, kernel })
+    }
+
+    /// Lays what was changed at run time under another supervisor over the plan.
+    ///
+    /// # Errors
+    /// The files contradict it now, or this host lacks something. Nothing is laid over then.
+    pub(super) fn amend(&mut self, amendments: &[Amendment]) -> Result<(), Error> {
+        if amendments.is_empty() {
+            return Ok(());
+        }
+        let loaded = parse_amended(&self.sources, &self.options.overrides, amendments)?;
+        check_host(&loaded.plan)?;
+        loaded.forgotten.iter().for_each(|line| log::info!("since then: {line}"));
+        (self.plan, self.amendments) = (loaded.plan, loaded.amendments);
+        Ok(())
+    }
+
+    /// What to serve, and what it was made of.
+    pub(super) fn loaded(&self) -> Loaded {
+        let Self { plan, sources, amendments, .. } = self;
+        let (notes, forgotten) = (Vec::new(), Vec::new());
+        Loaded { plan: plan.clone(), notes, sources: sources.clone(), amendments: amendments.clone(), forgotten }
     }
 
     /// Queue of each worker.

@@ -25,7 +25,7 @@ use crate::process::output;
 use crate::process::signals::Signals;
 use crate::roster::Roster;
 use loaded_config::plan::{Fast, Plan, diff};
-use loaded_control::{Control, History};
+use loaded_control::{By, Control, History};
 use loaded_host::AuditLog;
 use loaded_ipc::OnFailure;
 use loaded_netfilter::routes::Routes;
@@ -77,8 +77,9 @@ fn fresh(checked: Checked, signals: Signals) -> Result<Instance, Error> {
 }
 
 /// Starts an instance over the orphans of a killed supervisor.
-fn over_orphans(checked: Checked, signals: Signals, inheritance: Inheritance) -> Result<Instance, Error> {
+fn over_orphans(mut checked: Checked, signals: Signals, inheritance: Inheritance) -> Result<Instance, Error> {
     let Inheritance { snapshot, workers, locks } = inheritance;
+    let contradiction = checked.amend(&snapshot.amendments).err();
     let routes = routes(&checked);
     let journal = Journal::create()?;
     let workers = inherited_workers(&checked, &journal, &snapshot, workers)?;
@@ -90,7 +91,13 @@ fn over_orphans(checked: Checked, signals: Signals, inheritance: Inheritance) ->
     let acquired = Acquired { routes, journal, workers, prober, exporter, steering: snapshot.steering, signals };
     let current = acquired.generation(&checked, &snapshot.roster)?;
     let (tools, clsacts) = (checked.tools.clone(), snapshot.clsacts);
-    let operator = Operator::new(Some(control), snapshot.history.into_owned());
+    let mut operator = Operator::new(Some(control), snapshot.history.into_owned());
+    // There is no instance to stay with, so clients are served by the files alone.
+    if let Some(why) = contradiction {
+        log::error!("what was changed at run time does not fit the configuration, and is forgotten: {why}");
+        let lost = snapshot.amendments.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        operator.record("changes at run time are forgotten".to_owned(), format!("{why}: {lost}"), By::Operator);
+    }
     let fast = inherited_path(&checked, &acquired, &current);
     let mut instance = assemble(checked, acquired, current, operator, audit_log, false)?;
     instance.host.set_kernel_path(fast);
@@ -107,9 +114,10 @@ fn over_orphans(checked: Checked, signals: Signals, inheritance: Inheritance) ->
 /// # Errors
 /// Whatever keeps it from serving. The predecessor goes on then.
 pub(super) fn beside(options: &Options, predecessor: &Predecessor) -> Result<(Instance, Options, u32), Error> {
-    let checked = Checked::check(options, detach_successor)?;
+    let mut checked = Checked::check(options, detach_successor)?;
     let signals = Signals::new()?;
     let Inheritance { snapshot, workers, .. } = predecessor.inheritance()?;
+    checked.amend(&snapshot.amendments)?;
     adoption::set_known(snapshot.adoptable);
     if let Some(problem) = misfit(&snapshot, &checked.plan, &checked.workers) {
         return Err(Error::Succession(problem));
@@ -148,7 +156,7 @@ struct Acquired {
 impl Acquired {
     /// The first generation of this supervisor, after this roster.
     fn generation(&self, checked: &Checked, roster: &Roster) -> Result<Generation, Error> {
-        Generation::after(roster, checked.plan.clone(), &[], 0, (&checked.queues(), &self.steering))
+        Generation::after(roster, checked.loaded(), &[], 0, (&checked.queues(), &self.steering))
     }
 }
 

@@ -3,6 +3,7 @@
 mod refused_start;
 mod reload;
 mod reload_storm;
+mod run_time;
 mod soft_stop;
 mod start_stop;
 mod supervisor_killed;

@@ -62,13 +62,14 @@ fn join(members: Vec<(At<String>, DraftMember)>, draft: &mut Draft, mistakes: &M
     for (service, member) in members {
         match by_name.get_mut(&service.value) {
             Some(found) => found.members.push(member),
-            None if are_known => mistakes.add(unknown(&service, &names)),
+            None if are_known => mistakes.add(unknown_service(&service, &names)),
             None => {}
         }
     }
 }
 
-fn unknown(service: &At<String>, names: &[String]) -> Flaw {
+/// There is no service of this name; there are `names`.
+pub(crate) fn unknown_service(service: &At<String>, names: &[String]) -> Flaw {
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let hint = match nearest(&service.value, &names) {
         Some(near) => format!("did you mean {near}?"),

@@ -1,6 +1,7 @@
 //! The two configuration formats, from text to plan or error.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod amend;
 mod classic;
 mod diff;
 mod include;

@@ -59,7 +59,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         metrics: None,
         monitor_group: None,
     };
-    Loaded { plan, notes: vec![], files: vec![] }
+    Loaded { plan, notes: vec![], sources: vec![], amendments: vec![], forgotten: vec![] }
 }
 
 const BACKENDS4: [&str; 3] = ["198.51.100.11", "198.51.100.12", "198.51.100.13"];

@@ -47,7 +47,10 @@ pub(crate) fn answer(request: Request) -> Reply {
         Request::Status => Reply::Status(Box::new(sample::status())),
         Request::History { last } => Reply::History(sample::history().last(last)),
         Request::Backend { address, .. } => Reply::error(format!("no service has the backend {address}")),
-        Request::Drain { .. } | Request::CancelDrain => Reply::Done { lines: Vec::new() },
+        Request::Drain { .. } | Request::CancelDrain | Request::Amend { .. } | Request::Reload => {
+            Reply::Done { lines: Vec::new() }
+        }
+        Request::Unsaved => Reply::Unsaved { lines: Vec::new(), file: None },
         Request::Explain(tuple) => Reply::error(format!("{} is no virtual IP", tuple.vip)),
         Request::Config => Reply::Config { text: String::new() },
         Request::Flows(_) => Reply::Flows(Box::default()),

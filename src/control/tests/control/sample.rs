@@ -119,6 +119,7 @@ pub(crate) fn status() -> Status {
         generation: 7,
         refused_upgrade: None,
         last_reload: Some(Reload { at: NOW - 720, ok: true, text: "1 backend removed".to_owned() }),
+        amendments: vec!["service web: backend 198.51.100.13 added at run time (weight 2)".to_owned()],
         layers: vec!["seccomp".to_owned(), "Landlock".to_owned()],
         nf_repeat: "repeats".to_owned(),
         verdict: Some(InstanceVerdict::Serving),
