@@ -91,6 +91,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The group that may read does not exist.
+    #[error("monitor_group: {0}")]
+    Monitors(io::Error),
     /// The PID file cannot be written.
     #[error("pid file {}: {source}", path.display())]
     PidFile {

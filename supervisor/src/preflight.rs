@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::conditions;
 use loaded_config::plan::Plan;
+use loaded_control::group_named;
 use loaded_host::Problem;
 use loaded_sandbox::{KernelSupport, SandboxRequirement};
 use std::time::{Duration, Instant};
@@ -20,6 +21,11 @@ pub(crate) fn check_kernel(requirement: SandboxRequirement) -> Result<KernelSupp
     }
     requirement.check(&support)?;
     Ok(support)
+}
+
+/// Refuses a group that does not exist.
+pub(crate) fn check_group(plan: &Plan) -> Result<(), Error> {
+    plan.monitor_group.as_deref().map(group_named).transpose().map(drop).map_err(Error::Monitors)
 }
 
 /// Warns of what keeps packets from passing; refuses where none would pass, and names everything that is fatal. Firewalls of

@@ -8,8 +8,7 @@ use super::shared::{self, common_port};
 use super::value::{name_server, one_host};
 use super::{Families, Overrides};
 use crate::plan::{
-    Backend, Discover, Failures, MAX_BACKENDS, MAX_NAMESERVERS, MAX_PORT_RANGES, MAX_SERVICES, MAX_VIPS,
-    MetricsAddress, Plan, Service,
+    Backend, Discover, Failures, MAX_BACKENDS, MAX_NAMESERVERS, MAX_PORT_RANGES, MAX_SERVICES, MAX_VIPS, Plan, Service,
 };
 use loaded_ipc::{Check, Destination, Mode, OnFailure, Passive, Policy, PortRange, Protocol};
 use std::collections::HashMap;
@@ -40,14 +39,6 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides, mistakes: &Mistakes)
     let on_failure = mistakes.take(failures(&draft)).unwrap_or(empty.on_failure);
     let written = draft.metrics.as_ref().map(|address| &address.value);
     let metrics = overrides.metrics.as_ref().or(written).cloned();
-    if let Some(group) = &draft.monitor_group
-        && !matches!(metrics, Some(MetricsAddress::Unix(_)))
-        && draft.unread.spares(&["metrics"])
-    {
-        let text = "monitor_group is who may connect to a Unix socket; write metrics = \"unix:/run/loaded/metrics.sock\" too, \
-                    or take it out";
-        mistakes.add(group.flaw(text));
-    }
     let notes = shared::notes(&draft);
     let plan = Plan {
         user: overrides.user.clone().or(draft.user).unwrap_or(empty.user),
@@ -67,7 +58,7 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides, mistakes: &Mistakes)
         linger: draft.linger.unwrap_or(empty.linger),
         fast: overrides.fast.or(draft.fast).unwrap_or(empty.fast),
         metrics,
-        monitor_group: draft.monitor_group.map(|group| group.value),
+        monitor_group: draft.monitor_group,
     };
     (plan, notes)
 }

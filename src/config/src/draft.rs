@@ -32,7 +32,7 @@ pub(super) struct Draft {
     pub(super) linger: Option<bool>,
     pub(super) fast: Option<Fast>,
     pub(super) metrics: Option<At<MetricsAddress>>,
-    pub(super) monitor_group: Option<At<String>>,
+    pub(super) monitor_group: Option<String>,
     pub(super) services: Vec<DraftService>,
 }
 

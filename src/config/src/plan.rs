@@ -88,7 +88,8 @@ pub struct Plan {
     /// Where metrics and the status page are served; `None`: nowhere.
     #[serde(default)]
     pub metrics: Option<MetricsAddress>,
-    /// The group that may connect to a Unix socket of `metrics`; `None`: root alone.
+    /// The group that may ask a running instance what changes nothing, and connect to a Unix socket of `metrics`; `None`: root
+    /// alone.
     #[serde(default)]
     pub monitor_group: Option<String>,
 }

@@ -70,7 +70,7 @@ fn of_main(document: &Spanned<DeTable<'_>>, mistakes: &Mistakes) -> Draft {
         linger: top.optional("linger", boolean),
         fast: top.text("fast", Fast::read).map(|fast| fast.value),
         metrics: top.text("metrics", MetricsAddress::read),
-        monitor_group: top.text("monitor_group", value::group),
+        monitor_group: top.text("monitor_group", value::group).map(|group| group.value),
         services: services.unwrap_or_default().iter().map(|table| service(table, includes)).collect(),
         unread: top.unread(),
     }

@@ -1,6 +1,6 @@
 //! The client: finds the instance, sends one request, and waits for the answer with a timeout.
 
-use super::socket::{SocketState, candidates, state};
+use super::socket::{SocketState, candidates, monitor_path, state};
 use super::{DIRECTORY, MAX_ANSWER, MAX_REQUEST, Reply, Request};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::SendTimeout;
@@ -26,7 +26,7 @@ pub enum AskError {
     #[error("{} instances answer: name one with --control\n{}", .0.len(), listed(.0))]
     Several(Vec<PathBuf>),
     /// No permission for the socket.
-    #[error("{}: permission denied: only root may ask", .0.display())]
+    #[error("{}: permission denied: root may ask, and what changes nothing the members of the configuration's monitor_group", .0.display())]
     Denied(PathBuf),
     /// The request cannot be sent.
     #[error("the request cannot be sent: {0}")]
@@ -83,7 +83,11 @@ pub fn ask_within(path: Option<&Path>, request: &Request, limit: Duration) -> Re
         return Err(AskError::Request(format!("it is longer than {MAX_REQUEST} bytes; name fewer files")));
     }
     bytes.push(b'\n');
-    let mut stream = open(&path, limit)?;
+    // A member of monitor_group has a socket of its own to ask by.
+    let mut stream = open(&path, limit).or_else(|error| match error {
+        AskError::Denied(path) => open(&monitor_path(&path), limit).map_err(|_| AskError::Denied(path)),
+        other => Err(other),
+    })?;
     // If we were turned away we cannot send, but there is a line to read that says why.
     let sent = stream.write_all(&bytes);
     match receive(&mut stream, &path, limit)? {

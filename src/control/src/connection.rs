@@ -70,6 +70,16 @@ impl Connection {
         self.deadline
     }
 
+    /// Whether it waits for an answer that others have to provide.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.phase, RequestPhase::Waiting(_))
+    }
+
+    /// Whether its request has not come yet.
+    pub(super) fn is_asking(&self) -> bool {
+        matches!(self.phase, RequestPhase::Asking(_))
+    }
+
     /// What to wait for; nothing while its answer is awaited, or poll would report again and again that the client is
     /// gone.
     pub(super) fn poll_fd(&self) -> Option<PollFd<'_>> {

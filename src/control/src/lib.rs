@@ -1,7 +1,7 @@
 //! The operator's socket: a Unix socket on which a running instance answers questions and takes commands, and the client for
 //! it that `loaded status` and the other commands use. Knows what an operator asks and is told; never knows how it came about.
 //!
-//! One request per connection: one line of JSON, answered by one line of JSON. [`Control`] is the instance's side and runs in
+//! A group may ask too, by a socket of its own beside it, but only what changes nothing. One request per connection: one line of JSON, answered by one line of JSON. [`Control`] is the instance's side and runs in
 //! the supervisor's poll loop without ever blocking it; [`ask`] is the client's side.
 //!
 //! - [`Request`], [`Reply`], [`Status`]: the messages, shared by both sides.
@@ -41,8 +41,8 @@ pub use health::{ConditionStatus, Effect, Health, InstanceVerdict, ServiceHealth
 pub use history::{By, Event, HISTORY, History, unix_ms};
 pub use message::{Action, AmendAction, FileChange, Reply, Request};
 pub use policy::PolicyStatus;
-pub use server::{Control, MAX_CONNECTIONS};
-pub use socket::{ControlError, DIRECTORY, default_path};
+pub use server::{Control, MAX_CONNECTIONS, MAX_MONITORS};
+pub use socket::{ControlError, DIRECTORY, default_path, group_named, in_group, monitor_path};
 pub use status::Status;
 
 /// Longest request, bytes, without the newline that ends it.

@@ -163,6 +163,12 @@ impl Reply {
 }
 
 impl Request {
+    /// Whether a monitor may ask it: it changes nothing, reads no file that it names, and tells nothing of the files.
+    #[must_use]
+    pub fn only_reads(&self) -> bool {
+        matches!(self, Self::Status | Self::Health | Self::History { .. } | Self::Explain(_) | Self::Flows(_))
+    }
+
     /// Reads a request; `line` is without the newline that ended it.
     ///
     /// # Errors

@@ -4,8 +4,8 @@
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, RenameFlags, renameat2};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
-use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{geteuid, linkat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
+use nix::unistd::{Gid, Group, getegid, geteuid, linkat, setegid};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -27,6 +27,17 @@ const MOST_FILES: usize = 4096;
 pub fn default_path() -> PathBuf {
     Path::new(DIRECTORY).join(format!("control-{}.sock", std::process::id()))
 }
+
+/// Where the socket is that a group may read by, beside a control socket.
+#[must_use]
+pub fn monitor_path(control: &Path) -> PathBuf {
+    let mut name = control.file_name().unwrap_or_default().to_owned();
+    name.push(MONITORS);
+    control.with_file_name(name)
+}
+
+/// What the name of a monitors' socket has after that of the control socket.
+const MONITORS: &str = ".monitor";
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +79,8 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// Makes the socket, mode 0600, in the place of what a dead instance has left.
-    pub(super) fn new(path: &Path) -> Result<Self, ControlError> {
+    /// Makes the socket, mode 0600, or 0660 and this group's, in the place of what a dead instance has left.
+    pub(super) fn new(path: &Path, group: Option<Gid>) -> Result<Self, ControlError> {
         let fail = |act| move |source: io::Error| ControlError::Refused { path: path.to_owned(), act, source };
         let path = std::path::absolute(path).map_err(fail("find its directory"))?;
         let path = path.as_path();
@@ -79,7 +90,10 @@ impl Bound {
         let directory = path.parent().unwrap_or(Path::new("/"));
         if directory == Path::new(DIRECTORY) {
             own_directory(directory)?;
-            for stale in candidates(directory).into_iter().filter(|path| state(path) == SocketState::Stale) {
+            let monitors = candidates(directory).into_iter().map(|path| monitor_path(&path));
+            let monitors: Vec<_> = monitors.filter(|path| path.exists()).collect();
+            let left = candidates(directory).into_iter().chain(monitors);
+            for stale in left.filter(|path| state(path) == SocketState::Stale) {
                 // Somebody else may have been faster.
                 let _ = fs::remove_file(stale);
             }
@@ -94,7 +108,7 @@ impl Bound {
         // only once it listens.
         let unnamed = directory.join(format!(".{}", std::process::id()));
         let _ = fs::remove_file(&unnamed);
-        let listener = listener(&unnamed).map_err(|errno| fail("make it")(errno.into()))?;
+        let listener = listener(&unnamed, group).map_err(|errno| fail("make it")(errno.into()))?;
         let metadata = fs::symlink_metadata(&unnamed);
         let named = name(&unnamed, path);
         let _ = fs::remove_file(&unnamed);
@@ -131,17 +145,47 @@ impl Drop for Bound {
     }
 }
 
-fn listener(path: &Path) -> Result<UnixListener, Errno> {
+fn listener(path: &Path, group: Option<Gid>) -> Result<UnixListener, Errno> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     // The name gets the socket's mode (unix_bind_bsd, net/unix/af_unix.c): there is no moment in which it has another.
     fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
-    let listening = listen(&fd, Backlog::new(BACKLOG)?);
+    in_group(group, || bind(fd.as_raw_fd(), &UnixAddr::new(path)?))?;
+    // The umask would have taken this from the socket's own mode.
+    let members = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IWGRP;
+    let open = || match group {
+        Some(_) => fchmodat(AT_FDCWD, path, members, FchmodatFlags::FollowSymlink),
+        None => Ok(()),
+    };
+    let listening = open().and_then(|()| listen(&fd, Backlog::new(BACKLOG)?));
     if listening.is_err() {
         let _ = fs::remove_file(path);
     }
     listening.map(|()| UnixListener::from(fd))
+}
+
+/// Does something as a member of a group: what it makes belongs to the group. Needs CAP_SETGID; to change the group of a file that
+/// is there would need CAP_CHOWN.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn in_group(group: Option<Gid>, act: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+    let Some(group) = group else { return act() };
+    let own = getegid();
+    setegid(group)?;
+    let done = act();
+    setegid(own).and(done)
+}
+
+/// The group of this name.
+///
+/// # Errors
+/// There is none, or nobody can tell.
+pub fn group_named(name: &str) -> io::Result<Gid> {
+    let found = Group::from_name(name)?;
+    found
+        .map(|group| group.gid)
+        .ok_or_else(|| io::Error::other(format!("there is no group {name:?}; groupadd -r {name}")))
 }
 
 /// Gives it its name, unless somebody has that by now. Renaming takes no room on a full disk; a file system that cannot

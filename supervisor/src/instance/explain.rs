@@ -91,8 +91,6 @@ impl Instance {
             }
             !overdue
         });
-        if let Some(control) = &mut self.operator.control {
-            replies.iter().for_each(|(id, reply)| control.settle(now, *id, reply));
-        }
+        replies.iter().for_each(|(id, reply)| self.operator.settle(*id, reply));
     }
 }

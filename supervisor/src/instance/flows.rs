@@ -36,21 +36,17 @@ impl Instance {
         }
         let Some(worker) = self.children.workers.get(search.worker) else {
             let (id, list) = (search.id, search.into_list());
-            return self.settle(now, id, &Reply::Flows(Box::new(list)));
+            return self.operator.settle(id, &Reply::Flows(Box::new(list)));
         };
         if search.wants_table() {
             match worker.memory.flow_reader() {
                 Ok(reader) => search.give(reader),
-                Err(error) => return self.settle(now, search.id, &Reply::error(format!("{}: {error}", worker.name()))),
+                Err(error) => {
+                    return self.operator.settle(search.id, &Reply::error(format!("{}: {error}", worker.name())));
+                }
             }
         }
         search.go_on(&self.current.roster, worker.position, monotonic::seconds());
         self.operator.searches.push_back(search);
-    }
-
-    fn settle(&mut self, now: Instant, id: u32, reply: &Reply) {
-        if let Some(control) = &mut self.operator.control {
-            control.settle(now, id, reply);
-        }
     }
 }

@@ -134,6 +134,7 @@ impl Instance {
     /// If the kernel does not let it wait.
     pub(crate) fn serve(&mut self) -> Result<Exit, Error> {
         self.phase = Phase::Serving;
+        self.open_for_monitors();
         self.begin_watch();
         loop {
             // A momentary shortage on this machine must not cost us the children that run.
@@ -212,9 +213,7 @@ impl Instance {
         }));
         wanted.extend(self.phase.link().map(|link| PollFd::new(link, PollFlags::POLLIN)));
         // Requests that arrive during a hand-over wait for the successor.
-        if let Some(control) = self.operator.control.as_ref().filter(|_| !has_given_way) {
-            control.poll_fds(&mut wanted);
-        }
+        self.operator.sockets().filter(|_| !has_given_way).for_each(|control| control.poll_fds(&mut wanted));
         wanted.extend(self.watch.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let left = self.next_deadline(until).saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         match poll(&mut wanted, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {

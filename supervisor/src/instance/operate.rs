@@ -9,12 +9,22 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 impl Instance {
-    /// Serves the control socket, one request at a time.
+    /// Serves the control socket and that of monitors, one request of each at a time.
     pub(super) fn serve_control_socket(&mut self) {
         // The socket is taken out, so that a reply can read everything else.
-        let Some(mut control) = self.operator.control.take() else { return };
-        control.serve(Instant::now(), |request| self.reply(request));
-        self.operator.control = Some(control);
+        if let Some(mut control) = self.operator.control.take() {
+            control.serve(Instant::now(), |request| self.reply(request));
+            self.operator.control = Some(control);
+        }
+        if let Some(mut monitors) = self.operator.monitors.take() {
+            monitors.serve(Instant::now(), |request| self.reply(request));
+            self.operator.monitors = Some(monitors);
+        }
+    }
+
+    /// Lets the group of the configuration ask what changes nothing, on a socket of its own.
+    pub(super) fn open_for_monitors(&mut self) {
+        self.operator.open_for(self.current.plan.monitor_group.as_deref());
     }
 
     fn reply(&mut self, request: Request) -> Answer {

@@ -1,4 +1,4 @@
-//! The operator's side of an instance: the control socket, the history, the results of what was asked for, and what is
+//! The operator's side of an instance: the control socket and that of monitors, the history, the results of what was asked for, and what is
 //! answered later: changes at run time, questions that wait for a worker's answer, and searches for flows.
 
 use super::flow_search::FlowSearch;
@@ -13,6 +13,8 @@ use std::time::{Instant, SystemTime};
 pub(crate) struct Operator {
     /// `None` while a request is answered, while a predecessor still has the socket, and if it could not be taken over.
     pub(crate) control: Option<Control>,
+    /// The socket of those who may only read, if there is a group of them.
+    pub(crate) monitors: Option<Control>,
     pub(crate) history: History,
     pub(crate) last_reload: Option<LastReload>,
     /// When the last upgrade failed, and why.
@@ -65,7 +67,8 @@ impl Operator {
         let questions = OpenQuestions::default();
         let (orders, searches) = (Orders::default(), VecDeque::new());
         let live = Live::default();
-        Self { control, history, last_reload: None, refused_upgrade: None, questions, orders, searches, live }
+        let monitors = None;
+        Self { control, monitors, history, last_reload: None, refused_upgrade: None, questions, orders, searches, live }
     }
 
     /// A number for a request that is answered later.
@@ -74,9 +77,28 @@ impl Operator {
         self.questions.last
     }
 
+    /// The sockets on which somebody may ask.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = &Control> {
+        self.control.iter().chain(&self.monitors)
+    }
+
+    /// Makes the socket of those who may only read, or takes it away, as `group` says.
+    pub(crate) fn open_for(&mut self, group: Option<&str>) {
+        let path = self.control.as_ref().map(|control| control.path().to_owned());
+        let is_there = self.monitors.as_ref().and_then(Control::group) == group;
+        let (Some(path), false) = (path, is_there) else { return };
+        // Its name has to be free.
+        self.monitors = None;
+        let opened = group.map(|group| Control::for_monitors(&path, group)).transpose();
+        self.monitors = opened.unwrap_or_else(|error| {
+            log::error!("{error}; nobody but root can ask until a reload");
+            None
+        });
+    }
+
     /// Delivers a reply that was promised.
     pub(crate) fn settle(&mut self, number: u32, reply: &Reply) {
-        if let Some(control) = &mut self.control {
+        for control in self.control.iter_mut().chain(&mut self.monitors) {
             control.settle(Instant::now(), number, reply);
         }
     }
@@ -112,6 +134,6 @@ impl Operator {
     pub(crate) fn deadlines(&self) -> impl Iterator<Item = Instant> {
         let questions = self.questions.waiting.iter().map(|question| question.deadline);
         let searches = self.searches.front().map(|_| Instant::now());
-        questions.chain(searches).chain(self.control.as_ref().and_then(Control::next_deadline))
+        questions.chain(searches).chain(self.sockets().filter_map(Control::next_deadline))
     }
 }

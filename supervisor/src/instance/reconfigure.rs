@@ -11,7 +11,7 @@ use crate::Error;
 use crate::children::briefing;
 use crate::children::exporter::ListenerChange;
 use crate::children::worker::Worker;
-use crate::preflight::check_host;
+use crate::preflight::{check_group, check_host};
 use loaded_config as config;
 use loaded_config::plan::{Plan, diff, immutable_change};
 use std::path::PathBuf;
@@ -77,6 +77,7 @@ impl Instance {
         if let Some(text) = self.fixed.steering.uncovered(plan) {
             return Err(Error::Immutable(text));
         }
+        check_group(plan)?;
         check_host(plan)
     }
 
@@ -202,6 +203,7 @@ impl Instance {
         self.children.workers.iter_mut().for_each(Worker::switch);
         self.children.prober.stop();
         self.children.exporter.change(listener);
+        self.open_for_monitors();
         let roster = &self.current.roster;
         self.survey.found.retain(|(service, address)| roster.may_join(*service, *address));
         let (listener, stage) = (ListenerChange::None, Stage::TakingOver { since: Instant::now() });

@@ -9,7 +9,7 @@ use crate::children::worker::Worker;
 use crate::handover::journal::Snapshot;
 use crate::handover::predecessor::{GaveWay, Predecessor};
 use loaded_config::plan::MetricsAddress;
-use loaded_control::InstanceVerdict;
+use loaded_control::{InstanceVerdict, monitor_path};
 use loaded_netfilter::{Installed, RuleSet, Tools};
 use std::path::Path;
 use std::time::Instant;
@@ -161,6 +161,8 @@ impl Instance {
             {
                 let _ = std::fs::remove_file(stale);
             }
+            // Nobody is served there any more either; ours is made when we serve.
+            let _ = std::fs::remove_file(monitor_path(&snapshot.control));
             Ok(predecessor.replace(&snapshot.control, path)?)
         });
         match replaced {

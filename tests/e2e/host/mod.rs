@@ -7,6 +7,7 @@ mod host_conditions;
 mod live;
 mod migrate;
 mod monitoring;
+mod monitors;
 mod rules;
 mod rules_removed;
 mod shortage;

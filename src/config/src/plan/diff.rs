@@ -1,7 +1,9 @@
 //! What differs between two plans, for the log of a reload and for `--check --diff`. The order of services, VIPs and
 //! backends does not matter.
 
-use super::display::{affinity, balances, check, cores, discover, metrics, own_ports, passive, quota, seconds};
+use super::display::{
+    affinity, balances, check, cores, discover, metrics, monitors, own_ports, passive, quota, seconds,
+};
 use super::{Backend, Plan, Service};
 use crate::policy;
 use loaded_ipc::Destination;
@@ -94,6 +96,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     whole.setting("linger", old.linger.to_string(), new.linger.to_string());
     whole.setting("fast", old.fast.to_string(), new.fast.to_string());
     whole.setting("metrics", metrics(old), metrics(new));
+    whole.setting("monitor_group", monitors(old), monitors(new));
     let (was, is) = (&old.on_failure, &new.on_failure);
     whole.setting("on_failure.no_worker", was.no_worker.to_string(), is.no_worker.to_string());
     whole.setting("on_failure.parse_error", was.parse_error.to_string(), is.parse_error.to_string());

@@ -1,6 +1,6 @@
 //! The plan in words, for `--check` and for what a reload would change: one fact a line.
 
-use super::{Backend, Discover, Failures, Fast, Place, Plan, Service};
+use super::{Backend, Discover, Failures, Fast, MetricsAddress, Place, Plan, Service};
 use crate::duration::span;
 use crate::{check_kind, policy};
 use loaded_ipc::{Affinity, Check, Mode, Passive, PortRange, Protocol, Quota, Unserved};
@@ -31,6 +31,9 @@ impl fmt::Display for Plan {
         if self.metrics.is_some() {
             writeln!(f, "metrics      and a status page by HTTP: {}", metrics(self))?;
         }
+        if let Some(group) = &self.monitor_group {
+            writeln!(f, "monitors     group {group} may ask what changes nothing")?;
+        }
         if self.unserved != Unserved::Pass {
             writeln!(f, "unserved     {}: packets to a VIP that no service serves", self.unserved)?;
         }
@@ -48,12 +51,17 @@ impl fmt::Display for Plan {
     }
 }
 
+/// Who may ask what changes nothing, besides root.
+pub(super) fn monitors(plan: &Plan) -> String {
+    plan.monitor_group.clone().unwrap_or_else(|| "none".to_owned())
+}
+
 /// Where metrics are served, and whom a Unix socket lets in.
 pub(super) fn metrics(plan: &Plan) -> String {
     match (&plan.metrics, &plan.monitor_group) {
         (None, _) => "none".to_owned(),
-        (Some(address), None) => address.to_string(),
-        (Some(address), Some(group)) => format!("{address}, for group {group}"),
+        (Some(address @ MetricsAddress::Unix(_)), Some(group)) => format!("{address}, for group {group}"),
+        (Some(address), _) => address.to_string(),
     }
 }
 

@@ -347,7 +347,7 @@ fn plans() -> impl Values<Value = Plan> {
                     1 => Some(MetricsAddress::Tcp(([127, 0, 0, 1], 9273).into())),
                     _ => Some(MetricsAddress::Unix("/run/loaded/metrics.sock".into())),
                 },
-                monitor_group: (clients % 3 == 2 && flows % 2 == 0).then(|| "adm".to_owned()),
+                monitor_group: (flows % 2 == 0).then(|| "adm".to_owned()),
             }
         },
     )

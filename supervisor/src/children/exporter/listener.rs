@@ -3,10 +3,10 @@
 
 use crate::Error;
 use loaded_config::plan::{MetricsAddress, Plan};
+use loaded_control::{group_named, in_group};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{Gid, Group, getegid, setegid};
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::TcpListener;
@@ -141,22 +141,6 @@ fn stream() -> Result<OwnedFd, Errno> {
 fn answers(path: &Path) -> bool {
     let connected = stream().and_then(|fd| connect(fd.as_raw_fd(), &UnixAddr::new(path)?));
     !matches!(connected, Err(Errno::ECONNREFUSED | Errno::ENOENT))
-}
-
-fn group_named(name: &str) -> io::Result<Gid> {
-    let found = Group::from_name(name)?;
-    found
-        .map(|group| group.gid)
-        .ok_or_else(|| io::Error::other(format!("there is no group {name:?}; groupadd -r {name}")))
-}
-
-/// Does something as a member of a group: what it makes belongs to the group. Needs CAP_SETGID.
-fn in_group(group: Option<Gid>, act: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
-    let Some(group) = group else { return act() };
-    let own = getegid();
-    setegid(group)?;
-    let done = act();
-    setegid(own).and(done)
 }
 
 fn file_at(path: &Path) -> Option<(u64, u64)> {
