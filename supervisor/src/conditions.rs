@@ -4,14 +4,14 @@
 use crate::fastpath;
 use loaded_config::plan::Plan;
 use loaded_control::{ConditionStatus, Effect};
-use loaded_host::{Problem, Severity, check_discovery, host_check};
+use loaded_host::{HostReport, Problem, Severity, check_discovery};
 use loaded_sandbox::{CHROOT, check_chroot_dir};
 use std::path::Path;
 
 /// What stands in the way of this plan now, but for firewalls of others (`loaded_firewall`).
 #[must_use]
 pub fn of_host(plan: &Plan) -> Vec<Problem> {
-    let mut problems = host_check(plan);
+    let mut problems = HostReport::of(plan).problems;
     problems.extend(check_discovery(plan));
     problems.extend(chroot());
     problems

@@ -115,11 +115,16 @@ impl FastPath {
 
     /// Tells the program what roster and host say of backends and virtual IPs.
     pub(crate) fn follow(&mut self, roster: &Roster) {
-        let mut ways = BTreeMap::new();
+        // By which interfaces replies of an address are believed, as the rules do it: see `Reach::is_checked`.
+        let is_asymmetric = |backend: &BackendEntry| {
+            roster.service(backend.service).is_some_and(|entry| entry.service.policy.asymmetric)
+        };
+        let asymmetric = roster.backends().map(|(_, backend)| backend).filter(|backend| is_asymmetric(backend));
+        let mut ways: BTreeMap<IpAddr, ComesBy> = asymmetric.map(|backend| (backend.address, ComesBy::Any)).collect();
         let mut backends = BTreeMap::new();
         for (index, backend) in roster.backends() {
-            let by =
-                *ways.entry(backend.address).or_insert_with(|| comes_by(&mut self.towards, roster, backend.address));
+            let towards = |address: &IpAddr| self.towards.interface(*address).map_or(ComesBy::None, ComesBy::This);
+            let by = *ways.entry(backend.address).or_insert_with_key(towards);
             if let Some(backend) = of_entry(roster, backend, by) {
                 backends.insert(index.0, backend);
             }
@@ -157,10 +162,17 @@ impl FastPath {
 
     /// Looks at the host: interfaces that are new, renamed or gone, and routes that have changed.
     pub(crate) fn look(&mut self, roster: &Roster) {
+        if self.is_open {
+            self.follow(roster);
+            self.look_at_interfaces();
+        }
+    }
+
+    /// Looks at interfaces that are new, renamed or gone.
+    pub(crate) fn look_at_interfaces(&mut self) {
         if !self.is_open {
             return;
         }
-        self.follow(roster);
         let interfaces = reachable_interfaces();
         let is_there = |index: &u32| interfaces.iter().any(|interface| interface.index == *index);
         self.refused.retain(|index, _| is_there(index));
@@ -364,18 +376,6 @@ pub(crate) fn trial() -> Result<(), loaded_fastpath::Error> {
     let worker = load::Worker { maps, spec: TableSpec::new(ENTRIES, [0; 16]) };
     let steering = load::Steering { mask4: u32::MAX, mask6: [u32::MAX; 4], keys: [1; 6] };
     load::load(&[worker], &steering, &[], [1, 1]).map(drop)
-}
-
-/// By which interfaces replies of this address are believed, as the rules do it: see `Reach::is_checked`.
-fn comes_by(towards: &mut Towards, roster: &Roster, address: IpAddr) -> ComesBy {
-    let has_it = |(_, backend): &(BackendIndex, &BackendEntry)| backend.address == address;
-    let is_asymmetric = |(_, backend): (BackendIndex, &BackendEntry)| {
-        roster.service(backend.service).is_some_and(|entry| entry.service.policy.asymmetric)
-    };
-    if roster.backends().filter(has_it).any(is_asymmetric) {
-        return ComesBy::Any;
-    }
-    towards.interface(address).map_or(ComesBy::None, ComesBy::This)
 }
 
 fn of_entry(roster: &Roster, backend: &BackendEntry, comes_by: ComesBy) -> Option<Backend> {

@@ -29,6 +29,8 @@ pub(crate) struct Attributes(Vec<u8>);
 pub(crate) struct Socket {
     socket: OwnedFd,
     sequence: u32,
+    /// For answers; kept, since there may be thousands of questions.
+    buffer: Vec<u8>,
 }
 
 impl Request {
@@ -103,7 +105,7 @@ impl Socket {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, buffer: vec![0; BUFFER] })
     }
 
     /// Sends a request and calls `each` for every message that answers it, with its type and what follows its header. The kernel
@@ -115,10 +117,9 @@ impl Socket {
         raw[..4].copy_from_slice(&length.to_ne_bytes());
         raw[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
         send(self.socket.as_raw_fd(), &raw, MsgFlags::empty())?;
-        let mut buffer = vec![0; BUFFER];
         loop {
-            let received = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-            let mut rest = buffer.get(..received).unwrap_or_default();
+            let received = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
+            let mut rest = self.buffer.get(..received).unwrap_or_default();
             while let Some((header, message, following)) = split(rest) {
                 rest = following;
                 if header.sequence != self.sequence {

@@ -3,40 +3,21 @@
 mod arrival;
 mod departure;
 mod direct;
+mod report;
+
+pub use report::HostReport;
 
 use crate::connected::ConnectedNetworks;
-use crate::links::{Links, is_bridge_port, leads_out, reaches};
+use crate::links::Links;
 use crate::problem::{Problem, Severity};
-use crate::route::{Route, default_route, lookup, parse_routes};
+use crate::route::{Route, default_route, lookup};
 use loaded_config::plan::Plan;
 use loaded_ipc::{AllDown, Mode, OnBackendDown};
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// So many backends without a route are named.
 const NAMED: usize = 4;
-
-/// Reads the current settings and reports what must change for this plan.
-#[must_use]
-pub fn host_check(plan: &Plan) -> Vec<Problem> {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let links = Links::read();
-    let host = Host {
-        networks: ConnectedNetworks::read(),
-        own: links.holders.keys().copied().collect(),
-        links,
-        routes: parse_routes(&read("/proc/net/route")),
-        locals: parse_locals(&read("/proc/net/fib_trie")),
-        sysctl: &|key| fs::read_to_string(format!("/proc/sys/net/{key}")).ok()?.trim().parse().ok(),
-        leads_out: &leads_out,
-        reaches: &reaches,
-        is_bridge_port: &is_bridge_port,
-    };
-    let mut problems = host.problems(plan);
-    problems.extend(host.arrival(plan));
-    problems
-}
 
 struct Host<'a> {
     routes: Vec<Route>,

@@ -22,7 +22,7 @@ mod route;
 mod shared;
 
 pub use audit::AuditLog;
-pub use check::host_check;
+pub use check::HostReport;
 pub use connected::ConnectedNetworks;
 pub use cores::available_cores;
 pub use discovery::{OwnNetworks, check_discovery, own_addresses, source_of};

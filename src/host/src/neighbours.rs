@@ -59,7 +59,7 @@ impl NeighbourEvents {
     /// Reads what is there, without waiting. Whether to look at the neighbours: one of them has failed, one that `matters` has
     /// changed, or messages were lost.
     #[must_use]
-    pub fn read(&self, matters: impl Fn(&Neighbour) -> bool) -> bool {
+    pub fn read(&mut self, matters: impl Fn(&Neighbour) -> bool) -> bool {
         let mut look = false;
         self.0.read(|heard| {
             look |= match heard.and_then(|bytes| messages(bytes).next()) {

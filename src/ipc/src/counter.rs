@@ -38,8 +38,12 @@ impl Turn {
     }
 }
 
+/// Index of a third: how often this worker has changed what it says of a backend ([`BackendCounter::View`]). Whoever reads those
+/// need not read them again as long as this is the same.
+pub const VIEWS: usize = TURN + 1;
+
 /// The backends' counters begin here, at a cache line if the first counter does.
-const BACKENDS: usize = (TURN + 1).next_multiple_of(8);
+const BACKENDS: usize = (VIEWS + 1).next_multiple_of(8);
 
 /// Encodes a packet id as a word that is never 0.
 #[must_use]

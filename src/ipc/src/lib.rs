@@ -29,8 +29,8 @@ mod types;
 pub use bincode::{Decode, Encode};
 pub use check::{Cause, Check, CheckKind};
 pub use counter::{
-    ALL_COUNTERS, BackendCounter, COUNTERS, CURRENT_PACKET, Fault, Outcome, Pressure, RECEIVED, TURN, Turn, View,
-    counter_layout, decode_packet_id, encode_packet_id,
+    ALL_COUNTERS, BackendCounter, COUNTERS, CURRENT_PACKET, Fault, Outcome, Pressure, RECEIVED, TURN, Turn, VIEWS,
+    View, counter_layout, decode_packet_id, encode_packet_id,
 };
 pub use descriptor::{
     CLIENTS_FD, CONNECTIONS_FD, COUNTERS_FD, EPOLL_FD, EXPORTER_LINK_FD, FLOWS_FD, JOURNAL_FD, KEEPING_FD, LINK_FD,

@@ -1,5 +1,6 @@
 //! The kernel's word that nftables rules have changed, iptables-nft's among them.
 
+use crate::attribute::attribute;
 use loaded_queue::{SockProtocol, Subscription};
 use nix::errno::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -47,7 +48,7 @@ impl Events {
 
     /// Reads what is there, without waiting.
     #[must_use]
-    pub fn read(&self) -> Changes {
+    pub fn read(&mut self) -> Changes {
         let mut changes = Changes::default();
         self.0.read(|heard| match heard {
             Some(bytes) => changes.note(bytes),
@@ -93,22 +94,6 @@ fn maker(attributes: &[u8]) -> Option<(String, u32)> {
     let pid = attribute(attributes, NFTA_GEN_PROC_PID)?.try_into().ok().map(u32::from_be_bytes)?;
     let name = attribute(attributes, NFTA_GEN_PROC_NAME)?;
     Some((String::from_utf8_lossy(name).trim_end_matches('\0').to_owned(), pid))
-}
-
-/// The value of the first attribute of this type: `struct nlattr` is a length, its own four bytes included, and a type.
-fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    const FLAGS: u16 = 0xc000;
-    while let [l0, l1, t0, t1, ..] = *bytes {
-        let length = usize::from(u16::from_ne_bytes([l0, l1]));
-        if length < 4 || length > bytes.len() {
-            return None;
-        }
-        if u16::from_ne_bytes([t0, t1]) & !FLAGS == wanted {
-            return Some(&bytes[4..length]);
-        }
-        bytes = bytes.get(length.next_multiple_of(4)..)?;
-    }
-    None
 }
 
 #[cfg(test)]

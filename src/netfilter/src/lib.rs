@@ -3,6 +3,7 @@
 //! process runs.
 #![forbid(unsafe_code)]
 
+mod attribute;
 mod error;
 mod events;
 mod family;

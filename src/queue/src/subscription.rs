@@ -9,11 +9,15 @@ pub use nix::sys::socket::SockProtocol;
 
 /// Most datagrams read at once; the descriptor stays readable if there are more.
 const MOST: usize = 256;
+/// Room for a datagram, bytes. What is longer counts as lost.
+const ROOM: usize = 1 << 16;
 
 /// A subscription to groups of announcements in this network namespace.
 #[derive(Debug)]
 pub struct Subscription {
     socket: OwnedFd,
+    /// Kept, for the loop asks at every turn: where nothing was announced that costs one system call and no more.
+    buffer: Vec<u8>,
 }
 
 impl Subscription {
@@ -26,15 +30,14 @@ impl Subscription {
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, family)?;
         let groups = groups.iter().fold(0, |groups, group| groups | 1 << (group - 1));
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-        Ok(Self { socket })
+        Ok(Self { socket, buffer: vec![0; ROOM] })
     }
 
     /// Hands over each datagram that is there, without waiting; `None` where some were cut off or lost.
-    pub fn read(&self, mut heard: impl FnMut(Option<&[u8]>)) {
-        let mut buffer = vec![0; 1 << 16];
+    pub fn read(&mut self, mut heard: impl FnMut(Option<&[u8]>)) {
         for _ in 0..MOST {
-            match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
-                Ok(length) => heard(buffer.get(..length)),
+            match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_TRUNC) {
+                Ok(length) => heard(self.buffer.get(..length)),
                 Err(Errno::EAGAIN) => break,
                 // ENOBUFS: more has happened than the socket holds.
                 Err(_) => heard(None),

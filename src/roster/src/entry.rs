@@ -1,5 +1,6 @@
 //! A backend of the roster, and its health.
 
+use super::FORGOTTEN;
 use loaded_config::plan::Service;
 use loaded_ipc::{Admin, Cause, Destination, ServiceIndex};
 use serde::{Deserialize, Serialize};
@@ -94,6 +95,14 @@ impl BackendEntry {
             wish => wish,
         };
         if wish == Admin::Disabled || leaving == Admin::Enabled { wish } else { leaving }
+    }
+
+    /// When something is to be done with it that was not before: a drain is over, it goes, or it is forgotten.
+    pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
+        let drained = self.drains_until.filter(|_| self.wish == Admin::Draining);
+        let lost = self.discovered && self.leaves.is_none() && !self.health.up;
+        let forgotten = lost.then(|| self.health.since + FORGOTTEN);
+        [drained, self.leaves, forgotten].into_iter().flatten()
     }
 
     /// Seconds since it came up, for slow start; `u32::MAX`: it was never seen down.

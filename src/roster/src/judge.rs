@@ -46,6 +46,7 @@ impl Roster {
         if (cause == Cause::Passed) != up || matches!(cause, Cause::Unchecked | Cause::NotMade) {
             return Err(Impossible("a change without its cause"));
         }
+        self.revision += 1;
         health.proven = true;
         *confirmed |= up;
         if known.up == up {

@@ -43,6 +43,9 @@ const FORGOTTEN: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Roster {
     generation: u64,
+    /// See [`Roster::revision`].
+    #[serde(skip)]
+    revision: u64,
     unserved: Unserved,
     linger: bool,
     malformed: OnFailure,
@@ -88,6 +91,7 @@ impl Roster {
     pub fn empty() -> Self {
         Self {
             generation: 0,
+            revision: 0,
             unserved: Unserved::Pass,
             linger: true,
             malformed: OnFailure::Drop,
@@ -102,6 +106,7 @@ impl Roster {
 
     /// Takes over health and wishes from the roster that ran while this one was being prepared.
     pub fn inherit(&mut self, old: &Self) {
+        self.revision += 1;
         let numbers: Vec<_> = self.backends.iter().map(|(number, _)| number).collect();
         for number in numbers {
             let Some(old) = old.backends.get(number) else { continue };
@@ -126,6 +131,19 @@ impl Roster {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Grows with each change of a backend within a generation: of what is believed of it, of what is wanted of it, of when it
+    /// goes. That a deadline passes is no change: see [`Roster::next_deadline`].
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// When a deadline of a backend passes next, after which something is to be done with it that was not before.
+    #[must_use]
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        self.backends().flat_map(|(_, backend)| backend.deadlines()).filter(|at| *at > now).min()
     }
 
     /// How many flows one client may have.
@@ -218,6 +236,12 @@ impl Roster {
             || self.backends().any(|(_, backend)| backend.leaves.is_some_and(|at| at + FAREWELL <= now))
     }
 
+    /// Whether some backend is leaving, or traffic that rules still bring to the workers.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        !self.leaving.is_empty() || self.backends().any(|(_, backend)| backend.leaves.is_some())
+    }
+
     /// Notes what the operator wants of the backends with this address, in all services or in one: of those with this port or,
     /// if none is named, whatever their port. Returns these backends.
     pub fn wish(
@@ -233,6 +257,7 @@ impl Roster {
         let is_named = |b: &BackendEntry| b.address == named.address && (named.port.is_none() || b.port == named.port);
         let is_meant = |b: &BackendEntry| is_named(b) && b.leaves.is_none() && services.contains(&b.service);
         let meant: Vec<_> = self.backends.iter().filter(|(_, b)| is_meant(b)).map(|(number, _)| number).collect();
+        self.revision += 1;
         for number in &meant {
             if let Some(backend) = self.backends.get_mut(*number) {
                 (backend.wish, backend.drains_until) = (wish, until);
@@ -251,8 +276,10 @@ impl Roster {
     pub fn hasten(&mut self, now: Instant, flows: impl Fn(BackendIndex) -> u64) {
         let empty: Vec<_> = self.backends().filter(|(_, b)| b.leaves.is_some()).map(|(index, _)| index).collect();
         for index in empty.into_iter().filter(|index| flows(*index) == 0) {
-            if let Some(leaves) = self.backends.get_mut(index.0).and_then(|backend| backend.leaves.as_mut()) {
-                *leaves = (*leaves).min(now + EMPTY);
+            let leaves = self.backends.get_mut(index.0).and_then(|backend| backend.leaves.as_mut());
+            if let Some(leaves) = leaves.filter(|leaves| **leaves > now + EMPTY) {
+                *leaves = now + EMPTY;
+                self.revision += 1;
             }
         }
     }
@@ -261,11 +288,12 @@ impl Roster {
     pub fn forget_lost(&mut self, now: Instant) -> bool {
         let mut any = false;
         for backend in self.backends.values_mut().filter(|b| b.discovered && b.leaves.is_none() && !b.health.up) {
-            if now.saturating_duration_since(backend.health.since) > FORGOTTEN {
+            if now.saturating_duration_since(backend.health.since) >= FORGOTTEN {
                 backend.leaves = Some(now);
                 any = true;
             }
         }
+        self.revision += u64::from(any);
         any
     }
 }

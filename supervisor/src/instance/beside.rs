@@ -2,11 +2,12 @@
 //! reset what they have not asked for; unless it has a route to them through this host. Workers count the SYNs that such
 //! clients send again because nothing has come back. They blame no backend for it.
 
+use super::alarm::Alarm;
 use crate::children::Children;
 use crate::roster::Roster;
 use loaded_config::network::Network;
 use loaded_host::OwnNetworks;
-use loaded_ipc::{BackendCounter, BackendIndex};
+use loaded_ipc::{BackendCounter, BackendIndex, RECEIVED};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ const EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct ClientsBeside {
     due: Option<Instant>,
+    /// Packets that workers have received: without one more, none was counted.
+    received: Alarm,
     /// `None`: not yet looked at. Counters outlive a supervisor.
     counted: Option<BTreeMap<BackendIndex, u64>>,
     seen: BTreeMap<Network, Seen>,
@@ -43,6 +46,9 @@ impl ClientsBeside {
             return Vec::new();
         }
         self.due = Some(now + EVERY);
+        if !self.received.rings(children.sum(RECEIVED)) {
+            return self.note(std::iter::empty(), now);
+        }
         let count = |index| children.count(index, BackendCounter::Beside);
         let all = roster.backends().map(|(index, backend)| (index, backend.address, count(index)));
         let rising = self.rising(all.filter(|(_, _, count)| *count > 0).collect());

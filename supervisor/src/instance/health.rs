@@ -1,21 +1,15 @@
 //! Gathers every condition that keeps packets from being balanced, and notes when the verdict changes.
 
 use super::Instance;
-use super::survey::{Condition, Stand, family_condition, stands};
+use super::standing::{Condition, Stand, family_condition};
 use crate::children::worker::Worker;
-use crate::conditions::{of_host, of_problem};
+use crate::conditions::of_problem;
 use loaded_control::{By, ConditionStatus, Effect, Health, InstanceVerdict, ServiceHealth};
 use loaded_ipc::{Outcome, ServiceIndex};
 use loaded_queue::{QueueState, queue_owners};
-use nix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Time between two looks at the host where nothing was announced, for most settings announce nothing.
-const HOST_EVERY: Duration = Duration::from_secs(2);
-/// After a look that takes long, as on a host with very many routes, the next one waits this many times as long: they never
-/// take more than a five-hundredth of a core.
-const REST: u32 = 500;
 /// How long the first verdict waits for what firewalls of others do. The look has begun before the children started.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 
@@ -32,12 +26,14 @@ impl Instance {
     /// Looks at everything that the verdict rests on, and notes if it has changed. `queues`: the kernel's list, if it can be
     /// read.
     pub(super) fn judge(&mut self, now: Instant, queues: Option<&[QueueState]>) {
-        self.look_at_host(now);
+        let generation = self.current.roster.generation();
+        self.survey.host.look(now, &self.current.plan, generation, self.watch.hears_host());
         self.survey.neighbours.look(&self.current.plan, now);
         let mut conditions = self.conditions_of_host(now);
-        conditions.extend(self.survey.neighbours.conditions(&self.current.roster, now));
+        let standing = self.survey.standing.follow(&self.current.roster, now);
+        conditions.extend(self.survey.neighbours.conditions(&self.current.roster, standing, now));
         conditions.extend(self.conditions_of_workers(now, queues));
-        let stands = stands(&self.current.roster, now);
+        let stands = self.survey.standing.stands().clone();
         conditions.extend(self.conditions_of_services(&stands));
         conditions.extend(self.conditions_of_traffic(&stands));
         let health = Health::judged(self.service_healths(&stands), conditions);
@@ -62,20 +58,8 @@ impl Instance {
         self.recorder.set_outdated();
     }
 
-    /// Examines the host if that is due.
-    fn look_at_host(&mut self, now: Instant) {
-        if now < self.survey.host_due {
-            return;
-        }
-        let before = processor_time();
-        self.survey.host = of_host(&self.current.plan);
-        self.survey.host.extend(self.survey.account.look(&self.current.plan.user));
-        let cost = processor_time().saturating_sub(before);
-        self.survey.host_due = now + HOST_EVERY.max(cost * REST);
-    }
-
     fn conditions_of_host(&self, now: Instant) -> Vec<ConditionStatus> {
-        let mut all: Vec<_> = self.survey.host.iter().chain(self.firewall.found()).map(of_problem).collect();
+        let mut all: Vec<_> = self.survey.host.found().iter().chain(self.firewall.found()).map(of_problem).collect();
         if !self.watch.missing.is_empty() {
             let text =
                 format!("packets do not reach the workers, rules are missing: {}", self.watch.missing.join(", "));
@@ -204,11 +188,6 @@ fn lost_queues(ours: &[u16], bound: &[QueueState]) -> Option<ConditionStatus> {
     let condition =
         ConditionStatus { mend: Some("systemctl restart loaded".to_owned()), ..condition("queue_lost", effect, text) };
     (!lost.is_empty()).then_some(condition)
-}
-
-/// Time that this thread has used, by the kernel's account.
-fn processor_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 fn condition(name: &str, effect: Effect, text: String) -> ConditionStatus {

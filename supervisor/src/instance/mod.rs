@@ -1,7 +1,7 @@
 //! A running instance: the loop that watches over the children and does what is asked of it. It waits for nobody.
 //!
-//! - [`phase`], [`generation`], [`fixed`], [`host`], [`operator`], [`recorder`], [`replies`], [`account`], [`beside`],
-//!   [`neighbours`], [`survey`], [`traffic`], [`watch`], [`firewall`]: the parts of its state.
+//! - [`phase`], [`generation`], [`fixed`], [`host`], [`operator`], [`recorder`], [`replies`], [`account`], [`alarm`], [`beside`],
+//!   [`host_watch`], [`neighbours`], [`standing`], [`survey`], [`traffic`], [`watch`], [`firewall`]: the parts of its state.
 //! - `start`: the first start of its children; [`soft_stop`]: serving on until clients have moved; `end`: the last acts.
 //! - `reconfigure`: HUP, discovery, departures. `upgrade`: USR2.
 //! - `observe`: what changes by itself. `put_back`: what others remove. `health`: the verdict. `record`: the journal.
@@ -9,6 +9,7 @@
 //! - `operate`, `amend`, `explain` (over `explanation`), `flows` (over `flow_search`), `status`, `report`: what the operator asks for.
 
 mod account;
+mod alarm;
 mod amend;
 mod beside;
 mod end;
@@ -22,6 +23,7 @@ mod flows;
 pub(crate) mod generation;
 mod health;
 pub(crate) mod host;
+mod host_watch;
 mod neighbours;
 mod observe;
 mod operate;
@@ -34,6 +36,7 @@ pub(crate) mod recorder;
 mod replies;
 mod report;
 mod soft_stop;
+mod standing;
 mod start;
 mod status;
 mod survey;

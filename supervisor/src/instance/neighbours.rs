@@ -5,7 +5,7 @@ use loaded_config::plan::Plan;
 use loaded_control::{ConditionStatus, Effect};
 use loaded_host::{Neighbour, NeighbourEvents, SilentNeighbour, silent_neighbours};
 use loaded_ipc::Admin;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ pub(super) struct NeighbourWatch {
     /// Before that there is no look.
     rests_until: Instant,
     silent: BTreeMap<Neighbour, SilentNeighbour>,
+    /// What they do to packets, and of which standing of the backends that was found; `None`: it is to be found anew.
+    told: Option<(u64, Vec<ConditionStatus>)>,
 }
 
 impl NeighbourWatch {
@@ -33,31 +35,47 @@ impl NeighbourWatch {
     pub(super) fn begin() -> Self {
         let open = NeighbourEvents::open();
         let events = open.inspect_err(|error| log::warn!("changes of neighbours are not announced: {error}")).ok();
-        Self { events, is_due: false, rests_until: Instant::now(), silent: BTreeMap::new() }
+        Self { events, is_due: false, rests_until: Instant::now(), silent: BTreeMap::new(), told: None }
     }
 
     /// Looks at the neighbours if one that matters has changed, and at those that are silent in any case.
     pub(super) fn look(&mut self, plan: &Plan, now: Instant) {
         let matters = |neighbour: &Neighbour| self.silent.contains_key(neighbour);
-        self.is_due |= self.events.as_ref().is_some_and(|events| events.read(matters));
+        self.is_due |= self.events.as_mut().is_some_and(|events| events.read(matters));
         if !self.is_due || now < self.rests_until {
             return;
         }
         self.is_due = false;
         let begin = Instant::now();
         match silent_neighbours(plan, |neighbour| self.silent.contains_key(neighbour)) {
-            Ok(silent) => self.silent = silent,
+            Ok(silent) => (self.silent, self.told) = (silent, None),
             Err(error) => log::warn!("neighbours cannot be listed: {error}"),
         }
         self.rests_until = now + EVERY.max(begin.elapsed() * REST);
     }
 
-    /// What they do to packets. Those that go to nobody but backends that are out already do no harm.
-    pub(super) fn conditions(&self, roster: &Roster, now: Instant) -> Vec<ConditionStatus> {
-        let takes = |address: &IpAddr| {
-            let mut same = roster.backends().filter(|(_, backend)| backend.address == *address);
-            same.any(|(_, backend)| backend.health.up && backend.confirmed && backend.admin(now) == Admin::Enabled)
-        };
+    /// What they do to packets, kept as long as the backends have this standing.
+    pub(super) fn conditions(&mut self, roster: &Roster, standing: u64, now: Instant) -> Vec<ConditionStatus> {
+        if self.silent.is_empty() {
+            return Vec::new();
+        }
+        match &self.told {
+            Some((of, told)) if *of == standing => told.clone(),
+            _ => {
+                let found = self.judged(roster, now);
+                self.told = Some((standing, found.clone()));
+                found
+            }
+        }
+    }
+
+    /// Those that go to nobody but backends that are out already do no harm.
+    fn judged(&self, roster: &Roster, now: Instant) -> Vec<ConditionStatus> {
+        let enabled = roster
+            .backends()
+            .filter(|(_, backend)| backend.health.up && backend.confirmed && backend.admin(now) == Admin::Enabled);
+        let taking: BTreeSet<IpAddr> = enabled.map(|(_, backend)| backend.address).collect();
+        let takes = |address: &IpAddr| taking.contains(address);
         let matters = |silent: &&SilentNeighbour| silent.leads_out || silent.backends.iter().any(takes);
         let (harmful, harmless): (Vec<_>, Vec<_>) = self.silent.values().partition(matters);
         let mut all = Vec::new();

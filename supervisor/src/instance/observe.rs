@@ -2,7 +2,8 @@
 
 use super::Instance;
 use super::phase::Trigger;
-use super::survey::{Condition, ROUTES_EVERY, condition, family_condition, stands};
+use super::standing::{Condition, condition, family_condition};
+use super::survey::{ROUTES_EVERY, WAYS_EVERY, WAYS_REST};
 use super::traffic::{self, Passed};
 use crate::Error;
 use crate::children::prober::ProberNews;
@@ -10,7 +11,7 @@ use crate::children::worker::Worker;
 use loaded_config::plan::Service;
 use loaded_control::{By, Event, unix_ms};
 use loaded_host::own_addresses;
-use loaded_ipc::{BackendCounter, BackendIndex, Cause, Destination, Mode, ServiceIndex, View};
+use loaded_ipc::{BackendCounter, BackendIndex, Cause, Destination, Mode, ServiceIndex, VIEWS, View};
 use loaded_queue::{QueueState, queue_owners};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -69,11 +70,7 @@ impl Instance {
         self.look_at_clients(now);
         self.look_at_traffic(now);
         self.look_at_kernel_path(now);
-        let children = &self.children;
-        self.current.roster.hasten(now, |index| children.count(index, BackendCounter::Flows));
-        self.current.roster.forget_lost(now);
-        self.tell_wishes(now);
-        self.note_conditions(By::Check);
+        self.follow_backends(now);
         self.judge(now, queues.as_deref());
         if self.is_changing() || self.survey.rests_until > now {
             return;
@@ -84,6 +81,19 @@ impl Instance {
         }
     }
 
+    /// Does what follows from changes of backends and from deadlines that pass.
+    fn follow_backends(&mut self, now: Instant) {
+        if self.survey.standing.is_leaving() {
+            let children = &self.children;
+            self.current.roster.hasten(now, |index| children.count(index, BackendCounter::Flows));
+        }
+        if self.survey.standing.follow(&self.current.roster, now) != self.survey.noted {
+            self.current.roster.forget_lost(now);
+            self.note_conditions(By::Check);
+        }
+        self.tell_wishes(now);
+    }
+
     /// Begins to change the configuration if nodes were discovered or something has drained.
     fn begin_due_change(&mut self, now: Instant) -> Result<(), Error> {
         let plan = || self.current.loaded();
@@ -92,7 +102,7 @@ impl Instance {
             self.survey.discovered = Some(now);
             let joins = self.survey.found.iter().map(|(_, address)| format!("{address} joins")).collect();
             self.begin_reconfiguration(plan(), Trigger::Discovery, joins)
-        } else if self.current.roster.is_overdue(now) {
+        } else if self.survey.standing.is_leaving() && self.current.roster.is_overdue(now) {
             self.begin_reconfiguration(plan(), Trigger::Departure, Vec::new())
         } else {
             Ok(())
@@ -173,13 +183,22 @@ impl Instance {
 
     /// Lets the kernel path follow interfaces and routes, if a look is due. A successor looks after it itself.
     fn look_at_kernel_path(&mut self, now: Instant) {
+        let survey = &mut self.survey;
+        let ways_are_due = now >= survey.ways_due;
         if self.phase.successor().is_none()
-            && now >= self.survey.kernel_path_due
+            && (ways_are_due || now >= survey.kernel_path_due)
             && let Some(fast) = &mut self.host.fast
         {
-            self.survey.kernel_path_due = now + ROUTES_EVERY;
-            let before = fast.clsacts();
-            fast.look(&self.current.roster);
+            survey.kernel_path_due = now + ROUTES_EVERY;
+            let (before, begin) = (fast.clsacts(), Instant::now());
+            if ways_are_due {
+                fast.look(&self.current.roster);
+                survey.ways_rest_until = now + begin.elapsed() * WAYS_REST;
+                let every = if self.watch.hears_host() { WAYS_EVERY } else { ROUTES_EVERY };
+                survey.ways_due = (now + every).max(survey.ways_rest_until);
+            } else {
+                fast.look_at_interfaces();
+            }
             if fast.clsacts() != before {
                 self.recorder.set_outdated();
             }
@@ -188,8 +207,9 @@ impl Instance {
 
     /// Tells the workers what the operator wants by now: deadlines of drains pass.
     pub(super) fn tell_wishes(&mut self, now: Instant) {
+        let number = self.survey.standing.follow(&self.current.roster, now);
         for worker in &mut self.children.workers {
-            worker.sync(self.current.roster.backends().map(|(index, backend)| (index, backend.admin(now))));
+            worker.sync(number, self.current.roster.backends().map(|(index, backend)| (index, backend.admin(now))));
         }
     }
 
@@ -197,6 +217,10 @@ impl Instance {
     fn note_ejections(&mut self) {
         let mut news = Vec::new();
         for worker in &self.children.workers {
+            let views = self.survey.views.entry(worker.position).or_default();
+            if !views.rings(worker.memory.seen.get(VIEWS).unwrap_or(0)) {
+                continue;
+            }
             let mut noted = 0;
             for (index, backend) in self.current.roster.backends() {
                 let ejected = view(worker, index).filter(|view| view.ejected);
@@ -210,6 +234,9 @@ impl Instance {
                         news.push((backend.service, backend.destination(), worker.name(), cause));
                     }
                 }
+            }
+            if noted == NOTED_AT_ONCE {
+                views.ring_again();
             }
         }
         for (service, backend, worker, cause) in news {
@@ -235,17 +262,17 @@ impl Instance {
 
     /// Records when the condition of a service has changed, and in which family.
     pub(super) fn note_conditions(&mut self, by: By) {
-        let (now, roster) = (Instant::now(), &self.current.roster);
+        let roster = &self.current.roster;
+        self.survey.noted = self.survey.standing.follow(roster, Instant::now());
         let staying = roster.services().filter(|(_, entry)| entry.leaves.is_none());
-        let stands = stands(roster, now);
-        let stand = |index| stands.get(&index).copied().unwrap_or_default();
-        let of = |index| condition(roster, index, stand(index));
-        let conditions: Vec<_> = staying.map(|(index, _)| (index, of(index))).collect();
-        self.survey.conditions.retain(|index, _| conditions.iter().any(|(known, _)| known == index));
-        for (index, condition) in conditions {
-            let before = self.survey.conditions.insert(index, condition);
-            if before.unwrap_or(Condition::Fine) != condition {
-                let [v4, v6] = stand(index);
+        let of = |index| (index, self.survey.standing.of(index));
+        let stands: Vec<_> = staying.map(|(index, _)| of(index)).collect();
+        let before = std::mem::take(&mut self.survey.conditions);
+        for (index, stand) in stands {
+            let condition = condition(&self.current.roster, index, stand);
+            self.survey.conditions.insert(index, condition);
+            if before.get(&index).copied().unwrap_or(Condition::Fine) != condition {
+                let [v4, v6] = stand;
                 let is_so = |count| family_condition(&self.current.roster, index, count) == condition;
                 let families = [(v4, "IPv4"), (v6, "IPv6")].into_iter().filter(|(count, _)| is_so(*count));
                 let families: Vec<_> = families.map(|(_, name)| name).collect();

@@ -13,6 +13,7 @@ impl Instance {
         self.watch.begin(self.host.is_nft());
         // Before that nothing was announced.
         self.firewall.expect_look(Instant::now());
+        self.survey.host.note_change();
     }
 
     /// Looks at rules and routes if something may have happened to them, and puts back what is missing.
@@ -23,7 +24,9 @@ impl Instance {
             self.survey.routes_due = self.survey.routes_due.min(now + DELAY);
         }
         if heard.of_host {
+            self.survey.host.note_change();
             self.survey.kernel_path_due = self.survey.kernel_path_due.min(now + DELAY);
+            self.survey.ways_due = self.survey.ways_due.min((now + DELAY).max(self.survey.ways_rest_until));
         }
         if heard.rules || heard.addresses {
             self.firewall.expect_look(now);

@@ -4,10 +4,10 @@
 use loaded_netfilter::refused_replies_text;
 use std::time::{Duration, Instant};
 
-/// Time between two looks, each of which runs a program for each family.
+/// Time between two looks. Where iptables is the legacy one each of them runs programs that list all rules.
 const EVERY: Duration = Duration::from_secs(5);
 /// After a look that takes long the next one waits this many times as long.
-const REST: u32 = 100;
+const REST: u32 = 500;
 /// How long a rise is told of after the last one. Log and history have no more than one line in this time: whoever forges such
 /// packets must not fill them.
 const LASTS: Duration = Duration::from_secs(600);

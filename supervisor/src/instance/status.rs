@@ -2,7 +2,7 @@
 
 use super::Instance;
 use super::observe::view;
-use super::survey::{Condition, condition, stands};
+use super::standing::{Condition, condition};
 use crate::children::late::LateChecks;
 use crate::children::worker::Worker;
 use crate::fastpath::FastPath;
@@ -144,7 +144,7 @@ impl Instance {
             entry.service.backends.iter().position(|b| b.destination() == backend.destination())
         };
         backends.sort_by_key(|(index, b)| (b.leaves.is_some(), written(b).unwrap_or(usize::MAX), *index));
-        let stand = stands(&self.current.roster, now).get(&index).copied().unwrap_or_default();
+        let stand = self.survey.standing.of(index);
         ServiceStatus {
             name: name.clone(),
             vips: vips.clone(),

@@ -100,6 +100,11 @@ impl Watch {
         nft.into_iter().chain(self.host.as_ref().map(AsFd::as_fd))
     }
 
+    /// Whether changes of interfaces, addresses and routes are announced.
+    pub(super) fn hears_host(&self) -> bool {
+        self.host.is_some()
+    }
+
     /// When the rules are to be looked at.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
@@ -108,7 +113,7 @@ impl Watch {
     /// Reads what the kernel has announced.
     pub(super) fn hear(&mut self, now: Instant) -> Heard {
         let mut heard = Heard::default();
-        if let Source::Nft(events) = &self.source {
+        if let Source::Nft(events) = &mut self.source {
             let Changes { any, raw, by, .. } = events.read();
             heard.rules = any;
             if raw {
@@ -116,7 +121,7 @@ impl Watch {
                 self.expect_look(now);
             }
         }
-        if let Some(host) = &self.host {
+        if let Some(host) = &mut self.host {
             let HostChanges { any, may_lose_routes, addresses } = host.read();
             (heard.of_host, heard.may_lose_routes, heard.addresses) = (any, may_lose_routes, addresses);
         }

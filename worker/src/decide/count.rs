@@ -3,7 +3,7 @@
 
 use super::decider::Decider;
 use crate::wire::is_mapped;
-use loaded_ipc::{BackendCounter, BackendIndex, MAX_BACKEND_INDEX};
+use loaded_ipc::{BackendCounter, BackendIndex, MAX_BACKEND_INDEX, VIEWS};
 use loaded_table::Flow;
 
 impl Decider {
@@ -16,6 +16,7 @@ impl Decider {
                 counters.set(counter.index(BackendIndex(index)), 0);
             }
         }
+        counters.add(VIEWS, 1);
         flows.retain(|key, flow| {
             let vip = setup.vip_address(flow.vip).is_some_and(|vip| is_mapped(vip) == is_mapped(&key.client));
             let service = setup.service_of(flow.backend);

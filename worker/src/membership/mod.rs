@@ -24,7 +24,7 @@ use crate::setup::Setup;
 use crate::time::Now;
 use crate::wire::Family;
 use loaded_fastpath::{Keep, Keeping};
-use loaded_ipc::{Admin, BackendCounter, BackendIndex, MAX_BACKEND_INDEX, Passive, View};
+use loaded_ipc::{Admin, BackendCounter, BackendIndex, MAX_BACKEND_INDEX, Passive, VIEWS, View};
 use loaded_table::Counters;
 use passive::PassiveHealth;
 
@@ -254,7 +254,11 @@ impl BackendStates {
             announce(self.keeping.as_ref(), backend, *mark);
             let cause = state.health.cause();
             let view = View { up: state.up, ejected: cause.is_some(), cause, chosen };
-            counters.set(BackendCounter::View.index(BackendIndex(backend)), view.to_word());
+            let (place, word) = (BackendCounter::View.index(BackendIndex(backend)), view.to_word());
+            if counters.get(place) != Some(word) {
+                counters.set(place, word);
+                counters.add(VIEWS, 1);
+            }
         }
     }
 

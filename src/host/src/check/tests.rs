@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fixture::plan;
+use crate::route::parse_routes;
 use loaded_ipc::Protocol;
 
 /// eth0: 192.0.2.0/24 and the default route; eth1: 198.51.100.0/24; eth1.7: 198.51.100.128/25 twice; a rejected route.

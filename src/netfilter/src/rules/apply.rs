@@ -8,12 +8,14 @@
 
 use super::chain;
 use super::chain::Matches;
+use super::hits;
 use super::missing::{Missing, Written};
 use super::present::{PresentRules, RawTable};
 use super::refused::counted;
 use super::rule_set::{RuleSet, transaction};
 use crate::{Error, Family, Tools, trial};
 use loaded_queue::queue_owners;
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -30,6 +32,8 @@ pub struct Installed {
     notes: Vec<String>,
     /// What was written of each family, for [`Installed::missing`].
     written: [Written; 2],
+    /// Whether iptables works on nftables, once it was asked.
+    nft: OnceCell<bool>,
 }
 
 /// How often a change is tried while somebody else changes the table between our look and our write.
@@ -42,8 +46,7 @@ impl Installed {
     /// # Errors
     /// [`Error::Rules`]; then nothing of ours is in the kernel.
     pub fn install(rules: &RuleSet, tools: &Tools) -> Result<Self, Error> {
-        let mut this =
-            Self { rules: rules.clone(), tools: tools.clone(), notes: Vec::new(), written: Default::default() };
+        let mut this = Self::of(rules, tools);
         for family in Family::ALL {
             if let Err(e) = this.apply(family, rules, "install") {
                 this.take_back();
@@ -58,12 +61,21 @@ impl Installed {
     /// # Errors
     /// [`Error::Rules`]; each family then has its old rules or the new ones, and both hand packets to the workers.
     pub fn take_over(rules: &RuleSet, tools: &Tools) -> Result<Self, Error> {
-        let mut this =
-            Self { rules: rules.clone(), tools: tools.clone(), notes: Vec::new(), written: Default::default() };
+        let mut this = Self::of(rules, tools);
         for family in Family::ALL {
             this.apply(family, rules, "take over")?;
         }
         Ok(this)
+    }
+
+    fn of(rules: &RuleSet, tools: &Tools) -> Self {
+        Self {
+            rules: rules.clone(),
+            tools: tools.clone(),
+            notes: Vec::new(),
+            written: Default::default(),
+            nft: OnceCell::new(),
+        }
     }
 
     /// Changes the rules, each family in one transaction: at every moment either the old or the new rules hold, and no
@@ -137,10 +149,14 @@ impl Installed {
             let matches = self.written[*family as usize].matches;
             matches.is_some_and(|matches| !self.rules.chains(*family, matches).is_empty())
         };
-        let read = |family| self.tools.save_raw_with_counts(family).map_err(|error| wrap(family, "read them", error));
+        let listed = |family| self.tools.save_raw_with_counts(family).map_err(|error| wrap(family, "read them", error));
         let mut sum = 0_u64;
         for family in Family::ALL.into_iter().filter(has_rules) {
-            sum = sum.saturating_add(counted(&read(family)?, self.rules.base));
+            let asked = self.is_nft().then(|| hits::refused(family, self.rules.base).ok()).flatten();
+            sum = sum.saturating_add(match asked {
+                Some(count) => count,
+                None => counted(&listed(family)?, self.rules.base),
+            });
         }
         Ok(sum)
     }
@@ -161,7 +177,7 @@ impl Installed {
     /// Whether iptables works on nftables, whose changes the kernel announces ([`crate::Events`]).
     #[must_use]
     pub fn is_nft(&self) -> bool {
-        self.tools.is_nft()
+        *self.nft.get_or_init(|| self.tools.is_nft())
     }
 
     fn apply(&mut self, family: Family, rules: &RuleSet, act: &'static str) -> Result<(), Error> {

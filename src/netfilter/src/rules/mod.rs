@@ -5,6 +5,7 @@
 mod apply;
 mod bpf;
 mod chain;
+mod hits;
 mod missing;
 mod present;
 mod reach;

@@ -21,9 +21,14 @@ pub fn refused_replies_text(count: u64) -> String {
     )
 }
 
+/// The chains that have such rules.
+pub(super) fn chains_of_refusals(base: u16) -> [String; 2] {
+    ["F", "I"].map(|suffix| format!("LOADED-{base}-{suffix}"))
+}
+
 /// `saved` is the output of `iptables-save -c`, where a rule is "[packets:bytes] -A CHAIN ...".
 pub(super) fn counted(saved: &str, base: u16) -> u64 {
-    let chains = [format!("LOADED-{base}-F"), format!("LOADED-{base}-I")];
+    let chains = chains_of_refusals(base);
     let count = |line: &str| {
         let (counts, rule) = line.strip_prefix('[')?.split_once("] -A ")?;
         let (chain, rest) = rule.split_once(' ')?;

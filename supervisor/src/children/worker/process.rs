@@ -22,6 +22,8 @@ pub(super) struct WorkerProcess {
     pub(super) stage: WorkerStage,
     /// The operator's wish for each backend, as it was last told.
     pub(super) told: BTreeMap<BackendIndex, Admin>,
+    /// The number of the state of all wishes that it was told; 0: of none.
+    pub(super) synced: u64,
     /// What it was asked, and has answered.
     pub(super) questions: Questions,
     /// What it has said of its tables, and nobody has been told yet.
@@ -53,6 +55,7 @@ impl WorkerProcess {
             generation,
             stage: WorkerStage::Preparing,
             told,
+            synced: 0,
             questions: Questions::default(),
             damages: Vec::new(),
         }

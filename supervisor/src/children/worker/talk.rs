@@ -17,9 +17,12 @@ impl Worker {
         }
     }
 
-    /// Tells the serving process which of the operator's wishes have changed. They are in ascending order of the backends.
-    pub(crate) fn sync(&mut self, wishes: impl Iterator<Item = (BackendIndex, Admin)>) {
-        let Some(serving) = self.serving.as_mut().filter(|serving| serving.is_serving()) else { return };
+    /// Tells the serving process which of the operator's wishes have changed. They are in ascending order of the backends;
+    /// `number` is that of this state of them, which it is told once.
+    pub(crate) fn sync(&mut self, number: u64, wishes: impl Iterator<Item = (BackendIndex, Admin)>) {
+        let serving = self.serving.as_mut().filter(|serving| serving.is_serving() && serving.synced != number);
+        let Some(serving) = serving else { return };
+        serving.synced = number;
         let mut all = serving.told.iter_mut().peekable();
         for (backend, admin) in wishes {
             // It is told only of backends that its own configuration has.

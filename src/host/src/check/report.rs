@@ -1,0 +1,62 @@
+//! A look at this host, which need not be repeated as long as nothing has changed.
+
+use super::{Host, parse_locals};
+use crate::connected::ConnectedNetworks;
+use crate::links::{Links, is_bridge_port, leads_out, reaches};
+use crate::problem::Problem;
+use crate::route::parse_routes;
+use loaded_config::plan::Plan;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+
+/// Bytes of a number of 64 bits with its sign and the end of the line.
+const LONGEST: usize = 24;
+
+/// What a look at the host has found, and the settings that it went by.
+#[derive(Debug, Default)]
+pub struct HostReport {
+    /// What must change.
+    pub problems: Vec<Problem>,
+    /// By their paths below /proc/sys/net; `None`: there is no such setting.
+    settings: BTreeMap<String, Option<i64>>,
+}
+
+impl HostReport {
+    /// Looks at everything.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let settings = RefCell::new(BTreeMap::new());
+        let links = Links::read();
+        let host = Host {
+            networks: ConnectedNetworks::read(),
+            own: links.holders.keys().copied().collect(),
+            links,
+            routes: parse_routes(&read("/proc/net/route")),
+            locals: parse_locals(&read("/proc/net/fib_trie")),
+            sysctl: &|key| *settings.borrow_mut().entry(key.to_owned()).or_insert_with(|| setting(key)),
+            leads_out: &leads_out,
+            reaches: &reaches,
+            is_bridge_port: &is_bridge_port,
+        };
+        let mut problems = host.problems(plan);
+        problems.extend(host.arrival(plan));
+        Self { problems, settings: settings.into_inner() }
+    }
+
+    /// Whether the settings that it went by are as they were. Of everything that it rests on these alone may change without an
+    /// announcement ([`crate::HostEvents`]); there are a few for each interface, however many backends there are.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.settings.iter().all(|(key, value)| setting(key) == *value)
+    }
+}
+
+/// `None`: this kernel, or this host, has no such setting. Read at once, for it is done every few seconds.
+fn setting(key: &str) -> Option<i64> {
+    let mut text = [0; LONGEST];
+    let length = File::open(format!("/proc/sys/net/{key}")).and_then(|mut file| file.read(&mut text)).ok()?;
+    std::str::from_utf8(text.get(..length)?).ok()?.trim().parse().ok()
+}

@@ -1,0 +1,96 @@
+//! What was found of this host. With thousands of backends a whole look takes milliseconds, so one is made when the kernel has
+//! announced a change or a setting is another than it was; in between only what announces nothing is read again.
+
+use super::account::Account;
+use crate::conditions::chroot;
+use loaded_config::plan::Plan;
+use loaded_host::{HostReport, Problem, check_discovery};
+use nix::time::{ClockId, clock_gettime};
+use std::time::{Duration, Instant};
+
+/// Time between two looks at what announces nothing: settings, the directory of the children, their account.
+const EVERY: Duration = Duration::from_secs(2);
+/// A whole look is made after this time whatever was announced, should there be a change that nobody announces.
+const RENEWED: Duration = Duration::from_secs(60);
+/// After a whole look that takes long, as on a host with very many routes, the next one waits this many times as long: however
+/// often routes change, they never take more than a five-hundredth of a core.
+const REST: u32 = 500;
+
+/// The last look at the host, and the next.
+#[derive(Debug)]
+pub(super) struct HostWatch {
+    report: HostReport,
+    /// What keeps discovery from its networks; like the report it changes only with what is announced.
+    discovery: Vec<Problem>,
+    /// The generation that was asked for.
+    generation: u64,
+    /// The kernel has announced a change since.
+    changed: bool,
+    made: Instant,
+    /// Before that there is no whole look.
+    rests_until: Instant,
+    due: Instant,
+    account: Account,
+    found: Vec<Problem>,
+}
+
+impl HostWatch {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            report: HostReport::default(),
+            discovery: Vec::new(),
+            generation: 0,
+            changed: true,
+            made: now,
+            rests_until: now,
+            due: now,
+            account: Account::default(),
+            found: Vec::new(),
+        }
+    }
+
+    /// The kernel has announced a change of interfaces, addresses, routes or settings; or may have, while nobody listened.
+    pub(super) fn note_change(&mut self) {
+        self.changed = true;
+    }
+
+    /// What keeps packets from being balanced.
+    pub(super) fn found(&self) -> &[Problem] {
+        &self.found
+    }
+
+    /// Looks at what may have changed, if that is due. `hears`: changes are announced.
+    pub(super) fn look(&mut self, now: Instant, plan: &Plan, generation: u64, hears: bool) {
+        if now < self.due {
+            return;
+        }
+        self.due = now + EVERY;
+        if now >= self.rests_until && (!hears || self.is_outdated(now, generation)) {
+            self.look_at_everything(now, plan, generation);
+        }
+        let known = self.report.problems.iter().chain(&self.discovery).cloned();
+        self.found = known.chain(chroot()).chain(self.account.look(&plan.user)).collect();
+    }
+
+    fn is_outdated(&self, now: Instant, generation: u64) -> bool {
+        self.changed
+            || self.generation != generation
+            || now.duration_since(self.made) >= RENEWED
+            || !self.report.is_current()
+    }
+
+    fn look_at_everything(&mut self, now: Instant, plan: &Plan, generation: u64) {
+        let before = processor_time();
+        // What is announced from now on is for the next look.
+        (self.changed, self.generation, self.made) = (false, generation, now);
+        self.report = HostReport::of(plan);
+        self.discovery = check_discovery(plan);
+        self.rests_until = now + processor_time().saturating_sub(before) * REST;
+    }
+}
+
+/// Time that this thread has used, by the kernel's account.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
