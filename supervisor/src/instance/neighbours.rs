@@ -38,6 +38,11 @@ impl NeighbourWatch {
         Self { events, is_due: false, rests_until: Instant::now(), silent: BTreeMap::new(), told: None }
     }
 
+    /// Routes or interfaces have changed: packets may go through silent neighbours no more, of which the neighbours say nothing.
+    pub(super) fn note_change(&mut self) {
+        self.is_due |= !self.silent.is_empty();
+    }
+
     /// Looks at the neighbours if one that matters has changed, and at those that are silent in any case.
     pub(super) fn look(&mut self, plan: &Plan, now: Instant) {
         let matters = |neighbour: &Neighbour| self.silent.contains_key(neighbour);

@@ -25,6 +25,7 @@ impl Instance {
         }
         if heard.of_host {
             self.survey.host.note_change();
+            self.survey.neighbours.note_change();
             self.survey.kernel_path_due = self.survey.kernel_path_due.min(now + DELAY);
             self.survey.ways_due = self.survey.ways_due.min((now + DELAY).max(self.survey.ways_rest_until));
         }

@@ -166,7 +166,7 @@ pub(super) const ROUTES: [Row; 8] = [
     ),
 ];
 
-pub(super) const LINKS: [Row; 11] = [
+pub(super) const LINKS: [Row; 14] = [
     (
         "ip link set eth0 down",
         1,
@@ -226,5 +226,24 @@ pub(super) const LINKS: [Row; 11] = [
         1,
         "backend 198.51.100.11 does not answer on eth1",
         "ip -n B1 link set eth0 arp on; ping -c 1 -W 1 198.51.100.11",
+    ),
+    (
+        "ip -n B2 -6 addr del 2001:db8:2::12/64 dev eth0; ip -6 neigh flush dev eth1; ping -c 1 -W 1 2001:db8:2::12 || true",
+        1,
+        "backend 2001:db8:2::12 does not answer on eth1",
+        "ip -n B2 -6 addr add 2001:db8:2::12/64 dev eth0 nodad; ping -c 1 -W 1 2001:db8:2::12",
+    ),
+    // Another router takes its place, and this one is as silent as before.
+    (
+        "ip route add default via 192.0.2.77 dev eth0; ping -c 1 -W 1 203.0.113.9 || true",
+        1,
+        "router 192.0.2.77 does not answer on eth0: packets to clients beyond it are lost",
+        "ip route del default via 192.0.2.77 dev eth0",
+    ),
+    (
+        "ip -6 route add default via 2001:db8:1::77 dev eth0; ping -c 1 -W 1 2001:db8:9::9 || true",
+        1,
+        "router 2001:db8:1::77 does not answer on eth0: packets to clients beyond it are lost",
+        "ip -6 route del default via 2001:db8:1::77 dev eth0",
     ),
 ];
