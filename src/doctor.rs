@@ -80,6 +80,7 @@ fn with_plan(plan: &Plan) -> Vec<Finding> {
     let mut problems = conditions::of_host(plan);
     // It is reported without a plan too.
     problems.retain(|problem| problem.kind != "chroot");
+    let problems: Vec<_> = problems.into_iter().map(|one| conditions::before_a_start(one, plan.host)).collect();
     if problems.is_empty() {
         findings.push(sound("host", "forwarding, reverse path filters and routes let balanced packets through"));
     }

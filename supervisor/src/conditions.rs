@@ -2,10 +2,11 @@
 //! verdict, and `loaded doctor` reports.
 
 use crate::fastpath;
-use loaded_config::plan::Plan;
+use loaded_config::plan::{HostPolicy, Plan};
 use loaded_control::{ConditionStatus, Effect};
-use loaded_host::{HostReport, Problem, Severity, check_discovery};
+use loaded_host::{HostReport, Problem, Setting, Severity, check_discovery};
 use loaded_sandbox::{CHROOT, check_chroot_dir};
+use nix::unistd::{AccessFlags, access};
 use std::path::Path;
 
 /// What stands in the way of this plan now, but for firewalls of others (`loaded_firewall`).
@@ -36,6 +37,17 @@ pub fn kernel_path() -> Result<(), String> {
 #[must_use]
 pub fn refuses_start(problem: &Problem) -> bool {
     matches!(problem.severity, Severity::Fatal | Severity::NoStart)
+}
+
+/// The same for whoever only looks: what a start would mend by itself is no more than a warning.
+#[must_use]
+pub fn before_a_start(problem: Problem, policy: HostPolicy) -> Problem {
+    let can_be_set = |setting: &Setting| access(&setting.path(), AccessFlags::W_OK).is_ok();
+    if policy == HostPolicy::Tell || problem.settings.is_empty() || !problem.settings.iter().all(can_be_set) {
+        return problem;
+    }
+    let text = format!("{} (host = \"set\": a start sets what is needed)", problem.text);
+    Problem { severity: problem.severity.max(Severity::Warning), text, ..problem }
 }
 
 /// What a problem does to the packets of an instance that runs.

@@ -10,6 +10,7 @@
 //! | `children` | workers and the prober: starting, telling, hearing, ending them; their memory; what they died of |
 //! | `handover` | the journal, and how a supervisor takes over from a predecessor or from a killed one |
 //! | `process` | detaching, PID file, signals, the log, how this process was started |
+//! | `settings` | settings of this host that are written for the instance's sake, and put back |
 //! | `hops` | the next hop of each backend of mode "dsr" |
 #![forbid(unsafe_code)]
 
@@ -27,6 +28,7 @@ mod options;
 mod preflight;
 mod process;
 pub mod run;
+mod settings;
 
 pub use children::briefing::{Briefing, briefing};
 pub use error::Error;

@@ -1,8 +1,10 @@
-//! What is checked before anything is changed: cores, kernel, host.
+//! What is checked before anything is changed: cores, kernel, host. But for settings of the host that the configuration lets us
+//! write: what is checked is the host with these.
 
 use crate::Error;
 use crate::conditions;
-use loaded_config::plan::Plan;
+use crate::settings::HostSettings;
+use loaded_config::plan::{HostPolicy, Plan};
 use loaded_control::group_named;
 use loaded_host::Problem;
 use loaded_sandbox::{KernelSupport, SandboxRequirement};
@@ -30,8 +32,18 @@ pub(crate) fn check_group(plan: &Plan) -> Result<(), Error> {
 
 /// Warns of what keeps packets from passing; refuses where none would pass, and names everything that is fatal. Firewalls of
 /// others come and go, so they refuse nothing; the verdict tells of them.
-pub(crate) fn check_host(plan: &Plan) -> Result<(), Error> {
-    let (fatal, others): (Vec<_>, Vec<_>) = conditions::of_host(plan).into_iter().partition(conditions::refuses_start);
+pub(crate) fn check_host(plan: &Plan, settings: &mut HostSettings) -> Result<(), Error> {
+    judge(lacking(plan, settings))
+}
+
+/// The same of a plan that an instance is to change to: what that lets it write is written once it has changed.
+pub(crate) fn check_host_for_a_change(plan: &Plan) -> Result<(), Error> {
+    let problems = conditions::of_host(plan).into_iter();
+    judge(problems.map(|problem| conditions::before_a_start(problem, plan.host)).collect())
+}
+
+fn judge(problems: Vec<Problem>) -> Result<(), Error> {
+    let (fatal, others): (Vec<_>, Vec<_>) = problems.into_iter().partition(conditions::refuses_start);
     for problem in others {
         log::warn!("{problem}");
     }
@@ -39,16 +51,26 @@ pub(crate) fn check_host(plan: &Plan) -> Result<(), Error> {
     if fatal.is_empty() { Ok(()) } else { Err(Error::Host(fatal.join("\nloaded: error: "))) }
 }
 
+/// What stands in the way of this plan, once those settings are written that the plan lets us write.
+fn lacking(plan: &Plan, settings: &mut HostSettings) -> Vec<Problem> {
+    let problems = conditions::of_host(plan);
+    if plan.host == HostPolicy::Tell {
+        return problems;
+    }
+    let noted = settings.note(&problems, Instant::now());
+    if settings.write(&noted).is_empty() { problems } else { conditions::of_host(plan) }
+}
+
 /// Time between two looks at a host that is not ready.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Waits until the host lacks nothing that a start fails without, at most this long: at boot interfaces and addresses come one by
 /// one.
-pub(crate) fn await_host(plan: &Plan, patience: Duration) {
+pub(crate) fn await_host(plan: &Plan, patience: Duration, settings: &mut HostSettings) {
     let deadline = Instant::now() + patience;
     let mut told = Vec::new();
     while Instant::now() < deadline {
-        let lacking = conditions::of_host(plan).into_iter().filter(conditions::refuses_start);
+        let lacking = lacking(plan, settings).into_iter().filter(conditions::refuses_start);
         let lacking: Vec<_> = lacking.map(|problem| problem.text).collect();
         if lacking.is_empty() {
             break;

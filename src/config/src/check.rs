@@ -57,6 +57,7 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides, mistakes: &Mistakes)
         defragment: draft.defragment.unwrap_or(empty.defragment),
         linger: draft.linger.unwrap_or(empty.linger),
         fast: overrides.fast.or(draft.fast).unwrap_or(empty.fast),
+        host: draft.host.unwrap_or(empty.host),
         metrics,
         monitor_group: draft.monitor_group,
     };

@@ -85,6 +85,9 @@ pub struct Plan {
     /// Whether the kernel sends packets of known flows on.
     #[serde(default = "Fast::of_older")]
     pub fast: Fast,
+    /// What becomes of settings of this host (sysctl) that stand in the way.
+    #[serde(default)]
+    pub host: HostPolicy,
     /// Where metrics and the status page are served; `None`: nowhere.
     #[serde(default)]
     pub metrics: Option<MetricsAddress>,
@@ -129,6 +132,40 @@ impl fmt::Display for Fast {
         f.write_str(match self {
             Self::Auto => "auto",
             Self::Off => "off",
+        })
+    }
+}
+
+/// What becomes of settings of this host (sysctl) that stand in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostPolicy {
+    /// They are told, each with the command that mends it.
+    #[default]
+    Tell,
+    /// Those of the interfaces that are used are written, and put back at the end.
+    Set,
+}
+
+impl HostPolicy {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// What to write instead.
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "tell" => Ok(Self::Tell),
+            "set" => Ok(Self::Set),
+            _ => Err(format!("host cannot be {text:?}; write tell or set")),
+        }
+    }
+}
+
+impl fmt::Display for HostPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tell => "tell",
+            Self::Set => "set",
         })
     }
 }
@@ -294,6 +331,7 @@ impl Plan {
             defragment: true,
             linger: true,
             fast: Fast::default(),
+            host: HostPolicy::default(),
             metrics: None,
             monitor_group: None,
         }

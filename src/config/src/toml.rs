@@ -15,7 +15,9 @@ use super::location::{At, Flaw, Mark, Source};
 use super::mistake::Mistakes;
 use super::value;
 use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, MODE, PREFIX4, PREFIX6, QUOTA};
-use crate::plan::{Fast, MAX_DRAIN, MAX_STOP_HOLD, MAX_TIMEOUT, MAX_WEIGHT, MetricsAddress, QUEUE_LENS, TABLE_ENTRIES};
+use crate::plan::{
+    Fast, HostPolicy, MAX_DRAIN, MAX_STOP_HOLD, MAX_TIMEOUT, MAX_WEIGHT, MetricsAddress, QUEUE_LENS, TABLE_ENTRIES,
+};
 use ::toml::Spanned;
 use ::toml::de::DeTable;
 use keys::{AFFINITY, BACKEND, ON_FAILURE, SERVICE, TOP};
@@ -69,6 +71,7 @@ fn of_main(document: &Spanned<DeTable<'_>>, mistakes: &Mistakes) -> Draft {
         defragment: top.optional("defragment", boolean),
         linger: top.optional("linger", boolean),
         fast: top.text("fast", Fast::read).map(|fast| fast.value),
+        host: top.text("host", HostPolicy::read).map(|host| host.value),
         metrics: top.text("metrics", MetricsAddress::read),
         monitor_group: top.text("monitor_group", value::group).map(|group| group.value),
         services: services.unwrap_or_default().iter().map(|table| service(table, includes)).collect(),

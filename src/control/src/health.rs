@@ -34,7 +34,7 @@ pub enum Effect {
 pub struct ConditionStatus {
     /// Its kind: `rules_missing`, `no_worker`, `queue_lost`, `no_backend`, `checks_not_believed`, `host`, `chroot`, `user`, `programs`,
     /// `firewall`, `tables_full`, `queue_dropping`, `replies_refused`, `vip_absent`, `clients`,
-    /// `clients_beside`, `neighbour`, `traffic_stopped`, `no_replies`, `ending`.
+    /// `clients_beside`, `neighbour`, `traffic_stopped`, `no_replies`, `host_not_set`, `ending`.
     pub name: String,
     /// What it does to packets.
     pub effect: Effect,
@@ -64,9 +64,10 @@ impl ConditionStatus {
 
     /// The name of the condition of an instance that was told to end and serves on.
     pub const ENDING: &str = "ending";
-    /// The verdict does not go by these, and yet the operator must know: where clients may be, a VIP that is elsewhere, and what
-    /// packets show, which anybody can forge.
-    const SHOWN: [&str; 5] = ["vip_absent", "clients", "clients_beside", "traffic_stopped", "no_replies"];
+    /// The verdict does not go by these, and yet the operator must know: where clients may be, a VIP that is elsewhere, what
+    /// packets show, which anybody can forge, and what was to be set and is not.
+    const SHOWN: [&str; 6] =
+        ["vip_absent", "clients", "clients_beside", "traffic_stopped", "no_replies", "host_not_set"];
 }
 
 /// How one service stands.

@@ -47,6 +47,9 @@ pub struct Status {
     /// Our netfilter rules.
     #[serde(default)]
     pub rules: RulesStatus,
+    /// Settings of the host that the instance has written and will put back.
+    #[serde(default)]
+    pub host_set: Vec<SettingStatus>,
     /// Checks of backends that began more than 250 ms after they were due.
     #[serde(default)]
     pub late_checks: LateChecks,
@@ -78,6 +81,17 @@ pub struct RulesStatus {
     /// Packets in a backend's name that they have taken for no reply, since the supervisor has begun.
     #[serde(default)]
     pub refused_replies: u64,
+}
+
+/// A setting of the host that the instance has written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingStatus {
+    /// Its name, as sysctl(8) has it.
+    pub name: String,
+    /// What it was.
+    pub old: i64,
+    /// What was written.
+    pub value: i64,
 }
 
 /// The kernel path.

@@ -4,7 +4,9 @@ mod troubles;
 
 use super::Event;
 use super::figures::{count, elapsed, latency, table, time};
-use super::status::{AdminState, BackendState, BackendStatus, KernelPathStatus, Sandbox, ServiceStatus, Status};
+use super::status::{
+    AdminState, BackendState, BackendStatus, KernelPathStatus, Sandbox, ServiceStatus, SettingStatus, Status,
+};
 use loaded_ipc::Destination;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -40,6 +42,9 @@ pub fn status(status: &Status) -> String {
     out.push('\n');
     write_queues(&mut out, status);
     write_kernel_path(&mut out, status);
+    for SettingStatus { name, old, value } in &status.host_set {
+        let _ = writeln!(out, "host: {name}={value} is set, and {old} put back at the end");
+    }
     out.push('\n');
     write_counters(&mut out, status);
     out

@@ -3,13 +3,14 @@
 mod arrival;
 mod departure;
 mod direct;
+mod forwarding;
 mod report;
 
 pub use report::HostReport;
 
 use crate::connected::ConnectedNetworks;
 use crate::links::Links;
-use crate::problem::{Problem, Severity};
+use crate::problem::{Problem, Setting, Severity, sysctl_name};
 use crate::route::{Route, default_route, lookup};
 use loaded_config::plan::Plan;
 use loaded_ipc::{AllDown, Mode, OnBackendDown};
@@ -38,16 +39,9 @@ impl Host<'_> {
     fn problems(&self, plan: &Plan) -> Vec<Problem> {
         let vips: BTreeSet<_> = plan.services.iter().flat_map(|service| &service.vips).copied().collect();
         let mut problems = Vec::new();
-        if vips.iter().any(IpAddr::is_ipv4) && self.off("ipv4/ip_forward") {
-            let problem = fatal("IPv4 packets are not forwarded to backends");
-            problems.push(problem.of_family(4).mended_by("sysctl -w net.ipv4.ip_forward=1"));
-        }
-        if vips.iter().any(IpAddr::is_ipv6) && self.off("ipv6/conf/all/forwarding") {
-            let text = "IPv6 packets are not forwarded to backends, and an interface configured by router \
-                        advertisements then needs accept_ra=2";
-            problems.push(fatal(text).of_family(6).mended_by("sysctl -w net.ipv6.conf.all.forwarding=1"));
-        }
         let backends: BTreeSet<_> = plan.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
+        problems.extend(self.forwarding4(&vips, &backends));
+        problems.extend(self.forwarding6(&vips, &backends));
         // In mode "dsr" replies bypass this host.
         let translated = || plan.services.iter().filter(|service| service.mode == Mode::Nat);
         let replying: BTreeSet<_> = translated().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
@@ -83,7 +77,7 @@ impl Host<'_> {
         let mut problems = Vec::new();
         if local && !self.accepts_local(interface) {
             let text = format!("replies from backends on {interface} would be dropped as coming from our own address");
-            problems.push(fatal(text).of_family(4).mended_by(set(interface, "accept_local", 1)));
+            problems.push(fatal(text).of_family(4).mended_by_setting([set(interface, "accept_local", 1)]));
         }
         if self.is_strict(interface) {
             let back = lookup(&self.routes, vip);
@@ -97,7 +91,7 @@ impl Host<'_> {
                 "strict reverse path filtering drops replies that come in on {interface} with the VIP as their source"
             );
             let problem = host(if sure { Severity::Fatal } else { Severity::Warning }, text);
-            problems.push(problem.of_family(4).mended_by(set(interface, "rp_filter", 2)));
+            problems.push(problem.of_family(4).mended_by_setting([set(interface, "rp_filter", 2)]));
         }
         problems
     }
@@ -154,7 +148,7 @@ impl Host<'_> {
             let text = format!(
                 "clients and backends are both on {interface}, and redirects may tell backends to answer past this host"
             );
-            warning(text).of_family(4).mended_by(no_redirects(interface))
+            warning(text).of_family(4).mended_by(no_redirects(interface)).settable(self.redirecting(interface))
         };
         towards.intersection(&clients).filter(tells).map(problem).collect()
     }
@@ -163,12 +157,12 @@ impl Host<'_> {
         let lost = "resets and rejections to clients that come in by";
         let problem = if !self.accepts_local(interface) {
             let text = format!("{lost} {interface} are dropped by this kernel as martian");
-            warning(text).mended_by(set(interface, "accept_local", 1))
+            warning(text).mended_by_setting([set(interface, "accept_local", 1)])
         } else if self.is_strict(interface)
             && network.is_none_or(|route| route.interface != interface || route.length == 0)
         {
             let text = format!("{lost} {interface} are dropped by strict reverse path filtering");
-            warning(text).mended_by(set(interface, "rp_filter", 2))
+            warning(text).mended_by_setting([set(interface, "rp_filter", 2)])
         } else {
             return None;
         };
@@ -183,6 +177,12 @@ impl Host<'_> {
     /// IN_DEV_RPFILTER is the greater of both (include/linux/inetdevice.h).
     fn is_strict(&self, interface: &str) -> bool {
         self.setting("all", "rp_filter").max(self.setting(interface, "rp_filter")) == 1
+    }
+
+    /// What makes the kernel send redirects on an interface: either switch does.
+    fn redirecting(&self, interface: &str) -> Vec<Setting> {
+        let on = ["all", interface].into_iter().filter(|name| self.setting(name, "send_redirects") != 0);
+        on.map(|name| set(name, "send_redirects", 0)).collect()
     }
 
     fn setting(&self, interface: &str, key: &str) -> i64 {
@@ -240,19 +240,18 @@ fn warning(text: impl Into<String>) -> Problem {
     host(Severity::Warning, text)
 }
 
-/// The command that sets one interface's switch.
-fn set(interface: &str, setting: &str, value: u8) -> String {
-    format!("sysctl -w {}={value}", key_of(interface, setting))
+/// One interface's switch for IPv4.
+fn set(interface: &str, setting: &str, value: i64) -> Setting {
+    Setting::of(4, interface, setting, value)
 }
 
 fn no_redirects(interface: &str) -> String {
     format!("sysctl -w net.ipv4.conf.all.send_redirects=0 {}=0", key_of(interface, "send_redirects"))
 }
 
-/// The key as sysctl(8) expects it: with slashes if the interface has a dot in its name.
+/// The key of an interface's switch for IPv4, as sysctl(8) expects it.
 fn key_of(interface: &str, setting: &str) -> String {
-    let separator = if interface.contains('.') { "/" } else { "." };
-    ["net", "ipv4", "conf", interface, setting].join(separator)
+    sysctl_name(&format!("ipv4/conf/{interface}/{setting}"))
 }
 
 fn v4<'a>(addresses: impl Iterator<Item = &'a IpAddr>) -> impl Iterator<Item = Ipv4Addr> {

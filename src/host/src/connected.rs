@@ -23,6 +23,8 @@ struct Route6 {
     gateway: Option<Ipv6Addr>,
     /// It throws packets away.
     refuses: bool,
+    /// It came by a router advertisement.
+    advertised: bool,
 }
 
 impl ConnectedNetworks {
@@ -100,6 +102,11 @@ impl ConnectedNetworks {
         v4.chain(v6.map(|route| route.interface.as_str())).collect()
     }
 
+    /// The interfaces with routes that came by router advertisements.
+    pub(crate) fn advertised(&self) -> BTreeSet<&str> {
+        self.v6.iter().filter(|route| route.advertised).map(|route| route.interface.as_str()).collect()
+    }
+
     /// The interface of the network that contains the address; `None` if this host is not connected to it.
     #[must_use]
     pub fn interface(&self, address: IpAddr) -> Option<&str> {
@@ -154,6 +161,7 @@ fn route6(line: &str) -> Option<(Route6, bool)> {
     const RTF_UP: u32 = 1;
     const RTF_GATEWAY: u32 = 2;
     const RTF_REJECT: u32 = 0x200;
+    const RTF_ADDRCONF: u32 = 0x4_0000;
     const RTF_ANYCAST: u32 = 0x10_0000;
     const RTF_LOCAL: u32 = 0x8000_0000;
     let fields: Vec<_> = line.split_whitespace().collect();
@@ -168,6 +176,7 @@ fn route6(line: &str) -> Option<(Route6, bool)> {
         metric: word(metric)?,
         gateway: (flags & RTF_GATEWAY != 0).then(|| address(gateway)).flatten(),
         refuses: flags & RTF_REJECT != 0,
+        advertised: flags & RTF_ADDRCONF != 0,
     };
     // Those that throw packets away are not always up.
     let is_up = flags & (RTF_UP | RTF_REJECT) != 0;

@@ -32,5 +32,5 @@ pub use neighbours::{Neighbour, NeighbourEvents};
 pub use next_hops::{SilentNeighbour, silent_neighbours, silent_neighbours_now};
 pub use own_ports::own_ports;
 pub use paths::{ClientPaths, Paths};
-pub use problem::{Problem, Severity};
+pub use problem::{Problem, SETTINGS, Setting, Severity, sysctl_name};
 pub use shared::shared_interfaces;

@@ -13,6 +13,7 @@
 use super::kernel_path::PathHandover;
 use crate::Error;
 use crate::roster::Roster;
+use crate::settings::Written;
 use loaded_config::Amendment;
 use loaded_config::plan::{MetricsAddress, Plan};
 use loaded_control::History;
@@ -88,6 +89,9 @@ pub(crate) struct Snapshot<'a> {
     /// What was changed at run time.
     #[serde(default)]
     pub(crate) amendments: Cow<'a, [Amendment]>,
+    /// Settings of the host that are to be put back at the end.
+    #[serde(default)]
+    pub(crate) settings: Cow<'a, [Written]>,
 }
 
 impl Snapshot<'_> {
@@ -256,6 +260,7 @@ mod tests {
             metrics: None,
             clsacts: [].as_slice().into(),
             amendments: [].as_slice().into(),
+            settings: [].as_slice().into(),
         };
         journal.write(&snapshot).unwrap();
     }

@@ -1,6 +1,7 @@
 //! What an instance does when it is told to end: it waits until its clients have another balancer, and goes.
 
 use super::Instance;
+use super::host::others;
 use super::soft_stop::{Over, QUIET, SoftStop};
 use super::watch::Watch;
 use crate::Error;
@@ -113,12 +114,14 @@ impl Instance {
             log::info!("{}", fast.summary());
         }
         let mut installed = self.host.take_rules();
+        let others = installed.as_ref().map_or_else(Vec::new, others);
         let removed = installed.as_mut().map_or(Ok(()), Installed::remove);
         if !self.drain() {
             log::warn!("packets still wait in our queues after {DRAIN_DEADLINE:?}; they are dropped");
         }
         // No packet gets a mark any more: those that waited have their verdicts, or are dropped with their queue.
         self.host.remove_routes();
+        self.host.settings.put_back(&others);
         self.report();
         await_end(self.children.dismiss());
         // The queues are closed before the last hooks go: unregistering a hook flushes every queue that still exists.

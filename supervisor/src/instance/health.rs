@@ -28,6 +28,7 @@ impl Instance {
     pub(super) fn judge(&mut self, now: Instant, queues: Option<&[QueueState]>) {
         let generation = self.current.roster.generation();
         self.survey.host.look(now, &self.current.plan, generation, self.watch.hears_host());
+        self.settle_host(now);
         self.survey.neighbours.look(&self.current.plan, now);
         let mut conditions = self.conditions_of_host(now);
         let standing = self.survey.standing.follow(&self.current.roster, now);
@@ -71,6 +72,7 @@ impl Instance {
             family: Some(family),
             ..condition("clients_beside", Effect::Note, text)
         }));
+        all.extend(self.host.settings.refused().map(|text| condition("host_not_set", Effect::Note, text)));
         all.extend(self.soft_stop.iter().map(|stop| condition(ConditionStatus::ENDING, Effect::Stops, stop.text())));
         all
     }

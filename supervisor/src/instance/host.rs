@@ -1,8 +1,9 @@
-//! What this instance has installed on the host: its netfilter rules, and its routes by mark.
+//! What this instance has installed on the host: its netfilter rules, its routes by mark, and settings.
 
 use crate::children::worker::Worker;
 use crate::fastpath::{FastPath, Leftovers, Off, off};
 use crate::roster::Roster;
+use crate::settings::HostSettings;
 use loaded_config::plan::Fast;
 use loaded_control::Tuple;
 use loaded_control::explain::Path;
@@ -15,6 +16,8 @@ pub(crate) struct HostState {
     /// `None` until the start is nearly over.
     rules: Option<Installed>,
     pub(crate) routes: Routes,
+    /// Settings of the host that were written.
+    pub(crate) settings: HostSettings,
     /// The kernel path, if there is one.
     pub(crate) fast: Option<FastPath>,
     /// Why it is not attached, or not there.
@@ -24,8 +27,8 @@ pub(crate) struct HostState {
 }
 
 impl HostState {
-    pub(crate) fn new(routes: Routes) -> Self {
-        Self { rules: None, routes, fast: None, fast_off: Off::NotWanted, leftovers: Leftovers::default() }
+    pub(crate) fn new(routes: Routes, settings: HostSettings) -> Self {
+        Self { rules: None, routes, settings, fast: None, fast_off: Off::NotWanted, leftovers: Leftovers::default() }
     }
 
     /// Takes over the kernel path, or the reason why there is none.
@@ -124,6 +127,12 @@ impl HostState {
         self.rules.as_ref()?.refused_replies().ok()
     }
 
+    /// Puts back every setting that was written, unless another instance may need it. Returns what became of each.
+    pub(crate) fn put_settings_back(&mut self) -> Vec<String> {
+        let others = self.rules.as_ref().map_or_else(Vec::new, others);
+        self.settings.put_back(&others)
+    }
+
     /// Writes the rules again.
     ///
     /// # Errors
@@ -155,4 +164,12 @@ impl HostState {
     pub(crate) fn mend_routes(&mut self) {
         self.routes.mend();
     }
+}
+
+/// Queue bases of other instances that serve here.
+pub(super) fn others(rules: &Installed) -> Vec<u16> {
+    rules.others().unwrap_or_else(|error| {
+        log::warn!("whether another instance serves here cannot be told: {error}");
+        Vec::new()
+    })
 }

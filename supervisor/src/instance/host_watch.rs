@@ -73,6 +73,12 @@ impl HostWatch {
         self.found = known.chain(chroot()).chain(self.account.look(&plan.user)).collect();
     }
 
+    /// The same at once, for something was changed here.
+    pub(super) fn look_again(&mut self, now: Instant, plan: &Plan, generation: u64) {
+        (self.due, self.rests_until, self.changed) = (now, now, true);
+        self.look(now, plan, generation, true);
+    }
+
     fn is_outdated(&self, now: Instant, generation: u64) -> bool {
         self.changed
             || self.generation != generation

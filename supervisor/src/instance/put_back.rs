@@ -3,6 +3,7 @@
 
 use super::Instance;
 use super::watch::{AGAIN, DELAY, OFTEN, WINDOW};
+use loaded_config::plan::HostPolicy;
 use loaded_control::By;
 use loaded_netfilter::Missing;
 use std::time::Instant;
@@ -43,6 +44,32 @@ impl Instance {
             Ok(missing) => self.put_rules_back(&missing, now),
             Err(error) => self.watch_again(error.to_string(), now),
         }
+    }
+
+    /// Writes what the host lacks and the configuration lets us write, or puts back what it does not want written any more. A
+    /// successor does it itself.
+    pub(super) fn settle_host(&mut self, now: Instant) {
+        if self.phase.successor().is_some() {
+            return;
+        }
+        let done = match self.current.plan.host {
+            HostPolicy::Set => {
+                let noted = self.host.settings.note(self.survey.host.found(), now);
+                if noted.is_empty() {
+                    return;
+                }
+                // Whoever comes after a kill has to know what was there.
+                self.write_snapshot();
+                self.host.settings.write(&noted)
+            }
+            HostPolicy::Tell if self.host.settings.written().is_empty() => return,
+            HostPolicy::Tell => self.host.put_settings_back(),
+        };
+        for text in done {
+            self.operator.record("host settings".to_owned(), text, By::Kernel);
+        }
+        self.recorder.set_outdated();
+        self.survey.host.look_again(now, &self.current.plan, self.current.roster.generation());
     }
 
     fn put_rules_back(&mut self, missing: &[Missing], now: Instant) {

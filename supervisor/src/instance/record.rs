@@ -43,6 +43,7 @@ impl Instance {
             metrics: self.children.exporter.socket().map(|(_, address)| address.clone()),
             clsacts: self.host.clsacts().into(),
             amendments: Cow::Borrowed(&self.current.amendments),
+            settings: self.host.settings.written().into(),
         };
         if let Err(error) = self.recorder.write(&snapshot) {
             log::error!("write the journal: {error}; will try again");

@@ -7,14 +7,16 @@ use crate::children::late::LateChecks;
 use crate::children::worker::Worker;
 use crate::fastpath::FastPath;
 use crate::roster::{BackendEntry, ServiceEntry};
+use crate::settings::Written;
 use loaded_config::plan;
 use loaded_control::status::{
     BackendState, BackendStatus, Ejection, KernelPathStatus, Process, Queue, Refused, Reload, Role, RulesStatus,
-    ServiceState, ServiceStatus, Status,
+    ServiceState, ServiceStatus, SettingStatus, Status,
 };
 use loaded_control::unix_ms;
 use loaded_control::{process, status};
 use loaded_fastpath::program::Totals;
+use loaded_host::sysctl_name;
 use loaded_ipc::{BackendCounter, BackendIndex, Fault, Outcome, Pressure, RECEIVED, ServiceIndex};
 use loaded_queue::{QueueState, queue_owners};
 use std::collections::BTreeMap;
@@ -56,6 +58,7 @@ impl Instance {
                 missing: self.watch.missing.clone(),
                 refused_replies: self.replies.total(),
             },
+            host_set: self.host.settings.written().iter().map(set).collect(),
             late_checks: late(&self.children.prober.late),
             kernel_path: Some(self.kernel_path()),
             processes: self.processes(),
@@ -281,4 +284,8 @@ fn seconds(time: SystemTime) -> u64 {
 /// Rounded up: a drain with half a second left has one.
 fn whole_seconds(time: Duration) -> u32 {
     u32::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
+fn set(written: &Written) -> SettingStatus {
+    SettingStatus { name: sysctl_name(&written.key), old: written.old, value: written.value }
 }

@@ -1,4 +1,5 @@
-//! What every start checks before it takes or changes anything.
+//! What every start checks before it takes or changes anything, but for settings of the host that the configuration lets it
+//! write.
 
 use crate::Error;
 use crate::children::ChildSpecs;
@@ -7,6 +8,7 @@ use crate::handover::predecessor::SUCCESSOR;
 use crate::options::Options;
 use crate::preflight::{available_cores, await_host, check_group, check_host, check_kernel};
 use crate::process::invocation::Invocation;
+use crate::settings::HostSettings;
 use loaded_config::plan::Plan;
 use loaded_config::{Amendment, Loaded, Source, parse_amended};
 use loaded_netfilter::Tools;
@@ -29,6 +31,8 @@ pub(super) struct Checked {
     pub(super) workers: Vec<(u16, u16)>,
     /// Whether this kernel repeats packets, being tried in another process.
     pub(super) trial: Trial,
+    /// What was written on the host for it.
+    pub(super) settings: HostSettings,
     identity: Identity,
     kernel: KernelSupport,
 }
@@ -58,12 +62,13 @@ impl Checked {
         let tools = Tools::find()?;
         let kernel = check_kernel(options.sandbox)?;
         let trial = Trial::begin();
+        let mut settings = HostSettings::new();
         if !options.successor {
-            await_host(&plan, options.wait);
+            await_host(&plan, options.wait, &mut settings);
         }
-        check_host(&plan)?;
+        check_host(&plan, &mut settings)?;
         let workers = cores.into_iter().map(|core| (core, plan.queue_base + core)).collect();
-        Ok(Self { options, invocation, plan, sources, amendments, tools, workers, trial, identity, kernel })
+        Ok(Self { options, invocation, plan, sources, amendments, tools, workers, trial, settings, identity, kernel })
     }
 
     /// Lays what was changed at run time under another supervisor over the plan.
@@ -75,7 +80,7 @@ impl Checked {
             return Ok(());
         }
         let loaded = parse_amended(&self.sources, &self.options.overrides, amendments)?;
-        check_host(&loaded.plan)?;
+        check_host(&loaded.plan, &mut self.settings)?;
         loaded.forgotten.iter().for_each(|line| log::info!("since then: {line}"));
         (self.plan, self.amendments) = (loaded.plan, loaded.amendments);
         Ok(())

@@ -90,7 +90,7 @@ fn over_orphans(mut checked: Checked, signals: Signals, inheritance: Inheritance
     log_changes_since(&snapshot, &checked.plan);
     let acquired = Acquired { routes, journal, workers, prober, exporter, steering: snapshot.steering, signals };
     let current = acquired.generation(&checked, &snapshot.roster)?;
-    let (tools, clsacts) = (checked.tools.clone(), snapshot.clsacts);
+    let (tools, clsacts, settings) = (checked.tools.clone(), snapshot.clsacts, snapshot.settings);
     let mut operator = Operator::new(Some(control), snapshot.history.into_owned());
     // There is no instance to stay with, so clients are served by the files alone.
     if let Some(why) = contradiction {
@@ -103,6 +103,7 @@ fn over_orphans(mut checked: Checked, signals: Signals, inheritance: Inheritance
     instance.host.set_kernel_path(fast);
     instance.host.take_over(Leftovers::of(&clsacts));
     instance.adopt_orphans(&tools).inspect_err(|_| instance.give_up_adoption(&tools, &rules_before))?;
+    instance.host.settings.inherit(&settings);
     // The orphans have ended: nobody else can take them over.
     drop(locks);
     Ok(instance)
@@ -139,6 +140,7 @@ pub(super) fn beside(options: &Options, predecessor: &Predecessor) -> Result<(In
     instance.host.set_kernel_path(fast);
     instance.host.take_over(Leftovers::of(&snapshot.clsacts));
     instance.succeed(&tools, predecessor).inspect_err(|_| instance.give_up_succession())?;
+    instance.host.settings.inherit(&snapshot.settings);
     Ok((instance, options, snapshot.pid))
 }
 
@@ -171,7 +173,7 @@ fn assemble(
     has_filter: bool,
 ) -> Result<Instance, Error> {
     let (queues, specs, layers) = (checked.queues(), checked.specs(), checked.layers());
-    let Checked { options, invocation, trial, .. } = checked;
+    let Checked { options, invocation, trial, settings, .. } = checked;
     let Acquired { routes, journal, mut workers, prober, exporter, steering, signals } = acquired;
     let repeat = trial.result();
     warn_unless_repeated(&repeat);
@@ -185,7 +187,7 @@ fn assemble(
     trim_supervisor(has_filter)?;
     let fixed = Fixed { options, invocation, queues, steering, layers, repeat, started: StartTime::now() };
     let children = Children { workers, prober, exporter, specs, audit };
-    let (host, recorder) = (HostState::new(routes), Recorder::new(journal));
+    let (host, recorder) = (HostState::new(routes, settings), Recorder::new(journal));
     Ok(Instance::new(fixed, current, children, host, recorder, operator, signals))
 }
 

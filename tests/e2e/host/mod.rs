@@ -4,6 +4,7 @@ mod control_socket;
 mod doctor;
 mod exporter;
 mod host_conditions;
+mod host_set;
 mod idle;
 mod live;
 mod migrate;

@@ -95,6 +95,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     whole.setting("unserved", old.unserved.to_string(), new.unserved.to_string());
     whole.setting("linger", old.linger.to_string(), new.linger.to_string());
     whole.setting("fast", old.fast.to_string(), new.fast.to_string());
+    whole.setting("host", old.host.to_string(), new.host.to_string());
     whole.setting("metrics", metrics(old), metrics(new));
     whole.setting("monitor_group", monitors(old), monitors(new));
     let (was, is) = (&old.on_failure, &new.on_failure);

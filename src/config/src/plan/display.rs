@@ -1,6 +1,6 @@
 //! The plan in words, for `--check` and for what a reload would change: one fact a line.
 
-use super::{Backend, Discover, Failures, Fast, MetricsAddress, Place, Plan, Service};
+use super::{Backend, Discover, Failures, Fast, HostPolicy, MetricsAddress, Place, Plan, Service};
 use crate::duration::span;
 use crate::{check_kind, policy};
 use loaded_ipc::{Affinity, Check, Mode, Passive, PortRange, Protocol, Quota, Unserved};
@@ -27,6 +27,12 @@ impl fmt::Display for Plan {
         }
         if self.fast == Fast::Off {
             writeln!(f, "kernel path  off: every packet meets a worker")?;
+        }
+        if self.host == HostPolicy::Set {
+            writeln!(
+                f,
+                "host         set: settings of its interfaces that stand in the way are written, and put back at the end"
+            )?;
         }
         if self.metrics.is_some() {
             writeln!(f, "metrics      and a status page by HTTP: {}", metrics(self))?;

@@ -27,6 +27,7 @@ struct File<'a> {
     defragment: bool,
     linger: bool,
     fast: String,
+    host: String,
     metrics: Option<String>,
     monitor_group: Option<&'a str>,
     unserved: String,
@@ -159,8 +160,8 @@ fn millis(millis: u32) -> String {
 impl<'a> From<&'a Plan> for File<'a> {
     fn from(plan: &'a Plan) -> Self {
         let Plan { user, cores, queue_base, queue_len, flows, clients, quota, unserved, on_failure, .. } = plan;
-        let Plan { nameservers, services, drain, stop_hold, defragment, linger, fast, metrics, monitor_group, .. } =
-            plan;
+        let Plan { nameservers, services, drain, stop_hold, defragment, linger, fast, host, .. } = plan;
+        let Plan { metrics, monitor_group, .. } = plan;
         let Failures { no_worker, queue_full, parse_error } = on_failure;
         Self {
             user,
@@ -174,6 +175,7 @@ impl<'a> From<&'a Plan> for File<'a> {
             defragment: *defragment,
             linger: *linger,
             fast: fast.to_string(),
+            host: host.to_string(),
             metrics: metrics.as_ref().map(ToString::to_string),
             monitor_group: monitor_group.as_deref(),
             unserved: unserved.to_string(),

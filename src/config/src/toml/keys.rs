@@ -22,6 +22,7 @@ pub(super) const TOP: KnownKeys = KnownKeys {
         "defragment",
         "linger",
         "fast",
+        "host",
         "include",
         "metrics",
         "monitor_group",

@@ -2,7 +2,8 @@
 
 use loaded_config::network::Network;
 use loaded_config::plan::{
-    Backend, Discover, Failures, Fast, MetricsAddress, Place, Plan, Service, diff, immutable_change, written,
+    Backend, Discover, Failures, Fast, HostPolicy, MetricsAddress, Place, Plan, Service, diff, immutable_change,
+    written,
 };
 use loaded_config::{Overrides, Source, load, parse};
 use loaded_ipc::{
@@ -342,6 +343,7 @@ fn plans() -> impl Values<Value = Plan> {
                 defragment,
                 linger,
                 fast: if clients % 2 == 0 { Fast::Auto } else { Fast::Off },
+                host: if flows % 2 == 0 { HostPolicy::Tell } else { HostPolicy::Set },
                 metrics: match clients % 3 {
                     0 => None,
                     1 => Some(MetricsAddress::Tcp(([127, 0, 0, 1], 9273).into())),
@@ -363,6 +365,7 @@ fn write_plan(plan: &Plan) -> String {
         defragment,
         linger,
         fast,
+        host,
         on_failure,
         metrics,
         monitor_group,
@@ -380,7 +383,7 @@ fn write_plan(plan: &Plan) -> String {
     let top = format!(
         "user = \"{user}\"\n{cores}queue_base = {queue_base}\nqueue_len = {queue_len}\nflows = {flows}\n\
          clients = {clients}\nquota = {{ prefix4 = {prefix4}, prefix6 = {prefix6}, percent = {percent} }}\n\
-         unserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\nstop_hold = \"{stop_hold}s\"\ndefragment = {defragment}\nlinger = {linger}\nfast = \"{fast}\"\n{metrics}{group}"
+         unserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\nstop_hold = \"{stop_hold}s\"\ndefragment = {defragment}\nlinger = {linger}\nfast = \"{fast}\"\nhost = \"{host}\"\n{metrics}{group}"
     );
     let Failures { no_worker, queue_full, parse_error } = on_failure;
     let failures = format!(

@@ -56,6 +56,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         defragment: true,
         linger: true,
         fast: loaded_config::plan::Fast::Auto,
+        host: loaded_config::plan::HostPolicy::Tell,
         metrics: None,
         monitor_group: None,
     };

@@ -125,6 +125,7 @@ pub(crate) fn status() -> Status {
         verdict: Some(InstanceVerdict::Serving),
         conditions: Vec::new(),
         rules: RulesStatus { put_back: 3, missing: Vec::new(), refused_replies: 0 },
+        host_set: Vec::new(),
         late_checks: LateChecks { count: 12, longest_ms: 300, last: Some(NOW - 7000) },
         kernel_path: Some(KernelPathStatus {
             off: None,

@@ -1,6 +1,6 @@
 //! Whether packets of clients can come to the VIPs and go on, as far as interfaces, addresses and routes tell.
 
-use super::{Host, fatal, host, set};
+use super::{Host, host};
 use crate::links::Silence;
 use crate::problem::{Problem, Severity};
 use loaded_config::plan::Plan;
@@ -109,31 +109,6 @@ impl Host<'_> {
         }
         let text = format!("no route leads to clients of IPv{family}: replies to them are lost");
         Some(host(Severity::Impairing, text).of_family(family).mended_by("ip route add default via …"))
-    }
-
-    /// Whether IPv4 is forwarded is asked of the interface that a packet comes in by (ip_route_input_slow, net/ipv4/route.c):
-    /// `ip_forward` sets it for all, and each can be set apart.
-    fn unforwarded(&self, vips: &BTreeSet<IpAddr>, backends: &BTreeSet<IpAddr>) -> Vec<Problem> {
-        if self.off("ipv4/ip_forward") {
-            return Vec::new();
-        }
-        let is_off = |name: &&str| self.off(&format!("ipv4/conf/{name}/forwarding"));
-        let v4 = |address: &&IpAddr| address.is_ipv4();
-        let mut problems = Vec::new();
-        let towards: BTreeSet<_> = backends.iter().filter(v4).filter_map(|b| self.networks.towards(*b)).collect();
-        if !vips.iter().any(|vip| vip.is_ipv4()) {
-            return problems;
-        }
-        problems.extend(towards.iter().copied().filter(is_off).map(|name| {
-            let text = format!("IPv4 packets that come in on {name}, as replies of backends do, are not forwarded");
-            fatal(text).of_family(4).mended_by(set(name, "forwarding", 1))
-        }));
-        let clients: BTreeSet<_> = vips.iter().filter(v4).flat_map(|vip| self.networks.of_clients(*vip)).collect();
-        problems.extend(clients.difference(&towards).copied().filter(is_off).map(|name| {
-            let text = format!("IPv4 packets that come in on {name}, as those of clients do, are not forwarded");
-            host(Severity::Impairing, text).of_family(4).mended_by(set(name, "forwarding", 1))
-        }));
-        problems
     }
 }
 

@@ -70,14 +70,14 @@ impl Host<'_> {
         if !self.is_strict(interface) {
             return None;
         }
-        let cure = set(interface, "rp_filter", 2);
+        let cure = [set(interface, "rp_filter", 2)];
         let by_mark = self.setting("all", "src_valid_mark").max(self.setting(interface, "src_valid_mark")) != 0;
         if by_mark {
             return Some(
                 fatal(format!(
                     "strict reverse path filtering with src_valid_mark drops what clients send by {interface} (mode dsr)"
                 ))
-                .mended_by(cure),
+                .mended_by_setting(cure),
             );
         }
         let back = lookup(&self.routes, as_v4(vip)?).map(|route| route.interface.as_str());
@@ -86,7 +86,7 @@ impl Host<'_> {
                 "resets and rejections to clients that come in by {interface} are dropped by strict reverse path \
                  filtering (mode dsr, {vip})"
             ))
-            .mended_by(cure)
+            .mended_by_setting(cure)
         })
     }
 
@@ -100,6 +100,7 @@ impl Host<'_> {
                 "clients and routers on {interface} may be told by redirects to send to a backend themselves (mode dsr)"
             ))
             .mended_by(no_redirects(interface))
+            .settable(self.redirecting(interface))
         })
     }
 }

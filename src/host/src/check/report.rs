@@ -3,7 +3,7 @@
 use super::{Host, parse_locals};
 use crate::connected::ConnectedNetworks;
 use crate::links::{Links, is_bridge_port, leads_out, reaches};
-use crate::problem::Problem;
+use crate::problem::{Problem, SETTINGS};
 use crate::route::parse_routes;
 use loaded_config::plan::Plan;
 use std::cell::RefCell;
@@ -57,6 +57,6 @@ impl HostReport {
 /// `None`: this kernel, or this host, has no such setting. Read at once, for it is done every few seconds.
 fn setting(key: &str) -> Option<i64> {
     let mut text = [0; LONGEST];
-    let length = File::open(format!("/proc/sys/net/{key}")).and_then(|mut file| file.read(&mut text)).ok()?;
+    let length = File::open(format!("{SETTINGS}/{key}")).and_then(|mut file| file.read(&mut text)).ok()?;
     std::str::from_utf8(text.get(..length)?).ok()?.trim().parse().ok()
 }

@@ -36,11 +36,25 @@ fn problems(vip: &str, backends: &[&str], settings: &[(&str, i64)]) -> Vec<Strin
 }
 
 fn problems_of(plan: &Plan, settings: &[(&str, i64)]) -> Vec<String> {
+    let text = |problem: &Problem| {
+        let severity = if problem.severity == Severity::Fatal { "fatal" } else { "warning" };
+        format!("{severity}: {problem}")
+    };
+    found(plan, settings, ROUTES6).iter().map(text).collect()
+}
+
+/// What would be written with `host = "set"`.
+fn settable(plan: &Plan, settings: &[(&str, i64)], routes6: &str) -> Vec<String> {
+    let all = found(plan, settings, routes6);
+    all.iter().flat_map(|problem| &problem.settings).map(ToString::to_string).collect()
+}
+
+fn found(plan: &Plan, settings: &[(&str, i64)], routes6: &str) -> Vec<Problem> {
     let host = Host {
         routes: if cfg!(target_endian = "little") { parse_routes(ROUTES) } else { Vec::new() },
         locals: parse_locals(TRIE),
         networks: if cfg!(target_endian = "little") {
-            ConnectedNetworks::parse(ROUTES, ROUTES6)
+            ConnectedNetworks::parse(ROUTES, routes6)
         } else {
             ConnectedNetworks::default()
         },
@@ -51,11 +65,7 @@ fn problems_of(plan: &Plan, settings: &[(&str, i64)]) -> Vec<String> {
         reaches: &|_| true,
         is_bridge_port: &|_| false,
     };
-    let text = |problem: &Problem| {
-        let severity = if problem.severity == Severity::Fatal { "fatal" } else { "warning" };
-        format!("{severity}: {problem}")
-    };
-    host.problems(plan).iter().map(text).collect()
+    host.problems(plan)
 }
 
 const GOOD: [(&str, i64); 3] =
@@ -251,4 +261,50 @@ fn clients_may_come_by_every_interface_that_leads_to_no_backend() {
     );
     let found = host(&[&eth0[..], &[("ipv4/conf/eth2/accept_local", 1)]].concat());
     assert!(!found.iter().any(|text| text.contains("eth2")), "{found:?}");
+}
+
+#[cfg(target_endian = "little")]
+#[test]
+fn forwarding_on_for_each_interface_in_use_is_forwarding() {
+    let plan = plan(&["192.0.2.100"], &["198.51.100.11"], Protocol::Any, &[]);
+    let off = [("ipv4/ip_forward", 0), ("ipv4/conf/eth1/accept_local", 1), ("ipv4/conf/eth0/forwarding", 1)];
+    assert_eq!(settable(&plan, &off, ""), ["net.ipv4.conf.eth1.forwarding=1"], "not for all");
+    assert_eq!(problems_of(&plan, &[&off[..], &[("ipv4/conf/eth1/forwarding", 1)]].concat()), [""; 0]);
+    let plan = self::plan(&["2001:db8:1::100"], &["2001:db8:2::11"], Protocol::Any, &[]);
+    let old = [("ipv6/conf/all/forwarding", 0)];
+    assert_eq!(settable(&plan, &old, ROUTES6), ["net.ipv6.conf.all.forwarding=1"], "an older kernel has nothing less");
+    let new = [&old[..], &[("ipv6/conf/eth0/force_forwarding", 0), ("ipv6/conf/eth1/force_forwarding", 0)]].concat();
+    let both = ["net.ipv6.conf.eth0.force_forwarding=1", "net.ipv6.conf.eth1.force_forwarding=1"];
+    assert_eq!(settable(&plan, &new, ROUTES6), both);
+    let forced = [&old[..], &[("ipv6/conf/eth0/force_forwarding", 1), ("ipv6/conf/eth1/force_forwarding", 1)]].concat();
+    assert_eq!(problems_of(&plan, &forced), [""; 0]);
+}
+
+/// The default route of a host that has it by router advertisements would be gone, and the host with it.
+#[cfg(target_endian = "little")]
+#[test]
+fn a_host_that_would_lose_its_default_route_is_told_how_to_keep_it() {
+    let advertised = ROUTES6.replace("00000003     eth0", "00450003     eth0");
+    let plan = plan(&["2001:db8:1::100"], &["2001:db8:2::11"], Protocol::Any, &[]);
+    let off = [("ipv6/conf/all/forwarding", 0), ("ipv6/conf/eth0/accept_ra", 1)];
+    assert_eq!(settable(&plan, &off, &advertised), [""; 0]);
+    let told = found(&plan, &off, &advertised)[0].to_string();
+    assert!(told.contains("and eth0, configured by router advertisements, needs accept_ra=2"), "{told}");
+    assert!(told.ends_with("sysctl -w net.ipv6.conf.eth0.accept_ra=2 net.ipv6.conf.all.forwarding=1"), "{told}");
+    let kept = [("ipv6/conf/all/forwarding", 0), ("ipv6/conf/eth0/accept_ra", 2)];
+    assert_eq!(settable(&plan, &kept, &advertised), ["net.ipv6.conf.all.forwarding=1"]);
+    let mixed = [&kept[..], &[("ipv6/conf/eth1/forwarding", 1)]].concat();
+    assert_eq!(settable(&plan, &mixed, &advertised), [""; 0], "eth1's would be off when it is put back");
+}
+
+#[cfg(target_endian = "little")]
+#[test]
+fn only_what_sends_redirects_is_turned_off() {
+    let plan = plan(&["192.0.2.100"], &["192.0.2.11"], Protocol::Any, &[]);
+    let good = [("ipv4/ip_forward", 1), ("ipv4/conf/eth0/accept_local", 1)];
+    let on = |more: &[(&str, i64)]| settable(&plan, &[&good[..], more].concat(), "");
+    let all = "net.ipv4.conf.all.send_redirects=0";
+    assert_eq!(on(&[("ipv4/conf/all/send_redirects", 1)]), [all]);
+    let both = on(&[("ipv4/conf/all/send_redirects", 1), ("ipv4/conf/eth0/send_redirects", 1)]);
+    assert_eq!(both, [all, "net.ipv4.conf.eth0.send_redirects=0"]);
 }

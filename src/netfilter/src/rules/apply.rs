@@ -161,6 +161,22 @@ impl Installed {
         Ok(sum)
     }
 
+    /// Queue bases of other instances whose rules bring packets to a queue that somebody has.
+    ///
+    /// # Errors
+    /// If the rules cannot be read.
+    pub fn others(&self) -> Result<Vec<u16>, Error> {
+        let states = queue_owners().unwrap_or_default();
+        let is_bound = |queue: &u16| states.iter().any(|state| state.queue == *queue);
+        let mut others = BTreeSet::new();
+        for family in Family::ALL {
+            let instances = look(&self.tools, family)?.instances().into_iter();
+            let alive = instances.filter(|(base, queues)| *base != self.rules.base && queues.iter().any(is_bound));
+            others.extend(alive.map(|(base, _)| base));
+        }
+        Ok(others.into_iter().collect())
+    }
+
     /// Writes the rules again, whatever has become of them. As [`Installed::update`], loses no packet.
     ///
     /// # Errors
