@@ -7,6 +7,7 @@ mod drain;
 mod events;
 mod health;
 mod migrate;
+mod notice;
 mod replay;
 mod role;
 mod save;
@@ -52,6 +53,9 @@ fn main() -> ExitCode {
         begin_session();
         let _ = offer_to_oom();
         loaded_exporter::run(&exporter);
+    }
+    if let Some((identity, program)) = role::notice(&arguments) {
+        return notice::run(&identity, &program);
     }
     if role::is_trial(&arguments) {
         trial::run(selftest::raise_loopback);

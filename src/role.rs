@@ -1,6 +1,6 @@
 //! The hidden command line of a child, as the supervisor writes it: `--role worker UID GID NAME CORE PARENT REQUIREMENT SURVIVAL PATH`,
-//! `--role prober UID GID NAME PARENT REQUIREMENT WORKERS MARKED`, `--role exporter UID GID NAME PARENT REQUIREMENT` or
-//! `--role trial`.
+//! `--role prober UID GID NAME PARENT REQUIREMENT WORKERS MARKED`, `--role exporter UID GID NAME PARENT REQUIREMENT`,
+//! `--role notice UID GID NAME PROGRAM ARGUMENT…` or `--role trial`.
 
 use loaded_exporter::Arguments as Exporter;
 use loaded_netfilter::trial;
@@ -45,6 +45,14 @@ pub(crate) fn exporter(arguments: &[OsString]) -> Option<Exporter> {
     let words = words(arguments)?;
     let &[_, "--role", "exporter", uid, gid, name, parent, word] = words.as_slice() else { return None };
     Some(Exporter { identity: identity(uid, gid, name)?, parent: parent.parse().ok()?, requirement: requirement(word) })
+}
+
+/// The user and the program that this process is to become, if it is to tell the operator something.
+pub(crate) fn notice(arguments: &[OsString]) -> Option<(Identity, Vec<OsString>)> {
+    let (head, program) = arguments.split_at_checked(6)?;
+    let words = words(head)?;
+    let &[_, "--role", "notice", uid, gid, name] = words.as_slice() else { return None };
+    (!program.is_empty()).then_some((identity(uid, gid, name)?, program.to_vec()))
 }
 
 /// Whether this process is to try the kernel.

@@ -24,6 +24,7 @@ mod fixture;
 mod handover;
 mod hops;
 mod instance;
+mod notices;
 mod options;
 mod preflight;
 mod process;
@@ -33,6 +34,7 @@ mod settings;
 pub use children::briefing::{Briefing, briefing};
 pub use error::Error;
 pub use handover::predecessor::SUCCESSOR;
+pub use notices::NOTICE_LIMIT;
 pub use process::daemon;
 pub use process::output::last_words;
 

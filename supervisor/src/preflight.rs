@@ -7,7 +7,7 @@ use crate::settings::HostSettings;
 use loaded_config::plan::{HostPolicy, Plan};
 use loaded_control::group_named;
 use loaded_host::Problem;
-use loaded_sandbox::{KernelSupport, SandboxRequirement};
+use loaded_sandbox::{Identity, KernelSupport, SandboxRequirement};
 use std::time::{Duration, Instant};
 
 /// The cores this process may use.
@@ -25,9 +25,13 @@ pub(crate) fn check_kernel(requirement: SandboxRequirement) -> Result<KernelSupp
     Ok(support)
 }
 
-/// Refuses a group that does not exist.
-pub(crate) fn check_group(plan: &Plan) -> Result<(), Error> {
-    plan.monitor_group.as_deref().map(group_named).transpose().map(drop).map_err(Error::Monitors)
+/// Refuses a group or an account that does not exist.
+pub(crate) fn check_accounts(plan: &Plan) -> Result<(), Error> {
+    plan.monitor_group.as_deref().map(group_named).transpose().map_err(Error::Monitors)?;
+    if !plan.notify.is_empty() {
+        Identity::lookup(plan.notify_account())?;
+    }
+    Ok(())
 }
 
 /// Warns of what keeps packets from passing; refuses where none would pass, and names everything that is fatal. Firewalls of

@@ -60,6 +60,8 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides, mistakes: &Mistakes)
         host: draft.host.unwrap_or(empty.host),
         metrics,
         monitor_group: draft.monitor_group,
+        notify: draft.notify,
+        notify_user: draft.notify_user,
     };
     (plan, notes)
 }

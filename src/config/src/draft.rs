@@ -34,6 +34,8 @@ pub(super) struct Draft {
     pub(super) host: Option<HostPolicy>,
     pub(super) metrics: Option<At<MetricsAddress>>,
     pub(super) monitor_group: Option<String>,
+    pub(super) notify: Vec<String>,
+    pub(super) notify_user: Option<String>,
     pub(super) services: Vec<DraftService>,
 }
 

@@ -95,6 +95,12 @@ pub struct Plan {
     /// alone.
     #[serde(default)]
     pub monitor_group: Option<String>,
+    /// The program that is told of changes, an absolute path, and its arguments; empty: none.
+    #[serde(default)]
+    pub notify: Vec<String>,
+    /// The account it runs as, never root; `None`: that of the workers.
+    #[serde(default)]
+    pub notify_user: Option<String>,
 }
 
 /// Whether the kernel sends packets of known flows on, so that they meet no worker.
@@ -311,6 +317,12 @@ pub enum CoresError {
 }
 
 impl Plan {
+    /// The account of the program that is told of changes.
+    #[must_use]
+    pub fn notify_account(&self) -> &str {
+        self.notify_user.as_deref().unwrap_or(&self.user)
+    }
+
     /// No service yet, and every setting at its default.
     #[must_use]
     pub fn empty() -> Self {
@@ -334,6 +346,8 @@ impl Plan {
             host: HostPolicy::default(),
             metrics: None,
             monitor_group: None,
+            notify: Vec::new(),
+            notify_user: None,
         }
     }
 

@@ -24,8 +24,11 @@ use keys::{AFFINITY, BACKEND, ON_FAILURE, SERVICE, TOP};
 use loaded_ipc::{Affinity, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
 use std::net::IpAddr;
 use std::ops::Range;
+use std::path::Path;
 use table::{Item, Table, boolean, read, seconds};
 
+/// Words of a program's command line.
+const MAX_WORDS: usize = 32;
 /// Longest name of a service; it appears in logs and status.
 const MAX_NAME: usize = 64;
 
@@ -74,9 +77,34 @@ fn of_main(document: &Spanned<DeTable<'_>>, mistakes: &Mistakes) -> Draft {
         host: top.text("host", HostPolicy::read).map(|host| host.value),
         metrics: top.text("metrics", MetricsAddress::read),
         monitor_group: top.text("monitor_group", value::group).map(|group| group.value),
+        notify: top.optional("notify", program).unwrap_or_default(),
+        notify_user: top.text("notify_user", value::user).map(|user| user.value),
         services: services.unwrap_or_default().iter().map(|table| service(table, includes)).collect(),
         unread: top.unread(),
     }
+}
+
+/// A program with its arguments.
+fn program(item: Item<'_>) -> Result<Vec<String>, Flaw> {
+    let words = item.list()?;
+    if let Some(word) = words.get(MAX_WORDS) {
+        return Err(word.mark.flaw(format!("{} has more than {MAX_WORDS} words", item.key)));
+    }
+    let mut program = Vec::new();
+    for word in words {
+        let text = word.string()?;
+        if program.is_empty() && !Path::new(text.value).is_absolute() {
+            return Err(text.flaw(format!(
+                "{:?} is no absolute path of a program; write one such as /usr/local/sbin/tell",
+                text.value
+            )));
+        }
+        if text.value.contains('\0') {
+            return Err(text.flaw("no argument of a program can have a zero byte"));
+        }
+        program.push(text.value.to_owned());
+    }
+    Ok(program)
 }
 
 fn syntax(error: &::toml::de::Error, text: &str, source: usize) -> Flaw {

@@ -69,6 +69,20 @@ pub fn drop_rights(
     Ok(support)
 }
 
+/// For a program of the operator's that this process is about to become: no capability, not even one that another program could give
+/// back, another user, no group but its own. Needs root; before any thread exists.
+///
+/// # Errors
+/// The user is root, or the kernel refuses.
+pub fn become_stranger(identity: &Identity) -> Result<(), SandboxError> {
+    identity.refuse_root()?;
+    // The prober has no capability either.
+    drop_bounding_set(Confinement::of(Role::Prober))?;
+    become_user(identity)?;
+    keep_only_caps(&CapsHashSet::new())?;
+    prctl::set_no_new_privs().map_err(refused("set", "no_new_privs"))
+}
+
 fn refused<'a>(act: &'static str, object: impl Into<String> + 'a) -> impl FnOnce(Errno) -> SandboxError + 'a {
     move |source| SandboxError::Refused { act, object: object.into(), source }
 }

@@ -60,7 +60,7 @@ mod support;
 mod trim;
 
 pub use accept::accept;
-pub use drop::{Survival, drop_rights};
+pub use drop::{Survival, become_stranger, drop_rights};
 pub use error::SandboxError;
 pub use family::Family;
 pub use fds::{inherited, keep_only_fds, open_fds};

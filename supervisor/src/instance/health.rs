@@ -4,6 +4,7 @@ use super::Instance;
 use super::standing::{Condition, Stand, family_condition};
 use crate::children::worker::Worker;
 use crate::conditions::of_problem;
+use crate::notices::Subject;
 use loaded_control::{By, ConditionStatus, Effect, Health, InstanceVerdict, ServiceHealth};
 use loaded_ipc::{Outcome, ServiceIndex};
 use loaded_queue::{QueueState, queue_owners};
@@ -55,6 +56,7 @@ impl Instance {
             InstanceVerdict::Impaired => log::warn!("verdict: impaired: {causes}"),
             InstanceVerdict::NotServing => log::error!("verdict: not serving: {causes}"),
         }
+        self.notices.add(&self.current.plan, Subject::Verdict, verdict.label(), &causes);
         self.operator.record(format!("verdict {}", verdict.label()), causes, By::Kernel);
         self.recorder.set_outdated();
     }

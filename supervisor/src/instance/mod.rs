@@ -48,6 +48,7 @@ use crate::Error;
 use crate::children::Children;
 use crate::children::child::DeathReport;
 use crate::handover::successor::Successor;
+use crate::notices::{Notices, Subject};
 use crate::process::orphans;
 use crate::process::signals::Signals;
 use firewall::FirewallWatch;
@@ -83,6 +84,7 @@ pub(crate) struct Instance {
     watch: Watch,
     firewall: FirewallWatch,
     replies: RefusedReplies,
+    notices: Notices,
     /// Set once it was told to end.
     soft_stop: Option<SoftStop>,
     signals: Signals,
@@ -126,6 +128,7 @@ impl Instance {
             watch,
             firewall,
             replies,
+            notices: Notices::new(Instant::now()),
             soft_stop: None,
             signals,
         }
@@ -138,6 +141,10 @@ impl Instance {
     pub(crate) fn serve(&mut self) -> Result<Exit, Error> {
         self.phase = Phase::Serving;
         self.open_for_monitors();
+        // Whoever is told of changes hears where they begin, at a start, a takeover and an upgrade.
+        let health = &self.survey.health;
+        let causes = health.causes().collect::<Vec<_>>().join("; ");
+        self.notices.add(&self.current.plan, Subject::Verdict, health.verdict.label(), &causes);
         self.begin_watch();
         loop {
             // A momentary shortage on this machine must not cost us the children that run.
@@ -150,6 +157,7 @@ impl Instance {
             }
             self.observe();
             self.watch();
+            self.notices.go_on(&self.current.plan, self.survey.health.verdict.label(), Instant::now());
             if self.signals.take_reload() {
                 self.ask_reload();
             }
@@ -237,7 +245,8 @@ impl Instance {
         let stop = self.soft_stop.as_ref().map(|stop| stop.due(Instant::now()));
         let others =
             self.operator.deadlines().chain([self.survey.due()]).chain(self.phase.deadline()).chain(rules).chain(stop);
-        children.chain(others).fold(until, Instant::min)
+        let notices = self.notices.due(Instant::now());
+        children.chain(others).chain(notices).fold(until, Instant::min)
     }
 
     /// Whether a prober may be started: not while workers prepare for another generation; nor at the start before they are
@@ -285,7 +294,8 @@ impl Instance {
         for death in &deaths {
             log::error!("{death}");
         }
-        let ours: Vec<_> = self.children.pids().chain(self.phase.successor().map(Successor::pid)).collect();
+        let others = self.phase.successor().map(Successor::pid).into_iter().chain(self.notices.pids());
+        let ours: Vec<_> = self.children.pids().chain(others).collect();
         orphans::reap(&ours);
         // Its tables may have been made anew.
         if let (Some(fast), false) = (&self.host.fast, deaths.is_empty()) {

@@ -8,6 +8,7 @@ use super::traffic::{self, Passed};
 use crate::Error;
 use crate::children::prober::ProberNews;
 use crate::children::worker::Worker;
+use crate::notices::Subject;
 use loaded_config::plan::Service;
 use loaded_control::{By, Event, unix_ms};
 use loaded_host::own_addresses;
@@ -291,6 +292,10 @@ impl Instance {
         for change in changes {
             self.operator.record(change.clone(), trigger.to_string(), by);
         }
+        if !changes.is_empty() {
+            let state = format!("generation {}", self.current.roster.generation());
+            self.notices.add(&self.current.plan, Subject::Configuration, &state, &changes.join("; "));
+        }
     }
 
     /// Notes an event of a service, or of one of its backends, in log and history.
@@ -309,6 +314,11 @@ impl Instance {
             None if what == Condition::Fine.to_string() => log::info!("service {name}: {what}"),
             None => log::warn!("service {name}: {what}"),
         }
+        let subject = match backend {
+            Some(backend) => Subject::Backend(name.to_owned(), backend),
+            None => Subject::Service(name.to_owned()),
+        };
+        self.notices.add(&self.current.plan, subject, &what, &cause);
         let (address, port) = (backend.map(|backend| backend.address), backend.and_then(|backend| backend.port));
         self.operator.history.push(Event { at: unix_ms(SystemTime::now()), service, address, port, what, cause, by });
         self.recorder.set_outdated();

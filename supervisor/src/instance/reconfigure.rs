@@ -11,7 +11,7 @@ use crate::Error;
 use crate::children::briefing;
 use crate::children::exporter::ListenerChange;
 use crate::children::worker::Worker;
-use crate::preflight::{check_group, check_host_for_a_change};
+use crate::preflight::{check_accounts, check_host_for_a_change};
 use loaded_config as config;
 use loaded_config::plan::{Plan, diff, immutable_change};
 use std::path::PathBuf;
@@ -77,7 +77,7 @@ impl Instance {
         if let Some(text) = self.fixed.steering.uncovered(plan) {
             return Err(Error::Immutable(text));
         }
-        check_group(plan)?;
+        check_accounts(plan)?;
         check_host_for_a_change(plan)
     }
 

@@ -6,7 +6,7 @@ use crate::children::ChildSpecs;
 use crate::children::child::ChildSpec;
 use crate::handover::predecessor::SUCCESSOR;
 use crate::options::Options;
-use crate::preflight::{available_cores, await_host, check_group, check_host, check_kernel};
+use crate::preflight::{available_cores, await_host, check_accounts, check_host, check_kernel};
 use crate::process::invocation::Invocation;
 use crate::settings::HostSettings;
 use loaded_config::plan::Plan;
@@ -56,7 +56,7 @@ impl Checked {
         let Loaded { plan, sources, amendments, .. } = loaded;
         detach(&options)?;
         let identity = Identity::lookup(&plan.user)?;
-        check_group(&plan)?;
+        check_accounts(&plan)?;
         check_chroot_dir(Path::new(CHROOT))?;
         let cores = plan.check_cores(&available_cores()?)?;
         let tools = Tools::find()?;

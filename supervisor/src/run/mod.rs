@@ -9,7 +9,7 @@ use crate::Error;
 use crate::handover::predecessor::Predecessor;
 use crate::instance::{Exit, Instance};
 pub use crate::options::Options;
-use crate::preflight::{available_cores, check_group};
+use crate::preflight::{available_cores, check_accounts};
 use crate::process::daemon::{self, PidFile};
 use crate::process::output;
 use checked::Checked;
@@ -28,7 +28,7 @@ use std::path::Path;
 pub fn check(options: &Options) -> Result<config::Loaded, Error> {
     let loaded = options.load()?;
     Identity::lookup(&loaded.plan.user)?;
-    check_group(&loaded.plan)?;
+    check_accounts(&loaded.plan)?;
     loaded.plan.check_cores(&available_cores()?)?;
     Ok(loaded)
 }

@@ -10,6 +10,7 @@ mod live;
 mod migrate;
 mod monitoring;
 mod monitors;
+mod notify;
 mod rules;
 mod rules_removed;
 mod shortage;

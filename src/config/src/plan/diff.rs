@@ -2,7 +2,7 @@
 //! backends does not matter.
 
 use super::display::{
-    affinity, balances, check, cores, discover, metrics, monitors, own_ports, passive, quota, seconds,
+    affinity, balances, check, cores, discover, metrics, monitors, notify, own_ports, passive, quota, seconds,
 };
 use super::{Backend, Plan, Service};
 use crate::policy;
@@ -98,6 +98,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     whole.setting("host", old.host.to_string(), new.host.to_string());
     whole.setting("metrics", metrics(old), metrics(new));
     whole.setting("monitor_group", monitors(old), monitors(new));
+    whole.setting("notify", notify(old), notify(new));
     let (was, is) = (&old.on_failure, &new.on_failure);
     whole.setting("on_failure.no_worker", was.no_worker.to_string(), is.no_worker.to_string());
     whole.setting("on_failure.parse_error", was.parse_error.to_string(), is.parse_error.to_string());

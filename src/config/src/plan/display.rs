@@ -40,6 +40,9 @@ impl fmt::Display for Plan {
         if let Some(group) = &self.monitor_group {
             writeln!(f, "monitors     group {group} may ask what changes nothing")?;
         }
+        if !self.notify.is_empty() {
+            writeln!(f, "notify       of changes: {}", notify(self))?;
+        }
         if self.unserved != Unserved::Pass {
             writeln!(f, "unserved     {}: packets to a VIP that no service serves", self.unserved)?;
         }
@@ -60,6 +63,14 @@ impl fmt::Display for Plan {
 /// Who may ask what changes nothing, besides root.
 pub(super) fn monitors(plan: &Plan) -> String {
     plan.monitor_group.clone().unwrap_or_else(|| "none".to_owned())
+}
+
+/// Who is told of changes.
+pub(super) fn notify(plan: &Plan) -> String {
+    match plan.notify.as_slice() {
+        [] => "nobody".to_owned(),
+        words => format!("{words:?} as {}", plan.notify_account()),
+    }
 }
 
 /// Where metrics are served, and whom a Unix socket lets in.

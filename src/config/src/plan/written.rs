@@ -30,6 +30,8 @@ struct File<'a> {
     host: String,
     metrics: Option<String>,
     monitor_group: Option<&'a str>,
+    notify: Option<&'a [String]>,
+    notify_user: Option<&'a str>,
     unserved: String,
     nameservers: Option<&'a [IpAddr]>,
     quota: Quota,
@@ -161,7 +163,7 @@ impl<'a> From<&'a Plan> for File<'a> {
     fn from(plan: &'a Plan) -> Self {
         let Plan { user, cores, queue_base, queue_len, flows, clients, quota, unserved, on_failure, .. } = plan;
         let Plan { nameservers, services, drain, stop_hold, defragment, linger, fast, host, .. } = plan;
-        let Plan { metrics, monitor_group, .. } = plan;
+        let Plan { metrics, monitor_group, notify, notify_user, .. } = plan;
         let Failures { no_worker, queue_full, parse_error } = on_failure;
         Self {
             user,
@@ -178,6 +180,8 @@ impl<'a> From<&'a Plan> for File<'a> {
             host: host.to_string(),
             metrics: metrics.as_ref().map(ToString::to_string),
             monitor_group: monitor_group.as_deref(),
+            notify: (!notify.is_empty()).then_some(notify),
+            notify_user: notify_user.as_deref(),
             unserved: unserved.to_string(),
             nameservers: (!nameservers.is_empty()).then_some(nameservers),
             quota: *quota,

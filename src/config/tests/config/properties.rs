@@ -350,6 +350,8 @@ fn plans() -> impl Values<Value = Plan> {
                     _ => Some(MetricsAddress::Unix("/run/loaded/metrics.sock".into())),
                 },
                 monitor_group: (flows % 2 == 0).then(|| "adm".to_owned()),
+                notify: if clients % 5 == 0 { vec!["/bin/tell".to_owned(), "it \"all\"".to_owned()] } else { vec![] },
+                notify_user: (flows % 3 == 0).then(|| "nobody".to_owned()),
             }
         },
     )
@@ -369,6 +371,8 @@ fn write_plan(plan: &Plan) -> String {
         on_failure,
         metrics,
         monitor_group,
+        notify,
+        notify_user,
         ..
     } = plan;
     let Quota { prefix4, prefix6, percent } = quota;
@@ -380,6 +384,9 @@ fn write_plan(plan: &Plan) -> String {
     };
     let metrics = metrics.as_ref().map_or(String::new(), |address| format!("metrics = \"{address}\"\n"));
     let group = monitor_group.as_ref().map_or(String::new(), |group| format!("monitor_group = {group:?}\n"));
+    let notify = if notify.is_empty() { String::new() } else { format!("notify = {notify:?}\n") };
+    let notify_user = notify_user.as_ref().map_or(String::new(), |user| format!("notify_user = {user:?}\n"));
+    let group = format!("{group}{notify}{notify_user}");
     let top = format!(
         "user = \"{user}\"\n{cores}queue_base = {queue_base}\nqueue_len = {queue_len}\nflows = {flows}\n\
          clients = {clients}\nquota = {{ prefix4 = {prefix4}, prefix6 = {prefix6}, percent = {percent} }}\n\

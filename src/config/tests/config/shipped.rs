@@ -59,6 +59,8 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         host: loaded_config::plan::HostPolicy::Tell,
         metrics: None,
         monitor_group: None,
+        notify: vec![],
+        notify_user: None,
     };
     Loaded { plan, notes: vec![], sources: vec![], amendments: vec![], forgotten: vec![] }
 }
