@@ -4,10 +4,10 @@ use loaded_queue::{SockProtocol, Subscription};
 use nix::errno::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// RTNLGRP_ LINK 1, IPV4_IFADDR 5, IPV4_ROUTE 7, IPV4_RULE 8, IPV6_IFADDR 9, IPV6_ROUTE 11, IPV6_RULE 19, IPV4_NETCONF 24
+/// RTNLGRP_ LINK 1, TC 4, IPV4_IFADDR 5, IPV4_ROUTE 7, IPV4_RULE 8, IPV6_IFADDR 9, IPV6_ROUTE 11, IPV6_RULE 19, IPV4_NETCONF 24
 /// and IPV6_NETCONF 25, which tell of `rp_filter` and forwarding, and NEXTHOP 32, which takes its routes along in silence
 /// (include/uapi/linux/rtnetlink.h).
-const GROUPS: [u32; 10] = [1, 5, 7, 8, 9, 11, 19, 24, 25, 32];
+const GROUPS: [u32; 11] = [1, 4, 5, 7, 8, 9, 11, 19, 24, 25, 32];
 /// RTM_NEWLINK 16, RTM_DELLINK, RTM_NEWADDR 20, RTM_DELADDR 21
 const LINKS_AND_ADDRESSES: std::ops::RangeInclusive<u16> = 16..=21;
 /// RTM_NEWROUTE

@@ -11,6 +11,7 @@ mod events;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod fixture;
+mod hooks;
 mod interfaces;
 mod links;
 mod neighbours;
@@ -19,6 +20,7 @@ mod own_ports;
 mod paths;
 mod problem;
 mod route;
+mod rtnetlink;
 mod shared;
 
 pub use audit::AuditLog;

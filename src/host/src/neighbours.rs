@@ -1,33 +1,21 @@
 //! Neighbours: hosts on the links of this one that its packets are handed to. Where the kernel knows no link address it asks for
 //! it, three times in three seconds, and drops what waits when nobody answers (neigh_timer_handler, net/core/neighbour.c).
 
+use crate::rtnetlink::{HEADER, attribute, list, messages};
 use loaded_queue::{SockProtocol, Subscription};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockType, recv, sendto, setsockopt, socket, sockopt,
-};
-use nix::sys::time::{TimeVal, TimeValLike};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
 
 /// RTNLGRP_NEIGH, RTM_NEWNEIGH, RTM_GETNEIGH and NDA_DST (include/uapi/linux/rtnetlink.h, neighbour.h).
 const GROUP: u32 = 3;
 const NEW_NEIGHBOUR: u16 = 28;
 const GET_NEIGHBOURS: u16 = 30;
 const DESTINATION: u16 = 1;
-/// NLMSG_ERROR, NLMSG_DONE; NLM_F_REQUEST and NLM_F_DUMP (include/uapi/linux/netlink.h).
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
-const DUMP: u16 = 0x301;
-/// `struct nlmsghdr`, and that with `struct ndmsg` behind it, bytes.
-const HEADER: usize = 16;
-const FIXED: usize = HEADER + 12;
-/// Most datagrams of one list: the kernel fills 32 KiB each, some 400 entries.
-const MOST: usize = 4096;
-/// Longest wait for the next part of a list, milliseconds.
-const WAIT: i64 = 1000;
+/// `struct ndmsg`, and the headers with it, bytes.
+const NDMSG: usize = 12;
+const FIXED: usize = HEADER + NDMSG;
 
 /// How far the kernel has come with a neighbour (NUD_INCOMPLETE, NUD_FAILED and all others, include/uapi/linux/neighbour.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,42 +65,16 @@ impl NeighbourEvents {
 /// # Errors
 /// If the kernel does not list them.
 pub(crate) fn unresolved() -> Result<BTreeMap<Neighbour, Resolution>, Errno> {
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(WAIT))?;
-    let mut request = [0; FIXED];
-    request[..4].copy_from_slice(&u32::try_from(FIXED).unwrap_or(0).to_ne_bytes());
-    request[4..6].copy_from_slice(&GET_NEIGHBOURS.to_ne_bytes());
-    request[6..8].copy_from_slice(&DUMP.to_ne_bytes());
-    sendto(socket.as_raw_fd(), &request, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
     let mut found = BTreeMap::new();
-    let mut buffer = vec![0; 1 << 16];
-    for _ in 0..MOST {
-        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        for (kind, message) in messages(&buffer[..length.min(buffer.len())]) {
-            match kind {
-                DONE => return Ok(found),
-                ERROR => return Err(Errno::EPROTO),
-                _ => found.extend(entry(message).filter(|(_, resolution)| *resolution != Resolution::Known)),
-            }
-        }
-    }
-    Err(Errno::E2BIG)
+    list(GET_NEIGHBOURS, &[0; NDMSG], |_, message| {
+        found.extend(entry(message).filter(|(_, resolution)| *resolution != Resolution::Known));
+    })?;
+    Ok(found)
 }
 
 /// The number of an interface; `None`: there is none of this name.
 pub(crate) fn number_of(interface: &str) -> Option<u32> {
     if_nametoindex(interface).ok()
-}
-
-/// The messages of a datagram, each with its type.
-fn messages(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let length = usize::try_from(u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?)).ok()?;
-        let message = rest.get(..length).filter(|message| message.len() >= HEADER)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((u16::from_ne_bytes([message[4], message[5]]), message))
-    })
 }
 
 /// An entry of the table, or one that is gone, which counts as known: nobody is waiting for it.
@@ -135,40 +97,18 @@ fn entry(message: &[u8]) -> Option<(Neighbour, Resolution)> {
     Some(((interface, address), resolution))
 }
 
-/// The value of the first attribute of a type.
-fn attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    let mut rest = bytes;
-    loop {
-        let &[a, b, c, d, ..] = rest else { return None };
-        let (length, kind) = (usize::from(u16::from_ne_bytes([a, b])), u16::from_ne_bytes([c, d]));
-        let value = rest.get(4..length)?;
-        if kind == wanted {
-            return Some(value);
-        }
-        rest = rest.get(length.next_multiple_of(4)..)?;
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use super::*;
+    use crate::rtnetlink::fixture;
     use proptest::prelude::*;
 
     fn message(kind: u16, state: u16, attributes: &[(u16, &[u8])]) -> Vec<u8> {
-        let mut bytes = vec![0; FIXED];
-        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
-        bytes[20..24].copy_from_slice(&7_u32.to_ne_bytes());
-        bytes[24..26].copy_from_slice(&state.to_ne_bytes());
-        for (kind, value) in attributes {
-            bytes.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
-            bytes.extend(kind.to_ne_bytes());
-            bytes.extend(*value);
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-        }
-        let length = u32::try_from(bytes.len()).unwrap();
-        bytes[..4].copy_from_slice(&length.to_ne_bytes());
-        bytes
+        let mut fixed = [0; NDMSG];
+        fixed[4..8].copy_from_slice(&7_u32.to_ne_bytes());
+        fixed[8..10].copy_from_slice(&state.to_ne_bytes());
+        fixture::message(kind, &fixed, attributes)
     }
 
     #[test]

@@ -12,6 +12,8 @@ use nix::sys::signal::Signal;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+/// An XDP program that lets everything pass (XDP_PASS).
+const PASS: &str = "__attribute__((section(\"xdp\"), used)) int pass(void *c) { return 2; }";
 const TOLD: Duration = Duration::from_secs(5);
 
 /// What breaks it, the exit code of `loaded health`, what is said, and what mends it. SWITCH, CLIENT, B1 and B2 stand for
@@ -102,13 +104,18 @@ fn an_interface_without_link_or_a_second_owner_of_a_vip_is_named_while_it_serves
     break_and_mend(&network::LINKS, &[]);
 }
 
-/// A standby has no VIP and must stay fit to get it; and most hosts have interfaces that no client uses.
+/// A standby has no VIP and must stay fit to get it; most hosts have interfaces that no client uses; and what a program of others
+/// decides cannot be told.
 #[test]
 fn a_vip_that_is_elsewhere_and_another_interface_are_named_and_change_no_verdict() {
     let Some(lab) = Lab::up() else { return };
     let file = lab.file("loaded.toml", &text());
     let loaded = Loaded::toml(&lab, &text());
     assert!(eventually(TOLD, || loaded.ask(&["health"]).code == Some(0)));
+    let xdp = format!(
+        "cd {}; clang -target bpfel -O2 -c -x c - -o pass.o <<<'{PASS}'; ip link set dev eth0 xdpgeneric obj pass.o sec xdp",
+        lab.state().display()
+    );
     lab.sh("lb", "sysctl -qw net.ipv4.conf.all.promote_secondaries=1; ip addr add 192.0.2.99/24 dev eth0");
     for (change, says, back) in [
         (
@@ -121,6 +128,13 @@ fn a_vip_that_is_elsewhere_and_another_interface_are_named_and_change_no_verdict
              ip link set eth3 up",
             "if clients come in by eth2, resets and rejections to them are dropped",
             "sysctl -qw net.ipv4.conf.eth2.accept_local=1",
+        ),
+        (&xdp, " on eth0 sees packets before any rule does", "ip link set dev eth0 xdpgeneric off"),
+        (
+            "tc qdisc show dev eth1 | grep -q clsact || tc qdisc add dev eth1 clsact
+             tc filter add dev eth1 ingress prio 10 bpf bytecode '1,6 0 0 4294967295'",
+            "tc ingress of eth1 (bpf with priority 10)",
+            "tc filter del dev eth1 ingress prio 10",
         ),
     ] {
         let shown = || loaded.ask(&["status"]).out.contains(says);

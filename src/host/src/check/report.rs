@@ -2,6 +2,7 @@
 
 use super::{Host, parse_locals};
 use crate::connected::ConnectedNetworks;
+use crate::hooks;
 use crate::links::{Links, is_bridge_port, leads_out, reaches};
 use crate::problem::{Problem, SETTINGS};
 use crate::route::parse_routes;
@@ -43,6 +44,7 @@ impl HostReport {
         };
         let mut problems = host.problems(plan);
         problems.extend(host.arrival(plan));
+        problems.extend(hooks::of_others());
         Self { problems, settings: settings.into_inner() }
     }
 
