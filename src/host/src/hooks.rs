@@ -1,10 +1,10 @@
 //! Programs and filters of others that see packets before any rule does: XDP, and filters at tc ingress. What they decide cannot be
 //! told from here, so they are named and judged by nobody.
 
-use crate::interfaces::reachable_interfaces;
 use crate::problem::{Problem, Severity};
 use crate::rtnetlink::{HEADER, attribute, list, number};
-use std::collections::BTreeSet;
+use nix::net::if_::if_nametoindex;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// RTM_GETLINK; IFLA_XDP, and in it IFLA_XDP_ATTACHED and IFLA_XDP_PROG_ID (include/uapi/linux/rtnetlink.h, if_link.h).
 const GET_LINKS: u16 = 18;
@@ -27,25 +27,25 @@ const PARENTS: [u32; 2] = [0xffff_fff2, 0xffff_0000];
 /// How names of our own filters begin.
 const OURS: &[u8] = b"loaded-";
 
-/// Whatever of others is there, on interfaces that packets may come by. An interface that is not listed has nothing.
-pub(crate) fn of_others() -> Vec<Problem> {
-    let interfaces = reachable_interfaces();
-    let name = |index: u32| interfaces.iter().find(|known| known.index == index).map(|known| known.name.as_str());
+/// Whatever of others is there, on these interfaces. One that the kernel does not list has nothing.
+pub(crate) fn of_others(interfaces: &BTreeSet<&str>) -> Vec<Problem> {
+    let numbered = interfaces.iter().filter_map(|name| Some((if_nametoindex(*name).ok()?, *name)));
+    let names: BTreeMap<u32, &str> = numbered.collect();
     let mut problems = Vec::new();
     let _ = list(GET_LINKS, &[0; IFINFOMSG], |_, message| {
         if let Some((index, program)) = xdp(message)
-            && let Some(name) = name(index)
+            && let Some(name) = names.get(&index)
         {
             problems.push(of_xdp(name, program));
         }
     });
-    for interface in &interfaces {
+    for (index, name) in names {
         let mut filters = BTreeSet::new();
         for parent in PARENTS {
-            let request = [0, interface.index, 0, parent, 0].map(u32::to_ne_bytes).concat();
+            let request = [0, index, 0, parent, 0].map(u32::to_ne_bytes).concat();
             let _ = list(GET_FILTERS, &request, |_, message| filters.extend(filter(message)));
         }
-        problems.extend(of_filters(&interface.name, &filters));
+        problems.extend(of_filters(name, &filters));
     }
     problems
 }

@@ -12,9 +12,13 @@ use std::time::{Duration, Instant};
 const EVERY: Duration = Duration::from_secs(2);
 /// A whole look is made after this time whatever was announced, should there be a change that nobody announces.
 const RENEWED: Duration = Duration::from_secs(60);
-/// After a whole look that takes long, as on a host with very many routes, the next one waits this many times as long: however
-/// often routes change, they never take more than a five-hundredth of a core.
+/// After a whole look the next one waits this many times as long, however often something is announced: on a host with very many
+/// routes, where a look takes long, looks never take more than a five-hundredth of a core.
 const REST: u32 = 500;
+/// A look that takes less processor time than this is short, and the next one waits no longer than `SHORT_REST`: each change is told
+/// within five seconds.
+const SHORT: Duration = Duration::from_millis(20);
+const SHORT_REST: Duration = Duration::from_millis(1500);
 
 /// The last look at the host, and the next.
 #[derive(Debug)]
@@ -92,11 +96,29 @@ impl HostWatch {
         (self.changed, self.generation, self.made) = (false, generation, now);
         self.report = HostReport::of(plan);
         self.discovery = check_discovery(plan);
-        self.rests_until = now + processor_time().saturating_sub(before) * REST;
+        self.rests_until = now + rest_after(processor_time().saturating_sub(before));
     }
+}
+
+/// How long after a look that took this much processor time there is no other.
+fn rest_after(look: Duration) -> Duration {
+    let rest = look * REST;
+    if look < SHORT { rest.min(SHORT_REST) } else { rest }
 }
 
 /// Time that this thread has used, by the kernel's account.
 fn processor_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_look_may_be_followed_by_another_soon_and_a_long_one_not() {
+        let of = |millis| rest_after(Duration::from_millis(millis));
+        assert_eq!([of(1), of(2), of(3), of(19)].map(|rest| rest.as_millis()), [500, 1000, 1500, 1500]);
+        assert_eq!(of(100), Duration::from_secs(50));
+    }
 }

@@ -8,7 +8,7 @@ use crate::problem::{Problem, SETTINGS};
 use crate::route::parse_routes;
 use loaded_config::plan::Plan;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Read;
 
@@ -44,7 +44,9 @@ impl HostReport {
         };
         let mut problems = host.problems(plan);
         problems.extend(host.arrival(plan));
-        problems.extend(hooks::of_others());
+        let interfaces: BTreeSet<_> =
+            host.links.holders.values().map(String::as_str).filter(|name| *name != "lo").collect();
+        problems.extend(hooks::of_others(&interfaces));
         Self { problems, settings: settings.into_inner() }
     }
 
