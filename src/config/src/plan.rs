@@ -83,7 +83,7 @@ pub struct Plan {
     /// Whether workers survive a killed supervisor until another one takes them over; otherwise they die with it.
     pub linger: bool,
     /// Whether the kernel sends packets of known flows on.
-    #[serde(default = "Fast::of_older")]
+    #[serde(default)]
     pub fast: Fast,
     /// What becomes of settings of this host (sysctl) that stand in the way.
     #[serde(default)]
@@ -108,18 +108,13 @@ pub struct Plan {
 #[serde(rename_all = "lowercase")]
 pub enum Fast {
     /// Where it can; elsewhere the workers do.
-    #[default]
     Auto,
-    /// Never.
+    /// Never: the default, for the kernel path is on trial.
+    #[default]
     Off,
 }
 
 impl Fast {
-    /// What plans of older versions have meant, which do not name it.
-    fn of_older() -> Self {
-        Self::Off
-    }
-
     /// Reads one.
     ///
     /// # Errors
