@@ -173,7 +173,8 @@ impl FastPath {
         if !self.is_open {
             return;
         }
-        let interfaces = reachable_interfaces();
+        // Without a list nothing is known to be gone: it is looked at again soon.
+        let Ok(interfaces) = reachable_interfaces() else { return };
         let is_there = |index: &u32| interfaces.iter().any(|interface| interface.index == *index);
         self.refused.retain(|index, _| is_there(index));
         let gone: Vec<_> = self.attached.keys().copied().filter(|index| !is_there(index)).collect();
@@ -332,7 +333,7 @@ impl Leftovers {
                 return this;
             }
         };
-        for Interface { name, index, .. } in reachable_interfaces() {
+        for Interface { name, index, .. } in reachable_interfaces().unwrap_or_default() {
             match filters.is_attached(index) {
                 Ok(true) => {
                     log::info!("kernel path: what an earlier instance has attached to {name} is detached");

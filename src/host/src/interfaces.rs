@@ -2,6 +2,7 @@
 //! a bond has neither; its packets come by the bridge.
 
 use crate::connected::ConnectedNetworks;
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use std::collections::BTreeMap;
@@ -29,10 +30,12 @@ pub struct Interface {
 }
 
 /// The interfaces that packets of others may come by.
-#[must_use]
-pub fn reachable_interfaces() -> Vec<Interface> {
+///
+/// # Errors
+/// If the kernel does not list them, as for want of a file descriptor: that is no word that they are gone.
+pub fn reachable_interfaces() -> Result<Vec<Interface>, Errno> {
     let mut all: BTreeMap<String, (Interface, bool)> = BTreeMap::new();
-    let entries: Vec<_> = getifaddrs().map_or_else(|_| Vec::new(), Iterator::collect);
+    let entries: Vec<_> = getifaddrs()?.collect();
     let is_outside = |entry: &&nix::ifaddrs::InterfaceAddress| !entry.flags.contains(InterfaceFlags::IFF_LOOPBACK);
     for entry in entries.iter().filter(is_outside) {
         let name = entry.interface_name.split(':').next().unwrap_or_default();
@@ -56,7 +59,7 @@ pub fn reachable_interfaces() -> Vec<Interface> {
             *reachable = true;
         }
     }
-    all.into_values().filter(|(_, reachable)| *reachable).map(|(interface, _)| interface).collect()
+    Ok(all.into_values().filter(|(_, reachable)| *reachable).map(|(interface, _)| interface).collect())
 }
 
 /// Index and type of a device. One without a link address, as a tunnel may be, has no entry with its type (getifaddrs(3)): then the
