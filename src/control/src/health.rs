@@ -65,9 +65,9 @@ impl ConditionStatus {
     /// The name of the condition of an instance that was told to end and serves on.
     pub const ENDING: &str = "ending";
     /// The verdict does not go by these, and yet the operator must know: where clients may be, a VIP that is elsewhere, what
-    /// packets show, which anybody can forge, and what was to be set and is not.
-    const SHOWN: [&str; 6] =
-        ["vip_absent", "clients", "clients_beside", "traffic_stopped", "no_replies", "host_not_set"];
+    /// packets show, which anybody can forge, what was to be set and is not, and programs of others that see packets first.
+    const SHOWN: [&str; 7] =
+        ["vip_absent", "clients", "clients_beside", "traffic_stopped", "no_replies", "host_not_set", "hooks"];
 }
 
 /// How one service stands.
