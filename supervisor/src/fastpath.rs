@@ -333,7 +333,13 @@ impl Leftovers {
                 return this;
             }
         };
-        for Interface { name, index, .. } in reachable_interfaces().unwrap_or_default() {
+        let interfaces = reachable_interfaces().unwrap_or_else(|error| {
+            log::warn!(
+                "kernel path: interfaces are not listed, and what an earlier instance has left there stays: {error}"
+            );
+            Vec::new()
+        });
+        for Interface { name, index, .. } in interfaces {
             match filters.is_attached(index) {
                 Ok(true) => {
                     log::info!("kernel path: what an earlier instance has attached to {name} is detached");

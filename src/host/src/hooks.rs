@@ -55,7 +55,7 @@ fn of_xdp(interface: &str, program: u32) -> Problem {
         "an XDP program (id {program}) on {interface} sees packets before any rule does: what it drops never comes here"
     );
     let problem = Problem::new("hooks", Severity::Warning, text);
-    problem.mended_by(format!("bpftool prog show id {program}; ip link set dev {interface} xdp off detaches it"))
+    problem.mended_by(format!("bpftool prog show id {program}"))
 }
 
 fn of_filters(interface: &str, filters: &BTreeSet<(u32, String)>) -> Option<Problem> {
