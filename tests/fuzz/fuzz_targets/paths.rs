@@ -37,7 +37,8 @@ thread_local! {
 fuzz_target!(|bytes: &[u8]| {
     let mut world = WORLD.take().unwrap_or_else(World::new);
     world.begin_anew();
-    let mut random = Random::Given(bytes.to_vec().into_iter());
+    let given: Vec<u8> = bytes.into();
+    let mut random = Random::Given(given.into_iter());
     let mut life = Life::begin(world, FLOWS, &mut random);
     for n in 0..MOST {
         if random.is_over() {

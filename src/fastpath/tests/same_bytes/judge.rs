@@ -7,7 +7,7 @@ use loaded_fastpath::Report;
 use loaded_ipc::Outcome;
 
 /// What became of the packets.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) silent: u64,
     pub(crate) told: u64,
@@ -16,8 +16,8 @@ pub(crate) struct Seen {
     pub(crate) missed: u64,
 }
 
-impl Seen {
-    pub(crate) fn add(&mut self, more: &Self) {
+impl std::ops::AddAssign for Seen {
+    fn add_assign(&mut self, more: Self) {
         self.silent += more.silent;
         self.told += more.told;
         self.direct += more.direct;

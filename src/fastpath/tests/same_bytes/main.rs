@@ -151,7 +151,7 @@ fn what_goes_on_is_what_the_worker_would_have_sent() {
         for n in first..count.min(first + LIFE as u64) {
             life.step(&mut random, &format!("LOADED_SEED={seed} packet {n}"));
         }
-        seen.add(&life.seen);
+        seen += life.seen;
         Miss::ALL.iter().zip(&mut missed).for_each(|(why, sum)| *sum += life.world.loaded.program.missed(*why));
     }
     let missed: Vec<_> = Miss::ALL.iter().map(|why| why.label()).zip(missed).collect();
