@@ -24,7 +24,7 @@ use loaded_queue::{Orphans, Owner};
 use loaded_sandbox::Survival;
 pub(crate) use previous::PreviousWorkers;
 use process::{WorkerProcess, WorkerStage};
-use pulse::Pulse;
+use pulse::Losses;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child as Process;
@@ -56,7 +56,7 @@ pub(crate) struct Worker {
     switching: bool,
     /// At most this many packets arrive during a change: if more wait, the process has held them back.
     most_in_a_change: u32,
-    pulse: Pulse,
+    losses: Losses,
     backoff: Backoff,
     died: Option<Instant>,
     suspicion: Suspicion,
@@ -125,7 +125,7 @@ impl Worker {
             next: None,
             switching: false,
             most_in_a_change: queue_len / 2,
-            pulse: Pulse::new(),
+            losses: Losses::default(),
             backoff: Backoff::new(),
             died: None,
             suspicion: Suspicion::default(),

@@ -1,5 +1,6 @@
 //! One process of a worker, from its start to its end.
 
+use super::pulse::Pulse;
 use super::questions::Questions;
 use crate::children::child::{Child, ChildSpec, START_DEADLINE, printable};
 use loaded_ipc::{Admin, BackendIndex, FromWorker, ToWorker};
@@ -20,6 +21,7 @@ pub(super) struct WorkerProcess {
     pub(super) child: Child<FromWorker, ToWorker>,
     pub(super) generation: u64,
     pub(super) stage: WorkerStage,
+    pub(super) pulse: Pulse,
     /// The operator's wish for each backend, as it was last told.
     pub(super) told: BTreeMap<BackendIndex, Admin>,
     /// The number of the state of all wishes that it was told; 0: of none.
@@ -54,6 +56,7 @@ impl WorkerProcess {
             child,
             generation,
             stage: WorkerStage::Preparing,
+            pulse: Pulse::default(),
             told,
             synced: 0,
             questions: Questions::default(),

@@ -9,23 +9,24 @@ const HUNG_AFTER: Duration = Duration::from_millis(1500);
 /// Losses are logged once in this time, however many there are.
 const LOGGED_EVERY: Duration = Duration::from_secs(10);
 
-/// What was last seen of a queue and its worker.
-#[derive(Debug)]
+/// What was last seen of a process that answers a queue. Each process has its own: a successor that has answered nothing yet must not
+/// be judged by how long its predecessor stood still.
+#[derive(Debug, Default)]
 pub(super) struct Pulse {
     /// The worker's own count of packets.
     received: u64,
     /// Since when no packet was answered while some wait.
     still: Option<Instant>,
-    /// The kernel's counts of losses, by a full queue and by a full socket, when they were last logged.
+}
+
+/// The kernel's counts of losses, by a full queue and by a full socket, when they were last logged.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
     logged: (u32, u32),
     logged_at: Option<Instant>,
 }
 
 impl Pulse {
-    pub(super) fn new() -> Self {
-        Self { received: 0, still: None, logged: (0, 0), logged_at: None }
-    }
-
     /// Looks at the queue; `received` is the worker's own count. Returns for how long it has been hung, if it is.
     pub(super) fn check(&mut self, state: &QueueState, received: u64, now: Instant) -> Option<Duration> {
         if state.waiting == 0 || received != self.received {
@@ -35,14 +36,11 @@ impl Pulse {
         let still = now.duration_since(*self.still.get_or_insert(now));
         (still >= HUNG_AFTER).then_some(still)
     }
+}
 
-    /// Starts again, for another process that serves the queue.
-    pub(super) fn restart(&mut self) {
-        self.still = None;
-    }
-
+impl Losses {
     /// What was lost since the last call that returned something, for the log; nothing if that was a moment ago.
-    pub(super) fn losses(&mut self, state: &QueueState, now: Instant) -> Option<String> {
+    pub(super) fn since_last(&mut self, state: &QueueState, now: Instant) -> Option<String> {
         let (full, socket) =
             (state.dropped_full.wrapping_sub(self.logged.0), state.dropped_socket.wrapping_sub(self.logged.1));
         let is_recent = self.logged_at.is_some_and(|at| now.duration_since(at) < LOGGED_EVERY);
@@ -70,7 +68,7 @@ mod tests {
 
     #[test]
     fn only_who_stands_still_while_packets_wait_is_hung() {
-        let (mut pulse, start) = (Pulse::new(), Instant::now());
+        let (mut pulse, start) = (Pulse::default(), Instant::now());
         let at = |millis| start + Duration::from_millis(millis);
         assert_eq!(pulse.check(&state(5, 0, 0), 7, at(0)), None);
         assert_eq!(pulse.check(&state(5, 0, 0), 7, at(500)), None, "the clock begins");
@@ -79,18 +77,16 @@ mod tests {
         assert_eq!(pulse.check(&state(1, 0, 0), 8, at(9500)), None);
         assert_eq!(pulse.check(&state(1, 0, 0), 8, at(10_900)), None);
         assert_eq!(pulse.check(&state(1, 0, 0), 8, at(11_000)), Some(Duration::from_millis(1500)));
-        pulse.restart();
-        assert_eq!(pulse.check(&state(1, 0, 0), 8, at(11_100)), None, "its successor begins anew");
     }
 
     #[test]
     fn losses_are_told_once_a_period_and_summed() {
-        let (mut pulse, start) = (Pulse::new(), Instant::now());
-        assert_eq!(pulse.losses(&state(0, 0, 0), start), None);
-        assert!(pulse.losses(&state(0, 3, 0), start).unwrap().contains("3 because the queue was full"));
-        assert_eq!(pulse.losses(&state(0, 50, 9), start + Duration::from_secs(9)), None);
-        let told = pulse.losses(&state(0, 100, 9), start + LOGGED_EVERY).unwrap();
+        let (mut losses, start) = (Losses::default(), Instant::now());
+        assert_eq!(losses.since_last(&state(0, 0, 0), start), None);
+        assert!(losses.since_last(&state(0, 3, 0), start).unwrap().contains("3 because the queue was full"));
+        assert_eq!(losses.since_last(&state(0, 50, 9), start + Duration::from_secs(9)), None);
+        let told = losses.since_last(&state(0, 100, 9), start + LOGGED_EVERY).unwrap();
         assert!(told.contains("97 because the queue") && told.contains("9 because the socket's"), "{told}");
-        assert_eq!(pulse.losses(&state(0, 100, 9), start + LOGGED_EVERY * 3), None);
+        assert_eq!(losses.since_last(&state(0, 100, 9), start + LOGGED_EVERY * 3), None);
     }
 }

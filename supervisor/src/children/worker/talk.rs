@@ -95,20 +95,17 @@ impl Worker {
 
     /// Looks whether it answers its queue. A hung process is killed; its death is then noticed like any other.
     pub(crate) fn examine(&mut self, state: &QueueState, now: Instant) {
-        if let Some(losses) = self.pulse.losses(state, now) {
+        if let Some(losses) = self.losses.since_last(state, now) {
             log::warn!("{}: {losses}", self.name());
         }
         let received = self.memory.seen.get(RECEIVED).unwrap_or(0);
         let name = self.name();
-        match self.serving.as_mut().filter(|serving| serving.is_serving() && !serving.child.has_ended()) {
-            None => self.pulse.restart(),
-            Some(serving) => {
-                if let Some(still) = self.pulse.check(state, received, now) {
-                    let problem = format!("hung: {} packets wait, none was answered for {still:.1?}", state.waiting);
-                    log::error!("{name}: {problem}; killing it");
-                    serving.child.condemn(problem);
-                }
-            }
+        let serving = self.serving.as_mut().filter(|serving| serving.is_serving() && !serving.child.has_ended());
+        let Some(serving) = serving else { return };
+        if let Some(still) = serving.pulse.check(state, received, now) {
+            let problem = format!("hung: {} packets wait, none was answered for {still:.1?}", state.waiting);
+            log::error!("{name}: {problem}; killing it");
+            serving.child.condemn(problem);
         }
     }
 }
