@@ -98,14 +98,21 @@ impl Reports {
     }
 }
 
-/// The reports that are complete.
+/// The reports that are complete. A hostile worker before us may have left any position. One where no record can begin is taken for
+/// the end, so looking ends after as many steps as the ring has words.
 impl Iterator for Reports {
     type Item = Report;
 
     fn next(&mut self) -> Option<Report> {
         loop {
             let position = self.read.words()[0].load(Relaxed);
-            if position == self.written.words()[0].load(Acquire) {
+            let end = self.written.words()[0].load(Acquire);
+            let waiting = end.wrapping_sub(position);
+            if waiting == 0 {
+                return None;
+            }
+            if waiting > self.mask + 1 || !position.is_multiple_of(8) {
+                self.read.words()[0].store(end, Release);
                 return None;
             }
             let header = self.word(position)?.load(Acquire);
@@ -145,5 +152,54 @@ impl Report {
             heard: (four(REPORT_HEARD) as usize & HEARD != 0).then(|| two(REPORT_HEARD)),
             vip_port: two(REPORT_VIP_PORT),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use nix::unistd::ftruncate;
+
+    const BYTES: usize = 2 * PAGE;
+
+    /// A ring whose `written` page is ours to write too.
+    fn ring() -> (Reports, Mapping) {
+        let memory = memfd_create(c"ring", MFdFlags::MFD_CLOEXEC).expect("memory");
+        ftruncate(&memory, i64::try_from(2 * PAGE + 2 * BYTES).expect("small")).expect("memory");
+        let kernel = Mapping::new(&memory, "test", (PAGE, PAGE + 2 * BYTES), Access::Write).expect("map");
+        (Reports::map(&memory, BYTES).expect("map"), kernel)
+    }
+
+    #[test]
+    fn records_are_read_in_turn_and_discarded_ones_left_out() {
+        let (mut reports, kernel) = ring();
+        let step = (REPORT_BYTES as u64 + HEADER).next_multiple_of(8);
+        let word = |position: u64| &kernel.words()[(PAGE + usize::try_from(position).expect("small")) / 8];
+        for (n, bits) in [(0, 0), (1, DISCARDED), (2, 0), (3, BUSY)] {
+            word(n * step).store(REPORT_BYTES as u64 | u64::from(bits), Relaxed);
+        }
+        kernel.words()[0].store(4 * step, Release);
+        assert_eq!(reports.by_ref().count(), 2);
+        assert_eq!(reports.read.words()[0].load(Relaxed), 3 * step, "one is being written");
+    }
+
+    #[test]
+    fn whatever_position_was_left_the_ring_goes_on_from_its_end() {
+        let (mut reports, kernel) = ring();
+        kernel.words()[0].store(0x1000_0000, Release);
+        for position in [0, 1, 0x1000_0004, 0x1000_0008, 0x0fff_e000 - 8, u64::MAX, 1 << 63] {
+            reports.read.words()[0].store(position, Relaxed);
+            assert!(reports.by_ref().count() <= BYTES / 8, "{position:#x}");
+            assert_eq!(reports.read.words()[0].load(Relaxed), 0x1000_0000, "{position:#x}");
+        }
+        // Inside a record, whose bytes were a packet's: what looks like a length leads anywhere.
+        for word in &kernel.words()[PAGE / 8..] {
+            word.store(0x3fff_fff1, Relaxed);
+        }
+        reports.read.words()[0].store(0x1000_0000 - 800, Relaxed);
+        assert_eq!(reports.by_ref().count(), 0);
+        assert_eq!(reports.next(), None);
+        assert_eq!(reports.read.words()[0].load(Relaxed), 0x1000_0000);
     }
 }
