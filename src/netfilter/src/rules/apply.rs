@@ -9,6 +9,7 @@
 use super::chain;
 use super::chain::Matches;
 use super::hits;
+use super::loading::once_loaded;
 use super::missing::{Missing, Written};
 use super::present::{PresentRules, RawTable};
 use super::refused::counted;
@@ -198,7 +199,7 @@ impl Installed {
 
     fn apply(&mut self, family: Family, rules: &RuleSet, act: &'static str) -> Result<(), Error> {
         let wanted = rules.matches().next().unwrap_or(Matches::NONE);
-        let first = match self.write(family, rules, wanted) {
+        let first = match once_loaded(|| self.write(family, rules, wanted)) {
             Ok(()) => return Ok(()),
             Err(error @ Error::Contested { .. }) => return Err(wrap(family, act, error)),
             Err(error) => error,

@@ -6,6 +6,7 @@ mod apply;
 mod bpf;
 mod chain;
 mod hits;
+mod loading;
 mod missing;
 mod present;
 mod reach;
