@@ -4,8 +4,9 @@
 mod firewalls;
 mod network;
 
+use super::rules_removed::load;
 use crate::rig::config::{FREE, Service, config};
-use crate::rig::lab::{Lab, binary, eventually};
+use crate::rig::lab::{Lab, binary, eventually, setting};
 use crate::rig::loaded::{Loaded, lives};
 use crate::rig::net::{Family, dial_within};
 use nix::sys::signal::Signal;
@@ -37,6 +38,7 @@ fn served_within(lab: &Lab, limit: Duration) -> usize {
     Family::BOTH.iter().filter(answers).count()
 }
 
+/// With E2E_CLIENTS=1 under 64 connections of each family, as docs/figures.md has it.
 fn break_and_mend(rows: &[Row], options: &[&str]) {
     let Some(lab) = Lab::up() else { return };
     let file = lab.file("loaded.toml", &text());
@@ -51,6 +53,8 @@ fn break_and_mend(rows: &[Row], options: &[&str]) {
         assert!(eventually(TOLD, is), "not {code} with {text:?} within {TOLD:?}: {:?}\n{}", health(), loaded.log());
     };
     settles(0, "serving\n");
+    let families = if setting("E2E_CLIENTS", 0) > 0 { &Family::BOTH[..] } else { &[] };
+    let mut loads: Vec<_> = families.iter().map(|family| load(&lab, *family, 600)).collect();
     let names = [("SWITCH", "sw"), ("CLIENT", "client"), ("B1", "b1"), ("B2", "b2")];
     let (pid, state) = (loaded.pid().to_string(), lab.state());
     let placed = |script: &str| {
@@ -62,7 +66,7 @@ fn break_and_mend(rows: &[Row], options: &[&str]) {
         lab.sh("lb", &placed(harm));
         let since = Instant::now();
         settles(*code, says);
-        println!("{:?}: {harm}", since.elapsed());
+        let told = since.elapsed();
         let status = loaded.status();
         let word = ["serving", "impaired", "not_serving"][usize::try_from(*code).unwrap()];
         assert_eq!(status["verdict"], word, "{harm}");
@@ -75,8 +79,15 @@ fn break_and_mend(rows: &[Row], options: &[&str]) {
         assert!(doctor.contains(says), "{harm}: {doctor}");
         assert!(*code < 2 || served(&lab) == 0, "{harm}: it does no harm");
         lab.sh("lb", &placed(mend));
-        settles(0, "serving\n");
+        let since = Instant::now();
         assert!(eventually(TOLD, || served(&lab) == 2), "{harm}, mended");
+        let back = since.elapsed();
+        settles(0, "serving\n");
+        println!("told after {told:.1?}, mended: served after {back:.1?}, told after {:.1?}: {harm}", since.elapsed());
+    }
+    for load in &mut loads {
+        load.kill().unwrap();
+        load.wait().unwrap();
     }
     let history = loaded.ask(&["history"]).out;
     assert!(history.contains("verdict impaired") && history.contains("verdict serving"), "{history}");

@@ -69,7 +69,7 @@ fn put_back(loaded: &Loaded) -> u64 {
 }
 
 /// `wrk` in the background, until it is waited for.
-fn load(lab: &Lab, family: Family, seconds: u64) -> std::process::Child {
+pub(super) fn load(lab: &Lab, family: Family, seconds: u64) -> std::process::Child {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", &lab.namespace("client"), "wrk", "-t1", "-c64", &format!("-d{seconds}s")]);
     command.arg(url(family.vip(), 80, "small")).stdout(std::process::Stdio::null()).spawn().unwrap()
