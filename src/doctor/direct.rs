@@ -29,7 +29,13 @@ pub(super) fn findings(plan: &Plan) -> Vec<Finding> {
     if Tools::find().is_ok_and(|tools| !tools.has_ip()) {
         findings.push(fatal("dsr", "ip not found, and mode dsr routes by it; install the package iproute2"));
     }
-    let networks = ConnectedNetworks::read();
+    let networks = match ConnectedNetworks::read() {
+        Ok(networks) => networks,
+        Err(error) => {
+            findings.push(unseen("dsr", format!("which networks this host is in: {error}")));
+            return findings;
+        }
+    };
     let vips: BTreeSet<_> = direct().flat_map(|service| &service.vips).copied().collect();
     let v4 = vips.iter().filter(|vip| vip.is_ipv4());
     let here: BTreeSet<_> = v4.filter_map(|vip| Some((vip, networks.interface(*vip)?))).collect();

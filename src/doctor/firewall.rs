@@ -22,7 +22,14 @@ pub(super) fn findings(plan: Option<&Plan>) -> Vec<Finding> {
             findings.push(unseen("firewall", why));
         }
         Some(plan) => {
-            let problems = judge(&Firewall::read(&tools, Some(plan.queue_base)), plan, Paths::read());
+            let paths = match Paths::read() {
+                Ok(paths) => paths,
+                Err(error) => {
+                    findings.push(unseen("firewall", format!("this host's addresses and routes: {error}")));
+                    return findings;
+                }
+            };
+            let problems = judge(&Firewall::read(&tools, Some(plan.queue_base)), plan, paths);
             findings.extend(problems.iter().map(of_problem));
             if problems.is_empty() {
                 findings.push(sound("firewall", "no rule of others takes or drops balanced packets"));

@@ -1,7 +1,7 @@
 //! Where replies come from: what `asymmetric = true` opens, whether packets in backends' names come by other interfaces than
 //! the routes to the backends lead through, and where clients come by the same.
 
-use super::finding::{Finding, sound, warning};
+use super::finding::{Finding, sound, unseen, warning};
 use loaded_config::network::Network;
 use loaded_config::plan::{Plan, Service};
 use loaded_host::shared_interfaces;
@@ -20,7 +20,12 @@ pub(super) fn findings(plan: &Plan) -> Vec<Finding> {
     if elsewhere > 0 {
         findings.push(warning("replies", refused_replies_text(elsewhere)));
     }
-    findings.extend(shared_interfaces(plan).iter().map(|(interface, backends)| shared(interface, backends)));
+    match shared_interfaces(plan) {
+        Ok(all) => findings.extend(all.iter().map(|(interface, backends)| shared(interface, backends))),
+        Err(error) => {
+            findings.push(unseen("replies", format!("which interfaces lead to clients and backends: {error}")));
+        }
+    }
     if findings.is_empty() && translating().next().is_some() {
         findings.push(sound("replies", "come only by an interface that the route to their backend leads through"));
     }

@@ -12,7 +12,10 @@ use std::path::Path;
 /// What stands in the way of this plan now, but for firewalls of others (`loaded_firewall`).
 #[must_use]
 pub fn of_host(plan: &Plan) -> Vec<Problem> {
-    let mut problems = HostReport::of(plan).problems;
+    let mut problems = match HostReport::of(plan) {
+        Ok(report) => report.problems,
+        Err(error) => vec![Problem::new("host", Severity::Unknown, format!("this host cannot be looked at: {error}"))],
+    };
     problems.extend(check_discovery(plan));
     problems.extend(chroot());
     problems

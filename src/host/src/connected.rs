@@ -1,9 +1,10 @@
 //! Which interface the route to an address leads through, and which reaches it without a router: mode "dsr" needs to know,
 //! because it sends to the backend's link address.
 
+use crate::procfs;
 use crate::route::{Route, best, lookup, parse_routes};
 use std::collections::BTreeSet;
-use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// The networks this host is directly connected to, from its routes.
@@ -29,10 +30,11 @@ struct Route6 {
 
 impl ConnectedNetworks {
     /// Reads `/proc/net/route` and `/proc/net/ipv6_route`.
-    #[must_use]
-    pub fn read() -> Self {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        Self::parse(&read("/proc/net/route"), &read("/proc/net/ipv6_route"))
+    ///
+    /// # Errors
+    /// If one is there and cannot be read.
+    pub fn read() -> io::Result<Self> {
+        Ok(Self::parse(&procfs::text("/proc/net/route")?, &procfs::text("/proc/net/ipv6_route")?))
     }
 
     pub(crate) fn parse(v4: &str, v6: &str) -> Self {

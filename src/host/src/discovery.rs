@@ -33,7 +33,8 @@ pub fn source_of(place: &Place) -> Option<(IpAddr, u32)> {
 }
 
 /// Every address of this host, both families, whatever the interface's state: the balancer is never its own backend.
-/// Addresses that are only routed to this host (`ip route add local`) are not included.
+/// Addresses that are only routed to this host (`ip route add local`) are not included. Empty if the kernel does not answer: every
+/// host has an address.
 #[must_use]
 pub fn own_addresses() -> BTreeSet<IpAddr> {
     addresses().into_iter().map(|link| link.address).collect()

@@ -2,11 +2,11 @@
 //! a bond has neither; its packets come by the bridge.
 
 use crate::connected::ConnectedNetworks;
-use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 
 /// What a device puts before an IP header.
@@ -33,7 +33,7 @@ pub struct Interface {
 ///
 /// # Errors
 /// If the kernel does not list them, as for want of a file descriptor: that is no word that they are gone.
-pub fn reachable_interfaces() -> Result<Vec<Interface>, Errno> {
+pub fn reachable_interfaces() -> io::Result<Vec<Interface>> {
     let mut all: BTreeMap<String, (Interface, bool)> = BTreeMap::new();
     let entries: Vec<_> = getifaddrs()?.collect();
     let is_outside = |entry: &&nix::ifaddrs::InterfaceAddress| !entry.flags.contains(InterfaceFlags::IFF_LOOPBACK);
@@ -53,7 +53,7 @@ pub fn reachable_interfaces() -> Result<Vec<Interface>, Errno> {
             *reachable |= entry.address.as_ref().and_then(ip).is_some_and(|address| !is_of_link(address));
         }
     }
-    let routes = ConnectedNetworks::read();
+    let routes = ConnectedNetworks::read()?;
     for name in routes.interfaces(true).into_iter().chain(routes.interfaces(false)) {
         if let Some((_, reachable)) = all.get_mut(name) {
             *reachable = true;

@@ -19,6 +19,7 @@ mod next_hops;
 mod own_ports;
 mod paths;
 mod problem;
+mod procfs;
 mod route;
 mod rtnetlink;
 mod shared;

@@ -1,10 +1,12 @@
 //! Interfaces of this host: whether they are up, and which addresses they have.
 
+use crate::procfs;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// Networks for measurements between devices (RFC 2544, RFC 5180), which nobody routes: only a default route leads there.
@@ -35,13 +37,14 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// Asks the kernel. If it does not answer, nothing is known to be silent, and no address to be there.
-    pub(crate) fn read() -> Self {
-        let mut links = Self {
-            duplicates: duplicates(&fs::read_to_string("/proc/net/if_inet6").unwrap_or_default()),
-            ..Self::default()
-        };
-        for entry in getifaddrs().into_iter().flatten() {
+    /// Asks the kernel.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub(crate) fn read() -> io::Result<Self> {
+        let duplicates = duplicates(&procfs::text("/proc/net/if_inet6")?);
+        let mut links = Self { duplicates, ..Self::default() };
+        for entry in getifaddrs()? {
             // An address may have a label, `eth0:1`; the interface is the part before the colon.
             let Some(name) = entry.interface_name.split(':').next().map(str::to_owned) else { continue };
             let silence = match entry.flags {
@@ -55,7 +58,7 @@ impl Links {
             }
             links.silent.extend(silence.map(|silence| (name, silence)));
         }
-        links
+        Ok(links)
     }
 
     /// What keeps an interface from bringing packets.
@@ -109,13 +112,23 @@ fn duplicates(text: &str) -> Vec<IpAddr> {
     text.lines().filter_map(duplicate).collect()
 }
 
-/// Whether the kernel has a route to somewhere far away, by whatever table. Nothing is sent.
+/// Whether the kernel has a route to somewhere far away, by whatever table. Nothing is sent. If there is no socket to ask by, it is
+/// not known, and not denied.
 pub(crate) fn leads_out(like: IpAddr) -> bool {
     let (from, to): (IpAddr, IpAddr) = match like {
         IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), ELSEWHERE4.into()),
         IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), ELSEWHERE6.into()),
     };
-    UdpSocket::bind((from, 0)).is_ok_and(|socket| socket.connect(SocketAddr::new(to, 9)).is_ok())
+    match UdpSocket::bind((from, 0)) {
+        Ok(socket) => socket.connect(SocketAddr::new(to, 9)).is_ok(),
+        Err(error) => is_shortage(&error),
+    }
+}
+
+/// Whether the kernel would have made a socket if this process, or the host, had had room for it.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM].map(|shortage| shortage as i32);
+    error.raw_os_error().is_some_and(|error| shortages.contains(&error))
 }
 
 #[cfg(test)]
@@ -134,7 +147,7 @@ mod tests {
     fn the_loopback_interface_has_its_address() {
         // A fresh namespace has none while lo is down.
         let up = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default().contains("127.0.0.1");
-        let links = Links::read();
+        let links = Links::read().expect("the kernel answers");
         assert_eq!(links.holder([127, 0, 0, 1].into()), up.then_some("lo"));
         assert_eq!(links.silent.get("lo"), if up { None } else { Some(&Silence::Down) }, "{links:?}");
     }

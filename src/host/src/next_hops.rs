@@ -3,9 +3,9 @@
 use crate::connected::ConnectedNetworks;
 use crate::neighbours::{Neighbour, Resolution, number_of, unresolved};
 use loaded_config::plan::Plan;
-use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -39,17 +39,17 @@ struct Use {
 /// long while somebody sends.
 ///
 /// # Errors
-/// If the kernel does not list its neighbours.
+/// If the kernel does not list its neighbours, or its routes.
 pub fn silent_neighbours(
     plan: &Plan,
     before: impl Fn(&Neighbour) -> bool,
-) -> Result<BTreeMap<Neighbour, SilentNeighbour>, Errno> {
+) -> io::Result<BTreeMap<Neighbour, SilentNeighbour>> {
     let mut unresolved = unresolved()?;
     unresolved.retain(|neighbour, resolution| *resolution == Resolution::Failed || before(neighbour));
     if unresolved.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let mut used = used(plan, &ConnectedNetworks::read(), number_of);
+    let mut used = used(plan, &ConnectedNetworks::read()?, number_of);
     used.retain(|neighbour, _| unresolved.contains_key(neighbour));
     Ok(used
         .into_iter()
@@ -62,8 +62,8 @@ pub fn silent_neighbours(
 /// The same for somebody who looks once: who is being asked, and has not answered a moment later, is silent too.
 ///
 /// # Errors
-/// If the kernel does not list its neighbours.
-pub fn silent_neighbours_now(plan: &Plan) -> Result<BTreeMap<Neighbour, SilentNeighbour>, Errno> {
+/// If the kernel does not list its neighbours, or its routes.
+pub fn silent_neighbours_now(plan: &Plan) -> io::Result<BTreeMap<Neighbour, SilentNeighbour>> {
     let asked = unresolved()?;
     if !asked.is_empty() {
         std::thread::sleep(ANSWERS_WITHIN);

@@ -2,8 +2,9 @@
 //! tell.
 
 use crate::connected::ConnectedNetworks;
-use crate::discovery::own_addresses;
+use crate::links::Links;
 use std::collections::BTreeSet;
+use std::io;
 use std::net::IpAddr;
 
 /// Addresses and routes of this host.
@@ -24,9 +25,11 @@ pub struct ClientPaths {
 
 impl Paths {
     /// Reads addresses and routes.
-    #[must_use]
-    pub fn read() -> Self {
-        Self { own: own_addresses(), routes: ConnectedNetworks::read() }
+    ///
+    /// # Errors
+    /// If the kernel does not give them.
+    pub fn read() -> io::Result<Self> {
+        Ok(Self { own: Links::read()?.holders.into_keys().collect(), routes: ConnectedNetworks::read()? })
     }
 
     /// Of a host with these addresses and what `/proc/net/route` and `/proc/net/ipv6_route` say there.

@@ -5,14 +5,17 @@ use loaded_config::network::Network;
 use loaded_config::plan::{Plan, Service};
 use loaded_ipc::Mode;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::IpAddr;
 
 /// The interfaces that clients of mode "nat" are likely to come by, each with the backends, and the networks searched for
 /// backends, that the host's routes lead to through it. Which interfaces clients use is not known; the best guess is those of
 /// the routes to the VIPs and of the default routes. Services with `asymmetric = true` are left out: they do not ask.
-#[must_use]
-pub fn shared_interfaces(plan: &Plan) -> BTreeMap<String, BTreeSet<Network>> {
-    shared(plan, &ConnectedNetworks::read())
+///
+/// # Errors
+/// If the routes cannot be read.
+pub fn shared_interfaces(plan: &Plan) -> io::Result<BTreeMap<String, BTreeSet<Network>>> {
+    Ok(shared(plan, &ConnectedNetworks::read()?))
 }
 
 fn shared(plan: &Plan, routes: &ConnectedNetworks) -> BTreeMap<String, BTreeSet<Network>> {

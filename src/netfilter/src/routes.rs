@@ -49,6 +49,9 @@ pub enum Error {
          be between"
     )]
     NotConnected(IpAddr),
+    /// The host's routes cannot be read.
+    #[error("mode \"dsr\": this host's routes cannot be read: {0}")]
+    Unread(std::io::Error),
 }
 
 /// The routes of one instance. Dropping this leaves them in place.

@@ -28,7 +28,8 @@ pub(crate) struct FirewallWatch {
     due: Option<Instant>,
     /// Before that no look begins.
     rests_until: Instant,
-    look: Option<JoinHandle<(Vec<Problem>, Duration)>>,
+    /// What it finds, unless this host's addresses and routes could not be read, and what it has cost.
+    look: Option<JoinHandle<(Option<Vec<Problem>>, Duration)>>,
     found: Vec<Problem>,
     /// The generation that was judged.
     generation: u64,
@@ -67,7 +68,10 @@ impl FirewallWatch {
             }
             // If the thread has panicked the process has ended.
             let (found, cost) = look.join().unwrap_or_default();
-            self.found = found;
+            match found {
+                Some(found) => self.found = found,
+                None => self.expect_look(now),
+            }
             self.rests_until = now + LEAST_REST.max(cost * REST);
         }
         if self.generation != generation {
@@ -81,8 +85,10 @@ impl FirewallWatch {
         let look = move || {
             let before = cost();
             let found = match Tools::find() {
-                Ok(tools) => judge(&Firewall::read(&tools, Some(plan.queue_base)), &plan, Paths::read()),
-                Err(error) => vec![Problem::new("programs", Severity::NoStart, error.to_string())],
+                Ok(tools) => {
+                    Paths::read().ok().map(|paths| judge(&Firewall::read(&tools, Some(plan.queue_base)), &plan, paths))
+                }
+                Err(error) => Some(vec![Problem::new("programs", Severity::NoStart, error.to_string())]),
             };
             (found, cost().saturating_sub(before))
         };

@@ -36,6 +36,8 @@ pub(super) struct HostWatch {
     due: Instant,
     account: Account,
     found: Vec<Problem>,
+    /// The last look has failed.
+    unread: bool,
 }
 
 impl HostWatch {
@@ -51,6 +53,7 @@ impl HostWatch {
             due: now,
             account: Account::default(),
             found: Vec::new(),
+            unread: false,
         }
     }
 
@@ -94,8 +97,21 @@ impl HostWatch {
         let before = processor_time();
         // What is announced from now on is for the next look.
         (self.changed, self.generation, self.made) = (false, generation, now);
-        self.report = HostReport::of(plan);
-        self.discovery = check_discovery(plan);
+        match HostReport::of(plan) {
+            Ok(report) => {
+                (self.report, self.unread) = (report, false);
+                self.discovery = check_discovery(plan);
+            }
+            // No word that anything has changed: what was known stands until there is one.
+            Err(error) => {
+                if !std::mem::replace(&mut self.unread, true) {
+                    log::warn!(
+                        "this host cannot be looked at: {error}; will try again, and say no more of it until then"
+                    );
+                }
+                self.changed = true;
+            }
+        }
         self.rests_until = now + rest_after(processor_time().saturating_sub(before));
     }
 }

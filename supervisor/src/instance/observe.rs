@@ -14,7 +14,8 @@ use loaded_control::{By, Event, unix_ms};
 use loaded_host::own_addresses;
 use loaded_ipc::{BackendCounter, BackendIndex, Cause, Destination, Mode, ServiceIndex, VIEWS, View};
 use loaded_queue::{QueueState, queue_owners};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Time between two looks.
@@ -39,7 +40,7 @@ impl Instance {
         for (service, address) in news.found {
             if self.survey.has_room_for(&(service, address))
                 && self.current.roster.may_join(service, address)
-                && !own.get_or_insert_with(own_addresses).contains(&address)
+                && is_elsewhere(own.get_or_insert_with(own_addresses), address)
                 && self.survey.found.insert((service, address))
             {
                 let port = self.current.roster.service(service).and_then(|entry| entry.service.port);
@@ -328,4 +329,9 @@ impl Instance {
 /// How a worker sees a backend.
 pub(super) fn view(worker: &Worker, index: BackendIndex) -> Option<View> {
     View::from_word(worker.memory.seen.get(BackendCounter::View.index(index))?)
+}
+
+/// Whether an address is one of another host, given those of this one. Without any the kernel has not answered.
+fn is_elsewhere(own: &BTreeSet<IpAddr>, address: IpAddr) -> bool {
+    !own.is_empty() && !own.contains(&address)
 }

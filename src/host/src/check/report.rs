@@ -5,12 +5,13 @@ use crate::connected::ConnectedNetworks;
 use crate::hooks;
 use crate::links::{Links, is_bridge_port, leads_out, reaches};
 use crate::problem::{Problem, SETTINGS};
+use crate::procfs;
 use crate::route::parse_routes;
 use loaded_config::plan::Plan;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
 
 /// Bytes of a number of 64 bits with its sign and the end of the line.
 const LONGEST: usize = 24;
@@ -26,17 +27,18 @@ pub struct HostReport {
 
 impl HostReport {
     /// Looks at everything.
-    #[must_use]
-    pub fn of(plan: &Plan) -> Self {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    ///
+    /// # Errors
+    /// If something is there and cannot be read, as for want of a file descriptor. What it would have said is not known.
+    pub fn of(plan: &Plan) -> io::Result<Self> {
         let settings = RefCell::new(BTreeMap::new());
-        let links = Links::read();
+        let links = Links::read()?;
         let host = Host {
-            networks: ConnectedNetworks::read(),
+            networks: ConnectedNetworks::read()?,
             own: links.holders.keys().copied().collect(),
             links,
-            routes: parse_routes(&read("/proc/net/route")),
-            locals: parse_locals(&read("/proc/net/fib_trie")),
+            routes: parse_routes(&procfs::text("/proc/net/route")?),
+            locals: parse_locals(&procfs::text("/proc/net/fib_trie")?),
             sysctl: &|key| *settings.borrow_mut().entry(key.to_owned()).or_insert_with(|| setting(key)),
             leads_out: &leads_out,
             reaches: &reaches,
@@ -47,7 +49,7 @@ impl HostReport {
         let interfaces: BTreeSet<_> =
             host.links.holders.values().map(String::as_str).filter(|name| *name != "lo").collect();
         problems.extend(hooks::of_others(&interfaces));
-        Self { problems, settings: settings.into_inner() }
+        Ok(Self { problems, settings: settings.into_inner() })
     }
 
     /// Whether the settings that it went by are as they were. Of everything that it rests on these alone may change without an
