@@ -215,7 +215,7 @@ struct CommandLine {
     /// Start even if this kernel lacks a layer of the sandbox; the log names the layer
     #[arg(long)]
     allow_weak_sandbox: bool,
-    /// Let the kernel send packets of known flows on where it can: auto or off [default: the configuration's, or off]
+    /// Let the kernel send packets of known flows on where it can: auto or off [default: the configuration's, or auto]
     #[arg(long, value_name = "MODE", value_parser = PossibleValuesParser::new(["auto", "off"]).try_map(|text| Fast::read(&text)))]
     fast: Option<Fast>,
     /// Serve metrics and a status page by HTTP there: an address with a port, or unix:/PATH [default: the configuration's,

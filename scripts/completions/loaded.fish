@@ -30,7 +30,7 @@ complete -c loaded -n "__fish_loaded_needs_command" -l queue-base -d 'Netfilter 
 complete -c loaded -n "__fish_loaded_needs_command" -s U -l user -d 'Run the workers as this account, never root [default: the configuration\'s, or nobody]' -r
 complete -c loaded -n "__fish_loaded_needs_command" -l pid-file -d 'Write the process id of the supervisor to this file' -r -F
 complete -c loaded -n "__fish_loaded_needs_command" -l wait -d 'Wait so long (30s, 2m, at most 1h) for sysctls and networks before a start that fails without them gives up' -r
-complete -c loaded -n "__fish_loaded_needs_command" -l fast -d 'Let the kernel send packets of known flows on where it can: auto or off [default: the configuration\'s, or off]' -r -f -a "auto\t''
+complete -c loaded -n "__fish_loaded_needs_command" -l fast -d 'Let the kernel send packets of known flows on where it can: auto or off [default: the configuration\'s, or auto]' -r -f -a "auto\t''
 off\t''"
 complete -c loaded -n "__fish_loaded_needs_command" -l metrics -d 'Serve metrics and a status page by HTTP there: an address with a port, or unix:/PATH [default: the configuration\'s, or nowhere]' -r
 complete -c loaded -n "__fish_loaded_needs_command" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F

@@ -83,7 +83,7 @@ pub struct Plan {
     /// Whether workers survive a killed supervisor until another one takes them over; otherwise they die with it.
     pub linger: bool,
     /// Whether the kernel sends packets of known flows on.
-    #[serde(default)]
+    #[serde(default = "Fast::of_older")]
     pub fast: Fast,
     /// What becomes of settings of this host (sysctl) that stand in the way.
     #[serde(default)]
@@ -108,13 +108,18 @@ pub struct Plan {
 #[serde(rename_all = "lowercase")]
 pub enum Fast {
     /// Where it can; elsewhere the workers do.
-    Auto,
-    /// Never: the default, for the kernel path is on trial.
     #[default]
+    Auto,
+    /// Never.
     Off,
 }
 
 impl Fast {
+    /// What plans of older versions have meant, which do not name it.
+    fn of_older() -> Self {
+        Self::Off
+    }
+
     /// Reads one.
     ///
     /// # Errors

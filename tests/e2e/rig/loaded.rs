@@ -136,7 +136,7 @@ impl Loaded {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &lab.namespace(who)]).arg(binary).args(["-U", "nobody"]);
         add(&mut command);
-        // The run with the kernel path: `E2E_FAST=auto`.
+        // The run without the kernel path: `E2E_FAST=off`.
         let is_said = |word: &OsStr| {
             word == "--fast"
                 || fs::read_to_string(word).is_ok_and(|text| text.lines().any(|line| line.starts_with("fast = ")))

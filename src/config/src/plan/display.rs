@@ -25,8 +25,8 @@ impl fmt::Display for Plan {
         if !self.linger {
             writeln!(f, "linger       no: without a supervisor nothing is balanced")?;
         }
-        if self.fast == Fast::Auto {
-            writeln!(f, "kernel path  where it can be had: packets of known flows meet no worker")?;
+        if self.fast == Fast::Off {
+            writeln!(f, "kernel path  off: every packet meets a worker")?;
         }
         if self.host == HostPolicy::Set {
             writeln!(

@@ -55,7 +55,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         stop_hold: 0,
         defragment: true,
         linger: true,
-        fast: loaded_config::plan::Fast::Off,
+        fast: loaded_config::plan::Fast::Auto,
         host: loaded_config::plan::HostPolicy::Tell,
         metrics: None,
         monitor_group: None,
