@@ -76,11 +76,12 @@ fn xdp(message: &[u8]) -> Option<(u32, u32)> {
     is_attached.then_some((number(message, LINK_INDEX)?, program))
 }
 
-/// Priority and kind of a filter that is not ours.
+/// Priority and kind of a filter that is not ours. The kernel tells of each priority once without options, and then of its filters
+/// (tcf_chain_dump, net/sched/cls_api.c).
 fn filter(message: &[u8]) -> Option<(u32, String)> {
     let attributes = message.get(HEADER + TCMSG..)?;
     let kind = attribute(attributes, KIND)?;
-    let name = attribute(attributes, OPTIONS).and_then(|options| attribute(options, BPF_NAME));
+    let name = attribute(attribute(attributes, OPTIONS)?, BPF_NAME);
     let text: String = kind.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect();
     let is_ours = text == "bpf" && name.is_some_and(|name| name.starts_with(OURS));
     (!is_ours).then_some((number(message, INFO)? >> 16, text))
@@ -118,7 +119,9 @@ mod tests {
         };
         assert_eq!(filter(&named(b"loaded-5\0")), None);
         assert_eq!(filter(&named(b"cilium\0")), Some((10, "bpf".to_owned())));
-        assert_eq!(filter(&message(44, &fixed, &[(KIND, b"flower\0")])), Some((10, "flower".to_owned())));
+        assert_eq!(filter(&message(44, &fixed, &[(KIND, b"bpf\0")])), None, "ours may follow");
+        let flower = message(44, &fixed, &[(KIND, b"flower\0"), (OPTIONS, &[])]);
+        assert_eq!(filter(&flower), Some((10, "flower".to_owned())));
         assert_eq!(of_filters("eth0", &BTreeSet::new()), None);
         let both = [(1, "bpf".to_owned()), (10, "flower".to_owned())].into();
         assert!(of_filters("eth0", &both).unwrap().text.contains("(bpf with priority 1, flower with priority 10)"));
