@@ -11,7 +11,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use loaded_config::plan::{Fast, MAX_QUEUE_LEN, MetricsAddress};
+use loaded_config::plan::{Fast, LogLevel, MAX_QUEUE_LEN, MetricsAddress};
 use loaded_config::{Families, Overrides};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -218,6 +218,10 @@ struct CommandLine {
     /// Let the kernel send packets of known flows on where it can: auto or off [default: the configuration's, or auto]
     #[arg(long, value_name = "MODE", value_parser = PossibleValuesParser::new(["auto", "off"]).try_map(|text| Fast::read(&text)))]
     fast: Option<Fast>,
+    /// Log what is so grave or graver: error, warning, notice, info or debug [default: the configuration's, or info]
+    #[arg(long, value_name = "LEVEL", hide_possible_values = true,
+          value_parser = PossibleValuesParser::new(LogLevel::ALL.map(LogLevel::name)).try_map(|text| LogLevel::read(&text)))]
+    log_level: Option<LogLevel>,
     /// Serve metrics and a status page by HTTP there: an address with a port, or unix:/PATH [default: the configuration's,
     /// or nowhere]
     #[arg(long, value_name = "ADDRESS", value_parser = MetricsAddress::read)]
@@ -268,6 +272,7 @@ impl From<CommandLine> for Options {
                 queue_base: line.queue_base,
                 user: line.user,
                 fast: line.fast,
+                log_level: line.log_level,
                 metrics: line.metrics,
                 failover: line.failover,
             },

@@ -188,7 +188,7 @@ _loaded() {
 
     case "${cmd}" in
         loaded)
-            opts="-4 -6 -c -f -D -Q -U -h -V --ipv4 --ipv6 --config --failover --foreground --queue-len --queue-base --user --pid-file --wait --allow-weak-sandbox --fast --metrics --control --check --print-sandbox --selftest --diff --help --version status health backend drain history metrics explain flows top events replay migrate config doctor help"
+            opts="-4 -6 -c -f -D -Q -U -h -V --ipv4 --ipv6 --config --failover --foreground --queue-len --queue-base --user --pid-file --wait --allow-weak-sandbox --fast --log-level --metrics --control --check --print-sandbox --selftest --diff --help --version status health backend drain history metrics explain flows top events replay migrate config doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -232,6 +232,10 @@ _loaded() {
                     ;;
                 --fast)
                     COMPREPLY=($(compgen -W "auto off" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "error warning notice info debug" -- "${cur}"))
                     return 0
                     ;;
                 --metrics)

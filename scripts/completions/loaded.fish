@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_loaded_global_optspecs
-    string join \n 4/ipv4 6/ipv6 c/config= f/failover D/foreground Q/queue-len= queue-base= U/user= pid-file= wait= allow-weak-sandbox fast= metrics= control= check print-sandbox= selftest diff h/help V/version
+    string join \n 4/ipv4 6/ipv6 c/config= f/failover D/foreground Q/queue-len= queue-base= U/user= pid-file= wait= allow-weak-sandbox fast= log-level= metrics= control= check print-sandbox= selftest diff h/help V/version
 end
 
 function __fish_loaded_needs_command
@@ -32,6 +32,11 @@ complete -c loaded -n "__fish_loaded_needs_command" -l pid-file -d 'Write the pr
 complete -c loaded -n "__fish_loaded_needs_command" -l wait -d 'Wait so long (30s, 2m, at most 1h) for sysctls and networks before a start that fails without them gives up' -r
 complete -c loaded -n "__fish_loaded_needs_command" -l fast -d 'Let the kernel send packets of known flows on where it can: auto or off [default: the configuration\'s, or auto]' -r -f -a "auto\t''
 off\t''"
+complete -c loaded -n "__fish_loaded_needs_command" -l log-level -d 'Log what is so grave or graver: error, warning, notice, info or debug [default: the configuration\'s, or info]' -r -f -a "error\t''
+warning\t''
+notice\t''
+info\t''
+debug\t''"
 complete -c loaded -n "__fish_loaded_needs_command" -l metrics -d 'Serve metrics and a status page by HTTP there: an address with a port, or unix:/PATH [default: the configuration\'s, or nowhere]' -r
 complete -c loaded -n "__fish_loaded_needs_command" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
 complete -c loaded -n "__fish_loaded_needs_command" -l print-sandbox -d 'Print the sandbox policy of a role (worker, prober, exporter or supervisor), and exit' -r -f -a "worker\t'Reads packets'

@@ -58,6 +58,7 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides, mistakes: &Mistakes)
         linger: draft.linger.unwrap_or(empty.linger),
         fast: overrides.fast.or(draft.fast).unwrap_or(empty.fast),
         host: draft.host.unwrap_or(empty.host),
+        log_level: overrides.log_level.or(draft.log_level).unwrap_or(empty.log_level),
         metrics,
         monitor_group: draft.monitor_group,
         notify: draft.notify,

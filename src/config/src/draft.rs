@@ -6,7 +6,7 @@ use super::location::At;
 use super::mistake::Unread;
 use super::{CHECK_INTERVAL, CHECK_TIMEOUT, FALL, JITTER, PASSIVE_FAILS, PASSIVE_HOLD, PASSIVE_TIMEOUT, RISE};
 use crate::network::Network;
-use crate::plan::{Fast, HostPolicy, MetricsAddress};
+use crate::plan::{Fast, HostPolicy, LogLevel, MetricsAddress};
 use loaded_ipc::{Affinity, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved};
 use std::net::IpAddr;
 
@@ -32,6 +32,7 @@ pub(super) struct Draft {
     pub(super) linger: Option<bool>,
     pub(super) fast: Option<Fast>,
     pub(super) host: Option<HostPolicy>,
+    pub(super) log_level: Option<LogLevel>,
     pub(super) metrics: Option<At<MetricsAddress>>,
     pub(super) monitor_group: Option<String>,
     pub(super) notify: Vec<String>,

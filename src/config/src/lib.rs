@@ -71,6 +71,8 @@ pub struct Overrides {
     pub user: Option<String>,
     /// `--fast`: whether the kernel sends packets of known flows on.
     pub fast: Option<plan::Fast>,
+    /// `--log-level`: the least grave lines of the log that are written.
+    pub log_level: Option<plan::LogLevel>,
     /// `--metrics`: where metrics and the status page are served.
     pub metrics: Option<plan::MetricsAddress>,
     /// `-f`: services without a check get one: an echo request (TOML), or what the classic keys of failover say.

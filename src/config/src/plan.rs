@@ -3,10 +3,12 @@
 
 mod diff;
 pub mod display;
+mod log_level;
 mod metrics;
 mod written;
 
 pub use diff::{Change, What, diff, immutable_change};
+pub use log_level::LogLevel;
 pub use metrics::MetricsAddress;
 pub use written::written;
 
@@ -88,6 +90,9 @@ pub struct Plan {
     /// What becomes of settings of this host (sysctl) that stand in the way.
     #[serde(default)]
     pub host: HostPolicy,
+    /// The least grave lines of the log that are written.
+    #[serde(default)]
+    pub log_level: LogLevel,
     /// Where metrics and the status page are served; `None`: nowhere.
     #[serde(default)]
     pub metrics: Option<MetricsAddress>,
@@ -344,6 +349,7 @@ impl Plan {
             linger: true,
             fast: Fast::default(),
             host: HostPolicy::default(),
+            log_level: LogLevel::default(),
             metrics: None,
             monitor_group: None,
             notify: Vec::new(),

@@ -16,7 +16,8 @@ use super::mistake::Mistakes;
 use super::value;
 use super::{AFFINITY_TIMEOUT, MAGLEV_SEED, MODE, PREFIX4, PREFIX6, QUOTA};
 use crate::plan::{
-    Fast, HostPolicy, MAX_DRAIN, MAX_STOP_HOLD, MAX_TIMEOUT, MAX_WEIGHT, MetricsAddress, QUEUE_LENS, TABLE_ENTRIES,
+    Fast, HostPolicy, LogLevel, MAX_DRAIN, MAX_STOP_HOLD, MAX_TIMEOUT, MAX_WEIGHT, MetricsAddress, QUEUE_LENS,
+    TABLE_ENTRIES,
 };
 use ::toml::Spanned;
 use ::toml::de::DeTable;
@@ -75,6 +76,7 @@ fn of_main(document: &Spanned<DeTable<'_>>, mistakes: &Mistakes) -> Draft {
         linger: top.optional("linger", boolean),
         fast: top.text("fast", Fast::read).map(|fast| fast.value),
         host: top.text("host", HostPolicy::read).map(|host| host.value),
+        log_level: top.text("log_level", LogLevel::read).map(|level| level.value),
         metrics: top.text("metrics", MetricsAddress::read),
         monitor_group: top.text("monitor_group", value::group).map(|group| group.value),
         notify: top.optional("notify", program).unwrap_or_default(),

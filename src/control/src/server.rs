@@ -144,6 +144,7 @@ impl Control {
         let group = self.group().map(str::to_owned);
         let mut took = None;
         let permitted = |request: Request| {
+            log::debug!("{}: asked for {request:?}", group.as_deref().unwrap_or("control socket"));
             let begin = Instant::now();
             let answer = match &group {
                 Some(group) if !request.only_reads() => Reply::error(format!(

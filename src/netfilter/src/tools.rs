@@ -143,6 +143,7 @@ fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String, Error>
             }
         }
     };
+    log::debug!("run {} {}: {status}, {:?}", program.display(), arguments.join(" "), begun.elapsed());
     let words = text(&mut stderr).map_err(|e| fail("read its messages", e))?;
     let output = text(&mut stdout).map_err(|e| fail("read its output", e))?;
     succeeded(program, arguments, status, &words).map(|()| output)

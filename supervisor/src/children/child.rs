@@ -6,6 +6,7 @@ use loaded_ipc::{Decode, Encode, Link, LinkError, MAX_FRAME};
 use loaded_sandbox::proof::Expectation;
 use loaded_sandbox::{Identity, SandboxRequirement};
 use std::collections::VecDeque;
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child as Process, Command, ExitStatus, Stdio};
@@ -81,7 +82,7 @@ pub(crate) struct Death {
     pub(crate) own: bool,
 }
 
-impl<In: Decode<()>, Out: Encode, const ROOM: usize> Child<In, Out, ROOM> {
+impl<In: Decode<()> + fmt::Debug, Out: Encode, const ROOM: usize> Child<In, Out, ROOM> {
     /// Starts this binary again in another role. `words` are its command line, from the role on; `descriptors` are open
     /// in it besides /dev/null on 0, 1 and 2; `outbox` is what it is told first.
     pub(crate) fn spawn(
@@ -100,6 +101,7 @@ impl<In: Decode<()>, Out: Encode, const ROOM: usize> Child<In, Out, ROOM> {
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.fd_mappings(mappings).map_err(|e| fail(std::io::Error::other(e)))?;
         let process = command.spawn().map_err(fail)?;
+        log::debug!("pid {} is {}", process.id(), words.join(" "));
         Ok(Self {
             process,
             link,
@@ -164,7 +166,10 @@ impl<In: Decode<()>, Out: Encode, const ROOM: usize> Child<In, Out, ROOM> {
             return Ok(None);
         }
         match self.link.receive() {
-            Ok(message) => Ok(Some(message)),
+            Ok(message) => {
+                log::debug!("pid {} says {message:?}", self.pid());
+                Ok(Some(message))
+            }
             Err(LinkError::Empty) => Ok(None),
             // It is dying; or it is alive and sends empty messages, which look the same and would wake us for ever.
             Err(LinkError::Closed) => {

@@ -62,7 +62,7 @@ impl Instance {
             return Reply::error("this instance is not about to end");
         }
         self.survey.due = Instant::now();
-        log::info!("told to stay: it no longer ends when its clients have another balancer");
+        log::info!(event = "instance"; "told to stay: it no longer ends when its clients have another balancer");
         Reply::Done { lines: vec!["this instance stays".to_owned()] }
     }
 
@@ -73,7 +73,7 @@ impl Instance {
     }
 
     fn enter_soft_stop(&mut self, stop: SoftStop) {
-        log::info!("{}", stop.text());
+        log::info!(event = "instance"; "{}", stop.text());
         self.soft_stop = Some(stop);
         // The verdict must be known before anybody asks for it.
         self.survey.due = Instant::now();
@@ -129,7 +129,7 @@ impl Instance {
         for note in installed.map(Installed::tidy).unwrap_or_default() {
             log::warn!("{note}");
         }
-        log::info!("ended");
+        log::info!(event = "instance"; "ended");
         Ok(removed?)
     }
 

@@ -51,10 +51,17 @@ impl Instance {
             return;
         }
         let (verdict, causes) = (health.verdict, causes.join("; "));
+        let state = verdict.label();
         match verdict {
-            InstanceVerdict::Serving => log::info!("verdict: serving again: nothing stands in the way"),
-            InstanceVerdict::Impaired => log::warn!("verdict: impaired: {causes}"),
-            InstanceVerdict::NotServing => log::error!("verdict: not serving: {causes}"),
+            InstanceVerdict::Serving => {
+                log::info!(event = "verdict", state; "verdict: serving again: nothing stands in the way");
+            }
+            InstanceVerdict::Impaired => {
+                log::warn!(event = "verdict", state, cause = causes.as_str(); "verdict: impaired: {causes}");
+            }
+            InstanceVerdict::NotServing => {
+                log::error!(event = "verdict", state, cause = causes.as_str(); "verdict: not serving: {causes}");
+            }
         }
         self.notices.add(&self.current.plan, Subject::Verdict, verdict.label(), &causes);
         self.operator.record(format!("verdict {}", verdict.label()), causes, By::Kernel);

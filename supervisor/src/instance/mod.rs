@@ -274,16 +274,16 @@ impl Instance {
         (is_running || is_wanted).then(|| self.children.exporter.due()).flatten()
     }
 
-    /// Collects children that have died, and says how. Kills by the sandbox go to the history too.
-    fn reap(&mut self) -> Vec<String> {
+    /// Collects children that have died, and says how, and whether their sandbox has killed them: that goes to the history too.
+    fn reap(&mut self) -> Vec<(String, bool)> {
         let deaths = self.children.reap(&self.current.roster).into_iter();
         let texts = deaths.map(|DeathReport { name, text, sandboxed_pid }| match sandboxed_pid {
-            None => format!("{name}: {text}"),
+            None => (format!("{name}: {text}"), false),
             Some(pid) => {
                 let cause = self.children.audit.cause(&name, pid);
                 self.operator
                     .record_security_event(format!("{name} killed by its sandbox"), format!("pid {pid}: {cause}"));
-                format!("{name}: {text}; {cause}")
+                (format!("{name}: {text}; {cause}"), true)
             }
         });
         texts.collect()
@@ -291,8 +291,11 @@ impl Instance {
 
     fn log_deaths(&mut self) {
         let deaths = self.reap();
-        for death in &deaths {
-            log::error!("{death}");
+        for (death, by_sandbox) in &deaths {
+            match by_sandbox {
+                true => log::error!(event = "security"; "{death}"),
+                false => log::error!("{death}"),
+            }
         }
         let others = self.phase.successor().map(Successor::pid).into_iter().chain(self.notices.pids());
         let ours: Vec<_> = self.children.pids().chain(others).collect();

@@ -114,7 +114,7 @@ impl Instance {
     /// Logs the system calls of children that were killed by their sandbox, if they were not known at once.
     fn log_late_causes(&mut self) {
         for cause in self.children.audit.late() {
-            log::error!("SECURITY EVENT: {cause}");
+            log::error!(event = "security"; "SECURITY EVENT: {cause}");
             self.operator.record_security_event("cause of a kill by the sandbox".to_owned(), cause);
         }
     }
@@ -311,9 +311,16 @@ impl Instance {
         let service = self.current.roster.service(service).map(|entry| entry.service.name.clone());
         let name = service.as_deref().unwrap_or("?");
         match backend {
-            Some(backend) => log::info!("service {name}: backend {backend} {what}: {cause}"),
-            None if what == Condition::Fine.to_string() => log::info!("service {name}: {what}"),
-            None => log::warn!("service {name}: {what}"),
+            Some(backend) => log::info!(
+                event = "backend", service = name, backend:% = backend, state = what.as_str(), cause = cause.as_str();
+                "service {name}: backend {backend} {what}: {cause}"
+            ),
+            None if what == Condition::Fine.to_string() => {
+                log::info!(event = "service", service = name, state = what.as_str(), cause = cause.as_str(); "service {name}: {what}");
+            }
+            None => {
+                log::warn!(event = "service", service = name, state = what.as_str(), cause = cause.as_str(); "service {name}: {what}");
+            }
         }
         let subject = match backend {
             Some(backend) => Subject::Backend(name.to_owned(), backend),

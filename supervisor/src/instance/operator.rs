@@ -117,16 +117,18 @@ impl Operator {
     /// Notes in log and history how a reload ended.
     pub(crate) fn conclude_reload(&mut self, ok: bool, text: String) {
         match ok {
-            true => log::info!("reload: {text}"),
+            true => log::info!(event = "configuration"; "reload: {text}"),
             // One line for each mistake of a file.
-            false => text.lines().for_each(|line| log::error!("reload refused, everything stays as it is: {line}")),
+            false => text.lines().for_each(|line| {
+                log::error!(event = "configuration"; "reload refused, everything stays as it is: {line}");
+            }),
         }
         self.last_reload = Some(LastReload { at: SystemTime::now(), ok, text });
     }
 
     /// Notes in log and status why an upgrade failed.
     pub(crate) fn refuse_upgrade(&mut self, why: String) {
-        log::error!("upgrade refused, everything stays as it is: {why}");
+        log::error!(event = "instance"; "upgrade refused, everything stays as it is: {why}");
         self.refused_upgrade = Some((SystemTime::now(), why));
     }
 

@@ -12,6 +12,7 @@ use crate::children::briefing;
 use crate::children::exporter::ListenerChange;
 use crate::children::worker::Worker;
 use crate::preflight::{check_accounts, check_host_for_a_change};
+use crate::process::output;
 use loaded_config as config;
 use loaded_config::plan::{Plan, diff, immutable_change};
 use std::path::PathBuf;
@@ -54,7 +55,7 @@ impl Instance {
     fn take_texts(&mut self, loaded: config::Loaded) {
         let config::Loaded { sources, amendments, forgotten, .. } = loaded;
         (self.current.sources, self.current.amendments) = (sources, amendments);
-        forgotten.iter().for_each(|line| log::info!("{}: {line}", Trigger::Operator));
+        forgotten.iter().for_each(|line| log::info!(event = "configuration"; "{}: {line}", Trigger::Operator));
         self.record_changes(Trigger::Operator, &forgotten);
         self.recorder.set_outdated();
     }
@@ -197,6 +198,7 @@ impl Instance {
         }
         next.roster.inherit(&self.current.roster);
         self.current = *next;
+        output::set_level(self.current.plan.log_level);
         self.host.follow_wish(self.current.plan.fast, &self.current.roster);
         // Before a worker can use a number that only the new roster knows.
         self.write_snapshot();
@@ -218,7 +220,7 @@ impl Instance {
             self.host.settle_routes(&hops);
         }
         for change in &changes {
-            log::info!("{trigger}: {change}");
+            log::info!(event = "configuration"; "{trigger}: {change}");
         }
         self.record_changes(trigger, &changes);
         let generation = self.current.roster.generation();
@@ -228,7 +230,9 @@ impl Instance {
                 self.operator.conclude_reload(true, text);
             }
             Trigger::Amendment => self.conclude_ordered(&changes),
-            Trigger::Discovery | Trigger::Departure => log::info!("{trigger}: generation {generation}"),
+            Trigger::Discovery | Trigger::Departure => {
+                log::info!(event = "configuration"; "{trigger}: generation {generation}");
+            }
         }
     }
 }

@@ -12,7 +12,8 @@ impl Instance {
         let queues = queue_owners().unwrap_or_default();
         for worker in &self.children.workers {
             let queue = queues.iter().find(|state| state.queue == worker.owner.queue());
-            log::info!("{}", line(worker, queue));
+            // Asked for, so no level but the gravest may leave it out.
+            log::info!(event = "instance"; "{}", line(worker, queue));
         }
     }
 }

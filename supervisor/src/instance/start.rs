@@ -138,7 +138,7 @@ impl Instance {
         while !is_reached(self) {
             self.start_children()?;
             self.poll_once(deadline)?;
-            if let Some(death) = self.reap().into_iter().next() {
+            if let Some((death, _)) = self.reap().into_iter().next() {
                 return Err(Error::ChildFailed(death));
             }
             // Orphans are taken over first, and then ended in order.
@@ -201,6 +201,6 @@ impl Instance {
         let services = self.current.plan.services.len();
         let backends: usize = self.current.plan.services.iter().map(|service| service.backends.len()).sum();
         let workers = self.children.workers.len();
-        log::info!("{verdict}: {services} service(s), {backends} backend(s), {workers} worker(s)");
+        log::info!(event = "instance"; "{verdict}: {services} service(s), {backends} backend(s), {workers} worker(s)");
     }
 }

@@ -98,7 +98,7 @@ impl Instance {
             Ok(None) => {}
             Ok(Some(SuccessorProgress::Prepared)) => self.give_way(),
             Ok(Some(SuccessorProgress::Serving)) => {
-                log::info!("upgrade: pid {} serves now, and this process ends", successor.pid());
+                log::info!(event = "instance"; "upgrade: pid {} serves now, and this process ends", successor.pid());
                 self.pass_on_requests();
                 return true;
             }

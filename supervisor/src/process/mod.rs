@@ -2,6 +2,7 @@
 
 pub mod daemon;
 pub(crate) mod invocation;
+mod journal;
 pub(crate) mod orphans;
 pub(crate) mod output;
 pub(crate) mod signals;

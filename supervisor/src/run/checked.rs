@@ -8,6 +8,7 @@ use crate::handover::predecessor::SUCCESSOR;
 use crate::options::Options;
 use crate::preflight::{available_cores, await_host, check_accounts, check_host, check_kernel};
 use crate::process::invocation::Invocation;
+use crate::process::output;
 use crate::settings::HostSettings;
 use loaded_config::plan::Plan;
 use loaded_config::{Amendment, Loaded, Source, parse_amended};
@@ -47,6 +48,7 @@ impl Checked {
         let invocation = Invocation::current(SUCCESSOR)?;
         let options = options.with_absolute_paths()?;
         let loaded = options.load()?;
+        output::set_level(loaded.plan.log_level);
         for note in &loaded.notes {
             log::info!("{note}");
         }

@@ -47,6 +47,7 @@ pub fn lacking() -> Vec<Error> {
 /// Whatever keeps it from serving. Nothing on the host has changed then.
 pub fn run(options: &Options) -> Result<(), Error> {
     output::to_stderr();
+    output::set_level(options.overrides.log_level.unwrap_or_default());
     if !geteuid().is_root() {
         return Err(Error::NotRoot);
     }

@@ -7,6 +7,7 @@ mod host_conditions;
 mod host_set;
 mod idle;
 mod live;
+mod journal;
 mod migrate;
 mod monitoring;
 mod monitors;

@@ -14,7 +14,6 @@ fn what_is_left_to_a_process_changes_nothing() {
     let Some(lab) = Lab::up() else { return };
     signals_umask_limits_and_descriptors(&lab);
     a_service_manager_that_does_not_listen(&lab);
-    priorities_in_the_journal(&lab);
     orphans_of_a_container(&lab);
     a_host_that_is_not_ready(&lab);
 }
@@ -62,25 +61,6 @@ fn a_service_manager_that_does_not_listen(lab: &Lab) {
     .until_it_serves();
     assert!(eventually(Duration::from_secs(5), || loaded.log().contains("tell the service manager READY=1")));
     assert_eq!(loaded.end(Signal::SIGTERM).code(), Some(0));
-}
-
-fn priorities_in_the_journal(lab: &Lab) {
-    let (log, control) = (lab.state().join("journal"), lab.state().join("control.sock"));
-    let meta = fs::File::create(&log).unwrap().metadata().unwrap();
-    let mut loaded = Loaded::spawn_at(&binary(), lab, (log, control), |command| {
-        command.arg("-D").args(classic()).env("JOURNAL_STREAM", format!("{}:{}", meta.dev(), meta.ino()));
-    })
-    .until_it_serves();
-    signal_to(loaded.workers()[0], Signal::SIGKILL);
-    assert!(
-        eventually(Duration::from_secs(5), || loaded.log().contains("<3>loaded: error: worker")),
-        "{}",
-        loaded.log()
-    );
-    assert_eq!(loaded.end(Signal::SIGTERM).code(), Some(0));
-    let log = loaded.log();
-    assert!(log.contains("<6>loaded: serving:"), "{log}");
-    assert!(log.lines().all(|line| line.starts_with('<')), "{log}");
 }
 
 /// As process 1 it gets the children of whatever ends beside it.

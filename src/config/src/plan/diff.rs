@@ -96,6 +96,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     whole.setting("linger", old.linger.to_string(), new.linger.to_string());
     whole.setting("fast", old.fast.to_string(), new.fast.to_string());
     whole.setting("host", old.host.to_string(), new.host.to_string());
+    whole.setting("log_level", old.log_level.to_string(), new.log_level.to_string());
     whole.setting("metrics", metrics(old), metrics(new));
     whole.setting("monitor_group", monitors(old), monitors(new));
     whole.setting("notify", notify(old), notify(new));

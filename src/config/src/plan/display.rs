@@ -1,6 +1,6 @@
 //! The plan in words, for `--check` and for what a reload would change: one fact a line.
 
-use super::{Backend, Discover, Failures, Fast, HostPolicy, MetricsAddress, Place, Plan, Service};
+use super::{Backend, Discover, Failures, Fast, HostPolicy, LogLevel, MetricsAddress, Place, Plan, Service};
 use crate::duration::span;
 use crate::{check_kind, policy};
 use loaded_ipc::{Affinity, Check, Mode, Passive, PortRange, Protocol, Quota, Unserved};
@@ -33,6 +33,9 @@ impl fmt::Display for Plan {
                 f,
                 "host         set: settings of its interfaces that stand in the way are written, and put back at the end"
             )?;
+        }
+        if self.log_level != LogLevel::default() {
+            writeln!(f, "log level    {}: what is less grave is not logged", self.log_level)?;
         }
         if self.metrics.is_some() {
             writeln!(f, "metrics      and a status page by HTTP: {}", metrics(self))?;

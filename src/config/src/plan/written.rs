@@ -28,6 +28,7 @@ struct File<'a> {
     linger: bool,
     fast: String,
     host: String,
+    log_level: &'static str,
     metrics: Option<String>,
     monitor_group: Option<&'a str>,
     notify: Option<&'a [String]>,
@@ -163,7 +164,7 @@ impl<'a> From<&'a Plan> for File<'a> {
     fn from(plan: &'a Plan) -> Self {
         let Plan { user, cores, queue_base, queue_len, flows, clients, quota, unserved, on_failure, .. } = plan;
         let Plan { nameservers, services, drain, stop_hold, defragment, linger, fast, host, .. } = plan;
-        let Plan { metrics, monitor_group, notify, notify_user, .. } = plan;
+        let Plan { log_level, metrics, monitor_group, notify, notify_user, .. } = plan;
         let Failures { no_worker, queue_full, parse_error } = on_failure;
         Self {
             user,
@@ -179,6 +180,7 @@ impl<'a> From<&'a Plan> for File<'a> {
             fast: fast.to_string(),
             host: host.to_string(),
             metrics: metrics.as_ref().map(ToString::to_string),
+            log_level: log_level.name(),
             monitor_group: monitor_group.as_deref(),
             notify: (!notify.is_empty()).then_some(notify),
             notify_user: notify_user.as_deref(),

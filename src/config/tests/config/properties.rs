@@ -2,8 +2,8 @@
 
 use loaded_config::network::Network;
 use loaded_config::plan::{
-    Backend, Discover, Failures, Fast, HostPolicy, MetricsAddress, Place, Plan, Service, diff, immutable_change,
-    written,
+    Backend, Discover, Failures, Fast, HostPolicy, LogLevel, MetricsAddress, Place, Plan, Service, diff,
+    immutable_change, written,
 };
 use loaded_config::{Overrides, Source, load, parse};
 use loaded_ipc::{
@@ -345,6 +345,7 @@ fn plans() -> impl Values<Value = Plan> {
                 fast: if clients % 2 == 0 { Fast::Auto } else { Fast::Off },
                 host: if flows % 2 == 0 { HostPolicy::Tell } else { HostPolicy::Set },
                 metrics: match clients % 3 {
+                log_level: LogLevel::ALL[flows as usize % LogLevel::ALL.len()],
                     0 => None,
                     1 => Some(MetricsAddress::Tcp(([127, 0, 0, 1], 9273).into())),
                     _ => Some(MetricsAddress::Unix("/run/loaded/metrics.sock".into())),
@@ -369,6 +370,7 @@ fn write_plan(plan: &Plan) -> String {
         fast,
         host,
         on_failure,
+        log_level,
         metrics,
         monitor_group,
         notify,
@@ -390,7 +392,7 @@ fn write_plan(plan: &Plan) -> String {
     let top = format!(
         "user = \"{user}\"\n{cores}queue_base = {queue_base}\nqueue_len = {queue_len}\nflows = {flows}\n\
          clients = {clients}\nquota = {{ prefix4 = {prefix4}, prefix6 = {prefix6}, percent = {percent} }}\n\
-         unserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\nstop_hold = \"{stop_hold}s\"\ndefragment = {defragment}\nlinger = {linger}\nfast = \"{fast}\"\nhost = \"{host}\"\n{metrics}{group}"
+         unserved = \"{unserved}\"\n{servers}drain = \"{drain}s\"\nstop_hold = \"{stop_hold}s\"\ndefragment = {defragment}\nlinger = {linger}\nfast = \"{fast}\"\nhost = \"{host}\"\nlog_level = \"{log_level}\"\n{metrics}{group}"
     );
     let Failures { no_worker, queue_full, parse_error } = on_failure;
     let failures = format!(
