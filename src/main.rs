@@ -203,6 +203,7 @@ fn ask(socket: Option<&Path>, question: Ask) -> Result<String, AnyError> {
         // These two ask again and again: see `top` and `events`.
         Ask::Top(_) => Request::Status,
         Ask::Events(EventsLine { last, .. }) => Request::History { last: last.into() },
+        Ask::Flows(line) if line.end => Request::EndFlows(line.query()),
         Ask::Flows(line) => Request::Flows(line.query()),
     };
     Ok(match (question, control::ask(socket, &request)?) {
@@ -216,6 +217,10 @@ fn ask(socket: Option<&Path>, question: Ask) -> Result<String, AnyError> {
         (Ask::Explain(line), Reply::Explained(explanation)) => match line.json {
             true => json(&explanation)?,
             false => control::explain::text(&explanation),
+        },
+        (Ask::Flows(line), Reply::Ended(ended)) => match line.json {
+            true => json(&ended)?,
+            false => control::flows::ended(&ended),
         },
         (Ask::Flows(line), Reply::Flows(list)) => match line.json {
             true => json(&list)?,

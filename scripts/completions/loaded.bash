@@ -694,7 +694,7 @@ _loaded() {
             return 0
             ;;
         loaded__subcmd__flows)
-            opts="-h --client --backend --service --state --limit --json --control --help"
+            opts="-h --client --backend --service --state --limit --end --json --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -713,7 +713,7 @@ _loaded() {
                     return 0
                     ;;
                 --state)
-                    COMPREPLY=($(compgen -W "half_open answered established client_done backend_done last_ack closing reset one_sided unanswered replied datagram echo" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "half_open answered established client_done backend_done last_ack closing reset ended one_sided unanswered replied datagram echo" -- "${cur}"))
                     return 0
                     ;;
                 --limit)

@@ -60,7 +60,7 @@ complete -c loaded -n "__fish_loaded_needs_command" -f -a "drain" -d 'Take this 
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "history" -d 'Show the last changes of membership, each with its cause'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "metrics" -d 'Print all numbers in the text format of Prometheus'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "explain" -d 'Show what would become of a client\'s next packet, and why; changes nothing'
-complete -c loaded -n "__fish_loaded_needs_command" -f -a "flows" -d 'List the flows that workers know now, and count them'
+complete -c loaded -n "__fish_loaded_needs_command" -f -a "flows" -d 'List the flows that workers know now, and count them; or end them'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "top" -d 'Watch services and backends: packets, bits and new flows per second, painted again and again'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "events" -d 'Follow the history: print each change of membership and of the verdict as it happens'
 complete -c loaded -n "__fish_loaded_needs_command" -f -a "replay" -d 'Show what a worker would do with each packet of a capture (pcap or pcapng); needs no instance and no rights'
@@ -136,6 +136,7 @@ backend_done\t''
 last_ack\t''
 closing\t''
 reset\t''
+ended\t''
 one_sided\t''
 unanswered\t''
 replied\t''
@@ -143,6 +144,7 @@ datagram\t''
 echo\t''"
 complete -c loaded -n "__fish_loaded_using_subcommand flows" -l limit -d 'List at most this many; all are counted' -r
 complete -c loaded -n "__fish_loaded_using_subcommand flows" -l control -d 'The control socket, to create or to ask [default: /run/loaded/control-PID.sock, or the only one there]' -r -F
+complete -c loaded -n "__fish_loaded_using_subcommand flows" -l end -d 'End them: TCP by a reset to each side that sends, UDP as on_backend_down says; needs one of the filters above'
 complete -c loaded -n "__fish_loaded_using_subcommand flows" -l json -d 'Print JSON'
 complete -c loaded -n "__fish_loaded_using_subcommand flows" -s h -l help -d 'Print help'
 complete -c loaded -n "__fish_loaded_using_subcommand top" -s i -l interval -d 'Seconds between two looks' -r
@@ -192,7 +194,7 @@ complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_
 complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "history" -d 'Show the last changes of membership, each with its cause'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "metrics" -d 'Print all numbers in the text format of Prometheus'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "explain" -d 'Show what would become of a client\'s next packet, and why; changes nothing'
-complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "flows" -d 'List the flows that workers know now, and count them'
+complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "flows" -d 'List the flows that workers know now, and count them; or end them'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "top" -d 'Watch services and backends: packets, bits and new flows per second, painted again and again'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "events" -d 'Follow the history: print each change of membership and of the verdict as it happens'
 complete -c loaded -n "__fish_loaded_using_subcommand help; and not __fish_seen_subcommand_from status health backend drain history metrics explain flows top events replay migrate config doctor help" -f -a "replay" -d 'Show what a worker would do with each packet of a capture (pcap or pcapng); needs no instance and no rights'

@@ -1,7 +1,7 @@
 //! The commands that ask a running instance, with their arguments.
 
 use super::backend::{BackendOrder, deadline};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use loaded_config::network::Network;
 use loaded_control::{FlowQuery, HISTORY, MAX_FLOWS, Tuple};
 use loaded_ipc::Destination;
@@ -48,7 +48,7 @@ pub(crate) enum Ask {
     Metrics,
     /// Show what would become of a client's next packet, and why; changes nothing
     Explain(ExplainLine),
-    /// List the flows that workers know now, and count them
+    /// List the flows that workers know now, and count them; or end them
     Flows(FlowsLine),
     /// Watch services and backends: packets, bits and new flows per second, painted again and again
     Top(TopLine),
@@ -123,8 +123,9 @@ pub(crate) struct DrainLine {
     pub(crate) cancel: bool,
 }
 
-/// Which flows to list.
+/// Which flows to list, or to end.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(group(ArgGroup::new("which").args(["client", "backend", "service", "state"]).multiple(true)))]
 pub(crate) struct FlowsLine {
     /// Of this client, or of a network of clients: 192.0.2.7, 2001:db8::/64
     #[arg(long, value_name = "ADDR[/LEN]", value_parser = client_network)]
@@ -141,6 +142,9 @@ pub(crate) struct FlowsLine {
     /// List at most this many; all are counted
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..=MAX_FLOWS as i64))]
     pub(crate) limit: u16,
+    /// End them: TCP by a reset to each side that sends, UDP as on_backend_down says; needs one of the filters above
+    #[arg(long, conflicts_with = "limit", requires = "which")]
+    pub(crate) end: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

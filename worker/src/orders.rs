@@ -60,10 +60,23 @@ impl Orders<'_> {
                         Err(error) => return Err(error.into()),
                     }
                 }
+                Ok(ToWorker::End { id, flows }) if flows.is_sane() => decider.begin_to_end(id, flows),
                 Ok(message) => return Err(out_of_step(&message, "while serving")),
             }
         }
         Ok(true)
+    }
+
+    /// Ends flows in the next `buckets` buckets, if that was ordered, and says how many once it is done. `false`: this worker is to end.
+    #[cold]
+    pub(crate) fn end_flows(&mut self, decider: &mut Decider, buckets: u32, now: Now) -> Result<bool, Error> {
+        let (Some((id, ended)), Some(link)) = (decider.end_some(buckets, now), self.link) else { return Ok(true) };
+        match link.send(&FromWorker::Ended { id, ended }) {
+            // If the supervisor does not read, it is not told.
+            Ok(()) | Err(LinkError::Full) => Ok(true),
+            Err(LinkError::Closed) => Ok(self.outlives_supervisor(decider.counters())),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The supervisor is gone. Returns whether to go on without it.
@@ -137,7 +150,8 @@ mod tests {
     use super::*;
     use crate::decide::example;
     use loaded_ipc::{
-        ALL_COUNTERS, Admin, BackendIndex, ChoiceReason, Chosen, OnFailure, Outcome, Question, Unserved, WorkerLink,
+        ALL_COUNTERS, Admin, BackendIndex, ChoiceReason, Chosen, FlowsMeant, OnFailure, Outcome, Question, Unserved,
+        WorkerLink,
     };
     use loaded_table::shm;
 
@@ -263,6 +277,28 @@ mod tests {
         drop(supervisor);
         let mut orders = Orders { link: Some(&worker), survival: Survival::Outlives, tables: tables(1) };
         assert!(!orders.obey(&mut decider, now()).expect("an end"));
+    }
+
+    #[test]
+    fn a_serving_worker_ends_flows_and_says_how_many() {
+        let mut decider = example(now());
+        let (supervisor, worker) = WorkerLink::pair().expect("pair");
+        worker.set_nonblocking().expect("nonblocking");
+        let nothing = FlowsMeant { client: None, backend: None, port: None, service: None, state: None };
+        let all = FlowsMeant { client: Some(("0.0.0.0".parse().expect("address"), 0)), ..nothing };
+        supervisor.send(&ToWorker::End { id: 7, flows: all }).expect("send");
+        let mut orders = obeys_by(&worker);
+        assert!(orders.obey(&mut decider, now()).expect("obeys") && decider.is_ending());
+        assert!(
+            orders.end_flows(&mut decider, 1, now()).expect("a piece") && decider.is_ending(),
+            "one piece is not all"
+        );
+        while decider.is_ending() {
+            assert!(orders.end_flows(&mut decider, 1000, now()).expect("a piece"));
+        }
+        assert_eq!(supervisor.receive().expect("answer"), FromWorker::Ended { id: 7, ended: 0 });
+        supervisor.send(&ToWorker::End { id: 8, flows: nothing }).expect("send");
+        assert!(obeys_by(&worker).obey(&mut decider, now()).is_err(), "an order that means everything is none");
     }
 
     #[test]

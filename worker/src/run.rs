@@ -33,6 +33,11 @@ use std::sync::{Mutex, OnceLock};
 /// Buckets of each table swept after each batch, and after each wait that brought no packet.
 const SWEEP_BUSY: usize = 4;
 const SWEEP_IDLE: usize = 1024;
+/// Buckets in which flows are ended after a full batch, after any other, and after a wait that brought no packet: some 5 µs, 0.1 ms and
+/// 1 ms.
+const END_BUSY: u32 = 64;
+const END_BETWEEN: u32 = 1024;
+const END_IDLE: u32 = 16384;
 /// Milliseconds after which a busy worker polls its links; the coarse clock ticks every 1 to 10 ms.
 const POLL_EVERY_MS: u64 = 5;
 /// After this many milliseconds in which every batch was full the worker is behind: packets have waited as long, and some
@@ -279,6 +284,20 @@ fn forward(orders: &mut Orders<'_>, ears: &mut Ears, port: &mut Port, decider: &
             decider.tick(now);
         }
         decider.sweep(now.seconds, if received == 0 { SWEEP_IDLE } else { SWEEP_BUSY });
+        if decider.is_ending() && !orders.end_flows(decider, end_at_once(received), now)? {
+            pending.release_all(port, decider);
+            set_turn(decider.counters(), Turn::Over);
+            return Ok(());
+        }
+    }
+}
+
+/// Buckets in which flows are ended in a round that has brought so many packets.
+fn end_at_once(received: usize) -> u32 {
+    match received {
+        0 => END_IDLE,
+        BATCH.. => END_BUSY,
+        _ => END_BETWEEN,
     }
 }
 

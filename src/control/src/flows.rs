@@ -41,6 +41,15 @@ pub struct FlowList {
     pub total: u64,
 }
 
+/// Flows that were ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EndedFlows {
+    /// How many.
+    pub ended: u64,
+    /// Workers that have not said that they are done, by their positions.
+    pub unsaid: Vec<u16>,
+}
+
 /// A flow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowLine {
@@ -64,6 +73,9 @@ pub struct FlowLine {
     pub state: String,
     /// Seconds since its last packet.
     pub idle: u32,
+    /// Whether the kernel sends its client's next packet on, if that is an ordinary one ("kernel"), or a worker gets it ("queue").
+    #[serde(default)]
+    pub path: String,
     /// Position of the worker that has it.
     pub worker: u16,
 }
@@ -72,7 +84,8 @@ pub struct FlowLine {
 #[must_use]
 pub fn text(list: &FlowList) -> String {
     let list = &cleaned(list);
-    let mut rows = vec![["PROTO", "CLIENT", "VIP", "BACKEND", "SERVICE", "STATE", "IDLE"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["PROTO", "CLIENT", "VIP", "BACKEND", "SERVICE", "STATE", "PATH", "IDLE"].map(str::to_owned).to_vec()];
     rows.extend(list.flows.iter().map(|flow| row(flow).to_vec()));
     let mut out = if list.flows.is_empty() { String::new() } else { table(&rows, &[]) };
     let states: Vec<_> = list.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
@@ -86,7 +99,17 @@ pub fn text(list: &FlowList) -> String {
     out
 }
 
-fn row(flow: &FlowLine) -> [String; 7] {
+/// How many were ended, in a line.
+#[must_use]
+pub fn ended(EndedFlows { ended, unsaid }: &EndedFlows) -> String {
+    let rest: Vec<_> = unsaid.iter().map(|worker| format!("worker[{worker}]")).collect();
+    match rest.as_slice() {
+        [] => format!("{ended} flows are ended\n"),
+        rest => format!("{ended} flows are ended; {} has not said that it is done: say it again\n", rest.join(", ")),
+    }
+}
+
+fn row(flow: &FlowLine) -> [String; 8] {
     let FlowLine { protocol, client, client_port, vip, vip_port, .. } = *flow;
     let (client, vip) = match protocol {
         6 | 17 | 132 => (SocketAddr::new(client, client_port).to_string(), SocketAddr::new(vip, vip_port).to_string()),
@@ -103,7 +126,8 @@ fn row(flow: &FlowLine) -> [String; 7] {
         other => other.to_string(),
     };
     let backend = Destination { address: flow.backend, port: flow.port }.to_string();
-    [protocol, client, vip, backend, flow.service.clone(), flow.state.clone(), elapsed(flow.idle.into())]
+    let [service, state, path] = [&flow.service, &flow.state, &flow.path].map(String::clone);
+    [protocol, client, vip, backend, service, state, path, elapsed(flow.idle.into())]
 }
 
 #[cfg(test)]
@@ -123,6 +147,7 @@ mod tests {
             port: Some(8443),
             state: "established".to_owned(),
             idle: 75,
+            path: "queue".to_owned(),
             worker: 0,
         }
     }
@@ -134,12 +159,15 @@ mod tests {
             FlowList { flows: vec![line(6, "203.0.113.7"), line(1, "203.0.113.8")], matched: 4, states, total: 9 };
         assert_eq!(
             text(&list),
-            "PROTO  CLIENT                VIP              BACKEND             SERVICE  STATE        IDLE\n\
-             tcp    203.0.113.7:40000     192.0.2.100:443  198.51.100.11:8443  web      established  1m15s\n\
-             icmp   203.0.113.8 id 40000  192.0.2.100      198.51.100.11:8443  web      established  1m15s\n\
+            "PROTO  CLIENT                VIP              BACKEND             SERVICE  STATE        PATH   IDLE\n\
+             tcp    203.0.113.7:40000     192.0.2.100:443  198.51.100.11:8443  web      established  queue  1m15s\n\
+             icmp   203.0.113.8 id 40000  192.0.2.100      198.51.100.11:8443  web      established  queue  1m15s\n\
              4 of 9 flows: 3 established, 1 half_open; 2 shown, --limit shows more\n"
         );
         assert_eq!(text(&FlowList::default()), "0 flows\n");
+        assert_eq!(ended(&EndedFlows { ended: 3, unsaid: vec![] }), "3 flows are ended\n");
+        let text_of_some = ended(&EndedFlows { ended: 3, unsaid: vec![1] });
+        assert_eq!(text_of_some, "3 flows are ended; worker[1] has not said that it is done: say it again\n");
         let forged = FlowLine { service: "a\nb\u{1b}".to_owned(), ..line(47, "203.0.113.7") };
         let text = text(&FlowList { flows: vec![forged], matched: 1, total: 1, ..FlowList::default() });
         assert_eq!(text.lines().count(), 3, "{text}");

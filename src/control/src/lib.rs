@@ -36,7 +36,7 @@ pub use checks::{BOUNDS, CheckFigures};
 pub use client::{AskError, ask, ask_within};
 pub use connection::{ANSWER_DEADLINE, Answer, CHANGE_DEADLINE, REQUEST_DEADLINE, TAKE_DEADLINE};
 pub use explain::{Explanation, Tuple};
-pub use flows::{FlowLine, FlowList, FlowQuery, MAX_FLOWS};
+pub use flows::{EndedFlows, FlowLine, FlowList, FlowQuery, MAX_FLOWS};
 pub use health::{ConditionStatus, Effect, Health, InstanceVerdict, ServiceHealth};
 pub use history::{By, Event, HISTORY, History, unix_ms};
 pub use message::{Action, AmendAction, FileChange, Reply, Request};

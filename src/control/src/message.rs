@@ -1,7 +1,7 @@
 //! Requests and replies. As JSON: `"status"`, `{"history":{"last":20}}`,
 //! `{"backend":{"action":"enable","address":"198.51.100.11","service":null}}`; `{"error":{"text":"…"}}`.
 
-use super::{Event, Explanation, FlowList, FlowQuery, Health, MAX_REQUEST, Status, Tuple};
+use super::{EndedFlows, Event, Explanation, FlowList, FlowQuery, Health, MAX_REQUEST, Status, Tuple};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -66,6 +66,8 @@ pub enum Request {
     Explain(Tuple),
     /// Flows that workers know now. Answered by [`Reply::Flows`].
     Flows(FlowQuery),
+    /// End these flows; `limit` does not matter. Answered by [`Reply::Ended`].
+    EndFlows(FlowQuery),
 }
 
 /// What to do with a backend.
@@ -136,6 +138,8 @@ pub enum Reply {
     Explained(Box<Explanation>),
     /// To [`Request::Flows`].
     Flows(Box<FlowList>),
+    /// To [`Request::EndFlows`].
+    Ended(EndedFlows),
     /// It was refused.
     Error {
         /// What is wrong, and what to do about it.

@@ -45,8 +45,8 @@ pub use message::{
 };
 pub use policy::{AllDown, Idle, MAX_IDLE, OnBackendDown, Passive, Policy};
 pub use types::{
-    Admin, Affinity, BackendIndex, Destination, MAX_BACKEND_INDEX, Mode, OnFailure, PortRange, Protocol, Quota,
-    ServiceIndex, Strategy, TableKey, TableKeys, Unserved,
+    Admin, Affinity, BackendIndex, Destination, FlowsMeant, MAX_BACKEND_INDEX, Mode, OnFailure, PortRange, Protocol,
+    Quota, ServiceIndex, Strategy, TableKey, TableKeys, Unserved,
 };
 
 /// The supervisor's end of a link to a worker.

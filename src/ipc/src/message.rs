@@ -2,14 +2,14 @@
 //! the child begins to work by it only at `Go`.
 
 use crate::{
-    Admin, Affinity, BackendIndex, Cause, Check, Explained, Mode, OnFailure, Policy, PortRange, Protocol, Question,
-    Quota, ServiceIndex, Strategy, TableKeys, Unserved,
+    Admin, Affinity, BackendIndex, Cause, Check, Explained, FlowsMeant, Mode, OnFailure, Policy, PortRange, Protocol,
+    Question, Quota, ServiceIndex, Strategy, TableKeys, Unserved,
 };
 use bincode::{Decode, Encode};
 use std::net::IpAddr;
 
 /// Version of the messages below. Bump it with any change to them.
-pub const VERSION: u16 = 15;
+pub const VERSION: u16 = 16;
 
 /// Largest frame either side accepts, bytes.
 pub const MAX_FRAME: usize = 512;
@@ -119,6 +119,14 @@ pub enum ToWorker {
     },
     /// Answer the packets received so far, leave the rest in the queue for the next worker, and end with code 0.
     Stop,
+    /// To a worker that serves: end the flows that are of this kind. Answered by [`FromWorker::Ended`], once the whole table was looked
+    /// through.
+    End {
+        /// Comes back with the answer. An order replaces the one before it, which gets no answer.
+        id: u32,
+        /// Which flows.
+        flows: FlowsMeant,
+    },
     /// To a worker that serves: what would become of this packet now? Answered by [`FromWorker::Explained`]; changes nothing.
     Explain {
         /// Comes back with the answer.
@@ -146,6 +154,13 @@ pub enum FromWorker {
     },
     /// The worker ends, and says why. At most [`MAX_TEXT`] bytes.
     Failed(String),
+    /// The answer to [`ToWorker::End`].
+    Ended {
+        /// The order's id.
+        id: u32,
+        /// How many flows were ended, at most as many as the table has places.
+        ended: u32,
+    },
     /// The answer to [`ToWorker::Explain`]; answers come in the order of the questions.
     Explained {
         /// The question's id.

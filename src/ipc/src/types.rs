@@ -260,6 +260,31 @@ impl fmt::Display for PortRange {
     }
 }
 
+/// Flows of one kind: what is `None` does not matter, and one thing at least does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct FlowsMeant {
+    /// An address of the clients' network, and the number of leading bits that count: at most 32, or 128.
+    pub client: Option<(IpAddr, u8)>,
+    /// The backend's address.
+    pub backend: Option<IpAddr>,
+    /// Its port.
+    pub port: Option<u16>,
+    /// The service.
+    pub service: Option<ServiceIndex>,
+    /// The number of the state in the flow table.
+    pub state: Option<u8>,
+}
+
+impl FlowsMeant {
+    /// Whether it says anything, and nothing absurd.
+    #[must_use]
+    pub fn is_sane(&self) -> bool {
+        let Self { client, backend, port, service, state } = self;
+        let says = client.is_some() || backend.is_some() || port.is_some() || service.is_some() || state.is_some();
+        says && client.is_none_or(|(address, length)| length <= if address.is_ipv4() { 32 } else { 128 })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

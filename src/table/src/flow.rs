@@ -6,13 +6,14 @@
 
 use crate::bucket::Way;
 use crate::error::{Damage, Error, TableFull};
-use crate::layout;
+use crate::layout::{self, WAYS};
 use crate::map::{self, Hashed, KeyValue, Map, Slot, Stored};
 use crate::quota::QuotaTracker;
 use crate::shm::Region;
 use crate::spec::TableSpec;
 use crate::state::FlowState;
 use crate::timeouts::{FlowTimeouts, Timeouts};
+use std::ops::Range;
 
 const KIND: u32 = 1;
 /// Third key word: client port, service port, protocol and a zero byte are key; the top 16 bits are the port at the VIP,
@@ -290,6 +291,34 @@ impl FlowTable {
     /// Protected flows of a client's source prefix: never fewer than there are, and seldom more. 0 without a quota.
     pub fn protected(&self, client: &[u8; 16]) -> u32 {
         self.quota.of(client)
+    }
+
+    /// Ends the living flows in these buckets that `wanted` wants: they are in state [`FlowState::Ended`] then, and their idle time
+    /// starts again. Returns how many. Those that do not exist hold none.
+    pub fn end(&mut self, buckets: Range<u32>, now: u32, mut wanted: impl FnMut(&FlowKey, &Flow) -> bool) -> u32 {
+        let mut ended = 0;
+        for bucket in buckets.start..buckets.end.min(u32::try_from(self.map.buckets()).unwrap_or(u32::MAX)) {
+            let mut slots = [None; WAYS];
+            let mut next = slots.iter_mut();
+            let timeouts = &self.timeouts;
+            self.map.for_each_in(bucket..bucket.saturating_add(1), |slot, stored| {
+                let Some((key, flow)) = unpack(stored).filter(|(_, flow)| flow.state != FlowState::Ended) else {
+                    return;
+                };
+                let idle = self.map.idle(slot, now).unwrap_or(0);
+                if idle <= timeouts.of(flow.backend, flow.state)
+                    && wanted(&key, &flow)
+                    && let Some(place) = next.next()
+                {
+                    *place = Some(slot);
+                }
+            });
+            for slot in slots.into_iter().flatten() {
+                self.set_state(slot, FlowState::Ended, now);
+                ended += 1;
+            }
+        }
+        ended
     }
 
     /// Removes a flow.

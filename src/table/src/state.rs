@@ -33,6 +33,9 @@ pub enum FlowState {
     /// TCP: FIN both ways, the backend's first; it has not acknowledged the client's yet (the client is in LAST-ACK, RFC 9293
     /// §3.3.2). Open.
     LastAck = 13,
+    /// Ended by the operator: packets of either side are answered or dropped. May be evicted. A binary that does not know this state
+    /// forgets such a flow.
+    Ended = 14,
 }
 
 impl FlowState {
@@ -53,12 +56,13 @@ impl FlowState {
             11 => Self::Replied,
             12 => Self::OneSided,
             13 => Self::LastAck,
+            14 => Self::Ended,
             _ => return None,
         })
     }
 
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::HalfOpen,
         Self::Answered,
         Self::Established,
@@ -67,6 +71,7 @@ impl FlowState {
         Self::LastAck,
         Self::Closing,
         Self::Reset,
+        Self::Ended,
         Self::OneSided,
         Self::Unanswered,
         Self::Replied,
@@ -91,6 +96,7 @@ impl FlowState {
             Self::Replied => "replied",
             Self::OneSided => "one_sided",
             Self::LastAck => "last_ack",
+            Self::Ended => "ended",
         }
     }
 

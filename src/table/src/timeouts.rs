@@ -7,7 +7,8 @@ use crate::state::FlowState;
 pub struct Timeouts {
     /// Any protocol but echo, until the backend has answered; TCP until the client has acknowledged that.
     pub half_open: u32,
-    /// TCP, open; also with one side closed, for the other may stay silent as long.
+    /// TCP, open; also with one side closed, for the other may stay silent as long. Whatever was ended: a client that was silent as
+    /// long as it may must not find that it goes on.
     pub established: u32,
     /// TCP, after both FINs.
     pub closing: u32,
@@ -40,7 +41,8 @@ impl Timeouts {
             | FlowState::ClientDone
             | FlowState::BackendDone
             | FlowState::LastAck
-            | FlowState::OneSided => self.established,
+            | FlowState::OneSided
+            | FlowState::Ended => self.established,
             FlowState::Closing => self.closing,
             FlowState::Reset => self.reset,
             FlowState::Replied | FlowState::Datagram => self.datagram,

@@ -28,6 +28,16 @@ impl FastPath {
         }
     }
 
+    /// Whether the next packet of a flow's client is sent on, if it is an ordinary one and has a way: an acknowledgement, or a datagram.
+    pub(crate) fn takes(&self, protocol: u8, known: KnownFlow, worker: &Worker, roster: &Roster) -> bool {
+        let next = match protocol {
+            6 => Next::Ack,
+            17 => Next::Datagram,
+            _ => return false,
+        };
+        self.is_open() && foretell(next, self.flow_now(known, worker, roster)).is_ok()
+    }
+
     fn flow_now(&self, known: KnownFlow, worker: &Worker, roster: &Roster) -> Option<FlowNow> {
         let entry = roster.backend(known.backend);
         let backend = entry

@@ -142,6 +142,7 @@ fn word(state: FlowState) -> &'static str {
         FlowState::Answered => "answered, not acknowledged",
         FlowState::Unanswered => "not answered",
         FlowState::Reset => "reset",
+        FlowState::Ended => "ended by the operator",
     }
 }
 
@@ -268,7 +269,7 @@ mod tests {
             Explained { chosen: avoiding(1), ..NEW },
             Explained { flow: flow(9, 2), ..NEW },
             Explained { flow: flow(0, 0), ..NEW },
-            Explained { flow: flow(0, 14), ..NEW },
+            Explained { flow: flow(0, 15), ..NEW },
             // Of another family, of another service.
             Explained { chosen: chosen(1), ..NEW },
             Explained { flow: flow(1, 2), ..NEW },

@@ -4,7 +4,7 @@
 use crate::roster::Roster;
 use loaded_config::network::Network;
 use loaded_control::{FlowLine, FlowList, FlowQuery, MAX_FLOWS};
-use loaded_ipc::BackendIndex;
+use loaded_ipc::{BackendIndex, FlowsMeant, KnownFlow};
 use loaded_table::{Flow, FlowKey, FlowReader, FlowState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ pub(crate) struct FlowSearch {
 }
 
 /// One more than the greatest number of a state.
-const STATES: usize = 14;
+const STATES: usize = 15;
 
 /// Which flows are searched for.
 #[derive(Debug)]
@@ -65,11 +65,18 @@ impl FlowSearch {
         self.reader = Some(reader);
     }
 
-    /// Reads a piece, at `now` in seconds of the tables' clock.
-    pub(crate) fn go_on(&mut self, roster: &Roster, position: u16, now: u32) {
+    /// Reads a piece, at `now` in seconds of the tables' clock. `by_kernel` says of a flow of this protocol whether the kernel path takes
+    /// its packets.
+    pub(crate) fn go_on(
+        &mut self,
+        roster: &Roster,
+        position: u16,
+        now: u32,
+        by_kernel: &dyn Fn(u8, KnownFlow) -> bool,
+    ) {
         let Some(mut reader) = self.reader.take() else { return };
         let end = Instant::now() + PIECE;
-        while reader.read(STEP, now, |key, flow, idle| self.meet(roster, position, (key, flow, idle))) {
+        while reader.read(STEP, now, |key, flow, idle| self.meet(roster, position, (key, flow, idle), by_kernel)) {
             if Instant::now() >= end {
                 self.reader = Some(reader);
                 return;
@@ -78,7 +85,13 @@ impl FlowSearch {
         self.worker += 1;
     }
 
-    fn meet(&mut self, roster: &Roster, worker: u16, (key, flow, idle): (&FlowKey, &Flow, u32)) {
+    fn meet(
+        &mut self,
+        roster: &Roster,
+        worker: u16,
+        (key, flow, idle): (&FlowKey, &Flow, u32),
+        by_kernel: &dyn Fn(u8, KnownFlow) -> bool,
+    ) {
         // What the roster does not have is either gone by now or a lie.
         let Some(backend) = roster.backend(BackendIndex(flow.backend)) else { return };
         let (Some(vip), Some(entry)) = (roster.vip(flow.vip), roster.service(backend.service)) else { return };
@@ -98,6 +111,8 @@ impl FlowSearch {
             *count += 1;
         }
         if self.found.flows.len() < *limit {
+            let known = KnownFlow { backend: BackendIndex(flow.backend), state: flow.state as u8, idle };
+            let path = if by_kernel(key.protocol, known) { "kernel" } else { "queue" };
             self.found.flows.push(FlowLine {
                 protocol: key.protocol,
                 client,
@@ -109,6 +124,7 @@ impl FlowSearch {
                 port: backend.port,
                 state: flow.state.label().to_owned(),
                 idle,
+                path: path.to_owned(),
                 worker,
             });
         }
@@ -120,6 +136,23 @@ impl FlowSearch {
         let met = counted.filter(|(_, count)| *count > 0);
         self.found.states = met.map(|(state, count)| (state.label().to_owned(), count)).collect();
         self.found
+    }
+}
+
+/// The flows that a query means, for workers.
+///
+/// # Errors
+/// What of it does not exist; it means all flows.
+pub(super) fn meant(query: FlowQuery, roster: &Roster) -> Result<FlowsMeant, String> {
+    let client = query.client;
+    let Wanted { backend, port, service, state, .. } = Wanted::new(FlowQuery { limit: 0, ..query }, roster)?;
+    let is_it =
+        |name: &String| roster.services().find(|(_, entry)| entry.service.name == *name).map(|(index, _)| index);
+    let (service, state) = (service.as_ref().and_then(is_it), state.map(|state| state as u8));
+    let meant = FlowsMeant { client, backend, port, service, state };
+    match meant.is_sane() {
+        true => Ok(meant),
+        false => Err("that would end every flow; say which: --client, --backend, --service or --state".to_owned()),
     }
 }
 
@@ -199,7 +232,8 @@ mod tests {
             if search.wants_table() {
                 search.give(FlowReader::open(table, SPEC).unwrap());
             }
-            search.go_on(&roster, u16::try_from(search.worker).unwrap(), 175);
+            let by_kernel = |_, known: KnownFlow| known.idle == 75 && known.state == FlowState::Established as u8;
+            search.go_on(&roster, u16::try_from(search.worker).unwrap(), 175, &by_kernel);
         }
         search.into_list()
     }
@@ -219,6 +253,7 @@ mod tests {
             ("mail", "198.51.100.11".parse().unwrap(), Some(8080))
         );
         assert_eq!((one.state.as_str(), one.idle, one.vip_port), ("established", 75, 80));
+        assert!(list.flows.iter().all(|flow| (flow.path == "kernel") == (flow.state == "established")));
         assert!(list.flows.iter().all(|flow| flow.client.is_ipv4() == flow.backend.is_ipv4()));
     }
 
@@ -252,6 +287,16 @@ mod tests {
         assert!(refused(FlowQuery { limit: MAX_FLOWS + 1, ..ANY }).contains("10001"));
     }
 
+    #[test]
+    fn what_is_to_end_is_named_and_never_everything() {
+        let roster = roster();
+        let mail = meant(FlowQuery { service: Some("mail".to_owned()), ..ANY }, &roster).unwrap();
+        assert_eq!(mail.service, roster.services().map(|(index, _)| index).nth(1));
+        assert!(meant(ANY, &roster).unwrap_err().contains("--client"));
+        assert!(meant(FlowQuery { service: Some("wep".to_owned()), ..ANY }, &roster).is_err());
+        assert!(meant(FlowQuery { client: Some(("192.0.2.1".parse().unwrap(), 33)), ..ANY }, &roster).is_err());
+    }
+
     /// A hostile worker writes what it likes: numbers that the roster does not have are no flows.
     #[test]
     fn flows_of_nothing_are_not_shown() {
@@ -266,7 +311,7 @@ mod tests {
         let mut search = FlowSearch::new(1, ANY, &roster(), Instant::now()).unwrap();
         search.give(FlowReader::open(&fd, SPEC).unwrap());
         while search.worker == 0 {
-            search.go_on(&roster(), 0, 100);
+            search.go_on(&roster(), 0, 100, &|_, _| false);
         }
         assert_eq!(search.into_list().total, 8);
     }

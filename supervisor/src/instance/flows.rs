@@ -1,13 +1,18 @@
-//! `loaded flows`: searches for flows, a piece in each turn of the loop, so that everything else goes on meanwhile.
+//! `loaded flows`: searches for flows, a piece in each turn of the loop, so that everything else goes on meanwhile; and
+//! `loaded flows --end`, which the workers do, each in its own table.
 
 use super::Instance;
-use super::flow_search::FlowSearch;
+use super::flow_search::{FlowSearch, meant};
+use super::operator::OpenEnding;
 use crate::handover::monotonic;
-use loaded_control::{ANSWER_DEADLINE, Answer, FlowQuery, Reply};
-use std::time::Instant;
+use loaded_control::{ANSWER_DEADLINE, Answer, By, EndedFlows, FlowQuery, Reply};
+use std::time::{Duration, Instant};
 
 /// Maximum number of searches at a time; the rest of the control socket's connections is for other requests.
 const MAX_SEARCHES: usize = 4;
+
+/// How long workers may take to end flows. A table of a million flows takes one that has few packets 3 s.
+const END_DEADLINE: Duration = Duration::from_secs(15);
 
 impl Instance {
     /// Begins a search; the answer comes later.
@@ -46,7 +51,73 @@ impl Instance {
                 }
             }
         }
-        search.go_on(&self.current.roster, worker.position, monotonic::seconds());
+        let (roster, fast) = (&self.current.roster, self.host.fast.as_ref());
+        let by_kernel = |protocol, known| fast.is_some_and(|fast| fast.takes(protocol, known, worker, roster));
+        search.go_on(roster, worker.position, monotonic::seconds(), &by_kernel);
         self.operator.searches.push_back(search);
     }
+
+    /// Tells the workers to end flows; the answer comes later.
+    pub(super) fn end_flows(&mut self, query: FlowQuery) -> Answer {
+        if self.operator.ending.is_some() {
+            return Reply::error("flows are being ended; say it again in a moment").into();
+        }
+        let which = in_words(&query);
+        let meant = match meant(query, &self.current.roster) {
+            Ok(meant) => meant,
+            Err(text) => return Reply::error(text).into(),
+        };
+        let id = self.operator.next_number();
+        let (mut waiting, mut done) = (Vec::new(), EndedFlows::default());
+        for worker in &mut self.children.workers {
+            let list = if worker.end_flows(id, meant) { &mut waiting } else { &mut done.unsaid };
+            list.push(worker.position);
+        }
+        self.operator.ending = Some(OpenEnding { id, deadline: Instant::now() + END_DEADLINE, waiting, done, which });
+        Answer::AfterChange(id)
+    }
+
+    /// Says how many flows were ended, once every worker has said so, has died, or has taken too long.
+    pub(super) fn conclude_ending(&mut self) {
+        let Some(OpenEnding { id, deadline, waiting, done, .. }) = &mut self.operator.ending else { return };
+        let workers = &self.children.workers;
+        waiting.retain(|position| {
+            let worker = workers.iter().find(|worker| worker.position == *position);
+            match worker.map(|worker| worker.ended(*id)) {
+                Some(Ok(None)) => true,
+                Some(Ok(Some(ended))) => {
+                    done.ended = done.ended.saturating_add(ended.into());
+                    false
+                }
+                Some(Err(_)) | None => {
+                    done.unsaid.push(*position);
+                    false
+                }
+            }
+        });
+        if !waiting.is_empty() && Instant::now() < *deadline {
+            return;
+        }
+        let Some(OpenEnding { id, waiting, mut done, which, .. }) = self.operator.ending.take() else { return };
+        done.unsaid.extend(waiting);
+        done.unsaid.sort_unstable();
+        let what = format!("{} flows ended", done.ended);
+        log::info!(event = "instance"; "{what}: {which}");
+        self.operator.record(what, which, By::Operator);
+        self.recorder.set_outdated();
+        self.operator.settle(id, &Reply::Ended(done));
+    }
+}
+
+/// Which flows, for log and history.
+fn in_words(query: &FlowQuery) -> String {
+    let FlowQuery { client, backend, port, service, state, .. } = query;
+    let words = [
+        client.map(|(address, length)| format!("client {address}/{length}")),
+        backend.map(|address| format!("backend {address}")),
+        port.map(|port| format!("port {port}")),
+        service.as_ref().map(|name| format!("service {name}")),
+        state.as_ref().map(|state| format!("state {state}")),
+    ];
+    words.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

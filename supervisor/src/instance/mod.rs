@@ -207,6 +207,7 @@ impl Instance {
         self.note_damages();
         self.answer_questions();
         self.continue_searches();
+        self.conclude_ending();
         self.serve_exporter();
         if !has_given_way {
             self.serve_control_socket();

@@ -46,6 +46,7 @@ impl Instance {
             Request::Reload => self.reload(),
             Request::Explain(tuple) => return self.explain(tuple),
             Request::Flows(query) => return self.begin_search(query),
+            Request::EndFlows(query) => return self.end_flows(query),
         };
         reply.into()
     }

@@ -4,7 +4,7 @@
 use super::flow_search::FlowSearch;
 use loaded_config::Order;
 use loaded_control::live::Live;
-use loaded_control::{By, Control, Event, History, Reply, Tuple, unix_ms};
+use loaded_control::{By, Control, EndedFlows, Event, History, Reply, Tuple, unix_ms};
 use std::collections::VecDeque;
 use std::time::{Instant, SystemTime};
 
@@ -23,6 +23,8 @@ pub(crate) struct Operator {
     pub(crate) orders: Orders,
     /// Searches for flows. The first goes on next.
     pub(crate) searches: VecDeque<FlowSearch>,
+    /// Flows that are being ended.
+    pub(crate) ending: Option<OpenEnding>,
     /// What the status page compares with.
     pub(crate) live: Live,
 }
@@ -52,6 +54,18 @@ pub(crate) struct Orders {
     pub(crate) begun: Vec<u32>,
 }
 
+/// An order to end flows that workers carry out.
+#[derive(Debug)]
+pub(crate) struct OpenEnding {
+    pub(crate) id: u32,
+    pub(crate) deadline: Instant,
+    /// Positions of the workers that have not said how many yet.
+    pub(crate) waiting: Vec<u16>,
+    pub(crate) done: EndedFlows,
+    /// Which flows, in words.
+    pub(crate) which: String,
+}
+
 /// A question that waits for a worker's answer.
 #[derive(Debug)]
 pub(crate) struct OpenQuestion {
@@ -65,10 +79,21 @@ pub(crate) struct OpenQuestion {
 impl Operator {
     pub(crate) fn new(control: Option<Control>, history: History) -> Self {
         let questions = OpenQuestions::default();
-        let (orders, searches) = (Orders::default(), VecDeque::new());
+        let (orders, searches, ending) = (Orders::default(), VecDeque::new(), None);
         let live = Live::default();
         let monitors = None;
-        Self { control, monitors, history, last_reload: None, refused_upgrade: None, questions, orders, searches, live }
+        Self {
+            control,
+            monitors,
+            history,
+            last_reload: None,
+            refused_upgrade: None,
+            questions,
+            orders,
+            searches,
+            ending,
+            live,
+        }
     }
 
     /// A number for a request that is answered later.
@@ -136,6 +161,7 @@ impl Operator {
     pub(crate) fn deadlines(&self) -> impl Iterator<Item = Instant> {
         let questions = self.questions.waiting.iter().map(|question| question.deadline);
         let searches = self.searches.front().map(|_| Instant::now());
-        questions.chain(searches).chain(self.sockets().filter_map(Control::next_deadline))
+        let ending = self.ending.iter().map(|ending| ending.deadline);
+        questions.chain(searches).chain(ending).chain(self.sockets().filter_map(Control::next_deadline))
     }
 }

@@ -2,6 +2,7 @@
 
 mod control_socket;
 mod doctor;
+mod end_flows;
 mod exporter;
 mod host_conditions;
 mod host_set;

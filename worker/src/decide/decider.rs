@@ -8,7 +8,7 @@ use crate::setup::{AffinityTimeouts, Setup, flow_timeouts};
 use crate::time::Now;
 use crate::wire::{self, ChecksumState, Kind, Malformed, PacketFacts, ParsedPacket};
 use loaded_fastpath::{Keeping, unseen};
-use loaded_ipc::{Admin, BackendIndex, Idle, Outcome};
+use loaded_ipc::{Admin, BackendIndex, FlowsMeant, Idle, Outcome};
 use loaded_table::{AffinityTable, Counters, FlowTable, QuotaTracker, Timeouts};
 
 /// What a worker knows before it has its tables. All memory is allocated.
@@ -32,6 +32,18 @@ pub struct Decider {
     pub(super) flows: FlowTable,
     pub(super) clients: AffinityTable,
     pub(super) counters: Counters,
+    /// Flows that are being ended.
+    pub(super) ending: Option<Ending>,
+}
+
+/// An order to end flows, under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ending {
+    pub(super) id: u32,
+    pub(super) meant: FlowsMeant,
+    /// The next bucket.
+    pub(super) next: u32,
+    pub(super) ended: u32,
 }
 
 /// A packet in the memory it was received into.
@@ -101,7 +113,8 @@ impl Prepared {
         let Self { setup, backends, affinity_timeouts, fragments, timeouts, quota } = self;
         flows.set_timeouts(timeouts);
         flows.set_quota(quota);
-        let mut decider = Decider { setup, backends, affinity_timeouts, fragments, flows, clients, counters };
+        let mut decider =
+            Decider { setup, backends, affinity_timeouts, fragments, flows, clients, counters, ending: None };
         decider.adopt();
         decider.backends.begin(&mut decider.setup, &decider.counters, now);
         decider

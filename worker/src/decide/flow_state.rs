@@ -105,6 +105,7 @@ fn after_reset(state: FlowState) -> FlowState {
     match state {
         // What was never open, or is closing, cannot turn out to be open after all.
         S::HalfOpen | S::Answered | S::Closing => S::Closing,
+        S::Ended => S::Ended,
         _ => S::Reset,
     }
 }
@@ -186,7 +187,7 @@ pub(super) fn keeps_alive(state: FlowState, sender: Sender) -> bool {
     !lives_by_backend || matches!(sender, Sender::Backend { .. })
 }
 
-/// Whether the backend has ended the connection, so that another may begin on the same ports (RFC 9293 §3.6.1).
+/// Whether the backend, or the operator, has ended the connection, so that another may begin on the same ports (RFC 9293 §3.6.1).
 pub(super) fn is_over(state: FlowState) -> bool {
-    matches!(state, FlowState::Closing | FlowState::Reset)
+    matches!(state, FlowState::Closing | FlowState::Reset | FlowState::Ended)
 }

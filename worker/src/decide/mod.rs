@@ -15,6 +15,7 @@
 //! | `fragment`, `fragment_table` | fragments: where the others go once the first has come, and for how long |
 //! | `hear` | packets that the kernel path has sent on and reports |
 //! | `flow_state` | the state machine of a flow, by protocol and direction |
+//! | `end` | flows that the operator ends, a piece of the table at a time |
 //! | `count` | counters, expiry, and taking over the tables of an earlier worker |
 //! | `explain`, `summary` | answers for the operator and for `loaded replay`; they change nothing |
 
@@ -23,6 +24,7 @@ mod adopt;
 mod clash;
 mod count;
 mod decider;
+mod end;
 #[cfg(test)]
 mod example;
 mod explain;

@@ -19,6 +19,9 @@ impl Decider {
         let Some((slot, flow)) = known else { return buffer.unchanged(Outcome::PassedOwn) };
         let Some(&address) = self.setup.vip_address(flow.vip) else { return buffer.unchanged(Outcome::PassedOwn) };
         self.count_received(flow.backend, buffer.length);
+        if let Some(outcome) = outcome_when_ended(packet, flow) {
+            return self.answer_backend(packet, slot, outcome, buffer, now);
+        }
         if !self.backends.flags(flow.backend).is_unsuspected() {
             self.note_answer(packet, flow);
             if let Some(outcome) = self.outcome_when_down(packet, flow) {
@@ -104,5 +107,16 @@ impl Decider {
             Some(length) => Decided::answer(outcome, length),
             None => buffer.unchanged(Outcome::DroppedBackendOut),
         }
+    }
+}
+
+/// How a reply ends whose flow the operator has ended; a reset is passed on, for its client may not know yet.
+#[inline]
+fn outcome_when_ended(packet: &ParsedPacket, flow: Flow) -> Option<Outcome> {
+    match packet.kind {
+        _ if flow.state != FlowState::Ended => None,
+        Kind::Tcp(segment) if segment.resets() => None,
+        Kind::Tcp(_) => Some(Outcome::AnsweredBackend),
+        _ => Some(Outcome::DroppedBackendOut),
     }
 }

@@ -86,6 +86,9 @@ impl Decider {
     /// The same, without counting anything.
     #[inline]
     pub(super) fn course_now(&self, packet: &ParsedPacket, (slot, flow): (Slot, Flow), now: Now) -> Course {
+        if flow.state == FlowState::Ended {
+            return self.course_when_ended(packet, flow);
+        }
         let opens = opens(packet);
         // A new connection may reuse the ports of one that has ended (RFC 9293 §3.6.1). Knowing the ports is not enough
         // to move a connection that has not ended: its backend answers the SYN with an ACK (RFC 5961 §4), or accepts it
@@ -161,6 +164,9 @@ impl Decider {
 
     /// Whether a packet of this flow is to be answered with a reset.
     pub(super) fn is_to_be_reset(&self, packet: &ParsedPacket, flow: Flow) -> bool {
+        if flow.state == FlowState::Ended {
+            return self.course_when_ended(packet, flow) == Course::Reset;
+        }
         let kept = self.backends.flags(flow.backend).keeps_flows();
         !kept && self.course_when_down(packet, flow) == Course::Reset
     }
@@ -173,7 +179,14 @@ impl Decider {
         buffer: PacketBuffer<'_>,
         now: Now,
     ) -> Decided {
-        self.flows.set_state(slot, FlowState::Reset, now.seconds);
+        match self.flows.get(slot) {
+            Some(Flow { state: FlowState::Ended, .. }) => {
+                self.flows.refresh(slot, now.seconds);
+            }
+            _ => {
+                self.flows.set_state(slot, FlowState::Reset, now.seconds);
+            }
+        }
         match wire::reset(buffer.space, packet) {
             Some(length) => Decided::answer(Outcome::AnsweredReset, length),
             None => buffer.unchanged(Outcome::DroppedNoBackend),

@@ -107,7 +107,11 @@ impl Assembly {
                     weight,
                 )?;
             }
-            ToWorker::Go | ToWorker::Stop | ToWorker::Admin { .. } | ToWorker::Explain { .. } => {
+            ToWorker::Go
+            | ToWorker::Stop
+            | ToWorker::Admin { .. }
+            | ToWorker::End { .. }
+            | ToWorker::Explain { .. } => {
                 return Err(OutOfStep("an order before Commit"));
             }
             ToWorker::Commit => return std::mem::take(self).finish(worker).map(Some),

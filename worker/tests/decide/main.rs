@@ -5,6 +5,7 @@ mod affinity;
 mod churn;
 mod clash;
 mod direct;
+mod end;
 mod errors;
 mod explain;
 mod flood;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// How long a worker may take to finish its batch and go. It looks at its link every 50 ms when idle.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
-/// Messages heard at a time; an honest worker sends two in its life, and one for each question.
+/// Messages heard at a time; an honest worker sends two in its life, and one for each question and order.
 const HEARD_AT_ONCE: u32 = 16;
 /// Tables of a worker.
 const TABLES: usize = 2;
@@ -28,6 +28,8 @@ pub(super) struct WorkerProcess {
     pub(super) synced: u64,
     /// What it was asked, and has answered.
     pub(super) questions: Questions,
+    /// The order to end flows that it has, and how many it has ended by it.
+    pub(super) ending: Option<(u32, Option<u32>)>,
     /// What it has said of its tables, and nobody has been told yet.
     pub(super) damages: Vec<String>,
 }
@@ -60,6 +62,7 @@ impl WorkerProcess {
             told,
             synced: 0,
             questions: Questions::default(),
+            ending: None,
             damages: Vec::new(),
         }
     }
@@ -112,6 +115,9 @@ impl WorkerProcess {
                     self.damages.push(printable(&text));
                 }
                 FromWorker::Explained { id, explained } if self.questions.answered(id, explained) => {}
+                FromWorker::Ended { id, ended } if self.ending == Some((id, None)) => {
+                    self.ending = Some((id, Some(ended)));
+                }
                 FromWorker::Failed(text) => self.child.note_reason(&text)?,
                 // It was just getting ready when it was told to stop.
                 FromWorker::Prepared { .. } | FromWorker::Ready { .. }

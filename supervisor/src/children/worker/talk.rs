@@ -2,9 +2,13 @@
 
 use super::Worker;
 use crate::children::child::ChildSpec;
-use loaded_ipc::{Admin, BackendIndex, Explained, Membership, Question, RECEIVED, ToWorker};
+use loaded_ipc::{Admin, BackendIndex, Explained, FlowsMeant, Membership, Question, RECEIVED, ToWorker};
 use loaded_queue::QueueState;
 use std::time::Instant;
+
+/// The process is not there any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gone;
 
 impl Worker {
     /// Tells the worker which backends are up, on behalf of a prober that has died. The link holds some 200 messages; the next
@@ -57,6 +61,26 @@ impl Worker {
         let Some(serving) = &mut self.serving else { return Vec::new() };
         let generation = serving.generation;
         serving.questions.answers().map(|(id, explained)| (id, generation, explained)).collect()
+    }
+
+    /// Tells the serving process to end flows; [`Worker::ended`] says how it goes on. `false`: it cannot be told now.
+    pub(crate) fn end_flows(&mut self, id: u32, flows: FlowsMeant) -> bool {
+        let serving = self.serving.as_mut().filter(|serving| serving.is_serving() && !serving.child.has_ended());
+        let Some(serving) = serving else { return false };
+        serving.ending = Some((id, None));
+        serving.child.tell(ToWorker::End { id, flows });
+        // What the link does not take now is sent later; an error shows at the next talk.
+        let _ = serving.child.flush();
+        true
+    }
+
+    /// How many flows it has ended by this order; `Ok(None)`: it is not done.
+    ///
+    /// # Errors
+    /// The process that was told is not there any more.
+    pub(crate) fn ended(&self, id: u32) -> Result<Option<u32>, Gone> {
+        let ending = self.serving.as_ref().and_then(|serving| serving.ending);
+        ending.filter(|(known, _)| *known == id).map(|(_, ended)| ended).ok_or(Gone)
     }
 
     /// What processes have said of tables that they found damaged, and have emptied.
