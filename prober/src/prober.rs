@@ -222,7 +222,7 @@ impl<'l> Prober<'l> {
         let mut ready = [None; EVENTS];
         self.flights.events(&mut ready)?;
         for slot in ready.into_iter().flatten() {
-            self.advance(slot, |flight, plan, _| flight.ready(plan));
+            self.advance(slot, |flight, plan, probe| flight.ready(plan, (probe.address, probe.port)));
         }
         Ok(())
     }
@@ -283,6 +283,7 @@ impl<'l> Prober<'l> {
         let now = clock::now();
         let Some(probe) = self.probes.get_mut(usize::from(number)) else { return now };
         let Some(plan) = self.plans.get(usize::from(probe.check)) else { return now };
+        let cause = plan.judged(cause);
         let latency = u32::try_from(now.saturating_sub(started).min(plan.timeout())).unwrap_or(u32::MAX);
         // Until results have made them equal, targets may be in different states.
         let mut interval = u64::MAX;

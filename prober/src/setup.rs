@@ -54,7 +54,10 @@ impl Setup {
     /// The TCP ports that checks connect to, sorted, without duplicates.
     #[must_use]
     pub fn tcp_ports(&self) -> Vec<u16> {
-        sorted(self.checks().filter_map(|(plan, port)| Some(port.unwrap_or(plan.tcp_port?))))
+        let connects = |(plan, port): (&CheckPlan, Option<u16>)| {
+            plan.via().map(|via| via.port()).or(Some(port.unwrap_or(plan.tcp_port?)))
+        };
+        sorted(self.checks().filter_map(connects))
     }
 
     /// The UDP ports that checks send to, sorted, without duplicates. If there are none, the prober opens no UDP

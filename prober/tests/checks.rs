@@ -2,11 +2,12 @@
 
 mod rig;
 
-use loaded_ipc::{Cause, Check, CheckKind, Pinger};
+use loaded_ipc::{Cause, Check, CheckKind, FromProber, Pinger};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, recv, sendto, socket,
 };
 use rig::{BOTH, Rig, check, each, http, in_network, server, sysctl};
+use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::thread;
@@ -225,6 +226,52 @@ fn latency_is_that_of_the_check() {
         let changes = rig.first_changes(2);
         assert!((100_000..250_000).contains(&changes[0].2), "{}", changes[0].2);
         assert_eq!(changes[1].2, 300_000);
+        rig.stop();
+    });
+}
+
+#[test]
+fn a_checker_is_asked_in_the_backends_place() {
+    in_network(|| {
+        let local: IpAddr = "127.0.0.1".parse().expect("address");
+        let checker = server::tcp(local, |mut stream| {
+            let mut request = [0; 1024];
+            let length = stream.read(&mut request).expect("a request");
+            let request = std::str::from_utf8(&request[..length]).expect("text");
+            assert!(request.starts_with("GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n"), "{request}");
+            let (_, backend) = request.split_once("\r\nLoaded-Backend: ").expect("a backend");
+            let status = match backend {
+                "192.0.2.1:443\r\n\r\n" | "[2001:db8::1]:443\r\n\r\n" => 200,
+                _ => 503,
+            };
+            let _ = stream.write_all(format!("HTTP/1.1 {status} Found\r\n\r\n").as_bytes());
+        });
+        let via = |at: u16| match http(443) {
+            CheckKind::Http { port, method, path, host, status, .. } => {
+                CheckKind::Http { port, method, path, host, status, via: Some(SocketAddr::new(local, at)) }
+            }
+            other => other,
+        };
+        // None of these can be reached from here.
+        let backend = |text: &str| text.parse::<IpAddr>().expect("address");
+        expect(vec![
+            ("well", backend("192.0.2.1"), via(checker), Cause::Passed),
+            ("well", backend("2001:db8::1"), via(checker), Cause::Passed),
+            ("ill", backend("192.0.2.2"), via(checker), Cause::Status(503)),
+        ]);
+        // Without a checker nothing is known, and nothing changes.
+        let gone = [server::closed(local), server::answering(local, &[], NOW)].map(via);
+        let targets = gone.into_iter().map(|kind| (backend("192.0.2.1"), check(kind))).collect();
+        let rig = Rig::start(each(targets), 1, Pinger::Ping);
+        let mut heard = Vec::new();
+        while heard.len() < 2 {
+            match rig.supervisor.receive() {
+                Ok(FromProber::Measured { cause, .. }) => heard.push(cause),
+                Ok(FromProber::Changed { cause, .. }) => panic!("changed: {cause}"),
+                _ => thread::sleep(MS(5)),
+            }
+        }
+        assert_eq!(heard, [Cause::NotMade, Cause::NotMade]);
         rig.stop();
     });
 }

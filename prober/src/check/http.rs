@@ -5,6 +5,8 @@ use super::socket::cause_of;
 use loaded_ipc::Cause;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
+use std::io::Write;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// A status line must end within this many bytes.
@@ -15,20 +17,35 @@ const MAX_INTERIM: usize = 16 * 1024;
 const MAX_REST: usize = 256 * 1024;
 /// Bytes of the rest read before other checks get their turn.
 const REST_AT_ONCE: usize = 16 * 1024;
+/// More than any request has: method, path and host, 16, 128 and 128 bytes; field names; a backend, 58 bytes at most.
+pub(super) const MAX_REQUEST: usize = 512;
 /// `HTTP/1.1 200` and the byte behind it.
 const HEAD: usize = 13;
 const VERSION: &[u8] = b"HTTP/1.";
 
-/// Builds the request. Refuses parts that would change it or smuggle in a second one.
-pub(super) fn request(method: &str, path: &str, host: &str) -> Result<Vec<u8>, &'static str> {
+/// Builds the request; if it is not whole, [`to_checker`] ends it. Refuses parts that would change it or smuggle in a second one.
+pub(super) fn request(method: &str, path: &str, host: &str, is_whole: bool) -> Result<Vec<u8>, &'static str> {
     let sound =
         |text: &str, most: usize| (1..=most).contains(&text.len()) && text.bytes().all(|b| b > b' ' && b != 0x7f);
     if !sound(method, 16) || !sound(path, 128) || !sound(host, 128) {
         return Err("an HTTP method, path or host is empty, too long, or has a blank or control character");
     }
+    let end = if is_whole { "\r\n" } else { "" };
     let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nUser-Agent: loaded\r\n\r\n");
+        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nUser-Agent: loaded\r\n{end}");
     Ok(request.into_bytes())
+}
+
+/// Ends a request to a checker with the backend that it is about. `space` is for the whole.
+pub(super) fn to_checker<'s>(
+    request: &[u8],
+    backend: SocketAddr,
+    space: &'s mut [u8; MAX_REQUEST],
+) -> Option<&'s [u8]> {
+    let mut rest = space.as_mut_slice();
+    rest.write_all(request).and_then(|()| write!(rest, "Loaded-Backend: {backend}\r\n\r\n")).ok()?;
+    let left = rest.len();
+    space.get(..MAX_REQUEST - left)
 }
 
 /// The beginning of an answer, as far as it has arrived.
@@ -223,14 +240,14 @@ mod tests {
 
     #[test]
     fn a_request_cannot_be_smuggled() {
-        let request = request("GET", "/health?x=1", "a.example").expect("good");
+        let request = request("GET", "/health?x=1", "a.example", true).expect("good");
         assert_eq!(
             request,
             b"GET /health?x=1 HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\nUser-Agent: loaded\r\n\r\n"
         );
         for (method, path, host) in [("", "/", "h"), ("GET", "/ x", "h"), ("GET", "/", "h\r\nX: y"), ("G\t", "/", "h")]
         {
-            assert!(super::request(method, path, host).is_err());
+            assert!(super::request(method, path, host, true).is_err());
         }
     }
 

@@ -14,7 +14,7 @@ pub(crate) use plan::{CheckPlan, Work};
 
 use crate::ping::Pings;
 use crate::random::Random;
-use http::{AnswerHead, Progress};
+use http::{AnswerHead, MAX_REQUEST, Progress};
 use loaded_ipc::Cause;
 use nix::sys::epoll::EpollFlags;
 use socket::{cause_of, close, give_up};
@@ -107,6 +107,7 @@ impl Flight {
                 pings.send(address, token).map_err(cause_of)?;
                 CheckStage::Echo { token }
             }
+            Work::Http { via: Some(via), .. } => CheckStage::Connect(tcp::connect_to(*via, &mut None)?),
             Work::Tcp { port } | Work::Http { port, .. } => CheckStage::Connect(tcp::connect_to(to(*port), marked)?),
             Work::Udp { port, send, .. } => {
                 CheckStage::Datagram { socket: datagram::send_to(to(*port), send, marked)?, id: 0, wrong: false }
@@ -160,14 +161,20 @@ impl Flight {
         Step::Waits
     }
 
-    /// The socket is ready or has an error.
-    pub(crate) fn ready(&mut self, plan: &CheckPlan) -> Step {
+    /// The socket is ready or has an error. The backend is at `address`, and at `own` if that is another port than the check's.
+    pub(crate) fn ready(&mut self, plan: &CheckPlan, (address, own): (IpAddr, Option<u16>)) -> Step {
         match std::mem::replace(&mut self.stage, CheckStage::Between) {
             CheckStage::Connect(socket) => {
                 let connected = tcp::connected(&socket);
                 match (&plan.work, connected) {
-                    (Work::Http { request, .. }, Ok(())) => {
-                        let sent = tcp::send(&socket, request);
+                    (Work::Http { port, request, via, .. }, Ok(())) => {
+                        let backend = SocketAddr::new(address, own.unwrap_or(*port));
+                        let mut space = [0; MAX_REQUEST];
+                        let request = match via {
+                            None => Some(request.as_slice()),
+                            Some(_) => http::to_checker(request, backend, &mut space),
+                        };
+                        let sent = request.ok_or(Cause::NotMade).and_then(|request| tcp::send(&socket, request));
                         self.stage = CheckStage::Status(socket, AnswerHead::default());
                         sent.map_or_else(Step::Ends, |()| Step::Waits)
                     }

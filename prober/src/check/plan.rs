@@ -3,7 +3,8 @@
 use super::dns::Query;
 use super::{datagram, http};
 use crate::clock::MILLISECOND;
-use loaded_ipc::{Check, CheckKind};
+use loaded_ipc::{Cause, Check, CheckKind};
+use std::net::SocketAddr;
 
 /// One kind of check, with everything it sends prepared.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub(crate) struct CheckPlan {
     pub(crate) jitter: u8,
     pub(crate) rise: u8,
     pub(crate) fall: u8,
-    /// The TCP port it connects to.
+    /// The TCP port it connects to, at backends.
     pub(crate) tcp_port: Option<u16>,
     /// The UDP port it sends to.
     pub(crate) udp_port: Option<u16>,
@@ -31,7 +32,7 @@ pub(crate) enum Work {
     Echo,
     Tcp { port: u16 },
     EchoTcp { port: u16 },
-    Http { port: u16, request: Vec<u8>, status: (u16, u16) },
+    Http { port: u16, request: Vec<u8>, status: (u16, u16), via: Option<SocketAddr> },
     Udp { port: u16, send: Vec<u8>, expect: Vec<u8> },
     Dns { port: u16, query: Query },
 }
@@ -56,6 +57,21 @@ impl CheckPlan {
         Ok(Self { interval, interval_down, timeout, jitter, rise, fall, tcp_port, udp_port, work })
     }
 
+    /// Where a checker is asked in the backend's place.
+    pub(crate) fn via(&self) -> Option<SocketAddr> {
+        if let Work::Http { via, .. } = self.work { via } else { None }
+    }
+
+    /// What a result says of the backend. That a checker is not there says nothing.
+    pub(crate) fn judged(&self, cause: Cause) -> Cause {
+        match cause {
+            Cause::ConnectTimeout | Cause::Refused | Cause::Unreachable | Cause::Closed if self.via().is_some() => {
+                Cause::NotMade
+            }
+            cause => cause,
+        }
+    }
+
     /// Microseconds between two checks.
     pub(crate) fn interval(&self, up: bool) -> u64 {
         u64::from(if up { self.interval } else { self.interval_down }) * MILLISECOND
@@ -73,11 +89,14 @@ impl Work {
             CheckKind::Icmp => Self::Echo,
             CheckKind::Tcp { port } => Self::Tcp { port },
             CheckKind::IcmpTcp { port } => Self::EchoTcp { port },
-            CheckKind::Http { port, method, path, host, status } => {
+            CheckKind::Http { port, method, path, host, status, via } => {
+                if via.is_some_and(|via| via.port() == 0) {
+                    return Err("a checker listens at port 0");
+                }
                 if !(100..=599).contains(&status.0) || !(status.0..=599).contains(&status.1) {
                     return Err("an HTTP status is out of range");
                 }
-                Self::Http { port, request: http::request(&method, &path, &host)?, status }
+                Self::Http { port, request: http::request(&method, &path, &host, via.is_none())?, status, via }
             }
             CheckKind::Udp { port, send, expect } => {
                 if send.len() > datagram::MAX_TEXT || expect.len() > datagram::MAX_TEXT {
@@ -116,7 +135,9 @@ mod tests {
         }
         for status in [(99, 200), (200, 600), (300, 200)] {
             let (method, path, host) = ("GET".into(), "/".into(), "h".into());
-            assert!(CheckPlan::new(check(CheckKind::Http { port: 80, method, path, host, status })).is_err());
+            assert!(
+                CheckPlan::new(check(CheckKind::Http { port: 80, method, path, host, status, via: None })).is_err()
+            );
         }
     }
 }

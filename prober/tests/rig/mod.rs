@@ -76,7 +76,14 @@ pub(crate) fn check(kind: CheckKind) -> Check {
 }
 
 pub(crate) fn http(port: u16) -> CheckKind {
-    CheckKind::Http { port, method: "GET".into(), path: "/".into(), host: "a.example".into(), status: (200, 399) }
+    CheckKind::Http {
+        port,
+        method: "GET".into(),
+        path: "/".into(),
+        host: "a.example".into(),
+        status: (200, 399),
+        via: None,
+    }
 }
 
 /// One unproven target for each check, in the same order.

@@ -6,7 +6,7 @@ use crate::near::nearest;
 use crate::toml::table::{Item, Table, read};
 use crate::{DNS_PORT, STATUS, value};
 use loaded_ipc::{CheckKind, PortRange, Protocol};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 /// What a check does, as written, without its port.
@@ -21,6 +21,7 @@ pub(crate) enum DraftKind {
         /// `None`: the first VIP.
         host: Option<String>,
         status: (u16, u16),
+        via: Option<SocketAddr>,
     },
     Udp {
         send: Vec<u8>,
@@ -42,13 +43,13 @@ static KINDS: [KindRow; 6] = [
     KindRow { name: "icmp", keys: &[], read: |_| DraftKind::Icmp },
     KindRow { name: "tcp", keys: &["port"], read: |_| DraftKind::Tcp },
     KindRow { name: "icmp+tcp", keys: &["port"], read: |_| DraftKind::IcmpTcp },
-    KindRow { name: "http", keys: &["port", "method", "path", "host", "status"], read: read_http },
+    KindRow { name: "http", keys: &["port", "method", "path", "host", "status", "via"], read: read_http },
     KindRow { name: "udp", keys: &["port", "send", "expect"], read: read_udp },
     KindRow { name: "dns", keys: &["port", "name"], read: read_dns },
 ];
 
 /// The keys that only some kinds have.
-pub(crate) const KEYS: [&str; 8] = ["port", "method", "path", "host", "status", "send", "expect", "name"];
+pub(crate) const KEYS: [&str; 9] = ["port", "method", "path", "host", "status", "via", "send", "expect", "name"];
 
 /// What a check may take from its service.
 pub(crate) struct Surroundings<'a> {
@@ -95,8 +96,8 @@ fn row(text: &str) -> Result<&'static KindRow, String> {
 
 fn unknown(text: &str) -> String {
     if text == "https" {
-        return "there is no kind \"https\": the prober has no TLS library; write \"tcp\", or \"http\" to a port that \
-                reports the backend's state without TLS"
+        return "there is no kind \"https\": the prober has no TLS library; write \"tcp\", or \"http\" with via = \
+                \"127.0.0.1:PORT\", where a checker of your own listens (docs/guide.md, HTTPS)"
             .to_owned();
     }
     let names = KINDS.each_ref().map(|kind| kind.name);
@@ -112,6 +113,7 @@ fn read_http(table: &Table<'_>) -> DraftKind {
         path: table.text("path", path).map_or_else(|| "/".to_owned(), |path| path.value),
         host: table.text("host", host).map(|host| host.value),
         status: table.optional("status", status).unwrap_or(STATUS),
+        via: table.text("via", via).map(|via| via.value),
     }
 }
 
@@ -135,10 +137,10 @@ impl DraftKind {
             Self::Icmp => CheckKind::Icmp,
             Self::Tcp => CheckKind::Tcp { port: around.port("tcp", Protocol::Tcp)? },
             Self::IcmpTcp => CheckKind::IcmpTcp { port: around.port("icmp+tcp", Protocol::Tcp)? },
-            Self::Http { method, path, host, status } => {
+            Self::Http { method, path, host, status, via } => {
                 let port = around.port("http", Protocol::Tcp)?;
                 let host = host.or_else(|| around.default_host(port)).unwrap_or_default();
-                CheckKind::Http { port, method, path, host, status }
+                CheckKind::Http { port, method, path, host, status, via }
             }
             Self::Udp { send, expect } => CheckKind::Udp { port: around.port("udp", Protocol::Udp)?, send, expect },
             Self::Dns { name } => {
@@ -184,9 +186,10 @@ pub(crate) fn say(kind: &CheckKind) -> String {
         CheckKind::Icmp => "ping".to_owned(),
         CheckKind::Tcp { .. } => format!("connection to tcp port {port}"),
         CheckKind::IcmpTcp { .. } => format!("ping, then connection to tcp port {port}"),
-        CheckKind::Http { method, path, host, status: (low, high), .. } => {
+        CheckKind::Http { method, path, host, status: (low, high), via, .. } => {
             let status = PortRange { low: *low, high: *high };
-            format!("http {method} {path} on port {port}, host {host}, status {status},")
+            let via = via.map(|via| format!("by the checker at {via}, ")).unwrap_or_default();
+            format!("{via}http {method} {path} on port {port}, host {host}, status {status},")
         }
         CheckKind::Udp { send, expect, .. } => {
             let answer = match expect.is_empty() {
@@ -223,6 +226,15 @@ fn host(text: &str) -> Result<String, String> {
         true => Ok(text.to_owned()),
         false => Err(format!("{text:?} is not a host; write a name or an address, with :port if it is not 80")),
     }
+}
+
+/// Where a checker listens. On this host as a rule, so that nobody between can lie about backends.
+fn via(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse::<SocketAddr>().ok();
+    let fits = |at: &SocketAddr| at.port() != 0 && !at.ip().is_unspecified() && !at.ip().is_multicast();
+    address.filter(fits).ok_or_else(|| {
+        format!("{text:?} is not where a checker listens; write an address and a port, such as 127.0.0.1:9274")
+    })
 }
 
 /// Final ones: an interim answer (1xx) is read past until the final one comes, RFC 9110 §15.2.

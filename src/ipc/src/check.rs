@@ -2,6 +2,7 @@
 
 use bincode::{Decode, Encode};
 use std::fmt;
+use std::net::SocketAddr;
 
 /// How a backend is checked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
@@ -51,6 +52,10 @@ pub enum CheckKind {
         host: String,
         /// Lowest and highest status that passes, 100..=599.
         status: (u16, u16),
+        /// Where a checker listens that makes the request of the backend, by TLS or however it likes, and answers as the backend has;
+        /// `None`: the backend itself is asked. Port 1..=65535.
+        #[cfg_attr(feature = "serde", serde(default))]
+        via: Option<SocketAddr>,
     },
     /// A datagram is answered by one that begins with `expect`.
     Udp {
@@ -96,6 +101,12 @@ impl CheckKind {
             Self::Udp { port, .. } | Self::Dns { port, .. } => Some(*port),
             Self::Icmp | Self::Tcp { .. } | Self::IcmpTcp { .. } | Self::Http { .. } => None,
         }
+    }
+
+    /// Where a checker listens that is asked in the backend's place.
+    #[must_use]
+    pub fn via(&self) -> Option<SocketAddr> {
+        if let Self::Http { via, .. } = self { *via } else { None }
     }
 
     /// The port it uses; `None` for ping alone.

@@ -230,7 +230,14 @@ mod tests {
         let (supervisor, prober) = Link::<FromProber, ToProber>::pair().expect("pair");
         let (method, path, host) = ("M".repeat(16), "p".repeat(128), "h".repeat(128));
         let kinds = [
-            CheckKind::Http { port: 1, method, path, host, status: (100, 599) },
+            CheckKind::Http {
+                port: 1,
+                method,
+                path,
+                host,
+                status: (100, 599),
+                via: "[2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().ok(),
+            },
             CheckKind::Udp { port: 1, send: vec![0; 128], expect: vec![0; 128] },
         ];
         for kind in kinds {

@@ -142,9 +142,10 @@ pub(crate) fn to_prober(roster: &Roster, (ping4, ping6): (Pinger, Pinger), seed:
 pub(crate) const MAX_MARKED: usize = 128;
 
 /// The VIP at which a backend that answers clients itself is checked: the service's first one of its family, if the check does
-/// more than ping.
+/// more than ping, and no checker is asked.
 fn checked_vip(service: &Service, backend: IpAddr) -> Option<IpAddr> {
-    let connects = service.check.as_ref().is_some_and(|check| check.kind.port().is_some());
+    let connects =
+        service.check.as_ref().is_some_and(|check| check.kind.port().is_some() && check.kind.via().is_none());
     let mut vips = service.vips.iter().filter(|vip| vip.is_ipv4() == backend.is_ipv4());
     if service.mode == Mode::Dsr && connects { vips.next().copied() } else { None }
 }

@@ -6,6 +6,7 @@ mod discovery;
 mod down_policies;
 mod drain;
 mod failover;
+mod https;
 mod many;
 mod prober_killed;
 mod silent_host;

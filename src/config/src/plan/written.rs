@@ -4,7 +4,7 @@ use super::{Backend, Discover, Failures, Plan, Service};
 use crate::duration::span;
 use loaded_ipc::{Affinity, Check, CheckKind, Idle, Mode, Passive, Policy, PortRange, Quota, Strategy};
 use serde::Serialize;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The text of the file. Empty if the plan cannot be written, which no plan from a file can be.
 #[must_use]
@@ -110,6 +110,7 @@ struct CheckTable<'a> {
     path: Option<&'a str>,
     host: Option<&'a str>,
     status: Option<String>,
+    via: Option<SocketAddr>,
     send: Option<Payload>,
     expect: Option<Payload>,
     name: Option<&'a str>,
@@ -179,8 +180,8 @@ impl<'a> From<&'a Plan> for File<'a> {
             linger: *linger,
             fast: fast.to_string(),
             host: host.to_string(),
-            metrics: metrics.as_ref().map(ToString::to_string),
             log_level: log_level.name(),
+            metrics: metrics.as_ref().map(ToString::to_string),
             monitor_group: monitor_group.as_deref(),
             notify: (!notify.is_empty()).then_some(notify),
             notify_user: notify_user.as_deref(),
@@ -276,9 +277,9 @@ impl<'a> CheckTable<'a> {
             CheckKind::Icmp => Self { kind: "icmp", ..pace },
             CheckKind::Tcp { .. } => Self { kind: "tcp", ..pace },
             CheckKind::IcmpTcp { .. } => Self { kind: "icmp+tcp", ..pace },
-            CheckKind::Http { method, path, host, status: (low, high), .. } => {
-                let status = Some(format!("{low}-{high}"));
-                Self { kind: "http", method: Some(method), path: Some(path), host: Some(host), status, ..pace }
+            CheckKind::Http { method, path, host, status: (low, high), via, .. } => {
+                let (status, via) = (Some(format!("{low}-{high}")), *via);
+                Self { kind: "http", method: Some(method), path: Some(path), host: Some(host), status, via, ..pace }
             }
             CheckKind::Udp { send, expect, .. } => {
                 Self { kind: "udp", send: Some(send.into()), expect: Some(expect.into()), ..pace }

@@ -124,6 +124,7 @@ fn an_http_check_asks_like_a_client_of_the_vip() {
         path: "/".to_owned(),
         host: host.to_owned(),
         status: (200, 399),
+        via: None,
     };
     assert_eq!(check("{ kind = \"http\" }").kind, http(80, "192.0.2.100"));
     assert_eq!(check("{ kind = \"http\", port = 8080 }").kind, http(8080, "192.0.2.100:8080"));
@@ -139,8 +140,12 @@ fn an_http_check_asks_like_a_client_of_the_vip() {
         path: "/healthz?full=1".to_owned(),
         host: "www.example.com".to_owned(),
         status: (204, 204),
+        via: None,
     };
     assert_eq!(check(text).kind, expected);
+    let asked = |via: &str| check(&format!("{{ kind = \"http\", via = {via:?} }}")).kind.via();
+    assert_eq!(asked("127.0.0.1:9274"), "127.0.0.1:9274".parse().ok());
+    assert_eq!(asked("[::1]:9274"), "[::1]:9274".parse().ok());
 }
 
 #[test]
@@ -154,6 +159,9 @@ fn what_goes_on_the_wire_is_checked() {
     http("method = \"\"", "35: \"\" is not an HTTP method");
     http("host = \"a\\r\\nb\"", "33: \"a\\r\\nb\" is not a host");
     http("host = \"\"", "33: \"\" is not a host");
+    for wrong in ["localhost:9274", "127.0.0.1", "127.0.0.1:0", "0.0.0.0:9274", "[ff02::1]:9274"] {
+        http(&format!("via = {wrong:?}"), &format!("32: {wrong:?} is not where a checker listens"));
+    }
     http("status = 99", "35: status is 99; write a number from 200 to 599");
     http("status = \"200-600\"", "35: \"600\" is not a number from 200 to 599");
     http("status = 103", "35: 103 has the status of an interim answer (1xx), which decides nothing; write 200 to 599");

@@ -183,6 +183,7 @@ fn check() -> impl Values<Value = Check> {
             path,
             host,
             status: (low, (low + more).min(599)),
+            via: (more % 3 == 0).then(|| ([127, 0, 0, 1], low).into()),
         },
     );
     let kind = prop_oneof![
@@ -344,8 +345,8 @@ fn plans() -> impl Values<Value = Plan> {
                 linger,
                 fast: if clients % 2 == 0 { Fast::Auto } else { Fast::Off },
                 host: if flows % 2 == 0 { HostPolicy::Tell } else { HostPolicy::Set },
-                metrics: match clients % 3 {
                 log_level: LogLevel::ALL[flows as usize % LogLevel::ALL.len()],
+                metrics: match clients % 3 {
                     0 => None,
                     1 => Some(MetricsAddress::Tcp(([127, 0, 0, 1], 9273).into())),
                     _ => Some(MetricsAddress::Unix("/run/loaded/metrics.sock".into())),
@@ -369,8 +370,8 @@ fn write_plan(plan: &Plan) -> String {
         linger,
         fast,
         host,
-        on_failure,
         log_level,
+        on_failure,
         metrics,
         monitor_group,
         notify,
@@ -473,9 +474,10 @@ fn write_check(check: &Check) -> String {
         CheckKind::Icmp => "\"icmp\"".to_owned(),
         CheckKind::Tcp { port } => format!("\"tcp\", port = {port}"),
         CheckKind::IcmpTcp { port } => format!("\"icmp+tcp\", port = {port}"),
-        CheckKind::Http { port, method, path, host, status: (low, high) } => format!(
-            "\"http\", port = {port}, method = \"{method}\", path = \"{}\", host = \"{host}\", status = \"{low}-{high}\"",
-            path.replace('\\', "\\\\").replace('"', "\\\"")
+        CheckKind::Http { port, method, path, host, status: (low, high), via } => format!(
+            "\"http\", port = {port}, method = \"{method}\", path = \"{}\", host = \"{host}\", status = \"{low}-{high}\"{}",
+            path.replace('\\', "\\\\").replace('"', "\\\""),
+            via.map(|via| format!(", via = \"{via}\"")).unwrap_or_default()
         ),
         CheckKind::Udp { port, send, expect } => {
             format!("\"udp\", port = {port}, send = {}, expect = {}", bytes(send), bytes(expect))

@@ -15,7 +15,7 @@ static SCHEMA: LazyLock<Schema> =
 
 /// What the parser says of mistakes that are beyond a schema: they are in the syntax, depend on several values, on the size of
 /// what is in quotes, or on what an address means.
-const BEYOND: [&str; 39] = [
+const BEYOND: [&str; 40] = [
     "not TOML",
     "is not a duration from",
     "runs backwards",
@@ -55,6 +55,7 @@ const BEYOND: [&str; 39] = [
     "SCTP's checksum covers",
     "network, but service",
     "interface is missing",
+    "is not where a checker listens",
 ];
 
 /// What the schema finds wrong in a text; `None`: it is no TOML, or has numbers that JSON has not.

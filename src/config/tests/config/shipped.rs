@@ -165,6 +165,7 @@ fn the_sample_toml_is_what_it_says() {
         path: "/".to_owned(),
         host: "192.0.2.100".to_owned(),
         status: (200, 399),
+        via: None,
     };
     let check = Check { kind, interval: 2000, interval_down: 2000, timeout: 1000, jitter: 10, rise: 2, fall: 3 };
     assert_eq!(web.check, Some(check));
@@ -197,8 +198,8 @@ fn the_defaults_of_the_sample_are_the_defaults() {
         "status",
         "interval",
         "timeout",
-        "jitter",
         "log_level",
+        "jitter",
         "rise",
         "fall",
         "[service.passive]",

@@ -62,7 +62,7 @@ fn a_virtual_server_is_carried_over_whole() {
     assert_eq!(backends, expected);
     let check = service.check.as_ref().unwrap();
     assert_eq!((check.interval, check.timeout, check.rise, check.fall), (6000, 2500, 1, 3));
-    let CheckKind::Http { port, method, path, host, status } = &check.kind else { panic!("{check:?}") };
+    let CheckKind::Http { port, method, path, host, status, .. } = &check.kind else { panic!("{check:?}") };
     assert_eq!((*port, method.as_str(), path.as_str(), *status), (8080, "GET", "/alive", (204, 204)));
     assert_eq!(host, "www.example.com");
 }
