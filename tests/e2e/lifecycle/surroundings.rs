@@ -2,6 +2,7 @@
 
 use crate::rig::lab::{Lab, binary, eventually, install_script};
 use crate::rig::loaded::{Loaded, children, classic, lives, signal_to};
+use crate::rig::net::{Family, get};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -65,7 +66,10 @@ fn a_service_manager_that_does_not_listen(lab: &Lab) {
 
 /// As process 1 it gets the children of whatever ends beside it.
 fn orphans_of_a_container(lab: &Lab) {
-    let contained = wrapper(lab, "contained", "exec unshare --pid --fork --mount-proc");
+    // With the rights that docs/install.md gives a container, and no others.
+    let rights = "net_admin,+net_raw,+sys_admin,+sys_chroot,+setpcap,+setuid,+setgid,+kill";
+    let setpriv = format!("setpriv --no-new-privs --inh-caps -all --bounding-set -all,+{rights}");
+    let contained = wrapper(lab, "contained", &format!("exec unshare --pid --fork --mount-proc {setpriv}"));
     // Without -D: with process 1 the container ends, so it must not detach.
     let mut loaded = Loaded::spawn_as(&contained, lab, |command| {
         command.args(classic());
@@ -73,6 +77,9 @@ fn orphans_of_a_container(lab: &Lab) {
     .until_it_serves();
     let [init] = children(loaded.pid())[..] else { panic!("{:?}", children(loaded.pid())) };
     loaded.is_followed_by(init);
+    let status = fs::read_to_string(format!("/proc/{init}/status")).unwrap();
+    assert!(status.contains("CapBnd:\t00000000002431e0\n"), "{status}");
+    lab.within("client", || Family::BOTH.map(|family| get(family.client(20), family.vip(), 80).unwrap()));
     let sleeper = "sleep 1000 >/dev/null 2>&1 &";
     lab.sh("lb", &format!("nsenter --pid --target {init} -- sh -c '{sleeper} {sleeper}'"));
     let is_sleeper = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n");
