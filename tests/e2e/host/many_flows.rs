@@ -1,0 +1,115 @@
+//! `loaded flows`, and `loaded status`, which `loaded top` asks for, beside many flows and a load: how soon they answer, and what the
+//! data path has of it. `E2E_FLOWS=1000000 E2E_ROUNDS=20` for the figures of docs/figures.md.
+
+use crate::rig::config::{Service, config};
+use crate::rig::lab::{Lab, eventually, setting};
+use crate::rig::loaded::Loaded;
+use crate::rig::machine::paired;
+use crate::rig::net::Family;
+use crate::rig::packet::{UDP, complete, ip};
+use crate::rig::requests::{url, wrk};
+use crate::rig::wire::Sender;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The port of flows that nobody answers.
+const SILENT: u16 = 5000;
+/// What the issue asks for.
+const ANSWER: Duration = Duration::from_millis(200);
+
+/// Datagrams of as many clients, from a network beyond that of the lab.
+fn fill(lab: &Lab, flows: u32) {
+    for who in ["b1", "b2"] {
+        lab.sh(who, &format!("iptables -w -A INPUT -p udp --dport {SILENT} -j DROP"));
+    }
+    let sender = Sender::to_balancer(lab, "client", "eth0");
+    let packet = |n: u32| {
+        let from = IpAddr::from(Ipv4Addr::from(0x0a00_0000 + n));
+        let header = [1000_u16, SILENT, 12, 0].map(u16::to_be_bytes).concat();
+        complete(ip(from, Family::V4.vip(), UDP, &[&header[..], b"many"].concat()))
+    };
+    let all: Vec<u32> = (0..flows).collect();
+    for some in all.chunks(256) {
+        sender.send_all(&some.iter().map(|n| sender.frame(&packet(*n))).collect::<Vec<_>>());
+        // As fast as a worker gives them places, about.
+        std::thread::sleep(Duration::from_micros(1500));
+    }
+}
+
+/// Requests in a second or so, while `act` is done again and again.
+fn requests(lab: &Lab, act: Option<&(dyn Fn() + Sync)>) -> f64 {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        if let Some(act) = act {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    act();
+                    std::thread::sleep(Duration::from_millis(1000));
+                }
+            });
+        }
+        let said = lab.exec("client", &["wrk", "-t1", "-c16", "-d2s", &url(Family::V4.vip(), 80, "small")]);
+        over.store(true, Ordering::Relaxed);
+        let line = said.out.lines().find_map(|line| line.strip_prefix("Requests/sec:")).expect(&said.out);
+        line.trim().parse().unwrap()
+    })
+}
+
+#[test]
+fn many_flows_and_a_load_do_not_delay_an_answer() {
+    let flows = u32::try_from(setting("E2E_FLOWS", 50_000)).unwrap();
+    let rounds = setting("E2E_ROUNDS", 0);
+    paired(|lab| {
+        let idle = "affinity = \"none\"\nidle = { half_open = \"1h\" }";
+        let silent = Service { name: "silent", protocol: "udp", ports: "5000", keys: idle, ..Service::default() };
+        let text = config("60s", &[Service::default(), silent]);
+        let loaded = Loaded::toml(lab, &format!("cores = \"0-1\"\nflows = {}\n{text}", flows.max(2048)));
+        fill(lab, flows);
+        let count = || loaded.json(&["flows", "--limit", "0"])["total"].as_u64().unwrap();
+        assert!(
+            eventually(Duration::from_secs(20), || count() >= u64::from(flows) * 99 / 100),
+            "{} of {flows}",
+            count()
+        );
+
+        let ask = |words: &[&str]| {
+            let began = Instant::now();
+            let said = loaded.ask(words);
+            assert_eq!(said.code, Some(0), "{}", said.err);
+            began.elapsed()
+        };
+        let all: [&[&str]; 3] = [&["flows", "--limit", "100"], &["flows", "--client", "10.0.7.0/24"], &["status"]];
+        let mut times = all.map(|_| Vec::new());
+        std::thread::scope(|scope| {
+            scope.spawn(|| wrk(lab, &url(Family::V4.vip(), 80, "small"), 16, 4));
+            std::thread::sleep(Duration::from_millis(300));
+            let end = Instant::now() + Duration::from_secs(3);
+            while Instant::now() < end {
+                for (words, times) in all.iter().zip(&mut times) {
+                    times.push(ask(words));
+                }
+            }
+        });
+        for (words, times) in all.iter().zip(&mut times) {
+            times.sort();
+            let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
+            println!("{flows} flows and a load: {words:?}: median {median:.0?}, longest of {} {most:.0?}", times.len());
+            assert!(median < ANSWER, "{words:?} takes {times:?}");
+        }
+        if rounds > 0 {
+            let both = || {
+                for word in ["flows", "status"] {
+                    ask(&[word]);
+                }
+            };
+            let (mut without, mut with) = (0.0, 0.0);
+            for _ in 0..rounds {
+                without += requests(lab, None);
+                with += requests(lab, Some(&both));
+            }
+            println!("requests a second with flows and top once a second: {:.3} of those without", with / without);
+        }
+        loaded.stop();
+    });
+}
