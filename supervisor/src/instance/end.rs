@@ -8,7 +8,7 @@ use crate::Error;
 use crate::process::daemon;
 use loaded_control::Reply;
 use loaded_host::own_addresses;
-use loaded_ipc::Outcome;
+use loaded_ipc::{Mode, Outcome};
 use loaded_netfilter::Installed;
 use loaded_queue::{QueueState, queue_owners};
 use sd_notify::NotifyState;
@@ -67,9 +67,10 @@ impl Instance {
     }
 
     fn begin_soft_stop(&self, time: Duration, ends_when_quiet: bool) -> SoftStop {
-        let services = self.current.plan.services.iter();
-        let vips = services.flat_map(|service| service.vips.iter().copied());
-        SoftStop::new(vips, &own_addresses(), time, ends_when_quiet)
+        let services = &self.current.plan.services;
+        let vips = services.iter().flat_map(|service| service.vips.iter().copied());
+        let is_routed = services.iter().any(|service| service.mode == Mode::Dsr);
+        SoftStop::new(vips, &own_addresses(), time, (ends_when_quiet, is_routed))
     }
 
     fn enter_soft_stop(&mut self, stop: SoftStop) {

@@ -23,6 +23,8 @@ pub(crate) struct SoftStop {
     here: BTreeSet<IpAddr>,
     /// Whether it also ends when no client sends anything for [`QUIET`].
     ends_when_quiet: bool,
+    /// Whether packets to some VIP are routed here, and it is no address of this host at all (mode "dsr").
+    is_routed: bool,
     /// Packets of clients, and when the last one had come.
     requests: (u64, Instant),
 }
@@ -41,11 +43,13 @@ impl SoftStop {
         vips: impl Iterator<Item = IpAddr>,
         own: &BTreeSet<IpAddr>,
         limit: Duration,
-        ends_when_quiet: bool,
+        (ends_when_quiet, is_routed): (bool, bool),
     ) -> Self {
         let now = Instant::now();
         let here = vips.filter(|vip| own.contains(vip)).collect();
-        Self { until: now + limit, limit, here, ends_when_quiet, requests: (0, now) }
+        // Nothing but silence shows that a router sends them elsewhere.
+        let ends_when_quiet = ends_when_quiet || is_routed;
+        Self { until: now + limit, limit, here, ends_when_quiet, is_routed, requests: (0, now) }
     }
 
     /// Whether it is over, by what is seen at `now`: the addresses of this host, and how many packets clients have sent.
@@ -56,16 +60,16 @@ impl SoftStop {
         // Every host has an address: without any it could not be asked.
         let left = || self.here.iter().filter(|vip| own.is_empty() || own.contains(*vip)).copied();
         match () {
-            () if !self.here.is_empty() && left().next().is_none() => Some(Over::Moved),
+            () if !self.here.is_empty() && !self.is_routed && left().next().is_none() => Some(Over::Moved),
             () if self.ends_when_quiet && now.duration_since(self.requests.1) >= QUIET => Some(Over::Quiet),
             () if now >= self.until => Some(Over::Late(left().collect())),
             () => None,
         }
     }
 
-    /// Whether nothing is here that could leave.
+    /// Whether nothing is here that could leave, or be sent elsewhere.
     pub(super) fn waits_for_nothing(&self) -> bool {
-        self.here.is_empty()
+        self.here.is_empty() && !self.is_routed
     }
 
     /// When to look again.
@@ -91,7 +95,7 @@ mod tests {
 
     fn stop(vips: &[&str], seconds: u64, ends_when_quiet: bool) -> SoftStop {
         let own = addresses(&["127.0.0.1", "192.0.2.100", "2001:db8::100"]);
-        SoftStop::new(addresses(vips).into_iter(), &own, Duration::from_secs(seconds), ends_when_quiet)
+        SoftStop::new(addresses(vips).into_iter(), &own, Duration::from_secs(seconds), (ends_when_quiet, false))
     }
 
     #[test]
@@ -111,6 +115,22 @@ mod tests {
         assert_eq!(stop.over(now + Duration::from_secs(59), &own, 0), None, "silence alone ends no soft stop by TERM");
         let late = stop.over(now + Duration::from_secs(61), &own, 0);
         assert_eq!(late, Some(Over::Late(vec!["192.0.2.100".parse().unwrap()])));
+    }
+
+    /// In mode "dsr".
+    #[test]
+    fn where_vips_are_routed_silence_ends_it() {
+        let own = addresses(&["127.0.0.1"]);
+        let stop = |is_routed| {
+            let vips = addresses(&["192.0.2.100"]).into_iter();
+            SoftStop::new(vips, &own, Duration::from_secs(30), (false, is_routed))
+        };
+        assert!(stop(false).waits_for_nothing() && !stop(true).waits_for_nothing());
+        let (mut stop, now) = (stop(true), Instant::now());
+        assert_eq!(stop.over(now + Duration::from_secs(9), &own, 0), None);
+        assert_eq!(stop.over(now + Duration::from_secs(9), &own, 7), None);
+        assert_eq!(stop.over(now + Duration::from_secs(20), &own, 7), Some(Over::Quiet));
+        assert_eq!(stop.over(now + Duration::from_secs(31), &own, 8), Some(Over::Late(vec![])));
     }
 
     #[test]
