@@ -32,6 +32,7 @@ pub fn verdict(outcome: Outcome) -> Verdict {
         | O::DroppedTableFull
         | O::DroppedClash
         | O::DroppedCut
+        | O::DroppedOrphan
         | O::DroppedUndecided => Verdict::Drop,
     }
 }

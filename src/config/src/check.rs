@@ -4,6 +4,7 @@ use super::draft::{Draft, DraftCheck, DraftFailures, DraftMember, DraftService};
 use super::location::{At, Flaw, Mark};
 use super::mistake::Mistakes;
 use super::probe::{self, has_port};
+use super::second_balancer;
 use super::shared::{self, common_port};
 use super::value::{name_server, one_host};
 use super::{Families, Overrides};
@@ -39,7 +40,7 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides, mistakes: &Mistakes)
     let on_failure = mistakes.take(failures(&draft)).unwrap_or(empty.on_failure);
     let written = draft.metrics.as_ref().map(|address| &address.value);
     let metrics = overrides.metrics.as_ref().or(written).cloned();
-    let notes = shared::notes(&draft);
+    let notes = [shared::notes(&draft), second_balancer::notes(&draft)].concat();
     let plan = Plan {
         user: overrides.user.clone().or(draft.user).unwrap_or(empty.user),
         cores: draft.cores.map(|cores| cores.value),

@@ -161,7 +161,8 @@ impl Gathered {
             strategy: self.strategy.unwrap_or(Strategy::RoundRobin),
             affinity: Some(Affinity { prefix4: PREFIX4, prefix6: CLASSIC_PREFIX6, timeout: AFFINITY_TIMEOUT }),
             mode: MODE,
-            policy: Policy::STANDARD,
+            // Every port is served, and a backend opens connections of its own from any.
+            policy: Policy { adopt: false, ..Policy::STANDARD },
             passive: Judgement::Off,
             check: None,
             discover: None,

@@ -27,6 +27,7 @@ pub mod plan;
 mod policy;
 mod probe;
 mod saved;
+mod second_balancer;
 mod shared;
 mod toml;
 mod value;

@@ -166,8 +166,10 @@ fn say_asymmetric(asymmetric: bool) -> &'static str {
 
 fn say_adopt(adopt: bool) -> &'static str {
     match adopt {
-        false => "no: a reply of a connection that began elsewhere passes as the backend's own",
-        true => "yes: a reply begins a flow where the strategy gives its client this backend",
+        false => "no: a reply of a connection that is not known here passes as the backend's own",
+        true => {
+            "yes: a reply of a connection that is not known here begins one where its client gets this backend; others are dropped"
+        }
     }
 }
 

@@ -131,12 +131,13 @@ fn service(table: &Table<'_>, may_lack: bool) -> DraftService {
         None if !may_lack => table.required("backend", "write a [[service.backend]] with an address", members),
         _ => table.optional("backend", members),
     };
-    let (ports, strategy, policy) = (ports(table, protocol), strategy(table), policy(table, mode));
-    let is_read = || table.unread().spares(&["mode", "ports", "strategy"]);
-    if let Some(item) = table.get("adopt").filter(|_| policy.adopt && is_read())
-        && let Err(text) = may_adopt(mode, strategy, !ports.is_empty())
-    {
-        table.mistakes.add(item.mark.flaw(text));
+    let (ports, strategy, mut policy) = (ports(table, protocol), strategy(table), policy(table, mode));
+    if let Err(text) = may_adopt(mode, protocol, !ports.is_empty()) {
+        let is_read = || protocol.is_some() && table.unread().spares(&["mode", "ports", "protocol"]);
+        if let Some(item) = table.get("adopt").filter(|_| policy.adopt && is_read()) {
+            table.mistakes.add(item.mark.flaw(text));
+        }
+        policy.adopt = false;
     }
     DraftService {
         name,
@@ -185,16 +186,17 @@ fn policy(table: &Table<'_>, mode: Mode) -> Policy {
     policy
 }
 
-fn may_adopt(mode: Mode, strategy: Strategy, names_ports: bool) -> Result<(), &'static str> {
-    match strategy {
+/// Whether a backend's packets without a connection may be held for replies at all.
+fn may_adopt(mode: Mode, protocol: Option<Protocol>, names_ports: bool) -> Result<(), &'static str> {
+    match protocol {
         _ if mode == Mode::Dsr => {
             Err("in mode \"dsr\" replies do not come this way, so adopt = true has no effect; take it out")
         }
-        Strategy::Maglev { .. } if names_ports => Ok(()),
-        Strategy::Maglev { .. } => {
+        Some(Protocol::Tcp | Protocol::Udp) if names_ports => Ok(()),
+        Some(Protocol::Tcp | Protocol::Udp) => {
             Err("backends open connections of their own from any port; name the service's ports, or take adopt out")
         }
-        _ => Err("only maglev gives a client the same backend on every balancer; write strategy = \"maglev\""),
+        _ => Err("only connections of protocol \"tcp\" and \"udp\" can be adopted; take adopt out"),
     }
 }
 

@@ -179,6 +179,10 @@ counted! {
         /// Dropped: longer than the kernel can hand over, so it cannot be rewritten.
         DroppedCut = "dropped_cut" =>
             "dropped, because it is longer than the kernel can hand over and cannot be rewritten",
+        /// Dropped: a backend's packet in the middle of a connection that neither a client nor the backend has here. The client
+        /// would see the backend's own address.
+        DroppedOrphan = "dropped_orphan" =>
+            "dropped, because it is a backend's packet in the middle of a connection that is not known here",
         /// Dropped: the worker failed to give a verdict. Always 0 unless `loaded` has a bug.
         DroppedUndecided = "dropped_undecided" =>
             "dropped, because the worker failed to decide about it: a bug in loaded",

@@ -25,8 +25,8 @@ pub struct Policy {
     /// Whether replies may come by any interface, and not only by one that the route to the backend leads through. Decided by
     /// the rules, before a worker sees a packet.
     pub asymmetric: bool,
-    /// Whether a backend's packet without a flow begins one, where the strategy would give its client this backend: another
-    /// balancer has begun that connection. Only with `maglev`, mode "nat", and ports that are named.
+    /// Whether a backend's packet in the middle of a connection that is not known here begins a flow, where its client would get
+    /// this backend, and is dropped elsewhere. Only with TCP or UDP, mode "nat", and ports that are named.
     pub adopt: bool,
 }
 
@@ -36,8 +36,8 @@ impl Policy {
     /// is better than a timeout, and no packet goes where nobody listens. (The original went on to the last configured server
     /// without a word.) `panic_threshold`: checks are always believed until somebody says otherwise. `slow_start`: a backend
     /// that came up gets its share at once. `asymmetric`: most networks answer by the way they were asked, and there nobody on
-    /// the clients' side can speak in a backend's name. `adopt`: a packet does not tell whether its client has spoken to a VIP
-    /// through another balancer, or to the backend itself.
+    /// the clients' side can speak in a backend's name. `adopt`: a client knows no connection with a backend's own address;
+    /// what a backend opens or accepts itself is told by its first packet.
     pub const STANDARD: Self = Self {
         on_backend_down: OnBackendDown::Reset,
         all_down: AllDown::Reject,
@@ -46,7 +46,7 @@ impl Policy {
         idle: Idle::STANDARD,
         passive: None,
         asymmetric: false,
-        adopt: false,
+        adopt: true,
     };
 
     /// The range of `panic_threshold`.

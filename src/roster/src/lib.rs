@@ -210,12 +210,14 @@ impl Roster {
             let of_service = self.backends().filter(move |(_, backend)| replies && backend.service == service);
             of_service.map(|(_, backend)| backend.destination()).collect()
         };
-        let asymmetric =
-            |service: ServiceIndex| self.service(service).is_some_and(|entry| entry.service.policy.asymmetric);
+        let policy = |service| self.service(service).map(|entry| entry.service.policy);
+        let asymmetric = |service| policy(service).is_some_and(|policy| policy.asymmetric);
+        let adopts = |service| policy(service).is_some_and(|policy| policy.adopt);
         let mut reach = Reach { served: Vec::new(), ..Reach::of(plan) };
         for (index, entry) in self.services().filter(|(_, entry)| entry.leaves.is_none()) {
             let Service { vips, protocol, ports, .. } = entry.service.clone();
-            reach.extend(Served { vips, protocol, ports, backends: backends(index), asymmetric: asymmetric(index) });
+            let (asymmetric, adopts) = (asymmetric(index), adopts(index));
+            reach.extend(Served { vips, protocol, ports, backends: backends(index), asymmetric, adopts });
         }
         for Leaving { service, vips, protocol, ports, .. } in self.leaving.clone() {
             reach.extend(Served {
@@ -224,6 +226,7 @@ impl Roster {
                 ports,
                 backends: backends(service),
                 asymmetric: asymmetric(service),
+                adopts: adopts(service),
             });
         }
         reach

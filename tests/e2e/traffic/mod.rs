@@ -11,6 +11,7 @@ mod icmp_errors;
 mod kernel_path;
 mod load;
 mod on_failure;
+mod orphans;
 mod own_connections;
 mod path_mtu;
 mod ports;

@@ -104,6 +104,7 @@ fn service(place: u8, wish: &Wish) -> Service {
             true => Idle { tcp: idle(7), half_open: idle(1), closing: idle(2), udp: idle(3), echo: idle(5) },
         },
         passive: bit(2).then_some(passive),
+        adopt: bit(9),
         ..Policy::STANDARD
     };
     let mut weights = wish.weights.map(u16::from);
@@ -151,7 +152,8 @@ fn build(shape: Shape) -> Vec<u8> {
     let backend = backends[usize::from(shape.ends >> 1 & 3).min(2)];
     let vip = if shape.ports & 0x80 == 0 { vip } else { second_vip };
     let (from, to) = match shape.ends >> 3 & 15 {
-        0..=4 => (client, vip),
+        0..=3 => (client, vip),
+        4 => (client, backend),
         5..=9 => (backend, client),
         10 => (router, vip),
         11 => (vip, client),

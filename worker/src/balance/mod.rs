@@ -106,6 +106,12 @@ impl Balancer {
         self.pool.backend(position)
     }
 
+    /// Whether the choice depends on the client alone, so that every balancer with the same members chooses alike.
+    #[must_use]
+    pub fn chooses_by_client(&self) -> bool {
+        matches!(self.chooser, Chooser::Maglev(_))
+    }
+
     /// How many members may be chosen.
     #[must_use]
     pub fn candidates(&self) -> usize {

@@ -3,9 +3,10 @@
 //! under the backend's own address.
 //!
 //! A flow is made of such a packet only in services that say so (`adopt`), if exactly one place at a VIP fits: one where this
-//! client's own next packet would go to this very backend and port. Whoever forges packets of a backend gains little: such a
-//! flow takes only a free place or that of an expired flow, is not open until the client acknowledges what the backend has
-//! sent, and gives way like every flow that is not; no client is remembered for it.
+//! client's own next packet would go to this very backend and port. That is known of a client that has a backend, and where the
+//! strategy chooses by the client. Whoever forges packets of a backend gains little: such a flow takes only a free place or that of
+//! an expired flow, is not open until the client acknowledges what the backend has sent, and gives way like every flow that is not;
+//! no client is remembered for it.
 
 use super::admit::{Admission, BackendSource};
 use super::decider::Decider;
@@ -39,41 +40,70 @@ impl Decider {
             // A backend's SYN is of a connection of its own.
             _ => return None,
         };
-        let mut fitting = self.setup.adopting(packet.family, packet.protocol, port).filter_map(|(vip, vip_port)| {
-            let (backend, key, hashed) = self.fits(packet, (vip, vip_port), port, now)?;
-            Some((Flow { vip, vip_port, backend, state }, key, hashed))
-        });
-        let found = fitting.next()?;
-        fitting.next().is_none().then_some(found)
+        self.setup.served_at(&packet.source, packet.protocol, port)?;
+        let mut found = None;
+        for (vip, vip_port) in self.setup.places_of(packet.family, packet.protocol, port) {
+            match self.fit(packet, (vip, vip_port), port, now) {
+                Fit::No => {}
+                Fit::Yes { backend, key, hashed } if found.is_none() => {
+                    found = Some((Flow { vip, vip_port, backend, state }, key, hashed));
+                }
+                Fit::Yes { .. } | Fit::Unknown => return None,
+            }
+        }
+        let adopts = |service| self.setup.service(service).is_some_and(|service| service.policy.adopt);
+        found.filter(|(flow, ..)| adopts(self.setup.service_of(flow.backend)))
     }
 
-    /// The backend and the key of the flow that the client's own packet to this place would begin, if that backend has sent
-    /// this packet, from this port.
-    fn fits(
-        &self,
-        packet: &ParsedPacket,
-        (vip, vip_port): (u16, u16),
-        port: u16,
-        now: Now,
-    ) -> Option<(u16, FlowKey, Hashed)> {
-        let request = request_for(packet, *self.setup.vip_address(vip)?, vip_port);
-        let query = self.query(&request)?;
+    /// Whether the client's own packet to this place would begin a flow to the backend that has sent this packet, at this port.
+    fn fit(&self, packet: &ParsedPacket, (vip, vip_port): (u16, u16), port: u16, now: Now) -> Fit {
+        let Some(&address) = self.setup.vip_address(vip) else { return Fit::No };
+        let request = request_for(packet, address, vip_port);
+        let Some(query) = self.query(&request) else { return Fit::No };
         if self.find(&request, &query, now).is_some() {
-            return None;
+            return Fit::No;
         }
-        let Admission { service, source } = self.admission(&request, &query, vip, None, now).ok()?;
-        let backend = match source {
-            BackendSource::Affinity { backend, .. } => backend,
-            BackendSource::Strategy { seed, .. } => self.setup.balancer(service, packet.family)?.would_choose(&seed)?.0,
-            // Two flows of this client could not be told apart.
-            BackendSource::Elsewhere { .. } => return None,
+        let Ok(Admission { service, source }) = self.admission(&request, &query, vip, None, now) else {
+            return Fit::No;
         };
-        let is_sender = self.setup.backend_address(backend) == Some(&packet.source)
-            && self.setup.port_at(backend, vip_port) == port
-            && !self.setup.is_direct(backend);
-        let (key, hashed) = self.key_at(&query, backend);
-        is_sender.then_some((backend, key, hashed))
+        let sends = |backend| {
+            self.setup.backend_address(backend) == Some(&packet.source)
+                && self.setup.port_at(backend, vip_port) == port
+                && !self.setup.is_direct(backend)
+        };
+        let balancer = self.setup.balancer(service, packet.family);
+        let backend = match (source, balancer) {
+            (BackendSource::Affinity { backend, .. }, _) => Some(backend),
+            (BackendSource::Strategy { seed, .. }, Some(balancer)) if balancer.chooses_by_client() => {
+                balancer.would_choose(&seed).map(|backend| backend.0)
+            }
+            // Whose turn it is now says nothing of whose it was, and two flows of this client could not be told apart.
+            (BackendSource::Strategy { .. } | BackendSource::Elsewhere { .. }, _) => {
+                let mut members = self.setup.members(service, packet.family);
+                return if members.any(sends) { Fit::Unknown } else { Fit::No };
+            }
+        };
+        match backend.filter(|backend| sends(*backend)) {
+            None => Fit::No,
+            Some(backend) => {
+                let (key, hashed) = self.key_at(&query, backend);
+                Fit::Yes { backend, key, hashed }
+            }
+        }
     }
+}
+
+/// Whether a backend's packet is a reply from a place at a virtual IP.
+enum Fit {
+    No,
+    /// Of a flow that would have this backend and this key.
+    Yes {
+        backend: u16,
+        key: FlowKey,
+        hashed: Hashed,
+    },
+    /// It may be.
+    Unknown,
 }
 
 /// The packet that the client of a reply would send to this place.

@@ -2,6 +2,7 @@
 //! the tables of an earlier worker. Outcomes are counted in `crate::run`.
 
 use super::decider::Decider;
+use super::own::is_own;
 use crate::wire::is_mapped;
 use loaded_ipc::{BackendCounter, BackendIndex, MAX_BACKEND_INDEX, VIEWS};
 use loaded_table::Flow;
@@ -18,12 +19,13 @@ impl Decider {
         }
         counters.add(VIEWS, 1);
         flows.retain(|key, flow| {
-            let vip = setup.vip_address(flow.vip).is_some_and(|vip| is_mapped(vip) == is_mapped(&key.client));
+            let own = is_own(flow);
+            let vip = own || setup.vip_address(flow.vip).is_some_and(|vip| is_mapped(vip) == is_mapped(&key.client));
             let service = setup.service_of(flow.backend);
             let changes = setup.backend(flow.backend).is_some_and(|backend| backend.port.is_some());
             let port = key.service_port == if changes { 0 } else { flow.vip_port };
             let keep = vip && port && setup.belongs(service, flow.backend, &key.client);
-            if keep {
+            if keep && !own {
                 counters.add(BackendCounter::Flows.index(BackendIndex(flow.backend)), 1);
                 if affinity_timeouts.seconds(service) == 0 {
                     setup.count_client(service, flow.backend, true);
@@ -46,6 +48,9 @@ impl Decider {
     pub fn sweep(&mut self, now: u32, buckets: usize) {
         let Self { setup, affinity_timeouts, flows, clients, counters, .. } = self;
         flows.sweep(now, buckets, |_, flow| {
+            if is_own(flow) {
+                return;
+            }
             counters.take(BackendCounter::Flows.index(BackendIndex(flow.backend)));
             let service = setup.service_of(flow.backend);
             if affinity_timeouts.seconds(service) == 0 {
@@ -68,8 +73,11 @@ impl Decider {
         self.count_flow(flow, true);
     }
 
-    /// Counts a flow that has left the table.
+    /// Counts a flow that has left the table. One of a backend's own was not counted.
     pub(super) fn count_removed(&mut self, flow: &Flow) {
+        if is_own(flow) {
+            return;
+        }
         self.counters.take(BackendCounter::Flows.index(BackendIndex(flow.backend)));
         self.count_flow(flow, false);
     }

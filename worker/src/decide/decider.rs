@@ -183,6 +183,7 @@ impl Decider {
             (Kind::Error(quoted), direction) => self.icmp_error(packet, &quoted, query, direction, buffer, now),
             (_, Direction::Request { vip }) => self.request(packet, query, vip, buffer, now),
             (_, Direction::Reply) => self.reply(packet, query, buffer, now),
+            (_, Direction::Past) => buffer.unchanged(self.past(packet, query, now)),
         }
     }
 

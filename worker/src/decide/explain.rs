@@ -41,7 +41,7 @@ impl Decider {
         match query.direction {
             Direction::Request { vip } => self.explain_request(packet, query, vip, (assumed, buffer), now),
             // Not to a virtual IP.
-            Direction::Reply => ends(assumed, Outcome::PassedOwn),
+            Direction::Reply | Direction::Past => ends(assumed, Outcome::PassedOwn),
         }
     }
 

@@ -83,6 +83,7 @@ impl Decider {
         let decided = match query.direction {
             Direction::Request { vip } => self.request(whole, &query, vip, buffer, now),
             Direction::Reply => self.reply(whole, &query, buffer, now),
+            Direction::Past => buffer.unchanged(self.past(whole, &query, now)),
         };
         let flow = self.find(whole, &query, now).map(|(_, flow)| flow);
         let disposition = match (decided.outcome, flow) {

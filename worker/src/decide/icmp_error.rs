@@ -52,7 +52,7 @@ impl Decider {
                 wire::replace_in_error(buffer.bytes(), packet, quoted, outer, (Endpoint::Destination, new));
                 if from_backend { Outcome::ErrorReturned } else { Outcome::ErrorRelayed }
             }
-            (Direction::Reply, _) => Outcome::PassedOwn,
+            (Direction::Reply | Direction::Past, _) => Outcome::PassedOwn,
         };
         buffer.unchanged(outcome)
     }

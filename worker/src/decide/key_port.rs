@@ -14,7 +14,7 @@
 use super::decider::Decider;
 use super::keys::{Direction, FlowQuery, backend_side, flow_key};
 use crate::time::Now;
-use crate::wire::{ParsedPacket, protocol};
+use crate::wire::{Kind, ParsedPacket, protocol};
 use loaded_table::{Flow, FlowKey, Hashed, Slot};
 
 /// The key's port where the client and the backend use different ones.
@@ -27,6 +27,7 @@ impl Decider {
         let direction = match self.setup.vip(&packet.destination) {
             Some(vip) => Direction::Request { vip },
             None if self.setup.is_backend(backend_side(packet)) => Direction::Reply,
+            None if is_ported(packet) && self.setup.is_backend(&packet.destination) => Direction::Past,
             None => return None,
         };
         let mut key = flow_key(packet, direction)?;
@@ -51,8 +52,9 @@ impl Decider {
                 let changes = service.is_some_and(|service| service.changes_ports);
                 (if changes { CHANGED } else { port }, true)
             }
-            Direction::Reply => {
-                let changes = self.setup.changes_ports_to(backend_side(packet), port);
+            Direction::Reply | Direction::Past => {
+                let backend = if direction == Direction::Past { &packet.destination } else { backend_side(packet) };
+                let changes = self.setup.changes_ports_to(backend, port);
                 (if changes { CHANGED } else { port }, changes)
             }
         }
@@ -96,4 +98,9 @@ impl Decider {
             self.count_removed(&flow);
         }
     }
+}
+
+/// Whether it is of a protocol whose connections past the virtual IPs are noted.
+fn is_ported(packet: &ParsedPacket) -> bool {
+    matches!(packet.kind, Kind::Tcp(_) | Kind::Udp { .. })
 }

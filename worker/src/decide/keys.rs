@@ -23,6 +23,8 @@ pub(super) enum Direction {
     Request { vip: u16 },
     /// From a backend.
     Reply,
+    /// Past the virtual IPs, to a backend's own address.
+    Past,
 }
 
 /// The key of the flow a packet is part of, with the port that the packet names; `None` for kinds of packets that have no flows.

@@ -2,8 +2,9 @@
 
 use super::decider::{Decided, Decider, PacketBuffer};
 use super::keys::{Direction, FlowQuery, backend_side};
+use super::own::is_own;
 use crate::time::Now;
-use crate::wire::{Kind, ParsedPacket, TcpSegment};
+use crate::wire::{Address, Kind, ParsedPacket, TcpSegment};
 use loaded_ipc::{Mode, OnFailure, Outcome, Unserved};
 use loaded_table::{Flow, Slot};
 
@@ -15,14 +16,19 @@ impl Decider {
             Direction::Request { vip } => {
                 self.find_by(query, now, |flow| flow.vip == vip && flow.vip_port == query.port)
             }
-            Direction::Reply => self.find_by(query, now, |flow| {
-                self.setup.backend(flow.backend).is_some_and(|backend| {
-                    !backend.direct
-                        && backend.address == *backend_side(packet)
-                        && backend.port.unwrap_or(flow.vip_port) == query.port
-                })
-            }),
+            Direction::Reply => self.find_at(backend_side(packet), query, now),
+            Direction::Past => self.find_at(&packet.destination, query, now),
         }
+    }
+
+    /// The living flow at a backend with this address.
+    #[inline]
+    fn find_at(&self, address: &Address, query: &FlowQuery, now: Now) -> Option<(Slot, Flow)> {
+        self.find_by(query, now, |flow| {
+            self.setup.backend(flow.backend).is_some_and(|backend| {
+                !backend.direct && backend.address == *address && backend.port.unwrap_or(flow.vip_port) == query.port
+            })
+        })
     }
 
     #[inline]
@@ -64,7 +70,7 @@ impl Decider {
             (Direction::Request { vip }, None) => {
                 self.service(packet, vip).and_then(|s| self.setup.service(s)).is_some_and(|s| s.mode == Mode::Dsr)
             }
-            (Direction::Reply, _) => false,
+            (Direction::Reply | Direction::Past, _) => false,
         }
     }
 
@@ -82,11 +88,13 @@ impl Decider {
             (Direction::Request { .. }, Some((slot, flow))) if self.is_to_be_reset(packet, flow) => {
                 return self.reset_client(packet, slot, buffer, now);
             }
+            (Direction::Past, _) => self.past(packet, query, now),
+            (Direction::Reply, Some(known)) if is_own(&known.1) => self.own_reply(packet, query, known, now),
             (_, Some(_)) => Outcome::DroppedCut,
             (Direction::Request { vip }, None) if self.service(packet, vip).is_some() => Outcome::DroppedCut,
             (Direction::Request { .. }, None) if matches!(packet.kind, Kind::Error(_)) => Outcome::DroppedStrayError,
             (Direction::Request { .. }, None) => self.unserved(),
-            (Direction::Reply, None) => Outcome::PassedOwn,
+            (Direction::Reply, None) => self.own_or_orphan(packet, query, now),
         };
         buffer.unchanged(outcome)
     }

@@ -11,6 +11,7 @@
 //! | `clash` | flows that cannot have one backend together |
 //! | `reply` | packets of backends to clients |
 //! | `adopt` | replies of connections that another balancer has begun |
+//! | `own` | connections that backends open or accept themselves, and what belongs to nobody |
 //! | `icmp_error` | ICMP errors about packets of flows |
 //! | `fragment`, `fragment_table` | fragments: where the others go once the first has come, and for how long |
 //! | `hear` | packets that the kernel path has sent on and reports |
@@ -36,6 +37,7 @@ mod icmp_error;
 mod key_port;
 mod keys;
 mod lookup;
+mod own;
 mod reply;
 mod request;
 mod summary;

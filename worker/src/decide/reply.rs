@@ -2,6 +2,7 @@
 
 use super::decider::{Decided, Decider, PacketBuffer};
 use super::keys::{FlowQuery, another_port};
+use super::own::is_own;
 use crate::time::Now;
 use crate::wire::{self, Endpoint, Kind, ParsedPacket, Replacement, low_half};
 use loaded_ipc::{Cause, Outcome};
@@ -15,8 +16,11 @@ impl Decider {
         mut buffer: PacketBuffer<'_>,
         now: Now,
     ) -> Decided {
-        let known = self.find(packet, query, now).or_else(|| self.adopt_reply(packet, now));
-        let Some((slot, flow)) = known else { return buffer.unchanged(Outcome::PassedOwn) };
+        let known = match self.find(packet, query, now) {
+            Some(known) if is_own(&known.1) => return buffer.unchanged(self.own_reply(packet, query, known, now)),
+            known => known.or_else(|| self.adopt_reply(packet, now)),
+        };
+        let Some((slot, flow)) = known else { return buffer.unchanged(self.own_or_orphan(packet, query, now)) };
         let Some(&address) = self.setup.vip_address(flow.vip) else { return buffer.unchanged(Outcome::PassedOwn) };
         self.count_received(flow.backend, buffer.length);
         if let Some(outcome) = outcome_when_ended(packet, flow) {

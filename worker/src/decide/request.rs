@@ -227,29 +227,9 @@ impl Decider {
     /// Moves a flow to its next state, and keeps it and its client's affinity alive.
     #[inline]
     pub(super) fn advance(&mut self, slot: Slot, flow: Flow, packet: &ParsedPacket, request: bool, now: Now) {
-        let sender = self.sender(slot, flow, packet, request);
-        let seen = match keeps_alive(flow.state, sender) {
-            true => self.flows.refresh(slot, now.seconds),
-            false => self.flows.seen(slot, now.seconds),
-        };
+        let (next, seen) = self.step(slot, flow, packet, request, now);
         let is_new_second = seen != now.seconds;
-        let next = match self.setup.is_direct(flow.backend) {
-            false => {
-                let next = next_state(flow.state, packet.kind, sender);
-                if let Some(proof) = proof_after((flow.state, next), packet.kind, sender, is_new_second) {
-                    self.flows.set_proof(slot, proof);
-                }
-                next
-            }
-            true => next_state_one_sided(flow.state, packet.kind),
-        };
-        let mut proven = false;
-        if next != flow.state {
-            if !self.flows.set_state(slot, next, now.seconds) {
-                self.counters.add(Pressure::Unprotected.index(), 1);
-            }
-            proven = request && is_proof(next);
-        }
+        let proven = next != flow.state && request && is_proof(next);
         // The kernel path lets few packets of a client come this way: an answer that comes stands for those it answers.
         let is_due = || is_new_second && (request || self.backends.has_kernel_path());
         let is_fresh = || self.affinity_timeouts.of(self.setup.service_of(flow.backend)).is_fresh(seen, now.seconds);
@@ -257,6 +237,37 @@ impl Decider {
             let client = if request { &packet.source } else { &packet.destination };
             self.keep_client(flow, (packet.family, client), proven, now.seconds);
         }
+    }
+
+    /// Moves a flow to its next state and keeps it alive. Returns that state, and when a packet of it was seen before, seconds.
+    #[inline]
+    pub(super) fn step(
+        &mut self,
+        slot: Slot,
+        flow: Flow,
+        packet: &ParsedPacket,
+        request: bool,
+        now: Now,
+    ) -> (FlowState, u32) {
+        let sender = self.sender(slot, flow, packet, request);
+        let seen = match keeps_alive(flow.state, sender) {
+            true => self.flows.refresh(slot, now.seconds),
+            false => self.flows.seen(slot, now.seconds),
+        };
+        let next = match self.setup.is_direct(flow.backend) {
+            false => {
+                let next = next_state(flow.state, packet.kind, sender);
+                if let Some(proof) = proof_after((flow.state, next), packet.kind, sender, seen != now.seconds) {
+                    self.flows.set_proof(slot, proof);
+                }
+                next
+            }
+            true => next_state_one_sided(flow.state, packet.kind),
+        };
+        if next != flow.state && !self.flows.set_state(slot, next, now.seconds) {
+            self.counters.add(Pressure::Unprotected.index(), 1);
+        }
+        (next, seen)
     }
 }
 

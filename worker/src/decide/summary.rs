@@ -44,7 +44,7 @@ impl Decider {
         match (&lookup.packet, &lookup.query) {
             (Ok(packet), Some(query)) => match query.direction {
                 Direction::Request { vip } => self.service(packet, vip),
-                Direction::Reply => None,
+                Direction::Reply | Direction::Past => None,
             },
             _ => None,
         }

@@ -1,8 +1,8 @@
 //! A configuration that is being received: each message is judged as it comes, and what only the end shows is judged there.
 
-use super::model::{Backend, Service, ServicePool, Setup, Translation, Vip};
+use super::model::{Backend, Served, Service, ServicePool, Setup, Translation, Vip};
 use crate::balance::{Balancer, MemberSpec};
-use crate::wire::{Address, Family, from_ip};
+use crate::wire::{Address, Family, from_ip, protocol};
 use loaded_ipc::{
     Affinity, BackendIndex, MAX_BACKEND_INDEX, Mode, OnFailure, Policy, PortRange, Protocol, Quota, ServiceIndex,
     Strategy, ToWorker, Unserved,
@@ -189,7 +189,7 @@ impl Assembly {
             malformed: if translates { OnFailure::Drop } else { malformed },
             quota: self.quota,
             translation: self.translation(),
-            adopts: self.services.values().any(|draft| draft.policy.adopt),
+            served: self.served(),
             vip_order,
             reply_addresses,
             backends: slots(self.backends.into_iter().map(|(index, (backend, _))| (index, backend))),
@@ -252,6 +252,26 @@ impl Assembly {
             of_sctp: backends().any(|backend| backend.port.is_some() && is_sctp(backend.service)),
             places: places.into_iter().collect(),
         }
+    }
+
+    /// See [`Setup::served_at`].
+    fn served(&self) -> Box<[Served]> {
+        let adopts = |draft: &&ServiceDraft| draft.policy.adopt && !draft.ports.is_empty() && draft.mode == Mode::Nat;
+        let mut served = Vec::new();
+        for (&index, (backend, _)) in &self.backends {
+            let Some(draft) = self.services.get(&backend.service).filter(adopts) else { continue };
+            let protocol = match draft.protocol {
+                Protocol::Tcp => protocol::TCP,
+                Protocol::Udp => protocol::UDP,
+                Protocol::Sctp | Protocol::Any => continue,
+            };
+            let own = backend.port.map(|port| [PortRange { low: port, high: port }]);
+            let ports = own.as_ref().map_or(draft.ports.as_slice(), |own| own.as_slice());
+            let one = |&ports| Served { address: backend.address, protocol, ports, backend: index };
+            served.extend(ports.iter().map(one));
+        }
+        served.sort_by_key(|served| served.address);
+        served.into()
     }
 
     fn vip_order(&self) -> Result<Box<[(Address, u16)]>, OutOfStep> {

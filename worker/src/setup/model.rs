@@ -23,8 +23,18 @@ pub struct Setup {
     pub(super) services: Box<[Option<Box<Service>>]>,
     /// Which packets get another port.
     pub(super) translation: Translation,
-    /// Whether a service adopts replies.
-    pub(super) adopts: bool,
+    /// Where backends answer clients and speak on their own behalf seldom, sorted by address for binary search.
+    pub(super) served: Box<[Served]>,
+}
+
+/// The ports at which a backend of a service that adopts replies is served.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Served {
+    pub(super) address: Address,
+    /// That of IANA's list.
+    pub(super) protocol: u8,
+    pub(super) ports: PortRange,
+    pub(super) backend: u16,
 }
 
 /// Which packets get another port, and which keep the one they came to.
@@ -241,26 +251,29 @@ impl Setup {
         }
     }
 
-    /// The places at virtual IPs, each with its port, whose replies may come from this port and begin flows (see
-    /// [`Policy::adopt`]).
-    pub(crate) fn adopting(&self, family: Family, protocol: u8, port: u16) -> impl Iterator<Item = (u16, u16)> {
-        let vips =
-            (0_u16..).zip(self.vips.iter().filter(|_| self.adopts)).filter_map(|(n, vip)| Some((n, vip.as_ref()?)));
-        let adopts = |service| self.service(service).is_some_and(|service| service.policy.adopt);
+    /// The places at virtual IPs, each with its port, whose replies may come from this port.
+    pub(crate) fn places_of(&self, family: Family, protocol: u8, port: u16) -> impl Iterator<Item = (u16, u16)> {
+        let vips = (0_u16..).zip(&self.vips).filter_map(|(n, vip)| Some((n, vip.as_ref()?)));
         vips.filter(move |(_, vip)| is_mapped(&vip.address) == (family == Family::V4)).flat_map(move |(n, vip)| {
             let ranges: &[_] = match protocol {
                 protocol::TCP => &vip.tcp,
                 protocol::UDP => &vip.udp,
                 _ => &[],
             };
-            let ranges = ranges.iter().filter(move |(_, service)| adopts(*service));
             // A backend with a port of its own does not tell which port the client has used, unless there is but one.
-            ranges.flat_map(move |(PortRange { low, high }, _)| {
-                let same = (*low..=*high).contains(&port).then_some(port);
-                let only = (low == high && *low != port).then_some(*low);
-                same.into_iter().chain(only).map(move |port| (n, port))
-            })
+            let only = ranges.iter().filter(|(range, _)| range.low == range.high).map(|(range, _)| range.low);
+            let same = self.service_at(n, protocol, port).map(|_| port);
+            same.into_iter().chain(only.filter(move |only| *only != port)).map(move |port| (n, port))
         })
+    }
+
+    /// A backend with this address that is served at this port, by a service that adopts replies (see [`Policy::adopt`]).
+    #[must_use]
+    pub(crate) fn served_at(&self, address: &Address, protocol: u8, port: u16) -> Option<u16> {
+        let first = self.served.partition_point(|served| served.address < *address);
+        let here = self.served.get(first..)?.iter().take_while(|served| served.address == *address);
+        let mut here = here.filter(|s| s.protocol == protocol && s.ports.low <= port && port <= s.ports.high);
+        here.next().map(|served| served.backend)
     }
 
     /// The service that takes everything to a virtual IP.
@@ -298,6 +311,14 @@ impl Setup {
             Family::V4 => &service.v4.balancer,
             Family::V6 => &service.v6.balancer,
         })
+    }
+
+    /// A service's backends of one family, by their indices.
+    pub(crate) fn members(&self, index: u16, family: Family) -> impl Iterator<Item = u16> {
+        let service = self.service(index).into_iter();
+        service
+            .flat_map(move |service| if family == Family::V4 { &*service.v4.backends } else { &*service.v6.backends })
+            .copied()
     }
 
     /// The backend for a new client's packet to this port of a VIP, where no flow of these is that is given by its backend and

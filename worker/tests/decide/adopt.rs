@@ -1,8 +1,8 @@
 //! Connections that another balancer has begun, where the backend speaks first.
 
 use super::packets::{ACK, End, FIN, RST, SYN, ends, ports, tcp, udp};
-use super::world::{AFFINITY, POLICY, SIDES, Service, Side, World};
-use loaded_ipc::{Outcome, Policy, Protocol, Strategy};
+use super::world::{AFFINITY, POLICY, SIDES, Service, Side, World, index_of};
+use loaded_ipc::{BackendCounter, OnBackendDown, Outcome, Policy, Protocol, Strategy};
 
 /// Two buckets of eight ways.
 const PLACES: u16 = 16;
@@ -48,30 +48,138 @@ fn a_connection_of_another_balancer_goes_on_whoever_speaks_first() {
     }
 }
 
+/// What fits no place, or more than one, reaches nobody under the backend's own address.
 #[test]
 fn nothing_else_begins_a_flow() {
     for side in SIDES {
         let service = adopting(Protocol::Tcp);
         let backend = chosen(&service, &side, side.client);
         let client = (side.client, 4001);
-        let passes = |services: &[Service], bytes: Vec<u8>| {
+        let ends = |services: &[Service], bytes: Vec<u8>, outcome: Outcome| {
             let mut world = World::new(services);
-            world.unchanged(bytes, Outcome::PassedOwn);
+            world.unchanged(bytes, outcome);
             assert_eq!(world.decider.held(), (0, 0));
         };
         let one = std::slice::from_ref(&service);
         for other in side.backends.into_iter().filter(|other| *other != backend) {
-            passes(one, tcp((other, 80), client, ACK));
+            for flags in [ACK, SYN | ACK, RST, FIN | ACK] {
+                ends(one, tcp((other, 80), client, flags), Outcome::DroppedOrphan);
+            }
         }
-        // The backend's own connections, from the served port too; other ports and protocols.
-        for flags in [SYN, 0, FIN] {
-            passes(one, tcp((&backend, 80), client, flags));
+        for flags in [0, FIN] {
+            ends(one, tcp((&backend, 80), client, flags), Outcome::DroppedOrphan);
         }
-        passes(one, tcp((&backend, 81), client, ACK));
-        passes(one, udp((&backend, 80), client));
-        // Two VIPs, and nothing says which the client has asked.
-        passes(&[Service { vips: vec![0, 1, 2, 3], ..service.clone() }], tcp((&backend, 80), client, ACK));
-        passes(&[Service { policy: POLICY, ..service }], tcp((&backend, 80), client, ACK));
+        // What the service has nothing to do with.
+        ends(one, tcp((&backend, 81), client, ACK), Outcome::PassedOwn);
+        ends(one, udp((&backend, 80), client), Outcome::PassedOwn);
+        // Two VIPs, and nothing says which the client has asked; the second may be one of another service, which adopts nothing.
+        let two = Service { vips: vec![0, 1, 2, 3], ..service.clone() };
+        ends(&[two], tcp((&backend, 80), client, ACK), Outcome::DroppedOrphan);
+        for strategy in [Strategy::Maglev { seed: 5 }, Strategy::RoundRobin] {
+            let second =
+                Service { vips: vec![2, 3], strategy, ports: vec![], protocol: Protocol::Any, ..service.clone() };
+            let second = Service { policy: POLICY, ..second };
+            ends(&[service.clone(), second], tcp((&backend, 80), client, ACK), Outcome::DroppedOrphan);
+        }
+        ends(&[Service { policy: POLICY, ..service.clone() }], tcp((&backend, 80), client, ACK), Outcome::PassedOwn);
+        // A service of all ports: backends may speak on their own behalf from any.
+        let all = Service { ports: vec![], ..service };
+        ends(&[all], tcp((&backend, 80), client, ACK), Outcome::PassedOwn);
+    }
+}
+
+/// Whose turn it is says nothing, but a client that is known has its backend.
+#[test]
+fn where_the_strategy_cannot_tell_a_client_that_is_known_goes_on() {
+    for side in SIDES {
+        for strategy in [Strategy::RoundRobin, Strategy::Weighted] {
+            let service = Service { strategy, ..adopting(Protocol::Udp) };
+            let mut world = World::new(&[service]);
+            let (client, vip) = ((side.client, 4001), (side.vip, 80));
+            for backend in side.backends {
+                world.unchanged(udp((backend, 80), client), Outcome::DroppedOrphan);
+            }
+            let backend = world.talk(client, vip);
+            world.now += 181;
+            world.sweep();
+            assert_eq!(world.decider.held(), (0, 1), "the flow is forgotten, the client is not");
+            for other in side.backends.into_iter().filter(|other| *other != backend) {
+                world.unchanged(udp((other, 80), client), Outcome::DroppedOrphan);
+            }
+            world.answer(udp((&backend, 80), client));
+        }
+    }
+}
+
+/// After `rehash` the backend that came back still has the old connection.
+#[test]
+fn a_late_reply_of_a_backend_that_has_lost_its_client_is_dropped() {
+    for side in SIDES {
+        let policy = Policy { on_backend_down: OnBackendDown::Rehash, adopt: true, ..POLICY };
+        let mut world = World::new(&[Service { policy, ..adopting(Protocol::Tcp) }]);
+        let (client, vip) = ((side.client, 4001), (side.vip, 80));
+        let first = world.open(client, vip);
+        let n = super::world::BACKENDS.iter().position(|address| *address == first).expect("a backend");
+        world.check(n, false);
+        assert_ne!(world.forward(tcp(client, vip, ACK), Outcome::ForwardedNew), first);
+        world.check(n, true);
+        world.unchanged(tcp((&first, 80), client, ACK), Outcome::DroppedOrphan);
+    }
+}
+
+/// From the served port: opened by the backend, or by somebody at its own address. Whole, and with an hour of silence after which the
+/// backend speaks first.
+#[test]
+fn a_backends_own_connections_pass_both_ways() {
+    for side in SIDES {
+        for backend_port in [None, Some(80)] {
+            let service = Service { backend_ports: [backend_port; 6], ..adopting(Protocol::Tcp) };
+            for backend in side.backends {
+                for by_backend in [true, false] {
+                    let mut world = World::new(std::slice::from_ref(&service));
+                    let (here, there) = ((backend, 80), (side.client, 4001));
+                    let (opener, other) = if by_backend { (here, there) } else { (there, here) };
+                    let mut pass = |from, to, flags| world.unchanged(tcp(from, to, flags), Outcome::PassedOwn);
+                    pass(opener, other, SYN);
+                    pass(other, opener, SYN | ACK);
+                    pass(opener, other, ACK);
+                    pass(here, there, ACK);
+                    world.now += 3600;
+                    world.sweep();
+                    world.respawn();
+                    world.unchanged(tcp(here, there, ACK), Outcome::PassedOwn);
+                    world.unchanged(tcp(there, here, ACK), Outcome::PassedOwn);
+                    assert_eq!(world.count(BackendCounter::Flows, index_of(0, 0)), 0, "no client has it");
+                    // Over, and the same ports again.
+                    for (from, to) in [(opener, other), (other, opener)] {
+                        world.unchanged(tcp(from, to, FIN | ACK), Outcome::PassedOwn);
+                    }
+                    for (from, to, flags) in [(opener, other, SYN), (other, opener, SYN | ACK), (opener, other, ACK)] {
+                        world.unchanged(tcp(from, to, flags), Outcome::PassedOwn);
+                    }
+                    world.now += 3600;
+                    world.sweep();
+                    world.unchanged(tcp(here, there, ACK), Outcome::PassedOwn);
+                }
+            }
+        }
+    }
+}
+
+/// Another balancer has seen it begin: as soon as the other side speaks, it is known here too.
+#[test]
+fn a_connection_to_a_backends_own_address_goes_on_when_its_client_speaks() {
+    for side in SIDES {
+        let mut world = World::new(&[adopting(Protocol::Tcp), adopting(Protocol::Udp)]);
+        for backend in side.backends {
+            let (here, there) = ((backend, 80), (side.client, 4001));
+            world.unchanged(tcp(there, here, ACK), Outcome::PassedOwn);
+            world.unchanged(tcp(here, there, ACK), Outcome::PassedOwn);
+            world.unchanged(udp(there, here), Outcome::PassedOwn);
+            world.unchanged(udp(here, there), Outcome::PassedOwn);
+        }
+        let stranger = (side.router, 80);
+        world.unchanged(tcp((side.client, 4001), stranger, ACK), Outcome::PassedForeign);
     }
 }
 
@@ -99,8 +207,17 @@ fn forged_replies_open_nothing_and_take_nobodys_place() {
         let forge = |world: &mut World, from: u16| {
             for n in from..from + 200 {
                 for backend in side.backends {
-                    let mut bytes = tcp((backend, 80), (&side.client(n), 5001), ACK);
-                    world.send(&mut bytes);
+                    let (here, there) = ((backend, 80), (side.client(n), 5001));
+                    let there = (there.0.as_str(), there.1);
+                    for mut bytes in [
+                        tcp(here, there, ACK),
+                        tcp(here, there, SYN),
+                        tcp(here, there, SYN | ACK),
+                        tcp(there, here, SYN),
+                        tcp(there, here, ACK),
+                    ] {
+                        world.send(&mut bytes);
+                    }
                 }
             }
         };
@@ -140,7 +257,7 @@ fn a_forged_reply_moves_no_flow_to_another_backend() {
         let backend = world.open(client, vip);
         assert_ne!(backend, first);
         world.check(n, true);
-        world.unchanged(tcp((&first, 80), client, ACK), Outcome::PassedOwn);
+        world.unchanged(tcp((&first, 80), client, ACK), Outcome::DroppedOrphan);
         assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), backend);
     }
 }

@@ -86,7 +86,8 @@ pub(crate) struct Service {
     pub(crate) quota: Option<Quota>,
 }
 
-pub(crate) const POLICY: Policy = Policy { all_down: AllDown::Drop, ..Policy::STANDARD };
+/// What belongs to nobody passes: see `adopt` for what is otherwise.
+pub(crate) const POLICY: Policy = Policy { all_down: AllDown::Drop, adopt: false, ..Policy::STANDARD };
 
 pub(crate) const AFFINITY: Affinity = Affinity { prefix4: 32, prefix6: 128, timeout: 3600 };
 

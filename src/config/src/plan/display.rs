@@ -3,7 +3,7 @@
 use super::{Backend, Discover, Failures, Fast, HostPolicy, LogLevel, MetricsAddress, Place, Plan, Service};
 use crate::duration::span;
 use crate::{check_kind, policy};
-use loaded_ipc::{Affinity, Check, Mode, Passive, PortRange, Protocol, Quota, Unserved};
+use loaded_ipc::{Affinity, Check, Mode, Passive, PortRange, Protocol, Quota, Strategy, Unserved};
 use std::fmt;
 
 /// What will be served, for `--check`.
@@ -93,7 +93,7 @@ impl fmt::Display for Service {
         }
         writeln!(f, "  balances   {}", balances(self))?;
         writeln!(f, "  mode       {}", mode(self.mode))?;
-        writeln!(f, "  strategy   {}", self.strategy)?;
+        writeln!(f, "  strategy   {}: {}", self.strategy, chooses(self.strategy))?;
         writeln!(f, "  affinity   {}", affinity(self.affinity))?;
         writeln!(f, "  check      {}{}", check(self.check.as_ref()), own_ports(self))?;
         writeln!(f, "  passive    {}", passive(self.policy.passive))?;
@@ -164,6 +164,15 @@ pub(super) fn mode(mode: Mode) -> String {
     match mode {
         Mode::Nat => "nat: packets get the backend's address".to_owned(),
         Mode::Dsr => "dsr: packets stay as they are, backends answer clients directly".to_owned(),
+    }
+}
+
+/// By what it chooses, and what that means where a second balancer takes over.
+fn chooses(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::RoundRobin => "in turn; most connections end when another balancer takes over",
+        Strategy::Weighted => "who has the fewest clients; most connections end when another balancer takes over",
+        Strategy::Maglev { .. } => "by the client, alike on every balancer that has the same backends up",
     }
 }
 

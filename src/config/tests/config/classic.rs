@@ -35,7 +35,8 @@ fn the_least_file_is_one_whole_ip_service() {
     assert_eq!(service.affinity, Some(Affinity { prefix4: 32, prefix6: 128, timeout: 3600 }));
     assert_eq!(service.vips, [ip("192.0.2.100")]);
     assert_eq!(service.backends, [Backend { address: ip("198.51.100.11"), port: None, weight: 1, backup: false }]);
-    assert_eq!((service.policy, &service.check, &service.discover, plan.drain), (Policy::STANDARD, &None, &None, 300));
+    let policy = Policy { adopt: false, ..Policy::STANDARD };
+    assert_eq!((service.policy, &service.check, &service.discover, plan.drain), (policy, &None, &None, 300));
     assert_eq!((plan.user.as_str(), plan.cores, plan.queue_base, plan.queue_len), ("nobody", None, 0, 16384));
 }
 

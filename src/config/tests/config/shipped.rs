@@ -31,7 +31,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         mode: Mode::Nat,
         strategy: Strategy::RoundRobin,
         affinity: Some(Affinity { prefix4: 32, prefix6: 128, timeout: 3600 }),
-        policy: Policy::STANDARD,
+        policy: Policy { adopt: false, ..Policy::STANDARD },
         check: None,
         discover: None,
         backends: ips(backends)
@@ -247,7 +247,7 @@ service classic
   vip        192.0.2.100
   balances   every IP protocol (TCP, UDP, SCTP, ESP, GRE …) on every port, and ICMP echo
   mode       nat: packets get the backend's address
-  strategy   rr
+  strategy   rr: in turn; most connections end when another balancer takes over
   affinity   a client (IPv4 /32, IPv6 /128) keeps its backend until 1h after its last packet
   check      none: every backend counts as up
   passive    none: workers do not judge backends by their packets
@@ -257,7 +257,7 @@ service classic
   slow start none: a backend that came up gets its share at once
   idle       flows are forgotten after 124m tcp, 30s half open, 30s closing, 3m udp, 1m echo
   asymmetric no: replies come only by an interface that the route to their backend leads through
-  adopt      no: a reply of a connection that began elsewhere passes as the backend's own
+  adopt      no: a reply of a connection that is not known here passes as the backend's own
   backend    198.51.100.11, weight 1
   backend    198.51.100.12, weight 1
   backend    198.51.100.13, weight 1

@@ -60,7 +60,7 @@ fn the_least_service_has_the_documented_defaults() {
         idle: Idle::STANDARD,
         passive: None,
         asymmetric: false,
-        adopt: false,
+        adopt: true,
     };
     assert_eq!((service.policy, &service.check, &service.discover), (policy, &None, &None));
     assert!(!service.backends[0].backup);
@@ -444,20 +444,38 @@ fn what_passes_untranslated_is_refused_with_its_place() {
 }
 
 #[test]
-fn replies_are_adopted_only_where_every_balancer_chooses_alike() {
-    let open = good("strategy = \"maglev\"\nadopt = true");
-    assert!(open.services[0].policy.adopt && open.to_string().contains("adopt      yes: a reply begins a flow"));
+fn a_strategy_that_a_second_balancer_does_not_share_is_noted() {
+    let notes = |top: &str, strategy: &str| {
+        let text = format!("{top}{}", service(&format!("ports = [80]\nstrategy = \"{strategy}\"")));
+        parse(&[Source::new(NAME, text)], &Overrides::default()).unwrap().notes
+    };
+    for strategy in ["rr", "weighted"] {
+        assert!(
+            good(&format!("strategy = \"{strategy}\"")).to_string().contains("end when another balancer takes over")
+        );
+        assert_eq!(notes("", strategy), [""; 0], "nothing shows that there is a second one");
+        let expected = format!(
+            "{NAME}:3:8: with strategy {strategy} most connections of service \"web\" end when another balancer takes over: \
+             that one chooses other backends; to avoid that, write strategy = \"maglev\" on both"
+        );
+        assert_eq!(notes("stop_hold = \"10s\"\n", strategy), [expected]);
+    }
+    assert_eq!(notes("stop_hold = \"10s\"\n", "maglev"), [""; 0]);
+}
+
+#[test]
+fn replies_are_adopted_where_backends_speak_on_their_own_behalf_seldom() {
+    let adopts = |keys: &str| good(keys).services[0].policy.adopt;
+    assert!(adopts("") && adopts("adopt = true") && !adopts("adopt = false"));
+    assert!(!adopts("mode = \"dsr\""));
+    assert!(good("").to_string().contains("adopt      yes: a reply of a connection that is not known here begins one"));
     with_ports(
-        "adopt = true",
-        "6:9: only maglev gives a client the same backend on every balancer; write strategy = \"maglev\"",
-    );
-    with_ports(
-        "strategy = \"maglev\"; mode = \"dsr\"; adopt = true",
-        "8:9: in mode \"dsr\" replies do not come this way, so adopt = true has no effect; take it out",
+        "mode = \"dsr\"; adopt = true",
+        "7:9: in mode \"dsr\" replies do not come this way, so adopt = true has no effect; take it out",
     );
     fifth_line(
-        "ports = \"any\"\nstrategy = \"maglev\"\nadopt = true",
-        "7:9: backends open connections of their own from any port; name the service's ports, or take adopt out",
+        "ports = \"any\"\nadopt = true",
+        "6:9: backends open connections of their own from any port; name the service's ports, or take adopt out",
     );
     with_ports("adopt = 1", "6:9: adopt is 1, a number; write true or false");
 }

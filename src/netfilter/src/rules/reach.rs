@@ -39,6 +39,9 @@ pub struct Served {
     pub backends: Vec<Destination>,
     /// Whether these backends may answer by any interface, in whatever service.
     pub asymmetric: bool,
+    /// Whether packets to these backends' own addresses, past the virtual IPs, go to the workers too: they note whose connections
+    /// these are.
+    pub adopts: bool,
 }
 
 /// The kernel's default (inet_init_net, net/ipv4/af_inet.c).
@@ -123,6 +126,7 @@ impl Served {
                 Mode::Dsr => Vec::new(),
             },
             asymmetric: service.policy.asymmetric,
+            adopts: service.policy.adopt,
         }
     }
 }

@@ -16,7 +16,8 @@ pub(crate) fn addresses(list: &[&str]) -> Vec<IpAddr> {
 
 pub(crate) fn plan(vips: &[&str], backends: &[&str], protocol: Protocol, ports: &[(u16, u16)]) -> Plan {
     let backend = |address| Backend { address, port: None, weight: 1, backup: false };
-    let policy = Policy { on_backend_down: OnBackendDown::Drain, all_down: AllDown::Drop, ..Policy::STANDARD };
+    let (on_backend_down, all_down) = (OnBackendDown::Drain, AllDown::Drop);
+    let policy = Policy { on_backend_down, all_down, adopt: false, ..Policy::STANDARD };
     let service = Service {
         name: "web".into(),
         vips: addresses(vips),
@@ -282,6 +283,50 @@ fn what_leaves_is_reached_as_long_as_it_is_named() {
         ]
     );
     assert!(chain(&reach, "LOADED-3").contains(&"-s 192.0.2.101/32 -g LOADED-3-S".to_owned()));
+}
+
+/// What goes to backends' own addresses meets the workers where a service adopts replies, and stays tracked. Ports that services
+/// share are one rule; a service of all ports has none.
+#[test]
+fn what_passes_the_vips_is_seen_where_replies_are_adopted() {
+    let adopting = |protocol, ports: &[(u16, u16)]| {
+        let mut served = served(&["192.0.2.100"], &["198.51.100.11", "198.51.100.12"], protocol, ports);
+        served.adopts = true;
+        served
+    };
+    let mut reach = Reach::of(&plan(&["192.0.2.101"], &["198.51.100.11"], Protocol::Tcp, &[(81, 81)]));
+    reach.extend(adopting(Protocol::Tcp, &[(80, 80)]));
+    reach.extend(adopting(Protocol::Udp, &[(53, 53)]));
+    reach.extend(adopting(Protocol::Any, &[]));
+    let past = |rule: &String| rule.ends_with("-j LOADED-3-P");
+    let rules: Vec<_> = chain(&reach, "LOADED-3-M").into_iter().filter(past).collect();
+    assert_eq!(
+        rules,
+        [
+            "-d 198.51.100.11/32 -p tcp -m tcp --dport 80 -j LOADED-3-P",
+            "-d 198.51.100.11/32 -p udp -m udp --dport 53 -j LOADED-3-P",
+            "-d 198.51.100.12/32 -p tcp -m tcp --dport 80 -j LOADED-3-P",
+            "-d 198.51.100.12/32 -p udp -m udp --dport 53 -j LOADED-3-P",
+        ]
+    );
+    // Steered as requests are, by the source.
+    assert_eq!(chain(&reach, "LOADED-3-P"), chain(&reach, "LOADED-3-Q")[1..]);
+}
+
+/// Also where there are so many backends that ranges of them have chains.
+#[test]
+fn what_passes_the_vips_is_seen_among_many_backends() {
+    let all: Vec<_> = (0..40).map(|n| format!("198.51.100.{n}")).collect();
+    let all: Vec<_> = all.iter().map(String::as_str).collect();
+    let mut reach = Reach::of(&plan(&["192.0.2.101"], &["198.51.100.11"], Protocol::Tcp, &[(81, 81)]));
+    let mut served = served(&["192.0.2.100"], &all, Protocol::Tcp, &[(80, 80)]);
+    served.adopts = true;
+    reach.extend(served);
+    let ranges = chain(&reach, "LOADED-3-M").into_iter().filter(|rule| rule.contains("iprange"));
+    let (from, to): (Vec<_>, Vec<_>) = ranges.partition(|rule| rule.contains("--src-range"));
+    assert_eq!((from.len(), to.len()), (3, 3), "{from:?} {to:?}");
+    // A jump, not a goto: what is in a range of sources may go to a backend.
+    assert!(from.iter().all(|rule| rule.contains(" -j LOADED-3-B")), "{from:?}");
 }
 
 /// Replies come from the backends' ports. One that is leaving may have another, or none.

@@ -7,12 +7,14 @@
 //!                 ├ name servers         return
 //!                 ├ ICMP                 ⇒ I  neighbour discovery returns; from a backend, but not from where it is:
 //!                 │                           returns; errors → E, then ⇒ M
-//!                 └                      ⇒ M  to a VIP → Q; from a backend → F (through B1, B2… when they are many)
+//!                 └                      ⇒ M  to a VIP → Q; from a backend → F (through B1, B2… when they are many);
+//!                                             to a backend's own address, where services adopt replies → P (through B…)
 //! F: not from where the backend is: returns; ⇒ R
 //! M begins, and I too, with what answers this host's own connections and pings from a VIP: return
 //! E: error to a VIP → Q; error whose quoted packet went to a backend → R
 //! OUTPUT ─→ O: errors that this host makes itself → E: "too big" for a link of ours, "time exceeded" here
 //! Q: untracked, then one queue a worker by the source      R: one queue a worker by the destination, but for this host
+//! P: one queue a worker by the source: what the workers note of it is the backend's own, and stays tracked
 //! D: never reached; its match makes the kernel reassemble fragments
 //! T: empty; says that we made the table
 //! ```
@@ -36,7 +38,7 @@ use super::reach::Reach;
 use super::steer::{Steering, errors_about, fragment, quotes_source_port, sent_by};
 use super::traffic::{Side, Traffic};
 use crate::Family;
-use loaded_ipc::PortRange;
+use loaded_ipc::{PortRange, Protocol};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -77,20 +79,29 @@ struct Layout<'a> {
 impl Layout<'_> {
     fn chains(&self) -> Vec<Chain> {
         let mut tree = Vec::new();
-        let from_backends = self.tree(self.backends().map(|a| (a, self.of_backend(a))).collect(), &mut tree);
+        let from_backends = self.backends().map(|a| (a, self.of_backend(a))).collect();
+        let from_backends = self.tree(Side::Source, from_backends, &mut tree);
+        let past_vips: Vec<_> =
+            self.backends().map(|a| (a, self.to_backend(a))).filter(|(_, r)| !r.is_empty()).collect();
+        let is_watched = !past_vips.is_empty();
+        let past_vips = self.tree(Side::Destination, past_vips, &mut tree);
         let mut chains = vec![
             self.chain("", self.entry()),
             self.chain("S", vec!["-j CT --notrack".into()]),
             self.chain("I", self.icmp()),
             self.chain("E", self.errors()),
             self.chain("O", self.own_errors()),
-            self.chain("M", [self.own_connections(), self.to_vips(), from_backends].concat()),
+            self.chain("M", [self.own_connections(), self.to_vips(), from_backends, past_vips].concat()),
             self.chain("Q", self.requests()),
             self.chain("R", self.replies()),
         ];
         if self.checked().next().is_some() {
             let elsewhere = format!("{ELSEWHERE} -j RETURN");
             chains.push(self.chain("F", vec![elsewhere, format!("-g {}", self.name("R"))]));
+        }
+        if is_watched {
+            let steer = |worker| self.steering.request(self.family, worker, self.workers()).to_string();
+            chains.push(self.chain("P", self.to_queues(steer)));
         }
         chains.extend(tree);
         chains
@@ -209,9 +220,21 @@ impl Layout<'_> {
         fragments.chain(clauses).map(|clause| format!("-s {}{clause} -j {to}", self.host(address))).collect()
     }
 
-    /// The rules for all backends when they are few; else one rule for a range of addresses each, to chains of the same
-    /// kind, which are added to `chains`.
-    fn tree(&self, mut leaves: Vec<(IpAddr, Vec<String>)>, chains: &mut Vec<Chain>) -> Vec<String> {
+    /// What comes to a backend's own address, at a port from which services adopt replies.
+    fn to_backend(&self, address: IpAddr) -> Vec<String> {
+        let adopting = self.reach.served.iter().filter(|served| {
+            served.adopts && !served.ports.is_empty() && matches!(served.protocol, Protocol::Tcp | Protocol::Udp)
+        });
+        let parts: Vec<_> = adopting.flat_map(|served| served.replies_of(address)).collect();
+        let traffic = Traffic::of(parts.iter().map(|(protocol, ports)| (*protocol, ports.as_slice())));
+        let clauses = traffic.clauses(Side::Destination).into_iter();
+        clauses.map(|clause| format!("-d {}{clause} -j {}", self.host(address), self.name("P"))).collect()
+    }
+
+    /// The rules for all backends, by one side's address, when they are few; else one rule for a range of addresses each, to
+    /// chains of the same kind, which are added to `chains`.
+    fn tree(&self, side: Side, mut leaves: Vec<(IpAddr, Vec<String>)>, chains: &mut Vec<Chain>) -> Vec<String> {
+        let range = if side == Side::Source { "--src-range" } else { "--dst-range" };
         leaves.sort_unstable();
         let mut level: Vec<_> = leaves.into_iter().map(|(a, rules)| (a, a, rules)).collect();
         while level.len() > FAN {
@@ -222,7 +245,7 @@ impl Layout<'_> {
                     continue;
                 };
                 let name = format!("B{}", chains.len() + 1);
-                let rule = format!("-m iprange --src-range {first}-{last} -g {}", self.name(&name));
+                let rule = format!("-m iprange {range} {first}-{last} -j {}", self.name(&name));
                 chains.push(self.chain(&name, group.iter().flat_map(|(_, _, rules)| rules.clone()).collect()));
                 above.push((*first, *last, vec![rule]));
             }

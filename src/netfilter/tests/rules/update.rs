@@ -119,6 +119,7 @@ fn any_reach(random: &mut Random, v6: bool) -> Reach {
             .collect(),
         backends: (0..backends).map(|n| to(Ipv4Addr::from_bits(0x0a08_0000 + first + n).into())).collect(),
         asymmetric: random.below(2) == 0,
+        adopts: random.below(2) == 0,
     });
     reach
 }
