@@ -40,7 +40,7 @@ need_packages() {
 
 # What loaded itself and the lab need. libnginx-mod-stream, wrk and haproxy are for the bench alone.
 LAB_PACKAGES=(iproute2 iptables nftables conntrack nginx curl openssl procps ethtool tcpdump python3 iputils-ping traceroute faketime strace
-	prometheus keepalived dnsmasq-base)
+	prometheus keepalived bird2 dnsmasq-base)
 # shellcheck disable=SC2034  # used by the script that sources this
 BENCH_PACKAGES=("${LAB_PACKAGES[@]}" libnginx-mod-stream haproxy wrk)
 

@@ -1,5 +1,6 @@
 //! The life of the program's processes: start, reload, upgrade, crash, stop.
 
+mod anycast;
 mod refused_start;
 mod reload;
 mod reload_storm;

@@ -1,8 +1,10 @@
 //! What end-to-end tests are built from: a lab in network namespaces, `loaded` in it, and clients. It knows no test.
 
+pub(crate) mod anycast;
 pub(crate) mod config;
 pub(crate) mod direct_return;
 mod gate;
+pub(crate) mod kept_open;
 pub(crate) mod lab;
 pub(crate) mod loaded;
 pub(crate) mod machine;

@@ -6,8 +6,9 @@
 //! ```
 //! What is added is named as a backend is, so that `scripts/lab down` takes it away.
 
-use super::lab::{Lab, binary, bounded, eventually, shipped};
+use super::lab::{BACKENDS, Lab, binary, bounded, eventually, shipped};
 use super::loaded::Loaded;
+use super::net::Family;
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -17,6 +18,7 @@ pub(crate) const A: &str = "lb";
 pub(crate) const B: &str = "b9";
 /// What keepalived moves: the VIPs and the backends' gateway.
 const MOVED: [&str; 4] = ["192.0.2.100/32", "2001:db8:1::100/128", "198.51.100.254/32", "2001:db8:2::fe/128"];
+const NEXT_HOP: [&str; 2] = ["192.0.2.250/32", "2001:db8:1::fa/128"];
 /// Three advertisements that do not come, or three bad answers to the script, and then a busy machine.
 const MOVE: Duration = Duration::from_secs(30);
 
@@ -57,15 +59,21 @@ pub(crate) fn up(lab: &Lab) {
     }
 }
 
-/// A file of `scripts/ha/keepalived`.
-fn text(name: &str) -> String {
-    fs::read_to_string(shipped(&format!("scripts/ha/keepalived/{name}"))).unwrap()
+/// A file of `scripts/ha`.
+pub(super) fn text(name: &str) -> String {
+    fs::read_to_string(shipped(&format!("scripts/ha/{name}"))).unwrap()
 }
 
 /// Starts `loaded` on one of them, with the shipped configuration and what `more` adds to it.
 #[track_caller]
 pub(crate) fn serve(lab: &Lab, who: &str, more: &str) -> Loaded {
-    let config = lab.file(&format!("{who}.toml"), &(text("loaded.toml") + more));
+    serve_by(lab, who, &(text("keepalived/loaded.toml") + more))
+}
+
+/// The same with this configuration.
+#[track_caller]
+pub(super) fn serve_by(lab: &Lab, who: &str, text: &str) -> Loaded {
+    let config = lab.file(&format!("{who}.toml"), text);
     let count = fs::read_dir(lab.state()).unwrap().count();
     let log = lab.state().join(format!("loaded.{who}.{count}.log"));
     let loaded = Loaded::spawn_in(who, &binary(), lab, (log, control(lab, who)), |command| {
@@ -74,7 +82,7 @@ pub(crate) fn serve(lab: &Lab, who: &str, more: &str) -> Loaded {
     loaded.until_it_serves()
 }
 
-fn control(lab: &Lab, who: &str) -> std::path::PathBuf {
+pub(super) fn control(lab: &Lab, who: &str) -> std::path::PathBuf {
     lab.state().join(format!("control.{who}"))
 }
 
@@ -82,10 +90,16 @@ fn control(lab: &Lab, who: &str) -> std::path::PathBuf {
 /// keepalived runs no script that others than root could replace, and this one is where it was built.
 #[track_caller]
 pub(crate) fn keepalived(lab: &Lab, who: &str) {
+    keepalived_by(lab, who, "keepalived/keepalived.conf");
+}
+
+/// The same with this file of `scripts/ha`.
+#[track_caller]
+pub(super) fn keepalived_by(lab: &Lab, who: &str, name: &str) {
     let shipped = "script \"/usr/sbin/loaded health\"";
     let here =
         format!("script \"/usr/bin/env {} health --control {}\"", binary().display(), control(lab, who).display());
-    let text = text("keepalived.conf");
+    let text = text(name);
     assert!(text.contains(shipped));
     let config = lab.file(&format!("{who}.keepalived"), &text.replace(shipped, &here));
     let path = |name: &str| lab.state().join(format!("{who}.keepalived.{name}"));
@@ -96,6 +110,46 @@ pub(crate) fn keepalived(lab: &Lab, who: &str) {
     let log = log();
     let mut child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     std::thread::spawn(move || drop(child.wait()));
+}
+
+/// Backends have the VIP, and a way to the client past the balancers, for mode "dsr". A router, which the client is here, sends
+/// the VIPs to the next hop that moves.
+#[track_caller]
+pub(crate) fn direct(lab: &Lab) {
+    lab.sh("sw", &format!("ip link add direct type veth peer name eth1 netns {}", lab.namespace("client")));
+    lab.sh("sw", "ip link set direct master br0 up");
+    lab.sh(
+        "client",
+        "ip route del 198.51.100.0/24; ip -6 route del 2001:db8:2::/64; ip link set eth1 up
+         ip address add 198.51.100.1/24 dev eth1; ip address add 2001:db8:2::1/64 dev eth1 nodad
+         ip route add 192.0.2.100 via 192.0.2.250; ip -6 route add 2001:db8:1::100 via 2001:db8:1::fa",
+    );
+    for who in BACKENDS {
+        lab.sh(
+            who,
+            "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
+             ip address add 192.0.2.100/32 dev lo; ip address add 2001:db8:1::100/128 dev lo nodad
+             ip route replace default via 198.51.100.1; ip -6 route replace default via 2001:db8:2::1",
+        );
+    }
+}
+
+/// Starts `loaded` in mode "dsr" on one of them, and keepalived if `also`, both as shipped.
+#[track_caller]
+pub(crate) fn serve_direct(lab: &Lab, who: &str, also: bool) -> Loaded {
+    let loaded = serve_by(lab, who, &text("keepalived/dsr.toml"));
+    let is_ready = || loaded.ask(&["health"]).code == Some(0);
+    assert!(eventually(MOVE, is_ready), "{:?}", loaded.ask(&["health"]));
+    if also {
+        keepalived_by(lab, who, "keepalived/dsr.conf");
+    }
+    loaded
+}
+
+/// What tcpdump calls every packet from or to a backend.
+pub(crate) fn backends() -> String {
+    let hosts = Family::BOTH.into_iter().flat_map(|family| (1..=3).map(move |n| format!("host {}", family.backend(n))));
+    hosts.collect::<Vec<_>>().join(" or ")
 }
 
 /// Pulls both cables of a balancer (`down`), or puts them back (`up`).
@@ -114,11 +168,22 @@ pub(crate) fn said(lab: &Lab, who: &str) -> String {
 /// Waits until this balancer has all addresses that move, and the other one none of them.
 #[track_caller]
 pub(crate) fn is_active(lab: &Lab, who: &str) {
+    holds(lab, who, &MOVED);
+}
+
+/// The same in mode "dsr".
+#[track_caller]
+pub(crate) fn is_next_hop(lab: &Lab, who: &str) {
+    holds(lab, who, &NEXT_HOP);
+}
+
+#[track_caller]
+fn holds(lab: &Lab, who: &str, moved: &[&str]) {
     let other = if who == A { B } else { A };
     let held = |who| {
         let addresses = lab.sh(who, "ip -o address show");
-        MOVED.iter().filter(|address| addresses.contains(&format!(" {address} "))).count()
+        moved.iter().filter(|address| addresses.contains(&format!(" {address} "))).count()
     };
-    let is = || (held(who), held(other)) == (MOVED.len(), 0);
+    let is = || (held(who), held(other)) == (moved.len(), 0);
     assert!(eventually(MOVE, is), "{who} is not active:\n{}\n{other}:\n{}", said(lab, who), said(lab, other));
 }

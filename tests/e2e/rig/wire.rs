@@ -1,15 +1,20 @@
 //! Raw frames: to send what no protocol stack would, and to see what really passes an interface.
 
-use super::lab::Lab;
+use super::lab::{Lab, eventually};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType, recv, sendmmsg, setsockopt,
     socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
+use nix::unistd::Pid;
+use std::fs::{self, File};
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -97,6 +102,38 @@ pub(crate) fn capture_timed<T>(lab: &Lab, who: &str, act: impl FnOnce() -> T) ->
         let packets = reader.join().unwrap();
         (done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), packets)
     })
+}
+
+/// `tcpdump` beside a long test, for packets that should not be there.
+pub(crate) struct Watch {
+    tcpdump: Child,
+    seen: PathBuf,
+}
+
+impl Watch {
+    /// Packets at `who`'s eth0 that this filter of tcpdump's takes.
+    #[track_caller]
+    pub(crate) fn of(lab: &Lab, who: &str, filter: &str) -> Self {
+        let [seen, log] = ["seen", "log"].map(|name| lab.state().join(format!("{who}.tcpdump.{name}")));
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &lab.namespace(who), "tcpdump", "-nlti", INTERFACE, filter])
+            .stdin(Stdio::null());
+        command.stdout(File::create(&seen).unwrap()).stderr(File::create(&log).unwrap());
+        let tcpdump = command.spawn().unwrap();
+        let listens = || fs::read_to_string(&log).unwrap().contains("listening on");
+        assert!(eventually(ROOM_TIMEOUT, listens), "{}", fs::read_to_string(&log).unwrap());
+        Self { tcpdump, seen }
+    }
+
+    /// The packets, a line each.
+    pub(crate) fn end(mut self) -> String {
+        // What came last is on its way through tcpdump's buffer.
+        std::thread::sleep(Duration::from_millis(1100));
+        kill(Pid::from_raw(i32::try_from(self.tcpdump.id()).unwrap()), Signal::SIGINT).unwrap();
+        self.tcpdump.wait().unwrap();
+        fs::read_to_string(&self.seen).unwrap().trim().to_owned()
+    }
 }
 
 /// A socket for all frames of the calling thread's namespace; it waits 50 ms for one.
