@@ -134,9 +134,10 @@ counted! {
         RefusedClash = "refused_clash" =>
             "answered with a reset or port unreachable, because the client has the same flow to another virtual IP or port on \
              every backend that could be chosen, and replies could not be told apart",
-        /// Reply of a flow that was reset because its backend is out, answered with a TCP reset to the backend.
+        /// Reply of a flow that was reset because its backend is out, or that another backend has by now, answered with a TCP reset
+        /// to the backend.
         AnsweredBackend = "answered_backend" =>
-            "is a reply of a flow that was reset, and answered with a reset to the backend",
+            "is a reply of a flow that was reset, or that another backend has by now, and answered with a reset to the backend",
         /// ICMP error from a router behind us, or this host, about a request, sent to the client as if from the VIP.
         ErrorRelayed = "error_relayed" =>
             "is an ICMP error from a router or this host, and goes on to the client from the virtual IP",

@@ -55,6 +55,18 @@ impl Decider {
         found.filter(|(flow, ..)| adopts(self.setup.service_of(flow.backend)))
     }
 
+    /// Whether the client of this TCP packet, which is of no flow of its backend, has a flow at another one. The backend sends from
+    /// this port.
+    pub(super) fn is_elsewhere(&self, packet: &ParsedPacket, port: u16, now: Now) -> bool {
+        let mut places = self.setup.places_of(packet.family, packet.protocol, port);
+        matches!(packet.kind, Kind::Tcp(_))
+            && places.any(|(vip, vip_port)| {
+                let Some(&address) = self.setup.vip_address(vip) else { return false };
+                let request = request_for(packet, address, vip_port);
+                self.query(&request).is_some_and(|query| self.find(&request, &query, now).is_some())
+            })
+    }
+
     /// Whether the client's own packet to this place would begin a flow to the backend that has sent this packet, at this port.
     fn fit(&self, packet: &ParsedPacket, (vip, vip_port): (u16, u16), port: u16, now: Now) -> Fit {
         let Some(&address) = self.setup.vip_address(vip) else { return Fit::No };

@@ -20,7 +20,7 @@ impl Decider {
             Some(known) if is_own(&known.1) => return buffer.unchanged(self.own_reply(packet, query, known, now)),
             known => known.or_else(|| self.adopt_reply(packet, now)),
         };
-        let Some((slot, flow)) = known else { return buffer.unchanged(self.own_or_orphan(packet, query, now)) };
+        let Some((slot, flow)) = known else { return self.without_flow_of_a_client(packet, query, buffer, now) };
         let Some(&address) = self.setup.vip_address(flow.vip) else { return buffer.unchanged(Outcome::PassedOwn) };
         self.count_received(flow.backend, buffer.length);
         if let Some(outcome) = outcome_when_ended(packet, flow) {
@@ -43,6 +43,26 @@ impl Decider {
         );
         self.advance(slot, flow, packet, false, now);
         buffer.unchanged(Outcome::Returned)
+    }
+
+    /// Of a connection that its client has at another backend by now, the backend's side ends.
+    #[cold]
+    fn without_flow_of_a_client(
+        &mut self,
+        packet: &ParsedPacket,
+        query: &FlowQuery,
+        buffer: PacketBuffer<'_>,
+        now: Now,
+    ) -> Decided {
+        match self.own_or_orphan(packet, query, now) {
+            Outcome::DroppedOrphan if self.is_elsewhere(packet, query.port, now) => {
+                match wire::reset(buffer.space, packet) {
+                    Some(length) => Decided::answer(Outcome::AnsweredBackend, length),
+                    None => buffer.unchanged(Outcome::DroppedOrphan),
+                }
+            }
+            outcome => buffer.unchanged(outcome),
+        }
     }
 
     /// Judges a reply that has gone on already.

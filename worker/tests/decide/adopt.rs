@@ -111,9 +111,9 @@ fn where_the_strategy_cannot_tell_a_client_that_is_known_goes_on() {
     }
 }
 
-/// After `rehash` the backend that came back still has the old connection.
+/// After `rehash` the first backend still has the old connection: its side ends too.
 #[test]
-fn a_late_reply_of_a_backend_that_has_lost_its_client_is_dropped() {
+fn a_late_reply_of_a_backend_that_has_lost_its_client_is_answered() {
     for side in SIDES {
         let policy = Policy { on_backend_down: OnBackendDown::Rehash, adopt: true, ..POLICY };
         let mut world = World::new(&[Service { policy, ..adopting(Protocol::Tcp) }]);
@@ -122,8 +122,12 @@ fn a_late_reply_of_a_backend_that_has_lost_its_client_is_dropped() {
         let n = super::world::BACKENDS.iter().position(|address| *address == first).expect("a backend");
         world.check(n, false);
         assert_ne!(world.forward(tcp(client, vip, ACK), Outcome::ForwardedNew), first);
-        world.check(n, true);
-        world.unchanged(tcp((&first, 80), client, ACK), Outcome::DroppedOrphan);
+        for up in [false, true] {
+            world.check(n, up);
+            assert_eq!(world.send(&mut tcp((&first, 80), client, ACK)), Outcome::AnsweredBackend);
+            assert_eq!((ends(&world.sent), ports(&world.sent)), ((side.client.to_owned(), first.clone()), (4001, 80)));
+            world.unchanged(tcp((&first, 80), client, RST), Outcome::DroppedOrphan);
+        }
     }
 }
 
@@ -257,7 +261,7 @@ fn a_forged_reply_moves_no_flow_to_another_backend() {
         let backend = world.open(client, vip);
         assert_ne!(backend, first);
         world.check(n, true);
-        world.unchanged(tcp((&first, 80), client, ACK), Outcome::DroppedOrphan);
+        assert_eq!(world.send(&mut tcp((&first, 80), client, ACK)), Outcome::AnsweredBackend);
         assert_eq!(world.forward(tcp(client, vip, ACK), Outcome::Forwarded), backend);
     }
 }
