@@ -3,7 +3,7 @@
 //! at balancers that have never seen them, and downloads too.
 
 use crate::rig::anycast::{self, BALANCERS, Way};
-use crate::rig::kept_open::{KeptOpen, downloads_outlast, go_on};
+use crate::rig::kept_open::{KeptOpen, downloads_outlast, go_on, served_again};
 use crate::rig::lab::Lab;
 use crate::rig::pair;
 use crate::rig::wire::Watch;
@@ -22,7 +22,7 @@ fn go_on_through(way: Way) {
     assert!(requests().iter().filter(|begun| **begun > 0).count() > 1, "they are not spread");
 
     downloads_outlast(&lab, || {
-        anycast::cables(&lab, BALANCERS[2], "down");
+        served_again(&lab, || anycast::cables(&lab, BALANCERS[2], "down"));
         anycast::is_shared_by(&lab, 2);
     });
     go_on(&lab, &mut connections);

@@ -2,16 +2,14 @@
 //! an end by TERM, a crash, and a return. Each time the other balancer goes on with connections that it has never seen, also with
 //! downloads, where the backend speaks first.
 
-use crate::rig::kept_open::{KeptOpen, PATIENCE, downloads_outlast, go_on};
+use crate::rig::kept_open::{KeptOpen, PATIENCE, downloads_outlast, go_on, served_again};
 use crate::rig::lab::{Lab, eventually};
 use crate::rig::loaded::Loaded;
-use crate::rig::net::{Family, dial_within};
+use crate::rig::net::Family;
 use crate::rig::pair::{self, A, B};
 use crate::rig::servers::{backends, datagrams, echo, service};
 use crate::rig::wire::Watch;
 use nix::sys::signal::Signal;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 #[track_caller]
 fn is_ready(loaded: &Loaded) {
@@ -55,12 +53,7 @@ fn connections_go_on_through_hand_over_stop_crash_and_return() {
     let b = pair::serve(&lab, B, &echoes);
     is_ready(&b);
     downloads_outlast(&lab, || {
-        let begin = Instant::now();
-        pair::cables(&lab, A, "down");
-        let (from, vip) = (SocketAddr::new(Family::V4.client(31), 0), SocketAddr::new(Family::V4.vip(), 80));
-        let serves = || lab.within("client", || dial_within(Duration::from_millis(300), from, vip)).is_ok();
-        assert!(eventually(PATIENCE, serves), "nobody serves:\n{}", pair::said(&lab, B));
-        println!("served again {:.1} s after the crash", begin.elapsed().as_secs_f64());
+        served_again(&lab, || pair::cables(&lab, A, "down"));
         pair::is_active(&lab, B);
     });
     go_on(&lab, &mut connections);
@@ -96,7 +89,7 @@ fn direct_connections_go_on_through_stop_crash_and_return() {
 
     let a = pair::serve_direct(&lab, A, false);
     downloads_outlast(&lab, || {
-        pair::cables(&lab, B, "down");
+        served_again(&lab, || pair::cables(&lab, B, "down"));
         pair::is_next_hop(&lab, A);
     });
     go_on(&lab, &mut connections);

@@ -5,7 +5,7 @@ use super::net::{Family, backend_of, dial_within, get};
 use super::requests::{download, sum_of};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const CLIENTS: std::ops::Range<u16> = 20..25;
 /// A download of some ten seconds.
@@ -88,4 +88,25 @@ pub(crate) fn downloads_outlast(lab: &Lab, event: impl FnOnce()) {
             assert_eq!((code, out.as_str()), (Some(0), sum.as_str()), "{err}");
         }
     });
+}
+
+/// How long it takes, from `event` on, until each of ten clients gets a new connection, in rising order. A client tries again after
+/// 300 ms.
+#[track_caller]
+pub(crate) fn served_again(lab: &Lab, event: impl FnOnce()) {
+    let begin = Instant::now();
+    event();
+    let each: Vec<_> = Family::BOTH.into_iter().flat_map(|family| (31..36).map(move |n| (family, n))).collect();
+    let one = |(family, n): (Family, u16)| {
+        let (from, to) = (SocketAddr::new(family.client(n), 0), SocketAddr::new(family.vip(), 80));
+        let serves = || lab.within("client", || dial_within(Duration::from_millis(300), from, to)).is_ok();
+        assert!(eventually(PATIENCE, serves), "nobody serves {from}");
+        begin.elapsed()
+    };
+    let mut times: Vec<_> = std::thread::scope(|scope| {
+        let clients: Vec<_> = each.into_iter().map(|client| scope.spawn(move || one(client))).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    times.sort_unstable();
+    println!("served again after, ms: {:?}", times.iter().map(Duration::as_millis).collect::<Vec<_>>());
 }
