@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const WAIT: Duration = Duration::from_secs(10);
-const PACE: &str = "interval = \"300ms\", timeout = \"250ms\", rise = 1, fall = 2";
+/// A check starts python, curl and TLS: a busy machine needs more than a moment.
+const PACE: &str = "interval = \"1s\", timeout = \"1s\", rise = 1, fall = 2";
 /// Runs a program for each connection to a port, as a socket unit of systemd with Accept=yes does.
 const ACCEPT: &str = r#"
 import socketserver, subprocess, sys
@@ -121,7 +122,7 @@ fn backends_are_checked_over_tls_by_curl_and_by_nginx() {
     // That a checker is gone says nothing of a backend.
     drop(by_curl);
     assert!(eventually(WAIT, || cause("curl") == "check could not be made"), "{}", cause("curl"));
-    std::thread::sleep(Duration::from_secs(2));
+    std::thread::sleep(Duration::from_secs(3));
     for backend in Family::BOTH.iter().flat_map(|family| [family.backend(1), family.backend(2)]) {
         assert_eq!(loaded.backend("curl", backend)["state"], "up");
     }
