@@ -48,7 +48,8 @@ fn state(n: u8) -> FlowState {
         S::Replied,
         S::OneSided,
         S::LastAck,
-    ][usize::from(n % 13)]
+        S::Ended,
+    ][usize::from(n % 14)]
 }
 
 #[derive(Debug, Clone)]
