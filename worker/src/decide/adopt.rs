@@ -41,8 +41,12 @@ impl Decider {
             _ => return None,
         };
         self.setup.served_at(&packet.source, packet.protocol, port)?;
+        // What backends have among themselves is no client's.
+        if self.setup.is_backend(&packet.destination) {
+            return None;
+        }
         let mut found = None;
-        for (vip, vip_port) in self.setup.places_of(packet.family, packet.protocol, port) {
+        for (vip, vip_port) in self.places(packet, port) {
             match self.fit(packet, (vip, vip_port), port, now) {
                 Fit::No => {}
                 Fit::Yes { backend, key, hashed } if found.is_none() => {
@@ -58,13 +62,22 @@ impl Decider {
     /// Whether the client of this TCP packet, which is of no flow of its backend, has a flow at another one. The backend sends from
     /// this port.
     pub(super) fn is_elsewhere(&self, packet: &ParsedPacket, port: u16, now: Now) -> bool {
-        let mut places = self.setup.places_of(packet.family, packet.protocol, port);
+        let mut places = self.places(packet, port);
         matches!(packet.kind, Kind::Tcp(_))
             && places.any(|(vip, vip_port)| {
                 let Some(&address) = self.setup.vip_address(vip) else { return false };
                 let request = request_for(packet, address, vip_port);
                 self.query(&request).is_some_and(|query| self.find(&request, &query, now).is_some())
             })
+    }
+
+    /// The places at virtual IPs that the backend of this packet answers at, from this port.
+    fn places(&self, packet: &ParsedPacket, port: u16) -> impl Iterator<Item = (u16, u16)> {
+        let (source, protocol) = (packet.source, packet.protocol);
+        self.setup.places_of(packet.family, protocol, port).filter(move |(vip, vip_port)| {
+            let service = self.setup.service_at(*vip, protocol, *vip_port);
+            service.is_some_and(|service| self.setup.is_served_by(service, (&source, protocol, port)))
+        })
     }
 
     /// Whether the client's own packet to this place would begin a flow to the backend that has sent this packet, at this port.

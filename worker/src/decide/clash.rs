@@ -6,6 +6,7 @@
 use super::admit::BackendSource;
 use super::decider::Decider;
 use super::keys::{FlowQuery, client_key};
+use super::own::is_own;
 use crate::time::Now;
 use crate::wire::ParsedPacket;
 use loaded_ipc::{BackendIndex, Mode};
@@ -34,9 +35,10 @@ impl Taken {
         self.count == 0
     }
 
-    fn with(mut self, flow: &Flow) -> Self {
+    /// `port` is in the flow's key.
+    fn with(mut self, flow: &Flow, port: u16) -> Self {
         if let Some(place) = self.flows.get_mut(self.count) {
-            *place = (flow.backend, flow.vip_port);
+            *place = (flow.backend, if is_own(flow) { port } else { flow.vip_port });
         }
         self.count += 1;
         self
@@ -90,26 +92,30 @@ impl Decider {
     /// All flows that a new one to this VIP and service may clash with.
     pub(super) fn taken(&self, query: &FlowQuery, (vip, service): (u16, u16), now: Now) -> Taken {
         let taken = Cell::new(Taken::default());
-        let note = |flow: &Flow| {
+        let note = |flow: &Flow, port: u16| {
             if self.may_clash(flow, query, vip) {
-                taken.set(taken.get().with(flow));
+                taken.set(taken.get().with(flow, port));
             }
             false
         };
         // `note` accepts no flow, so the search shows it all of them.
-        let _ = self.flows.find(&query.hashed, &query.key, now.seconds, note);
+        let named = query.key.service_port;
+        let _ = self.flows.find(&query.hashed, &query.key, now.seconds, |flow| note(flow, named));
         let service = self.setup.service(service).filter(|_| query.either);
         let crossing = service.iter().flat_map(|service| service.crossing.iter().copied());
         let own = service.filter(|service| service.keeps_ports).map(|_| query.port);
         for port in crossing.chain(own).filter(|port| *port != query.key.service_port) {
             let (key, hashed) = self.with_port(query, port);
-            let _ = self.flows.find(&hashed, &key, now.seconds, note);
+            let _ = self.flows.find(&hashed, &key, now.seconds, |flow| note(flow, port));
         }
         taken.get()
     }
 
-    /// Whether a new flow of the same client's port to this VIP may not have the backend of this flow.
+    /// Whether a new flow of the same client's port to this VIP may not have the backend of this flow. A connection of a backend's own
+    /// that is not open may be forged, and is in nobody's way.
     fn may_clash(&self, flow: &Flow, query: &FlowQuery, vip: u16) -> bool {
-        (flow.vip, flow.vip_port) != (vip, query.port) && !self.setup.is_direct(flow.backend)
+        (flow.vip, flow.vip_port) != (vip, query.port)
+            && !self.setup.is_direct(flow.backend)
+            && (!is_own(flow) || flow.state.is_kept())
     }
 }

@@ -23,7 +23,10 @@ impl Decider {
             let vip = own || setup.vip_address(flow.vip).is_some_and(|vip| is_mapped(vip) == is_mapped(&key.client));
             let service = setup.service_of(flow.backend);
             let changes = setup.backend(flow.backend).is_some_and(|backend| backend.port.is_some());
-            let port = key.service_port == if changes { 0 } else { flow.vip_port };
+            let port = match own {
+                true => flow.vip_port == flow.backend && changes == (key.service_port == 0),
+                false => key.service_port == if changes { 0 } else { flow.vip_port },
+            };
             let keep = vip && port && setup.belongs(service, flow.backend, &key.client);
             if keep && !own {
                 counters.add(BackendCounter::Flows.index(BackendIndex(flow.backend)), 1);

@@ -21,13 +21,24 @@ impl Decider {
         }
     }
 
-    /// The living flow at a backend with this address.
+    /// The living flow at a backend with this address: that of a client, or else one of the backend's own.
     #[inline]
     fn find_at(&self, address: &Address, query: &FlowQuery, now: Now) -> Option<(Slot, Flow)> {
-        self.find_by(query, now, |flow| {
-            self.setup.backend(flow.backend).is_some_and(|backend| {
-                !backend.direct && backend.address == *address && backend.port.unwrap_or(flow.vip_port) == query.port
-            })
+        let of_client = |flow: &Flow| !is_own(flow) && self.is_at(flow, address, (flow.vip_port, query.port));
+        self.find_by(query, now, of_client).or_else(|| self.find_own(address, query, now))
+    }
+
+    #[cold]
+    fn find_own(&self, address: &Address, query: &FlowQuery, now: Now) -> Option<(Slot, Flow)> {
+        self.find_by(query, now, |flow| is_own(flow) && self.is_at(flow, address, (query.port, query.port)))
+    }
+
+    /// Whether a flow is at a backend with this address. Ports: the one at a backend without a port of its own, and the one in the
+    /// packet.
+    #[inline]
+    fn is_at(&self, flow: &Flow, address: &Address, (kept, wanted): (u16, u16)) -> bool {
+        self.setup.backend(flow.backend).is_some_and(|backend| {
+            !backend.direct && backend.address == *address && backend.port.unwrap_or(kept) == wanted
         })
     }
 

@@ -2,9 +2,10 @@
 //! address, past the virtual IPs. Nothing of them is rewritten. They are noted so that what belongs to nobody, and would reach a
 //! client under a backend's own address, can be told from them.
 //!
-//! One is a flow at no virtual IP. It goes through the states of every other, with whoever has opened it as the client; it takes only
-//! a free place or that of an expired flow, and gives way like every flow that is not open. So whoever forges either side's packets
-//! gains nothing that clients would lose.
+//! One is a flow at no virtual IP, with the number of its backend in the place of the port there: two connections from one port of a
+//! client to two backends have one key, and differ in this. It goes through the states of every other, with whoever has opened it as
+//! the client. It takes only a free place or that of an expired flow, gives way like every flow that is not open, and until it is open
+//! is in no other's way. So whoever forges either side's packets gains nothing that clients would lose.
 
 use super::decider::Decider;
 use super::flow_state::{first_state, is_over};
@@ -12,7 +13,7 @@ use super::keys::{FlowQuery, opens};
 use crate::time::Now;
 use crate::wire::{Kind, ParsedPacket, low_half};
 use loaded_ipc::Outcome;
-use loaded_table::{Flow, Slot};
+use loaded_table::{Flow, FlowState, Slot};
 
 /// Stands for the virtual IP of a flow that somebody has opened at a backend's own address. Above all numbers of virtual IPs.
 const AT_BACKEND: u16 = u16::MAX;
@@ -33,6 +34,10 @@ impl Decider {
         let Some(backend) = self.setup.served_at(&packet.source, packet.protocol, query.port) else {
             return Outcome::PassedOwn;
         };
+        // What backends have among themselves reaches no client.
+        if self.setup.is_backend(&packet.destination) {
+            return Outcome::PassedOwn;
+        }
         if !opens(packet) {
             return Outcome::DroppedOrphan;
         }
@@ -82,15 +87,17 @@ impl Decider {
             self.flows.remove(slot);
             return self.note_own(packet, query, (sender, flow.backend), now);
         }
-        self.step(slot, flow, packet, sender == flow.vip, now);
+        if sender == flow.vip || moves(flow, packet.kind) {
+            self.step(slot, flow, packet, sender == flow.vip, now);
+        }
     }
 
     fn note_own(&mut self, packet: &ParsedPacket, query: &FlowQuery, (vip, backend): (u16, u16), now: Now) {
         let (key, hashed) = self.key_at(query, backend);
-        if !self.flows.has_free_room(&hashed, &key, (vip, query.port), now.seconds) {
+        if !self.flows.has_free_room(&hashed, &key, (vip, backend), now.seconds) {
             return;
         }
-        let flow = Flow { vip, vip_port: query.port, backend, state: first_state(packet.kind) };
+        let flow = Flow { vip, vip_port: backend, backend, state: first_state(packet.kind) };
         let Ok(inserted) = self.flows.insert(&hashed, &key, flow, now.seconds) else { return };
         if let Kind::Tcp(segment) = packet.kind {
             self.flows.set_proof(inserted.slot, low_half(segment.end));
@@ -98,5 +105,17 @@ impl Decider {
         if let Some((_, expired)) = inserted.displaced {
             self.count_removed(&expired);
         }
+    }
+}
+
+/// Whether a packet of the other side moves a flow. Who has opened one at a backend's own address speaks with a backend, whose packets
+/// come by the way to it. Of one that a backend has opened nothing shows where the other side's packets come from: they may answer the
+/// opening, and neither end an open connection nor keep it.
+fn moves(flow: Flow, kind: Kind) -> bool {
+    match kind {
+        Kind::Tcp(segment) if flow.vip == BY_BACKEND => {
+            !segment.resets() && matches!(flow.state, FlowState::HalfOpen | FlowState::Answered)
+        }
+        _ => true,
     }
 }

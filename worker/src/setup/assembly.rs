@@ -256,19 +256,23 @@ impl Assembly {
 
     /// See [`Setup::served_at`].
     fn served(&self) -> Box<[Served]> {
-        let adopts = |draft: &&ServiceDraft| draft.policy.adopt && !draft.ports.is_empty() && draft.mode == Mode::Nat;
+        const EVERY: [PortRange; 1] = [PortRange { low: 0, high: u16::MAX }];
+        let is_nat = |draft: &&ServiceDraft| draft.mode == Mode::Nat;
         let mut served = Vec::new();
         for (&index, (backend, _)) in &self.backends {
-            let Some(draft) = self.services.get(&backend.service).filter(adopts) else { continue };
-            let protocol = match draft.protocol {
-                Protocol::Tcp => protocol::TCP,
-                Protocol::Udp => protocol::UDP,
-                Protocol::Sctp | Protocol::Any => continue,
+            let Some(draft) = self.services.get(&backend.service).filter(is_nat) else { continue };
+            let protocols: &[u8] = match draft.protocol {
+                Protocol::Tcp => &[protocol::TCP],
+                Protocol::Udp => &[protocol::UDP],
+                Protocol::Any => &[protocol::TCP, protocol::UDP],
+                Protocol::Sctp => &[],
             };
+            let adopts = draft.policy.adopt && !draft.ports.is_empty() && draft.protocol != Protocol::Any;
+            let named = if draft.ports.is_empty() { &EVERY } else { draft.ports.as_slice() };
             let own = backend.port.map(|port| [PortRange { low: port, high: port }]);
-            let ports = own.as_ref().map_or(draft.ports.as_slice(), |own| own.as_slice());
-            let one = |&ports| Served { address: backend.address, protocol, ports, backend: index };
-            served.extend(ports.iter().map(one));
+            let ports = own.as_ref().map_or(named, |own| own.as_slice());
+            let one = |protocol, ports| Served { address: backend.address, protocol, ports, backend: index, adopts };
+            served.extend(protocols.iter().flat_map(|&protocol| ports.iter().map(move |&ports| one(protocol, ports))));
         }
         served.sort_by_key(|served| served.address);
         served.into()

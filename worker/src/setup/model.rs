@@ -23,11 +23,11 @@ pub struct Setup {
     pub(super) services: Box<[Option<Box<Service>>]>,
     /// Which packets get another port.
     pub(super) translation: Translation,
-    /// Where backends answer clients and speak on their own behalf seldom, sorted by address for binary search.
+    /// Where backends answer clients, sorted by address for binary search.
     pub(super) served: Box<[Served]>,
 }
 
-/// The ports at which a backend of a service that adopts replies is served.
+/// Ports at which a backend is served.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Served {
     pub(super) address: Address,
@@ -35,6 +35,8 @@ pub(super) struct Served {
     pub(super) protocol: u8,
     pub(super) ports: PortRange,
     pub(super) backend: u16,
+    /// Of a service that adopts replies: at these ports backends speak on their own behalf seldom.
+    pub(super) adopts: bool,
 }
 
 /// Which packets get another port, and which keep the one they came to.
@@ -270,10 +272,19 @@ impl Setup {
     /// A backend with this address that is served at this port, by a service that adopts replies (see [`Policy::adopt`]).
     #[must_use]
     pub(crate) fn served_at(&self, address: &Address, protocol: u8, port: u16) -> Option<u16> {
+        self.served_here(address, protocol, port).find(|served| served.adopts).map(|served| served.backend)
+    }
+
+    /// Whether a service has a backend with this address, served with this protocol at this port.
+    pub(crate) fn is_served_by(&self, service: u16, (address, protocol, port): (&Address, u8, u16)) -> bool {
+        self.served_here(address, protocol, port).any(|served| self.service_of(served.backend) == service)
+    }
+
+    fn served_here(&self, address: &Address, protocol: u8, port: u16) -> impl Iterator<Item = &Served> {
         let first = self.served.partition_point(|served| served.address < *address);
-        let here = self.served.get(first..)?.iter().take_while(|served| served.address == *address);
-        let mut here = here.filter(|s| s.protocol == protocol && s.ports.low <= port && port <= s.ports.high);
-        here.next().map(|served| served.backend)
+        let here = self.served.get(first..).unwrap_or_default().iter();
+        let here = here.take_while(move |served| served.address == *address);
+        here.filter(move |s| s.protocol == protocol && s.ports.low <= port && port <= s.ports.high)
     }
 
     /// The service that takes everything to a virtual IP.

@@ -187,6 +187,77 @@ fn a_connection_to_a_backends_own_address_goes_on_when_its_client_speaks() {
     }
 }
 
+/// One port of a client, or of two backends, is in several connections at once: none takes another's place.
+#[test]
+fn connections_from_one_port_to_two_backends_live_beside_each_other() {
+    for side in SIDES {
+        let mut world = World::new(&[adopting(Protocol::Tcp)]);
+        let there = (side.client, 4001);
+        let mut pass = |from, to, flags| world.unchanged(tcp(from, to, flags), Outcome::PassedOwn);
+        for backend in side.backends {
+            for (from, to, flags) in [(there, (backend, 80), SYN), ((backend, 80), there, SYN | ACK)] {
+                pass(from, to, flags);
+            }
+            pass(there, (backend, 80), ACK);
+        }
+        for backend in side.backends {
+            pass((backend, 80), there, ACK);
+        }
+    }
+}
+
+/// A database that is served has clients that are backends of another service, and asks by its own address.
+#[test]
+fn what_backends_have_among_themselves_passes() {
+    for side in SIDES {
+        for port in [80, 45_000] {
+            let mut world = World::new(&[adopting(Protocol::Tcp), adopting(Protocol::Udp)]);
+            let [here, there] = [(side.backends[0], port), (side.backends[1], 80)];
+            for (from, to, flags) in
+                [(here, there, SYN), (there, here, SYN | ACK), (here, there, ACK), (there, here, ACK)]
+            {
+                world.unchanged(tcp(from, to, flags), Outcome::PassedOwn);
+            }
+            world.unchanged(udp(here, there), Outcome::PassedOwn);
+            world.unchanged(udp(there, here), Outcome::PassedOwn);
+        }
+    }
+}
+
+/// Whoever sends one packet in a client's name to each backend's own address: the client's connection goes where it would have gone.
+#[test]
+fn a_forged_connection_to_a_backend_is_in_no_clients_way() {
+    for side in SIDES {
+        let service = adopting(Protocol::Tcp);
+        let (client, vip) = ((side.client, 4001), (side.vip, 80));
+        let backend = chosen(&service, &side, side.client);
+        let mut world = World::new(&[service]);
+        for (other, flags) in side.backends.into_iter().flat_map(|other| [(other, SYN), (other, ACK)]) {
+            world.unchanged(tcp(client, (other, 80), flags), Outcome::PassedOwn);
+        }
+        assert_eq!(world.open(client, vip), backend);
+        world.answer(tcp((&backend, 80), client, ACK));
+    }
+}
+
+/// Of a connection that a backend has opened nothing shows where the other side's packets come from.
+#[test]
+fn nobody_else_ends_what_a_backend_has_opened() {
+    for side in SIDES {
+        let mut world = World::new(&[adopting(Protocol::Tcp)]);
+        let (here, there) = ((side.backends[0], 80), (side.client, 4001));
+        for (from, to, flags) in [(here, there, SYN), (there, here, SYN | ACK), (here, there, ACK)] {
+            world.unchanged(tcp(from, to, flags), Outcome::PassedOwn);
+        }
+        for flags in [RST, RST | ACK, SYN | ACK, FIN | ACK] {
+            world.unchanged(tcp(there, here, flags), Outcome::PassedOwn);
+        }
+        world.now += 3600;
+        world.sweep();
+        world.unchanged(tcp(here, there, ACK), Outcome::PassedOwn);
+    }
+}
+
 /// A reset and a SYN-ACK reach the client, too.
 #[test]
 fn a_reset_passes_on_and_an_answer_can_be_completed() {
