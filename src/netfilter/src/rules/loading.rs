@@ -4,19 +4,21 @@
 use crate::Error;
 use std::time::{Duration, Instant};
 
-/// A slow machine takes seconds to load the modules of a table.
-const WAIT: Duration = Duration::from_secs(10);
+/// At a start, before anything else waits: a slow machine takes seconds to load the modules of a table.
+pub(super) const AT_START: Duration = Duration::from_secs(10);
+/// While an instance serves: its loop must go on.
+pub(super) const WHILE_SERVING: Duration = Duration::ZERO;
 const TRY_EVERY: Duration = Duration::from_millis(200);
 
-/// Tries `write` until the kernel has the table, for [`WAIT`] at most.
+/// Tries `write`, once at least, until the kernel has the table, for so long at most.
 ///
 /// # Errors
 /// Those of `write`.
-pub(super) fn once_loaded(mut write: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+pub(super) fn once_loaded(wait: Duration, mut write: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
     let begun = Instant::now();
     loop {
         match write() {
-            Err(error) if lacks_table(&error) && begun.elapsed() < WAIT => std::thread::sleep(TRY_EVERY),
+            Err(error) if lacks_table(&error) && begun.elapsed() < wait => std::thread::sleep(TRY_EVERY),
             done => return done,
         }
     }
