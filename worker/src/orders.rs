@@ -70,9 +70,13 @@ impl Orders<'_> {
     /// Ends flows in the next `buckets` buckets, if that was ordered, and says how many once it is done. `false`: this worker is to end.
     #[cold]
     pub(crate) fn end_flows(&mut self, decider: &mut Decider, buckets: u32, now: Now) -> Result<bool, Error> {
-        let (Some((id, ended)), Some(link)) = (decider.end_some(buckets, now), self.link) else { return Ok(true) };
-        match link.send(&FromWorker::Ended { id, ended }) {
-            // If the supervisor does not read, it is not told.
+        let Some((id, ended)) = decider.end_some(buckets, now) else { return Ok(true) };
+        let said = self.link.map_or(Ok(()), |link| link.send(&FromWorker::Ended { id, ended }));
+        // A supervisor that does not read now is told in the next round: it gives no other order before.
+        if !matches!(said, Err(LinkError::Full)) {
+            decider.end_is_said();
+        }
+        match said {
             Ok(()) | Err(LinkError::Full) => Ok(true),
             Err(LinkError::Closed) => Ok(self.outlives_supervisor(decider.counters())),
             Err(error) => Err(error.into()),
@@ -297,6 +301,18 @@ mod tests {
             assert!(orders.end_flows(&mut decider, 1000, now()).expect("a piece"));
         }
         assert_eq!(supervisor.receive().expect("answer"), FromWorker::Ended { id: 7, ended: 0 });
+
+        // A supervisor that does not read is told once it does.
+        supervisor.send(&ToWorker::End { id: 9, flows: all }).expect("send");
+        assert!(orders.obey(&mut decider, now()).expect("obeys"));
+        while worker.send(&FromWorker::Ready { generation: 1 }).is_ok() {}
+        for _ in 0..3 {
+            assert!(orders.end_flows(&mut decider, 100_000, now()).expect("goes on") && decider.is_ending());
+        }
+        supervisor.set_nonblocking().expect("nonblocking");
+        while let Ok(FromWorker::Ready { .. }) = supervisor.receive() {}
+        assert!(orders.end_flows(&mut decider, 1, now()).expect("told") && !decider.is_ending());
+        assert_eq!(supervisor.receive().expect("answer"), FromWorker::Ended { id: 9, ended: 0 });
         supervisor.send(&ToWorker::End { id: 8, flows: nothing }).expect("send");
         assert!(obeys_by(&worker).obey(&mut decider, now()).is_err(), "an order that means everything is none");
     }

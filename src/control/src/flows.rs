@@ -105,7 +105,10 @@ pub fn ended(EndedFlows { ended, unsaid }: &EndedFlows) -> String {
     let rest: Vec<_> = unsaid.iter().map(|worker| format!("worker[{worker}]")).collect();
     match rest.as_slice() {
         [] => format!("{ended} flows are ended\n"),
-        rest => format!("{ended} flows are ended; {} has not said that it is done: say it again\n", rest.join(", ")),
+        rest => format!(
+            "{ended} flows are ended; {} has not said that it is done: say it again in a moment\n",
+            rest.join(", ")
+        ),
     }
 }
 
@@ -167,7 +170,10 @@ mod tests {
         assert_eq!(text(&FlowList::default()), "0 flows\n");
         assert_eq!(ended(&EndedFlows { ended: 3, unsaid: vec![] }), "3 flows are ended\n");
         let text_of_some = ended(&EndedFlows { ended: 3, unsaid: vec![1] });
-        assert_eq!(text_of_some, "3 flows are ended; worker[1] has not said that it is done: say it again\n");
+        assert_eq!(
+            text_of_some,
+            "3 flows are ended; worker[1] has not said that it is done: say it again in a moment\n"
+        );
         let forged = FlowLine { service: "a\nb\u{1b}".to_owned(), ..line(47, "203.0.113.7") };
         let text = text(&FlowList { flows: vec![forged], matched: 1, total: 1, ..FlowList::default() });
         assert_eq!(text.lines().count(), 3, "{text}");

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 /// Maximum number of searches at a time; the rest of the control socket's connections is for other requests.
 const MAX_SEARCHES: usize = 4;
 
-/// How long workers may take to end flows. A table of a million flows takes one that has few packets 3 s.
+/// How long the operator waits for workers that end flows. A table of a million flows takes one that has few packets 3 s. Whoever
+/// takes longer goes on all the same, and then takes the next order.
 const END_DEADLINE: Duration = Duration::from_secs(15);
 
 impl Instance {

@@ -11,7 +11,7 @@ use loaded_ipc::{FlowsMeant, OnBackendDown};
 use loaded_table::{Flow, FlowKey};
 
 impl Decider {
-    /// Begins to end flows, in place of an order that is under way. [`Decider::end_some`] does it.
+    /// Begins to end flows, in place of an order that is under way. [`Decider::end_some`] does it, until [`Decider::end_is_said`].
     pub fn begin_to_end(&mut self, id: u32, meant: FlowsMeant) {
         self.ending = Some(Ending { id, meant, next: 0, ended: 0 });
     }
@@ -23,8 +23,14 @@ impl Decider {
         self.ending.is_some()
     }
 
-    /// Ends the flows that are meant in the next `buckets` buckets of the table. After the last one: the order's id, and how many were
-    /// ended.
+    /// The order was carried out, and whoever gave it knows.
+    #[cold]
+    pub fn end_is_said(&mut self) {
+        self.ending = None;
+    }
+
+    /// Ends the flows that are meant in the next `buckets` buckets of the table. After the last one, every time: the order's id, and how
+    /// many were ended.
     #[cold]
     pub fn end_some(&mut self, buckets: u32, now: Now) -> Option<(u32, u32)> {
         let Ending { id, meant, next, ended } = self.ending.as_mut()?;
@@ -42,12 +48,7 @@ impl Decider {
         };
         *ended = ended.saturating_add(self.flows.end(*next..end, now.seconds, is_meant));
         *next = end;
-        if (end as usize) < self.flows.buckets() {
-            return None;
-        }
-        let done = (*id, *ended);
-        self.ending = None;
-        Some(done)
+        (end as usize >= self.flows.buckets()).then_some((*id, *ended))
     }
 
     /// What becomes of a client's packet whose flow the operator has ended.

@@ -18,6 +18,7 @@ fn end(world: &mut World, meant: FlowsMeant) -> u32 {
     loop {
         assert!(world.decider.is_ending());
         if let Some((id, ended)) = world.decider.end_some(7, now) {
+            world.decider.end_is_said();
             assert!(id == 5 && !world.decider.is_ending());
             return ended;
         }

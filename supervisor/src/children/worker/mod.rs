@@ -2,6 +2,7 @@
 //! and go. One serves; during a reload another one is prepared beside it to take its place.
 
 mod death;
+mod ending;
 mod handover;
 mod previous;
 mod process;

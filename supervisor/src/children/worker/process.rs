@@ -1,5 +1,6 @@
 //! One process of a worker, from its start to its end.
 
+use super::ending::Ending;
 use super::pulse::Pulse;
 use super::questions::Questions;
 use crate::children::child::{Child, ChildSpec, START_DEADLINE, printable};
@@ -29,7 +30,7 @@ pub(super) struct WorkerProcess {
     /// What it was asked, and has answered.
     pub(super) questions: Questions,
     /// The order to end flows that it has, and how many it has ended by it.
-    pub(super) ending: Option<(u32, Option<u32>)>,
+    pub(super) ending: Ending,
     /// What it has said of its tables, and nobody has been told yet.
     pub(super) damages: Vec<String>,
 }
@@ -62,7 +63,7 @@ impl WorkerProcess {
             told,
             synced: 0,
             questions: Questions::default(),
-            ending: None,
+            ending: Ending::default(),
             damages: Vec::new(),
         }
     }
@@ -115,9 +116,7 @@ impl WorkerProcess {
                     self.damages.push(printable(&text));
                 }
                 FromWorker::Explained { id, explained } if self.questions.answered(id, explained) => {}
-                FromWorker::Ended { id, ended } if self.ending == Some((id, None)) => {
-                    self.ending = Some((id, Some(ended)));
-                }
+                FromWorker::Ended { id, ended } if self.ending.said(id, ended) => {}
                 FromWorker::Failed(text) => self.child.note_reason(&text)?,
                 // It was just getting ready when it was told to stop.
                 FromWorker::Prepared { .. } | FromWorker::Ready { .. }

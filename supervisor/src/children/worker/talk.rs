@@ -63,11 +63,14 @@ impl Worker {
         serving.questions.answers().map(|(id, explained)| (id, generation, explained)).collect()
     }
 
-    /// Tells the serving process to end flows; [`Worker::ended`] says how it goes on. `false`: it cannot be told now.
+    /// Tells the serving process to end flows; [`Worker::ended`] says how it goes on. `false`: it cannot be told now,
+    /// perhaps because it is still at an order before.
     pub(crate) fn end_flows(&mut self, id: u32, flows: FlowsMeant) -> bool {
         let serving = self.serving.as_mut().filter(|serving| serving.is_serving() && !serving.child.has_ended());
         let Some(serving) = serving else { return false };
-        serving.ending = Some((id, None));
+        if !serving.ending.ordered(id) {
+            return false;
+        }
         serving.child.tell(ToWorker::End { id, flows });
         // What the link does not take now is sent later; an error shows at the next talk.
         let _ = serving.child.flush();
@@ -79,8 +82,7 @@ impl Worker {
     /// # Errors
     /// The process that was told is not there any more.
     pub(crate) fn ended(&self, id: u32) -> Result<Option<u32>, Gone> {
-        let ending = self.serving.as_ref().and_then(|serving| serving.ending);
-        ending.filter(|(known, _)| *known == id).map(|(_, ended)| ended).ok_or(Gone)
+        self.serving.as_ref().and_then(|serving| serving.ending.of(id)).ok_or(Gone)
     }
 
     /// What processes have said of tables that they found damaged, and have emptied.
