@@ -13,7 +13,7 @@ impl Decider {
     pub(super) fn fragment(&mut self, packet: &ParsedPacket, mut buffer: PacketBuffer<'_>, now: Now) -> Decided {
         let ours = self.setup.vip(&packet.destination).is_some() || self.setup.is_backend(&packet.source);
         if !ours {
-            return buffer.unchanged(Outcome::PassedForeign);
+            return self.fragment_past(packet, buffer, now);
         }
         if buffer.facts.cut {
             return buffer.unchanged(Outcome::DroppedCut);
@@ -25,6 +25,23 @@ impl Decider {
             FragmentStatus::Later(disposition) => self.later(packet, disposition, buffer),
             FragmentStatus::BeforeFirst => buffer.unchanged(Outcome::RepeatedFragment),
             FragmentStatus::Rejected => buffer.unchanged(Outcome::DroppedFragment),
+        }
+    }
+
+    /// A fragment to a backend's own address, or between strangers. All pass, whatever they are; the first one of a datagram to a
+    /// backend's port is noted as the beginning of a connection of its own, as a whole one would be.
+    fn fragment_past(&mut self, packet: &ParsedPacket, mut buffer: PacketBuffer<'_>, now: Now) -> Decided {
+        let foreign = buffer.unchanged(Outcome::PassedForeign);
+        let is_first = |fragment: Fragment| fragment.offset == 0;
+        if !self.setup.is_backend(&packet.destination) || !wire::fragment(buffer.bytes(), packet).is_some_and(is_first)
+        {
+            return foreign;
+        }
+        match wire::parse_first(buffer.bytes(), packet).ok().and_then(|whole| Some((whole, self.query(&whole)?))) {
+            Some((whole, query)) if query.direction == Direction::Past => {
+                buffer.unchanged(self.past(&whole, &query, now))
+            }
+            _ => foreign,
         }
     }
 
@@ -83,7 +100,8 @@ impl Decider {
         let decided = match query.direction {
             Direction::Request { vip } => self.request(whole, &query, vip, buffer, now),
             Direction::Reply => self.reply(whole, &query, buffer, now),
-            Direction::Past => buffer.unchanged(self.past(whole, &query, now)),
+            // Not ours, and never here.
+            Direction::Past => buffer.unchanged(Outcome::PassedForeign),
         };
         let flow = self.find(whole, &query, now).map(|(_, flow)| flow);
         let disposition = match (decided.outcome, flow) {

@@ -1,8 +1,8 @@
 //! Fragments: all go where the first one goes.
 
 use super::packets::{echo, ends, ip, piece, put, sound, udp};
-use super::world::{SIDES, Service, World};
-use loaded_ipc::{Outcome, Protocol};
+use super::world::{POLICY, SIDES, Service, World};
+use loaded_ipc::{Outcome, Policy, Protocol};
 
 const UDP: u8 = 17;
 
@@ -92,6 +92,33 @@ fn a_fragmented_ping_is_one_flow() {
         let mut last = part(&whole, 8, 4);
         assert_eq!(world.send(&mut last), Outcome::Forwarded);
         assert_eq!(ends(&first), ends(&last));
+    }
+}
+
+/// Its answer would be an orphan otherwise.
+#[test]
+fn a_fragmented_datagram_to_a_backends_own_address_is_noted_and_passes() {
+    for side in SIDES {
+        for noted in [true, false] {
+            let policy = Policy { adopt: true, ..POLICY };
+            let mut world =
+                World::new(&[Service { protocol: Protocol::Udp, ports: vec![80], policy, ..Service::default() }]);
+            let (here, there) = ((side.backends[0], 80), (side.client, 4001));
+            let whole = datagram(there, here, 100);
+            if noted {
+                world.unchanged(part(&whole, 64, 44), Outcome::PassedForeign);
+                world.unchanged(part(&whole, 0, 64), Outcome::PassedOwn);
+            }
+            let outcome = if noted { Outcome::PassedOwn } else { Outcome::DroppedOrphan };
+            world.unchanged(udp(here, there), outcome);
+            // Of no port that is served, or of no port at all.
+            let mut whole = datagram(there, (side.backends[0], 81), 100);
+            world.unchanged(part(&whole, 0, 64), Outcome::PassedForeign);
+            whole.truncate(whole.len() - 108 + 16);
+            let header = whole.len() - 16;
+            whole[if header == 20 { 9 } else { 6 }] = 6;
+            world.unchanged(part(&whole, 0, 8), Outcome::PassedForeign);
+        }
     }
 }
 
