@@ -12,7 +12,7 @@ impl Instance {
         let queues = queue_owners().unwrap_or_default();
         for worker in &self.children.workers {
             let queue = queues.iter().find(|state| state.queue == worker.owner.queue());
-            // Asked for, so no level but the gravest may leave it out.
+            // Asked for, so it is an event: a notice, which only the levels "error" and "warning" leave out.
             log::info!(event = "instance"; "{}", line(worker, queue));
         }
     }
