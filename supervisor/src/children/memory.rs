@@ -17,6 +17,9 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
+/// Places of a bucket: eight entries (`src/table/src/layout.rs`).
+const PLACES: usize = 8;
+
 /// Tables and counters of one worker.
 #[derive(Debug)]
 pub(crate) struct Memory {
@@ -64,6 +67,12 @@ impl Memory {
     /// What the flow table is.
     pub(crate) fn flow_spec(&self) -> TableSpec {
         self.specs().0
+    }
+
+    /// Places of the flow table.
+    pub(crate) fn flow_places(&self) -> u32 {
+        let buckets = self.flow_spec().buckets().unwrap_or(0);
+        u32::try_from(buckets.saturating_mul(PLACES)).unwrap_or(u32::MAX)
     }
 
     /// The flow table, mapped.

@@ -86,7 +86,7 @@ const REMAINS: [&str; 12] = [
     "any bytes in its own tables and counters: what its successors remember of flows and clients, and what is shown of them",
     "where there is a kernel path, packets of its own clients sent on between configured virtual IPs and backends, past other rules, until 30 s after its end",
     "any bytes on its link to the supervisor; what is no answer to a question ends it",
-    "untrue answers to loaded explain, and last words in the log",
+    "untrue answers to loaded explain, an untrue count to loaded flows --end, and last words in the log",
     "hearing what is for it: its packets, the supervisor, the prober, the time",
     "standing still: it is replaced after 1.5 s, or, where it counts as one that works, its packets wait",
     "using up its core",

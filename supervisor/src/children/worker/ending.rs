@@ -29,9 +29,10 @@ impl Ending {
         order.map(|order| order.ended = Some(ended)).is_some()
     }
 
-    /// How many flows it has ended by this order, if it has said so; `None`: it does not have this order.
-    pub(super) fn of(&self, id: u32) -> Option<Option<u32>> {
-        self.0.filter(|order| order.id == id).map(|order| order.ended)
+    /// How many flows it has ended by this order, if it has said so, and never more than its table has `places`; `None`: it does not
+    /// have this order.
+    pub(super) fn of(&self, id: u32, places: u32) -> Option<Option<u32>> {
+        self.0.filter(|order| order.id == id).map(|order| order.ended.map(|ended| ended.min(places)))
     }
 }
 
@@ -45,10 +46,10 @@ mod tests {
         assert!(!ending.said(0, 1), "nobody has ordered anything");
         assert!(ending.ordered(1));
         assert!(!ending.ordered(2), "it is still at the first");
-        assert_eq!((ending.of(1), ending.of(2)), (Some(None), None));
+        assert_eq!((ending.of(1, 9), ending.of(2, 9)), (Some(None), None));
         assert!(!ending.said(2, 5));
         assert!(ending.said(1, 5), "late, and true");
-        assert_eq!(ending.of(1), Some(Some(5)));
+        assert_eq!((ending.of(1, 9), ending.of(1, 4)), (Some(Some(5)), Some(Some(4))));
         assert!(!ending.said(1, 6), "said before");
         assert!(ending.ordered(3) && ending.said(3, 0));
     }

@@ -82,7 +82,7 @@ impl Worker {
     /// # Errors
     /// The process that was told is not there any more.
     pub(crate) fn ended(&self, id: u32) -> Result<Option<u32>, Gone> {
-        self.serving.as_ref().and_then(|serving| serving.ending.of(id)).ok_or(Gone)
+        self.serving.as_ref().and_then(|serving| serving.ending.of(id, self.memory.flow_places())).ok_or(Gone)
     }
 
     /// What processes have said of tables that they found damaged, and have emptied.

@@ -38,7 +38,10 @@ const PROOFS: [(&str, Proof); 12] = [
         sent_on_by_the_kernel,
     ),
     ("any bytes on its link to the supervisor; what is no answer to a question ends it", any_bytes),
-    ("untrue answers to loaded explain, and last words in the log", untrue_answers),
+    (
+        "untrue answers to loaded explain, an untrue count to loaded flows --end, and last words in the log",
+        untrue_answers,
+    ),
     ("hearing what is for it: its packets, the supervisor, the prober, the time", hearing),
     (
         "standing still: it is replaced after 1.5 s, or, where it counts as one that works, its packets wait",
