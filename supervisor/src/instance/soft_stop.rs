@@ -46,7 +46,8 @@ impl SoftStop {
         (ends_when_quiet, is_routed): (bool, bool),
     ) -> Self {
         let now = Instant::now();
-        let here = vips.filter(|vip| own.contains(vip)).collect();
+        // Every host has an address: one without any could not be asked, and all VIPs are taken for here.
+        let here = vips.filter(|vip| own.is_empty() || own.contains(vip)).collect();
         // Nothing but silence shows that a router sends them elsewhere.
         let ends_when_quiet = ends_when_quiet || is_routed;
         Self { until: now + limit, limit, here, ends_when_quiet, is_routed, requests: (0, now) }
@@ -57,7 +58,6 @@ impl SoftStop {
         if self.requests.0 != requests {
             self.requests = (requests, now);
         }
-        // Every host has an address: without any it could not be asked.
         let left = || self.here.iter().filter(|vip| own.is_empty() || own.contains(*vip)).copied();
         match () {
             () if !self.here.is_empty() && !self.is_routed && left().next().is_none() => Some(Over::Moved),
@@ -105,6 +105,18 @@ mod tests {
         assert_eq!(stop.over(now, &addresses(&["127.0.0.1", "192.0.2.100", "2001:db8::100"]), 0), None);
         assert_eq!(stop.over(now, &addresses(&["127.0.0.1", "2001:db8::100"]), 0), None, "one is still here");
         assert_eq!(stop.over(now, &BTreeSet::new(), 0), None, "a host that cannot be asked has lost nothing");
+        assert_eq!(stop.over(now, &addresses(&["127.0.0.1"]), 0), Some(Over::Moved));
+    }
+
+    /// Its list may be out of reach for a moment, as without a free descriptor.
+    #[test]
+    fn on_a_host_that_cannot_be_asked_all_vips_are_held() {
+        let vips = addresses(&["192.0.2.100", "203.0.113.9"]);
+        let mut stop = SoftStop::new(vips.into_iter(), &BTreeSet::new(), Duration::from_secs(60), (false, false));
+        assert!(!stop.waits_for_nothing());
+        let now = Instant::now();
+        assert_eq!(stop.over(now, &BTreeSet::new(), 0), None);
+        assert_eq!(stop.over(now, &addresses(&["127.0.0.1", "192.0.2.100"]), 0), None);
         assert_eq!(stop.over(now, &addresses(&["127.0.0.1"]), 0), Some(Over::Moved));
     }
 
