@@ -4,6 +4,7 @@
 //! state, and leaves all its packets to the worker.
 
 use super::decider::{Decider, Ending};
+use super::own::is_own;
 use super::request::Course;
 use crate::time::Now;
 use crate::wire::{Kind, ParsedPacket, from_ip, is_mapped};
@@ -38,7 +39,9 @@ impl Decider {
         let setup = &self.setup;
         let is_meant = |key: &FlowKey, flow: &Flow| {
             let backend = setup.backend(flow.backend);
-            meant.client.is_none_or(|client| is_in(&key.client, client))
+            // Nothing of a backend's own connections is listed, or rewritten.
+            !is_own(flow)
+                && meant.client.is_none_or(|client| is_in(&key.client, client))
                 && meant.service.is_none_or(|service| setup.service_of(flow.backend) == service.0)
                 && meant.state.is_none_or(|state| flow.state as u8 == state)
                 && meant

@@ -79,6 +79,28 @@ fn datagrams_end_as_the_policy_says() {
 }
 
 #[test]
+fn a_backends_own_connections_are_not_ended() {
+    for side in SIDES {
+        let policy = Policy { adopt: true, ..POLICY };
+        let served =
+            Service { ports: vec![80], protocol: loaded_ipc::Protocol::Tcp, policy, ..service(OnBackendDown::Reset) };
+        let mut world = World::new(&[served]);
+        let (here, there) = ((side.backends[0], 80), (side.client, 4001));
+        for (opener, other) in [(here, there), (there, here)] {
+            let mut pass = |from, to, flags| world.unchanged(tcp(from, to, flags), Outcome::PassedOwn);
+            pass(opener, other, SYN);
+            pass(other, opener, SYN | ACK);
+            pass(opener, other, ACK);
+            assert_eq!(end(&mut world, FlowsMeant { backend: side.backends[0].parse().ok(), ..NOTHING }), 0);
+            // Still the same connection, for another one begins only once it is over.
+            for (from, to) in [(opener, other), (other, opener)] {
+                world.unchanged(tcp(from, to, FIN | ACK), Outcome::PassedOwn);
+            }
+        }
+    }
+}
+
+#[test]
 fn each_filter_names_its_flows() {
     let side = SIDES[0];
     let services = [
