@@ -177,7 +177,7 @@ impl Ears {
     fn hear(&mut self, decider: &mut Decider, now: Now) {
         let Some(reports) = &mut self.reports else { return };
         // The ring may fill as fast as it is read; the rest waits for the next round.
-        for report in reports.take(MAX_REPORTS) {
+        for report in reports.at(now.millis).take(MAX_REPORTS) {
             decider.hear(&report, now);
         }
     }

@@ -20,6 +20,9 @@ const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
 const HEADER: u64 = 8;
 
+/// After so many milliseconds a record that is still being written is none: the kernel writes one in microseconds.
+const STUCK_MS: u64 = 1000;
+
 /// Bytes of a worker's ring: 4681 reports. A worker that has nothing to do looks every 50 ms, which is enough for 20,000 short
 /// connections a second; when the ring is full packets go by the queue and wake it.
 pub const REPORTS_BYTES: usize = 1 << 18;
@@ -63,6 +66,10 @@ pub struct Reports {
     /// The page with the kernel's position, and the data twice in a row, so that no record is cut.
     written: Mapping,
     mask: u64,
+    /// The time, as [`Reports::at`] was told it last, milliseconds.
+    now: u64,
+    /// The position of a record that was seen being written, and when it was so first.
+    busy: Option<(u64, u64)>,
 }
 
 impl Reports {
@@ -74,13 +81,32 @@ impl Reports {
         let what = "the ring of reports";
         let read = Mapping::new(&fd, what, (0, PAGE), Access::Write)?;
         let written = Mapping::new(&fd, what, (PAGE, PAGE + 2 * bytes), Access::Read)?;
-        Ok(Self { read, written, mask: bytes as u64 - 1 })
+        Ok(Self { read, written, mask: bytes as u64 - 1, now: 0, busy: None })
     }
 
     /// The same, never unmapped.
     #[must_use]
     pub fn for_good(self) -> Self {
         Self { read: self.read.for_good(), written: self.written.for_good(), ..self }
+    }
+
+    /// The same, at this time in milliseconds of a clock that never goes back.
+    #[inline]
+    pub fn at(&mut self, now: u64) -> &mut Self {
+        self.now = now;
+        self
+    }
+
+    /// Whether the record at this position, which is being written, has been so for too long to be one.
+    #[cold]
+    fn is_stuck(&mut self, position: u64) -> bool {
+        match self.busy {
+            Some((known, since)) if known == position => self.now.saturating_sub(since) >= STUCK_MS,
+            _ => {
+                self.busy = Some((position, self.now));
+                false
+            }
+        }
     }
 
     /// The word at this position of the ring.
@@ -99,7 +125,8 @@ impl Reports {
 }
 
 /// The reports that are complete. A hostile worker before us may have left any position. One where no record can begin is taken for
-/// the end, so looking ends after as many steps as the ring has words.
+/// the end, so looking ends after as many steps as the ring has words; and so is one whose record seems to be written for a second,
+/// for it may lie within a record, where a packet's bytes are no length.
 impl Iterator for Reports {
     type Item = Report;
 
@@ -118,6 +145,9 @@ impl Iterator for Reports {
             let header = self.word(position)?.load(Acquire);
             let length = u32::try_from(header & u64::from(u32::MAX)).unwrap_or(0);
             if length & BUSY != 0 {
+                if self.is_stuck(position) {
+                    self.read.words()[0].store(end, Release);
+                }
                 return None;
             }
             let bytes = u64::from(length & !DISCARDED);
@@ -182,6 +212,9 @@ mod tests {
         kernel.words()[0].store(4 * step, Release);
         assert_eq!(reports.by_ref().count(), 2);
         assert_eq!(reports.read.words()[0].load(Relaxed), 3 * step, "one is being written");
+        assert_eq!(reports.at(999).count(), 0);
+        word(3 * step).store(REPORT_BYTES as u64, Release);
+        assert_eq!(reports.at(5000).count(), 1, "and then is there");
     }
 
     #[test]
@@ -201,5 +234,15 @@ mod tests {
         assert_eq!(reports.by_ref().count(), 0);
         assert_eq!(reports.next(), None);
         assert_eq!(reports.read.words()[0].load(Relaxed), 0x1000_0000);
+        // Or looks for ever like a record that is being written.
+        for word in &kernel.words()[PAGE / 8..] {
+            word.store(0xbfff_fff1, Relaxed);
+        }
+        let left = 0x1000_0000 - 800;
+        reports.read.words()[0].store(left, Relaxed);
+        for (now, position) in [(7000, left), (7999, left), (8000, 0x1000_0000)] {
+            assert_eq!(reports.at(now).count(), 0);
+            assert_eq!(reports.read.words()[0].load(Relaxed), position, "{now}");
+        }
     }
 }
