@@ -9,7 +9,10 @@ use super::request::Course;
 use crate::time::Now;
 use crate::wire::{Kind, ParsedPacket, from_ip, is_mapped};
 use loaded_ipc::{FlowsMeant, OnBackendDown};
-use loaded_table::{Flow, FlowKey};
+use loaded_table::{Flow, FlowKey, FlowState, Slot};
+
+/// The proof of a datagram flow that has ended, once its client was told so; 0 before.
+const TOLD: u16 = 1;
 
 impl Decider {
     /// Begins to end flows, in place of an order that is under way. [`Decider::end_some`] does it, until [`Decider::end_is_said`].
@@ -54,15 +57,31 @@ impl Decider {
         (end as usize >= self.flows.buckets()).then_some((*id, *ended))
     }
 
+    /// The client of a datagram flow is told that it has ended. One that the operator has ended stays, for its backend may still send,
+    /// and what that sends would begin the flow anew.
+    #[cold]
+    pub(super) fn tell_unreachable(&mut self, (slot, flow): (Slot, Flow), now: Now) {
+        if flow.state == FlowState::Ended {
+            self.flows.set_proof(slot, TOLD);
+            self.flows.refresh(slot, now.seconds);
+        } else if let Some(flow) = self.flows.remove(slot) {
+            self.count_removed(&flow);
+        }
+    }
+
     /// What becomes of a client's packet whose flow the operator has ended.
     #[cold]
-    pub(super) fn course_when_ended(&self, packet: &ParsedPacket, flow: Flow) -> Course {
+    pub(super) fn course_when_ended(&self, packet: &ParsedPacket, (slot, flow): (Slot, Flow)) -> Course {
         match packet.kind {
             Kind::Tcp(segment) if segment.opens() => Course::NewFlow,
             // A reset is never answered. It tells the backend.
             Kind::Tcp(segment) if segment.resets() => Course::Forward,
             Kind::Tcp(_) => Course::Reset,
-            Kind::Udp { .. } if self.on_backend_down(flow) == OnBackendDown::Reset => Course::Unreachable,
+            Kind::Udp { .. }
+                if self.on_backend_down(flow) == OnBackendDown::Reset && self.flows.proof(slot) != TOLD =>
+            {
+                Course::Unreachable
+            }
             _ => Course::NewFlow,
         }
     }

@@ -96,8 +96,8 @@ impl Decider {
     ) -> Decided {
         let known = self.find(packet, query, now);
         let outcome = match (query.direction, known) {
-            (Direction::Request { .. }, Some((slot, flow))) if self.is_to_be_reset(packet, flow) => {
-                return self.reset_client(packet, slot, buffer, now);
+            (Direction::Request { .. }, Some(known)) if self.is_to_be_reset(packet, known) => {
+                return self.reset_client(packet, known.0, buffer, now);
             }
             (Direction::Past, _) => self.past(packet, query, now),
             (Direction::Reply, Some(known)) if is_own(&known.1) => self.own_reply(packet, query, known, now),

@@ -45,10 +45,8 @@ impl Decider {
                 (flow.backend, Outcome::Forwarded)
             }
             (Course::Reset, Some((slot, _))) => return self.reset_client(packet, slot, buffer, now),
-            (Course::Unreachable, Some((slot, _))) => {
-                if let Some(flow) = self.flows.remove(slot) {
-                    self.count_removed(&flow);
-                }
+            (Course::Unreachable, Some(known)) => {
+                self.tell_unreachable(known, now);
                 return unreachable(packet, buffer, Outcome::AnsweredUnreachable, Outcome::DroppedNoBackend);
             }
             _ => match self.admit(packet, query, vip, known.map(|(_, flow)| flow), now) {
@@ -87,7 +85,7 @@ impl Decider {
     #[inline]
     pub(super) fn course_now(&self, packet: &ParsedPacket, (slot, flow): (Slot, Flow), now: Now) -> Course {
         if flow.state == FlowState::Ended {
-            return self.course_when_ended(packet, flow);
+            return self.course_when_ended(packet, (slot, flow));
         }
         let opens = opens(packet);
         // A new connection may reuse the ports of one that has ended (RFC 9293 §3.6.1). Knowing the ports is not enough
@@ -163,9 +161,9 @@ impl Decider {
     }
 
     /// Whether a packet of this flow is to be answered with a reset.
-    pub(super) fn is_to_be_reset(&self, packet: &ParsedPacket, flow: Flow) -> bool {
+    pub(super) fn is_to_be_reset(&self, packet: &ParsedPacket, (slot, flow): (Slot, Flow)) -> bool {
         if flow.state == FlowState::Ended {
-            return self.course_when_ended(packet, flow) == Course::Reset;
+            return self.course_when_ended(packet, (slot, flow)) == Course::Reset;
         }
         let kept = self.backends.flags(flow.backend).keeps_flows();
         !kept && self.course_when_down(packet, flow) == Course::Reset

@@ -1,7 +1,7 @@
 //! Flows that the operator ends: the named ones end for both sides, the others live on.
 
 use super::packets::{ACK, FIN, RST, SYN, tcp, udp};
-use super::world::{BARE, POLICY, SIDES, Service, World, index_of};
+use super::world::{AFFINITY, BARE, POLICY, SIDES, Service, World, index_of};
 use loaded_ipc::{BackendCounter, FlowsMeant, OnBackendDown, Outcome, Policy, Question, ServiceIndex};
 use loaded_table::FlowState;
 
@@ -64,16 +64,24 @@ fn datagrams_end_as_the_policy_says() {
             (OnBackendDown::Rehash, Outcome::ForwardedNew),
             (OnBackendDown::Drain, Outcome::ForwardedNew),
         ] {
-            let mut world = World::new(&[service(policy)]);
+            let policy = Policy { on_backend_down: policy, adopt: true, ..POLICY };
+            let protocol = loaded_ipc::Protocol::Udp;
+            let served = Service { protocol, ports: vec![53], affinity: Some(AFFINITY), policy, ..BARE };
+            let mut world = World::new(&[Service { vips: vec![0, 1], ..served }]);
             let (client, vip) = ((side.client, 4001), (side.vip, 53));
             let backend = world.talk(client, vip);
             let meant = FlowsMeant { backend: backend.parse().ok(), ..NOTHING };
             assert_eq!(end(&mut world, meant), 1);
             assert_eq!(world.send(&mut udp((&backend, 53), client)), Outcome::DroppedBackendOut);
             assert_eq!(world.send(&mut udp(client, vip)), next);
-            // What was told has no flow any more, and the next datagram begins one.
+            // The next datagram of a client that was told begins another flow, and none of the backend's does before.
+            if next == Outcome::AnsweredUnreachable {
+                world.respawn();
+                assert_eq!(world.send(&mut udp((&backend, 53), client)), Outcome::DroppedBackendOut);
+            }
             let after = if next == Outcome::ForwardedNew { Outcome::Forwarded } else { Outcome::ForwardedNew };
             assert_eq!(world.send(&mut udp(client, vip)), after);
+            assert_eq!(world.decider.held().0, 1);
         }
     }
 }
