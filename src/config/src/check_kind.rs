@@ -233,7 +233,7 @@ fn via(text: &str) -> Result<SocketAddr, String> {
     let address = text.parse::<SocketAddr>().ok();
     let fits = |at: &SocketAddr| at.port() != 0 && !at.ip().is_unspecified() && !at.ip().is_multicast();
     address.filter(fits).ok_or_else(|| {
-        format!("{text:?} is not where a checker listens; write an address and a port, such as 127.0.0.1:9274")
+        format!("{text:?} is not where a checker listens; write an address and a port, such as 127.0.0.1:974")
     })
 }
 

@@ -5,6 +5,7 @@ use crate::rig::loaded::Loaded;
 use crate::rig::net::Family;
 use crate::rig::servers::{backends, becomes, service};
 use std::fs;
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -70,15 +71,38 @@ fn certificate(lab: &Lab, name: &str) {
     lab.sh("lb", &format!("cd {} && {words} -subj /CN={name} -addext subjectAltName=DNS:{name} 2>&1", state.display()));
 }
 
+/// Whoever connects to a checker can ask of `backend` by GET and HEAD, and of no other address.
+fn asks_nobody_else(lab: &Lab, backend: &str) {
+    let stranger = SocketAddr::new(Family::V4.backend(3), 443).to_string();
+    for port in [974, 975] {
+        let ask = |backend: &str, words: &str| {
+            let curl = "curl -s -m 5 -o /dev/null -w '%{http_code}' -H 'Host: www.example.com'";
+            lab.sh("lb", &format!("{curl} -H 'Loaded-Backend: {backend}' {words} http://127.0.0.1:{port}/health || :"))
+        };
+        for (backend, words, status) in
+            [(backend, "", ["204"; 2]), (backend, "--head", ["204"; 2]), (backend, "-X POST", ["400", "403"])]
+        {
+            assert!(status.contains(&ask(backend, words).as_str()), "{port}: {words}: {}", ask(backend, words));
+        }
+        assert_eq!(ask(&stranger, ""), "403", "{port}");
+    }
+}
+
 #[test]
 fn backends_are_checked_over_tls_by_curl_and_by_nginx() {
     let Some(lab) = Lab::up() else { return };
     certificate(&lab, "www.example.com");
     let cert = lab.state().join("cert.pem").display().to_string();
     let checker = shipped("scripts/checks/https-by-curl");
-    let curl = || run(&lab, "lb", &["python3", "-c", ACCEPT, "9274", &checker, "--cacert", &cert]);
+    let all = Family::BOTH.into_iter().flat_map(|family| (1..=2).map(move |n| SocketAddr::new(family.backend(n), 443)));
+    let all: Vec<_> = all.map(|backend| backend.to_string()).collect();
+    let allowed = format!("BACKENDS={}", all.join(" "));
+    let curl = || run(&lab, "lb", &["env", &allowed, "python3", "-c", ACCEPT, "974", &checker, "--cacert", &cert]);
     let by_nginx = fs::read_to_string(shipped("scripts/checks/https-by-nginx.conf")).unwrap();
-    let by_nginx = by_nginx.replace("/etc/ssl/certs/ca-certificates.crt", &cert);
+    let map: String = all.iter().map(|backend| format!("\"{backend}\" 1;\n")).collect();
+    let by_nginx = by_nginx
+        .replace("/etc/ssl/certs/ca-certificates.crt", &cert)
+        .replace("default 0;", &format!("default 0;\n{map}"));
     let (by_curl, _by_nginx) = (curl(), nginx(&lab, "lb", "checker", &by_nginx));
     let (first, second) = (backend(&lab, "b1", 204), backend(&lab, "b2", 204));
 
@@ -87,7 +111,7 @@ fn backends_are_checked_over_tls_by_curl_and_by_nginx() {
         format!("check = {{ kind = \"http\", via = \"127.0.0.1:{port}\", {what}, {PACE} }}\n")
     };
     let named =
-        [("curl", 9274, "www.example.com"), ("nginx", 9275, "www.example.com"), ("other", 9274, "www.example.org")];
+        [("curl", 974, "www.example.com"), ("nginx", 975, "www.example.com"), ("other", 974, "www.example.org")];
     let services = (443..)
         .zip(named)
         .map(|(port, (name, at, host))| service(name, "tcp", port, &check(at, host)) + &backends(&[1, 2], ""));
@@ -100,6 +124,8 @@ fn backends_are_checked_over_tls_by_curl_and_by_nginx() {
         "HTTP status 502",
         "a certificate of another name"
     );
+
+    asks_nobody_else(&lab, &all[0]);
 
     // It answers, and is not well; it is gone; it is back.
     drop(first);

@@ -144,8 +144,8 @@ fn an_http_check_asks_like_a_client_of_the_vip() {
     };
     assert_eq!(check(text).kind, expected);
     let asked = |via: &str| check(&format!("{{ kind = \"http\", via = {via:?} }}")).kind.via();
-    assert_eq!(asked("127.0.0.1:9274"), "127.0.0.1:9274".parse().ok());
-    assert_eq!(asked("[::1]:9274"), "[::1]:9274".parse().ok());
+    assert_eq!(asked("127.0.0.1:974"), "127.0.0.1:974".parse().ok());
+    assert_eq!(asked("[::1]:974"), "[::1]:974".parse().ok());
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn what_goes_on_the_wire_is_checked() {
     http("method = \"\"", "35: \"\" is not an HTTP method");
     http("host = \"a\\r\\nb\"", "33: \"a\\r\\nb\" is not a host");
     http("host = \"\"", "33: \"\" is not a host");
-    for wrong in ["localhost:9274", "127.0.0.1", "127.0.0.1:0", "0.0.0.0:9274", "[ff02::1]:9274"] {
+    for wrong in ["localhost:974", "127.0.0.1", "127.0.0.1:0", "0.0.0.0:974", "[ff02::1]:974"] {
         http(&format!("via = {wrong:?}"), &format!("32: {wrong:?} is not where a checker listens"));
     }
     http("status = 99", "35: status is 99; write a number from 200 to 599");
