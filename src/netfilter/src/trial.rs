@@ -120,6 +120,20 @@ pub fn has_queues() -> Result<(), String> {
     in_empty_namespace(|| Owner::open(QUEUE, QUEUE_LEN).map(drop).map_err(|error| error.to_string()))?
 }
 
+/// Makes the kernel load the table that our rules go into, in both families, while this process may: iptables-legacy loads
+/// `ip_tables` and `ip6_tables` by a modprobe of its own, which needs CAP_SYS_MODULE. Without it there is no such table ("unable to
+/// initialize table 'raw'", seen on Linux 6.12). With nftables the kernel itself calls modprobe.
+///
+/// # Errors
+/// Why there is no such table in a family.
+pub fn load_tables(tools: &Tools) -> Result<(), String> {
+    if tools.is_nft() {
+        return Ok(());
+    }
+    let load = |family| lacking(tools, family, &[]).map(drop).map_err(|why| format!("{family}: {why}"));
+    Family::ALL.into_iter().try_for_each(load)
+}
+
 /// Which of [`PARTS`] are missing in either family.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use crate::settings::HostSettings;
 use loaded_config::plan::Plan;
 use loaded_config::{Amendment, Loaded, Source, parse_amended};
 use loaded_netfilter::Tools;
-use loaded_netfilter::trial::Trial;
+use loaded_netfilter::trial::{Trial, load_tables};
 use loaded_sandbox::proof::Expectation;
 use loaded_sandbox::{CHROOT, Identity, KernelSupport, Layer, Role, check_chroot_dir};
 use std::path::Path;
@@ -62,6 +62,9 @@ impl Checked {
         check_chroot_dir(Path::new(CHROOT))?;
         let cores = plan.check_cores(&available_cores()?)?;
         let tools = Tools::find()?;
+        if let Err(why) = load_tables(&tools) {
+            log::warn!("the table of our rules cannot be tried: {why}");
+        }
         let kernel = check_kernel(options.sandbox)?;
         let trial = Trial::begin();
         let mut settings = HostSettings::new();

@@ -9,7 +9,6 @@
 use super::chain;
 use super::chain::Matches;
 use super::hits;
-use super::loading::{AT_START, WHILE_SERVING, once_loaded};
 use super::missing::{Missing, Written};
 use super::present::{PresentRules, RawTable};
 use super::refused::counted;
@@ -49,7 +48,7 @@ impl Installed {
     pub fn install(rules: &RuleSet, tools: &Tools) -> Result<Self, Error> {
         let mut this = Self::of(rules, tools);
         for family in Family::ALL {
-            if let Err(e) = this.apply(family, rules, ("install", AT_START)) {
+            if let Err(e) = this.apply(family, rules, "install") {
                 this.take_back();
                 return Err(e);
             }
@@ -64,7 +63,7 @@ impl Installed {
     pub fn take_over(rules: &RuleSet, tools: &Tools) -> Result<Self, Error> {
         let mut this = Self::of(rules, tools);
         for family in Family::ALL {
-            this.apply(family, rules, ("take over", AT_START))?;
+            this.apply(family, rules, "take over")?;
         }
         Ok(this)
     }
@@ -93,9 +92,8 @@ impl Installed {
         assert_eq!(rules.base, self.rules.base, "an instance keeps its queue base");
         let old = self.rules.clone();
         for family in Family::ALL {
-            if let Err(e) = self.apply(family, rules, ("change", WHILE_SERVING)) {
-                let back = ("go back to the old ones", WHILE_SERVING);
-                let back = Family::ALL.map(|family| self.apply(family, &old, back));
+            if let Err(e) = self.apply(family, rules, "change") {
+                let back = Family::ALL.map(|family| self.apply(family, &old, "go back to the old ones"));
                 back.into_iter().filter_map(Result::err).for_each(|e| log::error!("{e}"));
                 return Err(e);
             }
@@ -198,10 +196,9 @@ impl Installed {
         *self.nft.get_or_init(|| self.tools.is_nft())
     }
 
-    /// `wait`: for a table that the kernel is still loading.
-    fn apply(&mut self, family: Family, rules: &RuleSet, (act, wait): (&'static str, Duration)) -> Result<(), Error> {
+    fn apply(&mut self, family: Family, rules: &RuleSet, act: &'static str) -> Result<(), Error> {
         let wanted = rules.matches().next().unwrap_or(Matches::NONE);
-        let first = match once_loaded(wait, || self.write(family, rules, wanted)) {
+        let first = match self.write(family, rules, wanted) {
             Ok(()) => return Ok(()),
             Err(error @ Error::Contested { .. }) => return Err(wrap(family, act, error)),
             Err(error) => error,

@@ -6,7 +6,6 @@ mod apply;
 mod bpf;
 mod chain;
 mod hits;
-mod loading;
 mod missing;
 mod present;
 mod reach;

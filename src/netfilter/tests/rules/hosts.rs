@@ -112,42 +112,6 @@ fn a_failure_that_is_no_missing_match_switches_none_off() {
     });
 }
 
-/// As with the legacy back end, right after boot.
-#[test]
-fn a_table_whose_module_is_being_loaded_is_waited_for() {
-    in_namespace("hosts::a_table_whose_module_is_being_loaded_is_waited_for", || {
-        let tries = std::env::temp_dir().join(format!("loaded-tries-{}", std::process::id()));
-        let tries = tries.to_str().unwrap();
-        let absent = "echo \"iptables-restore: unable to initialize table 'raw'\" >&2; exit 1";
-        let dir = programs(&format!("*LOADED*) echo >>{tries}; [ $(grep -c '' {tries}) -gt 5 ] || {{ {absent}; }};;"));
-        let installed = Installed::install(&rules(&both_families(40)), &Tools::find_in(&[&dir]).unwrap()).unwrap();
-        assert_eq!(installed.notes(), [""; 0]);
-        assert!(saved().contains("LOADED-40-D"));
-        leave(installed);
-        std::fs::remove_file(tries).unwrap();
-        std::fs::remove_dir_all(dir).unwrap();
-    });
-}
-
-/// The supervisor changes rules in its loop, where everything else would wait too: first for the change, then for its undoing.
-#[test]
-fn a_change_does_not_wait_for_a_table() {
-    in_namespace("hosts::a_change_does_not_wait_for_a_table", || {
-        let absent = "echo \"iptables-restore: unable to initialize table 'raw'\" >&2; exit 1";
-        let gone = std::env::temp_dir().join(format!("loaded-gone-{}", std::process::id()));
-        let dir = programs(&format!("*LOADED*) test ! -e {} || {{ {absent}; }};;", gone.display()));
-        let mut installed = Installed::install(&rules(&both_families(40)), &Tools::find_in(&[&dir]).unwrap()).unwrap();
-        std::fs::write(&gone, "").unwrap();
-        let begun = std::time::Instant::now();
-        let error = installed.update(&rules(&both_families(40))).unwrap_err();
-        assert!(error.to_string().contains("initialize"), "{error}");
-        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
-        std::fs::remove_file(gone).unwrap();
-        leave(installed);
-        std::fs::remove_dir_all(dir).unwrap();
-    });
-}
-
 /// A directory of programs that do what this branch of a shell's `case` says for the rules they are given, and otherwise
 /// what the real ones do.
 fn programs(branch: &str) -> std::path::PathBuf {
