@@ -69,7 +69,7 @@ pub fn last_words(text: &str) {
     let mut stderr = std::io::stderr();
     for line in text.lines() {
         let prefix = if is_journal() { ERROR_PREFIX } else { "" };
-        let _ = writeln!(stderr, "{prefix}{line}");
+        let _ = stderr.write_all(format!("{prefix}{line}\n").as_bytes());
     }
 }
 
@@ -119,7 +119,8 @@ fn write_to_stderr(line: &str) {
     let stderr = std::io::stderr();
     let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
     if poll(&mut ready, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
-        let _ = writeln!(&stderr, "{line}");
+        // At once, its end too: a predecessor or successor may write to the same file.
+        let _ = (&stderr).write_all(format!("{line}\n").as_bytes());
     }
 }
 

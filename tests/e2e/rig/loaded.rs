@@ -192,7 +192,7 @@ impl Loaded {
     #[track_caller]
     pub(crate) fn begin_upgrade(&self) -> u32 {
         let before = self.log().len();
-        let begun = || Some(self.log()[before..].split_once("started as pid ")?.1.lines().next()?.parse().unwrap());
+        let begun = || Some(self.log()[before..].split_once("started as pid ")?.1.split_once('\n')?.0.parse().unwrap());
         self.signal(Signal::SIGUSR2);
         assert!(eventually(Duration::from_secs(5), || begun().is_some()), "no upgrade begins: {}", self.log());
         begun().unwrap()
