@@ -5,7 +5,7 @@ use crate::rtnetlink::{HEADER, attribute, list, messages};
 use loaded_queue::{SockProtocol, Subscription};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// RTNLGRP_NEIGH, RTM_NEWNEIGH, RTM_GETNEIGH and NDA_DST (include/uapi/linux/rtnetlink.h, neighbour.h).
@@ -28,6 +28,9 @@ pub(crate) enum Resolution {
     Known,
 }
 
+/// Most that are kept of those that have failed since the last look: whoever scans a network makes many fail.
+const MOST_FAILED: usize = 4096;
+
 /// A neighbour: the number of an interface, and an address there.
 pub type Neighbour = (u32, IpAddr);
 
@@ -45,16 +48,21 @@ impl NeighbourEvents {
     }
 
     /// Reads what is there, without waiting. Whether to look at the neighbours: one of them has failed, one that `matters` has
-    /// changed, or messages were lost.
+    /// changed, or messages were lost. Those that have failed are added to `failed`: while somebody sends, the kernel asks for one
+    /// again at once, and its list does not show it.
     #[must_use]
-    pub fn read(&mut self, matters: impl Fn(&Neighbour) -> bool) -> bool {
+    pub fn read(&mut self, failed: &mut BTreeSet<Neighbour>, matters: impl Fn(&Neighbour) -> bool) -> bool {
         let mut look = false;
-        self.0.read(|heard| {
-            look |= match heard.and_then(|bytes| messages(bytes).next()) {
-                Some((_, message)) => entry(message)
-                    .is_some_and(|(neighbour, resolution)| resolution == Resolution::Failed || matters(&neighbour)),
-                None => true,
-            };
+        self.0.read(|heard| match heard.and_then(|bytes| messages(bytes).next()) {
+            Some((_, message)) => {
+                if let Some((neighbour, resolution)) = entry(message) {
+                    look |= resolution == Resolution::Failed || matters(&neighbour);
+                    if resolution == Resolution::Failed && failed.len() < MOST_FAILED {
+                        failed.insert(neighbour);
+                    }
+                }
+            }
+            None => look = true,
         });
         look
     }

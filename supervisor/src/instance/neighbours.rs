@@ -26,6 +26,8 @@ pub(super) struct NeighbourWatch {
     /// Before that there is no look.
     rests_until: Instant,
     silent: BTreeMap<Neighbour, SilentNeighbour>,
+    /// Those that have failed since the last look.
+    failed: BTreeSet<Neighbour>,
     /// What they do to packets, and of which standing of the backends that was found; `None`: it is to be found anew.
     told: Option<(u64, Vec<ConditionStatus>)>,
 }
@@ -35,7 +37,14 @@ impl NeighbourWatch {
     pub(super) fn begin() -> Self {
         let open = NeighbourEvents::open();
         let events = open.inspect_err(|error| log::warn!("changes of neighbours are not announced: {error}")).ok();
-        Self { events, is_due: false, rests_until: Instant::now(), silent: BTreeMap::new(), told: None }
+        Self {
+            events,
+            is_due: false,
+            rests_until: Instant::now(),
+            silent: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            told: None,
+        }
     }
 
     /// Routes or interfaces have changed: packets may go through silent neighbours no more, of which the neighbours say nothing.
@@ -45,14 +54,17 @@ impl NeighbourWatch {
 
     /// Looks at the neighbours if one that matters has changed, and at those that are silent in any case.
     pub(super) fn look(&mut self, plan: &Plan, now: Instant) {
-        let matters = |neighbour: &Neighbour| self.silent.contains_key(neighbour);
-        self.is_due |= self.events.as_mut().is_some_and(|events| events.read(matters));
+        let Self { events, failed, silent, .. } = self;
+        self.is_due |=
+            events.as_mut().is_some_and(|events| events.read(failed, |neighbour| silent.contains_key(neighbour)));
         if !self.is_due || now < self.rests_until {
             return;
         }
         self.is_due = false;
         let begin = Instant::now();
-        match silent_neighbours(plan, |neighbour| self.silent.contains_key(neighbour)) {
+        let failed = std::mem::take(&mut self.failed);
+        let has_failed = |neighbour: &Neighbour| failed.contains(neighbour) || self.silent.contains_key(neighbour);
+        match silent_neighbours(plan, has_failed) {
             Ok(silent) => (self.silent, self.told) = (silent, None),
             Err(error) => log::warn!("neighbours cannot be listed: {error}"),
         }
