@@ -28,13 +28,8 @@ pub(crate) fn up() -> Option<Lab> {
          ip address add 192.0.2.254/24 dev eth0; ip address add 2001:db8:1::fe/64 dev eth0 nodad
          sysctl -qw net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.eth0.send_redirects=0",
     );
+    answer_past_the_balancer(&lab);
     for who in BACKENDS {
-        lab.sh(
-            who,
-            "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
-             ip address add 192.0.2.100/32 dev lo; ip address add 2001:db8:1::100/128 dev lo nodad
-             ip route replace default via 198.51.100.1; ip -6 route replace default via 2001:db8:2::1",
-        );
         let echo = root().join("scripts/lab.d/udp-echo");
         let echo = format!("setsid {} {who} 7009 192.0.2.100 2001:db8:1::100 >/dev/null 2>&1 &", echo.display());
         lab.sh(who, &echo);
@@ -58,4 +53,16 @@ pub(crate) fn passed(lab: &Lab) -> u64 {
         line.split_once(':').unwrap().1.split_whitespace().map(|number| number.parse().unwrap()).collect()
     };
     text.lines().map(numbers).map(|numbers| numbers[0] + numbers[8]).sum()
+}
+
+/// Gives all backends the VIP, and a way to clients by a router that is no balancer.
+pub(crate) fn answer_past_the_balancer(lab: &Lab) {
+    for who in BACKENDS {
+        lab.sh(
+            who,
+            "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
+             ip address add 192.0.2.100/32 dev lo; ip address add 2001:db8:1::100/128 dev lo nodad
+             ip route replace default via 198.51.100.1; ip -6 route replace default via 2001:db8:2::1",
+        );
+    }
 }

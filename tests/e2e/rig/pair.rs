@@ -6,7 +6,8 @@
 //! ```
 //! What is added is named as a backend is, so that `scripts/lab down` takes it away.
 
-use super::lab::{BACKENDS, Lab, binary, bounded, eventually, shipped};
+use super::direct_return::answer_past_the_balancer;
+use super::lab::{Lab, binary, bounded, eventually, shipped};
 use super::loaded::Loaded;
 use super::net::Family;
 use std::fs::{self, File};
@@ -124,14 +125,7 @@ pub(crate) fn direct(lab: &Lab) {
          ip address add 198.51.100.1/24 dev eth1; ip address add 2001:db8:2::1/64 dev eth1 nodad
          ip route add 192.0.2.100 via 192.0.2.250; ip -6 route add 2001:db8:1::100 via 2001:db8:1::fa",
     );
-    for who in BACKENDS {
-        lab.sh(
-            who,
-            "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
-             ip address add 192.0.2.100/32 dev lo; ip address add 2001:db8:1::100/128 dev lo nodad
-             ip route replace default via 198.51.100.1; ip -6 route replace default via 2001:db8:2::1",
-        );
-    }
+    answer_past_the_balancer(lab);
 }
 
 /// Starts `loaded` in mode "dsr" on one of them, and keepalived if `also`, both as shipped.
