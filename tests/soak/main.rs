@@ -98,8 +98,8 @@ fn soak() {
     drop(lab);
     report.check("no namespace of the lab is left", no_namespace(&names));
     println!("acts: {}\npicture: {}", journal.counts(), picture.display());
-    let seed = settings.seed;
-    assert!(report.failed() == 0, "failed (seed {seed}); what was seen is in {out}");
+    let (seed, failed) = (settings.seed, report.failed());
+    assert!(failed.is_empty(), "seed {seed}, what was seen is in {out}; what failed:\n{}", failed.join("\n"));
     println!("all ok");
 }
 

@@ -53,13 +53,15 @@ impl Journal {
 /// The verdicts, each printed as it is reached.
 #[derive(Default)]
 pub(crate) struct Report {
-    failed: u32,
+    failed: Vec<String>,
 }
 
 impl Report {
     pub(crate) fn verdict(&mut self, holds: bool, text: &str) {
         println!("   {:<4}  {text}", if holds { "ok" } else { "FAIL" });
-        self.failed += u32::from(!holds);
+        if !holds {
+            self.failed.push(text.to_owned());
+        }
     }
 
     /// Adds what was seen if it does not hold.
@@ -76,7 +78,8 @@ impl Report {
         self.expect(result.is_ok(), text, || result.clone().err().unwrap_or_default());
     }
 
-    pub(crate) fn failed(&self) -> u32 {
-        self.failed
+    /// What did not hold, in order.
+    pub(crate) fn failed(&self) -> &[String] {
+        &self.failed
     }
 }
