@@ -29,7 +29,6 @@ mod hostile;
 mod inbox;
 pub mod membership;
 mod orders;
-pub mod outcome;
 mod pending_fragments;
 pub mod replay;
 pub mod run;
@@ -37,6 +36,7 @@ pub mod sandbox;
 pub mod selftest;
 pub mod setup;
 pub mod time;
+pub mod verdict;
 pub mod wire;
 
 pub use run::run;

@@ -2,9 +2,9 @@
 //! sandbox or any privilege. Nothing is sent. The time is that of the packets.
 
 use crate::decide::{Decider, FlowSummary, Lookup, PacketBuffer, Prepared};
-use crate::outcome::verdict;
 use crate::setup::{Assembly, OutOfStep, flow_timeouts};
 use crate::time::Now;
+use crate::verdict::verdict;
 use crate::wire::{PacketFacts, SPARE};
 use loaded_ipc::{ALL_COUNTERS, Idle, RECEIVED, ToWorker, mark_of};
 use loaded_queue::RECEIVE_TIMEOUT_MS;

@@ -6,11 +6,11 @@ use crate::error::Error;
 use crate::hostile;
 use crate::inbox::Inbox;
 use crate::orders::{Orders, TableSpecs, out_of_step, set_turn, wait_for_turn};
-use crate::outcome::verdict;
 use crate::pending_fragments::PendingFragments;
 use crate::sandbox;
 use crate::setup::{Assembly, flow_timeouts};
 use crate::time::Now;
+use crate::verdict::verdict;
 use crate::wire::{ChecksumState, PacketFacts};
 use loaded_fastpath::{Keeping, REPORTS_BYTES, Reports};
 use loaded_ipc::{

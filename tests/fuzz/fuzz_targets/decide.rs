@@ -17,7 +17,7 @@ use loaded_ipc::{
     Strategy, Unserved,
 };
 use loaded_queue::Verdict;
-use loaded_worker::outcome::verdict;
+use loaded_worker::verdict::verdict;
 use loaded_worker::replay::Replay;
 use loaded_worker::wire::{ChecksumState, PacketFacts, SPARE};
 use packets::{echo, ip, piece, tcp, udp, unreachable};

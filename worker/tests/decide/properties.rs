@@ -4,7 +4,7 @@ use super::packets::{ACK, FIN, RST, SYN, echo, ip, sound, tcp, udp, unreachable}
 use super::world::{AFFINITY, BACKENDS, SIDES, Service, Side, World, only_requests_name_backends};
 use loaded_ipc::{Affinity, Outcome, Protocol, Strategy as Choice};
 use loaded_queue::Verdict;
-use loaded_worker::outcome::verdict;
+use loaded_worker::verdict::verdict;
 use loaded_worker::wire::{ChecksumState, PacketFacts};
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -12,8 +12,8 @@ mod reach;
 mod refused;
 mod rule_set;
 mod steer;
-mod text;
 mod traffic;
+mod write;
 
 pub use apply::{Installed, clean_stale, served_by_another};
 pub use missing::{Missing, unhooked};

@@ -4,7 +4,7 @@ use super::chain::{self, Chain, Matches};
 use super::present::PresentRules;
 use super::reach::Reach;
 use super::steer::Steering;
-use super::text;
+use super::write;
 use crate::Family;
 
 /// The desired rules. Two sets are equal if they treat every packet alike, whatever the order and repetitions in the
@@ -27,7 +27,7 @@ impl RuleSet {
         let chains = |matches| {
             Family::ALL.map(|family| {
                 let wanted = reach.vips().any(|vip| family.has(vip));
-                if wanted { text::chains(reach, family, queues, steering, matches) } else { Vec::new() }
+                if wanted { write::chains(reach, family, queues, steering, matches) } else { Vec::new() }
             })
         };
         let rpfilter = reach.backends().any(|backend| reach.is_checked(backend));
