@@ -57,6 +57,45 @@ impl fmt::Display for LimitValue {
     }
 }
 
+impl Namespace {
+    pub(super) const NET: Self =
+        Self { name: "net", flag: CloneFlags::CLONE_NEWNET, why: "a new socket would reach no network" };
+    pub(super) const IPC: Self =
+        Self { name: "ipc", flag: CloneFlags::CLONE_NEWIPC, why: "no shared memory or queues of others" };
+    pub(super) const UTS: Self =
+        Self { name: "uts", flag: CloneFlags::CLONE_NEWUTS, why: "the host's name is not ours" };
+    pub(super) const MOUNT: Self = Self {
+        name: "mount",
+        flag: CloneFlags::CLONE_NEWNS,
+        why: "a view of mounts of its own, of which it can change nothing",
+    };
+}
+
+impl Limit {
+    pub(super) const NO_FILE_GROWS: Self = Self {
+        name: "FSIZE",
+        resource: Resource::RLIMIT_FSIZE,
+        value: LimitValue::Fixed(0),
+        why: "no file can grow, should one be open",
+    };
+    pub(super) const NO_PROCESS: Self = Self {
+        name: "NPROC",
+        resource: Resource::RLIMIT_NPROC,
+        value: LimitValue::Fixed(0),
+        why: "fork is EAGAIN for a user not root",
+    };
+
+    /// No core dump.
+    pub(super) const fn core(why: &'static str) -> Self {
+        Self { name: "CORE", resource: Resource::RLIMIT_CORE, value: LimitValue::Fixed(0), why }
+    }
+
+    /// The most descriptors open at one time.
+    pub(super) const fn descriptors(value: LimitValue, why: &'static str) -> Self {
+        Self { name: "NOFILE", resource: Resource::RLIMIT_NOFILE, value, why }
+    }
+}
+
 /// Everything about a role that is not a system call.
 #[derive(Debug)]
 pub(crate) struct Confinement {

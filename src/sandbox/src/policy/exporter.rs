@@ -4,9 +4,6 @@
 //! Such an exporter can still accept connections on the one socket that it was given, answer them with whatever it likes,
 //! and ask the supervisor for documents, which the supervisor sends as seldom as it likes.
 
-use nix::sched::CloneFlags;
-use nix::sys::resource::Resource;
-
 use super::confinement::{Confinement, Limit, LimitValue, Namespace};
 use super::rule::{Arg, Fd, SyscallRule};
 
@@ -16,42 +13,16 @@ pub const CONNECTIONS: i32 = 64;
 pub(super) const CONFINEMENT: Confinement = Confinement {
     caps: &[],
     // The socket that listens belongs to the host's network and stays there; a new one would belong to an empty network.
-    namespaces: &[
-        Namespace { name: "net", flag: CloneFlags::CLONE_NEWNET, why: "a new socket would reach no network" },
-        Namespace { name: "ipc", flag: CloneFlags::CLONE_NEWIPC, why: "no shared memory or queues of others" },
-        Namespace { name: "uts", flag: CloneFlags::CLONE_NEWUTS, why: "the host's name is not ours" },
-        Namespace {
-            name: "mount",
-            flag: CloneFlags::CLONE_NEWNS,
-            why: "a view of mounts of its own, of which it can change nothing",
-        },
-    ],
+    namespaces: &[Namespace::NET, Namespace::IPC, Namespace::UTS, Namespace::MOUNT],
     landlock: "no file, no TCP or UDP, no signal, no abstract socket, as far as the ABI goes; no exception",
     limits: &[
-        Limit {
-            name: "CORE",
-            resource: Resource::RLIMIT_CORE,
-            value: LimitValue::Fixed(0),
-            why: "a dump would hold what is shown to those who may see it",
-        },
-        Limit {
-            name: "FSIZE",
-            resource: Resource::RLIMIT_FSIZE,
-            value: LimitValue::Fixed(0),
-            why: "no file can grow, should one be open",
-        },
-        Limit {
-            name: "NPROC",
-            resource: Resource::RLIMIT_NPROC,
-            value: LimitValue::Fixed(0),
-            why: "fork is EAGAIN for a user not root",
-        },
-        Limit {
-            name: "NOFILE",
-            resource: Resource::RLIMIT_NOFILE,
-            value: LimitValue::Fixed(FDS.len() as u64 + CONNECTIONS as u64),
-            why: "64 connections beside the descriptors",
-        },
+        Limit::core("a dump would hold what is shown to those who may see it"),
+        Limit::NO_FILE_GROWS,
+        Limit::NO_PROCESS,
+        Limit::descriptors(
+            LimitValue::Fixed(FDS.len() as u64 + CONNECTIONS as u64),
+            "64 connections beside the descriptors",
+        ),
     ],
     fds: FDS,
     fd_per_worker: None,

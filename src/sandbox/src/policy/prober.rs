@@ -8,9 +8,6 @@
 //! by the same protocols and ports. If it got raw sockets to ping with, it can send any ICMP message
 //! ([`open_ping_socket`](crate::open_ping_socket)).
 
-use nix::sched::CloneFlags;
-use nix::sys::resource::Resource;
-
 use super::confinement::{Confinement, Limit, LimitValue, Namespace};
 use super::rule::{Arg, Fd, SyscallRule};
 
@@ -21,41 +18,16 @@ pub const CHECK_SOCKETS: i32 = 4096;
 pub(super) const CONFINEMENT: Confinement = Confinement {
     caps: &[],
     // No network namespace of its own: it must reach the backends the way packets do.
-    namespaces: &[
-        Namespace { name: "ipc", flag: CloneFlags::CLONE_NEWIPC, why: "no shared memory or queues of others" },
-        Namespace { name: "uts", flag: CloneFlags::CLONE_NEWUTS, why: "the host's name is not ours" },
-        Namespace {
-            name: "mount",
-            flag: CloneFlags::CLONE_NEWNS,
-            why: "a view of mounts of its own, of which it can change nothing",
-        },
-    ],
+    namespaces: &[Namespace::IPC, Namespace::UTS, Namespace::MOUNT],
     landlock: "no file, no signal, no abstract socket, no TCP or UDP but to the ports of checks, as far as the ABI goes",
     limits: &[
-        Limit {
-            name: "CORE",
-            resource: Resource::RLIMIT_CORE,
-            value: LimitValue::Fixed(0),
-            why: "a dump would hold answers of backends",
-        },
-        Limit {
-            name: "FSIZE",
-            resource: Resource::RLIMIT_FSIZE,
-            value: LimitValue::Fixed(0),
-            why: "no file can grow, should one be open",
-        },
-        Limit {
-            name: "NPROC",
-            resource: Resource::RLIMIT_NPROC,
-            value: LimitValue::Fixed(0),
-            why: "fork is EAGAIN for a user not root",
-        },
-        Limit {
-            name: "NOFILE",
-            resource: Resource::RLIMIT_NOFILE,
-            value: LimitValue::AndWorkers(FDS.len() as u64 + CHECK_SOCKETS as u64),
-            why: "4096 sockets beside the descriptors, or what the host allows",
-        },
+        Limit::core("a dump would hold answers of backends"),
+        Limit::NO_FILE_GROWS,
+        Limit::NO_PROCESS,
+        Limit::descriptors(
+            LimitValue::AndWorkers(FDS.len() as u64 + CHECK_SOCKETS as u64),
+            "4096 sockets beside the descriptors, or what the host allows",
+        ),
     ],
     fds: FDS,
     fd_per_worker: Some("worker: the socket to one worker; so many of these as there are workers"),

@@ -4,8 +4,6 @@
 //! supervisor on the link, hear the prober, read the time, and end.
 
 use caps::Capability;
-use nix::sched::CloneFlags;
-use nix::sys::resource::Resource;
 
 use super::confinement::{Confinement, KeptCapability, Limit, LimitValue, Namespace};
 use super::rule::{Arg, Fd, SyscallRule};
@@ -15,44 +13,15 @@ pub(super) const CONFINEMENT: Confinement = Confinement {
         cap: Capability::CAP_NET_ADMIN,
         why: "the kernel asks it of the sender of a verdict (netlink_net_capable in nfnetlink_rcv)",
     }],
-    namespaces: &[
-        Namespace { name: "net", flag: CloneFlags::CLONE_NEWNET, why: "a new socket would reach no network" },
-        Namespace { name: "ipc", flag: CloneFlags::CLONE_NEWIPC, why: "no shared memory or queues of others" },
-        Namespace { name: "uts", flag: CloneFlags::CLONE_NEWUTS, why: "the host's name is not ours" },
-        Namespace {
-            name: "mount",
-            flag: CloneFlags::CLONE_NEWNS,
-            why: "a view of mounts of its own, of which it can change nothing",
-        },
-    ],
+    namespaces: &[Namespace::NET, Namespace::IPC, Namespace::UTS, Namespace::MOUNT],
     landlock: "no file, no TCP or UDP, no signal, no abstract socket, as far as the ABI goes; no exception",
     limits: &[
-        Limit {
-            name: "CORE",
-            resource: Resource::RLIMIT_CORE,
-            value: LimitValue::Fixed(0),
-            why: "a dump would hold packets and keys",
-        },
-        Limit {
-            name: "FSIZE",
-            resource: Resource::RLIMIT_FSIZE,
-            value: LimitValue::Fixed(0),
-            why: "no file can grow, should one be open",
-        },
-        Limit {
-            name: "NPROC",
-            resource: Resource::RLIMIT_NPROC,
-            value: LimitValue::Fixed(0),
-            why: "fork is EAGAIN for a user not root",
-        },
+        Limit::core("a dump would hold packets and keys"),
+        Limit::NO_FILE_GROWS,
+        Limit::NO_PROCESS,
         // Not 0: poll(2) and ppoll(2) answer EINVAL when asked for more descriptors than this. Open ones stay open;
         // every new one would have number 1 or more and fails with EMFILE (tests/facts.rs).
-        Limit {
-            name: "NOFILE",
-            resource: Resource::RLIMIT_NOFILE,
-            value: LimitValue::Fixed(1),
-            why: "no new descriptor, poll works",
-        },
+        Limit::descriptors(LimitValue::Fixed(1), "no new descriptor, poll works"),
     ],
     fds: &[
         "/dev/null",
