@@ -3,7 +3,7 @@
 use crate::Error;
 use command_fds::{CommandFdExt, FdMapping};
 use loaded_ipc::{Decode, Encode, Link, LinkError, MAX_FRAME};
-use loaded_sandbox::proof::Expectation;
+use loaded_sandbox::proof::{Expectation, prove};
 use loaded_sandbox::{Identity, SandboxRequirement};
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,15 +14,6 @@ use std::time::{Duration, Instant};
 
 /// How long a child may take to be ready. It needs about 20 ms; a busy machine may need longer.
 pub(crate) const START_DEADLINE: Duration = Duration::from_secs(20);
-/// A child that has lived this long is started again at once: at most one restart a second.
-const HEALTHY_LIFE: Duration = Duration::from_secs(1);
-/// The wait after the first short life, doubled with each further one.
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// The longest wait, after six doublings: a child that always dies is started about nine times a minute.
-const LONGEST_BACKOFF: Duration = Duration::from_millis(6400);
-
-/// The wait after a start that failed because the machine was short of descriptors, processes or memory.
-const SHORTAGE_WAIT: Duration = Duration::from_millis(500);
 
 /// A child process. `ROOM` is its link's.
 #[derive(Debug)]
@@ -46,13 +37,6 @@ pub(crate) struct ChildSpec {
     pub(crate) requirement: SandboxRequirement,
     /// What /proc must show of one that says it is prepared.
     pub(crate) expected: Expectation,
-}
-
-/// When a child that has died is started again.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Backoff {
-    pub(crate) due: Instant,
-    pub(crate) short_lives: u32,
 }
 
 /// A child's death, for the log and the history.
@@ -180,6 +164,16 @@ impl<In: Decode<()> + fmt::Debug, Out: Encode, const ROOM: usize> Child<In, Out,
         }
     }
 
+    /// Whether /proc shows the sandbox that it says it has closed.
+    ///
+    /// # Errors
+    /// What differs.
+    pub(crate) fn prove(&self, spec: &ChildSpec) -> Result<(), String> {
+        prove(self.pid(), &spec.expected)
+            .map(drop)
+            .map_err(|differences| format!("is not sandboxed as it should be: {}", differences.join("; ")))
+    }
+
     /// Notes the reason that its last message gives. Only once: a child that never stops talking must not keep us busy.
     pub(crate) fn note_reason(&mut self, text: &str) -> Result<(), String> {
         match self.reason {
@@ -236,37 +230,6 @@ impl<In: Decode<()> + fmt::Debug, Out: Encode, const ROOM: usize> Child<In, Out,
 impl DeathReport {
     pub(crate) fn new(name: String, death: Death) -> Self {
         Self { name, text: death.text, sandboxed_pid: death.by_sandbox.then_some(death.pid) }
-    }
-}
-
-impl Backoff {
-    pub(crate) fn new() -> Self {
-        Self { due: Instant::now(), short_lives: 0 }
-    }
-
-    pub(crate) fn is_due(&self) -> bool {
-        self.due <= Instant::now()
-    }
-
-    /// After a life of this length that somebody else has ended, which says nothing about the next one.
-    pub(crate) fn after_a_kill(&mut self, lived: Duration) {
-        self.due = Instant::now() + if lived < HEALTHY_LIFE { FIRST_BACKOFF } else { Duration::ZERO };
-    }
-
-    /// After a start that failed. That says nothing about the child, so it counts as no short life and the wait does not grow:
-    /// packets wait as long.
-    pub(crate) fn after_failed_start(&mut self) {
-        self.due = Instant::now() + SHORTAGE_WAIT;
-    }
-
-    /// After a life of this length.
-    pub(crate) fn after(&mut self, lived: Duration) {
-        self.short_lives = if lived < HEALTHY_LIFE { self.short_lives.saturating_add(1) } else { 0 };
-        let wait = match self.short_lives {
-            0 => Duration::ZERO,
-            n => FIRST_BACKOFF.saturating_mul(1 << (n - 1).min(6)).min(LONGEST_BACKOFF),
-        };
-        self.due = Instant::now() + wait;
     }
 }
 

@@ -4,15 +4,14 @@
 mod listener;
 
 use crate::Error;
-use crate::children::child::{
-    Backoff, Child, ChildSpec, DeathReport, dup, leading_arguments, printable, requirement_word,
-};
+use crate::children::child::{Child, ChildSpec, DeathReport, dup, leading_arguments, printable, requirement_word};
+use crate::children::heartbeat::Heartbeat;
+use crate::children::lives::{Backoff, Lives};
 use listener::Listener;
 use loaded_config::plan::{MetricsAddress, Plan};
 use loaded_ipc::{
     Document, EXPORTER_LINK_FD, FromExporter, LISTENER_FD, MAX_DOCUMENT, MAX_LARGE_FRAME, MAX_PART, ToExporter, VERSION,
 };
-use loaded_sandbox::proof::prove;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Child as Process;
 use std::time::{Duration, Instant};
@@ -39,11 +38,7 @@ pub(crate) struct Exporter {
     process: Option<ExporterProcess>,
     /// Told to stop; they answer whoever has asked, and end.
     leaving: Vec<Process>,
-    backoff: Backoff,
-    pub(crate) restarts: u64,
-    /// Kills by its own sandbox.
-    pub(crate) sandbox_kills: u64,
-    died: bool,
+    pub(crate) lives: Lives,
     /// When a document of each kind may be made again.
     rests: [Instant; Document::ALL.len()],
 }
@@ -52,9 +47,7 @@ pub(crate) struct Exporter {
 struct ExporterProcess {
     child: ExporterChild,
     is_serving: bool,
-    last_heard: Instant,
-    /// Start of this second, and the messages since.
-    talk: (Instant, u32),
+    heartbeat: Heartbeat,
     /// What it has asked for.
     wanted: [bool; Document::ALL.len()],
     stopped: bool,
@@ -105,10 +98,7 @@ impl Exporter {
             listener: Listener::none(),
             process: None,
             leaving: Vec::new(),
-            backoff: Backoff::new(),
-            restarts: 0,
-            sandbox_kills: 0,
-            died: false,
+            lives: Lives::new(),
             rests: [now; Document::ALL.len()],
         }
     }
@@ -146,20 +136,20 @@ impl Exporter {
         };
         self.stop();
         self.listener.put(next);
-        self.backoff = Backoff::new();
+        self.lives.backoff = Backoff::new();
     }
 
     /// Starts it if it is due and there is somebody to listen to. If it cannot be started, it is due again later.
     pub(crate) fn start(&mut self, spec: &ChildSpec, plan: &Plan) -> Result<(), Error> {
         self.leaving.retain_mut(|process| matches!(process.try_wait(), Ok(None)));
-        if plan.metrics.is_none() || self.process.is_some() || !self.backoff.is_due() {
+        if plan.metrics.is_none() || self.process.is_some() || !self.lives.backoff.is_due() {
             return Ok(());
         }
         if self.listener.bound().is_none() {
             match Listener::bind(plan) {
                 Ok(bound) => self.listener.put(bound),
                 Err(error) => {
-                    self.backoff.due = Instant::now() + LISTEN_AGAIN;
+                    self.lives.backoff.due = Instant::now() + LISTEN_AGAIN;
                     return self.listener.is_news(&error).then_some(error).map_or(Ok(()), Err);
                 }
             }
@@ -173,15 +163,13 @@ impl Exporter {
         });
         match spawned {
             Ok(child) => {
-                let now = Instant::now();
-                let (wanted, stopped) = ([false; Document::ALL.len()], false);
-                let (is_serving, last_heard, talk) = (false, now, (now, 0));
-                self.process = Some(ExporterProcess { child, is_serving, last_heard, talk, wanted, stopped });
-                self.restarts += u64::from(std::mem::take(&mut self.died));
+                let (heartbeat, wanted) = (Heartbeat::new(MOST_TALK, SILENCE), [false; Document::ALL.len()]);
+                self.process = Some(ExporterProcess { child, is_serving: false, heartbeat, wanted, stopped: false });
+                self.lives.note_start();
                 Ok(())
             }
             Err(error) => {
-                self.backoff.after_failed_start();
+                self.lives.backoff.after_failed_start();
                 Err(error)
             }
         }
@@ -223,7 +211,7 @@ impl Exporter {
                 let free = wanted.filter(|_| life.child.was_told()).map(|(_, at)| at).min();
                 Some(free.map_or(life.deadline(), |at| at.min(life.deadline())))
             }
-            None => Some(self.backoff.due),
+            None => Some(self.lives.backoff.due),
         }
     }
 
@@ -256,7 +244,7 @@ impl Exporter {
         let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
         life.child.tell(ToExporter::Document { document, bytes, serves });
         text.as_bytes().chunks(MAX_PART).for_each(|part| life.child.tell(ToExporter::Part(part.to_vec())));
-        life.last_heard = life.last_heard.max(Instant::now());
+        life.heartbeat.restart();
         if let Err(problem) = life.child.flush() {
             life.child.condemn(problem);
         }
@@ -266,16 +254,9 @@ impl Exporter {
     pub(crate) fn reap(&mut self) -> Option<DeathReport> {
         let life = self.process.as_mut()?;
         let death = life.child.reap(reason)?;
-        let stopped = life.stopped && !death.by_sandbox;
+        let stopped = life.stopped;
         self.process = None;
-        if stopped {
-            self.backoff = Backoff::new();
-            return None;
-        }
-        self.died = true;
-        self.backoff.after(death.lived);
-        self.sandbox_kills += u64::from(death.by_sandbox);
-        Some(DeathReport::new("exporter".to_owned(), death))
+        self.lives.note_death("exporter", death, stopped)
     }
 
     /// Kills it.
@@ -299,16 +280,11 @@ impl Exporter {
     pub(crate) fn pids(&self) -> impl Iterator<Item = u32> {
         self.process().map(|(pid, ..)| pid).into_iter().chain(self.leaving.iter().map(Process::id))
     }
-
-    /// How long until a dead one is started again.
-    pub(crate) fn wait(&self) -> Duration {
-        self.backoff.due.saturating_duration_since(Instant::now())
-    }
 }
 
 impl ExporterProcess {
     fn deadline(&self) -> Instant {
-        if self.is_serving { self.last_heard + SILENCE } else { self.child.deadline() }
+        if self.is_serving { self.heartbeat.deadline() } else { self.child.deadline() }
     }
 
     fn talk(&mut self, spec: &ChildSpec) -> Result<(), String> {
@@ -316,19 +292,12 @@ impl ExporterProcess {
         let now = Instant::now();
         for _ in 0..MOST_TALK {
             let Some(message) = self.child.hear()? else { break };
-            self.last_heard = now;
-            if now.duration_since(self.talk.0) >= Duration::from_secs(1) {
-                self.talk = (now, 0);
-            }
-            self.talk.1 += 1;
-            if self.talk.1 > MOST_TALK {
-                return Err(format!("more than {MOST_TALK} messages in a second"));
-            }
+            self.heartbeat.note(now)?;
             self.take(message, spec)?;
         }
         match self.deadline() <= now {
             false => Ok(()),
-            true if self.is_serving => Err(format!("silent for {SILENCE:?}")),
+            true if self.is_serving => Err(self.heartbeat.silent()),
             true => Err("not ready in time".to_owned()),
         }
     }
@@ -337,8 +306,7 @@ impl ExporterProcess {
         match message {
             FromExporter::Failed(text) => self.child.note_reason(&text)?,
             FromExporter::Prepared if !self.is_serving && self.child.was_told() => {
-                prove(self.child.pid(), &spec.expected)
-                    .map_err(|differences| format!("is not sandboxed as it should be: {}", differences.join("; ")))?;
+                self.child.prove(spec)?;
                 self.child.tell(ToExporter::Go);
                 self.child.flush()?;
                 self.is_serving = true;

@@ -1,24 +1,24 @@
 //! The prober as the supervisor sees it: its sockets, which stay, and its process, which comes and goes. The roster keeps the
 //! last results, whatever becomes of the process.
 
+mod sockets;
+
 use crate::Error;
 use crate::children::briefing;
-use crate::children::child::{
-    Backoff, Child, ChildSpec, DeathReport, dup, leading_arguments, printable, requirement_word,
-};
+use crate::children::child::{Child, ChildSpec, DeathReport, dup, leading_arguments, printable, requirement_word};
+use crate::children::heartbeat::Heartbeat;
 use crate::children::late::LateChecks;
+use crate::children::lives::Lives;
 use crate::children::memory::random;
 use crate::children::worker::Worker;
 use crate::roster::{Impossible, Roster};
 use loaded_control::CheckFigures;
 use loaded_ipc::{
     BackendIndex, Cause, EPOLL_FD, FromProber, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger, ServiceIndex, ToProber,
-    WORKERS_FD, mark_of,
+    WORKERS_FD,
 };
-use loaded_sandbox::proof::prove;
-use nix::sys::epoll::{Epoll, EpollCreateFlags};
+use loaded_sandbox::Family;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::Child as Process;
@@ -37,15 +37,10 @@ pub(crate) struct Prober {
     ping4: (OwnedFd, Pinger),
     ping6: (OwnedFd, Pinger),
     process: Option<ProberProcess>,
-    backoff: Backoff,
-    pub(crate) restarts: u64,
-    /// Kills by its own sandbox.
-    pub(crate) sandbox_kills: u64,
+    pub(crate) lives: Lives,
     pub(crate) late: LateChecks,
     /// What the checks of each service have come to, by its name.
     pub(crate) figures: BTreeMap<String, CheckFigures>,
-    /// It has died since it was last started.
-    died: bool,
     /// The log already says what raw sockets mean.
     warned: bool,
 }
@@ -55,11 +50,7 @@ struct ProberProcess {
     child: Child<FromProber, ToProber>,
     generation: u64,
     stage: ProberStage,
-    last_heard: Instant,
-    /// Start of this second, and the messages since.
-    talk: (Instant, u32),
-    /// More messages a second than this are an attack.
-    most: u32,
+    heartbeat: Heartbeat,
     /// We have ended it, so that another one starts at once.
     stopped: bool,
 }
@@ -88,28 +79,25 @@ impl Prober {
     /// Opens its sockets. Needs rights that the supervisor gives up later.
     pub(crate) fn new() -> Result<Self, Error> {
         Ok(Self {
-            ping4: pinger(loaded_sandbox::Family::V4)?,
-            ping6: pinger(loaded_sandbox::Family::V6)?,
+            ping4: sockets::pinger(Family::V4)?,
+            ping6: sockets::pinger(Family::V6)?,
             process: None,
-            backoff: Backoff::new(),
-            restarts: 0,
-            sandbox_kills: 0,
+            lives: Lives::new(),
             late: LateChecks::default(),
             figures: BTreeMap::new(),
-            died: false,
             warned: false,
         })
     }
 
     /// Starts it if it is due and there is something to probe. If it cannot be started, it is due again later.
     pub(crate) fn start(&mut self, spec: &ChildSpec, roster: &Roster, workers: &[Worker]) -> Result<(), Error> {
-        if self.process.is_some() || !self.backoff.is_due() {
+        if self.process.is_some() || !self.lives.backoff.is_due() {
             return Ok(());
         }
         let seed = match random() {
             Ok(bytes) => u64::from_ne_bytes(bytes),
             Err(error) => {
-                self.backoff.after_failed_start();
+                self.lives.backoff.after_failed_start();
                 return Err(error);
             }
         };
@@ -120,23 +108,15 @@ impl Prober {
         let targets = messages.iter().filter(|message| matches!(message, ToProber::Target { .. })).count();
         match self.spawn(spec, messages, workers) {
             Ok(child) => {
-                let now = Instant::now();
                 let most = u32::try_from(targets).unwrap_or(u32::MAX).saturating_mul(20).saturating_add(IDLE_TALK);
                 let (generation, stage) = (roster.generation(), ProberStage::Preparing);
-                self.process = Some(ProberProcess {
-                    child,
-                    generation,
-                    stage,
-                    last_heard: now,
-                    talk: (now, 0),
-                    most,
-                    stopped: false,
-                });
-                self.restarts += u64::from(std::mem::take(&mut self.died));
+                let heartbeat = Heartbeat::new(most, SILENCE);
+                self.process = Some(ProberProcess { child, generation, stage, heartbeat, stopped: false });
+                self.lives.note_start();
                 Ok(())
             }
             Err(error) => {
-                self.backoff.after_failed_start();
+                self.lives.backoff.after_failed_start();
                 Err(error)
             }
         }
@@ -165,11 +145,11 @@ impl Prober {
         workers: &[Worker],
     ) -> Result<Child<FromProber, ToProber>, Error> {
         let mut descriptors = vec![(dup(&self.ping4.0)?, PING4_FD), (dup(&self.ping6.0)?, PING6_FD)];
-        descriptors.push((epoll()?, EPOLL_FD));
+        descriptors.push((sockets::epoll()?, EPOLL_FD));
         for (worker, fd) in workers.iter().zip(WORKERS_FD..) {
             descriptors.push((dup(worker.membership())?, fd));
         }
-        let marked = marked_sockets(&messages)?;
+        let marked = sockets::marked(&messages)?;
         let count = marked.len();
         descriptors.extend(marked.into_iter().zip((WORKERS_FD..).skip(workers.len())));
         let mut words = leading_arguments("prober", &spec.identity);
@@ -200,7 +180,7 @@ impl Prober {
         match &self.process {
             Some(life) if life.child.has_ended() => None,
             Some(life) => Some(life.deadline()),
-            None => Some(self.backoff.due),
+            None => Some(self.lives.backoff.due),
         }
     }
 
@@ -235,21 +215,15 @@ impl Prober {
     pub(crate) fn reap(&mut self, roster: &Roster, workers: &[Worker]) -> Option<DeathReport> {
         let life = self.process.as_mut()?;
         let death = life.child.reap(reason)?;
-        let stopped = life.stopped && !death.by_sandbox;
+        let stopped = life.stopped;
         self.process = None;
-        if stopped {
-            self.backoff = Backoff::new();
-            return None;
-        }
+        let report = self.lives.note_death("prober", death, stopped)?;
         // It may have told us but not yet every worker, and the next prober may have to wait.
         for worker in workers {
             let checked = roster.backends().filter(|(_, backend)| backend.health.proven && backend.leaves.is_none());
             worker.remind(roster.generation(), checked.map(|(index, backend)| (index, backend.health.up)));
         }
-        self.died = true;
-        self.backoff.after(death.lived);
-        self.sandbox_kills += u64::from(death.by_sandbox);
-        Some(DeathReport::new("prober".to_owned(), death))
+        Some(report)
     }
 
     /// Lets it end by itself.
@@ -263,16 +237,11 @@ impl Prober {
         let stage = if life.stage == ProberStage::Probing { "probing" } else { "preparing" };
         Some((life.child.pid(), stage, life.child.age()))
     }
-
-    /// How long until a dead one is started again.
-    pub(crate) fn wait(&self) -> Duration {
-        self.backoff.due.saturating_duration_since(Instant::now())
-    }
 }
 
 impl ProberProcess {
     fn deadline(&self) -> Instant {
-        if self.stage == ProberStage::Probing { self.last_heard + SILENCE } else { self.child.deadline() }
+        if self.stage == ProberStage::Probing { self.heartbeat.deadline() } else { self.child.deadline() }
     }
 
     fn talk(&mut self, spec: &ChildSpec, roster: &mut Roster, news: &mut ProberNews) -> Result<(), String> {
@@ -280,19 +249,12 @@ impl ProberProcess {
         let now = Instant::now();
         for _ in 0..HEARD_AT_ONCE {
             let Some(message) = self.child.hear()? else { break };
-            self.last_heard = now;
-            if now.duration_since(self.talk.0) >= Duration::from_secs(1) {
-                self.talk = (now, 0);
-            }
-            self.talk.1 += 1;
-            if self.talk.1 > self.most {
-                return Err(format!("more than {} messages in a second", self.most));
-            }
+            self.heartbeat.note(now)?;
             self.take(message, spec, roster, news, now)?;
         }
         match self.deadline() <= now {
             false => Ok(()),
-            true if self.stage == ProberStage::Probing => Err(format!("silent for {SILENCE:?}")),
+            true if self.stage == ProberStage::Probing => Err(self.heartbeat.silent()),
             true => Err("not ready in time".to_owned()),
         }
     }
@@ -310,8 +272,7 @@ impl ProberProcess {
             (FromProber::Prepared { generation }, ProberStage::Preparing)
                 if generation == self.generation && self.child.was_told() =>
             {
-                prove(self.child.pid(), &spec.expected)
-                    .map_err(|differences| format!("is not sandboxed as it should be: {}", differences.join("; ")))?;
+                self.child.prove(spec)?;
                 self.child.tell(ToProber::Go);
                 self.child.flush()?;
                 self.stage = ProberStage::Probing;
@@ -345,44 +306,5 @@ fn reason(message: FromProber) -> Option<String> {
     match message {
         FromProber::Failed(text) => Some(text),
         _ => None,
-    }
-}
-
-/// For each target that is checked at a VIP, in their order, a socket with its backend's mark: the prober itself has no right
-/// to set one.
-fn marked_sockets(messages: &[ToProber]) -> Result<Vec<OwnedFd>, Error> {
-    let streams = |index: u16| {
-        let mut checks = messages.iter().filter_map(|message| match message {
-            ToProber::Check { index, check } => Some((*index, &check.kind)),
-            _ => None,
-        });
-        let kind = checks.find(|(number, _)| *number == index).map(|(_, kind)| kind);
-        kind.is_none_or(|kind| kind.udp_port().is_none())
-    };
-    let targets = messages.iter().filter_map(|message| match message {
-        ToProber::Target { backend, check, vip: Some(vip), .. } => Some((*backend, *check, vip.is_ipv4())),
-        _ => None,
-    });
-    let open = |(backend, check, v4)| Ok(loaded_sandbox::marked(v4, streams(check), mark_of(backend))?);
-    targets.map(open).collect()
-}
-
-/// A new epoll instance, which the prober alone will have.
-fn epoll() -> Result<OwnedFd, Error> {
-    let made = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
-    made.map(|epoll| epoll.0).map_err(|errno| Error::Start { act: "make an epoll instance", source: errno.into() })
-}
-
-/// A socket that pings, or /dev/null where none can be had.
-fn pinger(family: loaded_sandbox::Family) -> Result<(OwnedFd, Pinger), Error> {
-    match loaded_sandbox::open_ping_socket(family) {
-        Ok((socket, loaded_sandbox::PingKind::Ping)) => Ok((socket, Pinger::Ping)),
-        Ok((socket, loaded_sandbox::PingKind::Raw)) => Ok((socket, Pinger::Raw)),
-        Err(error) => {
-            log::warn!("no ping socket: {error}; ping checks will fail");
-            let null = File::options().read(true).write(true).open("/dev/null");
-            let null = null.map_err(|source| Error::Start { act: "open /dev/null", source })?;
-            Ok((null.into(), Pinger::None))
-        }
     }
 }

@@ -3,7 +3,9 @@
 use super::Instance;
 use super::observe::view;
 use super::standing::{Condition, condition};
+use crate::children::Children;
 use crate::children::late::LateChecks;
+use crate::children::lives::Lives;
 use crate::children::worker::Worker;
 use crate::fastpath::FastPath;
 use crate::roster::{BackendEntry, ServiceEntry};
@@ -101,24 +103,14 @@ impl Instance {
                 all.push(waiting(Role::Worker, worker.name(), wait, lives, Some(worker.core)));
             }
         }
-        let lives =
-            EarlierLives { restarts: self.children.prober.restarts, sandbox_kills: self.children.prober.sandbox_kills };
-        match self.children.prober.process() {
-            Some(life) => all.push(seen(Role::Prober, "prober".to_owned(), life, lives, None)),
-            None if self.current.roster.is_probed() => {
-                all.push(waiting(Role::Prober, "prober".to_owned(), self.children.prober.wait(), lives, None));
-            }
-            None => {}
-        }
-        let exporter = &self.children.exporter;
-        let lives = EarlierLives { restarts: exporter.restarts, sandbox_kills: exporter.sandbox_kills };
-        match exporter.process() {
-            Some(life) => all.push(seen(Role::Exporter, "exporter".to_owned(), life, lives, None)),
-            None if self.current.plan.metrics.is_some() => {
-                all.push(waiting(Role::Exporter, "exporter".to_owned(), exporter.wait(), lives, None));
-            }
-            None => {}
-        }
+        let Children { prober, exporter, .. } = &self.children;
+        all.extend(single((Role::Prober, "prober"), prober.process(), &prober.lives, self.current.roster.is_probed()));
+        all.extend(single(
+            (Role::Exporter, "exporter"),
+            exporter.process(),
+            &exporter.lives,
+            self.current.plan.metrics.is_some(),
+        ));
         all
     }
 
@@ -228,6 +220,20 @@ fn late(late: &LateChecks) -> status::LateChecks {
 struct EarlierLives {
     restarts: u64,
     sandbox_kills: u64,
+}
+
+/// The process of a role that has one, or the wait for the next if it is `wanted`.
+fn single(
+    (role, name): (Role, &str),
+    life: Option<(u32, &str, Duration)>,
+    lives: &Lives,
+    wanted: bool,
+) -> Option<Process> {
+    let earlier = EarlierLives { restarts: lives.restarts, sandbox_kills: lives.sandbox_kills };
+    match life {
+        Some(life) => Some(seen(role, name.to_owned(), life, earlier, None)),
+        None => wanted.then(|| waiting(role, name.to_owned(), lives.wait(), earlier, None)),
+    }
 }
 
 fn seen(

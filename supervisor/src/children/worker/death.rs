@@ -4,7 +4,8 @@
 use super::Worker;
 use super::process::{WorkerStage, reason};
 use crate::Error;
-use crate::children::child::{Backoff, Death, DeathReport};
+use crate::children::child::{Death, DeathReport};
+use crate::children::lives::Backoff;
 use loaded_ipc::{CURRENT_PACKET, decode_packet_id};
 use loaded_queue::Orphans;
 use loaded_queue::{QueueState, queue_owners};

@@ -12,7 +12,8 @@ mod suspicion;
 mod talk;
 
 use crate::Error;
-use crate::children::child::{Backoff, Child, ChildSpec, dup, leading_arguments, requirement_word};
+use crate::children::child::{Child, ChildSpec, dup, leading_arguments, requirement_word};
+use crate::children::lives::Backoff;
 use crate::children::memory::Memory;
 use crate::handover::journal::Journal;
 use loaded_config::plan::Plan;

@@ -5,7 +5,6 @@ use super::pulse::Pulse;
 use super::questions::Questions;
 use crate::children::child::{Child, ChildSpec, START_DEADLINE, printable};
 use loaded_ipc::{Admin, BackendIndex, FromWorker, ToWorker};
-use loaded_sandbox::proof::prove;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -102,9 +101,7 @@ impl WorkerProcess {
                         && generation == self.generation
                         && self.child.was_told() =>
                 {
-                    prove(self.child.pid(), &spec.expected).map_err(|differences| {
-                        format!("is not sandboxed as it should be: {}", differences.join("; "))
-                    })?;
+                    self.child.prove(spec)?;
                     self.stage = WorkerStage::Prepared;
                 }
                 FromWorker::Ready { generation }
