@@ -15,7 +15,7 @@ use std::process::Command;
 
 /// Every crate, and all crates of ours that it depends on (beside tests). No role on a role; below the roles,
 /// configuration and control socket know nothing but `ipc`.
-const DEPENDENCIES: [(&str, &[&str]); 17] = [
+const DEPENDENCIES: [(&str, &[&str]); 18] = [
     (
         "loaded",
         &[
@@ -56,20 +56,22 @@ const DEPENDENCIES: [(&str, &[&str]); 17] = [
     ("loaded-exporter", &["loaded-ipc", "loaded-sandbox"]),
     ("loaded-roster", &["loaded-config", "loaded-ipc", "loaded-netfilter"]),
     ("loaded-firewall", &["loaded-config", "loaded-host", "loaded-ipc", "loaded-netfilter"]),
-    ("loaded-netfilter", &["loaded-config", "loaded-ipc", "loaded-queue"]),
+    ("loaded-netfilter", &["loaded-config", "loaded-ipc", "loaded-netlink", "loaded-queue"]),
     ("loaded-migrate", &["loaded-config", "loaded-ipc"]),
-    ("loaded-host", &["loaded-config", "loaded-ipc", "loaded-queue"]),
+    ("loaded-host", &["loaded-config", "loaded-ipc", "loaded-netlink"]),
     ("loaded-config", &["loaded-ipc"]),
     ("loaded-control", &["loaded-ipc"]),
-    ("loaded-fastpath", &["loaded-table"]),
+    // netlink: to attach, as a feature that no child has.
+    ("loaded-fastpath", &["loaded-netlink", "loaded-table"]),
     ("loaded-ipc", &[]),
+    ("loaded-netlink", &[]),
     ("loaded-queue", &[]),
     ("loaded-sandbox", &[]),
     ("loaded-table", &[]),
 ];
 
 /// Libraries that only these crates may name.
-const LIBRARIES: [(&str, &[&str]); 17] = [
+const LIBRARIES: [(&str, &[&str]); 18] = [
     ("annotate-snippets", &["loaded-config"]),
     // As a feature that no child has.
     ("aya", &["loaded-fastpath"]),
@@ -78,6 +80,7 @@ const LIBRARIES: [(&str, &[&str]); 17] = [
     ("glob", &["loaded-config"]),
     ("httparse", &["loaded-exporter"]),
     ("landlock", &["loaded-sandbox"]),
+    ("netlink-packet-core", &["loaded-netlink"]),
     ("pcap-parser", &["loaded"]),
     ("seccompiler", &["loaded-sandbox"]),
     // ipc: for the journal alone, as a feature that no child has.
@@ -105,7 +108,7 @@ const LIBRARIES: [(&str, &[&str]); 17] = [
 
 /// What a child links by no way at all, however indirect: parsers, another role, and what only the supervisor needs. A name
 /// stands for all that begin with it.
-const NOT_IN_A_CHILD: [&str; 22] = [
+const NOT_IN_A_CHILD: [&str; 24] = [
     "annotate-snippets",
     "aya",
     "clap",
@@ -117,9 +120,11 @@ const NOT_IN_A_CHILD: [&str; 22] = [
     "loaded-host",
     "loaded-migrate",
     "loaded-netfilter",
+    "loaded-netlink",
     "loaded-roster",
     "loaded-supervisor",
     "log",
+    "netlink-packet-core",
     "nom",
     "pest",
     "serde",
@@ -221,6 +226,7 @@ fn the_program_is_built_without_features_for_tests() {
 fn unsafe_code_is_where_it_may_be() {
     let roots = [
         "src/ipc",
+        "src/netlink",
         "src/config",
         "src/control",
         "src/netfilter",

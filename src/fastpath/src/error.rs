@@ -1,3 +1,5 @@
+#[cfg(feature = "load")]
+use nix::errno::Errno;
 use std::io;
 use thiserror::Error;
 
@@ -37,4 +39,12 @@ pub enum Error {
         /// The whole chain of reasons.
         reason: String,
     },
+}
+
+impl Error {
+    /// The kernel has refused this act.
+    #[cfg(feature = "load")]
+    pub(crate) fn refused(act: &'static str, errno: Errno) -> Self {
+        Self::Kernel { act, reason: io::Error::from(errno).to_string() }
+    }
 }

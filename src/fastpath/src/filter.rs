@@ -5,8 +5,8 @@
 //! the instance; those of others are not touched.
 
 use crate::error::Error;
-use crate::netlink::{Attributes, Request, Socket};
-use std::io;
+use loaded_netlink::{Attributes, Request, SockProtocol, Socket, attribute, number};
+use nix::errno::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// include/uapi/linux/rtnetlink.h
@@ -34,6 +34,9 @@ const ALL: u32 = 0x0003_u16.to_be() as u32;
 /// Of our filters among those of an interface: behind those that others number by hand, before those that the kernel numbers.
 /// A priority holds filters of one kind; if others have this one, the next ones are tried.
 const PRIORITIES: std::ops::Range<u32> = 40_000..40_008;
+
+/// What a failure is called.
+const ATTACH: &str = "attach";
 
 /// The filters of one instance.
 #[derive(Debug)]
@@ -65,7 +68,7 @@ impl Filters {
     /// # Errors
     /// If the kernel gives no socket.
     pub fn open(base: u16) -> Result<Self, Error> {
-        let socket = Socket::open().map_err(|e| failed("open rtnetlink", &e))?;
+        let socket = Socket::open(SockProtocol::NetlinkRoute).map_err(|e| Error::refused("open rtnetlink", e))?;
         Ok(Self { socket, name: format!("loaded-{base}") })
     }
 
@@ -80,14 +83,17 @@ impl Filters {
             Some(filter) => self.write(interface, (filter.priority, filter.handle), program),
             None => PRIORITIES
                 .map(|priority| self.write(interface, (priority, 0), program))
-                .find(|result| !matches!(result, Err(error) if error.kind() == io::ErrorKind::InvalidInput))
-                .unwrap_or_else(|| Err(io::Error::other("others have filters of all its priorities"))),
+                .find(|result| *result != Err(Errno::EINVAL))
+                .ok_or_else(|| Error::Kernel {
+                    act: ATTACH,
+                    reason: "others have filters of all its priorities".into(),
+                })?,
         };
         // More than one: an earlier version's.
         for filter in ours.iter().skip(1) {
             let _ = self.delete(interface, filter);
         }
-        result.map(|()| attached).map_err(|e| failed("attach", &e))
+        result.map(|()| attached).map_err(|e| Error::refused(ATTACH, e))
     }
 
     /// Detaches it from an interface, and removes the `clsact` that nobody uses any more if `qdisc` is set.
@@ -95,15 +101,17 @@ impl Filters {
     /// # Errors
     /// If the kernel refuses. An interface that is gone has taken all with it.
     pub fn detach(&mut self, interface: u32, qdisc: bool) -> Result<(), Error> {
-        let gone = |error: &io::Error| matches!(error.raw_os_error(), Some(ENODEV | ENOENT));
+        let unless_gone = |act, result| match result {
+            Err(Errno::ENODEV | Errno::ENOENT) => Ok(()),
+            other => other.map_err(|e| Error::refused(act, e)),
+        };
         for filter in self.ours(interface)? {
-            self.delete(interface, &filter).or_else(|e| if gone(&e) { Ok(()) } else { Err(failed("detach", &e)) })?;
+            unless_gone("detach", self.delete(interface, &filter))?;
         }
         let is_empty = |this: &mut Self, hook| this.filters(interface, hook).is_ok_and(|all| all.is_empty());
         if qdisc && is_empty(self, INGRESS) && is_empty(self, EGRESS) {
             let request = Request::new(DEL_QDISC, 0).body(&message(interface, CLSACT_HANDLE, CLSACT, 0));
-            let done = self.socket.ask(request.text(KIND, "clsact"), |_, _| ());
-            done.or_else(|e| if gone(&e) { Ok(()) } else { Err(failed("remove clsact", &e)) })?;
+            unless_gone("remove clsact", self.socket.ask(request.text(KIND, "clsact"), |_, _| ()))?;
         }
         Ok(())
     }
@@ -117,7 +125,7 @@ impl Filters {
     }
 
     fn ours(&mut self, interface: u32) -> Result<Vec<Filter>, Error> {
-        let mut all = self.filters(interface, INGRESS).map_err(|e| failed("read the filters", &e))?;
+        let mut all = self.filters(interface, INGRESS).map_err(|e| Error::refused("read the filters", e))?;
         all.retain(|filter| filter.name.as_ref() == Some(&self.name));
         Ok(all)
     }
@@ -127,17 +135,12 @@ impl Filters {
         let request = request.body(&message(interface, CLSACT_HANDLE, CLSACT, 0)).text(KIND, "clsact");
         match self.socket.ask(request, |_, _| ()) {
             Ok(()) => Ok(Attached::ToOurs),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Attached::ToTheirs),
-            Err(error) => Err(failed("add clsact", &error)),
+            Err(Errno::EEXIST) => Ok(Attached::ToTheirs),
+            Err(error) => Err(Error::refused("add clsact", error)),
         }
     }
 
-    fn write(
-        &mut self,
-        interface: u32,
-        (priority, handle): (u32, u32),
-        program: BorrowedFd<'_>,
-    ) -> Result<(), io::Error> {
+    fn write(&mut self, interface: u32, (priority, handle): (u32, u32), program: BorrowedFd<'_>) -> Result<(), Errno> {
         let fd = program.as_fd().as_raw_fd();
         let mut options = Attributes::default();
         options.number(FD, fd.cast_unsigned()).text(NAME, &self.name).number(FLAGS, ACT_DIRECT);
@@ -146,14 +149,14 @@ impl Filters {
         self.socket.ask(request.text(KIND, "bpf").nested(OPTIONS, &options), |_, _| ())
     }
 
-    fn delete(&mut self, interface: u32, filter: &Filter) -> Result<(), io::Error> {
+    fn delete(&mut self, interface: u32, filter: &Filter) -> Result<(), Errno> {
         let info = filter.priority << 16 | ALL;
         let request = Request::new(DEL_FILTER, 0).body(&message(interface, filter.handle, INGRESS, info));
         self.socket.ask(request.text(KIND, "bpf"), |_, _| ())
     }
 
     /// All filters at a hook of an interface, of whatever kind.
-    fn filters(&mut self, interface: u32, hook: u32) -> Result<Vec<Filter>, io::Error> {
+    fn filters(&mut self, interface: u32, hook: u32) -> Result<Vec<Filter>, Errno> {
         let request = Request::new(GET_FILTER, Request::DUMP).body(&message(interface, 0, hook, 0));
         let mut all = Vec::new();
         self.socket.ask(request, |kind, body| {
@@ -170,13 +173,11 @@ impl Filters {
 impl Filter {
     /// `None` for what is no filter: the kernel tells of each priority first, with a handle of 0.
     fn read(body: &[u8]) -> Option<Self> {
-        let four = |at: usize| Some(u32::from_ne_bytes(body.get(at..at + 4)?.try_into().ok()?));
-        let (handle, info) = (four(8)?, four(16)?);
-        let attributes = Attributes::read(body.get(MESSAGE..)?);
-        let is_bpf = attributes.iter().any(|(kind, value)| *kind == KIND && value.starts_with(b"bpf\0"));
-        let options = attributes.iter().find(|(kind, _)| *kind == OPTIONS).map(|(_, value)| Attributes::read(value));
-        let name = options.filter(|_| is_bpf).and_then(|options| {
-            let (_, name) = options.into_iter().find(|(kind, _)| *kind == NAME)?;
+        let (handle, info) = (number(body, 8)?, number(body, 16)?);
+        let attributes = body.get(MESSAGE..)?;
+        let is_bpf = attribute(attributes, KIND) == Some(b"bpf\0");
+        let name = attribute(attributes, OPTIONS).filter(|_| is_bpf).and_then(|options| {
+            let name = attribute(options, NAME)?;
             Some(String::from_utf8_lossy(name.strip_suffix(b"\0").unwrap_or(name)).into_owned())
         });
         (handle != 0 || name.is_some()).then_some(Self { priority: info >> 16, handle, name })
@@ -193,12 +194,4 @@ fn message(interface: u32, handle: u32, parent: u32, info: u32) -> [u8; MESSAGE]
         raw[at..at + 4].copy_from_slice(&number.to_ne_bytes());
     }
     raw
-}
-
-/// include/uapi/asm-generic/errno-base.h
-const ENOENT: i32 = 2;
-const ENODEV: i32 = 19;
-
-fn failed(act: &'static str, error: &io::Error) -> Error {
-    Error::Kernel { act, reason: error.to_string() }
 }

@@ -27,8 +27,6 @@ mod keeping;
 pub mod load;
 mod mapping;
 #[cfg(feature = "load")]
-mod netlink;
-#[cfg(feature = "load")]
 pub mod program;
 #[cfg(feature = "load")]
 pub mod records;

@@ -8,7 +8,8 @@ use crate::records::{Address, Kind};
 use crate::ring_fix;
 use crate::shared::{MAX_BACKENDS, MAX_VIPS, MAX_WORKERS};
 use aya::maps::{ArrayOfMaps, Map, MapData};
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use aya::programs::tc::TcAttachType;
+use aya::programs::{ProgramInfo, SchedClassifier, TestRun, TestRunOptions};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use loaded_table::TableSpec;
@@ -138,6 +139,15 @@ pub fn load(workers: &[Worker], steering: &Steering, addresses: &[Address], rand
         program.place_address(slot, address);
     }
     Ok(Loaded { ebpf, program })
+}
+
+/// Programs at tcx ingress of an interface, each with its name and id. None of them is ours, which is a filter
+/// ([`crate::filter`]). None where the kernel does not tell: it is older than tcx (Linux 6.6), or this process lacks CAP_SYS_ADMIN.
+#[must_use]
+pub fn tcx_programs(interface: &str) -> Vec<String> {
+    let programs = SchedClassifier::query_tcx(interface, TcAttachType::Ingress);
+    let name = |program: &ProgramInfo| format!("{} with id {}", program.name_as_str().unwrap_or("one"), program.id());
+    programs.map_or_else(|_| Vec::new(), |(_, programs)| programs.iter().map(name).collect())
 }
 
 /// Names the program that this binary has: another one may read tables and records in another way.

@@ -1,7 +1,7 @@
 //! By which interface the kernel would send to an address: that is where packets in its name must come from.
 
 use crate::error::Error;
-use crate::netlink::{Attributes, Request, Socket};
+use loaded_netlink::{Request, SockProtocol, Socket, attribute, number};
 use std::net::IpAddr;
 
 /// include/uapi/linux/rtnetlink.h: RTM_NEWROUTE, RTM_GETROUTE, RTA_DST, RTA_OIF, RTN_UNICAST; bytes of a `struct rtmsg`.
@@ -22,8 +22,7 @@ impl Towards {
     /// # Errors
     /// If the kernel gives none.
     pub fn open() -> Result<Self, Error> {
-        let failed = |e: std::io::Error| Error::Kernel { act: "open rtnetlink", reason: e.to_string() };
-        Socket::open().map(Self).map_err(failed)
+        Socket::open(SockProtocol::NetlinkRoute).map(Self).map_err(|e| Error::refused("open rtnetlink", e))
     }
 
     /// Index of the interface that the route to this address leads through, by all rules and tables, for a packet of this host
@@ -41,9 +40,8 @@ impl Towards {
         let request = Request::new(GET_ROUTE, 0).body(&message).bytes(DESTINATION, &octets);
         let asked = self.0.ask(request, |kind, body| {
             if kind == NEW_ROUTE && body.get(7) == Some(&UNICAST) {
-                let attributes = Attributes::read(body.get(MESSAGE..).unwrap_or_default());
-                let index = attributes.into_iter().find(|(kind, _)| *kind == INTERFACE);
-                found = index.and_then(|(_, value)| Some(u32::from_ne_bytes(*value.first_chunk()?)));
+                let index = attribute(body.get(MESSAGE..).unwrap_or_default(), INTERFACE);
+                found = index.and_then(|value| number(value, 0));
             }
         });
         asked.ok().and(found)

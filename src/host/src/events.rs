@@ -1,6 +1,6 @@
 //! The kernel's word that this host's network has changed.
 
-use loaded_queue::{SockProtocol, Subscription};
+use loaded_netlink::{SockProtocol, Subscription, messages};
 use nix::errno::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -12,8 +12,6 @@ const GROUPS: [u32; 11] = [1, 4, 5, 7, 8, 9, 11, 19, 24, 25, 32];
 const LINKS_AND_ADDRESSES: std::ops::RangeInclusive<u16> = 16..=21;
 /// RTM_NEWROUTE
 const NEW_ROUTE: u16 = 24;
-/// `struct nlmsghdr`, bytes.
-const HEADER: usize = 16;
 
 /// A subscription to changes of links, addresses, routes, routing rules and settings of this network namespace.
 #[derive(Debug)]
@@ -43,15 +41,14 @@ impl HostEvents {
     #[must_use]
     pub fn read(&mut self) -> HostChanges {
         let mut changes = HostChanges::default();
-        self.0.read(|heard| match heard {
-            Some(bytes) if bytes.len() >= HEADER => {
+        // Each notice of this kind is a datagram of its own (rtnl_notify).
+        self.0.read(|heard| match heard.and_then(|bytes| messages(bytes).next()) {
+            Some(message) => {
                 changes.any = true;
-                // Each notice of this kind is a message of its own (rtnl_notify).
-                let kind = u16::from_ne_bytes([bytes[4], bytes[5]]);
-                changes.may_lose_routes |= kind != NEW_ROUTE;
-                changes.addresses |= LINKS_AND_ADDRESSES.contains(&kind);
+                changes.may_lose_routes |= message.kind != NEW_ROUTE;
+                changes.addresses |= LINKS_AND_ADDRESSES.contains(&message.kind);
             }
-            _ => changes = HostChanges { any: true, may_lose_routes: true, addresses: true },
+            None => changes = HostChanges { any: true, may_lose_routes: true, addresses: true },
         });
         changes
     }

@@ -1,8 +1,8 @@
-//! Programs and filters of others that see packets before any rule does: XDP, and filters at tc ingress. What they decide cannot be
-//! told from here, so they are named and judged by nobody.
+//! Programs and filters of others that see packets before any rule does, or after all of them: XDP, and filters at tc ingress and
+//! egress. What they decide cannot be told from here, so they are named and judged by nobody.
 
 use crate::problem::{Problem, Severity};
-use crate::rtnetlink::{HEADER, attribute, list, number};
+use loaded_netlink::{Request, SockProtocol, Socket, attribute, number};
 use nix::net::if_::if_nametoindex;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ const XDP_ATTACHED: u16 = 2;
 const XDP_PROGRAM: u16 = 4;
 /// `struct ifinfomsg`, bytes, and where the number of the interface is in it.
 const IFINFOMSG: usize = 16;
-const LINK_INDEX: usize = HEADER + 4;
+const LINK_INDEX: usize = 4;
 /// RTM_GETTFILTER; TCA_KIND, TCA_OPTIONS, and in the options of kind "bpf" TCA_BPF_NAME (rtnetlink.h, pkt_cls.h).
 const GET_FILTERS: u16 = 46;
 const KIND: u16 = 1;
@@ -21,31 +21,42 @@ const OPTIONS: u16 = 2;
 const BPF_NAME: u16 = 7;
 /// `struct tcmsg`, bytes, and where priority (the upper half) and protocol are in it.
 const TCMSG: usize = 20;
-const INFO: usize = HEADER + 16;
-/// Ingress of `clsact`, and the qdisc `ingress` (include/uapi/linux/pkt_sched.h).
-const PARENTS: [u32; 2] = [0xffff_fff2, 0xffff_0000];
+const INFO: usize = 16;
+/// Ingress of `clsact`, the qdisc `ingress`, and egress of `clsact` (include/uapi/linux/pkt_sched.h).
+const PARENTS: [(u32, Hook); 3] =
+    [(0xffff_fff2, Hook::Ingress), (0xffff_0000, Hook::Ingress), (0xffff_fff3, Hook::Egress)];
 /// How names of our own filters begin.
 const OURS: &[u8] = b"loaded-";
+
+/// Where filters sit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Hook {
+    Ingress,
+    Egress,
+}
 
 /// Whatever of others is there, on these interfaces. One that the kernel does not list has nothing.
 pub(crate) fn of_others(interfaces: &BTreeSet<&str>) -> Vec<Problem> {
     let numbered = interfaces.iter().filter_map(|name| Some((if_nametoindex(*name).ok()?, *name)));
     let names: BTreeMap<u32, &str> = numbered.collect();
     let mut problems = Vec::new();
-    let _ = list(GET_LINKS, &[0; IFINFOMSG], |_, message| {
-        if let Some((index, program)) = xdp(message)
+    let Ok(mut kernel) = Socket::open(SockProtocol::NetlinkRoute) else { return problems };
+    let _ = kernel.ask(Request::new(GET_LINKS, Request::DUMP).body(&[0; IFINFOMSG]), |_, link| {
+        if let Some((index, program)) = xdp(link)
             && let Some(name) = names.get(&index)
         {
             problems.push(of_xdp(name, program));
         }
     });
     for (index, name) in names {
-        let mut filters = BTreeSet::new();
-        for parent in PARENTS {
-            let request = [0, index, 0, parent, 0].map(u32::to_ne_bytes).concat();
-            let _ = list(GET_FILTERS, &request, |_, message| filters.extend(filter(message)));
+        let mut filters: BTreeMap<Hook, BTreeSet<_>> = BTreeMap::new();
+        for (parent, hook) in PARENTS {
+            let filters = filters.entry(hook).or_default();
+            let tcmsg = [0, index, 0, parent, 0].map(u32::to_ne_bytes).concat();
+            let _ =
+                kernel.ask(Request::new(GET_FILTERS, Request::DUMP).body(&tcmsg), |_, one| filters.extend(filter(one)));
         }
-        problems.extend(of_filters(name, &filters));
+        problems.extend(filters.iter().filter_map(|(hook, filters)| of_filters(name, *hook, filters)));
     }
     problems
 }
@@ -58,54 +69,66 @@ fn of_xdp(interface: &str, program: u32) -> Problem {
     problem.mended_by(format!("bpftool prog show id {program}"))
 }
 
-fn of_filters(interface: &str, filters: &BTreeSet<(u32, String)>) -> Option<Problem> {
+fn of_filters(interface: &str, hook: Hook, filters: &BTreeSet<(u32, String)>) -> Option<Problem> {
     let all: Vec<_> = filters.iter().map(|(priority, kind)| format!("{kind} with priority {priority}")).collect();
-    let text = format!(
-        "filters of others at tc ingress of {interface} ({}) see packets before any rule does: what they drop never comes here",
-        all.join(", ")
-    );
+    let all = all.join(", ");
+    let (text, place) = match hook {
+        Hook::Ingress => {
+            let text = "see packets before any rule does: what they drop never comes here";
+            (format!("filters of others at tc ingress of {interface} ({all}) {text}"), "ingress")
+        }
+        Hook::Egress => {
+            let text = "see packets after every rule: what they drop never leaves";
+            (format!("filters of others at tc egress of {interface} ({all}) {text}"), "egress")
+        }
+    };
     let problem = || Problem::new("hooks", Severity::Warning, text);
-    (!all.is_empty()).then(|| problem().mended_by(format!("tc filter show dev {interface} ingress")))
+    (!all.is_empty()).then(|| problem().mended_by(format!("tc filter show dev {interface} {place}")))
 }
 
 /// The interface of a message about a link, and the program that it has.
-fn xdp(message: &[u8]) -> Option<(u32, u32)> {
-    let xdp = attribute(message.get(HEADER + IFINFOMSG..)?, XDP)?;
+fn xdp(body: &[u8]) -> Option<(u32, u32)> {
+    let xdp = attribute(body.get(IFINFOMSG..)?, XDP)?;
     let is_attached = attribute(xdp, XDP_ATTACHED)?.first().is_some_and(|mode| *mode != 0);
     let program = attribute(xdp, XDP_PROGRAM).and_then(|id| number(id, 0)).unwrap_or(0);
-    is_attached.then_some((number(message, LINK_INDEX)?, program))
+    is_attached.then_some((number(body, LINK_INDEX)?, program))
 }
 
 /// Priority and kind of a filter that is not ours. The kernel tells of each priority once without options, and then of its filters
 /// (tcf_chain_dump, net/sched/cls_api.c).
-fn filter(message: &[u8]) -> Option<(u32, String)> {
-    let attributes = message.get(HEADER + TCMSG..)?;
+fn filter(body: &[u8]) -> Option<(u32, String)> {
+    let attributes = body.get(TCMSG..)?;
     let kind = attribute(attributes, KIND)?;
     let name = attribute(attribute(attributes, OPTIONS)?, BPF_NAME);
     let text: String = kind.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect();
     let is_ours = text == "bpf" && name.is_some_and(|name| name.starts_with(OURS));
-    (!is_ours).then_some((number(message, INFO)? >> 16, text))
+    (!is_ours).then_some((number(body, INFO)? >> 16, text))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use super::*;
-    use crate::rtnetlink::fixture::{message, nested};
-    use crate::rtnetlink::messages;
+    use loaded_netlink::Attributes;
     use proptest::prelude::*;
+
+    /// A body with its fixed part.
+    fn body(fixed: &[u8], attributes: &Attributes) -> Vec<u8> {
+        [fixed, attributes.raw()].concat()
+    }
 
     #[test]
     fn a_link_has_its_program() {
         let mut fixed = [0; IFINFOMSG];
         fixed[4..8].copy_from_slice(&7_u32.to_ne_bytes());
         let with = |mode: u8| {
-            let inner = [nested(XDP_ATTACHED, &[mode]), nested(XDP_PROGRAM, &12_u32.to_ne_bytes())].concat();
-            message(16, &fixed, &[(3, b"eth0\0"), (XDP | 0x8000, &inner)])
+            let (mut all, mut inner) = (Attributes::default(), Attributes::default());
+            inner.bytes(XDP_ATTACHED, &[mode]).number(XDP_PROGRAM, 12);
+            body(&fixed, all.text(3, "eth0").nested(XDP | 0x8000, &inner))
         };
         assert_eq!(xdp(&with(2)), Some((7, 12)));
         assert_eq!(xdp(&with(0)), None, "none is attached");
-        assert_eq!(xdp(&message(16, &fixed, &[(3, b"eth0\0")])), None);
+        assert_eq!(xdp(&body(&fixed, Attributes::default().text(3, "eth0"))), None);
         assert!(of_xdp("eth0", 12).to_string().contains("(id 12) on eth0"));
     }
 
@@ -113,26 +136,33 @@ mod tests {
     fn filters_of_others_are_told_from_ours() {
         let mut fixed = [0; TCMSG];
         fixed[16..20].copy_from_slice(&(10_u32 << 16 | 0x0300).to_ne_bytes());
-        let named = |name: &[u8]| {
-            let options = nested(BPF_NAME, name);
-            message(44, &fixed, &[(KIND, b"bpf\0"), (OPTIONS, &options)])
+        let named = |name: &str| {
+            let (mut all, mut options) = (Attributes::default(), Attributes::default());
+            options.text(BPF_NAME, name);
+            body(&fixed, all.text(KIND, "bpf").nested(OPTIONS, &options))
         };
-        assert_eq!(filter(&named(b"loaded-5\0")), None);
-        assert_eq!(filter(&named(b"cilium\0")), Some((10, "bpf".to_owned())));
-        assert_eq!(filter(&message(44, &fixed, &[(KIND, b"bpf\0")])), None, "ours may follow");
-        let flower = message(44, &fixed, &[(KIND, b"flower\0"), (OPTIONS, &[])]);
+        assert_eq!(filter(&named("loaded-5")), None);
+        assert_eq!(filter(&named("cilium")), Some((10, "bpf".to_owned())));
+        assert_eq!(filter(&body(&fixed, Attributes::default().text(KIND, "bpf"))), None, "ours may follow");
+        let flower = body(&fixed, Attributes::default().text(KIND, "flower").bytes(OPTIONS, &[]));
         assert_eq!(filter(&flower), Some((10, "flower".to_owned())));
-        assert_eq!(of_filters("eth0", &BTreeSet::new()), None);
+        assert_eq!(of_filters("eth0", Hook::Ingress, &BTreeSet::new()), None);
         let both = [(1, "bpf".to_owned()), (10, "flower".to_owned())].into();
-        assert!(of_filters("eth0", &both).unwrap().text.contains("(bpf with priority 1, flower with priority 10)"));
+        let text = |hook| of_filters("eth0", hook, &both).unwrap().text;
+        assert!(
+            text(Hook::Ingress)
+                .contains("ingress of eth0 (bpf with priority 1, flower with priority 10) see packets before")
+        );
+        assert!(
+            text(Hook::Egress)
+                .contains("egress of eth0 (bpf with priority 1, flower with priority 10) see packets after")
+        );
     }
 
     proptest! {
         #[test]
-        fn whatever_comes_is_read_to_its_end(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            for (_, message) in messages(&bytes) {
-                let _ = (xdp(message), filter(message));
-            }
+        fn whatever_comes_is_read(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (xdp(&bytes), filter(&bytes));
         }
     }
 }

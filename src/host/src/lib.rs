@@ -21,7 +21,6 @@ mod paths;
 mod problem;
 mod procfs;
 mod route;
-mod rtnetlink;
 mod shared;
 
 pub use audit::AuditLog;

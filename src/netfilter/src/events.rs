@@ -1,7 +1,6 @@
 //! The kernel's word that nftables rules have changed, iptables-nft's among them.
 
-use crate::attribute::attribute;
-use loaded_queue::{SockProtocol, Subscription};
+use loaded_netlink::{SockProtocol, Subscription, attribute, messages};
 use nix::errno::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -17,8 +16,8 @@ const NFTA_GEN_PROC_NAME: u16 = 3;
 const NFTA_TABLE: u16 = 1;
 /// NFPROTO_IPV4, NFPROTO_IPV6
 const FAMILIES: [u8; 2] = [2, 10];
-/// `struct nlmsghdr` and `struct nfgenmsg`, bytes.
-const HEADERS: usize = 20;
+/// `struct nfgenmsg`, bytes: the family comes first.
+const NFGENMSG: usize = 4;
 
 /// A subscription to changes of nftables in this network namespace.
 #[derive(Debug)]
@@ -65,18 +64,14 @@ impl AsFd for Events {
 }
 
 impl Changes {
-    fn note(&mut self, mut bytes: &[u8]) {
-        while bytes.len() >= HEADERS {
-            let length = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-            let length = usize::try_from(length).unwrap_or(usize::MAX).clamp(HEADERS, bytes.len());
-            let (message, rest) = bytes.split_at(length.next_multiple_of(4).min(bytes.len()));
-            bytes = rest;
+    fn note(&mut self, datagram: &[u8]) {
+        for message in messages(datagram) {
             // nlmsg_type: the subsystem, and below it the kind of message (NFNL_SUBSYS_ID, NFNL_MSG_TYPE).
-            let [kind, subsystem] = u16::from_ne_bytes([message[4], message[5]]).to_le_bytes();
+            let [kind, subsystem] = message.kind.to_le_bytes();
+            let Some(([family, ..], attributes)) = message.body.split_first_chunk::<NFGENMSG>() else { continue };
             if subsystem != SUBSYSTEM {
                 continue;
             }
-            let (family, attributes) = (message[16], &message[HEADERS..length.min(message.len())]);
             if kind == NEW_GENERATION {
                 if std::mem::take(&mut self.open) {
                     self.by = maker(attributes);
@@ -84,7 +79,7 @@ impl Changes {
                 continue;
             }
             self.any = true;
-            self.open |= FAMILIES.contains(&family) && attribute(attributes, NFTA_TABLE) == Some(b"raw\0");
+            self.open |= FAMILIES.contains(family) && attribute(attributes, NFTA_TABLE) == Some(b"raw\0");
             self.raw |= self.open;
         }
     }
@@ -100,21 +95,12 @@ fn maker(attributes: &[u8]) -> Option<(String, u32)> {
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use super::*;
+    use loaded_netlink::Request;
     use proptest::prelude::*;
 
     fn message(kind: u8, family: u8, attributes: &[(u16, &[u8])]) -> Vec<u8> {
-        let mut bytes = vec![0; HEADERS];
-        for (kind, value) in attributes {
-            bytes.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
-            bytes.extend(kind.to_ne_bytes());
-            bytes.extend(*value);
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-        }
-        let length = u32::try_from(bytes.len()).unwrap();
-        bytes[..4].copy_from_slice(&length.to_ne_bytes());
-        bytes[4..6].copy_from_slice(&u16::from_le_bytes([kind, SUBSYSTEM]).to_ne_bytes());
-        bytes[16] = family;
-        bytes
+        let empty = Request::new(u16::from_le_bytes([kind, SUBSYSTEM]), 0).body(&[family, 0, 0, 0]);
+        attributes.iter().fold(empty, |message, (kind, value)| message.bytes(*kind, value)).finish(0)
     }
 
     fn changes(bytes: &[u8]) -> Changes {

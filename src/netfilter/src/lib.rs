@@ -3,7 +3,6 @@
 //! process runs.
 #![forbid(unsafe_code)]
 
-mod attribute;
 mod error;
 mod events;
 mod family;

@@ -13,7 +13,6 @@
 //!  arena      the memory packets arrive in and are answered from; knows no verdict
 //!  template   the sealed messages seccomp allows; knows no packet
 //!  layout     what lies where, and which template answers which packets; touches no memory
-//!  subscription  what the kernel announces of rules, links and routes; knows what none of it means
 //!  netlink    the messages as bytes; knows no socket
 //! ```
 
@@ -23,7 +22,6 @@ mod layout;
 mod netlink;
 mod owner;
 mod port;
-mod subscription;
 mod template;
 mod trial;
 mod xtables;
@@ -32,6 +30,5 @@ pub use held::{ListError, QueueState, parse_queues, queue_holders, queue_owner, 
 pub use layout::{BATCH, SPARE};
 pub use owner::{Orphans, Overflow, Owner, OwnerError, RECEIVE_TIMEOUT_MS, is_port, receive_buffer};
 pub use port::{Faults, Held, Meta, Packet, Port, Release, Verdict};
-pub use subscription::{SockProtocol, Subscription};
 pub use trial::{RepeatSupport, try_repeat};
 pub use xtables::legacy_tables;

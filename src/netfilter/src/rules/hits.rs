@@ -3,22 +3,13 @@
 
 use super::refused::chains_of_refusals;
 use crate::Family;
-use crate::attribute::{append, attribute, attributes};
+use loaded_netlink::{Request, SockProtocol, Socket, attribute, attributes};
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket, sockopt,
-};
-use nix::sys::time::{TimeVal, TimeValLike};
-use std::os::fd::{AsRawFd, OwnedFd};
 
 /// NFNL_SUBSYS_NFTABLES (include/uapi/linux/netfilter/nfnetlink.h), above NFT_MSG_NEWRULE and NFT_MSG_GETRULE
 /// (include/uapi/linux/netfilter/nf_tables.h).
 const RULE: u16 = 10 << 8 | 6;
 const GET_RULES: u16 = 10 << 8 | 7;
-/// NLM_F_REQUEST and NLM_F_DUMP; NLMSG_ERROR and NLMSG_DONE (include/uapi/linux/netlink.h).
-const DUMP: u16 = 0x301;
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
 /// Attributes of a rule: NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS; NFTA_EXPR_NAME, NFTA_EXPR_DATA of each of
 /// these; NFTA_MATCH_NAME of a match of xtables; NFTA_COUNTER_PACKETS of a counter.
 const TABLE: u16 = 1;
@@ -28,72 +19,34 @@ const NAME: u16 = 1;
 const DATA: u16 = 2;
 const MATCH_NAME: u16 = 1;
 const PACKETS: u16 = 2;
-/// `struct nlmsghdr`, and that with `struct nfgenmsg` behind it, bytes.
-const HEADER: usize = 16;
-const HEADERS: usize = 20;
-/// Most datagrams of one list: our chains of this kind have few rules, and a datagram has room for dozens.
-const MOST: usize = 256;
-const ROOM: usize = 1 << 16;
-/// Longest wait for the next part of a list, milliseconds; the kernel answers within the call.
-const WAIT: i64 = 1000;
+/// `struct nfgenmsg`, bytes.
+const NFGENMSG: usize = 4;
 
 /// Packets that the rules of this instance in this family have taken for no reply, by where they came from.
 ///
 /// # Errors
 /// If the kernel does not list the rules.
 pub(super) fn refused(family: Family, base: u16) -> Result<u64, Errno> {
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(WAIT))?;
+    let mut kernel = Socket::open(SockProtocol::NetlinkNetFilter)?;
     chains_of_refusals(base)
         .iter()
-        .try_fold(0_u64, |sum, chain| Ok(sum.saturating_add(in_chain(&socket, family, chain)?)))
+        .try_fold(0_u64, |sum, chain| Ok(sum.saturating_add(in_chain(&mut kernel, family, chain)?)))
 }
 
-fn in_chain(socket: &OwnedFd, family: Family, chain: &str) -> Result<u64, Errno> {
-    sendto(socket.as_raw_fd(), &request(family, chain), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-    let (mut sum, mut buffer) = (0_u64, vec![0; ROOM]);
-    for _ in 0..MOST {
-        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        for (kind, message) in messages(&buffer[..length.min(buffer.len())]) {
-            match kind {
-                RULE => sum = sum.saturating_add(counted(message.get(HEADERS..).unwrap_or_default())),
-                DONE => return Ok(sum),
-                ERROR => return Err(error_of(message)),
-                _ => {}
-            }
+fn in_chain(kernel: &mut Socket, family: Family, chain: &str) -> Result<u64, Errno> {
+    let mut sum = 0_u64;
+    kernel.ask(request(family, chain), |kind, body| {
+        if kind == RULE {
+            sum = sum.saturating_add(counted(body.get(NFGENMSG..).unwrap_or_default()));
         }
-    }
-    Err(Errno::E2BIG)
+    })?;
+    Ok(sum)
 }
 
-fn request(family: Family, chain: &str) -> Vec<u8> {
-    let mut bytes = vec![0; HEADERS];
-    append(&mut bytes, TABLE, b"raw\0");
-    append(&mut bytes, CHAIN, &[chain.as_bytes(), b"\0"].concat());
-    let length = u32::try_from(bytes.len()).unwrap_or(0);
-    bytes[..4].copy_from_slice(&length.to_ne_bytes());
-    bytes[4..6].copy_from_slice(&GET_RULES.to_ne_bytes());
-    bytes[6..8].copy_from_slice(&DUMP.to_ne_bytes());
+fn request(family: Family, chain: &str) -> Request {
     // NFPROTO_IPV4, NFPROTO_IPV6
-    bytes[HEADER] = if family == Family::V4 { 2 } else { 10 };
-    bytes
-}
-
-/// The messages of a datagram, each with its type.
-fn messages(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let length = usize::try_from(u32::from_ne_bytes(*rest.first_chunk()?)).ok()?;
-        let message = rest.get(..length).filter(|message| message.len() >= HEADER)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((u16::from_ne_bytes([message[4], message[5]]), message))
-    })
-}
-
-/// A negative errno follows the header.
-fn error_of(message: &[u8]) -> Errno {
-    let code = message.get(HEADER..).and_then(|rest| rest.first_chunk());
-    code.map_or(Errno::EPROTO, |code| Errno::from_raw(i32::from_ne_bytes(*code).saturating_neg()))
+    let family = if family == Family::V4 { 2 } else { 10 };
+    Request::new(GET_RULES, Request::DUMP).body(&[family, 0, 0, 0]).text(TABLE, "raw").text(CHAIN, chain)
 }
 
 /// What a rule has counted, if it is one that asks where a packet comes from: by xt_rpfilter or, should iptables come to
@@ -120,12 +73,15 @@ fn counted(rule: &[u8]) -> u64 {
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use super::*;
+    use loaded_netlink::{Attributes, messages};
     use proptest::prelude::*;
 
     fn nested(all: &[(u16, Vec<u8>)]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        all.iter().for_each(|(kind, value)| append(&mut bytes, *kind, value));
-        bytes
+        let mut nested = Attributes::default();
+        for (kind, value) in all {
+            nested.bytes(*kind, value);
+        }
+        nested.raw().to_vec()
     }
 
     fn expression(name: &str, data: &[(u16, Vec<u8>)]) -> (u16, Vec<u8>) {
@@ -151,19 +107,20 @@ mod tests {
 
     #[test]
     fn the_kernel_is_asked_for_one_chain() {
-        let asked = request(Family::V6, "LOADED-3-I");
+        let asked = request(Family::V6, "LOADED-3-I").finish(1);
+        let message = messages(&asked).next().unwrap();
+        let (fixed, attributes) = message.body.split_at(NFGENMSG);
+        assert_eq!((message.kind, fixed), (GET_RULES, &[10, 0, 0, 0][..]));
         assert_eq!(
-            messages(&asked).map(|(kind, message)| (kind, message.len())).collect::<Vec<_>>(),
-            [(GET_RULES, asked.len())]
+            (attribute(attributes, TABLE), attribute(attributes, CHAIN)),
+            (Some(&b"raw\0"[..]), Some(&b"LOADED-3-I\0"[..]))
         );
-        assert_eq!((asked[HEADER], attribute(&asked[HEADERS..], CHAIN)), (10, Some(&b"LOADED-3-I\0"[..])));
     }
 
     proptest! {
         #[test]
-        fn whatever_comes_is_read_to_its_end(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn whatever_comes_is_read(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = counted(&bytes);
-            prop_assert!(messages(&bytes).count() <= bytes.len() / HEADER);
         }
     }
 }

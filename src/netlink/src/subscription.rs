@@ -2,10 +2,8 @@
 //! are, so a lost one costs nothing but another look.
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockType, bind, recv, socket};
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-
-pub use nix::sys::socket::SockProtocol;
 
 /// Most datagrams read at once; the descriptor stays readable if there are more.
 const MOST: usize = 256;
