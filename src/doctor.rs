@@ -6,8 +6,10 @@ mod direct;
 mod errors;
 mod finding;
 mod firewall;
+mod ipsec;
 mod offloads;
 mod replies;
+mod tcx;
 
 pub(crate) use finding::{Finding, Grade};
 
@@ -55,6 +57,8 @@ pub(crate) fn examine(options: &Options) -> Vec<Finding> {
     }
     findings.extend(firewall::findings(plan.as_ref()));
     findings.extend(instance(options));
+    findings.extend(ipsec::findings());
+    findings.extend(tcx::findings());
     findings.extend(offloads::findings());
     findings
 }

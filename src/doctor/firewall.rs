@@ -6,6 +6,7 @@ use loaded_config::plan::Plan;
 use loaded_firewall::{Firewall, judge};
 use loaded_host::Paths;
 use loaded_netfilter::Tools;
+use loaded_queue::queue_owners;
 use nix::unistd::geteuid;
 
 /// Judges the rules that are there now, by the same list of conditions that the verdict of an instance goes by.
@@ -29,7 +30,8 @@ pub(super) fn findings(plan: Option<&Plan>) -> Vec<Finding> {
                     return findings;
                 }
             };
-            let problems = judge(&Firewall::read(&tools, Some(plan.queue_base)), plan, paths);
+            let owned = queue_owners().ok().map(|queues| queues.iter().map(|state| state.queue).collect());
+            let problems = judge(&Firewall::read(&tools, Some(plan.queue_base), owned.as_ref()), plan, paths);
             findings.extend(problems.iter().map(of_problem));
             if problems.is_empty() {
                 findings.push(sound("firewall", "no rule of others takes or drops balanced packets"));

@@ -36,6 +36,13 @@ pub fn kernel_path() -> Result<(), String> {
     fastpath::trial().map_err(|error| error.to_string())
 }
 
+/// Programs at tcx ingress of an interface, each with its name and id; none where this kernel or this process cannot tell.
+/// Needs CAP_SYS_ADMIN.
+#[must_use]
+pub fn tcx_programs(interface: &str) -> Vec<String> {
+    loaded_fastpath::load::tcx_programs(interface)
+}
+
 /// Whether no instance can start so, whoever serves already.
 #[must_use]
 pub fn refuses_start(problem: &Problem) -> bool {

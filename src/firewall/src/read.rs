@@ -3,6 +3,7 @@
 use crate::rule::Table;
 use crate::{nft, save};
 use loaded_netfilter::{Family, Tools};
+use std::collections::BTreeSet;
 
 /// The rules of nftables and iptables in this network namespace.
 #[derive(Debug, Default)]
@@ -17,9 +18,15 @@ const LONGEST: usize = 16 << 20;
 
 impl Firewall {
     /// Reads all rules, by running iptables-save, ip6tables-save and, where it is installed, nft. `base`: our queue base, by which
-    /// our own chains are known.
+    /// our own chains are known. `owned`: the queues that somebody reads; `None`: not known.
     #[must_use]
-    pub fn read(tools: &Tools, base: Option<u16>) -> Self {
+    pub fn read(tools: &Tools, base: Option<u16>, owned: Option<&BTreeSet<u16>>) -> Self {
+        let mut this = Self::read_rules(tools, base);
+        this.tables.iter_mut().for_each(|table| table.know_queues(owned));
+        this
+    }
+
+    fn read_rules(tools: &Tools, base: Option<u16>) -> Self {
         let mut this = Self::default();
         let saved = Family::ALL.map(|family| match tools.save(family) {
             Ok(saved) => saved,
@@ -60,7 +67,8 @@ impl Firewall {
     }
 
     #[cfg(test)]
-    pub(crate) fn of(tables: Vec<Table>) -> Self {
+    pub(crate) fn of(mut tables: Vec<Table>) -> Self {
+        tables.iter_mut().for_each(|table| table.know_queues(Some(&BTreeSet::from([7]))));
         Self { tables, unread: Vec::new() }
     }
 }

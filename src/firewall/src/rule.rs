@@ -2,7 +2,7 @@
 
 use crate::matches::Match;
 use loaded_netfilter::Family;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A table of netfilter.
 #[derive(Debug, Clone)]
@@ -66,6 +66,18 @@ pub(crate) enum Place {
 /// Priority of our rules: NF_IP_PRI_RAW, include/uapi/linux/netfilter_ipv4.h.
 pub(crate) const RAW: i32 = -300;
 
+impl Table {
+    /// Lets every rule drop what it would give to queues that nobody owns: `owned` has all that somebody does. `None`: not known.
+    pub(crate) fn know_queues(&mut self, owned: Option<&BTreeSet<u16>>) {
+        for rule in self.chains.values_mut().flatten() {
+            if let Act::Queues(first, last) = rule.act {
+                let is_read = owned.is_none_or(|owned| owned.range(first..=last.max(first)).next().is_some());
+                rule.act = if is_read { Act::Hands } else { Act::Drop };
+            }
+        }
+    }
+}
+
 /// A rule: what it asks of a packet, all of it, and what it does with those that meet it.
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
@@ -96,4 +108,6 @@ pub(crate) enum Act {
     Return,
     /// Another program or another place gets it, or it is not known what becomes of it.
     Hands,
+    /// A program that reads one of these queues gets it; while nobody reads them the kernel drops it (nf_queue, net/netfilter/nf_queue.c).
+    Queues(u16, u16),
 }

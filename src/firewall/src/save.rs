@@ -83,6 +83,7 @@ fn rule(line: &str, words: &[String], is_chain: &dyn Fn(&str) -> bool) -> Rule {
         _ if to.starts_with(OURS) => Act::Nothing,
         _ if goes => Act::Goto(to.to_owned()),
         _ if is_chain(to) => Act::Jump(to.to_owned()),
+        "NFQUEUE" => queues(&words),
         _ => act(to),
     };
     Rule { matches: asked, act, name: RuleName::Text(line.to_owned()) }
@@ -98,6 +99,17 @@ fn act(target: &str) -> Act {
         | "IDLETIMER" | "LED" | "LOG" | "MARK" | "MASQUERADE" | "NETMAP" | "NFLOG" | "NOTRACK" | "RATEEST"
         | "REDIRECT" | "SECMARK" | "SET" | "SNAT" | "TCPMSS" | "TCPOPTSTRIP" | "TEE" | "TOS" | "TRACE" | "TTL"
         | "ULOG" => Act::Nothing,
+        _ => Act::Hands,
+    }
+}
+
+/// What `-j NFQUEUE` does: with `--queue-bypass` the kernel accepts what nobody reads.
+fn queues(words: &[String]) -> Act {
+    let of = |option: &str| words.iter().skip_while(|word| *word != option).nth(1).map(String::as_str);
+    let span = of("--queue-balance").or_else(|| of("--queue-num")).unwrap_or("0");
+    let (first, last) = span.split_once(':').unwrap_or((span, span));
+    match (first.parse(), last.parse()) {
+        (Ok(first), Ok(last)) if !words.iter().any(|word| word == "--queue-bypass") => Act::Queues(first, last),
         _ => Act::Hands,
     }
 }

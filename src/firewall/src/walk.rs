@@ -59,14 +59,14 @@ impl<'t> Walk<'t, '_> {
             if truth == Truth::No || rule.act == Act::Nothing {
                 continue;
             }
-            if truth == Truth::Unread || rule.act == Act::Hands {
+            if truth == Truth::Unread || matches!(rule.act, Act::Hands | Act::Queues(..)) {
                 self.outcome.unread.get_or_insert(rule);
             }
             let goes_on = match &rule.act {
                 Act::Nothing => true,
                 Act::Accept if self.past => self.drops(rule),
                 Act::Return if self.past && in_base => self.drops(rule),
-                Act::Accept | Act::Hands => {
+                Act::Accept | Act::Hands | Act::Queues(..) => {
                     self.outcome.passes = true;
                     false
                 }

@@ -4,14 +4,17 @@ mod arrival;
 mod departure;
 mod direct;
 mod forwarding;
+mod passage;
 mod report;
 
 pub use report::HostReport;
 
 use crate::connected::ConnectedNetworks;
 use crate::links::Links;
+use crate::passage::Passage;
 use crate::problem::{Problem, Setting, Severity, sysctl_name};
 use crate::route::{Route, default_route, lookup};
+use loaded_config::network::Network;
 use loaded_config::plan::Plan;
 use loaded_ipc::{AllDown, Mode, OnBackendDown};
 use std::collections::BTreeSet;
@@ -32,6 +35,10 @@ struct Host<'a> {
     leads_out: &'a dyn Fn(IpAddr) -> bool,
     /// Whether rules and routes of all tables let packets go to an address.
     reaches: &'a dyn Fn(IpAddr) -> bool,
+    /// Whether the kernel would pass a packet on.
+    passes: &'a dyn Fn(Passage<'_>) -> bool,
+    /// The smallest network of this host's addresses that an address lies in.
+    network_around: &'a dyn Fn(IpAddr) -> Option<Network>,
     is_bridge_port: &'a dyn Fn(&str) -> bool,
 }
 

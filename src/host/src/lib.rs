@@ -17,6 +17,7 @@ mod links;
 mod neighbours;
 mod next_hops;
 mod own_ports;
+mod passage;
 mod paths;
 mod problem;
 mod procfs;

@@ -5,9 +5,11 @@ use loaded_config::plan::Plan;
 use loaded_firewall::{Firewall, judge};
 use loaded_host::{Paths, Problem, Severity};
 use loaded_netfilter::Tools;
+use loaded_queue::QueueState;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::time::{ClockId, clock_gettime};
+use std::collections::BTreeSet;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -33,12 +35,14 @@ pub(crate) struct FirewallWatch {
     found: Vec<Problem>,
     /// The generation that was judged.
     generation: u64,
+    /// The queues that somebody read then: rules of others may give packets to those of others. `None`: not known.
+    owned: Option<BTreeSet<u16>>,
 }
 
 impl FirewallWatch {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
-        Self { due: Some(now), rests_until: now, look: None, found: Vec::new(), generation: 0 }
+        Self { due: Some(now), rests_until: now, look: None, found: Vec::new(), generation: 0, owned: None }
     }
 
     /// What the last look has found.
@@ -59,8 +63,8 @@ impl FirewallWatch {
         }
     }
 
-    /// Takes over what a look has found, and begins the next if it is due.
-    pub(super) fn look(&mut self, now: Instant, plan: &Plan, generation: u64) {
+    /// Takes over what a look has found, and begins the next if it is due. `queues`: all that have an owner, as far as that is known.
+    pub(super) fn look(&mut self, now: Instant, plan: &Plan, generation: u64, queues: Option<&[QueueState]>) {
         if let Some(look) = self.look.take() {
             if !look.is_finished() {
                 self.look = Some(look);
@@ -74,6 +78,11 @@ impl FirewallWatch {
             }
             self.rests_until = now + LEAST_REST.max(cost * REST);
         }
+        let owned = queues.map(|queues| queues.iter().map(|state| state.queue).collect());
+        if owned.is_some() && self.owned != owned {
+            self.owned = owned;
+            self.expect_look(now);
+        }
         if self.generation != generation {
             self.generation = generation;
             self.expect_look(now);
@@ -81,13 +90,13 @@ impl FirewallWatch {
         if self.due.is_none_or(|due| due > now) || now < self.rests_until {
             return;
         }
-        let plan = plan.clone();
+        let (plan, owned) = (plan.clone(), self.owned.clone());
         let look = move || {
             let before = cost();
             let found = match Tools::find() {
-                Ok(tools) => {
-                    Paths::read().ok().map(|paths| judge(&Firewall::read(&tools, Some(plan.queue_base)), &plan, paths))
-                }
+                Ok(tools) => Paths::read()
+                    .ok()
+                    .map(|paths| judge(&Firewall::read(&tools, Some(plan.queue_base), owned.as_ref()), &plan, paths)),
                 Err(error) => Some(vec![Problem::new("programs", Severity::NoStart, error.to_string())]),
             };
             (found, cost().saturating_sub(before))

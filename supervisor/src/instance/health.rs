@@ -19,8 +19,9 @@ impl Instance {
     pub(crate) fn judge_first(&mut self) -> InstanceVerdict {
         let now = Instant::now();
         self.firewall.wait(FIRST_WAIT);
-        self.firewall.look(now, &self.current.plan, self.current.roster.generation());
-        self.judge(now, queue_owners().ok().as_deref());
+        let queues = queue_owners().ok();
+        self.firewall.look(now, &self.current.plan, self.current.roster.generation(), queues.as_deref());
+        self.judge(now, queues.as_deref());
         self.survey.health.verdict
     }
 

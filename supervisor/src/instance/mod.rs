@@ -55,6 +55,7 @@ use firewall::FirewallWatch;
 use fixed::Fixed;
 use generation::Generation;
 use host::HostState;
+use loaded_queue::queue_owners;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use operator::Operator;
 use phase::{Phase, Postponed};
@@ -113,7 +114,7 @@ impl Instance {
         let (phase, postponed) = (Phase::Starting, Postponed::default());
         let (survey, watch, mut firewall) = (Survey::new(), Watch::new(), FirewallWatch::new());
         // So that its result is there when the first verdict is found.
-        firewall.look(Instant::now(), &current.plan, current.roster.generation());
+        firewall.look(Instant::now(), &current.plan, current.roster.generation(), queue_owners().ok().as_deref());
         let replies = RefusedReplies::new(Instant::now());
         Self {
             fixed,

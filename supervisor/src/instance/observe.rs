@@ -66,7 +66,7 @@ impl Instance {
         if self.watch.look_at_tables(now) {
             self.firewall.expect_look(now);
         }
-        self.firewall.look(now, &self.current.plan, self.current.roster.generation());
+        self.firewall.look(now, &self.current.plan, self.current.roster.generation(), queues.as_deref());
         self.look_at_routes(now);
         self.look_at_replies(now);
         self.look_at_clients(now);

@@ -1,7 +1,8 @@
 //! `loaded doctor` finds nothing on a host that is set up, and names each thing that is broken with its cure.
 
-use crate::rig::lab::{Lab, Said, binary};
+use crate::rig::lab::{Lab, Said, binary, eventually, root};
 use crate::rig::loaded::Loaded;
+use std::time::Duration;
 
 const TEXT: &str = r#"
 [[service]]
@@ -157,6 +158,41 @@ fn what_only_some_configurations_care_about_is_named() {
     let sound = doctor().out;
     for broken in BROKEN_FOR_ONE_ARM {
         breaks_and_mends(&lab, &doctor, &sound, broken);
+    }
+}
+
+/// A running instance does not see these: what it would need for it, it has given up.
+#[test]
+fn what_only_root_can_see_is_named() {
+    let Some(lab) = Lab::up() else { return };
+    let file = lab.file("doctor.toml", TEXT);
+    let binary = binary();
+    let doctor = || lab.exec("lb", &[binary.to_str().unwrap(), "doctor", "-c", &file]).out;
+    let sound = doctor();
+    let hold = format!(
+        "cd {}; setsid {} eth1 >attached 2>&1 & echo $! >tcx.pid; until grep . attached; do sleep 0.02; done",
+        lab.state().display(),
+        root().join("scripts/lab.d/tcx-hold").display()
+    );
+    let let_go = format!("kill $(<{}/tcx.pid)", lab.state().display());
+    for (harm, says, undo) in [
+        (
+            hold.as_str(),
+            "warning  hooks      programs of others at tcx ingress of eth1 (others with id ",
+            let_go.as_str(),
+        ),
+        (
+            "ip xfrm policy add src 0.0.0.0/0 dst 198.51.100.99 dir out action block; ping -c1 -W1 198.51.100.99 || true",
+            "warning  ipsec      1 IPsec policies; such have dropped 1 packets",
+            "ip xfrm policy flush",
+        ),
+    ] {
+        assert!(!sound.contains(says), "{sound}");
+        lab.sh("lb", harm);
+        let said = doctor();
+        assert!(said.contains(says), "after {harm}:\n{said}");
+        lab.sh("lb", undo);
+        assert!(eventually(Duration::from_secs(5), || bad(&doctor()) == bad(&sound)), "after {undo}");
     }
 }
 

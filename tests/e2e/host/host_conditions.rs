@@ -147,6 +147,12 @@ fn a_vip_that_is_elsewhere_and_another_interface_are_named_and_change_no_verdict
             "tc ingress of eth1 (bpf with priority 10)",
             "tc filter del dev eth1 ingress prio 10",
         ),
+        (
+            "tc qdisc show dev eth0 | grep -q clsact || tc qdisc add dev eth0 clsact
+             tc filter add dev eth0 egress prio 11 bpf bytecode '1,6 0 0 4294967295'",
+            "tc egress of eth0 (bpf with priority 11)",
+            "tc filter del dev eth0 egress prio 11",
+        ),
     ] {
         let shown = || loaded.ask(&["status"]).out.contains(says);
         assert!(!shown(), "{change}");

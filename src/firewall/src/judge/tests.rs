@@ -177,7 +177,13 @@ fn what_is_not_understood_is_told_where_something_hinges_on_it() {
     );
     let found = with("-A FORWARD -m set --match-set good src -j ACCEPT\n-A FORWARD -j DROP");
     assert!(found.len() == 2 && found[0].starts_with("Unknown4: "), "{found:?}");
-    assert_eq!(with("-A FORWARD -j NFQUEUE --queue-num 7 --queue-bypass"), [""; 0], "an IPS behind us");
+    assert_eq!(with("-A FORWARD -j NFQUEUE --queue-num 7"), [""; 0], "an IPS behind us");
+    assert_eq!(with("-A FORWARD -j NFQUEUE --queue-num 8 --queue-bypass"), [""; 0], "one that is out");
+    let found = with("-A FORWARD -j NFQUEUE --queue-num 8");
+    assert!(
+        found.len() == 1 && found[0].starts_with("Fatal4: rule `-A FORWARD -j NFQUEUE"),
+        "nobody reads it: {found:?}"
+    );
 }
 
 #[test]

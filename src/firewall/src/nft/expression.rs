@@ -46,6 +46,20 @@ pub(super) fn expressions(statements: &[Value], sets: &Sets) -> Vec<Branch> {
     parts
 }
 
+/// What `queue` does: with the flag `bypass` the kernel accepts what nobody reads.
+fn queues(value: &Value) -> Act {
+    let number = |value: &Value| value.as_u64().and_then(|number| u16::try_from(number).ok());
+    let span = match value.get("num") {
+        None => Some((0, 0)),
+        Some(num) => match num.get("range").and_then(Value::as_array).map(Vec::as_slice) {
+            Some([first, last]) => number(first).zip(number(last)),
+            _ => number(num).map(|one| (one, one)),
+        },
+    };
+    let bypasses = value.get("flags").is_some_and(|flags| flags.to_string().contains("bypass"));
+    span.filter(|_| !bypasses).map_or(Act::Hands, |(first, last)| Act::Queues(first, last))
+}
+
 /// What a verdict does; what is not known may do anything.
 fn act(kind: &str, value: &Value) -> Act {
     let target = || value.get("target").and_then(Value::as_str).map(str::to_owned);
@@ -53,6 +67,7 @@ fn act(kind: &str, value: &Value) -> Act {
         ("accept", _) => Act::Accept,
         ("drop" | "reject", _) => Act::Drop,
         ("continue", _) => Act::Nothing,
+        ("queue", _) => queues(value),
         ("return", _) => Act::Return,
         ("jump", Some(chain)) => Act::Jump(chain),
         ("goto", Some(chain)) => Act::Goto(chain),

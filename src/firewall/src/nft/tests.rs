@@ -139,7 +139,11 @@ fn each_verdict_is_read() {
         (r#"{"reject": {"type": "icmpx", "expr": "admin-prohibited"}}"#, Act::Drop),
         (r#"{"log": {"prefix": "x"}}, {"jump": {"target": "sub"}}"#, Act::Jump("sub".into())),
         (r#"{"return": null}"#, Act::Return),
-        (r#"{"queue": {"num": 5}}"#, Act::Hands),
+        (r#"{"queue": {"num": 5}}"#, Act::Queues(5, 5)),
+        (r#"{"queue": null}"#, Act::Queues(0, 0)),
+        (r#"{"queue": {"num": {"range": [1, 3]}, "flags": "fanout"}}"#, Act::Queues(1, 3)),
+        (r#"{"queue": {"num": 5, "flags": ["bypass", "fanout"]}}"#, Act::Hands),
+        (r#"{"queue": {"num": {"jhash": {}}}}"#, Act::Hands),
         (r#"{"masquerade": null}"#, Act::Nothing),
         (r#"{"something new": null}"#, Act::Hands),
     ] {

@@ -53,7 +53,9 @@ fn each_target_is_read() {
         ("-g mine", Act::Goto("mine".into())),
         ("-j RETURN", Act::Return),
         ("-j LOG --log-prefix \"-j DROP \"", Act::Nothing),
-        ("-j NFQUEUE --queue-num 3", Act::Hands),
+        ("-j NFQUEUE --queue-num 3", Act::Queues(3, 3)),
+        ("-j NFQUEUE --queue-balance 3:5 --queue-cpu-fanout", Act::Queues(3, 5)),
+        ("-j NFQUEUE --queue-num 3 --queue-bypass", Act::Hands),
         ("-j LOADED-7", Act::Nothing),
         ("", Act::Nothing),
     ] {

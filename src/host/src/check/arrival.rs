@@ -66,6 +66,14 @@ impl Host<'_> {
             }
             None => {}
         }
+        if let IpAddr::V4(v4) = vip
+            && !self.locals.is_empty()
+            && !self.locals.contains(&v4)
+        {
+            let text = format!("nobody who asks for {vip} gets an answer: its route of type local is gone");
+            let cure = format!("ip route add local {vip} dev {holder} table local src {vip}");
+            return Some(impairs(text).of_family(4).mended_by(cure));
+        }
         let link = link?;
         // Modes 1 and 2 answer for addresses of the interface that is asked alone, 8 for none (arp_ignore, net/ipv4/arp.c).
         // IN_DEV_ARP_IGNORE is the greater of both.
@@ -135,6 +143,8 @@ mod tests {
             sysctl: &|key| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value),
             leads_out: &|_| false,
             reaches: &|_| true,
+            passes: &|_| true,
+            network_around: &|_| None,
             is_bridge_port: &|_| false,
         };
         change(&mut host);

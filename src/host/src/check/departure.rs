@@ -65,7 +65,7 @@ impl Host<'_> {
 }
 
 /// The first few, and how many more.
-fn named(addresses: &[IpAddr]) -> String {
+pub(super) fn named(addresses: &[IpAddr]) -> String {
     let mut names: Vec<_> = addresses.iter().take(NAMED).map(ToString::to_string).collect();
     if addresses.len() > NAMED {
         names.push(format!("{} more", addresses.len() - NAMED));

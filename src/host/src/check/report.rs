@@ -2,8 +2,10 @@
 
 use super::{Host, parse_locals};
 use crate::connected::ConnectedNetworks;
+use crate::discovery::OwnNetworks;
 use crate::hooks;
 use crate::links::{Links, is_bridge_port, leads_out, reaches};
+use crate::passage::Passages;
 use crate::problem::{Problem, SETTINGS};
 use crate::procfs;
 use crate::route::parse_routes;
@@ -33,6 +35,7 @@ impl HostReport {
     pub fn of(plan: &Plan) -> io::Result<Self> {
         let settings = RefCell::new(BTreeMap::new());
         let links = Links::read()?;
+        let (passages, own_networks) = (RefCell::new(Passages::open()?), OwnNetworks::read());
         let host = Host {
             networks: ConnectedNetworks::read()?,
             own: links.holders.keys().copied().collect(),
@@ -42,10 +45,13 @@ impl HostReport {
             sysctl: &|key| *settings.borrow_mut().entry(key.to_owned()).or_insert_with(|| setting(key)),
             leads_out: &leads_out,
             reaches: &reaches,
+            passes: &|passage| passages.borrow_mut().are_open(passage),
+            network_around: &|address| own_networks.around(address),
             is_bridge_port: &is_bridge_port,
         };
         let mut problems = host.problems(plan);
         problems.extend(host.arrival(plan));
+        problems.extend(host.passages(plan, &problems));
         let interfaces: BTreeSet<_> =
             host.links.holders.values().map(String::as_str).filter(|name| *name != "lo").collect();
         problems.extend(hooks::of_others(&interfaces));

@@ -63,6 +63,8 @@ fn found(plan: &Plan, settings: &[(&str, i64)], routes6: &str) -> Vec<Problem> {
         links: Links::default(),
         leads_out: &|_| true,
         reaches: &|_| true,
+        passes: &|_| true,
+        network_around: &|_| None,
         is_bridge_port: &|_| false,
     };
     host.problems(plan)
@@ -250,6 +252,8 @@ fn clients_may_come_by_every_interface_that_leads_to_no_backend() {
             sysctl: &|key| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| *value),
             leads_out: &|_| true,
             reaches: &|_| true,
+            passes: &|_| true,
+            network_around: &|_| None,
             is_bridge_port: &|_| false,
         };
         host.problems(&one).iter().map(ToString::to_string).collect::<Vec<_>>()

@@ -103,7 +103,13 @@ pub(super) const NFTABLES: [Row; 16] = [
     ),
 ];
 
-pub(super) const IPTABLES: [Row; 12] = [
+pub(super) const IPTABLES: [Row; 13] = [
+    (
+        "iptables -A FORWARD -j NFQUEUE --queue-num 77",
+        1,
+        "rule `-A FORWARD -j NFQUEUE --queue-num 77` of iptables (table filter) drops balanced requests and replies",
+        "iptables -D FORWARD -j NFQUEUE --queue-num 77",
+    ),
     ("iptables -A FORWARD -j REJECT", 1, "rule `-A FORWARD -j REJECT", "iptables -D FORWARD -j REJECT"),
     ("ip6tables -P FORWARD DROP", 1, "no rule of ip6tables accepts untracked packets", "ip6tables -P FORWARD ACCEPT"),
     (

@@ -115,7 +115,7 @@ pub(super) const NETWORK: [Row; 7] = [
     ),
 ];
 
-pub(super) const ROUTES: [Row; 8] = [
+pub(super) const ROUTES: [Row; 15] = [
     (
         "ip route add blackhole 198.51.100.11",
         1,
@@ -163,6 +163,49 @@ pub(super) const ROUTES: [Row; 8] = [
         1,
         "refuses what goes to backend 198.51.100.11, 198.51.100.12,",
         "ip rule del to 198.51.100.0/24 table 99; ip route del blackhole default table 99",
+    ),
+    // What only packets that pass through meet.
+    (
+        "ip rule add iif eth0 prohibit",
+        1,
+        "from clients such as 192.0.2.1, by eth0, to backend 198.51.100.11, 198.51.100.12",
+        "ip rule del iif eth0 prohibit",
+    ),
+    (
+        "ip -6 rule add iif eth1 blackhole",
+        1,
+        "no reply on from 2001:db8:1::100, by eth1, to clients such as 2001:db8:1::1:",
+        "ip -6 rule del iif eth1 blackhole",
+    ),
+    (
+        "ip route add blackhole default table 98; ip rule add from 192.0.2.0/24 table 98",
+        1,
+        "passes no packet on from clients such as 192.0.2.1",
+        "ip rule del from 192.0.2.0/24 table 98; ip route del blackhole default table 98",
+    ),
+    (
+        "ip rule add from 192.0.2.100 prohibit",
+        1,
+        "no reply on from 192.0.2.100, by eth1, to clients such as 192.0.2.1:",
+        "ip rule del from 192.0.2.100 prohibit",
+    ),
+    (
+        "ip route add blackhole 192.0.2.128/25",
+        1,
+        "no reply on from 192.0.2.100, by eth1, to clients such as 192.0.2.254:",
+        "ip route del blackhole 192.0.2.128/25",
+    ),
+    (
+        "ip -6 rule add to 2001:db8:1::/64 unreachable",
+        1,
+        "no reply on from 2001:db8:1::100, by eth1, to clients such as 2001:db8:1::1:",
+        "ip -6 rule del to 2001:db8:1::/64 unreachable",
+    ),
+    (
+        "ip route del local 192.0.2.100 table local",
+        1,
+        "nobody who asks for 192.0.2.100 gets an answer: its route of type local is gone",
+        "ip route add local 192.0.2.100 dev eth0 table local proto kernel scope host src 192.0.2.100",
     ),
 ];
 
