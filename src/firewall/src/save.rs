@@ -83,7 +83,7 @@ fn rule(line: &str, words: &[String], is_chain: &dyn Fn(&str) -> bool) -> Rule {
         _ if to.starts_with(OURS) => Act::Nothing,
         _ if goes => Act::Goto(to.to_owned()),
         _ if is_chain(to) => Act::Jump(to.to_owned()),
-        "NFQUEUE" => queues(&words),
+        "NFQUEUE" => queues(words),
         _ => act(to),
     };
     Rule { matches: asked, act, name: RuleName::Text(line.to_owned()) }
@@ -93,7 +93,8 @@ fn rule(line: &str, words: &[String], is_chain: &dyn Fn(&str) -> bool) -> Rule {
 fn act(target: &str) -> Act {
     match target {
         "ACCEPT" => Act::Accept,
-        "DROP" | "REJECT" | "TARPIT" | "DELUDE" | "CHAOS" => Act::Drop,
+        // TPROXY gives a packet to a socket of this host, or drops it (xt_TPROXY.c): it does not go on.
+        "DROP" | "REJECT" | "TARPIT" | "DELUDE" | "CHAOS" | "TPROXY" => Act::Drop,
         "RETURN" => Act::Return,
         "" | "AUDIT" | "CHECKSUM" | "CLASSIFY" | "CONNMARK" | "CONNSECMARK" | "CT" | "DNAT" | "DSCP" | "ECN" | "HL"
         | "IDLETIMER" | "LED" | "LOG" | "MARK" | "MASQUERADE" | "NETMAP" | "NFLOG" | "NOTRACK" | "RATEEST"

@@ -57,9 +57,9 @@ fn requests(lab: &Lab, loaded: &Loaded, beside: bool) -> f64 {
 /// with those who ask.
 fn shares(lab: &Lab, loaded: &Loaded, rounds: u64) -> Vec<f64> {
     let share = |round: u64| {
-        let first = requests(lab, loaded, round % 2 == 1);
-        let second = requests(lab, loaded, round % 2 == 0);
-        if round % 2 == 0 { second / first } else { first / second }
+        let first = requests(lab, loaded, !round.is_multiple_of(2));
+        let second = requests(lab, loaded, round.is_multiple_of(2));
+        if round.is_multiple_of(2) { second / first } else { first / second }
     };
     let mut shares: Vec<_> = (0..rounds).map(share).collect();
     shares.sort_by(f64::total_cmp);

@@ -56,6 +56,7 @@ fn each_target_is_read() {
         ("-j NFQUEUE --queue-num 3", Act::Queues(3, 3)),
         ("-j NFQUEUE --queue-balance 3:5 --queue-cpu-fanout", Act::Queues(3, 5)),
         ("-j NFQUEUE --queue-num 3 --queue-bypass", Act::Hands),
+        ("-j TPROXY --on-port 9999", Act::Drop),
         ("-j LOADED-7", Act::Nothing),
         ("", Act::Nothing),
     ] {
