@@ -113,6 +113,14 @@ impl<'t> Table<'t> {
     }
 }
 
+impl KnownKeys {
+    /// A table to write, with the first of its keys.
+    fn example(&self) -> String {
+        let first = self.known.iter().find_map(|group| group.first());
+        first.map_or_else(|| "a table".to_owned(), |key| format!("a table, such as {{ {key} = … }}"))
+    }
+}
+
 impl<'t> Item<'t> {
     pub(crate) fn string(self) -> Result<At<&'t str>, Flaw> {
         match self.value {
@@ -157,7 +165,7 @@ impl<'t> Item<'t> {
     pub(crate) fn table(self, keys: &KnownKeys) -> Result<Table<'t>, Flaw> {
         match self.value {
             DeValue::Table(entries) => Ok(Table::open(entries, self.mark, keys, self.mistakes)),
-            _ => Err(self.not("a table")),
+            _ => Err(self.not(&keys.example())),
         }
     }
 
@@ -212,8 +220,21 @@ pub(crate) fn seconds(item: Item<'_>, range: RangeInclusive<u32>) -> Result<u32,
     read(item, |text| duration::seconds(text, range.clone())).map(|seconds| seconds.value)
 }
 
+/// What stands in quotes. If nothing does, what would have to is part of the message.
 pub(crate) fn read<T>(item: Item<'_>, parse: impl Fn(&str) -> Result<T, String>) -> Result<At<T>, Flaw> {
-    item.string()?.read(|text| parse(text))
+    if let DeValue::String(_) = item.value {
+        return item.string()?.read(|text| parse(text));
+    }
+    let said = match item.value {
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Boolean(value) => value.to_string(),
+        _ => String::new(),
+    };
+    let why = parse(&said).err().unwrap_or_default();
+    Err(match why.rsplit_once("; write ") {
+        Some((_, hint)) => item.not(&format!("in quotes {hint}")),
+        None => item.not("a string in quotes"),
+    })
 }
 
 /// What is wrong with a key, and which one was meant.

@@ -46,14 +46,15 @@ const IN_SERVICE: &[Row] = &[
     ("strategy = \"maglve\"", "6:12", "\"maglve\"", "did you mean maglev?"),
     ("mode = \"tunnel\"", "6:8", "\"tunnel\"", "write nat or dsr"),
     ("affinity = true", "6:12", "true", "write a string"),
-    ("check = true", "6:9", "true", "write a table"),
+    ("check = true", "6:9", "true", "write a table, such as { kind = … }"),
     ("check = { kind = \"htttp\" }", "6:18", "\"htttp\"", "did you mean http?"),
     ("check = { kind = \"https\" }", "6:18", "\"https\"", "write \"tcp\""),
     ("check = { kind = \"http\", status = \"100-199\" }", "6:35", "100-199", "write 200 to 599"),
-    ("check = { kind = \"tcp\", interval = 2 }", "6:36", "2", "write a string in quotes"),
+    ("check = { kind = \"tcp\", interval = 2 }", "6:36", "2", "write in quotes one number and ms, s, m, h or d"),
     ("check = { kind = \"tcp\", interval = \"2\" }", "6:36", "\"2\"", "such as 500ms"),
     ("check = { kind = \"tcp\", timeout = \"5s\" }", "6:35", "5s", "write at most 2s"),
     ("slow_start = \"2 minutes\"", "6:14", "\"2 minutes\"", "such as 90s"),
+    ("slow_start = true", "6:14", "true", "write in quotes one number and s, m, h or d, such as 90s"),
     ("on_backend_down = \"restart\"", "6:19", "\"restart\"", "write reset, rehash or drain"),
     ("prot = 80", "6:1", "\"prot\"", "did you mean port?"),
     ("user = \"nobody\"", "6:1", "user", "to the top level"),
@@ -88,7 +89,7 @@ fn each_mistake_is_told_with_its_place_its_value_and_a_way_out() {
     let in_service = IN_SERVICE.iter().map(|row| ("f.toml", with(row.0), *row));
     let whole = WHOLE.iter().map(|(name, row)| (*name, row.0.to_owned(), *row));
     let all: Vec<_> = in_service.chain(whole).collect();
-    assert_eq!(all.len(), 53);
+    assert_eq!(all.len(), 54);
     for (name, text, (_, place, value, way)) in all {
         let told = mistakes(name, &text);
         let [only] = told.as_slice() else { panic!("{text}\ngave {told:#?}") };

@@ -185,7 +185,7 @@ fn the_pace_is_checked() {
     let pace = |keys: &str, expected: &str| bad_check(&format!("{{ kind = \"icmp\", {keys} }}"), expected);
     pace("interval = \"99ms\"", "37: \"99ms\" is not a duration from 100ms to 1d");
     pace("interval = \"25h\"", "37: \"25h\" is not a duration from 100ms to 1d");
-    pace("interval = 2", "37: interval is 2, a number; write a string in quotes");
+    pace("interval = 2", "37: interval is 2, a number; write in quotes one number and ms");
     pace("timeout = \"9ms\"", "36: \"9ms\" is not a duration from 10ms to 1m");
     pace(
         "timeout = \"2001ms\"",
