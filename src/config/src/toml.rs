@@ -192,11 +192,11 @@ fn may_adopt(mode: Mode, protocol: Option<Protocol>, names_ports: bool) -> Resul
         _ if mode == Mode::Dsr => {
             Err("in mode \"dsr\" replies do not come this way, so adopt = true has no effect; take it out")
         }
-        Some(Protocol::Tcp | Protocol::Udp) if names_ports => Ok(()),
-        Some(Protocol::Tcp | Protocol::Udp) => {
-            Err("backends open connections of their own from any port; name the service's ports, or take adopt out")
+        Some(Protocol::Any) | None => {
+            Err("backends have traffic of their own; name the protocol and the service's ports, or take adopt out")
         }
-        _ => Err("only connections of protocol \"tcp\" and \"udp\" can be adopted; take adopt out"),
+        _ if names_ports => Ok(()),
+        _ => Err("backends open connections of their own from any port; name the service's ports, or take adopt out"),
     }
 }
 

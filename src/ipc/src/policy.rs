@@ -26,7 +26,7 @@ pub struct Policy {
     /// the rules, before a worker sees a packet.
     pub asymmetric: bool,
     /// Whether a backend's packet in the middle of a connection that is not known here begins a flow, where its client would get
-    /// this backend, and is dropped elsewhere. Only with TCP or UDP, mode "nat", and ports that are named.
+    /// this backend, and is dropped elsewhere. Only with TCP, UDP or SCTP, mode "nat", and ports that are named.
     pub adopt: bool,
 }
 

@@ -16,6 +16,7 @@ const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
+const SCTP: u8 = 132;
 /// Nobody listens there, so a backend can open a connection from it.
 const QUIET: u16 = 90;
 const BACKENDS: [u16; 3] = [1, 2, 3];
@@ -26,7 +27,8 @@ fn text(strategy: &str) -> String {
     let keys = format!("strategy = \"{strategy}\"\n{STICKY}");
     let backends = &[(1, 1), (2, 1), (3, 1)];
     let web = Service { keys: &keys, ports: "80, 90", backends, ..Service::default() };
-    config("5s", &[web.clone(), Service { name: "echo", protocol: "udp", ports: "7007, 7008", ..web }])
+    let echo = Service { name: "echo", protocol: "udp", ports: "7007, 7008", ..web.clone() };
+    config("5s", &[web.clone(), echo, Service { name: "diameter", protocol: "sctp", ports: "3868", ..web }])
 }
 
 fn segment(from: SocketAddr, to: SocketAddr, flags: u8) -> Vec<u8> {
@@ -37,6 +39,12 @@ fn segment(from: SocketAddr, to: SocketAddr, flags: u8) -> Vec<u8> {
 
 fn datagram(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     complete(ip(from.ip(), to.ip(), UDP, &udp(from.port(), to.port(), 13, b"hello")))
+}
+
+/// Of SCTP, in the middle of an association: it has a verification tag.
+fn chunk(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    ip(from.ip(), to.ip(), SCTP, &[&ports[..], b"tag!", &[0; 4], &[3, 0, 0, 4]].concat())
 }
 
 /// Whether a packet comes from this address.
@@ -63,7 +71,7 @@ fn stranger(family: Family, n: u32) -> IpAddr {
 fn stray(family: Family, n: u16, client: IpAddr) -> Vec<Vec<u8>> {
     let (from, to) = (|port| SocketAddr::new(family.backend(n), port), SocketAddr::new(client, NOBODYS));
     let segments = [ACK, SYN | ACK, RST, RST | ACK, FIN | ACK, 0].map(|flags| segment(from(80), to, flags));
-    segments.into_iter().chain([datagram(from(7007), to)]).collect()
+    segments.into_iter().chain([datagram(from(7007), to), chunk(from(3868), to)]).collect()
 }
 
 #[test]

@@ -36,8 +36,8 @@ impl Decider {
             // It ends what it begins, and refuses nothing.
             Kind::Tcp(segment) if segment.resets() => (segment.ports.0, FlowState::Closing),
             Kind::Tcp(segment) if segment.acknowledges() => (segment.ports.0, FlowState::HalfOpen),
-            Kind::Udp { ports } => (ports.0, FlowState::Unanswered),
-            // A backend's SYN is of a connection of its own.
+            Kind::Udp { ports } | Kind::Sctp { ports, opens: false } => (ports.0, FlowState::Unanswered),
+            // A backend's SYN, and its INIT, is of a connection of its own.
             _ => return None,
         };
         self.setup.served_at(&packet.source, packet.protocol, port)?;
@@ -136,6 +136,7 @@ fn request_for(reply: &ParsedPacket, vip: [u8; 16], vip_port: u16) -> ParsedPack
     let kind = match reply.kind {
         Kind::Tcp(segment) => Kind::Tcp(segment.with_ports((segment.ports.1, vip_port))),
         Kind::Udp { ports } => Kind::Udp { ports: (ports.1, vip_port) },
+        Kind::Sctp { ports, opens } => Kind::Sctp { ports: (ports.1, vip_port), opens },
         kind => kind,
     };
     ParsedPacket { source: reply.destination, destination: vip, kind, ..*reply }

@@ -102,5 +102,5 @@ impl Decider {
 
 /// Whether it is of a protocol whose connections past the virtual IPs are noted.
 fn is_ported(packet: &ParsedPacket) -> bool {
-    matches!(packet.kind, Kind::Tcp(_) | Kind::Udp { .. })
+    matches!(packet.kind, Kind::Tcp(_) | Kind::Udp { .. } | Kind::Sctp { .. })
 }

@@ -34,14 +34,14 @@ pub(super) fn flow_key(packet: &ParsedPacket, direction: Direction) -> Option<Fl
     let (protocol, client, client_port, service_port) = match packet.kind {
         Kind::Tcp(TcpSegment { ports: (from, to), .. })
         | Kind::Udp { ports: (from, to) }
-        | Kind::Sctp { ports: (from, to) }
+        | Kind::Sctp { ports: (from, to), .. }
             if request =>
         {
             (packet.protocol, packet.source, from, to)
         }
         Kind::Tcp(TcpSegment { ports: (from, to), .. })
         | Kind::Udp { ports: (from, to) }
-        | Kind::Sctp { ports: (from, to) } => (packet.protocol, packet.destination, to, from),
+        | Kind::Sctp { ports: (from, to), .. } => (packet.protocol, packet.destination, to, from),
         Kind::Echo { request: true, id } if request => (packet.protocol, packet.source, id, 0),
         Kind::Echo { request: false, id } if !request => (packet.protocol, packet.destination, id, 0),
         // An error about a request quotes client -> backend, one about a reply quotes VIP -> client.

@@ -53,7 +53,7 @@ impl Decider {
     /// The service a request is for.
     pub(super) fn service(&self, packet: &ParsedPacket, vip: u16) -> Option<u16> {
         match packet.kind {
-            Kind::Tcp(TcpSegment { ports, .. }) | Kind::Udp { ports } | Kind::Sctp { ports } => {
+            Kind::Tcp(TcpSegment { ports, .. }) | Kind::Udp { ports } | Kind::Sctp { ports, .. } => {
                 self.setup.service_at(vip, packet.protocol, ports.1)
             }
             _ => self.setup.service_for_all(vip),

@@ -38,7 +38,7 @@ impl Decider {
         if self.setup.is_backend(&packet.destination) {
             return Outcome::PassedOwn;
         }
-        if !opens(packet) {
+        if !opens(packet) && !matches!(packet.kind, Kind::Sctp { opens: true, .. }) {
             return Outcome::DroppedOrphan;
         }
         self.note_own(packet, query, (BY_BACKEND, backend), now);

@@ -265,7 +265,7 @@ impl Assembly {
                 Protocol::Tcp => &[protocol::TCP],
                 Protocol::Udp => &[protocol::UDP],
                 Protocol::Any => &[protocol::TCP, protocol::UDP],
-                Protocol::Sctp => &[],
+                Protocol::Sctp => &[protocol::SCTP],
             };
             let adopts = draft.policy.adopt && !draft.ports.is_empty() && draft.protocol != Protocol::Any;
             let named = if draft.ports.is_empty() { &EVERY } else { draft.ports.as_slice() };

@@ -260,6 +260,7 @@ impl Setup {
             let ranges: &[_] = match protocol {
                 protocol::TCP => &vip.tcp,
                 protocol::UDP => &vip.udp,
+                protocol::SCTP => &vip.sctp,
                 _ => &[],
             };
             // A backend with a port of its own does not tell which port the client has used, unless there is but one.

@@ -63,6 +63,8 @@ pub enum Kind {
     Sctp {
         /// Source and destination port.
         ports: (u16, u16),
+        /// Whether it opens an association: only a packet with an INIT has a verification tag of 0 (RFC 9260 §8.5.1).
+        opens: bool,
     },
     /// ICMP echo, by its identifier.
     Echo {
@@ -108,7 +110,7 @@ impl Kind {
     #[inline]
     pub fn ports(&self) -> Option<(u16, u16)> {
         match *self {
-            Self::Tcp(TcpSegment { ports, .. }) | Self::Udp { ports } | Self::Sctp { ports } => Some(ports),
+            Self::Tcp(TcpSegment { ports, .. }) | Self::Udp { ports } | Self::Sctp { ports, .. } => Some(ports),
             _ => None,
         }
     }
@@ -303,7 +305,7 @@ fn upper(bytes: &[u8], length: usize, family: Family, protocol: u8, at: usize) -
         (protocol::SCTP, _) => {
             let header = rest.first_chunk::<SCTP_HEADER>().ok_or(Malformed::Transport)?;
             let port = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-            Ok(Kind::Sctp { ports: (port(0), port(2)) })
+            Ok(Kind::Sctp { ports: (port(0), port(2)), opens: header[4..8] == [0; 4] })
         }
         (protocol::ICMP, Family::V4) | (protocol::ICMP6, Family::V6) => {
             let header = rest.get(..ICMP_HEADER).ok_or(Malformed::Transport)?;

@@ -168,7 +168,10 @@ fn each_kind_of_packet_is_recognised() {
     assert_eq!(v4(protocol::UDP, &udp(1, 53, b"x")).expect("udp").kind, Kind::Udp { ports: (1, 53) });
     let echo = v4(protocol::ICMP, &icmp(8, &[0, 9, 0, 1])).expect("echo").kind;
     assert_eq!(echo, Kind::Echo { request: true, id: 9 });
-    assert_eq!(v4(132, &[0, 7, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]).expect("sctp").kind, Kind::Sctp { ports: (7, 257) });
+    for (tag, opens) in [([0; 4], true), ([0, 0, 0, 1], false), ([1, 0, 0, 0], false)] {
+        let packet = v4(132, &[&[0, 7, 1, 1], &tag[..], &[0; 4]].concat()).expect("sctp");
+        assert_eq!(packet.kind, Kind::Sctp { ports: (7, 257), opens });
+    }
     assert_eq!(v4(132, &[0; 11]), Err(Malformed::Transport));
     assert_eq!((v4(50, &[]).expect("esp").kind, v4(51, &[0; 3]).expect("ah").kind), (Kind::Other, Kind::Other));
     let none = ip(Family::V6, &v6("2001:db8::1"), &v6("2001:db8::2"), 59, b"", &[]);

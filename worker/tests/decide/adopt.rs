@@ -1,6 +1,6 @@
 //! Connections that another balancer has begun, where the backend speaks first.
 
-use super::packets::{ACK, End, FIN, RST, SYN, ends, ports, tcp, udp};
+use super::packets::{ACK, End, FIN, RST, SYN, ends, ports, sctp, sctp_init, tcp, udp};
 use super::world::{AFFINITY, POLICY, SIDES, Service, Side, World, index_of};
 use loaded_ipc::{BackendCounter, OnBackendDown, Outcome, Policy, Protocol, Strategy};
 
@@ -43,6 +43,39 @@ fn a_connection_of_another_balancer_goes_on_whoever_speaks_first() {
                 b.now += 100;
                 b.answer(packet(protocol, (&backend, port), client, ACK));
                 assert_eq!(b.decider.held().0, 1);
+            }
+        }
+    }
+}
+
+/// In the middle of an association every packet has a verification tag, and the first one has none.
+#[test]
+fn an_association_of_another_balancer_goes_on_and_a_backends_own_passes() {
+    for side in SIDES {
+        for backend_port in [None, Some(8080)] {
+            let services = [Service { backend_ports: [backend_port; 6], ..adopting(Protocol::Sctp) }];
+            let (client, vip, port) = ((side.client, 4001), (side.vip, 80), backend_port.unwrap_or(80));
+            let backend = World::new(&services).forward(sctp_init(client, vip), Outcome::ForwardedNew);
+            let mut world = World::new(&services);
+            for other in side.backends.into_iter().filter(|other| *other != backend) {
+                world.unchanged(sctp((other, port), client), Outcome::DroppedOrphan);
+            }
+            world.answer(sctp((&backend, port), client));
+            assert_eq!((ends(&world.sent).0.as_str(), ports(&world.sent)), (side.vip, (80, 4001)));
+            assert_eq!(world.forward(sctp(client, vip), Outcome::Forwarded), backend);
+            world.now += 100;
+            world.answer(sctp((&backend, port), client));
+            for (opener, other) in [((side.backends[0], port), client), (client, (side.backends[0], port))] {
+                let mut world = World::new(&services);
+                for (from, to, bytes) in [
+                    (opener, other, sctp_init as fn(End<'_>, End<'_>) -> Vec<u8>),
+                    (other, opener, sctp),
+                    (opener, other, sctp),
+                    (other, opener, sctp),
+                ] {
+                    world.unchanged(bytes(from, to), Outcome::PassedOwn);
+                }
+                assert_eq!(world.count(BackendCounter::Flows, index_of(0, 0)), 0, "no client has it");
             }
         }
     }

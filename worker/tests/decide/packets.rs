@@ -136,7 +136,17 @@ pub(crate) fn udp(from: End<'_>, to: End<'_>) -> Vec<u8> {
 
 /// SCTP with a whole checksum.
 pub(crate) fn sctp(from: End<'_>, to: End<'_>) -> Vec<u8> {
+    sctp_tagged(from, to, *b"tag!")
+}
+
+/// The first packet of an association: it has no verification tag yet.
+pub(crate) fn sctp_init(from: End<'_>, to: End<'_>) -> Vec<u8> {
+    sctp_tagged(from, to, [0; 4])
+}
+
+fn sctp_tagged(from: End<'_>, to: End<'_>, tag: [u8; 4]) -> Vec<u8> {
     let mut upper = b"....tag!....data!".to_vec();
+    upper[4..8].copy_from_slice(&tag);
     put(&mut upper, 0, from.1);
     put(&mut upper, 2, to.1);
     let sum = crc_of(&upper);

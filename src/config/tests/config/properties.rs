@@ -276,8 +276,7 @@ fn service() -> impl Values<Value = Service> {
                 // Half of them, by chance.
                 let seen = policy.passive.is_some() || policy.asymmetric;
                 let mode = if vip % 2 == 1 && !seen { Mode::Dsr } else { Mode::Nat };
-                let has_connections = matches!(protocol, Protocol::Tcp | Protocol::Udp);
-                policy.adopt &= mode == Mode::Nat && has_connections && !ports.is_empty();
+                policy.adopt &= mode == Mode::Nat && protocol != Protocol::Any && !ports.is_empty();
                 let changes = mode == Mode::Nat && protocol != Protocol::Any;
                 let port = port.filter(|_| changes && discover.is_some());
                 for (backend, own) in backends.iter_mut().zip(ports_of).filter(|_| changes) {

@@ -477,5 +477,10 @@ fn replies_are_adopted_where_backends_speak_on_their_own_behalf_seldom() {
         "ports = \"any\"\nadopt = true",
         "6:9: backends open connections of their own from any port; name the service's ports, or take adopt out",
     );
+    let of =
+        |protocol: &str| plan(NAME, &service("ports = [80]").replace("\"tcp\"", protocol)).services[0].policy.adopt;
+    assert!(of("\"udp\"") && of("\"sctp\""));
+    let any = service("adopt = true").replace("\"tcp\"", "\"any\"");
+    refused(NAME, &any, "5:9: backends have traffic of their own; name the protocol and the service's ports");
     with_ports("adopt = 1", "6:9: adopt is 1, a number; write true or false");
 }

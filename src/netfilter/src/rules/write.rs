@@ -222,9 +222,11 @@ impl Layout<'_> {
 
     /// What comes to a backend's own address, at a port from which services adopt replies.
     fn to_backend(&self, address: IpAddr) -> Vec<String> {
-        let adopting = self.reach.served.iter().filter(|served| {
-            served.adopts && !served.ports.is_empty() && matches!(served.protocol, Protocol::Tcp | Protocol::Udp)
-        });
+        let adopting = self
+            .reach
+            .served
+            .iter()
+            .filter(|served| served.adopts && !served.ports.is_empty() && served.protocol != Protocol::Any);
         let parts: Vec<_> = adopting.flat_map(|served| served.replies_of(address)).collect();
         let traffic = Traffic::of(parts.iter().map(|(protocol, ports)| (*protocol, ports.as_slice())));
         let clauses = traffic.clauses(Side::Destination).into_iter();
