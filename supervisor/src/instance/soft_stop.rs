@@ -11,6 +11,9 @@ const EVERY: Duration = Duration::from_millis(100);
 /// Clients have been moved by their routes (BGP), and the VIPs are addresses of this host still, when none has sent a packet for
 /// so long. Long enough for a health script that runs every few seconds, so that an idle balancer is not taken for one that was left.
 pub(super) const QUIET: Duration = Duration::from_secs(10);
+/// How long it serves on after the VIPs have left. Clients and backends send to this host's link address until the other balancer has
+/// told them: it takes over within a second (`advert_int` of VRRP). Without rules this host would route packets of theirs as they are.
+const AFTER: Duration = Duration::from_secs(3);
 
 /// An instance that is about to end.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub(crate) struct SoftStop {
     limit: Duration,
     /// VIPs that were addresses of this host when it began.
     here: BTreeSet<IpAddr>,
+    /// Since when none of them is here any more.
+    moved: Option<Instant>,
     /// Whether it also ends when no client sends anything for [`QUIET`].
     ends_when_quiet: bool,
     /// Whether packets to some VIP are routed here, and it is no address of this host at all (mode "dsr").
@@ -50,7 +55,7 @@ impl SoftStop {
         let here = vips.filter(|vip| own.is_empty() || own.contains(vip)).collect();
         // Nothing but silence shows that a router sends them elsewhere.
         let ends_when_quiet = ends_when_quiet || is_routed;
-        Self { until: now + limit, limit, here, ends_when_quiet, is_routed, requests: (0, now) }
+        Self { until: now + limit, limit, here, moved: None, ends_when_quiet, is_routed, requests: (0, now) }
     }
 
     /// Whether it is over, by what is seen at `now`: the addresses of this host, and how many packets clients have sent.
@@ -59,8 +64,11 @@ impl SoftStop {
             self.requests = (requests, now);
         }
         let left = || self.here.iter().filter(|vip| own.is_empty() || own.contains(*vip)).copied();
+        let have_moved = !self.here.is_empty() && !self.is_routed && left().next().is_none();
+        self.moved = have_moved.then(|| self.moved.unwrap_or(now));
         match () {
-            () if !self.here.is_empty() && !self.is_routed && left().next().is_none() => Some(Over::Moved),
+            () if self.moved.is_some_and(|since| now.duration_since(since) >= AFTER) => Some(Over::Moved),
+            () if self.moved.is_some() && now >= self.until => Some(Over::Moved),
             () if self.ends_when_quiet && now.duration_since(self.requests.1) >= QUIET => Some(Over::Quiet),
             () if now >= self.until => Some(Over::Late(left().collect())),
             () => None,
@@ -105,7 +113,10 @@ mod tests {
         assert_eq!(stop.over(now, &addresses(&["127.0.0.1", "192.0.2.100", "2001:db8::100"]), 0), None);
         assert_eq!(stop.over(now, &addresses(&["127.0.0.1", "2001:db8::100"]), 0), None, "one is still here");
         assert_eq!(stop.over(now, &BTreeSet::new(), 0), None, "a host that cannot be asked has lost nothing");
-        assert_eq!(stop.over(now, &addresses(&["127.0.0.1"]), 0), Some(Over::Moved));
+        assert_eq!(stop.over(now, &addresses(&["127.0.0.1"]), 0), None, "neighbours do not know it yet");
+        assert_eq!(stop.over(now + AFTER / 2, &addresses(&["127.0.0.1", "192.0.2.100"]), 0), None, "it has come back");
+        assert_eq!(stop.over(now + AFTER, &addresses(&["127.0.0.1"]), 0), None);
+        assert_eq!(stop.over(now + AFTER * 2, &addresses(&["127.0.0.1"]), 0), Some(Over::Moved));
     }
 
     /// Its list may be out of reach for a moment, as without a free descriptor.
@@ -117,7 +128,8 @@ mod tests {
         let now = Instant::now();
         assert_eq!(stop.over(now, &BTreeSet::new(), 0), None);
         assert_eq!(stop.over(now, &addresses(&["127.0.0.1", "192.0.2.100"]), 0), None);
-        assert_eq!(stop.over(now, &addresses(&["127.0.0.1"]), 0), Some(Over::Moved));
+        assert_eq!(stop.over(now, &addresses(&["127.0.0.1"]), 0), None);
+        assert_eq!(stop.over(now + AFTER, &addresses(&["127.0.0.1"]), 0), Some(Over::Moved));
     }
 
     #[test]

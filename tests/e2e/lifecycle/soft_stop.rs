@@ -44,6 +44,8 @@ fn after_term_it_serves_until_its_vips_have_left() {
     std::thread::sleep(Duration::from_millis(500));
     assert!(lives(loaded.pid()), "one VIP is still here");
     lab.sh("lb", "ip addr del 2001:db8:1::100/64 dev eth0");
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(lives(loaded.pid()), "neighbours do not know yet that they have left");
     assert_eq!(loaded.wait().code(), Some(0), "{}", loaded.log());
     assert!(loaded.log().contains("the VIPs have left this host: ending"), "{}", loaded.log());
     assert_eq!(lab.rules(), before);
