@@ -5,6 +5,7 @@ mod diff;
 pub mod display;
 mod log_level;
 mod metrics;
+mod several;
 mod written;
 
 pub use diff::{Change, What, diff, immutable_change};

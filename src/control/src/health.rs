@@ -34,7 +34,8 @@ pub enum Effect {
 pub struct ConditionStatus {
     /// Its kind: `rules_missing`, `no_worker`, `queue_lost`, `no_backend`, `checks_not_believed`, `host`, `chroot`, `user`, `programs`,
     /// `firewall`, `tables_full`, `queue_dropping`, `replies_refused`, `vip_absent`, `clients`,
-    /// `clients_beside`, `neighbour`, `traffic_stopped`, `no_replies`, `host_not_set`, `ending`.
+    /// `clients_beside`, `neighbour`, `traffic_stopped`, `no_replies`, `orphans`,
+    /// `host_not_set`, `ending`.
     pub name: String,
     /// What it does to packets.
     pub effect: Effect,
@@ -66,8 +67,16 @@ impl ConditionStatus {
     pub const ENDING: &str = "ending";
     /// The verdict does not go by these, and yet the operator must know: where clients may be, a VIP that is elsewhere, what
     /// packets show, which anybody can forge, what was to be set and is not, and programs of others that see packets first.
-    const SHOWN: [&str; 7] =
-        ["vip_absent", "clients", "clients_beside", "traffic_stopped", "no_replies", "host_not_set", "hooks"];
+    const SHOWN: [&str; 8] = [
+        "vip_absent",
+        "clients",
+        "clients_beside",
+        "traffic_stopped",
+        "no_replies",
+        "orphans",
+        "host_not_set",
+        "hooks",
+    ];
 }
 
 /// How one service stands.

@@ -38,7 +38,7 @@ impl Instance {
         conditions.extend(self.conditions_of_workers(now, queues));
         let stands = self.survey.standing.stands().clone();
         conditions.extend(self.conditions_of_services(&stands));
-        conditions.extend(self.conditions_of_traffic(&stands));
+        conditions.extend(self.conditions_of_traffic(&stands, now));
         let health = Health::judged(self.service_healths(&stands), conditions);
         let before = std::mem::replace(&mut self.survey.health, health);
         self.note_verdict(&before);
@@ -138,27 +138,6 @@ impl Instance {
         all
     }
 
-    /// What passes oddly though backends are up.
-    fn conditions_of_traffic(&self, stands: &BTreeMap<ServiceIndex, Stand>) -> Vec<ConditionStatus> {
-        let mut all = Vec::new();
-        for (&(index, is_v4), course) in &self.survey.courses {
-            let Some(entry) = self.current.roster.service(index).filter(|entry| entry.leaves.is_none()) else {
-                continue;
-            };
-            let [v4, v6] = stands.get(&index).copied().unwrap_or_default();
-            let (stand, family) = if is_v4 { (v4, 4) } else { (v6, 6) };
-            if let Some(oddity) = course.oddity().filter(|_| stand.all_up() > 0 && self.soft_stop.is_none()) {
-                let service = &entry.service.name;
-                all.push(ConditionStatus {
-                    service: Some(service.clone()),
-                    family: Some(family),
-                    ..condition(oddity.name(), Effect::Note, format!("service {service}, IPv{family}: {oddity}"))
-                });
-            }
-        }
-        all
-    }
-
     fn service_healths(&self, stands: &BTreeMap<ServiceIndex, Stand>) -> Vec<ServiceHealth> {
         let roster = &self.current.roster;
         let staying = roster.services().filter(|(_, entry)| entry.leaves.is_none());
@@ -202,7 +181,7 @@ fn lost_queues(ours: &[u16], bound: &[QueueState]) -> Option<ConditionStatus> {
     (!lost.is_empty()).then_some(condition)
 }
 
-fn condition(name: &str, effect: Effect, text: String) -> ConditionStatus {
+pub(super) fn condition(name: &str, effect: Effect, text: String) -> ConditionStatus {
     ConditionStatus { name: name.to_owned(), effect, service: None, family: None, text, mend: None }
 }
 

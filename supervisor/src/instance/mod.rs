@@ -26,6 +26,7 @@ pub(crate) mod host;
 mod host_watch;
 mod neighbours;
 mod observe;
+mod oddities;
 mod operate;
 pub(crate) mod operator;
 mod phase;

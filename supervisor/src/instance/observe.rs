@@ -12,7 +12,7 @@ use crate::notices::Subject;
 use loaded_config::plan::Service;
 use loaded_control::{By, Event, unix_ms};
 use loaded_host::own_addresses;
-use loaded_ipc::{BackendCounter, BackendIndex, Cause, Destination, Mode, ServiceIndex, VIEWS, View};
+use loaded_ipc::{BackendCounter, BackendIndex, Cause, Destination, Mode, Outcome, ServiceIndex, VIEWS, View};
 use loaded_queue::{QueueState, queue_owners};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -168,13 +168,18 @@ impl Instance {
             return;
         }
         self.survey.traffic_due = now + traffic::PERIOD;
+        self.survey.orphans.note(self.children.sum(Outcome::DroppedOrphan.index()));
         let (roster, mut all) = (&self.current.roster, BTreeMap::new());
+        self.survey.backend_courses.retain(|index, _| roster.backend(*index).is_some());
         for (index, backend) in roster.backends() {
             let replies = roster.service(backend.service).is_some_and(|entry| entry.service.mode == Mode::Nat);
             let by_kernel = self.host.fast.as_ref().map_or(0, |fast| fast.totals(index).packets_from);
             let from = self.children.count(index, BackendCounter::PacketsFrom).saturating_add(by_kernel);
+            let begun = self.children.count(index, BackendCounter::NewFlows);
+            let course = self.survey.backend_courses.entry(index).or_default();
+            course.note(Passed { begun, replies: replies.then_some(from) });
             let passed: &mut Passed = all.entry((backend.service, backend.address.is_ipv4())).or_default();
-            passed.begun = passed.begun.saturating_add(self.children.count(index, BackendCounter::NewFlows));
+            passed.begun = passed.begun.saturating_add(begun);
             passed.replies = replies.then(|| passed.replies.unwrap_or(0).saturating_add(from));
         }
         self.survey.courses.retain(|key, _| all.contains_key(key));

@@ -5,7 +5,7 @@ use super::beside::ClientsBeside;
 use super::host_watch::HostWatch;
 use super::neighbours::NeighbourWatch;
 use super::standing::{Condition, Standing};
-use super::traffic::Course;
+use super::traffic::{Course, Orphans};
 use loaded_control::Health;
 use loaded_ipc::{BackendIndex, Cause, ServiceIndex};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +56,9 @@ pub(crate) struct Survey {
     pub(super) beside: ClientsBeside,
     /// What passes, of each service and of IPv4 or not; and when it is to be looked at again.
     pub(super) courses: BTreeMap<(ServiceIndex, bool), Course>,
+    /// The same of each backend.
+    pub(super) backend_courses: BTreeMap<BackendIndex, Course>,
+    pub(super) orphans: Orphans,
     pub(super) traffic_due: Instant,
     /// Neighbours that do not answer.
     pub(super) neighbours: NeighbourWatch,
@@ -106,6 +109,8 @@ impl Survey {
             host: HostWatch::new(),
             beside: ClientsBeside::default(),
             courses: BTreeMap::new(),
+            backend_courses: BTreeMap::new(),
+            orphans: Orphans::default(),
             traffic_due: Instant::now(),
             neighbours: NeighbourWatch::begin(),
             unready: Vec::new(),

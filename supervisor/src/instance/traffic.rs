@@ -1,7 +1,8 @@
-//! What passes: connections that have ceased to come though the backends answer, and replies that do not come back. Something
-//! is wrong then that does not show on this host: at a router, at the backends, in a filter that nobody sees.
+//! What passes: connections that have ceased to come though the backends answer, replies that do not come back, and replies of
+//! connections that have begun elsewhere. Something is wrong then that does not show on this host: at a router, at the backends, in a
+//! filter that nobody sees, or between several balancers that serve at once.
 //!
-//! Both are told, and no matter of the verdict: clients may have gone home, and whoever sends to a VIP can send what no backend
+//! All are told, and no matter of the verdict: clients may have gone home, and whoever sends to a VIP can send what no backend
 //! answers.
 
 use std::fmt;
@@ -18,8 +19,8 @@ const STEADY: u32 = 60;
 const PAUSE: u32 = 6;
 /// After so many, ten minutes, clients have gone home.
 const GONE: u32 = 120;
-/// So many connections in each of [`UNANSWERED`] periods without a single packet from a backend are told: a client or two
-/// may be odd.
+/// So many connections in each of [`UNANSWERED`] periods without a single packet from a backend are told, and so many orphans: a client
+/// or two may be odd, and what a failover leaves behind is over by then.
 const MANY: u64 = 20;
 const UNANSWERED: u32 = 2;
 
@@ -41,7 +42,28 @@ pub(super) enum Oddity {
     Unanswered,
 }
 
-/// The course of one service and family.
+/// Backends' packets that were dropped because their connections are not known here.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Orphans {
+    /// `None`: before the first look.
+    last: Option<u64>,
+    periods: u32,
+}
+
+impl Orphans {
+    /// Notes how many there are by now; to be called once in a period.
+    pub(super) fn note(&mut self, dropped: u64) {
+        let more = self.last.replace(dropped).map_or(0, |last| dropped.saturating_sub(last));
+        self.periods = if more >= MANY { self.periods.saturating_add(1) } else { 0 };
+    }
+
+    /// Whether they come and come.
+    pub(super) fn are_many(&self) -> bool {
+        self.periods >= UNANSWERED
+    }
+}
+
+/// The course of one service and family, or of one backend.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Course {
     /// `None`: before the first look. Counters outlive a supervisor.
@@ -150,6 +172,19 @@ mod tests {
         assert_eq!(told(&[many, many, (1, Some(0)), (20, Some(1)), many, many, (0, Some(0))]), expected);
         assert!(told(&[(19, Some(0)); 9]).iter().all(Option::is_none), "too few");
         assert!(told(&[(99, None); 9]).iter().all(Option::is_none), "replies take another way");
+    }
+
+    #[test]
+    fn orphans_are_told_while_many_come() {
+        let mut orphans = Orphans::default();
+        let told: Vec<_> = [5000, 5020, 5040, 5059, 5079, 0, 20]
+            .into_iter()
+            .map(|dropped| {
+                orphans.note(dropped);
+                orphans.are_many()
+            })
+            .collect();
+        assert_eq!(told, [false, false, true, false, false, false, false]);
     }
 
     #[test]

@@ -464,6 +464,37 @@ fn a_strategy_that_a_second_balancer_does_not_share_is_noted() {
 }
 
 #[test]
+fn downloads_that_a_second_balancer_does_not_go_on_with_are_noted() {
+    let notes = |keys: &str, (old, new): (&str, &str)| {
+        let text = service(&format!("strategy = \"maglev\"\n{keys}")).replace(old, new);
+        parse(&[Source::new(NAME, format!("stop_hold = \"10s\"\n{text}"))], &Overrides::default()).unwrap().notes
+    };
+    const SAID: &str = "3:8: downloads from service \"web\" end when another balancer takes over: ";
+    let same = ("", "");
+    for (keys, change) in
+        [("ports = [80]\nadopt = false", same), ("ports = \"any\"", same), ("", ("\"tcp\"", "\"any\""))]
+    {
+        let notes = notes(keys, change);
+        assert!(notes.len() == 1 && notes[0].contains(&format!("{SAID}its backends' packets pass")), "{notes:?}");
+    }
+    let two = ("\"192.0.2.100\"", "[\"192.0.2.99\", \"192.0.2.100\"]");
+    let said = format!("{SAID}nothing tells there which of 192.0.2.99 and 192.0.2.100");
+    assert!(notes("ports = [80]", two).iter().any(|note| note.contains(&said)), "{:?}", notes("ports = [80]", two));
+    assert_eq!(notes("ports = [80]\nmode = \"dsr\"", same), [""; 0], "backends answer past it");
+}
+
+#[test]
+fn several_balancers_at_once_need_what_each_of_them_knows() {
+    let lacks = |keys: &str| good(keys).services[0].lacks_for_several();
+    const FIT: &str = "strategy = \"maglev\"\naffinity = \"none\"";
+    assert_eq!(lacks(FIT), [""; 0]);
+    assert_eq!(lacks(""), ["strategy = \"maglev\"", "affinity = \"none\""]);
+    assert_eq!(lacks(&format!("{FIT}\npassive = true")), ["passive = false"]);
+    assert_eq!(lacks(&format!("{FIT}\nadopt = false")), ["adopt = true (a protocol and ports that are named)"]);
+    assert_eq!(lacks("mode = \"dsr\""), [""; 0], "backends answer past all of them");
+}
+
+#[test]
 fn replies_are_adopted_where_backends_speak_on_their_own_behalf_seldom() {
     let adopts = |keys: &str| good(keys).services[0].policy.adopt;
     assert!(adopts("") && adopts("adopt = true") && !adopts("adopt = false"));
