@@ -3,8 +3,8 @@
 //! at balancers that have never seen them, and downloads too.
 
 use crate::rig::anycast::{self, BALANCERS, Way};
-use crate::rig::kept_open::{KeptOpen, downloads_outlast, go_on, served_again};
-use crate::rig::lab::Lab;
+use crate::rig::kept_open::{KeptOpen, downloads_outlast, go_on, served_again, while_some_begin};
+use crate::rig::lab::{Lab, takeovers};
 use crate::rig::pair;
 use crate::rig::wire::Watch;
 
@@ -16,7 +16,7 @@ fn go_on_through(way: Way) {
     BALANCERS.iter().for_each(|who| anycast::announce(&lab, who));
     anycast::is_shared_by(&lab, 3);
     let strays = Watch::of(&lab, "client", &pair::backends());
-    let mut connections = KeptOpen::some(&lab);
+    let (mut connections, mut idle) = (KeptOpen::some(&lab), KeptOpen::idle(&lab));
     let requests = || loaded.each_ref().map(|one| one.packets(&["forwarded_new"]));
     println!("begun at each: {:?}", requests());
     assert!(requests().iter().filter(|begun| **begun > 0).count() > 1, "they are not spread");
@@ -28,20 +28,23 @@ fn go_on_through(way: Way) {
     go_on(&lab, &mut connections);
 
     downloads_outlast(&lab, || {
-        anycast::cables(&lab, BALANCERS[2], "up");
-        anycast::is_shared_by(&lab, 3);
+        while_some_begin(&lab, || {
+            anycast::cables(&lab, BALANCERS[2], "up");
+            anycast::is_shared_by(&lab, 3);
+        });
     });
     go_on(&lab, &mut connections);
 
     let [a, b, c] = loaded;
     let drained = std::thread::scope(|scope| {
         let drain = scope.spawn(|| a.ask(&["drain"]));
-        anycast::is_shared_by(&lab, 2);
+        while_some_begin(&lab, || anycast::is_shared_by(&lab, 2));
         go_on(&lab, &mut connections);
         drain.join().unwrap()
     });
     assert!(drained.code == Some(0) && drained.out.ends_with("it has ended\n"), "{drained:?}");
     go_on(&lab, &mut connections);
+    go_on(&lab, &mut idle);
     assert_eq!(strays.end(), "");
     println!("orphans: {:?}", [&b, &c].map(|one| one.packets(&["dropped_orphan"])));
     drop((a, b, c));
@@ -49,11 +52,11 @@ fn go_on_through(way: Way) {
 
 #[test]
 fn connections_go_on_when_balancers_come_and_go() {
-    go_on_through(Way::Dsr);
+    takeovers(|| go_on_through(Way::Dsr));
 }
 
 /// Mode "nat": backends answer by the balancer that has their gateway, whoever has sent the request on.
 #[test]
 fn answers_by_another_balancer_are_adopted() {
-    go_on_through(Way::Nat);
+    takeovers(|| go_on_through(Way::Nat));
 }

@@ -1,5 +1,6 @@
 //! The life of the program's processes: start, reload, upgrade, crash, stop.
 
+mod active_active;
 mod anycast;
 mod refused_start;
 mod reload;
@@ -9,6 +10,7 @@ mod soft_stop;
 mod start_stop;
 mod supervisor_killed;
 mod surroundings;
+mod takeover;
 mod two_machines;
 mod upgrade;
 mod worker_hung;

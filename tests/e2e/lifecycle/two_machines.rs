@@ -2,11 +2,11 @@
 //! an end by TERM, a crash, and a return. Each time the other balancer goes on with connections that it has never seen, also with
 //! downloads, where the backend speaks first.
 
-use crate::rig::kept_open::{KeptOpen, PATIENCE, downloads_outlast, go_on, served_again};
-use crate::rig::lab::{Lab, eventually};
+use crate::rig::kept_open::{KeptOpen, PATIENCE, downloads_outlast, go_on, served_again, while_some_begin};
+use crate::rig::lab::{Lab, eventually, takeovers};
 use crate::rig::loaded::Loaded;
 use crate::rig::net::Family;
-use crate::rig::pair::{self, A, B};
+use crate::rig::pair::{self, A, B, Towards};
 use crate::rig::servers::{backends, datagrams, echo, service};
 use crate::rig::wire::Watch;
 use nix::sys::signal::Signal;
@@ -19,6 +19,10 @@ fn is_ready(loaded: &Loaded) {
 
 #[test]
 fn connections_go_on_through_hand_over_stop_crash_and_return() {
+    takeovers(pair_goes_on);
+}
+
+fn pair_goes_on() {
     let Some(lab) = Lab::up() else { return };
     pair::up(&lab);
     let echoes = service("echo", "udp", 7007, "strategy = \"maglev\"") + &backends(&[1, 2, 3], "");
@@ -31,21 +35,27 @@ fn connections_go_on_through_hand_over_stop_crash_and_return() {
     pair::keepalived(&lab, B);
     // Whatever happens, no client sees a backend's own address.
     let strays = Watch::of(&lab, "client", &pair::backends());
-    let mut connections = KeptOpen::some(&lab);
-    let flows = Family::BOTH.map(|family| datagrams(&lab, family, 25, 7007));
-    let echoed = || flows.each_ref().map(|socket| echo(socket, PATIENCE).unwrap());
+    let (mut connections, mut idle) = (KeptOpen::some(&lab), KeptOpen::idle(&lab));
+    let each = Family::BOTH.into_iter().flat_map(|family| (25..30).map(move |n| (family, n)));
+    let flows: Vec<_> = each.map(|(family, n)| datagrams(&lab, family, n, 7007)).collect();
+    let echoed = || flows.iter().map(|socket| echo(socket, PATIENCE).unwrap()).collect::<Vec<_>>();
     let echoed_at_first = echoed();
 
-    let drained = a.ask(&["drain"]);
-    assert!(drained.code == Some(0) && drained.out.ends_with("it has ended\n"), "{drained:?}");
-    assert_eq!(a.wait().code(), Some(0), "{}", a.log());
-    pair::is_active(&lab, B);
+    while_some_begin(&lab, || {
+        let drained = a.ask(&["drain"]);
+        assert!(drained.code == Some(0) && drained.out.ends_with("it has ended\n"), "{drained:?}");
+        assert_eq!(a.wait().code(), Some(0), "{}", a.log());
+        pair::is_active(&lab, B);
+    });
     go_on(&lab, &mut connections);
+    assert_eq!(echoed(), echoed_at_first);
 
     let mut a = pair::serve(&lab, A, &echoes);
     is_ready(&a);
-    b.signal(Signal::SIGTERM);
-    pair::is_active(&lab, A);
+    while_some_begin(&lab, || {
+        b.signal(Signal::SIGTERM);
+        pair::is_active(&lab, A);
+    });
     assert_eq!(b.wait().code(), Some(0), "{}", b.log());
     assert!(b.log().contains("the VIPs have left this host: ending"), "{}", b.log());
     go_on(&lab, &mut connections);
@@ -67,6 +77,7 @@ fn connections_go_on_through_hand_over_stop_crash_and_return() {
     assert!(eventually(PATIENCE, returned), "{}", pair::said(&lab, A));
     pair::is_active(&lab, B);
     go_on(&lab, &mut connections);
+    go_on(&lab, &mut idle);
     assert_eq!(a.end(Signal::SIGTERM).code(), Some(0), "without a VIP it does not wait: {}", a.log());
     assert_eq!(strays.end(), "");
 }
@@ -74,28 +85,44 @@ fn connections_go_on_through_hand_over_stop_crash_and_return() {
 /// In mode "dsr" keepalived moves the next hop towards the VIPs.
 #[test]
 fn direct_connections_go_on_through_stop_crash_and_return() {
+    takeovers(|| direct_pair_goes_on(Towards::NextHop));
+}
+
+/// Or the balancer answers on the link for the VIPs.
+#[test]
+fn direct_connections_of_clients_on_the_link_go_on_through_stop_crash_and_return() {
+    takeovers(|| direct_pair_goes_on(Towards::Link));
+}
+
+fn direct_pair_goes_on(towards: Towards) {
     let Some(lab) = Lab::up() else { return };
     pair::up(&lab);
-    pair::direct(&lab);
-    let mut a = pair::serve_direct(&lab, A, true);
-    pair::is_next_hop(&lab, A);
-    let b = pair::serve_direct(&lab, B, true);
-    let mut connections = KeptOpen::some(&lab);
+    towards.set_up(&lab);
+    let mut a = pair::serve_direct(&lab, A, Some(towards));
+    towards.is_to(&lab, A);
+    let b = pair::serve_direct(&lab, B, Some(towards));
+    // Backends answer past the balancers, by another interface of the client's, from the VIP alone.
+    let strays = Watch::at(&lab, "client", "any", &pair::from_backends());
+    let (mut connections, mut idle) = (KeptOpen::some(&lab), KeptOpen::idle(&lab));
 
-    a.signal(Signal::SIGTERM);
-    pair::is_next_hop(&lab, B);
+    while_some_begin(&lab, || {
+        a.signal(Signal::SIGTERM);
+        towards.is_to(&lab, B);
+    });
     go_on(&lab, &mut connections);
     assert_eq!(a.wait().code(), Some(0), "{}", a.log());
 
-    let a = pair::serve_direct(&lab, A, false);
+    let a = pair::serve_direct(&lab, A, None);
     downloads_outlast(&lab, || {
         served_again(&lab, || pair::cables(&lab, B, "down"));
-        pair::is_next_hop(&lab, A);
+        towards.is_to(&lab, A);
     });
     go_on(&lab, &mut connections);
 
     pair::cables(&lab, B, "up");
-    pair::is_next_hop(&lab, A);
+    towards.is_to(&lab, A);
     go_on(&lab, &mut connections);
+    go_on(&lab, &mut idle);
+    assert_eq!(strays.end(), "");
     drop((a, b));
 }

@@ -12,8 +12,9 @@ use super::direct_return::answer_past_the_balancer;
 use super::lab::{Lab, binary, bounded, eventually, shipped};
 use super::loaded::Loaded;
 use super::net::Family;
-use super::pair::{control, keepalived_by, serve_by, text};
+use super::pair::{control, keepalived_by, keepalived_with, serve_by, text};
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -31,12 +32,21 @@ pub(crate) enum Way {
     Dsr,
     /// By the balancer that has the backends' gateway.
     Nat,
+    /// Of two balancers, each is the gateway of a part of the backends, and of the others once the other one is gone.
+    Parts,
+}
+
+impl Way {
+    /// The balancers that there are.
+    pub(crate) fn balancers(self) -> &'static [&'static str] {
+        if self == Self::Parts { &BALANCERS[..2] } else { &BALANCERS }
+    }
 }
 
 /// Router and balancers, with BIRD on each, and keepalived where it moves the gateway.
 #[track_caller]
 pub(crate) fn up(lab: &Lab, way: Way) {
-    for who in [ROUTER, BALANCERS[1], BALANCERS[2]] {
+    for who in std::iter::once(ROUTER).chain(way.balancers()[1..].iter().copied()) {
         assert!(bounded(&["ip", "netns", "add", &lab.namespace(who)]).status().unwrap().success());
         lab.sh(
             who,
@@ -60,19 +70,62 @@ pub(crate) fn up(lab: &Lab, way: Way) {
         "ip route del 198.51.100.0/24; ip -6 route del 2001:db8:2::/64
          ip route add 192.0.2.100 via 192.0.2.254; ip -6 route add 2001:db8:1::100 via 2001:db8:1::fe",
     );
-    for (who, n) in BALANCERS.into_iter().zip(1..) {
+    for (&who, n) in way.balancers().iter().zip(1..) {
         balancer(lab, who, n, way);
     }
     if way == Way::Dsr {
         direct(lab);
     }
     bird(lab, ROUTER, "router.conf");
-    for who in BALANCERS {
+    for who in way.balancers() {
         bird(lab, who, "bird.conf");
-        if way == Way::Nat {
-            keepalived_by(lab, who, "bird/gateway.conf");
+        match way {
+            Way::Dsr => {}
+            Way::Nat => keepalived_by(lab, who, "bird/gateway.conf"),
+            Way::Parts => keepalived_with(lab, who, &two_gateways(who)),
         }
     }
+    if way == Way::Parts {
+        for backend in ["b2", "b3"] {
+            lab.sh(
+                backend,
+                "ip route replace default via 198.51.100.253; ip -6 route replace default via 2001:db8:2::fd",
+            );
+        }
+    }
+}
+
+/// What scripts/ha/bird/README.md says of two gateways: a second instance, each preferred by one balancer.
+fn two_gateways(who: &str) -> String {
+    let shipped = text("bird/gateway.conf");
+    let (head, instance) = shipped.split_at(shipped.find("vrrp_instance").unwrap());
+    let mut second = instance.to_owned();
+    for (old, new) in [("backends", "others"), ("101", "102"), ("100.254", "100.253"), ("::fe", "::fd")] {
+        assert!(second.contains(old));
+        second = second.replace(old, new);
+    }
+    let prefer = |instance: &str, is_first: bool| {
+        let line = if is_first { "    priority 150\n" } else { "" };
+        instance.replace("    nopreempt\n", line)
+    };
+    let is_a = who == BALANCERS[0];
+    format!("{head}{}\n{}", prefer(instance, is_a), prefer(&second, !is_a))
+}
+
+/// Waits until each of two balancers is the gateway of its part.
+#[track_caller]
+pub(crate) fn gateways_are_apart(lab: &Lab) {
+    let has = |who: &str, last: &str| lab.sh(who, "ip -o address show dev eth1").contains(last);
+    let apart = || {
+        [(BALANCERS[0], true), (BALANCERS[1], false)]
+            .iter()
+            .all(|(who, first)| has(who, "2001:db8:2::fe/") == *first && has(who, "2001:db8:2::fd/") != *first)
+    };
+    assert!(
+        eventually(CONVERGE, apart),
+        "{}",
+        BALANCERS[..2].iter().map(|who| lab.sh(who, "ip address")).collect::<String>()
+    );
 }
 
 fn balancer(lab: &Lab, who: &str, n: u16, way: Way) {
@@ -94,7 +147,7 @@ fn balancer(lab: &Lab, who: &str, n: u16, way: Way) {
              net.ipv4.conf.eth0.rp_filter=0 net.ipv4.conf.eth1.rp_filter=0"
         ),
     );
-    if way == Way::Nat {
+    if way != Way::Dsr {
         lab.sh(who, "ip address add 192.0.2.100/32 dev lo; ip address add 2001:db8:1::100/128 dev lo nodad");
     }
 }
@@ -169,7 +222,9 @@ pub(crate) fn is_shared_by(lab: &Lab, balancers: usize) {
     let said = || {
         let of = |who: &str| lab.exec(who, &["birdc", "-s", &socket(lab, who), "show", "protocols"]).out;
         let announced = |who: &str| fs::read_to_string(lab.state().join(format!("{who}.announce.log")));
-        let all: Vec<_> = BALANCERS.iter().map(|who| format!("{who}:\n{}{:?}", of(who), announced(who))).collect();
+        let there = |who: &&&str| Path::new("/run/netns").join(lab.namespace(who)).exists();
+        let all: Vec<_> =
+            BALANCERS.iter().filter(there).map(|who| format!("{who}:\n{}{:?}", of(who), announced(who))).collect();
         format!("{}\n{}", of(ROUTER), all.join("\n"))
     };
     assert!(eventually(CONVERGE, || ways() == [balancers; 2]), "{:?}, not {balancers}:\n{}", ways(), said());

@@ -254,6 +254,14 @@ pub(crate) fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: a number")))
 }
 
+/// How often tests of several balancers run, each time in a lab of its own (`E2E_TAKEOVERS`).
+pub(crate) fn takeovers(one: impl Fn()) {
+    for round in 1..=setting("E2E_TAKEOVERS", 1) {
+        one();
+        println!("round {round}: kept");
+    }
+}
+
 /// A command that is killed if it takes too long.
 pub(crate) fn bounded(words: &[&str]) -> Command {
     let mut command = Command::new("timeout");

@@ -76,7 +76,12 @@ pub(crate) fn dial_within(limit: Duration, from: SocketAddr, to: SocketAddr) -> 
 
 /// GET / on a connection of its own; returns the body, "NAME CLIENT" of the backend that answers.
 pub(crate) fn get(from: IpAddr, to: IpAddr, port: u16) -> io::Result<String> {
-    let mut stream = dial(from, SocketAddr::new(to, port))?;
+    get_within(ANSWER_TIMEOUT, from, to, port)
+}
+
+/// The same with another limit.
+pub(crate) fn get_within(limit: Duration, from: IpAddr, to: IpAddr, port: u16) -> io::Result<String> {
+    let mut stream = dial_within(limit, SocketAddr::new(from, 0), SocketAddr::new(to, port))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: vip\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

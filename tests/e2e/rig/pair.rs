@@ -61,7 +61,7 @@ pub(crate) fn up(lab: &Lab) {
 }
 
 /// A file of `scripts/ha`.
-pub(super) fn text(name: &str) -> String {
+pub(crate) fn text(name: &str) -> String {
     fs::read_to_string(shipped(&format!("scripts/ha/{name}"))).unwrap()
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn serve(lab: &Lab, who: &str, more: &str) -> Loaded {
 
 /// The same with this configuration.
 #[track_caller]
-pub(super) fn serve_by(lab: &Lab, who: &str, text: &str) -> Loaded {
+pub(crate) fn serve_by(lab: &Lab, who: &str, text: &str) -> Loaded {
     let config = lab.file(&format!("{who}.toml"), text);
     let count = fs::read_dir(lab.state()).unwrap().count();
     let log = lab.state().join(format!("loaded.{who}.{count}.log"));
@@ -97,12 +97,19 @@ pub(crate) fn keepalived(lab: &Lab, who: &str) {
 /// The same with this file of `scripts/ha`.
 #[track_caller]
 pub(super) fn keepalived_by(lab: &Lab, who: &str, name: &str) {
+    keepalived_with(lab, who, &text(name));
+}
+
+/// The same with this text.
+#[track_caller]
+pub(super) fn keepalived_with(lab: &Lab, who: &str, text: &str) {
     let shipped = "script \"/usr/sbin/loaded health\"";
     let here =
         format!("script \"/usr/bin/env {} health --control {}\"", binary().display(), control(lab, who).display());
-    let text = text(name);
     assert!(text.contains(shipped));
-    let config = lab.file(&format!("{who}.keepalived"), &text.replace(shipped, &here));
+    let link = super::lab::shipped("scripts/ha/keepalived/loaded-link");
+    let text = text.replace(shipped, &here).replace("/usr/local/sbin/loaded-link", &format!("/usr/bin/env {link}"));
+    let config = lab.file(&format!("{who}.keepalived"), &text);
     let path = |name: &str| lab.state().join(format!("{who}.keepalived.{name}"));
     let log = || File::create(path("log")).unwrap();
     let mut command = Command::new("ip");
@@ -116,26 +123,72 @@ pub(super) fn keepalived_by(lab: &Lab, who: &str, name: &str) {
 /// Backends have the VIP, and a way to the client past the balancers, for mode "dsr". A router, which the client is here, sends
 /// the VIPs to the next hop that moves.
 #[track_caller]
-pub(crate) fn direct(lab: &Lab) {
+fn direct(lab: &Lab) {
+    direct_on_link(lab);
+    lab.sh("client", "ip route add 192.0.2.100 via 192.0.2.250; ip -6 route add 2001:db8:1::100 via 2001:db8:1::fa");
+}
+
+/// The same, but the client is on the balancers' link and asks there who has the VIPs.
+#[track_caller]
+fn direct_on_link(lab: &Lab) {
     lab.sh("sw", &format!("ip link add direct type veth peer name eth1 netns {}", lab.namespace("client")));
     lab.sh("sw", "ip link set direct master br0 up");
     lab.sh(
         "client",
         "ip route del 198.51.100.0/24; ip -6 route del 2001:db8:2::/64; ip link set eth1 up
-         ip address add 198.51.100.1/24 dev eth1; ip address add 2001:db8:2::1/64 dev eth1 nodad
-         ip route add 192.0.2.100 via 192.0.2.250; ip -6 route add 2001:db8:1::100 via 2001:db8:1::fa",
+         ip address add 198.51.100.1/24 dev eth1; ip address add 2001:db8:2::1/64 dev eth1 nodad",
     );
     answer_past_the_balancer(lab);
 }
 
-/// Starts `loaded` in mode "dsr" on one of them, and keepalived if `also`, both as shipped.
+/// How packets to the VIPs get to a balancer in mode "dsr".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Towards {
+    /// A router sends them to a next hop, an address that keepalived moves.
+    NextHop,
+    /// Clients ask on the link who has them (ARP, neighbour discovery).
+    Link,
+}
+
+impl Towards {
+    /// What it takes at client and backends.
+    #[track_caller]
+    pub(crate) fn set_up(self, lab: &Lab) {
+        if self == Self::NextHop { direct(lab) } else { direct_on_link(lab) }
+    }
+
+    fn config(self) -> &'static str {
+        if self == Self::NextHop { "keepalived/dsr.conf" } else { "keepalived/dsr-link.conf" }
+    }
+
+    /// Waits until they get to this balancer.
+    #[track_caller]
+    pub(crate) fn is_to(self, lab: &Lab, who: &str) {
+        let has_link = |who| lab.exec(who, &["ip", "-6", "neighbour", "show", "proxy"]).out.contains("vip-link");
+        match self {
+            Self::NextHop => holds(lab, who, &NEXT_HOP),
+            Self::Link => {
+                let other = if who == A { B } else { A };
+                let is = || has_link(who) && !has_link(other);
+                assert!(
+                    eventually(MOVE, is),
+                    "{who} has no link of the VIPs:\n{}\n{}",
+                    said(lab, who),
+                    said(lab, other)
+                );
+            }
+        }
+    }
+}
+
+/// Starts `loaded` in mode "dsr" on one of them, and keepalived if `also` says how, both as shipped.
 #[track_caller]
-pub(crate) fn serve_direct(lab: &Lab, who: &str, also: bool) -> Loaded {
+pub(crate) fn serve_direct(lab: &Lab, who: &str, also: Option<Towards>) -> Loaded {
     let loaded = serve_by(lab, who, &text("keepalived/dsr.toml"));
     let is_ready = || loaded.ask(&["health"]).code == Some(0);
     assert!(eventually(MOVE, is_ready), "{:?}", loaded.ask(&["health"]));
-    if also {
-        keepalived_by(lab, who, "keepalived/dsr.conf");
+    if let Some(towards) = also {
+        keepalived_by(lab, who, towards.config());
     }
     loaded
 }
@@ -144,6 +197,11 @@ pub(crate) fn serve_direct(lab: &Lab, who: &str, also: bool) -> Loaded {
 pub(crate) fn backends() -> String {
     let hosts = Family::BOTH.into_iter().flat_map(|family| (1..=3).map(move |n| format!("host {}", family.backend(n))));
     hosts.collect::<Vec<_>>().join(" or ")
+}
+
+/// What tcpdump calls every packet in a backend's name, but for the link's own (ARP, neighbour discovery).
+pub(crate) fn from_backends() -> String {
+    format!("(tcp or udp or icmp) and ({})", backends().replace("host ", "src host "))
 }
 
 /// Pulls both cables of a balancer (`down`), or puts them back (`up`).
@@ -163,12 +221,6 @@ pub(crate) fn said(lab: &Lab, who: &str) -> String {
 #[track_caller]
 pub(crate) fn is_active(lab: &Lab, who: &str) {
     holds(lab, who, &MOVED);
-}
-
-/// The same in mode "dsr".
-#[track_caller]
-pub(crate) fn is_next_hop(lab: &Lab, who: &str) {
-    holds(lab, who, &NEXT_HOP);
 }
 
 #[track_caller]

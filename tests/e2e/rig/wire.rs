@@ -114,10 +114,16 @@ impl Watch {
     /// Packets at `who`'s eth0 that this filter of tcpdump's takes.
     #[track_caller]
     pub(crate) fn of(lab: &Lab, who: &str, filter: &str) -> Self {
+        Self::at(lab, who, INTERFACE, filter)
+    }
+
+    /// The same at another interface, or at `any`.
+    #[track_caller]
+    pub(crate) fn at(lab: &Lab, who: &str, interface: &str, filter: &str) -> Self {
         let [seen, log] = ["seen", "log"].map(|name| lab.state().join(format!("{who}.tcpdump.{name}")));
         let mut command = Command::new("ip");
         command
-            .args(["netns", "exec", &lab.namespace(who), "tcpdump", "-nlti", INTERFACE, filter])
+            .args(["netns", "exec", &lab.namespace(who), "tcpdump", "-nlti", interface, filter])
             .stdin(Stdio::null());
         command.stdout(File::create(&seen).unwrap()).stderr(File::create(&log).unwrap());
         let tcpdump = command.spawn().unwrap();
