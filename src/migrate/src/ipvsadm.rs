@@ -58,7 +58,7 @@ const ORDERS: [(&str, &str, Order); 12] = [
     ("--stop-daemon", "--stop-daemon", Order::Other),
 ];
 
-const OPTIONS: [Known; 23] = [
+const OPTIONS: [Known; 24] = [
     ("--tcp-service", "-t", true),
     ("--udp-service", "-u", true),
     ("--sctp-service", "--sctp-service", true),
@@ -81,6 +81,7 @@ const OPTIONS: [Known; 23] = [
     ("--tun-port", "--tun-port", true),
     ("--tun-nocsum", "--tun-nocsum", false),
     ("--tun-csum", "--tun-csum", false),
+    ("--tun-remcsum", "--tun-remcsum", false),
     ("--numeric", "-n", false),
 ];
 

@@ -75,7 +75,7 @@ fn stream(inner: &[Statement], vips: &[IpAddr], model: &mut Model) {
     for statement in inner {
         match statement.word(0) {
             "upstream" | "server" => {}
-            word if server::KNOWN.contains(&word) => defaults.push(statement),
+            word if server::inherits(word) => defaults.push(statement),
             "log_format" | "access_log" | "error_log" | "open_log_file_cache" => {
                 model.notes.push(Note::lost(
                     &statement.at,

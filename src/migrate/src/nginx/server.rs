@@ -11,7 +11,21 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 /// Directives that a server takes from the block around it.
-pub(super) const KNOWN: [&str; 4] = ["proxy_timeout", "proxy_connect_timeout", "proxy_protocol", "proxy_ssl"];
+const INHERITED: [&str; 13] = [
+    "allow",
+    "deny",
+    "js_access",
+    "js_filter",
+    "js_preread",
+    "limit_conn",
+    "proxy_bind",
+    "proxy_connect_timeout",
+    "proxy_download_rate",
+    "proxy_protocol",
+    "proxy_ssl",
+    "proxy_timeout",
+    "proxy_upload_rate",
+];
 
 /// How nginx carries bytes: packets are not carried by anybody.
 const CARRYING: [&str; 14] = [
@@ -39,6 +53,16 @@ pub(super) struct Around<'s> {
     pub(super) vips: &'s [IpAddr],
 }
 
+/// Whether a directive of `stream` is one of its servers' too.
+pub(super) fn inherits(word: &str) -> bool {
+    INHERITED.contains(&word) || CARRYING.contains(&word)
+}
+
+/// What a server says itself takes the place of what is said around it: ngx_stream_access_module has one list of rules.
+fn stands_for(word: &str) -> &str {
+    if word == "deny" { "allow" } else { word }
+}
+
 /// Adds what becomes of it. `used` gets the names of upstreams, `heeded` the lines of defaults.
 pub(super) fn services(
     server: &Statement,
@@ -47,7 +71,7 @@ pub(super) fn services(
     heeded: &mut HashSet<usize>,
     model: &mut Model,
 ) {
-    let own = |name: &str| server.inner().iter().any(|line| line.word(0) == name);
+    let own = |name: &str| server.inner().iter().any(|line| stands_for(line.word(0)) == stands_for(name));
     let inherited = around.defaults.iter().copied().filter(|line| !own(line.word(0)));
     let lines: Vec<&Statement> = server.inner().iter().chain(inherited).collect();
     if let Some((line, why)) = lines.iter().find_map(|line| Some((line, refusal(line)?))) {

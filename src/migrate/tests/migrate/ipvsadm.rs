@@ -47,7 +47,7 @@ fn what_loaded_does_not_have_is_named() {
 -a -f 7 -r 198.51.100.1:0 -m
 -A -t 192.0.2.1:80 -s lblc -o
 -a -t 192.0.2.1:80 -r 198.51.100.1:80 -m -w 0
--a -t 192.0.2.1:80 -r 198.51.100.2:80 -i -w 1
+-a -t 192.0.2.1:80 -r 198.51.100.2:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-remcsum
 -a -t 192.0.2.1:80 -r 198.51.100.3:80 -m -w 600 -x 10
 -a -t 192.0.2.1:80 -r 127.0.0.1:80 -m -w 300
 -a -t 192.0.2.9:80 -r 198.51.100.4:80 -m
@@ -61,7 +61,7 @@ fn what_loaded_does_not_have_is_named() {
             "f:3:1: -A -t 192.0.2.1:80 -s lblc -o: it chooses by destination",
             "f:3:1: -A -t 192.0.2.1:80 -s lblc -o: -o: affinity",
             "f:4:1: backend 198.51.100.1: it has weight 0",
-            "f:5:1: -a -t 192.0.2.1:80 -r 198.51.100.2:80 -i -w 1: a service of loaded forwards in one way",
+            "f:5:1: -a -t 192.0.2.1:80 -r 198.51.100.2:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-remcsum: a service of loaded forwards in one way",
             "f:6:1: -a -t 192.0.2.1:80 -r 198.51.100.3:80 -m -w 600 -x 10: -x, -y",
             "f:7:1: backend 127.0.0.1: 127.0.0.1 is a loopback address",
             "f:8:1: -a -t 192.0.2.9:80 -r 198.51.100.4:80 -m: no line -A above",

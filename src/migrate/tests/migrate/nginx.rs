@@ -85,6 +85,37 @@ fn a_server_that_would_serve_otherwise_is_left_out() {
     }
 }
 
+/// What stands around servers holds for each of them that says nothing itself.
+#[test]
+fn what_would_change_every_server_leaves_out_those_that_do_not_say_otherwise() {
+    for (around, own, why) in [
+        ("deny 198.51.100.0/24;", "allow all;", "loaded lets every client in"),
+        ("allow 10.0.0.0/8; deny all;", "allow all;", "loaded lets every client in"),
+        ("proxy_protocol on;", "proxy_protocol off;", "backends expect what loaded does not add"),
+        ("limit_conn addr 1;", "", "loaded does not limit clients"),
+        ("js_access check.access;", "", "a script decides"),
+        ("proxy_download_rate 1k;", "", "loaded does not limit clients"),
+    ] {
+        let server = |port, own| format!("server {{ listen 192.0.2.1:{port}; proxy_pass 198.51.100.1:80; {own} }}");
+        let text = format!("stream {{ {around}\n{}\n{} }}", server(80, ""), server(81, own));
+        let migrated = loaded_migrate::migrate(
+            &[loaded_config::Source::new("f", text.clone())],
+            Format::Nginx,
+            &Options::default(),
+        )
+        .unwrap();
+        let named = migrated.lost.iter().filter(|line| line.contains("is left out") && line.contains(why)).count();
+        let left = usize::from(!own.is_empty());
+        assert_eq!((migrated.services, named), (left, 2 - left), "{text}: {:?}", migrated.lost);
+    }
+    // How bytes are carried is no matter of packets, wherever it stands.
+    let text =
+        "stream { tcp_nodelay off; ssl_preread on; server { listen 192.0.2.1:80; proxy_pass 198.51.100.1:80; } }";
+    let (migrated, plan) = carried(Format::Nginx, text, &Options::default());
+    loses(&migrated, &[]);
+    assert_eq!(plan.services.len(), 1);
+}
+
 #[test]
 fn what_loaded_does_not_have_is_named() {
     let text = "\
