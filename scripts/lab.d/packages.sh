@@ -38,11 +38,38 @@ need_packages() {
 	((rc == 0)) || die "apt-get could not install: ${missing[*]}"
 }
 
+# need_documents PACKAGE...: the documentation and manual pages of Debian's packages, each in a folder that it prints. From the
+# package itself: nothing is installed, and a machine may have left documentation out (path-exclude of dpkg). Kept for the next time.
+need_documents() {
+	local p work into=${LAB_DATA:-/var/cache/loaded-lab}/documents
+	for p; do
+		echo "$into/$p"
+		[[ ! -d $into/$p ]] || continue
+		[[ ${LAB_INSTALL:-yes} != no ]] || die "missing: the documentation of Debian's package $p in $into"
+		mkdir -p "$into"
+		work=$(mktemp -d "$into/.$p-XXXXXX")
+		(
+			cd "$work"
+			apt=(apt-get -qq -o APT::Sandbox::User=root)
+			"${apt[@]}" download "$p" >&2 || { "${apt[@]}" update && "${apt[@]}" download "$p"; } >&2 || exit
+			mkdir files
+			dpkg-deb --fsys-tarfile "$p"_*.deb | tar -x -C files ./usr/share/doc ./usr/share/man
+		) || { rm -r "$work" && die "apt-get could not download Debian's package $p, for its documentation"; }
+		# Another lab may have been faster.
+		mv -T "$work/files" "$into/$p" 2>/dev/null || [[ -d $into/$p ]]
+		rm -r "$work"
+	done
+}
+
 # What loaded itself and the lab need. libnginx-mod-stream, wrk and haproxy are for the bench alone.
 LAB_PACKAGES=(iproute2 iptables nftables conntrack nginx curl openssl procps ethtool tcpdump python3 iputils-ping traceroute faketime strace
 	prometheus keepalived bird2 dnsmasq-base)
 # shellcheck disable=SC2034  # used by the script that sources this
 BENCH_PACKAGES=("${LAB_PACKAGES[@]}" libnginx-mod-stream haproxy wrk)
+
+# Whose documentation has configurations that "loaded migrate" is tried on.
+# shellcheck disable=SC2034  # used by the script that sources this
+DOCUMENT_PACKAGES=(keepalived ipvsadm)
 
 # What makes the Debian package, and what tries it.
 # shellcheck disable=SC2034  # used by the scripts that source this
