@@ -11,7 +11,7 @@ const LIE: Explained =
     Explained { assumed: Assumed::Any, outcome: Outcome::PassedForeign, service: None, flow: None, chosen: None };
 
 /// By name. The number they take is the generation that the datagram names.
-const ATTEMPTS: [(&str, LinkAttempt); 15] = [
+const ATTEMPTS: [(&str, LinkAttempt); 19] = [
     ("link: bytes that are no message", |link, _| raw(link, &[0xff; 64])),
     ("link: an empty message", |link, _| raw(link, &[])),
     ("link: half a message", |link, _| raw(link, &[0; 3])),
@@ -45,6 +45,10 @@ const ATTEMPTS: [(&str, LinkAttempt); 15] = [
             }
         }
     }),
+    ("link: flows ended that nobody named", |link, _| say(link, &FromWorker::Ended { id: 7, ended: 3 })),
+    ("link: a lie about ended flows", |link, _| ended(link, |id| vec![(id, u32::MAX)])),
+    ("link: ended flows told twice", |link, _| ended(link, |id| vec![(id, 1), (id, 1)])),
+    ("link: ended flows of another order", |link, _| ended(link, |id| vec![(id.wrapping_add(1), 1)])),
     ("time: spin", |_, _| {
         loop {
             std::hint::spin_loop();
@@ -55,6 +59,15 @@ const ATTEMPTS: [(&str, LinkAttempt); 15] = [
 
 pub(super) fn find(name: &[u8]) -> Option<LinkAttempt> {
     ATTEMPTS.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, attempt)| *attempt)
+}
+
+/// Waits for an order to end flows, ends none, and says these numbers of orders and flows.
+fn ended(link: &SupervisorLink, lies: impl Fn(u32) -> Vec<(u32, u32)>) -> i64 {
+    loop {
+        if let Ok(ToWorker::End { id, .. }) = link.receive() {
+            return lies(id).into_iter().map(|(id, ended)| say(link, &FromWorker::Ended { id, ended })).sum();
+        }
+    }
 }
 
 fn raw(link: &SupervisorLink, bytes: &[u8]) -> i64 {

@@ -15,7 +15,7 @@ const AT_ONCE: Duration = Duration::from_millis(700);
 const NOW: Duration = Duration::from_millis(500);
 
 /// What it says, and what the supervisor logs as it kills it.
-const SAID: [(&str, &str); 10] = [
+const SAID: [(&str, &str); 13] = [
     ("link: bytes that are no message", "a message does not decode"),
     ("link: an empty message", "killed by signal 9"),
     ("link: half a message", "a message does not decode"),
@@ -26,6 +26,9 @@ const SAID: [(&str, &str); 10] = [
     ("link: ready in another generation", "out of turn"),
     ("link: prepared once more", "out of turn"),
     ("link: an answer nobody asked for", "out of turn"),
+    ("link: flows ended that nobody named", "out of turn"),
+    ("link: ended flows told twice", "out of turn"),
+    ("link: ended flows of another order", "out of turn"),
 ];
 
 /// What it writes into its tables before it ends, and whether its successors find out only by trying to open them.
@@ -103,13 +106,30 @@ fn serves(system: &System, family: Family) {
     body.unwrap_or_else(|error| panic!("worker 0 does not serve: {error}\n{}", system.tail()));
 }
 
+/// The operator ends flows of the client while worker 0 listens for that; whatever it says of them, the operator is answered, and hears
+/// at most what it has said first.
+#[track_caller]
+fn ends_flows_meanwhile<T: Send>(system: &System, family: Family, order: impl FnOnce() -> T + Send) {
+    let client = system.victim(family).to_string();
+    let ended = std::thread::scope(|scope| {
+        scope.spawn(order);
+        std::thread::sleep(Duration::from_millis(100));
+        system.loaded.json(&["flows", "--end", "--client", &client])
+    });
+    let unsaid = ended["unsaid"].as_array().unwrap();
+    assert!(ended["ended"].as_u64().unwrap() <= 1 && unsaid.iter().all(|worker| worker == 0), "{ended}");
+}
+
 #[test]
 fn what_is_no_answer_ends_the_worker() {
     shared_out(&SAID, |system, family, (attempt, words)| {
         let place = system.loaded.log().len();
         let generation = system.loaded.status()["generation"].as_u64().unwrap();
         let aim = Aim { process: u32::try_from(generation).unwrap(), signal: 0 };
-        system.order(family, attempt, aim, NOW);
+        match attempt.contains("ended flows") {
+            true => ends_flows_meanwhile(system, family, || system.order(family, attempt, aim, NOW)),
+            false => drop(system.order(family, attempt, aim, NOW)),
+        }
         assert!(
             eventually(RECOVERY_TIMEOUT, || !system.deaths_since(place).is_empty()),
             "{attempt}: it lives\n{}",

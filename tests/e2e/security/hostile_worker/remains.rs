@@ -317,6 +317,7 @@ fn untrue_answers(system: &mut System, family: Family) {
     });
     assert_eq!(lie, "passed_foreign");
     assert_eq!(said(system), truth);
+    untrue_counts(system, family);
 
     let place = system.loaded.log().len();
     system.order(family, "link: last words that forge a log", at(0), NOW);
@@ -327,6 +328,32 @@ fn untrue_answers(system: &mut System, family: Family) {
         "{deaths:?}"
     );
     assert!(system.loaded.log()[place..].lines().all(|line| !line.starts_with("loaded: worker[1]")));
+}
+
+/// What it says to have ended is at most what its table has places for, two for each flow that it can hold, and the flows are still
+/// in the list; the next process ends them, and says how many.
+fn untrue_counts(system: &mut System, family: Family) {
+    const PLACES: u64 = 2 * 2048;
+    let client = system.victim(family).to_string();
+    let ended = |system: &System| {
+        let ended = system.loaded.json(&["flows", "--end", "--client", &client]);
+        assert_eq!(ended["unsaid"].as_array().map(Vec::len), Some(0), "{ended}");
+        ended["ended"].as_u64().unwrap()
+    };
+    let living = |system: &System| {
+        let list = system.loaded.json(&["flows", "--client", &client]);
+        list["flows"].as_array().unwrap().iter().filter(|flow| flow["state"] != "ended").count() as u64
+    };
+    let lie = std::thread::scope(|scope| {
+        let order = "link: a lie about ended flows";
+        scope.spawn(|| system.order(family, order, at(0), Duration::from_secs(2)));
+        std::thread::sleep(Duration::from_millis(100));
+        ended(system)
+    });
+    assert!((PLACES..PLACES + 64).contains(&lie), "{lie}");
+    let left = living(system);
+    assert!(left > 0, "{}", system.loaded.ask(&["flows"]).out);
+    assert_eq!((ended(system), living(system)), (left, 0));
 }
 
 fn hearing(system: &mut System, family: Family) {
