@@ -3,6 +3,9 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[path = "documents/followed.rs"]
+mod followed;
+
 use loaded_ipc::{Fault, Outcome, Pressure};
 use std::collections::BTreeSet;
 use std::fs;
