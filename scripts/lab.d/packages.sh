@@ -50,8 +50,8 @@ need_documents() {
 		work=$(mktemp -d "$into/.$p-XXXXXX")
 		(
 			cd "$work"
-			apt=(apt-get -qq -o APT::Sandbox::User=root)
-			"${apt[@]}" download "$p" >&2 || { "${apt[@]}" update && "${apt[@]}" download "$p"; } >&2 || exit
+			get=(apt-get -qq -o APT::Sandbox::User=root)
+			"${get[@]}" download "$p" >&2 || { "${get[@]}" update && "${get[@]}" download "$p"; } >&2 || exit
 			mkdir files
 			dpkg-deb --fsys-tarfile "$p"_*.deb | tar -x -C files ./usr/share/doc ./usr/share/man
 		) || { rm -r "$work" && die "apt-get could not download Debian's package $p, for its documentation"; }
