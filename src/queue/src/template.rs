@@ -40,6 +40,13 @@ const HEADERS_AT: usize = IOVECS_AT + IOVECS * IOVEC;
 const LENGTHS: usize = BATCHED.len() + STEPS;
 const REGION: usize = (HEADERS_AT + LENGTHS * HEADER).next_multiple_of(4096);
 
+/// Nobody writes any more, and nobody ever had it mapped to write. Not F_SEAL_WRITE, which says the same: before Linux 6.7, and the
+/// stable kernels that have its change, what has that seal cannot be mapped shared, not even to be read (mm/mmap.c).
+const SEALS: SealFlag = SealFlag::F_SEAL_FUTURE_WRITE
+    .union(SealFlag::F_SEAL_GROW)
+    .union(SealFlag::F_SEAL_SHRINK)
+    .union(SealFlag::F_SEAL_SEAL);
+
 /// The sealed region.
 #[derive(Debug)]
 pub(crate) struct Templates {
@@ -56,8 +63,7 @@ impl Templates {
         let mut memfd =
             File::from(memfd_create(c"loaded-verdicts", MFdFlags::MFD_ALLOW_SEALING | MFdFlags::MFD_CLOEXEC)?);
         memfd.write_all(&contents(queue, base.as_ptr() as usize, arena))?;
-        let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
-        fcntl(&memfd, FcntlArg::F_ADD_SEALS(seals))?;
+        fcntl(&memfd, FcntlArg::F_ADD_SEALS(SEALS))?;
         let address = NonZeroUsize::new(base.as_ptr() as usize);
         // SAFETY: MAP_FIXED replaces exactly the reservation made above, which nothing refers to.
         unsafe { mmap(address, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED | MapFlags::MAP_FIXED, &memfd, 0)? };

@@ -93,7 +93,7 @@ fn sealed_table() -> std::ops::Range<u64> {
     unsafe {
         let fd = libc::memfd_create(c"table".as_ptr(), libc::MFD_ALLOW_SEALING);
         assert_eq!(libc::ftruncate(fd, 8192), 0);
-        let seals = libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
+        let seals = libc::F_SEAL_FUTURE_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
         assert_eq!(libc::fcntl(fd, libc::F_ADD_SEALS, seals), 0);
         let at = libc::mmap(std::ptr::null_mut(), LENGTH, libc::PROT_READ, libc::MAP_SHARED, fd, 0);
         assert_ne!(at, libc::MAP_FAILED);
