@@ -17,8 +17,8 @@ use loaded_ipc::{
     Strategy, Unserved,
 };
 use loaded_queue::Verdict;
-use loaded_worker::verdict::verdict;
 use loaded_worker::replay::Replay;
+use loaded_worker::verdict::verdict;
 use loaded_worker::wire::{ChecksumState, PacketFacts, SPARE};
 use packets::{echo, ip, piece, tcp, udp, unreachable};
 use std::os::unix::fs::FileExt;
