@@ -20,7 +20,7 @@ pub(super) fn findings() -> Option<Finding> {
     let dropped = dropped(&fs::read_to_string("/proc/net/xfrm_stat").unwrap_or_default());
     (policies > 0).then(|| {
         let text = format!(
-            "{policies} IPsec policies; such have dropped {dropped} packets since this host started, and one that demands \
+            "this host has IPsec policies ({policies}), which have dropped packets since it started ({dropped}); one that demands \
              encryption drops balanced packets that come without it: ip xfrm policy"
         );
         warning("ipsec", text)

@@ -17,7 +17,7 @@ pub(super) fn findings() -> Vec<Finding> {
 fn of(interface: &str, programs: &[String]) -> Option<Finding> {
     (!programs.is_empty()).then(|| {
         let text = format!(
-            "programs of others at tcx ingress of {interface} ({}) see packets before any rule does: what they drop never comes \
+            "programs of others at tcx ingress of {interface} ({}) see packets before any rule does, and what they drop never comes \
              here: bpftool net show dev {interface}",
             programs.join(", ")
         );

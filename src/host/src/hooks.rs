@@ -22,9 +22,10 @@ const BPF_NAME: u16 = 7;
 /// `struct tcmsg`, bytes, and where priority (the upper half) and protocol are in it.
 const TCMSG: usize = 20;
 const INFO: usize = 16;
-/// Ingress of `clsact`, the qdisc `ingress`, and egress of `clsact` (include/uapi/linux/pkt_sched.h).
+/// The qdisc `ingress`, and ingress and egress of `clsact` (include/uapi/linux/pkt_sched.h). The first has only one list, which the
+/// kernel shows whichever of them is asked for (ingress_tcf_block, net/sched/sch_ingress.c).
 const PARENTS: [(u32, Hook); 3] =
-    [(0xffff_fff2, Hook::Ingress), (0xffff_0000, Hook::Ingress), (0xffff_fff3, Hook::Egress)];
+    [(0xffff_0000, Hook::Ingress), (0xffff_fff2, Hook::Ingress), (0xffff_fff3, Hook::Egress)];
 /// How names of our own filters begin.
 const OURS: &[u8] = b"loaded-";
 
@@ -55,6 +56,9 @@ pub(crate) fn of_others(interfaces: &BTreeSet<&str>) -> Vec<Problem> {
             let tcmsg = [0, index, 0, parent, 0].map(u32::to_ne_bytes).concat();
             let _ =
                 kernel.ask(Request::new(GET_FILTERS, Request::DUMP).body(&tcmsg), |_, one| filters.extend(filter(one)));
+            if parent == PARENTS[0].0 && !filters.is_empty() {
+                break;
+            }
         }
         problems.extend(filters.iter().filter_map(|(hook, filters)| of_filters(name, *hook, filters)));
     }

@@ -73,7 +73,7 @@ impl Instance {
         (!named.is_empty()).then(|| {
             format!(
                 "connections go on to {}{more}, and nothing has come back from there through this host for ten seconds, while others \
-                 answer: look whether these route their replies through it",
+                 answer: check whether these route their replies through it",
                 named.join(", ")
             )
         })
@@ -85,12 +85,18 @@ impl Instance {
             return None;
         }
         let translating = self.current.plan.services.iter().filter(|service| service.mode == Mode::Nat);
+        let mut lacking = translating.filter(|service| !service.lacks_for_several().is_empty());
+        let named: Vec<_> = lacking.by_ref().take(NAMED).collect();
         let each: Vec<_> =
-            translating.map(|service| format!("service {}: {}", service.name, for_several(service))).collect();
+            named.iter().map(|service| format!("; service {}: {}", service.name, for_several(service))).collect();
+        let more = match lacking.count() {
+            0 => String::new(),
+            more => format!("; and {more} more services"),
+        };
         let text = format!(
             "backends' packets in the middle of connections that are not known here are dropped, 20 and more in five seconds \
-             (dropped_orphan): look who sends requests to these backends past this host; {}",
-            each.join("; ")
+             (dropped_orphan): find out who sends requests to these backends past this host{}{more}",
+            each.concat()
         );
         Some(condition("orphans", Effect::Note, text))
     }

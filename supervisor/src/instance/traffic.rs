@@ -23,6 +23,8 @@ const GONE: u32 = 120;
 /// or two may be odd, and what a failover leaves behind is over by then.
 const MANY: u64 = 20;
 const UNANSWERED: u32 = 2;
+/// So many periods with fewer, a minute, end it.
+const CALM: u32 = 12;
 
 /// What has passed, of one service and family, since the beginning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,16 +50,22 @@ pub(super) struct Orphans {
     /// `None`: before the first look.
     last: Option<u64>,
     periods: u32,
+    /// Quiet periods since many came.
+    quiet: u32,
 }
 
 impl Orphans {
     /// Notes how many there are by now; to be called once in a period.
     pub(super) fn note(&mut self, dropped: u64) {
         let more = self.last.replace(dropped).map_or(0, |last| dropped.saturating_sub(last));
-        self.periods = if more >= MANY { self.periods.saturating_add(1) } else { 0 };
+        match more >= MANY {
+            true => (self.periods, self.quiet) = (self.periods.saturating_add(1), 0),
+            false if self.are_many() && self.quiet < CALM => self.quiet += 1,
+            false => (self.periods, self.quiet) = (0, 0),
+        }
     }
 
-    /// Whether they come and come.
+    /// Whether they come and come, or did within the last minute: bursts are told once.
     pub(super) fn are_many(&self) -> bool {
         self.periods >= UNANSWERED
     }
@@ -177,14 +185,16 @@ mod tests {
     #[test]
     fn orphans_are_told_while_many_come() {
         let mut orphans = Orphans::default();
-        let told: Vec<_> = [5000, 5020, 5040, 5059, 5079, 0, 20]
-            .into_iter()
-            .map(|dropped| {
-                orphans.note(dropped);
+        let mut told = |all: &[u64]| -> Vec<_> {
+            let each = all.iter().map(|dropped| {
+                orphans.note(*dropped);
                 orphans.are_many()
-            })
-            .collect();
-        assert_eq!(told, [false, false, true, false, false, false, false]);
+            });
+            each.collect()
+        };
+        assert_eq!(told(&[5000, 5020, 5040, 5059, 5079]), [false, false, true, true, true]);
+        assert_eq!(told(&[5080; 13]), [[true; 12].as_slice(), &[false]].concat(), "a minute after the last of them");
+        assert_eq!(told(&[0, 20, 39]), [false; 3]);
     }
 
     #[test]

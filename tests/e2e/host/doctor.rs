@@ -183,7 +183,7 @@ fn what_only_root_can_see_is_named() {
         ),
         (
             "ip xfrm policy add src 0.0.0.0/0 dst 198.51.100.99 dir out action block; ping -c1 -W1 198.51.100.99 || true",
-            "warning  ipsec      1 IPsec policies; such have dropped 1 packets",
+            "warning  ipsec      this host has IPsec policies (1), which have dropped packets since it started (1);",
             "ip xfrm policy flush",
         ),
     ] {

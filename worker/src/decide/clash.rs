@@ -8,7 +8,7 @@ use super::decider::Decider;
 use super::keys::{FlowQuery, client_key};
 use super::own::is_own;
 use crate::time::Now;
-use crate::wire::ParsedPacket;
+use crate::wire::{ParsedPacket, protocol};
 use loaded_ipc::{BackendIndex, Mode};
 use loaded_table::Flow;
 use std::cell::Cell;
@@ -112,10 +112,11 @@ impl Decider {
     }
 
     /// Whether a new flow of the same client's port to this VIP may not have the backend of this flow. A connection of a backend's own
-    /// that is not open may be forged, and is in nobody's way.
+    /// that is not open may be forged, and is in nobody's way; and without TCP's numbers nothing shows that it is open: to a forged
+    /// SCTP packet every host answers, by an ABORT at least.
     fn may_clash(&self, flow: &Flow, query: &FlowQuery, vip: u16) -> bool {
         (flow.vip, flow.vip_port) != (vip, query.port)
             && !self.setup.is_direct(flow.backend)
-            && (!is_own(flow) || flow.state.is_kept())
+            && (!is_own(flow) || flow.state.is_kept() && query.key.protocol == protocol::TCP)
     }
 }

@@ -232,6 +232,7 @@ pub(crate) fn read<T>(item: Item<'_>, parse: impl Fn(&str) -> Result<T, String>)
     };
     let why = parse(&said).err().unwrap_or_default();
     Err(match why.rsplit_once("; write ") {
+        Some((_, hint)) if hint.contains('"') => item.not(hint),
         Some((_, hint)) => item.not(&format!("in quotes {hint}")),
         None => item.not("a string in quotes"),
     })

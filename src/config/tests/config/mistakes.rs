@@ -45,7 +45,7 @@ const IN_SERVICE: &[Row] = &[
     ("strategy = \"round_robin\"", "6:12", "\"round_robin\"", "rr comes nearest"),
     ("strategy = \"maglve\"", "6:12", "\"maglve\"", "did you mean maglev?"),
     ("mode = \"tunnel\"", "6:8", "\"tunnel\"", "write nat or dsr"),
-    ("affinity = true", "6:12", "true", "write a string"),
+    ("affinity = true", "6:12", "true", "write \"client\", \"none\" or"),
     ("check = true", "6:9", "true", "write a table, such as { kind = … }"),
     ("check = { kind = \"htttp\" }", "6:18", "\"htttp\"", "did you mean http?"),
     ("check = { kind = \"https\" }", "6:18", "\"https\"", "write \"tcp\""),

@@ -181,7 +181,7 @@ fn what_is_not_understood_is_told_where_something_hinges_on_it() {
     assert_eq!(with("-A FORWARD -j NFQUEUE --queue-num 8 --queue-bypass"), [""; 0], "one that is out");
     let found = with("-A FORWARD -j NFQUEUE --queue-num 8");
     assert!(
-        found.len() == 1 && found[0].starts_with("Fatal4: rule `-A FORWARD -j NFQUEUE"),
+        found.len() == 2 && found[0].starts_with("Fatal4: rule `-A FORWARD -j NFQUEUE"),
         "nobody reads it: {found:?}"
     );
 }

@@ -8,99 +8,140 @@ use crate::problem::{Problem, Severity};
 use loaded_config::network::Network;
 use loaded_config::plan::Plan;
 use loaded_ipc::Mode;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// So many backends of a family the kernel is asked for.
-const ASKED: usize = 32;
+/// So many backends of a service and family the kernel is asked for, and so many questions in all, of some 4 µs each.
+const BACKENDS: usize = 32;
+const QUESTIONS: usize = 1000;
 /// So many addresses of a network are looked at, from each end, for one that a client may have.
 const TRIED: u128 = 64;
-/// Two root name servers of each family, A and K: addresses that only a default route leads to, and that nobody has a reason to
-/// refuse.
+/// Two root name servers of each family, A and K: addresses that nobody has a reason to refuse.
 const FAR4: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 41, 0, 4), Ipv4Addr::new(193, 0, 14, 129)];
 const FAR6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30), Ipv6Addr::new(0x2001, 0x7fd, 0, 0, 0, 0, 0, 1)];
 
-/// Two addresses that clients may have, and the interface that such come by. A host may refuse one address for good reasons, not
-/// its neighbour too.
+/// Two addresses that clients may have, and the interface that leads to both. A host may refuse one address for good reasons, not its
+/// neighbour too.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Clients<'a> {
     by: &'a str,
     like: [IpAddr; 2],
 }
 
+/// The kernel's answers, each asked for once.
+struct Answers<'h> {
+    passes: &'h dyn Fn(Passage<'_>) -> bool,
+    known: BTreeMap<(IpAddr, IpAddr, String), bool>,
+}
+
+impl Answers<'_> {
+    /// Whether a packet passes, or it would be one question too many.
+    fn passes(&mut self, passage: Passage<'_>) -> bool {
+        let Passage { from, to, by } = passage;
+        if self.known.len() >= QUESTIONS {
+            return true;
+        }
+        *self.known.entry((from, to, by.to_owned())).or_insert_with(|| (self.passes)(passage))
+    }
+}
+
 impl Host<'_> {
     /// What the kernel would drop on its way through this host, of families in which nothing that was `found` explains it.
     pub(super) fn passages(&self, plan: &Plan, found: &[Problem]) -> Vec<Problem> {
-        let translated = || plan.services.iter().filter(|service| service.mode == Mode::Nat);
-        let vips: BTreeSet<_> = translated().flat_map(|service| &service.vips).copied().collect();
-        let backends: BTreeSet<_> = translated().flat_map(|s| s.backends.iter().map(|b| b.address)).collect();
         let is_explained = |family| {
             let harms = |problem: &&Problem| problem.severity <= Severity::Impairing;
             found.iter().filter(harms).any(|problem| problem.family.is_none_or(|of| of == family))
         };
+        let mut answers = Answers { passes: self.passes, known: BTreeMap::new() };
         let mut problems = Vec::new();
         for family in [4, 6].into_iter().filter(|family| !is_explained(*family)) {
             let is_of = |address: &IpAddr| address.is_ipv4() == (family == 4);
-            let vips: Vec<_> = vips.iter().copied().filter(is_of).collect();
-            let backends: Vec<_> = backends.iter().copied().filter(is_of).take(ASKED).collect();
-            let clients: BTreeSet<_> = vips.iter().flat_map(|vip| self.clients(*vip, &vips, &backends)).collect();
-            problems.extend(self.requests(family, &clients, &backends));
-            problems.extend(self.replies(family, &clients, (&vips, &backends)));
+            // Of each service by itself: what belongs to two may be kept apart.
+            for service in plan.services.iter().filter(|service| service.mode == Mode::Nat) {
+                let vips: Vec<_> = service.vips.iter().copied().filter(is_of).collect();
+                let backends = service.backends.iter().map(|backend| backend.address).filter(is_of);
+                let backends: Vec<_> = backends.take(BACKENDS).collect();
+                for vip in &vips {
+                    for clients in self.clients(*vip, &vips, &backends) {
+                        problems.extend(self.reply(family, &clients, (*vip, &backends), &mut answers));
+                        problems.extend(self.request(family, &clients, &backends, &mut answers));
+                    }
+                }
+            }
         }
-        problems
+        // The first of each direction and family: the others have the same cause as a rule.
+        let mut said = BTreeSet::new();
+        problems.retain(|(direction, problem)| said.insert((*direction, problem.family)));
+        problems.into_iter().map(|(_, problem)| problem).collect()
     }
 
-    fn requests(&self, family: u8, clients: &BTreeSet<Clients<'_>>, backends: &[IpAddr]) -> Option<Problem> {
-        let is_refused = |clients: &Clients<'_>, to: IpAddr| {
-            clients.like.iter().all(|from| !(self.passes)(Passage { from: *from, to, by: clients.by }))
-        };
-        clients.iter().find_map(|clients| {
-            let refused: Vec<_> = backends.iter().copied().filter(|backend| is_refused(clients, *backend)).collect();
-            let (by, first, from) = (clients.by, refused.first()?, clients.like[0]);
-            let text = format!(
-                "this kernel passes no packet on from clients such as {from}, by {by}, to backend {}: a rule or a route refuses \
-                 it; to see it",
-                named(&refused)
-            );
-            Some(refusal(family, text, (*first, from, by)))
-        })
-    }
-
-    fn replies(
+    fn request(
         &self,
         family: u8,
-        clients: &BTreeSet<Clients<'_>>,
-        (vips, backends): (&[IpAddr], &[IpAddr]),
-    ) -> Option<Problem> {
-        let behind: BTreeSet<_> = backends.iter().filter_map(|backend| self.networks.towards(*backend)).collect();
-        let ways = behind.into_iter().flat_map(|by| vips.iter().map(move |vip| (by, *vip)));
-        ways.flat_map(|way| clients.iter().map(move |clients| (way, clients))).find_map(|((by, from), clients)| {
-            let is_refused = clients.like.iter().all(|to| !(self.passes)(Passage { from, to: *to, by }));
-            let to = clients.like[0];
-            let text = || {
-                format!(
-                    "this kernel passes no reply on from {from}, by {by}, to clients such as {to}: a rule or a route refuses it; \
-                     to see it"
-                )
-            };
-            is_refused.then(|| refusal(family, text(), (to, from, by)))
-        })
+        clients: &Clients<'_>,
+        backends: &[IpAddr],
+        answers: &mut Answers<'_>,
+    ) -> Option<(Direction, Problem)> {
+        let by = clients.by;
+        let mut is_refused =
+            |to: IpAddr| clients.like.iter().all(|from| !answers.passes(Passage { from: *from, to, by }));
+        let refused: Vec<_> = backends.iter().copied().filter(|backend| is_refused(*backend)).collect();
+        let (first, from) = (refused.first()?, clients.like[0]);
+        let text = format!(
+            "this kernel passes no packet on from clients such as {from}, by {by}, to backend {}: a rule, a route or the reverse path \
+             filter refuses it; to see it",
+            named(&refused)
+        );
+        Some((Direction::Request, refusal(family, text, (*first, from, by))))
     }
 
-    /// Clients of a VIP: of its own network, from both of its ends, and from far away.
+    fn reply(
+        &self,
+        family: u8,
+        clients: &Clients<'_>,
+        (from, backends): (IpAddr, &[IpAddr]),
+        answers: &mut Answers<'_>,
+    ) -> Option<(Direction, Problem)> {
+        let behind: BTreeSet<_> = backends.iter().filter_map(|backend| self.networks.towards(*backend)).collect();
+        let mut is_refused = |by: &str| clients.like.iter().all(|to| !answers.passes(Passage { from, to: *to, by }));
+        let by = behind.into_iter().find(|by| is_refused(by))?;
+        let to = clients.like[0];
+        let text = format!(
+            "this kernel passes no reply on from {from}, by {by}, to clients such as {to}: a rule, a route or the reverse path filter \
+             refuses it; to see it"
+        );
+        Some((Direction::Reply, refusal(family, text, (to, from, by))))
+    }
+
+    /// Clients of a VIP: of its own network, from both of its ends, and from far away; but for those that the main table sends another
+    /// way. By a second uplink nobody need come.
     fn clients(&self, vip: IpAddr, vips: &[IpAddr], backends: &[IpAddr]) -> Vec<Clients<'_>> {
-        let is_client =
-            |address: &IpAddr| !self.own.contains(address) && !vips.contains(address) && !backends.contains(address);
+        let is_local = |address: IpAddr| matches!(address, IpAddr::V4(v4) if self.locals.contains(&v4));
+        let is_client = |address: &IpAddr| {
+            !self.own.contains(address) && !is_local(*address) && !vips.contains(address) && !backends.contains(address)
+        };
         let near =
             self.networks.interface(vip).zip((self.network_around)(vip)).into_iter().flat_map(|(by, network)| {
                 let ends = [hosts(network, true), hosts(network, false)].map(|ends| ends.into_iter().filter(is_client));
-                ends.into_iter().filter_map(move |mut end| Some(Clients { by, like: [end.next()?, end.next()?] }))
+                ends.into_iter().filter_map(move |mut end| Some((by, [end.next()?, end.next()?])))
             });
         let far = if vip.is_ipv4() { FAR4.map(IpAddr::from) } else { FAR6.map(IpAddr::from) };
-        let from_far = self.networks.defaults(vip).map(|by| Clients { by, like: far });
-        near.chain(from_far).collect()
+        let from_far = self.networks.towards(far[0]).map(|by| (by, far));
+        let comes_by = |client: IpAddr, by: &str| match self.networks.towards(client) {
+            Some(way) => way == by,
+            None => self.networks.refuses(client),
+        };
+        let is_expected = |(by, like): &(&str, [IpAddr; 2])| like.iter().all(|client| comes_by(*client, by));
+        near.chain(from_far).filter(is_expected).map(|(by, like)| Clients { by, like }).collect()
     }
+}
+
+/// Which way packets go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Direction {
+    Request,
+    Reply,
 }
 
 fn refusal(family: u8, text: String, (to, from, by): (IpAddr, IpAddr, &str)) -> Problem {
@@ -138,10 +179,14 @@ mod tests {
 
     /// What is said where these passages are refused, and after what.
     fn said(refuses: &dyn Fn(Passage<'_>) -> bool, found: &[Problem]) -> Vec<String> {
+        said_with(ROUTES, refuses, found)
+    }
+
+    fn said_with(routes: &str, refuses: &dyn Fn(Passage<'_>) -> bool, found: &[Problem]) -> Vec<String> {
         let host = Host {
-            routes: parse_routes(ROUTES),
+            routes: parse_routes(routes),
             locals: BTreeSet::new(),
-            networks: ConnectedNetworks::parse(ROUTES, ""),
+            networks: ConnectedNetworks::parse(routes, ""),
             links: Links::default(),
             own: [VIP.parse().unwrap(), "192.0.2.1".parse().unwrap()].into(),
             sysctl: &|_| None,
@@ -168,7 +213,7 @@ mod tests {
     fn requests_that_are_refused_are_named_with_their_backends() {
         let found = said(&|passage| passage.by == "eth0" && is(passage.to, BACKENDS[1]), &[]);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].contains("by eth0, to backend 198.51.100.12: a rule"), "{found:?}");
+        assert!(found[0].contains("by eth0, to backend 198.51.100.12: a rule, a route or"), "{found:?}");
         assert!(found[0].ends_with("iif eth0") && found[0].contains(": ip route get 198.51.100.12 from "), "{found:?}");
     }
 
@@ -178,9 +223,19 @@ mod tests {
             [("192.0.2.2", "192.0.2.3"), ("192.0.2.254", "192.0.2.253"), ("198.41.0.4", "193.0.14.129")]
         {
             let found = said(&|passage| is(passage.to, client) || is(passage.to, other), &[]);
-            let says = format!("from 192.0.2.100, by eth1, to clients such as {client}: a rule");
+            let says = format!("from 192.0.2.100, by eth1, to clients such as {client}: a rule, a route or");
             assert!(found.len() == 1 && found[0].contains(&says), "{client}: {found:?}");
         }
+    }
+
+    /// The reverse path filter refuses it there, and must.
+    #[test]
+    fn a_second_uplink_may_be_closed() {
+        let second = "eth2\t00000000\t017100CB\t0003\t0\t0\t200\t00000000\t0\t0\t0\n";
+        let far = |passage: Passage<'_>| is(passage.from, "198.41.0.4") || is(passage.from, "193.0.14.129");
+        let routes = format!("{ROUTES}{second}");
+        assert_eq!(said_with(&routes, &|passage| far(passage) && passage.by == "eth2", &[]), [""; 0]);
+        assert_eq!(said_with(&routes, &far, &[]).len(), 1);
     }
 
     #[test]

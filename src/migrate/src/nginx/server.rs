@@ -124,7 +124,9 @@ fn refusal(line: &Statement) -> Option<&'static str> {
         }
         "proxy_pass" if line.word(1).contains('$') => "where it goes depends on the connection's content",
         "return" | "pass" => "nginx itself answers",
-        "limit_conn" | "proxy_upload_rate" | "proxy_download_rate" => "loaded does not limit clients",
+        "limit_conn" => "loaded does not limit clients",
+        // 0, nginx's default, is no limit.
+        "proxy_upload_rate" | "proxy_download_rate" if line.word(1) != "0" => "loaded does not limit clients",
         _ if word.starts_with("ssl_") && word != "ssl_preread" => "loaded ends no TLS; the backends would have to",
         _ if word.starts_with("js_") => "a script decides",
         _ => return None,
