@@ -121,11 +121,12 @@ impl Host<'_> {
         let is_client = |address: &IpAddr| {
             !self.own.contains(address) && !is_local(*address) && !vips.contains(address) && !backends.contains(address)
         };
-        let near =
-            self.networks.interface(vip).zip((self.network_around)(vip)).into_iter().flat_map(|(by, network)| {
-                let ends = [hosts(network, true), hosts(network, false)].map(|ends| ends.into_iter().filter(is_client));
-                ends.into_iter().filter_map(move |mut end| Some((by, [end.next()?, end.next()?])))
-            });
+        // A route that throws half of a network away may take the VIP along.
+        let link = self.networks.interface(vip).or_else(|| self.links.holder(vip));
+        let near = link.zip((self.network_around)(vip)).into_iter().flat_map(|(by, network)| {
+            let ends = [hosts(network, true), hosts(network, false)].map(|ends| ends.into_iter().filter(is_client));
+            ends.into_iter().filter_map(move |mut end| Some((by, [end.next()?, end.next()?])))
+        });
         let far = if vip.is_ipv4() { FAR4.map(IpAddr::from) } else { FAR6.map(IpAddr::from) };
         let from_far = self.networks.towards(far[0]).map(|by| (by, far));
         let comes_by = |client: IpAddr, by: &str| match self.networks.towards(client) {
@@ -187,7 +188,7 @@ mod tests {
             routes: parse_routes(routes),
             locals: BTreeSet::new(),
             networks: ConnectedNetworks::parse(routes, ""),
-            links: Links::default(),
+            links: Links { holders: [(VIP.parse().unwrap(), "eth0".to_owned())].into(), ..Links::default() },
             own: [VIP.parse().unwrap(), "192.0.2.1".parse().unwrap()].into(),
             sysctl: &|_| None,
             leads_out: &|_| true,
@@ -236,6 +237,14 @@ mod tests {
         let routes = format!("{ROUTES}{second}");
         assert_eq!(said_with(&routes, &|passage| far(passage) && passage.by == "eth2", &[]), [""; 0]);
         assert_eq!(said_with(&routes, &far, &[]).len(), 1);
+    }
+
+    #[test]
+    fn a_route_may_throw_away_half_of_a_network_and_the_vip_with_it() {
+        let half = "*\t000200C0\t00000000\t0200\t0\t0\t0\t80FFFFFF\t0\t0\t0\n";
+        let lower = |passage: Passage<'_>| is(passage.to, "192.0.2.2") || is(passage.to, "192.0.2.3");
+        let found = said_with(&format!("{ROUTES}{half}"), &lower, &[]);
+        assert!(found.len() == 1 && found[0].contains("to clients such as 192.0.2.2:"), "{found:?}");
     }
 
     #[test]

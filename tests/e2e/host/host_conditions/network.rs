@@ -190,10 +190,10 @@ pub(super) const ROUTES: [Row; 15] = [
         "ip rule del from 192.0.2.100 prohibit",
     ),
     (
-        "ip route add blackhole 192.0.2.128/25",
+        "ip route add blackhole 192.0.2.0/25",
         1,
-        "no reply on from 192.0.2.100, by eth1, to clients such as 192.0.2.254:",
-        "ip route del blackhole 192.0.2.128/25",
+        "no reply on from 192.0.2.100, by eth1, to clients such as 192.0.2.1:",
+        "ip route del blackhole 192.0.2.0/25",
     ),
     (
         "ip -6 rule add to 2001:db8:1::/64 unreachable",
