@@ -17,11 +17,11 @@ pub(crate) fn require() -> Result<(), Error> {
     if version.is_some_and(is_fixed) {
         return Ok(());
     }
-    let version = version.map_or_else(|| "of unknown version".to_owned(), |version| format!("{version:?}"));
+    let version = version.map_or_else(|| "of unknown version".to_owned(), |version| version.to_string());
     Err(Error::Kernel {
         act: "trust the ring of reports",
         reason: format!(
-            "this kernel ({version}) may lack the fix of CVE-2024-41009, and a worker that was taken over could reach the kernel; \
+            "this kernel, {version}, may lack the fix of CVE-2024-41009, and a worker that was taken over could reach the kernel; \
              it is in Linux 6.10, 6.9.8, 6.6.37, 6.1.97 and 5.15.162"
         ),
     })
