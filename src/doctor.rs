@@ -6,6 +6,7 @@ mod direct;
 mod errors;
 mod finding;
 mod firewall;
+mod interfaces;
 mod ipsec;
 mod offloads;
 mod replies;

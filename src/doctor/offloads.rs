@@ -1,6 +1,7 @@
 //! Network card offloads that change packets before netfilter sees them, from `ethtool -k`.
 
 use super::finding::{Finding, sound, unseen, warning};
+use super::interfaces::interfaces;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -17,10 +18,7 @@ pub(super) fn findings() -> Vec<Finding> {
             "ethtool is not installed, and no file shows offloads: apt-get install ethtool",
         )];
     };
-    let names = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-    let mut names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.retain(|name| name != "lo");
-    names.sort_unstable();
+    let names = interfaces();
     let mut problems = Vec::new();
     for name in &names {
         let output = Command::new(ethtool).args(["-k", name]).env_clear().stdin(Stdio::null()).output();

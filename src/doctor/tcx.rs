@@ -2,16 +2,12 @@
 //! does. rtnetlink does not list them, and bpf(2) names them to CAP_SYS_ADMIN alone, so a running instance does not see them.
 
 use super::finding::{Finding, warning};
+use super::interfaces::interfaces;
 use loaded_supervisor::conditions::tcx_programs;
-use std::fs;
 
 /// One finding for each interface that has such programs.
 pub(super) fn findings() -> Vec<Finding> {
-    let names = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-    let mut names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.retain(|name| name != "lo");
-    names.sort_unstable();
-    names.iter().filter_map(|name| of(name, &tcx_programs(name))).collect()
+    interfaces().iter().filter_map(|name| of(name, &tcx_programs(name))).collect()
 }
 
 fn of(interface: &str, programs: &[String]) -> Option<Finding> {

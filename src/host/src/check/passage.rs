@@ -8,6 +8,7 @@ use crate::problem::{Problem, Severity};
 use loaded_config::network::Network;
 use loaded_config::plan::Plan;
 use loaded_ipc::Mode;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -39,10 +40,12 @@ impl Answers<'_> {
     /// Whether a packet passes, or it would be one question too many.
     fn passes(&mut self, passage: Passage<'_>) -> bool {
         let Passage { from, to, by } = passage;
-        if self.known.len() >= QUESTIONS {
-            return true;
+        let may_ask = self.known.len() < QUESTIONS;
+        match self.known.entry((from, to, by.to_owned())) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(unknown) if may_ask => *unknown.insert((self.passes)(passage)),
+            Entry::Vacant(_) => true,
         }
-        *self.known.entry((from, to, by.to_owned())).or_insert_with(|| (self.passes)(passage))
     }
 }
 
@@ -174,6 +177,7 @@ mod tests {
     use crate::links::Links;
     use crate::route::parse_routes;
     use loaded_ipc::Protocol;
+    use std::cell::Cell;
 
     const VIP: &str = "192.0.2.100";
     const BACKENDS: [&str; 2] = ["198.51.100.11", "198.51.100.12"];
@@ -245,6 +249,16 @@ mod tests {
         let lower = |passage: Passage<'_>| is(passage.to, "192.0.2.2") || is(passage.to, "192.0.2.3");
         let found = said_with(&format!("{ROUTES}{half}"), &lower, &[]);
         assert!(found.len() == 1 && found[0].contains("to clients such as 192.0.2.2:"), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_known_stays_known_when_no_more_is_asked() {
+        let asked = Cell::new(0);
+        let refuses_the_first = |_: Passage<'_>| asked.replace(asked.get() + 1) > 0;
+        let mut answers = Answers { passes: &refuses_the_first, known: BTreeMap::new() };
+        let passage = |n: u32| Passage { from: Ipv4Addr::from_bits(n).into(), to: FAR4[0].into(), by: "eth0" };
+        assert!((0..2000).filter(|n| !answers.passes(passage(*n))).eq([0]));
+        assert!(!answers.passes(passage(0)) && asked.get() == QUESTIONS);
     }
 
     #[test]
