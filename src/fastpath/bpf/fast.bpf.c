@@ -167,11 +167,12 @@ static __always_inline enum miss send(struct __sk_buff *skb, __u32 at, struct pa
 {
 	if (!find_way(skb, p, c, way))
 		return missed(MISS_WAY);
-	__u32 *number = p->protocol == IPPROTO_TCP ? heard_of(worker, f) : 0, was = number ? *number : 0;
+	_Bool told = heard || weigh(p, f->state, q->reply, c->direct) != SILENT;
+	/* In a large table each look at it waits for memory, and nothing of a silent request is noted. */
+	__u32 *number = p->protocol == IPPROTO_TCP && (told || q->reply) ? heard_of(worker, f) : 0, was = number ? *number : 0;
 	if (number && q->reply)
 		*number = note(was, p, f->state);
-	_Bool told = heard || (q->reply && was & FINISHED) || weigh(p, f->state, q->reply, c->direct) != SILENT;
-	if (!told)
+	if (!told && !(q->reply && was & FINISHED))
 		return rewrite(skb, at, p, c) ? MISS_NOT : missed(MISS_CHANGE);
 	void *ring = bpf_map_lookup_elem(&rings, &worker);
 	struct report *report = ring ? bpf_ringbuf_reserve(ring, sizeof(*report), 0) : 0;

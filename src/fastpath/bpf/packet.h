@@ -137,10 +137,13 @@ __attribute__((noinline)) int read_packet(struct __sk_buff *skb, __u32 at, struc
 {
 	if (!p || at > ETH_HLEN)
 		return 0;
-	__u32 wanted = at + sizeof(struct ipv6hdr) + sizeof(struct tcphdr);
+	_Bool v6 = skb->protocol == swap16(ETH_P_IPV6);
+	__u32 wanted = at + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) + sizeof(struct tcphdr);
 	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
 		return 0;
-	/* Headers may lie in fragments of the buffer; the longest that is read is asked for once. */
+	/* Headers may lie in fragments of the buffer; what is read is asked for once. Not a byte more: of a segment that is shared with its
+	 * sender the kernel makes a copy for it, and data lies behind the headers.
+	 */
 	if ((void *)(long)skb->data + wanted > (void *)(long)skb->data_end && skb->len > skb->data_end - skb->data)
 		bpf_skb_pull_data(skb, skb->len < wanted ? skb->len : wanted);
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
