@@ -9,10 +9,11 @@ use crate::rig::loaded::{Loaded, signal_to};
 use crate::rig::net::{Family, dial};
 use crate::rig::packet::{TCP, complete, ip};
 use crate::rig::wire::Sender;
+use crate::traffic::protocols::text;
 use nix::sys::signal::Signal;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(30);
 /// What each open connection asks for.
@@ -30,19 +31,22 @@ fn begin(lab: &Lab) -> Loaded {
 
 /// Asks for the small file this many times, by one connection.
 fn converse(stream: &mut TcpStream, requests: usize) {
+    (0..requests).for_each(|_| ask(stream).unwrap());
+}
+
+/// Asks for it once. An error if the answer does not come in the stream's time to read.
+fn ask(stream: &mut TcpStream) -> io::Result<()> {
     let mut buffer = [0; 4096];
-    for _ in 0..requests {
-        stream.write_all(b"GET /small HTTP/1.1\r\nHost: lab\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        loop {
-            let n = stream.read(&mut buffer).unwrap();
-            assert_ne!(n, 0, "closed: {}", String::from_utf8_lossy(&answer));
-            answer.extend_from_slice(&buffer[..n]);
-            let text = String::from_utf8_lossy(&answer);
-            if text.split_once("\r\n\r\n").is_some_and(|(_, body)| body.len() >= 612) {
-                assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
-                break;
-            }
+    stream.write_all(b"GET /small HTTP/1.1\r\nHost: lab\r\n\r\n")?;
+    let mut answer = Vec::new();
+    loop {
+        let n = stream.read(&mut buffer)?;
+        assert_ne!(n, 0, "closed: {}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&buffer[..n]);
+        let text = String::from_utf8_lossy(&answer);
+        if text.split_once("\r\n\r\n").is_some_and(|(_, body)| body.len() >= 612) {
+            assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+            return Ok(());
         }
     }
 }
@@ -230,8 +234,7 @@ fn open_flows_outlive_every_process_and_a_new_start_clears_up() {
     streams.iter_mut().for_each(|stream| converse(stream, 5));
     let are_open = || loaded.json(&["flows", "--state", "established"])["matched"] == 2;
     assert!(eventually(SOON, are_open), "{}", loaded.ask(&["flows"]).out);
-    let all = [vec![loaded.pid()], loaded.workers(), loaded.prober().into_iter().collect()].concat();
-    all.into_iter().for_each(|pid| signal_to(pid, Signal::SIGKILL));
+    kill_all(&loaded);
     streams.iter_mut().for_each(|stream| converse(stream, REQUESTS));
     assert_eq!(tc(&lab).matches("loaded-").count(), 2);
     drop(loaded);
@@ -241,4 +244,40 @@ fn open_flows_outlive_every_process_and_a_new_start_clears_up() {
     open(&lab).iter_mut().for_each(|stream| converse(stream, 5));
     loaded.stop();
     assert!(!tc(&lab).contains("loaded-") && !tc(&lab).contains("clsact"), "{}", tc(&lab));
+}
+
+/// Nobody is left whom they could visit: they go on for a quarter of their idle time since the last visit, and no longer.
+#[test]
+fn when_every_process_is_killed_open_flows_end_once_they_are_stale() {
+    let Some(lab) = Lab::up() else { return };
+    let service = "protocol = \"tcp\"\nports = [80]\nidle = { tcp = \"16s\" }";
+    let loaded = Loaded::toml(&lab, &text(service, "fast = \"auto\""));
+    let mut streams = open(&lab);
+    let have_just_visited = || {
+        streams.iter_mut().for_each(|stream| converse(stream, 1));
+        let flows = loaded.json(&["flows", "--state", "established"]);
+        flows["flows"].as_array().unwrap().iter().filter(|flow| flow["idle"] == 0).count() == 2
+    };
+    assert!(eventually(SOON, have_just_visited), "{}", loaded.ask(&["flows"]).out);
+    kill_all(&loaded);
+    let killed = Instant::now();
+    for stream in &streams {
+        stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    }
+    let mut ended = [None; 2];
+    while ended.contains(&None) && killed.elapsed() < SOON {
+        for (end, stream) in ended.iter_mut().zip(&mut streams).filter(|(end, _)| end.is_none()) {
+            let asked = killed.elapsed();
+            *end = ask(stream).is_err().then_some(asked);
+        }
+    }
+    println!("open flows went on for {ended:?} after every process was killed");
+    // Four seconds since the visit, of which one may have passed; clocks count whole seconds; a try may take half a one.
+    let [least, most] = [2, 6].map(Duration::from_secs);
+    assert!(ended.iter().all(|end| end.is_some_and(|end| end > least && end < most)), "{ended:?}");
+}
+
+fn kill_all(loaded: &Loaded) {
+    let all = [vec![loaded.pid()], loaded.workers(), loaded.prober().into_iter().collect()].concat();
+    all.into_iter().for_each(|pid| signal_to(pid, Signal::SIGKILL));
 }
