@@ -5,7 +5,7 @@
 use crate::decide::{Datagram, Decider};
 use crate::time::Now;
 use loaded_ipc::{Outcome, RECEIVED};
-use loaded_queue::{Held, Packet, Port, Release};
+use loaded_queue::{Held, Packet, QueueSocket, Release};
 
 /// Maximum number of fragments that wait at one worker, and for how many milliseconds.
 const MAX_WAITING: usize = 64;
@@ -40,11 +40,11 @@ impl PendingFragments {
     }
 
     /// Repeats those whose first fragment has come, and drops those that have waited too long.
-    pub(crate) fn release_due(&mut self, port: &mut Port, decider: &Decider, now: Now) {
+    pub(crate) fn release_due(&mut self, socket: &mut QueueSocket, decider: &Decider, now: Now) {
         if self.count == 0 {
             return;
         }
-        self.release(port, decider, |fragment| match decider.knows(&fragment.datagram, now) {
+        self.release(socket, decider, |fragment| match decider.knows(&fragment.datagram, now) {
             true => Some(Release::Repeat),
             false if now.millis >= fragment.until => Some(Release::Drop),
             false => None,
@@ -52,16 +52,21 @@ impl PendingFragments {
     }
 
     /// Repeats all: the next worker is to have them.
-    pub(crate) fn release_all(&mut self, port: &mut Port, decider: &Decider) {
-        self.release(port, decider, |_| Some(Release::Repeat));
+    pub(crate) fn release_all(&mut self, socket: &mut QueueSocket, decider: &Decider) {
+        self.release(socket, decider, |_| Some(Release::Repeat));
     }
 
-    fn release(&mut self, port: &mut Port, decider: &Decider, how: impl Fn(&PendingFragment) -> Option<Release>) {
+    fn release(
+        &mut self,
+        socket: &mut QueueSocket,
+        decider: &Decider,
+        how: impl Fn(&PendingFragment) -> Option<Release>,
+    ) {
         for slot in &mut self.waiting {
             let Some(release) = slot.as_ref().and_then(&how) else { continue };
             let Some(fragment) = slot.take() else { continue };
             self.count -= 1;
-            port.release(fragment.held, release);
+            socket.release(fragment.held, release);
             let outcome = match release {
                 Release::Repeat => Outcome::RepeatedFragment,
                 Release::Drop => Outcome::DroppedFragment,

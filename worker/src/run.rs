@@ -20,7 +20,7 @@ use loaded_ipc::{
     CURRENT_PACKET, Clipped, Fault, FromWorker, Idle, LinkError, MARK_MASK, MAX_TEXT, Outcome, RECEIVED,
     SupervisorLink, ToWorker, Turn, VERSION, clip, encode_packet_id, mark_of,
 };
-use loaded_queue::{BATCH, Faults, Meta, Packet, Port};
+use loaded_queue::{BATCH, Faults, Meta, Packet, QueueSocket};
 use loaded_sandbox::{Identity, KernelSupport, Layer, SandboxRequirement, Survival, inherited, leave};
 use loaded_table::{AffinityTable, Counters, Damage, FlowTable, Region};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -110,17 +110,17 @@ fn serve(link: &SupervisorLink, arguments: &Arguments) -> Result<Infallible, Err
     // Custody: the next supervisor finds these here if this one is killed.
     let _custody = ManuallyDrop::new([flows_fd, clients_fd, counters_fd, inherited(JOURNAL_FD)?]);
     let inbox = Inbox::new(inherited(MEMBERSHIP_FD)?, prepared.generation())?;
-    let port = Port::open(inherited(QUEUE_FD)?, queue)?;
-    if !port.sealed() && KernelSupport::probe().has(Layer::Mseal) {
+    let socket = QueueSocket::open(inherited(QUEUE_FD)?, queue)?;
+    if !socket.sealed() && KernelSupport::probe().has(Layer::Mseal) {
         return Err(Error::Unsealed);
     }
-    hostile::prepare(&sandbox::bindings(&port), queue)?;
-    sandbox::close(&port, arguments.requirement)?;
+    hostile::prepare(&sandbox::bindings(&socket), queue)?;
+    sandbox::close(&socket, arguments.requirement)?;
 
     // Inside the sandbox nothing may be dropped that closes or unmaps: it would be the last thing it does.
-    let mut kept = ManuallyDrop::new((Ears { inbox, reports }, port));
-    let (ears, port) = &mut *kept;
-    end(link, serve_sandboxed(link, ears, port, (prepared, tables), (flows, clients, counters), arguments.survival))
+    let mut kept = ManuallyDrop::new((Ears { inbox, reports }, socket));
+    let (ears, socket) = &mut *kept;
+    end(link, serve_sandboxed(link, ears, socket, (prepared, tables), (flows, clients, counters), arguments.survival))
 }
 
 /// Reports how it ended, if the link still works, and exits.
@@ -137,7 +137,7 @@ fn end(link: &SupervisorLink, result: Result<(), Error>) -> ! {
 fn serve_sandboxed(
     link: &SupervisorLink,
     ears: &mut Ears,
-    port: &mut Port,
+    socket: &mut QueueSocket,
     (prepared, tables): (Prepared, TableSpecs),
     (flows, clients, counters): (Region, Region, Counters),
     survival: Survival,
@@ -161,7 +161,7 @@ fn serve_sandboxed(
         Err(LinkError::Closed) if orders.outlives_supervisor(decider.counters()) => {}
         said => said?,
     }
-    forward(&mut orders, ears, port, &mut decider)
+    forward(&mut orders, ears, socket, &mut decider)
 }
 
 /// What it hears beside packets and the supervisor: from the prober, and from the kernel path.
@@ -227,16 +227,21 @@ fn receive_setup(link: &SupervisorLink) -> Result<Received, Error> {
 }
 
 /// The hot loop: two system calls for each batch, no allocation, no lock.
-fn forward(orders: &mut Orders<'_>, ears: &mut Ears, port: &mut Port, decider: &mut Decider) -> Result<(), Error> {
+fn forward(
+    orders: &mut Orders<'_>,
+    ears: &mut Ears,
+    socket: &mut QueueSocket,
+    decider: &mut Decider,
+) -> Result<(), Error> {
     let mut lookups: [Option<Lookup>; BATCH] = [None; BATCH];
-    let mut faults = port.faults();
+    let mut faults = socket.faults();
     let (mut polled, mut not_behind) = (0, now().millis);
     let mut pending = PendingFragments::new();
     loop {
-        let received = port.receive()?;
+        let received = socket.receive()?;
         let now = now();
         ears.hear(decider, now);
-        for (lookup, (id, bytes, meta)) in lookups.iter_mut().zip(port.waiting()) {
+        for (lookup, (id, bytes, meta)) in lookups.iter_mut().zip(socket.waiting()) {
             decider.counters().set(CURRENT_PACKET, encode_packet_id(id));
             *lookup = Some(decider.lookup(bytes, facts(meta)));
         }
@@ -245,7 +250,7 @@ fn forward(orders: &mut Orders<'_>, ears: &mut Ears, port: &mut Port, decider: &
         }
         let mut next = lookups.iter();
         let mut waiting = 0;
-        while let Some(mut packet) = port.next() {
+        while let Some(mut packet) = socket.next() {
             // Without a lookup there is no verdict: the token then drops the packet, and `Faults` counts it.
             let Some(Some(lookup)) = next.next() else { continue };
             decider.counters().set(CURRENT_PACKET, encode_packet_id(packet.id()));
@@ -260,10 +265,10 @@ fn forward(orders: &mut Orders<'_>, ears: &mut Ears, port: &mut Port, decider: &
             }
         }
         decider.counters().set(CURRENT_PACKET, 0);
-        port.flush();
+        socket.flush();
         decider.counters().add(RECEIVED, received as u64 - waiting);
-        pending.release_due(port, decider, now);
-        count_faults(decider.counters(), &mut faults, port.faults());
+        pending.release_due(socket, decider, now);
+        count_faults(decider.counters(), &mut faults, socket.faults());
         if received < BATCH {
             not_behind = now.millis;
         }
@@ -272,7 +277,7 @@ fn forward(orders: &mut Orders<'_>, ears: &mut Ears, port: &mut Port, decider: &
             polled = now.millis;
             // Every packet of the batch has its verdict, and after an order to stop the tables are not touched any more.
             if !orders.obey(decider, now)? {
-                pending.release_all(port, decider);
+                pending.release_all(socket, decider);
                 ears.hear(decider, now);
                 set_turn(decider.counters(), Turn::Over);
                 return Ok(());
@@ -285,7 +290,7 @@ fn forward(orders: &mut Orders<'_>, ears: &mut Ears, port: &mut Port, decider: &
         }
         decider.sweep(now.seconds, if received == 0 { SWEEP_IDLE } else { SWEEP_BUSY });
         if decider.is_ending() && !orders.end_flows(decider, end_at_once(received), now)? {
-            pending.release_all(port, decider);
+            pending.release_all(socket, decider);
             set_turn(decider.counters(), Turn::Over);
             return Ok(());
         }

@@ -5,7 +5,7 @@
 use loaded_ipc::{
     CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, KEEPING_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD, REPORTS_FD,
 };
-use loaded_queue::Port;
+use loaded_queue::QueueSocket;
 use loaded_sandbox::{
     Bindings, Identity, KernelSupport, Role, SandboxError, SandboxPolicy, SandboxRequirement, Survival,
 };
@@ -37,20 +37,20 @@ pub fn drop_to(identity: &Identity, parent: u32, survival: Survival) -> Result<K
 ///
 /// # Errors
 /// When a step fails, or the kernel lacks a layer that `requirement` demands.
-pub fn close(port: &Port, requirement: SandboxRequirement) -> Result<KernelSupport, SandboxError> {
-    close_by(&SandboxPolicy::worker(), port, requirement)
+pub fn close(socket: &QueueSocket, requirement: SandboxRequirement) -> Result<KernelSupport, SandboxError> {
+    close_by(&SandboxPolicy::worker(), socket, requirement)
 }
 
 /// As [`close`], by a policy of the caller's. A release has no other than the worker's; tests of the self-test have.
 pub(crate) fn close_by(
     policy: &SandboxPolicy,
-    port: &Port,
+    socket: &QueueSocket,
     requirement: SandboxRequirement,
 ) -> Result<KernelSupport, SandboxError> {
-    seal(policy, &bindings(port), requirement)
+    seal(policy, &bindings(socket), requirement)
 }
 
 /// The numbers behind the symbols of the policy.
-pub(crate) fn bindings(port: &Port) -> Bindings {
-    Bindings::Worker { queue_fd: QUEUE_FD, link_fd: LINK_FD, membership_fd: MEMBERSHIP_FD, templates: port.pinned() }
+pub(crate) fn bindings(socket: &QueueSocket) -> Bindings {
+    Bindings::Worker { queue_fd: QUEUE_FD, link_fd: LINK_FD, membership_fd: MEMBERSHIP_FD, templates: socket.pinned() }
 }

@@ -21,7 +21,7 @@ use crate::setup::flow_timeouts;
 use error::os;
 use loaded_ipc::{CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD};
 use loaded_ipc::{Idle, SupervisorLink};
-use loaded_queue::{Port, Verdict};
+use loaded_queue::{QueueSocket, Verdict};
 use loaded_sandbox::selftest::{Observed, run_all, run_inside};
 use loaded_sandbox::{
     Bindings, Identity, KernelSupport, SandboxPolicy, SandboxRequirement, Survival, attempt, inherited,
@@ -100,7 +100,7 @@ fn enter(
     identity: &Identity,
     parent: u32,
     requirement: SandboxRequirement,
-) -> Result<Port, Error> {
+) -> Result<QueueSocket, Error> {
     silence()?;
     sandbox::drop_to(identity, parent, Survival::DiesToo)?;
     let link = SupervisorLink::from_fd(inherited(LINK_FD)?);
@@ -109,12 +109,12 @@ fn enter(
     let clients = AffinityTable::open(Region::map(&clients_fd)?, TABLES, |_| {})?;
     let counters = Counters::map(&counters_fd)?;
     let custody = [flows_fd, clients_fd, counters_fd, inherited(JOURNAL_FD)?];
-    let port = Port::open(inherited(QUEUE_FD)?, attempt::QUEUE).map_err(os("build the templates"))?;
+    let socket = QueueSocket::open(inherited(QUEUE_FD)?, attempt::QUEUE).map_err(os("build the templates"))?;
     let inbox = Inbox::new(inherited(MEMBERSHIP_FD)?, 0)?;
-    sandbox::close_by(policy, &port, requirement)?;
+    sandbox::close_by(policy, &socket, requirement)?;
     // Dropped inside the sandbox they would unmap and close, and the child would die before its attempt.
     std::mem::forget((link, inbox, flows, clients, counters, custody));
-    Ok(port)
+    Ok(socket)
 }
 
 /// A worker's 0, 1 and 2 are /dev/null.
@@ -127,14 +127,14 @@ fn silence() -> Result<(), Error> {
 }
 
 /// What the attempts aim at must outlive them; see [`enter`].
-fn kept(port: Port) -> Bindings {
-    let bindings = sandbox::bindings(&port);
-    std::mem::forget(port);
+fn kept(socket: QueueSocket) -> Bindings {
+    let bindings = sandbox::bindings(&socket);
+    std::mem::forget(socket);
     bindings
 }
 
 /// A datagram is queued, a sandboxed child answers it through the templates with new bytes, and they arrive.
-fn packet(testbed: &Testbed, enter: &dyn Fn() -> Result<Port, Error>) -> Result<ResultRow, Error> {
+fn packet(testbed: &Testbed, enter: &dyn Fn() -> Result<QueueSocket, Error>) -> Result<ResultRow, Error> {
     testbed.ask()?;
     let seen = run_inside(enter, &answer)?;
     let delivered = testbed.answer();
@@ -153,13 +153,13 @@ fn packet(testbed: &Testbed, enter: &dyn Fn() -> Result<Port, Error>) -> Result<
 }
 
 /// Inside the sandbox: receives until the testbed's datagram is there and sends it on with its new payload.
-fn answer(port: &mut Port) -> i64 {
+fn answer(socket: &mut QueueSocket) -> i64 {
     for _ in 0..PACKET_WAITS {
-        if port.receive().is_err() {
+        if socket.receive().is_err() {
             break;
         }
         let mut answered = false;
-        while let Some(mut packet) = port.next() {
+        while let Some(mut packet) = socket.next() {
             if let Some(payload) = packet.bytes().get_mut(PAYLOAD..PAYLOAD + testbed::ANSWER.len()) {
                 payload.copy_from_slice(testbed::ANSWER);
                 answered = true;
@@ -171,7 +171,7 @@ fn answer(port: &mut Port) -> i64 {
             packet.settle(Verdict::Rewrite);
         }
         if answered {
-            port.flush();
+            socket.flush();
             return ANSWERED;
         }
     }

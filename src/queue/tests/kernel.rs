@@ -1,7 +1,7 @@
 //! The queue against the real kernel: each test runs in its own network namespace (`unshare` is per thread), with real
 //! iptables rules on its loopback.
 
-use loaded_queue::{Faults, Orphans, Owner, OwnerError, Port, Release, Verdict};
+use loaded_queue::{Faults, Orphans, Owner, OwnerError, QueueSocket, Release, Verdict};
 use nix::sched::{CloneFlags, unshare};
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
@@ -27,22 +27,22 @@ fn run(program: &str, arguments: &str) {
     assert!(done.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// A queue with a rule that feeds it, a port on it, a sender and a receiver.
-fn lab() -> (Owner, Port, UdpSocket, UdpSocket) {
+/// A queue with a rule that feeds it, a socket on it, a sender and a receiver.
+fn lab() -> (Owner, QueueSocket, UdpSocket, UdpSocket) {
     let owner = Owner::open(QUEUE, 1000).expect("owner");
     run("iptables", "-t raw -A PREROUTING -p udp -d 127.0.0.9 -j NFQUEUE --queue-num 5");
-    let port = Port::open(owner.as_fd().try_clone_to_owned().expect("dup"), QUEUE).expect("port");
+    let socket = QueueSocket::open(owner.as_fd().try_clone_to_owned().expect("dup"), QUEUE).expect("socket");
     let receiver = UdpSocket::bind("0.0.0.0:9999").expect("bind");
     receiver.set_read_timeout(Some(Duration::from_millis(300))).expect("timeout");
     let sender = UdpSocket::bind("127.0.0.1:0").expect("bind");
-    (owner, port, sender, receiver)
+    (owner, socket, sender, receiver)
 }
 
-fn drain(port: &mut Port, wanted: usize, mut decide: impl FnMut(&mut [u8]) -> Verdict) -> usize {
+fn drain(socket: &mut QueueSocket, wanted: usize, mut decide: impl FnMut(&mut [u8]) -> Verdict) -> usize {
     let mut seen = 0;
     for _ in 0..200 {
-        port.receive().expect("receive");
-        while let Some(mut packet) = port.next() {
+        socket.receive().expect("receive");
+        while let Some(mut packet) = socket.next() {
             seen += 1;
             let verdict = decide(packet.bytes());
             packet.settle(verdict);
@@ -51,7 +51,7 @@ fn drain(port: &mut Port, wanted: usize, mut decide: impl FnMut(&mut [u8]) -> Ve
             break;
         }
     }
-    port.flush();
+    socket.flush();
     seen
 }
 
@@ -74,7 +74,7 @@ fn packets_of_every_size_come_back_rewritten_and_in_order() {
     if !namespace() {
         return;
     }
-    let (_owner, mut port, sender, receiver) = lab();
+    let (_owner, mut socket, sender, receiver) = lab();
     let sizes: Vec<usize> =
         (0..100).map(|i| [1, 100, 210, 230, 1200, 1480, 1492, 1500, 9000, 40_000, 65_000][i * 7 % 11] + i).collect();
     let mut buffer = vec![0; 70_000];
@@ -84,7 +84,7 @@ fn packets_of_every_size_come_back_rewritten_and_in_order() {
             sender.send_to(&vec![b'x'; *size], "127.0.0.9:9999").expect("send");
         }
         // Changes the datagram's last byte; a UDP checksum of zero says "none" (RFC 768).
-        let seen = drain(&mut port, chunk.len(), |ip| {
+        let seen = drain(&mut socket, chunk.len(), |ip| {
             *ip.last_mut().expect("bytes") = b'!';
             ip[26..28].fill(0);
             Verdict::Rewrite
@@ -95,7 +95,7 @@ fn packets_of_every_size_come_back_rewritten_and_in_order() {
             assert_eq!((n, buffer[n - 1]), (*size, b'!'));
         }
     }
-    assert_eq!(port.faults(), Faults::default());
+    assert_eq!(socket.faults(), Faults::default());
     assert_eq!(waiting(), "0");
 }
 
@@ -118,7 +118,7 @@ fn packets_come_back_longer_and_shorter() {
     if !namespace() {
         return;
     }
-    let (_owner, mut port, sender, receiver) = lab();
+    let (_owner, mut socket, sender, receiver) = lab();
     // This rule counts the kernel's lengths. A receiver does not see them: it goes by the headers in the packet.
     run("iptables", "-t mangle -A PREROUTING -p udp -d 127.0.0.9");
     let mut sent = 0;
@@ -132,20 +132,20 @@ fn packets_come_back_longer_and_shorter() {
                 continue;
             };
             sender.send_to(&vec![b'x'; usize::try_from(size).expect("short")], "127.0.0.9:9999").expect("send");
-            while port.receive().expect("receive") == 0 {}
-            let mut packet = port.next().expect("a packet");
+            while socket.receive().expect("receive") == 0 {}
+            let mut packet = socket.next().expect("a packet");
             let room = packet.room();
             assert_eq!(i64::try_from(room.len()).expect("short"), (before + 48).min(65_531));
             resize(room, length);
             room[28..length].fill(b'y');
             packet.settle_resized(Verdict::Rewrite, length);
-            port.flush();
+            socket.flush();
             sent += length;
             let n = receiver.recv(&mut buffer).unwrap_or_else(|e| panic!("{size} {change}: {e}"));
             assert_eq!((n + 28, buffer[..n].iter().all(|b| *b == b'y')), (length, true), "{size} {change}");
         }
     }
-    assert_eq!(port.faults(), Faults::default());
+    assert_eq!(socket.faults(), Faults::default());
     assert_eq!(waiting(), "0");
     let rules = Command::new("iptables").args(["-t", "mangle", "-nvxL", "PREROUTING"]).output().expect("iptables");
     let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
@@ -158,24 +158,24 @@ fn a_length_that_does_not_fit_drops_the_packet_and_is_counted() {
     if !namespace() {
         return;
     }
-    let (_owner, mut port, sender, receiver) = lab();
+    let (_owner, mut socket, sender, receiver) = lab();
     let unfit = [0, 19, 29 + 49, 65_532, usize::MAX];
     for length in unfit {
         sender.send_to(b"x", "127.0.0.9:9999").expect("send");
-        while port.receive().expect("receive") == 0 {}
-        port.next().expect("a packet").settle_resized(Verdict::Rewrite, length);
+        while socket.receive().expect("receive") == 0 {}
+        socket.next().expect("a packet").settle_resized(Verdict::Rewrite, length);
     }
-    port.flush();
-    assert_eq!(port.faults(), Faults { unfit: 5, ..Faults::default() });
+    socket.flush();
+    assert_eq!(socket.faults(), Faults { unfit: 5, ..Faults::default() });
     assert_eq!(waiting(), "0");
     assert!(receiver.recv(&mut [0; 8]).is_err(), "nothing was delivered");
     // Where no bytes are sent, the length is ignored.
     sender.send_to(b"x", "127.0.0.9:9999").expect("send");
-    while port.receive().expect("receive") == 0 {}
-    port.next().expect("a packet").settle_resized(Verdict::Accept, usize::MAX);
-    port.flush();
+    while socket.receive().expect("receive") == 0 {}
+    socket.next().expect("a packet").settle_resized(Verdict::Accept, usize::MAX);
+    socket.flush();
     assert_eq!(receiver.recv(&mut [0; 8]).ok(), Some(1));
-    assert_eq!(port.faults().unfit, 5);
+    assert_eq!(socket.faults().unfit, 5);
 }
 
 #[test]
@@ -183,17 +183,17 @@ fn a_forgotten_packet_is_dropped_and_never_left_waiting() {
     if !namespace() {
         return;
     }
-    let (_owner, mut port, sender, receiver) = lab();
+    let (_owner, mut socket, sender, receiver) = lab();
     for _ in 0..40 {
         sender.send_to(b"x", "127.0.0.9:9999").expect("send");
     }
     let mut seen = 0;
     while seen < 40 {
-        seen += port.receive().expect("receive");
-        drop(port.next()); // The rest of the batch is not even looked at.
+        seen += socket.receive().expect("receive");
+        drop(socket.next()); // The rest of the batch is not even looked at.
     }
-    port.receive().expect("receive");
-    assert_eq!(port.faults().defaulted, 40);
+    socket.receive().expect("receive");
+    assert_eq!(socket.faults().defaulted, 40);
     assert_eq!(waiting(), "0");
     assert!(receiver.recv(&mut [0; 8]).is_err(), "nothing was delivered");
 }
@@ -203,11 +203,11 @@ fn accept_delivers_what_came_and_drop_nothing() {
     if !namespace() {
         return;
     }
-    let (_owner, mut port, sender, receiver) = lab();
+    let (_owner, mut socket, sender, receiver) = lab();
     for byte in *b"adbd" {
         sender.send_to(&[byte], "127.0.0.9:9999").expect("send");
     }
-    drain(&mut port, 4, |ip| {
+    drain(&mut socket, 4, |ip| {
         let verdict = if ip[28] == b'd' { Verdict::Drop } else { Verdict::Accept };
         ip[28] = b'?';
         verdict
@@ -233,30 +233,30 @@ fn a_mark_replaces_its_own_bits_only_and_leaves_the_packet_alone() {
     if !namespace() {
         return;
     }
-    let (_owner, mut port, sender, receiver) = lab();
+    let (_owner, mut socket, sender, receiver) = lab();
     run("iptables", "-t mangle -A PREROUTING -d 127.0.0.9 -m mark --mark 0x00050000");
     run("iptables", "-t mangle -A PREROUTING -d 127.0.0.9 -m mark --mark 0x8005000b");
     let mut buffer = vec![0; 70_000];
-    let mut send = |port: &mut Port, size: usize| {
+    let mut send = |socket: &mut QueueSocket, size: usize| {
         sender.send_to(&vec![b'x'; size], "127.0.0.9:9999").expect("send");
-        while port.receive().expect("receive") == 0 {}
-        let mut packet = port.next().expect("a packet");
+        while socket.receive().expect("receive") == 0 {}
+        let mut packet = socket.next().expect("a packet");
         // What is written into it here is not sent.
         packet.bytes()[28..].fill(b'?');
         packet.settle_marked(0xc005_ffff, 0x3fff_0000);
-        port.flush();
+        socket.flush();
         assert_eq!(receiver.recv(&mut buffer).expect("delivered"), size);
         assert!(buffer[..size].iter().all(|byte| *byte == b'x'), "{size}");
     };
     for size in [1, 1400, 60_000] {
-        send(&mut port, size);
+        send(&mut socket, size);
     }
     assert_eq!((counted("0x50000"), counted("0x8005000b")), (3, 0));
     // Bits of others stay, ours are replaced.
     run("iptables", "-t mangle -A OUTPUT -d 127.0.0.9 -j MARK --set-mark 0x8123000b");
-    send(&mut port, 100);
+    send(&mut socket, 100);
     assert_eq!((counted("0x50000"), counted("0x8005000b")), (3, 1));
-    assert_eq!(port.faults(), Faults::default());
+    assert_eq!(socket.faults(), Faults::default());
     assert_eq!(waiting(), "0");
 }
 
@@ -265,11 +265,11 @@ fn a_repeated_packet_goes_through_the_hook_again() {
     if !namespace() {
         return;
     }
-    let (_owner, mut port, sender, receiver) = lab();
+    let (_owner, mut socket, sender, receiver) = lab();
     run("iptables", "-t raw -I PREROUTING 1 -p udp -d 127.0.0.8");
     sender.send_to(b"x", "127.0.0.9:9999").expect("send");
     // To another destination, or it would loop forever: 127.0.0.9 to 127.0.0.8, the header checksum up by one.
-    let seen = drain(&mut port, 1, |ip| {
+    let seen = drain(&mut socket, 1, |ip| {
         ip[19] = 8;
         ip[26..28].fill(0);
         let (sum, carry) = u16::from_be_bytes([ip[10], ip[11]]).overflowing_add(1);
@@ -290,33 +290,33 @@ fn a_held_packet_waits_beyond_its_batch() {
     if !namespace() {
         return;
     }
-    let (_owner, mut port, sender, receiver) = lab();
+    let (_owner, mut socket, sender, receiver) = lab();
     for byte in 0..4 {
         sender.send_to(&[byte], "127.0.0.9:9999").expect("send");
     }
     let mut held = Vec::new();
     while held.len() < 3 {
-        port.receive().expect("receive");
-        while let Some(mut packet) = port.next() {
+        socket.receive().expect("receive");
+        while let Some(mut packet) = socket.next() {
             match packet.bytes().last() {
                 Some(3) => packet.settle(Verdict::Accept),
                 _ => held.push(packet.hold()),
             }
         }
-        port.flush();
+        socket.flush();
     }
     let mut byte = [9];
     assert_eq!((receiver.recv(&mut byte).ok(), byte, waiting()), (Some(1), [3], "3".to_owned()));
     let [first, second, third] = <[_; 3]>::try_from(held).expect("three");
     for (held, how) in [(third, Release::Repeat), (first, Release::Drop), (second, Release::Repeat)] {
-        port.release(held, how);
+        socket.release(held, how);
     }
-    assert_eq!(drain(&mut port, 2, |_| Verdict::Accept), 2);
+    assert_eq!(drain(&mut socket, 2, |_| Verdict::Accept), 2);
     for wanted in [2, 1] {
         assert_eq!((receiver.recv(&mut byte).ok(), byte), (Some(1), [wanted]));
     }
     assert!(receiver.recv(&mut byte).is_err());
-    assert_eq!((waiting(), port.faults()), ("0".to_owned(), Faults::default()));
+    assert_eq!((waiting(), socket.faults()), ("0".to_owned(), Faults::default()));
 }
 
 /// A worker dies with packets in its hands and more waiting in the socket: the next one gets them all.
@@ -326,18 +326,18 @@ fn nothing_a_dead_worker_held_is_lost() {
         if !namespace() {
             return;
         }
-        let (owner, mut port, sender, receiver) = lab();
+        let (owner, mut socket, sender, receiver) = lab();
         for byte in 0..5 {
             sender.send_to(&[byte], "127.0.0.9:9999").expect("send");
         }
-        assert_eq!(port.receive().expect("receive"), 5);
+        assert_eq!(socket.receive().expect("receive"), 5);
         for byte in 5..5 + unread {
             sender.send_to(&[byte], "127.0.0.9:9999").expect("send");
         }
         // Killed: no destructor runs, no verdict is sent.
-        std::mem::forget(port);
+        std::mem::forget(socket);
         owner.release(Orphans::Repeat, last_id()).expect("release");
-        let mut next = Port::open(owner.as_fd().try_clone_to_owned().expect("dup"), QUEUE).expect("port");
+        let mut next = QueueSocket::open(owner.as_fd().try_clone_to_owned().expect("dup"), QUEUE).expect("socket");
         drain(&mut next, 5 + usize::from(unread), |_| Verdict::Accept);
         let mut got: Vec<u8> = (0..5 + unread)
             .map(|_| {
@@ -359,16 +359,16 @@ fn one_packet_that_a_dead_worker_held_is_dropped_alone() {
         if !namespace() {
             return;
         }
-        let (owner, mut port, sender, receiver) = lab();
+        let (owner, mut socket, sender, receiver) = lab();
         for byte in 0..5 {
             sender.send_to(&[byte], "127.0.0.9:9999").expect("send");
         }
-        assert_eq!(port.receive().expect("receive"), 5);
-        let ids: Vec<u32> = port.waiting().map(|(id, ..)| id).collect();
-        std::mem::forget(port);
+        assert_eq!(socket.receive().expect("receive"), 5);
+        let ids: Vec<u32> = socket.waiting().map(|(id, ..)| id).collect();
+        std::mem::forget(socket);
         let suspect = gone.map_or(ids[4].wrapping_add(1), |at: usize| ids[at]);
         owner.release(Orphans::RepeatWithout(suspect), last_id()).expect("release");
-        let mut next = Port::open(owner.as_fd().try_clone_to_owned().expect("dup"), QUEUE).expect("port");
+        let mut next = QueueSocket::open(owner.as_fd().try_clone_to_owned().expect("dup"), QUEUE).expect("socket");
         let left: Vec<u8> = (0..5).filter(|byte| gone != Some(usize::from(*byte))).collect();
         assert_eq!(drain(&mut next, left.len(), |_| Verdict::Accept), left.len());
         let got = left.iter().map(|_| {
@@ -406,21 +406,21 @@ fn unread_answers_do_not_hide_what_a_dead_worker_held() {
     if !namespace() {
         return;
     }
-    let (owner, mut port, sender, receiver) = lab();
+    let (owner, mut socket, sender, receiver) = lab();
     for byte in 0..3 {
         sender.send_to(&[byte], "127.0.0.9:9999").expect("send");
     }
-    assert_eq!(port.receive().expect("receive"), 3);
+    assert_eq!(socket.receive().expect("receive"), 3);
     // The kernel forgets the first two, so their verdicts are answered ENOENT.
     owner.release(Orphans::Drop, last_id() - 1).expect("release");
     for _ in 0..2 {
-        port.next().expect("a packet").settle(Verdict::Accept);
+        socket.next().expect("a packet").settle(Verdict::Accept);
     }
-    port.flush();
-    std::mem::forget(port);
+    socket.flush();
+    std::mem::forget(socket);
     assert_eq!(waiting(), "1");
     owner.release(Orphans::Repeat, last_id()).expect("release");
-    let mut next = Port::open(owner.as_fd().try_clone_to_owned().expect("dup"), QUEUE).expect("port");
+    let mut next = QueueSocket::open(owner.as_fd().try_clone_to_owned().expect("dup"), QUEUE).expect("socket");
     assert_eq!(drain(&mut next, 1, |_| Verdict::Accept), 1);
     let mut byte = [0];
     assert_eq!((receiver.recv(&mut byte).ok(), byte), (Some(1), [2]));
@@ -438,14 +438,14 @@ fn a_queue_has_one_owner() {
     Owner::open(QUEUE, 10).expect("free again");
 }
 
-/// The `nfq` crate, which shares no code with ours, reads a queue behind the port's: each packet passes both.
+/// The `nfq` crate, which shares no code with ours, reads a queue behind the socket's: each packet passes both.
 #[test]
 fn port_and_nfq_see_the_same_packets() {
     const NEXT: u16 = QUEUE + 1;
     if !namespace() {
         return;
     }
-    let (_owner, mut port, sender, receiver) = lab();
+    let (_owner, mut socket, sender, receiver) = lab();
     let mut nfq = nfq::Queue::open().expect("nfq opens");
     nfq.bind(NEXT).expect("nfq binds");
     // As our own bind does. Without it the kernel completes checksums before it shows a packet
@@ -456,8 +456,8 @@ fn port_and_nfq_see_the_same_packets() {
     for (round, size) in [1, 100, 203, 204, 1400, 1469, 1470, 9000, 40_000, 65_503].into_iter().enumerate() {
         for (at, what) in ["accepted", "rewritten", "marked"].into_iter().enumerate() {
             sender.send_to(&vec![b'x'; size], "127.0.0.9:9999").expect("send");
-            while port.receive().expect("receive") == 0 {}
-            let mut packet = port.next().expect("a packet");
+            while socket.receive().expect("receive") == 0 {}
+            let mut packet = socket.next().expect("a packet");
             if what == "rewritten" {
                 // A UDP checksum of zero says "none" (RFC 768).
                 packet.bytes()[26..28].fill(0);
@@ -469,7 +469,7 @@ fn port_and_nfq_see_the_same_packets() {
                 "rewritten" => packet.settle(Verdict::Rewrite),
                 _ => packet.settle_marked(0x0005_0000, 0x00ff_0000),
             }
-            port.flush();
+            socket.flush();
             // A verdict is carried out inside sendmsg, so the packet is in the next queue by now.
             let mut seen = nfq.recv().unwrap_or_else(|e| panic!("{size} {what}: {e}"));
             assert_eq!(seen.get_queue_num(), NEXT);
@@ -488,5 +488,5 @@ fn port_and_nfq_see_the_same_packets() {
             assert!(buffer[..size] == bytes[28..], "{size} {what}: delivered other bytes");
         }
     }
-    assert_eq!((port.faults(), waiting()), (Faults::default(), "0".to_owned()));
+    assert_eq!((socket.faults(), waiting()), (Faults::default(), "0".to_owned()));
 }

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use loaded_queue::{Port, Release, Verdict};
+use loaded_queue::{QueueSocket, Release, Verdict};
 use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
@@ -38,11 +38,11 @@ enum Act {
 }
 
 thread_local! {
-    static QUEUE: RefCell<(Port, UnixDatagram)> = RefCell::new({
+    static QUEUE: RefCell<(QueueSocket, UnixDatagram)> = RefCell::new({
         let (kernel, worker) = UnixDatagram::pair().expect("pair");
         kernel.set_nonblocking(true).expect("nonblocking");
         worker.set_nonblocking(true).expect("nonblocking");
-        (Port::open(worker.into(), 7).expect("port"), kernel)
+        (QueueSocket::open(worker.into(), 7).expect("socket"), kernel)
     });
 }
 
@@ -115,7 +115,7 @@ fn drain(kernel: &UnixDatagram) -> usize {
 
 fuzz_target!(|input: Input<'_>| {
     QUEUE.with_borrow_mut(|(port, kernel)| {
-        let unsent = port.faults().unsent;
+        let unsent = socket.faults().unsent;
         let mut sent = 0;
         for message in input.messages.iter().take(MOST) {
             sent += usize::from(kernel.send(&bytes_of(message)).is_ok());
@@ -124,11 +124,11 @@ fuzz_target!(|input: Input<'_>| {
         let (mut expected, mut got, mut held) = (0, 0, vec![]);
         // Once more than needed: the second receive sends what is left.
         for _ in 0..2 {
-            let received = port.receive().expect("the socket is there");
+            let received = socket.receive().expect("the socket is there");
             assert!(received <= sent);
             assert_eq!(port.waiting().count(), received);
             expected += received;
-            while let Some(mut packet) = port.next() {
+            while let Some(mut packet) = socket.next() {
                 let (length, room) = (packet.bytes().len(), packet.room().len());
                 assert!(room >= length && room <= length + loaded_queue::SPARE);
                 match acts.next() {
@@ -146,7 +146,7 @@ fuzz_target!(|input: Input<'_>| {
                     }
                 }
             }
-            port.flush();
+            socket.flush();
             got += drain(kernel);
         }
         assert_eq!(got, expected, "one verdict each");
@@ -157,6 +157,6 @@ fuzz_target!(|input: Input<'_>| {
             got += drain(kernel);
         }
         assert_eq!(got, count, "one verdict each that was held");
-        assert_eq!(port.faults().unsent, unsent);
+        assert_eq!(socket.faults().unsent, unsent);
     });
 });

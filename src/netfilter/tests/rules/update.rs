@@ -4,7 +4,7 @@
 use super::*;
 use loaded_ipc::Destination;
 use loaded_netfilter::Served;
-use loaded_queue::{Owner, Port, Verdict};
+use loaded_queue::{Owner, QueueSocket, Verdict};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -67,18 +67,18 @@ fn numbered(payload: &[u8]) -> (u8, u32) {
 
 /// Accepts everything; the numbers are the last five bytes of a packet.
 fn accept_all(owner: &Owner, end: &AtomicBool) -> Seen {
-    let mut port = Port::open(owner.as_fd().try_clone_to_owned().unwrap(), owner.queue()).unwrap();
+    let mut socket = QueueSocket::open(owner.as_fd().try_clone_to_owned().unwrap(), owner.queue()).unwrap();
     let mut seen = Seen::new();
     while !end.load(Ordering::Relaxed) {
-        port.receive().unwrap();
-        while let Some(mut packet) = port.next() {
+        socket.receive().unwrap();
+        while let Some(mut packet) = socket.next() {
             let bytes = packet.bytes();
             seen.insert(numbered(&bytes[bytes.len() - 5..]));
             packet.settle(Verdict::Accept);
         }
-        port.flush();
+        socket.flush();
     }
-    assert_eq!(port.faults().unknown_id, 0, "the queue was flushed");
+    assert_eq!(socket.faults().unknown_id, 0, "the queue was flushed");
     seen
 }
 

@@ -3,7 +3,7 @@
 
 use super::super::{reset, unreachable};
 use crate::wire::{Kind, ParsedPacket, parse};
-use loaded_queue::{Faults, Meta, Owner, Port, Verdict};
+use loaded_queue::{Faults, Meta, Owner, QueueSocket, Verdict};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
 use std::io::{ErrorKind, Read, Write};
@@ -79,11 +79,11 @@ fn lab<T: Send + 'static>(
     ]);
     run(setup);
     let owner = Owner::open(QUEUE, 1000).expect("owner");
-    let mut port = Port::open(owner.as_fd().try_clone_to_owned().expect("dup"), QUEUE).expect("port");
+    let mut socket = QueueSocket::open(owner.as_fd().try_clone_to_owned().expect("dup"), QUEUE).expect("socket");
     go.send(()).expect("go");
     while !client.is_finished() {
-        port.receive().expect("receive");
-        while let Some(mut held) = port.next() {
+        socket.receive().expect("receive");
+        while let Some(mut held) = socket.next() {
             let (meta, length) = (held.meta(), held.bytes().len());
             let packet = parse(held.bytes(), meta.cut).expect("a packet");
             let answer = match decide(&packet, meta) {
@@ -97,8 +97,8 @@ fn lab<T: Send + 'static>(
             held.settle_resized(Verdict::Rewrite, answer.expect("an answer"));
         }
     }
-    port.flush();
-    assert_eq!(port.faults(), Faults::default());
+    socket.flush();
+    assert_eq!(socket.faults(), Faults::default());
     Some(client.join().expect("the client"))
 }
 

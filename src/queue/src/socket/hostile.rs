@@ -12,17 +12,17 @@ impl Packet<'_> {
     pub fn say(&mut self, code: u32, id: u32, attributes: &[u8]) {
         const CLASS: usize = 0;
         let (slot, length) = (self.slot, BATCHED[CLASS]);
-        self.port.put_verdict(slot, code, id);
-        let behind = &mut self.port.arena.body_mut(slot)[VERDICT_ATTR..length];
+        self.socket.put_verdict(slot, code, id);
+        let behind = &mut self.socket.arena.body_mut(slot)[VERDICT_ATTR..length];
         let count = attributes.len().min(behind.len() - ATTR);
         behind[..count].copy_from_slice(&attributes[..count]);
         let body = match count.checked_sub(ATTR) {
             Some(payload) => Body::Payload(payload),
             None => Body::Bare,
         };
-        self.port.fill(slot, body, length);
-        // The port receives the kernel's answer as a message.
-        let _ = send(self.port.socket.as_raw_fd(), self.port.templates.message(batched_template(CLASS, slot, 1)));
+        self.socket.fill(slot, body, length);
+        // The socket receives the kernel's answer as a message.
+        let _ = send(self.socket.fd.as_raw_fd(), self.socket.templates.message(batched_template(CLASS, slot, 1)));
     }
 
     /// Marks the packet as answered, whatever was sent: it gets no default verdict.

@@ -20,10 +20,10 @@ const MARK_ATTR_LENGTH: u16 = 8;
 /// [`VERDICT_ATTR`] as a length field.
 const VERDICT_ATTR_LENGTH: u16 = 12;
 
-/// Receives the packets of one queue and answers them through pinned templates. Allocates nothing after [`Port::open`].
+/// Receives the packets of one queue and answers them through pinned templates. Allocates nothing after [`QueueSocket::open`].
 #[derive(Debug)]
-pub struct Port {
-    socket: OwnedFd,
+pub struct QueueSocket {
+    fd: OwnedFd,
     templates: Templates,
     arena: Arena,
     batch: Batch,
@@ -71,7 +71,7 @@ pub struct Meta {
 #[must_use = "a packet without a verdict waits in the kernel forever"]
 #[derive(Debug)]
 pub struct Packet<'p> {
-    port: &'p mut Port,
+    socket: &'p mut QueueSocket,
     slot: usize,
     arrived: Arrived,
     answered: bool,
@@ -107,16 +107,16 @@ pub enum Release {
     Repeat,
 }
 
-impl Port {
+impl QueueSocket {
     /// Takes over, in the worker, a queue's socket from its [`crate::Owner`].
     ///
     /// # Errors
     /// When there is no memory for the packets or the sealed templates.
-    pub fn open(socket: OwnedFd, queue: u16) -> io::Result<Self> {
+    pub fn open(fd: OwnedFd, queue: u16) -> io::Result<Self> {
         let arena = Arena::new()?;
         let templates = Templates::build(queue, arena.address())?;
         let batch = Batch { arrived: [None; BATCH], bodies: [Body::Nothing; BATCH], received: 0, next: 0 };
-        Ok(Self { socket, templates, arena, batch, faults: Faults::default() })
+        Ok(Self { fd, templates, arena, batch, faults: Faults::default() })
     }
 
     /// The range a `sendmsg` pointer may lie in, for the seccomp filter.
@@ -149,7 +149,7 @@ impl Port {
         self.flush();
         // If this fails, the last batch must not be answered again.
         (self.batch.next, self.batch.received) = (0, 0);
-        self.batch.received = match self.arena.receive(self.socket.as_raw_fd()) {
+        self.batch.received = match self.arena.receive(self.fd.as_raw_fd()) {
             Ok(count) => count,
             // ENOBUFS: packets were lost because the socket buffer was full; the kernel counts them.
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS) => 0,
@@ -192,19 +192,19 @@ impl Port {
     }
 
     /// The next packet of this batch.
-    #[expect(clippy::should_implement_trait, reason = "the token borrows the port, which Iterator cannot say")]
+    #[expect(clippy::should_implement_trait, reason = "the token borrows the socket, which Iterator cannot say")]
     pub fn next(&mut self) -> Option<Packet<'_>> {
         while self.batch.next < self.batch.received {
             let slot = self.batch.next;
             self.batch.next += 1;
             if let Some(arrived) = self.batch.arrived[slot] {
-                return Some(Packet { port: self, slot, arrived, answered: false });
+                return Some(Packet { socket: self, slot, arrived, answered: false });
             }
         }
         None
     }
 
-    /// Sends the verdicts given so far, as [`Port::receive`] also does.
+    /// Sends the verdicts given so far, as [`QueueSocket::receive`] also does.
     pub fn flush(&mut self) {
         let mut at = 0;
         while let Some(run) = layout::next_run(&self.batch.bodies[..self.batch.received], at) {
@@ -214,7 +214,7 @@ impl Port {
             let message = self.templates.message(run.template);
             // A verdict is carried out inside sendmsg (netlink_unicast_kernel), so a failure means that nothing was
             // done: the message could not be allocated. Try once more; after that the owner must release the packets.
-            if send(self.socket.as_raw_fd(), message).is_err() && send(self.socket.as_raw_fd(), message).is_err() {
+            if send(self.fd.as_raw_fd(), message).is_err() && send(self.fd.as_raw_fd(), message).is_err() {
                 self.faults.unsent += run.count as u64;
             }
             at = run.first + run.count;
@@ -224,7 +224,7 @@ impl Port {
         }
     }
 
-    /// Answers a held packet. Ends the batch: packets still waiting in it are dropped, as by [`Port::receive`].
+    /// Answers a held packet. Ends the batch: packets still waiting in it are dropped, as by [`QueueSocket::receive`].
     pub fn release(&mut self, held: Held, release: Release) {
         const SLOT: usize = 0;
         while let Some(packet) = self.next() {
@@ -237,7 +237,7 @@ impl Port {
         if let Some(run) = layout::next_run(&bodies, SLOT) {
             self.fill(SLOT, Body::Bare, run.length);
             let message = self.templates.message(run.template);
-            if send(self.socket.as_raw_fd(), message).is_err() && send(self.socket.as_raw_fd(), message).is_err() {
+            if send(self.fd.as_raw_fd(), message).is_err() && send(self.fd.as_raw_fd(), message).is_err() {
                 self.faults.unsent += 1;
             }
         }
@@ -287,14 +287,14 @@ impl Packet<'_> {
     /// Its bytes, starting with the network header.
     #[must_use]
     pub fn bytes(&mut self) -> &mut [u8] {
-        self.port.arena.payload_mut(self.slot, self.arrived.length)
+        self.socket.arena.payload_mut(self.slot, self.arrived.length)
     }
 
     /// Its bytes and up to [`crate::SPARE`] more; fewer only if it is close to the maximum length. The spare bytes hold
     /// leftovers, not packet data: write them before sending them. Finish with [`Packet::settle_resized`].
     #[must_use]
     pub fn room(&mut self) -> &mut [u8] {
-        self.port.arena.payload_mut(self.slot, layout::room(self.arrived.length))
+        self.socket.arena.payload_mut(self.slot, layout::room(self.arrived.length))
     }
 
     /// Answers it. A packet that was cut is dropped, never rewritten: its missing bytes would be lost.
@@ -308,11 +308,11 @@ impl Packet<'_> {
     pub fn settle_marked(mut self, bits: u32, mask: u32) {
         let mark = self.arrived.mark & !mask | bits & mask;
         self.write_verdict(NF_ACCEPT);
-        let bytes = self.port.arena.body_mut(self.slot);
+        let bytes = self.socket.arena.body_mut(self.slot);
         bytes[12..14].copy_from_slice(&MARK_ATTR_LENGTH.to_ne_bytes());
         bytes[14..16].copy_from_slice(&NFQA_MARK.to_ne_bytes());
         bytes[16..20].copy_from_slice(&mark.to_be_bytes());
-        self.port.batch.bodies[self.slot] = Body::Marked;
+        self.socket.batch.bodies[self.slot] = Body::Marked;
     }
 
     /// Answers it with the first `length` bytes of its [`Packet::room`], that is, with another packet in its place;
@@ -327,13 +327,13 @@ impl Packet<'_> {
     pub fn settle_resized(mut self, verdict: Verdict, length: usize) {
         let sends_bytes = matches!(verdict, Verdict::Rewrite | Verdict::Repeat);
         if sends_bytes && !layout::fits(length, self.arrived.length) {
-            self.port.faults.unfit += 1;
+            self.socket.faults.unfit += 1;
             return self.answer(Verdict::Drop, 0);
         }
         self.answer(verdict, length);
     }
 
-    /// Defers the verdict: the packet stays in the kernel, its bytes here are lost. [`Port::release`] answers it.
+    /// Defers the verdict: the packet stays in the kernel, its bytes here are lost. [`QueueSocket::release`] answers it.
     pub fn hold(mut self) -> Held {
         self.answered = true;
         Held { id: self.arrived.id }
@@ -348,34 +348,34 @@ impl Packet<'_> {
         };
         self.write_verdict(code);
         if let Body::Payload(length) = body {
-            let bytes = self.port.arena.body_mut(self.slot);
+            let bytes = self.socket.arena.body_mut(self.slot);
             // The length without padding; with it the kernel would see a longer packet.
             let attr = u16::try_from(ATTR + length).unwrap_or(u16::MAX);
             bytes[12..14].copy_from_slice(&attr.to_ne_bytes());
             bytes[14..16].copy_from_slice(&NFQA_PAYLOAD.to_ne_bytes());
         }
-        self.port.batch.bodies[self.slot] = body;
+        self.socket.batch.bodies[self.slot] = body;
     }
 
     fn write_verdict(&mut self, code: u32) {
         self.answered = true;
-        self.port.put_verdict(self.slot, code, self.arrived.id);
+        self.socket.put_verdict(self.slot, code, self.arrived.id);
     }
 }
 
 impl Drop for Packet<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            self.port.faults.defaulted += 1;
+            self.socket.faults.defaulted += 1;
             self.answer(Verdict::Drop, 0);
         }
     }
 }
 
-fn send(socket: i32, message: *const libc::msghdr) -> Result<(), Errno> {
-    // SAFETY: `message` is one of the sealed templates: its iovecs name sealed headers and bodies of this port's
-    // arena, both mapped as long as the port lives.
-    Errno::result(unsafe { libc::sendmsg(socket, message, 0) }).map(drop)
+fn send(fd: i32, message: *const libc::msghdr) -> Result<(), Errno> {
+    // SAFETY: `message` is one of the sealed templates: its iovecs name sealed headers and bodies of this socket's
+    // arena, both mapped as long as it lives.
+    Errno::result(unsafe { libc::sendmsg(fd, message, 0) }).map(drop)
 }
 
 const _: () = assert!(HEADERS + ATTR <= HEADROOM && PAYLOAD_AT == VERDICT_ATTR + ATTR);
