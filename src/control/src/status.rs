@@ -216,6 +216,10 @@ pub struct ServiceStatus {
     pub mode: String,
     /// How a new client gets its backend.
     pub strategy: String,
+    /// All that it chooses by, as a number: balancers at which it is the same give a client the same backend. `None`: the strategy
+    /// does not choose by the client alone, or an older instance does not say.
+    #[serde(default)]
+    pub choice: Option<u32>,
     /// How a client keeps its backend; `None`: it does not.
     pub affinity: Option<String>,
     /// What happens when backends fail.

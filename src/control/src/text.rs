@@ -130,6 +130,12 @@ fn write_service(out: &mut String, service: &ServiceStatus, now: u64) {
     let _ = writeln!(out, "  answers    {} {ports} on {vips}, mode {}", service.protocol, service.mode);
     let affinity = service.affinity.as_deref().unwrap_or("no affinity");
     let _ = writeln!(out, "  strategy   {}, {affinity}", service.strategy);
+    if let Some(choice) = service.choice {
+        let _ = writeln!(
+            out,
+            "  choice     {choice}: a balancer that has the same number here gives a client the same backend"
+        );
+    }
     let _ = writeln!(out, "  policy     {}", service.policy);
     for (key, text) in [("check", &service.check), ("passive", &service.passive), ("discover", &service.discover)] {
         if let Some(text) = text {

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod choice;
 mod entry;
 mod judge;
 pub mod monotonic;

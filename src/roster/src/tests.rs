@@ -1,7 +1,7 @@
 use super::*;
 use loaded_config::network::Network;
 use loaded_config::plan::{Backend, Discover, Place};
-use loaded_ipc::{Check, CheckKind, FromProber, Mode, Policy, PortRange, Protocol, Strategy as Choice};
+use loaded_ipc::{Affinity, Check, CheckKind, FromProber, Mode, Policy, PortRange, Protocol, Strategy as Choice};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,6 +68,43 @@ fn served(roster: &Roster) -> BTreeSet<String> {
             )
         })
         .collect()
+}
+
+/// What balancers compare. The literal value: a change here means that a new version seems to differ from the old ones beside it.
+#[test]
+fn the_choice_is_the_same_where_the_same_is_chosen() {
+    let now = Instant::now();
+    let of = |change: &dyn Fn(&mut Service)| {
+        let mut service = Service { strategy: Choice::Maglev { seed: 7 }, ..service("web", 1, 80, &[1, 2, 3]) };
+        change(&mut service);
+        let roster = first(&plan(vec![Service { name: "first".to_owned(), ..service.clone() }, service]), now);
+        roster.choice(ServiceIndex(1))
+    };
+    assert_eq!(of(&|_| ()), Some(3_890_655_193));
+    let alike: [&dyn Fn(&mut Service); 4] = [
+        &|service| service.backends.reverse(),
+        &|service| service.name = "another".to_owned(),
+        &|service| service.check = None,
+        &|service| service.backends.push(Backend { address: address(9), port: None, weight: 0, backup: false }),
+    ];
+    for change in alike {
+        assert_eq!(of(change), of(&|_| ()));
+    }
+    let other: [&dyn Fn(&mut Service); 9] = [
+        &|service| service.strategy = Choice::Maglev { seed: 8 },
+        &|service| service.affinity = Some(Affinity { prefix4: 32, prefix6: 64, timeout: 60 }),
+        &|service| service.policy.panic_threshold = 50,
+        &|service| service.policy.slow_start = 30,
+        &|service| service.backends.truncate(2),
+        &|service| service.backends[1].weight = 2,
+        &|service| service.backends[1].backup = true,
+        &|service| service.backends[1].port = Some(8080),
+        &|service| service.backends[1].address = address(4),
+    ];
+    let mut all: BTreeSet<_> = other.iter().map(|change| of(*change)).collect();
+    all.insert(of(&|_| ()));
+    assert_eq!(all.len(), 10, "{all:?}");
+    assert_eq!(of(&|service| service.strategy = Choice::RoundRobin), None);
 }
 
 #[test]

@@ -147,6 +147,7 @@ impl Instance {
             ports: ports.iter().map(ToString::to_string).collect(),
             mode: mode.to_string(),
             strategy: strategy.to_string(),
+            choice: self.current.roster.choice(index),
             affinity: entry.service.affinity.map(|affinity| plan::display::affinity(Some(affinity))),
             policy: policy.into(),
             passive: policy.passive.map(|passive| plan::display::passive(Some(passive))),

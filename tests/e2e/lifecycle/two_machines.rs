@@ -32,6 +32,12 @@ fn pair_goes_on() {
     pair::keepalived(&lab, A);
     pair::is_active(&lab, A);
     is_ready(&b);
+    let choices = |loaded: &Loaded| {
+        let status = loaded.status();
+        let of = |service: &serde_json::Value| service["choice"].as_u64().unwrap();
+        status["services"].as_array().unwrap().iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(choices(&a), choices(&b), "what operators compare");
     pair::keepalived(&lab, B);
     // Whatever happens, no client sees a backend's own address.
     let strays = Watch::of(&lab, "client", &pair::backends());

@@ -102,6 +102,7 @@ fn every_number_has_its_place() {
     assert_eq!(value("loaded_queue_received_packets_total", &[("queue", "5"), ("worker", "0")]), 3_580_245.0);
     let state = |state| value("loaded_service_state", &[("service", "web"), ("state", state)]);
     assert_eq!((state("ok"), state("all_down")), (1.0, 0.0));
+    assert_eq!(value("loaded_service_choice", &[("service", "web")]), 2_923_517_522.0);
     let down = [("service", "web"), ("backend", "198.51.100.12"), ("index", "1")];
     assert_eq!(value("loaded_backend_up", &down), 0.0);
     let draining = [("service", "web"), ("backend", "2001:db8:1::13"), ("index", "2")];

@@ -43,6 +43,7 @@ pub(crate) fn service(name: &str, backends: Vec<BackendStatus>) -> ServiceStatus
         ports: vec!["80".to_owned(), "8000-8080".to_owned()],
         mode: "nat".to_owned(),
         strategy: "rr".to_owned(),
+        choice: (name == "web").then_some(2_923_517_522),
         affinity: Some("clients (IPv4 /32, IPv6 /64) stay for 3600 s".to_owned()),
         policy: PolicyStatus {
             on_backend_down: "reset".to_owned(),
