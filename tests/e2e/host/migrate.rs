@@ -1,6 +1,7 @@
 //! `loaded migrate`: what it makes of another balancer's configuration serves clients.
 
-use crate::rig::lab::{Lab, Said, binary, bounded, eventually, said, shipped};
+use crate::rig::debian::documents;
+use crate::rig::lab::{Lab, Said, binary, eventually, said, shipped};
 use crate::rig::loaded::Loaded;
 use crate::rig::net::{Family, ask, backend_of, get};
 use crate::rig::servers::Server;
@@ -60,18 +61,6 @@ fn what_was_migrated_serves() {
 const ANYTHING: u16 = 8090;
 /// What nginx's `listen 80` stands for.
 const EVERYWHERE: [&str; 2] = ["203.0.113.99", "2001:db8:5::99"];
-
-/// The documentation of a Debian package. `None` where it cannot be had, unless LOADED_CI demands it.
-fn documents(package: &str) -> Option<PathBuf> {
-    let script = format!("set -euo pipefail; . {}; need_documents {package}", shipped("scripts/lab.d/packages.sh"));
-    let said = said(&bounded(&["bash", "-c", &script]).output().unwrap());
-    if said.code != Some(0) {
-        assert!(std::env::var_os("LOADED_CI").is_none(), "{}", said.err);
-        println!("skipped: {}", said.err);
-        return None;
-    }
-    Some(PathBuf::from(said.out.trim_end()))
-}
 
 /// The files of a folder whose names are of this kind, in their order.
 fn files(folder: &Path, is_one: impl Fn(&str) -> bool) -> Vec<PathBuf> {

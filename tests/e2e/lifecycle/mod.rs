@@ -2,6 +2,7 @@
 
 mod active_active;
 mod anycast;
+mod beside_conntrackd;
 mod refused_start;
 mod reload;
 mod reload_storm;

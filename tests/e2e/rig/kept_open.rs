@@ -97,9 +97,17 @@ pub(crate) fn go_on(lab: &Lab, connections: &mut [KeptOpen]) {
     }
 }
 
-/// Downloads on their way while `event` happens: at so low a rate that they outlast it.
+/// Downloads on their way while `event` happens: at so low a rate that they outlast it. All of them come whole.
 #[track_caller]
 pub(crate) fn downloads_outlast(lab: &Lab, event: impl FnOnce()) {
+    for download in downloads_during(lab, event) {
+        download.unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// The same, and what is wrong with those that do not come whole.
+#[track_caller]
+pub(crate) fn downloads_during(lab: &Lab, event: impl FnOnce()) -> Vec<Result<(), String>> {
     let sum = sum_of(lab, BYTES);
     let open = || {
         let all = lab.sh("client", "ss -Htn state established dst 192.0.2.100 or dst [2001:db8:1::100] | wc -l");
@@ -117,11 +125,12 @@ pub(crate) fn downloads_outlast(lab: &Lab, event: impl FnOnce()) {
         // Until flow control has them where only the backend has something to say.
         std::thread::sleep(Duration::from_secs(1));
         event();
-        for download in downloads {
-            let Said { code, out, err } = download.join().unwrap();
-            assert_eq!((code, out.as_str()), (Some(0), sum.as_str()), "{err}");
-        }
-    });
+        let whole = |Said { code, out, err }| match code == Some(0) && out == sum {
+            true => Ok(()),
+            false => Err(format!("exit code {code:?}, sum {out}: {err}")),
+        };
+        downloads.into_iter().map(|download| whole(download.join().unwrap())).collect()
+    })
 }
 
 /// Connections that begin while `act` runs, of each family one after the other. All of them are answered: a SYN that was lost comes
@@ -153,7 +162,7 @@ pub(crate) fn while_some_begin(lab: &Lab, act: impl FnOnce()) {
 /// How long it takes, from `event` on, until each of ten clients gets a new connection, in rising order. A client tries again after
 /// 300 ms.
 #[track_caller]
-pub(crate) fn served_again(lab: &Lab, event: impl FnOnce()) {
+pub(crate) fn served_again(lab: &Lab, event: impl FnOnce()) -> Vec<Duration> {
     let begin = Instant::now();
     event();
     let each: Vec<_> = Family::BOTH.into_iter().flat_map(|family| (31..36).map(move |n| (family, n))).collect();
@@ -169,4 +178,5 @@ pub(crate) fn served_again(lab: &Lab, event: impl FnOnce()) {
     });
     times.sort_unstable();
     println!("served again after, ms: {:?}", times.iter().map(Duration::as_millis).collect::<Vec<_>>());
+    times
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod anycast;
 pub(crate) mod config;
+pub(crate) mod conntrackd;
+pub(crate) mod debian;
 pub(crate) mod direct_return;
 mod gate;
 pub(crate) mod kept_open;

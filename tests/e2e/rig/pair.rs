@@ -19,6 +19,8 @@ pub(crate) const A: &str = "lb";
 pub(crate) const B: &str = "b9";
 /// What keepalived moves: the VIPs and the backends' gateway.
 const MOVED: [&str; 4] = ["192.0.2.100/32", "2001:db8:1::100/128", "198.51.100.254/32", "2001:db8:2::fe/128"];
+/// The interface of both to the other one.
+pub(super) const LINK: &str = "sync";
 const NEXT_HOP: [&str; 2] = ["192.0.2.250/32", "2001:db8:1::fa/128"];
 /// Three advertisements that do not come, or three bad answers to the script, and then a busy machine.
 const MOVE: Duration = Duration::from_secs(30);
@@ -109,7 +111,12 @@ pub(super) fn keepalived_with(lab: &Lab, who: &str, text: &str) {
     assert!(text.contains(shipped));
     let link = super::lab::shipped("scripts/ha/keepalived/loaded-link");
     let text = text.replace(shipped, &here).replace("/usr/local/sbin/loaded-link", &format!("/usr/bin/env {link}"));
-    let config = lab.file(&format!("{who}.keepalived"), &text);
+    run_keepalived(lab, who, &text);
+}
+
+/// Starts keepalived with this text as it is.
+pub(super) fn run_keepalived(lab: &Lab, who: &str, text: &str) {
+    let config = lab.file(&format!("{who}.keepalived"), text);
     let path = |name: &str| lab.state().join(format!("{who}.keepalived.{name}"));
     let log = || File::create(path("log")).unwrap();
     let mut command = Command::new("ip");
@@ -210,6 +217,44 @@ pub(crate) fn cables(lab: &Lab, who: &str, state: &str) {
     for switch in ["b8", "sw"] {
         lab.sh(switch, &format!("ip link set {who} {state}"));
     }
+}
+
+/// The shipped configuration without what asks `loaded`, for other balancers.
+pub(super) fn without_loaded() -> String {
+    let shipped = text("keepalived/keepalived.conf");
+    let (head, rest) = shipped.split_once("vrrp_script loaded {").unwrap();
+    let (_, rest) = rest.split_once("\n}\n").unwrap();
+    let asks = "    track_script {\n        loaded\n    }\n";
+    assert!(rest.contains(asks), "{rest}");
+    format!("{head}{}", rest.replace(asks, ""))
+}
+
+/// A link between the two, where others tell each other of their connections.
+#[track_caller]
+pub(crate) fn link(lab: &Lab) {
+    lab.sh(A, &format!("ip link add {LINK} type veth peer name {LINK} netns {}", lab.namespace(B)));
+    for who in [A, B] {
+        lab.sh(who, &format!("ip address add {}/24 dev {LINK}; ip link set {LINK} up", address(who)));
+    }
+}
+
+/// An end of that link.
+pub(super) fn address(who: &str) -> &'static str {
+    if who == A { "192.168.100.1" } else { "192.168.100.2" }
+}
+
+/// Pulls its cable.
+#[track_caller]
+pub(crate) fn cut_link(lab: &Lab) {
+    lab.sh(A, &format!("ip link set {LINK} down"));
+}
+
+/// Kills everything that runs in a balancer's namespace, at once.
+#[track_caller]
+pub(crate) fn kill_all(lab: &Lab, who: &str) {
+    let kill = format!("ip netns pids {} | xargs -r kill -KILL", lab.namespace(who));
+    let said = super::lab::said(&bounded(&["sh", "-c", &kill]).output().unwrap());
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
 }
 
 /// What keepalived has said so far.
