@@ -12,9 +12,9 @@ pub const QUEUE_BASE: u16 = 0;
 pub const QUEUE_LEN: u32 = 16_384;
 /// Default of `mode`: backends need to know nothing of the VIP.
 pub const MODE: Mode = Mode::Nat;
-/// Default flows of one worker: 20 MiB at 80 bytes each, taken at start.
+/// Default flows of one worker: 22 MiB at 88 bytes each, taken at start.
 pub const FLOWS: u32 = 262_144;
-/// Default clients of one worker: as much again.
+/// Default clients of one worker: as many, 20 MiB at 80 bytes each.
 pub const CLIENTS: u32 = 262_144;
 /// Default of `quota`. The prefixes are the smallest that are routed by themselves, so whoever owns one can send and
 /// receive with all of its addresses; a subscriber's network (/56, /48) lies within one. A share is 5242 of the default

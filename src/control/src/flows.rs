@@ -71,6 +71,10 @@ pub struct FlowLine {
     pub port: Option<u16>,
     /// `established`, `half_open`, …
     pub state: String,
+    /// Seconds since this entry was made, at least: what an upgrade from a binary that knew no age has carried over is as old as its
+    /// last packet before.
+    #[serde(default)]
+    pub age: u32,
     /// Seconds since its last packet.
     pub idle: u32,
     /// Whether the kernel sends its client's next packet on, if that is an ordinary one ("kernel"), or a worker gets it ("queue").
@@ -84,8 +88,9 @@ pub struct FlowLine {
 #[must_use]
 pub fn text(list: &FlowList) -> String {
     let list = &cleaned(list);
-    let mut rows =
-        vec![["PROTO", "CLIENT", "VIP", "BACKEND", "SERVICE", "STATE", "PATH", "IDLE"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["PROTO", "CLIENT", "VIP", "BACKEND", "SERVICE", "STATE", "PATH", "AGE", "IDLE"].map(str::to_owned).to_vec(),
+    ];
     rows.extend(list.flows.iter().map(|flow| row(flow).to_vec()));
     let mut out = if list.flows.is_empty() { String::new() } else { table(&rows, &[]) };
     let states: Vec<_> = list.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
@@ -112,7 +117,7 @@ pub fn ended(EndedFlows { ended, unsaid }: &EndedFlows) -> String {
     }
 }
 
-fn row(flow: &FlowLine) -> [String; 8] {
+fn row(flow: &FlowLine) -> [String; 9] {
     let FlowLine { protocol, client, client_port, vip, vip_port, .. } = *flow;
     let (client, vip) = match protocol {
         6 | 17 | 132 => (SocketAddr::new(client, client_port).to_string(), SocketAddr::new(vip, vip_port).to_string()),
@@ -130,7 +135,7 @@ fn row(flow: &FlowLine) -> [String; 8] {
     };
     let backend = Destination { address: flow.backend, port: flow.port }.to_string();
     let [service, state, path] = [&flow.service, &flow.state, &flow.path].map(String::clone);
-    [protocol, client, vip, backend, service, state, path, elapsed(flow.idle.into())]
+    [protocol, client, vip, backend, service, state, path, elapsed(flow.age.into()), elapsed(flow.idle.into())]
 }
 
 #[cfg(test)]
@@ -149,6 +154,7 @@ mod tests {
             backend: "198.51.100.11".parse().unwrap(),
             port: Some(8443),
             state: "established".to_owned(),
+            age: 7500,
             idle: 75,
             path: "queue".to_owned(),
             worker: 0,
@@ -162,9 +168,9 @@ mod tests {
             FlowList { flows: vec![line(6, "203.0.113.7"), line(1, "203.0.113.8")], matched: 4, states, total: 9 };
         assert_eq!(
             text(&list),
-            "PROTO  CLIENT                VIP              BACKEND             SERVICE  STATE        PATH   IDLE\n\
-             tcp    203.0.113.7:40000     192.0.2.100:443  198.51.100.11:8443  web      established  queue  1m15s\n\
-             icmp   203.0.113.8 id 40000  192.0.2.100      198.51.100.11:8443  web      established  queue  1m15s\n\
+            "PROTO  CLIENT                VIP              BACKEND             SERVICE  STATE        PATH   AGE   IDLE\n\
+             tcp    203.0.113.7:40000     192.0.2.100:443  198.51.100.11:8443  web      established  queue  2h5m  1m15s\n\
+             icmp   203.0.113.8 id 40000  192.0.2.100      198.51.100.11:8443  web      established  queue  2h5m  1m15s\n\
              4 of 9 flows: 3 established, 1 half_open; 2 shown, --limit shows more\n"
         );
         assert_eq!(text(&FlowList::default()), "0 flows\n");

@@ -13,7 +13,7 @@ use aya::programs::{ProgramInfo, SchedClassifier, TestRun, TestRunOptions};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use loaded_table::TableSpec;
-use loaded_table::facts::LINE;
+use loaded_table::facts::{LINE, SLOT};
 use std::os::fd::{AsFd, OwnedFd};
 
 static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fast.bpf.o"));
@@ -269,9 +269,9 @@ fn enter(ebpf: &mut Ebpf, workers: &[Worker]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lines of numbers for a table of so many bytes: four bytes for each slot of 40.
+/// Lines of numbers for a table of so many bytes: four bytes for each slot.
 fn numbers_for(table: usize) -> usize {
-    (table / 40 * 4).div_ceil(LINE)
+    (table / SLOT * 4).div_ceil(LINE)
 }
 
 fn create(name: &str, (kind, value, entries): (u32, usize, usize), flags: u32) -> Result<OwnedFd, Error> {

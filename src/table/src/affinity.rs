@@ -6,12 +6,11 @@
 
 use crate::bucket::Way;
 use crate::error::{Damage, Error};
-use crate::layout;
+use crate::layout::{self, Kind};
 use crate::map::{self, Hashed, KeyValue, Map, Slot, Stored};
 use crate::shm::Region;
 use crate::spec::TableSpec;
 
-const KIND: u32 = 2;
 /// States of an entry: its client has only sent, or has shown that it hears what it is answered.
 const UNPROVEN: u8 = 0;
 const PROVEN: u8 = 1;
@@ -52,12 +51,12 @@ pub struct AffinityTable {
 impl AffinityTable {
     /// Bytes of a region for `capacity` clients: about 80 a client.
     pub const fn bytes_for(capacity: usize) -> usize {
-        layout::bytes_for(capacity)
+        layout::bytes_for(Kind::Clients, capacity)
     }
 
     /// Writes an empty table into `region`.
     pub fn format(region: &Region, spec: TableSpec) -> Result<(), Error> {
-        map::format(region, KIND, spec)
+        map::format(region, Kind::Clients, spec)
     }
 
     /// Opens a region that was formatted with this `spec`, removes every torn entry, and reports each client found, so that it
@@ -67,7 +66,7 @@ impl AffinityTable {
     /// If the region is smaller than `spec` needs.
     pub fn open(region: Region, spec: TableSpec, mut on_client: impl FnMut(Client)) -> Result<Self, Error> {
         let sound = |stored: &Stored| stored.state <= PROVEN && is_ours(&stored.record);
-        let map = Map::open(region, (KIND, u64::MAX), spec, sound)?;
+        let map = Map::open(region, (Kind::Clients, u64::MAX), spec, sound)?;
         map.for_each(|_, stored| on_client(client(&stored.record)));
         Ok(Self { map })
     }

@@ -2,13 +2,15 @@
 //! these facts into a header, so that no number is written down twice.
 
 use crate::flow::{KEY_MASK, OVER_QUOTA};
-use crate::layout::{Bucket, RegionHeader, WAYS};
+use crate::layout::{Bucket, Kind, RegionHeader, WAYS};
 use crate::map::CHECK;
 use crate::state::FlowState;
 use std::mem::offset_of;
 
 /// Bytes of a cache line, and the unit in which the program reads a table: all parts of one begin and end at a line.
 pub const LINE: usize = 64;
+/// Bytes of a flow table for each of its slots. The program reads only the part that lies in buckets.
+pub const SLOT: usize = Kind::Flows.bucket_bytes() / WAYS;
 
 const _: () = assert!(size_of::<RegionHeader>().is_multiple_of(LINE) && size_of::<Bucket>().is_multiple_of(LINE));
 const _: () = assert!(offset_of!(Bucket, entries) == LINE && WAYS == 8);

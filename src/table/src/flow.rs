@@ -6,7 +6,7 @@
 
 use crate::bucket::Way;
 use crate::error::{Damage, Error, TableFull};
-use crate::layout::{self, WAYS};
+use crate::layout::{self, Kind, WAYS};
 use crate::map::{self, Hashed, KeyValue, Map, Slot, Stored};
 use crate::quota::QuotaTracker;
 use crate::shm::Region;
@@ -15,7 +15,6 @@ use crate::state::FlowState;
 use crate::timeouts::{FlowTimeouts, Timeouts};
 use std::ops::Range;
 
-const KIND: u32 = 1;
 /// Third key word: client port, service port, protocol and a zero byte are key; the top 16 bits are the port at the VIP,
 /// which is value.
 pub(crate) const KEY_MASK: u64 = 0x0000_ffff_ffff_ffff;
@@ -77,14 +76,14 @@ pub struct FlowTable {
 }
 
 impl FlowTable {
-    /// Bytes of a region for `capacity` flows: about 80 a flow.
+    /// Bytes of a region for `capacity` flows: about 88 a flow.
     pub const fn bytes_for(capacity: usize) -> usize {
-        layout::bytes_for(capacity)
+        layout::bytes_for(Kind::Flows, capacity)
     }
 
     /// Writes an empty table into `region`.
     pub fn format(region: &Region, spec: TableSpec) -> Result<(), Error> {
-        map::format(region, KIND, spec)
+        map::format(region, Kind::Flows, spec)
     }
 
     /// Opens a region that was formatted with this `spec` and removes every torn entry. Walks the table once. A region whose
@@ -94,7 +93,7 @@ impl FlowTable {
     /// # Errors
     /// If the region is smaller than `spec` needs.
     pub fn open(region: Region, spec: TableSpec, timeouts: Timeouts) -> Result<Self, Error> {
-        let map = Map::open(region, (KIND, KEY_MASK), spec, |stored| {
+        let map = Map::open(region, (Kind::Flows, KEY_MASK), spec, |stored| {
             state_of(stored.state).is_some() && stored.record.key[2] >> 40 & 0xff == 0
         })?;
         Ok(Self { map, timeouts: FlowTimeouts::new(timeouts, Box::default()), quota: QuotaTracker::default() })
@@ -220,7 +219,7 @@ impl FlowTable {
         self.map.twins(slot, &record.key, is_protected) < KEY_SHARE && self.quota.take(&client_of(record))
     }
 
-    /// Puts a flow in. One with the same key, VIP and port there is replaced. If both buckets are full, a flow of the first of these kinds
+    /// Puts a flow in, whose age begins. One with the same key, VIP and port there is replaced. If both buckets are full, a flow of the first of these kinds
     /// that is there is evicted:
     ///
     /// 1. expired;
@@ -281,6 +280,16 @@ impl FlowTable {
     /// Seconds since a packet of the flow at `slot` was last seen.
     pub fn idle(&self, slot: Slot, now: u32) -> Option<u32> {
         self.map.idle(slot, now)
+    }
+
+    /// Seconds since the flow at `slot` was put in. At least those since its last packet: a hostile worker can write any birth.
+    pub fn age(&self, slot: Slot, now: u32) -> Option<u32> {
+        Some(self.map.since_birth(slot, now).max(self.idle(slot, now)?))
+    }
+
+    /// Says that the flow at `slot` began earlier than it was put in: at `at`, in seconds of the clock.
+    pub fn set_birth(&self, slot: Slot, at: u32) {
+        self.map.set_birth(slot, at);
     }
 
     /// Whether the flow at `slot` is never evicted for a new one, as long as it lives.

@@ -43,7 +43,7 @@ pub use flow::{Flow, FlowKey, FlowTable, Inserted};
 pub use layout::{LAYOUT_VERSION, MAX_CAPACITY};
 pub use map::{Hashed, Slot};
 pub use quota::QuotaTracker;
-pub use reader::FlowReader;
+pub use reader::{FlowReader, Since};
 pub use shm::{CounterReader, Counters, Region};
 pub use spec::TableSpec;
 pub use state::FlowState;

@@ -1,9 +1,9 @@
 //! The hash map under both tables: a key has two candidate buckets of eight ways each; entries never move, the map never
 //! grows.
 //!
-//! **Crashes.** A way is filled in this order: tag cleared, entry words, last seen, state, check, tag. A process killed between
-//! any two stores leaves a free way, never half an entry. Against damage of other kinds every entry carries a 24-bit keyed check
-//! over key and value; an entry whose check fails does not exist.
+//! **Crashes.** A way is filled in this order: tag cleared, birth, entry words, last seen, state, check, tag. A process killed
+//! between any two stores leaves a free way, never half an entry, nor one with the birth of another. Against damage of other
+//! kinds every entry carries a 24-bit keyed check over key and value; an entry whose check fails does not exist.
 //!
 //! **Hostile contents.** Indices come from the hash and are bounded by our own count; numbers of ways are 0..8 by
 //! construction. Capacity and hash key are the word of whoever opens the region ([`TableSpec`]): the header is compared with
@@ -11,13 +11,13 @@
 
 use crate::bucket::Way;
 use crate::error::{Damage, Error, TableFull};
-use crate::layout::{self, Bucket, LAYOUT_VERSION, MAGIC, RegionHeader, WAY_BITS};
+use crate::layout::{self, Births, Bucket, Kind, LAYOUT_VERSION, MAGIC, RegionHeader, WAY_BITS, WAYS};
 use crate::shm::{Array, Region, prefetch};
 use crate::spec::TableSpec;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 use std::ops::Range;
-use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, fence};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::Release, fence};
 
 /// A key's two candidate buckets and its tag. Valid for every table with the same hash key and capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,7 @@ pub(crate) struct Vacancy {
 #[derive(Debug)]
 pub(crate) struct Map {
     buckets: Array<Bucket>,
+    kind: Kind,
     count: u32,
     capacity: usize,
     hash_key: [u64; 2],
@@ -94,9 +95,12 @@ pub(crate) fn age(now: u32, seen: u32) -> u32 {
 }
 
 /// Writes an empty map into `region`, whatever was there before.
-pub(crate) fn format(region: &Region, kind: u32, spec: TableSpec) -> Result<(), Error> {
+pub(crate) fn format(region: &Region, kind: Kind, spec: TableSpec) -> Result<(), Error> {
     let count = spec.buckets()?;
-    let size_error = || Error::Size { need: layout::bytes_for(spec.capacity), have: region.bytes() };
+    let size_error = || Error::Size { need: layout::bytes_for(kind, spec.capacity), have: region.bytes() };
+    if region.bytes() < layout::bytes_for(kind, spec.capacity) {
+        return Err(size_error());
+    }
     let header = header(region).ok_or_else(size_error)?;
     let buckets = region.view::<Bucket>(size_of::<RegionHeader>(), count).ok_or_else(size_error)?;
     // The magic is cleared first and written last: a half-formatted region is no table.
@@ -108,7 +112,7 @@ pub(crate) fn format(region: &Region, kind: u32, spec: TableSpec) -> Result<(), 
     }
     let [k0, k1] = split_key(spec.hash_key);
     header.version.store(LAYOUT_VERSION, Relaxed);
-    header.kind.store(kind, Relaxed);
+    header.kind.store(kind as u32, Relaxed);
     header.capacity.store(spec.capacity as u64, Relaxed);
     header.buckets.store(count as u64, Relaxed);
     header.key[0].store(k0, Relaxed);
@@ -123,7 +127,7 @@ impl Map {
     /// [`Map::damage`] then says what was found.
     pub(crate) fn open(
         region: Region,
-        (kind, mask): (u32, u64),
+        (kind, mask): (Kind, u64),
         spec: TableSpec,
         accept: impl Fn(&Stored) -> bool,
     ) -> Result<Self, Error> {
@@ -132,11 +136,7 @@ impl Map {
         if damage.is_some() {
             format(&region, kind, spec)?;
         }
-        let (need, have) = (layout::bytes_for(spec.capacity), region.bytes());
-        let count = u32::try_from(buckets).map_err(|_| Error::Capacity(spec.capacity))?;
-        let buckets = Array::new(region, size_of::<RegionHeader>(), buckets).ok_or(Error::Size { need, have })?;
-        let (capacity, hash_key) = (spec.capacity, split_key(spec.hash_key));
-        let mut map = Self { buckets, count, capacity, hash_key, mask, len: 0, cursor: 0, damage };
+        let mut map = Self { damage, ..Self::read_only(region, (kind, mask), spec)? };
         map.drop_torn(accept);
         Ok(map)
     }
@@ -240,6 +240,20 @@ impl Map {
         }
     }
 
+    /// Seconds since the entry at `slot` was put in; 0 in a table without births. What a hostile process has left there is no
+    /// more than a wrong number.
+    pub(crate) fn since_birth(&self, slot: Slot, now: u32) -> u32 {
+        self.birth(slot).map_or(0, |birth| age(now, birth.load(Relaxed)))
+    }
+
+    /// Sets when the entry was put in, in a table with births.
+    #[inline]
+    pub(crate) fn set_birth(&self, slot: Slot, at: u32) {
+        if let Some(birth) = self.birth(slot) {
+            birth.store(at, Relaxed);
+        }
+    }
+
     /// The random key of the hash.
     pub(crate) fn hash_key(&self) -> [u64; 2] {
         self.hash_key
@@ -260,6 +274,7 @@ impl Map {
         let [a, b, c] = record.key;
         let [c0, c1, c2, _] = self.check(&record).to_le_bytes();
         let last = u64::from(u16::from_le_bytes([c0, c1])) << 32 | u64::from(record.value);
+        self.set_birth(slot, now);
         way.fill([a, b, c, last], (state, c2), now, hashed.tag);
         self.len += 1;
         Ok(Placed { slot, displaced, score })
@@ -350,13 +365,14 @@ impl Map {
     }
 
     /// The map in a region that another process writes, to read it alone: nothing is checked or cleared.
-    pub(crate) fn read_only(region: Region, mask: u64, spec: TableSpec) -> Result<Self, Error> {
+    pub(crate) fn read_only(region: Region, (kind, mask): (Kind, u64), spec: TableSpec) -> Result<Self, Error> {
         let buckets = spec.buckets()?;
-        let (need, have) = (layout::bytes_for(spec.capacity), region.bytes());
+        let (need, have) = (layout::bytes_for(kind, spec.capacity), region.bytes());
         let count = u32::try_from(buckets).map_err(|_| Error::Capacity(spec.capacity))?;
-        let buckets = Array::new(region, size_of::<RegionHeader>(), buckets).ok_or(Error::Size { need, have })?;
+        let array = Array::new(region, size_of::<RegionHeader>(), buckets).filter(|_| have >= need);
+        let buckets = array.ok_or(Error::Size { need, have })?;
         let (capacity, hash_key) = (spec.capacity, split_key(spec.hash_key));
-        Ok(Self { buckets, count, capacity, hash_key, mask, len: 0, cursor: 0, damage: None })
+        Ok(Self { buckets, kind, count, capacity, hash_key, mask, len: 0, cursor: 0, damage: None })
     }
 
     /// Calls `visit` for every complete entry.
@@ -465,6 +481,12 @@ impl Map {
         Some(Way::new(self.bucket(slot.0 >> WAY_BITS)?, slot.0))
     }
 
+    #[inline]
+    fn birth(&self, slot: Slot) -> Option<&AtomicU32> {
+        let births = self.kind.has_births().then(|| self.buckets.behind::<Births>())??;
+        births.get((slot.0 >> WAY_BITS) as usize)?.get(slot.0 as usize % WAYS)
+    }
+
     /// The first way with the tag for which `want` holds.
     #[inline]
     fn first_match(&self, hashed: &Hashed, mut want: impl FnMut(Way) -> bool) -> Option<Slot> {
@@ -555,11 +577,11 @@ fn header(region: &Region) -> Option<&RegionHeader> {
 }
 
 /// The first field of a header that is not as [`format`] writes it. Nothing else is done with what it says.
-fn damage_of(header: &RegionHeader, kind: u32, spec: TableSpec, buckets: usize) -> Option<Damage> {
+fn damage_of(header: &RegionHeader, kind: Kind, spec: TableSpec, buckets: usize) -> Option<Damage> {
     let fields = [
         ("magic", header.magic.load(Relaxed), MAGIC),
         ("layout version", header.version.load(Relaxed).into(), LAYOUT_VERSION.into()),
-        ("kind", header.kind.load(Relaxed).into(), kind.into()),
+        ("kind", header.kind.load(Relaxed).into(), kind as u64),
         ("capacity", header.capacity.load(Relaxed), spec.capacity as u64),
         ("number of buckets", header.buckets.load(Relaxed), buckets as u64),
     ];

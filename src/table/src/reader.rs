@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::flow::{Flow, FlowKey, FlowTable, KEY_MASK, unpack};
+use crate::layout::Kind;
 use crate::map::Map;
 use crate::shm::Region;
 use crate::spec::TableSpec;
@@ -16,6 +17,15 @@ pub struct FlowReader {
     map: Map,
     /// The next bucket.
     next: u32,
+}
+
+/// How long ago a flow began, and had its last packet, in seconds; the first is no less than the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since {
+    /// Since it was put into the table.
+    pub age: u32,
+    /// Since its last packet.
+    pub idle: u32,
 }
 
 impl FlowReader {
@@ -36,16 +46,17 @@ impl FlowReader {
     }
 
     fn of(region: Region, spec: TableSpec) -> Result<Self, Error> {
-        Ok(Self { map: Map::read_only(region, KEY_MASK, spec)?, next: 0 })
+        Ok(Self { map: Map::read_only(region, (Kind::Flows, KEY_MASK), spec)?, next: 0 })
     }
 
-    /// Calls `visit` for the flows in the next `budget` buckets, with the seconds since the last packet of each at `now`; those
-    /// that have expired and were not removed yet are among them. Returns whether there are buckets left.
-    pub fn read(&mut self, budget: u32, now: u32, mut visit: impl FnMut(&FlowKey, &Flow, u32)) -> bool {
+    /// Calls `visit` for the flows in the next `budget` buckets, with what has passed at `now`; those that have expired and were
+    /// not removed yet are among them. Returns whether there are buckets left.
+    pub fn read(&mut self, budget: u32, now: u32, mut visit: impl FnMut(&FlowKey, &Flow, Since)) -> bool {
         let end = self.next.saturating_add(budget);
         self.map.for_each_in(self.next..end, |slot, stored| {
             if let Some((key, flow)) = unpack(stored) {
-                visit(&key, &flow, self.map.idle(slot, now).unwrap_or(0));
+                let idle = self.map.idle(slot, now).unwrap_or(0);
+                visit(&key, &flow, Since { age: self.map.since_birth(slot, now).max(idle), idle });
             }
         });
         self.next = end;
@@ -84,20 +95,21 @@ mod tests {
     fn every_flow_is_read_once_in_pieces_while_the_table_is_in_use() {
         let (fd, mut table) = table();
         for n in 0..3000 {
-            table.insert(&table.prepare(&key(n)), &key(n), flow(n), 100).expect("room");
+            let slot = table.insert(&table.prepare(&key(n)), &key(n), flow(n), 100).expect("room").slot;
+            table.refresh(slot, if n % 2 == 0 { 100 } else { 110 });
         }
         let mut reader = FlowReader::open(&fd, SPEC).expect("open");
         let (mut seen, mut pieces) = (BTreeSet::new(), 0);
         loop {
-            let more = reader.read(100, 130, |key, found, idle| {
-                assert_eq!((*found, idle), (flow(key.client_port), 30));
+            let more = reader.read(100, 130, |key, found, since| {
+                let idle = if key.client_port % 2 == 0 { 30 } else { 20 };
+                assert_eq!((*found, since), (flow(key.client_port), Since { age: 30, idle }));
                 assert!(seen.insert(key.client_port), "twice");
             });
             pieces += 1;
             // What is new may be met or not, what was there must be.
-            table
-                .insert(&table.prepare(&key(5000 + pieces)), &key(5000 + pieces), flow(5000 + pieces), 100)
-                .expect("room");
+            let new = key(5000 + 2 * pieces);
+            table.insert(&table.prepare(&new), &new, flow(new.client_port), 100).expect("room");
             if !more {
                 break;
             }
@@ -105,6 +117,22 @@ mod tests {
         assert!(pieces > 5, "{pieces}");
         assert!((0..3000).all(|n| seen.contains(&n)), "{} of 3000", seen.len());
         assert!(!reader.read(100, 130, |_, _, _| panic!("there is nothing behind the last bucket")));
+    }
+
+    /// A hostile worker writes any birth: the flow is then as old as its last packet, or older.
+    #[test]
+    fn a_birth_that_cannot_be_is_no_age() {
+        let (fd, mut table) = table();
+        let slot = table.insert(&table.prepare(&key(1)), &key(1), flow(1), 100).expect("room").slot;
+        for (birth, age) in [(100, 50), (40, 110), (149, 30), (151, 30), (u32::MAX, 151), (200_000, 30)] {
+            table.set_birth(slot, birth);
+            table.refresh(slot, 120);
+            assert_eq!(table.age(slot, 150), Some(age), "{birth}");
+            let mut met = None;
+            let mut reader = FlowReader::open(&fd, SPEC).expect("open");
+            while reader.read(1000, 150, |_, _, since| met = Some(since)) {}
+            assert_eq!(met, Some(Since { age, idle: 30 }), "{birth}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::error::Error;
-use crate::layout::{Bucket, RegionHeader};
+use crate::layout::{Births, Bucket, RegionHeader};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
@@ -38,6 +38,8 @@ unsafe impl Plain for AtomicU64 {}
 unsafe impl Plain for Bucket {}
 // SAFETY: as for Bucket.
 unsafe impl Plain for RegionHeader {}
+// SAFETY: an array of integer atomics.
+unsafe impl Plain for Births {}
 
 /// Makes a zeroed memfd of `bytes` bytes whose size can never change: it is sealed against shrinking, growing and further
 /// seals, so that a hostile worker cannot take pages away under the supervisor, which would die by SIGBUS.
@@ -204,6 +206,12 @@ impl<T: Plain> Array<T> {
     pub(crate) fn as_slice(&self) -> &[T] {
         // SAFETY: `new` made the checks of `view` for these very numbers, and the region cannot shrink.
         unsafe { std::slice::from_raw_parts(self.region.start.as_ptr().byte_add(self.offset).cast::<T>(), self.count) }
+    }
+
+    /// As many values of `U`, behind these; `None` unless they lie in the region too.
+    #[inline]
+    pub(crate) fn behind<U: Plain>(&self) -> Option<&[U]> {
+        self.region.view(self.offset + self.count * size_of::<T>(), self.count)
     }
 }
 

@@ -112,7 +112,8 @@ proptest! {
         };
         let mut table = open();
         let mut model: HashMap<(u16, u16), (Flow, u32)> = HashMap::new();
-        let mut proofs: HashMap<(u16, u16), u16> = HashMap::new();
+        // The proof of each, and when it was put in.
+        let mut beside: HashMap<(u16, u16), (u16, u32)> = HashMap::new();
         let mut now = start;
         for op in ops {
             let alive = |entry: &(Flow, u32)| now.wrapping_sub(entry.1) <= timeout(&entry.0);
@@ -129,7 +130,7 @@ proptest! {
                     let inserted = table.insert(&hashed, &flow_key(key), flow, now).expect("room");
                     prop_assert_eq!(table.proof(inserted.slot), 0);
                     table.set_proof(inserted.slot, proof);
-                    proofs.insert((key, vip), proof);
+                    beside.insert((key, vip), (proof, now));
                     let old = model.insert((key, vip), (flow, now));
                     if let Some((k, f)) = inserted.displaced {
                         prop_assert_eq!((k, Some(f)), (flow_key(key), old.map(|(flow, _)| flow)));
@@ -157,7 +158,7 @@ proptest! {
                     prop_assert_eq!(slot.is_some(), model.get(&(key, vip)).is_some_and(alive));
                     if let Some(slot) = slot {
                         table.set_proof(slot, proof);
-                        proofs.insert((key, vip), proof);
+                        beside.entry((key, vip)).and_modify(|(known, _)| *known = proof);
                     }
                 }
                 Op::Refresh { key, vip } => {
@@ -192,7 +193,8 @@ proptest! {
             let by_vip = table.find(&hashed, &flow_key(*key), now, |f| (f.vip, f.vip_port) == place(*vip));
             prop_assert_eq!(by_vip.and_then(|slot| table.get(slot)), alive.then_some(*flow));
             if let Some(slot) = by_vip {
-                prop_assert_eq!(table.proof(slot), proofs[&(*key, *vip)]);
+                let (proof, born) = beside[&(*key, *vip)];
+                prop_assert_eq!((table.proof(slot), table.age(slot, now)), (proof, Some(now.wrapping_sub(born))));
             }
             let by_backend = table.find(&hashed, &flow_key(*key), now, |f| f.backend == flow.backend);
             prop_assert!(by_backend.is_some() || !alive);

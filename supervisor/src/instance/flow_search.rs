@@ -5,7 +5,7 @@ use crate::roster::Roster;
 use loaded_config::network::Network;
 use loaded_control::{FlowLine, FlowList, FlowQuery, MAX_FLOWS};
 use loaded_ipc::{BackendIndex, FlowsMeant, KnownFlow};
-use loaded_table::{Flow, FlowKey, FlowReader, FlowState};
+use loaded_table::{Flow, FlowKey, FlowReader, FlowState, Since};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,7 @@ impl FlowSearch {
     ) {
         let Some(mut reader) = self.reader.take() else { return };
         let end = Instant::now() + PIECE;
-        while reader.read(STEP, now, |key, flow, idle| self.meet(roster, position, (key, flow, idle), by_kernel)) {
+        while reader.read(STEP, now, |key, flow, since| self.meet(roster, position, (key, flow, since), by_kernel)) {
             if Instant::now() >= end {
                 self.reader = Some(reader);
                 return;
@@ -89,7 +89,7 @@ impl FlowSearch {
         &mut self,
         roster: &Roster,
         worker: u16,
-        (key, flow, idle): (&FlowKey, &Flow, u32),
+        (key, flow, Since { age, idle }): (&FlowKey, &Flow, Since),
         by_kernel: &dyn Fn(u8, KnownFlow) -> bool,
     ) {
         // What the roster does not have is either gone by now or a lie.
@@ -123,6 +123,7 @@ impl FlowSearch {
                 backend: backend.address,
                 port: backend.port,
                 state: flow.state.label().to_owned(),
+                age,
                 idle,
                 path: path.to_owned(),
                 worker,
@@ -219,7 +220,8 @@ mod tests {
             let key = FlowKey { protocol: 6, client, client_port: n, service_port: 80 };
             let state = if n % 10 == 0 { FlowState::HalfOpen } else { FlowState::Established };
             let flow = Flow { vip: n % 2, vip_port: 80, backend: n % 4, state };
-            table.insert(&table.prepare(&key), &key, flow, 100).unwrap();
+            let slot = table.insert(&table.prepare(&key), &key, flow, 60).unwrap().slot;
+            table.refresh(slot, 100);
         }
         fd
     }
@@ -252,7 +254,7 @@ mod tests {
             (one.service.as_str(), one.backend, one.port),
             ("mail", "198.51.100.11".parse().unwrap(), Some(8080))
         );
-        assert_eq!((one.state.as_str(), one.idle, one.vip_port), ("established", 75, 80));
+        assert_eq!((one.state.as_str(), one.age, one.idle, one.vip_port), ("established", 115, 75, 80));
         assert!(list.flows.iter().all(|flow| (flow.path == "kernel") == (flow.state == "established")));
         assert!(list.flows.iter().all(|flow| flow.client.is_ipv4() == flow.backend.is_ipv4()));
     }

@@ -1,6 +1,7 @@
 //! USR2: a new binary takes over from the running one, or refuses and changes nothing.
 
 use super::supervisor_killed::{ALL, echoed, services};
+use crate::rig::kept_open::KeptOpen;
 use crate::rig::lab::{Lab, binary, double, eventually, install, install_script, setting};
 use crate::rig::loaded::{Loaded, children, lives, signal_to};
 use crate::rig::machine::paired;
@@ -10,7 +11,7 @@ use crate::rig::witness::{Datagrams, Witness};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// An installed binary that can be replaced.
 struct Place(PathBuf);
@@ -62,7 +63,8 @@ fn nobody_notices_twenty_upgrades() {
         let before = lab.rules();
         let place = Place::of(lab);
         let loaded = place.start(lab, &services("", ALL));
-        let mut counted = Datagrams::default();
+        let mut kept = KeptOpen::all(lab, 48..49, 80);
+        let (began, mut counted) = (Instant::now(), Datagrams::default());
         let witness = Witness::of(lab, || {
             counted = echoed(lab, || {
                 for round in 0..setting("E2E_UPGRADES", 20) {
@@ -71,7 +73,9 @@ fn nobody_notices_twenty_upgrades() {
                     let file = fs::read_to_string(lab.state().join("upgraded.pid-file")).unwrap();
                     assert_eq!(file.trim(), pid.to_string(), "the pid file");
                     std::thread::sleep(Duration::from_millis(200));
+                    kept.iter_mut().for_each(|kept| drop(kept.ask().unwrap()));
                 }
+                is_carried_over(&loaded, &kept, began.elapsed());
             });
         });
         println!("datagrams: {counted:?}");
@@ -85,6 +89,16 @@ fn nobody_notices_twenty_upgrades() {
         loaded.stop();
         assert_eq!(lab.rules(), before);
     });
+}
+
+/// The oldest flow of each of these clients is as old as that.
+fn is_carried_over(loaded: &Loaded, kept: &[KeptOpen], age: Duration) {
+    for kept in kept {
+        let list = loaded.json(&["flows", "--client", &kept.client().to_string()]);
+        let oldest = list["flows"].as_array().unwrap().iter().map(|flow| flow["age"].as_u64().unwrap()).max();
+        let (oldest, seconds) = (oldest.unwrap(), age.as_secs());
+        assert!((seconds..=seconds + 5).contains(&oldest), "{oldest} s old after {seconds} s: {list}");
+    }
 }
 
 /// A new binary that cannot serve leaves everything as it is.

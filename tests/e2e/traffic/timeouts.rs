@@ -2,14 +2,15 @@
 
 use super::protocols::text;
 use crate::rig::lab::{Lab, eventually};
-use crate::rig::loaded::Loaded;
+use crate::rig::loaded::{Loaded, signal_to};
 use crate::rig::net::{Family, dial};
 use crate::rig::packet::{TCP, ip, syn};
 use crate::rig::wire::Sender;
+use nix::sys::signal::Signal;
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const WEB: &str = "protocol = \"tcp\"\nports = [80]";
 const OPENINGS: u16 = 6;
@@ -33,14 +34,17 @@ fn request(stream: &mut TcpStream) {
     }
 }
 
+fn connect(lab: &Lab, family: Family) -> TcpStream {
+    let mut stream = lab.within("client", || dial(family.client(20), SocketAddr::new(family.vip(), 80))).unwrap();
+    request(&mut stream);
+    stream
+}
+
 /// Makes, for each family, an open connection and half-open ones that nobody answers.
 fn begin(lab: &Lab, sender: &Sender, port: u16) -> Vec<TcpStream> {
     let mut open = Vec::new();
     for family in Family::BOTH {
-        let to = SocketAddr::new(family.vip(), 80);
-        let mut stream = lab.within("client", || dial(family.client(20), to)).unwrap();
-        request(&mut stream);
-        open.push(stream);
+        open.push(connect(lab, family));
         for n in 0..OPENINGS {
             // Without a right checksum nobody answers.
             sender.send(&ip(family.client(20), family.vip(), TCP, &syn(port + n, 80)));
@@ -96,4 +100,42 @@ fn are_listed(loaded: &Loaded, all: u64) {
     let last = format!("{all} flows: 2 established, {} half_open; 1 shown, --limit shows more\n", all - 2);
     assert!(said.out.starts_with("PROTO  CLIENT") && said.out.ends_with(&last), "{said:?}");
     assert!(loaded.ask(&["flows", "--service", "al"]).err.contains("there is no service \"al\""));
+}
+
+/// A packet ends what was idle, and no age; nor does a worker's end, or an upgrade. Without the kernel path, which tells a worker of
+/// a flow now and then.
+#[test]
+fn a_flow_ages_through_packets_kills_and_upgrades() {
+    let Some(lab) = Lab::up() else { return };
+    let loaded = Loaded::toml(&lab, &text(WEB, "fast = \"off\""));
+    let began = Instant::now();
+    let mut open = Family::BOTH.map(|family| connect(&lab, family));
+    // The least age, and the longest idle time.
+    let look = || {
+        let list = loaded.json(&["flows", "--state", "established"]);
+        let flows = list["flows"].as_array().unwrap();
+        assert_eq!(flows.len(), 2, "{list}");
+        let of = |key: &str| flows.iter().map(|flow| flow[key].as_u64().unwrap()).collect::<Vec<_>>();
+        (of("age").into_iter().min().unwrap(), of("idle").into_iter().max().unwrap())
+    };
+    std::thread::sleep(Duration::from_millis(2100));
+    let (age, idle) = look();
+    assert!(age >= idle && idle >= 2, "{age} {idle}");
+    let mut after = |what: &str| {
+        open.iter_mut().for_each(request);
+        let ((age, idle), seconds) = (look(), began.elapsed().as_secs());
+        assert!(age + 1 >= seconds && idle <= 1, "after {what}, {seconds} s: {age} {idle}");
+        std::thread::sleep(Duration::from_millis(1100));
+    };
+    after("a packet");
+    let old = loaded.workers();
+    old.iter().for_each(|worker| signal_to(*worker, Signal::SIGKILL));
+    let followed = || loaded.workers().len() == old.len() && loaded.workers().iter().all(|new| !old.contains(new));
+    assert!(eventually(Duration::from_secs(10), followed), "{}", loaded.log());
+    after("the workers' end");
+    loaded.upgrade().unwrap();
+    after("an upgrade");
+    let text = loaded.ask(&["flows", "--state", "established"]).out;
+    assert!(text.lines().next().unwrap().ends_with("AGE  IDLE"), "{text}");
+    loaded.stop();
 }

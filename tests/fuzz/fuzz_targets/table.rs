@@ -121,7 +121,8 @@ fn flows(input: &Input) {
     };
     let mut table = open();
     let mut model: HashMap<(FlowKey, (u16, u16)), (Flow, u32)> = HashMap::new();
-    let mut proofs: HashMap<(FlowKey, (u16, u16)), u16> = HashMap::new();
+    // The proof of each, and when it was put in.
+    let mut beside: HashMap<(FlowKey, (u16, u16)), (u16, u32)> = HashMap::new();
     let mut now = input.start;
     for act in &input.acts {
         let alive = |(flow, seen): &(Flow, u32)| now.wrapping_sub(*seen) <= timeout(flow);
@@ -144,7 +145,7 @@ fn flows(input: &Input) {
                         assert!(model.insert((key, place), (flow, now)).is_none(), "an old one was displaced");
                         assert_eq!(table.proof(inserted.slot), 0);
                         table.set_proof(inserted.slot, proof);
-                        proofs.insert((key, place), proof);
+                        beside.insert((key, place), (proof, now));
                         assert_eq!(table.get(inserted.slot), Some(flow));
                     }
                     Err(_) => {
@@ -166,7 +167,8 @@ fn flows(input: &Input) {
                 let expected = model.get(&(key, place)).filter(|entry| alive(entry)).copied();
                 assert_eq!(slot.and_then(|slot| table.get(slot)), expected.map(|(flow, _)| flow));
                 let (Some(slot), Some((flow, seen))) = (slot, expected) else { continue };
-                assert_eq!(Some(&table.proof(slot)), proofs.get(&(key, place)));
+                let (known, born) = beside[&(key, place)];
+                assert_eq!((table.proof(slot), table.age(slot, now)), (known, Some(now.wrapping_sub(born))));
                 assert!(near, "\"certainly not\" is certain");
                 match act {
                     Act::Remove { .. } => {
@@ -179,7 +181,7 @@ fn flows(input: &Input) {
                     }
                     Act::Prove { proof, .. } => {
                         table.set_proof(slot, *proof);
-                        proofs.insert((key, place), *proof);
+                        beside.insert((key, place), (*proof, born));
                     }
                     Act::Refresh { .. } => {
                         assert_eq!(table.refresh(slot, now), seen);
