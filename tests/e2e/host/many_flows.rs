@@ -1,5 +1,5 @@
-//! `loaded flows`, and `loaded status`, which `loaded top` asks for, beside many flows and a load: how soon they answer, and what the
-//! data path has of it. `E2E_FLOWS=1000000 E2E_ROUNDS=6` for the figures of docs/figures.md.
+//! `loaded flows`, and `loaded status`, which `loaded top` asks for, beside many flows, a load and a flood: how soon they answer, and
+//! what the data path has of it. `E2E_FLOWS=1000000 E2E_FLOOD_RATE=20000 E2E_ROUNDS=6` for the figures of docs/figures.md.
 
 use crate::rig::config::{Service, config};
 use crate::rig::lab::{Lab, binary, eventually, setting};
@@ -7,8 +7,10 @@ use crate::rig::loaded::Loaded;
 use crate::rig::machine::paired;
 use crate::rig::net::Family;
 use crate::rig::packet::{UDP, complete, ip};
+use crate::rig::queues::kernel;
 use crate::rig::requests::{url, wrk};
 use crate::rig::wire::Sender;
+use crate::security::flood::steady;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,11 +20,17 @@ const SILENT: u16 = 5000;
 /// What the issue asks for.
 const ANSWER: Duration = Duration::from_millis(200);
 
+/// Has backends say nothing at that port, not even that nobody listens there.
+fn silence(lab: &Lab) {
+    for who in ["b1", "b2"] {
+        for (tool, protocol) in ["iptables", "ip6tables"].into_iter().flat_map(|tool| [(tool, "udp"), (tool, "tcp")]) {
+            lab.sh(who, &format!("{tool} -w -A INPUT -p {protocol} --dport {SILENT} -j DROP"));
+        }
+    }
+}
+
 /// Datagrams of as many clients, from a network beyond that of the lab.
 fn fill(lab: &Lab, flows: u32) {
-    for who in ["b1", "b2"] {
-        lab.sh(who, &format!("iptables -w -A INPUT -p udp --dport {SILENT} -j DROP"));
-    }
     let sender = Sender::to_balancer(lab, "client", "eth0");
     let packet = |n: u32| {
         let from = IpAddr::from(Ipv4Addr::from(0x0a00_0000 + n));
@@ -69,12 +77,13 @@ fn shares(lab: &Lab, loaded: &Loaded, rounds: u64) -> Vec<f64> {
 #[test]
 fn many_flows_and_a_load_do_not_delay_an_answer() {
     let flows = u32::try_from(setting("E2E_FLOWS", 50_000)).unwrap();
-    let rounds = setting("E2E_ROUNDS", 0);
+    let (rounds, rate) = (setting("E2E_ROUNDS", 0), setting("E2E_FLOOD_RATE", 2000));
     paired(|lab| {
         let idle = "affinity = \"none\"\nidle = { half_open = \"1h\" }";
-        let silent = Service { name: "silent", protocol: "udp", ports: "5000", keys: idle, ..Service::default() };
-        let text = config("60s", &[Service::default(), silent]);
+        let silent = |name, protocol| Service { name, protocol, ports: "5000", keys: idle, ..Service::default() };
+        let text = config("60s", &[Service::default(), silent("silent", "udp"), silent("mute", "tcp")]);
         let loaded = Loaded::toml(lab, &format!("cores = \"0-1\"\nflows = {}\n{text}", flows.max(2048)));
+        silence(lab);
         fill(lab, flows);
         let count = || loaded.json(&["flows", "--limit", "0"])["total"].as_u64().unwrap();
         assert!(
@@ -91,24 +100,31 @@ fn many_flows_and_a_load_do_not_delay_an_answer() {
         };
         let all: [&[&str]; 3] = [&["flows", "--limit", "100"], &["flows", "--client", "10.0.7.0/24"], &["status"]];
         let mut times = all.map(|_| Vec::new());
-        std::thread::scope(|scope| {
-            scope.spawn(|| wrk(lab, &url(Family::V4.vip(), 80, "small"), 16, 4));
-            std::thread::sleep(Duration::from_millis(300));
-            let end = Instant::now() + Duration::from_secs(3);
-            while Instant::now() < end {
-                for (words, times) in all.iter().zip(&mut times) {
-                    times.push(ask(words));
+        let under_load = || {
+            std::thread::scope(|scope| {
+                scope.spawn(|| wrk(lab, &url(Family::V4.vip(), 80, "small"), 16, 4));
+                std::thread::sleep(Duration::from_millis(300));
+                let end = Instant::now() + Duration::from_secs(3);
+                while Instant::now() < end {
+                    for (words, times) in all.iter().zip(&mut times) {
+                        times.push(ask(words));
+                    }
                 }
-            }
-        });
+            });
+        };
+        let ((), flooded) = steady::beside(lab, (SILENT, rate), under_load);
         for (words, times) in all.iter().zip(&mut times) {
             times.sort();
             let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
-            println!("{flows} flows and a load: {words:?}: median {median:.0?}, longest of {} {most:.0?}", times.len());
+            println!(
+                "{flows} flows, a load and a flood of {flooded}/s: {words:?}: median {median:.0?}, longest of {} {most:.0?}",
+                times.len()
+            );
             assert!(median < ANSWER, "{words:?} takes {times:?}");
         }
         if rounds > 0 {
-            let shares = shares(lab, &loaded, rounds);
+            let (shares, flooded) = steady::beside(lab, (SILENT, rate), || shares(lab, &loaded, rounds));
+            println!("{} flows in the end, after {flooded}/s of the flood; {:?}", count(), kernel(lab));
             let (least, median, most) = (shares[0], shares[shares.len() / 2], shares[shares.len() - 1]);
             println!(
                 "requests a second beside top and a list of flows: {median:.3} ({least:.3} to {most:.3}) of those without"

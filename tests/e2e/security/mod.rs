@@ -2,7 +2,7 @@
 
 mod breakout;
 mod clashes;
-mod flood;
+pub(crate) mod flood;
 mod forged;
 mod forged_replies;
 mod forged_tables;

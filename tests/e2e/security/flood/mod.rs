@@ -2,6 +2,7 @@
 //! served stay served, and new ones get in.
 
 pub(super) mod source;
+pub(crate) mod steady;
 
 use crate::rig::lab::{Lab, eventually, setting};
 use crate::rig::loaded::{Loaded, size};
