@@ -181,7 +181,8 @@ fn serves(lab: &Lab, file: &Path) -> usize {
     let loaded = Loaded::toml(lab, &migrated.out);
     let mut served = Vec::new();
     for Service { protocol, vips, port, .. } in &services {
-        for vip in vips {
+        // No server here speaks SCTP; and of its many IPv6 addresses b1 answers a datagram by another than it was redirected to.
+        for vip in vips.iter().filter(|vip| protocol == "tcp" || protocol == "udp" && vip.is_ipv4()) {
             let client = if vip.is_ipv4() { Family::V4 } else { Family::V6 }.client(12);
             let answer = || match protocol.as_str() {
                 "tcp" => get(client, *vip, *port),
@@ -243,6 +244,7 @@ fn public_configurations_serve() {
     let Some((lab, _servers)) = obliging() else { return };
     let expected = [
         ("ipvsadm.dr", 2),
+        ("ipvsadm.live", 21),
         ("ipvsadm.nat", 2),
         ("ipvsadm.save", 7),
         ("nginx.access", 1),

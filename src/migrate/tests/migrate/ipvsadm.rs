@@ -26,6 +26,20 @@ fn a_dump_is_carried_over_whole() {
     assert!(matches!(tls.strategy, Strategy::Maglev { .. }) && tls.affinity.is_some());
 }
 
+/// What the kernel and ipvsadm really print (tests/e2e/host/migrate/README.md), among it what no page shows: `--tun-type ipip` beside every
+/// tunnel.
+#[test]
+fn a_live_dump_is_read_and_what_comes_out_is_valid() {
+    let dump = include_str!("../../../../tests/e2e/host/migrate/ipvsadm.live");
+    let (migrated, plan) = carried(Format::Ipvsadm, dump, &Options::default());
+    assert_eq!((plan.services.len(), migrated.lost.len()), (21, 26), "{:#?}", migrated.lost);
+    let of = |protocol| plan.services.iter().filter(|service| service.protocol == protocol).count();
+    assert_eq!([Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(of), [16, 4, 1]);
+    let affinity = |name: &str| plan.services.iter().find(|service| service.name == name).unwrap().affinity;
+    assert_eq!(affinity("tcp-203.0.113.30-25"), Some(Affinity { prefix4: 24, prefix6: 128, timeout: 600 }));
+    assert_eq!(affinity("tcp-2001-db8-5--30-443"), Some(Affinity { prefix4: 32, prefix6: 64, timeout: 300 }));
+}
+
 #[test]
 fn a_script_of_commands_is_read_too() {
     let text = "\
