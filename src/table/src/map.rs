@@ -170,13 +170,17 @@ impl Map {
         hashed
     }
 
-    /// Prefetches the line of the first entry whose tag matches or, if none does, of the way that an insert would fill. To be
-    /// called when the header lines have arrived. Returns whether a tag matches: if not, there is no such entry.
+    /// Prefetches the line of the first entry whose tag matches or, if none does, of the way that an insert would fill, and of its
+    /// birth: a store that misses holds up all stores after it. To be called when the header lines have arrived. Returns whether a tag matches: if not, there is no such entry.
     #[inline]
     pub(crate) fn prefetch_entry(&self, hashed: &Hashed) -> bool {
         let found = self.first_match(hashed, |_| true);
-        if let Some(way) = found.or_else(|| self.free_slot(hashed)).and_then(|slot| self.way(slot)) {
+        let free = if found.is_none() { self.free_slot(hashed) } else { None };
+        if let Some(way) = found.or(free).and_then(|slot| self.way(slot)) {
             prefetch(way.entry());
+        }
+        if let Some(birth) = free.and_then(|slot| self.birth(slot)) {
+            prefetch(birth);
         }
         found.is_some()
     }
