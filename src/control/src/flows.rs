@@ -73,8 +73,9 @@ pub struct FlowLine {
     pub state: String,
     /// Seconds since this entry was made, at least: what an upgrade from a binary that knew no age has carried over is as old as its
     /// last packet before.
+    /// `None`: an older instance does not say.
     #[serde(default)]
-    pub age: u32,
+    pub age: Option<u32>,
     /// Seconds since its last packet.
     pub idle: u32,
     /// Whether the kernel sends its client's next packet on, if that is an ordinary one ("kernel"), or a worker gets it ("queue").
@@ -135,7 +136,17 @@ fn row(flow: &FlowLine) -> [String; 9] {
     };
     let backend = Destination { address: flow.backend, port: flow.port }.to_string();
     let [service, state, path] = [&flow.service, &flow.state, &flow.path].map(String::clone);
-    [protocol, client, vip, backend, service, state, path, elapsed(flow.age.into()), elapsed(flow.idle.into())]
+    [
+        protocol,
+        client,
+        vip,
+        backend,
+        service,
+        state,
+        path,
+        flow.age.map_or_else(|| "-".to_owned(), |age| elapsed(age.into())),
+        elapsed(flow.idle.into()),
+    ]
 }
 
 #[cfg(test)]
@@ -154,7 +165,7 @@ mod tests {
             backend: "198.51.100.11".parse().unwrap(),
             port: Some(8443),
             state: "established".to_owned(),
-            age: 7500,
+            age: Some(7500),
             idle: 75,
             path: "queue".to_owned(),
             worker: 0,

@@ -133,7 +133,7 @@ fn write_service(out: &mut String, service: &ServiceStatus, now: u64) {
     if let Some(choice) = service.choice {
         let _ = writeln!(
             out,
-            "  choice     {choice}: a balancer that has the same number here gives a client the same backend"
+            "  choice     {choice}: where it is the same, and the same backends are up, a client gets the same backend"
         );
     }
     let _ = writeln!(out, "  policy     {}", service.policy);

@@ -7,7 +7,7 @@ use loaded_ipc::{AllDown, ServiceIndex, Strategy};
 use siphasher::sip::SipHasher13;
 use std::net::IpAddr;
 
-/// The hash is no secret and keeps none: its key says what it is of, and changes with what goes into it.
+/// The hash is no secret and keeps none: its key says what it is a hash of, and changes with what goes into it.
 const KEY: (u64, u64) = (u64::from_le_bytes(*b"choice.."), 1);
 
 impl Roster {
@@ -19,12 +19,9 @@ impl Roster {
         let Strategy::Maglev { seed } = service.strategy else { return None };
         let mut bytes = seed.to_le_bytes().to_vec();
         bytes.extend(of_service(service));
-        // Their order and their numbers do not matter to the strategy.
-        let mut members: Vec<_> = self
-            .backends()
-            .filter(|(_, one)| one.service == index && one.weight > 0)
-            .map(|(_, one)| member(one))
-            .collect();
+        // Their order and their numbers do not matter to the strategy. One of weight 0 does: it counts for the size of its table.
+        let mut members: Vec<_> =
+            self.backends().filter(|(_, one)| one.service == index).map(|(_, one)| member(one)).collect();
         members.sort_unstable();
         bytes.extend(members.concat());
         let [a, b, c, d, ..] = SipHasher13::new_with_keys(KEY.0, KEY.1).hash(&bytes).to_le_bytes();

@@ -81,16 +81,14 @@ fn the_choice_is_the_same_where_the_same_is_chosen() {
         roster.choice(ServiceIndex(1))
     };
     assert_eq!(of(&|_| ()), Some(3_890_655_193));
-    let alike: [&dyn Fn(&mut Service); 4] = [
-        &|service| service.backends.reverse(),
-        &|service| service.name = "another".to_owned(),
-        &|service| service.check = None,
-        &|service| service.backends.push(Backend { address: address(9), port: None, weight: 0, backup: false }),
-    ];
+    let alike: [&dyn Fn(&mut Service); 3] =
+        [&|service| service.backends.reverse(), &|service| service.name = "another".to_owned(), &|service| {
+            service.check = None
+        }];
     for change in alike {
         assert_eq!(of(change), of(&|_| ()));
     }
-    let other: [&dyn Fn(&mut Service); 9] = [
+    let other: [&dyn Fn(&mut Service); 10] = [
         &|service| service.strategy = Choice::Maglev { seed: 8 },
         &|service| service.affinity = Some(Affinity { prefix4: 32, prefix6: 64, timeout: 60 }),
         &|service| service.policy.panic_threshold = 50,
@@ -100,10 +98,11 @@ fn the_choice_is_the_same_where_the_same_is_chosen() {
         &|service| service.backends[1].backup = true,
         &|service| service.backends[1].port = Some(8080),
         &|service| service.backends[1].address = address(4),
+        &|service| service.backends.push(Backend { address: address(9), port: None, weight: 0, backup: false }),
     ];
     let mut all: BTreeSet<_> = other.iter().map(|change| of(*change)).collect();
     all.insert(of(&|_| ()));
-    assert_eq!(all.len(), 10, "{all:?}");
+    assert_eq!(all.len(), 11, "{all:?}");
     assert_eq!(of(&|service| service.strategy = Choice::RoundRobin), None);
 }
 

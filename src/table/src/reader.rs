@@ -7,6 +7,7 @@ use crate::map::Map;
 use crate::shm::Region;
 use crate::spec::TableSpec;
 use std::os::fd::AsFd;
+use std::sync::atomic::{Ordering::Acquire, fence};
 
 /// A flow table of another process, for reading alone.
 ///
@@ -55,6 +56,9 @@ impl FlowReader {
         let end = self.next.saturating_add(budget);
         self.map.for_each_in(self.next..end, |slot, stored| {
             if let Some((key, flow)) = unpack(stored) {
+                // Its birth was stored before its tag, so it is read after it. A place that is filled anew meanwhile can still show one
+                // flow with the times of the next.
+                fence(Acquire);
                 let idle = self.map.idle(slot, now).unwrap_or(0);
                 visit(&key, &flow, Since { age: self.map.since_birth(slot, now).max(idle), idle });
             }

@@ -123,7 +123,7 @@ impl FlowSearch {
                 backend: backend.address,
                 port: backend.port,
                 state: flow.state.label().to_owned(),
-                age,
+                age: Some(age),
                 idle,
                 path: path.to_owned(),
                 worker,
@@ -254,7 +254,7 @@ mod tests {
             (one.service.as_str(), one.backend, one.port),
             ("mail", "198.51.100.11".parse().unwrap(), Some(8080))
         );
-        assert_eq!((one.state.as_str(), one.age, one.idle, one.vip_port), ("established", 115, 75, 80));
+        assert_eq!((one.state.as_str(), one.age, one.idle, one.vip_port), ("established", Some(115), 75, 80));
         assert!(list.flows.iter().all(|flow| (flow.path == "kernel") == (flow.state == "established")));
         assert!(list.flows.iter().all(|flow| flow.client.is_ipv4() == flow.backend.is_ipv4()));
     }

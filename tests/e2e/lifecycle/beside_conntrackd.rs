@@ -63,6 +63,7 @@ fn a_crash_keeps_everything() {
         tell(pair, seen);
     }
     assert!(ours.kept.iter().flatten().flatten().all(|kept| *kept) && ours.strays == 0, "loaded lost some");
+    assert!(ours.waits.iter().flatten().all(Option::is_some), "somebody was never answered: {:?}", ours.waits);
 }
 
 fn crash(lab: &Lab, which: Pair, seen: &mut Seen) {

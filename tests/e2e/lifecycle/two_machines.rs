@@ -22,6 +22,13 @@ fn connections_go_on_through_hand_over_stop_crash_and_return() {
     takeovers(pair_goes_on);
 }
 
+/// The number of each service by which operators see that balancers choose alike.
+fn choices(loaded: &Loaded) -> Vec<u64> {
+    let status = loaded.status();
+    let of = |service: &serde_json::Value| service["choice"].as_u64().unwrap();
+    status["services"].as_array().unwrap().iter().map(of).collect()
+}
+
 fn pair_goes_on() {
     let Some(lab) = Lab::up() else { return };
     pair::up(&lab);
@@ -32,11 +39,6 @@ fn pair_goes_on() {
     pair::keepalived(&lab, A);
     pair::is_active(&lab, A);
     is_ready(&b);
-    let choices = |loaded: &Loaded| {
-        let status = loaded.status();
-        let of = |service: &serde_json::Value| service["choice"].as_u64().unwrap();
-        status["services"].as_array().unwrap().iter().map(of).collect::<Vec<_>>()
-    };
     assert_eq!(choices(&a), choices(&b), "what operators compare");
     pair::keepalived(&lab, B);
     // Whatever happens, no client sees a backend's own address.

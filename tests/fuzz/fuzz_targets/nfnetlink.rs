@@ -1,4 +1,4 @@
-//! A queue's port in front of a kernel that says anything: each packet gets one verdict, which is well formed.
+//! A queue's socket in front of a kernel that says anything: each packet gets one verdict, which is well formed.
 #![no_main]
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -114,7 +114,7 @@ fn drain(kernel: &UnixDatagram) -> usize {
 }
 
 fuzz_target!(|input: Input<'_>| {
-    QUEUE.with_borrow_mut(|(port, kernel)| {
+    QUEUE.with_borrow_mut(|(socket, kernel)| {
         let unsent = socket.faults().unsent;
         let mut sent = 0;
         for message in input.messages.iter().take(MOST) {
@@ -126,7 +126,7 @@ fuzz_target!(|input: Input<'_>| {
         for _ in 0..2 {
             let received = socket.receive().expect("the socket is there");
             assert!(received <= sent);
-            assert_eq!(port.waiting().count(), received);
+            assert_eq!(socket.waiting().count(), received);
             expected += received;
             while let Some(mut packet) = socket.next() {
                 let (length, room) = (packet.bytes().len(), packet.room().len());
@@ -153,7 +153,7 @@ fuzz_target!(|input: Input<'_>| {
         let count = held.len();
         got = 0;
         for (held, release) in held {
-            port.release(held, release);
+            socket.release(held, release);
             got += drain(kernel);
         }
         assert_eq!(got, count, "one verdict each that was held");

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Runs `act` while SYNs and datagrams come to this port at `rate` packets a second, of both families, each from a source that has not
-/// been before. Returns what `act` does, and how many came a second.
+/// sent before. Returns what `act` does, and how many came a second.
 pub(crate) fn beside<T>(lab: &Lab, (port, rate): (u16, u64), act: impl FnOnce() -> T) -> (T, u64) {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
