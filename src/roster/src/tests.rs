@@ -83,7 +83,7 @@ fn the_choice_is_the_same_where_the_same_is_chosen() {
     assert_eq!(of(&|_| ()), Some(3_890_655_193));
     let alike: [&dyn Fn(&mut Service); 3] =
         [&|service| service.backends.reverse(), &|service| service.name = "another".to_owned(), &|service| {
-            service.check = None
+            service.check = None;
         }];
     for change in alike {
         assert_eq!(of(change), of(&|_| ()));
