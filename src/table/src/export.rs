@@ -5,7 +5,8 @@
 //! 20  each flow    32 bytes: protocol, state, service, vip, backend, client, client port, service port, idle seconds
 //!     each client  24 bytes: prefix, service, backend, idle seconds
 //!     each flow     2 bytes: the port at the VIP. Older exports end before it: then it is the service port
-//!     each flow     4 bytes: age in seconds. Older exports end before it: then the age is that of the last packet
+//!     each flow     4 bytes: when it began, in seconds of the clock of both tables, so that no part of a second is lost however often it
+//!                   is carried over. Older exports end before it: then the age is that of the last packet
 //! ```
 //! Neither this format nor the number of a [`FlowState`] ever changes its meaning; a reader skips what it does not know.
 
@@ -19,17 +20,17 @@ const HEADER: usize = 20;
 const FLOW: usize = 32;
 const CLIENT: usize = 24;
 const PORT: usize = 2;
-const AGE: usize = 4;
+const BIRTH: usize = 4;
 
 /// Longest export, in bytes, of tables of these capacities: each table has twice as many slots.
 pub const fn bytes_for(flows: usize, clients: usize) -> usize {
-    HEADER + 2 * (flows.saturating_add(8)) * (FLOW + PORT + AGE) + 2 * (clients.saturating_add(8)) * CLIENT
+    HEADER + 2 * (flows.saturating_add(8)) * (FLOW + PORT + BIRTH) + 2 * (clients.saturating_add(8)) * CLIENT
 }
 
 /// Everything in these tables at `now`, in seconds. `service_of`: the service of a backend, for readers that do not know it.
 pub fn export(flows: &FlowTable, clients: &AffinityTable, service_of: impl Fn(u16) -> u16, now: u32) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER + flows.len() * (FLOW + PORT + AGE) + clients.len() * CLIENT);
-    let (mut ports, mut ages) = (Vec::with_capacity(flows.len() * PORT), Vec::with_capacity(flows.len() * AGE));
+    let mut bytes = Vec::with_capacity(HEADER + flows.len() * (FLOW + PORT + BIRTH) + clients.len() * CLIENT);
+    let (mut ports, mut births) = (Vec::with_capacity(flows.len() * PORT), Vec::with_capacity(flows.len() * BIRTH));
     bytes.extend(MAGIC);
     bytes.extend(VERSION.to_le_bytes());
     bytes.extend([0; 8]);
@@ -45,7 +46,7 @@ pub fn export(flows: &FlowTable, clients: &AffinityTable, service_of: impl Fn(u1
         bytes.extend(service_port.to_le_bytes());
         bytes.extend(flows.idle(slot, now).unwrap_or(0).to_le_bytes());
         ports.extend(flow.vip_port.to_le_bytes());
-        ages.extend(flows.age(slot, now).unwrap_or(0).to_le_bytes());
+        births.extend(now.wrapping_sub(flows.age(slot, now).unwrap_or(0)).to_le_bytes());
         count += 1;
     });
     clients.for_each(|slot, key, client| {
@@ -56,7 +57,7 @@ pub fn export(flows: &FlowTable, clients: &AffinityTable, service_of: impl Fn(u1
         clients_count += 1;
     });
     bytes.append(&mut ports);
-    bytes.append(&mut ages);
+    bytes.append(&mut births);
     bytes[12..16].copy_from_slice(&count.to_le_bytes());
     bytes[16..20].copy_from_slice(&clients_count.to_le_bytes());
     bytes
@@ -73,14 +74,15 @@ pub fn import(bytes: &[u8], flows: &mut FlowTable, clients: &mut AffinityTable, 
     let (count, clients_count) = (number(12)? as usize, number(16)? as usize);
     let (records, rest) = rest.split_at_checked(count.checked_mul(FLOW)?)?;
     let (rest, ports) = rest.split_at_checked(clients_count.checked_mul(CLIENT)?)?;
-    let (ports, ages) = ports.split_at_checked(count * PORT).unwrap_or_default();
+    let (ports, births) = ports.split_at_checked(count * PORT).unwrap_or_default();
     let records = records.chunks_exact(FLOW).enumerate();
-    let records = records.filter_map(|(n, record)| Some((flow(record, word(ports, n * PORT))?, long(ages, n * AGE))));
-    let taken = records.filter(|((key, flow, idle), age)| {
+    let records =
+        records.filter_map(|(n, record)| Some((flow(record, word(ports, n * PORT))?, long(births, n * BIRTH))));
+    let taken = records.filter(|((key, flow, idle), birth)| {
         let hashed = flows.prepare(key);
         let Ok(placed) = flows.insert(&hashed, key, *flow, now.wrapping_sub(*idle)) else { return false };
-        if let Some(age) = age {
-            flows.set_birth(placed.slot, now.wrapping_sub(*age));
+        if let Some(birth) = birth {
+            flows.set_birth(placed.slot, *birth);
         }
         // An export has no proof. Nobody can show one that nobody knows, until the backend's next segment brings another.
         flows.set_proof(placed.slot, hashed.unpredictable());
@@ -170,7 +172,7 @@ mod tests {
                 (n % 3, 80 + n % 2, n % 7, FlowState::Established)
             );
             assert_eq!(other.idle(slot, 600), Some(u32::from(n % 100)), "its idle time is kept");
-            assert_eq!(other.age(slot, 600), Some(300 + u32::from(n % 100)), "and its age");
+            assert_eq!(other.age(slot, 600), Some(400 + u32::from(n % 100)), "and it began when it did");
             proofs.insert(other.proof(slot));
             let of = AffinityKey { prefix: key(n).client, service: n % 5 };
             assert_eq!(others.find(&others.prepare(&of), &of, 600, 3600).map(|found| found.1), Some(n % 7));
@@ -185,7 +187,7 @@ mod tests {
         let slot = flows.insert(&flows.prepare(&key(1)), &key(1), flow, 50).expect("room").slot;
         flows.refresh(slot, 100);
         let bytes = export(&flows, &clients, |_| 0, 120);
-        for (less, vip_port, age) in [(0, 8080, 77), (AGE, 8080, 27), (AGE + PORT, 80, 27)] {
+        for (less, vip_port, age) in [(0, 8080, 157), (BIRTH, 8080, 27), (BIRTH + PORT, 80, 27)] {
             let (mut other, mut others) = tables(64, [2; 16]);
             assert_eq!(import(&bytes[..bytes.len() - less], &mut other, &mut others, 200), Some((1, 0)));
             let slot = other.find(&other.prepare(&key(1)), &key(1), 200, |_| true).expect("there");
