@@ -1,5 +1,5 @@
 //! `loaded flows`, and `loaded status`, which `loaded top` asks for, beside many flows, a load and a flood: how soon they answer, and
-//! what the data path has of it. `E2E_FLOWS=1000000 E2E_FLOOD_RATE=20000 E2E_ROUNDS=15` for the figures of docs/figures.md.
+//! what the data path has of it. `E2E_FLOWS=1000000 E2E_FLOOD_RATE=20000 E2E_ROUNDS=10` for the figures of docs/figures.md.
 
 use crate::rig::config::{Service, config};
 use crate::rig::lab::{Lab, binary, eventually, setting};
