@@ -1,5 +1,5 @@
 //! Ways that packets come and go by the kernel path: to direct backends by their link address, and over a device without a link
-//! header. VLAN and bond are not tried: the kernel of the lab has neither.
+//! header. VLAN and bond: `scripts/kernels`, for the kernel of the lab has neither.
 
 use super::{REQUESTS, converse, missed};
 use crate::rig::config::{Service, config};
