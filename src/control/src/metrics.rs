@@ -176,7 +176,8 @@ fn services(out: &mut Page, status: &Status) {
             family.one(&[("service", &service.name), ("state", state.label())], is);
         }
     }
-    let help = "A number for all that a service chooses by: where it is the same, and the same backends are up, a client gets the same backend.";
+    let help = "A number for all that a service chooses by: where it is the same, and the same backends are up, a client gets \
+                the same backend.";
     let mut family = out.family("loaded_service_choice", MetricKind::Gauge, help);
     for service in &status.services {
         if let Some(choice) = service.choice {

@@ -216,8 +216,8 @@ pub struct ServiceStatus {
     pub mode: String,
     /// How a new client gets its backend.
     pub strategy: String,
-    /// All that it chooses by, as a number: balancers at which it is the same give a client the same backend. `None`: the strategy
-    /// does not choose by the client alone, or an older instance does not say.
+    /// All that it chooses by, as a number: where it is the same, and the same backends are up, a client gets the same backend.
+    /// `None`: the strategy does not choose by the client alone, or an older instance does not say.
     #[serde(default)]
     pub choice: Option<u32>,
     /// How a client keeps its backend; `None`: it does not.

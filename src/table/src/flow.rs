@@ -219,8 +219,8 @@ impl FlowTable {
         self.map.twins(slot, &record.key, is_protected) < KEY_SHARE && self.quota.take(&client_of(record))
     }
 
-    /// Puts a flow in, whose age begins. One with the same key, VIP and port there is replaced. If both buckets are full, a flow of the first of these kinds
-    /// that is there is evicted:
+    /// Puts a flow in, whose age begins. One with the same key, VIP and port there is replaced. If both buckets are full, a flow of
+    /// the first of these kinds that is there is evicted:
     ///
     /// 1. expired;
     /// 2. not answered by its backend, and idle for more than a second;

@@ -171,7 +171,8 @@ impl Map {
     }
 
     /// Prefetches the line of the first entry whose tag matches or, if none does, of the way that an insert would fill, and of its
-    /// birth: a store that misses holds up all stores after it. To be called when the header lines have arrived. Returns whether a tag matches: if not, there is no such entry.
+    /// birth: a store that misses holds up all stores after it. To be called when the header lines have arrived. Returns whether a
+    /// tag matches: if not, there is no such entry.
     #[inline]
     pub(crate) fn prefetch_entry(&self, hashed: &Hashed) -> bool {
         let found = self.first_match(hashed, |_| true);

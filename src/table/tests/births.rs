@@ -1,4 +1,4 @@
-//! A flow is never seen with the birth of one that was at its place before, however it is looked at.
+//! A flow is never seen with the birth of one that was at its place before, by who reads the tag first.
 
 use loaded_table::{Flow, FlowKey, FlowState, FlowTable, Region, TableSpec, Timeouts, shm};
 use std::sync::atomic::AtomicBool;

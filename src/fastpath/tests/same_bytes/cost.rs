@@ -41,9 +41,9 @@ fn cost_of_a_packet() {
     let _stats = enable_stats(Stats::RunTime).expect("root");
     // A table has the size that is configured, however many flows are there; the first is small enough for caches.
     let sizes = [(1000, 1000), (1_000_000, 1000), (1_000_000, 10_000), (1_000_000, 100_000), (1_000_000, 1_000_000)];
-    for (places, flows) in sizes {
-        println!("places: {places}");
-        let mut world = World::sized(places);
+    for (promised, flows) in sizes {
+        println!("a table for {promised} flows");
+        let mut world = World::sized(promised);
         for (side, family) in [(0, "v4"), (1, "v6")] {
             let mut random = Random::Seeded(7);
             let count = flows / 4;
