@@ -74,7 +74,7 @@ static __always_inline void place(const struct worker *w, const __u64 key[3], st
 	to->tag = tag ? tag : 1;
 }
 
-/* Both halves of a product, added without carry: `fold` in map.rs. There is no multiplication to 128 bits here. */
+/* Both halves of a product, added without carry: `fold` in map/hash.rs. There is no multiplication to 128 bits here. */
 static __always_inline __u64 fold(__u64 a, __u64 b)
 {
 	__u64 a0 = (__u32)a, a1 = a >> 32, b0 = (__u32)b, b1 = b >> 32;

@@ -9,42 +9,28 @@
 //! construction. Capacity and hash key are the word of whoever opens the region ([`TableSpec`]): the header is compared with
 //! them and never used, and no length, index or pointer is ever read from the region.
 
+mod births;
+mod hash;
+mod header;
+mod place;
+mod walk;
+
 use crate::bucket::Way;
-use crate::error::{Damage, Error, TableFull};
-use crate::layout::{self, Births, Bucket, Kind, LAYOUT_VERSION, MAGIC, RegionHeader, WAY_BITS, WAYS};
+use crate::error::{Damage, Error};
+use crate::layout::{self, Bucket, Kind, RegionHeader, WAY_BITS};
 use crate::shm::{Array, Region, prefetch};
 use crate::spec::TableSpec;
-use siphasher::sip::SipHasher13;
-use std::hash::Hasher;
-use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::Release, fence};
-
-/// A key's two candidate buckets and its tag. Valid for every table with the same hash key and capacity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hashed {
-    first: u32,
-    second: u32,
-    tag: u16,
-}
-
-impl Hashed {
-    /// 16 bits that nobody can predict who does not know the table's key.
-    pub(crate) fn unpredictable(&self) -> u16 {
-        self.tag
-    }
-}
+pub use hash::Hashed;
+pub(crate) use hash::{CHECK, KeyValue, split_key};
+use hash::{KeyHash, high, low};
+use header::damage_of;
+pub(crate) use header::format;
+use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, fence};
 
 /// Where an entry is. Valid until the next insert, remove or sweep; after that it may name another entry or none, which
 /// gives a wrong answer but never a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot(u32);
-
-/// What an entry holds: 192 bits of key and of data beside the key, and 32 bits of value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct KeyValue {
-    pub(crate) key: [u64; 3],
-    pub(crate) value: u32,
-}
 
 /// A complete entry, as read from the region.
 #[derive(Debug, Clone, Copy)]
@@ -53,72 +39,22 @@ pub(crate) struct Stored {
     pub(crate) state: u8,
 }
 
-/// Where an entry was put, and which one it displaced.
-#[derive(Debug)]
-pub(crate) struct Placed {
-    pub(crate) slot: Slot,
-    pub(crate) displaced: Option<Stored>,
-    /// The score of the displaced entry, unless it had the same key.
-    pub(crate) score: Option<u64>,
-}
-
-/// Where an entry can be put, and the score of the one that it would displace.
-#[derive(Debug)]
-pub(crate) struct Vacancy {
-    slot: Slot,
-    score: Option<u64>,
-}
-
 #[derive(Debug)]
 pub(crate) struct Map {
     buckets: Array<Bucket>,
     kind: Kind,
-    count: u32,
+    hash: KeyHash,
     capacity: usize,
-    hash_key: [u64; 2],
-    /// Which bits of the third key word are key; the rest is stored but not compared.
-    mask: u64,
     len: usize,
     cursor: u32,
     damage: Option<Damage>,
 }
-
-/// Arbitrary odd numbers, mixed into an entry's check.
-pub(crate) const CHECK: [u64; 5] =
-    [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb, 0x2545_f491_4f6c_dd1d, 0xd6e8_feb8_6659_fd93];
 
 /// Seconds since `seen`. A time in the future (the clock went back, or the memory is damaged) counts as now.
 #[inline]
 pub(crate) fn age(now: u32, seen: u32) -> u32 {
     let age = now.wrapping_sub(seen);
     if age > u32::MAX / 2 { 0 } else { age }
-}
-
-/// Writes an empty map into `region`, whatever was there before.
-pub(crate) fn format(region: &Region, kind: Kind, spec: TableSpec) -> Result<(), Error> {
-    let count = spec.buckets()?;
-    let size_error = || Error::Size { need: layout::bytes_for(kind, spec.capacity), have: region.bytes() };
-    if region.bytes() < layout::bytes_for(kind, spec.capacity) {
-        return Err(size_error());
-    }
-    let header = header(region).ok_or_else(size_error)?;
-    let buckets = region.view::<Bucket>(size_of::<RegionHeader>(), count).ok_or_else(size_error)?;
-    // The magic is cleared first and written last: a half-formatted region is no table.
-    header.magic.store(0, Relaxed);
-    fence(Release);
-    for bucket in buckets {
-        bucket.tags[0].store(0, Relaxed);
-        bucket.tags[1].store(0, Relaxed);
-    }
-    let [k0, k1] = split_key(spec.hash_key);
-    header.version.store(LAYOUT_VERSION, Relaxed);
-    header.kind.store(kind as u32, Relaxed);
-    header.capacity.store(spec.capacity as u64, Relaxed);
-    header.buckets.store(count as u64, Relaxed);
-    header.key[0].store(k0, Relaxed);
-    header.key[1].store(k1, Relaxed);
-    header.magic.store(MAGIC, Release);
-    Ok(())
 }
 
 impl Map {
@@ -132,7 +68,7 @@ impl Map {
         accept: impl Fn(&Stored) -> bool,
     ) -> Result<Self, Error> {
         let buckets = spec.buckets()?;
-        let damage = header(&region).and_then(|header| damage_of(header, kind, spec, buckets));
+        let damage = damage_of(&region, kind, spec, buckets);
         if damage.is_some() {
             format(&region, kind, spec)?;
         }
@@ -155,13 +91,13 @@ impl Map {
     }
 
     pub(crate) fn buckets(&self) -> usize {
-        self.count as usize
+        self.hash.buckets as usize
     }
 
     /// Hashes a key and prefetches its two header lines.
     #[inline]
     pub(crate) fn prepare(&self, key: &[u64; 3]) -> Hashed {
-        let hashed = self.hash(key);
+        let hashed = self.hash.of(key);
         for index in [hashed.first, hashed.second] {
             if let Some(bucket) = self.bucket(index) {
                 prefetch(bucket);
@@ -195,7 +131,7 @@ impl Map {
         mut accept: impl FnMut(&Way, &KeyValue) -> bool,
     ) -> Option<Slot> {
         self.first_match(hashed, |way| match self.key_value(&way) {
-            Some(record) => self.same_key(&record.key, key) && accept(&way, &record),
+            Some(record) => self.hash.same_key(&record.key, key) && accept(&way, &record),
             None => false,
         })
     }
@@ -245,74 +181,9 @@ impl Map {
         }
     }
 
-    /// Seconds since the entry at `slot` was put in; 0 in a table without births. What a hostile process has left there is no
-    /// more than a wrong number.
-    pub(crate) fn since_birth(&self, slot: Slot, now: u32) -> u32 {
-        self.birth(slot).map_or(0, |birth| age(now, birth.load(Relaxed)))
-    }
-
-    /// Sets when the entry was put in, in a table with births.
-    #[inline]
-    pub(crate) fn set_birth(&self, slot: Slot, at: u32) {
-        if let Some(birth) = self.birth(slot) {
-            birth.store(at, Relaxed);
-        }
-    }
-
     /// The random key of the hash.
     pub(crate) fn hash_key(&self) -> [u64; 2] {
-        self.hash_key
-    }
-
-    /// Puts an entry in: over the one with the same key that `same` recognizes, else into a free way of the emptier candidate
-    /// bucket, else over the entry with the highest `score` (`None`: must stay).
-    pub(crate) fn place(
-        &mut self,
-        hashed: &Hashed,
-        (record, state, now): (KeyValue, u8, u32),
-        same: impl Fn(&KeyValue) -> bool,
-        score: impl Fn(&Self, &Way) -> Option<u64>,
-    ) -> Result<Placed, TableFull> {
-        let Vacancy { slot, score } = self.vacancy(hashed, &record.key, same, score).ok_or(TableFull)?;
-        let displaced = self.remove(slot);
-        let way = self.way(slot).ok_or(TableFull)?;
-        let [a, b, c] = record.key;
-        let [c0, c1, c2, _] = self.check(&record).to_le_bytes();
-        let last = u64::from(u16::from_le_bytes([c0, c1])) << 32 | u64::from(record.value);
-        self.set_birth(slot, now);
-        way.fill([a, b, c, last], (state, c2), now, hashed.tag);
-        self.len += 1;
-        Ok(Placed { slot, displaced, score })
-    }
-
-    /// Where [`Map::place`] would put an entry with this key.
-    #[inline]
-    pub(crate) fn vacancy(
-        &self,
-        hashed: &Hashed,
-        key: &[u64; 3],
-        same: impl Fn(&KeyValue) -> bool,
-        score: impl Fn(&Self, &Way) -> Option<u64>,
-    ) -> Option<Vacancy> {
-        let known = self.find(hashed, key, |_, found| same(found));
-        match known.or_else(|| self.free_slot(hashed)) {
-            Some(slot) => Some(Vacancy { slot, score: None }),
-            None => self.victim(hashed, score),
-        }
-    }
-
-    /// How many other entries in the bucket of `slot` have this key, which is that of the entry there, and are wanted.
-    pub(crate) fn twins(&self, slot: Slot, key: &[u64; 3], want: impl Fn(&Way) -> bool) -> usize {
-        let (Some(bucket), Some(way)) = (self.bucket(slot.0 >> WAY_BITS), self.way(slot)) else { return 0 };
-        let mut others = bucket.matches(way.tag()) & !(1 << (slot.0 % (1 << WAY_BITS)));
-        let mut count = 0;
-        while others != 0 {
-            let other = Way::new(bucket, others.trailing_zeros());
-            others &= others - 1;
-            let same = self.key_value(&other).is_some_and(|record| self.same_key(&record.key, key));
-            count += usize::from(same && want(&other));
-        }
-        count
+        self.hash.key
     }
 
     /// Seconds since the entry at `slot` was last seen.
@@ -334,41 +205,6 @@ impl Map {
         stored
     }
 
-    /// Looks at the next `budget` buckets and frees the ways whose entry is torn or `expired`, given its age in seconds.
-    pub(crate) fn sweep(
-        &mut self,
-        now: u32,
-        budget: usize,
-        expired: impl Fn(&Stored, u32) -> bool,
-        mut on_expired: impl FnMut(&Stored),
-    ) {
-        for _ in 0..budget.min(self.buckets()) {
-            let index = self.cursor;
-            self.cursor = if index + 1 < self.count { index + 1 } else { 0 };
-            let mut occupied = self.bucket(index).map_or(0, Bucket::occupied);
-            while occupied != 0 {
-                let slot = Slot::new(index, occupied.trailing_zeros());
-                occupied &= occupied - 1;
-                let Some(way) = self.way(slot) else { continue };
-                let seen = way.seen();
-                if now.wrapping_sub(seen) > u32::MAX / 2 {
-                    // A time in the future would keep the entry for ever: its age starts again.
-                    self.touch(slot, now);
-                }
-                match self.read(slot) {
-                    Some(stored) if !expired(&stored, age(now, seen)) => {}
-                    Some(stored) => {
-                        self.remove(slot);
-                        on_expired(&stored);
-                    }
-                    None => {
-                        self.remove(slot);
-                    }
-                }
-            }
-        }
-    }
-
     /// The map in a region that another process writes, to read it alone: nothing is checked or cleared.
     pub(crate) fn read_only(region: Region, (kind, mask): (Kind, u64), spec: TableSpec) -> Result<Self, Error> {
         let buckets = spec.buckets()?;
@@ -376,41 +212,8 @@ impl Map {
         let count = u32::try_from(buckets).map_err(|_| Error::Capacity(spec.capacity))?;
         let array = Array::new(region, size_of::<RegionHeader>(), buckets).filter(|_| have >= need);
         let buckets = array.ok_or(Error::Size { need, have })?;
-        let (capacity, hash_key) = (spec.capacity, split_key(spec.hash_key));
-        Ok(Self { buckets, kind, count, capacity, hash_key, mask, len: 0, cursor: 0, damage: None })
-    }
-
-    /// Calls `visit` for every complete entry.
-    pub(crate) fn for_each(&self, visit: impl FnMut(Slot, &Stored)) {
-        self.for_each_in(0..self.count, visit);
-    }
-
-    /// The same for the entries of some buckets; those that do not exist hold none.
-    pub(crate) fn for_each_in(&self, buckets: Range<u32>, mut visit: impl FnMut(Slot, &Stored)) {
-        for index in buckets.start..buckets.end.min(self.count) {
-            let mut occupied = self.bucket(index).map_or(0, Bucket::occupied);
-            while occupied != 0 {
-                let slot = Slot::new(index, occupied.trailing_zeros());
-                occupied &= occupied - 1;
-                if let Some(stored) = self.read(slot) {
-                    visit(slot, &stored);
-                }
-            }
-        }
-    }
-
-    /// Frees every way whose entry is torn or not wanted by `keep`. Walks the map once.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&Stored) -> bool) {
-        for index in 0..self.count {
-            let mut occupied = self.bucket(index).map_or(0, Bucket::occupied);
-            while occupied != 0 {
-                let slot = Slot::new(index, occupied.trailing_zeros());
-                occupied &= occupied - 1;
-                if !self.read(slot).is_some_and(|stored| keep(&stored)) {
-                    self.remove(slot);
-                }
-            }
-        }
+        let hash = KeyHash { key: split_key(spec.hash_key), buckets: count, mask };
+        Ok(Self { buckets, kind, hash, capacity: spec.capacity, len: 0, cursor: 0, damage: None })
     }
 
     /// The contents of `way`, if its check holds.
@@ -420,60 +223,7 @@ impl Map {
         let last = d.load(Relaxed);
         let record = KeyValue { key: [a.load(Relaxed), b.load(Relaxed), c.load(Relaxed)], value: low(last) };
         let check = high(last) & 0xffff | u32::from(way.check()) << 16;
-        (self.check(&record) == check).then_some(record)
-    }
-
-    fn drop_torn(&mut self, accept: impl Fn(&Stored) -> bool) {
-        for index in 0..self.count {
-            let mut occupied = self.bucket(index).map_or(0, Bucket::occupied);
-            self.len += occupied.count_ones() as usize;
-            while occupied != 0 {
-                let slot = Slot::new(index, occupied.trailing_zeros());
-                occupied &= occupied - 1;
-                let whole = self.read(slot).is_some_and(|stored| {
-                    let hashed = self.hash(&stored.record.key);
-                    let tag = self.way(slot).map_or(0, |way| way.tag());
-                    tag == hashed.tag && (index == hashed.first || index == hashed.second) && accept(&stored)
-                });
-                if !whole {
-                    self.remove(slot);
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn hash(&self, key: &[u64; 3]) -> Hashed {
-        // Word by word, since the hash of a slice loops over a length that it takes to be unknown.
-        let mut hasher = SipHasher13::new_with_keys(self.hash_key[0], self.hash_key[1]);
-        hasher.write_u64(key[0]);
-        hasher.write_u64(key[1]);
-        hasher.write_u64(key[2] & self.mask);
-        let hash = hasher.finish();
-        // The upper bits of each half of the hash choose a bucket; the lower bits of both make the tag.
-        let scale = |half: u32| high(u64::from(half) * u64::from(self.count));
-        let first = scale(low(hash));
-        let second = match scale(high(hash)) {
-            same if same == first => (first + 1) % self.count,
-            other => other,
-        };
-        let [_, _, a, b] = (low(hash) ^ high(hash).rotate_left(7)).to_be_bytes();
-        Hashed { first, second, tag: u16::from_be_bytes([a, b]).max(1) }
-    }
-
-    #[inline]
-    fn same_key(&self, a: &[u64; 3], b: &[u64; 3]) -> bool {
-        a[0] == b[0] && a[1] == b[1] && (a[2] ^ b[2]) & self.mask == 0
-    }
-
-    /// 24 bits. Keyed, but only a checksum: it detects torn entries, not forged ones.
-    #[inline]
-    fn check(&self, record: &KeyValue) -> u32 {
-        let [k0, k1] = self.hash_key;
-        let [a, b, c] = record.key;
-        let left = fold(a ^ k0 ^ CHECK[0], b ^ k1 ^ CHECK[1]);
-        let right = fold(c ^ k1 ^ CHECK[2], u64::from(record.value) ^ k0 ^ CHECK[3]);
-        high(fold(left ^ k1, right ^ CHECK[4])) >> 8
+        (self.hash.check(&record) == check).then_some(record)
     }
 
     #[inline]
@@ -484,12 +234,6 @@ impl Map {
     #[inline]
     fn way(&self, slot: Slot) -> Option<Way<'_>> {
         Some(Way::new(self.bucket(slot.0 >> WAY_BITS)?, slot.0))
-    }
-
-    #[inline]
-    fn birth(&self, slot: Slot) -> Option<&AtomicU32> {
-        let births = self.kind.has_births().then(|| self.buckets.behind::<Births>())??;
-        births.get((slot.0 >> WAY_BITS) as usize)?.get(slot.0 as usize % WAYS)
     }
 
     /// The first way with the tag for which `want` holds.
@@ -509,28 +253,18 @@ impl Map {
         None
     }
 
-    #[inline]
-    fn free_slot(&self, hashed: &Hashed) -> Option<Slot> {
-        let first = self.bucket(hashed.first)?.matches(0);
-        let second = self.bucket(hashed.second)?.matches(0);
-        let (index, free) =
-            if second.count_ones() > first.count_ones() { (hashed.second, second) } else { (hashed.first, first) };
-        (free != 0).then(|| Slot::new(index, free.trailing_zeros()))
-    }
-
-    /// The way with the highest score. Ages are whole seconds, so many are equal. Among those the tag decides where to begin:
-    /// if it were always the same way, entries there would soon be gone while their neighbours stay.
-    #[cold]
-    fn victim(&self, hashed: &Hashed, score: impl Fn(&Self, &Way) -> Option<u64>) -> Option<Vacancy> {
-        let all = 0..2_u32 << WAY_BITS;
-        all.filter_map(|n| {
-            let turn = n ^ (u32::from(hashed.tag) % (2 << WAY_BITS));
-            let bucket = if turn >> WAY_BITS == 0 { hashed.first } else { hashed.second };
-            let slot = Slot::new(bucket, turn % (1 << WAY_BITS));
-            score(self, &self.way(slot)?).map(|points| (points, slot))
-        })
-        .max_by_key(|(points, _)| *points)
-        .map(|(points, slot)| Vacancy { slot, score: Some(points) })
+    /// How many other entries in the bucket of `slot` have this key, which is that of the entry there, and are wanted.
+    pub(crate) fn twins(&self, slot: Slot, key: &[u64; 3], want: impl Fn(&Way) -> bool) -> usize {
+        let (Some(bucket), Some(way)) = (self.bucket(slot.0 >> WAY_BITS), self.way(slot)) else { return 0 };
+        let mut others = bucket.matches(way.tag()) & !(1 << (slot.0 % (1 << WAY_BITS)));
+        let mut count = 0;
+        while others != 0 {
+            let other = Way::new(bucket, others.trailing_zeros());
+            others &= others - 1;
+            let same = self.key_value(&other).is_some_and(|record| self.hash.same_key(&record.key, key));
+            count += usize::from(same && want(&other));
+        }
+        count
     }
 }
 
@@ -541,61 +275,12 @@ impl Slot {
     }
 }
 
-#[inline]
-fn fold(a: u64, b: u64) -> u64 {
-    let [low, high] = halves(u128::from(a) * u128::from(b));
-    low ^ high
-}
-
-#[inline]
-fn low(word: u64) -> u32 {
-    (word & 0xffff_ffff) as u32
-}
-
-#[inline]
-fn high(word: u64) -> u32 {
-    (word >> 32) as u32
-}
-
 /// Where an entry's last word has the bits that neither key nor check covers.
 const EXTRA_SHIFT: u32 = 48;
 
 #[inline]
 fn top(word: u64) -> u16 {
     (word >> EXTRA_SHIFT) as u16
-}
-
-/// Sixteen bytes as two words.
-#[inline]
-pub(crate) fn split_key(key: [u8; 16]) -> [u64; 2] {
-    halves(u128::from_le_bytes(key))
-}
-
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the lower half is what is wanted")]
-fn halves(whole: u128) -> [u64; 2] {
-    [whole as u64, (whole >> 64) as u64]
-}
-
-fn header(region: &Region) -> Option<&RegionHeader> {
-    region.view::<RegionHeader>(0, 1).and_then(<[_]>::first)
-}
-
-/// The first field of a header that is not as [`format`] writes it. Nothing else is done with what it says.
-fn damage_of(header: &RegionHeader, kind: Kind, spec: TableSpec, buckets: usize) -> Option<Damage> {
-    let fields = [
-        ("magic", header.magic.load(Relaxed), MAGIC),
-        ("layout version", header.version.load(Relaxed).into(), LAYOUT_VERSION.into()),
-        ("kind", header.kind.load(Relaxed).into(), kind as u64),
-        ("capacity", header.capacity.load(Relaxed), spec.capacity as u64),
-        ("number of buckets", header.buckets.load(Relaxed), buckets as u64),
-    ];
-    let wrong = fields.into_iter().find(|(_, found, expected)| found != expected);
-    let other_key = || [&header.key[0], &header.key[1]].map(|word| word.load(Relaxed)) != split_key(spec.hash_key);
-    match wrong {
-        Some((field, found, expected)) => Some(Damage::Field { field, found, expected }),
-        None => other_key().then_some(Damage::HashKey),
-    }
 }
 
 #[cfg(test)]
