@@ -11,7 +11,7 @@
 //! `LOADED_BIN` names another binary, `E2E_WRK_SECONDS` (5) and `E2E_DOWNLOAD_BYTES` (the whole 1 GiB) are the sizes of
 //! the load, `E2E_EXPLAIN_TUPLES` (10,000) that of the comparison in `explain`, `E2E_FLOOD` (10,000,000) that of
 //! `flood`, `E2E_ATTACK` (1) how many times as much `security::forged` sends, `E2E_IDLE` (6) the seconds of `host::idle`.
-//! `E2E_TAKEOVERS` (1) is how often tests of several balancers run, `E2E_CRASHES` (0) how many crashes `lifecycle::beside_conntrackd`
+//! `E2E_TAKEOVERS` (1) is how often tests of several balancers run, `E2E_CRASHES` (1) how many crashes `lifecycle::beside_conntrackd`
 //! compares, `E2E_FORGED` (50,000) the packets in backends' names of `traffic::orphans`. `E2E_FLOWS` (50,000), `E2E_FLOOD_RATE` (2000
 //! packets a second) and `E2E_ROUNDS` (0) are the flows, the flood and the measurements of `host::many_flows`. `E2E_MIGRATE` is a folder
 //! of other balancers' configurations for `host::migrate`.
