@@ -4,8 +4,11 @@
 //! backend. Entries with the same key and different VIPs, or ports there, live side by side, and the predicate given to
 //! [`FlowTable::find`] tells them apart.
 
+mod insert;
+mod record;
+
 use crate::bucket::Way;
-use crate::error::{Damage, Error, TableFull};
+use crate::error::{Damage, Error};
 use crate::layout::{self, Kind, WAYS};
 use crate::map::{self, Hashed, KeyValue, Map, Slot, Stored};
 use crate::quota::QuotaTracker;
@@ -13,59 +16,17 @@ use crate::shm::Region;
 use crate::spec::TableSpec;
 use crate::state::FlowState;
 use crate::timeouts::{FlowTimeouts, Timeouts};
+use record::{backend_of, client_of, is_over_quota, is_protected, is_protected_state, state_of};
 use std::ops::Range;
 
-/// Third key word: client port, service port, protocol and a zero byte are key; the top 16 bits are the port at the VIP,
-/// which is value.
-pub(crate) const KEY_MASK: u64 = 0x0000_ffff_ffff_ffff;
-/// A bit beside a flow's state: it is not protected, because its client's prefix, or its key, already had its share.
-pub(crate) const OVER_QUOTA: u8 = 0x80;
+pub use insert::Inserted;
+pub use record::{Flow, FlowKey};
+pub(crate) use record::{KEY_MASK, OVER_QUOTA, unpack};
+
 /// Protected flows of one key, that is of one port of a client, in one bucket. All flows of a key lie in the same two buckets, so
 /// without a limit a client could fill those, and with other ports more of them. Only a NAT that gives one of its ports to
 /// several connections at once has more than one.
 const KEY_SHARE: usize = 2;
-/// Seconds in which a new flow is not evicted before older ones; an answer takes a fraction of that. Without it a new client's
-/// SYN would be evicted first, both in a flood that backends answer and among the connections of one client that uses all its
-/// ports.
-const GRACE: u32 = 1;
-
-/// Both ends of a flow as the client sees them, without the address of the service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FlowKey {
-    /// IP protocol number.
-    pub protocol: u8,
-    /// The client's address; IPv4 as `::ffff:a.b.c.d`.
-    pub client: [u8; 16],
-    /// The client's port, or the ICMP echo id. Host byte order.
-    pub client_port: u16,
-    /// The port that both the client and the backend use for the service; 0 if they use different ones, and for protocols
-    /// without ports. Host byte order.
-    pub service_port: u16,
-}
-
-/// What a flow is bound to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flow {
-    /// Number of the virtual IP.
-    pub vip: u16,
-    /// The port there; 0 for protocols without ports. Host byte order.
-    pub vip_port: u16,
-    /// Stable number of the backend.
-    pub backend: u16,
-    /// Decides how long the flow may be idle.
-    pub state: FlowState,
-}
-
-/// Where [`FlowTable::insert`] put a flow, and which one it displaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Inserted {
-    /// Where the new flow is.
-    pub slot: Slot,
-    /// The entry that was replaced: the same flow's old one, an expired one, or an evicted one.
-    pub displaced: Option<(FlowKey, Flow)>,
-    /// Whether that was another flow that was still alive.
-    pub evicted: bool,
-}
 
 /// The flow table of one worker.
 #[derive(Debug)]
@@ -219,37 +180,6 @@ impl FlowTable {
         self.map.twins(slot, &record.key, is_protected) < KEY_SHARE && self.quota.take(&client_of(record))
     }
 
-    /// Puts a flow in, whose age begins. One with the same key, VIP and port there is replaced. If both buckets are full, a flow of
-    /// the first of these kinds that is there is evicted:
-    ///
-    /// 1. expired;
-    /// 2. not answered by its backend, and idle for more than a second;
-    /// 3. not open, and idle for more than a second: the client has proven nothing, or both sides have finished;
-    /// 4. open but over the quota of its client's prefix, or of its key, and idle for more than a second;
-    /// 5. any of these kinds, idle for a second or less;
-    /// 6. open by the client's word alone (mode "dsr").
-    ///
-    /// Within a kind the one that is idle for the longest, and of equals any. `TableFull` if there is none: a protected flow is
-    /// never evicted for a new one.
-    pub fn insert(&mut self, hashed: &Hashed, key: &FlowKey, flow: Flow, now: u32) -> Result<Inserted, TableFull> {
-        let timeouts = &self.timeouts;
-        let record = flow.to_key_value(key);
-        let placed = self.map.place(
-            hashed,
-            (record, flow.state as u8, now),
-            |record| Flow::place_of(record) == (flow.vip, flow.vip_port),
-            |map, way| eviction_score(timeouts, map, way, now),
-        )?;
-        if let Some(gone) = placed.displaced.as_ref().filter(|stored| is_protected(stored)) {
-            self.quota.release(&client_of(&gone.record));
-        }
-        if flow.state.is_kept() && !self.may_protect(placed.slot, &record) {
-            self.map.set_state(placed.slot, flow.state as u8 | OVER_QUOTA);
-        }
-        let evicted = placed.score.is_some_and(|score| score < EXPIRED << 32);
-        Ok(Inserted { slot: placed.slot, displaced: placed.displaced.as_ref().and_then(unpack), evicted })
-    }
-
     /// The 16 bits of a sequence number that the other side must know to be believed; 0 until [`FlowTable::set_proof`]. What they
     /// are in which state is for the caller to say.
     #[inline]
@@ -261,20 +191,6 @@ impl FlowTable {
     #[inline]
     pub fn set_proof(&self, slot: Slot, proof: u16) {
         self.map.set_extra(slot, proof);
-    }
-
-    /// Whether [`FlowTable::insert`] would find room for a flow with this key to this VIP and port.
-    pub fn has_room(&self, hashed: &Hashed, key: &FlowKey, place: (u16, u16), now: u32) -> bool {
-        let score = |map: &Map, way: &Way| eviction_score(&self.timeouts, map, way, now);
-        self.map.vacancy(hashed, &key.words(), |record| Flow::place_of(record) == place, score).is_some()
-    }
-
-    /// The same, without evicting a flow that is alive.
-    pub fn has_free_room(&self, hashed: &Hashed, key: &FlowKey, place: (u16, u16), now: u32) -> bool {
-        let score = |map: &Map, way: &Way| {
-            eviction_score(&self.timeouts, map, way, now).filter(|score| *score >= EXPIRED << 32)
-        };
-        self.map.vacancy(hashed, &key.words(), |record| Flow::place_of(record) == place, score).is_some()
     }
 
     /// Seconds since a packet of the flow at `slot` was last seen.
@@ -378,112 +294,5 @@ impl FlowTable {
                 visit(slot, &key, &flow);
             }
         });
-    }
-}
-
-/// The rank in [`eviction_score`] of flows that have expired.
-const EXPIRED: u64 = 5;
-
-/// The flow with the highest score is evicted first, in the order that [`FlowTable::insert`] gives: the rank of its kind, then
-/// its idle seconds. `None`: it is protected.
-fn eviction_score(timeouts: &FlowTimeouts, map: &Map, way: &Way, now: u32) -> Option<u64> {
-    let age = map::age(now, way.seen());
-    let backend = || map.key_value(way).map(|record| backend_of(&record));
-    let rank: u64 = match state_of(way.state()) {
-        None => EXPIRED,
-        Some(state) if timeouts.is_expired(state, age, backend) => EXPIRED,
-        Some(state) if state.is_kept() && way.state() & OVER_QUOTA == 0 => return None,
-        Some(FlowState::OneSided) => 0,
-        Some(_) if age <= GRACE => 1,
-        Some(FlowState::HalfOpen | FlowState::Unanswered) => 4,
-        Some(state) if state.is_kept() => 2,
-        Some(_) => 3,
-    };
-    Some(rank << 32 | u64::from(age))
-}
-
-/// The state in a table's byte.
-#[inline]
-fn state_of(byte: u8) -> Option<FlowState> {
-    FlowState::from_u8(byte & !OVER_QUOTA)
-}
-
-#[inline]
-fn backend_of(record: &KeyValue) -> u16 {
-    (record.value >> 16) as u16
-}
-
-/// Whether a flow is never evicted for another.
-#[inline]
-fn is_protected(stored: &Stored) -> bool {
-    is_protected_state(stored.state)
-}
-
-/// The same, by its byte in the table.
-#[inline]
-fn is_protected_state(byte: u8) -> bool {
-    byte & OVER_QUOTA == 0 && state_of(byte).is_some_and(FlowState::is_kept)
-}
-
-#[inline]
-fn is_over_quota(stored: &Stored) -> bool {
-    stored.state & OVER_QUOTA != 0
-}
-
-fn client_of(record: &KeyValue) -> [u8; 16] {
-    let [a, b, _] = record.key;
-    (u128::from(b) << 64 | u128::from(a)).to_le_bytes()
-}
-
-pub(crate) fn unpack(stored: &Stored) -> Option<(FlowKey, Flow)> {
-    let state = state_of(stored.state)?;
-    Some((FlowKey::from_key_value(&stored.record), Flow::from_key_value(&stored.record, state)))
-}
-
-impl FlowKey {
-    #[inline]
-    fn words(&self) -> [u64; 3] {
-        let [a, b] = crate::map::split_key(self.client);
-        let [p0, p1] = self.client_port.to_le_bytes();
-        let [s0, s1] = self.service_port.to_le_bytes();
-        [a, b, u64::from_le_bytes([p0, p1, s0, s1, self.protocol, 0, 0, 0])]
-    }
-
-    fn from_key_value(record: &KeyValue) -> Self {
-        let [.., c] = record.key;
-        let [p0, p1, s0, s1, protocol, ..] = c.to_le_bytes();
-        Self {
-            protocol,
-            client: client_of(record),
-            client_port: u16::from_le_bytes([p0, p1]),
-            service_port: u16::from_le_bytes([s0, s1]),
-        }
-    }
-}
-
-impl Flow {
-    #[inline]
-    fn to_key_value(self, key: &FlowKey) -> KeyValue {
-        let [a, b, c] = key.words();
-        let [v0, v1] = self.vip.to_le_bytes();
-        let [b0, b1] = self.backend.to_le_bytes();
-        KeyValue { key: [a, b, c | u64::from(self.vip_port) << 48], value: u32::from_le_bytes([v0, v1, b0, b1]) }
-    }
-
-    #[inline]
-    fn from_key_value(record: &KeyValue, state: FlowState) -> Self {
-        let [v0, v1, b0, b1] = record.value.to_le_bytes();
-        let [.., p0, p1] = record.key[2].to_le_bytes();
-        Self {
-            vip: u16::from_le_bytes([v0, v1]),
-            vip_port: u16::from_le_bytes([p0, p1]),
-            backend: u16::from_le_bytes([b0, b1]),
-            state,
-        }
-    }
-
-    /// Its VIP and the port there.
-    fn place_of(record: &KeyValue) -> (u16, u16) {
-        ((record.value & 0xffff) as u16, (record.key[2] >> 48) as u16)
     }
 }
