@@ -6,14 +6,18 @@
 //! have several, in one service with different ports. So replies are recognised by their address, and the flow says which
 //! backend it was.
 //!
-//! - `assembly` takes the messages one by one and judges them
-//! - `model` is what comes of them, with the questions decisions ask of it
+//! - `assembly` takes the messages one by one and judges them; `commit` judges the whole, and makes the setup
+//! - `model` is what comes of them, with the questions decisions ask of it; `ports` has those about ports, `choice` those about
+//!   a service's backends
 //! - `flow_timeouts` and `affinity_timeout`: how long flows and clients are remembered
 
 mod affinity_timeout;
 mod assembly;
+mod choice;
+mod commit;
 mod flow_timeouts;
 mod model;
+mod ports;
 
 pub(crate) use affinity_timeout::AffinityTimeouts;
 pub use assembly::{Assembly, OutOfStep};

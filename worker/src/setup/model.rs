@@ -1,8 +1,8 @@
 //! What a configuration says, by index and by address.
 
 use crate::balance::Balancer;
-use crate::wire::{Address, Family, is_mapped, protocol};
-use loaded_ipc::{Admin, Affinity, BackendIndex, Mode, OnFailure, Policy, PortRange, Quota, Unserved};
+use crate::wire::{Address, Family, is_mapped};
+use loaded_ipc::{Admin, Affinity, Mode, OnFailure, Policy, PortRange, Quota, Unserved};
 
 /// A configuration.
 #[derive(Debug)]
@@ -186,38 +186,6 @@ impl Setup {
         self.backend(backend).map_or(u16::MAX, |backend| backend.service)
     }
 
-    /// Whether packets to some backend get another port.
-    #[must_use]
-    #[inline]
-    pub fn changes_ports(&self) -> bool {
-        self.translation.changes
-    }
-
-    /// Whether packets to some backend keep their port.
-    #[must_use]
-    pub fn keeps_ports(&self) -> bool {
-        self.translation.keeps
-    }
-
-    /// Whether SCTP packets to some backend get another port.
-    #[must_use]
-    pub fn changes_sctp_ports(&self) -> bool {
-        self.translation.of_sctp
-    }
-
-    /// Whether packets to some backend with this address get this port.
-    #[must_use]
-    pub fn changes_ports_to(&self, address: &Address, port: u16) -> bool {
-        self.translation.places.binary_search_by(|(a, p)| (a, p).cmp(&(address, &port))).is_ok()
-    }
-
-    /// The port that a packet to this port of a VIP has at a backend.
-    #[must_use]
-    #[inline]
-    pub fn port_at(&self, backend: u16, vip_port: u16) -> u16 {
-        self.backend(backend).and_then(|backend| backend.port).unwrap_or(vip_port)
-    }
-
     /// Whether packets go to a backend unchanged, and its replies take another way (mode "dsr").
     #[must_use]
     #[inline]
@@ -236,64 +204,6 @@ impl Setup {
         self.backends.len()
     }
 
-    /// The service for a port of a virtual IP; `protocol` is that of IANA's list.
-    #[must_use]
-    pub fn service_at(&self, vip: u16, protocol: u8, port: u16) -> Option<u16> {
-        let vip = slot(&self.vips, vip)?;
-        let ranges = match protocol {
-            protocol::TCP => &vip.tcp,
-            protocol::UDP => &vip.udp,
-            protocol::SCTP => &vip.sctp,
-            _ => return vip.any,
-        };
-        let after = ranges.partition_point(|(range, _)| range.low <= port);
-        match after.checked_sub(1).and_then(|i| ranges.get(i)) {
-            Some((range, service)) if port <= range.high => Some(*service),
-            _ => vip.any,
-        }
-    }
-
-    /// The places at virtual IPs, each with its port, whose replies may come from this port.
-    pub(crate) fn places_of(&self, family: Family, protocol: u8, port: u16) -> impl Iterator<Item = (u16, u16)> {
-        let vips = (0_u16..).zip(&self.vips).filter_map(|(n, vip)| Some((n, vip.as_ref()?)));
-        vips.filter(move |(_, vip)| is_mapped(&vip.address) == (family == Family::V4)).flat_map(move |(n, vip)| {
-            let ranges: &[_] = match protocol {
-                protocol::TCP => &vip.tcp,
-                protocol::UDP => &vip.udp,
-                protocol::SCTP => &vip.sctp,
-                _ => &[],
-            };
-            // A backend with a port of its own does not tell which port the client has used, unless there is but one.
-            let only = ranges.iter().filter(|(range, _)| range.low == range.high).map(|(range, _)| range.low);
-            let same = self.service_at(n, protocol, port).map(|_| port);
-            same.into_iter().chain(only.filter(move |only| *only != port)).map(move |port| (n, port))
-        })
-    }
-
-    /// A backend with this address that is served at this port, by a service that adopts replies (see [`Policy::adopt`]).
-    #[must_use]
-    pub(crate) fn served_at(&self, address: &Address, protocol: u8, port: u16) -> Option<u16> {
-        self.served_here(address, protocol, port).find(|served| served.adopts).map(|served| served.backend)
-    }
-
-    /// Whether a service has a backend with this address, served with this protocol at this port.
-    pub(crate) fn is_served_by(&self, service: u16, (address, protocol, port): (&Address, u8, u16)) -> bool {
-        self.served_here(address, protocol, port).any(|served| self.service_of(served.backend) == service)
-    }
-
-    fn served_here(&self, address: &Address, protocol: u8, port: u16) -> impl Iterator<Item = &Served> {
-        let first = self.served.partition_point(|served| served.address < *address);
-        let here = self.served.get(first..).unwrap_or_default().iter();
-        let here = here.take_while(move |served| served.address == *address);
-        here.filter(move |s| s.protocol == protocol && s.ports.low <= port && port <= s.ports.high)
-    }
-
-    /// The service that takes everything to a virtual IP.
-    #[must_use]
-    pub fn service_for_all(&self, vip: u16) -> Option<u16> {
-        slot(&self.vips, vip)?.any
-    }
-
     /// A service by its index.
     #[must_use]
     #[inline]
@@ -306,86 +216,12 @@ impl Setup {
         self.services.iter().map(Option::as_deref)
     }
 
-    /// A service's backends of one family.
-    pub fn pool(&mut self, index: u16, family: Family) -> Option<&mut ServicePool> {
-        let service = self.services.get_mut(usize::from(index))?.as_deref_mut()?;
-        Some(match family {
-            Family::V4 => &mut service.v4,
-            Family::V6 => &mut service.v6,
-        })
-    }
-
-    /// The balancer of a service's backends of one family, for questions that change nothing.
-    #[must_use]
-    pub fn balancer(&self, index: u16, family: Family) -> Option<&Balancer> {
-        let service = self.service(index)?;
-        Some(match family {
-            Family::V4 => &service.v4.balancer,
-            Family::V6 => &service.v6.balancer,
-        })
-    }
-
-    /// A service's backends of one family, by their indices.
-    pub(crate) fn members(&self, index: u16, family: Family) -> impl Iterator<Item = u16> {
-        let service = self.service(index).into_iter();
-        service
-            .flat_map(move |service| if family == Family::V4 { &*service.v4.backends } else { &*service.v6.backends })
-            .copied()
-    }
-
-    /// The backend for a new client's packet to this port of a VIP, where no flow of these is that is given by its backend and
-    /// its port at a VIP. Changes the balancer's turn.
-    pub(crate) fn choose_elsewhere(
-        &mut self,
-        (index, vip_port): (u16, u16),
-        family: Family,
-        client: &[u8],
-        taken: &[(u16, u16)],
-    ) -> Option<BackendIndex> {
-        let Self { services, backends, .. } = self;
-        let service = services.get_mut(usize::from(index))?.as_deref_mut()?;
-        let pool = match family {
-            Family::V4 => &mut service.v4,
-            Family::V6 => &mut service.v6,
-        };
-        pool.balancer.choose_where(client, |backend| !shares_place(backends, (backend.0, vip_port), taken))
-    }
-
-    /// What [`Setup::choose_elsewhere`] would return. Changes nothing.
-    pub(crate) fn would_choose_elsewhere(
-        &self,
-        (index, vip_port): (u16, u16),
-        family: Family,
-        client: &[u8],
-        taken: &[(u16, u16)],
-    ) -> Option<BackendIndex> {
-        let balancer = self.balancer(index, family)?;
-        balancer.would_choose_where(client, |backend| !self.shares_place((backend.0, vip_port), taken))
-    }
-
-    /// Whether a flow comes to the address and port of one of these, which may be of other services. A flow is given by its
-    /// backend and its port at a VIP.
-    pub(crate) fn shares_place(&self, flow: (u16, u16), others: &[(u16, u16)]) -> bool {
-        shares_place(&self.backends, flow, others)
-    }
-
     /// Whether a table entry of this client, service and backend is possible: entries left by another worker may name what this
     /// configuration does not have or, if that worker was hostile, what does not belong together.
     #[must_use]
     pub fn belongs(&self, service: u16, backend: u16, client: &Address) -> bool {
         let backend = self.backend(backend);
         backend.is_some_and(|b| b.service == service && is_mapped(&b.address) == is_mapped(client))
-    }
-
-    /// Counts a client of a service at a backend, or one less.
-    pub(crate) fn count_client(&mut self, service: u16, backend: u16, more: bool) {
-        let Some(family) = self.backend(backend).map(Backend::family) else { return };
-        if let Some(pool) = self.pool(service, family) {
-            match more {
-                true => pool.balancer.client_added(BackendIndex(backend)),
-                false => pool.balancer.client_removed(BackendIndex(backend)),
-            }
-        }
     }
 }
 
@@ -404,14 +240,7 @@ impl Backend {
     }
 }
 
-fn shares_place(backends: &[Option<Backend>], flow: (u16, u16), others: &[(u16, u16)]) -> bool {
-    let place = |(backend, vip_port): (u16, u16)| {
-        slot(backends, backend).map(|backend| (&backend.address, backend.port.unwrap_or(vip_port)))
-    };
-    others.iter().any(|&other| place(other) == place(flow))
-}
-
 #[inline]
-fn slot<T>(slots: &[Option<T>], index: u16) -> Option<&T> {
+pub(super) fn slot<T>(slots: &[Option<T>], index: u16) -> Option<&T> {
     slots.get(usize::from(index))?.as_ref()
 }
