@@ -4,7 +4,7 @@
 
 use super::address::{Address, Family, is_mapped};
 use super::checksum::{add, pseudo_header, sum};
-use super::parse::{ICMP_HEADER, Kind, ParsedPacket, protocol};
+use super::packet::{ICMP_HEADER, Kind, ParsedPacket, protocol};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 const IPV4_HEADER: usize = 20;

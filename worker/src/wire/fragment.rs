@@ -1,7 +1,7 @@
 //! Fragments of a datagram (RFC 791 §3.2, RFC 8200 §4.5), for packets that the kernel does not reassemble before they are queued.
 
 use super::address::Family;
-use super::parse::{Kind, ParsedPacket};
+use super::packet::{Kind, ParsedPacket};
 
 /// Bytes of an IPv6 fragment header.
 const FRAGMENT_HEADER: usize = 8;

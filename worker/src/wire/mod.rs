@@ -5,6 +5,8 @@ mod answer;
 pub mod checksum;
 mod facts;
 mod fragment;
+mod ip;
+mod packet;
 mod parse;
 mod rewrite;
 mod sctp;
@@ -14,7 +16,8 @@ pub use address::{Address, Family, from_ip, is_mapped, mapped, to_ip};
 pub use answer::{SPARE, reset, unreachable};
 pub use facts::{ChecksumState, PacketFacts};
 pub use fragment::{Fragment, fragment};
-pub use parse::{Kind, Malformed, ParsedPacket, Quoted, lacks_checksum, parse, parse_first, protocol};
+pub use packet::{Kind, Malformed, ParsedPacket, Quoted, protocol};
+pub use parse::{lacks_checksum, parse, parse_first};
 pub use rewrite::{Endpoint, Replacement, replace, replace_in_error};
 pub use segment::{TcpSegment, low_half, upper_half};
 

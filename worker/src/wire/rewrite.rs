@@ -3,7 +3,7 @@
 use super::address::{Address, Family};
 use super::checksum::{add, pseudo_header, sum, swap, update, update_sum};
 use super::facts::ChecksumState;
-use super::parse::{ICMP_HEADER, Kind, ParsedPacket, Quoted, protocol};
+use super::packet::{ICMP_HEADER, Kind, ParsedPacket, Quoted, protocol};
 use super::sctp;
 
 /// Which of the two addresses.
