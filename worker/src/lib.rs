@@ -13,7 +13,7 @@
 //!
 //! Around them, the edges:
 //!
-//! - [`run`] knows the order of the worker's life and its loop. Never why a packet goes where it goes.
+//! - [`run`] knows the order of the worker's life, `forward` its loop. Never why a packet goes where it goes.
 //! - `orders` and `inbox` know the links to the supervisor and from the prober; `pending_fragments` knows the packets that wait
 //!   in the kernel; `clock` reads the time; [`outcome`] knows the verdict of each outcome.
 //! - [`sandbox`] knows the two stages of entering it; [`selftest`] tries to get out of it.
@@ -24,6 +24,7 @@ pub mod balance;
 mod clock;
 pub mod decide;
 mod error;
+mod forward;
 #[cfg_attr(not(feature = "hostile"), path = "hostile/none.rs")]
 mod hostile;
 mod inbox;
