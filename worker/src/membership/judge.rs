@@ -1,7 +1,9 @@
 //! Lets packets and time act on backends: failed openings, ejections that end, slow starts.
 
+use super::BackendStates;
+use super::flags::BackendFlags;
 use super::passive::{counts, is_allowed};
-use super::{BackendFlags, BackendStates, TrackedBackend};
+use super::tracked::TrackedBackend;
 use crate::setup::{ServicePool, Setup};
 use crate::time::Now;
 use loaded_ipc::{Admin, Cause, Passive};

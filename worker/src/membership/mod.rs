@@ -11,31 +11,25 @@
 //! A candidate keeps its flows even if the checks report it down: its balancer may disbelieve them (panic) or have no other
 //! backend (`all_down = last`).
 //!
-//! - here: the state of each backend, and the two reports from outside, [`BackendStates::set_up`] and
-//!   [`BackendStates::set_admin`]
+//! - here: all backends, and the two reports from outside, [`BackendStates::set_up`] and [`BackendStates::set_admin`]
+//! - `tracked` is the state of one backend; `flags` is what the packet path reads of it
 //! - `judge` lets packets and time act on it: failed openings, ejections that end, slow starts
 //! - `passive` counts the failed openings of one backend and says when they are too many
 
+mod flags;
 mod judge;
 mod passive;
+mod tracked;
 
-use crate::balance::Standing;
 use crate::setup::Setup;
 use crate::time::Now;
 use crate::wire::Family;
+use flags::{BackendFlags, announce, bit};
 use loaded_fastpath::{Keep, Keeping};
-use loaded_ipc::{Admin, BackendCounter, BackendIndex, MAX_BACKEND_INDEX, Passive, VIEWS, View};
+use loaded_ipc::{Admin, BackendCounter, BackendIndex, MAX_BACKEND_INDEX, VIEWS, View};
 use loaded_table::Counters;
 use passive::PassiveHealth;
-
-/// Steps in which a slow start raises a backend's share, the full share, and the share it begins with, about a tenth.
-const STEPS: u64 = 32;
-const FULL: u16 = 1024;
-const FIRST: u16 = FULL / 10;
-
-/// What the packet path needs to know of a backend, in one byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct BackendFlags(u8);
+use tracked::{FULL, TrackedBackend};
 
 /// All backends of a configuration, by index.
 #[derive(Debug)]
@@ -51,64 +45,6 @@ pub(crate) struct BackendStates {
 /// A message names a backend that this configuration does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unknown;
-
-/// One backend.
-#[derive(Debug)]
-struct TrackedBackend {
-    service: u16,
-    family: Family,
-    backup: bool,
-    admin: Admin,
-    up: bool,
-    /// The operator has named it, or a check has passed.
-    confirmed: bool,
-    /// When it came up, milliseconds, while its slow start lasts.
-    slow_since: Option<u64>,
-    /// Of its weight: 0..=[`FULL`].
-    share: u16,
-    /// Limits of passive observation; `None`: it is not observed.
-    passive: Option<Passive>,
-    /// How long its slow start lasts, milliseconds.
-    slow_start: u64,
-    health: PassiveHealth,
-}
-
-impl BackendFlags {
-    const KEEPS_FLOWS: u8 = 1;
-    const TAKES_NEW: u8 = 2;
-    /// It has failed openings, which its next answer clears.
-    const SUSPECTED: u8 = 4;
-    /// A tick may change something about it: it is ejected, or in its slow start.
-    const TIMED: u8 = 8;
-
-    /// It keeps its flows and may be given new ones.
-    #[inline]
-    pub(crate) fn is_serving(self) -> bool {
-        self.0 & (Self::KEEPS_FLOWS | Self::TAKES_NEW) == Self::KEEPS_FLOWS | Self::TAKES_NEW
-    }
-
-    /// It keeps its flows.
-    #[inline]
-    pub(crate) fn keeps_flows(self) -> bool {
-        self.0 & Self::KEEPS_FLOWS != 0
-    }
-
-    /// It may be given new flows.
-    #[inline]
-    pub(crate) fn takes_new_flows(self) -> bool {
-        self.0 & Self::TAKES_NEW != 0
-    }
-
-    /// It keeps its flows, and has no failed openings.
-    #[inline]
-    pub(crate) fn is_unsuspected(self) -> bool {
-        self.0 & (Self::KEEPS_FLOWS | Self::SUSPECTED) == Self::KEEPS_FLOWS
-    }
-
-    fn has(self, bit: u8) -> bool {
-        self.0 & bit != 0
-    }
-}
 
 impl BackendStates {
     /// Allocates all its memory; [`BackendStates::begin`] must follow.
@@ -278,56 +214,4 @@ impl BackendStates {
     fn state_mut(&mut self, backend: u16) -> Option<&mut TrackedBackend> {
         self.states.get_mut(usize::from(backend))?.as_mut()
     }
-}
-
-impl TrackedBackend {
-    /// Tells the balancer its standing.
-    fn tell_balancer(&self, setup: &mut Setup, backend: u16) {
-        let Self { confirmed, up, .. } = *self;
-        let (enabled, ejected) = (self.admin == Admin::Enabled, self.health.is_ejected());
-        if let Some(pool) = setup.pool(self.service, self.family) {
-            pool.balancer.set_standing(BackendIndex(backend), Standing { enabled, confirmed, up, ejected });
-        }
-    }
-
-    /// Gives it the share that its slow start has reached; returns whether that has changed.
-    fn progress_slow_start(&mut self, setup: &mut Setup, backend: u16, now: u64) -> bool {
-        let share = match self.slow_since.map(|began| now.saturating_sub(began)) {
-            Some(age) if age < self.slow_start => {
-                let step = u16::try_from(age * STEPS / self.slow_start.max(1)).unwrap_or(u16::MAX);
-                step.saturating_mul(FULL / 32).max(FIRST)
-            }
-            _ => {
-                self.slow_since = None;
-                FULL
-            }
-        };
-        let changed = std::mem::replace(&mut self.share, share) != share;
-        if changed && let Some(pool) = setup.pool(self.service, self.family) {
-            pool.balancer.set_share(BackendIndex(backend), share);
-        }
-        changed
-    }
-
-    fn bits(&self) -> u8 {
-        let timed = self.slow_since.is_some() || self.health.is_ejected();
-        bit(BackendFlags::SUSPECTED, self.health.is_pending()) | bit(BackendFlags::TIMED, timed)
-    }
-}
-
-/// Tells the kernel path of a change: in one store its flows stop there. A backend with failed openings is heard in full, since
-/// its next answer clears them.
-fn announce(keeping: Option<&Keeping>, backend: u16, flags: BackendFlags) {
-    if let Some(keeping) = keeping {
-        let keep = match (flags.keeps_flows(), flags.is_unsuspected()) {
-            (false, _) => Keep::No,
-            (true, true) => Keep::Yes,
-            (true, false) => Keep::Heard,
-        };
-        keeping.set(backend, keep);
-    }
-}
-
-fn bit(bit: u8, set: bool) -> u8 {
-    if set { bit } else { 0 }
 }
