@@ -6,7 +6,8 @@
 //!  policy      knows the values of a service's policy, with their ranges and defaults; never where they were configured
 //!  check       knows the kinds of checks and what one can say; never how it is made
 //!  explain     knows a question about a packet and its answer; never how a worker finds the answer
-//!  counter     knows every outcome, fault and counter with its label and meaning; never what counts them
+//!  outcome     knows every outcome, fault and pressure with its label and meaning; never what counts them
+//!  counter     knows which word of a worker's counters is what, and how it is encoded; never who writes or reads it
 //!  link        knows how a message is framed, sent and received; never what it says
 //!  descriptor  knows the numbers of the descriptors that children are started with; never what they were made by
 //!  mark        knows the mark of packets for a backend in mode "dsr"; never who routes by it
@@ -23,14 +24,15 @@ mod explain;
 mod link;
 mod mark;
 mod message;
+mod outcome;
 mod policy;
 mod types;
 
 pub use bincode::{Decode, Encode};
 pub use check::{Cause, Check, CheckKind};
 pub use counter::{
-    ALL_COUNTERS, BackendCounter, COUNTERS, CURRENT_PACKET, Fault, Outcome, Pressure, RECEIVED, TURN, Turn, VIEWS,
-    View, counter_layout, decode_packet_id, encode_packet_id,
+    ALL_COUNTERS, BackendCounter, COUNTERS, CURRENT_PACKET, TURN, Turn, VIEWS, View, counter_layout, decode_packet_id,
+    encode_packet_id,
 };
 pub use descriptor::{
     CLIENTS_FD, CONNECTIONS_FD, COUNTERS_FD, EPOLL_FD, EXPORTER_LINK_FD, FLOWS_FD, JOURNAL_FD, KEEPING_FD, LINK_FD,
@@ -43,6 +45,7 @@ pub use message::{
     Document, FromExporter, FromProber, FromSuccessor, FromWorker, MAX_DOCUMENT, MAX_FRAME, MAX_LARGE_FRAME, MAX_PART,
     MAX_TEXT, Membership, Pinger, Silence, ToExporter, ToProber, ToSuccessor, ToWorker, VERSION,
 };
+pub use outcome::{Fault, Outcome, Pressure, RECEIVED};
 pub use policy::{AllDown, Idle, MAX_IDLE, OnBackendDown, Passive, Policy};
 pub use types::{
     Admin, Affinity, BackendIndex, Destination, FlowsMeant, MAX_BACKEND_INDEX, Mode, OnFailure, PortRange, Protocol,
