@@ -1,4 +1,4 @@
-//! Which verdict goes with each outcome. The outcomes themselves: [`loaded_ipc::Outcome`]; counted in `crate::run`.
+//! Which verdict goes with each outcome. The outcomes themselves: [`loaded_ipc::Outcome`]; counted in `crate::forward`.
 
 use loaded_ipc::Outcome;
 use loaded_queue::Verdict;

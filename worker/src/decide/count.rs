@@ -1,5 +1,5 @@
 //! Counts flows, clients and traffic, for the strategy `weighted` and for the operator; expires table entries; takes over
-//! the tables of an earlier worker. Outcomes are counted in `crate::run`.
+//! the tables of an earlier worker. Outcomes are counted in `crate::forward`.
 
 use super::decider::Decider;
 use super::own::is_own;
