@@ -4,6 +4,8 @@
 mod exporter;
 mod prober;
 mod successor;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use exporter::{Document, FromExporter, MAX_DOCUMENT, MAX_LARGE_FRAME, MAX_PART, ToExporter};
