@@ -1,17 +1,19 @@
 //! From draft to plan: every check that involves more than one value.
 
-use super::draft::{Draft, DraftCheck, DraftFailures, DraftMember, DraftService};
+mod backends;
+mod service;
+
+use super::draft::{Draft, DraftCheck, DraftFailures, DraftService};
 use super::location::{At, Flaw, Mark};
 use super::mistake::Mistakes;
-use super::probe::{self, has_port};
 use super::second_balancer;
 use super::shared::{self, common_port};
 use super::value::{name_server, one_host};
 use super::{Families, Overrides};
-use crate::plan::{
-    Backend, Discover, Failures, MAX_BACKENDS, MAX_NAMESERVERS, MAX_PORT_RANGES, MAX_SERVICES, MAX_VIPS, Plan, Service,
-};
-use loaded_ipc::{Check, Destination, Mode, OnFailure, Passive, Policy, PortRange, Protocol};
+use crate::plan::{Failures, MAX_NAMESERVERS, MAX_SERVICES, Plan};
+use backends::Backends;
+use loaded_ipc::{Mode, OnFailure, Protocol};
+use service::{at_most, check_fragments, check_service};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -137,209 +139,6 @@ fn conflict(first: &DraftService, second: &DraftService, vip: IpAddr) -> Option<
     Some(format!("services {one:?} and {two:?} both claim {vip} {} port {port}", first.protocol))
 }
 
-fn check_sizes(service: &DraftService) -> Result<(), Flaw> {
-    at_most(MAX_VIPS, "VIPs in one service", service.vips.iter().map(|vip| vip.mark))?;
-    at_most(MAX_PORT_RANGES, "port ranges in one service", service.ports.iter().map(|port| port.mark))
-}
-
-fn check_service(service: &DraftService, mistakes: &Mistakes) {
-    let name = &service.name.value;
-    mistakes.take(check_sizes(service));
-    mistakes.take(check_backend_ports(service));
-    if service.vips.is_empty() && service.knows(&["vip"]) {
-        mistakes.add(service.name.flaw(format!("service {name:?} has no VIP")));
-    }
-    for vip in &service.vips {
-        mistakes.take(vip.read(one_host));
-    }
-    for member in &service.members {
-        mistakes.take(member.address.read(one_host));
-    }
-    mistakes.take(check_families(service));
-}
-
-/// Each VIP has a backend of its family, and each backend a VIP. The first that has none is told.
-fn check_families(service: &DraftService) -> Result<(), Flaw> {
-    let mut hosts = service.vips.iter().chain(service.members.iter().map(|member| &member.address));
-    if !service.knows(&["vip", "backend", "discover"]) || hosts.any(|address| one_host(&address.value).is_err()) {
-        return Ok(());
-    }
-    let name = &service.name.value;
-    for vip in &service.vips {
-        if service.members.is_empty() && service.discover.is_none() {
-            return Err(vip.flaw(format!("service {name:?} has no backend; add at least one")));
-        }
-        check_family(service, vip)?;
-    }
-    let lonely = |address: &&At<IpAddr>| !service.vips.iter().any(|vip| same_family(address, vip));
-    match service.members.iter().map(|member| &member.address).find(lonely) {
-        Some(address) if !service.vips.is_empty() => {
-            let family = family(address);
-            Err(address.flaw(format!(
-                "{} is an {family} backend, but service {name:?} has no {family} VIP; add one or remove the backend",
-                address.value
-            )))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Only where packets are rewritten and have ports can they get another one.
-fn check_backend_ports(service: &DraftService) -> Result<(), Flaw> {
-    let Some(port) = first_backend_port(service).filter(|_| service.knows(&["protocol", "mode", "ports"])) else {
-        return Ok(());
-    };
-    if service.protocol == Protocol::Any {
-        return Err(port.flaw(
-            "with protocol \"any\" packets come that have no port (ICMP, ESP, GRE …), so none can be changed; remove port, \
-             or write protocol = \"tcp\", \"udp\" or \"sctp\"",
-        ));
-    }
-    if service.mode == Mode::Dsr {
-        return Err(port.flaw(
-            "in mode \"dsr\" a packet reaches its backend unchanged, and the backend answers from the port it came to; take \
-             port out, or write mode = \"nat\"",
-        ));
-    }
-    for member in service.members.iter().filter(|member| service.port_of(member).is_none()) {
-        let same = service.members.iter().filter(|other| other.address.value == member.address.value);
-        let mut ports = same.filter_map(|other| service.port_of(other));
-        if let Some(port) = ports.find(|port| has_port(service, port.value)) {
-            let text = format!(
-                "{address} without a port gets what comes to port {port}, as does {address} with port {port}; remove one",
-                address = member.address.value,
-                port = port.value,
-            );
-            return Err(member.address.flaw(text).see(port.mark));
-        }
-    }
-    Ok(())
-}
-
-fn first_backend_port(service: &DraftService) -> Option<At<u16>> {
-    service.port.or_else(|| service.members.iter().find_map(|member| member.port))
-}
-
-/// SCTP has one checksum over a whole packet: none that is left in pieces can get another port.
-fn check_fragments(draft: &Draft) -> Result<(), Flaw> {
-    let is_sctp = |service: &&DraftService| service.protocol == Protocol::Sctp;
-    let port = draft.services.iter().filter(is_sctp).find_map(first_backend_port);
-    match port.filter(|_| draft.defragment == Some(false)) {
-        Some(port) => Err(port.flaw(
-            "SCTP's checksum covers the whole packet, so a fragment cannot get another port; remove port, or remove \
-             defragment = false",
-        )),
-        None => Ok(()),
-    }
-}
-
-/// A VIP needs a backend of its family that is not a backup.
-fn check_family(service: &DraftService, vip: &At<IpAddr>) -> Result<(), Flaw> {
-    let (name, family) = (&service.name.value, family(vip));
-    let places = service.discover.iter().flat_map(|discover| &discover.value.places);
-    if places.into_iter().any(|place| place.network.value.is_ipv4() == vip.value.is_ipv4()) {
-        return Ok(());
-    }
-    let members: Vec<&DraftMember> =
-        service.members.iter().filter(|member| same_family(&member.address, vip)).collect();
-    match members.first() {
-        None => Err(vip.flaw(format!(
-            "{} is an {family} VIP, but service {name:?} has no {family} backend; add one or remove the VIP",
-            vip.value
-        ))),
-        Some(first) if members.iter().all(|member| member.backup) => Err(first
-            .address
-            .flaw(format!("service {name:?} has {family} backups only; at least one backend must not be a backup"))),
-        Some(_) => Ok(()),
-    }
-}
-
-fn sorted_ports(ports: &[At<PortRange>]) -> Result<Vec<PortRange>, Flaw> {
-    let mut ports = ports.to_vec();
-    ports.sort_by_key(|port| (port.value, port.mark));
-    for (first, second) in ports.iter().zip(ports.iter().skip(1)) {
-        if second.value.low <= first.value.high {
-            let (late, early) = if first.mark > second.mark { (first, second) } else { (second, first) };
-            return Err(late.flaw(format!("ports {} and {} overlap", early.value, late.value)).see(early.mark));
-        }
-    }
-    Ok(ports.iter().map(|port| port.value).collect())
-}
-
-/// Counts the backends as they come.
-struct Backends<'m> {
-    mistakes: &'m Mistakes,
-    count: usize,
-}
-
-impl Backends<'_> {
-    fn service(&mut self, draft: &DraftService, vips: &HashMap<IpAddr, Mark>) -> Service {
-        let backends = self.members(draft, vips);
-        if let Some(discover) = &draft.discover {
-            self.count(discover.value.limit.into(), discover.mark);
-        }
-        // What they make of the service rests on all of these.
-        let known =
-            draft.knows(&["vip", "protocol", "ports", "port", "mode", "check", "passive", "discover", "backend"]);
-        let (check, passive, discover) = if known { self.probes(draft) } else { (None, None, None) };
-        let checks_own_ports = check.as_ref().is_some_and(|check| probe::checks_own_ports(draft, check));
-        Service {
-            name: draft.name.value.clone(),
-            vips: draft.vips.iter().map(|vip| vip.value).collect(),
-            protocol: draft.protocol,
-            ports: self.mistakes.take(sorted_ports(&draft.ports)).unwrap_or_default(),
-            port: draft.port.filter(|_| draft.discover.is_some()).map(|port| port.value),
-            mode: draft.mode,
-            strategy: draft.strategy,
-            affinity: draft.affinity,
-            policy: Policy { passive, ..draft.policy },
-            check,
-            checks_own_ports,
-            discover,
-            backends,
-        }
-    }
-
-    fn probes(&self, draft: &DraftService) -> (Option<Check>, Option<Passive>, Option<Discover>) {
-        let check = self.mistakes.take(probe::check(draft));
-        // Without the port of a check nobody knows what packets can be judged by.
-        let passive = check.as_ref().map(|check| self.mistakes.take(probe::passive(draft, check.as_ref())).flatten());
-        (check.flatten(), passive.flatten(), self.mistakes.take(probe::discover(draft)).flatten())
-    }
-
-    fn members(&mut self, draft: &DraftService, vips: &HashMap<IpAddr, Mark>) -> Vec<Backend> {
-        let mut seen: HashMap<Destination, Mark> = HashMap::new();
-        let mut members = Vec::new();
-        for member in &draft.members {
-            let address = &member.address;
-            if let Some(vip) = vips.get(&address.value) {
-                let text = format!("{} is a VIP and cannot be a backend too", address.value);
-                self.mistakes.add(address.flaw(text).see(*vip));
-            }
-            let port = draft.port_of(member).map(|port| port.value);
-            let destination = Destination { address: address.value, port };
-            if let Some(first) = seen.insert(destination, address.mark).filter(|_| draft.knows(&["port"])) {
-                let name = &draft.name.value;
-                let text = format!("{destination} is a backend of {name:?} twice; remove one (TOML has weights)");
-                self.mistakes.add(address.flaw(text).see(first));
-            }
-            self.count(1, address.mark);
-            members.push(Backend { address: address.value, port, weight: member.weight, backup: member.backup });
-        }
-        members
-    }
-
-    /// Tells once that there are too many.
-    fn count(&mut self, more: usize, mark: Mark) {
-        let before = self.count;
-        self.count += more;
-        if before <= MAX_BACKENDS && self.count > MAX_BACKENDS {
-            let text = format!("more than {MAX_BACKENDS} backends, counting those that discover may add");
-            self.mistakes.add(mark.flaw(text));
-        }
-    }
-}
-
 fn check_gateways(draft: &Draft, vips: &HashMap<IpAddr, Mark>, mistakes: &Mistakes) {
     for gateway in &draft.gateways {
         mistakes.take(gateway.read(one_host));
@@ -405,16 +204,4 @@ fn nameservers(draft: &[At<IpAddr>], vips: &HashMap<IpAddr, Mark>, mistakes: &Mi
         servers.push(server.value);
     }
     servers
-}
-
-fn at_most(most: usize, what: &str, mut marks: impl Iterator<Item = Mark>) -> Result<(), Flaw> {
-    marks.nth(most).map_or(Ok(()), |mark| Err(mark.flaw(format!("more than {most} {what}"))))
-}
-
-fn same_family(one: &At<IpAddr>, two: &At<IpAddr>) -> bool {
-    one.value.is_ipv4() == two.value.is_ipv4()
-}
-
-fn family(address: &At<IpAddr>) -> &'static str {
-    if address.value.is_ipv4() { "IPv4" } else { "IPv6" }
 }
