@@ -1,23 +1,24 @@
 //! The plan: what the configuration asks for, checked and complete. Both formats produce one; no user of it knows
 //! which format it came from.
 
+mod cores;
 mod diff;
 pub mod display;
 mod log_level;
 mod metrics;
+mod service;
 mod several;
 mod written;
 
+pub use cores::CoresError;
 pub use diff::{Change, What, diff, immutable_change};
 pub use log_level::LogLevel;
 pub use metrics::MetricsAddress;
+pub use service::{Backend, Discover, Place, Service};
 pub use written::written;
 
 use crate::defaults::{CLIENTS, DRAIN, FLOWS, QUEUE_BASE, QUEUE_LEN, QUOTA, STOP_HOLD, UNSERVED, USER};
-use crate::network::Network;
-use loaded_ipc::{
-    Affinity, Check, Destination, Mode, OnFailure, Policy, PortRange, Protocol, Quota, Strategy, Unserved,
-};
+use loaded_ipc::{OnFailure, Quota, Unserved};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -109,6 +110,43 @@ pub struct Plan {
     pub notify_user: Option<String>,
 }
 
+impl Plan {
+    /// The account of the program that is told of changes.
+    #[must_use]
+    pub fn notify_account(&self) -> &str {
+        self.notify_user.as_deref().unwrap_or(&self.user)
+    }
+
+    /// No service yet, and every setting at its default.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            user: USER.to_owned(),
+            cores: None,
+            queue_base: QUEUE_BASE,
+            queue_len: QUEUE_LEN,
+            flows: FLOWS,
+            clients: CLIENTS,
+            quota: QUOTA,
+            unserved: UNSERVED,
+            on_failure: Failures::CLOSED,
+            nameservers: Vec::new(),
+            services: Vec::new(),
+            drain: DRAIN,
+            stop_hold: STOP_HOLD,
+            defragment: true,
+            linger: true,
+            fast: Fast::default(),
+            host: HostPolicy::default(),
+            log_level: LogLevel::default(),
+            metrics: None,
+            monitor_group: None,
+            notify: Vec::new(),
+            notify_user: None,
+        }
+    }
+}
+
 /// Whether the kernel sends packets of known flows on, so that they meet no worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -182,7 +220,7 @@ impl fmt::Display for HostPolicy {
     }
 }
 
-/// What happens to packets that no worker decides about. For "all backends down" see each service's [`Policy`].
+/// What happens to packets that no worker decides about. For "all backends down" see each service's [`loaded_ipc::Policy`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
     /// No process has bound the queue.
@@ -197,223 +235,4 @@ impl Failures {
     /// Drop packets whatever fails.
     pub const CLOSED: Self =
         Self { no_worker: OnFailure::Drop, queue_full: OnFailure::Drop, parse_error: OnFailure::Drop };
-}
-
-/// One balanced service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Service {
-    /// Unique; shown in logs and status.
-    pub name: String,
-    /// At least one, at most 256, none twice. No other service has the same VIP, protocol and port;
-    /// [`Protocol::Any`] has all of its VIPs. For each family present here there is at least one
-    /// backend of that family that is no backup, or a place of `discover`, and nothing of a family that is absent.
-    pub vips: Vec<IpAddr>,
-    /// What is balanced.
-    pub protocol: Protocol,
-    /// Sorted, not overlapping, at most 256. Empty means every port; always empty for [`Protocol::Any`].
-    pub ports: Vec<PortRange>,
-    /// The port that packets to discovered backends get; `None`: they keep the one they came to. Always `None` without
-    /// `discover`.
-    #[serde(default)]
-    pub port: Option<u16>,
-    /// How its packets get to their backends.
-    pub mode: Mode,
-    /// How a new client gets its backend.
-    pub strategy: Strategy,
-    /// `None`: each flow is balanced by itself.
-    pub affinity: Option<Affinity>,
-    /// What happens when backends fail.
-    pub policy: Policy,
-    /// How backends are checked; `None`: not at all, and all count as up.
-    pub check: Option<Check>,
-    /// Backends have different ports and the check names none: each is checked at its own. The check's port is then that of
-    /// one of them.
-    #[serde(default)]
-    pub checks_own_ports: bool,
-    /// Where to look for more backends.
-    pub discover: Option<Discover>,
-    /// In the order of the configuration, no address twice with one port. May be empty with `discover`.
-    pub backends: Vec<Backend>,
-}
-
-/// A backend of a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Backend {
-    /// Its address. Never a VIP of the plan.
-    pub address: IpAddr,
-    /// The port that packets to it get, never 0; `None`: they keep the one they came to. `None` in mode "dsr" and for
-    /// [`Protocol::Any`].
-    #[serde(default)]
-    pub port: Option<u16>,
-    /// Share relative to the other backends of the service, 1..=256.
-    pub weight: u16,
-    /// Used only when no other backend is available.
-    pub backup: bool,
-}
-
-impl Backend {
-    /// Where its packets go.
-    #[must_use]
-    pub fn destination(&self) -> Destination {
-        Destination { address: self.address, port: self.port }
-    }
-}
-
-impl Service {
-    /// Where a check of a backend connects or sends; `None` for ping alone. `port`: the one that packets to the backend get.
-    #[must_use]
-    pub fn check_port(&self, port: Option<u16>) -> Option<u16> {
-        let checked = self.check.as_ref()?.kind.port()?;
-        Some(port.filter(|_| self.checks_own_ports).unwrap_or(checked))
-    }
-}
-
-/// Where to discover nodes that become backends of a service. Requires a check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Discover {
-    /// Where to ask, and who may answer. At least one.
-    pub places: Vec<Place>,
-    /// Maximum number of backends to add, 1..=1024.
-    pub limit: u16,
-    /// Milliseconds between two searches, 1000..=86_400_000.
-    pub interval: u32,
-}
-
-/// One network to search for nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// Only answers from within it count.
-    pub network: Network,
-    /// Where echo requests go: a broadcast address in the network, or ff02::1.
-    pub to: IpAddr,
-    /// The interface to the network; required for IPv6.
-    pub interface: Option<String>,
-}
-
-/// The configured cores do not match the ones this process may use.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CoresError {
-    /// Some of the cores do not exist or are not available to this process.
-    #[error(
-        "workers are to run on cores {low}-{high}, but there is no core {} for them; available: {}",
-        numbers(missing),
-        numbers(available)
-    )]
-    Missing {
-        /// First core of the plan.
-        low: u16,
-        /// Last core of the plan.
-        high: u16,
-        /// Which of them are not available.
-        missing: Vec<u16>,
-        /// What is available.
-        available: Vec<u16>,
-    },
-    /// There is no core at all.
-    #[error("no core is available for workers")]
-    NoneAvailable,
-    /// The queue number of a core would not fit in 16 bits.
-    #[error("core {core} would answer queue {queue_base} + {core}, but queue numbers end at 65535; lower --queue-base")]
-    NoQueue {
-        /// The core.
-        core: u16,
-        /// The plan's base.
-        queue_base: u16,
-    },
-}
-
-impl Plan {
-    /// The account of the program that is told of changes.
-    #[must_use]
-    pub fn notify_account(&self) -> &str {
-        self.notify_user.as_deref().unwrap_or(&self.user)
-    }
-
-    /// No service yet, and every setting at its default.
-    #[must_use]
-    pub fn empty() -> Self {
-        Self {
-            user: USER.to_owned(),
-            cores: None,
-            queue_base: QUEUE_BASE,
-            queue_len: QUEUE_LEN,
-            flows: FLOWS,
-            clients: CLIENTS,
-            quota: QUOTA,
-            unserved: UNSERVED,
-            on_failure: Failures::CLOSED,
-            nameservers: Vec::new(),
-            services: Vec::new(),
-            drain: DRAIN,
-            stop_hold: STOP_HOLD,
-            defragment: true,
-            linger: true,
-            fast: Fast::default(),
-            host: HostPolicy::default(),
-            log_level: LogLevel::default(),
-            metrics: None,
-            monitor_group: None,
-            notify: Vec::new(),
-            notify_user: None,
-        }
-    }
-
-    /// The cores that get a worker, ascending: those of the plan, or all of `available` (any order).
-    ///
-    /// # Errors
-    /// A core of the plan is not in `available`; nothing is available; a core has no queue number.
-    pub fn check_cores(&self, available: &[u16]) -> Result<Vec<u16>, CoresError> {
-        let mut available = available.to_vec();
-        available.sort_unstable();
-        available.dedup();
-        let chosen = match self.cores {
-            None => available,
-            Some((low, high)) => {
-                let missing: Vec<u16> = (low..=high).filter(|core| available.binary_search(core).is_err()).collect();
-                if !missing.is_empty() {
-                    return Err(CoresError::Missing { low, high, missing, available });
-                }
-                (low..=high).collect()
-            }
-        };
-        let &last = chosen.last().ok_or(CoresError::NoneAvailable)?;
-        match self.queue_base.checked_add(last) {
-            Some(_) => Ok(chosen),
-            None => Err(CoresError::NoQueue { core: last, queue_base: self.queue_base }),
-        }
-    }
-}
-
-/// "0-3, 7": consecutive numbers become a range.
-fn numbers(list: &[u16]) -> String {
-    let runs = list.chunk_by(|a, b| a.checked_add(1) == Some(*b));
-    let runs = runs.filter_map(|run| Some(PortRange { low: *run.first()?, high: *run.last()? }.to_string()));
-    runs.collect::<Vec<_>>().join(", ")
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cores_default_to_all_available() {
-        assert_eq!(Plan::empty().check_cores(&[3, 0, 1]), Ok(vec![0, 1, 3]));
-        assert_eq!(Plan::empty().check_cores(&[]), Err(CoresError::NoneAvailable));
-    }
-
-    #[test]
-    fn cores_that_do_not_exist_are_named() {
-        let plan = Plan { cores: Some((1, 3)), ..Plan::empty() };
-        assert_eq!(plan.check_cores(&[0, 1, 2, 3]), Ok(vec![1, 2, 3]));
-        let error = plan.check_cores(&[0, 1]).unwrap_err().to_string();
-        assert_eq!(error, "workers are to run on cores 1-3, but there is no core 2-3 for them; available: 0-1");
-    }
-
-    #[test]
-    fn a_core_without_a_queue_number_is_refused() {
-        let plan = Plan { queue_base: 65535, ..Plan::empty() };
-        assert_eq!(plan.check_cores(&[0]), Ok(vec![0]));
-        assert_eq!(plan.check_cores(&[0, 1]), Err(CoresError::NoQueue { core: 1, queue_base: 65535 }));
-    }
 }
