@@ -1,8 +1,9 @@
 //! Included files: services, and backends for services of other files. Membership that another program writes, a template engine
 //! or a script, is kept apart so from what an operator writes.
 
-use super::keys::{INCLUDED, INCLUDED_BACKEND, SERVICE};
-use super::table::{Item, Table};
+use super::keys::{INCLUDED, INCLUDED_BACKEND, SERVICE, TOP};
+use super::service;
+use super::table::{Item, Table, read};
 use crate::draft::{Draft, DraftMember};
 use crate::location::{At, Flaw, Mark};
 use crate::mistake::Mistakes;
@@ -29,7 +30,7 @@ pub(super) fn patterns(item: Item<'_>) -> Result<Vec<At<String>>, Flaw> {
 pub(crate) fn patterns_of(text: &str) -> Vec<At<String>> {
     let (document, _) = DeTable::parse_recoverable(text);
     let mistakes = Mistakes::default();
-    let top = Table::open(document.get_ref(), Mark::START, &super::TOP, &mistakes);
+    let top = Table::open(document.get_ref(), Mark::START, &TOP, &mistakes);
     top.optional("include", patterns).unwrap_or_default()
 }
 
@@ -39,7 +40,7 @@ pub(super) fn merge(documents: &[Spanned<DeTable<'_>>], draft: &mut Draft, mista
     for (document, source) in documents.iter().zip(1..) {
         let top = Table::open(document.get_ref(), Mark::start_of(source).at(document.span()), &INCLUDED, mistakes);
         let services = top.optional("service", |item| item.tables(&SERVICE)).unwrap_or_default();
-        draft.services.extend(services.iter().map(|table| super::service(table, true)));
+        draft.services.extend(services.iter().map(|table| service::service(table, true)));
         let backends = top.optional("backend", |item| item.tables(&INCLUDED_BACKEND)).unwrap_or_default();
         members.extend(backends.iter().filter_map(member));
         draft.unread.0.extend(top.unread().0);
@@ -49,8 +50,8 @@ pub(super) fn merge(documents: &[Spanned<DeTable<'_>>], draft: &mut Draft, mista
 
 fn member(table: &Table<'_>) -> Option<(At<String>, DraftMember)> {
     let hint = "write service = \"…\", the name of the service that it is a backend of";
-    let service = table.required("service", hint, |item| super::read(item, super::service_name));
-    let member = super::member(table)?;
+    let service = table.required("service", hint, |item| read(item, service::service_name));
+    let member = service::member(table)?;
     Some((service?, member))
 }
 

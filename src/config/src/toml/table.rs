@@ -1,5 +1,6 @@
 //! TOML's values with their places, and tables that know their keys.
 
+use crate::address::address;
 use crate::duration;
 use crate::location::{At, Flaw, Mark};
 use crate::mistake::{Mistakes, Unread};
@@ -8,6 +9,7 @@ use ::toml::Spanned;
 use ::toml::de::{DeTable, DeValue};
 use std::cell::RefCell;
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 /// The keys of one kind of table.
@@ -213,6 +215,14 @@ impl<'t> Item<'t> {
 
 pub(crate) fn boolean(item: Item<'_>) -> Result<bool, Flaw> {
     item.boolean().ok_or_else(|| item.not("true or false"))
+}
+
+/// One address, or an array of them.
+pub(super) fn addresses(item: Item<'_>) -> Result<Vec<At<IpAddr>>, Flaw> {
+    match item.is_array() {
+        true => item.each(|item| read(item, address)),
+        false => Ok(vec![read(item, address)?]),
+    }
 }
 
 /// A duration in seconds.
