@@ -58,3 +58,7 @@ pub enum Error {
         source: Box<Error>,
     },
 }
+
+pub(crate) fn wrap(family: Family, act: &'static str, source: Error) -> Error {
+    Error::Rules { family, act, source: Box::new(source) }
+}

@@ -10,15 +10,17 @@ mod missing;
 mod present;
 mod reach;
 mod refused;
+mod removal;
 mod rule_set;
 mod steer;
 mod traffic;
 mod write;
 
-pub use apply::{Installed, clean_stale, served_by_another};
+pub use apply::{Installed, served_by_another};
 pub use missing::{Missing, unhooked};
 pub use reach::{Reach, Served};
 pub use refused::{refused_replies, refused_replies_text};
+pub use removal::clean_stale;
 pub use rule_set::RuleSet;
 pub use steer::{HashKeys, Steering};
 

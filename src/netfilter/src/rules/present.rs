@@ -1,6 +1,8 @@
 //! The present state of the raw table, from `iptables-save`.
 
 use super::chain::{hooks, marker};
+use crate::error::wrap;
+use crate::{Error, Family, Tools};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -98,6 +100,10 @@ impl RawTable {
         }
         instances
     }
+}
+
+pub(super) fn look(tools: &Tools, family: Family) -> Result<RawTable, Error> {
+    tools.save(family).map(|save| RawTable::parse(&save)).map_err(|e| wrap(family, "read them", e))
 }
 
 /// One instance's chains and jumps in one family.
