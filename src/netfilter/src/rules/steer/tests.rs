@@ -1,6 +1,7 @@
 //! The programs compute what the function computes, for any address, key, prefix and number of workers.
 
 use super::*;
+use crate::rules::bpf::Program;
 use loaded_ipc::Affinity;
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
