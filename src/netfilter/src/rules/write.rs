@@ -33,9 +33,11 @@
 //! VIP meet no rule. And among it are the answers to the prober. Steered like other replies, all of them would go to one
 //! worker: if it hangs they are lost, if it is hostile it can forge them; then all backends count as down for every worker.
 
+mod icmp;
+
 use super::chain::{Chain, Matches};
 use super::reach::Reach;
-use super::steer::{Steering, errors_about, fragment, quotes_source_port, sent_by};
+use super::steer::{Steering, fragment};
 use super::traffic::{Side, Traffic};
 use crate::Family;
 use loaded_ipc::{PortRange, Protocol};
@@ -44,11 +46,6 @@ use std::net::IpAddr;
 
 /// Rules in one chain of backends. With 4096 backends a packet then meets 3 · 16 rules at most.
 const FAN: usize = 16;
-/// Errors a worker knows how to translate. Source quench and redirect are for routers of another age.
-const ICMP_ERRORS: [u8; 3] = [3, 11, 12];
-const ICMPV6_ERRORS: [u8; 4] = [1, 2, 3, 4];
-/// MLD (RFC 2710, 3810) and neighbour discovery (RFC 4861): the link does not live without them.
-const ICMPV6_LINK: [u8; 9] = [130, 131, 132, 133, 134, 135, 136, 137, 143];
 
 /// By an interface that no route to its source leads through.
 const ELSEWHERE: &str = "-m rpfilter --invert";
@@ -125,36 +122,6 @@ impl Layout<'_> {
         rules
     }
 
-    fn icmp(&self) -> Vec<String> {
-        let link: &[u8] = if self.family == Family::V4 { &[] } else { &ICMPV6_LINK };
-        let link = link.iter().map(|kind| format!("{} -j RETURN", self.icmp_type(*kind)));
-        let checked: Vec<_> = self.checked().collect();
-        let forged = sent_by(self.family, &checked).into_iter();
-        let forged = forged.map(|program| format!("-m bpf --bytecode \"{program}\" {ELSEWHERE} -j RETURN"));
-        link.chain(forged)
-            .chain(self.own_pings())
-            .chain(self.errors_about_own())
-            .chain(self.own_errors())
-            .chain([format!("-g {}", self.name("M"))])
-            .collect()
-    }
-
-    /// ICMP errors that this host makes about balanced packets. Without these rules it would keep an error to a VIP, which is
-    /// its own address, and an error to a client would quote a backend. After OUTPUT the kernel routes a packet anew if a
-    /// worker has changed its destination (nf_reroute).
-    fn own_errors(&self) -> Vec<String> {
-        let errors: &[u8] = if self.family == Family::V4 { &ICMP_ERRORS } else { &ICMPV6_ERRORS };
-        errors.iter().map(|kind| format!("{} -j {}", self.icmp_type(*kind), self.name("E"))).collect()
-    }
-
-    fn errors(&self) -> Vec<String> {
-        let to_vips = self.vips().map(|vip| format!("-d {} -j {}", self.host(vip), self.name("Q")));
-        let addresses: Vec<_> = self.backends().collect();
-        let about = errors_about(self.family, &addresses).into_iter();
-        let about = about.map(|program| format!("-m bpf --bytecode \"{program}\" -j {}", self.name("R")));
-        to_vips.chain(about).collect()
-    }
-
     /// What answers connections that this host has opened from a VIP, which may be the address that the kernel chooses
     /// towards a backend. Only the socket tells such a packet from a client's. A socket that listens at the VIP must get
     /// no packet of a client: hence the ports, and no first packet of a connection. Packets of sockets that are bound to
@@ -175,22 +142,6 @@ impl Layout<'_> {
             protocols.into_iter().map(one).collect::<Vec<_>>()
         });
         rules.collect()
-    }
-
-    /// Answers to pings that this host has sent from a VIP: a client has no reason to send one.
-    fn own_pings(&self) -> Vec<String> {
-        let kind = if self.family == Family::V4 { 0 } else { 129 };
-        let vips = self.vips().filter(|vip| self.traffic_to(*vip).is_whole());
-        vips.map(|vip| format!("-d {} {} -j RETURN", self.host(vip), self.icmp_type(kind))).collect()
-    }
-
-    /// Errors about connections that this host has opened from a VIP ("too big" among them): xt_socket looks for the owner of the
-    /// quoted packet, and finds none for other ICMP.
-    fn errors_about_own(&self) -> Vec<String> {
-        let concerned = |vip: &IpAddr| !self.traffic_to(*vip).protocols_on(self.reach.own_ports).is_empty();
-        let vips = self.vips().filter(|vip| self.fragments.is_none() && concerned(vip));
-        let program = quotes_source_port(self.family, self.reach.own_ports);
-        vips.map(|vip| format!("-d {} -m bpf --bytecode \"{program}\" -m socket -j RETURN", self.host(vip))).collect()
     }
 
     fn traffic_to(&self, vip: IpAddr) -> Traffic {
@@ -315,16 +266,5 @@ impl Layout<'_> {
 
     fn host(&self, address: IpAddr) -> String {
         format!("{address}/{}", if self.family == Family::V4 { 32 } else { 128 })
-    }
-
-    fn icmp_name(&self) -> &'static str {
-        if self.family == Family::V4 { "icmp" } else { "ipv6-icmp" }
-    }
-
-    fn icmp_type(&self, kind: u8) -> String {
-        match self.family {
-            Family::V4 => format!("-p icmp -m icmp --icmp-type {kind}"),
-            Family::V6 => format!("-p ipv6-icmp -m icmp6 --icmpv6-type {kind}"),
-        }
     }
 }
