@@ -1,6 +1,7 @@
 //! Which path a client's next packet takes, for `loaded explain`.
 
-use super::{FastPath, Off, of_entry};
+use super::entries::of_entry;
+use super::{FastPath, Off};
 use crate::children::worker::Worker;
 use crate::roster::Roster;
 use loaded_control::Tuple;
