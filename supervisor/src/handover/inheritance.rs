@@ -1,7 +1,8 @@
 //! What a new supervisor starts from: the last snapshot in the journal of the previous one, and the queue and memory of
 //! each of its workers.
 
-use super::journal::{Journal, Snapshot};
+use super::journal::Journal;
+use super::snapshot::Snapshot;
 use crate::Error;
 use crate::children::child::dup;
 use crate::children::memory::Memory;

@@ -8,6 +8,7 @@ pub(crate) mod journal;
 mod kernel_path;
 pub(crate) mod orphans;
 pub(crate) mod predecessor;
+pub(crate) mod snapshot;
 pub(crate) mod successor;
 
 pub(crate) use descriptors::{Descriptor, WorkerDescriptor};

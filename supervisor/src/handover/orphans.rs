@@ -6,7 +6,8 @@
 //! manager, a path in the file system, or one more system call in the worker's sandbox.
 
 use super::inheritance::{Inheritance, InheritedWorker, misfit};
-use super::journal::{self, Snapshot, Unreadable};
+use super::journal::{self, Unreadable};
+use super::snapshot::Snapshot;
 use crate::Error;
 use crate::children::worker::PreviousWorkers;
 use loaded_config::plan::Plan;

@@ -7,7 +7,8 @@
 
 use super::descriptors::{Descriptor, WorkerDescriptor};
 use super::inheritance::{Inheritance, InheritedWorker};
-use super::journal::{self, Snapshot};
+use super::journal;
+use super::snapshot::Snapshot;
 use crate::Error;
 use crate::children::worker::PreviousWorkers;
 use loaded_control::{Control, ControlError};

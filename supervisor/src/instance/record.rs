@@ -2,7 +2,7 @@
 
 use super::Instance;
 use crate::fastpath::FastPath;
-use crate::handover::journal::{FORMAT, Snapshot};
+use crate::handover::snapshot::{FORMAT, Snapshot};
 use crate::handover::{adoption, monotonic};
 use loaded_control::Control;
 use loaded_ipc::counter_layout;

@@ -1,6 +1,7 @@
 //! Keeps the journal up to date, so that another supervisor can go on from it.
 
-use crate::handover::journal::{Journal, Snapshot};
+use crate::handover::journal::Journal;
+use crate::handover::snapshot::Snapshot;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
