@@ -2,8 +2,10 @@
 //!
 //! [`check`] changes nothing. [`run`] starts an instance ([`start`], after the checks in [`checked`]) and serves.
 
+mod acquired;
 mod checked;
 mod start;
+mod workers;
 
 use crate::Error;
 use crate::handover::predecessor::Predecessor;
