@@ -4,7 +4,8 @@
 //!   [`host_watch`], [`neighbours`], [`standing`], [`survey`], [`traffic`], [`watch`], [`firewall`]: the parts of its state.
 //! - `start`: the first start of its children; [`soft_stop`]: serving on until clients have moved; `end`: the last acts.
 //! - `reconfigure`: HUP, discovery, departures. `upgrade`: USR2.
-//! - `observe`: what changes by itself. `put_back`: what others remove. `health`: the verdict. `record`: the journal.
+//! - `observe`: what changes by itself. `note`: what is noted of it. `put_back`: what others remove. `health`: the verdict.
+//!   `record`: the journal.
 //! - `exports`: what the exporter shows.
 //! - `operate`, `amend`, `explain` (over `explanation`), `flows` (over `flow_search`), `status`, `report`: what the operator asks for.
 
@@ -25,6 +26,7 @@ mod health;
 pub(crate) mod host;
 mod host_watch;
 mod neighbours;
+mod note;
 mod observe;
 mod oddities;
 mod operate;

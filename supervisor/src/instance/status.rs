@@ -1,7 +1,7 @@
 //! Gathers everything that `loaded status` shows.
 
 use super::Instance;
-use super::observe::view;
+use super::note::view;
 use super::standing::{Condition, condition};
 use crate::children::Children;
 use crate::children::late::LateChecks;
