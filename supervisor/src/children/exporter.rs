@@ -2,34 +2,28 @@
 //! shows is made when somebody asks, and seldom enough that nobody can keep the supervisor busy by asking.
 
 mod listener;
+mod process;
 
 use crate::Error;
-use crate::children::child::{Child, ChildSpec, DeathReport, dup, leading_arguments, printable, requirement_word};
+use crate::children::child::{ChildSpec, DeathReport, dup, leading_arguments, requirement_word};
 use crate::children::heartbeat::Heartbeat;
 use crate::children::lives::{Backoff, Lives};
 use listener::Listener;
 use loaded_config::plan::{MetricsAddress, Plan};
-use loaded_ipc::{
-    Document, EXPORTER_LINK_FD, FromExporter, LISTENER_FD, MAX_DOCUMENT, MAX_LARGE_FRAME, MAX_PART, ToExporter, VERSION,
-};
+use loaded_ipc::{Document, EXPORTER_LINK_FD, LISTENER_FD, MAX_DOCUMENT, MAX_PART, ToExporter, VERSION};
+use process::{ExporterChild, ExporterProcess, MOST_TALK, SILENCE, reason};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Child as Process;
 use std::time::{Duration, Instant};
 
 pub(crate) use listener::Bound;
 
-/// An exporter that is silent for this long hangs: it sends a sign of life every five seconds.
-const SILENCE: Duration = Duration::from_secs(20);
-/// Messages a second that are allowed: three documents, each asked for again as soon as it has come.
-const MOST_TALK: u32 = 100;
 /// Between two documents of a kind.
 const EVERY: Duration = Duration::from_millis(250);
 /// After a document that takes long to make, the next one waits this many times as long.
 const REST: u32 = 20;
 /// Between two attempts to listen.
 const LISTEN_AGAIN: Duration = Duration::from_secs(2);
-
-type ExporterChild = Child<FromExporter, ToExporter, { MAX_LARGE_FRAME + 1 }>;
 
 /// The exporter of an instance.
 #[derive(Debug)]
@@ -41,16 +35,6 @@ pub(crate) struct Exporter {
     pub(crate) lives: Lives,
     /// When a document of each kind may be made again.
     rests: [Instant; Document::ALL.len()],
-}
-
-#[derive(Debug)]
-struct ExporterProcess {
-    child: ExporterChild,
-    is_serving: bool,
-    heartbeat: Heartbeat,
-    /// What it has asked for.
-    wanted: [bool; Document::ALL.len()],
-    stopped: bool,
 }
 
 /// What a change of the configuration means for the socket.
@@ -279,50 +263,5 @@ impl Exporter {
     /// Its process ids, of those too that are about to end.
     pub(crate) fn pids(&self) -> impl Iterator<Item = u32> {
         self.process().map(|(pid, ..)| pid).into_iter().chain(self.leaving.iter().map(Process::id))
-    }
-}
-
-impl ExporterProcess {
-    fn deadline(&self) -> Instant {
-        if self.is_serving { self.heartbeat.deadline() } else { self.child.deadline() }
-    }
-
-    fn talk(&mut self, spec: &ChildSpec) -> Result<(), String> {
-        self.child.flush()?;
-        let now = Instant::now();
-        for _ in 0..MOST_TALK {
-            let Some(message) = self.child.hear()? else { break };
-            self.heartbeat.note(now)?;
-            self.take(message, spec)?;
-        }
-        match self.deadline() <= now {
-            false => Ok(()),
-            true if self.is_serving => Err(self.heartbeat.silent()),
-            true => Err("not ready in time".to_owned()),
-        }
-    }
-
-    fn take(&mut self, message: FromExporter, spec: &ChildSpec) -> Result<(), String> {
-        match message {
-            FromExporter::Failed(text) => self.child.note_reason(&text)?,
-            FromExporter::Prepared if !self.is_serving && self.child.was_told() => {
-                self.child.prove(spec)?;
-                self.child.tell(ToExporter::Go);
-                self.child.flush()?;
-                self.is_serving = true;
-            }
-            FromExporter::Wanted(document) if self.is_serving => self.wanted[document as usize] = true,
-            FromExporter::Alive if self.is_serving => {}
-            message => return Err(printable(&format!("said {message:?} out of turn"))),
-        }
-        Ok(())
-    }
-}
-
-/// The reason that the exporter gives for its end.
-fn reason(message: FromExporter) -> Option<String> {
-    match message {
-        FromExporter::Failed(text) => Some(text),
-        _ => None,
     }
 }
