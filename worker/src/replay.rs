@@ -1,4 +1,4 @@
-//! The worker's decisions about recorded packets: the same code in the same order as in [`crate::forward`], without a queue, a
+//! The worker's decisions about recorded packets: the same code in the same order as in `crate::forward`, without a queue, a
 //! sandbox or any privilege. Nothing is sent. The time is that of the packets.
 
 use crate::decide::{Decider, FlowSummary, Lookup, PacketBuffer, Prepared};
@@ -23,7 +23,7 @@ const KEY: [u8; 16] = *b"loaded replay!!!";
 /// The longest packet the kernel hands over whole: an attribute's length, with its header of 4, is of 16 bits
 /// (struct nlattr, include/uapi/linux/netlink.h).
 const MAX_PAYLOAD: usize = 65_531;
-/// As in [`crate::forward`]: buckets swept after a packet and after a wait without one, milliseconds between two polls.
+/// As in `crate::forward`: buckets swept after a packet and after a wait without one, milliseconds between two polls.
 const SWEEP_BUSY: usize = 4;
 const SWEEP_IDLE: usize = 1024;
 const POLL_EVERY_MS: u64 = 5;
