@@ -38,34 +38,13 @@ const UNASKED: &str = "the answer does not fit the question: does the instance r
 
 fn main() -> ExitCode {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
-    if let Some(worker) = role::worker(&arguments) {
-        begin_session();
-        // Where it cannot be, it is as unlikely a victim as the supervisor.
-        let _ = offer_to_oom();
-        loaded_worker::run(&worker);
+    if let Some(code) = run_as_child(&arguments) {
+        return code;
     }
-    if let Some(prober) = role::prober(&arguments) {
-        begin_session();
-        let _ = offer_to_oom();
-        loaded_prober::run(&prober);
-    }
-    if let Some(exporter) = role::exporter(&arguments) {
-        begin_session();
-        let _ = offer_to_oom();
-        loaded_exporter::run(&exporter);
-    }
-    if let Some((identity, program)) = role::notice(&arguments) {
-        return notice::run(&identity, &program);
-    }
-    if role::is_trial(&arguments) {
-        trial::run(selftest::raise_loopback);
-        return ExitCode::SUCCESS;
-    }
-    let detached = arguments.iter().position(|a| a == daemon::DETACHED).map(|at| arguments.remove(at)).is_some();
-    let successor = arguments.iter().position(|a| a == SUCCESSOR).map(|at| arguments.remove(at)).is_some();
+    let mut flag = |name| arguments.iter().position(|a| a == name).map(|at| arguments.remove(at)).is_some();
+    let (detached, successor) = (flag(daemon::DETACHED), flag(SUCCESSOR));
     let options = cli::read(&arguments);
-    let requirement =
-        if options.allow_weak_sandbox { SandboxRequirement::AllowWeak } else { SandboxRequirement::Required };
+    let stays = options.foreground || detached || successor || daemon::is_managed();
     let run_options = run::Options {
         config: options.config,
         overrides: options.overrides,
@@ -74,16 +53,58 @@ fn main() -> ExitCode {
         pid_file: options.pid_file,
         control: options.control,
         wait: Duration::from_secs(options.wait.into()),
-        sandbox: requirement,
+        sandbox: if options.allow_weak_sandbox { SandboxRequirement::AllowWeak } else { SandboxRequirement::Required },
     };
-    let control = run_options.control.as_deref();
-    let done: Result<i32, AnyError> = match options.task {
-        Task::Serve if options.foreground || detached || successor || daemon::is_managed() => {
-            run::run(&run_options).map(|()| 0).map_err(AnyError::from)
+    let done = match options.task {
+        Task::Serve if !stays => daemon::start(&arguments[1..]).map_err(AnyError::from),
+        task => carry_out(task, &run_options),
+    };
+    match done {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(error) => {
+            for text in reports(&error) {
+                // What a file or an argument has said must not move the terminal's cursor.
+                last_words(&format!("loaded: error: {}", control::text::plain(&text)));
+            }
+            ExitCode::FAILURE
         }
-        Task::Serve => daemon::start(&arguments[1..]).map_err(AnyError::from),
-        Task::Check => check(&run_options),
-        Task::Diff => diff(control, &run_options.config).map(|text| say(&text)),
+    }
+}
+
+/// What this process is there for, if the supervisor has started it; `None` if an operator has.
+fn run_as_child(arguments: &[OsString]) -> Option<ExitCode> {
+    if let Some(worker) = role::worker(arguments) {
+        begin_session();
+        // Where it cannot be, it is as unlikely a victim as the supervisor.
+        let _ = offer_to_oom();
+        loaded_worker::run(&worker);
+    }
+    if let Some(prober) = role::prober(arguments) {
+        begin_session();
+        let _ = offer_to_oom();
+        loaded_prober::run(&prober);
+    }
+    if let Some(exporter) = role::exporter(arguments) {
+        begin_session();
+        let _ = offer_to_oom();
+        loaded_exporter::run(&exporter);
+    }
+    if let Some((identity, program)) = role::notice(arguments) {
+        return Some(notice::run(&identity, &program));
+    }
+    role::is_trial(arguments).then(|| {
+        trial::run(selftest::raise_loopback);
+        ExitCode::SUCCESS
+    })
+}
+
+/// Does what the command line asks for, in this process; returns the exit code.
+fn carry_out(task: Task, options: &run::Options) -> Result<i32, AnyError> {
+    let control = options.control.as_deref();
+    match task {
+        Task::Serve => run::run(options).map(|()| 0).map_err(AnyError::from),
+        Task::Check => check(options),
+        Task::Diff => diff(control, &options.config).map(|text| say(&text)),
         Task::ShowConfig(files) => show_config(control, &files).map(|text| say(&text)),
         Task::SaveConfig => save::save(control).map(|text| say(&text)),
         Task::Replay(line) => replay::run(&line),
@@ -103,18 +124,8 @@ fn main() -> ExitCode {
         Task::Ask(Ask::Events(line)) => events::run(control, &line),
         Task::Ask(question) => ask(control, question).map(|text| say(&text)),
         Task::PrintSandbox(role) => Ok(say(&policy::print(role.into()))),
-        Task::Selftest => selftest(requirement),
-        Task::Doctor => Ok(examine(&run_options)),
-    };
-    match done {
-        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
-        Err(error) => {
-            for text in reports(&error) {
-                // What a file or an argument has said must not move the terminal's cursor.
-                last_words(&format!("loaded: error: {}", control::text::plain(&text)));
-            }
-            ExitCode::FAILURE
-        }
+        Task::Selftest => selftest(options.sandbox),
+        Task::Doctor => Ok(examine(options)),
     }
 }
 

@@ -165,6 +165,7 @@ pub(crate) struct ExplainLine {
     /// tcp, udp, sctp, icmp (an echo request), esp, gre, or a number
     #[arg(value_name = "PROTO", value_parser = protocol)]
     pub(crate) protocol: u8,
+    #[allow(rustdoc::broken_intra_doc_links, reason = "what --help says")]
     /// The sender: 192.0.2.7:40000, [2001:db8::7]:40000; for icmp ADDR[:ID], for protocols without ports ADDR
     #[arg(value_name = "CLIENT:PORT", value_parser = endpoint)]
     pub(crate) client: AddressAndPort,

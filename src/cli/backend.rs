@@ -62,6 +62,7 @@ pub(crate) enum BackendOrder {
 /// The backend an order is about.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct BackendLine {
+    #[allow(rustdoc::broken_intra_doc_links, reason = "what --help says")]
     /// Its address; with a port, only the backend on that port: 198.51.100.11:8080, [2001:db8::11]:8080
     #[arg(value_name = "ADDR[:PORT]")]
     pub(crate) named: Destination,

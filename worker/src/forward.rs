@@ -17,15 +17,15 @@ use loaded_queue::{BATCH, Faults, Meta, Packet, QueueSocket};
 use loaded_table::Counters;
 
 /// Buckets of each table swept after each batch, and after each wait that brought no packet.
-const SWEEP_BUSY: usize = 4;
-const SWEEP_IDLE: usize = 1024;
+pub(crate) const SWEEP_BUSY: usize = 4;
+pub(crate) const SWEEP_IDLE: usize = 1024;
 /// Buckets in which flows are ended after a full batch, after any other, and after a wait that brought no packet: some 5 µs, 0.1 ms and
 /// 1 ms.
 const END_BUSY: u32 = 64;
 const END_BETWEEN: u32 = 1024;
 const END_IDLE: u32 = 16384;
 /// Milliseconds after which a busy worker polls its links; the coarse clock ticks every 1 to 10 ms.
-const POLL_EVERY_MS: u64 = 5;
+pub(crate) const POLL_EVERY_MS: u64 = 5;
 /// After this many milliseconds in which every batch was full the worker is behind: packets have waited as long, and some
 /// may have been dropped.
 const BEHIND_MS: u64 = 50;
@@ -68,13 +68,7 @@ pub(crate) fn forward(
         let received = socket.receive()?;
         let now = now();
         ears.hear(decider, now);
-        for (lookup, (id, bytes, meta)) in lookups.iter_mut().zip(socket.waiting()) {
-            decider.counters().set(CURRENT_PACKET, encode_packet_id(id));
-            *lookup = Some(decider.lookup(bytes, facts(meta)));
-        }
-        for lookup in lookups[..received.min(BATCH)].iter().flatten() {
-            decider.prefetch(lookup);
-        }
+        look_up(&mut lookups, received, socket, decider);
         let mut next = lookups.iter();
         let mut waiting = 0;
         while let Some(mut packet) = socket.next() {
@@ -104,10 +98,8 @@ pub(crate) fn forward(
             polled = now.millis;
             // Every packet of the batch has its verdict, and after an order to stop the tables are not touched any more.
             if !orders.obey(decider, now)? {
-                pending.release_all(socket, decider);
                 ears.hear(decider, now);
-                set_turn(decider.counters(), Turn::Over);
-                return Ok(());
+                break;
             }
             ears.inbox.poll(decider, now);
             if now.millis.saturating_sub(not_behind) >= BEHIND_MS {
@@ -117,10 +109,23 @@ pub(crate) fn forward(
         }
         decider.sweep(now.seconds, if received == 0 { SWEEP_IDLE } else { SWEEP_BUSY });
         if decider.is_ending() && !orders.end_flows(decider, end_at_once(received), now)? {
-            pending.release_all(socket, decider);
-            set_turn(decider.counters(), Turn::Over);
-            return Ok(());
+            break;
         }
+    }
+    pending.release_all(socket, decider);
+    set_turn(decider.counters(), Turn::Over);
+    Ok(())
+}
+
+/// Looks up the flows of a batch, and has what decisions read of them fetched from memory.
+#[inline]
+fn look_up(lookups: &mut [Option<Lookup>; BATCH], received: usize, socket: &QueueSocket, decider: &Decider) {
+    for (lookup, (id, bytes, meta)) in lookups.iter_mut().zip(socket.waiting()) {
+        decider.counters().set(CURRENT_PACKET, encode_packet_id(id));
+        *lookup = Some(decider.lookup(bytes, facts(meta)));
+    }
+    for lookup in lookups[..received.min(BATCH)].iter().flatten() {
+        decider.prefetch(lookup);
     }
 }
 

@@ -13,9 +13,9 @@
 //!
 //! Around them, the edges:
 //!
-//! - [`run`] knows the order of the worker's life, `forward` its loop. Never why a packet goes where it goes.
+//! - [`mod@run`] knows the order of the worker's life, `forward` its loop. Never why a packet goes where it goes.
 //! - `orders` and `inbox` know the links to the supervisor and from the prober; `pending_fragments` knows the packets that wait
-//!   in the kernel; `clock` reads the time; [`outcome`] knows the verdict of each outcome.
+//!   in the kernel; `clock` reads the time; [`verdict`] knows the verdict of each outcome.
 //! - [`sandbox`] knows the two stages of entering it; [`selftest`] tries to get out of it.
 //! - [`replay`] decides about recorded packets. It knows no kernel.
 #![forbid(unsafe_code)]

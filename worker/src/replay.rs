@@ -2,6 +2,7 @@
 //! sandbox or any privilege. Nothing is sent. The time is that of the packets.
 
 use crate::decide::{Decider, FlowSummary, Lookup, PacketBuffer, Prepared};
+use crate::forward::{POLL_EVERY_MS, SWEEP_BUSY, SWEEP_IDLE};
 use crate::setup::{Assembly, OutOfStep, flow_timeouts};
 use crate::time::Now;
 use crate::verdict::verdict;
@@ -23,10 +24,6 @@ const KEY: [u8; 16] = *b"loaded replay!!!";
 /// The longest packet the kernel hands over whole: an attribute's length, with its header of 4, is of 16 bits
 /// (struct nlattr, include/uapi/linux/netlink.h).
 const MAX_PAYLOAD: usize = 65_531;
-/// As in `crate::forward`: buckets swept after a packet and after a wait without one, milliseconds between two polls.
-const SWEEP_BUSY: usize = 4;
-const SWEEP_IDLE: usize = 1024;
-const POLL_EVERY_MS: u64 = 5;
 /// Maximum number of waits that a pause between two packets counts for. A worker has one every [`RECEIVE_TIMEOUT_MS`],
 /// and 65,536 of them sweep the largest table once.
 const MAX_IDLE: u64 = 65_536;

@@ -41,8 +41,8 @@ pub struct TableKeys {
     pub clients: TableKey,
 }
 
-/// Where packets to a backend go, which is also its name for operators: "198.51.100.11", "198.51.100.11:8080",
-/// "[2001:db8::11]:8080".
+/// Where packets to a backend go, which is also its name for operators: `198.51.100.11`, `198.51.100.11:8080`,
+/// `[2001:db8::11]:8080`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Destination {

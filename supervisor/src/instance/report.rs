@@ -18,7 +18,7 @@ impl Instance {
     }
 }
 
-/// "worker[0] core 1 queue 1: received=10 forwarded=6 …": every outcome, fault and pressure that occurred, and the
+/// `worker[0] core 1 queue 1: received=10 forwarded=6 …`: every outcome, fault and pressure that occurred, and the
 /// kernel's own numbers. The outcomes add up to `received`.
 fn line(worker: &Worker, queue: Option<&QueueState>) -> String {
     let seen = |index| worker.memory.seen.get(index).unwrap_or(0);

@@ -65,12 +65,7 @@ impl Assembly {
             ToWorker::Begin { .. } | ToWorker::Hello { .. } | ToWorker::Tables { .. } => {
                 return Err(OutOfStep("a second Begin, Hello or Tables"));
             }
-            ToWorker::Quota(quota) if !is_sane_quota(quota) => return Err(OutOfStep("a quota outside its limits")),
-            ToWorker::Quota(quota) => {
-                if self.quota.replace(quota).is_some() {
-                    return Err(OutOfStep("a second quota"));
-                }
-            }
+            ToWorker::Quota(quota) => self.set_quota(quota)?,
             ToWorker::Vip { index, address } => {
                 if self.vips.insert(index, from_ip(address)).is_some() {
                     return Err(OutOfStep("a virtual IP twice"));
@@ -116,6 +111,16 @@ impl Assembly {
             ToWorker::Commit => return std::mem::take(self).finish(worker).map(Some),
         }
         Ok(None)
+    }
+
+    fn set_quota(&mut self, quota: Quota) -> Result<(), OutOfStep> {
+        if !is_sane_quota(quota) {
+            return Err(OutOfStep("a quota outside its limits"));
+        }
+        match self.quota.replace(quota) {
+            Some(_) => Err(OutOfStep("a second quota")),
+            None => Ok(()),
+        }
     }
 
     fn add_service(&mut self, index: u16, draft: ServiceDraft) -> Result<(), OutOfStep> {

@@ -26,7 +26,7 @@ const ACK: u8 = 0x10;
 
 /// Turns a TCP packet into the RST with which a host without that connection answers (RFC 9293 §3.10.7.1), and returns its
 /// length: 40 bytes in IPv4, 60 in IPv6, never more than the packet had. `space` begins with the packet's bytes, and `packet`
-/// must be what [`super::parse`] made of them.
+/// must be what [`super::parse()`] made of them.
 ///
 /// `None`, with nothing changed, if it is not TCP, is an RST, or one of the addresses is not that of a single host (RFC 9293
 /// §3.9.2.3).
@@ -72,7 +72,7 @@ pub fn reset(space: &mut [u8], packet: &ParsedPacket) -> Option<usize> {
 /// Turns a TCP or UDP packet of `length` bytes into the ICMP error "port unreachable" about it (RFC 792 type 3 code 3, RFC
 /// 4443 §3.1 type 1 code 4), and returns its length. The error quotes as much of the packet as it may have (576 bytes in IPv4,
 /// 1280 in IPv6) and as fits into `space`, for which the packet's length and [`SPARE`] are enough. `packet` must be what
-/// [`super::parse`] made of the packet.
+/// [`super::parse()`] made of the packet.
 ///
 /// The packet is quoted as it came. If its transport checksum is partial, it is so in the quote: the sender left it to the
 /// network card and has never seen the complete one, and hosts find the socket by addresses and ports alone

@@ -25,7 +25,7 @@ pub struct Replacement<'a> {
     pub port: Option<u16>,
 }
 
-/// Sets an address and a port. `packet` must be what [`super::parse`] made of the same bytes.
+/// Sets an address and a port. `packet` must be what [`super::parse()`] made of the same bytes.
 #[inline]
 pub fn replace(bytes: &mut [u8], packet: &ParsedPacket, side: Endpoint, new: Replacement<'_>, field: ChecksumState) {
     let (old, address) = swap_address(bytes, (packet.family, 0), side, new.address);

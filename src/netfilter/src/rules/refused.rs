@@ -26,7 +26,7 @@ pub(super) fn chains_of_refusals(base: u16) -> [String; 2] {
     ["F", "I"].map(|suffix| format!("LOADED-{base}-{suffix}"))
 }
 
-/// `saved` is the output of `iptables-save -c`, where a rule is "[packets:bytes] -A CHAIN ...".
+/// `saved` is the output of `iptables-save -c`, where a rule is `[packets:bytes] -A CHAIN ...`.
 pub(super) fn counted(saved: &str, base: u16) -> u64 {
     let chains = chains_of_refusals(base);
     let count = |line: &str| {

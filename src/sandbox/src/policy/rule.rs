@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// A descriptor by its purpose; [`Bindings`] gives it one or more numbers.
+/// A descriptor by its purpose; [`super::Bindings`] gives it one or more numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fd {
     /// The netlink socket that owns the worker's queue.

@@ -34,7 +34,7 @@ pub(crate) fn format(region: &Region, kind: Kind, spec: TableSpec) -> Result<(),
     Ok(())
 }
 
-/// The first field of a header that is not as [`format`] writes it. Nothing else is done with what it says.
+/// The first field of a header that is not as [`format()`] writes it. Nothing else is done with what it says.
 pub(super) fn damage_of(region: &Region, kind: Kind, spec: TableSpec, buckets: usize) -> Option<Damage> {
     let header = header(region)?;
     let fields = [
