@@ -69,23 +69,7 @@ pub(crate) fn forward(
         let now = now();
         ears.hear(decider, now);
         look_up(&mut lookups, received, socket, decider);
-        let mut next = lookups.iter();
-        let mut waiting = 0;
-        while let Some(mut packet) = socket.next() {
-            // Without a lookup there is no verdict: the token then drops the packet, and `Faults` counts it.
-            let Some(Some(lookup)) = next.next() else { continue };
-            decider.counters().set(CURRENT_PACKET, encode_packet_id(packet.id()));
-            if hostile::hijacks(&mut packet, orders.link) {
-                continue;
-            }
-            let (facts, length) = (facts(packet.meta()), packet.bytes().len());
-            let decided = decider.decide(lookup, PacketBuffer { space: packet.room(), length, facts }, now);
-            match decided.outcome {
-                Outcome::RepeatedFragment => waiting += u64::from(hold(&mut pending, packet, lookup, decider, now)),
-                _ => settle(packet, length, decided, decider.counters()),
-            }
-        }
-        decider.counters().set(CURRENT_PACKET, 0);
+        let waiting = answer(&lookups, socket, decider, &mut pending, orders, now);
         socket.flush();
         decider.counters().add(RECEIVED, received as u64 - waiting);
         pending.release_due(socket, decider, now);
@@ -127,6 +111,36 @@ fn look_up(lookups: &mut [Option<Lookup>; BATCH], received: usize, socket: &Queu
     for lookup in lookups[..received.min(BATCH)].iter().flatten() {
         decider.prefetch(lookup);
     }
+}
+
+/// Decides about each packet of the batch and gives its verdict; returns how many wait for another one instead.
+#[inline]
+fn answer(
+    lookups: &[Option<Lookup>; BATCH],
+    socket: &mut QueueSocket,
+    decider: &mut Decider,
+    pending: &mut PendingFragments,
+    orders: &Orders<'_>,
+    now: Now,
+) -> u64 {
+    let mut next = lookups.iter();
+    let mut waiting = 0;
+    while let Some(mut packet) = socket.next() {
+        // Without a lookup there is no verdict: the token then drops the packet, and `Faults` counts it.
+        let Some(Some(lookup)) = next.next() else { continue };
+        decider.counters().set(CURRENT_PACKET, encode_packet_id(packet.id()));
+        if hostile::hijacks(&mut packet, orders.link) {
+            continue;
+        }
+        let (facts, length) = (facts(packet.meta()), packet.bytes().len());
+        let decided = decider.decide(lookup, PacketBuffer { space: packet.room(), length, facts }, now);
+        match decided.outcome {
+            Outcome::RepeatedFragment => waiting += u64::from(hold(pending, packet, lookup, decider, now)),
+            _ => settle(packet, length, decided, decider.counters()),
+        }
+    }
+    decider.counters().set(CURRENT_PACKET, 0);
+    waiting
 }
 
 /// Buckets in which flows are ended in a round that has brought so many packets.

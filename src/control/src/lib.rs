@@ -1,8 +1,9 @@
 //! The operator's socket: a Unix socket on which a running instance answers questions and takes commands, and the client for
 //! it that `loaded status` and the other commands use. Knows what an operator asks and is told; never knows how it came about.
 //!
-//! A group may ask too, by a socket of its own beside it, but only what changes nothing. One request per connection: one line of JSON, answered by one line of JSON. [`Control`] is the instance's side and runs in
-//! the supervisor's poll loop without ever blocking it; [`ask`] is the client's side.
+//! A group may ask too, by a socket of its own beside it, but only what changes nothing. One request per connection: one line of
+//! JSON, answered by one line of JSON. [`Control`] is the instance's side and runs in the supervisor's poll loop without ever
+//! blocking it; [`ask`] is the client's side.
 //!
 //! - [`Request`], [`Reply`], [`Status`]: the messages, shared by both sides.
 //! - [`History`]: the last changes of membership.

@@ -115,12 +115,8 @@ fn packets(out: &mut Page, status: &Status) {
     for (label, count) in &status.packets {
         family.one(&[("outcome", label)], count);
     }
-    let mut family = out.family(
-        "loaded_pressure_total",
-        MetricKind::Counter,
-        "What flow tables did because they were \
-        full.",
-    );
+    let mut family =
+        out.family("loaded_pressure_total", MetricKind::Counter, "What flow tables did because they were full.");
     for (label, count) in &status.pressure {
         family.one(&[("what", label)], count);
     }

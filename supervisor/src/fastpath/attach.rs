@@ -51,7 +51,8 @@ impl FastPath {
 
     fn attach_to(&mut self, interface: Interface) {
         let Interface { name, index, header } = interface;
-        if self.refused.contains_key(&index) {
+        if let Some(refused) = self.refused.get_mut(&index) {
+            *refused = name;
             return;
         }
         // A qdisc may be removed with all its filters: it is looked at each time.
