@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What this process is there for, if the supervisor has started it; `None` if an operator has.
+/// Runs the role that the supervisor has started this process for, to its end; `None` if an operator has started it.
 fn run_as_child(arguments: &[OsString]) -> Option<ExitCode> {
     if let Some(worker) = role::worker(arguments) {
         begin_session();

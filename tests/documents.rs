@@ -210,11 +210,13 @@ fn every_counter_and_every_metric_is_explained() {
     let others = Fault::ALL.iter().map(|fault| fault.label()).chain(Pressure::ALL.iter().map(|each| each.label()));
     let counters = outcomes.chain(others).map(str::to_owned);
     let sources = ["src", "supervisor"].into_iter().flat_map(files);
-    let metrics = sources.filter(|path| path.ends_with("/metrics.rs") && !path.contains("/tests/")).flat_map(|path| {
-        let text = read(&path);
-        let quoted = text.split('"').skip(1).step_by(2).filter(|text| text.starts_with("loaded_"));
-        quoted.map(str::to_owned).collect::<Vec<_>>()
-    });
+    let metrics = sources
+        .filter(|path| (path.ends_with("/metrics.rs") || path.contains("/metrics/")) && !path.contains("/tests/"))
+        .flat_map(|path| {
+            let text = read(&path);
+            let quoted = text.split('"').skip(1).step_by(2).filter(|text| text.starts_with("loaded_"));
+            quoted.map(str::to_owned).collect::<Vec<_>>()
+        });
     let all: BTreeSet<String> = counters.chain(metrics).collect();
     let mut wrong: Vec<_> = all
         .iter()

@@ -51,7 +51,7 @@ fn imports(folder: &str, others: &[&str]) -> BTreeMap<Module, BTreeSet<Module>> 
             "lib" | "main" => Vec::new(),
             path => path.split('/').map(str::to_owned).collect(),
         };
-        texts.insert(module, text.split("\nmod tests").next().unwrap().to_owned());
+        texts.insert(module, text.split("\nmod tests {").next().unwrap().to_owned());
     }
     let known: BTreeSet<Module> = texts.keys().cloned().collect();
     let of = |module: &Module, text: &str| {

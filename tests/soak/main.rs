@@ -24,6 +24,7 @@ use acts::Stage;
 use instance::Instance;
 use report::{Journal, Report, picture, trend};
 use rig::lab::{Lab, binary, bounded, eventually, said, setting};
+use rig::machine::without_room;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -112,7 +113,7 @@ fn live(
     instance: &mut Instance<'_>,
     report: &mut Report,
 ) -> (Record, f64, f64) {
-    let without_room = accounts::without_room();
+    let no_room_before = without_room();
     let counts = Counts::default();
     let (clients_over, watch_over) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -129,7 +130,7 @@ fn live(
         let recovered = recover(instance, report);
         let over = journal.now();
         drop(end_of_clients);
-        traffic.end(|| accounts::without_room() - without_room, report);
+        traffic.end(|| without_room() - no_room_before, report);
         accounts::judge(lab, instance, deaths, report);
         println!("processes");
         report.verdict(settles(instance, recovered), "what left the configuration is gone");

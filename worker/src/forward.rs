@@ -82,7 +82,6 @@ pub(crate) fn forward(
             polled = now.millis;
             // Every packet of the batch has its verdict, and after an order to stop the tables are not touched any more.
             if !orders.obey(decider, now)? {
-                ears.hear(decider, now);
                 break;
             }
             ears.inbox.poll(decider, now);
@@ -97,6 +96,7 @@ pub(crate) fn forward(
         }
     }
     pending.release_all(socket, decider);
+    ears.hear(decider, now());
     set_turn(decider.counters(), Turn::Over);
     Ok(())
 }

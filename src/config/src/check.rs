@@ -1,7 +1,7 @@
 //! From draft to plan: every check that involves more than one value.
 
-mod backends;
 mod service;
+mod services;
 
 use super::draft::{Draft, DraftCheck, DraftFailures, DraftService};
 use super::location::{At, Flaw, Mark};
@@ -11,9 +11,9 @@ use super::shared::{self, common_port};
 use super::value::{name_server, one_host};
 use super::{Families, Overrides};
 use crate::plan::{Failures, MAX_NAMESERVERS, MAX_SERVICES, Plan};
-use backends::Backends;
 use loaded_ipc::{Mode, OnFailure, Protocol};
 use service::{at_most, check_fragments, check_service};
+use services::Services;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -31,8 +31,8 @@ pub(super) fn plan(mut draft: Draft, overrides: &Overrides, mistakes: &Mistakes)
     }
     mistakes.take(check_fragments(&draft));
     check_gateways(&draft, &vips, mistakes);
-    let mut backends = Backends { mistakes, count: 0 };
-    let services = draft.services.iter().map(|service| backends.service(service, &vips)).collect();
+    let mut accepted = Services { mistakes, backends: 0 };
+    let services = draft.services.iter().map(|service| accepted.service(service, &vips)).collect();
     let empty = Plan::empty();
     let queue_base = overrides.queue_base.or(draft.queue_base).unwrap_or(empty.queue_base);
     if let Some(cores) = draft.cores.filter(|cores| queue_base.checked_add(cores.value.1).is_none()) {

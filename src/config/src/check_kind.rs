@@ -1,13 +1,17 @@
-//! The kinds of checks: the name and the keys of each, how it is read, what it takes from its service, and its words in
-//! `--check`. The keys that every check has are in `toml::probe`.
+//! The kinds of checks: the name and the keys of each, how it is read and written, what it takes from its service, and its words
+//! in `--check`. The keys that every check has are in `toml::probe`.
+
+mod surroundings;
 
 use crate::location::Flaw;
 use crate::near::nearest;
 use crate::toml::table::{Item, Table, read};
 use crate::{DNS_PORT, STATUS, value};
 use loaded_ipc::{CheckKind, PortRange, Protocol};
-use std::net::{IpAddr, SocketAddr};
+use serde::Serialize;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+pub(crate) use surroundings::Surroundings;
 
 /// What a check does, as written, without its port.
 #[derive(Debug, Clone)]
@@ -51,30 +55,12 @@ static KINDS: [KindRow; 6] = [
 /// The keys that only some kinds have.
 pub(crate) const KEYS: [&str; 9] = ["port", "method", "path", "host", "status", "via", "send", "expect", "name"];
 
-/// What a check may take from its service.
-pub(crate) struct Surroundings<'a> {
-    /// The service's name.
-    pub(crate) service: &'a str,
-    /// What it balances.
-    pub(crate) protocol: Protocol,
-    /// Where its backends are, if each is on one port: the first's.
-    pub(crate) backend_port: Option<u16>,
-    /// The port that clients come to, if there is exactly one.
-    pub(crate) only_port: Option<u16>,
-    /// Its first VIP.
-    pub(crate) vip: Option<IpAddr>,
-    /// The port that the check names.
-    pub(crate) port: Option<u16>,
-}
-
 /// Longest text in a check, bytes; a message to the prober carries up to three.
 const MAX_TEXT: usize = 128;
 /// Longest method, bytes.
 const MAX_METHOD: usize = 16;
 /// Longest label between two dots of a name, bytes, RFC 1035 §2.3.4.
 const MAX_LABEL: usize = 63;
-/// HTTP's port, which a Host header does not name, RFC 9110 §4.2.1.
-const HTTP_PORT: u16 = 80;
 
 /// Reads the kind, and the keys that it has. Another kind's keys are refused.
 pub(crate) fn read_kind(table: &Table<'_>) -> Result<DraftKind, Flaw> {
@@ -150,32 +136,64 @@ impl DraftKind {
     }
 }
 
-impl Surroundings<'_> {
-    /// The port that is named, or the backends' if the service speaks the check's protocol.
-    fn port(&self, kind: &str, protocol: Protocol) -> Result<u16, String> {
-        self.port.or(self.own_port(protocol)).ok_or_else(|| {
-            format!(
-                "port is missing: a check of kind {kind:?} needs one, and service {:?} does not have exactly one \
-                 {protocol} port; write port = …",
-                self.service
-            )
-        })
-    }
+/// A kind and its keys, as they stand in a file.
+#[derive(Serialize, Default)]
+pub(crate) struct WrittenKind<'a> {
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    send: Option<Payload>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expect: Option<Payload>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+}
 
-    fn own_port(&self, protocol: Protocol) -> Option<u16> {
-        self.backend_port.filter(|_| self.protocol == protocol)
-    }
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Payload {
+    Text(String),
+    Bytes(Vec<u8>),
+}
 
-    /// What a client that knows only the address sends as Host: the first VIP. The backend's server has to answer to it
-    /// anyway; a name would be a guess.
-    fn default_host(&self, checked: u16) -> Option<String> {
-        // A client comes to the service's port, wherever its packets go from there.
-        let port = self.only_port.filter(|_| self.port.is_none()).unwrap_or(checked);
-        let host = match self.vip? {
-            IpAddr::V4(vip) => vip.to_string(),
-            IpAddr::V6(vip) => format!("[{vip}]"),
-        };
-        Some(if port == HTTP_PORT { host } else { format!("{host}:{port}") })
+impl<'a> WrittenKind<'a> {
+    /// Names the port unless it follows from each backend's own.
+    pub(crate) fn of(kind: &'a CheckKind, names_port: bool) -> Self {
+        let own = Self { port: kind.port().filter(|_| names_port), ..Self::default() };
+        match kind {
+            CheckKind::Icmp => Self { kind: "icmp", ..own },
+            CheckKind::Tcp { .. } => Self { kind: "tcp", ..own },
+            CheckKind::IcmpTcp { .. } => Self { kind: "icmp+tcp", ..own },
+            CheckKind::Http { method, path, host, status: (low, high), via, .. } => {
+                let (status, via) = (Some(format!("{low}-{high}")), *via);
+                Self { kind: "http", method: Some(method), path: Some(path), host: Some(host), status, via, ..own }
+            }
+            CheckKind::Udp { send, expect, .. } => {
+                Self { kind: "udp", send: Some(send.into()), expect: Some(expect.into()), ..own }
+            }
+            CheckKind::Dns { name, .. } => Self { kind: "dns", name: Some(name), ..own },
+        }
+    }
+}
+
+impl From<&Vec<u8>> for Payload {
+    /// Text where it can be read as such.
+    fn from(bytes: &Vec<u8>) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) if text.chars().all(|c| c == ' ' || c.is_ascii_graphic()) => Self::Text(text.to_owned()),
+            _ => Self::Bytes(bytes.clone()),
+        }
     }
 }
 

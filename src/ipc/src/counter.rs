@@ -1,5 +1,5 @@
-//! The words in which a worker counts, in memory that the supervisor reads: which one is what, and how those that are no
-//! counters are encoded.
+//! The layout of a worker's counters in shared memory: what each 64-bit word means, and how the words that are no counters are
+//! encoded.
 
 use crate::outcome::{Fault, Outcome, Pressure};
 use crate::{BackendIndex, Cause, MAX_BACKEND_INDEX};

@@ -130,7 +130,7 @@ fn check(from: &loaded_ipc::Check) -> Check {
     let kind = match &from.kind {
         CheckKind::IcmpTcp { .. } => Kind::IcmpTcp,
         CheckKind::Tcp { .. } => Kind::Tcp,
-        CheckKind::Icmp | CheckKind::Http { .. } | CheckKind::Udp { .. } | CheckKind::Dns { .. } => Kind::Icmp,
+        _ => Kind::Icmp,
     };
     Check {
         port: from.kind.port().filter(|_| kind != Kind::Icmp),

@@ -151,11 +151,12 @@ impl Page {
             self.key(owner, "mode", quoted("dsr"));
         }
         let (strategy, seed) = match service.strategy {
-            Strategy::RoundRobin => ("rr", None),
-            Strategy::Weighted => ("weighted", None),
-            Strategy::Maglev { seed } => ("maglev", Some(seed).filter(|seed| *seed != loaded_config::MAGLEV_SEED)),
+            Strategy::Maglev { seed } => {
+                ("maglev".to_owned(), Some(seed).filter(|seed| *seed != loaded_config::MAGLEV_SEED))
+            }
+            other => (other.to_string(), None),
         };
-        self.key(owner, "strategy", quoted(strategy));
+        self.key(owner, "strategy", quoted(&strategy));
         seed.into_iter().for_each(|seed| self.key(owner, "seed", seed));
         self.key(owner, "affinity", affinity(service.affinity));
         if service.keeps_flows {

@@ -1,4 +1,4 @@
-//! What the program is told of backends and of addresses, in the terms of its maps.
+//! Backends and addresses as entries of the program's maps.
 
 use crate::roster::{BackendEntry, Roster};
 use loaded_fastpath::MAX_VIPS;

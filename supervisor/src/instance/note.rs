@@ -1,4 +1,4 @@
-//! What is noted in log and history of what has changed by itself, or by a reload; the operator's program is told too.
+//! Notes changes in log and history, and tells the operator's program: ejections, damaged tables, conditions of services, reloads.
 
 use super::Instance;
 use super::phase::Trigger;

@@ -1,6 +1,7 @@
 //! From the command line to the end of an instance.
 //!
-//! [`check`] changes nothing. [`run`] starts an instance ([`start`], after the checks in [`checked`]) and serves.
+//! [`check`] changes nothing. [`run`] starts an instance ([`start`], after the checks in [`checked`]) and serves. `acquired` is what
+//! a start has acquired so far, `workers` the workers that it starts or takes over.
 
 mod acquired;
 mod checked;

@@ -64,6 +64,13 @@ pub(crate) fn measured(test: impl Fn(&Lab)) {
     }
 }
 
+/// Packets dropped between interfaces by a full backlog of a core (netdev_max_backlog), since the machine runs: second column, in
+/// hexadecimal.
+pub(crate) fn without_room() -> u64 {
+    let table = fs::read_to_string("/proc/net/softnet_stat").unwrap();
+    table.lines().map(|line| u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap()).sum()
+}
+
 /// Says what has become of the running test, for the list at the end of `scripts/test`. Not with println!, whose output is
 /// not shown of a test that passes in the end.
 fn announce(what: std::fmt::Arguments<'_>) {

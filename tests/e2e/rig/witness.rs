@@ -2,6 +2,7 @@
 //! at a time, new connections one after the other, and numbered datagrams. Both families.
 
 use super::lab::Lab;
+use super::machine::without_room;
 use super::net::{Family, get};
 use super::requests::{download, sum_of, url};
 use nix::sys::signal::{Signal, kill};
@@ -169,6 +170,22 @@ fn downloads(lab: &Lab, family: Family, n: u16, want: &str, over: &AtomicBool) -
 pub(crate) struct Datagrams {
     pub(crate) sent: u64,
     pub(crate) answered: u64,
+    /// Packets of any lab that the machine itself has dropped meanwhile: see [`without_room`].
+    without_room: u64,
+}
+
+impl Datagrams {
+    #[track_caller]
+    pub(crate) fn none_is_lost(&self, lab: &Lab) {
+        let Self { sent, answered, without_room } = self;
+        let lost = sent - answered;
+        assert_eq!(
+            lost,
+            0,
+            "{lost} of {sent} lost; backlogs had no room for {without_room} of all labs\n{}",
+            lab.queues()
+        );
+    }
 }
 
 /// Runs `act` while every backend echoes datagrams.
@@ -237,6 +254,7 @@ pub(crate) fn datagrams(lab: &Lab, rate: u64, trouble: impl FnOnce()) -> Datagra
     let over = AtomicBool::new(false);
     let senders = u64::from(SENDERS) * 2;
     let (sent, answered) = (AtomicU64::new(0), AtomicU64::new(0));
+    let before = without_room();
     std::thread::scope(|scope| {
         let (over, sent, answered) = (&over, &sent, &answered);
         for family in Family::BOTH {
@@ -253,7 +271,7 @@ pub(crate) fn datagrams(lab: &Lab, rate: u64, trouble: impl FnOnce()) -> Datagra
         trouble();
         drop(stop);
     });
-    Datagrams { sent: sent.into_inner(), answered: answered.into_inner() }
+    Datagrams { sent: sent.into_inner(), answered: answered.into_inner(), without_room: without_room() - before }
 }
 
 /// One client; returns how many datagrams it sent, and how many different numbers came back.

@@ -5,7 +5,6 @@ use crate::report::Report;
 use crate::rig::lab::{Lab, eventually};
 use crate::rig::loaded::Counted;
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::Duration;
 
 /// The most packets that a worker holds (src/queue/src/layout.rs); they are handed out again when it dies.
@@ -65,10 +64,4 @@ fn handed_out(lab: &Lab) -> BTreeMap<u16, u64> {
     let number = |line: &str, column: usize| line.split_whitespace().nth(column)?.parse::<u64>().ok();
     let entry = |line: &str| Some((u16::try_from(number(line, 0)?).ok()?, number(line, 7)?));
     lab.queues().lines().filter_map(entry).collect()
-}
-
-/// Packets dropped between interfaces by a full backlog of a core (netdev_max_backlog): second column, in hexadecimal.
-pub(crate) fn without_room() -> u64 {
-    let table = fs::read_to_string("/proc/net/softnet_stat").unwrap();
-    table.lines().map(|line| u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap()).sum()
 }

@@ -1,4 +1,4 @@
-//! One backend: what the operator, the checks and packets say of it, what its balancer is told, and its slow start.
+//! The state of one backend: what the operator, the checks and packets say of it, what its balancer is told, and its slow start.
 
 use super::flags::{BackendFlags, bit};
 use super::passive::PassiveHealth;

@@ -1,4 +1,4 @@
-//! A service's backends of one family, and the choice among them.
+//! Choosing a backend: a service's pool of one family.
 
 use super::model::{Backend, ServicePool, Setup, slot};
 use crate::balance::Balancer;

@@ -1,4 +1,4 @@
-//! The end of the transaction: judges what only the end shows, and makes the setup of what was received.
+//! `Commit`: checks what only the whole configuration shows, and builds the setup.
 
 use super::assembly::{Assembly, OutOfStep, ServiceDraft};
 use super::model::{Backend, Served, Service, ServicePool, Setup, Translation, Vip};

@@ -7,8 +7,8 @@
 //! backend it was.
 //!
 //! - `assembly` takes the messages one by one and judges them; `commit` judges the whole, and makes the setup
-//! - `model` is what comes of them, with the questions decisions ask of it; `ports` has those about ports, `choice` those about
-//!   a service's backends
+//! - `model` is what comes of them, with the questions decisions ask of it; `ports` answers those about ports,
+//!   `choice` those about the choice of a backend
 //! - `flow_timeouts` and `affinity_timeout`: how long flows and clients are remembered
 
 mod affinity_timeout;

@@ -1,10 +1,11 @@
 //! A plan as a TOML file that makes the same plan: everything in force is written, defaults too.
 
 use super::{Backend, Discover, Failures, Plan, Service};
+use crate::check_kind::WrittenKind;
 use crate::duration::span;
-use loaded_ipc::{Affinity, Check, CheckKind, Idle, Mode, Passive, Policy, PortRange, Quota, Strategy};
+use loaded_ipc::{Affinity, Check, Idle, Mode, Passive, Policy, PortRange, Quota, Strategy};
 use serde::Serialize;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 /// The text of the file. Empty if the plan cannot be written, which no plan from a file can be.
 #[must_use]
@@ -102,31 +103,16 @@ struct IdleTable {
     echo: String,
 }
 
-#[derive(Serialize, Default)]
+#[derive(Serialize)]
 struct CheckTable<'a> {
-    kind: &'static str,
-    port: Option<u16>,
-    method: Option<&'a str>,
-    path: Option<&'a str>,
-    host: Option<&'a str>,
-    status: Option<String>,
-    via: Option<SocketAddr>,
-    send: Option<Payload>,
-    expect: Option<Payload>,
-    name: Option<&'a str>,
+    #[serde(flatten)]
+    kind: WrittenKind<'a>,
     interval: String,
     interval_down: String,
     timeout: String,
     jitter: u8,
     rise: u8,
     fall: u8,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Payload {
-    Text(String),
-    Bytes(Vec<u8>),
 }
 
 #[derive(Serialize)]
@@ -263,38 +249,14 @@ impl From<Idle> for IdleTable {
 impl<'a> CheckTable<'a> {
     fn of(check: &'a Check, names_port: bool) -> Self {
         let Check { kind, interval, interval_down, timeout, jitter, rise, fall } = check;
-        let pace = Self {
-            port: kind.port().filter(|_| names_port),
+        Self {
+            kind: WrittenKind::of(kind, names_port),
             interval: millis(*interval),
             interval_down: millis(*interval_down),
             timeout: millis(*timeout),
             jitter: *jitter,
             rise: *rise,
             fall: *fall,
-            ..Self::default()
-        };
-        match kind {
-            CheckKind::Icmp => Self { kind: "icmp", ..pace },
-            CheckKind::Tcp { .. } => Self { kind: "tcp", ..pace },
-            CheckKind::IcmpTcp { .. } => Self { kind: "icmp+tcp", ..pace },
-            CheckKind::Http { method, path, host, status: (low, high), via, .. } => {
-                let (status, via) = (Some(format!("{low}-{high}")), *via);
-                Self { kind: "http", method: Some(method), path: Some(path), host: Some(host), status, via, ..pace }
-            }
-            CheckKind::Udp { send, expect, .. } => {
-                Self { kind: "udp", send: Some(send.into()), expect: Some(expect.into()), ..pace }
-            }
-            CheckKind::Dns { name, .. } => Self { kind: "dns", name: Some(name), ..pace },
-        }
-    }
-}
-
-impl From<&Vec<u8>> for Payload {
-    /// Text where it can be read as such.
-    fn from(bytes: &Vec<u8>) -> Self {
-        match std::str::from_utf8(bytes) {
-            Ok(text) if text.chars().all(|c| c == ' ' || c.is_ascii_graphic()) => Self::Text(text.to_owned()),
-            _ => Self::Bytes(bytes.clone()),
         }
     }
 }

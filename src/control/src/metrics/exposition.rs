@@ -1,4 +1,4 @@
-//! Families and samples, in the words of both formats.
+//! Writes metric families and samples in both text formats.
 
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write};

@@ -1,4 +1,4 @@
-//! A process of the instance: what it does, and the rights it has.
+//! A process in the status: what it does, and the rights it has.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Between supervisor and exporter.
+//! Messages between supervisor and exporter.
 
 use bincode::{Decode, Encode};
 

@@ -1,4 +1,4 @@
-//! Between supervisor and prober, and from the prober to workers.
+//! Messages between supervisor and prober, and from the prober to workers.
 
 use crate::{BackendIndex, Cause, Check, ServiceIndex};
 use bincode::{Decode, Encode};

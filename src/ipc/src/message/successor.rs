@@ -1,4 +1,4 @@
-//! Between a supervisor and its successor at an upgrade.
+//! Messages between a supervisor and its successor at an upgrade.
 
 use bincode::{Decode, Encode};
 

@@ -1,4 +1,4 @@
-//! Messages and their links: each arrives as it was sent, and the longest fits.
+//! Every message arrives as it was sent, and the longest fits a frame.
 
 use super::*;
 use crate::{

@@ -1,4 +1,4 @@
-//! Between supervisor and worker.
+//! Messages between supervisor and worker.
 
 use crate::{
     Admin, Affinity, BackendIndex, Explained, FlowsMeant, Mode, OnFailure, Policy, PortRange, Protocol, Question,

@@ -45,7 +45,7 @@ pub(crate) fn defrag(base: u16) -> Chain {
     Chain { name: format!("LOADED-{base}-D"), rules: vec!["-m socket -j RETURN".into()] }
 }
 
-/// The chains that are removed last, after the queues have drained (see `apply`).
+/// The chains that are removed last, after the queues have drained (see `removal`).
 pub(crate) fn rest(base: u16) -> [String; 2] {
     [defrag(base).name, marker(base)]
 }

@@ -1,4 +1,4 @@
-//! A flow and its key, and how an entry of the table has them.
+//! A flow and its key, and how they are packed into an entry of the table.
 
 use crate::map::{KeyValue, Stored};
 use crate::state::FlowState;

@@ -1,5 +1,5 @@
-//! Where a key belongs, by SipHash-1-3 since clients choose their keys, and the check that tells a whole entry from a torn one.
-//! Both are keyed.
+//! The keyed hash that finds a key's buckets (SipHash-1-3, since clients choose their keys), and the keyed checksum that tells a
+//! whole entry from a torn one.
 
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;

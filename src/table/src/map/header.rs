@@ -1,4 +1,4 @@
-//! The header of a region: written by whoever makes the region, compared by whoever opens it, and never used.
+//! The header of a region: written by whoever makes the region, and compared by whoever opens it; nothing else relies on it.
 
 use super::hash::split_key;
 use crate::error::{Damage, Error};

@@ -1,4 +1,4 @@
-//! Puts entries in: into a free way, or over an entry that may go.
+//! Puts entries in: into a free way, or over one that may be evicted.
 
 use super::{Hashed, KeyValue, Map, Slot, Stored};
 use crate::bucket::Way;

@@ -1,4 +1,4 @@
-//! The services of the plan with their backends, made of the draft.
+//! Builds the plan's services and their backends from the draft, and reports what contradicts.
 
 use crate::draft::DraftService;
 use crate::location::{At, Flaw, Mark};
@@ -10,12 +10,12 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// Counts the backends as they come.
-pub(super) struct Backends<'m> {
+pub(super) struct Services<'m> {
     pub(super) mistakes: &'m Mistakes,
-    pub(super) count: usize,
+    pub(super) backends: usize,
 }
 
-impl Backends<'_> {
+impl Services<'_> {
     pub(super) fn service(&mut self, draft: &DraftService, vips: &HashMap<IpAddr, Mark>) -> Service {
         let backends = self.members(draft, vips);
         if let Some(discover) = &draft.discover {
@@ -74,9 +74,9 @@ impl Backends<'_> {
 
     /// Tells once that there are too many.
     fn count(&mut self, more: usize, mark: Mark) {
-        let before = self.count;
-        self.count += more;
-        if before <= MAX_BACKENDS && self.count > MAX_BACKENDS {
+        let before = self.backends;
+        self.backends += more;
+        if before <= MAX_BACKENDS && self.backends > MAX_BACKENDS {
             let text = format!("more than {MAX_BACKENDS} backends, counting those that discover may add");
             self.mistakes.add(mark.flaw(text));
         }
