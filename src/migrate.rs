@@ -1,4 +1,4 @@
-//! `loaded migrate`: reads the files and prints what becomes of them. What it means is `loaded-migrate`'s.
+//! `loaded migrate`: reads the files and prints what becomes of them. Translating them is `loaded-migrate`'s work.
 
 use crate::cli::MigrateLine;
 use loaded_config::{MAX_FILE_BYTES, Source};

@@ -1,6 +1,6 @@
 //! `loaded config show --save`: writes what was changed at run time into the instance's configuration file. The instance says what
 //! the file has to hold, for it knows what it has read; this process, with the operator's rights, writes it: the supervisor has
-//! given up the right to give a file its owner, and its unit that to write to /etc.
+//! given up the right to change a file's owner, and its unit may not write to /etc.
 
 use crate::AnyError;
 use loaded_control::{self as control, FileChange, Reply, Request};

@@ -1,5 +1,5 @@
-//! What is checked before anything is changed: cores, kernel, host. But for settings of the host that the configuration lets us
-//! write: what is checked is the host with these.
+//! What is checked before anything is changed: cores, kernel, host. Settings of the host that the configuration lets us write
+//! count as written already.
 
 use crate::Error;
 use crate::conditions;

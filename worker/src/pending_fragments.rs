@@ -1,6 +1,6 @@
 //! Fragments that arrive before the first one of their datagram, which alone tells where they go. They wait in the kernel; what
 //! is kept here is only their packet ids. Once the first has come they are sent through the rules again, and then their
-//! datagram is known.
+//! datagram is known (`decide::fragment_table`, which says how long).
 
 use crate::decide::{Datagram, Decider};
 use crate::time::Now;

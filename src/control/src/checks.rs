@@ -1,4 +1,4 @@
-//! What checks have come to: how long those took that passed, and why the others failed.
+//! Results of checks: how long those that passed took, and why the others failed.
 
 use loaded_ipc::Cause;
 use serde::{Deserialize, Serialize};

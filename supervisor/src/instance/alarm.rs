@@ -1,4 +1,4 @@
-//! A worker's count of something, by which thousands of others need not be read while it stands still.
+//! One counter of a worker: while it stands still, thousands of others need not be read.
 
 /// A count as it was seen last.
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! As process 1 of a container a supervisor gets the children of whatever else runs there and ends.
+//! As process 1 of a container, a supervisor inherits the children of other processes that end.
 
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 

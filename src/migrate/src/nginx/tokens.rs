@@ -1,4 +1,4 @@
-//! The words of nginx.conf: src/core/ngx_conf_file.c. A statement ends at `;` or has a block; a `#` at the begin of a word
+//! The words of nginx.conf: src/core/ngx_conf_file.c. A statement ends at `;` or has a block; a `#` at the start of a word
 //! begins a comment; a quoted word may have blanks and braces, a backslash takes the next letter as it is.
 
 use crate::place::{Letters, Place, Unreadable};
