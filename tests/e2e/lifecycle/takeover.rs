@@ -75,9 +75,10 @@ fn crash_while_one_is_unwell() {
 fn tell(name: &str, when: &str, kept: Vec<KeptOpen>, own: &BTreeMap<IpAddr, String>) {
     let (mut others, mut rest) = ((0, 0), (0, 0));
     for mut one in kept {
-        let goes_on = one.ask().is_ok_and(|backend| backend == one.backend());
+        let answer = one.ask();
+        let goes_on = answer.as_ref().is_ok_and(|backend| backend == one.backend());
         let is_other = own[&one.client()] != UNWELL;
-        assert!(goes_on || !is_other, "{name}: {} of {} was lost", one.client(), one.backend());
+        assert!(goes_on || !is_other, "{name}: {} of {} was lost: {answer:?}", one.client(), one.backend());
         let (all, kept) = if is_other { &mut others } else { &mut rest };
         (*all, *kept) = (*all + 1, *kept + usize::from(goes_on));
     }

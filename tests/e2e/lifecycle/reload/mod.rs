@@ -138,31 +138,48 @@ fn all_is_well(lab: &Lab, loaded: &Loaded) {
 fn a_reload_asked_for_during_one_that_fails_is_made() {
     let Some(lab) = Lab::up() else { return };
     let loaded = Loaded::toml(&lab, &alternating(0));
-    let old = children(loaded.pid());
-    lab.file("loaded.toml", &alternating(1));
+    let next =
+        (1..=20).find_map(|attempt| new_worker_held(&lab, &loaded, attempt)).expect("each reload was over too soon");
+    let place = loaded.log().len();
+    loaded.signal(Signal::SIGHUP);
+    std::thread::sleep(Duration::from_millis(100));
+    signal_to(next, Signal::SIGKILL);
+    let says = |what: &str| eventually(Duration::from_secs(5), || loaded.log()[place..].contains(what));
+    assert!(says("reload refused"), "it is done");
+    assert!(says("reload: generation"), "the second HUP is forgotten");
+    assert_eq!(loaded.status()["last_reload"]["ok"], true);
+    all_is_well(&lab, &loaded);
+    loaded.stop();
+}
+
+/// Begins a reload, and stops one of its new workers; `None` if the reload was over by then, as it is where this test has to
+/// wait for its turn.
+fn new_worker_held(lab: &Lab, loaded: &Loaded, attempt: u64) -> Option<u32> {
+    let (old, place) = (children(loaded.pid()), loaded.log().len());
+    lab.file("loaded.toml", &alternating(attempt));
     loaded.signal(Signal::SIGHUP);
     // A reload takes a few hundredths of a second, so there is no time to sleep.
     let is_worker = |pid: &u32| {
         let said = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         said.contains("--role\0worker")
     };
+    let is_new = |pid: &u32| !old.contains(pid) && is_worker(pid);
+    let is_over = || loaded.log()[place..].contains("reload: generation");
     let next = loop {
-        let is_new = |pid: &u32| !old.contains(pid) && is_worker(pid);
-        if let Some(next) = children(loaded.pid()).into_iter().find(is_new) {
-            break next;
+        match children(loaded.pid()).into_iter().find(is_new) {
+            Some(next) => break next,
+            None => assert!(!is_over(), "no new worker was seen"),
         }
     };
     signal_to(next, Signal::SIGSTOP);
     std::thread::sleep(Duration::from_millis(100));
-    loaded.signal(Signal::SIGHUP);
-    std::thread::sleep(Duration::from_millis(100));
-    signal_to(next, Signal::SIGKILL);
-    assert!(eventually(Duration::from_secs(5), || loaded.log().contains("reload refused")), "it is done");
-    let done = || loaded.log().contains("reload: generation");
-    assert!(eventually(Duration::from_secs(5), done), "the second HUP is forgotten");
-    assert_eq!(loaded.status()["last_reload"]["ok"], true);
-    all_is_well(&lab, &loaded);
-    loaded.stop();
+    if !is_over() {
+        return Some(next);
+    }
+    signal_to(next, Signal::SIGCONT);
+    let settled = || children(loaded.pid()).iter().filter(|pid| is_worker(pid)).count() == 2;
+    assert!(eventually(Duration::from_secs(5), settled), "the old workers stay");
+    None
 }
 
 /// A datagram every 40 ms: the worker is never idle and never busy. It hears orders all the same.
