@@ -308,6 +308,11 @@ fn sources(folders: &[&str]) -> Vec<(PathBuf, String)> {
     files
 }
 
+/// A file without the tests at its end.
+fn without_tests(text: &str) -> &str {
+    text.split("\nmod tests {").next().unwrap()
+}
+
 /// Lines that are no comment as a whole.
 fn code(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.trim_start().starts_with("//"))

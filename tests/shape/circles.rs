@@ -1,7 +1,7 @@
 //! No circle of files: a file does not import, directly or by way of others, from one that imports from it. What a parent
 //! only passes on (`pub use`) is no import, and neither is what a crate's root names.
 
-use super::{house, sources};
+use super::{house, sources, without_tests};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A module of one crate by its path: `["rules", "bpf"]`; the crate's root is empty.
@@ -51,7 +51,7 @@ fn imports(folder: &str, others: &[&str]) -> BTreeMap<Module, BTreeSet<Module>> 
             "lib" | "main" => Vec::new(),
             path => path.split('/').map(str::to_owned).collect(),
         };
-        texts.insert(module, text.split("\nmod tests {").next().unwrap().to_owned());
+        texts.insert(module, without_tests(&text).to_owned());
     }
     let known: BTreeSet<Module> = texts.keys().cloned().collect();
     let of = |module: &Module, text: &str| {

@@ -64,7 +64,7 @@ pub(crate) fn measured(test: impl Fn(&Lab)) {
     }
 }
 
-/// Packets dropped between interfaces by a full backlog of a core (netdev_max_backlog), since the machine runs: second column, in
+/// Packets dropped between interfaces by a full backlog of a core (netdev_max_backlog), since the machine started: second column, in
 /// hexadecimal.
 pub(crate) fn without_room() -> u64 {
     let table = fs::read_to_string("/proc/net/softnet_stat").unwrap();
