@@ -54,6 +54,12 @@ fn open_at(lab: &Lab, backend: u16, client: IpAddr) -> usize {
     lab.sh(&format!("b{backend}"), &script).trim().parse().unwrap()
 }
 
+#[track_caller]
+fn download_begins(lab: &Lab, backend: u16, client: IpAddr) {
+    let begun = eventually(Duration::from_secs(10), || open_at(lab, backend, client) == 1);
+    assert!(begun, "{} downloads of {client} at b{backend}", open_at(lab, backend, client));
+}
+
 /// Whether a packet that reaches the client has a backend's address as its source.
 fn names_a_backend(packet: &[u8]) -> bool {
     let source = match packet.first().map(|byte| byte >> 4) {
@@ -78,7 +84,7 @@ fn a_drain_lets_downloads_finish_and_new_clients_go_elsewhere() {
             let lab = &lab;
             let running = scope.spawn(|| download(lab, tuple.0, tuple.1, BYTES, "1500k"));
             let backend = || loaded.backend("web", address);
-            assert!(eventually(Duration::from_secs(3), || open_at(lab, at, tuple.0) == 1), "no download");
+            download_begins(lab, at, tuple.0);
             order(&loaded, &["drain"], address);
             let drained = backend();
             assert_eq!((&drained["admin"], &drained["state"]), (&"draining".into(), &"unchecked".into()), "{drained}");
@@ -165,7 +171,7 @@ fn deadline(lab: &Lab, loaded: &Loaded, family: Family) -> Duration {
     let (took, packets) = capture(lab, "client", || {
         std::thread::scope(|scope| {
             let running = scope.spawn(|| download(lab, client, SocketAddr::new(family.vip(), 80), 1 << 30, "300k"));
-            assert!(eventually(Duration::from_secs(3), || open_at(lab, at, client) == 1), "no download");
+            download_begins(lab, at, client);
             let began = Instant::now();
             order(loaded, &["drain", "--deadline", "3s"], address);
             let said = running.join().unwrap();
@@ -198,7 +204,7 @@ fn disabling_ends_flows_at_once() {
                 std::thread::scope(|scope| {
                     let vip = SocketAddr::new(family.vip(), 80);
                     let running = scope.spawn(move || download(lab, client, vip, BYTES, "1500k"));
-                    assert!(eventually(Duration::from_secs(3), || open_at(lab, at, client) == 1), "no download");
+                    download_begins(lab, at, client);
                     let began = Instant::now();
                     order(&loaded, &["disable"], family.backend(at));
                     assert_eq!(loaded.backend("web", family.backend(at))["admin"], "disabled");

@@ -31,6 +31,8 @@ fn its_deaths_change_nothing() {
     let Some(lab) = Lab::up() else { return };
     let loaded = Loaded::toml(&lab, &web());
     assert!(eventually(Duration::from_secs(5), || proven(&loaded)));
+    // On a machine that others load, a first check can be too late.
+    let before = loaded.json(&["history"]);
     let (kills, begin) = (setting("E2E_KILLS", 6), Instant::now());
     let mut killed = None;
     for _ in 0..kills {
@@ -50,7 +52,7 @@ fn its_deaths_change_nothing() {
         let serves = |p: &serde_json::Value| p["role"] == "prober" && p["serving"] == true;
         status["processes"].as_array().unwrap().iter().any(|p| serves(p) && p["pid"].as_u64() != killed.map(u64::from))
     }));
-    assert_eq!(loaded.json(&["history"]), serde_json::json!([]), "the prober's death changed a backend's state");
+    assert_eq!(loaded.json(&["history"]), before, "the prober's death changed a backend's state");
     assert!(proven(&loaded));
     // And it does its work.
     lab.kill_web("b1");

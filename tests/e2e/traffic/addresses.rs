@@ -22,7 +22,7 @@ fn talk(lab: &Lab, family: Family) {
         }
     });
     for client in clients {
-        let words = ["ping", "-q", "-c2", "-i0.02", "-W2", "-s3000", "-I", &client.to_string(), &vip.to_string()];
+        let words = ["ping", "-q", "-c2", "-l2", "-i2", "-W2", "-s3000", "-I", &client.to_string(), &vip.to_string()];
         let said = lab.exec("client", &words);
         assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
     }

@@ -53,7 +53,7 @@ fn pings_reach_backends_also_in_pieces() {
             let at_backends = || BACKENDS.iter().map(|backend| echoes(&lab, backend)).sum::<u64>();
             let (backends, balancer) = (at_backends(), echoes(&lab, "lb"));
             let (client, vip) = (family.client(12).to_string(), family.vip().to_string());
-            let words = ["ping", "-q", "-c", "5", "-i", "0.05", "-W", "2", "-s", size, "-I", &client, &vip];
+            let words = ["ping", "-q", "-c", "5", "-l", "5", "-i", "2", "-W", "2", "-s", size, "-I", &client, &vip];
             let said = lab.exec("client", &words);
             assert!(said.out.contains(" 5 received, 0% packet loss"), "{family:?} -s {size}: {}{}", said.out, said.err);
             assert_eq!(at_backends() - backends, 5, "{family:?}: the backends' own count");

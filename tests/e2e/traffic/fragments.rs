@@ -86,8 +86,8 @@ fn ask_in_pieces(lab: &Lab, sender: &Sender, family: Family, id: u16, order: imp
 #[track_caller]
 fn pings(lab: &Lab, family: Family) {
     let (client, vip) = (family.client(12).to_string(), family.vip().to_string());
-    let said =
-        lab.exec("client", &["ping", "-q", "-c", "5", "-i", "0.05", "-W", "2", "-s", "8000", "-I", &client, &vip]);
+    let said = lab
+        .exec("client", &["ping", "-q", "-c", "5", "-l", "5", "-i", "2", "-W", "2", "-s", "8000", "-I", &client, &vip]);
     assert!(said.out.contains(" 5 received, 0% packet loss"), "{family:?}: {}{}", said.out, said.err);
 }
 
