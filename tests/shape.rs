@@ -6,6 +6,8 @@
 
 #[path = "shape/circles.rs"]
 mod circles;
+#[path = "shape/names.rs"]
+mod names;
 #[path = "shape/sizes.rs"]
 mod sizes;
 

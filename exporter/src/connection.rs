@@ -70,8 +70,8 @@ struct Answer {
 #[derive(Debug, Clone, Copy)]
 enum Body {
     Text(&'static [u8]),
-    /// A place on a shelf, which this connection reads.
-    Place(Document, usize),
+    /// A version on a shelf, which this connection reads.
+    Version(Document, usize),
     /// It was asked for the head alone.
     Nothing,
 }
@@ -205,9 +205,9 @@ impl Connection {
         let asked = self.deadline.saturating_sub(DOCUMENT_DEADLINE);
         let shelf = shelves.of(document);
         match shelf.newest(asked.saturating_sub(FRESH)) {
-            Some(place) => {
-                let outcome = Outcome::Found(document, shelf.serves(place));
-                self.answer(outcome, Some((document, place)), head_only, shelves, now)
+            Some(version) => {
+                let outcome = Outcome::Found(document, shelf.serves(version));
+                self.answer(outcome, Some((document, version)), head_only, shelves, now)
             }
             None => After::Open,
         }
@@ -216,17 +216,17 @@ impl Connection {
     fn answer(
         &mut self,
         outcome: Outcome,
-        place: Option<(Document, usize)>,
+        version: Option<(Document, usize)>,
         head_only: bool,
         shelves: &mut Shelves,
         now: u64,
     ) -> After {
-        let body = place.map_or(Body::Text(outcome.text()), |(document, place)| Body::Place(document, place));
+        let body = version.map_or(Body::Text(outcome.text()), |(document, version)| Body::Version(document, version));
         let mut head = [0; MAX_HEAD];
         let head_length = outcome.head(body.bytes(shelves).len(), &mut head);
         let body = if head_only { Body::Nothing } else { body };
-        if let Body::Place(document, place) = body {
-            shelves.of(document).begin(place);
+        if let Body::Version(document, version) = body {
+            shelves.of(document).begin(version);
         }
         self.phase = Phase::Answering(Answer { head, head_length, body, sent: 0 });
         (self.deadline, self.progress) = (now + TAKE_DEADLINE, now);
@@ -276,8 +276,8 @@ impl Answer {
     }
 
     fn release(&self, shelves: &mut Shelves) {
-        if let Body::Place(document, place) = self.body {
-            shelves.of(document).end(place);
+        if let Body::Version(document, version) = self.body {
+            shelves.of(document).end(version);
         }
     }
 }
@@ -286,7 +286,7 @@ impl Body {
     fn bytes<'a>(&self, shelves: &'a Shelves) -> &'a [u8] {
         match self {
             Self::Text(text) => text,
-            Self::Place(document, place) => shelves.bytes(*document, *place),
+            Self::Version(document, version) => shelves.bytes(*document, *version),
             Self::Nothing => &[],
         }
     }

@@ -1,11 +1,11 @@
-//! The documents there are. A newer one comes while somebody still reads the one before: each has a place of its own, and a
-//! place is written again once nobody reads it.
+//! The documents there are. A newer version comes while somebody still reads the one before: each has memory of its own, which is
+//! written again once nobody reads it.
 
 use crate::clock::SECOND;
 use loaded_ipc::{Document, LinkError, MAX_DOCUMENT};
 
-/// Places of one document: the newest, one that comes, and one that somebody slow still reads.
-const PLACES: usize = 3;
+/// Versions of one document: the newest, one that comes, and one that somebody slow still reads.
+const VERSIONS: usize = 3;
 /// Longest text of the health.
 const MAX_HEALTH: usize = 64 * 1024;
 /// A document that came so many microseconds before it is asked for is new enough. The supervisor makes none sooner.
@@ -36,11 +36,11 @@ impl Shelves {
         }
     }
 
-    pub(crate) fn bytes(&self, document: Document, place: usize) -> &[u8] {
+    pub(crate) fn bytes(&self, document: Document, version: usize) -> &[u8] {
         match document {
-            Document::Metrics => self.metrics.bytes(place),
-            Document::Status => self.status.bytes(place),
-            Document::Health => self.health.bytes(place),
+            Document::Metrics => self.metrics.bytes(version),
+            Document::Status => self.status.bytes(version),
+            Document::Health => self.health.bytes(version),
         }
     }
 
@@ -66,7 +66,7 @@ impl Shelves {
 /// One kind of document.
 #[derive(Debug)]
 pub(crate) struct Shelf {
-    places: [Place; PLACES],
+    versions: [Version; VERSIONS],
     newest: Option<usize>,
     /// When the newest came, microseconds.
     since: u64,
@@ -78,7 +78,7 @@ pub(crate) struct Shelf {
 }
 
 #[derive(Debug, Default)]
-struct Place {
+struct Version {
     bytes: Vec<u8>,
     serves: bool,
     readers: usize,
@@ -88,41 +88,41 @@ impl Shelf {
     /// Allocates all it will need. Memory that is never written costs nothing.
     pub(crate) fn new(document: Document) -> Self {
         let most = if document == Document::Health { MAX_HEALTH } else { MAX_DOCUMENT };
-        let place = |_| Place { bytes: Vec::with_capacity(most), ..Place::default() };
-        Self { places: std::array::from_fn(place), newest: None, since: 0, is_wanted: false, is_owed: false, most }
+        let version = |_| Version { bytes: Vec::with_capacity(most), ..Version::default() };
+        Self { versions: std::array::from_fn(version), newest: None, since: 0, is_wanted: false, is_owed: false, most }
     }
 
-    /// The newest, if it came at `from` or later, or none newer can come because slow readers hold every other place.
+    /// The newest, if it came at `from` or later, or none newer can come because slow readers hold every other version.
     pub(crate) fn newest(&self, from: u64) -> Option<usize> {
         self.newest.filter(|_| self.since >= from || (!self.is_wanted && self.free().is_none()))
     }
 
     fn free(&self) -> Option<usize> {
-        (0..PLACES).find(|at| Some(*at) != self.newest && self.places[*at].readers == 0)
+        (0..VERSIONS).find(|at| Some(*at) != self.newest && self.versions[*at].readers == 0)
     }
 
-    /// Somebody begins to read a place.
-    pub(crate) fn begin(&mut self, place: usize) {
-        if let Some(place) = self.places.get_mut(place) {
-            place.readers += 1;
+    /// Somebody begins to read a version.
+    pub(crate) fn begin(&mut self, version: usize) {
+        if let Some(version) = self.versions.get_mut(version) {
+            version.readers += 1;
         }
     }
 
     /// Somebody has read it, or has gone.
-    pub(crate) fn end(&mut self, place: usize) {
-        if let Some(place) = self.places.get_mut(place) {
-            place.readers = place.readers.saturating_sub(1);
+    pub(crate) fn end(&mut self, version: usize) {
+        if let Some(version) = self.versions.get_mut(version) {
+            version.readers = version.readers.saturating_sub(1);
         }
     }
 
     /// What is there.
-    pub(crate) fn bytes(&self, place: usize) -> &[u8] {
-        self.places.get(place).map_or(&[], |place| &place.bytes)
+    pub(crate) fn bytes(&self, version: usize) -> &[u8] {
+        self.versions.get(version).map_or(&[], |version| &version.bytes)
     }
 
     /// What it says of the instance.
-    pub(crate) fn serves(&self, place: usize) -> bool {
-        self.places.get(place).is_some_and(|place| place.serves)
+    pub(crate) fn serves(&self, version: usize) -> bool {
+        self.versions.get(version).is_some_and(|version| version.serves)
     }
 
     /// A document of so many bytes begins. Returns what comes.
@@ -132,13 +132,13 @@ impl Shelf {
     pub(crate) fn expect(&mut self, document: Document, bytes: u32, serves: bool) -> Result<Incoming, LinkError> {
         let wrong = |text: &str| LinkError::Malformed(text.to_owned());
         let left = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let place = self.free().filter(|_| self.is_wanted).ok_or_else(|| wrong("a document that nobody wants"))?;
+        let version = self.free().filter(|_| self.is_wanted).ok_or_else(|| wrong("a document that nobody wants"))?;
         if left == 0 || left > self.most {
             return Err(wrong("a document of impossible length"));
         }
-        self.places[place].bytes.clear();
-        self.places[place].serves = serves;
-        Ok(Incoming { document, place, left })
+        self.versions[version].bytes.clear();
+        self.versions[version].serves = serves;
+        Ok(Incoming { document, version, left })
     }
 
     /// Takes the next part. `true`: it is whole.
@@ -149,11 +149,11 @@ impl Shelf {
         let left = incoming.left.checked_sub(part.len()).filter(|_| !part.is_empty());
         incoming.left = left.ok_or_else(|| LinkError::Malformed("a part that does not fit its document".to_owned()))?;
         // Within the capacity: the whole is no longer than `most`.
-        self.places[incoming.place].bytes.extend_from_slice(part);
+        self.versions[incoming.version].bytes.extend_from_slice(part);
         if incoming.left > 0 {
             return Ok(false);
         }
-        (self.newest, self.since, self.is_wanted) = (Some(incoming.place), now, false);
+        (self.newest, self.since, self.is_wanted) = (Some(incoming.version), now, false);
         Ok(true)
     }
 }
@@ -162,7 +162,7 @@ impl Shelf {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) document: Document,
-    place: usize,
+    version: usize,
     left: usize,
 }
 
@@ -192,7 +192,7 @@ mod tests {
         send(&mut shelf, "three", 3);
         let third = shelf.newest(3).expect("there");
         assert_eq!([first, second, third].map(|at| shelf.bytes(at)), [&b"one"[..], b"two", b"three"]);
-        // Every other place is held: the newest must do, however old.
+        // Every other version is held: the newest must do, however old.
         assert_eq!(shelf.free(), None);
         assert_eq!(shelf.newest(99), Some(third));
         shelf.end(first);

@@ -38,7 +38,7 @@ pub(crate) struct FastPath {
     filters: Filters,
     towards: Towards,
     /// By the index of the interface.
-    attached: BTreeMap<u32, Place>,
+    attached: BTreeMap<u32, Attachment>,
     /// Names of interfaces that take no program, and have been told of.
     refused: BTreeMap<u32, String>,
     /// What did not fit, so that it is told once.
@@ -50,7 +50,7 @@ pub(crate) struct FastPath {
 
 /// An interface with our filter.
 #[derive(Debug)]
-struct Place {
+struct Attachment {
     name: String,
     /// Its `clsact` is there for our sake.
     ours: bool,
@@ -159,7 +159,7 @@ impl FastPath {
         KernelPathStatus {
             off: None,
             off_reason: None,
-            interfaces: self.attached.values().map(|place| place.name.clone()).collect(),
+            interfaces: self.attached.values().map(|attachment| attachment.name.clone()).collect(),
             refused: self.refused.values().cloned().collect(),
             missed: missed.map(|why| (why.label().to_owned(), self.program.missed(*why))).collect(),
         }

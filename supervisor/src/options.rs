@@ -33,7 +33,7 @@ impl Options {
     ///
     /// # Errors
     /// The mistakes, each with file, line and column; or that there is no file.
-    pub(crate) fn load(&self) -> Result<config::Loaded, Error> {
+    pub(crate) fn load(&self) -> Result<config::LoadedPlan, Error> {
         Ok(config::load(&self.files()?, &self.overrides)?)
     }
 
@@ -45,7 +45,7 @@ impl Options {
         &self,
         files: &[PathBuf],
         amendments: &[config::Amendment],
-    ) -> Result<config::Loaded, Error> {
+    ) -> Result<config::LoadedPlan, Error> {
         Ok(config::load_amended(files, &self.overrides, amendments)?)
     }
 

@@ -20,7 +20,7 @@ const FORWARDING4: (&str, &str) = ("ipv4/conf/", "/forwarding");
 
 /// A setting that was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Written {
+pub(crate) struct WrittenSetting {
     /// Its path below /proc/sys/net.
     pub(crate) key: String,
     /// What it was before.
@@ -37,7 +37,7 @@ pub(crate) struct Written {
 pub(crate) struct HostSettings {
     root: PathBuf,
     /// In the order of writing.
-    written: Vec<Written>,
+    written: Vec<WrittenSetting>,
     /// Why these are not as they should be.
     refused: BTreeMap<Setting, String>,
     /// When each was written of late.
@@ -55,14 +55,14 @@ impl HostSettings {
     }
 
     /// What was written, in that order.
-    pub(crate) fn written(&self) -> &[Written] {
+    pub(crate) fn written(&self) -> &[WrittenSetting] {
         &self.written
     }
 
     /// What the supervisor before has written is this one's to put back.
-    pub(crate) fn inherit(&mut self, before: &[Written]) {
+    pub(crate) fn inherit(&mut self, before: &[WrittenSetting]) {
         let own = std::mem::take(&mut self.written);
-        let is_own = |other: &&Written| own.iter().any(|one| one.key == other.key);
+        let is_own = |other: &&WrittenSetting| own.iter().any(|one| one.key == other.key);
         self.written = before.iter().filter(|other| !is_own(other)).cloned().collect();
         self.written.extend(own);
     }
@@ -96,7 +96,7 @@ impl HostSettings {
         recent.push_back(now);
         let whole = is_of_one(&setting.key).then(|| self.read(FORWARDS)).flatten();
         self.written.retain(|known| known.key != setting.key);
-        self.written.push(Written { key: setting.key.clone(), old, value: setting.value, whole });
+        self.written.push(WrittenSetting { key: setting.key.clone(), old, value: setting.value, whole });
         true
     }
 
@@ -141,8 +141,8 @@ impl HostSettings {
         written.into_iter().rev().filter_map(|one| self.put_one_back(&one, others)).collect()
     }
 
-    fn put_one_back(&self, one: &Written, others: &[u16]) -> Option<String> {
-        let Written { key, old, value, whole } = one;
+    fn put_one_back(&self, one: &WrittenSetting, others: &[u16]) -> Option<String> {
+        let WrittenSetting { key, old, value, whole } = one;
         let name = sysctl_name(key);
         // Gone with its interface, or somebody has put it back already.
         let now = self.read(key).filter(|now| now != old)?;

@@ -32,7 +32,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use traffic::{Counts, Traffic};
 use watch::rest::{Files, alive, no_namespace, rules, same};
-use watch::{ROLES, Record, Watch, accounts};
+use watch::{ROLES, Sampler, Samples, accounts};
 
 /// Time from the start of traffic to the first act.
 const WARM: Duration = Duration::from_secs(10);
@@ -88,12 +88,12 @@ fn soak() {
     let journal = Journal::begin(&settings.out);
     let mut report = Report::default();
     let mut instance = Instance::start(&lab, &settings.out);
-    let (record, warm, over) = live(&settings, &lab, &journal, &mut instance, &mut report);
-    end(&lab, &mut instance, &record, &before, &mut report);
+    let (samples, warm, over) = live(&settings, &lab, &journal, &mut instance, &mut report);
+    end(&lab, &mut instance, &samples, &before, &mut report);
     println!("memory and files, from the end of the first {} s to the last act", WARM.as_secs());
-    trend::judge(&record, warm, over, &mut report);
+    trend::judge(&samples, warm, over, &mut report);
     let picture = settings.out.join("soak.svg");
-    fs::write(&picture, picture::draw(&record, &journal.acts())).unwrap();
+    fs::write(&picture, picture::draw(&samples, &journal.acts())).unwrap();
     let names = lab.namespace("");
     drop(instance);
     drop(lab);
@@ -112,15 +112,15 @@ fn live(
     journal: &Journal,
     instance: &mut Instance<'_>,
     report: &mut Report,
-) -> (Record, f64, f64) {
+) -> (Samples, f64, f64) {
     let no_room_before = without_room();
     let counts = Counts::default();
     let (clients_over, watch_over) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let (counts, watch_over) = (&counts, &watch_over);
         let (end_of_clients, end_of_watch) = (Stop(&clients_over), Stop(watch_over));
-        let watch = Watch { lab, journal, counts, out: &settings.out };
-        let watch = scope.spawn(move || watch.look(settings.length, watch_over));
+        let sampler = Sampler { lab, journal, counts, out: &settings.out };
+        let watch = scope.spawn(move || sampler.look(settings.length, watch_over));
         let end = Instant::now() + settings.length;
         let traffic = Traffic::begin(scope, lab, counts, &clients_over);
         sleep(WARM);
@@ -166,13 +166,13 @@ fn settles(instance: &Instance<'_>, since: Instant) -> bool {
 }
 
 /// Rules, processes and open files must be those of an instance that has just started, and none must outlive it.
-fn end(lab: &Lab, instance: &mut Instance<'_>, record: &Record, before: &str, report: &mut Report) {
-    let ours = alive(record);
+fn end(lab: &Lab, instance: &mut Instance<'_>, samples: &Samples, before: &str, report: &mut Report) {
+    let ours = alive(samples);
     report.expect(ours.len() == 4, "no other process of it is left", || format!("{ours:?}"));
     let (soaked, files) = (rules(lab), files(instance));
     report.check("it ends on TERM", instance.stop());
-    let all_end = eventually(Duration::from_secs(5), || alive(record).is_empty());
-    report.expect(all_end, "all of its processes end with it", || format!("{:?}", alive(record)));
+    let all_end = eventually(Duration::from_secs(5), || alive(samples).is_empty());
+    report.expect(all_end, "all of its processes end with it", || format!("{:?}", alive(samples)));
     report.check("the rules are those from before its start", same(before, &rules(lab)));
     instance.start_again();
     let serves = instance.control.comes_to(Duration::from_secs(20), control::Status::is_complete);

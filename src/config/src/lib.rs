@@ -82,7 +82,7 @@ pub struct Overrides {
 
 /// A plan, what it was made of, and notes for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loaded {
+pub struct LoadedPlan {
     /// What to serve.
     pub plan: Plan,
     /// One line each, `file:line:column: text`: keys that have no effect, VIPs that share backends.
@@ -95,7 +95,7 @@ pub struct Loaded {
     pub forgotten: Vec<String>,
 }
 
-impl Loaded {
+impl LoadedPlan {
     /// The names of the files that were read.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.sources.iter().map(Source::path)
@@ -106,7 +106,7 @@ impl Loaded {
 ///
 /// # Errors
 /// No file, an unsuitable or unreadable one, an option out of range, or the mistakes in the texts.
-pub fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<Loaded, ConfigError> {
+pub fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<LoadedPlan, ConfigError> {
     load_amended(paths, overrides, &[])
 }
 
@@ -114,7 +114,11 @@ pub fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<Loaded, ConfigEr
 ///
 /// # Errors
 /// Those of [`load`]; files and amendments contradict each other.
-pub fn load_amended(paths: &[PathBuf], overrides: &Overrides, amendments: &[Amendment]) -> Result<Loaded, ConfigError> {
+pub fn load_amended(
+    paths: &[PathBuf],
+    overrides: &Overrides,
+    amendments: &[Amendment],
+) -> Result<LoadedPlan, ConfigError> {
     check_options(overrides)?;
     let sources = match paths {
         [] => vec![file::read(&find()?)?],
@@ -134,7 +138,7 @@ pub fn load_amended(paths: &[PathBuf], overrides: &Overrides, amendments: &[Amen
 ///
 /// # Errors
 /// An option out of range, or the mistakes in the texts.
-pub fn parse(sources: &[Source], overrides: &Overrides) -> Result<Loaded, ConfigError> {
+pub fn parse(sources: &[Source], overrides: &Overrides) -> Result<LoadedPlan, ConfigError> {
     parse_amended(sources, overrides, &[])
 }
 
@@ -146,7 +150,7 @@ pub fn parse_amended(
     sources: &[Source],
     overrides: &Overrides,
     amendments: &[Amendment],
-) -> Result<Loaded, ConfigError> {
+) -> Result<LoadedPlan, ConfigError> {
     check_options(overrides)?;
     let mistakes = Mistakes::default();
     let draft = draft(sources, overrides, &mistakes)?;
@@ -162,7 +166,7 @@ pub fn amend(
     overrides: &Overrides,
     amendments: &[Amendment],
     order: &Order,
-) -> Result<Loaded, ConfigError> {
+) -> Result<LoadedPlan, ConfigError> {
     let mistakes = Mistakes::default();
     let draft = draft(sources, overrides, &mistakes)?;
     let Some((of_files, _)) = &draft else { return planned(draft, sources, overrides, amendments, mistakes) };
@@ -200,7 +204,7 @@ fn planned(
     overrides: &Overrides,
     amendments: &[Amendment],
     mistakes: Mistakes,
-) -> Result<Loaded, ConfigError> {
+) -> Result<LoadedPlan, ConfigError> {
     let commands = Commands::of(amendments, sources.len());
     let made = draft.map(|(mut draft, notes)| {
         let applied = amendment::apply(&mut draft, amendments, &commands);
@@ -215,7 +219,7 @@ fn planned(
     let (plan, notes, applied) = made.unwrap_or_else(|| (Plan::empty(), Vec::new(), Applied::default()));
     let notes = notes.into_iter().map(|note| Mistake::new(note, &texts).to_string()).collect();
     let Applied { kept, forgotten } = applied;
-    Ok(Loaded { plan, notes, sources: sources.to_vec(), amendments: kept, forgotten })
+    Ok(LoadedPlan { plan, notes, sources: sources.to_vec(), amendments: kept, forgotten })
 }
 
 fn check_options(overrides: &Overrides) -> Result<(), ConfigError> {

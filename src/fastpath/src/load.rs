@@ -62,7 +62,7 @@ pub struct Steering {
 
 /// The loaded program, and what it was loaded with: enough to try it.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedProgram {
     ebpf: Ebpf,
     /// What the supervisor keeps of it.
     pub program: Program,
@@ -119,7 +119,12 @@ impl WorkerMaps {
 ///
 /// # Errors
 /// If the kernel lacks a fix, it or its verifier refuses, or the addresses do not fit.
-pub fn load(workers: &[Worker], steering: &Steering, addresses: &[Address], random: Seed) -> Result<Loaded, Error> {
+pub fn load(
+    workers: &[Worker],
+    steering: &Steering,
+    addresses: &[Address],
+    random: Seed,
+) -> Result<LoadedProgram, Error> {
     ring_fix::require()?;
     let plain: Vec<_> = addresses.iter().map(|address| address.address).collect();
     let placed = address_table::place(&plain, random).ok_or(Error::Addresses { addresses: addresses.len() })?;
@@ -138,7 +143,7 @@ pub fn load(workers: &[Worker], steering: &Steering, addresses: &[Address], rand
         }
         program.place_address(slot, address);
     }
-    Ok(Loaded { ebpf, program })
+    Ok(LoadedProgram { ebpf, program })
 }
 
 /// Programs at tcx ingress of an interface, each with its name and id. None of them is ours, which is a filter
@@ -157,7 +162,7 @@ pub fn identity() -> u64 {
     PROGRAM.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-impl Loaded {
+impl LoadedProgram {
     /// Lets the program have a frame as if it had come in by an interface: what it says, and the length of what it made of it in
     /// `out`. `context` is the kernel's `struct __sk_buff`.
     ///

@@ -1,23 +1,23 @@
 //! All packets of a plan through all chains of others.
 //!
-//! A connection's first packets go four parts of their way: the request to the worker and from it to the backend, the reply to
+//! A connection's first packets go four legs: the request to the worker and from it to the backend, the reply to
 //! the worker and from it to the client (in mode "dsr" the reply does not come by). Which interfaces clients use is not known. So
 //! a service counts as cut off only if no client can reach it by any interface that a route leads through; if only those of the
 //! VIPs and of the default routes are cut off, that is a warning.
 
+mod legs;
 mod told;
-mod way;
 
 use crate::packet::World;
 use crate::read::Firewall;
-use crate::rule::{Base, Hook, Place, Table};
+use crate::rule::{Base, ChainOrder, Hook, Table};
 use crate::walk::{Culprit, Outcome, walk};
+use legs::{Leg, legs};
 use loaded_config::plan::{Plan, Service};
 use loaded_host::{Paths, Problem, Severity};
 use loaded_netfilter::Family;
 use std::collections::BTreeMap;
 use told::{Loss, Whose};
-use way::{Leg, legs};
 
 /// What firewalls of others make of the packets of a plan.
 #[must_use]
@@ -53,9 +53,9 @@ struct Losses<'t> {
 /// How the packets of one service fare for clients of one interface.
 #[derive(Default)]
 struct Fare<'t> {
-    ways: usize,
+    trips: usize,
     cut: usize,
-    /// What cuts ways off, and whose packets it drops.
+    /// What cuts trips off, and whose packets it drops.
     by: BTreeMap<(At, String), (Culprit<'t>, Whose)>,
     /// What may.
     maybe: BTreeMap<(At, String), (Culprit<'t>, Whose)>,
@@ -112,16 +112,16 @@ impl<'t> Losses<'t> {
 
 impl<'t> Fare<'t> {
     fn is_cut_off(&self) -> bool {
-        self.ways > 0 && self.cut == self.ways
+        self.trips > 0 && self.cut == self.trips
     }
 
     fn is_hurt(&self) -> bool {
         self.cut > 0
     }
 
-    /// Sends the packets of one way, to one backend and back, through all chains.
+    /// Sends the packets of one round trip, to one backend and back, through all chains.
     fn add(&mut self, firewall: &'t Firewall, legs: &[Leg<'_>]) {
-        self.ways += 1;
+        self.trips += 1;
         let mut cut = false;
         for leg in legs {
             for (number, table) in firewall.tables.iter().enumerate() {
@@ -142,9 +142,9 @@ impl<'t> Fare<'t> {
         let outcome = walk(table, base, &packet);
         let Outcome { passes, dropped_by, unread } = outcome;
         // Where the chain is, or whether it is there at all for this packet, may not be known.
-        let sure = base.place != Place::Unknown
+        let sure = base.order != ChainOrder::Unknown
             && (!matches!(base.hook, Hook::Ingress | Hook::Egress) || !base.devices.is_empty());
-        let before = base.place == Place::Before;
+        let before = base.order == ChainOrder::Before;
         let Some(culprit) = dropped_by else {
             // Another program, or another place, may take it before our rules see it.
             if let (Some(rule), true) = (unread, before) {

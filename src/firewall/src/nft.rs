@@ -2,7 +2,7 @@
 
 mod expression;
 
-use crate::rule::{Base, Hook, Owner, Place, RAW, Rule, RuleName, Table};
+use crate::rule::{Base, ChainOrder, Hook, Owner, RAW, Rule, RuleName, Table};
 use expression::{Sets, expressions};
 use loaded_netfilter::Family;
 use serde::{Deserialize, Deserializer};
@@ -147,14 +147,14 @@ fn base(chain: &str, value: &Value) -> Option<Base> {
         Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => Vec::new(),
     };
-    let place = match hook {
-        Hook::Ingress => Place::Before,
-        Hook::Prerouting if priority < RAW => Place::Before,
-        Hook::Prerouting if priority == RAW => Place::Unknown,
-        _ => Place::Behind,
+    let order = match hook {
+        Hook::Ingress => ChainOrder::Before,
+        Hook::Prerouting if priority < RAW => ChainOrder::Before,
+        Hook::Prerouting if priority == RAW => ChainOrder::Unknown,
+        _ => ChainOrder::Behind,
     };
     let drops = text(value, "policy").is_some_and(|policy| policy == "drop");
-    Some(Base { chain: chain.to_owned(), hook, priority, drops, devices, rules: (0, 0), place })
+    Some(Base { chain: chain.to_owned(), hook, priority, drops, devices, rules: (0, 0), order })
 }
 
 /// Whether it has a chain at an interface that is not told: nft below 1.0.7 has none in its JSON.

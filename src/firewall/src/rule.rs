@@ -39,7 +39,7 @@ pub(crate) struct Base {
     /// The rule it begins with, and that before which it ends: our jump splits the chain PREROUTING of raw in two.
     pub(crate) rules: (usize, usize),
     /// Whether packets meet it before our rules, behind them, or it is not known.
-    pub(crate) place: Place,
+    pub(crate) order: ChainOrder,
 }
 
 /// Where on a packet's way a chain is.
@@ -54,7 +54,7 @@ pub(crate) enum Hook {
 
 /// The order of a chain of PREROUTING or ingress and ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ChainOrder {
     Before,
     /// In the same chain, below our jump: packets that a worker has accepted do not come back to it, repeated ones do.
     Below,

@@ -2,7 +2,7 @@
 
 mod options;
 
-use crate::rule::{Act, Base, Hook, Owner, Place, Rule, RuleName, Table};
+use crate::rule::{Act, Base, ChainOrder, Hook, Owner, Rule, RuleName, Table};
 use loaded_netfilter::Family;
 use options::matches;
 pub(crate) use options::{flags, network, protocol_number};
@@ -50,7 +50,7 @@ fn table(family: Family, name: &str, priority: i32, text: &str, base: Option<u16
             drops: policy.starts_with("DROP"),
             devices: Vec::new(),
             rules: (0, rules.len()),
-            place: Place::Behind,
+            order: ChainOrder::Behind,
         };
         if name == "raw" && hook == Hook::Prerouting {
             bases.extend(split(whole, rules, base));
@@ -69,8 +69,8 @@ fn split(whole: Base, rules: &[Rule], base: Option<u16>) -> Vec<Base> {
     };
     let jump = rules.iter().position(is_ours);
     // The policy is for what comes to the end of the chain: it is told once.
-    let above = Base { rules: (0, jump.unwrap_or(0)), place: Place::Before, drops: false, ..whole.clone() };
-    let below = Base { rules: (jump.map_or(0, |at| at + 1), rules.len()), place: Place::Below, ..whole };
+    let above = Base { rules: (0, jump.unwrap_or(0)), order: ChainOrder::Before, drops: false, ..whole.clone() };
+    let below = Base { rules: (jump.map_or(0, |at| at + 1), rules.len()), order: ChainOrder::Below, ..whole };
     vec![above, below]
 }
 

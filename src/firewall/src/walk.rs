@@ -1,7 +1,7 @@
 //! The way of one packet through one base chain and those that it jumps to.
 
 use crate::packet::Packet;
-use crate::rule::{Act, Base, Owner, Place, Rule, Table};
+use crate::rule::{Act, Base, ChainOrder, Owner, Rule, Table};
 use crate::truth::Truth;
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub(crate) enum Culprit<'t> {
 
 /// Walks a packet through a base chain. Chains are walked once each, so that the work is bounded by the number of rules.
 pub(crate) fn walk<'t>(table: &'t Table, base: &Base, packet: &Packet<'_>) -> Outcome<'t> {
-    let past = base.place == Place::Before && matches!(table.owner, Owner::Iptables(_));
+    let past = base.order == ChainOrder::Before && matches!(table.owner, Owner::Iptables(_));
     let mut walk = Walk { table, packet, past, walked: BTreeMap::new(), outcome: Outcome::default() };
     let rules = table.chains.get(&base.chain).map_or(&[][..], |rules| &rules[base.rules.0..base.rules.1]);
     if walk.rules(rules, true) {

@@ -1,10 +1,10 @@
 //! stealth/loaded's own files, read by the reader that `loaded` has for them. What only the script in such a file needs is named.
 
 use crate::model::{Backend, Check, Judgement, Kind, Model, Note, Service, clipped};
-use crate::place::{Place, Unreadable};
+use crate::position::{Position, Unreadable};
 use crate::write::{array, quoted};
 use loaded_config::plan::{Discover, Plan};
-use loaded_config::{Loaded, Overrides, Source, parse};
+use loaded_config::{LoadedPlan, Overrides, Source, parse};
 use loaded_ipc::{CheckKind, OnBackendDown};
 
 /// The comment that ends the configuration; below it is the script.
@@ -23,9 +23,9 @@ const SCRIPTS: [(&str, &str); 7] = [
 
 /// Reads one configuration of one or several files.
 pub(crate) fn read(sources: &[Source], failover: bool) -> Result<Model, Unreadable> {
-    let Loaded { plan, notes, .. } = parse(sources, &Overrides { failover, ..Overrides::default() })?;
+    let LoadedPlan { plan, notes, .. } = parse(sources, &Overrides { failover, ..Overrides::default() })?;
     let mut model = Model { settings: settings(&plan), ..Model::default() };
-    let Some(start) = sources.first().map(Place::start) else { return Ok(model) };
+    let Some(start) = sources.first().map(Position::start) else { return Ok(model) };
     for source in sources {
         scripts(source, &mut model.notes);
     }
@@ -66,7 +66,7 @@ fn settings(plan: &Plan) -> Vec<(&'static str, String)> {
 
 /// Notes on what only the script in the file needs.
 fn scripts(source: &Source, notes: &mut Vec<Note>) {
-    let start = Place::start(source);
+    let start = Position::start(source);
     for (number, line) in source.text().lines().enumerate() {
         let body = line.trim_start();
         let at = start.at(number + 1, line.chars().count() - body.chars().count() + 1);
@@ -80,11 +80,11 @@ fn scripts(source: &Source, notes: &mut Vec<Note>) {
     }
 }
 
-/// Every address of the files, with its place.
-fn servers(sources: &[Source]) -> Vec<(std::net::IpAddr, Place)> {
+/// Every address of the files, with its position.
+fn servers(sources: &[Source]) -> Vec<(std::net::IpAddr, Position)> {
     let mut servers = Vec::new();
     for source in sources {
-        let start = Place::start(source);
+        let start = Position::start(source);
         for (number, line) in source.text().lines().enumerate() {
             let body = line.trim_start();
             let value = ["VIP4=", "VIP6=", "server4=", "server6="].iter().find_map(|key| body.strip_prefix(key));
@@ -97,7 +97,7 @@ fn servers(sources: &[Source]) -> Vec<(std::net::IpAddr, Place)> {
     servers
 }
 
-fn service(from: &loaded_config::plan::Service, at: &Place) -> Service {
+fn service(from: &loaded_config::plan::Service, at: &Position) -> Service {
     let mut service = Service::new(at, from.name.clone(), from.protocol);
     service.vips.clone_from(&from.vips);
     service.ports.clone_from(&from.ports);
@@ -121,7 +121,7 @@ fn service(from: &loaded_config::plan::Service, at: &Place) -> Service {
     service
 }
 
-fn backend(from: &loaded_config::plan::Backend, at: &Place) -> Backend {
+fn backend(from: &loaded_config::plan::Backend, at: &Position) -> Backend {
     Backend { at: at.clone(), address: from.address, port: from.port, weight: from.weight.into(), backup: from.backup }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::ipvs::{PERSISTENCE, algorithm, granularity};
 use crate::model::{AFFINITY, Backend, Model, Note, Service, number, one_port};
-use crate::place::{Letters, Place, Unreadable};
+use crate::position::{Letters, Position, Unreadable};
 use crate::tree::{Grower, Statement};
 use loaded_config::Source;
 use loaded_ipc::{Affinity, Mode, Protocol, Strategy};
@@ -108,7 +108,7 @@ fn lines(source: &Source) -> Result<Vec<Statement>, Unreadable> {
     let mut letters = Letters::of(source);
     let mut grower = Grower::new();
     while let Some(letter) = letters.peek() {
-        let at = letters.place();
+        let at = letters.position();
         match letter {
             '\n' => grower.end(),
             '#' => {
@@ -203,7 +203,7 @@ impl Line<'_> {
             })
     }
 
-    fn at(&self) -> &Place {
+    fn at(&self) -> &Position {
         &self.statement.at
     }
 

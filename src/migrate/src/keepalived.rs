@@ -8,7 +8,7 @@ mod front;
 mod lines;
 
 use crate::model::{Model, Note};
-use crate::place::Unreadable;
+use crate::position::Unreadable;
 use crate::tree::Statement;
 use front::Front;
 use loaded_config::Source;

@@ -28,13 +28,13 @@ mod ipvsadm;
 mod keepalived;
 mod model;
 mod nginx;
-mod place;
+mod position;
 mod settle;
 mod tree;
 mod write;
 
 pub use guess::guess;
-pub use place::{Place, Unreadable};
+pub use position::{Position, Unreadable};
 
 use loaded_config::Source;
 use model::Model;
@@ -76,7 +76,7 @@ pub struct Migrated {
 /// Reads the texts and writes `loaded.toml`. Only [`Format::Classic`] takes several, which are one configuration there.
 ///
 /// # Errors
-/// The text is not of this format, or there is not exactly one: the first mistake, with its place.
+/// The text is not of this format, or there is not exactly one: the first mistake, with its position.
 pub fn migrate(sources: &[Source], format: Format, options: &Options) -> Result<Migrated, Unreadable> {
     let one = || match sources {
         [one] => Ok(one),

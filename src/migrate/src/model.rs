@@ -1,6 +1,6 @@
 //! What every format becomes: services as `loaded.toml` has them, not yet compared with each other, and notes.
 
-use crate::place::Place;
+use crate::position::Position;
 use loaded_config::plan::Discover;
 use loaded_ipc::{Affinity, Mode, PortRange, Protocol, Strategy};
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ pub(crate) struct Model {
 /// Something that the reader of the output should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Note {
-    pub(crate) at: Place,
+    pub(crate) at: Position,
     /// What stands there.
     pub(crate) said: String,
     /// Why it is not in the output, or differs.
@@ -40,7 +40,7 @@ pub(crate) struct Note {
 /// One service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Service {
-    pub(crate) at: Place,
+    pub(crate) at: Position,
     /// Any text; the output makes a name of it.
     pub(crate) name: String,
     pub(crate) vips: Vec<IpAddr>,
@@ -64,7 +64,7 @@ pub(crate) struct Service {
 /// One backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Backend {
-    pub(crate) at: Place,
+    pub(crate) at: Position,
     pub(crate) address: IpAddr,
     /// `None`: the port that the packet came to.
     pub(crate) port: Option<u16>,
@@ -121,12 +121,12 @@ impl Model {
 
 impl Note {
     /// Something that is not in the output.
-    pub(crate) fn lost(at: &Place, said: impl Into<String>, why: impl Into<String>) -> Self {
+    pub(crate) fn lost(at: &Position, said: impl Into<String>, why: impl Into<String>) -> Self {
         Self { at: at.clone(), said: said.into(), why: why.into(), lost: true }
     }
 
     /// Something worth knowing of what is in the output, or that needs no counterpart.
-    pub(crate) fn remark(at: &Place, said: impl Into<String>, why: impl Into<String>) -> Self {
+    pub(crate) fn remark(at: &Position, said: impl Into<String>, why: impl Into<String>) -> Self {
         Self { lost: false, ..Self::lost(at, said, why) }
     }
 
@@ -139,7 +139,7 @@ impl Note {
 impl Service {
     /// A service without backends, with the defaults of `loaded` but for affinity, which none of the other balancers has
     /// unless told to.
-    pub(crate) fn new(at: &Place, name: String, protocol: Protocol) -> Self {
+    pub(crate) fn new(at: &Position, name: String, protocol: Protocol) -> Self {
         Self {
             at: at.clone(),
             name,

@@ -11,7 +11,7 @@ mod unknown;
 mod upstream;
 
 use crate::model::{Model, Note};
-use crate::place::Unreadable;
+use crate::position::Unreadable;
 use crate::tree::Statement;
 use loaded_config::Source;
 use std::collections::HashSet;

@@ -2,7 +2,7 @@
 //! goes, with its reason as a note, until it accepts the rest.
 
 use crate::model::{Backend, Judgement, Model, Note, Service};
-use crate::place::Place;
+use crate::position::Position;
 use crate::write::{self, Owner};
 use loaded_config::plan::{MAX_BACKENDS, MAX_SERVICES, MAX_WEIGHT};
 use loaded_config::{ConfigError, Overrides, Source};
@@ -67,7 +67,7 @@ fn remove(model: &mut Model, owner: Owner, why: String) {
 }
 
 /// Takes a part of a service out, if it is no more than that: where it was, and what.
-fn part(service: &mut Service, owner: Owner) -> Option<(Place, String)> {
+fn part(service: &mut Service, owner: Owner) -> Option<(Position, String)> {
     let at = service.at.clone();
     match owner {
         Owner::Backend(_, place) if place < service.backends.len() => {

@@ -1,7 +1,7 @@
 //! Statements and blocks: `word word;` or a line of words, and `word word { … }`. keepalived and nginx both consist of them
 //! and differ in how a word is written and where a statement ends.
 
-use crate::place::{Place, Unreadable};
+use crate::position::{Position, Unreadable};
 
 /// Deepest block. keepalived has four levels, nginx's stream three.
 const MAX_DEPTH: usize = 32;
@@ -10,7 +10,7 @@ const MAX_DEPTH: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Word {
     pub(crate) text: String,
-    pub(crate) at: Place,
+    pub(crate) at: Position,
 }
 
 /// A statement, with its block if it has one.
@@ -19,7 +19,7 @@ pub(crate) struct Statement {
     /// Never empty.
     pub(crate) words: Vec<Word>,
     pub(crate) block: Option<Vec<Statement>>,
-    pub(crate) at: Place,
+    pub(crate) at: Position,
 }
 
 impl Statement {
@@ -57,7 +57,7 @@ impl Grower {
         Self { words: Vec::new(), done: Vec::new(), around: Vec::new() }
     }
 
-    pub(crate) fn word(&mut self, text: String, at: Place) {
+    pub(crate) fn word(&mut self, text: String, at: Position) {
         self.words.push(Word { text, at });
     }
 
@@ -72,7 +72,7 @@ impl Grower {
     }
 
     /// Opens a block of the words before; if there are none, of the statement before.
-    pub(crate) fn open(&mut self, at: &Place) -> Result<(), Unreadable> {
+    pub(crate) fn open(&mut self, at: &Position) -> Result<(), Unreadable> {
         if self.around.len() == MAX_DEPTH {
             return Err(at.unreadable(format!("blocks are nested deeper than {MAX_DEPTH}")));
         }
@@ -83,7 +83,7 @@ impl Grower {
     }
 
     /// Closes a block.
-    pub(crate) fn close(&mut self, at: &Place) -> Result<(), Unreadable> {
+    pub(crate) fn close(&mut self, at: &Position) -> Result<(), Unreadable> {
         self.end();
         let (head, outside) = self.around.pop().ok_or_else(|| at.unreadable("} closes nothing: no block is open"))?;
         let block = std::mem::replace(&mut self.done, outside);

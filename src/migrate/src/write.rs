@@ -1,7 +1,7 @@
 //! The model as TOML. Every text of somebody else's is quoted or in a comment without control characters.
 
 use crate::model::{Backend, Check, Judgement, Kind, Model, Note, Service, clipped};
-use crate::place::Place;
+use crate::position::Position;
 use loaded_config::plan::Discover;
 use loaded_ipc::{Affinity, Mode, PortRange, Protocol, Strategy};
 use std::collections::HashSet;
@@ -112,25 +112,25 @@ impl Page {
         self.line(Owner::Nobody, &line);
     }
 
-    /// Notes that say the same are one, with several places.
+    /// Notes that say the same are one, with several positions.
     fn notes(&mut self, notes: &[Note]) {
         if !self.comments {
             return;
         }
-        let mut written: Vec<(&Note, Vec<&Place>)> = Vec::new();
+        let mut written: Vec<(&Note, Vec<&Position>)> = Vec::new();
         for note in notes {
-            let same = |(other, _): &&mut (&Note, Vec<&Place>)| {
+            let same = |(other, _): &&mut (&Note, Vec<&Position>)| {
                 (&other.said, &other.why, other.lost) == (&note.said, &note.why, note.lost)
             };
             match written.iter_mut().rev().take(64).find(same) {
-                Some((_, places)) => places.push(&note.at),
+                Some((_, positions)) => positions.push(&note.at),
                 None => written.push((note, vec![&note.at])),
             }
         }
-        for (note, places) in written {
-            let places: Vec<_> = places.iter().map(ToString::to_string).collect();
+        for (note, positions) in written {
+            let positions: Vec<_> = positions.iter().map(ToString::to_string).collect();
             let title = if note.lost { "not carried" } else { "note" };
-            self.comment(&format!("{title}: {}: {}: {}", places.join(", "), clipped(&note.said), note.why));
+            self.comment(&format!("{title}: {}: {}: {}", positions.join(", "), clipped(&note.said), note.why));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Where the program is attached: at every interface that packets may come in by, as interfaces come and go.
 
-use super::{FastPath, Leftovers, Place};
+use super::{Attachment, FastPath, Leftovers};
 use crate::roster::Roster;
 use loaded_fastpath::filter::Attached;
 use loaded_fastpath::program::Header;
@@ -39,9 +39,9 @@ impl FastPath {
         let gone: Vec<_> = self.attached.keys().copied().filter(|index| !is_there(index)).collect();
         for index in gone {
             // Gone, or a port of a bridge now.
-            if let Some(place) = self.attached.remove(&index) {
-                log::info!("kernel path: detached from {}", place.name);
-                self.detach_from(index, &place);
+            if let Some(attachment) = self.attached.remove(&index) {
+                log::info!("kernel path: detached from {}", attachment.name);
+                self.detach_from(index, &attachment);
             }
         }
         for interface in interfaces {
@@ -57,10 +57,10 @@ impl FastPath {
         }
         // A qdisc may be removed with all its filters: it is looked at each time.
         let is_there = self.filters.is_attached(index).unwrap_or(false);
-        if let Some(place) = self.attached.get_mut(&index)
+        if let Some(attachment) = self.attached.get_mut(&index)
             && is_there
         {
-            place.name = name;
+            attachment.name = name;
             return;
         }
         let header = match header {
@@ -75,9 +75,9 @@ impl FastPath {
         match self.filters.attach(index, self.program.entry(header)) {
             Ok(attached) => {
                 log::info!("kernel path: attached to {name}");
-                let was_ours = self.attached.get(&index).is_some_and(|place| place.ours);
+                let was_ours = self.attached.get(&index).is_some_and(|attachment| attachment.ours);
                 let ours = attached == Attached::ToOurs || was_ours || self.leftovers.0.contains(&index);
-                self.attached.insert(index, Place { name, ours });
+                self.attached.insert(index, Attachment { name, ours });
             }
             Err(error) => {
                 log::warn!("{name}: {error}; packets that come in by it go by the queue");
@@ -89,20 +89,20 @@ impl FastPath {
     /// Detaches it everywhere, until it is opened again. Packets pass, so what that needs stays: see [`Leftovers`].
     pub(crate) fn close(&mut self) {
         self.is_open = false;
-        for (index, place) in std::mem::take(&mut self.attached) {
-            if place.ours {
+        for (index, attachment) in std::mem::take(&mut self.attached) {
+            if attachment.ours {
                 self.leftovers.0.insert(index);
             }
-            self.detach_from(index, &Place { ours: false, ..place });
+            self.detach_from(index, &Attachment { ours: false, ..attachment });
         }
     }
 
     /// Detaches it everywhere, for good.
     pub(crate) fn detach(&mut self) {
         self.is_open = false;
-        for (index, place) in std::mem::take(&mut self.attached) {
+        for (index, attachment) in std::mem::take(&mut self.attached) {
             self.leftovers.0.remove(&index);
-            self.detach_from(index, &place);
+            self.detach_from(index, &attachment);
         }
         std::mem::take(&mut self.leftovers).remove_by(&mut self.filters);
     }
@@ -114,14 +114,14 @@ impl FastPath {
 
     /// Interfaces whose `clsact` is this instance's to remove.
     pub(crate) fn clsacts(&self) -> Vec<u32> {
-        let attached = self.attached.iter().filter(|(_, place)| place.ours).map(|(index, _)| *index);
+        let attached = self.attached.iter().filter(|(_, attachment)| attachment.ours).map(|(index, _)| *index);
         let all: BTreeSet<u32> = attached.chain(self.leftovers.0.iter().copied()).collect();
         all.into_iter().collect()
     }
 
-    fn detach_from(&mut self, index: u32, place: &Place) {
-        if let Err(error) = self.filters.detach(index, place.ours) {
-            log::warn!("{}: {error}", place.name);
+    fn detach_from(&mut self, index: u32, attachment: &Attachment) {
+        if let Err(error) = self.filters.detach(index, attachment.ours) {
+            log::warn!("{}: {error}", attachment.name);
         }
     }
 }

@@ -41,7 +41,7 @@ pub(crate) struct Journal {
 
 /// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unreadable {
+pub(crate) enum UnreadableJournal {
     #[error("it is not a journal")]
     Foreign,
     #[error("nothing has been written to it yet")]
@@ -90,7 +90,7 @@ impl Journal {
 }
 
 /// The last snapshot of a journal.
-pub(crate) fn read(custody: BorrowedFd<'_>) -> Result<Snapshot<'static>, Unreadable> {
+pub(crate) fn read(custody: BorrowedFd<'_>) -> Result<Snapshot<'static>, UnreadableJournal> {
     /// The one field that every format has.
     #[derive(Deserialize)]
     struct Outline {
@@ -98,7 +98,7 @@ pub(crate) fn read(custody: BorrowedFd<'_>) -> Result<Snapshot<'static>, Unreada
     }
     let memory = File::from(custody.try_clone_to_owned()?);
     let mut header = [0; 24];
-    memory.read_exact_at(&mut header, 0).map_err(|_| Unreadable::Foreign)?;
+    memory.read_exact_at(&mut header, 0).map_err(|_| UnreadableJournal::Foreign)?;
     let mut words = [0; 3];
     for (word, place) in words.iter_mut().zip(header.chunks_exact(8)) {
         *word = u64::from_le_bytes(place.try_into().unwrap_or_default());
@@ -106,15 +106,15 @@ pub(crate) fn read(custody: BorrowedFd<'_>) -> Result<Snapshot<'static>, Unreada
     let [magic, slot, length] = words;
     match magic {
         MAGIC => {}
-        0 => return Err(Unreadable::Empty),
-        _ => return Err(Unreadable::Foreign),
+        0 => return Err(UnreadableJournal::Empty),
+        _ => return Err(UnreadableJournal::Foreign),
     }
-    let length = usize::try_from(length).ok().filter(|length| *length <= SLOT).ok_or(Unreadable::Foreign)?;
+    let length = usize::try_from(length).ok().filter(|length| *length <= SLOT).ok_or(UnreadableJournal::Foreign)?;
     let mut text = vec![0; length];
     memory.read_exact_at(&mut text, start(slot & 1))?;
     let Outline { format } = serde_json::from_slice(&text)?;
     if format != FORMAT {
-        return Err(Unreadable::Format(format));
+        return Err(UnreadableJournal::Format(format));
     }
     Ok(serde_json::from_slice(&text)?)
 }
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn what_was_written_last_is_read() {
         let mut journal = Journal::create().unwrap();
-        assert!(matches!(read(journal.custody()), Err(Unreadable::Empty)));
+        assert!(matches!(read(journal.custody()), Err(UnreadableJournal::Empty)));
         for pid in [11, 12, 13] {
             write(&mut journal, pid);
             let snapshot = read(journal.custody()).unwrap();
@@ -236,12 +236,12 @@ mod tests {
     fn what_is_no_journal_is_refused() {
         let other = shm::create("other", 8192).unwrap();
         File::from(other.try_clone().unwrap()).write_all_at(b"loadedTB", 0).unwrap();
-        assert!(matches!(read(other.as_fd()), Err(Unreadable::Foreign)));
+        assert!(matches!(read(other.as_fd()), Err(UnreadableJournal::Foreign)));
         let mut journal = Journal::create().unwrap();
         write(&mut journal, 11);
         journal.memory.write_all_at(b"{\"format\":77}", start(1)).unwrap();
         let length = [MAGIC, 1, 13].map(u64::to_le_bytes).concat();
         journal.memory.write_all_at(&length, 0).unwrap();
-        assert!(matches!(read(journal.custody()), Err(Unreadable::Format(77))));
+        assert!(matches!(read(journal.custody()), Err(UnreadableJournal::Format(77))));
     }
 }

@@ -6,7 +6,7 @@
 //! manager, a path in the file system, or one more system call in the worker's sandbox.
 
 use super::inheritance::{Inheritance, InheritedWorker, misfit};
-use super::journal::{self, Unreadable};
+use super::journal::{self, UnreadableJournal};
 use super::snapshot::Snapshot;
 use crate::Error;
 use crate::children::worker::PreviousWorkers;
@@ -72,7 +72,7 @@ pub(crate) fn find(plan: &Plan, workers: &[(u16, u16)]) -> Result<Option<Inherit
 
 /// The last snapshot, if we can go on from it, or why we cannot.
 fn fitting(
-    latest: Result<Snapshot<'static>, Unreadable>,
+    latest: Result<Snapshot<'static>, UnreadableJournal>,
     plan: &Plan,
     workers: &[(u16, u16)],
 ) -> Result<Snapshot<'static>, String> {
@@ -109,14 +109,14 @@ impl DeadSupervisors {
         Ok(Some(processes).filter(|processes| !processes.is_empty()))
     }
 
-    fn snapshots(&self) -> impl Iterator<Item = Result<Snapshot<'static>, Unreadable>> {
+    fn snapshots(&self) -> impl Iterator<Item = Result<Snapshot<'static>, UnreadableJournal>> {
         self.0.iter().map(|(custody, _)| journal::read(custody.as_fd()))
     }
 
     /// The youngest snapshot. It includes all that older ones knew.
-    fn latest(&self) -> Result<Snapshot<'static>, Unreadable> {
+    fn latest(&self) -> Result<Snapshot<'static>, UnreadableJournal> {
         let latest = self.snapshots().filter_map(Result::ok).max_by_key(|snapshot| snapshot.at);
-        latest.map_or_else(|| self.snapshots().next().unwrap_or(Err(Unreadable::Empty)), Ok)
+        latest.map_or_else(|| self.snapshots().next().unwrap_or(Err(UnreadableJournal::Empty)), Ok)
     }
 
     /// Whether they have followed one another: then they steer by the same secret.

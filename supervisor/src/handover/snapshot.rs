@@ -2,7 +2,7 @@
 
 use super::kernel_path::PathHandover;
 use crate::roster::Roster;
-use crate::settings::Written;
+use crate::settings::WrittenSetting;
 use loaded_config::Amendment;
 use loaded_config::plan::{MetricsAddress, Plan};
 use loaded_control::History;
@@ -65,7 +65,7 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) amendments: Cow<'a, [Amendment]>,
     /// Settings of the host that are to be put back at the end.
     #[serde(default)]
-    pub(crate) settings: Cow<'a, [Written]>,
+    pub(crate) settings: Cow<'a, [WrittenSetting]>,
 }
 
 impl Snapshot<'_> {

@@ -6,7 +6,7 @@ use super::Instance;
 use super::phase::{Phase, Trigger};
 use crate::Error;
 use loaded_config::plan::diff;
-use loaded_config::{Act, Loaded, Order, amend, saved};
+use loaded_config::{Act, LoadedPlan, Order, amend, saved};
 use loaded_control::{AmendAction, Answer, FileChange, Reply};
 use loaded_ipc::Destination;
 use std::mem;
@@ -57,7 +57,7 @@ impl Instance {
         }
     }
 
-    fn begin_amended(&mut self, next: Loaded) -> Result<(), Error> {
+    fn begin_amended(&mut self, next: LoadedPlan) -> Result<(), Error> {
         let changes: Vec<_> = diff(&self.current.plan, &next.plan).iter().map(ToString::to_string).collect();
         if changes.is_empty() {
             self.conclude_ordered(&["nothing changes".to_owned()]);

@@ -23,7 +23,7 @@ pub(crate) struct FlowSearch {
     pub(crate) deadline: Instant,
     /// Index of the worker whose table is read.
     pub(crate) worker: usize,
-    wanted: Wanted,
+    filter: FlowFilter,
     reader: Option<FlowReader>,
     found: FlowList,
     /// By the number of a [`FlowState`].
@@ -35,7 +35,7 @@ const STATES: usize = 15;
 
 /// Which flows are searched for.
 #[derive(Debug)]
-struct Wanted {
+struct FlowFilter {
     client: Option<Network>,
     backend: Option<IpAddr>,
     port: Option<u16>,
@@ -50,9 +50,9 @@ impl FlowSearch {
     /// # Errors
     /// What of the query does not exist.
     pub(crate) fn new(id: u32, query: FlowQuery, roster: &Roster, deadline: Instant) -> Result<Self, String> {
-        let wanted = Wanted::new(query, roster)?;
+        let filter = FlowFilter::new(query, roster)?;
         let (found, states) = (FlowList::default(), [0; STATES]);
-        Ok(Self { id, deadline, worker: 0, wanted, reader: None, found, states })
+        Ok(Self { id, deadline, worker: 0, filter, reader: None, found, states })
     }
 
     /// Whether a table is to be given to it, that of `worker`.
@@ -97,7 +97,7 @@ impl FlowSearch {
         let (Some(vip), Some(entry)) = (roster.vip(flow.vip), roster.service(backend.service)) else { return };
         let (service, client) = (entry.service.name.as_str(), Ipv6Addr::from(key.client).to_canonical());
         self.found.total += 1;
-        let Wanted { client: network, backend: address, port, service: named, state, limit } = &self.wanted;
+        let FlowFilter { client: network, backend: address, port, service: named, state, limit } = &self.filter;
         let is_wanted = network.is_none_or(|network| network.contains(client))
             && address.is_none_or(|address| address == backend.address)
             && port.is_none_or(|port| Some(port) == backend.port)
@@ -146,7 +146,7 @@ impl FlowSearch {
 /// What of it does not exist; it means all flows.
 pub(super) fn meant(query: FlowQuery, roster: &Roster) -> Result<FlowsMeant, String> {
     let client = query.client;
-    let Wanted { backend, port, service, state, .. } = Wanted::new(FlowQuery { limit: 0, ..query }, roster)?;
+    let FlowFilter { backend, port, service, state, .. } = FlowFilter::new(FlowQuery { limit: 0, ..query }, roster)?;
     let is_it =
         |name: &String| roster.services().find(|(_, entry)| entry.service.name == *name).map(|(index, _)| index);
     let (service, state) = (service.as_ref().and_then(is_it), state.map(|state| state as u8));
@@ -157,7 +157,7 @@ pub(super) fn meant(query: FlowQuery, roster: &Roster) -> Result<FlowsMeant, Str
     }
 }
 
-impl Wanted {
+impl FlowFilter {
     fn new(query: FlowQuery, roster: &Roster) -> Result<Self, String> {
         let FlowQuery { client, backend, port, service, state, limit } = query;
         let client = client.map(|(address, length)| {

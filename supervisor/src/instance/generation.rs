@@ -4,7 +4,7 @@ use crate::Error;
 use crate::hops::hops;
 use crate::roster::Roster;
 use loaded_config::plan::Plan;
-use loaded_config::{Amendment, Loaded, Source};
+use loaded_config::{Amendment, LoadedPlan, Source};
 use loaded_host::own_ports;
 use loaded_ipc::ServiceIndex;
 use loaded_netfilter::routes::Hops;
@@ -39,22 +39,22 @@ impl Generation {
     /// If there are not enough numbers for what comes while what was removed has not left.
     pub(crate) fn after(
         roster: &Roster,
-        loaded: Loaded,
+        loaded: LoadedPlan,
         found: &[(ServiceIndex, IpAddr)],
         settled: u64,
         (queues, steering): (&[u16], &Steering),
     ) -> Result<Self, Error> {
-        let Loaded { plan, sources, amendments, .. } = loaded;
+        let LoadedPlan { plan, sources, amendments, .. } = loaded;
         let roster = roster.next(&plan, found, settled, Instant::now())?;
         let rules = rules(&roster, &plan, queues, steering);
         Ok(Self { plan, sources, amendments, roster, rules })
     }
 
     /// What it was made of.
-    pub(crate) fn loaded(&self) -> Loaded {
+    pub(crate) fn loaded(&self) -> LoadedPlan {
         let Self { plan, sources, amendments, .. } = self;
         let (notes, forgotten) = (Vec::new(), Vec::new());
-        Loaded { plan: plan.clone(), notes, sources: sources.clone(), amendments: amendments.clone(), forgotten }
+        LoadedPlan { plan: plan.clone(), notes, sources: sources.clone(), amendments: amendments.clone(), forgotten }
     }
 
     /// The routes by mark that its packets need, including those to backends that are leaving.

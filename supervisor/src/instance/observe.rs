@@ -164,21 +164,21 @@ impl Instance {
         self.survey.traffic_due = now + traffic::PERIOD;
         self.survey.orphans.note(self.children.sum(Outcome::DroppedOrphan.index()));
         let (roster, mut all) = (&self.current.roster, BTreeMap::new());
-        self.survey.backend_courses.retain(|index, _| roster.backend(*index).is_some());
+        self.survey.backend_trends.retain(|index, _| roster.backend(*index).is_some());
         for (index, backend) in roster.backends() {
             let replies = roster.service(backend.service).is_some_and(|entry| entry.service.mode == Mode::Nat);
             let by_kernel = self.host.fast.as_ref().map_or(0, |fast| fast.totals(index).packets_from);
             let from = self.children.count(index, BackendCounter::PacketsFrom).saturating_add(by_kernel);
             let begun = self.children.count(index, BackendCounter::NewFlows);
-            let course = self.survey.backend_courses.entry(index).or_default();
-            course.note(Passed { begun, replies: replies.then_some(from) });
+            let trend = self.survey.backend_trends.entry(index).or_default();
+            trend.note(Passed { begun, replies: replies.then_some(from) });
             let passed: &mut Passed = all.entry((backend.service, backend.address.is_ipv4())).or_default();
             passed.begun = passed.begun.saturating_add(begun);
             passed.replies = replies.then(|| passed.replies.unwrap_or(0).saturating_add(from));
         }
-        self.survey.courses.retain(|key, _| all.contains_key(key));
+        self.survey.trends.retain(|key, _| all.contains_key(key));
         for (key, passed) in all {
-            self.survey.courses.entry(key).or_default().note(passed);
+            self.survey.trends.entry(key).or_default().note(passed);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::Instance;
 use super::health::condition;
 use super::standing::Stand;
-use super::traffic::{Course, Oddity};
+use super::traffic::{Oddity, Trend};
 use loaded_config::plan::Service;
 use loaded_control::{ConditionStatus, Effect};
 use loaded_ipc::{BackendIndex, Mode, ServiceIndex};
@@ -24,7 +24,7 @@ impl Instance {
             return Vec::new();
         }
         let mut all = Vec::new();
-        for (&(index, is_v4), course) in &self.survey.courses {
+        for (&(index, is_v4), trend) in &self.survey.trends {
             let Some(entry) = self.current.roster.service(index).filter(|entry| entry.leaves.is_none()) else {
                 continue;
             };
@@ -34,7 +34,7 @@ impl Instance {
                 continue;
             }
             let service = &entry.service;
-            let told = match course.oddity() {
+            let told = match trend.oddity() {
                 Some(Oddity::Unanswered) => {
                     Some(("no_replies", format!("{}; {}", Oddity::Unanswered, for_several(service))))
                 }
@@ -56,8 +56,8 @@ impl Instance {
     /// Backends of a service and family that get connections, and of which alone nothing comes back.
     fn silent_backends(&self, service: ServiceIndex, is_v4: bool, now: Instant) -> Option<String> {
         let is_silent = |index: &BackendIndex| {
-            let course = self.survey.backend_courses.get(index);
-            course.and_then(Course::oddity) == Some(Oddity::Unanswered)
+            let trend = self.survey.backend_trends.get(index);
+            trend.and_then(Trend::oddity) == Some(Oddity::Unanswered)
         };
         let mut silent = self.current.roster.backends().filter(|(index, backend)| {
             (backend.service, backend.address.is_ipv4()) == (service, is_v4)

@@ -20,7 +20,7 @@ pub(crate) struct Operator {
     /// When the last upgrade failed, and why.
     pub(crate) refused_upgrade: Option<(SystemTime, String)>,
     pub(crate) questions: OpenQuestions,
-    pub(crate) orders: Orders,
+    pub(crate) orders: PendingAmendments,
     /// Searches for flows. The first goes on next.
     pub(crate) searches: VecDeque<FlowSearch>,
     /// Flows that are being ended.
@@ -47,7 +47,7 @@ pub(crate) struct OpenQuestions {
 
 /// Changes at run time that were ordered and are not in force yet. A reply by its number is owed for each.
 #[derive(Debug, Default)]
-pub(crate) struct Orders {
+pub(crate) struct PendingAmendments {
     /// They wait for a change that is under way.
     pub(crate) waiting: Vec<(u32, Order)>,
     /// Workers with them are being prepared, or take over.
@@ -79,7 +79,7 @@ pub(crate) struct OpenQuestion {
 impl Operator {
     pub(crate) fn new(control: Option<Control>, history: History) -> Self {
         let questions = OpenQuestions::default();
-        let (orders, searches, ending) = (Orders::default(), VecDeque::new(), None);
+        let (orders, searches, ending) = (PendingAmendments::default(), VecDeque::new(), None);
         let live = Live::default();
         let monitors = None;
         Self {

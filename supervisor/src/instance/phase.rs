@@ -25,7 +25,7 @@ pub(crate) enum Phase {
 }
 
 /// Asked for while another change was under way. Done when that is over: first what was ordered at run time
-/// ([`super::operator::Orders`]), then the reload.
+/// ([`super::operator::PendingAmendments`]), then the reload.
 #[derive(Debug, Default)]
 pub(crate) struct Postponed {
     pub(crate) reload: bool,

@@ -52,8 +52,8 @@ impl Instance {
     }
 
     /// The files are other ones, but the plan is the same: what was changed at run time may stand in them now.
-    fn take_texts(&mut self, loaded: config::Loaded) {
-        let config::Loaded { sources, amendments, forgotten, .. } = loaded;
+    fn take_texts(&mut self, loaded: config::LoadedPlan) {
+        let config::LoadedPlan { sources, amendments, forgotten, .. } = loaded;
         (self.current.sources, self.current.amendments) = (sources, amendments);
         forgotten.iter().for_each(|line| log::info!(event = "configuration"; "{}: {line}", Trigger::Operator));
         self.record_changes(Trigger::Operator, &forgotten);
@@ -61,7 +61,7 @@ impl Instance {
     }
 
     /// The plan of these files and of what was changed at run time, if this instance can change to it.
-    pub(super) fn next_plan(&self, files: &[PathBuf]) -> Result<config::Loaded, Error> {
+    pub(super) fn next_plan(&self, files: &[PathBuf]) -> Result<config::LoadedPlan, Error> {
         let loaded = self.fixed.options.load_amended(files, &self.current.amendments)?;
         for note in &loaded.notes {
             log::info!("{note}");
@@ -85,7 +85,7 @@ impl Instance {
     /// Starts workers of the next generation. Only while nothing is changing.
     pub(super) fn begin_reconfiguration(
         &mut self,
-        loaded: config::Loaded,
+        loaded: config::LoadedPlan,
         trigger: Trigger,
         changes: Vec<String>,
     ) -> Result<(), Error> {

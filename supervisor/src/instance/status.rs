@@ -9,7 +9,7 @@ use crate::children::lives::Lives;
 use crate::children::worker::Worker;
 use crate::fastpath::FastPath;
 use crate::roster::{BackendEntry, ServiceEntry};
-use crate::settings::Written;
+use crate::settings::WrittenSetting;
 use loaded_config::plan;
 use loaded_control::status::{
     BackendState, BackendStatus, Ejection, KernelPathStatus, Process, Queue, Refused, Reload, Role, RulesStatus,
@@ -293,6 +293,6 @@ fn whole_seconds(time: Duration) -> u32 {
     u32::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
 }
 
-fn set(written: &Written) -> SettingStatus {
+fn set(written: &WrittenSetting) -> SettingStatus {
     SettingStatus { name: sysctl_name(&written.key), old: written.old, value: written.value }
 }

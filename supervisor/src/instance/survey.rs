@@ -5,7 +5,7 @@ use super::beside::ClientsBeside;
 use super::host_watch::HostWatch;
 use super::neighbours::NeighbourWatch;
 use super::standing::{Condition, Standing};
-use super::traffic::{Course, Orphans};
+use super::traffic::{Orphans, Trend};
 use loaded_control::Health;
 use loaded_ipc::{BackendIndex, Cause, ServiceIndex};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,17 +55,17 @@ pub(crate) struct Survey {
     /// Clients in the network of backends.
     pub(super) beside: ClientsBeside,
     /// What passes, of each service and of IPv4 or not; and when it is to be looked at again.
-    pub(super) courses: BTreeMap<(ServiceIndex, bool), Course>,
+    pub(super) trends: BTreeMap<(ServiceIndex, bool), Trend>,
     /// The same of each backend.
-    pub(super) backend_courses: BTreeMap<BackendIndex, Course>,
+    pub(super) backend_trends: BTreeMap<BackendIndex, Trend>,
     pub(super) orphans: Orphans,
     pub(super) traffic_due: Instant,
     /// Neighbours that do not answer.
     pub(super) neighbours: NeighbourWatch,
     /// Workers that did not serve.
     pub(super) unready: Vec<String>,
-    pub(super) table_loss: Loss,
-    pub(super) queue_loss: Loss,
+    pub(super) table_loss: RecentLoss,
+    pub(super) queue_loss: RecentLoss,
     /// The verdict of now.
     pub(super) health: Health,
 }
@@ -75,12 +75,12 @@ const LOSS_LASTS: Duration = Duration::from_secs(10);
 
 /// What was lost of late.
 #[derive(Debug, Default)]
-pub(super) struct Loss {
+pub(super) struct RecentLoss {
     count: u64,
     at: Option<Instant>,
 }
 
-impl Loss {
+impl RecentLoss {
     /// Notes the counter of now; whether it has grown of late.
     pub(super) fn is_recent(&mut self, count: u64, now: Instant) -> bool {
         if count > std::mem::replace(&mut self.count, count) {
@@ -108,14 +108,14 @@ impl Survey {
             rests_until: Instant::now(),
             host: HostWatch::new(),
             beside: ClientsBeside::default(),
-            courses: BTreeMap::new(),
-            backend_courses: BTreeMap::new(),
+            trends: BTreeMap::new(),
+            backend_trends: BTreeMap::new(),
             orphans: Orphans::default(),
             traffic_due: Instant::now(),
             neighbours: NeighbourWatch::begin(),
             unready: Vec::new(),
-            table_loss: Loss::default(),
-            queue_loss: Loss::default(),
+            table_loss: RecentLoss::default(),
+            queue_loss: RecentLoss::default(),
             health: Health::default(),
         }
     }

@@ -71,9 +71,9 @@ impl Orphans {
     }
 }
 
-/// The course of one service and family, or of one backend.
+/// The trend of one service and family, or of one backend.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Course {
+pub(super) struct Trend {
     /// `None`: before the first look. Counters outlive a supervisor.
     last: Option<Passed>,
     steady: u32,
@@ -81,7 +81,7 @@ pub(super) struct Course {
     unanswered: u32,
 }
 
-impl Course {
+impl Trend {
     /// Notes what has passed by now; to be called once in a period.
     pub(super) fn note(&mut self, passed: Passed) {
         let Some(last) = self.last.replace(passed) else { return };
@@ -143,13 +143,13 @@ mod tests {
     /// What is told after each period with so many connections and replies.
     fn told(periods: &[(u64, Option<u64>)]) -> Vec<Option<Oddity>> {
         let mut passed = Passed { begun: 1000, replies: periods.first().and_then(|(_, replies)| replies.map(|_| 7)) };
-        let mut course = Course::default();
-        course.note(passed);
+        let mut trend = Trend::default();
+        trend.note(passed);
         let told = periods.iter().map(|(begun, replies)| {
             passed.begun += begun;
             passed.replies = passed.replies.zip(*replies).map(|(before, more)| before + more);
-            course.note(passed);
-            course.oddity()
+            trend.note(passed);
+            trend.oddity()
         });
         told.collect()
     }
@@ -199,10 +199,10 @@ mod tests {
 
     #[test]
     fn a_backend_that_leaves_takes_its_figures_with_it() {
-        let mut course = Course::default();
+        let mut trend = Trend::default();
         for (begun, replies) in [(50, 9), (20, 4), (20, 4)] {
-            course.note(Passed { begun, replies: Some(replies) });
+            trend.note(Passed { begun, replies: Some(replies) });
         }
-        assert_eq!(course.oddity(), None);
+        assert_eq!(trend.oddity(), None);
     }
 }

@@ -21,7 +21,7 @@ pub(super) const AGAIN: Duration = Duration::from_secs(1);
 /// What is known of our rules in the kernel, and what tells of their changes.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    source: Source,
+    source: ChangeSource,
     host: Option<HostEvents>,
     /// The next look at our rules; `None`: once something has changed.
     pub(super) due: Option<Instant>,
@@ -54,7 +54,7 @@ pub(super) struct Heard {
 
 /// What tells that rules have changed.
 #[derive(Debug)]
-enum Source {
+enum ChangeSource {
     Nft(Events),
     /// Number and size of all rules, as last seen.
     Legacy(Vec<u8>),
@@ -65,7 +65,7 @@ enum Source {
 impl Watch {
     pub(crate) fn new() -> Self {
         Self {
-            source: Source::Nothing,
+            source: ChangeSource::Nothing,
             host: None,
             due: None,
             by: None,
@@ -83,11 +83,11 @@ impl Watch {
             true => Events::open().map_or_else(
                 |error| {
                     log::warn!("changes of nftables are not announced ({error}): rules are looked at every {AGAIN:?}");
-                    Source::Nothing
+                    ChangeSource::Nothing
                 },
-                Source::Nft,
+                ChangeSource::Nft,
             ),
-            false => Source::Legacy(Vec::new()),
+            false => ChangeSource::Legacy(Vec::new()),
         };
         self.host =
             HostEvents::open().inspect_err(|error| log::warn!("changes of routes are not announced: {error}")).ok();
@@ -96,7 +96,7 @@ impl Watch {
 
     /// Descriptors that tell of changes.
     pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let nft = if let Source::Nft(events) = &self.source { Some(events.as_fd()) } else { None };
+        let nft = if let ChangeSource::Nft(events) = &self.source { Some(events.as_fd()) } else { None };
         nft.into_iter().chain(self.host.as_ref().map(AsFd::as_fd))
     }
 
@@ -113,7 +113,7 @@ impl Watch {
     /// Reads what the kernel has announced.
     pub(super) fn hear(&mut self, now: Instant) -> Heard {
         let mut heard = Heard::default();
-        if let Source::Nft(events) = &mut self.source {
+        if let ChangeSource::Nft(events) = &mut self.source {
             let Changes { any, raw, by, .. } = events.read();
             heard.rules = any;
             if raw {
@@ -131,13 +131,13 @@ impl Watch {
     /// Looks whether rules have changed where the kernel announces nothing; whether they may have.
     pub(super) fn look_at_tables(&mut self, now: Instant) -> bool {
         match &mut self.source {
-            Source::Nft(_) => return false,
-            Source::Legacy(seen) => match legacy_tables() {
+            ChangeSource::Nft(_) => return false,
+            ChangeSource::Legacy(seen) => match legacy_tables() {
                 Ok(tables) if tables == *seen => return false,
                 Ok(tables) => *seen = tables,
-                Err(_) => self.source = Source::Nothing,
+                Err(_) => self.source = ChangeSource::Nothing,
             },
-            Source::Nothing => {}
+            ChangeSource::Nothing => {}
         }
         self.expect_look(now);
         true
@@ -147,7 +147,7 @@ impl Watch {
     fn expect_look(&mut self, now: Instant) {
         self.recent.retain(|at| now.duration_since(*at) < WINDOW);
         let doublings = u32::try_from(self.recent.len()).unwrap_or(u32::MAX).min(5);
-        let delay = if matches!(self.source, Source::Nothing) { AGAIN } else { DELAY * 2_u32.pow(doublings) };
+        let delay = if matches!(self.source, ChangeSource::Nothing) { AGAIN } else { DELAY * 2_u32.pow(doublings) };
         self.due.get_or_insert(now + delay.min(LONGEST_DELAY));
     }
 }

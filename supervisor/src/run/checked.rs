@@ -11,7 +11,7 @@ use crate::process::invocation::Invocation;
 use crate::process::output;
 use crate::settings::HostSettings;
 use loaded_config::plan::Plan;
-use loaded_config::{Amendment, Loaded, Source, parse_amended};
+use loaded_config::{Amendment, LoadedPlan, Source, parse_amended};
 use loaded_netfilter::Tools;
 use loaded_netfilter::trial::{Trial, load_tables};
 use loaded_sandbox::proof::Expectation;
@@ -55,7 +55,7 @@ impl Checked {
         for file in loaded.files() {
             log::info!("configuration: {}", file.display());
         }
-        let Loaded { plan, sources, amendments, .. } = loaded;
+        let LoadedPlan { plan, sources, amendments, .. } = loaded;
         detach(&options)?;
         let identity = Identity::lookup(&plan.user)?;
         check_accounts(&plan)?;
@@ -92,10 +92,10 @@ impl Checked {
     }
 
     /// What to serve, and what it was made of.
-    pub(super) fn loaded(&self) -> Loaded {
+    pub(super) fn loaded(&self) -> LoadedPlan {
         let Self { plan, sources, amendments, .. } = self;
         let (notes, forgotten) = (Vec::new(), Vec::new());
-        Loaded { plan: plan.clone(), notes, sources: sources.clone(), amendments: amendments.clone(), forgotten }
+        LoadedPlan { plan: plan.clone(), notes, sources: sources.clone(), amendments: amendments.clone(), forgotten }
     }
 
     /// Queue of each worker.

@@ -28,7 +28,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// What is wrong with the configuration.
-pub fn check(options: &Options) -> Result<config::Loaded, Error> {
+pub fn check(options: &Options) -> Result<config::LoadedPlan, Error> {
     let loaded = options.load()?;
     Identity::lookup(&loaded.plan.user)?;
     check_accounts(&loaded.plan)?;

@@ -114,7 +114,7 @@ fn a_supervisor_puts_back_what_the_one_before_has_written() {
     let journal = serde_json::to_string(first.written()).unwrap();
     // It is killed: nothing of it is put back.
     std::mem::forget(first);
-    let before: Vec<Written> = serde_json::from_str(&journal).unwrap();
+    let before: Vec<WrittenSetting> = serde_json::from_str(&journal).unwrap();
     tree.set(FORWARD, 0);
     let mut second = tree.settings();
     set(&mut second, &[FORWARD]);

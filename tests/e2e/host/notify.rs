@@ -18,14 +18,14 @@ const NOBODY: u32 = 65534;
 type Told = BTreeMap<String, String>;
 
 /// The program's directory, which goes with the test.
-struct Place(PathBuf);
+struct Notifier(PathBuf);
 
-impl Place {
+impl Notifier {
     fn of(lab: &Lab) -> Self {
-        let place = PathBuf::from(format!("/tmp/loaded-notify-{}", lab.namespace("lb")));
-        fs::create_dir_all(place.join("told")).unwrap();
-        chown(place.join("told"), Some(NOBODY), Some(NOBODY)).unwrap();
-        Self(place)
+        let notifier = PathBuf::from(format!("/tmp/loaded-notify-{}", lab.namespace("lb")));
+        fs::create_dir_all(notifier.join("told")).unwrap();
+        chown(notifier.join("told"), Some(NOBODY), Some(NOBODY)).unwrap();
+        Self(notifier)
     }
 
     /// The program, with `more` at its end.
@@ -61,7 +61,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Notifier {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -80,11 +80,11 @@ fn text(keys: &str) -> String {
 #[test]
 fn the_program_has_no_rights_and_hears_the_last_state() {
     let Some(lab) = Lab::up() else { return };
-    let place = Place::of(&lab);
-    place.program("");
-    let loaded = Loaded::toml(&lab, &text(&place.key()));
-    assert!(eventually(WAIT, || !place.told().is_empty()), "{}", loaded.log());
-    let first = &place.told()[0];
+    let notifier = Notifier::of(&lab);
+    notifier.program("");
+    let loaded = Loaded::toml(&lab, &text(&notifier.key()));
+    assert!(eventually(WAIT, || !notifier.told().is_empty()), "{}", loaded.log());
+    let first = &notifier.told()[0];
     let of = |key: &str| first.get(key).map_or("", String::as_str);
     assert_eq!(
         (of("LOADED_EVENT"), of("LOADED_STATE"), of("LOADED_VERDICT")),
@@ -97,7 +97,7 @@ fn the_program_has_no_rights_and_hears_the_last_state() {
     }
     assert_eq!(of("NoNewPrivs"), "1");
     // The shell has opened its script, and the pipe by which it has heard this.
-    let tell = place.0.join("tell").display().to_string();
+    let tell = notifier.0.join("tell").display().to_string();
     let others = of("fds").split(' ').filter(|to| *to != "/dev/null" && *to != tell && !to.starts_with("pipe:"));
     assert_eq!(others.collect::<Vec<_>>(), [""; 0], "{first:?}");
     assert_eq!(of("fds").matches("/dev/null").count(), 3, "{first:?}");
@@ -116,22 +116,26 @@ fn the_program_has_no_rights_and_hears_the_last_state() {
         }
     }
     assert_eq!(loaded.ask(&["backend", "disable", &backend.to_string()]).code, Some(0));
-    assert!(eventually(WAIT, || place.state_of(&name).as_deref() == Some("disabled")), "{:?}", place.told());
-    let about = place.told().iter().filter(|told| told.contains_key("LOADED_BACKEND")).count();
+    assert!(eventually(WAIT, || notifier.state_of(&name).as_deref() == Some("disabled")), "{:?}", notifier.told());
+    let about = notifier.told().iter().filter(|told| told.contains_key("LOADED_BACKEND")).count();
     assert!(about < 21, "{about} runs for 21 changes: none was skipped");
     loaded.upgrade().unwrap();
-    let before = place.told().len();
+    let before = notifier.told().len();
     assert_eq!(loaded.ask(&["backend", "enable", &backend.to_string()]).code, Some(0));
-    assert!(eventually(WAIT, || place.state_of(&name).as_deref() == Some("enabled")), "{before} {:?}", place.told());
+    assert!(
+        eventually(WAIT, || notifier.state_of(&name).as_deref() == Some("enabled")),
+        "{before} {:?}",
+        notifier.told()
+    );
     loaded.stop();
 }
 
 #[test]
 fn one_that_hangs_fails_and_floods_costs_a_line_in_the_log() {
     let Some(lab) = Lab::up() else { return };
-    let place = Place::of(&lab);
-    place.program("exec yes | tee /dev/stderr >/dev/null & sleep 1000");
-    let loaded = Loaded::toml(&lab, &text(&place.key()));
+    let notifier = Notifier::of(&lab);
+    notifier.program("exec yes | tee /dev/stderr >/dev/null & sleep 1000");
+    let loaded = Loaded::toml(&lab, &text(&notifier.key()));
     let killed = || loaded.log().contains("notify: the program has run for 10 s and was killed");
     assert!(eventually(Duration::from_secs(15), killed), "{}", loaded.log());
     assert_eq!(loaded.ask(&["health"]).code, Some(0));
@@ -142,14 +146,14 @@ fn one_that_hangs_fails_and_floods_costs_a_line_in_the_log() {
         })
     };
     assert!(eventually(WAIT, || !alive()), "it or what it has started is left");
-    place.program("exit 3");
+    notifier.program("exit 3");
     let backend = Family::V4.backend(1).to_string();
     for order in ["disable", "enable"] {
         assert_eq!(loaded.ask(&["backend", order, &backend]).code, Some(0));
         let failed = || loaded.log().contains("notify: the program has failed: exit status: 3");
         assert!(eventually(WAIT, failed), "{}", loaded.log());
     }
-    fs::remove_file(place.0.join("tell")).unwrap();
+    fs::remove_file(notifier.0.join("tell")).unwrap();
     assert_eq!(loaded.ask(&["backend", "disable", &backend]).code, Some(0));
     let missing = || loaded.log().contains("notify: the program has failed: exit status: 127");
     assert!(eventually(WAIT, missing), "{}", loaded.log());

@@ -1,13 +1,13 @@
 //! Two balancers at once in mode "nat", each the gateway of a part of the backends, so that half of the answers come back by the other
 //! one: what is supported goes on through a crash, and what is not is told by both.
 
-use crate::rig::anycast::{self, BALANCERS, Way};
+use crate::rig::anycast::{self, BALANCERS, Topology};
 use crate::rig::kept_open::{KeptOpen, PATIENCE, downloads_outlast, go_on};
 use crate::rig::lab::{Lab, eventually, takeovers};
 use crate::rig::loaded::Loaded;
 use crate::rig::net::{Family, dial_within, get};
 use crate::rig::pair;
-use crate::rig::wire::Watch;
+use crate::rig::wire::Tcpdump;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,12 +21,12 @@ fn two_are_each_the_gateway_of_a_part_and_tell_what_is_not_supported() {
 
 fn two_at_once() {
     let Some(lab) = Lab::up() else { return };
-    anycast::up(&lab, Way::Parts);
-    let [a, b] = [BALANCERS[0], BALANCERS[1]].map(|who| anycast::serve(&lab, who, Way::Parts));
-    Way::Parts.balancers().iter().for_each(|who| anycast::announce(&lab, who));
+    anycast::up(&lab, Topology::Parts);
+    let [a, b] = [BALANCERS[0], BALANCERS[1]].map(|who| anycast::serve(&lab, who, Topology::Parts));
+    Topology::Parts.balancers().iter().for_each(|who| anycast::announce(&lab, who));
     anycast::is_shared_by(&lab, 2);
     anycast::gateways_are_apart(&lab);
-    let strays = Watch::of(&lab, "client", &pair::backends());
+    let strays = Tcpdump::of(&lab, "client", &pair::backends());
     let mut connections = KeptOpen::some(&lab);
     // What A sends to b2 and b3, B answers, and the other way round.
     let crossed = || passed(&a, 2, "packets_to") > 0 && passed(&b, 1, "packets_to") > 0;

@@ -2,20 +2,20 @@
 //! `scripts/ha/bird` ships it: one crashes, comes back, and another one ends for maintenance. Connections that the router moves go on
 //! at balancers that have never seen them, and downloads too.
 
-use crate::rig::anycast::{self, BALANCERS, Way};
+use crate::rig::anycast::{self, BALANCERS, Topology};
 use crate::rig::kept_open::{KeptOpen, downloads_outlast, go_on, served_again, while_some_begin};
 use crate::rig::lab::{Lab, takeovers};
 use crate::rig::pair;
-use crate::rig::wire::Watch;
+use crate::rig::wire::Tcpdump;
 
 /// Through a crash, a return and a drain.
-fn go_on_through(way: Way) {
+fn go_on_through(topology: Topology) {
     let Some(lab) = Lab::up() else { return };
-    anycast::up(&lab, way);
-    let loaded = BALANCERS.map(|who| anycast::serve(&lab, who, way));
+    anycast::up(&lab, topology);
+    let loaded = BALANCERS.map(|who| anycast::serve(&lab, who, topology));
     BALANCERS.iter().for_each(|who| anycast::announce(&lab, who));
     anycast::is_shared_by(&lab, 3);
-    let strays = Watch::of(&lab, "client", &pair::backends());
+    let strays = Tcpdump::of(&lab, "client", &pair::backends());
     let (mut connections, mut idle) = (KeptOpen::some(&lab), KeptOpen::idle(&lab));
     let requests = || loaded.each_ref().map(|one| one.packets(&["forwarded_new"]));
     println!("begun at each: {:?}", requests());
@@ -52,11 +52,11 @@ fn go_on_through(way: Way) {
 
 #[test]
 fn connections_go_on_when_balancers_come_and_go() {
-    takeovers(|| go_on_through(Way::Dsr));
+    takeovers(|| go_on_through(Topology::Dsr));
 }
 
 /// Mode "nat": backends answer by the balancer that has their gateway, whoever has sent the request on.
 #[test]
 fn answers_by_another_balancer_are_adopted() {
-    takeovers(|| go_on_through(Way::Nat));
+    takeovers(|| go_on_through(Topology::Nat));
 }

@@ -9,7 +9,7 @@ use crate::rig::loaded::Loaded;
 use crate::rig::net::Family;
 use crate::rig::pair::{self, A, B};
 use crate::rig::servers::{backends, datagrams, echo, service};
-use crate::rig::wire::Watch;
+use crate::rig::wire::Tcpdump;
 use std::net::UdpSocket;
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ fn a_crash_keeps_everything() {
 fn crash(lab: &Lab, which: Pair, seen: &mut Seen) {
     pair::up(lab);
     let serving = serve(lab, which);
-    let strays = Watch::of(lab, "client", &pair::backends());
+    let strays = Tcpdump::of(lab, "client", &pair::backends());
     let (mut asked, mut idle) = (KeptOpen::some(lab), KeptOpen::idle(lab));
     let each = Family::BOTH.into_iter().flat_map(|family| (25..30).map(move |n| (family, n)));
     let sockets: Vec<_> = each.map(|(family, n)| datagrams(lab, family, n, 7007)).collect();

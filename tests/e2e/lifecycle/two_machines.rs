@@ -8,7 +8,7 @@ use crate::rig::loaded::Loaded;
 use crate::rig::net::Family;
 use crate::rig::pair::{self, A, B, Towards};
 use crate::rig::servers::{backends, datagrams, echo, service};
-use crate::rig::wire::Watch;
+use crate::rig::wire::Tcpdump;
 use nix::sys::signal::Signal;
 
 #[track_caller]
@@ -42,7 +42,7 @@ fn pair_goes_on() {
     assert_eq!(choices(&a), choices(&b), "what operators compare");
     pair::keepalived(&lab, B);
     // Whatever happens, no client sees a backend's own address.
-    let strays = Watch::of(&lab, "client", &pair::backends());
+    let strays = Tcpdump::of(&lab, "client", &pair::backends());
     let (mut connections, mut idle) = (KeptOpen::some(&lab), KeptOpen::idle(&lab));
     let each = Family::BOTH.into_iter().flat_map(|family| (25..30).map(move |n| (family, n)));
     let flows: Vec<_> = each.map(|(family, n)| datagrams(&lab, family, n, 7007)).collect();
@@ -110,7 +110,7 @@ fn direct_pair_goes_on(towards: Towards) {
     towards.is_to(&lab, A);
     let b = pair::serve_direct(&lab, B, Some(towards));
     // Backends answer past the balancers, by another interface of the client's, from the VIP alone.
-    let strays = Watch::at(&lab, "client", "any", &pair::from_backends());
+    let strays = Tcpdump::at(&lab, "client", "any", &pair::from_backends());
     let (mut connections, mut idle) = (KeptOpen::some(&lab), KeptOpen::idle(&lab));
 
     while_some_begin(&lab, || {

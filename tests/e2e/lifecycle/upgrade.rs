@@ -13,10 +13,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// An installed binary that can be replaced.
-struct Place(PathBuf);
+/// An installed binary, which can be replaced.
+struct InstalledBinary(PathBuf);
 
-impl Place {
+impl InstalledBinary {
     fn of(lab: &Lab) -> Self {
         let this = Self(lab.state().join("installed"));
         this.put(&binary());
@@ -61,14 +61,14 @@ fn nobody_notices_twenty_upgrades() {
     let (Some(other), own) = (double(), binary()) else { return };
     paired(|lab| {
         let before = lab.rules();
-        let place = Place::of(lab);
-        let loaded = place.start(lab, &services("", ALL));
+        let installed = InstalledBinary::of(lab);
+        let loaded = installed.start(lab, &services("", ALL));
         let mut kept = KeptOpen::all(lab, 48..49, 80);
         let (began, mut counted) = (Instant::now(), Datagrams::default());
         let witness = Witness::of(lab, || {
             counted = echoed(lab, || {
                 for round in 0..setting("E2E_UPGRADES", 20) {
-                    place.put(if round % 2 == 0 { &other } else { &own });
+                    installed.put(if round % 2 == 0 { &other } else { &own });
                     let pid = loaded.upgrade().unwrap_or_else(|why| panic!("round {round}: {why}"));
                     let file = fs::read_to_string(lab.state().join("upgraded.pid-file")).unwrap();
                     assert_eq!(file.trim(), pid.to_string(), "the pid file");
@@ -105,9 +105,9 @@ fn is_carried_over(loaded: &Loaded, kept: &[KeptOpen], age: Duration) {
 #[test]
 fn an_upgrade_that_fails_changes_nothing() {
     let Some(lab) = Lab::up() else { return };
-    let place = Place::of(&lab);
+    let installed = InstalledBinary::of(&lab);
     let text = services("", ALL);
-    let loaded = place.start(&lab, &text);
+    let loaded = installed.start(&lab, &text);
     let (pid, workers, rules) = (loaded.pid(), loaded.workers(), lab.rules());
     let stays = |why: &str| {
         assert!(lives(pid) && loaded.workers() == workers, "{why}: {}", loaded.log());
@@ -120,16 +120,16 @@ fn an_upgrade_that_fails_changes_nothing() {
         ("no program\n", "it has ended (exit status: 127)"),
         ("#!/bin/sh\nkill -SEGV $$\n", "it has ended (signal: 11"),
     ] {
-        place.put_script(script);
+        installed.put_script(script);
         let why = loaded.upgrade().unwrap_err();
         assert!(why.contains(expected), "{why}");
         stays(script);
     }
-    fs::remove_file(&place.0).unwrap();
+    fs::remove_file(&installed.0).unwrap();
     assert!(loaded.upgrade().unwrap_err().contains("No such file"));
     stays("no binary");
 
-    place.put(&binary());
+    installed.put(&binary());
     for (text, expected) in [
         ("nonsense".to_owned(), "loaded.toml:1:"),
         (format!("flows = 4096\n{text}"), "flows 262144 \u{2192} 4096 cannot change"),
@@ -149,9 +149,9 @@ fn an_upgrade_that_fails_changes_nothing() {
 #[test]
 fn a_new_one_that_is_killed_is_no_loss() {
     paired(|lab| {
-        let place = Place::of(lab);
+        let installed = InstalledBinary::of(lab);
         let text = services("", ALL);
-        let mut loaded = place.start(lab, &text);
+        let mut loaded = installed.start(lab, &text);
         let mut dice = Dice::new(11);
         let (mut refused, mut late) = (0, 0);
         let witness = Witness::of(lab, || {
@@ -171,7 +171,7 @@ fn a_new_one_that_is_killed_is_no_loss() {
                     assert!(whole, "round {round}: {:?}\n{}", children(old), loaded.log());
                 } else {
                     late += 1;
-                    loaded = place.start(lab, &text);
+                    loaded = installed.start(lab, &text);
                 }
                 std::thread::sleep(Duration::from_millis(300));
             }
@@ -187,9 +187,9 @@ fn a_new_one_that_is_killed_is_no_loss() {
 #[test]
 fn an_old_one_that_is_killed_is_no_loss() {
     paired(|lab| {
-        let place = Place::of(lab);
+        let installed = InstalledBinary::of(lab);
         let text = services("", ALL);
-        let mut loaded = place.start(lab, &text);
+        let mut loaded = installed.start(lab, &text);
         let mut dice = Dice::new(13);
         let (mut followed, mut adopted) = (0, 0);
         let witness = Witness::of(lab, || {
@@ -210,7 +210,7 @@ fn an_old_one_that_is_killed_is_no_loss() {
                     }
                     false => {
                         adopted += 1;
-                        loaded = place.start(lab, &text);
+                        loaded = installed.start(lab, &text);
                     }
                 }
                 std::thread::sleep(Duration::from_millis(300));
@@ -229,8 +229,8 @@ fn an_old_one_that_is_killed_is_no_loss() {
 #[test]
 fn who_is_left_alone_does_not_give_up() {
     let Some(lab) = Lab::up() else { return };
-    let place = Place::of(&lab);
-    let loaded = place.start(&lab, &services("", ALL));
+    let installed = InstalledBinary::of(&lab);
+    let loaded = installed.start(&lab, &services("", ALL));
     let (predecessor, old) = (loaded.pid(), loaded.workers());
     signal_to(old[0], Signal::SIGSTOP);
     let new = loaded.begin_upgrade();
@@ -256,9 +256,10 @@ fn who_is_left_alone_does_not_give_up() {
 #[test]
 fn a_daemon_is_upgraded_too() {
     let Some(lab) = Lab::up() else { return };
-    let place = Place::of(&lab);
+    let installed = InstalledBinary::of(&lab);
     let (config, pid_file) = (lab.file("loaded.toml", &services("", ALL)), lab.state().join("d.pid-file"));
-    let words = [place.0.to_str().unwrap(), "-U", "nobody", "-c", &config, "--pid-file", pid_file.to_str().unwrap()];
+    let words =
+        [installed.0.to_str().unwrap(), "-U", "nobody", "-c", &config, "--pid-file", pid_file.to_str().unwrap()];
     let said = lab.exec("lb", &words);
     assert_eq!(said.code, Some(0), "{}", said.err);
     let pid = || fs::read_to_string(&pid_file).unwrap_or_default().trim().parse::<u32>().unwrap_or(0);
@@ -272,7 +273,7 @@ fn a_daemon_is_upgraded_too() {
         );
         serves(&lab);
         let socket = format!("/run/loaded/control-{}.sock", pid());
-        let said = lab.exec("lb", &[place.0.to_str().unwrap(), "status", "--json", "--control", &socket]);
+        let said = lab.exec("lb", &[installed.0.to_str().unwrap(), "status", "--json", "--control", &socket]);
         assert_eq!(said.code, Some(0), "{}", said.err);
         assert!(!Path::new(&format!("/run/loaded/control-{before}.sock")).exists(), "the old name stays");
     }
@@ -293,12 +294,12 @@ fn the_kernel_path_goes_along_where_it_can() {
         let qdiscs = || lab.sh("lb", "tc qdisc show; tc filter show dev eth0 ingress; tc filter show dev eth1 ingress");
         let before = qdiscs();
         for (next, stays) in [(&own, true), (&other, false)] {
-            let place = Place::of(lab);
+            let installed = InstalledBinary::of(lab);
             let text = format!("fast = \"auto\"\n{}", services("", ALL));
-            let loaded = place.start(lab, &text);
+            let loaded = installed.start(lab, &text);
             let counted = echoed(lab, || {
                 for binary in [next, &own, next] {
-                    place.put(binary);
+                    installed.put(binary);
                     loaded.upgrade().unwrap();
                     std::thread::sleep(Duration::from_millis(200));
                 }

@@ -27,7 +27,7 @@ const CONVERGE: Duration = Duration::from_secs(30);
 
 /// How packets get to backends, and answers back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Topology {
     /// Answers go to clients directly.
     Dsr,
     /// By the balancer that has the backends' gateway.
@@ -36,7 +36,7 @@ pub(crate) enum Way {
     Parts,
 }
 
-impl Way {
+impl Topology {
     /// The balancers that there are.
     pub(crate) fn balancers(self) -> &'static [&'static str] {
         if self == Self::Parts { &BALANCERS[..2] } else { &BALANCERS }
@@ -45,8 +45,8 @@ impl Way {
 
 /// Router and balancers, with BIRD on each, and keepalived where it moves the gateway.
 #[track_caller]
-pub(crate) fn up(lab: &Lab, way: Way) {
-    for who in std::iter::once(ROUTER).chain(way.balancers()[1..].iter().copied()) {
+pub(crate) fn up(lab: &Lab, topology: Topology) {
+    for who in std::iter::once(ROUTER).chain(topology.balancers()[1..].iter().copied()) {
         assert!(bounded(&["ip", "netns", "add", &lab.namespace(who)]).status().unwrap().success());
         lab.sh(
             who,
@@ -70,22 +70,22 @@ pub(crate) fn up(lab: &Lab, way: Way) {
         "ip route del 198.51.100.0/24; ip -6 route del 2001:db8:2::/64
          ip route add 192.0.2.100 via 192.0.2.254; ip -6 route add 2001:db8:1::100 via 2001:db8:1::fe",
     );
-    for (&who, n) in way.balancers().iter().zip(1..) {
-        balancer(lab, who, n, way);
+    for (&who, n) in topology.balancers().iter().zip(1..) {
+        balancer(lab, who, n, topology);
     }
-    if way == Way::Dsr {
+    if topology == Topology::Dsr {
         direct(lab);
     }
     bird(lab, ROUTER, "router.conf");
-    for who in way.balancers() {
+    for who in topology.balancers() {
         bird(lab, who, "bird.conf");
-        match way {
-            Way::Dsr => {}
-            Way::Nat => keepalived_by(lab, who, "bird/gateway.conf"),
-            Way::Parts => keepalived_with(lab, who, &two_gateways(who)),
+        match topology {
+            Topology::Dsr => {}
+            Topology::Nat => keepalived_by(lab, who, "bird/gateway.conf"),
+            Topology::Parts => keepalived_with(lab, who, &two_gateways(who)),
         }
     }
-    if way == Way::Parts {
+    if topology == Topology::Parts {
         for backend in ["b2", "b3"] {
             lab.sh(
                 backend,
@@ -128,7 +128,7 @@ pub(crate) fn gateways_are_apart(lab: &Lab) {
     );
 }
 
-fn balancer(lab: &Lab, who: &str, n: u16, way: Way) {
+fn balancer(lab: &Lab, who: &str, n: u16, topology: Topology) {
     lab.sh(ROUTER, &format!("ip link add {who} type veth peer name eth0 netns {}", lab.namespace(who)));
     lab.sh(ROUTER, &format!("ip link set {who} master br0; ip link set {who} up"));
     if who != "lb" {
@@ -147,7 +147,7 @@ fn balancer(lab: &Lab, who: &str, n: u16, way: Way) {
              net.ipv4.conf.eth0.rp_filter=0 net.ipv4.conf.eth1.rp_filter=0"
         ),
     );
-    if way != Way::Dsr {
+    if topology != Topology::Dsr {
         lab.sh(who, "ip address add 192.0.2.100/32 dev lo; ip address add 2001:db8:1::100/128 dev lo nodad");
     }
 }
@@ -165,8 +165,8 @@ fn direct(lab: &Lab) {
 
 /// Starts `loaded` on one of them, and what announces it, both as shipped.
 #[track_caller]
-pub(crate) fn serve(lab: &Lab, who: &str, way: Way) -> Loaded {
-    let name = if way == Way::Dsr { "bird/loaded.toml" } else { "bird/nat.toml" };
+pub(crate) fn serve(lab: &Lab, who: &str, topology: Topology) -> Loaded {
+    let name = if topology == Topology::Dsr { "bird/loaded.toml" } else { "bird/nat.toml" };
     let loaded = serve_by(lab, who, &text(name));
     let is_ready = || loaded.ask(&["health"]).code == Some(0);
     assert!(eventually(CONVERGE, is_ready), "{:?}", loaded.ask(&["health"]));

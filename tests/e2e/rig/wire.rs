@@ -105,12 +105,12 @@ pub(crate) fn capture_timed<T>(lab: &Lab, who: &str, act: impl FnOnce() -> T) ->
 }
 
 /// `tcpdump` beside a long test, for packets that should not be there.
-pub(crate) struct Watch {
+pub(crate) struct Tcpdump {
     tcpdump: Child,
     seen: PathBuf,
 }
 
-impl Watch {
+impl Tcpdump {
     /// Packets at `who`'s eth0 that this filter of tcpdump's takes.
     #[track_caller]
     pub(crate) fn of(lab: &Lab, who: &str, filter: &str) -> Self {

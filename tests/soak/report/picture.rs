@@ -1,6 +1,6 @@
 //! soak.svg: what was seen, over time, with a mark for each act.
 
-use crate::watch::{Process, ROLES, Record, Sample};
+use crate::watch::{Process, ROLES, Sample, Samples};
 use std::fmt::Write;
 
 const WIDTH: f64 = 1200.0;
@@ -46,12 +46,12 @@ struct Picture<'a> {
 }
 
 /// The SVG file's text.
-pub(crate) fn draw(record: &Record, acts: &[(f64, &'static str)]) -> String {
+pub(crate) fn draw(samples: &Samples, acts: &[(f64, &'static str)]) -> String {
     let at = |sample: Option<&Sample>| sample.map_or(0.0, |sample| sample.at);
-    let (begin, end) = (at(record.samples.first()), at(record.samples.last()));
+    let (begin, end) = (at(samples.samples.first()), at(samples.samples.last()));
     let mut picture = Picture { text: String::new(), acts, begin, end: end.max(begin + 1.0) };
     picture.heading();
-    let panels = panels(record);
+    let panels = panels(samples);
     let mut top = TOP;
     for panel in &panels {
         picture.panel(top, panel);
@@ -64,33 +64,33 @@ pub(crate) fn draw(record: &Record, acts: &[(f64, &'static str)]) -> String {
     )
 }
 
-fn panels(record: &Record) -> Vec<Panel> {
+fn panels(samples: &Samples) -> Vec<Panel> {
     let dots = |title, roles: &[usize], column: fn(&Process) -> u64| {
         let of = |role: usize| {
-            let points = record.processes.iter().filter(|process| process.role == ROLES[role]);
+            let points = samples.processes.iter().filter(|process| process.role == ROLES[role]);
             (COLOURS[role], points.map(|process| (process.at, float(column(process)))).collect())
         };
         Panel { title, series: roles.iter().map(|role| of(*role)).collect(), has_dots: true }
     };
     let line = |title, points| Panel { title, series: vec![(LINE, points)], has_dots: false };
-    let flows = record.samples.iter().map(|sample| (sample.at, float(sample.flows))).collect();
+    let flows = samples.samples.iter().map(|sample| (sample.at, float(sample.flows))).collect();
     vec![
         dots("memory (VmRSS) of each worker, kB", &[1], |process| process.resident),
         dots("memory (VmRSS) of supervisor and prober, kB", &[0, 2], |process| process.resident),
         dots("open files of each process", &[0, 1, 2], |process| process.files),
-        line("answers to requests, a second", rates(record, |sample| sample.answers)),
-        line("packets decided, a second", rates(record, |sample| sample.received)),
+        line("answers to requests, a second", rates(samples, |sample| sample.answers)),
+        line("packets decided, a second", rates(samples, |sample| sample.received)),
         line("flows, as the status has them", flows),
     ]
 }
 
 /// Rates between successive samples; times without an answer are bridged.
-fn rates(record: &Record, column: fn(&Sample) -> u64) -> Points {
+fn rates(samples: &Samples, column: fn(&Sample) -> u64) -> Points {
     let rate = |pair: &[Sample]| {
         let count = column(&pair[1]).saturating_sub(column(&pair[0]));
         (pair[1].at, float(count) / (pair[1].at - pair[0].at).max(0.001))
     };
-    record.samples.windows(2).map(rate).collect()
+    samples.samples.windows(2).map(rate).collect()
 }
 
 impl Picture<'_> {

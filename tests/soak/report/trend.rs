@@ -1,7 +1,7 @@
 //! Memory and open files of each role between two times: neither may grow.
 
 use super::Report;
-use crate::watch::{Process, ROLES, Record};
+use crate::watch::{Process, ROLES, Samples};
 use std::collections::BTreeMap;
 
 /// The most that a straight line fitted to the second half may rise by, in kB. Processes are replaced all the time, and
@@ -22,9 +22,9 @@ const YOUNG: f64 = 3.0;
 type Point = (f64, f64);
 
 /// Judges the samples from `warm` to `over`, in seconds.
-pub(crate) fn judge(record: &Record, warm: f64, over: f64, report: &mut Report) {
+pub(crate) fn judge(samples: &Samples, warm: f64, over: f64, report: &mut Report) {
     for role in ROLES {
-        let mut resident = by_look(grown_up(&record.processes), role, |process| process.resident);
+        let mut resident = by_look(grown_up(&samples.processes), role, |process| process.resident);
         if over - warm < SHORT {
             few_lives(role, &resident, warm, over, report);
         } else {
@@ -32,10 +32,10 @@ pub(crate) fn judge(record: &Record, warm: f64, over: f64, report: &mut Report) 
             memory(role, &resident, warm, over, report);
         }
         // Up to the end of the watch, quiet time included.
-        files(role, &by_look(grown_up(&record.processes), role, |process| process.files), warm, over, report);
+        files(role, &by_look(grown_up(&samples.processes), role, |process| process.files), warm, over, report);
     }
-    let falls = record.samples.windows(2).filter(|pair| pair[1].received < pair[0].received).count();
-    let (packets, looks) = (record.samples.last().map_or(0, |sample| sample.received), record.samples.len());
+    let falls = samples.samples.windows(2).filter(|pair| pair[1].received < pair[0].received).count();
+    let (packets, looks) = (samples.samples.last().map_or(0, |sample| sample.received), samples.samples.len());
     let text = format!("counters never go back: {packets} packets in {looks} looks, {falls} falls");
     report.verdict(falls == 0 && packets > 0, &text);
 }
@@ -135,18 +135,18 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 #[cfg(test)]
 fn failures((step, life): (f64, u32), memory: impl Fn(u32) -> u64, files: impl Fn(u32) -> u64) -> usize {
     use crate::watch::Sample;
-    let mut record = Record::default();
+    let mut samples = Samples::default();
     for look in 0..100 {
         let at = f64::from(look) * step;
         for (pid, role) in (1 + look / life * 10..).zip(ROLES) {
             let (resident, files) = (memory(look), files(look));
-            record.processes.push(Process { at, role, pid, resident, anonymous: 0, shared: 0, files });
+            samples.processes.push(Process { at, role, pid, resident, anonymous: 0, shared: 0, files });
         }
         let received = u64::from(look) + 1;
-        record.samples.push(Sample { at, generation: 1, waiting: 0, received, flows: 0, answers: 0, dropped: 0 });
+        samples.samples.push(Sample { at, generation: 1, waiting: 0, received, flows: 0, answers: 0, dropped: 0 });
     }
     let mut report = Report::default();
-    judge(&record, 10.0 * step, 90.0 * step, &mut report);
+    judge(&samples, 10.0 * step, 90.0 * step, &mut report);
     report.failed().len()
 }
 

@@ -48,7 +48,7 @@ pub(crate) struct Sample {
 
 /// All samples.
 #[derive(Default)]
-pub(crate) struct Record {
+pub(crate) struct Samples {
     pub(crate) processes: Vec<Process>,
     pub(crate) samples: Vec<Sample>,
     /// Every process that was ever seen.
@@ -56,7 +56,7 @@ pub(crate) struct Record {
 }
 
 /// Takes the samples.
-pub(crate) struct Watch<'a> {
+pub(crate) struct Sampler<'a> {
     pub(crate) lab: &'a Lab,
     pub(crate) journal: &'a Journal,
     pub(crate) counts: &'a Counts,
@@ -64,27 +64,27 @@ pub(crate) struct Watch<'a> {
     pub(crate) out: &'a Path,
 }
 
-impl Watch<'_> {
+impl Sampler<'_> {
     /// Samples a soak of this length until `over` is set.
-    pub(crate) fn look(&self, length: Duration, over: &AtomicBool) -> Record {
+    pub(crate) fn look(&self, length: Duration, over: &AtomicBool) -> Samples {
         let namespace = self.balancer();
         let control = Control::of(self.lab);
         let interval = (length / LOOKS).max(Duration::from_secs(1)).as_secs_f64();
         let create = |name| File::create(self.out.join(name)).unwrap();
         let (mut processes, mut samples) = (create("processes.tsv"), create("samples.tsv"));
-        let mut record = Record::default();
+        let mut all = Samples::default();
         let mut due = self.journal.now();
         while !over.load(Relaxed) {
             let at = self.journal.now();
-            for process in look(&mut record.known, namespace, at) {
+            for process in look(&mut all.known, namespace, at) {
                 writeln!(processes, "{process}").unwrap();
-                record.processes.push(process);
+                all.processes.push(process);
             }
             match control.status() {
                 Some(status) => {
                     let sample = Sample::of(&status, at, self.counts.answers.load(Relaxed));
                     writeln!(samples, "{sample}").unwrap();
-                    record.samples.push(sample);
+                    all.samples.push(sample);
                 }
                 // There is nobody to ask.
                 None => writeln!(samples, "{at:.2}\t-").unwrap(),
@@ -95,7 +95,7 @@ impl Watch<'_> {
             }
             self.sleep_until(due, over);
         }
-        record
+        all
     }
 
     fn sleep_until(&self, due: f64, over: &AtomicBool) {

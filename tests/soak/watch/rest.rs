@@ -1,6 +1,6 @@
 //! An instance at rest: its rules, its open files, its processes.
 
-use super::{Record, role_of};
+use super::{Samples, role_of};
 use crate::rig::lab::Lab;
 use crate::rig::loaded::lives;
 use nix::fcntl::OFlag;
@@ -108,8 +108,8 @@ fn passed_on() -> Vec<(OsString, PathBuf)> {
 }
 
 /// Processes of the instance that were ever seen and still live.
-pub(crate) fn alive(record: &Record) -> Vec<u32> {
-    record.known.iter().copied().filter(|pid| role_of(*pid).is_some() && lives(*pid)).collect()
+pub(crate) fn alive(samples: &Samples) -> Vec<u32> {
+    samples.known.iter().copied().filter(|pid| role_of(*pid).is_some() && lives(*pid)).collect()
 }
 
 /// Fails if a network namespace with this prefix exists.

@@ -2,7 +2,8 @@
 
 use loaded_config::plan::{Backend, Plan, diff};
 use loaded_config::{
-    Act, Amendment, ConfigError, Families, Loaded, Order, Overrides, Source, amend, marked, parse, parse_amended, saved,
+    Act, Amendment, ConfigError, Families, LoadedPlan, Order, Overrides, Source, amend, marked, parse, parse_amended,
+    saved,
 };
 
 const MAIN: &str = "\
@@ -47,7 +48,7 @@ fn order(words: &str) -> Order {
 }
 
 /// Orders one after the other, in a configuration.
-fn ordered(sources: &[Source], orders: &[&str]) -> Result<Loaded, ConfigError> {
+fn ordered(sources: &[Source], orders: &[&str]) -> Result<LoadedPlan, ConfigError> {
     let mut loaded = parse(sources, &Overrides::default())?;
     for words in orders {
         loaded = amend(sources, &Overrides::default(), &loaded.amendments, &order(words))?;

@@ -3,7 +3,7 @@
 use crate::{plan, refused};
 use loaded_config::network::Network;
 use loaded_config::plan::{Backend, Discover, Place, Plan};
-use loaded_config::{ConfigError, Families, Loaded, Overrides, Source, load, parse};
+use loaded_config::{ConfigError, Families, LoadedPlan, Overrides, Source, load, parse};
 use loaded_ipc::{Affinity, Check, CheckKind, Passive, Policy, Protocol, Strategy};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -147,7 +147,7 @@ fn failover() -> Overrides {
     Overrides { failover: true, ..Overrides::default() }
 }
 
-fn with_failover(text: &str) -> Loaded {
+fn with_failover(text: &str) -> LoadedPlan {
     parse(&[Source::new("f", text)], &failover()).unwrap()
 }
 

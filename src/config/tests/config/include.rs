@@ -2,7 +2,7 @@
 
 use crate::schema;
 use loaded_config::plan::Plan;
-use loaded_config::{ConfigError, Loaded, MAX_INCLUDED, Overrides, Source, load, parse};
+use loaded_config::{ConfigError, LoadedPlan, MAX_INCLUDED, Overrides, Source, load, parse};
 use std::fs;
 use std::path::PathBuf;
 
@@ -44,7 +44,7 @@ impl Scratch {
         path
     }
 
-    fn load(&self, main: &str) -> Result<Loaded, ConfigError> {
+    fn load(&self, main: &str) -> Result<LoadedPlan, ConfigError> {
         load(&[self.file("main.toml", main)], &Overrides::default())
     }
 }

@@ -1,7 +1,7 @@
 //! The files in `scripts/` are what their comments say.
 
 use loaded_config::plan::{Backend, Plan, Service};
-use loaded_config::{Loaded, MAGLEV_SEED, Overrides, Source, load, parse};
+use loaded_config::{LoadedPlan, MAGLEV_SEED, Overrides, Source, load, parse};
 use loaded_ipc::{Affinity, Check, CheckKind, Mode, Passive, Policy, PortRange, Protocol, Strategy};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ fn script(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../scripts").join(name)
 }
 
-fn loaded(names: &[&str]) -> Loaded {
+fn loaded(names: &[&str]) -> LoadedPlan {
     let paths: Vec<_> = names.iter().map(|name| script(name)).collect();
     load(&paths, &Overrides::default()).unwrap()
 }
@@ -20,7 +20,7 @@ fn ips(texts: &[&str]) -> Vec<IpAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
+fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> LoadedPlan {
     let service = Service {
         name: "classic".to_owned(),
         vips: ips(vips),
@@ -63,7 +63,7 @@ fn classic(vips: &[&str], nameservers: &[&str], backends: &[&str]) -> Loaded {
         notify: vec![],
         notify_user: None,
     };
-    Loaded { plan, notes: vec![], sources: vec![], amendments: vec![], forgotten: vec![] }
+    LoadedPlan { plan, notes: vec![], sources: vec![], amendments: vec![], forgotten: vec![] }
 }
 
 const BACKENDS4: [&str; 3] = ["198.51.100.11", "198.51.100.12", "198.51.100.13"];

@@ -2,7 +2,7 @@
 
 use crate::network::{Interface, network};
 use crate::packets::{self, ACK, End, SYN, ends, tcp, udp};
-use loaded_fastpath::load::{Loaded, Steering, Worker, WorkerMaps, load as load_program};
+use loaded_fastpath::load::{LoadedProgram, Steering, Worker, WorkerMaps, load as load_program};
 use loaded_fastpath::program::Header;
 use loaded_fastpath::records::{Address, Backend, ComesBy, Fresh, Kind, Ports};
 use loaded_fastpath::{Keep, Keeping, Report, Reports};
@@ -59,7 +59,7 @@ pub(crate) const REDIRECT: i32 = 7;
 
 pub(crate) struct World {
     pub(crate) decider: Decider,
-    pub(crate) loaded: Loaded,
+    pub(crate) loaded: LoadedProgram,
     pub(crate) keeping: Keeping,
     pub(crate) reports: Reports,
     /// The table once more, to look at.
@@ -116,7 +116,7 @@ pub(crate) fn decider(flows: Region, spec: TableSpec) -> Decider {
 }
 
 /// The program over tables of these workers, for the configuration of [`decider`].
-pub(crate) fn load(workers: &[(&WorkerMaps, TableSpec)], steering: &Steering, inside: Interface) -> Loaded {
+pub(crate) fn load(workers: &[(&WorkerMaps, TableSpec)], steering: &Steering, inside: Interface) -> LoadedProgram {
     let workers: Vec<_> =
         workers.iter().map(|(maps, spec)| Worker { maps: maps.duplicate().expect("dup"), spec: *spec }).collect();
     let address = |text: &str| from_ip(text.parse().expect("address"));
@@ -302,7 +302,7 @@ pub(crate) fn same_flows(one: &[u64], other: &[u64]) -> bool {
 
 /// What a program makes of an IP packet that comes in by an interface, so many times.
 pub(crate) fn try_with(
-    loaded: &Loaded,
+    loaded: &LoadedProgram,
     bytes: &[u8],
     from: Interface,
     repeat: u32,

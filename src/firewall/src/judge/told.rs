@@ -1,6 +1,6 @@
 //! What is told of a loss, with the command that mends it.
 
-use crate::rule::{Base, Hook, Owner, Place, Rule, RuleName, Table};
+use crate::rule::{Base, ChainOrder, Hook, Owner, Rule, RuleName, Table};
 use crate::walk::Culprit;
 use loaded_config::plan::{Plan, Service};
 use loaded_host::{Problem, Severity};
@@ -121,7 +121,7 @@ impl<'t> Loss<'t> {
 
     fn text(&self, severity: Severity, whose: Whose) -> String {
         let whose = whose.text();
-        let before = self.base.place == Place::Before;
+        let before = self.base.order == ChainOrder::Before;
         let past = before && matches!(self.table.owner, Owner::Iptables(_));
         match (severity, self.culprit) {
             (Severity::Unknown, _) => format!(
@@ -201,7 +201,7 @@ impl<'t> Loss<'t> {
     /// Lets balanced packets through at the beginning of the chain.
     fn nft(&self, family: &str, whose: Whose, of: &BTreeSet<Of>, plan: &Plan) -> String {
         let place = format!("{family} {} {}", self.table.name, self.base.chain);
-        if self.base.place != Place::Before && self.base.hook != Hook::Egress {
+        if self.base.order != ChainOrder::Before && self.base.hook != Hook::Egress {
             return format!("nft insert rule {place} ct state untracked accept");
         }
         let look = format!("nft list chain {place}");
@@ -232,13 +232,13 @@ impl<'t> Loss<'t> {
         let program = self.program();
         let of_table = if self.table.name == "filter" { String::new() } else { format!(" -t {}", self.table.name) };
         let chain = &self.base.chain;
-        match (self.base.place, self.culprit) {
-            (Place::Before, Culprit::Rule(Rule { name: RuleName::Text(text), .. })) => {
+        match (self.base.order, self.culprit) {
+            (ChainOrder::Before, Culprit::Rule(Rule { name: RuleName::Text(text), .. })) => {
                 let rule = text.trim_start_matches("-A ");
                 format!("{program}{of_table} -D {rule} && {program}{of_table} -A {rule}")
             }
             // Below our jump, and above what drops them.
-            (Place::Below, _) => {
+            (ChainOrder::Below, _) => {
                 let (vips, _) = addresses(plan, of, family);
                 let at = self.base.rules.0 + 1;
                 let each = |vip: &String| format!("{program}{of_table} -I {chain} {at} -s {vip} -j ACCEPT");

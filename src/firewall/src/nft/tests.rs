@@ -158,12 +158,12 @@ fn a_chain_is_where_its_hook_and_priority_put_it() {
         let text = format!(r#"{{"type": "{kind}", "hook": "{hook}", "prio": {priority}, "policy": "drop"{more}}}"#);
         base("c", &serde_json::from_str(&text).unwrap())
     };
-    let place = |hook, priority| chain("filter", hook, priority, "").map(|base| base.place);
-    assert_eq!(place("prerouting", -301), Some(Place::Before));
-    assert_eq!(place("prerouting", -300), Some(Place::Unknown));
-    assert_eq!(place("prerouting", -299), Some(Place::Behind));
-    assert_eq!(place("ingress", 0), Some(Place::Before));
-    assert_eq!(place("input", 0), None);
+    let order = |hook, priority| chain("filter", hook, priority, "").map(|base| base.order);
+    assert_eq!(order("prerouting", -301), Some(ChainOrder::Before));
+    assert_eq!(order("prerouting", -300), Some(ChainOrder::Unknown));
+    assert_eq!(order("prerouting", -299), Some(ChainOrder::Behind));
+    assert_eq!(order("ingress", 0), Some(ChainOrder::Before));
+    assert_eq!(order("input", 0), None);
     assert_eq!(chain("nat", "prerouting", -100, ""), None);
     let ingress = chain("filter", "ingress", 0, r#", "dev": ["eth0", "eth1"]"#).unwrap();
     assert!(ingress.drops && ingress.devices == ["eth0", "eth1"]);

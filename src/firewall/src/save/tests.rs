@@ -71,10 +71,14 @@ fn our_jump_splits_the_chain() {
     let of = |base| -> Vec<_> {
         let tables = tables(Family::V4, saved, base);
         assert_eq!(tables.len(), 1, "nat sees no balanced packet");
-        tables[0].bases.iter().map(|base| (base.place, base.rules, base.drops)).collect()
+        tables[0].bases.iter().map(|base| (base.order, base.rules, base.drops)).collect()
     };
-    assert_eq!(of(Some(3)), [(Place::Before, (0, 1), false), (Place::Below, (2, 4), true)]);
-    assert_eq!(of(Some(4)), [(Place::Before, (0, 0), false), (Place::Below, (0, 4), true)], "it goes to the top");
+    assert_eq!(of(Some(3)), [(ChainOrder::Before, (0, 1), false), (ChainOrder::Below, (2, 4), true)]);
+    assert_eq!(
+        of(Some(4)),
+        [(ChainOrder::Before, (0, 0), false), (ChainOrder::Below, (0, 4), true)],
+        "it goes to the top"
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The checks of real servers. loaded has one for all backends of a service: the first's.
 
 use crate::model::{Check, INTERVAL, Kind, Note, Service, TIMEOUT, number};
-use crate::place::Place;
+use crate::position::Position;
 use crate::tree::Statement;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -17,7 +17,7 @@ pub(super) struct Pace {
 /// A real server's check, if it has one that can be carried over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
-    pub(super) at: Place,
+    pub(super) at: Position,
     pub(super) check: Option<Check>,
 }
 

@@ -1,7 +1,7 @@
 //! Where clients of a virtual server come to.
 
 use crate::model::{number, one_port, ports};
-use crate::place::Place;
+use crate::position::Position;
 use loaded_config::plan::MAX_VIPS;
 use loaded_ipc::PortRange;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,14 +9,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Where clients come to: addresses, with their ports. No ports: every one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Front {
-    pub(super) at: Place,
+    pub(super) at: Position,
     pub(super) vips: Vec<IpAddr>,
     pub(super) port: Option<PortRange>,
 }
 
 impl Front {
     /// `192.0.2.1 80`, `192.0.2.1-10 80`, `2001:db8::1-f 80`; without a port, or with port 0, every port.
-    pub(super) fn read(words: &[&str], at: &Place) -> Option<Self> {
+    pub(super) fn read(words: &[&str], at: &Position) -> Option<Self> {
         let (addresses, port) = match words {
             [addresses] => (addresses, None),
             [addresses, "0"] => (addresses, None),

@@ -1,7 +1,7 @@
 //! The lines of keepalived.conf. Blanks separate words, a line's end or a brace ends a statement, `!` and `#` begin a comment,
 //! quotes and a backslash take letters as they are, `$NAME=value` defines what `$NAME` and `${NAME}` stand for.
 
-use crate::place::{Letters, Place, Unreadable};
+use crate::position::{Letters, Position, Unreadable};
 use crate::tree::{Grower, Statement};
 use loaded_config::Source;
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ pub(super) fn statements(source: &Source) -> Result<Vec<Statement>, Unreadable> 
     let mut letters = Letters::of(source);
     let mut grower = Grower::new();
     while let Some(letter) = letters.peek() {
-        let at = letters.place();
+        let at = letters.position();
         match letter {
             '\n' => grower.end(),
             '{' => grower.open(&at)?,
@@ -40,7 +40,7 @@ pub(super) fn statements(source: &Source) -> Result<Vec<Statement>, Unreadable> 
 }
 
 /// One word, without its quotes.
-fn word(letters: &mut Letters<'_>, at: &Place) -> Result<String, Unreadable> {
+fn word(letters: &mut Letters<'_>, at: &Position) -> Result<String, Unreadable> {
     let mut text = String::new();
     let mut quote = None;
     while let Some(letter) = letters.peek() {

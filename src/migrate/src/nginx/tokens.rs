@@ -1,7 +1,7 @@
 //! The words of nginx.conf: src/core/ngx_conf_file.c. A statement ends at `;` or has a block; a `#` at the start of a word
 //! begins a comment; a quoted word may have blanks and braces, a backslash takes the next letter as it is.
 
-use crate::place::{Letters, Place, Unreadable};
+use crate::position::{Letters, Position, Unreadable};
 use crate::tree::{Grower, Statement};
 use loaded_config::Source;
 
@@ -12,7 +12,7 @@ pub(super) fn statements(source: &Source) -> Result<Vec<Statement>, Unreadable> 
     // Where the statement begins that is not over yet.
     let mut open = None;
     while let Some(letter) = letters.peek() {
-        let at = letters.place();
+        let at = letters.position();
         match letter {
             ';' => {
                 if !grower.has_words() {
@@ -54,7 +54,7 @@ pub(super) fn statements(source: &Source) -> Result<Vec<Statement>, Unreadable> 
 }
 
 /// One word, without its quotes.
-fn word(letters: &mut Letters<'_>, at: &Place) -> Result<String, Unreadable> {
+fn word(letters: &mut Letters<'_>, at: &Position) -> Result<String, Unreadable> {
     let quote = letters.next_if_quote();
     let mut text = String::new();
     while let Some(letter) = letters.peek() {

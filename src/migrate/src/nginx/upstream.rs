@@ -3,7 +3,7 @@
 use super::time::time;
 use super::unknown::unknown;
 use crate::model::{Backend, Check, INTERVAL, Judgement, Kind, Note, Service, number};
-use crate::place::Place;
+use crate::position::Position;
 use crate::tree::Statement;
 use loaded_config::MAGLEV_SEED;
 use loaded_ipc::{Affinity, Passive, Protocol, Strategy};
@@ -36,7 +36,7 @@ pub(super) fn join(upstream: &Statement, port: Option<u16>, service: &mut Servic
 }
 
 /// The one server.
-pub(super) fn alone(at: &Place, target: &str, port: Option<u16>, service: &mut Service) {
+pub(super) fn alone(at: &Position, target: &str, port: Option<u16>, service: &mut Service) {
     match endpoint(target) {
         Ok(end) => push(at, end, port, service),
         Err(why) => service.notes.push(Note::lost(at, target, why)),
@@ -44,7 +44,7 @@ pub(super) fn alone(at: &Place, target: &str, port: Option<u16>, service: &mut S
     judge(&[(None, None)], at, service);
 }
 
-fn push(at: &Place, (address, to): (IpAddr, Option<u16>), port: Option<u16>, service: &mut Service) {
+fn push(at: &Position, (address, to): (IpAddr, Option<u16>), port: Option<u16>, service: &mut Service) {
     let to = to.filter(|to| Some(*to) != port);
     service.backends.push(Backend { at: at.clone(), address, port: to, weight: 1, backup: false });
 }
@@ -117,7 +117,7 @@ fn hash(line: &Statement, service: &mut Service) {
 }
 
 /// nginx judges servers by failed connections, and so do workers. One rule for all backends of a service.
-fn judge(failures: &[Failures], at: &Place, service: &mut Service) {
+fn judge(failures: &[Failures], at: &Position, service: &mut Service) {
     if service.protocol != Protocol::Tcp {
         if failures.iter().any(|failures| *failures != (None, None)) {
             let why = "an unanswered datagram says nothing in loaded; give the service a check";

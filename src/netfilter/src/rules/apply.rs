@@ -3,7 +3,7 @@
 
 use super::chain::Matches;
 use super::hits;
-use super::missing::{Missing, Written};
+use super::missing::{Missing, WrittenRules};
 use super::present::{PresentRules, look};
 use super::refused::counted;
 use super::removal::{remove, tidy};
@@ -22,7 +22,7 @@ pub struct Installed {
     tools: Tools,
     notes: Vec<String>,
     /// What was written of each family, for [`Installed::missing`].
-    written: [Written; 2],
+    written: [WrittenRules; 2],
     /// Whether iptables works on nftables, once it was asked.
     nft: OnceCell<bool>,
 }
@@ -213,7 +213,7 @@ impl Installed {
             let nothing = rules.chains(family, matches).is_empty() && present.chains.is_empty();
             let done = if nothing { Ok(()) } else { self.restore(family, rules, &present, matches) };
             let Err(error) = done else {
-                self.written[family as usize] = Written::new(matches);
+                self.written[family as usize] = WrittenRules::new(matches);
                 return Ok(());
             };
             let now = look(&self.tools, family)?;

@@ -13,11 +13,11 @@ use std::net::IpAddr;
 pub struct Missing {
     /// Which family.
     pub family: Family,
-    what: What,
+    what: MissingPart,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum What {
+enum MissingPart {
     /// No chain and no jump of ours is there.
     Everything,
     /// A jump from this built-in chain.
@@ -30,7 +30,7 @@ enum What {
 
 /// What was written of one family's rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Written {
+pub(super) struct WrittenRules {
     /// The matches that the kernel has; without it nothing was written yet.
     pub(super) matches: Option<Matches>,
     /// Chain and rule, as iptables-save shows them: its spelling is not ours. Taken from the first look that finds as many
@@ -38,7 +38,7 @@ pub(super) struct Written {
     shown: Option<Vec<(String, String)>>,
 }
 
-impl Written {
+impl WrittenRules {
     pub(super) fn new(matches: Matches) -> Self {
         Self { matches: Some(matches), shown: None }
     }
@@ -50,24 +50,24 @@ impl Written {
             return None;
         }
         if present.chains.is_empty() && present.jumps.is_empty() {
-            return Some(Missing { family, what: What::Everything });
+            return Some(Missing { family, what: MissingPart::Everything });
         }
         let found = |what| Some(Missing { family, what });
         let hooks = hooks(rules.base);
         let is_there = |(chain, jump): &&(&str, String)| present.jumps.iter().any(|(c, j)| c == chain && j == jump);
         if let Some((chain, _)) = hooks.iter().find(|hook| !is_there(hook)) {
-            return found(What::Jump(chain));
+            return found(MissingPart::Jump(chain));
         }
         if let Some(chain) = wanted.iter().find(|chain| !present.chains.contains(&chain.name)) {
-            return found(What::Chain(chain.name.clone()));
+            return found(MissingPart::Chain(chain.name.clone()));
         }
         let count = |name: &String| present.rules.iter().filter(|(chain, _)| chain == name).count();
         if let Some(chain) = wanted.iter().find(|chain| count(&chain.name) != chain.rules.len()) {
-            return found(What::Rules(chain.name.clone()));
+            return found(MissingPart::Rules(chain.name.clone()));
         }
         let shown = self.shown.get_or_insert_with(|| present.rules.clone());
         let changed = shown.iter().zip(&present.rules).find(|(then, now)| then != now);
-        changed.and_then(|((chain, _), _)| found(What::Rules(chain.clone())))
+        changed.and_then(|((chain, _), _)| found(MissingPart::Rules(chain.clone())))
     }
 }
 
@@ -82,8 +82,8 @@ pub fn unhooked(tools: &Tools, base: u16, vips: &BTreeSet<IpAddr>) -> Result<Vec
         let present = RawTable::parse(&tools.save(family)?).of(base);
         let jumps = || present.jumps.iter().any(|(chain, _)| chain == "PREROUTING");
         let what = match present.chains.is_empty() {
-            true => What::Everything,
-            false if !jumps() => What::Jump("PREROUTING"),
+            true => MissingPart::Everything,
+            false if !jumps() => MissingPart::Jump("PREROUTING"),
             false => continue,
         };
         all.push(Missing { family, what });
@@ -95,7 +95,7 @@ impl Missing {
     /// Whether nothing of ours is there, so that no packet comes to a worker.
     #[must_use]
     pub fn is_everything(&self) -> bool {
-        self.what == What::Everything
+        self.what == MissingPart::Everything
     }
 }
 
@@ -103,10 +103,10 @@ impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.family)?;
         match &self.what {
-            What::Everything => f.write_str("all rules"),
-            What::Jump(chain) => write!(f, "the jump from {chain}"),
-            What::Chain(name) => write!(f, "chain {name}"),
-            What::Rules(name) => write!(f, "rules of chain {name}"),
+            MissingPart::Everything => f.write_str("all rules"),
+            MissingPart::Jump(chain) => write!(f, "the jump from {chain}"),
+            MissingPart::Chain(name) => write!(f, "chain {name}"),
+            MissingPart::Rules(name) => write!(f, "rules of chain {name}"),
         }
     }
 }
@@ -130,7 +130,7 @@ mod tests {
         let family = Family::V4;
         let whole = saved(&rules, family);
         let base = rules.base;
-        let mut written = Written::new(rules.matches().next().unwrap());
+        let mut written = WrittenRules::new(rules.matches().next().unwrap());
         let mut missing = |text: &str| {
             let found = written.missing(family, &rules, &RawTable::parse(text).of(base));
             found.map(|missing| missing.to_string())

@@ -4,10 +4,10 @@
 
 /// The order of one process.
 #[derive(Debug, Default)]
-pub(super) struct Ending(Option<Order>);
+pub(super) struct Ending(Option<EndOrder>);
 
 #[derive(Debug, Clone, Copy)]
-struct Order {
+struct EndOrder {
     id: u32,
     /// How many flows it has ended, once it has said so.
     ended: Option<u32>,
@@ -18,7 +18,7 @@ impl Ending {
     pub(super) fn ordered(&mut self, id: u32) -> bool {
         let is_at_it = self.0.is_some_and(|order| order.ended.is_none());
         if !is_at_it {
-            self.0 = Some(Order { id, ended: None });
+            self.0 = Some(EndOrder { id, ended: None });
         }
         !is_at_it
     }

@@ -26,7 +26,7 @@ use loaded_queue::{Orphans, Owner};
 use loaded_sandbox::Survival;
 pub(crate) use previous::PreviousWorkers;
 use process::{WorkerProcess, WorkerStage};
-use pulse::Losses;
+use pulse::QueueLosses;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child as Process;
@@ -58,7 +58,7 @@ pub(crate) struct Worker {
     switching: bool,
     /// At most this many packets arrive during a change: if more wait, the process has held them back.
     most_in_a_change: u32,
-    losses: Losses,
+    losses: QueueLosses,
     backoff: Backoff,
     died: Option<Instant>,
     suspicion: Suspicion,
@@ -127,7 +127,7 @@ impl Worker {
             next: None,
             switching: false,
             most_in_a_change: queue_len / 2,
-            losses: Losses::default(),
+            losses: QueueLosses::default(),
             backoff: Backoff::new(),
             died: None,
             suspicion: Suspicion::default(),

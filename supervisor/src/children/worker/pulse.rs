@@ -21,7 +21,7 @@ pub(super) struct Pulse {
 
 /// The kernel's counts of losses, by a full queue and by a full socket, when they were last logged.
 #[derive(Debug, Default)]
-pub(super) struct Losses {
+pub(super) struct QueueLosses {
     logged: (u32, u32),
     logged_at: Option<Instant>,
 }
@@ -38,7 +38,7 @@ impl Pulse {
     }
 }
 
-impl Losses {
+impl QueueLosses {
     /// What was lost since the last call that returned something, for the log; nothing if that was a moment ago.
     pub(super) fn since_last(&mut self, state: &QueueState, now: Instant) -> Option<String> {
         let (full, socket) =
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn losses_are_told_once_a_period_and_summed() {
-        let (mut losses, start) = (Losses::default(), Instant::now());
+        let (mut losses, start) = (QueueLosses::default(), Instant::now());
         assert_eq!(losses.since_last(&state(0, 0, 0), start), None);
         assert!(losses.since_last(&state(0, 3, 0), start).unwrap().contains("3 because the queue was full"));
         assert_eq!(losses.since_last(&state(0, 50, 9), start + Duration::from_secs(9)), None);

@@ -1,8 +1,8 @@
-//! The parts of the way of a connection's first packets, and which chains they meet there.
+//! The legs of the round trip of a connection's first packets, and which chains they meet there.
 
 use super::told::Whose;
 use crate::packet::{ACK, ANY_PORT, Packet, SCTP, SYN, TCP, UDP, World};
-use crate::rule::{Base, Hook, Place};
+use crate::rule::{Base, ChainOrder, Hook};
 use loaded_config::plan::{Backend, Service};
 use loaded_ipc::{Mode, Protocol};
 use loaded_netfilter::Family;
@@ -14,16 +14,16 @@ const MOST_BACKENDS: usize = 32;
 const MOST_PORTS: usize = 4;
 const MOST_VIPS: usize = 4;
 
-/// One part of the way.
+/// One leg of a round trip.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Leg<'a> {
     pub(super) packet: Packet<'a>,
     pub(super) whose: Whose,
-    /// The interface it leaves by, if it comes to that on this part.
+    /// The interface it leaves by, if it comes to that on this leg.
     leaves_by: Option<Option<&'a str>>,
 }
 
-/// The ways of a service's packets in one family, each with its parts.
+/// The round trips of the first packets of a service in one family, each by its legs.
 pub(super) fn legs<'a>(
     service: &'a Service,
     family: Family,
@@ -38,18 +38,18 @@ pub(super) fn legs<'a>(
         [] => vec![ANY_PORT],
         some => some.iter().take(MOST_PORTS).map(|range| (range.low, range.high)).collect(),
     };
-    let mut ways = Vec::new();
+    let mut trips = Vec::new();
     for vip in vips {
         for port in &ports {
             for backend in backends.iter().step_by(every) {
-                ways.push(Way { service, family, client, world, vip, port: *port, backend }.legs());
+                trips.push(RoundTrip { service, family, client, world, vip, port: *port, backend }.legs());
             }
         }
     }
-    ways
+    trips
 }
 
-struct Way<'a> {
+struct RoundTrip<'a> {
     service: &'a Service,
     family: Family,
     client: Option<&'a str>,
@@ -59,7 +59,7 @@ struct Way<'a> {
     backend: &'a Backend,
 }
 
-impl<'a> Way<'a> {
+impl<'a> RoundTrip<'a> {
     fn legs(&self) -> Vec<Leg<'a>> {
         let backend = Some(self.backend.address);
         let inside = self.world.paths.towards(self.backend.address);
@@ -120,20 +120,20 @@ impl<'a> Way<'a> {
 }
 
 impl<'a> Leg<'a> {
-    /// The packet as this chain sees it; `None` if it does not come there on this part of its way.
+    /// The packet as this chain sees it; `None` if it does not come there on this leg.
     pub(super) fn at(&self, base: &Base) -> Option<Packet<'a>> {
         let packet = self.packet;
         let is_on = |interface: Option<&str>| {
             base.devices.is_empty() || interface.is_none_or(|name| base.devices.iter().any(|device| device == name))
         };
-        let meets = match (base.hook, base.place, self.leaves_by) {
+        let meets = match (base.hook, base.order, self.leaves_by) {
             (Hook::Ingress, _, None) => is_on(packet.input),
             (Hook::Ingress, ..) => false,
-            (Hook::Prerouting, Place::Before, leaves) => leaves.is_none(),
+            (Hook::Prerouting, ChainOrder::Before, leaves) => leaves.is_none(),
             // What a worker has accepted goes on behind this chain; what it has repeated comes here again.
-            (Hook::Prerouting, Place::Below, leaves) => leaves.is_some() && self.whose == Whose::Replies,
-            (Hook::Prerouting, Place::Unknown, _) => true,
-            (Hook::Prerouting, Place::Behind, leaves) => leaves.is_some(),
+            (Hook::Prerouting, ChainOrder::Below, leaves) => leaves.is_some() && self.whose == Whose::Replies,
+            (Hook::Prerouting, ChainOrder::Unknown, _) => true,
+            (Hook::Prerouting, ChainOrder::Behind, leaves) => leaves.is_some(),
             (Hook::Forward | Hook::Postrouting, _, leaves) => leaves.is_some(),
             (Hook::Egress, _, leaves) => leaves.is_some_and(is_on),
         };

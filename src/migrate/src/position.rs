@@ -4,9 +4,9 @@ use loaded_config::{ConfigError, Source};
 use std::fmt;
 use std::rc::Rc;
 
-/// A place in a file, as an editor counts it.
+/// A position in a file, as an editor counts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Position {
     file: Rc<str>,
     /// From 1.
     pub line: usize,
@@ -19,7 +19,7 @@ pub struct Place {
 #[error("{0}")]
 pub struct Unreadable(String);
 
-impl Place {
+impl Position {
     pub(crate) fn start(source: &Source) -> Self {
         Self { file: source.path().display().to_string().into(), line: 1, column: 1 }
     }
@@ -45,21 +45,21 @@ impl From<ConfigError> for Unreadable {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.file, self.line, self.column)
     }
 }
 
-/// The characters of a text, each with its place.
+/// The characters of a text, each with its position.
 pub(crate) struct Letters<'t> {
     rest: std::iter::Peekable<std::str::Chars<'t>>,
-    here: Place,
+    here: Position,
 }
 
 impl<'t> Letters<'t> {
     pub(crate) fn of(source: &'t Source) -> Self {
-        Self { rest: source.text().chars().peekable(), here: Place::start(source) }
+        Self { rest: source.text().chars().peekable(), here: Position::start(source) }
     }
 
     /// The next one, which stays.
@@ -68,7 +68,7 @@ impl<'t> Letters<'t> {
     }
 
     /// Where the next one is.
-    pub(crate) fn place(&self) -> Place {
+    pub(crate) fn position(&self) -> Position {
         self.here.clone()
     }
 
