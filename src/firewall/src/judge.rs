@@ -1,9 +1,9 @@
 //! All packets of a plan through all chains of others.
 //!
-//! A connection's first packets go four legs: the request to the worker and from it to the backend, the reply to
-//! the worker and from it to the client (in mode "dsr" the reply does not come by). Which interfaces clients use is not known. So
-//! a service counts as cut off only if no client can reach it by any interface that a route leads through; if only those of the
-//! VIPs and of the default routes are cut off, that is a warning.
+//! A connection's first packets make a round trip of four legs: the request to the worker and from it to the backend, the reply
+//! to the worker and from it to the client (in mode "dsr" the reply does not come by). Which interfaces clients use is not known.
+//! So a service counts as cut off only if no client can reach it by any interface that a route leads through; if only those of
+//! the VIPs and of the default routes are cut off, that is a warning.
 
 mod legs;
 mod told;

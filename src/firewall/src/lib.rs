@@ -1,10 +1,10 @@
 //! Firewalls of others: reads the rules of nftables and iptables, whatever hook and priority they have, and says what they make
 //! of balanced packets. Changes nothing.
 //!
-//! Each rule is asked what it does to the first packet of a connection on each part of its way ([`mod@judge`]): from the client to
-//! the worker, from the worker to the backend, and back. The answer is a [`truth::Truth`], for much is not known: the client's
-//! address, or what a match means that this reader does not know. Only what drops every such packet for sure is told as a
-//! loss; what cannot be read is told as that.
+//! Each rule is asked what it does to the first packet of a connection on each leg of its round trip ([`mod@judge`]): from the
+//! client to the worker, from the worker to the backend, and back. The answer is a [`truth::Truth`], for much is not known: the
+//! client's address, or what a match means that this reader does not know. Only what drops every such packet for sure is told as
+//! a loss; what cannot be read is told as that.
 //!
 //! ```text
 //! read     runs iptables-save and nft, and bounds what they may say

@@ -1,4 +1,4 @@
-//! The packets that rules are asked about: the first of a connection, in either direction, on one part of its way.
+//! The packets that rules are asked about: the first of a connection, in either direction, on one leg of its round trip.
 
 use loaded_host::Paths;
 use loaded_netfilter::Family;

@@ -17,15 +17,15 @@ const NOBODY: u32 = 65534;
 /// What one run has heard: its environment, and what /proc says of it.
 type Told = BTreeMap<String, String>;
 
-/// The program's directory, which goes with the test.
+/// The program that is told, in a directory that goes with the test.
 struct Notifier(PathBuf);
 
 impl Notifier {
     fn of(lab: &Lab) -> Self {
-        let notifier = PathBuf::from(format!("/tmp/loaded-notify-{}", lab.namespace("lb")));
-        fs::create_dir_all(notifier.join("told")).unwrap();
-        chown(notifier.join("told"), Some(NOBODY), Some(NOBODY)).unwrap();
-        Self(notifier)
+        let directory = PathBuf::from(format!("/tmp/loaded-notify-{}", lab.namespace("lb")));
+        fs::create_dir_all(directory.join("told")).unwrap();
+        chown(directory.join("told"), Some(NOBODY), Some(NOBODY)).unwrap();
+        Self(directory)
     }
 
     /// The program, with `more` at its end.

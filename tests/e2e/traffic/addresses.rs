@@ -24,7 +24,7 @@ fn talk(lab: &Lab, family: Family) {
     for client in clients {
         let words = ["ping", "-q", "-c2", "-l2", "-i2", "-W2", "-s3000", "-I", &client.to_string(), &vip.to_string()];
         let said = lab.exec("client", &words);
-        assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+        assert!(said.out.contains(" 2 received"), "{}{}", said.out, said.err);
     }
 }
 

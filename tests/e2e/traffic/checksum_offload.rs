@@ -69,8 +69,8 @@ fn converse(lab: &Lab, family: Family, expected: &[(Transfer, String)], setting:
         assert_eq!(&said.out, expected, "{setting}: {family:?} {transfer:?}: {}", said.err);
     }
     let (from, vip) = (far(family), family.vip());
-    // ping(8) waits for the last answer only as long as it waits between two packets. Where answers are to come all packets go
-    // at once, and a second is left for the last one.
+    // ping(8) waits for the last answer only for two round trips or the time between two packets, and for -W only if none has
+    // come. Where answers are to come all packets go at once, and a second is left for the last one.
     let at_once = ["-l", "3", "-i", "1"];
     let in_turn = ["-l", "1", "-i", "0.02"];
     for (size, ttl, heard) in [("56", "64", true), ("1400", "64", true), ("56", "4", false), ("1400", "4", false)] {

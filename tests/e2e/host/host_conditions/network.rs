@@ -264,7 +264,7 @@ pub(super) const LINKS: [Row; 14] = [
         "this host has the address of backend 198.51.100.11 itself",
         "ip addr del 198.51.100.11/32 dev lo",
     ),
-    // The first ping after it can still belong to the search that found nobody.
+    // The first ping after the mending can still belong to the search that found nobody.
     (
         "ip -n B1 link set eth0 arp off; ip neigh flush dev eth1; ping -c 1 -W 1 198.51.100.11 || true",
         1,
