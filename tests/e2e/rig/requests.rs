@@ -42,6 +42,15 @@ pub(crate) fn download(lab: &Lab, from: IpAddr, to: SocketAddr, bytes: u64, rate
     lab.exec("client", &["bash", "-o", "pipefail", "-c", &curl])
 }
 
+/// Sends so many echo requests with `size` bytes at once, and each is answered. One after the other, ping(8) would wait for the
+/// last answer only for two round trips or the time between two requests, and for -W only if none has come.
+#[track_caller]
+pub(crate) fn pings(lab: &Lab, who: &str, (from, to): (IpAddr, IpAddr), count: u16, size: u16) {
+    let words = format!("ping -q -c {count} -l {count} -i 2 -W 2 -s {size} -I {from} {to}");
+    let said = lab.exec(who, &words.split(' ').collect::<Vec<_>>());
+    assert!(said.out.contains(&format!(" {count} received, 0% packet loss")), "{words}: {}{}", said.out, said.err);
+}
+
 /// What came before a reset waits for the reader: in the client's kernel, and in curl, which reads without a pause as long as there
 /// is something and waits afterwards, until that was no more than its rate. Here both have little.
 pub(crate) fn small_buffers(lab: &Lab) {

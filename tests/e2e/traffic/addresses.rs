@@ -3,6 +3,7 @@
 use crate::rig::lab::{BACKENDS, Lab};
 use crate::rig::loaded::Loaded;
 use crate::rig::net::{Family, ask, backend_of, get};
+use crate::rig::requests::pings;
 use crate::rig::wire::capture;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -22,9 +23,7 @@ fn talk(lab: &Lab, family: Family) {
         }
     });
     for client in clients {
-        let words = ["ping", "-q", "-c2", "-l2", "-i2", "-W2", "-s3000", "-I", &client.to_string(), &vip.to_string()];
-        let said = lab.exec("client", &words);
-        assert!(said.out.contains(" 2 received"), "{}{}", said.out, said.err);
+        pings(lab, "client", (client, vip), 2, 3000);
     }
 }
 

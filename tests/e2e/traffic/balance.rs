@@ -3,7 +3,7 @@
 use crate::rig::lab::{BACKENDS, Lab};
 use crate::rig::loaded::Loaded;
 use crate::rig::net::{Family, ask, backend_of};
-use crate::rig::requests::places;
+use crate::rig::requests::{pings, places};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -49,13 +49,10 @@ fn pings_reach_backends_also_in_pieces() {
     let Some(lab) = Lab::up() else { return };
     let loaded = Loaded::classic(&lab);
     for family in Family::BOTH {
-        for size in ["56", "8000", "60000"] {
+        for size in [56, 8000, 60000] {
             let at_backends = || BACKENDS.iter().map(|backend| echoes(&lab, backend)).sum::<u64>();
             let (backends, balancer) = (at_backends(), echoes(&lab, "lb"));
-            let (client, vip) = (family.client(12).to_string(), family.vip().to_string());
-            let words = ["ping", "-q", "-c", "5", "-l", "5", "-i", "2", "-W", "2", "-s", size, "-I", &client, &vip];
-            let said = lab.exec("client", &words);
-            assert!(said.out.contains(" 5 received, 0% packet loss"), "{family:?} -s {size}: {}{}", said.out, said.err);
+            pings(&lab, "client", (family.client(12), family.vip()), 5, size);
             assert_eq!(at_backends() - backends, 5, "{family:?}: the backends' own count");
             assert_eq!(echoes(&lab, "lb"), balancer, "{family:?}: the balancer has answered itself");
         }

@@ -4,6 +4,7 @@ use crate::rig::lab::{BACKENDS, Lab, eventually};
 use crate::rig::loaded::Loaded;
 use crate::rig::net::{Family, get};
 use crate::rig::packet::{FRAGMENT, UDP, checksum, ip, seal, udp};
+use crate::rig::requests::pings;
 use crate::rig::wire::Sender;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -84,14 +85,6 @@ fn ask_in_pieces(lab: &Lab, sender: &Sender, family: Family, id: u16, order: imp
 }
 
 #[track_caller]
-fn pings(lab: &Lab, family: Family) {
-    let (client, vip) = (family.client(12).to_string(), family.vip().to_string());
-    let said = lab
-        .exec("client", &["ping", "-q", "-c", "5", "-l", "5", "-i", "2", "-W", "2", "-s", "8000", "-I", &client, &vip]);
-    assert!(said.out.contains(" 5 received, 0% packet loss"), "{family:?}: {}{}", said.out, said.err);
-}
-
-#[track_caller]
 fn nothing_is_left(lab: &Lab, loaded: &Loaded) {
     assert!(eventually(Duration::from_secs(5), || lab.waiting() == 0), "{} packets wait", lab.waiting());
     for counted in loaded.counters() {
@@ -109,7 +102,7 @@ fn pieces_in_any_order_are_answered() {
         let loaded = Loaded::toml(&lab, &config(defragment, service));
         for family in Family::BOTH {
             if service == ANY {
-                pings(&lab, family);
+                pings(&lab, "client", (family.client(12), family.vip()), 5, 8000);
             }
             for id in 0..20 {
                 ask_in_pieces(&lab, &sender, family, 2 * id, |_| {});
@@ -166,7 +159,7 @@ fn lone_pieces_cost_no_memory_and_harm_nobody() {
             if !defragment {
                 // The lone pieces fill the memory of the backends' own kernels, for a second here.
                 std::thread::sleep(Duration::from_millis(2500));
-                pings(&lab, family);
+                pings(&lab, "client", (family.client(12), family.vip()), 5, 8000);
             }
         }
         nothing_is_left(&lab, &loaded);
