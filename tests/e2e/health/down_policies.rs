@@ -5,6 +5,7 @@ use crate::rig::loaded::Loaded;
 use crate::rig::net::{ANSWER_TIMEOUT, Family, backend_of, dial, get};
 use crate::rig::servers::{Mood, PORT, Server, backends, becomes, datagrams, echo, service, timed, webs};
 use crate::rig::wire::capture;
+use nix::sys::socket::{setsockopt, sockopt};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -63,8 +64,11 @@ fn download(mut stream: TcpStream, read: &AtomicU64) -> (Vec<u8>, Option<io::Err
     }
 }
 
+/// After a reset, the reader still gets what the client's kernel had received before it: up to 32 MiB, or three seconds at
+/// this pace (tcp_rmem of Linux 6.18). So it may hold no more than two pieces.
 fn begin_download(lab: &Lab, family: Family) -> TcpStream {
     let mut stream = lab.within("client", || dial(family.client(20), SocketAddr::new(family.vip(), 80))).unwrap();
+    setsockopt(&stream, sockopt::RcvBufForce, &PIECE).unwrap();
     let range = format!("Range: bytes=0-{}\r\n", BYTES - 1);
     write!(stream, "GET /big HTTP/1.1\r\nHost: vip\r\n{range}Connection: close\r\n\r\n").unwrap();
     stream
