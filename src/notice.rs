@@ -1,5 +1,5 @@
 //! Becomes the operator's program that is told of a change (key `notify`): gives up every right, and executes it. Started by the
-//! supervisor, which waits for its end (`supervisor/src/notices`).
+//! supervisor, which waits for its end (`src/children/src/notices.rs`).
 
 use loaded_sandbox::{Identity, SandboxError, become_stranger, begin_session, keep_only_fds};
 use loaded_supervisor::NOTICE_LIMIT;

@@ -6,7 +6,6 @@ use loaded_ipc::LinkError;
 use loaded_queue::OwnerError;
 use loaded_sandbox::SandboxError;
 use std::io;
-use std::path::PathBuf;
 
 /// An error of the supervisor.
 #[derive(Debug, thiserror::Error)]
@@ -26,17 +25,9 @@ pub enum Error {
     /// The sandbox, or what it needs.
     #[error("{0}")]
     Sandbox(#[from] SandboxError),
-    /// Another process answers the packets of the queue.
-    #[error(
-        "queue {queue} belongs to {owner}: stop it, or give this instance other queues (--queue-base, or FIRST_CORE and \
-         LAST_CORE)"
-    )]
-    QueueBusy {
-        /// Number of the queue.
-        queue: u16,
-        /// The process that answers it, in words.
-        owner: String,
-    },
+    /// Another supervisor: one that is running, or one that was killed.
+    #[error("{0}")]
+    Handover(#[from] loaded_handover::Error),
     /// Another instance serves a virtual IP of this one.
     #[error(
         "vip {vip} is served by another instance here, with the queue base {base}, and packets can go to one alone: stop it, or \
@@ -69,6 +60,9 @@ pub enum Error {
     /// A link to a child or to another supervisor fails.
     #[error("link to a child: {0}")]
     Link(#[from] LinkError),
+    /// A child cannot be started or told.
+    #[error("{0}")]
+    Children(#[from] loaded_children::Error),
     /// A child has ended before it served.
     #[error("{0}")]
     ChildFailed(String),
@@ -81,30 +75,12 @@ pub enum Error {
     /// The control socket.
     #[error("{0}")]
     Control(#[from] loaded_control::ControlError),
-    /// Nobody can listen where metrics are to be served.
-    #[error(
-        "metrics: listen on {address}: {source}; stop what listens there, or name another address (metrics, --metrics)"
-    )]
-    Metrics {
-        /// The address.
-        address: String,
-        /// Why not.
-        source: io::Error,
-    },
     /// The group that may read does not exist.
     #[error("monitor_group: {0}")]
     Monitors(io::Error),
-    /// The PID file cannot be written.
-    #[error("pid file {}: {source}", path.display())]
-    PidFile {
-        /// Its path.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// This process cannot take the place of the running supervisor, or another binary cannot take ours.
-    #[error("take over from the running supervisor: {0}")]
-    Succession(String),
+    /// This process: PID file, signals, becoming a daemon.
+    #[error("{0}")]
+    Process(#[from] loaded_process::Error),
     /// A signal has ended the start.
     #[error("ended by a signal while starting")]
     Interrupted,

@@ -12,9 +12,9 @@ pub(crate) use next::off;
 pub(crate) use off::Off;
 
 use crate::Error;
-use crate::children::child::dup;
 use crate::children::memory::random;
 use crate::children::worker::Worker;
+use crate::children::{self, dup};
 use crate::handover::PathHandover;
 use crate::roster::{BackendEntry, Roster};
 use entries::{addresses, is_numbered, of_entry, plain};
@@ -108,7 +108,7 @@ impl FastPath {
     ///
     /// # Errors
     /// If there is no descriptor left.
-    pub(crate) fn descriptors(&self) -> Result<Vec<OwnedFd>, Error> {
+    pub(crate) fn descriptors(&self) -> Result<Vec<OwnedFd>, children::Error> {
         self.program.descriptors().iter().map(dup).collect()
     }
 

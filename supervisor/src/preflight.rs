@@ -3,9 +3,9 @@
 
 use crate::Error;
 use crate::conditions;
-use crate::settings::HostSettings;
 use loaded_config::plan::{HostPolicy, Plan};
 use loaded_control::group_named;
+use loaded_host::HostSettings;
 use loaded_host::Problem;
 use loaded_sandbox::{Identity, KernelSupport, SandboxRequirement};
 use std::time::{Duration, Instant};

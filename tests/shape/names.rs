@@ -22,7 +22,7 @@ const SHARED: [(&str, usize); 62] = [
     ("Connection", 2),
     ("Direction", 2),
     ("Ending", 2),
-    ("Error", 11),
+    ("Error", 14),
     ("Exporter", 2),
     ("Family", 3),
     ("FlowNow", 2),

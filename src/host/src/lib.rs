@@ -1,5 +1,5 @@
 //! This host as the kernel reports it: interfaces, addresses, neighbours, routes, settings, and whom a sandbox has killed. Knows
-//! what is there and what a plan needs of it; never changes anything, and never knows what runs.
+//! what is there and what a plan needs of it; never knows what runs, and never changes anything but settings ([`HostSettings`]).
 #![forbid(unsafe_code)]
 
 mod audit;
@@ -22,6 +22,7 @@ mod paths;
 mod problem;
 mod procfs;
 mod route;
+mod settings;
 mod shared;
 
 pub use audit::AuditLog;
@@ -36,4 +37,5 @@ pub use next_hops::{SilentNeighbour, silent_neighbours, silent_neighbours_now};
 pub use own_ports::own_ports;
 pub use paths::{ClientPaths, Paths};
 pub use problem::{Problem, SETTINGS, Setting, Severity, sysctl_name};
+pub use settings::{HostSettings, WrittenSetting};
 pub use shared::shared_interfaces;

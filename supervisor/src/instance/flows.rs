@@ -4,7 +4,7 @@
 use super::Instance;
 use super::flow_search::{FlowSearch, meant};
 use super::operator::OpenEnding;
-use crate::handover::monotonic;
+use crate::roster::monotonic;
 use loaded_control::{ANSWER_DEADLINE, Answer, By, EndedFlows, FlowQuery, Reply};
 use std::time::{Duration, Instant};
 

@@ -2,9 +2,9 @@
 
 use super::Instance;
 use super::standing::{Condition, Stand, family_condition};
+use crate::children::notices::Subject;
 use crate::children::worker::Worker;
 use crate::conditions::of_problem;
-use crate::notices::Subject;
 use loaded_control::{By, ConditionStatus, Effect, Health, InstanceVerdict, ServiceHealth};
 use loaded_ipc::{Outcome, ServiceIndex};
 use loaded_queue::{QueueState, queue_owners};

@@ -3,10 +3,10 @@
 use crate::children::worker::Worker;
 use crate::fastpath::{FastPath, Leftovers, Off, off};
 use crate::roster::Roster;
-use crate::settings::HostSettings;
 use loaded_config::plan::Fast;
 use loaded_control::Tuple;
 use loaded_control::explain::Path;
+use loaded_host::HostSettings;
 use loaded_ipc::Explained;
 use loaded_netfilter::routes::{Hops, Routes};
 use loaded_netfilter::{self as rules, Installed, Missing, RuleSet};

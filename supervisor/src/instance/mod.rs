@@ -49,9 +49,9 @@ mod watch;
 
 use crate::Error;
 use crate::children::Children;
-use crate::children::child::DeathReport;
+use crate::children::DeathReport;
+use crate::children::notices::{Notices, Subject};
 use crate::handover::successor::Successor;
-use crate::notices::{Notices, Subject};
 use crate::process::orphans;
 use crate::process::signals::Signals;
 use firewall::FirewallWatch;
@@ -188,7 +188,7 @@ impl Instance {
         }
         let may_probe = self.may_probe();
         let exports = Some(&self.current.plan).filter(|_| !self.phase.is_start());
-        self.children.start(&self.current.roster, may_probe, exports)
+        Ok(self.children.start(&self.current.roster, may_probe, exports)?)
     }
 
     fn start_children_or_log(&mut self) {

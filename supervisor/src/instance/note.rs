@@ -3,8 +3,8 @@
 use super::Instance;
 use super::phase::Trigger;
 use super::standing::{Condition, condition, family_condition};
+use crate::children::notices::Subject;
 use crate::children::worker::Worker;
-use crate::notices::Subject;
 use loaded_control::{By, Event, unix_ms};
 use loaded_ipc::{BackendCounter, BackendIndex, Cause, Destination, ServiceIndex, VIEWS, View};
 use std::time::{Instant, SystemTime};

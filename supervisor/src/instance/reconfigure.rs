@@ -8,8 +8,8 @@ use super::Instance;
 use super::generation::Generation;
 use super::phase::{Phase, Reconfiguration, Stage, Trigger};
 use crate::Error;
-use crate::children::briefing;
 use crate::children::exporter::ListenerChange;
+use crate::children::to_worker;
 use crate::children::worker::Worker;
 use crate::preflight::{check_accounts, check_host_for_a_change};
 use crate::process::output;
@@ -100,10 +100,10 @@ impl Instance {
         let next = Box::new(Generation::after(&self.current.roster, loaded, &found, settled, rules_of)?);
         let hops = next.hops()?;
         for worker in &mut self.children.workers {
-            let briefing = briefing::to_worker(&next.roster, worker, since);
+            let briefing = to_worker(&next.roster, worker, since);
             if let Err(error) = worker.prepare(&self.children.specs.worker, briefing) {
                 self.children.workers.iter_mut().for_each(Worker::abort);
-                return Err(error);
+                return Err(error.into());
             }
         }
         let stage = Stage::Preparing { next, since };

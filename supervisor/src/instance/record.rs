@@ -1,9 +1,10 @@
 //! What an instance writes down for the supervisor after it.
 
 use super::Instance;
+use crate::children::adoption;
 use crate::fastpath::FastPath;
 use crate::handover::snapshot::{FORMAT, Snapshot};
-use crate::handover::{adoption, monotonic};
+use crate::roster::monotonic;
 use loaded_control::Control;
 use loaded_ipc::counter_layout;
 use loaded_sandbox::Role;

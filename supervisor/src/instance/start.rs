@@ -4,7 +4,7 @@
 use super::Instance;
 use super::phase::Phase;
 use crate::Error;
-use crate::children::child::START_DEADLINE;
+use crate::children::START_DEADLINE;
 use crate::children::worker::Worker;
 use crate::handover::predecessor::{GaveWay, Predecessor};
 use crate::handover::snapshot::Snapshot;
@@ -163,7 +163,7 @@ impl Instance {
             }
             // Nobody is served there any more either; ours is made when we serve.
             let _ = std::fs::remove_file(monitor_path(&snapshot.control));
-            Ok(predecessor.replace(&snapshot.control, path)?)
+            predecessor.replace(&snapshot.control, path)
         });
         match replaced {
             Ok(control) => self.operator.control = Some(control),

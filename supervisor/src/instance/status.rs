@@ -4,12 +4,11 @@ use super::Instance;
 use super::note::view;
 use super::standing::{Condition, condition};
 use crate::children::Children;
-use crate::children::late::LateChecks;
-use crate::children::lives::Lives;
+use crate::children::LateChecks;
+use crate::children::Lives;
 use crate::children::worker::Worker;
 use crate::fastpath::FastPath;
 use crate::roster::{BackendEntry, ServiceEntry};
-use crate::settings::WrittenSetting;
 use loaded_config::plan;
 use loaded_control::status::{
     BackendState, BackendStatus, Ejection, KernelPathStatus, Process, Queue, Refused, Reload, Role, RulesStatus,
@@ -18,6 +17,7 @@ use loaded_control::status::{
 use loaded_control::unix_ms;
 use loaded_control::{process, status};
 use loaded_fastpath::program::Totals;
+use loaded_host::WrittenSetting;
 use loaded_host::sysctl_name;
 use loaded_ipc::{BackendCounter, BackendIndex, Fault, Outcome, Pressure, RECEIVED, ServiceIndex};
 use loaded_queue::{QueueState, queue_owners};

@@ -12,11 +12,10 @@
 
 use super::Instance;
 use super::phase::Phase;
-use crate::Error;
-use crate::children::child::dup;
+use crate::children::dup;
 use crate::children::worker::Worker;
-use crate::handover::Descriptor;
 use crate::handover::successor::{Successor, SuccessorProgress, SuccessorStage};
+use crate::handover::{Descriptor, Error};
 use crate::process::daemon;
 use loaded_ipc::BackendIndex;
 use nix::sys::signal::Signal;
@@ -38,17 +37,17 @@ impl Instance {
 
     fn start_successor(&mut self) -> Result<Successor, Error> {
         let fail = |act| move |source| Error::Start { act, source };
+        let refuse = |why: &str| Error::Succession(why.to_owned());
         if self.soft_stop.is_some() {
-            let text = "this instance was told to end; loaded drain --cancel lets it stay";
-            return Err(Error::Succession(text.to_owned()));
+            return Err(refuse("this instance was told to end; loaded drain --cancel lets it stay"));
         }
         // It goes on from what is written now.
         self.write_snapshot();
         let Some(control) = &self.operator.control else {
-            return Err(Error::Succession("there is no control socket to hand over; restart".to_owned()));
+            return Err(refuse("there is no control socket to hand over; restart"));
         };
         if std::process::id() == 1 {
-            return Err(Error::Succession("process 1 cannot be replaced: the container ends with it".to_owned()));
+            return Err(refuse("process 1 cannot be replaced: the container ends with it"));
         }
         let kernel_log = self.children.audit.descriptor().map_err(fail("pass on the kernel's log"))?;
         let mut descriptors = vec![
@@ -58,8 +57,8 @@ impl Instance {
         ];
         let mut exports = Vec::new();
         for (position, worker) in self.children.workers.iter().enumerate() {
-            let (of_worker, export) = worker.descriptors(position)?;
-            descriptors.extend(of_worker);
+            let (of_worker, export) = worker.descriptors()?;
+            descriptors.extend(of_worker.map(|(which, fd)| (Descriptor::Worker(position, which), fd)));
             exports.push(export);
         }
         descriptors.extend(self.path_descriptors()?);

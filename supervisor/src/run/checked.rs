@@ -2,16 +2,16 @@
 //! write.
 
 use crate::Error;
+use crate::children::ChildSpec;
 use crate::children::ChildSpecs;
-use crate::children::child::ChildSpec;
 use crate::handover::predecessor::SUCCESSOR;
 use crate::options::Options;
 use crate::preflight::{available_cores, await_host, check_accounts, check_host, check_kernel};
 use crate::process::invocation::Invocation;
 use crate::process::output;
-use crate::settings::HostSettings;
 use loaded_config::plan::Plan;
 use loaded_config::{Amendment, LoadedPlan, Source, parse_amended};
+use loaded_host::HostSettings;
 use loaded_netfilter::Tools;
 use loaded_netfilter::trial::{Trial, load_tables};
 use loaded_sandbox::proof::Expectation;
@@ -67,7 +67,7 @@ impl Checked {
         }
         let kernel = check_kernel(options.sandbox)?;
         let trial = Trial::begin();
-        let mut settings = HostSettings::new();
+        let mut settings = HostSettings::of_this_host();
         if !options.successor {
             await_host(&plan, options.wait, &mut settings);
         }

@@ -69,7 +69,8 @@ fn start_alone(options: &Options) -> Result<(), Error> {
         keep_only_fds(&[0, 1, 2])?;
         None
     };
-    let checked = Checked::check(options, |options| if options.detached { daemon::detach() } else { Ok(()) })?;
+    let detach = |options: &Options| if options.detached { Ok(daemon::detach()?) } else { Ok(()) };
+    let checked = Checked::check(options, detach)?;
     let pid_file = checked.options.pid_file.as_deref().map(|path| PidFile::write(path, None)).transpose()?;
     let instance = start::alone(checked)?;
     serve(instance, pid_file, starter)
@@ -95,7 +96,7 @@ fn serve(mut instance: Instance, pid_file: Option<PidFile>, starter: Option<Owne
     instance.log_serving();
     let released = starter.map_or(Ok(()), |starter| {
         output::to_syslog();
-        daemon::release(starter)
+        Ok(daemon::release(starter)?)
     });
     daemon::notify(NotifyState::Ready);
     match released.and_then(|()| instance.serve()) {

@@ -5,15 +5,17 @@ use super::acquired::{Acquired, assemble};
 use super::checked::Checked;
 use super::workers::{handed_path, inherited_path, inherited_workers, workers_with_path};
 use crate::Error;
+use crate::children::adoption;
 use crate::children::exporter::{Bound, Exporter};
 use crate::children::memory::random;
 use crate::children::prober::Prober;
 use crate::fastpath::Leftovers;
+use crate::handover::Error as HandoverError;
 use crate::handover::inheritance::{Inheritance, misfit};
 use crate::handover::journal::Journal;
+use crate::handover::orphans;
 use crate::handover::predecessor::Predecessor;
 use crate::handover::snapshot::Snapshot;
-use crate::handover::{adoption, orphans};
 use crate::instance::Instance;
 use crate::instance::generation::rules;
 use crate::instance::operator::Operator;
@@ -115,7 +117,7 @@ pub(super) fn beside(options: &Options, predecessor: &Predecessor) -> Result<(In
     checked.amend(&snapshot.amendments)?;
     adoption::set_known(snapshot.adoptable);
     if let Some(problem) = misfit(&snapshot, &checked.plan, &checked.workers) {
-        return Err(Error::Succession(problem));
+        return Err(HandoverError::Succession(problem).into());
     }
     let routes = routes(&checked);
     let journal = Journal::create()?;

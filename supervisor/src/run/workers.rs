@@ -5,6 +5,7 @@ use super::checked::Checked;
 use crate::Error;
 use crate::children::worker::{Worker, WorkerParts};
 use crate::fastpath::{FastPath, Off};
+use crate::handover::Error as HandoverError;
 use crate::handover::inheritance::InheritedWorker;
 use crate::handover::journal::Journal;
 use crate::handover::predecessor::Predecessor;
@@ -65,6 +66,7 @@ pub(super) fn handed_path(checked: &Checked, workers: &[Worker], snapshot: &Snap
         return Err(Off::OtherProgram.told());
     }
     let path = Predecessor::kernel_path(snapshot.queues.len())
+        .map_err(Error::from)
         .and_then(|descriptors| FastPath::inherit(handover, descriptors, checked.plan.queue_base));
     path.map_err(|error| Off::Refused(error.to_string()).told())?.ok_or_else(|| Off::OtherProgram.told())
 }
@@ -72,7 +74,7 @@ pub(super) fn handed_path(checked: &Checked, workers: &[Worker], snapshot: &Snap
 /// Workers with empty tables, on queues that are opened for them.
 fn fresh_workers(checked: &Checked, journal: &Journal, fast: bool) -> Result<Vec<Worker>, Error> {
     let plan = &checked.plan;
-    make_workers(checked, |queue| WorkerParts::fresh(open_queue(queue, plan)?, plan, journal, fast))
+    make_workers(checked, |queue| Ok(WorkerParts::fresh(open_queue(queue, plan)?, plan, journal.custody(), fast)?))
 }
 
 /// Workers with queues and tables of previous ones. Where a previous worker is missing, it is dead: those are fresh.
@@ -84,8 +86,8 @@ pub(super) fn inherited_workers(
 ) -> Result<Vec<Worker>, Error> {
     let plan = &checked.plan;
     make_workers(checked, |queue| match previous.remove(&queue) {
-        Some(worker) => worker.into_parts(queue, plan, snapshot, journal),
-        None => WorkerParts::fresh(open_queue(queue, plan)?, plan, journal, false),
+        Some(worker) => Ok(worker.into_parts(queue, plan, snapshot, journal)?),
+        None => Ok(WorkerParts::fresh(open_queue(queue, plan)?, plan, journal.custody(), false)?),
     })
 }
 
@@ -94,7 +96,7 @@ fn make_workers(
     mut parts: impl FnMut(u16) -> Result<WorkerParts, Error>,
 ) -> Result<Vec<Worker>, Error> {
     let numbered = (0..).zip(&checked.workers);
-    let make = |(position, &(core, queue))| Worker::new(position, core, parts(queue)?, checked.plan.queue_len);
+    let make = |(position, &(core, queue))| Ok(Worker::new(position, core, parts(queue)?, checked.plan.queue_len)?);
     numbered.map(make).collect()
 }
 
@@ -105,7 +107,7 @@ fn open_queue(queue: u16, plan: &Plan) -> Result<Owner, Error> {
     };
     Owner::open_for(queue, plan.queue_len, overflow).map_err(|error| match error {
         OwnerError::Refused(queue) => match queue_owner(queue) {
-            Ok(Some(owner)) => Error::QueueBusy { queue, owner },
+            Ok(Some(owner)) => HandoverError::QueueBusy { queue, owner }.into(),
             _ => Error::Queue(error),
         },
         other => Error::Queue(other),

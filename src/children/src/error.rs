@@ -1,0 +1,47 @@
+//! Why a child cannot be started, or told what it has to know.
+
+use std::io;
+
+/// An error about a child.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A right or a descriptor that the sandbox gives.
+    #[error("{0}")]
+    Sandbox(#[from] loaded_sandbox::SandboxError),
+    /// The kernel's list of queues cannot be read.
+    #[error("{0}")]
+    Queues(#[from] loaded_queue::ListError),
+    /// There is not enough memory for the tables, or it is not what it should be.
+    #[error("tables: {0}; smaller `flows` and `clients` need less memory")]
+    Memory(#[from] loaded_table::Error),
+    /// The maps of the kernel path.
+    #[error("{0}")]
+    FastPath(#[from] loaded_fastpath::Error),
+    /// A link to a child fails.
+    #[error("link to a child: {0}")]
+    Link(#[from] loaded_ipc::LinkError),
+    /// The configuration asks for more at once than there are numbers.
+    #[error("{0}")]
+    Full(#[from] loaded_roster::NumbersExhausted),
+    /// What a predecessor has exported is not tables.
+    #[error("take over from the running supervisor: its export of the tables is not valid")]
+    Export,
+    /// Nobody can listen where metrics are to be served.
+    #[error(
+        "metrics: listen on {address}: {source}; stop what listens there, or name another address (metrics, --metrics)"
+    )]
+    Metrics {
+        /// The address.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The kernel has refused something else.
+    #[error("{act}: {source}")]
+    Start {
+        /// What was tried.
+        act: &'static str,
+        /// The kernel's error.
+        source: io::Error,
+    },
+}
