@@ -16,7 +16,7 @@ const POLICY: &str =
 
 /// How a request ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum Response {
     /// With a document. `serves`: what the health's status says.
     Found(Document, bool),
     /// With the style sheet.
@@ -27,7 +27,7 @@ pub(crate) enum Outcome {
     Unavailable,
 }
 
-impl Outcome {
+impl Response {
     /// Status and reason (RFC 9110 §15, RFC 6585 §5).
     fn status(self) -> &'static str {
         match self {
@@ -88,18 +88,18 @@ mod tests {
     #[test]
     fn each_head_fits_and_is_http() {
         let documents =
-            Document::ALL.into_iter().flat_map(|document| [true, false].map(|ok| Outcome::Found(document, ok)));
+            Document::ALL.into_iter().flat_map(|document| [true, false].map(|ok| Response::Found(document, ok)));
         let refusals =
-            [Refusal::Malformed, Refusal::NotFound, Refusal::Method, Refusal::TooLarge].map(Outcome::Refused);
-        for outcome in documents.chain(refusals).chain([Outcome::Style, Outcome::Unavailable]) {
+            [Refusal::Malformed, Refusal::NotFound, Refusal::Method, Refusal::TooLarge].map(Response::Refused);
+        for response in documents.chain(refusals).chain([Response::Style, Response::Unavailable]) {
             let mut room = [0; MAX_HEAD];
-            let length = outcome.head(usize::MAX, &mut room);
+            let length = response.head(usize::MAX, &mut room);
             let text = std::str::from_utf8(&room[..length]).expect("text");
-            assert!(text.starts_with("HTTP/1.1 ") && text.ends_with("\r\n\r\n"), "{outcome:?}: {text}");
+            assert!(text.starts_with("HTTP/1.1 ") && text.ends_with("\r\n\r\n"), "{response:?}: {text}");
             assert!(text.contains("default-src 'none'") && text.contains("Connection: close"), "{text}");
         }
         let mut room = [0; MAX_HEAD];
-        Outcome::Found(Document::Health, false).head(0, &mut room);
+        Response::Found(Document::Health, false).head(0, &mut room);
         assert!(room.starts_with(b"HTTP/1.1 503 "));
     }
 }

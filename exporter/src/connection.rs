@@ -1,6 +1,6 @@
 //! One connection: a request in, an answer out, and the end. Nothing here blocks.
 
-use crate::answer::{MAX_HEAD, Outcome};
+use crate::answer::{MAX_HEAD, Response};
 use crate::clock::SECOND;
 use crate::request::{self, MAX_REQUEST, Request, Wanted};
 use crate::shelf::{FRESH, Shelves};
@@ -138,7 +138,7 @@ impl Slot {
     pub(crate) fn give_up_late(&mut self, shelves: &mut Shelves, now: u64) {
         let Some(connection) = self.connection.as_mut().filter(|connection| connection.deadline <= now) else { return };
         let after = match connection.phase {
-            Phase::Waiting(_, head_only) => connection.answer(Outcome::Unavailable, None, head_only, shelves, now),
+            Phase::Waiting(_, head_only) => connection.answer(Response::Unavailable, None, head_only, shelves, now),
             _ => After::Over,
         };
         if after == After::Over {
@@ -151,7 +151,7 @@ impl Slot {
         let Some(connection) = &mut self.connection else { return };
         let after = match connection.phase {
             Phase::Asking(_) => After::Over,
-            Phase::Waiting(_, head_only) => connection.answer(Outcome::Unavailable, None, head_only, shelves, now),
+            Phase::Waiting(_, head_only) => connection.answer(Response::Unavailable, None, head_only, shelves, now),
             Phase::Answering(_) | Phase::Ending => After::Open,
         };
         if after == After::Over {
@@ -195,8 +195,8 @@ impl Connection {
                 self.deadline = now + DOCUMENT_DEADLINE;
                 self.look(document, head_only, shelves, now)
             }
-            Wanted::Style => self.answer(Outcome::Style, None, head_only, shelves, now),
-            Wanted::Refused(refusal) => self.answer(Outcome::Refused(refusal), None, head_only, shelves, now),
+            Wanted::Style => self.answer(Response::Style, None, head_only, shelves, now),
+            Wanted::Refused(refusal) => self.answer(Response::Refused(refusal), None, head_only, shelves, now),
         }
     }
 
@@ -206,8 +206,8 @@ impl Connection {
         let shelf = shelves.of(document);
         match shelf.newest(asked.saturating_sub(FRESH)) {
             Some(version) => {
-                let outcome = Outcome::Found(document, shelf.serves(version));
-                self.answer(outcome, Some((document, version)), head_only, shelves, now)
+                let response = Response::Found(document, shelf.serves(version));
+                self.answer(response, Some((document, version)), head_only, shelves, now)
             }
             None => After::Open,
         }
@@ -215,15 +215,15 @@ impl Connection {
 
     fn answer(
         &mut self,
-        outcome: Outcome,
+        response: Response,
         version: Option<(Document, usize)>,
         head_only: bool,
         shelves: &mut Shelves,
         now: u64,
     ) -> After {
-        let body = version.map_or(Body::Text(outcome.text()), |(document, version)| Body::Version(document, version));
+        let body = version.map_or(Body::Text(response.text()), |(document, version)| Body::Version(document, version));
         let mut head = [0; MAX_HEAD];
-        let head_length = outcome.head(body.bytes(shelves).len(), &mut head);
+        let head_length = response.head(body.bytes(shelves).len(), &mut head);
         let body = if head_only { Body::Nothing } else { body };
         if let Body::Version(document, version) = body {
             shelves.of(document).begin(version);

@@ -2,7 +2,7 @@
 
 mod expression;
 
-use crate::rule::{Base, ChainOrder, Hook, Owner, RAW, Rule, RuleName, Table};
+use crate::rule::{Base, ChainOrder, Dialect, Hook, RAW, Rule, RuleName, Table};
 use expression::{Sets, expressions};
 use loaded_netfilter::Family;
 use serde::{Deserialize, Deserializer};
@@ -55,8 +55,8 @@ pub(crate) fn tables(listed: &str, is_shown: impl Fn(Family, &str) -> bool) -> R
     for (key, chain, handle, listed) in rules {
         let Some(table) = table(&mut tables, &key, &is_shown) else { continue };
         let rules = table.chains.entry(chain).or_default();
-        for (matches, act) in expressions(&listed, sets.get(&key).unwrap_or(&none)) {
-            rules.push(Rule { matches, act, name: RuleName::Handle(handle) });
+        for (matches, ruling) in expressions(&listed, sets.get(&key).unwrap_or(&none)) {
+            rules.push(Rule { matches, ruling, name: RuleName::Handle(handle) });
         }
     }
     let mut tables: Vec<_> = tables.into_values().collect();
@@ -86,7 +86,7 @@ fn table<'t>(
         return None;
     }
     Some(tables.entry(key.clone()).or_insert_with(|| Table {
-        owner: Owner::Nft(name),
+        dialect: Dialect::Nft(name),
         families,
         name: key.1.clone(),
         chains: BTreeMap::new(),
@@ -174,7 +174,7 @@ pub(crate) fn add_devices(tables: &mut [Table], chains: &str) {
             // `device "eth0" priority 0;` or `devices = { "eth0", "eth1" } priority 0;`
             let names: Vec<_> = devices.split('"').skip(1).step_by(2).map(str::to_owned).collect();
             for one in tables.iter_mut() {
-                let Owner::Nft(family) = one.owner else { continue };
+                let Dialect::Nft(family) = one.dialect else { continue };
                 let same = format!("{family} {}", one.name) == table;
                 for base in one.bases.iter_mut().filter(|base| same && base.chain == chain) {
                     base.devices.clone_from(&names);

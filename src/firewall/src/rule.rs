@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A table of netfilter.
 #[derive(Debug, Clone)]
 pub(crate) struct Table {
-    pub(crate) owner: Owner,
+    pub(crate) dialect: Dialect,
     /// The families whose packets it sees.
     pub(crate) families: Vec<Family>,
     pub(crate) name: String,
@@ -18,7 +18,7 @@ pub(crate) struct Table {
 
 /// Which program a table belongs to, and thereby how its rules are spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owner {
+pub(crate) enum Dialect {
     /// iptables or ip6tables.
     Iptables(Family),
     /// nft, with the family as nft calls it.
@@ -70,9 +70,9 @@ impl Table {
     /// Lets every rule drop what it would give to queues that nobody owns: `owned` has all that somebody does. `None`: not known.
     pub(crate) fn know_queues(&mut self, owned: Option<&BTreeSet<u16>>) {
         for rule in self.chains.values_mut().flatten() {
-            if let Act::Queues(first, last) = rule.act {
+            if let Ruling::Queues(first, last) = rule.ruling {
                 let is_read = owned.is_none_or(|owned| owned.range(first..=last.max(first)).next().is_some());
-                rule.act = if is_read { Act::Hands } else { Act::Drop };
+                rule.ruling = if is_read { Ruling::Hands } else { Ruling::Drop };
             }
         }
     }
@@ -82,7 +82,7 @@ impl Table {
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
     pub(crate) matches: Vec<Match>,
-    pub(crate) act: Act,
+    pub(crate) ruling: Ruling,
     pub(crate) name: RuleName,
 }
 
@@ -97,7 +97,7 @@ pub(crate) enum RuleName {
 
 /// What a rule does with a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Act {
+pub(crate) enum Ruling {
     /// Nothing that matters here: it counts, logs, marks.
     Nothing,
     Accept,

@@ -2,7 +2,7 @@
 
 mod options;
 
-use crate::rule::{Act, Base, ChainOrder, Hook, Owner, Rule, RuleName, Table};
+use crate::rule::{Base, ChainOrder, Dialect, Hook, Rule, RuleName, Ruling, Table};
 use loaded_netfilter::Family;
 use options::matches;
 pub(crate) use options::{flags, network, protocol_number};
@@ -58,7 +58,7 @@ fn table(family: Family, name: &str, priority: i32, text: &str, base: Option<u16
             bases.push(whole);
         }
     }
-    Table { owner: Owner::Iptables(family), families: vec![family], name: name.to_owned(), chains, bases }
+    Table { dialect: Dialect::Iptables(family), families: vec![family], name: name.to_owned(), chains, bases }
 }
 
 /// What is above our jump, and what is below it.
@@ -79,39 +79,39 @@ fn rule(line: &str, words: &[String], is_chain: &dyn Fn(&str) -> bool) -> Rule {
     let asked = matches(&words[..target.unwrap_or(words.len())]);
     let to = target.and_then(|at| words.get(at + 1)).map_or("", String::as_str);
     let goes = target.is_some_and(|at| words[at] == "-g");
-    let act = match to {
-        _ if to.starts_with(OURS) => Act::Nothing,
-        _ if goes => Act::Goto(to.to_owned()),
-        _ if is_chain(to) => Act::Jump(to.to_owned()),
+    let ruling = match to {
+        _ if to.starts_with(OURS) => Ruling::Nothing,
+        _ if goes => Ruling::Goto(to.to_owned()),
+        _ if is_chain(to) => Ruling::Jump(to.to_owned()),
         "NFQUEUE" => queues(words),
-        _ => act(to),
+        _ => ruling(to),
     };
-    Rule { matches: asked, act, name: RuleName::Text(line.to_owned()) }
+    Rule { matches: asked, ruling, name: RuleName::Text(line.to_owned()) }
 }
 
 /// What a target does; what is not known may do anything.
-fn act(target: &str) -> Act {
+fn ruling(target: &str) -> Ruling {
     match target {
-        "ACCEPT" => Act::Accept,
+        "ACCEPT" => Ruling::Accept,
         // TPROXY gives a packet to a socket of this host, or drops it (xt_TPROXY.c): it does not go on.
-        "DROP" | "REJECT" | "TARPIT" | "DELUDE" | "CHAOS" | "TPROXY" => Act::Drop,
-        "RETURN" => Act::Return,
+        "DROP" | "REJECT" | "TARPIT" | "DELUDE" | "CHAOS" | "TPROXY" => Ruling::Drop,
+        "RETURN" => Ruling::Return,
         "" | "AUDIT" | "CHECKSUM" | "CLASSIFY" | "CONNMARK" | "CONNSECMARK" | "CT" | "DNAT" | "DSCP" | "ECN" | "HL"
         | "IDLETIMER" | "LED" | "LOG" | "MARK" | "MASQUERADE" | "NETMAP" | "NFLOG" | "NOTRACK" | "RATEEST"
         | "REDIRECT" | "SECMARK" | "SET" | "SNAT" | "TCPMSS" | "TCPOPTSTRIP" | "TEE" | "TOS" | "TRACE" | "TTL"
-        | "ULOG" => Act::Nothing,
-        _ => Act::Hands,
+        | "ULOG" => Ruling::Nothing,
+        _ => Ruling::Hands,
     }
 }
 
 /// What `-j NFQUEUE` does: with `--queue-bypass` the kernel accepts what nobody reads.
-fn queues(words: &[String]) -> Act {
+fn queues(words: &[String]) -> Ruling {
     let of = |option: &str| words.iter().skip_while(|word| *word != option).nth(1).map(String::as_str);
     let span = of("--queue-balance").or_else(|| of("--queue-num")).unwrap_or("0");
     let (first, last) = span.split_once(':').unwrap_or((span, span));
     match (first.parse(), last.parse()) {
-        (Ok(first), Ok(last)) if !words.iter().any(|word| word == "--queue-bypass") => Act::Queues(first, last),
-        _ => Act::Hands,
+        (Ok(first), Ok(last)) if !words.iter().any(|word| word == "--queue-bypass") => Ruling::Queues(first, last),
+        _ => Ruling::Hands,
     }
 }
 

@@ -1,13 +1,13 @@
 //! The way of one packet through one base chain and those that it jumps to.
 
 use crate::packet::Packet;
-use crate::rule::{Act, Base, ChainOrder, Owner, Rule, Table};
+use crate::rule::{Base, ChainOrder, Dialect, Rule, Ruling, Table};
 use crate::truth::Truth;
 use std::collections::BTreeMap;
 
 /// What a base chain makes of packets of one kind.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Outcome<'t> {
+pub(crate) struct Fate<'t> {
     /// Some of them may come through.
     pub(crate) passes: bool,
     /// What drops some of them: a rule, or the policy. The first that was met.
@@ -24,17 +24,17 @@ pub(crate) enum Culprit<'t> {
 }
 
 /// Walks a packet through a base chain. Chains are walked once each, so that the work is bounded by the number of rules.
-pub(crate) fn walk<'t>(table: &'t Table, base: &Base, packet: &Packet<'_>) -> Outcome<'t> {
-    let past = base.order == ChainOrder::Before && matches!(table.owner, Owner::Iptables(_));
-    let mut walk = Walk { table, packet, past, walked: BTreeMap::new(), outcome: Outcome::default() };
+pub(crate) fn walk<'t>(table: &'t Table, base: &Base, packet: &Packet<'_>) -> Fate<'t> {
+    let past = base.order == ChainOrder::Before && matches!(table.dialect, Dialect::Iptables(_));
+    let mut walk = Walk { table, packet, past, walked: BTreeMap::new(), fate: Fate::default() };
     let rules = table.chains.get(&base.chain).map_or(&[][..], |rules| &rules[base.rules.0..base.rules.1]);
     if walk.rules(rules, true) {
         match base.drops {
-            true => drop(walk.outcome.dropped_by.get_or_insert(Culprit::Policy)),
-            false => walk.outcome.passes = true,
+            true => drop(walk.fate.dropped_by.get_or_insert(Culprit::Policy)),
+            false => walk.fate.passes = true,
         }
     }
-    walk.outcome
+    walk.fate
 }
 
 struct Walk<'t, 'p> {
@@ -44,7 +44,7 @@ struct Walk<'t, 'p> {
     past: bool,
     /// Chains that were walked, and whether packets may come back from them.
     walked: BTreeMap<&'t str, bool>,
-    outcome: Outcome<'t>,
+    fate: Fate<'t>,
 }
 
 impl<'t> Walk<'t, '_> {
@@ -56,28 +56,28 @@ impl<'t> Walk<'t, '_> {
                 Truth::No => truth,
                 _ => truth.and(one.asks(self.packet)),
             });
-            if truth == Truth::No || rule.act == Act::Nothing {
+            if truth == Truth::No || rule.ruling == Ruling::Nothing {
                 continue;
             }
-            if truth == Truth::Unread || matches!(rule.act, Act::Hands | Act::Queues(..)) {
-                self.outcome.unread.get_or_insert(rule);
+            if truth == Truth::Unread || matches!(rule.ruling, Ruling::Hands | Ruling::Queues(..)) {
+                self.fate.unread.get_or_insert(rule);
             }
-            let goes_on = match &rule.act {
-                Act::Nothing => true,
-                Act::Accept if self.past => self.drops(rule),
-                Act::Return if self.past && in_base => self.drops(rule),
-                Act::Accept | Act::Hands | Act::Queues(..) => {
-                    self.outcome.passes = true;
+            let goes_on = match &rule.ruling {
+                Ruling::Nothing => true,
+                Ruling::Accept if self.past => self.drops(rule),
+                Ruling::Return if self.past && in_base => self.drops(rule),
+                Ruling::Accept | Ruling::Hands | Ruling::Queues(..) => {
+                    self.fate.passes = true;
                     false
                 }
-                Act::Drop => self.drops(rule),
-                Act::Jump(chain) => self.chain(chain),
+                Ruling::Drop => self.drops(rule),
+                Ruling::Jump(chain) => self.chain(chain),
                 // Whoever returns from there returns from here.
-                Act::Goto(chain) => {
+                Ruling::Goto(chain) => {
                     returns |= self.chain(chain);
                     false
                 }
-                Act::Return => {
+                Ruling::Return => {
                     returns = true;
                     false
                 }
@@ -91,7 +91,7 @@ impl<'t> Walk<'t, '_> {
 
     /// The packet does not go on.
     fn drops(&mut self, rule: &'t Rule) -> bool {
-        self.outcome.dropped_by.get_or_insert(Culprit::Rule(rule));
+        self.fate.dropped_by.get_or_insert(Culprit::Rule(rule));
         false
     }
 

@@ -27,13 +27,13 @@ struct Added {
 /// One line, with its options apart.
 struct Line<'s> {
     statement: &'s Statement,
-    order: Order,
+    verb: Verb,
     /// Options by their long names, with their values; none takes more than one.
     options: Vec<(&'static str, &'s str)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
+enum Verb {
     AddService,
     AddServer,
     /// Whatever else can be in a script of commands.
@@ -43,19 +43,19 @@ enum Order {
 /// An option: its long name, its letter, whether it has a value.
 type Known = (&'static str, &'static str, bool);
 
-const ORDERS: [(&str, &str, Order); 12] = [
-    ("--add-service", "-A", Order::AddService),
-    ("--add-server", "-a", Order::AddServer),
-    ("--edit-service", "-E", Order::Other),
-    ("--edit-server", "-e", Order::Other),
-    ("--delete-service", "-D", Order::Other),
-    ("--delete-server", "-d", Order::Other),
-    ("--clear", "-C", Order::Other),
-    ("--zero", "-Z", Order::Other),
-    ("--list", "-L", Order::Other),
-    ("--set", "--set", Order::Other),
-    ("--start-daemon", "--start-daemon", Order::Other),
-    ("--stop-daemon", "--stop-daemon", Order::Other),
+const VERBS: [(&str, &str, Verb); 12] = [
+    ("--add-service", "-A", Verb::AddService),
+    ("--add-server", "-a", Verb::AddServer),
+    ("--edit-service", "-E", Verb::Other),
+    ("--edit-server", "-e", Verb::Other),
+    ("--delete-service", "-D", Verb::Other),
+    ("--delete-server", "-d", Verb::Other),
+    ("--clear", "-C", Verb::Other),
+    ("--zero", "-Z", Verb::Other),
+    ("--list", "-L", Verb::Other),
+    ("--set", "--set", Verb::Other),
+    ("--start-daemon", "--start-daemon", Verb::Other),
+    ("--stop-daemon", "--stop-daemon", Verb::Other),
 ];
 
 const OPTIONS: [Known; 24] = [
@@ -91,10 +91,10 @@ pub(crate) fn read(source: &Source) -> Result<Model, Unreadable> {
     let mut added: Vec<Added> = Vec::new();
     for statement in lines(source)? {
         let line = parse(&statement)?;
-        match line.order {
-            Order::AddService => add_service(&line, &mut added, &mut model)?,
-            Order::AddServer => add_server(&line, &added, &mut model)?,
-            Order::Other => {
+        match line.verb {
+            Verb::AddService => add_service(&line, &mut added, &mut model)?,
+            Verb::AddServer => add_server(&line, &added, &mut model)?,
+            Verb::Other => {
                 let why = "only -A and -a say what is served; save what is in force with ipvsadm -Sn";
                 model.notes.push(Note::lost(&statement.at, statement.say(), why));
             }
@@ -140,13 +140,13 @@ fn parse(statement: &Statement) -> Result<Line<'_>, Unreadable> {
     let mut words = statement.words.iter().peekable();
     words.next_if(|word| word.text == "ipvsadm" || word.text.ends_with("/ipvsadm"));
     let first = words.next().unwrap_or(&statement.words[0]);
-    let order = ORDERS.iter().find(|(long, short, _)| first.text == *long || first.text == *short);
-    let Some((_, _, order)) = order else {
+    let verb = VERBS.iter().find(|(long, short, _)| first.text == *long || first.text == *short);
+    let Some((_, _, verb)) = verb else {
         let text = format!("{:?} is no line of ipvsadm; save what is in force with ipvsadm -Sn", first.text);
         return Err(first.at.unreadable(text));
     };
-    let mut line = Line { statement, order: *order, options: Vec::new() };
-    if *order == Order::Other {
+    let mut line = Line { statement, verb: *verb, options: Vec::new() };
+    if *verb == Verb::Other {
         return Ok(line);
     }
     while let Some(word) = words.next() {

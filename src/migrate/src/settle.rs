@@ -3,7 +3,7 @@
 
 use crate::model::{Backend, Judgement, Model, Note, Service};
 use crate::position::Position;
-use crate::write::{self, Owner};
+use crate::write::{self, LineOwner};
 use loaded_config::plan::{MAX_BACKENDS, MAX_SERVICES, MAX_WEIGHT};
 use loaded_config::{ConfigError, Overrides, Source};
 
@@ -33,7 +33,7 @@ pub(crate) fn settle(mut model: Model) -> Model {
             _ => None,
         }
         .unwrap_or_else(|| (0, error.to_string()));
-        let owner = page.owners.get(line.wrapping_sub(1)).copied().unwrap_or(Owner::Nobody);
+        let owner = page.owners.get(line.wrapping_sub(1)).copied().unwrap_or(LineOwner::Nobody);
         // Lines of an output that nobody sees mean nothing to the reader.
         let why = why.split(&format!(" (see {NAME}:")).next().unwrap_or_default().to_owned();
         remove(&mut model, if round < PATIENCE { owner } else { widened(owner) }, why);
@@ -42,19 +42,19 @@ pub(crate) fn settle(mut model: Model) -> Model {
 }
 
 /// Takes one thing out. Always takes something.
-fn remove(model: &mut Model, owner: Owner, why: String) {
+fn remove(model: &mut Model, owner: LineOwner, why: String) {
     let number = match owner {
-        Owner::Setting(number) if number < model.settings.len() => {
+        LineOwner::Setting(number) if number < model.settings.len() => {
             let (key, _) = model.settings.remove(number);
             let at = model.services[0].at.clone();
             return model.notes.push(Note::lost(&at, key, why));
         }
-        Owner::Nobody | Owner::Setting(_) => usize::MAX,
-        Owner::Service(number)
-        | Owner::Check(number)
-        | Owner::Passive(number)
-        | Owner::Discover(number)
-        | Owner::Backend(number, _) => number,
+        LineOwner::Nobody | LineOwner::Setting(_) => usize::MAX,
+        LineOwner::Service(number)
+        | LineOwner::Check(number)
+        | LineOwner::Passive(number)
+        | LineOwner::Discover(number)
+        | LineOwner::Backend(number, _) => number,
     };
     let part = model.services.get_mut(number).and_then(|service| {
         let (at, what) = part(service, owner)?;
@@ -67,16 +67,16 @@ fn remove(model: &mut Model, owner: Owner, why: String) {
 }
 
 /// Takes a part of a service out, if it is no more than that: where it was, and what.
-fn part(service: &mut Service, owner: Owner) -> Option<(Position, String)> {
+fn part(service: &mut Service, owner: LineOwner) -> Option<(Position, String)> {
     let at = service.at.clone();
     match owner {
-        Owner::Backend(_, place) if place < service.backends.len() => {
+        LineOwner::Backend(_, place) if place < service.backends.len() => {
             let backend = service.backends.remove(place);
             Some((backend.at, format!("backend {}", backend.address)))
         }
-        Owner::Check(_) => service.check.take().map(|_| (at, "its check".to_owned())),
-        Owner::Discover(_) => service.discover.take().map(|_| (at, "discovery".to_owned())),
-        Owner::Passive(_) if service.passive != Judgement::Unsaid => {
+        LineOwner::Check(_) => service.check.take().map(|_| (at, "its check".to_owned())),
+        LineOwner::Discover(_) => service.discover.take().map(|_| (at, "discovery".to_owned())),
+        LineOwner::Passive(_) if service.passive != Judgement::Unsaid => {
             service.passive = Judgement::Unsaid;
             Some((at, "failed connections (passive)".to_owned()))
         }
@@ -91,11 +91,12 @@ fn drop_service(model: &mut Model, number: usize, why: String) {
     model.notes.extend(service.notes);
 }
 
-fn widened(owner: Owner) -> Owner {
+fn widened(owner: LineOwner) -> LineOwner {
     match owner {
-        Owner::Check(number) | Owner::Passive(number) | Owner::Discover(number) | Owner::Backend(number, _) => {
-            Owner::Service(number)
-        }
+        LineOwner::Check(number)
+        | LineOwner::Passive(number)
+        | LineOwner::Discover(number)
+        | LineOwner::Backend(number, _) => LineOwner::Service(number),
         other => other,
     }
 }

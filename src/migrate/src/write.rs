@@ -13,7 +13,7 @@ const WIDTH: usize = 110;
 
 /// Whose line it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owner {
+pub(crate) enum LineOwner {
     Nobody,
     /// A setting, by its number in the model.
     Setting(usize),
@@ -31,7 +31,7 @@ pub(crate) enum Owner {
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) text: String,
-    pub(crate) owners: Vec<Owner>,
+    pub(crate) owners: Vec<LineOwner>,
     comments: bool,
 }
 
@@ -61,7 +61,7 @@ fn write(model: &Model, comments: bool) -> Page {
         page.blank();
     }
     for (number, (key, value)) in model.settings.iter().enumerate() {
-        page.key(Owner::Setting(number), key, value);
+        page.key(LineOwner::Setting(number), key, value);
     }
     let mut names = HashSet::new();
     for (number, service) in model.services.iter().enumerate() {
@@ -80,17 +80,17 @@ fn unique(name: String, taken: &mut HashSet<String>) -> String {
 }
 
 impl Page {
-    fn line(&mut self, owner: Owner, text: &str) {
+    fn line(&mut self, owner: LineOwner, text: &str) {
         self.text.push_str(text);
         self.text.push('\n');
         self.owners.push(owner);
     }
 
     fn blank(&mut self) {
-        self.line(Owner::Nobody, "");
+        self.line(LineOwner::Nobody, "");
     }
 
-    fn key(&mut self, owner: Owner, key: &str, value: impl Display) {
+    fn key(&mut self, owner: LineOwner, key: &str, value: impl Display) {
         self.line(owner, &format!("{key} = {value}"));
     }
 
@@ -103,13 +103,13 @@ impl Page {
         let mut line = "#".to_owned();
         for word in text.split_whitespace() {
             if line.len() > 2 && line.chars().count() + 1 + word.chars().count() > WIDTH {
-                self.line(Owner::Nobody, &line);
+                self.line(LineOwner::Nobody, &line);
                 line = "#  ".to_owned();
             }
             line.push(' ');
             line.push_str(word);
         }
-        self.line(Owner::Nobody, &line);
+        self.line(LineOwner::Nobody, &line);
     }
 
     /// Notes that say the same are one, with several positions.
@@ -135,7 +135,7 @@ impl Page {
     }
 
     fn service(&mut self, number: usize, service: &Service, name: &str) {
-        let owner = Owner::Service(number);
+        let owner = LineOwner::Service(number);
         self.blank();
         self.comment(&service.at.to_string());
         self.notes(&service.notes);
@@ -166,15 +166,15 @@ impl Page {
             let kind = if service.protocol == Protocol::Tcp { "tcp" } else { "udp" };
             self.key(owner, "idle", format!("{{ {kind} = {} }}", quoted(&format!("{idle}s"))));
         }
-        service.check.iter().for_each(|one| self.key(Owner::Check(number), "check", check(one)));
-        judgement(service.passive).iter().for_each(|value| self.key(Owner::Passive(number), "passive", value));
-        service.discover.iter().for_each(|one| self.key(Owner::Discover(number), "discover", discover(one)));
+        service.check.iter().for_each(|one| self.key(LineOwner::Check(number), "check", check(one)));
+        judgement(service.passive).iter().for_each(|value| self.key(LineOwner::Passive(number), "passive", value));
+        service.discover.iter().for_each(|one| self.key(LineOwner::Discover(number), "discover", discover(one)));
         for (place, backend) in service.backends.iter().enumerate() {
-            self.backend(Owner::Backend(number, place), backend);
+            self.backend(LineOwner::Backend(number, place), backend);
         }
     }
 
-    fn backend(&mut self, owner: Owner, backend: &Backend) {
+    fn backend(&mut self, owner: LineOwner, backend: &Backend) {
         self.blank();
         self.line(owner, "[[service.backend]]");
         self.key(owner, "address", quoted(&backend.address.to_string()));

@@ -33,12 +33,12 @@ pub struct Decider {
     pub(super) clients: AffinityTable,
     pub(super) counters: Counters,
     /// Flows that are being ended.
-    pub(super) ending: Option<Ending>,
+    pub(super) ending: Option<EndSweep>,
 }
 
 /// An order to end flows, under way.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ending {
+pub(super) struct EndSweep {
     pub(super) id: u32,
     pub(super) meant: FlowsMeant,
     /// The next bucket.

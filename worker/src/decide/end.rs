@@ -3,7 +3,7 @@
 //! connection that went on to another backend would not have ended; UDP as `on_backend_down` says. The kernel path does not know the
 //! state, and leaves all its packets to the worker.
 
-use super::decider::{Decider, Ending};
+use super::decider::{Decider, EndSweep};
 use super::own::is_own;
 use super::request::Course;
 use crate::time::Now;
@@ -17,7 +17,7 @@ const TOLD: u16 = 1;
 impl Decider {
     /// Begins to end flows, in place of an order that is under way. [`Decider::end_some`] does it, until [`Decider::end_is_said`].
     pub fn begin_to_end(&mut self, id: u32, meant: FlowsMeant) {
-        self.ending = Some(Ending { id, meant, next: 0, ended: 0 });
+        self.ending = Some(EndSweep { id, meant, next: 0, ended: 0 });
     }
 
     /// Whether there is an order to end flows.
@@ -37,7 +37,7 @@ impl Decider {
     /// many were ended.
     #[cold]
     pub fn end_some(&mut self, buckets: u32, now: Now) -> Option<(u32, u32)> {
-        let Ending { id, meant, next, ended } = self.ending.as_mut()?;
+        let EndSweep { id, meant, next, ended } = self.ending.as_mut()?;
         let end = next.saturating_add(buckets);
         let setup = &self.setup;
         let is_meant = |key: &FlowKey, flow: &Flow| {

@@ -1,6 +1,6 @@
 //! What is told of a loss, with the command that mends it.
 
-use crate::rule::{Base, ChainOrder, Hook, Owner, Rule, RuleName, Table};
+use crate::rule::{Base, ChainOrder, Dialect, Hook, Rule, RuleName, Table};
 use crate::walk::Culprit;
 use loaded_config::plan::{Plan, Service};
 use loaded_host::{Problem, Severity};
@@ -122,7 +122,7 @@ impl<'t> Loss<'t> {
     fn text(&self, severity: Severity, whose: Whose) -> String {
         let whose = whose.text();
         let before = self.base.order == ChainOrder::Before;
-        let past = before && matches!(self.table.owner, Owner::Iptables(_));
+        let past = before && matches!(self.table.dialect, Dialect::Iptables(_));
         match (severity, self.culprit) {
             (Severity::Unknown, _) => format!(
                 "it is not known what {} does with balanced packets, {whose} among them: this reader does not understand it; \
@@ -154,31 +154,31 @@ impl<'t> Loss<'t> {
     }
 
     fn program(&self) -> String {
-        match self.table.owner {
-            Owner::Iptables(Family::V4) => "iptables".to_owned(),
-            Owner::Iptables(Family::V6) => "ip6tables".to_owned(),
-            Owner::Nft(_) => "it".to_owned(),
+        match self.table.dialect {
+            Dialect::Iptables(Family::V4) => "iptables".to_owned(),
+            Dialect::Iptables(Family::V6) => "ip6tables".to_owned(),
+            Dialect::Nft(_) => "it".to_owned(),
         }
     }
 
     fn short_chain(&self) -> String {
-        match self.table.owner {
-            Owner::Iptables(_) if self.table.name == "filter" => self.base.chain.clone(),
+        match self.table.dialect {
+            Dialect::Iptables(_) if self.table.name == "filter" => self.base.chain.clone(),
             _ => self.chain(),
         }
     }
 
     fn chain(&self) -> String {
         let chain = &self.base.chain;
-        match self.table.owner {
-            Owner::Iptables(_) => format!("chain {chain} of the table {}", self.table.name),
-            Owner::Nft(family) => format!("chain {chain} of the nftables table {family} {}", self.table.name),
+        match self.table.dialect {
+            Dialect::Iptables(_) => format!("chain {chain} of the table {}", self.table.name),
+            Dialect::Nft(family) => format!("chain {chain} of the nftables table {family} {}", self.table.name),
         }
     }
 
     /// The rule or, by its policy, the chain.
     fn what(&self) -> String {
-        match (self.culprit, self.table.owner) {
+        match (self.culprit, self.table.dialect) {
             (Culprit::Policy, _) => self.chain(),
             (Culprit::Rule(Rule { name: RuleName::Text(text), .. }), _) => {
                 format!("rule `{text}` of {} (table {})", self.program(), self.table.name)
@@ -190,11 +190,13 @@ impl<'t> Loss<'t> {
     }
 
     fn mend(&self, severity: Severity, whose: Whose, of: &BTreeSet<Of>, plan: &Plan) -> Option<String> {
-        match (self.table.owner, severity) {
-            (Owner::Nft(family), Severity::Unknown) => Some(format!("nft -a list table {family} {}", self.table.name)),
-            (Owner::Iptables(_), Severity::Unknown) => None,
-            (Owner::Nft(family), _) => Some(self.nft(family, whose, of, plan)),
-            (Owner::Iptables(family), _) => Some(self.iptables(family, of, plan)),
+        match (self.table.dialect, severity) {
+            (Dialect::Nft(family), Severity::Unknown) => {
+                Some(format!("nft -a list table {family} {}", self.table.name))
+            }
+            (Dialect::Iptables(_), Severity::Unknown) => None,
+            (Dialect::Nft(family), _) => Some(self.nft(family, whose, of, plan)),
+            (Dialect::Iptables(family), _) => Some(self.iptables(family, of, plan)),
         }
     }
 

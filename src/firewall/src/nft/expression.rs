@@ -3,7 +3,7 @@
 mod field;
 
 use crate::matches::Match;
-use crate::rule::Act;
+use crate::rule::Ruling;
 use field::Field;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub(super) type Sets = BTreeMap<String, Vec<Value>>;
 
 /// What a part of a rule asks for, and what it does.
-type Branch = (Vec<Match>, Act);
+type Branch = (Vec<Match>, Ruling);
 
 /// What a rule does: one part for each verdict that it may come to.
 pub(super) fn expressions(statements: &[Value], sets: &Sets) -> Vec<Branch> {
@@ -25,9 +25,9 @@ pub(super) fn expressions(statements: &[Value], sets: &Sets) -> Vec<Branch> {
         match kind.as_str() {
             "match" => matches.push(compared(value, sets).unwrap_or(Match::Unread)),
             "vmap" => {
-                let branches = branches(value, sets).unwrap_or_else(|| vec![(Match::Unread, Act::Hands)]);
-                for (asked, act) in branches {
-                    parts.push((matches.iter().cloned().chain([asked]).collect(), act));
+                let branches = branches(value, sets).unwrap_or_else(|| vec![(Match::Unread, Ruling::Hands)]);
+                for (asked, ruling) in branches {
+                    parts.push((matches.iter().cloned().chain([asked]).collect(), ruling));
                 }
             }
             "xt" => xt(value, &mut matches, &mut parts),
@@ -37,17 +37,17 @@ pub(super) fn expressions(statements: &[Value], sets: &Sets) -> Vec<Branch> {
             "set" | "map" | "counter" | "log" | "mangle" | "notrack" | "flow" | "dup" | "secmark" | "last"
             | "comment" | "ct helper" | "ct timeout" | "ct expectation" | "masquerade" | "snat" | "dnat"
             | "redirect" | "continue" | "optstrip" | "reset" => {}
-            _ => parts.push((matches.clone(), act(kind, value))),
+            _ => parts.push((matches.clone(), ruling(kind, value))),
         }
     }
     if parts.is_empty() {
-        parts.push((matches, Act::Nothing));
+        parts.push((matches, Ruling::Nothing));
     }
     parts
 }
 
 /// What `queue` does: with the flag `bypass` the kernel accepts what nobody reads.
-fn queues(value: &Value) -> Act {
+fn queues(value: &Value) -> Ruling {
     let number = |value: &Value| value.as_u64().and_then(|number| u16::try_from(number).ok());
     let span = match value.get("num") {
         None => Some((0, 0)),
@@ -57,21 +57,21 @@ fn queues(value: &Value) -> Act {
         },
     };
     let bypasses = value.get("flags").is_some_and(|flags| flags.to_string().contains("bypass"));
-    span.filter(|_| !bypasses).map_or(Act::Hands, |(first, last)| Act::Queues(first, last))
+    span.filter(|_| !bypasses).map_or(Ruling::Hands, |(first, last)| Ruling::Queues(first, last))
 }
 
 /// What a verdict does; what is not known may do anything.
-fn act(kind: &str, value: &Value) -> Act {
+fn ruling(kind: &str, value: &Value) -> Ruling {
     let target = || value.get("target").and_then(Value::as_str).map(str::to_owned);
     match (kind, target()) {
-        ("accept", _) => Act::Accept,
-        ("drop" | "reject", _) => Act::Drop,
-        ("continue", _) => Act::Nothing,
+        ("accept", _) => Ruling::Accept,
+        ("drop" | "reject", _) => Ruling::Drop,
+        ("continue", _) => Ruling::Nothing,
         ("queue", _) => queues(value),
-        ("return", _) => Act::Return,
-        ("jump", Some(chain)) => Act::Jump(chain),
-        ("goto", Some(chain)) => Act::Goto(chain),
-        _ => Act::Hands,
+        ("return", _) => Ruling::Return,
+        ("jump", Some(chain)) => Ruling::Jump(chain),
+        ("goto", Some(chain)) => Ruling::Goto(chain),
+        _ => Ruling::Hands,
     }
 }
 
@@ -80,9 +80,9 @@ fn xt(value: &Value, matches: &mut Vec<Match>, parts: &mut Vec<Branch>) {
     let of = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
     match (of("type"), of("name")) {
         ("match", "comment") => {}
-        ("target", "REJECT") => parts.push((matches.clone(), Act::Drop)),
+        ("target", "REJECT") => parts.push((matches.clone(), Ruling::Drop)),
         ("target", "LOG" | "NFLOG" | "MARK" | "CONNMARK" | "TCPMSS" | "CT" | "CHECKSUM") => {}
-        ("target", _) => parts.push((matches.clone(), Act::Hands)),
+        ("target", _) => parts.push((matches.clone(), Ruling::Hands)),
         _ => matches.push(Match::Unread),
     }
 }
@@ -106,12 +106,12 @@ fn compared(value: &Value, sets: &Sets) -> Option<Match> {
     }
 }
 
-fn branches(value: &Value, sets: &Sets) -> Option<Vec<(Match, Act)>> {
+fn branches(value: &Value, sets: &Sets) -> Option<Vec<(Match, Ruling)>> {
     let fields = fields(value.get("key")?)?;
     let branch = |pair: &Value| {
         let [key, verdict] = pair.as_array()?.as_slice() else { return None };
         let (kind, value) = verdict.as_object()?.iter().next()?;
-        Some((concatenated(&fields, key), act(kind, value)))
+        Some((concatenated(&fields, key), ruling(kind, value)))
     };
     elements(value.get("data")?, sets)?.iter().map(|pair| branch(pair)).collect()
 }

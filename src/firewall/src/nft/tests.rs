@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::matches::{Match, States};
-use crate::rule::Act;
+use crate::rule::Ruling;
 use loaded_config::network::Network;
 
 /// The rules of one chain with these statements, and a set and a map.
-fn rules(statements: &str) -> Vec<(Vec<Match>, Act)> {
+fn rules(statements: &str) -> Vec<(Vec<Match>, Ruling)> {
     let listed = format!(
         r#"{{"nftables": [{{"metainfo": {{"version": "1.0.6"}}}}, {{"table": {{"family": "inet", "name": "t", "handle": 1}}}},
         {{"set": {{"family": "inet", "name": "bad", "table": "t", "type": "ipv4_addr",
@@ -20,7 +20,7 @@ fn rules(statements: &str) -> Vec<(Vec<Match>, Act)> {
     );
     let tables = tables(&listed, |_, _| false).unwrap();
     assert_eq!((tables[0].bases[0].hook, tables[0].bases[0].priority), (Hook::Forward, 10));
-    tables[0].chains["c"].iter().map(|rule| (rule.matches.clone(), rule.act.clone())).collect()
+    tables[0].chains["c"].iter().map(|rule| (rule.matches.clone(), rule.ruling.clone())).collect()
 }
 
 fn span(network: &str) -> (std::net::IpAddr, std::net::IpAddr) {
@@ -115,41 +115,41 @@ fn each_comparison_is_read() {
         let statement = format!(
             r#"{{"match": {{"op": "{op}", "left": {left}, "right": {right}}}}}, {{"counter": null}}, {{"drop": null}}"#
         );
-        assert_eq!(rules(&statement), [(vec![expected], Act::Drop)], "{left} {op} {right}");
+        assert_eq!(rules(&statement), [(vec![expected], Ruling::Drop)], "{left} {op} {right}");
     }
 }
 
 #[test]
 fn maps_of_verdicts_are_rules_one_for_each_element() {
     let found = rules(r#"{"vmap": {"key": {"meta": {"key": "iifname"}}, "data": "@vm"}}"#);
-    let acts: Vec<_> = found.iter().map(|(_, act)| act.clone()).collect();
-    assert_eq!(acts, [Act::Jump("sub".into()), Act::Accept]);
+    let rulings: Vec<_> = found.iter().map(|(_, ruling)| ruling.clone()).collect();
+    assert_eq!(rulings, [Ruling::Jump("sub".into()), Ruling::Accept]);
     assert_eq!(found[0].0, [all(&[Match::Any(vec![Match::Input("eth0".into())])])]);
     let both = r#"{"vmap": {"key": {"concat": [{"meta": {"key": "iifname"}}, {"meta": {"key": "oifname"}}]},
                    "data": {"set": [[{"concat": ["eth0", "eth1"]}, {"drop": null}]]}}}"#;
     let one = |part: Match| all(&[Match::Any(vec![part])]);
     let expected = all(&[one(Match::Input("eth0".into())), one(Match::Output("eth1".into()))]);
-    assert_eq!(rules(both), [(vec![expected], Act::Drop)]);
-    assert_eq!(rules(r#"{"vmap": {"key": {"osf": {}}, "data": "@vm"}}"#), [(vec![Match::Unread], Act::Hands)]);
+    assert_eq!(rules(both), [(vec![expected], Ruling::Drop)]);
+    assert_eq!(rules(r#"{"vmap": {"key": {"osf": {}}, "data": "@vm"}}"#), [(vec![Match::Unread], Ruling::Hands)]);
 }
 
 #[test]
 fn each_verdict_is_read() {
-    for (statement, act) in [
-        (r#"{"reject": {"type": "icmpx", "expr": "admin-prohibited"}}"#, Act::Drop),
-        (r#"{"log": {"prefix": "x"}}, {"jump": {"target": "sub"}}"#, Act::Jump("sub".into())),
-        (r#"{"return": null}"#, Act::Return),
-        (r#"{"queue": {"num": 5}}"#, Act::Queues(5, 5)),
-        (r#"{"queue": null}"#, Act::Queues(0, 0)),
-        (r#"{"queue": {"num": {"range": [1, 3]}, "flags": "fanout"}}"#, Act::Queues(1, 3)),
-        (r#"{"queue": {"num": 5, "flags": ["bypass", "fanout"]}}"#, Act::Hands),
-        (r#"{"queue": {"num": {"jhash": {}}}}"#, Act::Hands),
-        (r#"{"masquerade": null}"#, Act::Nothing),
-        (r#"{"something new": null}"#, Act::Hands),
+    for (statement, ruling) in [
+        (r#"{"reject": {"type": "icmpx", "expr": "admin-prohibited"}}"#, Ruling::Drop),
+        (r#"{"log": {"prefix": "x"}}, {"jump": {"target": "sub"}}"#, Ruling::Jump("sub".into())),
+        (r#"{"return": null}"#, Ruling::Return),
+        (r#"{"queue": {"num": 5}}"#, Ruling::Queues(5, 5)),
+        (r#"{"queue": null}"#, Ruling::Queues(0, 0)),
+        (r#"{"queue": {"num": {"range": [1, 3]}, "flags": "fanout"}}"#, Ruling::Queues(1, 3)),
+        (r#"{"queue": {"num": 5, "flags": ["bypass", "fanout"]}}"#, Ruling::Hands),
+        (r#"{"queue": {"num": {"jhash": {}}}}"#, Ruling::Hands),
+        (r#"{"masquerade": null}"#, Ruling::Nothing),
+        (r#"{"something new": null}"#, Ruling::Hands),
     ] {
-        assert_eq!(rules(statement), [(vec![], act)], "{statement}");
+        assert_eq!(rules(statement), [(vec![], ruling)], "{statement}");
     }
-    assert_eq!(rules(r#"{"limit": {"rate": 10}}, {"accept": null}"#), [(vec![Match::Part], Act::Accept)]);
+    assert_eq!(rules(r#"{"limit": {"rate": 10}}, {"accept": null}"#), [(vec![Match::Part], Ruling::Accept)]);
 }
 
 #[test]

@@ -40,27 +40,27 @@ fn each_match_is_read() {
         ("-m set --match-set blocked src", vec![Match::Unread]),
     ] {
         let found = of(&format!("-A FORWARD {text} -j DROP"));
-        assert_eq!((found.matches, found.act), (expected, Act::Drop), "{text}");
+        assert_eq!((found.matches, found.ruling), (expected, Ruling::Drop), "{text}");
     }
 }
 
 #[test]
 fn each_target_is_read() {
-    for (target, act) in [
-        ("-j ACCEPT", Act::Accept),
-        ("-j REJECT --reject-with icmp-port-unreachable", Act::Drop),
-        ("-j mine", Act::Jump("mine".into())),
-        ("-g mine", Act::Goto("mine".into())),
-        ("-j RETURN", Act::Return),
-        ("-j LOG --log-prefix \"-j DROP \"", Act::Nothing),
-        ("-j NFQUEUE --queue-num 3", Act::Queues(3, 3)),
-        ("-j NFQUEUE --queue-balance 3:5 --queue-cpu-fanout", Act::Queues(3, 5)),
-        ("-j NFQUEUE --queue-num 3 --queue-bypass", Act::Hands),
-        ("-j TPROXY --on-port 9999", Act::Drop),
-        ("-j LOADED-7", Act::Nothing),
-        ("", Act::Nothing),
+    for (target, ruling) in [
+        ("-j ACCEPT", Ruling::Accept),
+        ("-j REJECT --reject-with icmp-port-unreachable", Ruling::Drop),
+        ("-j mine", Ruling::Jump("mine".into())),
+        ("-g mine", Ruling::Goto("mine".into())),
+        ("-j RETURN", Ruling::Return),
+        ("-j LOG --log-prefix \"-j DROP \"", Ruling::Nothing),
+        ("-j NFQUEUE --queue-num 3", Ruling::Queues(3, 3)),
+        ("-j NFQUEUE --queue-balance 3:5 --queue-cpu-fanout", Ruling::Queues(3, 5)),
+        ("-j NFQUEUE --queue-num 3 --queue-bypass", Ruling::Hands),
+        ("-j TPROXY --on-port 9999", Ruling::Drop),
+        ("-j LOADED-7", Ruling::Nothing),
+        ("", Ruling::Nothing),
     ] {
-        assert_eq!(of(&format!("-A FORWARD {target}")).act, act, "{target}");
+        assert_eq!(of(&format!("-A FORWARD {target}")).ruling, ruling, "{target}");
     }
 }
 
