@@ -2,7 +2,6 @@
 
 use loaded_config::ConfigError;
 use loaded_config::plan::CoresError;
-use loaded_ipc::LinkError;
 use loaded_queue::OwnerError;
 use loaded_sandbox::SandboxError;
 use std::io;
@@ -42,24 +41,15 @@ pub enum Error {
     /// A queue cannot be opened.
     #[error("{0}")]
     Queue(OwnerError),
-    /// The kernel's list of queues cannot be read.
-    #[error("{0}")]
-    Queues(#[from] loaded_queue::ListError),
     /// Netfilter rules.
     #[error("{0}")]
     Rules(#[from] loaded_netfilter::Error),
     /// Routes by mark.
     #[error("{0}")]
     Routes(#[from] loaded_netfilter::routes::Error),
-    /// There is not enough memory for the tables, or it is not what it should be.
-    #[error("tables: {0}; smaller `flows` and `clients` need less memory")]
-    Memory(#[from] loaded_table::Error),
     /// The kernel path.
     #[error("{0}")]
     FastPath(#[from] loaded_fastpath::Error),
-    /// A link to a child or to another supervisor fails.
-    #[error("link to a child: {0}")]
-    Link(#[from] LinkError),
     /// A child cannot be started or told.
     #[error("{0}")]
     Children(#[from] loaded_children::Error),

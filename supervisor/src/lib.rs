@@ -2,11 +2,15 @@
 //! starts workers and starts them again when they die. It never looks into a packet, never waits for a child, and
 //! trusts no length or index a child sends.
 //!
+//! What it starts is in `loaded_children`, what it leaves to the next one in `loaded_handover`, how it is a Unix process in
+//! `loaded_process`.
+//!
 //! | Module | What it knows |
 //! |---|---|
 //! | [`run`], `options`, `preflight` | from the command line to the end: what is checked, the three ways to start |
 //! | [`conditions`] | what on this host keeps packets from being balanced |
 //! | `instance` | a running instance: its phase, the loop, reload, upgrade, what the operator asks for |
+//! | `fastpath` | which programs, backends and VIPs the kernel path has |
 //! | `hops` | the next hop of each backend of mode "dsr" |
 #![forbid(unsafe_code)]
 

@@ -29,10 +29,10 @@ pub enum Error {
     #[error("{0}")]
     Children(#[from] loaded_children::Error),
     /// There is no memory for the journal.
-    #[error("tables: {0}; smaller `flows` and `clients` need less memory")]
+    #[error("journal: {0}")]
     Memory(#[from] loaded_table::Error),
     /// The link to the other supervisor fails.
-    #[error("link to a child: {0}")]
+    #[error("link to the other supervisor: {0}")]
     Link(#[from] loaded_ipc::LinkError),
     /// The control socket cannot be taken over.
     #[error("{0}")]
