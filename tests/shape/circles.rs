@@ -1,5 +1,5 @@
 //! No circle of files: a file does not import, directly or by way of others, from one that imports from it. What a parent
-//! only passes on (`pub use`) is no import, and neither is what a crate's root names.
+//! only passes on (`pub use`) is no import, and neither is what a crate's root names, nor where a thing is seen (`pub(in ...)`).
 
 use super::{house, sources, without_tests};
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,7 +95,8 @@ fn resolve(module: &Module, path: &[String], known: &BTreeSet<Module>) -> Option
     Some(found)
 }
 
-/// Every path with at least two words in code, those of groups (`a::{b, c::d}`) one by one; not those of `pub use`.
+/// Every path with at least two words in code, those of groups (`a::{b, c::d}`) one by one; not those of `pub use` and
+/// `pub(in ...)`.
 fn paths(text: &str) -> Vec<Vec<String>> {
     let code: String = super::code(text).flat_map(|line| [line, "\n"]).collect();
     let words = tokens(&code);
@@ -106,6 +107,8 @@ fn paths(text: &str) -> Vec<Vec<String>> {
             let ends = words[at..].iter().position(|word| [";", "{", "="].contains(word)).unwrap_or(0);
             if behind.is_some_and(|place| place < ends) {
                 at += words[at..].iter().position(|word| *word == ";").unwrap_or(1);
+            } else if words[at + 1..].starts_with(&["(", "in"]) {
+                at += words[at..].iter().position(|word| *word == ")").unwrap_or(1);
             }
         } else if is_name(words[at]) && words.get(at + 1) == Some(&"::") {
             at = path(&words, at, &[], &mut found);

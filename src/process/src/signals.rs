@@ -1,5 +1,5 @@
-//! Signals as flags, and a descriptor that becomes readable when a flag is set. What each does: HUP `instance::reconfigure`, USR1
-//! `instance::report`, USR2 `instance::upgrade`, TERM, INT and QUIT `instance::end`, CHLD the reaping in `children`.
+//! Signals as flags, and a descriptor that becomes readable when a flag is set. What they ask for: HUP a reload, USR1 a report,
+//! USR2 an upgrade, TERM, INT and QUIT the end; CHLD says that a child has died.
 
 use crate::Error;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};

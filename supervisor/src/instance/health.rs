@@ -1,7 +1,7 @@
 //! Gathers every condition that keeps packets from being balanced, and notes when the verdict changes.
 
 use super::Instance;
-use super::standing::{Condition, Stand, family_condition};
+use super::survey::standing::{Condition, Stand, family_condition};
 use crate::children::notices::Subject;
 use crate::children::worker::Worker;
 use crate::conditions::of_problem;

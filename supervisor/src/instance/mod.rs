@@ -1,50 +1,26 @@
 //! A running instance: the loop that watches over the children and does what is asked of it. It waits for nobody.
 //!
-//! - [`phase`], [`generation`], [`fixed`], [`host`], [`operator`], [`recorder`], [`replies`], [`account`], [`alarm`], [`beside`],
-//!   [`host_watch`], [`neighbours`], [`standing`], [`survey`], [`traffic`], [`watch`], [`firewall`]: the parts of its state.
-//! - `start`: the first start of its children; [`soft_stop`]: serving on until clients have moved; `end`: the last acts.
-//! - `reconfigure`: HUP, discovery, departures. `upgrade`: USR2.
-//! - `observe`: what changes by itself. `note`: what is noted of it. `put_back`: what others remove. `health`: the verdict.
-//!   `record`: the journal.
-//! - `exports`: what the exporter shows.
-//! - `operate`, `amend`, `explain` (over `explanation`), `flows` (over `flow_search`), `status`, `report`: what the operator asks for.
+//! - [`operator`]: what the operator asks for, and gets. [`survey`]: what is looked at regularly, and what comes of it.
+//!   [`change`]: how it changes from one state to another.
+//! - [`generation`], [`fixed`], [`host`], [`recorder`], [`replies`], [`watch`], [`firewall`]: the other parts of its state.
+//! - `observe`: what changes by itself. `note`: what is noted of it. `put_back`: what others remove. `health`, `oddities`: the
+//!   verdict. `record`: the journal.
 
-mod account;
-mod alarm;
-mod amend;
-mod beside;
-mod end;
-mod explain;
-mod explanation;
-mod exports;
+mod change;
 mod firewall;
 pub(crate) mod fixed;
-mod flow_search;
-mod flows;
 pub(crate) mod generation;
 mod health;
 pub(crate) mod host;
-mod host_watch;
-mod neighbours;
 mod note;
 mod observe;
 mod oddities;
-mod operate;
 pub(crate) mod operator;
-mod phase;
 mod put_back;
-mod reconfigure;
 mod record;
 pub(crate) mod recorder;
 mod replies;
-mod report;
-mod soft_stop;
-mod standing;
-mod start;
-mod status;
 mod survey;
-mod traffic;
-mod upgrade;
 mod watch;
 
 use crate::Error;
@@ -54,6 +30,8 @@ use crate::children::notices::{Notices, Subject};
 use crate::handover::successor::Successor;
 use crate::process::orphans;
 use crate::process::signals::Signals;
+use change::phase::{Phase, Postponed};
+use change::soft_stop::SoftStop;
 use firewall::FirewallWatch;
 use fixed::Fixed;
 use generation::Generation;
@@ -61,10 +39,8 @@ use host::HostState;
 use loaded_queue::queue_owners;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use operator::Operator;
-use phase::{Phase, Postponed};
 use recorder::Recorder;
 use replies::RefusedReplies;
-use soft_stop::SoftStop;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use survey::Survey;

@@ -1,8 +1,8 @@
 //! Notes changes in log and history, and tells the operator's program: ejections, damaged tables, conditions of services, reloads.
 
 use super::Instance;
-use super::phase::Trigger;
-use super::standing::{Condition, condition, family_condition};
+use super::change::phase::Trigger;
+use super::survey::standing::{Condition, condition, family_condition};
 use crate::children::notices::Subject;
 use crate::children::worker::Worker;
 use loaded_control::{By, Event, unix_ms};

@@ -1,9 +1,9 @@
 //! What changes by itself: the health of backends, what the workers' packets show, deadlines that pass.
 
 use super::Instance;
-use super::phase::Trigger;
+use super::change::phase::Trigger;
+use super::survey::traffic::{self, Passed};
 use super::survey::{ROUTES_EVERY, WAYS_EVERY, WAYS_REST};
-use super::traffic::{self, Passed};
 use crate::Error;
 use crate::children::prober::ProberNews;
 use loaded_config::plan::Service;

@@ -2,8 +2,8 @@
 
 use super::Instance;
 use super::health::condition;
-use super::standing::Stand;
-use super::traffic::{Oddity, Trend};
+use super::survey::standing::Stand;
+use super::survey::traffic::{Oddity, Trend};
 use loaded_config::plan::Service;
 use loaded_control::{ConditionStatus, Effect};
 use loaded_ipc::{BackendIndex, Mode, ServiceIndex};

@@ -2,20 +2,20 @@
 
 /// A count as it was seen last.
 #[derive(Debug, Default)]
-pub(super) struct Alarm {
+pub(in crate::instance) struct Alarm {
     count: Option<u64>,
     again: bool,
 }
 
 impl Alarm {
     /// Whether to read what it counts: it has moved; or it had at the last look, when it may have shown before the rest.
-    pub(super) fn rings(&mut self, count: u64) -> bool {
+    pub(in crate::instance) fn rings(&mut self, count: u64) -> bool {
         let moved = self.count.replace(count) != Some(count);
         std::mem::replace(&mut self.again, moved) || moved
     }
 
     /// Not everything was taken: it rings once more.
-    pub(super) fn ring_again(&mut self) {
+    pub(in crate::instance) fn ring_again(&mut self) {
         self.again = true;
     }
 }

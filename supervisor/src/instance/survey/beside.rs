@@ -23,7 +23,7 @@ const EVERY: Duration = Duration::from_secs(2);
 
 /// Where such clients were seen.
 #[derive(Debug, Default)]
-pub(super) struct ClientsBeside {
+pub(in crate::instance) struct ClientsBeside {
     due: Option<Instant>,
     /// Packets that workers have received: without one more, none was counted.
     received: Alarm,
@@ -41,7 +41,7 @@ struct Seen {
 
 impl ClientsBeside {
     /// Looks at the counters, if that is due. Returns what is news.
-    pub(super) fn look(&mut self, children: &Children, roster: &Roster, now: Instant) -> Vec<String> {
+    pub(in crate::instance) fn look(&mut self, children: &Children, roster: &Roster, now: Instant) -> Vec<String> {
         if self.due.is_some_and(|due| due > now) {
             return Vec::new();
         }
@@ -81,7 +81,7 @@ impl ClientsBeside {
     }
 
     /// What to tell, and of which family.
-    pub(super) fn told(&self) -> impl Iterator<Item = (u8, String)> {
+    pub(in crate::instance) fn told(&self) -> impl Iterator<Item = (u8, String)> {
         self.seen.iter().map(|(network, seen)| (if network.is_ipv4() { 4 } else { 6 }, seen.text.clone()))
     }
 }

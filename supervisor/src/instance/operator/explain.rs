@@ -1,9 +1,9 @@
 //! `loaded explain`: what would become of a client's next packet. The worker that would get it is asked, and its answer checked,
 //! since it may be hostile. Nothing here waits for it.
 
-use super::Instance;
+use super::OpenQuestion;
 use super::explanation::{WorkerAnswer, checked};
-use super::operator::OpenQuestion;
+use crate::instance::Instance;
 use loaded_control::{Answer, Explanation, Reply, Tuple};
 use loaded_ipc::Question;
 use std::time::{Duration, Instant};
@@ -54,7 +54,7 @@ impl Instance {
     }
 
     /// Passes the workers' answers on, and says which workers have not answered in time.
-    pub(super) fn answer_questions(&mut self) {
+    pub(in crate::instance) fn answer_questions(&mut self) {
         let now = Instant::now();
         let mut replies = Vec::new();
         for worker in &mut self.children.workers {

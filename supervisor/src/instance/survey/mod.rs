@@ -1,16 +1,27 @@
 //! What the last regular look saw of everything whose changes nobody announces.
+//!
+//! - [`account`], [`beside`], [`host_watch`], [`neighbours`], [`standing`], [`traffic`]: its parts.
+//! - [`alarm`]: whether a counter has moved.
 
-use super::alarm::Alarm;
-use super::beside::ClientsBeside;
-use super::host_watch::HostWatch;
-use super::neighbours::NeighbourWatch;
-use super::standing::{Condition, Standing};
-use super::traffic::{Orphans, Trend};
+mod account;
+mod alarm;
+mod beside;
+mod host_watch;
+mod neighbours;
+pub(super) mod standing;
+pub(super) mod traffic;
+
+use alarm::Alarm;
+use beside::ClientsBeside;
+use host_watch::HostWatch;
 use loaded_control::Health;
 use loaded_ipc::{BackendIndex, Cause, ServiceIndex};
+use neighbours::NeighbourWatch;
+use standing::{Condition, Standing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
+use traffic::{OrphanTrend, Trend};
 
 /// Time between two looks at the routes of mode "dsr", each of which runs a program four times, and at interfaces for the kernel
 /// path, if nothing is announced.
@@ -58,7 +69,7 @@ pub(crate) struct Survey {
     pub(super) trends: BTreeMap<(ServiceIndex, bool), Trend>,
     /// The same of each backend.
     pub(super) backend_trends: BTreeMap<BackendIndex, Trend>,
-    pub(super) orphans: Orphans,
+    pub(super) orphans: OrphanTrend,
     pub(super) traffic_due: Instant,
     /// Neighbours that do not answer.
     pub(super) neighbours: NeighbourWatch,
@@ -110,7 +121,7 @@ impl Survey {
             beside: ClientsBeside::default(),
             trends: BTreeMap::new(),
             backend_trends: BTreeMap::new(),
-            orphans: Orphans::default(),
+            orphans: OrphanTrend::default(),
             traffic_due: Instant::now(),
             neighbours: NeighbourWatch::begin(),
             unready: Vec::new(),

@@ -1,6 +1,6 @@
 //! What the operator asks for on the control socket.
 
-use super::Instance;
+use crate::instance::Instance;
 use loaded_config::marked;
 use loaded_config::plan::diff;
 use loaded_control::{Action, Answer, By, Reply, Request};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 impl Instance {
     /// Serves the control socket and that of monitors, one request of each at a time.
-    pub(super) fn serve_control_socket(&mut self) {
+    pub(in crate::instance) fn serve_control_socket(&mut self) {
         // The socket is taken out, so that a reply can read everything else.
         if let Some(mut control) = self.operator.control.take() {
             control.serve(Instant::now(), |request| self.reply(request));
@@ -23,7 +23,7 @@ impl Instance {
     }
 
     /// Lets the group of the configuration ask what changes nothing, on a socket of its own.
-    pub(super) fn open_for_monitors(&mut self) {
+    pub(in crate::instance) fn open_for_monitors(&mut self) {
         self.operator.open_for(self.current.plan.monitor_group.as_deref());
     }
 

@@ -22,7 +22,7 @@ const SHORT_REST: Duration = Duration::from_millis(1500);
 
 /// The last look at the host, and the next.
 #[derive(Debug)]
-pub(super) struct HostWatch {
+pub(in crate::instance) struct HostWatch {
     report: HostReport,
     /// What keeps discovery from its networks; like the report it changes only with what is announced.
     discovery: Vec<Problem>,
@@ -58,17 +58,17 @@ impl HostWatch {
     }
 
     /// The kernel has announced a change of interfaces, addresses, routes or settings; or may have, while nobody listened.
-    pub(super) fn note_change(&mut self) {
+    pub(in crate::instance) fn note_change(&mut self) {
         self.changed = true;
     }
 
     /// What keeps packets from being balanced.
-    pub(super) fn found(&self) -> &[Problem] {
+    pub(in crate::instance) fn found(&self) -> &[Problem] {
         &self.found
     }
 
     /// Looks at what may have changed, if that is due. `hears`: changes are announced.
-    pub(super) fn look(&mut self, now: Instant, plan: &Plan, generation: u64, hears: bool) {
+    pub(in crate::instance) fn look(&mut self, now: Instant, plan: &Plan, generation: u64, hears: bool) {
         if now < self.due {
             return;
         }
@@ -81,7 +81,7 @@ impl HostWatch {
     }
 
     /// The same at once, for something was changed here.
-    pub(super) fn look_again(&mut self, now: Instant, plan: &Plan, generation: u64) {
+    pub(in crate::instance) fn look_again(&mut self, now: Instant, plan: &Plan, generation: u64) {
         (self.due, self.rests_until, self.changed) = (now, now, true);
         self.look(now, plan, generation, true);
     }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// Length of the periods that are compared.
-pub(super) const PERIOD: Duration = Duration::from_secs(5);
+pub(in crate::instance) const PERIOD: Duration = Duration::from_secs(5);
 /// So many connections begin in a period of a service that is in steady use: one a second.
 const IN_USE: u64 = 5;
 /// So many such periods in a row, five minutes, make it steady.
@@ -28,16 +28,16 @@ const CALM: u32 = 12;
 
 /// What has passed, of one service and family, since the beginning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Passed {
+pub(in crate::instance) struct Passed {
     /// Flows that have begun.
-    pub(super) begun: u64,
+    pub(in crate::instance) begun: u64,
     /// Packets that backends have sent through this host; `None`: they need not (mode "dsr").
-    pub(super) replies: Option<u64>,
+    pub(in crate::instance) replies: Option<u64>,
 }
 
 /// What is to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Oddity {
+pub(in crate::instance) enum Oddity {
     /// A steady stream of connections has ceased.
     Stopped,
     /// Connections begin, and no backend's packet comes back.
@@ -46,7 +46,7 @@ pub(super) enum Oddity {
 
 /// Backends' packets that were dropped because their connections are not known here.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Orphans {
+pub(in crate::instance) struct OrphanTrend {
     /// `None`: before the first look.
     last: Option<u64>,
     periods: u32,
@@ -54,9 +54,9 @@ pub(super) struct Orphans {
     quiet: u32,
 }
 
-impl Orphans {
+impl OrphanTrend {
     /// Notes how many there are by now; to be called once in a period.
-    pub(super) fn note(&mut self, dropped: u64) {
+    pub(in crate::instance) fn note(&mut self, dropped: u64) {
         let more = self.last.replace(dropped).map_or(0, |last| dropped.saturating_sub(last));
         match more >= MANY {
             true => (self.periods, self.quiet) = (self.periods.saturating_add(1), 0),
@@ -66,14 +66,14 @@ impl Orphans {
     }
 
     /// Whether they come and come, or did within the last minute: bursts are told once.
-    pub(super) fn are_many(&self) -> bool {
+    pub(in crate::instance) fn are_many(&self) -> bool {
         self.periods >= UNANSWERED
     }
 }
 
 /// The trend of one service and family, or of one backend.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Trend {
+pub(in crate::instance) struct Trend {
     /// `None`: before the first look. Counters outlive a supervisor.
     last: Option<Passed>,
     steady: u32,
@@ -83,7 +83,7 @@ pub(super) struct Trend {
 
 impl Trend {
     /// Notes what has passed by now; to be called once in a period.
-    pub(super) fn note(&mut self, passed: Passed) {
+    pub(in crate::instance) fn note(&mut self, passed: Passed) {
         let Some(last) = self.last.replace(passed) else { return };
         // A backend has left, with its figures.
         let Some(begun) = passed.begun.checked_sub(last.begun) else { return };
@@ -102,7 +102,7 @@ impl Trend {
         }
     }
 
-    pub(super) fn oddity(&self) -> Option<Oddity> {
+    pub(in crate::instance) fn oddity(&self) -> Option<Oddity> {
         match () {
             () if self.unanswered >= UNANSWERED => Some(Oddity::Unanswered),
             () if self.pause >= PAUSE => Some(Oddity::Stopped),
@@ -113,7 +113,7 @@ impl Trend {
 
 impl Oddity {
     /// The name of the condition.
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::instance) fn name(self) -> &'static str {
         match self {
             Self::Stopped => "traffic_stopped",
             Self::Unanswered => "no_replies",
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn orphans_are_told_while_many_come() {
-        let mut orphans = Orphans::default();
+        let mut orphans = OrphanTrend::default();
         let mut told = |all: &[u64]| -> Vec<_> {
             let each = all.iter().map(|dropped| {
                 orphans.note(*dropped);

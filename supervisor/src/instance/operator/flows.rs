@@ -1,9 +1,9 @@
 //! `loaded flows`: searches for flows, a piece in each turn of the loop, so that everything else goes on meanwhile; and
 //! `loaded flows --end`, which the workers do, each in its own table.
 
-use super::Instance;
+use super::OpenEnding;
 use super::flow_search::{FlowSearch, meant};
-use super::operator::OpenEnding;
+use crate::instance::Instance;
 use crate::roster::monotonic;
 use loaded_control::{ANSWER_DEADLINE, Answer, By, EndedFlows, FlowQuery, Reply};
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ impl Instance {
     }
 
     /// Reads a piece for one search, and answers it if that was the last.
-    pub(super) fn continue_searches(&mut self) {
+    pub(in crate::instance) fn continue_searches(&mut self) {
         let Some(mut search) = self.operator.searches.pop_front() else { return };
         let now = Instant::now();
         if search.deadline <= now {
@@ -79,7 +79,7 @@ impl Instance {
     }
 
     /// Says how many flows were ended, once every worker has said so, has died, or has taken too long.
-    pub(super) fn conclude_ending(&mut self) {
+    pub(in crate::instance) fn conclude_ending(&mut self) {
         let Some(OpenEnding { id, deadline, waiting, done, .. }) = &mut self.operator.ending else { return };
         let workers = &self.children.workers;
         waiting.retain(|position| {

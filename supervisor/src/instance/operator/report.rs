@@ -1,14 +1,14 @@
 //! USR1: each worker's counters as one line in the log.
 
-use super::Instance;
 use crate::children::worker::Worker;
+use crate::instance::Instance;
 use loaded_ipc::{Fault, Outcome, Pressure, RECEIVED};
 use loaded_queue::{QueueState, queue_owners};
 use std::fmt::Write;
 
 impl Instance {
     /// Logs the counters of each worker.
-    pub(super) fn report(&self) {
+    pub(in crate::instance) fn report(&self) {
         let queues = queue_owners().unwrap_or_default();
         for worker in &self.children.workers {
             let queue = queues.iter().find(|state| state.queue == worker.owner.queue());

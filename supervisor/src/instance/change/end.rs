@@ -1,10 +1,10 @@
 //! What an instance does when it is told to end: it waits until its clients have another balancer, and goes.
 
-use super::Instance;
-use super::host::others;
 use super::soft_stop::{Over, QUIET, SoftStop};
-use super::watch::Watch;
 use crate::Error;
+use crate::instance::Instance;
+use crate::instance::host::others;
+use crate::instance::watch::Watch;
 use crate::process::daemon;
 use loaded_control::Reply;
 use loaded_host::own_addresses;
@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 impl Instance {
     /// TERM, INT or QUIT. Whether to end now: at the second one, or if nothing is to be waited for.
-    pub(super) fn is_told_to_end(&mut self) -> bool {
+    pub(in crate::instance) fn is_told_to_end(&mut self) -> bool {
         let hold = Duration::from_secs(self.current.plan.stop_hold.into());
         if self.soft_stop.is_some() || hold.is_zero() {
             return true;
@@ -45,7 +45,7 @@ impl Instance {
     }
 
     /// `loaded drain`.
-    pub(super) fn drain_whole(&mut self, deadline: Option<u32>) -> Reply {
+    pub(in crate::instance) fn drain_whole(&mut self, deadline: Option<u32>) -> Reply {
         if self.is_changing() {
             return Reply::error("the configuration or the binary is being changed; try again in a moment");
         }
@@ -57,7 +57,7 @@ impl Instance {
     }
 
     /// `loaded drain --cancel`.
-    pub(super) fn cancel_drain(&mut self) -> Reply {
+    pub(in crate::instance) fn cancel_drain(&mut self) -> Reply {
         if self.soft_stop.take().is_none() {
             return Reply::error("this instance is not about to end");
         }
@@ -81,7 +81,7 @@ impl Instance {
     }
 
     /// Whether an instance that was told to end has nothing to wait for any more.
-    pub(super) fn is_soft_stop_over(&mut self) -> bool {
+    pub(in crate::instance) fn is_soft_stop_over(&mut self) -> bool {
         let Some(stop) = &mut self.soft_stop else { return false };
         let requests = [Outcome::Forwarded, Outcome::ForwardedNew].map(|outcome| self.children.sum(outcome.index()));
         let Some(over) = stop.over(Instant::now(), &own_addresses(), requests.iter().sum()) else { return false };

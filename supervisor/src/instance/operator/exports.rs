@@ -1,14 +1,14 @@
 //! What the exporter shows, made when it asks for it.
 
-use super::Instance;
 use crate::children::exporter::Made;
+use crate::instance::Instance;
 use loaded_control::{InstanceVerdict, metrics, page};
 use loaded_ipc::Document;
 use std::time::Instant;
 
 impl Instance {
     /// Hears the exporter, and makes one document that it has asked for.
-    pub(super) fn serve_exporter(&mut self) {
+    pub(in crate::instance) fn serve_exporter(&mut self) {
         self.children.exporter.talk(&self.children.specs.exporter);
         let begun = Instant::now();
         let Some(document) = self.children.exporter.wanted(begun) else { return };

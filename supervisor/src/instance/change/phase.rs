@@ -1,8 +1,8 @@
 //! What an instance is doing, exactly one thing at a time, and what it was asked to do next.
 
-use super::generation::Generation;
 use crate::children::exporter::ListenerChange;
 use crate::handover::successor::{Successor, SuccessorStage};
+use crate::instance::generation::Generation;
 use loaded_netfilter::routes::Hops;
 use std::fmt;
 use std::mem;
@@ -25,7 +25,7 @@ pub(crate) enum Phase {
 }
 
 /// Asked for while another change was under way. Done when that is over: first what was ordered at run time
-/// ([`super::operator::PendingAmendments`]), then the reload.
+/// ([`crate::instance::operator::PendingAmendments`]), then the reload.
 #[derive(Debug, Default)]
 pub(crate) struct Postponed {
     pub(crate) reload: bool,

@@ -18,7 +18,7 @@ const NAMED: usize = 4;
 
 /// What is known of them.
 #[derive(Debug)]
-pub(super) struct NeighbourWatch {
+pub(in crate::instance) struct NeighbourWatch {
     /// Not among what the loop waits for: where there are thousands of neighbours one of them always changes.
     events: Option<NeighbourEvents>,
     /// The plan has changed, or a neighbour.
@@ -48,12 +48,12 @@ impl NeighbourWatch {
     }
 
     /// Routes or interfaces have changed: packets may go through silent neighbours no more, of which the neighbours say nothing.
-    pub(super) fn note_change(&mut self) {
+    pub(in crate::instance) fn note_change(&mut self) {
         self.is_due |= !self.silent.is_empty();
     }
 
     /// Looks at the neighbours if one that matters has changed, and at those that are silent in any case.
-    pub(super) fn look(&mut self, plan: &Plan, now: Instant) {
+    pub(in crate::instance) fn look(&mut self, plan: &Plan, now: Instant) {
         let Self { events, failed, silent, .. } = self;
         self.is_due |=
             events.as_mut().is_some_and(|events| events.read(failed, |neighbour| silent.contains_key(neighbour)));
@@ -72,7 +72,12 @@ impl NeighbourWatch {
     }
 
     /// What they do to packets, kept as long as the backends have this standing.
-    pub(super) fn conditions(&mut self, roster: &Roster, standing: u64, now: Instant) -> Vec<ConditionStatus> {
+    pub(in crate::instance) fn conditions(
+        &mut self,
+        roster: &Roster,
+        standing: u64,
+        now: Instant,
+    ) -> Vec<ConditionStatus> {
         if self.silent.is_empty() {
             return Vec::new();
         }

@@ -4,13 +4,13 @@
 //! A worker never learns a new configuration. Another process is started for the same queue and tables and prepared; the one
 //! that serves finishes its batch and ends; the other takes over. Packets wait in the kernel meanwhile.
 
-use super::Instance;
-use super::generation::Generation;
 use super::phase::{Phase, Reconfiguration, Stage, Trigger};
 use crate::Error;
 use crate::children::exporter::ListenerChange;
 use crate::children::to_worker;
 use crate::children::worker::Worker;
+use crate::instance::Instance;
+use crate::instance::generation::Generation;
 use crate::preflight::{check_accounts, check_host_for_a_change};
 use crate::process::output;
 use loaded_config as config;
@@ -27,7 +27,7 @@ const LONGEST_GAP: Duration = Duration::from_secs(1);
 
 impl Instance {
     /// HUP: reads the files again and begins to change over, or does so after the change under way.
-    pub(super) fn ask_reload(&mut self) {
+    pub(in crate::instance) fn ask_reload(&mut self) {
         if self.is_changing() {
             self.postponed.reload = true;
             return;
@@ -61,7 +61,7 @@ impl Instance {
     }
 
     /// The plan of these files and of what was changed at run time, if this instance can change to it.
-    pub(super) fn next_plan(&self, files: &[PathBuf]) -> Result<config::LoadedPlan, Error> {
+    pub(in crate::instance) fn next_plan(&self, files: &[PathBuf]) -> Result<config::LoadedPlan, Error> {
         let loaded = self.fixed.options.load_amended(files, &self.current.amendments)?;
         for note in &loaded.notes {
             log::info!("{note}");
@@ -71,7 +71,7 @@ impl Instance {
     }
 
     /// Whether this instance can change to a plan.
-    pub(super) fn check_next(&self, plan: &Plan) -> Result<(), Error> {
+    pub(in crate::instance) fn check_next(&self, plan: &Plan) -> Result<(), Error> {
         if let Some(text) = immutable_change(&self.current.plan, plan) {
             return Err(Error::Immutable(text));
         }
@@ -83,7 +83,7 @@ impl Instance {
     }
 
     /// Starts workers of the next generation. Only while nothing is changing.
-    pub(super) fn begin_reconfiguration(
+    pub(in crate::instance) fn begin_reconfiguration(
         &mut self,
         loaded: config::LoadedPlan,
         trigger: Trigger,
@@ -112,12 +112,12 @@ impl Instance {
     }
 
     /// Whether a change is under way, or a worker process of one that was given up has not ended yet.
-    pub(super) fn is_changing(&self) -> bool {
+    pub(in crate::instance) fn is_changing(&self) -> bool {
         self.phase.is_change() || self.children.workers.iter().any(Worker::has_next)
     }
 
     /// Moves a change of the configuration along as far as it can be now, or begins a reload that was postponed.
-    pub(super) fn continue_reconfiguration(&mut self) {
+    pub(in crate::instance) fn continue_reconfiguration(&mut self) {
         let workers = &self.children.workers;
         let Phase::Reconfiguring(reconfiguration) = &self.phase else {
             self.begin_ordered();

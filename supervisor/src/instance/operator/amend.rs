@@ -2,9 +2,9 @@
 //! over the texts that the instance serves by, not over what stands in the files now, and workers of the next generation are
 //! prepared for that. The answer comes when they serve.
 
-use super::Instance;
-use super::phase::{Phase, Trigger};
 use crate::Error;
+use crate::instance::Instance;
+use crate::instance::change::phase::{Phase, Trigger};
 use loaded_config::plan::diff;
 use loaded_config::{Act, LoadedPlan, Order, amend, saved};
 use loaded_control::{AmendAction, Answer, FileChange, Reply};
@@ -34,7 +34,7 @@ impl Instance {
     }
 
     /// Begins what was ordered, all in one change, unless another change is under way. A wrong order is refused alone.
-    pub(super) fn begin_ordered(&mut self) {
+    pub(in crate::instance) fn begin_ordered(&mut self) {
         if self.operator.orders.waiting.is_empty() || self.is_changing() {
             return;
         }
@@ -68,7 +68,7 @@ impl Instance {
     }
 
     /// What was ordered is in force.
-    pub(super) fn conclude_ordered(&mut self, changes: &[String]) {
+    pub(in crate::instance) fn conclude_ordered(&mut self, changes: &[String]) {
         let reply = Reply::Done { lines: changes.to_vec() };
         for number in mem::take(&mut self.operator.orders.begun) {
             self.operator.settle(number, &reply);
@@ -76,7 +76,7 @@ impl Instance {
     }
 
     /// What was ordered cannot be done.
-    pub(super) fn refuse_ordered(&mut self, why: &str) {
+    pub(in crate::instance) fn refuse_ordered(&mut self, why: &str) {
         for number in mem::take(&mut self.operator.orders.begun) {
             self.operator.settle(number, &Reply::error(format!("refused, nothing has changed: {why}")));
         }

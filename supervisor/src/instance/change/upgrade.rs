@@ -10,12 +10,12 @@
 //!
 //! Until step 4 we can go on, and do so if anything fails: with our own rules, routes and workers again.
 
-use super::Instance;
 use super::phase::Phase;
 use crate::children::dup;
 use crate::children::worker::Worker;
 use crate::handover::successor::{Successor, SuccessorProgress, SuccessorStage};
 use crate::handover::{Descriptor, Error};
+use crate::instance::Instance;
 use crate::process::daemon;
 use loaded_ipc::BackendIndex;
 use nix::sys::signal::Signal;
@@ -24,7 +24,7 @@ use std::os::fd::OwnedFd;
 
 impl Instance {
     /// Starts the binary that is now at the path of ours, or does so after the change under way.
-    pub(super) fn ask_upgrade(&mut self) {
+    pub(in crate::instance) fn ask_upgrade(&mut self) {
         if self.is_changing() {
             self.postponed.upgrade = true;
             return;
@@ -85,7 +85,7 @@ impl Instance {
 
     /// Moves an upgrade along, or begins one that was postponed. `true`: the successor serves, and this process must end
     /// without touching rules, queues or tables.
-    pub(super) fn continue_upgrade(&mut self) -> bool {
+    pub(in crate::instance) fn continue_upgrade(&mut self) -> bool {
         let Phase::Upgrading(successor) = &mut self.phase else {
             if self.postponed.upgrade && !self.is_changing() {
                 self.postponed.upgrade = false;

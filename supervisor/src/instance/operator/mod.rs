@@ -1,7 +1,21 @@
 //! The operator's side of an instance: the control socket and that of monitors, the history, the results of what was asked for, and what is
 //! answered later: changes at run time, questions that wait for a worker's answer, and searches for flows.
+//!
+//! - `operate`, `amend`, `explain` (over `explanation`), `flows` (over `flow_search`), `status`, `report`: what the operator
+//!   asks for.
+//! - `exports`: what the exporter shows.
 
-use super::flow_search::FlowSearch;
+mod amend;
+mod explain;
+mod explanation;
+mod exports;
+mod flow_search;
+mod flows;
+mod operate;
+mod report;
+mod status;
+
+use flow_search::FlowSearch;
 use loaded_config::Order;
 use loaded_control::live::Live;
 use loaded_control::{By, Control, EndedFlows, Event, History, Reply, Tuple, unix_ms};

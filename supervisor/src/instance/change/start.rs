@@ -1,13 +1,13 @@
 //! The first start of the children: where nothing runs, beside orphans of a killed supervisor, or beside the workers of
 //! a predecessor.
 
-use super::Instance;
 use super::phase::Phase;
 use crate::Error;
 use crate::children::START_DEADLINE;
 use crate::children::worker::Worker;
 use crate::handover::predecessor::{GaveWay, Predecessor};
 use crate::handover::snapshot::Snapshot;
+use crate::instance::Instance;
 use loaded_config::plan::MetricsAddress;
 use loaded_control::{InstanceVerdict, monitor_path};
 use loaded_netfilter::{Installed, RuleSet, Tools};

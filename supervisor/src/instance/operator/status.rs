@@ -1,13 +1,13 @@
 //! Gathers everything that `loaded status` shows.
 
-use super::Instance;
-use super::note::view;
-use super::standing::{Condition, condition};
 use crate::children::Children;
 use crate::children::LateChecks;
 use crate::children::Lives;
 use crate::children::worker::Worker;
 use crate::fastpath::FastPath;
+use crate::instance::Instance;
+use crate::instance::note::view;
+use crate::instance::survey::standing::{Condition, condition};
 use crate::roster::{BackendEntry, ServiceEntry};
 use loaded_config::plan;
 use loaded_control::status::{

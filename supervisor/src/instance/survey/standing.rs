@@ -9,7 +9,7 @@ use std::time::Instant;
 
 /// How the backends of each service stand.
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(in crate::instance) struct Standing {
     /// Grows each time it is found anew.
     number: u64,
     /// Generation and revision of the roster that it was found of.
@@ -23,7 +23,7 @@ pub(super) struct Standing {
 
 impl Standing {
     /// Finds it anew if anything has changed. Returns its number: as long as that is the same, so are all backends.
-    pub(super) fn follow(&mut self, roster: &Roster, now: Instant) -> u64 {
+    pub(in crate::instance) fn follow(&mut self, roster: &Roster, now: Instant) -> u64 {
         let of = (roster.generation(), roster.revision());
         if self.of != Some(of) || self.until.is_some_and(|at| at <= now) {
             *self = Self {
@@ -38,17 +38,17 @@ impl Standing {
     }
 
     /// How the backends of each service stand, as it was found last.
-    pub(super) fn stands(&self) -> &BTreeMap<ServiceIndex, Stand> {
+    pub(in crate::instance) fn stands(&self) -> &BTreeMap<ServiceIndex, Stand> {
         &self.stands
     }
 
     /// How one service stands, as it was found last.
-    pub(super) fn of(&self, service: ServiceIndex) -> Stand {
+    pub(in crate::instance) fn of(&self, service: ServiceIndex) -> Stand {
         self.stands.get(&service).copied().unwrap_or_default()
     }
 
     /// Whether some backend or traffic is leaving.
-    pub(super) fn is_leaving(&self) -> bool {
+    pub(in crate::instance) fn is_leaving(&self) -> bool {
         self.leaving
     }
 }
@@ -65,11 +65,11 @@ pub(crate) enum Condition {
 }
 
 /// How the backends of a service stand: those of IPv4, those of IPv6.
-pub(super) type Stand = [Count; 2];
+pub(in crate::instance) type Stand = [Count; 2];
 
 /// Confirmed backends of one service and family.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Count {
+pub(in crate::instance) struct Count {
     any: bool,
     /// Enabled ones that are no backups, and those of them that are up.
     all: usize,
@@ -80,7 +80,7 @@ pub(super) struct Count {
 
 impl Count {
     /// Enabled ones that are up.
-    pub(super) fn all_up(self) -> usize {
+    pub(in crate::instance) fn all_up(self) -> usize {
         self.up + self.backups
     }
 }
@@ -107,14 +107,14 @@ fn stands(roster: &Roster, now: Instant) -> BTreeMap<ServiceIndex, Stand> {
 }
 
 /// How a service stands, in the family that is worse off.
-pub(super) fn condition(roster: &Roster, index: ServiceIndex, stand: Stand) -> Condition {
+pub(in crate::instance) fn condition(roster: &Roster, index: ServiceIndex, stand: Stand) -> Condition {
     let [v4, v6] = stand.map(|count| family_condition(roster, index, count));
     if v6 == Condition::Fine { v4 } else { v6 }
 }
 
 /// How a service stands in one family. The worker's balancer goes by the same rule, and by what each worker's own packets
 /// show.
-pub(super) fn family_condition(roster: &Roster, index: ServiceIndex, count: Count) -> Condition {
+pub(in crate::instance) fn family_condition(roster: &Roster, index: ServiceIndex, count: Count) -> Condition {
     let Some(entry) = roster.service(index) else { return Condition::Fine };
     let policy = entry.service.policy;
     let Count { any, all, up, backups } = count;
