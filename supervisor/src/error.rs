@@ -24,7 +24,7 @@ pub enum Error {
     /// The sandbox, or what it needs.
     #[error("{0}")]
     Sandbox(#[from] SandboxError),
-    /// Another supervisor: one that is running, or one that was killed.
+    /// Taking over or giving way, the journal, or a queue that somebody else answers.
     #[error("{0}")]
     Handover(#[from] loaded_handover::Error),
     /// Another instance serves a virtual IP of this one.

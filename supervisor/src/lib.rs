@@ -2,7 +2,7 @@
 //! starts workers and starts them again when they die. It never looks into a packet, never waits for a child, and
 //! trusts no length or index a child sends.
 //!
-//! What it starts is in `loaded_children`, what it leaves to the next one in `loaded_handover`, how it is a Unix process in
+//! What it starts is in `loaded_children`, what it leaves to the next one in `loaded_handover`, what makes it a Unix process in
 //! `loaded_process`.
 //!
 //! | Module | What it knows |

@@ -139,7 +139,7 @@ pub(crate) fn to_prober(roster: &Roster, (ping4, ping6): (Pinger, Pinger), seed:
 
 /// Maximum number of backends of mode "dsr" that are checked at their VIP; further ones are checked at their own
 /// address.
-pub const MAX_MARKED: usize = 128;
+const MAX_MARKED: usize = 128;
 
 /// The VIP at which a backend that answers clients itself is checked: the service's first one of its family, if the check does
 /// more than ping, and no checker is asked.

@@ -33,7 +33,7 @@ pub(crate) struct Child<In, Out, const ROOM: usize = { MAX_FRAME + 1 }> {
 /// What a child of one role has to be.
 #[derive(Debug, Clone)]
 pub struct ChildSpec {
-    /// Whose rights it has.
+    /// The user that it runs as.
     pub identity: Identity,
     /// Whether it may serve in a weak sandbox.
     pub requirement: SandboxRequirement,
@@ -56,7 +56,7 @@ pub struct DeathReport {
 #[derive(Debug)]
 pub(crate) struct Death {
     /// For the log.
-    pub text: String,
+    pub(crate) text: String,
     pub(crate) pid: u32,
     pub(crate) lived: Duration,
     /// Killed by its own sandbox.
@@ -248,7 +248,7 @@ pub(crate) fn requirement_word(requirement: SandboxRequirement) -> String {
 /// A second descriptor of the same open file, to be given away.
 ///
 /// # Errors
-/// If the process has no number left for it.
+/// If this process has no descriptor left.
 pub fn dup(fd: impl AsFd) -> Result<OwnedFd, Error> {
     fd.as_fd().try_clone_to_owned().map_err(|source| Error::Start { act: "duplicate a descriptor for a child", source })
 }

@@ -5,7 +5,7 @@ use std::io;
 /// An error about a child.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A right or a descriptor that the sandbox gives.
+    /// A marked socket for the prober cannot be opened.
     #[error("{0}")]
     Sandbox(#[from] loaded_sandbox::SandboxError),
     /// The kernel's list of queues cannot be read.

@@ -7,7 +7,7 @@ mod process;
 use crate::Error;
 use crate::child::{ChildSpec, DeathReport, dup, leading_arguments, requirement_word};
 use crate::heartbeat::Heartbeat;
-use crate::lives::{Backoff, Lives};
+use crate::restarts::{Backoff, Lives};
 use listener::Listener;
 use loaded_config::plan::{MetricsAddress, Plan};
 use loaded_ipc::{Document, EXPORTER_LINK_FD, LISTENER_FD, MAX_DOCUMENT, MAX_PART, ToExporter, VERSION};
@@ -32,7 +32,7 @@ pub struct Exporter {
     process: Option<ExporterProcess>,
     /// Told to stop; they answer whoever has asked, and end.
     leaving: Vec<Process>,
-    /// How often it was started and died.
+    /// Its starts and deaths, and when it may start again.
     pub lives: Lives,
     /// When a document of each kind may be made again.
     rests: [Instant; Document::ALL.len()],
@@ -128,7 +128,7 @@ impl Exporter {
     /// Starts it if it is due and there is somebody to listen to. If it cannot be started, it is due again later.
     ///
     /// # Errors
-    /// If nobody can listen there, but the same failure only once; or if there is no process to be had.
+    /// If nobody can listen there (the same failure is reported once), or the process cannot be started.
     pub fn start(&mut self, spec: &ChildSpec, plan: &Plan) -> Result<(), Error> {
         self.leaving.retain_mut(|process| matches!(process.try_wait(), Ok(None)));
         if plan.metrics.is_none() || self.process.is_some() || !self.lives.backoff.is_due() {

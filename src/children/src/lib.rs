@@ -1,6 +1,7 @@
-//! The children as the supervisor sees them: workers, the prober and the exporter, started, told, listened to, ended, and
-//! started again; the memory that workers work in, and what it takes to adopt those of a killed supervisor. It never knows why a
-//! child is started, nor what an operator wants.
+//! The children as the supervisor sees them: workers, the prober, the exporter, and the operator's program that is told of
+//! changes. How they are started, told, listened to, ended and started again; the memory that workers work in; whether
+//! workers of a killed supervisor could be adopted. It never decides when a child is needed, and never sees a request of an
+//! operator.
 #![forbid(unsafe_code)]
 
 pub mod adoption;
@@ -11,15 +12,15 @@ pub mod exporter;
 mod family;
 mod heartbeat;
 mod late;
-mod lives;
 pub mod memory;
 pub mod notices;
 pub mod prober;
+mod restarts;
 pub mod worker;
 
-pub use briefing::{Briefing, MAX_MARKED, briefing, to_worker};
+pub use briefing::{Briefing, briefing, to_worker};
 pub use child::{ChildSpec, DeathReport, START_DEADLINE, dup};
 pub use error::Error;
 pub use family::{ChildSpecs, Children};
 pub use late::LateChecks;
-pub use lives::Lives;
+pub use restarts::Lives;

@@ -41,7 +41,7 @@ impl Memory {
     /// can read.
     ///
     /// # Errors
-    /// If there is no memory.
+    /// If there is no memory, the kernel path's maps cannot be made, or no descriptor is left.
     pub fn new(plan: &Plan, fast: bool) -> Result<Self, Error> {
         if !fast {
             return Self::with(None, None, None, plan);
@@ -176,7 +176,7 @@ impl Memory {
     /// Fills the empty tables from an export of another binary. Returns how many flows and clients it had.
     ///
     /// # Errors
-    /// If it is not what [`Memory::export`] writes.
+    /// If it cannot be read, is not what [`Memory::export`] writes, or the tables cannot be mapped.
     pub fn import(&self, source: &File) -> Result<(usize, usize), Error> {
         let fail = |source| Error::Start { act: "read an export of the tables", source };
         let mut length = [0; 8];

@@ -8,8 +8,8 @@ use crate::briefing;
 use crate::child::{Child, ChildSpec, DeathReport, dup, leading_arguments, printable, requirement_word};
 use crate::heartbeat::Heartbeat;
 use crate::late::LateChecks;
-use crate::lives::Lives;
 use crate::memory::random;
+use crate::restarts::Lives;
 use crate::worker::Worker;
 use loaded_control::CheckFigures;
 use loaded_ipc::{
@@ -37,7 +37,7 @@ pub struct Prober {
     ping4: (OwnedFd, Pinger),
     ping6: (OwnedFd, Pinger),
     process: Option<ProberProcess>,
-    /// How often it was started and died.
+    /// Its starts and deaths, and when it may start again.
     pub lives: Lives,
     /// Checks that began late.
     pub late: LateChecks,
@@ -81,7 +81,7 @@ impl Prober {
     /// Opens its sockets. Needs rights that the supervisor gives up later.
     ///
     /// # Errors
-    /// If they cannot be opened.
+    /// If not even /dev/null can be opened in place of one.
     pub fn new() -> Result<Self, Error> {
         Ok(Self {
             ping4: sockets::pinger(Family::V4)?,

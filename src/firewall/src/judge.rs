@@ -11,7 +11,7 @@ mod told;
 use crate::packet::World;
 use crate::read::Firewall;
 use crate::rule::{Base, ChainOrder, Hook, Table};
-use crate::walk::{Culprit, Fate, walk};
+use crate::walk::{ChainEffect, Culprit, walk};
 use legs::{Leg, legs};
 use loaded_config::plan::{Plan, Service};
 use loaded_host::{Paths, Problem, Severity};
@@ -139,8 +139,8 @@ impl<'t> Fare<'t> {
     /// Whether this chain drops the packet for sure.
     fn meet(&mut self, (at, table, base): (At, &'t Table, &'t Base), leg: &Leg<'_>) -> bool {
         let Some(packet) = leg.at(base) else { return false };
-        let fate = walk(table, base, &packet);
-        let Fate { passes, dropped_by, unread } = fate;
+        let effect = walk(table, base, &packet);
+        let ChainEffect { passes, dropped_by, unread } = effect;
         // Where the chain is, or whether it is there at all for this packet, may not be known.
         let sure = base.order != ChainOrder::Unknown
             && (!matches!(base.hook, Hook::Ingress | Hook::Egress) || !base.devices.is_empty());

@@ -16,7 +16,7 @@ pub(crate) struct Table {
     pub(crate) bases: Vec<Base>,
 }
 
-/// Which program a table belongs to, and thereby how its rules are spelled.
+/// How a table's rules are spelled, and so which program it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// iptables or ip6tables.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// What a base chain makes of packets of one kind.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Fate<'t> {
+pub(crate) struct ChainEffect<'t> {
     /// Some of them may come through.
     pub(crate) passes: bool,
     /// What drops some of them: a rule, or the policy. The first that was met.
@@ -24,17 +24,17 @@ pub(crate) enum Culprit<'t> {
 }
 
 /// Walks a packet through a base chain. Chains are walked once each, so that the work is bounded by the number of rules.
-pub(crate) fn walk<'t>(table: &'t Table, base: &Base, packet: &Packet<'_>) -> Fate<'t> {
+pub(crate) fn walk<'t>(table: &'t Table, base: &Base, packet: &Packet<'_>) -> ChainEffect<'t> {
     let past = base.order == ChainOrder::Before && matches!(table.dialect, Dialect::Iptables(_));
-    let mut walk = Walk { table, packet, past, walked: BTreeMap::new(), fate: Fate::default() };
+    let mut walk = Walk { table, packet, past, walked: BTreeMap::new(), effect: ChainEffect::default() };
     let rules = table.chains.get(&base.chain).map_or(&[][..], |rules| &rules[base.rules.0..base.rules.1]);
     if walk.rules(rules, true) {
         match base.drops {
-            true => drop(walk.fate.dropped_by.get_or_insert(Culprit::Policy)),
-            false => walk.fate.passes = true,
+            true => drop(walk.effect.dropped_by.get_or_insert(Culprit::Policy)),
+            false => walk.effect.passes = true,
         }
     }
-    walk.fate
+    walk.effect
 }
 
 struct Walk<'t, 'p> {
@@ -44,7 +44,7 @@ struct Walk<'t, 'p> {
     past: bool,
     /// Chains that were walked, and whether packets may come back from them.
     walked: BTreeMap<&'t str, bool>,
-    fate: Fate<'t>,
+    effect: ChainEffect<'t>,
 }
 
 impl<'t> Walk<'t, '_> {
@@ -60,14 +60,14 @@ impl<'t> Walk<'t, '_> {
                 continue;
             }
             if truth == Truth::Unread || matches!(rule.ruling, Ruling::Hands | Ruling::Queues(..)) {
-                self.fate.unread.get_or_insert(rule);
+                self.effect.unread.get_or_insert(rule);
             }
             let goes_on = match &rule.ruling {
                 Ruling::Nothing => true,
                 Ruling::Accept if self.past => self.drops(rule),
                 Ruling::Return if self.past && in_base => self.drops(rule),
                 Ruling::Accept | Ruling::Hands | Ruling::Queues(..) => {
-                    self.fate.passes = true;
+                    self.effect.passes = true;
                     false
                 }
                 Ruling::Drop => self.drops(rule),
@@ -91,7 +91,7 @@ impl<'t> Walk<'t, '_> {
 
     /// The packet does not go on.
     fn drops(&mut self, rule: &'t Rule) -> bool {
-        self.fate.dropped_by.get_or_insert(Culprit::Rule(rule));
+        self.effect.dropped_by.get_or_insert(Culprit::Rule(rule));
         false
     }
 

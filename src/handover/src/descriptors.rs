@@ -1,6 +1,6 @@
 //! The descriptors that a supervisor hands to its successor, and the number of each in the new process. Giver
 //! ([`super::successor`]) and taker ([`super::predecessor`]) both go by this table; another release's binary does too, so
-//! the numbers never change.
+//! the numbers never change: a worker's come in the order of [`WorkerDescriptor`].
 
 use loaded_children::worker::WorkerDescriptor;
 use loaded_fastpath::program::DESCRIPTORS;

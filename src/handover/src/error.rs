@@ -18,7 +18,7 @@ pub enum Error {
     },
     /// A queue that was handed over is not what it should be.
     #[error("{0}")]
-    Queue(#[from] loaded_queue::OwnerError),
+    Queue(loaded_queue::OwnerError),
     /// The kernel's list of queues cannot be read.
     #[error("{0}")]
     Queues(#[from] loaded_queue::ListError),

@@ -41,11 +41,11 @@ pub struct Journal {
 
 /// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum UnreadableJournal {
-    /// Of other memory.
+pub(crate) enum UnreadableJournal {
+    /// It is some other memory.
     #[error("it is not a journal")]
     Foreign,
-    /// Its supervisor was killed before it wrote anything.
+    /// Its supervisor has written nothing yet, or was killed before it did.
     #[error("nothing has been written to it yet")]
     Empty,
     /// Of another release.
@@ -61,6 +61,9 @@ pub enum UnreadableJournal {
 
 impl Journal {
     /// Makes an empty one and locks it. Needs rights that the supervisor gives up later.
+    ///
+    /// # Errors
+    /// If there is no memory, or it cannot be locked.
     pub fn create() -> Result<Self, Error> {
         let fail = |act| move |source| Error::Start { act, source };
         let memory = File::from(shm::create("loaded-journal", HEADER + 2 * SLOT)?);
@@ -77,6 +80,9 @@ impl Journal {
     }
 
     /// Writes a snapshot. The previous one stays valid until this one is complete.
+    ///
+    /// # Errors
+    /// If it is longer than a slot, or cannot be written.
     pub fn write(&mut self, snapshot: &Snapshot<'_>) -> io::Result<()> {
         let text = serde_json::to_vec(snapshot)?;
         if text.len() > SLOT {
@@ -95,7 +101,7 @@ impl Journal {
 }
 
 /// The last snapshot of a journal.
-pub fn read(custody: BorrowedFd<'_>) -> Result<Snapshot<'static>, UnreadableJournal> {
+pub(crate) fn read(custody: BorrowedFd<'_>) -> Result<Snapshot<'static>, UnreadableJournal> {
     /// The one field that every format has.
     #[derive(Deserialize)]
     struct Outline {
@@ -125,14 +131,14 @@ pub fn read(custody: BorrowedFd<'_>) -> Result<Snapshot<'static>, UnreadableJour
 }
 
 /// Whether this is a journal, whatever its format.
-pub fn is_one(custody: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_one(custody: BorrowedFd<'_>) -> bool {
     let mut magic = [0; 8];
     let read = custody.try_clone_to_owned().and_then(|fd| File::from(fd).read_exact_at(&mut magic, 0));
     read.is_ok() && u64::from_le_bytes(magic) == MAGIC
 }
 
 /// Takes the lock of a journal, which succeeds only once its supervisor is dead. Held as long as the file is open.
-pub fn lock(custody: BorrowedFd<'_>) -> io::Result<File> {
+pub(crate) fn lock(custody: BorrowedFd<'_>) -> io::Result<File> {
     let file = reopen(custody, OpenOptions::new().read(true).write(true))?;
     file.try_lock()?;
     Ok(file)
@@ -140,7 +146,7 @@ pub fn lock(custody: BorrowedFd<'_>) -> io::Result<File> {
 
 /// The same, tried for 50 ms: another process may hold the lock just to look, and a killed one may lose its lock a moment after its
 /// links (its descriptors are closed one after the other, in no promised order).
-pub fn lock_soon(custody: BorrowedFd<'_>) -> io::Result<File> {
+pub(crate) fn lock_soon(custody: BorrowedFd<'_>) -> io::Result<File> {
     let mut tries = 0;
     loop {
         match lock(custody) {

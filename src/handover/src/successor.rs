@@ -117,7 +117,10 @@ impl Successor {
         self.started + TIME_TO_SERVE
     }
 
-    /// What it has said, if anything. An error ends the upgrade.
+    /// What it has said, if anything.
+    ///
+    /// # Errors
+    /// Why the upgrade has failed.
     pub fn hear(&mut self) -> Result<Option<SuccessorProgress>, String> {
         match (self.link.receive(), self.stage) {
             (Ok(FromSuccessor::Refused(text)), _) => {

@@ -1,5 +1,6 @@
 //! This host as the kernel reports it: interfaces, addresses, neighbours, routes, settings, and whom a sandbox has killed. Knows
-//! what is there and what a plan needs of it; never knows what runs, and never changes anything but settings ([`HostSettings`]).
+//! what is there and what a plan needs of it; never changes anything but settings ([`HostSettings`]), and never
+//! knows what runs, but for the other instances that it is told of when settings are put back.
 #![forbid(unsafe_code)]
 
 mod audit;

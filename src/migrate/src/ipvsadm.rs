@@ -32,6 +32,7 @@ struct Line<'s> {
     options: Vec<(&'static str, &'s str)>,
 }
 
+/// What a command does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verb {
     AddService,

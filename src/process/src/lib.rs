@@ -14,7 +14,7 @@ use loaded_sandbox::SandboxError;
 use std::io;
 use std::path::PathBuf;
 
-/// What the kernel has refused.
+/// Why this process cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A descriptor that should be open is not, or one cannot be closed.

@@ -1,5 +1,5 @@
 //! Packets that crash every worker that reads them, and workers that hang again and again: each costs what is documented
-//! (`supervisor/src/children/worker/suspicion.rs`), and nobody else a packet.
+//! (`src/children/src/worker/suspicion.rs`), and nobody else a packet.
 
 use super::hostile_worker::system::{Heard, RECOVERY_TIMEOUT, System};
 use crate::rig::lab::eventually;

@@ -17,18 +17,18 @@
 //! | `hear` | packets that the kernel path has sent on and reports |
 //! | `flow_state` | the state machine of a flow, by protocol and direction |
 //! | `end` | flows that the operator ends, a piece of the table at a time |
-//! | `count` | counters, expiry, and taking over the tables of an earlier worker |
+//! | `flow_counts` | counters, expiry, and taking over the tables of an earlier worker |
 //! | `explain`, `summary` | answers for the operator and for `loaded replay`; they change nothing |
 
 mod admit;
 mod adopt;
 mod clash;
-mod count;
 mod decider;
 mod end;
 #[cfg(test)]
 mod example;
 mod explain;
+mod flow_counts;
 mod flow_state;
 mod fragment;
 mod fragment_table;

@@ -5,7 +5,7 @@ use super::Worker;
 use super::process::{WorkerStage, reason};
 use crate::Error;
 use crate::child::{Death, DeathReport};
-use crate::lives::Backoff;
+use crate::restarts::Backoff;
 use loaded_ipc::{CURRENT_PACKET, decode_packet_id};
 use loaded_queue::Orphans;
 use loaded_queue::{QueueState, queue_owners};

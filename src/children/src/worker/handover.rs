@@ -5,15 +5,16 @@ use super::process::WorkerStage;
 use super::{PreviousWorkers, Worker};
 use crate::Error;
 use crate::child::dup;
-use crate::lives::Backoff;
 use crate::memory::Memory;
+use crate::restarts::Backoff;
 use loaded_ipc::{TURN, Turn};
 use loaded_queue::Orphans;
 use loaded_sandbox::PidFd;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// A descriptor of a worker's that a successor gets. Their order stands for their numbers in the new process.
+/// A descriptor of a worker's that a successor gets. Another release's binary finds it by its place here, so the order never
+/// changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerDescriptor {
     /// The netlink socket that bound the queue.
@@ -87,14 +88,14 @@ impl Worker {
     }
 
     /// Whether its tables are to be filled from an export.
-    ///
-    /// # Errors
-    /// If it is not an export of tables.
     pub fn imports(&self) -> bool {
         self.export.is_some()
     }
 
     /// Fills its tables from the export, if there is one. The previous workers have ended.
+    ///
+    /// # Errors
+    /// If the export cannot be read or is not valid, or the tables cannot be mapped.
     pub fn import(&mut self) -> Result<(), Error> {
         if let Some(export) = self.export.take() {
             let (flows, clients) = self.memory.import(&export)?;

@@ -13,8 +13,8 @@ mod talk;
 
 use crate::Error;
 use crate::child::{Child, ChildSpec, dup, leading_arguments, requirement_word};
-use crate::lives::Backoff;
 use crate::memory::Memory;
+use crate::restarts::Backoff;
 pub use handover::WorkerDescriptor;
 use loaded_config::plan::Plan;
 use loaded_fastpath::load::WorkerMaps;
@@ -86,7 +86,7 @@ pub struct WorkerParts {
     pub memory: Memory,
     /// The supervisor's journal, for the custody of its processes.
     pub journal: OwnedFd,
-    /// Who answers the queue before it.
+    /// Who has answered the queue until now.
     pub previous: PreviousWorkers,
     /// Memory that the predecessor exports tables to, if ours are laid out differently.
     pub export: Option<File>,
@@ -104,7 +104,7 @@ impl WorkerParts {
     /// A worker with empty tables, on a queue that was just opened, and with this journal in its custody.
     ///
     /// # Errors
-    /// If there is no memory.
+    /// If there is no memory, the kernel path's maps cannot be made, or no descriptor is left.
     pub fn fresh(owner: Owner, plan: &Plan, journal: BorrowedFd<'_>, fast: bool) -> Result<Self, Error> {
         let (memory, journal) = (Memory::new(plan, fast)?, dup(journal)?);
         Ok(Self { owner, memory, journal, previous: PreviousWorkers::None, export: None })
@@ -149,7 +149,7 @@ impl Worker {
     /// Starts a process if there is none and it is due. If it cannot be started, it is due again later.
     ///
     /// # Errors
-    /// If there is no process to be had, or the packets of the one before cannot be released.
+    /// If the process cannot be started, or the packets of the one before cannot be released.
     pub fn start(&mut self, spec: &ChildSpec, briefing: impl FnOnce(&Self) -> WorkerBriefing) -> Result<(), Error> {
         if self.serving.is_some() || self.next.is_some() || !self.backoff.is_due() {
             return Ok(());
@@ -170,7 +170,7 @@ impl Worker {
     /// Starts the process that is to serve next, beside the one that serves.
     ///
     /// # Errors
-    /// If there is no process to be had.
+    /// If the process cannot be started.
     pub fn prepare(&mut self, spec: &ChildSpec, briefing: WorkerBriefing) -> Result<(), Error> {
         self.next = Some(self.spawn(spec, briefing)?);
         Ok(())

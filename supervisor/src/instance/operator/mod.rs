@@ -1,7 +1,7 @@
-//! The operator's side of an instance: the control socket and that of monitors, the history, the results of what was asked for, and what is
-//! answered later: changes at run time, questions that wait for a worker's answer, and searches for flows.
+//! The operator's side of an instance: the control socket and that of monitors, the history, the results of what was asked
+//! for, and what is answered later: changes at run time, questions that wait for a worker's answer, and searches for flows.
 //!
-//! - `operate`, `amend`, `explain` (over `explanation`), `flows` (over `flow_search`), `status`, `report`: what the operator
+//! - `requests`, `amend`, `explain` (over `explanation`), `flows` (over `flow_search`), `status`, `report`: what the operator
 //!   asks for.
 //! - `exports`: what the exporter shows.
 
@@ -11,8 +11,8 @@ mod explanation;
 mod exports;
 mod flow_search;
 mod flows;
-mod operate;
 mod report;
+mod requests;
 mod status;
 
 use flow_search::FlowSearch;

@@ -15,7 +15,7 @@ const SHORTAGE_WAIT: Duration = Duration::from_millis(500);
 /// When a child that has died is started again.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Backoff {
-    pub due: Instant,
+    pub(crate) due: Instant,
     pub(crate) short_lives: u32,
 }
 
