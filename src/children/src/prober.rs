@@ -1,33 +1,28 @@
 //! The prober as the supervisor sees it: its sockets, which stay, and its process, which comes and goes. The roster keeps the
 //! last results, whatever becomes of the process.
 
+mod process;
 mod sockets;
 
 use crate::Error;
 use crate::briefing;
-use crate::child::{Child, ChildSpec, DeathReport, dup, leading_arguments, printable, requirement_word};
+use crate::child::{Child, ChildSpec, DeathReport, dup, leading_arguments, requirement_word};
 use crate::heartbeat::Heartbeat;
 use crate::late::LateChecks;
 use crate::memory::random;
 use crate::restarts::Lives;
 use crate::worker::Worker;
 use loaded_control::CheckFigures;
-use loaded_ipc::{
-    BackendIndex, Cause, EPOLL_FD, FromProber, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger, ServiceIndex, ToProber,
-    WORKERS_FD,
-};
-use loaded_roster::{Impossible, Roster};
+use loaded_ipc::{EPOLL_FD, FromProber, PING4_FD, PING6_FD, PROBER_LINK_FD, Pinger, ToProber, WORKERS_FD};
+use loaded_roster::Roster;
 use loaded_sandbox::Family;
+pub use process::ProberNews;
+use process::{ProberProcess, ProberStage, SILENCE, reason};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::Child as Process;
 use std::time::{Duration, Instant};
 
-/// A prober that is silent for this long hangs: it sends a heartbeat every second.
-const SILENCE: Duration = Duration::from_secs(5);
-/// Messages heard at a time; the rest wait.
-const HEARD_AT_ONCE: u32 = 256;
 /// Messages a second that are allowed in addition to twenty for each target: discovery, heartbeat, changes.
 const IDLE_TALK: u32 = 1000;
 
@@ -45,36 +40,6 @@ pub struct Prober {
     pub figures: BTreeMap<String, CheckFigures>,
     /// The log already says what raw sockets mean.
     warned: bool,
-}
-
-#[derive(Debug)]
-struct ProberProcess {
-    child: Child<FromProber, ToProber>,
-    generation: u64,
-    stage: ProberStage,
-    heartbeat: Heartbeat,
-    /// We have ended it, so that another one starts at once.
-    stopped: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ProberStage {
-    /// Seals itself and takes its configuration.
-    Preparing,
-    Probing,
-}
-
-/// What the prober's messages have brought.
-#[derive(Debug, Default)]
-pub struct ProberNews {
-    /// Backends that went up or down.
-    pub changed: Vec<BackendIndex>,
-    /// Nodes that have answered a search for new backends.
-    pub found: Vec<(ServiceIndex, IpAddr)>,
-    /// Checks that began late, and by how many milliseconds the latest did.
-    late: (u32, u32),
-    /// Results of checks: which backend's, what came of it, and how many microseconds it took.
-    results: Vec<(BackendIndex, Cause, u32)>,
 }
 
 impl Prober {
@@ -245,75 +210,5 @@ impl Prober {
         let life = self.process.as_ref()?;
         let stage = if life.stage == ProberStage::Probing { "probing" } else { "preparing" };
         Some((life.child.pid(), stage, life.child.age()))
-    }
-}
-
-impl ProberProcess {
-    fn deadline(&self) -> Instant {
-        if self.stage == ProberStage::Probing { self.heartbeat.deadline() } else { self.child.deadline() }
-    }
-
-    fn talk(&mut self, spec: &ChildSpec, roster: &mut Roster, news: &mut ProberNews) -> Result<(), String> {
-        self.child.flush()?;
-        let now = Instant::now();
-        for _ in 0..HEARD_AT_ONCE {
-            let Some(message) = self.child.hear()? else { break };
-            self.heartbeat.note(now)?;
-            self.take(message, spec, roster, news, now)?;
-        }
-        match self.deadline() <= now {
-            false => Ok(()),
-            true if self.stage == ProberStage::Probing => Err(self.heartbeat.silent()),
-            true => Err("not ready in time".to_owned()),
-        }
-    }
-
-    fn take(
-        &mut self,
-        message: FromProber,
-        spec: &ChildSpec,
-        roster: &mut Roster,
-        news: &mut ProberNews,
-        now: Instant,
-    ) -> Result<(), String> {
-        match (message, self.stage) {
-            (FromProber::Failed(text), _) => self.child.note_reason(&text)?,
-            (FromProber::Prepared { generation }, ProberStage::Preparing)
-                if generation == self.generation && self.child.was_told() =>
-            {
-                self.child.prove(spec)?;
-                self.child.tell(ToProber::Go);
-                self.child.flush()?;
-                self.stage = ProberStage::Probing;
-            }
-            (FromProber::Alive { late, delay }, ProberStage::Probing) => {
-                news.late = (news.late.0.saturating_add(late), news.late.1.max(delay));
-            }
-            (FromProber::Seen { service, address }, ProberStage::Probing) => {
-                if roster.service(service).is_none_or(|entry| entry.service.discover.is_none()) {
-                    return Err("has found a node for a service without discovery".to_owned());
-                }
-                news.found.push((service, address));
-            }
-            (said @ (FromProber::Changed { .. } | FromProber::Measured { .. }), ProberStage::Probing) => {
-                let changed = roster.judge(&said, now).map_err(|error: Impossible| error.to_string())?;
-                news.changed.extend(changed);
-                if let FromProber::Changed { backend, cause, latency, .. }
-                | FromProber::Measured { backend, cause, latency } = said
-                {
-                    news.results.push((backend, cause, latency));
-                }
-            }
-            (message, _) => return Err(printable(&format!("said {message:?} out of turn"))),
-        }
-        Ok(())
-    }
-}
-
-/// The reason that the prober gives for its end.
-fn reason(message: FromProber) -> Option<String> {
-    match message {
-        FromProber::Failed(text) => Some(text),
-        _ => None,
     }
 }

@@ -4,6 +4,7 @@
 mod death;
 mod ending;
 mod handover;
+mod parts;
 mod previous;
 mod process;
 mod pulse;
@@ -16,7 +17,6 @@ use crate::child::{Child, ChildSpec, dup, leading_arguments, requirement_word};
 use crate::memory::Memory;
 use crate::restarts::Backoff;
 pub use handover::WorkerDescriptor;
-use loaded_config::plan::Plan;
 use loaded_fastpath::load::WorkerMaps;
 use loaded_ipc::{
     CLIENTS_FD, COUNTERS_FD, FLOWS_FD, JOURNAL_FD, KEEPING_FD, LINK_FD, MEMBERSHIP_FD, QUEUE_FD, REPORTS_FD,
@@ -24,6 +24,7 @@ use loaded_ipc::{
 use loaded_ipc::{MembershipReader, MembershipWriter, ToWorker};
 use loaded_queue::{Orphans, Owner};
 use loaded_sandbox::Survival;
+pub use parts::{WorkerBriefing, WorkerParts};
 pub use previous::PreviousWorkers;
 use process::{WorkerProcess, WorkerStage};
 use pulse::QueueLosses;
@@ -75,40 +76,6 @@ pub struct Worker {
     pub repeats: bool,
     /// Generation in which its tables were last opened, and so cleared of entries that this generation does not know.
     settled: u64,
-}
-
-/// What a worker is made of.
-#[derive(Debug)]
-pub struct WorkerParts {
-    /// The queue.
-    pub owner: Owner,
-    /// Tables and counters.
-    pub memory: Memory,
-    /// The supervisor's journal, for the custody of its processes.
-    pub journal: OwnedFd,
-    /// Who has answered the queue until now.
-    pub previous: PreviousWorkers,
-    /// Memory that the predecessor exports tables to, if ours are laid out differently.
-    pub export: Option<File>,
-}
-
-/// Everything a worker's process is told at its start: its configuration.
-#[derive(Debug)]
-pub struct WorkerBriefing {
-    pub(crate) generation: u64,
-    pub(crate) survival: Survival,
-    pub(crate) messages: Vec<ToWorker>,
-}
-
-impl WorkerParts {
-    /// A worker with empty tables, on a queue that was just opened, and with this journal in its custody.
-    ///
-    /// # Errors
-    /// If there is no memory, the kernel path's maps cannot be made, or no descriptor is left.
-    pub fn fresh(owner: Owner, plan: &Plan, journal: BorrowedFd<'_>, fast: bool) -> Result<Self, Error> {
-        let (memory, journal) = (Memory::new(plan, fast)?, dup(journal)?);
-        Ok(Self { owner, memory, journal, previous: PreviousWorkers::None, export: None })
-    }
 }
 
 impl Worker {
