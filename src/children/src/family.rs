@@ -103,6 +103,12 @@ impl Children {
         self.workers.iter().flat_map(of).collect()
     }
 
+    /// Queues of workers whose flow table is a map of a kernel path.
+    pub fn mapped(&self) -> Vec<u16> {
+        let mapped = self.workers.iter().filter(|worker| worker.memory.maps().is_some());
+        mapped.map(|worker| worker.owner.queue()).collect()
+    }
+
     /// The sum of one of the workers' counters.
     pub fn sum(&self, index: usize) -> u64 {
         let each = self.workers.iter().filter_map(|worker| worker.memory.seen.get(index));

@@ -199,6 +199,7 @@ mod tests {
             roster: Cow::Borrowed(&roster),
             history: Cow::Owned(History::new()),
             kernel_path: None,
+            maps: [].as_slice().into(),
             metrics: None,
             clsacts: [].as_slice().into(),
             amendments: [].as_slice().into(),

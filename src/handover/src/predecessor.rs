@@ -16,6 +16,7 @@ use loaded_fastpath::program::DESCRIPTORS;
 use loaded_host::AuditLog;
 use loaded_ipc::{FromSuccessor, Link, LinkError, ToSuccessor, clip};
 use loaded_sandbox::{SandboxError, inherited};
+use loaded_table::shm;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -24,6 +25,10 @@ use std::time::{Duration, Instant};
 
 /// Hidden argument of a new binary that finds its predecessor on [`Descriptor::Link`].
 pub const SUCCESSOR: &str = "--successor";
+
+/// What an older predecessor is short of whose kernel path was on once. The maps could be made anew only with the rights of a start.
+const MAPS_MISSING: &str = "its kernel path is off, and its version does not hand over the maps that belong to its flow tables: \
+     end it by SIGKILL and start this one, which takes over its workers";
 
 /// How long a predecessor's workers may take to end.
 const TIME_TO_END: Duration = Duration::from_secs(10);
@@ -59,12 +64,13 @@ impl Predecessor {
     /// Takes what it has handed us of its workers, with the snapshot that says how many there are.
     ///
     /// # Errors
-    /// If this binary cannot read its journal.
+    /// If this binary cannot read its journal, or something is missing.
     pub fn inheritance(&self) -> Result<Inheritance, Error> {
         let snapshot = self.snapshot()?;
         let mut workers = std::collections::BTreeMap::new();
         for (position, &(_, queue)) in snapshot.queues.iter().enumerate() {
             let one = |which| take(Descriptor::Worker(position, which));
+            let has_maps = snapshot.kernel_path.is_some() || snapshot.maps.contains(&queue);
             let worker = InheritedWorker {
                 queue: one(WorkerDescriptor::Queue)?,
                 flows: one(WorkerDescriptor::Flows)?,
@@ -72,11 +78,11 @@ impl Predecessor {
                 counters: one(WorkerDescriptor::Counters)?,
                 previous: PreviousWorkers::Serving(Vec::new()),
                 export: Some(one(WorkerDescriptor::Export)?),
-                kernel_path: snapshot
-                    .kernel_path
-                    .map(|_| kernel_path_of(snapshot.queues.len(), position))
-                    .transpose()?,
+                kernel_path: has_maps.then(|| kernel_path_of(snapshot.queues.len(), position)).transpose()?,
             };
+            if !has_maps && snapshot.keys_of(queue).is_some() && is_map(&worker.flows) {
+                return Err(Error::Succession(MAPS_MISSING.to_owned()));
+            }
             workers.insert(queue, worker);
         }
         Ok(Inheritance { snapshot, workers, locks: Vec::new() })
@@ -161,6 +167,11 @@ impl Predecessor {
 fn kernel_path_of(workers: usize, position: usize) -> Result<[OwnedFd; 3], Error> {
     let [numbers, keeping, ring] = [0, 1, 2].map(|which| take(Descriptor::KernelPathOf(workers, position, which)));
     Ok([numbers?, keeping?, ring?])
+}
+
+/// Whether a table is a map of a kernel path, and no memfd.
+fn is_map(table: &OwnedFd) -> bool {
+    matches!(shm::check(table, 0), Err(loaded_table::Error::Memory { .. }))
 }
 
 fn take(which: Descriptor) -> Result<OwnedFd, SandboxError> {

@@ -58,6 +58,10 @@ pub struct Snapshot<'a> {
     /// The kernel path, if there is one.
     #[serde(default)]
     pub kernel_path: Option<PathHandover>,
+    /// Queues of workers whose flow table is a map of a kernel path, which may be off by now: their other maps are handed over too.
+    /// Older versions hand them over only if there is a kernel path, and do not write this.
+    #[serde(default)]
+    pub maps: Cow<'a, [u16]>,
     /// Where its socket for metrics listens, if it has one.
     #[serde(default)]
     pub metrics: Option<MetricsAddress>,

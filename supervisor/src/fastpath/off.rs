@@ -9,7 +9,7 @@ pub(crate) enum Off {
     NotWanted,
     /// The kernel refuses the program: its reason.
     Refused(String),
-    /// The instance was started without it, so its tables are in memory that no program reads.
+    /// The instance was started without it, so its tables are in memory that no program reads; or upgraded while it was off.
     StartedWithout,
     /// The binary that was upgraded from has another program, or other tables.
     OtherProgram,
@@ -41,7 +41,7 @@ impl fmt::Display for Off {
             Self::NotWanted => "fast = \"off\"",
             Self::Refused(why) => why,
             Self::StartedWithout => {
-                "the instance was started without it, and its tables are such: on when it is started anew"
+                "the instance was started without it, or upgraded while it was off: on when it is started anew"
             }
             Self::OtherProgram => {
                 "this binary has another program, or other tables, than the one it was upgraded from: on when it is started anew"

@@ -41,6 +41,7 @@ impl Instance {
             roster: Cow::Borrowed(&self.current.roster),
             history: Cow::Borrowed(&self.operator.history),
             kernel_path: self.host.fast.as_ref().map(FastPath::handover),
+            maps: self.children.mapped().into(),
             metrics: self.children.exporter.socket().map(|(_, address)| address.clone()),
             clsacts: self.host.clsacts().into(),
             amendments: Cow::Borrowed(&self.current.amendments),

@@ -1,7 +1,7 @@
 //! USR2: a new binary takes over from the running one, or refuses and changes nothing.
 
 use super::supervisor_killed::{ALL, echoed, services};
-use crate::rig::kept_open::KeptOpen;
+use crate::rig::kept_open::{KeptOpen, go_on};
 use crate::rig::lab::{Lab, binary, double, eventually, install, install_script, setting};
 use crate::rig::loaded::{Loaded, children, lives, signal_to};
 use crate::rig::machine::paired;
@@ -314,4 +314,33 @@ fn the_kernel_path_goes_along_where_it_can() {
             assert_eq!(qdiscs(), before, "after {next:?}");
         }
     });
+}
+
+/// Its tables stay those of a kernel path, whose maps nobody can make beside a predecessor: they go along each time, and a supervisor
+/// that finds the workers without one has them too.
+#[test]
+fn upgrades_go_on_after_the_kernel_path_was_turned_off() {
+    let Some(lab) = Lab::up() else { return };
+    let text = |fast: &str| format!("fast = {fast:?}\n{}", services("", ALL));
+    let installed = InstalledBinary::of(&lab);
+    let mut loaded = installed.start(&lab, &text("auto"));
+    let mut kept = KeptOpen::some(&lab);
+    lab.file("loaded.toml", &text("off"));
+    assert!(loaded.reload().0, "{}", loaded.log());
+    for round in 0..3 {
+        installed.put(&binary());
+        loaded.upgrade().unwrap_or_else(|why| panic!("round {round}: {why}"));
+        go_on(&lab, &mut kept);
+    }
+    // An upgrade that finds it wanted again cannot have it, and says so.
+    lab.file("loaded.toml", &text("auto"));
+    loaded.upgrade().unwrap();
+    let path = &loaded.status()["kernel_path"];
+    assert_eq!(path["off_reason"], "started_without", "{path}");
+    // A start can.
+    loaded.end(Signal::SIGKILL);
+    let next = installed.start(&lab, &text("auto"));
+    go_on(&lab, &mut kept);
+    assert!(next.status()["kernel_path"]["off"].is_null(), "{}", next.log());
+    next.stop();
 }

@@ -13,6 +13,7 @@
 use super::phase::Phase;
 use crate::children::dup;
 use crate::children::worker::Worker;
+use crate::fastpath::FastPath;
 use crate::handover::successor::{Successor, SuccessorProgress, SuccessorStage};
 use crate::handover::{Descriptor, Error};
 use crate::instance::Instance;
@@ -68,12 +69,12 @@ impl Instance {
         Successor::start(&self.fixed.invocation, descriptors, exports)
     }
 
-    /// The kernel path's descriptors, if there is one.
+    /// The kernel path's descriptors, if there is one, and the workers' maps, which are there even if it is off by now: whoever is
+    /// started beside us can make none.
     fn path_descriptors(&self) -> Result<Vec<(Descriptor, OwnedFd)>, Error> {
-        let Some(fast) = &self.host.fast else { return Ok(Vec::new()) };
         let workers = self.children.workers.len();
-        let mut all: Vec<_> =
-            (0..).map(|which| Descriptor::KernelPath(workers, which)).zip(fast.descriptors()?).collect();
+        let program = self.host.fast.as_ref().map(FastPath::descriptors).transpose()?.unwrap_or_default();
+        let mut all: Vec<_> = (0..).map(|which| Descriptor::KernelPath(workers, which)).zip(program).collect();
         for (position, worker) in self.children.workers.iter().enumerate() {
             let Some(maps) = worker.memory.maps() else { continue };
             for (which, map) in [&maps.numbers, &maps.keeping, &maps.ring].into_iter().enumerate() {
