@@ -1,6 +1,7 @@
 //! Why a child cannot be started, or told what it has to know.
 
 use std::io;
+use std::net::SocketAddr;
 
 /// An error about a child.
 #[derive(Debug, thiserror::Error)]
@@ -27,9 +28,7 @@ pub enum Error {
     #[error("take over from the running supervisor: its export of the tables is not valid")]
     Export,
     /// Nobody can listen where metrics are to be served.
-    #[error(
-        "metrics: listen on {address}: {source}; stop what listens there, or name another address (metrics, --metrics)"
-    )]
+    #[error("metrics: listen on {address}: {source}; {}", cure(address, source))]
     Metrics {
         /// The address.
         address: String,
@@ -45,3 +44,17 @@ pub enum Error {
         source: io::Error,
     },
 }
+
+/// What helps where nobody can listen.
+fn cure(address: &str, error: &io::Error) -> &'static str {
+    let is_low = address.parse().is_ok_and(|address: SocketAddr| address.port() < LOW_PORTS);
+    match is_low && error.kind() == io::ErrorKind::PermissionDenied {
+        true => {
+            "a start alone has the right to ports below 1024: start anew, or name another address (metrics, --metrics)"
+        }
+        false => "stop what listens there, or name another address (metrics, --metrics)",
+    }
+}
+
+/// Ports that need CAP_NET_BIND_SERVICE, which is given up after the start (capabilities(7)).
+const LOW_PORTS: u16 = 1024;

@@ -174,6 +174,10 @@ fn it_outlives_kills_reloads_and_upgrades() {
     let (ok, why) = loaded.reload();
     assert!(!ok && why.contains("listen on 127.0.0.1:9274") && serves(&lab), "{why}");
     drop(other);
+    // A port that only a start has the right to.
+    lab.file("loaded.toml", &metrics_at("127.0.0.1:974"));
+    let (ok, why) = loaded.reload();
+    assert!(!ok && why.contains("listen on 127.0.0.1:974") && why.contains("start anew") && serves(&lab), "{why}");
 
     lab.file("loaded.toml", &metrics_at(ADDRESS));
     let orphan = exporter(&loaded).unwrap();
