@@ -134,9 +134,11 @@ const _: () = assert!(cfg!(debug_assertions) || !(cfg!(feature = "hostile") || l
 
 /// What is wrong; of files, each mistake with the line that it is in.
 fn reports(error: &AnyError) -> Vec<String> {
-    let of_files = error.downcast_ref::<ConfigError>();
-    let of_files = of_files.or_else(|| error.downcast_ref::<Error>().and_then(Error::of_files));
-    of_files.map_or_else(|| vec![error.to_string()], ConfigError::reports)
+    match (error.downcast_ref::<ConfigError>(), error.downcast_ref::<Error>()) {
+        (Some(error), _) => error.reports(),
+        (_, Some(error)) => error.reports(),
+        _ => vec![error.to_string()],
+    }
 }
 
 /// Tries to break out of the worker's sandbox and then, in namespaces of their own, out of the prober's and the exporter's.

@@ -18,9 +18,9 @@ pub enum Error {
     /// Cores that the configuration names do not exist or may not be used.
     #[error("{0}")]
     Cores(#[from] CoresError),
-    /// The host is not set up as it has to be. One line for each reason.
-    #[error("{0}")]
-    Host(String),
+    /// The host is not set up as it has to be, for each of these reasons.
+    #[error("{}", .0.join("; "))]
+    Host(Vec<String>),
     /// The sandbox, or what it needs.
     #[error("{0}")]
     Sandbox(#[from] SandboxError),
@@ -85,12 +85,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// What is wrong with the files, if that is it.
+    /// Each reason by itself: mistakes in files with their lines, and what the host lacks.
     #[must_use]
-    pub fn of_files(&self) -> Option<&ConfigError> {
+    pub fn reports(&self) -> Vec<String> {
         match self {
-            Self::Config(error) => Some(error),
-            _ => None,
+            Self::Config(error) => error.reports(),
+            Self::Host(reasons) => reasons.clone(),
+            _ => vec![self.to_string()],
         }
     }
 }
@@ -98,5 +99,18 @@ impl Error {
 impl From<crate::roster::NumbersExhausted> for Error {
     fn from(exhausted: crate::roster::NumbersExhausted) -> Self {
         Self::Full(exhausted.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_a_line_at_a_start_and_all_have_one_in_a_status() {
+        let error = Error::Host(vec!["eth0 is down".to_owned(), "forwarding is off".to_owned()]);
+        assert_eq!(error.to_string(), "eth0 is down; forwarding is off");
+        assert_eq!(error.reports(), ["eth0 is down", "forwarding is off"]);
+        assert_eq!(Error::NotRoot.reports(), [Error::NotRoot.to_string()]);
     }
 }

@@ -52,7 +52,7 @@ fn judge(problems: Vec<Problem>) -> Result<(), Error> {
         log::warn!("{problem}");
     }
     let fatal: Vec<_> = fatal.iter().map(Problem::to_string).collect();
-    if fatal.is_empty() { Ok(()) } else { Err(Error::Host(fatal.join("\nloaded: error: "))) }
+    if fatal.is_empty() { Ok(()) } else { Err(Error::Host(fatal)) }
 }
 
 /// What stands in the way of this plan, once those settings are written that the plan lets us write.

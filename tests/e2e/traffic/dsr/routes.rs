@@ -106,13 +106,16 @@ fn somebody_elses_rule_in_the_way_is_named_and_nothing_changes() {
 #[test]
 fn a_vip_that_is_the_balancers_own_is_refused_with_the_cure() {
     let Some(lab) = up() else { return };
-    lab.sh("lb", "ip address add 192.0.2.100/32 dev eth0");
+    for family in Family::BOTH {
+        lab.sh("lb", &format!("ip address add {} dev eth0", family.vip()));
+    }
     let before = (routes(&lab), lab.rules());
     let said = refused(&lab);
     assert_ne!(said.code, Some(0));
-    assert!(
-        said.err.contains("192.0.2.100 is an address of this host") && said.err.contains("ip address del"),
-        "{said:?}"
-    );
+    for family in Family::BOTH {
+        let own = format!("loaded: error: {} is an address of this host", family.vip());
+        let mut lines = said.err.lines().filter(|line| line.starts_with(&own) && line.contains("ip address del"));
+        assert!(lines.next().is_some_and(|line| line.matches("error: ").count() == 1), "{said:?}");
+    }
     assert_eq!((routes(&lab), lab.rules()), before);
 }
