@@ -50,7 +50,8 @@ fn cure(address: &str, error: &io::Error) -> &'static str {
     let is_low = address.parse().is_ok_and(|address: SocketAddr| address.port() < LOW_PORTS);
     match is_low && error.kind() == io::ErrorKind::PermissionDenied {
         true => {
-            "a start alone has the right to ports below 1024: start anew, or name another address (metrics, --metrics)"
+            "ports below 1024 need CAP_NET_BIND_SERVICE, which only a start can have: start anew with it, or name another \
+             address (metrics, --metrics)"
         }
         false => "stop what listens there, or name another address (metrics, --metrics)",
     }

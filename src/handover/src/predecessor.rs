@@ -28,7 +28,7 @@ pub const SUCCESSOR: &str = "--successor";
 
 /// What an older predecessor is short of whose kernel path was on once. The maps could be made anew only with the rights of a start.
 const MAPS_MISSING: &str = "its kernel path is off, and its version does not hand over the maps that belong to its flow tables: \
-     end it by SIGKILL and start this one, which takes over its workers";
+     end it by SIGKILL and start this one, which takes over its workers if they linger";
 
 /// How long a predecessor's workers may take to end.
 const TIME_TO_END: Duration = Duration::from_secs(10);
