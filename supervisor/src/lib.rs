@@ -19,6 +19,7 @@ mod error;
 mod fastpath;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#[path = "../../src/config/tests/smallest/mod.rs"]
 mod fixture;
 mod hops;
 mod instance;

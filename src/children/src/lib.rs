@@ -10,6 +10,10 @@ mod child;
 mod error;
 pub mod exporter;
 mod family;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#[path = "../../config/tests/smallest/mod.rs"]
+mod fixture;
 mod heartbeat;
 mod late;
 pub mod memory;

@@ -6,6 +6,7 @@ mod descriptors;
 mod error;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#[path = "../../config/tests/smallest/mod.rs"]
 mod fixture;
 pub mod inheritance;
 pub mod journal;

@@ -1,8 +1,7 @@
 //! What becomes of the packets that a killed worker held, in a network namespace of the test's own.
 
 use super::{Worker, WorkerParts};
-use loaded_config::plan::Plan;
-use loaded_config::{Overrides, Source, parse};
+use crate::fixture::plan;
 use loaded_netfilter::{Family, Tools};
 use loaded_queue::{Orphans, Owner, QueueState};
 use loaded_sandbox::selftest::raise_loopback;
@@ -15,12 +14,6 @@ use std::os::fd::{AsFd, AsRawFd};
 const QUEUE: u16 = 0;
 const QUEUE_LEN: u32 = 8;
 const RULES: &str = "*raw\n-A PREROUTING -p udp -d 127.0.0.9 -j NFQUEUE --queue-num 0\nCOMMIT\n";
-
-fn plan() -> Plan {
-    let text = "flows = 1024\nclients = 1024\n[[service]]\nname = \"web\"\nvip = [\"192.0.2.1\"]\nprotocol = \"any\"\n\
-                [[service.backend]]\naddress = \"198.51.100.1\"\n";
-    parse(&[Source::new("a.toml", text)], &Overrides::default()).unwrap().plan
-}
 
 /// What a killed worker has read goes to the next one; on a kernel that would let it pass, to nobody.
 #[test]

@@ -1,4 +1,4 @@
-//! A plan for tests.
+//! A plan for the tests of crates that need one, whatever is in it.
 
 use loaded_config::plan::Plan;
 use loaded_config::{Overrides, Source, parse};
