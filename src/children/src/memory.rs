@@ -109,14 +109,13 @@ impl Memory {
             Some(counters) => counters,
             None => shm::create("loaded-counters", Counters::bytes_for(ALL_COUNTERS))?,
         };
-        // A table that is no memfd belongs to a kernel path.
-        let maps = match shm::check(&flows, sizes.0) {
-            Ok(()) => None,
-            Err(loaded_table::Error::Memory { .. }) => Some(match kernel_path {
-                Some([numbers, keeping, ring]) => WorkerMaps { table: dup(&flows)?, numbers, keeping, ring },
-                None => WorkerMaps::around(dup(&flows)?, sizes.0, REPORTS_BYTES)?,
-            }),
-            Err(error) => return Err(error.into()),
+        let maps = match (is_map(&flows), kernel_path) {
+            (true, Some([numbers, keeping, ring])) => Some(WorkerMaps { table: dup(&flows)?, numbers, keeping, ring }),
+            (true, None) => Some(WorkerMaps::around(dup(&flows)?, sizes.0, REPORTS_BYTES)?),
+            (false, _) => {
+                shm::check(&flows, sizes.0)?;
+                None
+            }
         };
         shm::check(&clients, sizes.1)?;
         shm::check(&counters, Counters::bytes_for(ALL_COUNTERS))?;
@@ -232,6 +231,12 @@ impl Memory {
         let (flows, clients) = self.capacities;
         export::bytes_for(flows as usize, clients as usize)
     }
+}
+
+/// Whether a flow table is a map of a kernel path, which no memfd is.
+#[must_use]
+pub fn is_map(table: &OwnedFd) -> bool {
+    matches!(shm::check(table, 0), Err(loaded_table::Error::Memory { .. }))
 }
 
 fn new_keys() -> Result<TableKeys, Error> {

@@ -22,7 +22,8 @@ pub enum Descriptor {
     /// One of the kernel path, if the journal says that there is one: `loaded_fastpath::program::Program::descriptors`. The first
     /// word is the number of workers, for those of the kernel path come behind those of all workers.
     KernelPath(usize, usize),
-    /// A worker's map of the kernel path: numbers (0), bytes of backends (1), ring of reports (2). Number of workers, position.
+    /// A worker's map of the kernel path: numbers (0), bytes of backends (1), ring of reports (2). They are there if the journal has
+    /// a kernel path, or the worker's queue in `maps`. Number of workers, position.
     KernelPathOf(usize, usize, usize),
     /// The socket at which metrics are asked for, if the journal says that there is one. Number of workers: it comes behind all
     /// else of theirs.

@@ -153,8 +153,7 @@ fn take(processes: Vec<PidFd>) -> Result<InheritedWorker, Error> {
         Some((take(QUEUE_FD)?, take(FLOWS_FD)?, take(CLIENTS_FD)?, take(COUNTERS_FD)?))
     };
     let taken = processes.iter().find_map(all);
-    let gone = || Error::WorkerEnded;
-    let (queue, flows, clients, counters) = taken.ok_or_else(gone)?;
+    let (queue, flows, clients, counters) = taken.ok_or(Error::WorkerEnded)?;
     Ok(InheritedWorker {
         queue,
         flows,

@@ -10,13 +10,13 @@ use super::inheritance::{Inheritance, InheritedWorker};
 use super::journal;
 use super::snapshot::Snapshot;
 use crate::Error;
+use loaded_children::memory::is_map;
 use loaded_children::worker::{PreviousWorkers, WorkerDescriptor};
 use loaded_control::Control;
 use loaded_fastpath::program::DESCRIPTORS;
 use loaded_host::AuditLog;
 use loaded_ipc::{FromSuccessor, Link, LinkError, ToSuccessor, clip};
 use loaded_sandbox::{SandboxError, inherited};
-use loaded_table::shm;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -167,11 +167,6 @@ impl Predecessor {
 fn kernel_path_of(workers: usize, position: usize) -> Result<[OwnedFd; 3], Error> {
     let [numbers, keeping, ring] = [0, 1, 2].map(|which| take(Descriptor::KernelPathOf(workers, position, which)));
     Ok([numbers?, keeping?, ring?])
-}
-
-/// Whether a table is a map of a kernel path, and no memfd.
-fn is_map(table: &OwnedFd) -> bool {
-    matches!(shm::check(table, 0), Err(loaded_table::Error::Memory { .. }))
 }
 
 fn take(which: Descriptor) -> Result<OwnedFd, SandboxError> {
